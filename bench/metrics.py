@@ -1,0 +1,182 @@
+"""Word and speaker error rates, as the field computes them, over clips with references."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+COLLAR_S = 0.25
+"""Seconds around each reference boundary that are not scored (NIST's usual collar)."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording with what is known of it; ``turns`` are (start, end, speaker) in seconds."""
+
+    name: str
+    path: Path
+    duration_s: float
+    language: str
+    text: str | None
+    turns: list[tuple[float, float, str]] | None
+    utterances: list[tuple[float, float, str, str]] | None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One segment of a hypothesis."""
+
+    start: float
+    end: float
+    speaker: str
+    text: str
+
+
+@dataclass
+class Scores:
+    """Error counts that add up over clips; seconds for speakers, words for text."""
+
+    word_errors: float = 0
+    words: float = 0
+    speaker_error_s: float = 0
+    confusion_s: float = 0
+    speech_s: float = 0
+    cp_errors: float = 0
+    cp_words: float = 0
+
+    def __iadd__(self, other: Scores) -> Scores:
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+        return self
+
+    @property
+    def wer(self) -> float | None:
+        """Word error rate in percent."""
+        return 100 * self.word_errors / self.words if self.words else None
+
+    @property
+    def der(self) -> float | None:
+        """Diarization error rate in percent."""
+        return 100 * self.speaker_error_s / self.speech_s if self.speech_s else None
+
+    @property
+    def cpwer(self) -> float | None:
+        """Concatenated minimum-permutation word error rate in percent."""
+        return 100 * self.cp_errors / self.cp_words if self.cp_words else None
+
+    def row(self) -> str:
+        """The three rates as cells of a table."""
+        return " | ".join(
+            "–" if rate is None else f"{rate:.1f}" for rate in (self.wer, self.der, self.cpwer)
+        )
+
+
+def clips(english_only: bool = True) -> list[Clip]:
+    """The clips of a manifest (VIBEVOICE_BENCH_AUDIO, or ../shared/audio), else the wheel's own."""
+    folder = Path(
+        os.environ.get("VIBEVOICE_BENCH_AUDIO", Path(__file__).parents[2] / "shared/audio")
+    )
+    if not (folder / "manifest.json").exists():
+        return wheel_clips()
+    entries = json.loads((folder / "manifest.json").read_text())
+    found = [_clip(folder, entry) for entry in entries]
+    return [clip for clip in found if clip.language == "en" or not english_only]
+
+
+def _clip(folder: Path, entry: dict[str, Any]) -> Clip:
+    segments = entry["segments"]
+    scored = entry.get("der_segments") or segments
+    return Clip(
+        name=entry["file"],
+        path=folder / entry["file"],
+        duration_s=entry["duration_s"],
+        language=entry["language"],
+        text=entry["reference_text"],
+        turns=scored and [(s["start"], s["end"], s["speaker"]) for s in scored],
+        utterances=[(s["start"], s["end"], s["speaker"], s["text"]) for s in segments]
+        if segments and all(s.get("text") for s in segments)
+        else None,
+    )
+
+
+def wheel_clips() -> list[Clip]:
+    """The three recordings inside the moonshine-voice wheel; two with their well-known texts."""
+    from moonshine_voice import get_assets_path
+
+    beckett = "Ever tried. Ever failed. No matter. Try again. Fail again. Fail better."
+    assets = Path(get_assets_path())
+    return [
+        Clip("beckett.wav", assets / "beckett.wav", 9.963, "en", beckett, None, None),
+        Clip("endgame.wav", assets / "endgame_nagg_nell.wav", 28.277, "en", None, None, None),
+        Clip("two_cities.wav", assets / "two_cities.wav", 44.374, "en", None, None, None),
+    ]
+
+
+@cache
+def _normalizer() -> Any:
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    return EnglishTextNormalizer()
+
+
+def score(clip: Clip, hypothesis: list[Piece]) -> Scores:
+    """All rates that the clip's references allow."""
+    scores = Scores()
+    if clip.text:
+        _score_words(scores, clip.text, " ".join(piece.text for piece in hypothesis))
+    if clip.turns:
+        _score_turns(scores, clip, hypothesis)
+    if clip.utterances:
+        _score_speaker_words(scores, clip.utterances, hypothesis)
+    return scores
+
+
+def _score_words(scores: Scores, reference: str, hypothesis: str) -> None:
+    import jiwer
+
+    normalize = _normalizer()
+    result = jiwer.process_words(normalize(reference), normalize(hypothesis))
+    scores.word_errors = result.substitutions + result.deletions + result.insertions
+    scores.words = result.hits + result.substitutions + result.deletions
+
+
+def _score_turns(scores: Scores, clip: Clip, hypothesis: list[Piece]) -> None:
+    from pyannote.core import Annotation, Segment, Timeline
+    from pyannote.metrics.diarization import DiarizationErrorRate
+
+    reference, found = Annotation(), Annotation()
+    assert clip.turns is not None
+    for index, (start, end, speaker) in enumerate(clip.turns):
+        reference[Segment(start, end), index] = speaker
+    for index, piece in enumerate(hypothesis):
+        if piece.end > piece.start:
+            found[Segment(piece.start, piece.end), index] = piece.speaker
+    # pyannote's collar is the whole width around a boundary.
+    metric = DiarizationErrorRate(collar=2 * COLLAR_S, skip_overlap=False)
+    whole = Timeline([Segment(0, clip.duration_s)])
+    parts: dict[str, float] = metric(reference, found, uem=whole, detailed=True)
+    scores.confusion_s = parts["confusion"]
+    scores.speaker_error_s = (
+        parts["confusion"] + parts["missed detection"] + parts["false alarm"]
+    )
+    scores.speech_s = parts["total"]
+
+
+def _score_speaker_words(
+    scores: Scores, utterances: list[tuple[float, float, str, str]], hypothesis: list[Piece]
+) -> None:
+    from meeteval.wer import cp_word_error_rate
+
+    normalize = _normalizer()
+    reference: dict[str, str] = {}
+    for _, _, speaker, text in utterances:
+        reference[speaker] = f"{reference.get(speaker, '')} {normalize(text)}"
+    found: dict[str, str] = {}
+    for piece in hypothesis:
+        found[piece.speaker] = f"{found.get(piece.speaker, '')} {normalize(piece.text)}"
+    result = cp_word_error_rate(reference, found or {"nobody": ""})
+    scores.cp_errors, scores.cp_words = result.errors, result.length

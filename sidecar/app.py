@@ -1,0 +1,57 @@
+"""The composition root: the only place that builds everything, and closes it in reverse."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from sidecar import __version__, engines
+from sidecar.service import Service
+from sidecar.settings import Settings, load_settings
+from sidecar.transports import problems, sidecar_api
+
+DESCRIPTION = """
+Speech to text with speakers, for one machine. Post a recording to `/transcribe`, get back who said
+what and when. Every error is `application/problem+json` with a stable `code` and a `hint`.
+"""
+
+
+def create_service(settings: Settings) -> Service:
+    """The parts behind every wire.
+
+    Raises:
+        errors.EngineUnavailable: the engine that the settings name cannot run here.
+    """
+    return Service(settings, engines.choose(settings.engine))
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The whole service as an ASGI application.
+
+    Raises:
+        errors.SettingsInvalid: the environment or the file holds an impossible setting.
+        errors.EngineUnavailable: the engine cannot run here.
+    """
+    settings = settings or load_settings()
+    service = create_service(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.open()
+        try:
+            yield
+        finally:
+            await service.close()
+
+    app = FastAPI(
+        title="vibevoice-asr",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    problems.install(app)
+    app.include_router(sidecar_api.build_router(service))
+    return app

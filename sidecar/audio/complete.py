@@ -1,0 +1,48 @@
+"""Whether a file ends where its own structure says it should."""
+
+from __future__ import annotations
+
+import os
+
+from sidecar.audio.sniff import OGG, WAV, Container
+
+_TAIL_BYTES = 65_536
+_UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FFFF000, 0xFFFFF000)
+"""Data sizes that recorders write when they cannot go back to correct the header."""
+
+
+def is_truncated(fd: int, container: Container) -> bool:
+    """Whether an open file broke off; False where the format does not tell."""
+    if container is WAV:
+        return _wav_is_short(fd)
+    if container is OGG:
+        return _ogg_has_no_end(fd)
+    return False
+
+
+def _wav_is_short(fd: int) -> bool:
+    """Whether the 'data' chunk claims more bytes than there are (RIFF, little-endian)."""
+    size = os.fstat(fd).st_size
+    position = 12
+    for _ in range(64):
+        header = _read_at(fd, position, 8)
+        if len(header) < 8:
+            return False
+        length = int.from_bytes(header[4:], "little")
+        if header[:4] == b"data":
+            return length not in _UNKNOWN_SIZES and position + 8 + length > size
+        position += 8 + length + length % 2
+    return False
+
+
+def _ogg_has_no_end(fd: int) -> bool:
+    """Whether the last page lacks the end-of-stream flag (RFC 3533, header type 0x04)."""
+    size = os.fstat(fd).st_size
+    tail = _read_at(fd, max(0, size - _TAIL_BYTES), _TAIL_BYTES)
+    last = tail.rfind(b"OggS")
+    return last < 0 or last + 6 > len(tail) or not tail[last + 5] & 0x04
+
+
+def _read_at(fd: int, position: int, count: int) -> bytes:
+    os.lseek(fd, position, os.SEEK_SET)
+    return os.read(fd, count)

@@ -1,0 +1,256 @@
+"""Open files as streams of mono blocks: libsndfile and soxr in-process, ffmpeg for the rest.
+
+Nothing is allocated because a header claims it: what a header says of the length is a claim until
+the samples have been counted.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+from sidecar import errors
+from sidecar.audio import Block, ffmpeg
+from sidecar.audio.complete import is_truncated
+from sidecar.audio.sniff import CONTAINERS, HEAD_BYTES, Container, sniff
+
+MIN_RATE, MAX_RATE = 2_000, 768_000
+"""Hz. Below it no speech survives; above it no recorder exists."""
+MAX_CHANNELS = 256
+COUNT_BUDGET_S = 3.5
+"""Longest time spent on counting the samples of a file that claims to be over the limit."""
+_BLOCK_VALUES = 1 << 18
+"""Samples times channels that are decoded at once: 1 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFacts:
+    """What `probe` found. ``total_s`` is a claim of the header's, None where it makes none."""
+
+    container: str
+    decoder: str
+    total_s: float | None
+
+    def to_wire(self) -> dict[str, Any]:
+        """The facts as plain values."""
+        return {"container": self.container, "decoder": self.decoder, "total_s": self.total_s}
+
+    @classmethod
+    def from_wire(cls, values: dict[str, Any]) -> AudioFacts:
+        """The facts that `to_wire` wrote."""
+        return cls(**values)
+
+
+def probe(fd: int, max_s: float) -> AudioFacts:
+    """Find out what an open file is, and that samples come out of it.
+
+    Raises:
+        errors.BadAudio: it is empty, no audio, undecodable, or longer than ``max_s`` seconds.
+    """
+    container = _identify(fd)
+    deadline = time.monotonic() + COUNT_BUDGET_S
+    for decoder in ("sndfile", "ffmpeg") if container.in_process else ("ffmpeg",):
+        facts = AudioFacts(container.name, decoder, None)
+        try:
+            with open_audio(fd, facts, rate=16_000, max_s=max_s) as audio:
+                blocks = iter(audio)
+                if next(blocks, None) is None:
+                    continue
+                claimed = audio.total_s
+                if claimed is not None and claimed > max_s:
+                    claimed = _count(audio, blocks, deadline)
+                return AudioFacts(container.name, decoder, claimed)
+        except errors.AudioUndecodable:
+            continue
+    raise errors.AudioUndecodable()
+
+
+def _count(audio: DecodedAudio, blocks: Iterator[Block], deadline: float) -> float:
+    """The true length of a file whose header claims more than the limit.
+
+    Raises:
+        errors.AudioTooLong: it is too long, or so long that it could not be counted in time.
+    """
+    for _ in blocks:
+        if time.monotonic() > deadline:
+            raise errors.AudioTooLong()
+    return audio.done_s
+
+
+def _identify(fd: int) -> Container:
+    if os.fstat(fd).st_size == 0:
+        raise errors.AudioEmpty()
+    os.lseek(fd, 0, os.SEEK_SET)
+    container = sniff(os.read(fd, HEAD_BYTES))
+    if container is None:
+        raise errors.AudioFormatUnsupported()
+    return container
+
+
+class DecodedAudio(AbstractContextManager["DecodedAudio"]):
+    """An `engine.AudioStream` over a decoder; iterate it once.
+
+    Raises (while iterating):
+        errors.AudioTooLong: more than ``max_s`` seconds came out.
+        errors.AudioUndecodable: nothing came out.
+    """
+
+    def __init__(self, decoder: _Decoder, rate: int, max_s: float) -> None:
+        self._decoder = decoder
+        self._rate = rate
+        self._max_samples = int(max_s * rate)
+        self._samples = 0
+        self.invalid_samples = 0
+
+    @property
+    def total_s(self) -> float | None:
+        """Seconds that the header claims."""
+        return self._decoder.total_s
+
+    @property
+    def done_s(self) -> float:
+        """Seconds that have come out so far."""
+        return self._samples / self._rate
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the recording broke off."""
+        return self._decoder.truncated
+
+    def __iter__(self) -> Iterator[Block]:
+        import numpy as np
+
+        for block in self._decoder:
+            self._samples += len(block)
+            if self._samples > self._max_samples:
+                raise errors.AudioTooLong()
+            finite = np.isfinite(block)
+            if not finite.all():
+                self.invalid_samples += int(len(block) - np.count_nonzero(finite))
+                block = np.where(finite, block, np.float32(0))
+            yield np.clip(block, -1.0, 1.0)
+        if not self._samples:
+            raise errors.AudioUndecodable()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._decoder.close()
+
+
+class _Decoder(Protocol):
+    """What `DecodedAudio` reads from."""
+
+    total_s: float | None
+
+    @property
+    def truncated(self) -> bool: ...
+
+    def __iter__(self) -> Iterator[Block]: ...
+
+    def close(self) -> None: ...
+
+
+class _SndfileDecoder:
+    """libsndfile for the samples, soxr for the rate; the mean of all channels."""
+
+    def __init__(self, fd: int, container: Container, rate: int) -> None:
+        import soundfile
+
+        os.lseek(fd, 0, os.SEEK_SET)
+        try:
+            self._file = soundfile.SoundFile(os.dup(fd), closefd=True)
+        except (soundfile.LibsndfileError, RuntimeError, ValueError):
+            raise errors.AudioUndecodable() from None
+        source_rate, channels = self._file.samplerate, self._file.channels
+        if not (MIN_RATE <= source_rate <= MAX_RATE and 1 <= channels <= MAX_CHANNELS):
+            self._file.close()
+            raise errors.AudioUndecodable(
+                f"The audio claims {source_rate} Hz and {channels} channels.",
+                hint=f"{MIN_RATE} to {MAX_RATE} Hz and up to {MAX_CHANNELS} channels work.",
+            )
+        self._fd, self._container, self._rate = fd, container, rate
+        self._frames = 0
+        self.total_s: float | None = self._file.frames / source_rate
+
+    @property
+    def truncated(self) -> bool:
+        return self._frames < self._file.frames or is_truncated(self._fd, self._container)
+
+    def __iter__(self) -> Iterator[Block]:
+        import numpy as np
+        import soundfile
+        import soxr
+
+        source_rate, channels = self._file.samplerate, self._file.channels
+        resample: Callable[..., Block] | None = None
+        if source_rate != self._rate:
+            stream = soxr.ResampleStream(source_rate, self._rate, 1, dtype="float32")
+            resample = stream.resample_chunk
+        buffer = np.empty((max(1, _BLOCK_VALUES // channels), channels), dtype=np.float32)
+        while True:
+            try:
+                frames = self._file.read(out=buffer)
+            except (soundfile.LibsndfileError, RuntimeError):
+                frames = buffer[:0]  # what came before the damage counts; `truncated` tells
+            self._frames += len(frames)
+            if not len(frames):
+                break
+            # A mean over one channel is a copy too, and the buffer is used again.
+            mono = frames.mean(axis=1) if channels > 1 else frames[:, 0].copy()
+            yield resample(mono) if resample else mono
+        if resample:
+            yield resample(np.empty(0, np.float32), last=True)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _FfmpegDecoder:
+    """ffmpeg, which mixes and resamples by itself."""
+
+    def __init__(self, fd: int, container: Container, rate: int, max_s: float) -> None:
+        os.lseek(fd, 0, os.SEEK_SET)
+        self._process = ffmpeg.Decoder(fd, container, rate, max_s + 1.0)
+        self._process.wait_described(ffmpeg.STALL_S)
+        self.total_s = self._process.total_s
+
+    @property
+    def truncated(self) -> bool:
+        return self._process.complained
+
+    def __iter__(self) -> Iterator[Block]:
+        return iter(self._process)
+
+    def close(self) -> None:
+        self._process.close()
+
+
+def open_audio(fd: int, facts: AudioFacts, *, rate: int, max_s: float) -> DecodedAudio:
+    """Decode an open file that `probe` described, at ``rate`` Hz, up to ``max_s`` seconds.
+
+    Raises:
+        errors.AudioUndecodable: the decoder cannot open it.
+    """
+    container = next(item for item in CONTAINERS if item.name == facts.container)
+    if facts.decoder == "sndfile":
+        return DecodedAudio(_SndfileDecoder(fd, container, rate), rate, max_s)
+    return DecodedAudio(_FfmpegDecoder(fd, container, rate, max_s), rate, max_s)
+
+
+def decode_file(path: str | os.PathLike[str], rate: int, max_s: float = 5 * 3600) -> Block:
+    """A whole file as one array, shape (samples,): for tools and tests, not for the service."""
+    import numpy as np
+
+    with open(path, "rb", buffering=0) as file:
+        facts = probe(file.fileno(), max_s)
+        with open_audio(file.fileno(), facts, rate=rate, max_s=max_s) as audio:
+            return np.concatenate(list(audio))

@@ -1,0 +1,159 @@
+"""A hardened ffmpeg: one demuxer, one file, audio decoders only, bounded, and dead with us.
+
+Why each flag stands there is written in docs/architecture.md, "Decoding hostile files".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.audio.sniff import Container
+
+STALL_S = 12.0
+"""Longest silence of a decoder at work before it is given up."""
+MEMORY_BYTES = 2 << 30
+_MAX_ALLOC_BYTES = 256 << 20
+_READ_BYTES = 1 << 17
+_DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
+_AUDIO_DECODERS = (
+    "aac,aac_latm,alac,mp1,mp1float,mp2,mp2float,mp3,mp3float,opus,libopus,vorbis,libvorbis,flac,"
+    "wavpack,tta,ape,ac3,eac3,dca,truehd,wmav1,wmav2,wmapro,wmalossless,wmavoice,amrnb,amrwb,"
+    "libopencore_amrnb,libopencore_amrwb,speex,libspeex,gsm,gsm_ms,qdm2,g722,g726,g726le,"
+    "adpcm_ms,adpcm_ima_wav,adpcm_ima_qt,adpcm_yamaha,adpcm_g722,adpcm_g726,adpcm_swf,"
+    "pcm_u8,pcm_s8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,"
+    "pcm_f32be,pcm_f64le,pcm_f64be,pcm_alaw,pcm_mulaw,pcm_u16le,pcm_u16be,pcm_lxf,pcm_dvd,pcm_bluray"
+)
+
+
+def executable() -> str:
+    """The ffmpeg that is used: the one that came with the install, else the one on the PATH.
+
+    Raises:
+        errors.AudioFormatUnsupported: there is none.
+    """
+    import imageio_ffmpeg
+
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError:
+        raise errors.AudioFormatUnsupported(
+            "This format needs ffmpeg, and none was found.",
+            hint="Install ffmpeg, or send wav, flac, ogg or mp3.",
+        ) from None
+
+
+def command(exe: str, source: str, container: Container, rate: int, max_s: float) -> list[str]:
+    """The whole argument list; ``source`` is our own handle, never a name a client chose."""
+    import ffmpeg
+
+    stream = ffmpeg.input(
+        source,
+        f=container.demuxer,
+        t=f"{max_s:.3f}",
+        protocol_whitelist="file,pipe",
+        format_whitelist=container.demuxer,
+        codec_whitelist=_AUDIO_DECODERS,
+        max_alloc=_MAX_ALLOC_BYTES,
+        threads=1,
+    ).output("pipe:1", map="0:a:0", vn=None, sn=None, dn=None, f="f32le", ac=1, ar=rate, threads=1)
+    args = ("-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info")
+    return [str(part) for part in stream.global_args(*args).compile(cmd=exe)]
+
+
+class Decoder:
+    """One run of ffmpeg over an open file; iterate for blocks, then `close`."""
+
+    def __init__(self, fd: int, container: Container, rate: int, max_s: float) -> None:
+        # /dev/fd opens our very file again, whatever its name is now, with a position of its own.
+        source = "file:/dev/fd/0" if os.name == "posix" else "pipe:0"
+        self._process = subprocess.Popen(
+            command(executable(), source, container, rate, max_s),
+            stdin=fd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={key: os.environ[key] for key in ("SYSTEMROOT",) if key in os.environ},
+            cwd="/" if os.name == "posix" else None,
+            preexec_fn=_before_exec if sys.platform == "linux" else None,
+        )
+        self._log: deque[str] = deque(maxlen=50)
+        self._complaints = 0
+        self._described = threading.Event()
+        self.total_s: float | None = None
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+
+    @property
+    def complained(self) -> bool:
+        """Whether ffmpeg found the stream broken somewhere, once it has ended."""
+        return self._complaints > 0
+
+    def wait_described(self, timeout_s: float) -> None:
+        """Wait until ffmpeg has read the header (or ended, or ``timeout_s`` is over)."""
+        self._described.wait(timeout_s)
+
+    def __iter__(self) -> Iterator[Block]:
+        import numpy as np
+
+        stdout = self._process.stdout
+        assert stdout is not None
+        rest = b""
+        while True:
+            if os.name == "posix" and not select.select([stdout], [], [], STALL_S)[0]:
+                raise errors.AudioDecodeTimeout()
+            data = os.read(stdout.fileno(), _READ_BYTES)
+            if not data:
+                break
+            data = rest + data
+            whole = len(data) & ~3
+            rest = data[whole:]
+            yield np.frombuffer(data[:whole], dtype="<f4").astype(np.float32, copy=False)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self._process.wait(STALL_S) != 0:
+                self._complaints += 1
+        self._reader.join(STALL_S)
+
+    def close(self) -> None:
+        """End the process and let go of its pipes."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._reader.join(STALL_S)
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def _read_log(self) -> None:
+        assert self._process.stderr is not None
+        for raw in self._process.stderr:
+            line = raw.decode("utf-8", "replace").rstrip()
+            self._log.append(line)
+            if found := _DURATION.search(line):
+                hours, minutes, seconds = found.groups()
+                self.total_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+            if "[error]" in line or "[fatal]" in line:
+                self._complaints += 1
+            if line.lstrip().startswith(("[info] Stream mapping", "[info] Output #0")):
+                self._described.set()
+        self._described.set()
+
+
+def _before_exec() -> None:
+    """In the child, before ffmpeg: die with the parent, and never take the machine's memory."""
+    import ctypes
+    import resource
+
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,0 +1,154 @@
+"""What an engine is: a blocking generator of events, and a spec that says what it can do.
+
+An engine knows nothing of HTTP, queues or asyncio. It lives in a worker process
+(`runtime.worker`); a new one is a file in `engines/` and a line in its tuple.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.transcript import Event
+
+AUTO = "auto"
+LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8}){0,3}", re.IGNORECASE)
+"""The shape of a language tag (BCP 47, without its rarer parts)."""
+
+
+class Precision(StrEnum):
+    """How an engine's weights are held; `AUTO` leaves it to the engine."""
+
+    AUTO = AUTO
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    INT8 = "int8"
+    INT4 = "int4"
+
+
+class Diarization(StrEnum):
+    """How much work goes into telling speakers apart (`docs/performance.md` has the curve)."""
+
+    BALANCED = "balanced"
+    ACCURATE = "accurate"
+    FAST = "fast"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What an engine can do, known without loading it.
+
+    ``languages`` is empty where it takes any. The first of ``precisions`` is its own choice.
+    """
+
+    name: str
+    title: str
+    sample_rate: int
+    precisions: tuple[Precision, ...]
+    languages: tuple[str, ...]
+    diarizes: bool
+    requires: tuple[str, ...] = ()
+
+    def resolve_precision(self, wanted: Precision) -> Precision:
+        """The precision that is used when ``wanted`` is asked for; its own where it lacks that."""
+        return wanted if wanted in self.precisions else self.precisions[0]
+
+    def speaks(self, language: str) -> bool:
+        """Whether this engine knows ``language`` (a tag; only its first part counts)."""
+        return (
+            language == AUTO
+            or not self.languages
+            or language.split("-")[0].lower() in self.languages
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TranscribeOptions:
+    """What one request asks of an engine."""
+
+    precision: Precision = Precision.AUTO
+    language: str = AUTO
+    diarize: bool = True
+    diarization: Diarization = Diarization.BALANCED
+
+    def to_wire(self) -> dict[str, Any]:
+        """The options as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, values: dict[str, Any]) -> TranscribeOptions:
+        """The options that `to_wire` wrote."""
+        return cls(
+            precision=Precision(values["precision"]),
+            language=values["language"],
+            diarize=values["diarize"],
+            diarization=Diarization(values["diarization"]),
+        )
+
+
+def parse_precision(value: str) -> Precision:
+    """The precision that a client named.
+
+    Raises:
+        errors.PrecisionUnknown: it is none.
+    """
+    try:
+        return Precision(value.strip().lower())
+    except ValueError:
+        raise errors.PrecisionUnknown(
+            hint=f"Use one of: {', '.join(Precision)}.",
+        ) from None
+
+
+def parse_language(value: str) -> str:
+    """The language tag that a client named, or 'auto'.
+
+    Raises:
+        errors.LanguageInvalid: it has not the shape of a tag.
+    """
+    tag = value.strip().replace("_", "-") or AUTO
+    if tag.lower() == AUTO:
+        return AUTO
+    if not LANGUAGE_TAG.fullmatch(tag):
+        raise errors.LanguageInvalid()
+    return tag
+
+
+Cancelled = Callable[[], bool]
+"""Asked between steps; True means stop."""
+
+
+class AudioStream(Protocol):
+    """Decoded audio on its way to an engine."""
+
+    @property
+    def total_s(self) -> float | None:
+        """Seconds in all, None while nobody knows."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the recording broke off, as far as it has been read."""
+
+    def __iter__(self) -> Iterator[Block]:
+        """Blocks of at most a few seconds, at the engine's rate."""
+
+
+class Engine(Protocol):
+    """Blocking, plain, testable without a server."""
+
+    def load(self, precision: Precision) -> None:
+        """Bring the weights into memory; heavy imports happen here and nowhere else."""
+
+    def transcribe(
+        self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
+    ) -> Iterator[Event]:
+        """Events in order, `Finished` last; ends early without it once ``cancelled()``."""
+
+    def unload(self) -> None:
+        """Let go of everything `load` took."""

@@ -1,0 +1,80 @@
+"""An engine without a model: instant, made-up text, for tests and for the developers of hosts.
+
+Every second of audio becomes a segment whose text is a fingerprint of its samples, so that a
+transcript shows whose audio it came from. ``VIBEVOICE_SCRIPTED_SPEED`` (seconds of audio per
+second, unlimited if unset) makes it take its time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Iterator
+
+from sidecar.engine import AudioStream, Cancelled, EngineSpec, Precision, TranscribeOptions
+from sidecar.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
+
+SPEC = EngineSpec(
+    name="scripted",
+    title="Made-up text at once, for tests",
+    sample_rate=16_000,
+    precisions=(Precision.FP32, Precision.INT8),
+    languages=(),
+    diarizes=True,
+)
+
+
+class ScriptedEngine:
+    """Answers with fingerprints instead of words."""
+
+    def __init__(self) -> None:
+        self._precision: Precision | None = None
+        self._speed = 0.0
+
+    def load(self, precision: Precision) -> None:
+        """Nothing to bring into memory."""
+        self._precision = precision
+        self._speed = float(os.environ.get("VIBEVOICE_SCRIPTED_SPEED", "0"))
+
+    def transcribe(
+        self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
+    ) -> Iterator[Event]:
+        """One segment a second, two speakers in turn."""
+        assert self._precision is not None
+        segments: list[Segment] = []
+        samples, fingerprint = 0, 0
+        for block in audio:
+            for start in range(0, len(block), SPEC.sample_rate):
+                second = block[start : start + SPEC.sample_rate]
+                begin, samples = samples, samples + len(second)
+                fingerprint = zlib.crc32(second.tobytes(), fingerprint)
+                if self._speed:
+                    time.sleep(len(second) / SPEC.sample_rate / self._speed)
+                if cancelled():
+                    return
+                if samples // SPEC.sample_rate == len(segments):
+                    continue
+                end = samples / SPEC.sample_rate
+                segment = Segment(
+                    start=min(begin / SPEC.sample_rate, end),
+                    end=end,
+                    text=f"{fingerprint:08x}",
+                    speaker=len(segments) % 2 if options.diarize else None,
+                )
+                segments.append(segment)
+                yield SegmentReady(len(segments) - 1, segment)
+                yield Progress(end, audio.total_s)
+        yield Finished(
+            Transcript(
+                segments=tuple(segments),
+                language=options.language,
+                duration=samples / SPEC.sample_rate,
+                engine=SPEC.name,
+                precision=self._precision.value,
+            )
+        )
+
+    def unload(self) -> None:
+        """Nothing to let go of."""
+        self._precision = None

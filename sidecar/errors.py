@@ -1,0 +1,445 @@
+"""The tree of what can go wrong.
+
+Every error a client can meet is one class here: a stable ``code``, a ``Kind`` that each
+transport translates into its own language, a default ``detail`` and a ``hint`` that says what to
+do next. `docs/errors.md` is written from this tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any, ClassVar
+
+
+class Kind(StrEnum):
+    """What sort of trouble it is; transports map it to a status, a close code or an exit code."""
+
+    MALFORMED = "malformed"
+    UNPROCESSABLE = "unprocessable"
+    UNSUPPORTED = "unsupported"
+    TOO_LARGE = "too_large"
+    TIMEOUT = "timeout"
+    NOT_FOUND = "not_found"
+    METHOD = "method"
+    FORBIDDEN = "forbidden"
+    CONFLICT = "conflict"
+    CANCELLED = "cancelled"
+    BUSY = "busy"
+    STORAGE_FULL = "storage_full"
+    FAILED = "failed"
+
+
+class SidecarError(Exception):
+    """Anything this service says no with.
+
+    ``detail`` says what was wrong, ``hint`` what to do, ``retry_after`` (seconds) when to retry.
+    """
+
+    code: ClassVar[str] = "internal"
+    kind: ClassVar[Kind] = Kind.FAILED
+    default_detail: ClassVar[str] = "Something went wrong inside the service."
+    default_hint: ClassVar[str] = "Try again; if it stays, look into the service's log."
+    default_retry_after: ClassVar[int | None] = None
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        hint: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        self.detail = detail or self.default_detail
+        self.hint = hint or self.default_hint
+        self.retry_after = retry_after if retry_after is not None else self.default_retry_after
+        super().__init__(self.detail)
+
+    def to_wire(self) -> dict[str, Any]:
+        """The error as plain values, for another process or a journal."""
+        return {
+            "code": self.code,
+            "detail": self.detail,
+            "hint": self.hint,
+            "retry_after": self.retry_after,
+        }
+
+
+class BadAudio(SidecarError):
+    """The audio itself cannot be used."""
+
+    kind = Kind.UNPROCESSABLE
+
+
+class AudioEmpty(BadAudio):
+    """The file has no bytes."""
+
+    code = "audio_empty"
+    kind = Kind.MALFORMED
+    default_detail = "The audio is empty (0 bytes)."
+    default_hint = "Check that the recording was written before it was sent."
+
+
+class AudioFormatUnsupported(BadAudio):
+    """The bytes are not a recording in a format that is understood."""
+
+    code = "audio_format_unsupported"
+    kind = Kind.UNSUPPORTED
+    default_detail = "The content is not audio in a format this service knows."
+    default_hint = (
+        "Send wav, flac, mp3, ogg/opus, m4a/aac, webm, wma, mp4, mkv, aiff or amr. "
+        "The content counts, not the file's name."
+    )
+
+
+class AudioUndecodable(BadAudio):
+    """The format is known, but no samples come out."""
+
+    code = "audio_undecodable"
+    default_detail = "The audio is damaged or holds no sound track: no samples could be decoded."
+    default_hint = "Play the file in another program; if it plays, convert it to 16-bit wav."
+
+
+class AudioTooLong(BadAudio):
+    """Longer than the limit."""
+
+    code = "audio_too_long"
+    kind = Kind.TOO_LARGE
+    default_detail = "The audio is longer than the limit."
+    default_hint = "Cut it into parts or raise VIBEVOICE_MAX_AUDIO_HOURS."
+
+
+class AudioDecodeTimeout(BadAudio):
+    """Decoding makes no headway."""
+
+    code = "audio_decode_timeout"
+    default_detail = "Decoding the audio took too long."
+    default_hint = "Convert the file to wav or flac and send that."
+
+
+class BadRequest(SidecarError):
+    """The request itself is wrong."""
+
+    kind = Kind.MALFORMED
+
+
+class ContentTypeUnsupported(BadRequest):
+    """The body is neither multipart nor JSON."""
+
+    code = "content_type_unsupported"
+    kind = Kind.UNSUPPORTED
+    default_detail = "The Content-Type of the request is not supported here."
+    default_hint = "Send multipart/form-data with a file part 'audio', or application/json."
+
+
+class MultipartInvalid(BadRequest):
+    """The multipart body is broken."""
+
+    code = "multipart_invalid"
+    default_detail = "The multipart body could not be read."
+    default_hint = "Let your HTTP library build the form, boundary included."
+
+
+class MultipartTooManyParts(BadRequest):
+    """More parts than any honest form has."""
+
+    code = "multipart_too_many_parts"
+    default_detail = "The form has too many parts."
+    default_hint = "Send one file part 'audio' and the options you need."
+
+
+class FileMissing(BadRequest):
+    """No file part in the form."""
+
+    code = "file_missing"
+    default_detail = "The form has no file part named 'audio'."
+    default_hint = "curl -F audio=@recording.wav http://127.0.0.1:8765/transcribe"
+
+
+class MultipleFiles(BadRequest):
+    """Two files in one form."""
+
+    code = "multiple_files"
+    default_detail = "The form has more than one file."
+    default_hint = "Send one recording per request."
+
+
+class FieldTooLong(BadRequest):
+    """A text field or header of the form is too long."""
+
+    code = "field_too_long"
+    default_detail = "A field of the form is too long."
+    default_hint = "Options are short words such as 'fp16' or 'en'."
+
+
+class FieldInvalid(BadRequest):
+    """A field holds a value that it cannot have."""
+
+    code = "field_invalid"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "A field has a value that is not possible."
+    default_hint = "See /docs for the fields and their values."
+
+
+class FieldMissing(BadRequest):
+    """A field that must be there is not."""
+
+    code = "field_missing"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "A required field is missing."
+    default_hint = "See /docs for the fields of this request."
+
+
+class JsonInvalid(BadRequest):
+    """The body is not JSON."""
+
+    code = "json_invalid"
+    default_detail = "The body is not valid JSON in UTF-8."
+    default_hint = 'Send an object such as {"audio_path": "/full/path/to/recording.wav"}.'
+
+
+class JsonTooLarge(BadRequest):
+    """The JSON body is beyond its limit."""
+
+    code = "json_too_large"
+    kind = Kind.TOO_LARGE
+    default_detail = "The JSON body is larger than 64 KiB."
+    default_hint = "Audio goes as multipart/form-data or by 'audio_path', not inside JSON."
+
+
+class UploadTooLarge(BadRequest):
+    """The upload is beyond its limit."""
+
+    code = "upload_too_large"
+    kind = Kind.TOO_LARGE
+    default_detail = "The upload is larger than the limit."
+    default_hint = "Send a compressed file (opus, flac, mp3) or raise VIBEVOICE_MAX_UPLOAD_MB."
+
+
+class UploadStalled(BadRequest):
+    """The client stopped sending."""
+
+    code = "upload_stalled"
+    kind = Kind.TIMEOUT
+    default_detail = "The upload stopped before it was complete."
+    default_hint = "Send it again; on one machine 'audio_path' needs no upload at all."
+
+
+class PrecisionUnknown(BadRequest):
+    """A precision nobody has heard of."""
+
+    code = "precision_unknown"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "The precision is not known."
+
+
+class PrecisionUnavailable(BadRequest):
+    """A precision that exists, but not in the engine that serves."""
+
+    code = "precision_unavailable"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "The engine does not have this precision."
+
+
+class LanguageInvalid(BadRequest):
+    """Not a language tag."""
+
+    code = "language_invalid"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "The language is not a language tag."
+    default_hint = "Use 'auto' or a tag such as 'en' or 'de-CH'."
+
+
+class LanguageUnsupported(BadRequest):
+    """A language that the engine does not speak."""
+
+    code = "language_unsupported"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "The engine does not know this language."
+
+
+class AudioPathInvalid(BadRequest):
+    """Not a path that could be read."""
+
+    code = "audio_path_invalid"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "'audio_path' is not an absolute path of a local file."
+    default_hint = "Give the full path of a file on this machine; URLs are not fetched."
+
+
+class AudioPathNotAFile(BadRequest):
+    """A folder, a device, a pipe, a socket, or a file of the kernel's."""
+
+    code = "audio_path_not_a_file"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "'audio_path' is not a regular file."
+    default_hint = "Give the path of a recording, not of a folder, device, pipe or socket."
+
+
+class AudioPathNotFound(BadRequest):
+    """No file there."""
+
+    code = "audio_path_not_found"
+    kind = Kind.NOT_FOUND
+    default_detail = "Audio file not found."
+    default_hint = "Check the path; it is read by the service, on the service's machine."
+
+
+class AudioPathForbidden(BadRequest):
+    """A file that may not be read."""
+
+    code = "audio_path_forbidden"
+    kind = Kind.FORBIDDEN
+    default_detail = "The audio file may not be read."
+    default_hint = "Give the service's user the right to read it, or upload it instead."
+
+
+class NotFound(SidecarError):
+    """No such thing here."""
+
+    code = "not_found"
+    kind = Kind.NOT_FOUND
+    default_detail = "There is nothing at this address."
+    default_hint = "See /docs for what this service answers."
+
+
+class JobNotFound(NotFound):
+    """No such job, or no longer."""
+
+    code = "job_not_found"
+    default_detail = "There is no job with this id."
+    default_hint = "Finished jobs are kept for a while only; submit it again."
+
+
+class MethodNotAllowed(SidecarError):
+    """The address exists, the method does not."""
+
+    code = "method_not_allowed"
+    kind = Kind.METHOD
+    default_detail = "This address does not take this method."
+    default_hint = "See /docs; the Allow header lists what it takes."
+
+
+class JobCancelled(SidecarError):
+    """The job was cancelled before it ended."""
+
+    code = "job_cancelled"
+    kind = Kind.CANCELLED
+    default_detail = "The job was cancelled."
+    default_hint = "Submit it again if this was not meant."
+
+
+class QueueFull(SidecarError):
+    """As many jobs as the queue takes are waiting."""
+
+    code = "queue_full"
+    kind = Kind.BUSY
+    default_detail = "The queue is full."
+    default_hint = "Try again after the time in Retry-After."
+    default_retry_after = 5
+
+
+class ModelLoadFailed(SidecarError):
+    """The engine could not be loaded."""
+
+    code = "model_load_failed"
+    kind = Kind.BUSY
+    default_detail = "The engine could not be loaded."
+    default_hint = "Run 'vibevoice-asr doctor'; it says what is missing."
+
+
+class EngineCrashed(SidecarError):
+    """The engine's process died in the job, and died again when it was tried anew."""
+
+    code = "engine_crashed"
+    kind = Kind.BUSY
+    default_detail = "The engine's process died while it worked on this audio."
+    default_hint = "The service is up again; if it repeats with this file, please report it."
+    default_retry_after = 1
+
+
+class EngineFailed(SidecarError):
+    """The engine raised an error of its own."""
+
+    code = "engine_failed"
+    default_detail = "The engine could not transcribe this audio."
+
+
+class EngineUnavailable(SidecarError):
+    """The engine that was asked for cannot run here."""
+
+    code = "engine_unavailable"
+    kind = Kind.BUSY
+    default_detail = "The engine cannot be used on this machine."
+    default_hint = "Run 'vibevoice-asr doctor'; it says what is missing."
+
+
+class DiskFull(SidecarError):
+    """No room for the upload."""
+
+    code = "disk_full"
+    kind = Kind.STORAGE_FULL
+    default_detail = "There is no room on the disk for the upload."
+    default_hint = "Free some space or set VIBEVOICE_SPOOL_DIR to a folder on another disk."
+
+
+class SpoolUnwritable(SidecarError):
+    """The folder for uploads cannot be written."""
+
+    code = "spool_unwritable"
+    kind = Kind.STORAGE_FULL
+    default_detail = "The folder for uploads cannot be written."
+    default_hint = "Set VIBEVOICE_SPOOL_DIR to a folder that can be, or send 'audio_path'."
+
+
+class ShuttingDown(SidecarError):
+    """The service is on its way out."""
+
+    code = "shutting_down"
+    kind = Kind.BUSY
+    default_detail = "The service is shutting down."
+    default_hint = "Start it again, then repeat the request."
+    default_retry_after = 2
+
+
+class ServiceUnreachable(SidecarError):
+    """No service answers at the address that the command line was given."""
+
+    code = "service_unreachable"
+    kind = Kind.BUSY
+    default_detail = "No service answers at this address."
+    default_hint = "Start it with 'vibevoice-asr', or leave --server out to work without one."
+
+
+class SettingsInvalid(SidecarError):
+    """A setting has an impossible value."""
+
+    code = "settings_invalid"
+    kind = Kind.MALFORMED
+    default_detail = "A setting has a value that is not possible."
+    default_hint = "See 'vibevoice-asr serve --help' or docs/settings.md."
+
+
+class PortInUse(SidecarError):
+    """Another program holds the port."""
+
+    code = "port_in_use"
+    kind = Kind.CONFLICT
+    default_detail = "The port is in use."
+    default_hint = "Stop the other program or choose another port with --port."
+
+
+def all_errors(root: type[SidecarError] = SidecarError) -> Iterator[type[SidecarError]]:
+    """Every error class that has a code of its own, in the order of this file."""
+    if "code" in vars(root):
+        yield root
+    for child in root.__subclasses__():
+        yield from all_errors(child)
+
+
+def from_wire(values: dict[str, Any]) -> SidecarError:
+    """The error that `SidecarError.to_wire` described; an unknown code becomes the root."""
+    known = {error.code: error for error in all_errors()}
+    error = known.get(values.get("code", ""), SidecarError)
+    return error(
+        values.get("detail"), hint=values.get("hint"), retry_after=values.get("retry_after")
+    )

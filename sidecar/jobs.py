@@ -1,0 +1,259 @@
+"""The queue: one job at a time, the rest in order; progress, cancel, one retry after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from enum import StrEnum
+
+from sidecar import errors
+from sidecar.audio.decode import AudioFacts
+from sidecar.audio.source import AudioSource
+from sidecar.engine import TranscribeOptions
+from sidecar.runtime.slot import EngineSlot
+from sidecar.runtime.worker import WorkerDied
+from sidecar.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 2
+"""A job whose engine dies is tried once more, on a fresh worker."""
+KEPT_JOBS = 256
+"""Ended jobs that are remembered at most, whatever their age."""
+
+
+class JobState(StrEnum):
+    """Where a job is in its life; the last three are for good."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
+
+
+class Job:
+    """One recording on its way to a transcript. Only the queue changes it."""
+
+    def __init__(self, source: AudioSource, facts: AudioFacts, options: TranscribeOptions) -> None:
+        self.id = uuid.uuid4().hex
+        self.options = options
+        self.facts = facts
+        self.source = source
+        self.state = JobState.QUEUED
+        self.progress = Progress(0.0, facts.total_s)
+        self.segments: list[Segment] = []
+        self.transcript: Transcript | None = None
+        self.error: errors.SidecarError | None = None
+        self.attempts = 0
+        self.created = time.time()
+        self.processing_s = 0.0
+        self.ended_at: float | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.state in ENDED
+
+    async def result(self) -> Transcript:
+        """Wait for the transcript.
+
+        Raises:
+            errors.SidecarError: why there is none.
+        """
+        async for _ in self.changes():
+            pass
+        if self.error is not None:
+            raise self.error
+        assert self.transcript is not None
+        return self.transcript
+
+    async def changes(self) -> AsyncIterator[Job]:
+        """This job, now and after every change, until it has ended."""
+        while not self.ended:
+            yield self
+            await self._changed.wait()
+        yield self
+
+    def _publish(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def apply(self, event: Event) -> None:
+        """Take in what the engine reported."""
+        match event:
+            case Progress():
+                self.progress = event
+            case SegmentReady(index, segment):
+                self.segments[index:] = [segment, *self.segments[index + 1 :]]
+            case Finished(transcript):
+                self.transcript = transcript
+                self.segments = list(transcript.segments)
+                self.progress = Progress(transcript.duration, transcript.duration)
+        self._publish()
+
+    def begin(self) -> None:
+        """An attempt starts, from nothing."""
+        self.state = JobState.RUNNING
+        self.attempts += 1
+        self.segments = []
+        self.progress = Progress(0.0, self.facts.total_s)
+        self._publish()
+
+    def end(self, state: JobState, error: errors.SidecarError | None = None) -> None:
+        """The job is over; its audio is let go of."""
+        if self.ended:
+            return
+        self.state, self.error, self.ended_at = state, error, time.monotonic()
+        self.source.close()
+        self._publish()
+
+
+class JobQueue:
+    """First come, first served, on one engine."""
+
+    def __init__(self, slot: EngineSlot, *, limit: int, retention_s: float, max_s: float) -> None:
+        self._slot = slot
+        self._limit = limit
+        self._retention_s = retention_s
+        self._max_s = max_s
+        self._waiting: deque[Job] = deque()
+        self._jobs: dict[str, Job] = {}
+        self._arrived = asyncio.Event()
+        self._running: tuple[Job, asyncio.Task[None]] | None = None
+        self._runner: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Start to work."""
+        self._runner = asyncio.get_running_loop().create_task(self._run(), name="job-queue")
+
+    async def close(self) -> None:
+        """Stop; jobs that have not ended end with `errors.ShuttingDown`."""
+        if self._runner is not None:
+            self._runner.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._runner
+            self._runner = None
+        for job in self._jobs.values():
+            job.end(JobState.FAILED, errors.ShuttingDown())
+        self._waiting.clear()
+
+    @property
+    def depth(self) -> int:
+        """Jobs that wait."""
+        return len(self._waiting)
+
+    def check_room(self) -> None:
+        """Raise `errors.QueueFull` when no more job is taken."""
+        if len(self._waiting) >= self._limit:
+            raise errors.QueueFull(
+                f"{len(self._waiting)} jobs are waiting and the queue takes no more."
+            )
+
+    def submit(self, job: Job) -> None:
+        """Take a place at the end.
+
+        Raises:
+            errors.QueueFull: there is none.
+        """
+        self.check_room()
+        self._forget_old()
+        self._jobs[job.id] = job
+        self._waiting.append(job)
+        self._arrived.set()
+
+    def get(self, job_id: str) -> Job:
+        """The job with this id.
+
+        Raises:
+            errors.JobNotFound: there is none, or no longer.
+        """
+        self._forget_old()
+        try:
+            return self._jobs[job_id]
+        except KeyError:
+            raise errors.JobNotFound() from None
+
+    def jobs(self) -> list[Job]:
+        """All that are remembered, oldest first."""
+        self._forget_old()
+        return list(self._jobs.values())
+
+    def position(self, job: Job) -> int | None:
+        """How many go first; None when it waits no more."""
+        return self._waiting.index(job) if job in self._waiting else None
+
+    def cancel(self, job: Job) -> None:
+        """End a job, waiting or running; one that has ended stays as it is."""
+        if self._running is not None and self._running[0] is job:
+            self._running[1].cancel()
+        elif job in self._waiting:
+            self._waiting.remove(job)
+        job.end(JobState.CANCELLED, errors.JobCancelled())
+
+    async def _run(self) -> None:
+        while True:
+            while not self._waiting:
+                self._arrived.clear()
+                await self._arrived.wait()
+            job = self._waiting.popleft()
+            task = asyncio.get_running_loop().create_task(self._work(job), name=f"job-{job.id}")
+            self._running = job, task
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError:
+                task.cancel()
+                await asyncio.wait({task})
+                raise
+            finally:
+                self._running = None
+
+    async def _work(self, job: Job) -> None:
+        """Bring one job to its end, whatever that is."""
+        try:
+            while not job.ended:
+                job.begin()
+                try:
+                    await self._attempt(job)
+                    job.end(JobState.DONE)
+                except WorkerDied:
+                    log.error("the engine's process died in job %s", job.id)
+                    if job.attempts >= ATTEMPTS:
+                        job.end(JobState.FAILED, errors.EngineCrashed())
+        except errors.SidecarError as error:
+            job.end(JobState.FAILED, error)
+        except asyncio.CancelledError:
+            job.end(JobState.CANCELLED, errors.JobCancelled())
+        except Exception:
+            log.exception("job %s failed", job.id)
+            job.end(JobState.FAILED, errors.EngineFailed())
+
+    async def _attempt(self, job: Job) -> None:
+        async with self._slot.lease() as engine:
+            begun = time.monotonic()
+            events = engine.transcribe(job.source.fd, job.facts, job.options, self._max_s)
+            async with aclosing(events):
+                async for event in events:
+                    job.processing_s = time.monotonic() - begun
+                    job.apply(event)
+        if job.transcript is None and not job.ended:
+            raise errors.EngineFailed("The engine ended without a transcript.")
+
+    def _forget_old(self) -> None:
+        now = time.monotonic()
+        ended = [job for job in self._jobs.values() if job.ended_at is not None]
+        excess = max(0, len(ended) - KEPT_JOBS)
+        for index, job in enumerate(ended):
+            assert job.ended_at is not None
+            if index < excess or now - job.ended_at > self._retention_s:
+                del self._jobs[job.id]

@@ -1,0 +1,28 @@
+"""What a host runs (`python main.py` in this folder), and `main:app` for uvicorn."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+_HERE = Path(__file__).resolve().parent
+if sys.path and Path(sys.path[0] or ".").resolve() == _HERE:
+    # Started from inside the package's folder: its parent is what must be importable, and this
+    # folder must not be, or its modules would exist twice.
+    sys.path[0] = str(_HERE.parent)
+
+
+def __getattr__(name: str) -> Any:
+    """`app`, built when somebody asks for it: importing this module has no effects."""
+    if name == "app":
+        from sidecar.app import create_app
+
+        return create_app()
+    raise AttributeError(name)
+
+
+if __name__ == "__main__":
+    from sidecar.cli import main
+
+    main()

@@ -1,0 +1,1 @@
+"""Where engines live: worker processes, and the slot that owns one."""

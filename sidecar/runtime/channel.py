@@ -1,0 +1,150 @@
+"""The line between the service and a worker: framed JSON, with open files riding along.
+
+One stream socket pair. A frame is four bytes of length (big-endian) and as many of JSON. JSON,
+not pickle: a worker parses hostile files, and what it sends must stay data. An open file travels
+as a descriptor beside the frame that speaks of it; on Windows as a handle made valid in the
+worker, named in the frame.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+from typing import Any
+
+HEADER = struct.Struct("!I")
+_HANDLE = "windows_handle"
+
+
+class ChannelClosed(Exception):
+    """The other side is gone."""
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """A message as a frame."""
+    body = json.dumps(message, separators=(",", ":")).encode()
+    return HEADER.pack(len(body)) + body
+
+
+def decode(body: bytes) -> dict[str, Any]:
+    """The message in a frame's body.
+
+    Raises:
+        ChannelClosed: it is none; whoever sent it is not to be talked to any more.
+    """
+    try:
+        message = json.loads(body)
+    except ValueError:
+        raise ChannelClosed("a frame that is not JSON") from None
+    if not isinstance(message, dict):
+        raise ChannelClosed("a frame that is no object")
+    return message
+
+
+def send(
+    sock: socket.socket, message: dict[str, Any], fd: int | None = None, *, pid: int = 0
+) -> None:
+    """Send one message to the process ``pid``, and a descriptor with it.
+
+    Raises:
+        ChannelClosed: the other side is gone, or does not read.
+    """
+    if sys.platform == "win32" and fd is not None:
+        message, fd = {**message, _HANDLE: _handle_for(pid, fd)}, None
+    frame = encode(message)
+    try:
+        sent = socket.send_fds(sock, [frame], [fd]) if fd is not None else sock.send(frame)
+        if sent != len(frame):
+            sock.sendall(frame[sent:])
+    except OSError as error:
+        raise ChannelClosed(str(error)) from None
+
+
+def receive(sock: socket.socket) -> tuple[dict[str, Any], int | None]:
+    """Wait for one message (blocking), and the descriptor that came with it.
+
+    Raises:
+        ChannelClosed: the other side is gone.
+    """
+    try:
+        fds: list[int] = []
+        if sys.platform == "win32":
+            header = _exactly(sock, HEADER.size)
+        else:
+            header, fds, _, _ = socket.recv_fds(sock, HEADER.size, 1)
+            header += _exactly(sock, HEADER.size - len(header))
+        (length,) = HEADER.unpack(header)
+        message = decode(_exactly(sock, length))
+    except OSError as error:
+        raise ChannelClosed(str(error)) from None
+    if sys.platform == "win32" and _HANDLE in message:
+        import msvcrt
+
+        fds = [msvcrt.open_osfhandle(message.pop(_HANDLE), os.O_RDONLY | os.O_BINARY)]
+    return message, (fds[0] if fds else None)
+
+
+def _exactly(sock: socket.socket, count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        part = sock.recv(min(count - len(data), 1 << 20))
+        if not part:
+            raise ChannelClosed("end of stream in a frame")
+        data += part
+    return bytes(data)
+
+
+def spawn(command: list[str], env: dict[str, str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a process that finds our socket where its standard input would be.
+
+    Its standard output goes where errors go: stdout belongs to the service's host.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        shares = sys.platform == "win32"
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE if shares else theirs.fileno(),
+            stdout=2 if sys.stderr is not None else subprocess.DEVNULL,
+            env=env,
+        )
+        if sys.platform == "win32":
+            assert process.stdin is not None
+            share = theirs.share(process.pid)
+            process.stdin.write(HEADER.pack(len(share)) + share)
+            process.stdin.close()
+    return process, ours
+
+
+def inherited() -> socket.socket:
+    """In a worker: the socket that stands in for its standard input (which it then has no more)."""
+    if sys.platform == "win32":
+        (length,) = HEADER.unpack(sys.stdin.buffer.read(HEADER.size))
+        return socket.fromshare(sys.stdin.buffer.read(length))
+    sock = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    sock.setblocking(True)
+    return sock
+
+
+if sys.platform == "win32":
+
+    def _handle_for(pid: int, fd: int) -> int:
+        """A handle on the file behind ``fd`` that is valid in the process ``pid``."""
+        import _winapi
+        import msvcrt
+
+        duplicate_handle_right, same_access = 0x0040, 2
+        target = _winapi.OpenProcess(duplicate_handle_right, False, pid)
+        try:
+            return _winapi.DuplicateHandle(
+                _winapi.GetCurrentProcess(), msvcrt.get_osfhandle(fd), target, 0, False, same_access
+            )
+        finally:
+            _winapi.CloseHandle(target)

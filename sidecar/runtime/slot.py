@@ -1,0 +1,189 @@
+"""One engine's life: absent, loading, ready, working; leased to one job at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from enum import StrEnum
+
+from sidecar import errors
+from sidecar.audio.decode import AudioFacts
+from sidecar.engine import EngineSpec, Precision, TranscribeOptions
+from sidecar.runtime.worker import Worker, WorkerDied
+from sidecar.transcript import Event, from_wire
+
+log = logging.getLogger(__name__)
+
+LOAD_TIMEOUT_S = 600.0
+
+
+class SlotState(StrEnum):
+    """Where the engine is in its life."""
+
+    ABSENT = "absent"
+    LOADING = "loading"
+    READY = "ready"
+    BUSY = "busy"
+
+
+class LeasedEngine:
+    """An engine that is loaded and yours, until the lease ends."""
+
+    def __init__(self, worker: Worker, precision: Precision) -> None:
+        self._worker = worker
+        self.precision = precision
+
+    async def transcribe(
+        self, fd: int, facts: AudioFacts, options: TranscribeOptions, max_s: float
+    ) -> AsyncGenerator[Event, None]:
+        """Events of one transcription; leaving early cancels it.
+
+        Raises:
+            WorkerDied: the engine's process ended.
+            errors.SidecarError: the engine said no.
+        """
+        frames = self._worker.call(
+            "transcribe", fd, facts=facts.to_wire(), options=options.to_wire(), max_s=max_s
+        )
+        async with aclosing(frames):
+            async for frame in frames:
+                yield from_wire(frame)
+
+
+class EngineSlot:
+    """Owns the worker of one engine, and nobody else starts or ends it."""
+
+    def __init__(self, spec: EngineSpec, precision: Precision, keep_alive_s: float) -> None:
+        self.spec = spec
+        self.precision = spec.resolve_precision(precision)
+        self._keep_alive_s = keep_alive_s
+        self._turn = asyncio.Lock()
+        self._worker: Worker | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._unloading: asyncio.Task[None] | None = None
+        self._state = SlotState.ABSENT
+
+    @property
+    def state(self) -> SlotState:
+        """Where the engine is now."""
+        if self._worker is not None and not self._worker.alive:
+            return SlotState.ABSENT
+        return self._state
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the engine is in memory."""
+        return self.state in (SlotState.READY, SlotState.BUSY)
+
+    @property
+    def worker_pid(self) -> int | None:
+        """The process the engine lives in, None while it is not loaded."""
+        return self._worker.pid if self._worker is not None and self._worker.alive else None
+
+    @asynccontextmanager
+    async def lease(self) -> AsyncIterator[LeasedEngine]:
+        """Wait for the engine, loaded if need be, and have it alone.
+
+        Raises:
+            errors.ModelLoadFailed: it does not load.
+        """
+        async with self._turn:
+            self._stop_idling()
+            worker = await self._ready_worker()
+            self._state = SlotState.BUSY
+            try:
+                yield LeasedEngine(worker, self.precision)
+            finally:
+                self._state = SlotState.READY
+                if not worker.alive or self._keep_alive_s == 0:
+                    await self._drop()
+                elif self._keep_alive_s > 0:
+                    loop = asyncio.get_running_loop()
+                    self._idle = loop.call_later(self._keep_alive_s, self._idled)
+
+    async def preload(self) -> None:
+        """Load the engine ahead of the first job.
+
+        Raises:
+            errors.ModelLoadFailed: it does not load.
+        """
+        async with self.lease():
+            pass
+
+    async def reload(self, precision: Precision) -> None:
+        """Load the engine anew at another precision, after the job that runs.
+
+        The old one goes only once the new one is up.
+
+        Raises:
+            errors.PrecisionUnavailable: the engine has no such precision.
+            errors.ModelLoadFailed: it does not load; the old one goes on serving.
+        """
+        if precision is not Precision.AUTO and precision not in self.spec.precisions:
+            raise errors.PrecisionUnavailable(
+                f"The engine '{self.spec.name}' has no precision '{precision}'.",
+                hint=f"It has: {', '.join(self.spec.precisions)}.",
+            )
+        async with self._turn:
+            self._stop_idling()
+            new = await self._load(self.spec.resolve_precision(precision))
+            await self._drop()
+            self._worker, self._state = new, SlotState.READY
+            self.precision = self.spec.resolve_precision(precision)
+
+    async def close(self) -> None:
+        """Unload, whatever is going on."""
+        self._stop_idling()
+        if self._unloading is not None:
+            await self._unloading
+        await self._drop()
+
+    async def _ready_worker(self) -> Worker:
+        if self._worker is None or not self._worker.alive:
+            await self._drop()
+            self._worker = await self._load(self.precision)
+        return self._worker
+
+    async def _load(self, precision: Precision) -> Worker:
+        before, self._state = self._state, SlotState.LOADING
+        worker = Worker(self.spec.name)
+        try:
+            async with asyncio.timeout(LOAD_TIMEOUT_S):
+                await worker.ask("load", engine=self.spec.name, precision=precision.value)
+        except (WorkerDied, TimeoutError, errors.SidecarError) as error:
+            await worker.close()
+            self._state = before
+            log.error("the engine %s did not load: %s", self.spec.name, error)
+            raise errors.ModelLoadFailed(
+                f"The engine '{self.spec.name}' could not be loaded: {error}"
+            ) from None
+        except asyncio.CancelledError:
+            worker.kill()
+            await worker.close()
+            self._state = before
+            raise
+        log.info("engine %s loaded (%s)", self.spec.name, precision)
+        return worker
+
+    async def _drop(self) -> None:
+        worker, self._worker, self._state = self._worker, None, SlotState.ABSENT
+        if worker is not None:
+            await worker.close()
+
+    def _stop_idling(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def _idled(self) -> None:
+        self._unloading = asyncio.get_running_loop().create_task(self._unload_idle(self._idle))
+
+    async def _unload_idle(self, timer: asyncio.TimerHandle | None) -> None:
+        async with self._turn:
+            if self._idle is timer:  # no lease came in between
+                self._idle = None
+                log.info("engine %s unloaded after being idle", self.spec.name)
+                await self._drop()
+        self._unloading = None

@@ -1,0 +1,173 @@
+"""An engine in a process of its own: the only bridge between blocking and async.
+
+The service's side is `Worker`; the other side is `runtime.inside`. A crash, an abort in native
+code or the kernel's out-of-memory killer end the worker, never the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from sidecar import errors
+from sidecar.runtime import channel
+
+log = logging.getLogger(__name__)
+
+CANCEL_GRACE_S = 1.0
+"""How long a cancelled call may take to stop before its process is killed."""
+EXIT_GRACE_S = 2.0
+_FRAME_LIMIT = 1 << 26
+
+
+class WorkerDied(Exception):
+    """The worker's process ended in the middle of a call."""
+
+
+def worker_command() -> list[str]:
+    """How a worker is started: this interpreter, or this executable when frozen."""
+    if getattr(sys, "frozen", False):
+        return [sys.executable, "worker"]
+    return [sys.executable, "-P", "-m", "sidecar.runtime.inside"]
+
+
+def _worker_env() -> dict[str, str]:
+    """The environment of a worker: ours, with the package findable when it is not installed."""
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"}
+
+
+class Worker:
+    """One child process that answers one call at a time; its owner awaits `close`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._process, self._sock = channel.spawn(worker_command(), _worker_env())
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._dead = False
+        log.info("worker %s started, pid %d", name, self._process.pid)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be called."""
+        return not self._dead and self._process.poll() is None
+
+    async def call(
+        self, operation: str, fd: int | None = None, **arguments: Any
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Run one operation and yield what it sends until it is done.
+
+        Leaving the iteration early cancels the operation; a worker that does not stop within
+        `CANCEL_GRACE_S` is killed.
+
+        Raises:
+            WorkerDied: the process ended.
+            errors.SidecarError: the operation said no.
+        """
+        message = {"operation": operation, **arguments}
+        finished = False
+        try:
+            self._send(message, fd)
+            while True:
+                frame = await self._receive()
+                match frame:
+                    case {"done": _}:
+                        finished = True
+                        return
+                    case {"error": wrong}:
+                        finished = True
+                        raise errors.from_wire(wrong)
+                yield frame
+        finally:
+            if not finished and not self._dead:
+                await self._stop_call()
+
+    async def ask(self, operation: str, fd: int | None = None, **arguments: Any) -> dict[str, Any]:
+        """Run one operation that answers with one frame (or with none: an empty one)."""
+        answer: dict[str, Any] = {}
+        async with aclosing(self.call(operation, fd, **arguments)) as frames:
+            async for frame in frames:
+                answer = frame
+        return answer
+
+    async def close(self) -> None:
+        """End the process: closed politely, killed if it does not go."""
+        self._dead = True
+        if self._writer is not None:
+            self._writer.close()
+        self._sock.close()
+        if not await self._exited(EXIT_GRACE_S):
+            self.kill()
+            await self._exited(EXIT_GRACE_S)
+        log.info("worker %s ended, pid %d, exit code %s", self.name, self.pid, self._process.poll())
+
+    def kill(self) -> None:
+        """End the process at once."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def _exited(self, timeout_s: float) -> bool:
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        pause = 0.001
+        while self._process.poll() is None:
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.05)
+        return True
+
+    async def _stop_call(self) -> None:
+        """Cancel what runs, and read its remaining frames away."""
+        try:
+            async with asyncio.timeout(CANCEL_GRACE_S):
+                self._send({"operation": "cancel"})
+                while True:
+                    frame = await self._receive()
+                    if "done" in frame or "error" in frame:
+                        return
+        except WorkerDied:
+            return
+        except TimeoutError:
+            log.warning("worker %s did not stop in time and is killed", self.name)
+            self._abandon()
+        except asyncio.CancelledError:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        self._dead = True
+        self.kill()
+
+    def _send(self, message: dict[str, Any], fd: int | None = None) -> None:
+        try:
+            channel.send(self._sock, message, fd, pid=self.pid)
+        except channel.ChannelClosed as error:
+            self._dead = True
+            raise WorkerDied(str(error)) from None
+
+    async def _receive(self) -> dict[str, Any]:
+        try:
+            if self._reader is None:
+                self._reader, self._writer = await asyncio.open_connection(
+                    sock=self._sock, limit=_FRAME_LIMIT
+                )
+            header = await self._reader.readexactly(channel.HEADER.size)
+            (length,) = channel.HEADER.unpack(header)
+            return channel.decode(await self._reader.readexactly(length))
+        except (asyncio.IncompleteReadError, OSError, channel.ChannelClosed) as error:
+            self._dead = True
+            raise WorkerDied(str(error)) from None

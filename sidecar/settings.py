@@ -1,0 +1,146 @@
+"""Every setting, said once: flags, environment, a TOML file, and the defaults.
+
+`vibevoice-asr serve --help` and `docs/settings.md` are written from this class.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from sidecar import errors
+from sidecar.engine import Diarization, Precision
+
+ENV_PREFIX = "VIBEVOICE_"
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(value: object) -> object:
+    """Seconds from ``90``, ``"90"``, ``"90s"``, ``"10m"`` or ``"1.5h"``; -1 stands for 'never'."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*(ms|s|m|h)?", value.strip().lower())
+    if match is None:
+        raise ValueError("not a duration such as 90, '90s', '10m' or '1.5h'")
+    return float(match[1]) * _UNITS[match[2] or ""]
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+
+
+def config_file() -> Path:
+    """The TOML file that is read: ``VIBEVOICE_CONFIG``, or the one in the user's config folder."""
+    if named := os.environ.get(f"{ENV_PREFIX}CONFIG"):
+        return Path(named)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("APPDATA", Path.home() / "AppData/Roaming"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library/Application Support"
+    else:
+        base = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config"))
+    return base / "vibevoice-asr" / "config.toml"
+
+
+class Settings(BaseSettings):
+    """Flags win over the environment, the environment over the file, the file over defaults."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, extra="ignore", frozen=True, protected_namespaces=()
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8765, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    engine: Literal["auto", "moonshine", "scripted"] = Field(
+        "auto",
+        description=(
+            "Engine that transcribes: 'auto' picks the best one this machine can run; "
+            "'moonshine' is the embedded one; 'scripted' answers at once with made-up text "
+            "(for the developers of hosts)."
+        ),
+    )
+    precision: Precision = Field(
+        Precision.AUTO,
+        description="Precision of the weights. An engine that lacks it takes its own and says so.",
+    )
+    model_path: Path | None = Field(
+        None, description="Folder of a checkpoint, for engines that load one."
+    )
+    diarization: Diarization = Field(
+        Diarization.BALANCED,
+        description=(
+            "Effort to tell speakers apart: 'balanced' (the knee of the measured curve), "
+            "'accurate' (about three times the work), 'fast'."
+        ),
+    )
+    preload: bool = Field(
+        False, description="Load the engine at the start instead of at the first request."
+    )
+    keep_alive: Duration = Field(
+        600.0,
+        ge=-1,
+        description=(
+            "How long an idle engine stays in memory (such as '10m'); 0 unloads at once, "
+            "-1 keeps it."
+        ),
+    )
+    queue_limit: int = Field(
+        64, ge=1, description="Jobs that may wait; beyond it the answer is 503 with Retry-After."
+    )
+    job_retention: Duration = Field(
+        600.0, ge=0, description="How long the result of a finished job can be fetched."
+    )
+    max_upload_mb: int = Field(2048, ge=1, description="Largest upload in MB.")
+    max_audio_hours: float = Field(5.0, gt=0, description="Longest recording in hours.")
+    upload_stall: Duration = Field(
+        20.0, gt=0, description="Longest silence of a client that is sending."
+    )
+    spool_dir: Path | None = Field(
+        None, description="Folder for uploads in transit; the system's temporary folder if unset."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severity that is logged (to stderr)."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, environment, file; neither .env nor secret folders."""
+        return (
+            init_settings,
+            env_settings,
+            TomlConfigSettingsSource(settings_cls, toml_file=config_file()),
+        )
+
+
+def load_settings(**flags: Any) -> Settings:
+    """The settings in force, with ``flags`` (those that were given) on top.
+
+    Raises:
+        errors.SettingsInvalid: a value is not possible; the detail names the setting.
+    """
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
+        raise errors.SettingsInvalid(f"Bad setting: {wrong}.") from None
+    except (OSError, ValueError) as error:
+        raise errors.SettingsInvalid(f"The file {config_file()} cannot be read: {error}") from None

@@ -1,0 +1,129 @@
+"""One speaker, one name: which voice a stretch belongs to, and who is who across windows.
+
+Pure functions over turns. A turn's label is the diarizer's own and means nothing beyond one
+window; a speaker is a number that stands for the same person throughout a recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sidecar.transcript import Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One voice from ``start`` to ``end`` (seconds)."""
+
+    start: float
+    end: float
+    label: int
+
+    def overlap(self, start: float, end: float) -> float:
+        """Seconds that this turn shares with a stretch."""
+        return max(0.0, min(self.end, end) - max(self.start, start))
+
+
+def dominant(turns: Iterable[Turn], start: float, end: float) -> int | None:
+    """The label that speaks most between ``start`` and ``end``; the nearest one if none does."""
+    shares: dict[int, float] = {}
+    nearest: tuple[float, int] | None = None
+    for turn in turns:
+        if shared := turn.overlap(start, end):
+            shares[turn.label] = shares.get(turn.label, 0.0) + shared
+        distance = max(turn.start - end, start - turn.end, 0.0)
+        if nearest is None or distance < nearest[0]:
+            nearest = distance, turn.label
+    if shares:
+        return max(shares, key=lambda label: shares[label])
+    return nearest[1] if nearest else None
+
+
+def changes(turns: Sequence[Turn], start: float, end: float, min_s: float) -> list[float]:
+    """The times between ``start`` and ``end`` at which another voice takes over.
+
+    A voice counts when it has the floor for ``min_s`` seconds or more; the cut lies in the middle
+    of the gap, or of the overlap, between the two.
+    """
+    inside = [
+        Turn(max(turn.start, start), min(turn.end, end), turn.label)
+        for turn in sorted(turns, key=lambda turn: (turn.start, turn.end))
+        if turn.overlap(start, end) >= min_s
+    ]
+    cuts: list[float] = []
+    holder: Turn | None = None
+    for turn in inside:
+        if holder is not None and turn.label != holder.label and turn.end > holder.end:
+            cut = (holder.end + turn.start) / 2
+            if cut - (cuts[-1] if cuts else start) >= min_s and end - cut >= min_s:
+                cuts.append(cut)
+        if holder is None or turn.end > holder.end:
+            holder = turn
+    return cuts
+
+
+def link(turns: Sequence[Turn], anchors: Mapping[int, tuple[float, float]]) -> dict[int, int]:
+    """Which label of a window is which known speaker.
+
+    ``anchors`` says where in the window each known speaker's voice was played: a label goes to
+    the speaker whose anchor it covers most, each speaker to one label. Labels nobody claims get
+    new numbers, in order of appearance behind the last anchor.
+    """
+    claims = sorted(
+        (
+            (sum(turn.overlap(*span) for turn in turns if turn.label == label), -speaker, label)
+            for speaker, span in anchors.items()
+            for label in {turn.label for turn in turns}
+        ),
+        reverse=True,
+    )
+    linked: dict[int, int] = {}
+    for shared, negative, label in claims:
+        covers_half = 2 * shared >= anchors[-negative][1] - anchors[-negative][0]
+        if covers_half and label not in linked and -negative not in linked.values():
+            linked[label] = -negative
+    begin = max((span[1] for span in anchors.values()), default=0.0)
+    next_speaker = max(anchors, default=-1) + 1
+    for turn in sorted(turns, key=lambda turn: turn.start):
+        if turn.label not in linked and turn.end > begin:
+            linked[turn.label] = next_speaker
+            next_speaker += 1
+    return linked
+
+
+def clearest(turns: Sequence[Turn], label: int, max_s: float) -> tuple[float, float] | None:
+    """The longest stretch in which ``label`` speaks alone, cut to ``max_s`` seconds."""
+    best: tuple[float, float] | None = None
+    for turn in turns:
+        if turn.label != label:
+            continue
+        pieces = [(turn.start, turn.end)]
+        for other in turns:
+            if other.label != label:
+                pieces = [rest for piece in pieces for rest in _without(piece, other)]
+        for start, end in pieces:
+            if best is None or end - start > best[1] - best[0]:
+                best = start, end
+    if best is None:
+        return None
+    return best[0], min(best[1], best[0] + max_s)
+
+
+def _without(piece: tuple[float, float], other: Turn) -> list[tuple[float, float]]:
+    start, end = piece
+    if not other.overlap(start, end):
+        return [piece]
+    return [rest for rest in ((start, other.start), (other.end, end)) if rest[1] - rest[0] > 0]
+
+
+def in_order_of_appearance(segments: Sequence[Segment]) -> list[Segment]:
+    """The same segments with speakers numbered from 0 in the order they first speak."""
+    numbers: dict[int, int] = {}
+    for segment in segments:
+        if segment.speaker is not None:
+            numbers.setdefault(segment.speaker, len(numbers))
+    return [
+        segment if segment.speaker is None else replace(segment, speaker=numbers[segment.speaker])
+        for segment in segments
+    ]

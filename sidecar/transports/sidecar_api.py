@@ -1,0 +1,275 @@
+"""The sidecar's wire: what the desktop host speaks (POST /transcribe, /reload-model, GET /health).
+
+The named fields keep their names and types for the host's parser; whatever else is here was added
+beside them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
+
+from sidecar import __version__, errors
+from sidecar.audio.source import AudioSource, open_path
+from sidecar.jobs import Job, JobState
+from sidecar.service import Service
+from sidecar.transcript import Notice, Segment, Transcript
+from sidecar.transports import sidecar_models as models
+from sidecar.transports.upload import read_form, read_json
+
+OPTIONS = ("precision", "language", "diarize", "diarization")
+
+
+def speaker_label(index: int | None) -> str:
+    """The wire's name of a speaker; one voice nobody asked about is the first."""
+    return f"Speaker_{index or 0}"
+
+
+def segment_body(segment: Segment) -> dict[str, Any]:
+    """One segment in this wire's words."""
+    body: dict[str, Any] = {
+        "speaker": speaker_label(segment.speaker),
+        "start_time": round(segment.start, 3),
+        "end_time": round(segment.end, 3),
+        "text": segment.text,
+    }
+    if segment.words:
+        body["words"] = [
+            {"start_time": round(word.start, 3), "end_time": round(word.end, 3), "text": word.text}
+            for word in segment.words
+        ]
+    if segment.flags:
+        body["flags"] = list(segment.flags)
+    return body
+
+
+def transcript_body(job: Job, transcript: Transcript, notice: Notice | None) -> dict[str, Any]:
+    """The answer to a transcription."""
+    notices = (*filter(None, (notice,)), *transcript.notices)
+    return {
+        "status": "success",
+        "segments": [segment_body(segment) for segment in transcript.segments],
+        "metadata": {
+            "duration": round(transcript.duration, 3),
+            "language": transcript.language,
+            "processing_time": round(job.processing_s, 3),
+            "model_precision": transcript.precision,
+            "num_speakers": transcript.num_speakers,
+            "engine": transcript.engine,
+            "diarized": job.options.diarize,
+            "no_speech": not transcript.segments,
+            "job_id": job.id,
+            "warnings": [{"code": item.code, "message": item.message} for item in notices],
+        },
+    }
+
+
+def job_body(service: Service, job: Job) -> dict[str, Any]:
+    """A job as it stands, with its result once there is one."""
+    body: dict[str, Any] = {
+        "id": job.id,
+        "state": job.state.value,
+        "position": service.position(job),
+        "attempts": job.attempts,
+        "progress": {
+            "audio_seconds_done": round(job.progress.audio_s_done, 3),
+            "audio_seconds_total": job.progress.audio_s_total
+            and round(job.progress.audio_s_total, 3),
+            "fraction": job.progress.fraction,
+        },
+        "segments": [segment_body(segment) for segment in job.segments],
+    }
+    if job.state is JobState.DONE and job.transcript is not None:
+        notice = service.precision_notice(job.options)
+        body["result"] = transcript_body(job, job.transcript, notice)
+    if job.error is not None:
+        body["error"] = {
+            "code": job.error.code,
+            "detail": job.error.detail,
+            "hint": job.error.hint,
+        }
+    return body
+
+
+def json_response(
+    body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Strict JSON: a NaN is a fault here, not something to send."""
+    return Response(
+        json.dumps(body, allow_nan=False, separators=(",", ":")),
+        status_code=status,
+        media_type="application/json",
+        headers=dict(headers or {}),
+    )
+
+
+def is_local(request: Request) -> bool:
+    """Whether the client is on this machine."""
+    if request.client is None:
+        return True
+    try:
+        return ipaddress.ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False
+
+
+def build_router(service: Service) -> APIRouter:
+    """The routes of this wire."""
+    router = APIRouter()
+
+    @router.get("/", summary="Who answers here", response_model=models.Root)
+    async def root() -> Response:
+        return json_response(
+            {"service": "vibevoice-asr", "version": __version__, "status": "running"}
+        )
+
+    @router.get("/health", summary="How the service is", response_model=models.Health)
+    async def health() -> Response:
+        now = service.health()
+        return json_response(
+            {
+                "status": "ok",
+                "model_loaded": now.model_loaded,
+                "gpu_available": now.gpu is not None,
+                "vram_used_mb": now.gpu.used_mb if now.gpu else None,
+                "vram_total_mb": now.gpu.total_mb if now.gpu else None,
+                "version": now.version,
+                "pid": os.getpid(),
+                "instance": now.instance,
+                "engine": now.engine,
+                "precision": now.precision,
+                "engine_state": now.state.value,
+                "worker_pid": service.worker_pid,
+                "jobs_waiting": now.jobs_waiting,
+            }
+        )
+
+    @router.post(
+        "/transcribe",
+        summary="Who said what and when",
+        response_model=models.Transcription,
+        responses={202: {"model": models.Job}, **models.PROBLEMS},
+        openapi_extra={"requestBody": models.TRANSCRIBE_BODY},
+    )
+    async def transcribe(request: Request) -> Response:
+        service.check_room()
+        source, given = await _read_request(request, service)
+        try:
+            options = service.options(**{name: given.get(name) for name in OPTIONS})
+        except errors.SidecarError:
+            source.close()
+            raise
+        job = await service.submit(source, options)
+        location = {"Location": f"/jobs/{job.id}"}
+        if "respond-async" in request.headers.get("prefer", ""):
+            return json_response(job_body(service, job), 202, location)
+        try:
+            transcript = await _unless_gone(request, job)
+        except (ClientDisconnect, asyncio.CancelledError):
+            service.cancel(job)
+            raise errors.JobCancelled("The client hung up.") from None
+        notice = service.precision_notice(options)
+        return json_response(transcript_body(job, transcript, notice), 200, location)
+
+    @router.post(
+        "/reload-model",
+        summary="Load the engine anew at another precision",
+        response_model=models.Reloaded,
+        responses=models.PROBLEMS,
+        openapi_extra={"requestBody": models.RELOAD_BODY},
+    )
+    async def reload_model(request: Request) -> Response:
+        if _media_type(request) != "application/json":
+            raise errors.ContentTypeUnsupported(hint="Send application/json.")
+        values = await read_json(request, service.settings)
+        precision = await service.reload(_text(values, "precision"))
+        return json_response(
+            {"status": "success", "message": f"Model reloaded with precision: {precision}"}
+        )
+
+    @router.get("/jobs", summary="The jobs that are remembered", response_model=models.JobList)
+    async def jobs() -> Response:
+        return json_response({"jobs": [job_body(service, job) for job in service.jobs()]})
+
+    @router.get(
+        "/jobs/{job_id}",
+        summary="How far a job is, and its result",
+        response_model=models.Job,
+        responses=models.PROBLEMS,
+    )
+    async def job_state(job_id: str) -> Response:
+        return json_response(job_body(service, service.job(job_id)))
+
+    @router.delete(
+        "/jobs/{job_id}",
+        summary="Cancel a job",
+        response_model=models.Job,
+        responses=models.PROBLEMS,
+    )
+    async def cancel_job(job_id: str) -> Response:
+        job = service.job(job_id)
+        service.cancel(job)
+        return json_response(job_body(service, job))
+
+    return router
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    if name not in values:
+        raise errors.FieldMissing(f"The field '{name}' is missing.")
+    if not isinstance(values[name], str):
+        raise errors.FieldInvalid(f"The field '{name}' is not a string.")
+    return str(values[name])
+
+
+async def _read_request(request: Request, service: Service) -> tuple[AudioSource, dict[str, Any]]:
+    """The recording and the options, from either form of the request."""
+    match _media_type(request):
+        case "multipart/form-data":
+            upload = await read_form(request, service.settings)
+            return upload.source, dict(upload.fields)
+        case "application/json":
+            values = await read_json(request, service.settings)
+            if not is_local(request):
+                raise errors.AudioPathForbidden("'audio_path' works on this machine only.")
+            if "audio_path" not in values:
+                raise errors.FieldMissing("The field 'audio_path' is missing.")
+            if not isinstance(values["audio_path"], str):
+                raise errors.AudioPathInvalid("'audio_path' is not a string.")
+            options = {
+                name: values[name] if isinstance(values[name], bool) else _text(values, name)
+                for name in OPTIONS
+                if values.get(name) is not None
+            }
+            return await asyncio.to_thread(open_path, values["audio_path"]), options
+    raise errors.ContentTypeUnsupported()
+
+
+async def _unless_gone(request: Request, job: Job) -> Transcript:
+    """The job's transcript, or `ClientDisconnect` as soon as nobody waits for it."""
+    result = asyncio.ensure_future(job.result())
+    gone = asyncio.ensure_future(_hang_up(request))
+    try:
+        await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not result.done():
+            raise ClientDisconnect
+        return result.result()
+    finally:
+        gone.cancel()
+        result.cancel()
+
+
+async def _hang_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

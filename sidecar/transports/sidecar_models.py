@@ -1,0 +1,214 @@
+"""The sidecar's wire as schemas and examples, for OpenAPI. Nothing is validated with them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sidecar.engine import Diarization, Precision
+
+
+class Root(BaseModel):
+    """Who answers."""
+
+    service: str = Field(examples=["vibevoice-asr"])
+    version: str = Field(examples=["0.1.0"])
+    status: str = Field(examples=["running"])
+
+
+class Health(BaseModel):
+    """How the service is; always 200, whatever it is doing."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    status: str = Field(examples=["ok"])
+    model_loaded: bool
+    gpu_available: bool
+    vram_used_mb: int | None
+    vram_total_mb: int | None
+    version: str = Field(examples=["0.1.0"])
+    pid: int = Field(examples=[4242], description="Process id of the service.")
+    instance: str = Field(description="New at every start: tells an orphan from the real one.")
+    engine: str = Field(examples=["moonshine"])
+    precision: str = Field(examples=["int8"])
+    engine_state: Literal["absent", "loading", "ready", "busy"]
+    worker_pid: int | None = Field(description="Process id of the engine, null if not loaded.")
+    jobs_waiting: int = Field(examples=[0])
+
+
+class Word(BaseModel):
+    """One word, where the engine tells."""
+
+    start_time: float
+    end_time: float
+    text: str
+
+
+class Segment(BaseModel):
+    """One stretch of speech by one speaker."""
+
+    speaker: str = Field(examples=["Speaker_0"])
+    start_time: float = Field(examples=[0.07], description="Seconds from the start.")
+    end_time: float = Field(examples=[0.93])
+    text: str = Field(examples=["Do you hear me?"])
+    words: list[Word] = []
+    flags: list[str] = []
+
+
+class Warning(BaseModel):
+    """Something to know about this transcript."""
+
+    code: str = Field(examples=["precision_substituted"])
+    message: str
+
+
+class Metadata(BaseModel):
+    """About the transcript as a whole."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    duration: float = Field(examples=[28.277], description="Seconds of audio.")
+    language: str = Field(examples=["en"])
+    processing_time: float = Field(examples=[11.2], description="Seconds the engine worked.")
+    model_precision: str = Field(examples=["int8"], description="The precision really used.")
+    num_speakers: int = Field(examples=[2])
+    engine: str = Field(examples=["moonshine"])
+    diarized: bool
+    no_speech: bool
+    job_id: str
+    warnings: list[Warning]
+
+
+class Transcription(BaseModel):
+    """The answer to a transcription."""
+
+    status: Literal["success"]
+    segments: list[Segment]
+    metadata: Metadata
+
+
+class Progress(BaseModel):
+    """How far a job is."""
+
+    audio_seconds_done: float
+    audio_seconds_total: float | None
+    fraction: float | None
+
+
+class JobError(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    detail: str
+    hint: str
+
+
+class Job(BaseModel):
+    """A job as it stands. A running job's speakers may still be revised in its result."""
+
+    id: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    position: int | None = Field(description="How many jobs go first; null once it runs.")
+    attempts: int
+    progress: Progress
+    segments: list[Segment]
+    result: Transcription | None = None
+    error: JobError | None = None
+
+
+class JobList(BaseModel):
+    """The jobs that are remembered, oldest first."""
+
+    jobs: list[Job]
+
+
+class Reloaded(BaseModel):
+    """The answer to a reload."""
+
+    status: Literal["success"]
+    message: str = Field(examples=["Model reloaded with precision: int8"])
+
+
+class Problem(BaseModel):
+    """What was wrong, and what to do (RFC 9457); the codes are in docs/errors.md."""
+
+    type: str = Field(examples=["urn:vibevoice-asr:error:audio_empty"])
+    title: str = Field(examples=["Bad Request"])
+    status: int = Field(examples=[400])
+    code: str = Field(examples=["audio_empty"])
+    detail: str = Field(examples=["The audio is empty (0 bytes)."])
+    hint: str = Field(examples=["Check that the recording was written before it was sent."])
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "description": "What was wrong with the request",
+        "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+    },
+    "5XX": {
+        "description": "What went wrong here",
+        "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+    },
+}
+
+_OPTIONS: dict[str, Any] = {
+    "precision": {
+        "type": "string",
+        "enum": [*Precision],
+        "default": "auto",
+        "description": "A wish: an engine without it uses its own and says so in the warnings.",
+    },
+    "language": {"type": "string", "default": "auto", "examples": ["auto", "en"]},
+    "diarize": {
+        "type": "boolean",
+        "default": True,
+        "description": "Tell speakers apart; without it the work is a fraction.",
+    },
+    "diarization": {"type": "string", "enum": [*Diarization], "default": "balanced"},
+}
+
+TRANSCRIBE_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["audio"],
+                "properties": {"audio": {"type": "string", "format": "binary"}, **_OPTIONS},
+            }
+        },
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["audio_path"],
+                "properties": {
+                    "audio_path": {
+                        "type": "string",
+                        "description": "Full path of a file on this machine.",
+                    },
+                    **_OPTIONS,
+                },
+            },
+            "example": {
+                "audio_path": "/home/me/recordings/meeting.opus",
+                "precision": "fp16",
+                "language": "auto",
+            },
+        },
+    },
+}
+
+RELOAD_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["precision"],
+                "properties": {"precision": {"type": "string", "enum": [*Precision]}},
+            },
+            "example": {"precision": "int8"},
+        }
+    },
+}

@@ -1,0 +1,255 @@
+"""Bodies of requests, read with limits: size, parts, fields, and patience.
+
+Starlette's form parser puts no limit on a file part and cannot be told apart in its errors, so
+the parts are taken from python-multipart's push parser and go straight into the spool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
+
+from sidecar import errors
+from sidecar.audio.source import AudioSource, Spool
+from sidecar.settings import Settings
+
+JSON_LIMIT = 64 << 10
+FIELD_LIMIT = 4 << 10
+MAX_PARTS = 64
+FORM_OVERHEAD = 1 << 20
+"""Bytes that boundaries, headers and text fields may add to the file's own."""
+_INLINE_WRITE = 1 << 20
+"""Up to this much a write goes to the page cache at once; beyond, in a thread."""
+_POLITE_DRAIN_BYTES = 16 << 20
+_POLITE_DRAIN_S = 0.5
+
+
+@dataclass
+class Upload:
+    """A form: the recording, and the text fields beside it."""
+
+    source: AudioSource
+    fields: dict[str, str]
+
+
+async def read_json(request: Request, settings: Settings) -> dict[str, Any]:
+    """The object in a JSON body of at most `JSON_LIMIT` bytes.
+
+    Raises:
+        errors.JsonTooLarge, errors.JsonInvalid, errors.UploadStalled
+    """
+    body = bytearray()
+    if _declared_length(request) > JSON_LIMIT:
+        await _refuse(request, errors.JsonTooLarge())
+    async for chunk in _chunks(request, settings):
+        body += chunk
+        if len(body) > JSON_LIMIT:
+            await _refuse(request, errors.JsonTooLarge())
+    try:
+        values = json.loads(bytes(body).decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise errors.JsonInvalid() from None
+    if not isinstance(values, dict):
+        raise errors.JsonInvalid("The JSON body is not an object.")
+    return values
+
+
+async def read_form(request: Request, settings: Settings) -> Upload:
+    """The recording and the fields of a multipart body.
+
+    Raises:
+        errors.BadRequest: the form is broken, too large, without a file, or with two.
+        errors.DiskFull: there is no room for it.
+    """
+    limit = settings.max_upload_mb << 20
+    too_large = errors.UploadTooLarge(
+        hint=f"The limit is {settings.max_upload_mb} MB. {errors.UploadTooLarge.default_hint}"
+    )
+    if _declared_length(request) > limit + FORM_OVERHEAD:
+        await _refuse(request, too_large)
+    form = _Form(_boundary(request), settings)
+    try:
+        received = 0
+        async for chunk in _chunks(request, settings):
+            received += len(chunk)
+            if received > limit + FORM_OVERHEAD or form.file_bytes > limit:
+                await _refuse(request, too_large)
+            await form.feed(chunk)
+        if form.file_bytes > limit:
+            raise too_large
+        return form.finish()
+    except BaseException:
+        form.close()
+        raise
+
+
+async def _chunks(request: Request, settings: Settings) -> AsyncIterator[bytes]:
+    """The body as it comes in; a sender that falls silent is given up."""
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(settings.upload_stall):
+                chunk = await anext(stream, None)
+        except TimeoutError:
+            raise errors.UploadStalled() from None
+        except ClientDisconnect:
+            raise errors.UploadStalled("The client hung up in the middle of the upload.") from None
+        if chunk is None:
+            return
+        yield chunk
+
+
+async def _refuse(request: Request, error: errors.SidecarError) -> None:
+    """Raise ``error``, after reading on for a moment: a client that is still writing when the
+    connection closes would see a reset instead of the answer."""
+    read = 0
+    try:
+        async with asyncio.timeout(_POLITE_DRAIN_S):
+            async for chunk in request.stream():
+                read += len(chunk)
+                if read > _POLITE_DRAIN_BYTES:
+                    break
+    except (TimeoutError, ClientDisconnect, RuntimeError):
+        pass
+    raise error
+
+
+def _declared_length(request: Request) -> int:
+    value = request.headers.get("content-length", "")
+    return int(value) if value.isdigit() else 0
+
+
+def _boundary(request: Request) -> bytes:
+    _, options = parse_options_header(request.headers.get("content-type", ""))
+    boundary = options.get(b"boundary", b"")
+    if not boundary:
+        raise errors.MultipartInvalid("The Content-Type names no boundary.")
+    return boundary
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+@dataclass
+class _Part:
+    """The part that is being read."""
+
+    header_name: bytearray = field(default_factory=bytearray)
+    header_value: bytearray = field(default_factory=bytearray)
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    name: str = ""
+    is_file: bool = False
+    text: bytearray = field(default_factory=bytearray)
+
+
+class _Form:
+    """The callbacks of the push parser, and what they have gathered."""
+
+    def __init__(self, boundary: bytes, settings: Settings) -> None:
+        self._settings = settings
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._part_begin,
+                "on_header_field": self._header_field,
+                "on_header_value": self._header_value,
+                "on_header_end": self._header_end,
+                "on_headers_finished": self._headers_finished,
+                "on_part_data": self._part_data,
+                "on_part_end": self._part_end,
+                "on_end": self._end,
+            },
+        )
+        self._part = _Part()
+        self._parts = 0
+        self._pending = bytearray()
+        self._ended = False
+        self._spool: Spool | None = None
+        self._fields: dict[str, str] = {}
+        self.file_bytes = 0
+
+    async def feed(self, chunk: bytes) -> None:
+        """Take in the next bytes of the body."""
+        try:
+            self._parser.write(chunk)
+        except FormParserError:
+            raise errors.MultipartInvalid() from None
+        if self._spool is not None and len(self._pending) >= _INLINE_WRITE:
+            data, self._pending = self._pending, bytearray()
+            await asyncio.to_thread(self._spool.write, data)
+
+    def finish(self) -> Upload:
+        """The whole form."""
+        try:
+            self._parser.finalize()
+        except FormParserError:
+            raise errors.MultipartInvalid() from None
+        if not self._ended:
+            raise errors.MultipartInvalid("The form breaks off before its last boundary.")
+        if self._spool is None:
+            raise errors.FileMissing()
+        self._spool.write(self._pending)
+        return Upload(self._spool.finish(), self._fields)
+
+    def close(self) -> None:
+        """Let go of a form that came to nothing."""
+        if self._spool is not None:
+            self._spool.close()
+
+    def _part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise errors.MultipartTooManyParts()
+        self._part = _Part()
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._grow(self._part.header_name, data[start:end])
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._grow(self._part.header_value, data[start:end])
+
+    def _header_end(self) -> None:
+        part = self._part
+        part.headers[bytes(part.header_name).lower()] = bytes(part.header_value)
+        part.header_name, part.header_value = bytearray(), bytearray()
+        if len(part.headers) > MAX_PARTS:
+            raise errors.MultipartInvalid("A part of the form has too many headers.")
+
+    def _headers_finished(self) -> None:
+        part = self._part
+        _, options = parse_options_header(part.headers.get(b"content-disposition", b""))
+        part.name = options.get(b"name", b"").decode("utf-8", "replace")
+        part.is_file = b"filename" in options or part.name == "audio"
+        if part.is_file:
+            if self._spool is not None:
+                raise errors.MultipleFiles()
+            self._spool = Spool(self._settings.spool_dir)
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._part.is_file:
+            self._pending += data[start:end]
+            self.file_bytes += end - start
+        else:
+            self._grow(self._part.text, data[start:end])
+
+    def _part_end(self) -> None:
+        if not self._part.is_file:
+            self._fields[self._part.name] = self._part.text.decode("utf-8", "replace")
+
+    def _end(self) -> None:
+        self._ended = True
+
+    @staticmethod
+    def _grow(buffer: bytearray, data: bytes) -> None:
+        buffer += data
+        if len(buffer) > FIELD_LIMIT:
+            raise errors.FieldTooLong()
