@@ -81,8 +81,9 @@ class Job:
     async def changes(self) -> AsyncIterator[Job]:
         """This job, now and after every change, until it has ended."""
         while not self.ended:
+            changed = self._changed  # before the yield: what happens meanwhile is not missed
             yield self
-            await self._changed.wait()
+            await changed.wait()
         yield self
 
     def _publish(self) -> None:

@@ -56,7 +56,11 @@ class Settings(BaseSettings):
     """Flags win over the environment, the environment over the file, the file over defaults."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, extra="ignore", frozen=True, protected_namespaces=()
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        protected_namespaces=(),
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -101,7 +105,7 @@ class Settings(BaseSettings):
         600.0, ge=0, description="How long the result of a finished job can be fetched."
     )
     max_upload_mb: int = Field(2048, ge=1, description="Largest upload in MB.")
-    max_audio_hours: float = Field(5.0, gt=0, description="Longest recording in hours.")
+    max_audio_hours: float = Field(5.0, gt=0, le=1000, description="Longest recording in hours.")
     upload_stall: Duration = Field(
         20.0, gt=0, description="Longest silence of a client that is sending."
     )

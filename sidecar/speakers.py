@@ -40,6 +40,17 @@ def dominant(turns: Iterable[Turn], start: float, end: float) -> int | None:
     return nearest[1] if nearest else None
 
 
+def tightened(turns: Iterable[Turn], label: int, start: float, end: float) -> tuple[float, float]:
+    """The part of a stretch from where ``label`` begins to speak to where it ends."""
+    inside = [turn for turn in turns if turn.label == label and turn.overlap(start, end)]
+    if not inside:
+        return start, end
+    return (
+        max(start, min(turn.start for turn in inside)),
+        min(end, max(turn.end for turn in inside)),
+    )
+
+
 def changes(turns: Sequence[Turn], start: float, end: float, min_s: float) -> list[float]:
     """The times between ``start`` and ``end`` at which another voice takes over.
 

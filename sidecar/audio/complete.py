@@ -36,11 +36,15 @@ def _wav_is_short(fd: int) -> bool:
 
 
 def _ogg_has_no_end(fd: int) -> bool:
-    """Whether the last page lacks the end-of-stream flag (RFC 3533, header type 0x04)."""
+    """Whether the last page is not whole, or lacks the end-of-stream flag (RFC 3533, section 6)."""
     size = os.fstat(fd).st_size
     tail = _read_at(fd, max(0, size - _TAIL_BYTES), _TAIL_BYTES)
     last = tail.rfind(b"OggS")
-    return last < 0 or last + 6 > len(tail) or not tail[last + 5] & 0x04
+    if last < 0 or last + 27 > len(tail):
+        return True
+    lengths = tail[last + 27 : last + 27 + tail[last + 26]]
+    whole = last + 27 + tail[last + 26] + sum(lengths) <= len(tail)
+    return not whole or not tail[last + 5] & 0x04
 
 
 def _read_at(fd: int, position: int, count: int) -> bytes:

@@ -65,6 +65,8 @@ def probe(fd: int, max_s: float) -> AudioFacts:
                 if claimed is not None and claimed > max_s:
                     claimed = _count(audio, blocks, deadline)
                 return AudioFacts(container.name, decoder, claimed)
+        except _ImpossibleShape:
+            raise  # ffmpeg would make hours of sound of it
         except errors.AudioUndecodable:
             continue
     raise errors.AudioUndecodable()
@@ -159,6 +161,10 @@ class _Decoder(Protocol):
     def close(self) -> None: ...
 
 
+class _ImpossibleShape(errors.AudioUndecodable):
+    """A header that is read well and says what no recording can be."""
+
+
 class _SndfileDecoder:
     """libsndfile for the samples, soxr for the rate; the mean of all channels."""
 
@@ -173,7 +179,7 @@ class _SndfileDecoder:
         source_rate, channels = self._file.samplerate, self._file.channels
         if not (MIN_RATE <= source_rate <= MAX_RATE and 1 <= channels <= MAX_CHANNELS):
             self._file.close()
-            raise errors.AudioUndecodable(
+            raise _ImpossibleShape(
                 f"The audio claims {source_rate} Hz and {channels} channels.",
                 hint=f"{MIN_RATE} to {MAX_RATE} Hz and up to {MAX_CHANNELS} channels work.",
             )

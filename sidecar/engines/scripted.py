@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Iterator
 
+from sidecar.audio import Block
 from sidecar.engine import AudioStream, Cancelled, EngineSpec, Precision, TranscribeOptions
 from sidecar.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
 
@@ -44,27 +45,22 @@ class ScriptedEngine:
         assert self._precision is not None
         segments: list[Segment] = []
         samples, fingerprint = 0, 0
-        for block in audio:
-            for start in range(0, len(block), SPEC.sample_rate):
-                second = block[start : start + SPEC.sample_rate]
-                begin, samples = samples, samples + len(second)
-                fingerprint = zlib.crc32(second.tobytes(), fingerprint)
-                if self._speed:
-                    time.sleep(len(second) / SPEC.sample_rate / self._speed)
-                if cancelled():
-                    return
-                if samples // SPEC.sample_rate == len(segments):
-                    continue
-                end = samples / SPEC.sample_rate
-                segment = Segment(
-                    start=min(begin / SPEC.sample_rate, end),
-                    end=end,
-                    text=f"{fingerprint:08x}",
-                    speaker=len(segments) % 2 if options.diarize else None,
-                )
-                segments.append(segment)
-                yield SegmentReady(len(segments) - 1, segment)
-                yield Progress(end, audio.total_s)
+        for second in _seconds(audio):
+            start, samples = samples, samples + len(second)
+            fingerprint = zlib.crc32(second.tobytes(), fingerprint)
+            if self._speed:
+                time.sleep(len(second) / SPEC.sample_rate / self._speed)
+            if cancelled():
+                return
+            segment = Segment(
+                start=start / SPEC.sample_rate,
+                end=samples / SPEC.sample_rate,
+                text=f"{fingerprint:08x}",
+                speaker=len(segments) % 2 if options.diarize else None,
+            )
+            segments.append(segment)
+            yield SegmentReady(len(segments) - 1, segment)
+            yield Progress(segment.end, audio.total_s)
         yield Finished(
             Transcript(
                 segments=tuple(segments),
@@ -78,3 +74,17 @@ class ScriptedEngine:
     def unload(self) -> None:
         """Nothing to let go of."""
         self._precision = None
+
+
+def _seconds(audio: AudioStream) -> Iterator[Block]:
+    """The audio a second at a time; what is left at the end comes last."""
+    import numpy as np
+
+    rest = np.zeros(0, np.float32)
+    for block in audio:
+        rest = np.concatenate([rest, block])
+        while len(rest) >= SPEC.sample_rate:
+            yield rest[: SPEC.sample_rate]
+            rest = rest[SPEC.sample_rate :]
+    if len(rest):
+        yield rest

@@ -157,7 +157,8 @@ class EngineSlot:
             self._state = before
             log.error("the engine %s did not load: %s", self.spec.name, error)
             raise errors.ModelLoadFailed(
-                f"The engine '{self.spec.name}' could not be loaded: {error}"
+                f"The engine '{self.spec.name}' could not be loaded: {error}",
+                hint=getattr(error, "hint", None),
             ) from None
         except asyncio.CancelledError:
             worker.kill()

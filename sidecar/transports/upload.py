@@ -24,6 +24,8 @@ from sidecar.settings import Settings
 JSON_LIMIT = 64 << 10
 FIELD_LIMIT = 4 << 10
 MAX_PARTS = 64
+MAX_BOUNDARY = 200
+"""RFC 2046 allows 70; the parser takes 256."""
 FORM_OVERHEAD = 1 << 20
 """Bytes that boundaries, headers and text fields may add to the file's own."""
 _INLINE_WRITE = 1 << 20
@@ -130,8 +132,10 @@ def _declared_length(request: Request) -> int:
 def _boundary(request: Request) -> bytes:
     _, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary", b"")
-    if not boundary:
-        raise errors.MultipartInvalid("The Content-Type names no boundary.")
+    if not 1 <= len(boundary) <= MAX_BOUNDARY:
+        raise errors.MultipartInvalid(
+            f"The Content-Type names no boundary of 1 to {MAX_BOUNDARY} bytes."
+        )
     return boundary
 
 

@@ -17,7 +17,7 @@ from sidecar.engines.moonshine import recognizer as recognition
 from sidecar.engines.moonshine.listener import FORCED_END_S, WINDOW_S, Listener, cadence
 from sidecar.engines.moonshine.recent import RecentAudio
 from sidecar.engines.moonshine.recognizer import Recognizer, quietest
-from sidecar.speakers import changes, dominant, in_order_of_appearance
+from sidecar.speakers import changes, dominant, in_order_of_appearance, tightened
 from sidecar.transcript import (
     Event,
     Finished,
@@ -205,10 +205,12 @@ class _Run:
         return pieces if all(piece.text for piece in pieces) else [line]
 
     def _segment(self, line: Line) -> Segment:
-        speaker = None
-        if self._diarize:
-            speaker = dominant(self._listener.turns, line.start, line.end) or 0
-        return Segment(line.start, line.end, line.text, speaker)
+        if not self._diarize:
+            return Segment(line.start, line.end, line.text)
+        turns = self._listener.turns
+        speaker = dominant(turns, line.start, line.end) or 0
+        start, end = tightened(turns, speaker, line.start, line.end)
+        return Segment(start, end, line.text, speaker)
 
     def _finished(self) -> Finished:
         notices = []

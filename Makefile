@@ -1,0 +1,56 @@
+# Two commands: `make run` and `make test`. The rest is for developers. Windows: see README.md.
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8765
+AUDIO ?=
+BIN := $(VENV)/bin
+RUN_STAMP := $(VENV)/.installed-run
+DEV_STAMP := $(VENV)/.installed-dev
+BENCH_STAMP := $(VENV)/.installed-bench
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: run test lint docs bench clean
+
+run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDIO=path), keep serving
+	@$(BIN)/vibevoice-asr demo --port $(PORT) $(if $(AUDIO),"$(AUDIO)")
+
+test: $(DEV_STAMP)  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(DEV_STAMP)  ## formatting, lint, types, import rules, generated docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python docs/generate.py --check
+
+docs: $(DEV_STAMP)  ## write docs/settings.md and docs/errors.md anew
+	$(BIN)/python docs/generate.py
+
+bench: $(BENCH_STAMP)  ## measure (minutes to an hour; a quiet machine)
+	$(BIN)/python -m bench.overhead
+	$(BIN)/python -m bench.accuracy
+	$(BIN)/python -m bench.diarization
+	$(BIN)/python -m bench.intake
+	$(BIN)/python -m bench.long
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Setting up in $(VENV) (once)"
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN_STAMP): pyproject.toml | $(BIN)/python
+	$(PIP) install -e .
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml | $(BIN)/python
+	$(PIP) install -e '.[dev]'
+	@touch $(RUN_STAMP) $@
+
+$(BENCH_STAMP): pyproject.toml | $(BIN)/python
+	$(PIP) install -e '.[bench]'
+	@touch $(RUN_STAMP) $@
+
+clean:  ## forget the set-up
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,101 @@
+"""Write docs/settings.md and docs/errors.md from the code: `python docs/generate.py [--check]`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sidecar import errors
+from sidecar.flags import describe
+from sidecar.process import EXIT_CODES
+from sidecar.transports.problems import STATUS
+
+HERE = Path(__file__).resolve().parent
+MARK = "<!-- Written by docs/generate.py. Change the code, then run it. -->"
+
+
+def settings_page() -> str:
+    """Every setting with its flag, variable, values and default."""
+    rows = [
+        (
+            f"`{flag.name}`",
+            f"`{flag.option}`",
+            f"`{flag.env}`",
+            ", ".join(f"`{choice}`" for choice in flag.choices) or flag.value,
+            f"`{flag.default}`",
+            flag.description,
+        )
+        for flag in describe()
+    ]
+    return f"""{MARK}
+# Settings
+
+Flags win over the environment, the environment over the file, the file over the defaults. The
+file is TOML, with the names of the first column as keys: the one that `VIBEVOICE_CONFIG` names, or
+`config.toml` in
+
+- Linux: `~/.config/vibevoice-asr/` (or below `$XDG_CONFIG_HOME`)
+- macOS: `~/Library/Application Support/vibevoice-asr/`
+- Windows: `%APPDATA%\\vibevoice-asr\\`
+
+A duration is a number of seconds or a number with a unit: `90`, `"90s"`, `"10m"`, `"1.5h"`.
+
+{_table(("Setting", "Flag of `serve`", "Environment", "Values", "Default", "What it is"), rows)}
+For example:
+
+```toml
+port = 9000
+keep_alive = "1h"
+diarization = "accurate"
+```
+"""
+
+
+def errors_page() -> str:
+    """Every error with its code, status, texts and exit code."""
+    rows = [
+        (
+            f"`{error.code}`",
+            str(STATUS[error.kind]),
+            error.default_detail,
+            error.default_hint,
+            str(EXIT_CODES.get(error.code, "")),
+        )
+        for error in errors.all_errors()
+    ]
+    return f"""{MARK}
+# Errors
+
+Over HTTP every error is `application/problem+json` (RFC 9457) with a `code` that does not change,
+a `detail` that says what was wrong, and a `hint` that says what to do; where the trouble will pass,
+a `Retry-After` header says when. The texts below are the usual ones; a `detail` often knows more.
+
+On the command line an error is one line on stderr. The exit code is 1 unless the last column has
+another; a command line that is not understood is 2, Ctrl-C is 130.
+
+{_table(("Code", "HTTP", "Detail", "Hint", "Exit code"), rows)}"""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines
+    )
+
+
+def main(words: Sequence[str]) -> int:
+    """Write the pages, or with ``--check`` say which are not up to date; the exit code."""
+    stale = False
+    for name, text in (("settings.md", settings_page()), ("errors.md", errors_page())):
+        page = HERE / name
+        if "--check" not in words:
+            page.write_text(text, encoding="utf-8", newline="\n")
+        elif not page.exists() or page.read_text(encoding="utf-8") != text:
+            print(f"docs/{name} is not up to date: python docs/generate.py", file=sys.stderr)
+            stale = True
+    return int(stale)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

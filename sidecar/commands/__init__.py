@@ -1,0 +1,29 @@
+"""What the command line does, a file per word; and how it says that something went wrong."""
+
+from __future__ import annotations
+
+import sys
+
+from sidecar import errors
+
+PROGRAM = "vibevoice-asr"
+COMPLETION = "_VIBEVOICE_ASR_COMPLETE"
+"""What a shell sets to ask for completions."""
+USAGE = 2
+"""Exit code of a command line that is not understood."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    if sys.stderr is not None:  # a windowed executable has none
+        print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+def complain(error: errors.SidecarError, about: str = "") -> int:
+    """Say in one line what was wrong, with what, and what to do; the exit code."""
+    from sidecar.process import EXIT_CODES
+
+    say(f"{about}: {error.detail} {error.hint}" if about else f"{error.detail} {error.hint}")
+    return EXIT_CODES.get(error.code, 1)

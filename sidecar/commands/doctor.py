@@ -1,0 +1,246 @@
+"""`vibevoice-asr doctor`: what is here, what is missing, and the one thing to do next."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from sidecar import __version__, errors
+from sidecar.commands import INTERRUPTED
+from sidecar.engine import EngineSpec
+from sidecar.settings import Settings, config_file, load_settings
+
+LOAD_TIMEOUT_S = 60.0
+LIGHT_ENGINES = frozenset({"moonshine"})
+"""Loaded for a moment, because only that finds a broken library; the others weigh gigabytes."""
+LOW_DISK_BYTES = 4 << 30
+READY = "Nothing. Transcribe with: vibevoice-asr transcribe FILE"
+
+
+class State(IntEnum):
+    """How bad it is; the worst comes first when it is asked what to do."""
+
+    GOOD = 0
+    ABSENT = 1
+    """Not here, and it works without."""
+    WARNING = 2
+    BAD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at; ``remedy`` is what to do about it."""
+
+    topic: str
+    state: State
+    text: str
+    remedy: str = ""
+
+
+def run() -> int:
+    """Look at everything and print it; the exit code is 1 when something keeps it from working."""
+    try:
+        findings = list(examine())
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    _print(findings, next_step(findings))
+    return int(any(finding.state is State.BAD for finding in findings))
+
+
+def next_step(findings: Sequence[Finding]) -> str:
+    """The one thing to do next: the remedy of the worst finding, the first among equals."""
+    wrong = [finding for finding in findings if finding.remedy and finding.state >= State.WARNING]
+    return max(wrong, key=lambda finding: finding.state).remedy if wrong else READY
+
+
+def examine() -> Iterator[Finding]:
+    """Everything there is to find out, in the order it is read."""
+    yield Finding(
+        "version",
+        State.GOOD,
+        f"{__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}",
+    )
+    try:
+        settings = load_settings()
+    except errors.SettingsInvalid as error:
+        yield Finding("settings", State.BAD, error.detail, error.hint)
+        settings = Settings.model_construct()
+    else:
+        yield _settings()
+    yield from _engines(settings)
+    yield _gpu()
+    yield _ffmpeg()
+    yield from _checkpoints(settings)
+    yield _port(settings)
+    yield _spool(settings)
+
+
+def _settings() -> Finding:
+    file = config_file()
+    return Finding("settings", State.GOOD, f"{file}{'' if file.exists() else ' (not there)'}")
+
+
+def _engines(settings: Settings) -> Iterator[Finding]:
+    from sidecar import engines
+
+    try:
+        serves = engines.choose(settings.engine).name
+    except errors.EngineUnavailable as error:
+        serves = ""
+        yield Finding("engine", State.BAD, error.detail, error.hint)
+    for spec in engines.ENGINES:
+        title = f"{spec.name}{' (serves)' if spec.name == serves else ''}: {spec.title}"
+        # What is not asked for may lack what it needs.
+        bad = State.BAD if spec.name == serves else State.ABSENT
+        if lacking := engines.missing(spec):
+            packages = ", ".join(lacking)
+            yield Finding("engine", bad, f"{title}; not usable, without {packages}")
+        elif spec.name in LIGHT_ENGINES and (wrong := asyncio.run(_load(spec))):
+            yield Finding("engine", bad, f"{title}; not usable: {wrong.detail}", wrong.hint)
+        else:
+            languages = ", ".join(spec.languages) or "any language"
+            precisions = ", ".join(spec.precisions)
+            yield Finding("engine", State.GOOD, f"{title}; {languages}; {precisions}")
+
+
+async def _load(spec: EngineSpec) -> errors.SidecarError | None:
+    """Load an engine in a process of its own, and let it go; why it does not load."""
+    from sidecar.runtime.worker import Worker, WorkerDied
+
+    worker = Worker(spec.name)
+    try:
+        async with asyncio.timeout(LOAD_TIMEOUT_S):
+            await worker.ask("load", engine=spec.name, precision=spec.precisions[0].value)
+    except errors.SidecarError as error:
+        return error
+    except (WorkerDied, TimeoutError):
+        return errors.ModelLoadFailed(
+            "its process died while it loaded.", hint="Reinstall vibevoice-asr."
+        )
+    finally:
+        await worker.close()
+    return None
+
+
+def _gpu() -> Finding:
+    from sidecar.runtime.devices import gpu_memory
+
+    gpu = gpu_memory()
+    if gpu is None:
+        return Finding("GPU", State.ABSENT, "no NVIDIA GPU, or no driver; the CPU does it")
+    free = gpu.total_mb - gpu.used_mb
+    return Finding("GPU", State.GOOD, f"{gpu.name}, {free} of {gpu.total_mb} MiB VRAM free")
+
+
+def _ffmpeg() -> Finding:
+    from sidecar.audio import ffmpeg
+
+    try:
+        path = ffmpeg.executable()
+        banner = subprocess.run(
+            [path, "-version"], capture_output=True, text=True, timeout=20, check=True
+        ).stdout.split("\n")[0]
+    except errors.SidecarError as error:
+        return Finding("ffmpeg", State.WARNING, error.detail, error.hint)
+    except (OSError, subprocess.SubprocessError) as problem:
+        return Finding(
+            "ffmpeg",
+            State.WARNING,
+            f"{path} does not run ({type(problem).__name__}); wav, flac, ogg and mp3 still work",
+            "Reinstall it: pip install --force-reinstall imageio-ffmpeg",
+        )
+    return Finding("ffmpeg", State.GOOD, f"{banner.partition(' Copyright')[0]}, {path}")
+
+
+def _checkpoints(settings: Settings) -> Iterator[Finding]:
+    """The folder that is set, and what the Hugging Face cache holds."""
+    if settings.model_path is not None:
+        yield _checkpoint(settings.model_path)
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    cached = sorted(cache.glob("models--*VibeVoice-ASR*/snapshots/*"))
+    for folder in cached:
+        yield Finding("checkpoint", State.GOOD, str(folder))
+    if settings.model_path is None and not cached:
+        text = f"none in {cache}; the embedded engine needs none"
+        yield Finding("checkpoint", State.ABSENT, text)
+
+
+def _checkpoint(folder: Path) -> Finding:
+    if not folder.is_dir():
+        wrong = "is no folder"
+    elif not (folder / "config.json").is_file():
+        wrong = "has no config.json"
+    elif not any(folder.glob("*.safetensors")):
+        wrong = "has no weights (*.safetensors)"
+    else:
+        return Finding("checkpoint", State.GOOD, str(folder))
+    remedy = "Set VIBEVOICE_MODEL_PATH to the folder of a checkpoint, or unset it."
+    return Finding("checkpoint", State.WARNING, f"{folder} {wrong}", remedy)
+
+
+def _port(settings: Settings) -> Finding:
+    from sidecar.process import bind
+
+    if not settings.port:
+        return Finding("port", State.GOOD, "any free one")
+    try:
+        bind(settings.host, settings.port).close()
+    except errors.PortInUse as error:
+        if found := asyncio.run(_service_there(settings)):
+            return Finding("port", State.GOOD, found)
+        return Finding("port", State.WARNING, error.detail, error.hint)
+    except errors.SidecarError as error:
+        return Finding("port", State.BAD, error.detail, error.hint)
+    return Finding("port", State.GOOD, f"{settings.port} on {settings.host} is free")
+
+
+async def _service_there(settings: Settings) -> str | None:
+    from sidecar.client import ServiceClient
+    from sidecar.commands.status import address
+
+    try:
+        async with ServiceClient(address(settings.host, settings.port)) as client:
+            health = await client.health()
+    except errors.SidecarError:
+        return None
+    return f"{settings.port}: vibevoice-asr {health.get('version')} runs, pid {health.get('pid')}"
+
+
+def _spool(settings: Settings) -> Finding:
+    folder = settings.spool_dir or Path(tempfile.gettempdir())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            free = shutil.disk_usage(folder).free
+    except OSError as error:
+        remedy = errors.SpoolUnwritable.default_hint
+        return Finding("uploads", State.BAD, f"{folder}: {error.strerror}", remedy)
+    text = f"{folder}, {free >> 30} GiB free"
+    if free < LOW_DISK_BYTES:
+        return Finding("uploads", State.WARNING, text, errors.DiskFull.default_hint)
+    return Finding("uploads", State.GOOD, text)
+
+
+def _print(findings: Sequence[Finding], step: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    marks = {
+        State.GOOD: ("ok", "green"),
+        State.ABSENT: ("--", "dim"),
+        State.WARNING: ("! ", "yellow"),
+        State.BAD: ("X ", "red"),
+    }
+    console = Console(highlight=False, soft_wrap=True)
+    for finding in findings:
+        mark, style = marks[finding.state]
+        console.print(Text.assemble((mark, style), f"  {finding.topic:<11}{finding.text}"))
+    console.print(Text.assemble("\n", ("Next: ", "bold"), step))

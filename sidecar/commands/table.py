@@ -1,0 +1,165 @@
+"""The words of the command line, their options and their help, for typer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sidecar import __version__, formats
+from sidecar.commands import PROGRAM, serve
+from sidecar.engine import Diarization, Precision
+from sidecar.flags import serve_with
+
+HELP = f"""
+Speech to text with speakers, on this machine. Without a command it serves.
+
+Examples:
+
+* `{PROGRAM}`: serve on 127.0.0.1:8765
+* `{PROGRAM} --port 0 --preload`: serve on a free port, with the engine loaded
+* `{PROGRAM} transcribe talk.m4a`: who said what, on the terminal
+* `{PROGRAM} transcribe *.wav --format srt --output subtitles`: a file of subtitles for each
+* `{PROGRAM} doctor`: what is here, what is missing, what to do next
+"""
+SERVE_HELP = f"""
+Serve over HTTP until told to stop.
+
+Flags win over the environment, the environment over the file, the file over the defaults. The
+file is config.toml in the folder vibevoice-asr of your configuration folder, or the one that
+VIBEVOICE_CONFIG names.
+
+Examples:
+
+* `{PROGRAM} serve --port 9000 --keep-alive 1h`
+* `{PROGRAM} --engine scripted`: for hosts in development, made-up text at once
+"""
+TRANSCRIBE_HELP = f"""
+Write down recordings: who said what, and when. Works with a running service or without one.
+
+Examples:
+
+* `{PROGRAM} transcribe interview.mp3`
+* `{PROGRAM} transcribe a.wav b.wav --format vtt --output subtitles`
+* `{PROGRAM} transcribe call.ogg --format json --server http://127.0.0.1:8765`
+"""
+STATUS_HELP = f"""
+Show how a running service is.
+
+Example: `{PROGRAM} status --server http://127.0.0.1:9000`
+"""
+DOCTOR_HELP = "Say what is here, what is missing, and the one thing to do next."
+SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
+
+
+def build_command() -> Any:
+    """The whole command line, as the click command that typer makes of it."""
+    app = typer.Typer(
+        help=HELP,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
+    app.callback()(_root)
+    app.command("serve", help=SERVE_HELP)(serve_with(lambda given: _exit(serve.run(given))))
+    app.command("transcribe", help=TRANSCRIBE_HELP)(_transcribe)
+    app.command("status", help=STATUS_HELP)(_status)
+    app.command("doctor", help=DOCTOR_HELP)(_doctor)
+    return typer.main.get_command(app)
+
+
+def _exit(code: int) -> None:
+    raise typer.Exit(code)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Options that go before any command."""
+
+
+def _transcribe(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Recordings.")],
+    fmt: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="NAME",
+            help=f"What to write: {', '.join(formats.FORMATS)}.",
+            autocompletion=lambda: list(formats.FORMATS),
+        ),
+    ] = "text",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder for a file per recording, instead of all to stdout.",
+        ),
+    ] = None,
+    server: Annotated[str | None, typer.Option(metavar="URL", help=SERVER_HELP)] = None,
+    language: Annotated[
+        str | None, typer.Option(metavar="TAG", help="Language spoken, such as 'en'; or 'auto'.")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Precision of the weights: {', '.join(Precision)}.",
+            autocompletion=lambda: list(Precision),
+        ),
+    ] = None,
+    diarize: Annotated[
+        bool | None,
+        typer.Option("--diarize/--no-diarize", help="Whether to tell speakers apart (it does)."),
+    ] = None,
+    diarization: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Effort to tell them apart: {', '.join(Diarization)}.",
+            autocompletion=lambda: list(Diarization),
+        ),
+    ] = None,
+) -> None:
+    from sidecar.commands import transcribe
+
+    order = transcribe.Order(
+        files=files,
+        format=fmt,
+        output=output,
+        server=server,
+        precision=precision,
+        language=language,
+        diarize=diarize,
+        diarization=diarization,
+    )
+    _exit(transcribe.run(order))
+
+
+def _status(
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help=f"{SERVER_HELP} Without it: where the settings say."),
+    ] = None,
+) -> None:
+    from sidecar.commands import status
+
+    _exit(status.run(server))
+
+
+def _doctor() -> None:
+    from sidecar.commands import doctor
+
+    _exit(doctor.run())

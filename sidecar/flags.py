@@ -1,0 +1,133 @@
+"""The settings as flags: what `serve --help` and docs/settings.md say, read from `Settings`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from sidecar.settings import ENV_PREFIX, Settings, parse_duration
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One setting, in words. ``choices`` is empty where a value is free."""
+
+    name: str
+    value: str
+    choices: tuple[str, ...]
+    default: str
+    description: str
+
+    @property
+    def option(self) -> str:
+        """How it is written on the command line."""
+        option = f"--{self.name.replace('_', '-')}"
+        return f"{option}/--no-{option[2:]}" if self.value == "yes/no" else option
+
+    @property
+    def env(self) -> str:
+        """The environment variable."""
+        return f"{ENV_PREFIX}{self.name.upper()}"
+
+    @property
+    def help(self) -> str:
+        """Everything in one line."""
+        unsaid = [choice for choice in self.choices if f"'{choice}'" not in self.description]
+        choices = f" One of {', '.join(self.choices)}." if unsaid else ""
+        return f"{self.description}{choices} Default: {self.default}. Env: {self.env}."
+
+    def complete(self, incomplete: str) -> list[str]:
+        """The choices that begin so, for the shell."""
+        return [choice for choice in self.choices if choice.startswith(incomplete)]
+
+
+def describe(settings: type[Settings] = Settings) -> list[Flag]:
+    """Every setting, in the order of the class."""
+    return [_flag(name, field) for name, field in settings.model_fields.items()]
+
+
+def serve_with(run: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
+    """A function for typer that has an option for every setting and calls ``run`` with the given.
+
+    Values stay text: the settings parse them, as they parse the environment.
+    """
+    import typer
+
+    def serve(**given: Any) -> None:
+        run({name: value for name, value in given.items() if value is not None})
+
+    parameters = []
+    for flag in describe():
+        kind: Any = {"yes/no": bool, "path": Path}.get(flag.value, str)
+        option = typer.Option(
+            None,
+            flag.option,
+            help=flag.help,
+            show_default=False,
+            metavar=None if kind is bool else "choice" if flag.choices else flag.value,
+            autocompletion=flag.complete if flag.choices else None,
+        )
+        parameters.append(
+            inspect.Parameter(
+                flag.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None
+            )
+        )
+    serve.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return serve
+
+
+def _flag(name: str, field: FieldInfo) -> Flag:
+    choices = _choices(field.annotation)
+    return Flag(
+        name=name,
+        value="|".join(choices) or _value(field),
+        choices=choices,
+        default=_text(field.default, duration=_is_duration(field)),
+        description=field.description or "",
+    )
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    if get_origin(annotation) is Literal:
+        return tuple(map(str, get_args(annotation)))
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return tuple(str(member.value) for member in annotation)
+    return ()
+
+
+def _value(field: FieldInfo) -> str:
+    if _is_duration(field):
+        return "duration"
+    kinds: Mapping[Any, str] = {bool: "yes/no", int: "integer", float: "number", str: "text"}
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if kind is Path:
+            return "path"
+        if kind in kinds:
+            return kinds[kind]
+    return "text"
+
+
+def _is_duration(field: FieldInfo) -> bool:
+    return any(getattr(item, "func", None) is parse_duration for item in field.metadata)
+
+
+def _text(value: Any, *, duration: bool) -> str:
+    """A default as somebody would write it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Enum):
+        return str(value.value)
+    if duration and value > 0:
+        for unit, seconds in (("h", 3600), ("m", 60)):
+            if value % seconds == 0:
+                return f"{value // seconds:g}{unit}"
+        return f"{value:g}s"
+    return f"{value:g}" if isinstance(value, float) else str(value)

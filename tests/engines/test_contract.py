@@ -1,0 +1,135 @@
+"""What every engine promises, said once and asked of each."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from moonshine_voice import get_assets_path
+
+from sidecar.audio.decode import AudioFacts, open_audio, probe
+from sidecar.engine import Engine, TranscribeOptions
+from sidecar.engines import ENGINES, create_engine, missing, spec_of
+from sidecar.transcript import Event, Finished, Progress, SegmentReady
+
+CLIP = Path(get_assets_path()) / "endgame_nagg_nell.wav"
+DAY_S = 86_400.0
+RUNNABLE = [spec.name for spec in ENGINES if not missing(spec)]
+
+
+@pytest.fixture(scope="module", params=RUNNABLE)
+def engine_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def engine(engine_name: str) -> Iterator[Engine]:
+    engine = create_engine(engine_name)
+    engine.load(spec_of(engine_name).precisions[0])
+    yield engine
+    engine.unload()
+
+
+def run(
+    engine: Engine, name: str, options: TranscribeOptions | None = None, stop_after: int = 1 << 30
+) -> list[Event]:
+    """The events of one transcription of the clip; cancelled after ``stop_after`` events."""
+    events: list[Event] = []
+    with CLIP.open("rb", buffering=0) as file:
+        facts: AudioFacts = probe(file.fileno(), DAY_S)
+        rate = spec_of(name).sample_rate
+        with open_audio(file.fileno(), facts, rate=rate, max_s=DAY_S) as audio:
+            for event in engine.transcribe(
+                audio, options or TranscribeOptions(), lambda: len(events) >= stop_after
+            ):
+                events.append(event)
+    return events
+
+
+@pytest.fixture(scope="module")
+def events(engine: Engine, engine_name: str) -> list[Event]:
+    return run(engine, engine_name)
+
+
+def test_the_last_event_and_only_the_last_is_finished(events: list[Event]) -> None:
+    assert isinstance(events[-1], Finished)
+    assert not any(isinstance(event, Finished) for event in events[:-1])
+
+
+def test_segments_come_in_order_and_before_the_end(events: list[Event]) -> None:
+    ready = [event.index for event in events if isinstance(event, SegmentReady)]
+    assert ready == list(range(len(ready)))
+    assert ready
+    first = next(i for i, event in enumerate(events) if isinstance(event, SegmentReady))
+    assert first < len(events) / 2
+
+
+def test_progress_never_goes_back_and_ends_at_the_whole(events: list[Event]) -> None:
+    done = [event.audio_s_done for event in events if isinstance(event, Progress)]
+    assert done == sorted(done)
+    assert done[-1] == pytest.approx(28.277, abs=1.0)
+    assert all(
+        event.audio_s_total is None or event.audio_s_done <= event.audio_s_total
+        for event in events
+        if isinstance(event, Progress)
+    )
+
+
+def test_times_are_monotone_and_inside_the_audio(events: list[Event]) -> None:
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    transcript = finished.transcript
+    assert transcript.duration == pytest.approx(28.277, abs=0.02)
+    starts = [segment.start for segment in transcript.segments]
+    assert starts == sorted(starts)
+    for segment in transcript.segments:
+        assert 0 <= segment.start <= segment.end <= transcript.duration + 1e-6
+
+
+def test_speakers_are_numbered_from_0_in_order_of_appearance(events: list[Event]) -> None:
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    seen: list[int | None] = []
+    for segment in finished.transcript.segments:
+        if segment.speaker not in seen:
+            seen.append(segment.speaker)
+    assert seen == [0, 1]
+
+
+def test_without_diarization_no_segment_has_a_speaker(engine: Engine, engine_name: str) -> None:
+    finished = run(engine, engine_name, TranscribeOptions(diarize=False))[-1]
+    assert isinstance(finished, Finished)
+    assert {segment.speaker for segment in finished.transcript.segments} == {None}
+
+
+def test_the_same_audio_twice_gives_the_same_transcript(
+    engine: Engine, engine_name: str, events: list[Event]
+) -> None:
+    assert run(engine, engine_name)[-1] == events[-1]
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 5, 12])
+def test_a_cancelled_run_stops_at_the_next_step_without_a_result(
+    engine: Engine, engine_name: str, stop_after: int
+) -> None:
+    cut_short = run(engine, engine_name, stop_after=stop_after)
+    assert len(cut_short) <= stop_after + 1
+    assert not any(isinstance(event, Finished) for event in cut_short)
+
+
+def test_unloading_twenty_times_gives_the_memory_back(engine_name: str) -> None:
+    def cycle() -> None:
+        fresh = create_engine(engine_name)
+        fresh.load(spec_of(engine_name).precisions[0])
+        fresh.unload()
+        gc.collect()
+
+    for _ in range(3):
+        cycle()
+    before = psutil.Process().memory_info().rss
+    for _ in range(20):
+        cycle()
+    assert psutil.Process().memory_info().rss - before < 60 << 20

@@ -1,0 +1,196 @@
+"""Real worker processes: they answer, they are cancelled, they die, and nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from moonshine_voice import get_assets_path
+
+from sidecar import errors
+from sidecar.engine import Precision, TranscribeOptions
+from sidecar.engines import spec_of
+from sidecar.runtime.slot import EngineSlot, SlotState
+from sidecar.runtime.worker import Worker, WorkerDied
+
+CLIP = Path(get_assets_path()) / "beckett.wav"
+FACTS = {"container": "wav", "decoder": "sndfile", "total_s": 9.96}
+
+
+def transcribe(worker: Worker, fd: int) -> Any:
+    return worker.call(
+        "transcribe", fd, facts=FACTS, options=TranscribeOptions().to_wire(), max_s=1e5
+    )
+
+
+async def loaded(engine: str = "scripted") -> Worker:
+    worker = Worker(engine)
+    await worker.ask("load", engine=engine, precision=spec_of(engine).precisions[0].value)
+    return worker
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+async def test_a_worker_probes_a_file_it_was_handed() -> None:
+    worker = Worker("intake")
+    try:
+        with CLIP.open("rb") as file:
+            facts = await worker.ask("probe", file.fileno(), max_s=1e5)
+    finally:
+        await worker.close()
+    assert facts["container"] == "wav"
+    assert facts["total_s"] == pytest.approx(9.963, abs=0.01)
+
+
+async def test_an_error_keeps_its_code_across_the_process_border(tmp_path: Path) -> None:
+    worker = Worker("intake")
+    (tmp_path / "text").write_text("not audio")
+    try:
+        with (tmp_path / "text").open("rb") as file, pytest.raises(errors.AudioFormatUnsupported):
+            await worker.ask("probe", file.fileno(), max_s=1e5)
+        with CLIP.open("rb") as file:
+            assert await worker.ask("probe", file.fileno(), max_s=1e5)
+    finally:
+        await worker.close()
+
+
+async def test_leaving_a_call_cancels_it_and_the_worker_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "10")
+    worker = await loaded()
+    try:
+        with CLIP.open("rb") as file:
+            async with aclosing(transcribe(worker, file.fileno())) as frames:
+                first = await anext(frames)
+            assert first["event"] == "SegmentReady"
+            assert worker.alive
+            again = [frame async for frame in transcribe(worker, file.fileno())]
+        assert again[-1]["event"] == "Finished"
+    finally:
+        await worker.close()
+
+
+async def test_a_worker_that_does_not_stop_when_told_is_killed() -> None:
+    worker = await loaded()
+    with CLIP.open("rb") as file:
+        os.kill(worker.pid, signal.SIGSTOP)  # as deaf as native code can be
+        frames = transcribe(worker, file.fileno())
+        waiting = asyncio.ensure_future(anext(frames))
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    assert not worker.alive
+    await worker.close()
+    assert gone(worker.pid)
+
+
+async def test_a_killed_worker_is_reported_and_leaves_no_zombie(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
+    worker = await loaded()
+    with CLIP.open("rb") as file:
+        frames = transcribe(worker, file.fileno())
+        await anext(frames)
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(WorkerDied):
+            async for _ in frames:
+                pass
+    await worker.close()
+    assert not psutil.pid_exists(worker.pid)
+
+
+def test_a_worker_dies_with_the_process_that_started_it() -> None:
+    script = (
+        "import asyncio, os, signal\n"
+        "from sidecar.runtime.worker import Worker\n"
+        "async def main():\n"
+        "    worker = Worker('intake')\n"
+        "    print(worker.pid, flush=True)\n"
+        "    await asyncio.sleep(0.5)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(main())\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    pid = int(result.stdout)
+    for _ in range(100):
+        if gone(pid):
+            break
+        import time
+
+        time.sleep(0.02)
+    assert gone(pid)
+
+
+async def test_a_slot_loads_lends_reloads_and_unloads() -> None:
+    slot = EngineSlot(spec_of("scripted"), Precision.AUTO, keep_alive_s=-1)
+    assert slot.state is SlotState.ABSENT
+    try:
+        async with slot.lease() as engine:
+            assert slot.state is SlotState.BUSY
+            assert engine.precision is Precision.FP32
+        assert slot.loaded
+        old = slot.worker_pid
+        await slot.reload(Precision.INT8)
+        assert slot.precision is Precision.INT8
+        assert slot.worker_pid != old
+        assert old is not None
+        assert gone(old)
+        with pytest.raises(errors.PrecisionUnavailable) as refused:
+            await slot.reload(Precision.INT4)
+        assert "fp32, int8" in refused.value.hint
+        assert slot.loaded
+    finally:
+        await slot.close()
+    assert slot.state is SlotState.ABSENT
+
+
+@pytest.mark.parametrize("keep_alive_s", [0.0, 0.05])
+async def test_an_idle_engine_leaves_memory(keep_alive_s: float) -> None:
+    slot = EngineSlot(spec_of("scripted"), Precision.AUTO, keep_alive_s=keep_alive_s)
+    async with slot.lease():
+        pid = slot.worker_pid
+    for _ in range(200):
+        if not slot.loaded:
+            break
+        await asyncio.sleep(0.02)
+    assert not slot.loaded
+    assert pid is not None
+    assert gone(pid)
+    await slot.close()
+
+
+async def test_unloading_gives_all_memory_back() -> None:
+    before = psutil.Process().memory_info().rss
+    slot = EngineSlot(spec_of("moonshine"), Precision.AUTO, keep_alive_s=-1)
+    async with slot.lease():
+        assert slot.worker_pid is not None
+        assert psutil.Process(slot.worker_pid).memory_info().rss > 80 << 20
+    await slot.close()
+    assert not psutil.Process().children()
+    assert psutil.Process().memory_info().rss - before < 20 << 20
+
+
+async def test_leases_are_given_in_the_order_they_were_asked_for() -> None:
+    slot = EngineSlot(spec_of("scripted"), Precision.AUTO, keep_alive_s=-1)
+    order: list[int] = []
+
+    async def work(number: int) -> None:
+        async with slot.lease():
+            order.append(number)
+
+    await asyncio.gather(*(work(number) for number in range(8)))
+    await slot.close()
+    assert order == list(range(8))

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+
+from sidecar.speakers import Turn, changes, clearest, dominant, in_order_of_appearance, link
+from sidecar.transcript import Segment
+
+
+def test_the_voice_that_speaks_most_in_a_stretch_has_it() -> None:
+    turns = [Turn(0, 2, 7), Turn(2, 5, 8), Turn(5, 6, 7)]
+    assert dominant(turns, 0, 3) == 7
+    assert dominant(turns, 1, 5) == 8
+    assert dominant(turns, 0, 6) in (7, 8)
+
+
+def test_a_stretch_nobody_has_goes_to_the_nearest_voice() -> None:
+    turns = [Turn(0, 1, 0), Turn(9, 10, 1)]
+    assert dominant(turns, 2, 3) == 0
+    assert dominant(turns, 7, 8) == 1
+    assert dominant([], 7, 8) is None
+
+
+@pytest.mark.parametrize(
+    ("turns", "cuts"),
+    [
+        ([Turn(0, 4, 0)], []),
+        ([Turn(0, 2, 0), Turn(2.2, 4, 1)], [2.1]),
+        ([Turn(0, 2.2, 0), Turn(2, 4, 1)], [2.1]),
+        ([Turn(0, 2, 0), Turn(2.5, 4, 0)], []),
+        ([Turn(0, 4, 0), Turn(1, 2, 1)], []),
+        ([Turn(0, 3.8, 0), Turn(3.9, 4, 1)], []),
+        ([Turn(0, 1, 0), Turn(1, 2, 1), Turn(2, 4, 0)], [1, 2]),
+        ([Turn(-5, 1, 0), Turn(1, 9, 1)], [1]),
+    ],
+    ids=[
+        "one voice",
+        "a gap",
+        "an overlap",
+        "the same voice goes on",
+        "said inside another's turn",
+        "too short to count",
+        "there and back",
+        "turns that reach beyond the line",
+    ],
+)
+def test_a_line_is_cut_where_another_voice_takes_over(turns: list[Turn], cuts: list[float]) -> None:
+    assert changes(turns, 0, 4, 0.5) == pytest.approx(cuts)
+
+
+def test_a_label_is_the_speaker_whose_anchor_it_covers() -> None:
+    turns = [Turn(0, 10, 3), Turn(11, 21, 1), Turn(25, 30, 1), Turn(30, 40, 3)]
+    assert link(turns, {0: (0.0, 10.0), 1: (11.0, 21.0)}) == {3: 0, 1: 1}
+
+
+def test_a_voice_without_an_anchor_gets_a_new_number() -> None:
+    turns = [Turn(0, 10, 3), Turn(11, 21, 1), Turn(25, 30, 9), Turn(30, 40, 8)]
+    assert link(turns, {0: (0.0, 10.0), 1: (11.0, 21.0)}) == {3: 0, 1: 1, 9: 2, 8: 3}
+
+
+def test_a_label_that_covers_less_than_half_of_an_anchor_is_somebody_new() -> None:
+    assert link([Turn(0, 4, 5), Turn(12, 20, 5)], {0: (0.0, 10.0)}) == {5: 1}
+
+
+def test_two_anchors_under_one_label_stay_with_one_speaker() -> None:
+    assert link([Turn(0, 20, 5)], {0: (0.0, 10.0), 1: (10.0, 20.0)}) == {5: 0}
+
+
+def test_labels_are_numbered_in_order_of_appearance_where_nobody_is_known() -> None:
+    assert link([Turn(3, 4, 2), Turn(0, 1, 9)], {}) == {9: 0, 2: 1}
+
+
+def test_the_clearest_stretch_is_the_longest_without_another_voice() -> None:
+    turns = [Turn(0, 10, 0), Turn(4, 5, 1), Turn(20, 23, 0)]
+    assert clearest(turns, 0, 30) == (5, 10)
+    assert clearest(turns, 0, 2) == (5, 7)
+    assert clearest(turns, 2, 30) is None
+
+
+def test_speakers_are_renumbered_in_the_order_they_first_speak() -> None:
+    segments = [Segment(0, 1, "a", 4), Segment(1, 2, "b", 2), Segment(2, 3, "c", 4)]
+    assert [segment.speaker for segment in in_order_of_appearance(segments)] == [0, 1, 0]
+    assert in_order_of_appearance([Segment(0, 1, "a", None)])[0].speaker is None
