@@ -150,6 +150,7 @@ def transcript_from_body(body: Mapping[str, Any]) -> Transcript:
             duration=about["duration"],
             engine=about["engine"],
             precision=about["model_precision"],
+            diarized=about["diarized"],
             notices=tuple(Notice(item["code"], item["message"]) for item in about["warnings"]),
         )
     except (KeyError, TypeError, ValueError) as error:

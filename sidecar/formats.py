@@ -21,11 +21,6 @@ def speaker_label(index: int | None) -> str:
     return f"Speaker_{index or 0}"
 
 
-def is_diarized(transcript: Transcript) -> bool:
-    """Whether anybody looked for speakers."""
-    return any(segment.speaker is not None for segment in transcript.segments)
-
-
 def render(transcript: Transcript, fmt: str, name: str = "audio") -> str:
     """The transcript in a format of `FORMATS`, with a newline at the end unless it is empty.
 
@@ -53,7 +48,7 @@ def format_of(fmt: str) -> Format:
 
 def to_text(transcript: Transcript, name: str) -> str:
     """A line per segment; with the time and the speaker where speakers were told apart."""
-    diarized = is_diarized(transcript)
+    diarized = transcript.diarized
     return _lines(
         f"[{_clock(segment.start)}] {speaker_label(segment.speaker)}: {_one_line(segment.text)}"
         if diarized
@@ -64,7 +59,13 @@ def to_text(transcript: Transcript, name: str) -> str:
 
 def to_json(transcript: Transcript, name: str) -> str:
     """The fields of the sidecar's answer to a transcription."""
-    body = {
+    body = transcript_body(transcript)
+    return json.dumps(body, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+
+
+def transcript_body(transcript: Transcript) -> dict[str, Any]:
+    """A transcript as JSON has it, here and on the sidecar's wire; times in seconds."""
+    return {
         "segments": [segment_body(segment) for segment in transcript.segments],
         "metadata": {
             "duration": round(transcript.duration, 3),
@@ -72,14 +73,13 @@ def to_json(transcript: Transcript, name: str) -> str:
             "model_precision": transcript.precision,
             "num_speakers": transcript.num_speakers,
             "engine": transcript.engine,
-            "diarized": is_diarized(transcript),
+            "diarized": transcript.diarized,
             "no_speech": not transcript.segments,
             "warnings": [
                 {"code": notice.code, "message": notice.message} for notice in transcript.notices
             ],
         },
     }
-    return json.dumps(body, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
 
 
 def segment_body(segment: Segment) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def segment_body(segment: Segment) -> dict[str, Any]:
 
 def to_srt(transcript: Transcript, name: str) -> str:
     """SubRip: numbered cues, comma before the milliseconds."""
-    diarized = is_diarized(transcript)
+    diarized = transcript.diarized
     cues = []
     for number, segment in enumerate(transcript.segments, 1):
         start, end = _cue_ms(segment)
@@ -116,7 +116,7 @@ def to_srt(transcript: Transcript, name: str) -> str:
 
 def to_vtt(transcript: Transcript, name: str) -> str:
     """WebVTT, with voice tags where speakers were told apart."""
-    diarized = is_diarized(transcript)
+    diarized = transcript.diarized
     parts = ["WEBVTT\n"]
     for segment in transcript.segments:
         start, end = _cue_ms(segment)

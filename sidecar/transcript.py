@@ -47,13 +47,14 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """A whole recording. ``duration`` in seconds of audio."""
+    """A whole recording; ``duration`` in seconds, ``diarized`` if speakers were looked for."""
 
     segments: tuple[Segment, ...]
     language: str
     duration: float
     engine: str
     precision: str
+    diarized: bool = False
     notices: tuple[Notice, ...] = ()
 
     @property

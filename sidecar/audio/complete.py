@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from sidecar.audio.sniff import OGG, WAV, Container
+from sidecar.audio.sniff import MP4, OGG, WAV, Container
 
 _TAIL_BYTES = 65_536
+_MAX_BOXES = 4096
 _UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FFFF000, 0xFFFFF000)
 """Data sizes that recorders write when they cannot go back to correct the header."""
 
@@ -17,6 +18,8 @@ def is_truncated(fd: int, container: Container) -> bool:
         return _wav_is_short(fd)
     if container is OGG:
         return _ogg_has_no_end(fd)
+    if container is MP4:
+        return _mp4_is_short(fd)
     return False
 
 
@@ -47,6 +50,25 @@ def _ogg_has_no_end(fd: int) -> bool:
     return not whole or not tail[last + 5] & 0x04
 
 
+def _mp4_is_short(fd: int) -> bool:
+    """Whether a top-level box claims more bytes than there are (ISO 14496-12, section 4.2)."""
+    size = os.fstat(fd).st_size
+    position = 0
+    for _ in range(_MAX_BOXES):
+        header = _read_at(fd, position, 16)
+        length = int.from_bytes(header[:4])
+        if length == 1:
+            length = int.from_bytes(header[8:])
+        if len(header) < 8 or length < 8:  # the end, a box up to the end, or no box at all
+            return False
+        position += length
+        if position > size:
+            return True
+    return False
+
+
 def _read_at(fd: int, position: int, count: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(fd, count, position)
     os.lseek(fd, position, os.SEEK_SET)
     return os.read(fd, count)

@@ -225,13 +225,14 @@ class _FfmpegDecoder:
 
     def __init__(self, fd: int, container: Container, rate: int, max_s: float) -> None:
         os.lseek(fd, 0, os.SEEK_SET)
+        self._fd, self._container = fd, container
         self._process = ffmpeg.Decoder(fd, container, rate, max_s + 1.0)
         self._process.wait_described(ffmpeg.STALL_S)
         self.total_s = self._process.total_s
 
     @property
     def truncated(self) -> bool:
-        return self._process.complained
+        return self._process.complained or is_truncated(self._fd, self._container)
 
     def __iter__(self) -> Iterator[Block]:
         return iter(self._process)

@@ -25,6 +25,8 @@ STALL_S = 12.0
 MEMORY_BYTES = 2 << 30
 _MAX_ALLOC_BYTES = 256 << 20
 _READ_BYTES = 1 << 17
+_OUR_DOING = "not on whitelist"
+"""What ffmpeg says of pictures and films beside the sound: they are left alone on purpose."""
 _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _AUDIO_DECODERS = (
     "aac,aac_latm,alac,mp1,mp1float,mp2,mp2float,mp3,mp3float,opus,libopus,vorbis,libvorbis,flac,"
@@ -141,7 +143,7 @@ class Decoder:
             if found := _DURATION.search(line):
                 hours, minutes, seconds = found.groups()
                 self.total_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-            if "[error]" in line or "[fatal]" in line:
+            if ("[error]" in line or "[fatal]" in line) and _OUR_DOING not in line:
                 self._complaints += 1
             if line.lstrip().startswith(("[info] Stream mapping", "[info] Output #0")):
                 self._described.set()

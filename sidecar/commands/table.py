@@ -49,6 +49,11 @@ Show how a running service is.
 
 Example: `{PROGRAM} status --server http://127.0.0.1:9000`
 """
+DEMO_HELP = f"""
+Start the service, transcribe a recording through it (one that came along, or yours), keep serving.
+
+Example: `{PROGRAM} demo meeting.m4a`
+"""
 DOCTOR_HELP = "Say what is here, what is missing, and the one thing to do next."
 SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
 
@@ -63,6 +68,7 @@ def build_command() -> Any:
     app.callback()(_root)
     app.command("serve", help=SERVE_HELP)(serve_with(lambda given: _exit(serve.run(given))))
     app.command("transcribe", help=TRANSCRIBE_HELP)(_transcribe)
+    app.command("demo", help=DEMO_HELP)(_demo)
     app.command("status", help=STATUS_HELP)(_status)
     app.command("doctor", help=DOCTOR_HELP)(_doctor)
     return typer.main.get_command(app)
@@ -146,6 +152,17 @@ def _transcribe(
         diarization=diarization,
     )
     _exit(transcribe.run(order))
+
+
+def _demo(
+    audio: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="A recording; a sample without it.")
+    ] = None,
+    port: Annotated[str | None, typer.Option(metavar="integer", help="Port to serve on.")] = None,
+) -> None:
+    from sidecar.commands import demo
+
+    _exit(demo.run(audio, {"port": port} if port else {}))
 
 
 def _status(

@@ -25,13 +25,13 @@ class Order:
     """What the command line asked for; None where it said nothing."""
 
     files: Sequence[Path]
-    format: str
-    output: Path | None
-    server: str | None
-    precision: str | None
-    language: str | None
-    diarize: bool | None
-    diarization: str | None
+    format: str = "text"
+    output: Path | None = None
+    server: str | None = None
+    precision: str | None = None
+    language: str | None = None
+    diarize: bool | None = None
+    diarization: str | None = None
 
 
 def run(order: Order) -> int:

@@ -68,6 +68,7 @@ class ScriptedEngine:
                 duration=samples / SPEC.sample_rate,
                 engine=SPEC.name,
                 precision=self._precision.value,
+                diarized=options.diarize,
             )
         )
 

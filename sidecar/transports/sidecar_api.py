@@ -11,6 +11,7 @@ import ipaddress
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -18,57 +19,23 @@ from starlette.requests import ClientDisconnect
 
 from sidecar import __version__, errors
 from sidecar.audio.source import AudioSource, open_path
+from sidecar.formats import segment_body, transcript_body
 from sidecar.jobs import Job, JobState
 from sidecar.service import Service
-from sidecar.transcript import Notice, Segment, Transcript
+from sidecar.transcript import Notice, Transcript
 from sidecar.transports import sidecar_models as models
 from sidecar.transports.upload import read_form, read_json
 
 OPTIONS = ("precision", "language", "diarize", "diarization")
 
 
-def speaker_label(index: int | None) -> str:
-    """The wire's name of a speaker; one voice nobody asked about is the first."""
-    return f"Speaker_{index or 0}"
-
-
-def segment_body(segment: Segment) -> dict[str, Any]:
-    """One segment in this wire's words."""
-    body: dict[str, Any] = {
-        "speaker": speaker_label(segment.speaker),
-        "start_time": round(segment.start, 3),
-        "end_time": round(segment.end, 3),
-        "text": segment.text,
-    }
-    if segment.words:
-        body["words"] = [
-            {"start_time": round(word.start, 3), "end_time": round(word.end, 3), "text": word.text}
-            for word in segment.words
-        ]
-    if segment.flags:
-        body["flags"] = list(segment.flags)
-    return body
-
-
-def transcript_body(job: Job, transcript: Transcript, notice: Notice | None) -> dict[str, Any]:
+def answer_body(job: Job, transcript: Transcript, notice: Notice | None) -> dict[str, Any]:
     """The answer to a transcription."""
-    notices = (*filter(None, (notice,)), *transcript.notices)
-    return {
-        "status": "success",
-        "segments": [segment_body(segment) for segment in transcript.segments],
-        "metadata": {
-            "duration": round(transcript.duration, 3),
-            "language": transcript.language,
-            "processing_time": round(job.processing_s, 3),
-            "model_precision": transcript.precision,
-            "num_speakers": transcript.num_speakers,
-            "engine": transcript.engine,
-            "diarized": job.options.diarize,
-            "no_speech": not transcript.segments,
-            "job_id": job.id,
-            "warnings": [{"code": item.code, "message": item.message} for item in notices],
-        },
-    }
+    if notice is not None:
+        transcript = replace(transcript, notices=(notice, *transcript.notices))
+    body = transcript_body(transcript)
+    body["metadata"] |= {"processing_time": round(job.processing_s, 3), "job_id": job.id}
+    return {"status": "success", **body}
 
 
 def job_body(service: Service, job: Job) -> dict[str, Any]:
@@ -88,7 +55,7 @@ def job_body(service: Service, job: Job) -> dict[str, Any]:
     }
     if job.state is JobState.DONE and job.transcript is not None:
         notice = service.precision_notice(job.options)
-        body["result"] = transcript_body(job, job.transcript, notice)
+        body["result"] = answer_body(job, job.transcript, notice)
     if job.error is not None:
         body["error"] = {
             "code": job.error.code,
@@ -176,7 +143,7 @@ def build_router(service: Service) -> APIRouter:
             service.cancel(job)
             raise errors.JobCancelled("The client hung up.") from None
         notice = service.precision_notice(options)
-        return json_response(transcript_body(job, transcript, notice), 200, location)
+        return json_response(answer_body(job, transcript, notice), 200, location)
 
     @router.post(
         "/reload-model",

@@ -225,6 +225,7 @@ class _Run:
                 duration=self._audio.end_s,
                 engine=SPEC.name,
                 precision=Precision.INT8.value,
+                diarized=self._diarize,
                 notices=tuple(notices),
             )
         )
