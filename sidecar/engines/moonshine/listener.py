@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from moonshine_voice.transcriber import Transcriber
 
 SAMPLE_RATE = 16_000
-WINDOW_S = 300.0
+WINDOW_S = 600.0
 FORCED_END_S = 20.0
 """After this long without a pause the library ends a stretch of speech."""
 _LATEST_END_S = 30.0
@@ -35,9 +35,9 @@ _SHORTEST_ANCHOR_S = 1.5
 _ANCHORS_IN_ALL_S = 60.0
 _GAP_S = 1.0
 _STEP_S = 1.0
-_PROVISIONAL_S = 10.0
+_PROVISIONAL_S = 20.0
 """How often speakers are told apart anew before the window's end."""
-_CADENCES = {Diarization.BALANCED: (90.0, 1.0, 3.0), Diarization.FAST: (60.0, 2.0, 5.0)}
+_CADENCES = {Diarization.BALANCED: (90.0, 1.25, 4.0), Diarization.FAST: (60.0, 2.0, 5.0)}
 """How many analyses a window gets, and the shortest and longest time between two (seconds)."""
 
 

@@ -1,0 +1,106 @@
+"""Word and speaker errors of the service beside those of the bare library, clip by clip.
+
+Every clip goes through ``POST /transcribe`` of a real server, and through moonshine-voice's own
+`Transcriber` (its stream, half a second at a time, identifying speakers at its default cadence of
+1 s) in the same run. WER (jiwer, whisper's normalization), DER (0.25 s collar, overlap scored) and
+cpWER (meeteval), per clip and pooled.
+
+    python -m bench.accuracy                         # the service's default setting
+    python -m bench.accuracy --diarization accurate  # at the library's own setting
+    python -m bench.accuracy --no-library            # the service alone (a third of the time)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+
+from bench.metrics import Clip, Piece, Scores, clips, score
+from bench.serving import Server, ours, workshop
+
+Hypothesis = list[Piece]
+RATE = 16_000
+_CHUNK = RATE // 2
+
+
+def service_side(server: Server, diarization: str) -> Callable[[Clip], Hypothesis]:
+    """What the service answers."""
+
+    def transcribe(clip: Clip) -> Hypothesis:
+        body = server.transcribe(clip.path.read_bytes(), diarization=diarization)
+        return [
+            Piece(item["start_time"], item["end_time"], item["speaker"], item["text"])
+            for item in body["segments"]
+        ]
+
+    return transcribe
+
+
+def library_side(clip: Clip) -> Hypothesis:
+    """What the bare library finds; a line's text goes to the voice that has most of the line."""
+    from moonshine_voice import ModelArch, get_model_path
+    from moonshine_voice.transcriber import Transcriber
+
+    from sidecar.audio.decode import decode_file
+
+    audio = decode_file(clip.path, RATE)
+    options = {"return_audio_data": "false", "identify_speakers": "true"}
+    with Transcriber(get_model_path("tiny-en"), ModelArch.TINY, options=options) as library:
+        with library.create_stream() as stream:
+            stream.start()
+            for start in range(0, len(audio), _CHUNK):
+                stream.add_audio(audio[start : start + _CHUNK], RATE)
+            lines = stream.stop().lines
+    pieces: Hypothesis = []
+    for line in lines:
+        spans = line.speaker_spans or []
+        if not spans:
+            pieces.append(Piece(line.start_time, line.start_time + line.duration, "-", line.text))
+            continue
+        longest = max(spans, key=lambda span: span.duration)
+        for span in spans:
+            text = line.text if span is longest else ""
+            end = span.start_time + span.duration
+            pieces.append(Piece(span.start_time, end, str(span.speaker_index), text))
+    return pieces
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--diarization", default="balanced")
+    parser.add_argument("--no-library", action="store_true")
+    parser.add_argument("--only", default="", help="part of a clip's name")
+    parser.add_argument("--json", help="write the hypotheses to this file")
+    args = parser.parse_args()
+    chosen = [clip for clip in clips() if args.only in clip.name]
+    written: dict[str, object] = {}
+    with workshop() as folder, ours(folder, engine="moonshine") as server:
+        sides = {"service": service_side(server, args.diarization)}
+        if not args.no_library:
+            sides["library"] = library_side
+        head = " | ".join(f"{name} WER | DER | cpWER" for name in sides)
+        print(f"| clip | {head} |\n|{'---|' * (1 + 3 * len(sides))}")
+        pooled = {name: Scores() for name in sides}
+        for clip in chosen:
+            cells = []
+            for name, transcribe in sides.items():
+                hypothesis = transcribe(clip)
+                written[f"{name}/{clip.name}"] = [vars(piece) for piece in hypothesis]
+                scores = score(clip, hypothesis)
+                pooled[name] += scores
+                cells.append(scores.row())
+            print(f"| {clip.name} | {' | '.join(cells)} |", flush=True)
+        total = " | ".join(scores.row() for scores in pooled.values())
+        print(f"| **pooled, {len(chosen)} clips** | {total} |")
+    print(f"\nSetting of the service: {args.diarization}.")
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump(written, file)
+
+
+if __name__ == "__main__":
+    main()

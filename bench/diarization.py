@@ -1,0 +1,89 @@
+"""What telling speakers apart costs, and what it is worth: CPU-seconds against errors.
+
+The clips with references for speakers go through the engine at a row of cadences (seconds between
+two analyses), at the settings that the service offers, and through the library's own stream at its
+default. One process per row; CPU-seconds (user + system) per second of audio, recognition included.
+
+    python -m bench.diarization
+    python -m bench.diarization --rows library balanced 2.0
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+
+from bench.accuracy import Hypothesis, library_side
+from bench.metrics import Clip, Piece, Scores, clips, score
+
+ROWS = ("library", "accurate", "balanced", "fast", "1.0", "1.5", "2.0", "2.5", "3.0", "4.0", "5.0")
+
+
+def engine_row(clip: Clip, row: str) -> Hypothesis:
+    """The engine at a setting, or at a cadence."""
+    from sidecar.audio.decode import open_audio, probe
+    from sidecar.engine import Diarization, Precision, TranscribeOptions
+    from sidecar.engines import moonshine
+    from sidecar.transcript import Finished
+
+    options = TranscribeOptions()
+    if row in list(Diarization):
+        options = TranscribeOptions(diarization=Diarization(row))
+    else:
+        moonshine.cadence = lambda effort, length_s: float(row)
+    engine = moonshine.MoonshineEngine()
+    engine.load(Precision.AUTO)
+    with clip.path.open("rb", buffering=0) as file:
+        facts = probe(file.fileno(), 1e5)
+        with open_audio(file.fileno(), facts, rate=moonshine.SAMPLE_RATE, max_s=1e5) as audio:
+            last = list(engine.transcribe(audio, options, lambda: False))[-1]
+    assert isinstance(last, Finished)
+    return [
+        Piece(segment.start, segment.end, str(segment.speaker), segment.text)
+        for segment in last.transcript.segments
+    ]
+
+
+def measure(row: str) -> None:
+    """One row of the table, over all clips."""
+    pooled, cpu_s, audio_s, found = Scores(), 0.0, 0.0, []
+    for clip in clips():
+        if not clip.turns:
+            continue
+        begun = time.process_time()
+        hypothesis = library_side(clip) if row == "library" else engine_row(clip, row)
+        cpu_s += time.process_time() - begun
+        audio_s += clip.duration_s
+        voices = {piece.speaker for piece in hypothesis}
+        found.append(f"{len(voices)}/{len({turn[2] for turn in clip.turns})}")
+        pooled += score(clip, hypothesis)
+    confusion = 100 * pooled.confusion_s / pooled.speech_s if pooled.speech_s else 0.0
+    cells = f"{cpu_s / audio_s:.2f} | {pooled.row()} | {confusion:.1f} | {' '.join(found)}"
+    print(f"| {row} | {cells} |", flush=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", nargs="+", default=ROWS, metavar="ROW")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        measure(args.one)
+        return
+    names = [f"{clip.name} ({clip.duration_s:.0f} s)" for clip in clips() if clip.turns]
+    if not names:
+        sys.exit("No clips with references: set VIBEVOICE_BENCH_AUDIO to a folder with some.")
+    print(f"Clips: {', '.join(names)}\n")
+    print("| row | CPU-s/s | WER | DER | cpWER | confusion | speakers found/real |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    for row in args.rows:
+        subprocess.run([sys.executable, "-m", "bench.diarization", "--one", row], check=True)
+
+
+if __name__ == "__main__":
+    main()
