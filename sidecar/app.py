@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from sidecar import __version__, engines
 from sidecar.service import Service
 from sidecar.settings import Settings, load_settings
-from sidecar.transports import problems, sidecar_api
+from sidecar.transports import docs_page, problems, sidecar_api
 
 DESCRIPTION = """
 Speech to text with speakers, for one machine. Post a recording to `/transcribe`, get back who said
@@ -50,8 +50,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would go to whatever Host the client claims
     )
-    problems.install(app)
-    app.include_router(sidecar_api.build_router(service))
+    router = sidecar_api.build_router(service)
+    app.include_router(router)
+    docs_page.install(app)
+    problems.install(app, router)
     return app

@@ -131,10 +131,6 @@ class AudioStream(Protocol):
     def total_s(self) -> float | None:
         """Seconds in all, None while nobody knows."""
 
-    @property
-    def truncated(self) -> bool:
-        """Whether the recording broke off, as far as it has been read."""
-
     def __iter__(self) -> Iterator[Block]:
         """Blocks of at most a few seconds, at the engine's rate."""
 

@@ -62,6 +62,10 @@ class Transcript:
         """All that was said, one space between segments."""
         return " ".join(segment.text for segment in self.segments)
 
+    def noting(self, *notices: Notice) -> Transcript:
+        """The same transcript with more to know about it."""
+        return dataclasses.replace(self, notices=(*self.notices, *notices))
+
     @property
     def num_speakers(self) -> int:
         """How many voices were told apart; 1 where there is speech and nobody looked."""

@@ -22,7 +22,7 @@ from sidecar.audio.sniff import CONTAINERS, HEAD_BYTES, Container, sniff
 MIN_RATE, MAX_RATE = 2_000, 768_000
 """Hz. Below it no speech survives; above it no recorder exists."""
 MAX_CHANNELS = 256
-COUNT_BUDGET_S = 3.5
+COUNT_BUDGET_S = 2.0
 """Longest time spent on counting the samples of a file that claims to be over the limit."""
 _BLOCK_VALUES = 1 << 18
 """Samples times channels that are decoded at once: 1 MiB."""
@@ -107,7 +107,6 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         self._rate = rate
         self._max_samples = int(max_s * rate)
         self._samples = 0
-        self.invalid_samples = 0
 
     @property
     def total_s(self) -> float | None:
@@ -133,7 +132,6 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
                 raise errors.AudioTooLong()
             finite = np.isfinite(block)
             if not finite.all():
-                self.invalid_samples += int(len(block) - np.count_nonzero(finite))
                 block = np.where(finite, block, np.float32(0))
             yield np.clip(block, -1.0, 1.0)
         if not self._samples:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -144,7 +143,7 @@ async def _without_server(order: Order) -> AsyncGenerator[Transcribe, None]:
         finally:
             service.cancel(job)  # one that has ended stays as it is
         if notice is not None:
-            transcript = dataclasses.replace(transcript, notices=(notice, *transcript.notices))
+            transcript = transcript.noting(notice)
         yield Finished(transcript)
 
     await service.open()

@@ -18,6 +18,8 @@ from typing import Any
 
 HEADER = struct.Struct("!I")
 _HANDLE = "windows_handle"
+LOG_LEVEL = "VIBEVOICE_WORKER_LOG_LEVEL"
+"""Environment variable that tells a worker the service's level, wherever that came from."""
 
 
 class ChannelClosed(Exception):

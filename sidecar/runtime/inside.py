@@ -21,9 +21,11 @@ from sidecar.audio.decode import AudioFacts, open_audio, probe
 from sidecar.engine import Engine, Precision, TranscribeOptions
 from sidecar.engines import create_engine, spec_of
 from sidecar.runtime import channel
+from sidecar.transcript import Finished, Notice
 
 log = logging.getLogger(__name__)
 
+TRUNCATED = Notice("audio_truncated", "The recording was cut off; this is what is there.")
 Operation = tuple[dict[str, Any], int | None]
 
 
@@ -59,6 +61,8 @@ class Inside:
         options = TranscribeOptions.from_wire(operation["options"])
         with open_audio(fd, facts, rate=self._sample_rate, max_s=operation["max_s"]) as audio:
             for event in self._engine.transcribe(audio, options, self.cancel.is_set):
+                if isinstance(event, Finished) and audio.truncated:
+                    event = Finished(event.transcript.noting(TRUNCATED))
                 yield transcript.to_wire(event)
 
 
@@ -126,7 +130,8 @@ def _die_with_parent() -> None:
 def main() -> None:
     """The whole life of a worker."""
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s - %(name)s - %(levelname)s - %(message)s"
+        level=os.environ.get(channel.LOG_LEVEL, "INFO"),
+        format="%(asctime)s - %(name)s - %(levelname)s - %(message)s",
     )
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the service's to answer
     sock = channel.inherited()

@@ -42,7 +42,12 @@ def _worker_env() -> dict[str, str]:
     """The environment of a worker: ours, with the package findable when it is not installed."""
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONUTF8": "1",
+        channel.LOG_LEVEL: logging.getLevelName(logging.getLogger().level),
+    }
 
 
 class Worker:
@@ -117,6 +122,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the process at once."""
+        self._dead = True
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
@@ -143,14 +149,10 @@ class Worker:
             return
         except TimeoutError:
             log.warning("worker %s did not stop in time and is killed", self.name)
-            self._abandon()
+            self.kill()
         except asyncio.CancelledError:
-            self._abandon()
+            self.kill()
             raise
-
-    def _abandon(self) -> None:
-        self._dead = True
-        self.kill()
 
     def _send(self, message: dict[str, Any], fd: int | None = None) -> None:
         try:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import http
 import json
 import logging
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from sidecar import errors
 from sidecar.errors import Kind
@@ -46,6 +49,7 @@ def problem_body(error: errors.SidecarError) -> dict[str, Any]:
         "code": error.code,
         "detail": error.detail,
         "hint": error.hint,
+        "request_id": uuid.uuid4().hex,
     }
 
 
@@ -64,8 +68,8 @@ def problem(error: errors.SidecarError, headers: Mapping[str, str] | None = None
     )
 
 
-def install(app: FastAPI) -> None:
-    """Make ``app`` answer every error as a problem."""
+def install(app: FastAPI, *routers: APIRouter) -> None:
+    """Make ``app``, which has these ``routers``, answer every error as a problem."""
 
     @app.exception_handler(errors.SidecarError)
     async def known(request: Request, error: errors.SidecarError) -> Response:
@@ -85,9 +89,17 @@ def install(app: FastAPI) -> None:
             case 404:
                 return problem(errors.NotFound())
             case 405:
-                return problem(errors.MethodNotAllowed(), error.headers)
+                methods = _methods(request.scope, routers)
+                return problem(errors.MethodNotAllowed(), {"Allow": ", ".join(methods)})
         return problem(errors.SidecarError(str(error.detail)))
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> Response:
         return problem(errors.SidecarError())
+
+
+def _methods(scope: Scope, routers: Iterable[APIRouter]) -> list[str]:
+    """What an address takes, by all the routes that it matches."""
+    routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
+    fitting = [route for route in routes if route.matches(scope)[0] is not Match.NONE]
+    return sorted({method for route in fitting for method in route.methods or ()})

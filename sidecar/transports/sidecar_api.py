@@ -11,7 +11,6 @@ import ipaddress
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -32,7 +31,7 @@ OPTIONS = ("precision", "language", "diarize", "diarization")
 def answer_body(job: Job, transcript: Transcript, notice: Notice | None) -> dict[str, Any]:
     """The answer to a transcription."""
     if notice is not None:
-        transcript = replace(transcript, notices=(notice, *transcript.notices))
+        transcript = transcript.noting(notice)
     body = transcript_body(transcript)
     body["metadata"] |= {"processing_time": round(job.processing_s, 3), "job_id": job.id}
     return {"status": "success", **body}

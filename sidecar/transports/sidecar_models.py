@@ -139,6 +139,7 @@ class Problem(BaseModel):
     code: str = Field(examples=["audio_empty"])
     detail: str = Field(examples=["The audio is empty (0 bytes)."])
     hint: str = Field(examples=["Check that the recording was written before it was sent."])
+    request_id: str = Field(examples=["9f0c…"], description="To tell one report from another.")
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {

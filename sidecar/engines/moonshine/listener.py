@@ -11,11 +11,11 @@ and it begins by letting that memory fade in silence.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sidecar.audio import Block
 from sidecar.engine import Diarization
+from sidecar.engines.moonshine.library import SAMPLE_RATE
 from sidecar.engines.moonshine.recent import RecentAudio
 from sidecar.speakers import Turn, clearest, link
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from moonshine_voice.moonshine_api import Transcript
     from moonshine_voice.transcriber import Transcriber
 
-SAMPLE_RATE = 16_000
 WINDOW_S = 600.0
 FORCED_END_S = 20.0
 """After this long without a pause the library ends a stretch of speech."""
@@ -37,8 +36,10 @@ _GAP_S = 1.0
 _STEP_S = 1.0
 _PROVISIONAL_S = 20.0
 """How often speakers are told apart anew before the window's end."""
-_CADENCES = {Diarization.BALANCED: (90.0, 1.25, 4.0), Diarization.FAST: (60.0, 2.0, 5.0)}
-"""How many analyses a window gets, and the shortest and longest time between two (seconds)."""
+_CADENCES = (1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0)
+"""Seconds between analyses that are used; a ladder, so that loaded models are used again."""
+_ANALYSES = {Diarization.BALANCED: (90, 1.25, 4.0), Diarization.FAST: (60, 2.0, 5.0)}
+"""How many analyses a window is to get, and the shortest and longest time between two."""
 
 
 def cadence(effort: Diarization, length_s: float) -> float:
@@ -49,33 +50,37 @@ def cadence(effort: Diarization, length_s: float) -> float:
     """
     if effort is Diarization.ACCURATE:
         return 1.0
-    analyses, least, most = _CADENCES[effort]
-    return max(least, min(most, length_s / analyses))
+    analyses, least, most = _ANALYSES[effort]
+    wanted = max(least, min(most, length_s / analyses))
+    return max(step for step in _CADENCES if step <= wanted)
+
+
+def library_options(cadence_s: float | None) -> dict[str, str]:
+    """The library's options for a listener; without speakers where ``cadence_s`` is None."""
+    options = {
+        "skip_transcription": "true",
+        "vad_max_segment_duration": f"{FORCED_END_S * 1.5:.1f}",  # it ends at two thirds
+    }
+    if cadence_s is not None:
+        options |= {
+            "identify_speakers": "true",
+            "diarization_analyze_cadence": f"{cadence_s:.3f}",
+            "diarization_cluster_cadence": f"{_PROVISIONAL_S:.1f}",
+            "diarization_cluster_window_sec": "0",
+        }
+    return options
 
 
 class Listener:
-    """Follows a recording; times in seconds from its start."""
+    """Follows a recording; times in seconds from its start.
 
-    def __init__(
-        self,
-        library: Callable[[dict[str, str]], Transcriber],
-        audio: RecentAudio,
-        cadence_s: float | None,
-    ) -> None:
+    ``library`` is loaded with `library_options` of the same ``cadence_s``.
+    """
+
+    def __init__(self, library: Transcriber, audio: RecentAudio, cadence_s: float | None) -> None:
+        self._library = library
         self._audio = audio
         self._step_s = cadence_s or _STEP_S
-        options = {
-            "skip_transcription": "true",
-            "vad_max_segment_duration": f"{FORCED_END_S * 1.5:.1f}",  # it ends at two thirds
-        }
-        if cadence_s is not None:
-            options |= {
-                "identify_speakers": "true",
-                "diarization_analyze_cadence": f"{cadence_s:.3f}",
-                "diarization_cluster_cadence": f"{_PROVISIONAL_S:.1f}",
-                "diarization_cluster_window_sec": "0",
-            }
-        self._library = library(options)
         self._settled: list[Turn] = []
         self._provisional: list[Turn] = []
         self._voices: dict[int, Block] = {}
@@ -114,9 +119,8 @@ class Listener:
         return self._end_window()
 
     def close(self) -> None:
-        """Free the models."""
+        """Let go of the stream; the library is its owner's."""
         self._stream.close()
-        self._library.close()
 
     def _begin_window(self, silence_s: float) -> None:
         """Start anew, with silence and every known voice in front."""

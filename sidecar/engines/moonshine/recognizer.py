@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.audio import Block
+from sidecar.engines.moonshine.library import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from moonshine_voice.transcriber import Transcriber
 
-SAMPLE_RATE = 16_000
 OPTIONS = {"vad_threshold": "0", "vad_max_segment_duration": "0", "vad_hop_size": "4096"}
 """No voice detection in this model: all that it is given is speech."""
 _HOP = 4096

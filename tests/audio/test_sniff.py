@@ -1,0 +1,94 @@
+"""What a file is, by its bytes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recordings import FORMATS, Studio
+
+from sidecar.audio.sniff import CONTAINERS, HEAD_BYTES, adts_frame_length, mpeg_frame_length, sniff
+
+CONTAINER_OF = {"w64": "w64", "rf64": "rf64", "mov": "mp4", "aac": "aac", "wma": "asf"}
+BY_SUFFIX = {"m4a": "mp4", "mkv": "matroska", "webm": "matroska"}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_known_by_its_first_bytes(name: str, studio: Studio) -> None:
+    suffix = FORMATS[name][0]
+    expected = CONTAINER_OF.get(name) or BY_SUFFIX.get(suffix, suffix)
+    container = sniff(studio.bytes(name)[:HEAD_BYTES])
+    assert container is not None
+    assert container.name == expected
+
+
+@pytest.mark.parametrize("count", range(12))
+@pytest.mark.parametrize("name", ["wav-s16", "m4a", "webm-opus", "aac", "mp3-without-header"])
+def test_less_than_a_head_is_no_error(name: str, count: int, studio: Studio) -> None:
+    sniff(studio.bytes(name)[:count])
+    assert sniff(studio.bytes(name)[:3]) is None
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (b"", None),
+        (b"RIFF\x00\x00\x00\x00AVI ", None),
+        (b"RIFF\x00\x00\x00\x00WAVE", "wav"),
+        (b"BW64\xff\xff\xff\xffWAVE", "rf64"),
+        (b"FORM\x00\x00\x00\x00AIFC", "aiff"),
+        (b"FORM\x00\x00\x00\x00ILBM", None),
+        (b"\x00\x00\x00\x08moov", "mp4"),
+        (b"ID3\x04\x00\x00\x00\x00\x00\x02..fLaC", "flac"),
+        (b"ID3\x04\x00\x00\x00\x00\x7f\x7f" + bytes(100), "mp3"),
+        (b"\xff\xfb\x90\x00" + bytes(1000), None),
+        (b"\xff\xf1\x50\x80\x02\x1f\xfc" + bytes(1000), None),
+        (b"\xff\xfe\x00\x01", None),
+        (b"\xff\xff\xff\xff" * 100, None),
+        (b"#EXTM3U\n", None),
+    ],
+)  # fmt: skip
+def test_a_magic_number_counts_only_in_its_place(head: bytes, expected: str | None) -> None:
+    container = sniff(head)
+    assert (container.name if container else None) == expected
+
+
+@settings(database=None)
+@given(st.one_of(st.binary(max_size=200), st.binary(max_size=200).map(lambda b: b"\xff\xfb" + b)))
+def test_any_bytes_are_a_known_container_or_none(head: bytes) -> None:
+    assert sniff(head) in (*CONTAINERS, None)
+    for length in (adts_frame_length(head), mpeg_frame_length(head)):
+        assert 0 <= length <= 8191
+
+
+@pytest.mark.parametrize(
+    ("header", "length"),
+    [
+        ("fffb9000", 417),  # MPEG-1 layer 3, 128 kbit/s, 44.1 kHz
+        ("fffb9200", 418),  # the same, padded
+        ("fff34800", 144),  # MPEG-2 layer 3, 32 kbit/s, 16 kHz
+        ("ffe34800", 288),  # MPEG-2.5 layer 3, 32 kbit/s, 8 kHz
+        ("fffd8400", 384),  # MPEG-1 layer 2, 128 kbit/s, 48 kHz
+        ("ffff1400", 32),  # MPEG-1 layer 1, 32 kbit/s, 48 kHz
+        ("fffbf000", 0),  # no such bit rate
+        ("fffb9c00", 0),  # no such sampling rate
+        ("ffeb9000", 0),  # no such version
+        ("fff99000", 0),  # no such layer
+        ("fefb9000", 0),  # no sync word
+    ],
+)
+def test_mpeg_frames_have_the_length_of_the_standard(header: str, length: int) -> None:
+    assert mpeg_frame_length(bytes.fromhex(header)) == length
+
+
+def test_frames_of_real_files_follow_each_other(studio: Studio) -> None:
+    for name, frame_length in (
+        ("aac", adts_frame_length),
+        ("mp3-without-header", mpeg_frame_length),
+    ):
+        audio, position, frames = studio.bytes(name), 0, 0
+        while position < len(audio):
+            length = frame_length(audio[position : position + 16])
+            assert length, f"{name}: no frame at {position}"
+            position, frames = position + length, frames + 1
+        assert frames > 20

@@ -1,0 +1,89 @@
+"""No room, or no right to write: an honest answer, and the next small job works."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from serving import MB, Server, check_problem
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if mount is None:
+        pytest.skip("no 'mount' here: a full disk cannot be tried")
+    command = [mount, "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("may not mount here: a full disk cannot be tried")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def used(folder: Path) -> int:
+    status = os.statvfs(folder)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+
+@pytest.mark.parametrize("size", [2 * MB - 100_000, 3 * MB, 8 * MB])
+def test_an_upload_that_does_not_fit_on_the_disk_is_refused_and_leaves_nothing(
+    size: int, start_server: Callable[..., Server], tiny_disk: Path, voice: bytes
+) -> None:
+    server = start_server(spool_dir=tiny_disk)
+    (tiny_disk / "ballast").write_bytes(bytes(1 * MB))
+    before = used(tiny_disk)
+    for _ in range(2):
+        check_problem(server.post(bytes(size)), 507, "disk_full")
+        assert used(tiny_disk) == before
+    response = server.post(voice)
+    assert response.status_code == 200, response.text[:500]
+    assert used(tiny_disk) == before
+    assert "Traceback" not in server.log()
+
+
+def test_many_uploads_at_once_share_a_full_disk_honestly(
+    start_server: Callable[..., Server], tiny_disk: Path, voice: bytes
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    server = start_server(spool_dir=tiny_disk, scripted_speed=6)
+    big = voice + bytes(600_000)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(server.post, [big] * 8))
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert 1 <= len(refused) < 8
+    for answer in refused:
+        check_problem(answer, 507, "disk_full")
+    assert used(tiny_disk) == 0
+    assert server.post(voice).status_code == 200
+
+
+def test_a_missing_spool_folder_is_told_and_a_path_still_works(
+    start_server: Callable[..., Server], tmp_path: Path, voice: bytes
+) -> None:
+    server = start_server(spool_dir=tmp_path / "missing")
+    check_problem(server.post(voice), 507, "spool_unwritable")
+    (tmp_path / "voice.wav").write_bytes(voice)
+    assert server.post_path(str(tmp_path / "voice.wav")).status_code == 200
+    (tmp_path / "missing").mkdir()
+    assert server.post(voice).status_code == 200
+    assert "Traceback" not in server.log()
+
+
+def test_a_read_only_spool_folder_is_told(
+    start_server: Callable[..., Server], tiny_disk: Path, tmp_path: Path, voice: bytes
+) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    server = start_server(spool_dir=tiny_disk)
+    check_problem(server.post(voice), 507, "spool_unwritable")
+    (tmp_path / "voice.wav").write_bytes(voice)
+    assert server.post_path(str(tmp_path / "voice.wav")).status_code == 200

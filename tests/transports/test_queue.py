@@ -1,0 +1,282 @@
+"""Many clients, one engine: nobody is lost, mixed up or kept waiting by somebody who left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import struct
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import psutil
+import pytest
+from recordings import wav
+from serving import Server, check_problem, read_answer, wait_until
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
+
+ENDED = ("done", "failed", "cancelled")
+
+
+def tone(number: int, seconds: float = 2.0) -> bytes:
+    """A recording like no other: square waves with a height of their own."""
+    wave = [100 * (number + 1) * (1 if index // 40 % 2 else -1) for index in range(1600)]
+    return wav(struct.pack("<1600h", *wave) * int(10 * seconds))
+
+
+@pytest.fixture(scope="module")
+def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Works off ten seconds of audio in a second."""
+    with Server(tmp_path_factory.mktemp("slow"), scripted_speed=10) as running:
+        running.post(tone(0, 1.0))
+        yield running
+
+
+@pytest.fixture
+def idle_slow_server(slow_server: Server) -> Iterator[Server]:
+    """The slow server, with nothing to do before and after."""
+    yield slow_server
+    for job in slow_server.jobs():
+        slow_server.client.delete(f"/jobs/{job['id']}")
+
+
+def running_job(server: Server, audio: bytes) -> str:
+    """A job that is being worked on, half a second of audio in."""
+    job_id = server.submit(audio)
+    server.wait_state(job_id, "running")
+    wait_until(lambda: server.job(job_id)["progress"]["audio_seconds_done"], 10, "progress")
+    return job_id
+
+
+def kill_worker(server: Server) -> int:
+    pid = int(server.health()["worker_pid"])
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def zombies(server: Server) -> list[int]:
+    found = []
+    for child in server.process.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.status() == psutil.STATUS_ZOMBIE:
+                found.append(child.pid)
+    return found
+
+
+def test_thirty_two_clients_at_once_each_get_their_own_transcript(server: Server) -> None:
+    recordings = [tone(number) for number in range(32)]
+    alone = [server.post(audio).json()["segments"] for audio in recordings]
+    assert len({str(segments) for segments in alone}) == len(alone)
+    with ThreadPoolExecutor(32) as pool:
+        together = list(pool.map(server.post, recordings))
+    for number, response in enumerate(together):
+        assert response.status_code == 200, response.text[:500]
+        assert response.json()["segments"] == alone[number]
+
+
+def test_beyond_its_limit_the_queue_says_when_to_come_back(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(queue_limit=2, scripted_speed=4)
+    expected = server.post(tone(0)).json()["segments"]
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(server.post, [tone(0)] * 12))
+    served = [answer for answer in answers if answer.status_code == 200]
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert len(served) >= 3
+    assert len(refused) >= 1
+    for answer in refused:
+        check_problem(answer, 503, "queue_full")
+        assert int(answer.headers["retry-after"]) >= 1
+    for answer in served:
+        assert answer.json()["segments"] == expected
+    assert server.post(tone(0)).status_code == 200
+    assert not server.leftovers()
+
+
+def test_a_full_queue_says_so_before_the_upload_is_read(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(queue_limit=1, scripted_speed=2)
+    running_job(server, tone(0, 20.0))
+    server.submit(tone(1))
+    with server.raw() as sock:
+        sock.sendall(
+            b"POST /transcribe HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n"
+            b"Content-Type: multipart/form-data; boundary=frontier\r\n\r\n"
+        )
+        status, headers, _ = read_answer(sock)
+    assert status == 503
+    assert "retry-after" in headers
+
+
+def test_a_job_goes_from_queued_to_done_and_can_be_watched(idle_slow_server: Server) -> None:
+    server = idle_slow_server
+    first, second = server.submit(tone(1, 8.0)), server.submit(tone(2, 1.0))
+    assert server.wait_state(first, "running")["position"] is None
+    assert server.job(second)["state"] == "queued"
+    assert server.job(second)["position"] == 0
+    seen: list[float] = []
+
+    def watch() -> bool:
+        job = server.job(first)
+        seen.append(job["progress"]["fraction"] or 0.0)
+        return job["state"] == "done"
+
+    wait_until(watch, 20, "the first job is done")
+    assert seen == sorted(seen)
+    assert any(0 < fraction < 1 for fraction in seen)
+    done = server.wait_state(second, "done")
+    assert done["attempts"] == 1
+    assert done["result"]["segments"] == done["segments"]
+    assert done["result"]["metadata"]["job_id"] == second
+    assert [job["id"] for job in server.jobs()][-2:] == [first, second]
+
+
+def test_the_answer_to_an_asynchronous_request_names_the_job(idle_slow_server: Server) -> None:
+    response = idle_slow_server.client.post(
+        "/transcribe", files={"audio": tone(3)}, headers={"Prefer": "respond-async, wait=1"}
+    )
+    assert response.status_code == 202
+    job = idle_slow_server.client.get(response.headers["location"])
+    assert job.json()["id"] == response.json()["id"]
+
+
+def test_a_deleted_job_ends_and_the_next_one_starts(idle_slow_server: Server) -> None:
+    server = idle_slow_server
+    first = running_job(server, tone(1, 60.0))
+    queued, last = server.submit(tone(2, 60.0)), server.submit(tone(3, 1.0))
+    assert server.client.delete(f"/jobs/{queued}").json()["state"] == "cancelled"
+    assert server.job(first)["state"] == "running"
+    assert server.client.delete(f"/jobs/{first}").json()["state"] == "cancelled"
+    begun = time.monotonic()
+    server.wait_state(last, "running", "done")
+    assert time.monotonic() - begun <= 2.0
+    assert server.wait_state(last, "done")["attempts"] == 1
+    for job_id in (first, queued):
+        job = server.job(job_id)
+        assert job["state"] == "cancelled"
+        assert job["error"]["code"] == "job_cancelled"
+    again = server.client.delete(f"/jobs/{last}").json()
+    assert again["state"] == "done", "what has ended stays as it is"
+
+
+def test_a_client_that_waits_for_a_deleted_job_is_told(idle_slow_server: Server) -> None:
+    server = idle_slow_server
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.post, tone(4, 60.0))
+        job = wait_until(
+            lambda: [job for job in server.jobs() if job["state"] == "running"], 10, "a job runs"
+        )[0]
+        server.client.delete(f"/jobs/{job['id']}")
+        check_problem(answer.result(5), 409, "job_cancelled")
+
+
+@pytest.mark.parametrize("state", ["running", "queued"])
+def test_the_job_of_a_client_that_hangs_up_is_cancelled(
+    state: str, idle_slow_server: Server
+) -> None:
+    server = idle_slow_server
+    ahead = running_job(server, tone(5, 60.0)) if state == "queued" else None
+    known = {job["id"] for job in server.jobs()}
+    with contextlib.suppress(httpx.ReadTimeout), httpx.Client(timeout=0.6) as impatient:
+        impatient.post(f"{server.client.base_url}/transcribe", files={"audio": tone(6, 60.0)})
+        pytest.fail("the job was too short")
+    begun = time.monotonic()
+    (left,) = {job["id"] for job in server.jobs()} - known
+    server.wait_state(left, "cancelled", timeout_s=2.0)
+    if ahead:
+        assert server.job(ahead)["state"] == "running"
+        server.client.delete(f"/jobs/{ahead}")
+    following = server.submit(tone(7, 1.0))
+    server.wait_state(following, "running", "done", timeout_s=2.0)
+    assert time.monotonic() - begun <= 4.0
+    assert server.wait_state(following, "done")["attempts"] == 1
+
+
+def test_health_answers_every_poll_while_a_job_runs(idle_slow_server: Server) -> None:
+    server = idle_slow_server
+    job_id = running_job(server, tone(8, 100.0))
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: server.client.get("/health"), range(200)))
+    assert [answer.status_code for answer in answers] == [200] * 200
+    assert {answer.json()["engine_state"] for answer in answers} == {"busy"}
+    assert server.job(job_id)["state"] == "running"
+
+
+def test_a_bad_file_gets_its_answer_while_another_job_runs(idle_slow_server: Server) -> None:
+    server = idle_slow_server
+    job_id = running_job(server, tone(9, 60.0))
+    check_problem(server.post(b"no audio"), 415, "audio_format_unsupported")
+    check_problem(server.post(wav(b"")), 422, "audio_undecodable")
+    assert server.job(job_id)["state"] == "running"
+
+
+def test_a_job_whose_engine_is_killed_is_tried_once_more(idle_slow_server: Server) -> None:
+    server = idle_slow_server
+    expected = [server.post(tone(number)).json()["segments"] for number in range(3)]
+    first = running_job(server, tone(0, 8.0))
+    others = [server.submit(tone(number)) for number in range(3)]
+    killed = kill_worker(server)
+    job = server.wait_state(first, *ENDED)
+    assert job["state"] == "done", job
+    assert job["attempts"] == 2
+    assert job["result"]["metadata"]["duration"] == pytest.approx(8.0)
+    for number, job_id in enumerate(others):
+        job = server.wait_state(job_id, *ENDED)
+        assert (job["state"], job["attempts"]) == ("done", 1)
+        assert job["segments"] == expected[number]
+    assert server.health()["worker_pid"] != killed
+    assert zombies(server) == []
+
+
+def test_a_job_whose_engine_is_killed_twice_fails_alone(idle_slow_server: Server) -> None:
+    server = idle_slow_server
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.post, tone(0, 60.0))
+        wait_until(lambda: server.health()["engine_state"] == "busy", 10, "the job runs")
+        killed = kill_worker(server)
+        following = server.submit(tone(1))
+        wait_until(
+            lambda: (
+                server.health()["engine_state"] == "busy"
+                and server.health()["worker_pid"] not in (None, killed)
+            ),
+            10,
+            "the second attempt",
+        )
+        kill_worker(server)
+        response = answer.result(10)
+    check_problem(response, 503, "engine_crashed")
+    assert int(response.headers["retry-after"]) >= 1
+    assert server.wait_state(following, *ENDED)["state"] == "done"
+    assert zombies(server) == []
+
+
+def test_an_engine_that_is_killed_while_idle_is_back_every_time(server: Server) -> None:
+    audio = tone(11)
+    expected = server.post(audio).json()["segments"]
+    pids = set()
+    for _ in range(5):
+        pids.add(kill_worker(server))
+        response = server.post(audio)
+        assert response.status_code == 200, response.text[:500]
+        assert response.json()["segments"] == expected
+    assert len(pids) == 5
+    assert zombies(server) == []
+
+
+def test_the_process_that_looks_at_files_may_be_killed_too(server: Server, voice: bytes) -> None:
+    """Every child at once, three times: intake and engine both come back."""
+    for _ in range(3):
+        server.post(voice)
+        children = server.process.children(recursive=True)
+        assert len(children) >= 2
+        for child in children:
+            child.kill()
+        response = server.post(voice)
+        assert response.status_code == 200, response.text[:500]
+    assert zombies(server) == []
