@@ -46,12 +46,15 @@ def library_side(clip: Clip) -> Hypothesis:
 
     audio = decode_file(clip.path, RATE)
     options = {"return_audio_data": "false", "identify_speakers": "true"}
-    with Transcriber(get_model_path("tiny-en"), ModelArch.TINY, options=options) as library:
-        with library.create_stream() as stream:
-            stream.start()
-            for start in range(0, len(audio), _CHUNK):
-                stream.add_audio(audio[start : start + _CHUNK], RATE)
-            lines = stream.stop().lines
+    model = get_model_path("tiny-en")
+    with (
+        Transcriber(model, ModelArch.TINY, options=options) as library,
+        library.create_stream() as stream,
+    ):
+        stream.start()
+        for start in range(0, len(audio), _CHUNK):
+            stream.add_audio(audio[start : start + _CHUNK], RATE)
+        lines = stream.stop().lines
     pieces: Hypothesis = []
     for line in lines:
         spans = line.speaker_spans or []

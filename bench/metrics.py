@@ -160,9 +160,7 @@ def _score_turns(scores: Scores, clip: Clip, hypothesis: list[Piece]) -> None:
     whole = Timeline([Segment(0, clip.duration_s)])
     parts: dict[str, float] = metric(reference, found, uem=whole, detailed=True)
     scores.confusion_s = parts["confusion"]
-    scores.speaker_error_s = (
-        parts["confusion"] + parts["missed detection"] + parts["false alarm"]
-    )
+    scores.speaker_error_s = parts["confusion"] + parts["missed detection"] + parts["false alarm"]
     scores.speech_s = parts["total"]
 
 

@@ -130,6 +130,7 @@ class JobQueue:
         self._max_s = max_s
         self._waiting: deque[Job] = deque()
         self._jobs: dict[str, Job] = {}
+        self._ended: deque[Job] = deque()
         self._arrived = asyncio.Event()
         self._running: tuple[Job, asyncio.Task[None]] | None = None
         self._runner: asyncio.Task[None] | None = None
@@ -200,6 +201,7 @@ class JobQueue:
             self._running[1].cancel()
         elif job in self._waiting:
             self._waiting.remove(job)
+            self._ended.append(job)
         job.end(JobState.CANCELLED, errors.JobCancelled())
 
     async def _run(self) -> None:
@@ -218,6 +220,7 @@ class JobQueue:
                 raise
             finally:
                 self._running = None
+                self._ended.append(job)
 
     async def _work(self, job: Job) -> None:
         """Bring one job to its end, whatever that is."""
@@ -251,10 +254,9 @@ class JobQueue:
             raise errors.EngineFailed("The engine ended without a transcript.")
 
     def _forget_old(self) -> None:
-        now = time.monotonic()
-        ended = [job for job in self._jobs.values() if job.ended_at is not None]
-        excess = max(0, len(ended) - KEPT_JOBS)
-        for index, job in enumerate(ended):
-            assert job.ended_at is not None
-            if index < excess or now - job.ended_at > self._retention_s:
-                del self._jobs[job.id]
+        """Drop results that are too old or too many; they lie in the order in which they ended."""
+        oldest_kept = time.monotonic() - self._retention_s
+        while self._ended and (
+            len(self._ended) > KEPT_JOBS or (self._ended[0].ended_at or 0.0) < oldest_kept
+        ):
+            self._jobs.pop(self._ended.popleft().id, None)

@@ -13,7 +13,8 @@ from sidecar.transcript import Notice, Segment, Transcript, Word
 
 def transcript(*segments: Segment) -> Transcript:
     duration = max((segment.end for segment in segments), default=0.0)
-    return Transcript(segments, "en", duration, "scripted", "fp32")
+    diarized = any(segment.speaker is not None for segment in segments)
+    return Transcript(segments, "en", duration, "scripted", "fp32", diarized)
 
 
 TALK = transcript(
@@ -57,6 +58,7 @@ def test_json_reads_back_as_the_transcript_it_was():
         duration=4.0,
         engine="moonshine",
         precision="int8",
+        diarized=True,
         notices=(Notice("audio_truncated", "It was cut off."),),
     )
     text = render(full, "json")

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 
 from sidecar.audio.sniff import MP4, OGG, WAV, Container
+from sidecar.audio.wav import read_at, read_header
 
 _TAIL_BYTES = 65_536
 _MAX_BOXES = 4096
-_UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FFFF000, 0xFFFFF000)
-"""Data sizes that recorders write when they cannot go back to correct the header."""
 
 
 def is_truncated(fd: int, container: Container) -> bool:
     """Whether an open file broke off; False where the format does not tell."""
     if container is WAV:
-        return _wav_is_short(fd)
+        header = read_header(fd)
+        return header is not None and header.is_short
     if container is OGG:
         return _ogg_has_no_end(fd)
     if container is MP4:
@@ -23,25 +23,10 @@ def is_truncated(fd: int, container: Container) -> bool:
     return False
 
 
-def _wav_is_short(fd: int) -> bool:
-    """Whether the 'data' chunk claims more bytes than there are (RIFF, little-endian)."""
-    size = os.fstat(fd).st_size
-    position = 12
-    for _ in range(64):
-        header = _read_at(fd, position, 8)
-        if len(header) < 8:
-            return False
-        length = int.from_bytes(header[4:], "little")
-        if header[:4] == b"data":
-            return length not in _UNKNOWN_SIZES and position + 8 + length > size
-        position += 8 + length + length % 2
-    return False
-
-
 def _ogg_has_no_end(fd: int) -> bool:
     """Whether the last page is not whole, or lacks the end-of-stream flag (RFC 3533, section 6)."""
     size = os.fstat(fd).st_size
-    tail = _read_at(fd, max(0, size - _TAIL_BYTES), _TAIL_BYTES)
+    tail = read_at(fd, max(0, size - _TAIL_BYTES), _TAIL_BYTES)
     last = tail.rfind(b"OggS")
     if last < 0 or last + 27 > len(tail):
         return True
@@ -55,7 +40,7 @@ def _mp4_is_short(fd: int) -> bool:
     size = os.fstat(fd).st_size
     position = 0
     for _ in range(_MAX_BOXES):
-        header = _read_at(fd, position, 16)
+        header = read_at(fd, position, 16)
         length = int.from_bytes(header[:4])
         if length == 1:
             length = int.from_bytes(header[8:])
@@ -65,10 +50,3 @@ def _mp4_is_short(fd: int) -> bool:
         if position > size:
             return True
     return False
-
-
-def _read_at(fd: int, position: int, count: int) -> bytes:
-    if hasattr(os, "pread"):
-        return os.pread(fd, count, position)
-    os.lseek(fd, position, os.SEEK_SET)
-    return os.read(fd, count)

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 from sidecar import errors
 from sidecar.audio import Block, ffmpeg
 from sidecar.audio.complete import is_truncated
-from sidecar.audio.sniff import CONTAINERS, HEAD_BYTES, Container, sniff
+from sidecar.audio.sniff import CONTAINERS, HEAD_BYTES, WAV, Container, sniff
+from sidecar.audio.wav import read_header
 
 MIN_RATE, MAX_RATE = 2_000, 768_000
 """Hz. Below it no speech survives; above it no recorder exists."""
@@ -44,6 +45,20 @@ class AudioFacts:
     def from_wire(cls, values: dict[str, Any]) -> AudioFacts:
         """The facts that `to_wire` wrote."""
         return cls(**values)
+
+
+def glance(fd: int, max_s: float) -> AudioFacts | None:
+    """The facts of a recording that needs no decoder to be judged: plain wav, within limits."""
+    header = read_header(fd)
+    if (
+        header is None
+        or not header.is_plain
+        or not MIN_RATE <= header.rate <= MAX_RATE
+        or header.channels > MAX_CHANNELS
+        or not 0 < header.seconds <= max_s
+    ):
+        return None
+    return AudioFacts(WAV.name, "sndfile", header.seconds)
 
 
 def probe(fd: int, max_s: float) -> AudioFacts:

@@ -30,8 +30,10 @@ _OPEN_FLAGS = (
 class AudioSource:
     """An open recording; closing it is the last that is heard of an upload."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, spooled: bool) -> None:
         self._fd: int | None = fd
+        self.spooled = spooled
+        """Whether the bytes are ours, on a local disk or in memory: reading them does not wait."""
 
     @property
     def fd(self) -> int:
@@ -59,7 +61,11 @@ class AudioSource:
 
 
 class Spool:
-    """An upload on its way in: a file without a name, in ``folder`` or the system's own."""
+    """An upload on its way in: a file without a name, in ``folder`` or the system's own.
+
+    Raises:
+        errors.SpoolUnwritable: the folder cannot be written.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         try:
@@ -84,7 +90,7 @@ class Spool:
 
     def finish(self) -> AudioSource:
         """Hand the file over as a source; the spool is closed."""
-        source = AudioSource(os.dup(self._file.fileno()))
+        source = AudioSource(os.dup(self._file.fileno()), spooled=True)
         self.close()
         return source
 
@@ -122,7 +128,7 @@ def open_path(path: str) -> AudioSource:
     if not _is_plain_file(fd):
         os.close(fd)
         raise errors.AudioPathNotAFile()
-    return AudioSource(fd)
+    return AudioSource(fd, spooled=False)
 
 
 def _is_plain_file(fd: int) -> bool:

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,11 +22,13 @@ from sidecar.audio.decode import AudioFacts, open_audio, probe
 from sidecar.engine import Engine, Precision, TranscribeOptions
 from sidecar.engines import create_engine, spec_of
 from sidecar.runtime import channel
-from sidecar.transcript import Finished, Notice
+from sidecar.transcript import Finished, Notice, Progress
 
 log = logging.getLogger(__name__)
 
 TRUNCATED = Notice("audio_truncated", "The recording was cut off; this is what is there.")
+PROGRESS_S = 0.1
+"""Least time between two reports of progress that are sent on."""
 Operation = tuple[dict[str, Any], int | None]
 
 
@@ -60,7 +63,12 @@ class Inside:
         facts = AudioFacts.from_wire(operation["facts"])
         options = TranscribeOptions.from_wire(operation["options"])
         with open_audio(fd, facts, rate=self._sample_rate, max_s=operation["max_s"]) as audio:
+            told = 0.0
             for event in self._engine.transcribe(audio, options, self.cancel.is_set):
+                if isinstance(event, Progress):
+                    if time.monotonic() - told < PROGRESS_S:
+                        continue
+                    told = time.monotonic()
                 if isinstance(event, Finished) and audio.truncated:
                     event = Finished(event.transcript.noting(TRUNCATED))
                 yield transcript.to_wire(event)

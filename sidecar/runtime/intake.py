@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 
 from sidecar import errors
-from sidecar.audio.decode import AudioFacts
+from sidecar.audio.decode import AudioFacts, glance
 from sidecar.audio.source import AudioSource
 from sidecar.runtime.worker import Worker, WorkerDied
 
@@ -38,6 +38,13 @@ class Intake:
         Raises:
             errors.BadAudio: it cannot be transcribed.
         """
+        if source.spooled:
+            facts = glance(source.fd, self._max_audio_s)
+        else:
+            facts = await asyncio.to_thread(glance, source.fd, self._max_audio_s)
+        return facts or await self._probe(source)
+
+    async def _probe(self, source: AudioSource) -> AudioFacts:
         async with self._lanes:
             if self._idle is not None:
                 self._idle.cancel()
@@ -50,10 +57,8 @@ class Intake:
                     except WorkerDied:
                         continue
                     finally:
-                        if worker.alive:
-                            self._resting.append(worker)
-                        else:
-                            await worker.close()
+                        self._resting.append(worker)
+                        await self._bury()
             finally:
                 self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._idled)
         raise errors.AudioUndecodable("The audio broke the decoder that looked at it.")
@@ -65,6 +70,14 @@ class Intake:
         if self._closing is not None:
             await self._closing
         await self._drop()
+
+    async def _bury(self) -> None:
+        """Let go of the workers that have died."""
+        dead = [worker for worker in self._resting if not worker.alive]
+        for worker in dead:
+            self._resting.remove(worker)
+        for worker in dead:
+            await worker.close()
 
     async def _probe_with(self, worker: Worker, source: AudioSource) -> AudioFacts:
         try:

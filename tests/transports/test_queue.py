@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import psutil
 import pytest
-from recordings import wav
+from recordings import Studio, wav
 from serving import Server, check_problem, read_answer, wait_until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
@@ -269,8 +269,9 @@ def test_an_engine_that_is_killed_while_idle_is_back_every_time(server: Server) 
     assert zombies(server) == []
 
 
-def test_the_process_that_looks_at_files_may_be_killed_too(server: Server, voice: bytes) -> None:
+def test_the_process_that_looks_at_files_may_be_killed_too(server: Server, studio: Studio) -> None:
     """Every child at once, three times: intake and engine both come back."""
+    voice = studio.bytes("flac")  # plain wav needs no look
     for _ in range(3):
         server.post(voice)
         children = server.process.children(recursive=True)

@@ -1,0 +1,102 @@
+"""The bare side of `bench.overhead`: what the same machine does without a server.
+
+``python -m bench.bare engine`` runs our `MoonshineEngine` over `probe` and `open_audio` in a plain
+process. ``python -m bench.bare library`` feeds moonshine-voice's own `Transcriber` with the audio
+that the same decoder gives: with speakers, half a second at a time into a stream that identifies
+them at the cadence that the engine would use; without, in one call. Both keep their models loaded,
+decode within the measured time, and take one JSON line per recording on stdin:
+``{"path": ..., "diarize": ...}``, answered with ``{"seconds": ..., "characters": ...}``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sidecar.audio.decode import decode_file, open_audio, probe
+from sidecar.engine import Diarization, Precision, TranscribeOptions
+from sidecar.engines.moonshine import SPEC, MoonshineEngine
+from sidecar.engines.moonshine.listener import WINDOW_S, cadence
+from sidecar.transcript import Finished
+
+if TYPE_CHECKING:
+    from moonshine_voice.transcriber import Transcriber
+
+Side = Callable[[str, bool], str]
+_MAX_S = 5 * 3600.0
+SAMPLE_RATE = SPEC.sample_rate
+_PIECE = SAMPLE_RATE // 2
+
+
+def engine_side() -> Side:
+    """Our engine, loaded."""
+    engine = MoonshineEngine()
+    engine.load(Precision.AUTO)
+
+    def text_of(path: str, diarize: bool) -> str:
+        with open(path, "rb", buffering=0) as file:
+            facts = probe(file.fileno(), _MAX_S)
+            with open_audio(file.fileno(), facts, rate=SAMPLE_RATE, max_s=_MAX_S) as audio:
+                options = TranscribeOptions(diarize=diarize)
+                events = list(engine.transcribe(audio, options, lambda: False))
+        last = events[-1]
+        assert isinstance(last, Finished)
+        return " ".join(segment.text for segment in last.transcript.segments)
+
+    return text_of
+
+
+def library_side() -> Side:
+    """The library by itself; one transcriber per cadence, loaded at its first use."""
+    from moonshine_voice import ModelArch, get_model_path
+    from moonshine_voice.transcriber import Transcriber
+
+    loaded: dict[float | None, Transcriber] = {}
+
+    def transcriber(cadence_s: float | None) -> Transcriber:
+        if cadence_s not in loaded:
+            options = {"return_audio_data": "false"}
+            if cadence_s is not None:
+                options["identify_speakers"] = "true"
+                options["diarization_analyze_cadence"] = f"{cadence_s:.3f}"
+            loaded[cadence_s] = Transcriber(
+                get_model_path("tiny-en"), ModelArch.TINY, options=options
+            )
+        return loaded[cadence_s]
+
+    def text_of(path: str, diarize: bool) -> str:
+        audio = decode_file(path, SAMPLE_RATE)
+        if diarize:
+            length_s = min(len(audio) / SAMPLE_RATE, WINDOW_S)
+            library = transcriber(cadence(Diarization.BALANCED, length_s))
+            with library.create_stream(update_interval=0.5) as stream:
+                stream.start()
+                for start in range(0, len(audio), _PIECE):
+                    stream.add_audio(audio[start : start + _PIECE], SAMPLE_RATE)
+                lines = stream.stop().lines
+        else:
+            lines = transcriber(None).transcribe_without_streaming(audio, SAMPLE_RATE).lines
+        return " ".join(line.text for line in lines)
+
+    return text_of
+
+
+def main() -> None:
+    """Answer recordings until stdin ends."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("side", choices=("engine", "library"))
+    side = engine_side() if parser.parse_args().side == "engine" else library_side()
+    for line in sys.stdin:
+        wanted = json.loads(line)
+        begun = time.perf_counter()
+        text = side(wanted["path"], wanted["diarize"])
+        seconds = time.perf_counter() - begun
+        print(json.dumps({"seconds": seconds, "characters": len(text)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,326 @@
+"""What the service costs on top of what it serves. Run ``python -m bench.overhead [--only ...]``.
+
+Every figure stands beside its bare counterpart, taken in turns in the same run:
+
+transcribe  wall time of ``POST /transcribe`` (an upload, warm) / the same file in a plain process:
+            our engine without a server, and the library's own transcriber (see `bench.bare`).
+start       from the spawn to an answer of ``/health`` / the same of a bare FastAPI app.
+memory      resident memory of the API process, idle and after an upload / a bare FastAPI app's.
+            RSS counts shared pages whole, PSS their share, USS only what is nobody else's.
+requests    uploads per second of one second of audio, scripted engine, four keep-alive clients / a
+            bare multipart app that reads the file and says its size.
+health      latency of ``/health`` under 50 keep-alive pollers while real recordings are being
+            transcribed / the same while nothing happens. A bare app's latency beside the same
+            transcription tells what the machine's busy cores account for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+import wave
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from bench import load, serving
+from bench.serving import Server, bare, clip, interleaved, median, ours, table, verdict
+
+CLIENTS = 4
+POLLERS = 50
+SECTIONS = ("transcribe", "start", "memory", "requests", "health")
+
+
+@contextmanager
+def bare_side(side: str) -> Iterator[Callable[[Path, bool], float]]:
+    """A plain process that transcribes; call it for the seconds that one recording takes."""
+    command = [sys.executable, "-m", "bench.bare", side]
+    process = subprocess.Popen(
+        command,
+        cwd=serving.ROOT,
+        env=serving.child_env(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+
+        def seconds(path: Path, diarize: bool) -> float:
+            print(json.dumps({"path": str(path), "diarize": diarize}), file=stdin, flush=True)
+            answer = json.loads(stdout.readline())
+            assert answer["characters"] > 0
+            return float(answer["seconds"])
+
+        yield seconds
+        stdin.close()
+
+
+def transcribe(folder: Path, rounds: int) -> None:
+    """Through the service, in the engine alone, in the library alone."""
+    rows = []
+    with (
+        ours(folder, engine="moonshine", keep_alive="-1") as server,
+        bare_side("engine") as engine,
+        bare_side("library") as library,
+    ):
+        for name in serving.CLIPS:
+            for diarize in (False, True):
+                taken = interleaved(rounds, _three_sides(server, engine, library, name, diarize))
+                service = median(taken["service"])
+                for side in ("engine", "library"):
+                    ratio = service / median(taken[side])
+                    rows.append(
+                        (
+                            name,
+                            "yes" if diarize else "no",
+                            side,
+                            f"{service:.3f}",
+                            f"{median(taken[side]):.3f}",
+                            f"{service - median(taken[side]):+.3f}",
+                            f"{ratio:.3f}",
+                            verdict(ratio, 1.05),
+                        )
+                    )
+    headers = ("clip", "speakers", "bare side", "service s", "bare s", "diff s", "ratio", "goal")
+    table(f"transcribe: upload to answer, warm, median of {rounds}", headers, rows)
+
+
+def _three_sides(
+    server: Server,
+    engine: Callable[[Path, bool], float],
+    library: Callable[[Path, bool], float],
+    name: str,
+    diarize: bool,
+) -> dict[str, Callable[[], float]]:
+    path = clip(name)
+    audio = path.read_bytes()
+
+    def service() -> float:
+        begun = time.perf_counter()
+        answer = server.transcribe(audio, diarize=str(diarize).lower())
+        seconds = time.perf_counter() - begun
+        assert answer["segments"]
+        return seconds
+
+    return {
+        "service": service,
+        "engine": lambda: engine(path, diarize),
+        "library": lambda: library(path, diarize),
+    }
+
+
+def start(folder: Path, rounds: int) -> None:
+    """From the spawn to ``/health``."""
+
+    def started(spawn: Callable[[Path], Server]) -> float:
+        with spawn(folder) as server:
+            return server.started_s
+
+    taken = interleaved(
+        rounds, {"ours": lambda: started(ours), "bare FastAPI": lambda: started(bare)}
+    )
+    ratio = median(taken["ours"]) / median(taken["bare FastAPI"])
+    rows = [
+        (name, f"{median(values):.3f}", f"{min(values):.3f}", f"{max(values):.3f}")
+        for name, values in taken.items()
+    ]
+    table(f"start: spawn to /health, {rounds} each", ("app", "median s", "best", "worst"), rows)
+    print(f"\nratio of medians: {ratio:.2f} (goal {verdict(ratio, 1.6)})")
+
+
+def memory(folder: Path, rounds: int) -> None:
+    """The API process, idle and after one upload."""
+    body = serving.form(_second_of_audio())
+    taken: dict[tuple[str, str], list[serving.Memory]] = {}
+    for _ in range(rounds):
+        for name, spawn, path in (
+            ("ours", partial(ours, folder, engine="scripted"), "/transcribe"),
+            ("bare", partial(bare, folder, "echo_main"), "/echo"),
+        ):
+            with spawn() as server:
+                time.sleep(1.0)
+                taken.setdefault(("idle", name), []).append(serving.memory(server.pid))
+                server.request("POST", path, body, {"Content-Type": serving.FORM_TYPE})
+                time.sleep(1.0)
+                after = serving.memory(server.pid)
+                taken.setdefault(("after an upload", name), []).append(after)
+    rows = []
+    for when in ("idle", "after an upload"):
+        for kind in ("rss", "pss", "uss"):
+            values = {name: _kind(taken[when, name], kind) for name in ("ours", "bare")}
+            our, their = values["ours"], values["bare"]
+            if our is None or their is None:
+                continue
+            goal = verdict(our / their, 1.6) if kind == "rss" else ""
+            rows.append(
+                (when, kind.upper(), f"{our:.1f}", f"{their:.1f}", f"{our / their:.2f}", goal)
+            )
+    headers = ("state", "memory", "ours MB", "bare MB", "ratio", "goal")
+    table(f"memory: the API process, median of {rounds}", headers, rows)
+
+
+def _kind(samples: list[serving.Memory], kind: str) -> float | None:
+    values = [getattr(sample, kind) for sample in samples]
+    return None if None in values else median(values)
+
+
+def requests(folder: Path, rounds: int, seconds: float) -> None:
+    """Uploads per second."""
+    body = serving.form(_second_of_audio())
+    with (
+        ours(folder, engine="scripted", keep_alive="-1") as server,
+        bare(folder, "echo_main") as echo,
+        load.clients(CLIENTS) as pool,
+    ):
+
+        def rate(port: int, path: str) -> float:
+            begin = time.time() + 0.2
+            work = (port, path, body, serving.FORM_TYPE, begin, seconds)
+            futures = [pool.submit(load.post_for, *work) for _ in range(CLIENTS)]
+            return sum(future.result() for future in futures) / seconds
+
+        taken = interleaved(
+            rounds,
+            {
+                "ours": lambda: rate(server.port, "/transcribe"),
+                "bare FastAPI": lambda: rate(echo.port, "/echo"),
+            },
+        )
+    ratio = median(taken["ours"]) / median(taken["bare FastAPI"])
+    rows = [
+        (name, f"{median(values):.0f}", f"{min(values):.0f}", f"{max(values):.0f}")
+        for name, values in taken.items()
+    ]
+    table(
+        f"requests: 1 s of audio per upload, {CLIENTS} clients, {rounds} x {seconds:g} s",
+        ("app", "median /s", "least", "most"),
+        rows,
+    )
+    print(f"\nratio of medians: {ratio:.2f} (goal {verdict(ratio, 0.6, at_least=True)})")
+
+
+def health(folder: Path, rounds: int, seconds: float) -> None:
+    """``/health`` while a transcription runs."""
+    rows = []
+    with (
+        ours(folder, engine="moonshine", keep_alive="-1") as server,
+        bare(folder) as hello,
+        load.clients(1) as pool,
+    ):
+        for pause_s in (0.1, 0.0):
+            sides = {"ours": server.port, "bare FastAPI": hello.port}
+            taken: dict[tuple[str, bool], list[tuple[float, float]]] = {}
+            for _ in range(rounds):
+                for name, port in sides.items():
+                    taken.setdefault((name, False), []).append(
+                        _latency(pool, port, pause_s, seconds)
+                    )
+                    with _transcribing(server):
+                        taken.setdefault((name, True), []).append(
+                            _latency(pool, port, pause_s, seconds)
+                        )
+            for name in sides:
+                for index, percentile in enumerate(("p50", "p99")):
+                    idle = median([one[index] for one in taken[name, False]])
+                    busy = median([one[index] for one in taken[name, True]])
+                    rows.append(
+                        (
+                            f"every {pause_s:g} s" if pause_s else "again at once",
+                            name,
+                            percentile,
+                            f"{idle * 1e3:.2f}",
+                            f"{busy * 1e3:.2f}",
+                            f"{busy / idle:.2f}",
+                            verdict(busy / idle, 3.0) if name == "ours" else "",
+                        )
+                    )
+    headers = ("each asks", "app", "", "idle ms", "transcribing ms", "ratio", "goal")
+    table(
+        f"health: {POLLERS} pollers, median of {rounds} x {seconds:g} s, one recording at a time",
+        headers,
+        rows,
+    )
+
+
+def _latency(
+    pool: ProcessPoolExecutor, port: int, pause_s: float, seconds: float
+) -> tuple[float, float]:
+    """p50 and p99 in seconds."""
+    latencies = sorted(pool.submit(load.poll_for, port, POLLERS, pause_s, seconds).result())
+    assert latencies, "no poll was answered"
+    return latencies[len(latencies) // 2], latencies[int(len(latencies) * 0.99)]
+
+
+@contextmanager
+def _transcribing(server: Server) -> Iterator[None]:
+    """Somebody uploads one recording after the other for as long as this lasts."""
+    audio = clip("two_cities.wav").read_bytes()
+    enough = threading.Event()
+    wrong: list[BaseException] = []
+
+    def upload() -> None:
+        try:
+            while not enough.is_set():
+                server.transcribe(audio, diarize="true")
+        except BaseException as error:
+            wrong.append(error)
+
+    thread = threading.Thread(target=upload)
+    thread.start()
+    while server.request("GET", "/health")["engine_state"] != "busy" and not wrong:
+        time.sleep(0.02)
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join()
+    if wrong:
+        raise wrong[0]
+
+
+def _second_of_audio() -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as wav:
+        wav.setnchannels(1)
+        wav.setsampwidth(2)
+        wav.setframerate(16_000)
+        wav.writeframes(bytes(range(256)) * 125)
+    return file.getvalue()
+
+
+def main() -> None:
+    """Run the sections that were asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", choices=SECTIONS, action="append", help="may be repeated")
+    parser.add_argument("--rounds", type=int, help="of each section; its own number if not given")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each round under load")
+    given = parser.parse_args()
+    wanted = given.only or SECTIONS
+    print(serving.machine())
+    with serving.workshop() as folder:
+        if "transcribe" in wanted:
+            transcribe(folder, given.rounds or 7)
+        if "start" in wanted:
+            start(folder, given.rounds or 10)
+        if "memory" in wanted:
+            memory(folder, given.rounds or 3)
+        if "requests" in wanted:
+            requests(folder, given.rounds or 5, given.seconds)
+        if "health" in wanted:
+            health(folder, given.rounds or 3, given.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,367 @@
+"""What the benchmarks share: servers as child processes, recordings, memory, tables.
+
+Both sides of a comparison are started the same way: this interpreter, ``-m``, the same
+environment, without access logs, with cached bytecode (as an installed package has it: with the
+``PYTHONDONTWRITEBYTECODE`` of a developer's shell every start would compile our modules, none of
+the libraries').
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+CLIPS = ("endgame_nagg_nell.wav", "two_cities.wav")
+"""Two voices in 28 s at 24 kHz, one voice in 44 s at 48 kHz: the clips of the wheel."""
+BOUNDARY = "benchboundary7f3a"
+FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
+START_LIMIT_S = 60.0
+_POLL_S = 0.005
+_HELLO = """
+import sys
+import uvicorn
+from fastapi import FastAPI
+
+app = FastAPI()
+
+
+@app.get("/health")
+async def health():
+    return {"status": "ok"}
+
+%s
+if __name__ == "__main__":
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=False)
+"""
+_ECHO_ROUTE = """
+from fastapi import UploadFile
+
+
+@app.post("/echo")
+async def echo(audio: UploadFile):
+    return {"size": len(await audio.read())}
+
+"""
+
+
+@contextlib.contextmanager
+def workshop() -> Iterator[Path]:
+    """A temporary folder with the bare apps, an empty configuration and a spool; then gone."""
+    with tempfile.TemporaryDirectory(prefix="vibevoice-bench-") as name:
+        folder = Path(name)
+        (folder / "hello_main.py").write_text(_HELLO % "")
+        (folder / "echo_main.py").write_text(_HELLO % _ECHO_ROUTE)
+        (folder / "config.toml").touch()
+        (folder / "spool").mkdir()
+        compile_all = [sys.executable, "-m", "compileall", "-q", str(folder), str(ROOT / "sidecar")]
+        subprocess.run(compile_all, check=True)
+        yield folder
+
+
+def child_env(**extra: str) -> dict[str, str]:
+    """The environment of a child: ours, without anybody's settings, plus ``extra``."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("VIBEVOICE_") and name != "PYTHONDONTWRITEBYTECODE"
+    }
+    return {**kept, **extra}
+
+
+class Server:
+    """A server in a child process, up and answering ``/health``."""
+
+    def __init__(
+        self, command: Sequence[str], cwd: Path, env: Mapping[str, str], port: int, log: Path
+    ) -> None:
+        self.port = port
+        self._log = log
+        with log.open("wb") as output:
+            begun = time.perf_counter()
+            self._process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=dict(env),
+                stdin=subprocess.PIPE,  # held open: a child may take its end for its host's
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            self._wait_healthy(begun + START_LIMIT_S)
+        except BaseException:
+            self.stop()
+            raise
+        self.started_s = time.perf_counter() - begun
+        """From the spawn to the first answer of ``/health``."""
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def tree(self) -> list[psutil.Process]:
+        """This process and all below it."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            top = psutil.Process(self.pid)
+            return [top, *top.children(recursive=True)]
+        return []
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """One request on a connection of its own; the JSON of its answer.
+
+        Raises:
+            RuntimeError: the answer is no success.
+        """
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=3600)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            response = connection.getresponse()
+            text = response.read()
+        except OSError as error:
+            raise RuntimeError(f"{method} {path}: {error}; {self._said()}") from error
+        finally:
+            connection.close()
+        if response.status >= 300:
+            raise RuntimeError(f"{method} {path}: {response.status} {text[:500]!r}")
+        return json.loads(text)
+
+    def transcribe(self, audio: bytes, **fields: str) -> Any:
+        """The answer of ``POST /transcribe`` to an upload."""
+        return self.request(
+            "POST", "/transcribe", form(audio, **fields), {"Content-Type": FORM_TYPE}
+        )
+
+    def stop(self) -> None:
+        """End it, and everything it has started."""
+        below = self.tree()[1:]
+        self._process.terminate()
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        for process in below:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def _wait_healthy(self, deadline: float) -> None:
+        while True:
+            if answers(self.port, deadline - time.perf_counter()):
+                return
+            if self._process.poll() is not None or time.perf_counter() > deadline:
+                raise RuntimeError(f"the server did not start; {self._said()}")
+            time.sleep(_POLL_S)
+
+    def _said(self) -> str:
+        text = self._log.read_text(errors="replace")[-2000:]
+        return f"exit code {self._process.poll()}, log:\n{text}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def ours(folder: Path, **settings: str) -> Server:
+    """This project's server; ``settings`` are environment variables without their prefix."""
+    port = free_port()
+    values = {
+        "port": str(port),
+        "config": str(folder / "config.toml"),
+        "spool_dir": str(folder / "spool"),
+        "log_level": "warning",
+        **settings,
+    }
+    env = child_env(**{f"VIBEVOICE_{name.upper()}": value for name, value in values.items()})
+    command = [sys.executable, "-m", "sidecar.main"]
+    return Server(command, ROOT, env, port, folder / f"ours-{port}.log")
+
+
+def bare(folder: Path, module: str = "hello_main") -> Server:
+    """A FastAPI app with nothing behind it: ``hello_main``, or ``echo_main`` with ``/echo``."""
+    port = free_port()
+    command = [sys.executable, "-m", module, str(port)]
+    return Server(command, folder, child_env(), port, folder / f"bare-{port}.log")
+
+
+def free_port() -> int:
+    """A port that nobody has right now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def answers(port: int, timeout_s: float) -> bool:
+    """Whether ``/health`` is answered with success; False at once where nobody listens."""
+    head = f"GET /health HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
+    try:
+        with socket.create_connection(("127.0.0.1", port), max(0.001, timeout_s)) as sock:
+            sock.sendall(head.encode())
+            return sock.recv(64).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False
+
+
+def form_ends(fields: Mapping[str, str]) -> tuple[bytes, bytes]:
+    """What stands before and behind the audio in a multipart body."""
+    parts = [
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    ]
+    audio = 'Content-Disposition: form-data; name="audio"; filename="audio"'
+    head = f"{''.join(parts)}--{BOUNDARY}\r\n{audio}\r\nContent-Type: audio/wav\r\n\r\n"
+    return head.encode(), f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def form(audio: bytes, **fields: str) -> bytes:
+    """A multipart body (of `FORM_TYPE`)."""
+    head, tail = form_ends(fields)
+    return head + audio + tail
+
+
+def clip(name: str) -> Path:
+    """A recording out of the moonshine-voice wheel."""
+    import moonshine_voice
+
+    return Path(str(moonshine_voice.get_assets_path())) / name
+
+
+def ffmpeg(*arguments: str) -> None:
+    """Run the ffmpeg that comes with imageio-ffmpeg."""
+    import imageio_ffmpeg
+
+    exe = imageio_ffmpeg.get_ffmpeg_exe()
+    subprocess.run([exe, "-nostdin", "-y", "-loglevel", "error", *arguments], check=True)
+
+
+def looped(folder: Path, seconds: float, suffix: str) -> Path:
+    """The wheel's clips one after the other until ``seconds``, 16 kHz mono, as ``suffix``."""
+    target = folder / f"looped-{seconds:.0f}.{suffix}"
+    once = folder / "once.wav"
+    if not once.exists():
+        inputs = [part for name in CLIPS for part in ("-i", str(clip(name)))]
+        rates = ";".join(f"[{index}:a]aresample=16000[{index}]" for index in range(len(CLIPS)))
+        joined = "".join(f"[{index}]" for index in range(len(CLIPS)))
+        graph = f"{rates};{joined}concat=n={len(CLIPS)}:v=0:a=1"
+        ffmpeg(*inputs, "-filter_complex", graph, "-ac", "1", "-c:a", "pcm_s16le", str(once))
+    loop = ("-stream_loop", "-1", "-i", str(once), "-t", f"{seconds:.3f}")
+    if suffix == "mp3":
+        ffmpeg(*loop, "-c:a", "libmp3lame", "-b:a", "64k", str(target))
+    else:
+        ffmpeg(*loop, "-sample_fmt", "s16", str(target))
+    return target
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Memory of one process in MB; the last two are None where the system does not tell."""
+
+    rss: float
+    pss: float | None
+    uss: float | None
+
+
+def memory(pid: int) -> Memory:
+    """What a process holds now."""
+    process = psutil.Process(pid)
+    try:
+        full = process.memory_full_info()
+    except psutil.AccessDenied:
+        return Memory(process.memory_info().rss / 1e6, None, None)
+    pss, uss = getattr(full, "pss", None), getattr(full, "uss", None)
+    return Memory(full.rss / 1e6, pss and pss / 1e6, uss and uss / 1e6)
+
+
+def rss(processes: Sequence[psutil.Process]) -> float:
+    """Resident memory in MB, in sum; those that have ended count nothing."""
+    total = 0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += process.memory_info().rss
+    return total / 1e6
+
+
+def peak_rss(pid: int) -> float | None:
+    """The highest resident memory so far in MB (VmHWM); None where the system does not tell."""
+    if sys.platform == "win32":
+        return float(psutil.Process(pid).memory_info().peak_wset) / 1e6
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    return None
+
+
+def interleaved(rounds: int, sides: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """Each side once per round, in turn, after one round that is thrown away."""
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, measure in sides.items():
+            value = measure()
+            if number:
+                taken[name].append(value)
+    return taken
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle one."""
+    return statistics.median(values)
+
+
+def verdict(value: float, goal: float, *, at_least: bool = False) -> str:
+    """The goal, and whether ``value`` meets it."""
+    met = value >= goal if at_least else value <= goal
+    return f"{'≥' if at_least else '≤'} {goal:g}: {'met' if met else 'MISSED'}"
+
+
+def table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a markdown table."""
+    lines = [headers, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
+    print(f"\n### {title}\n")
+    for index, line in enumerate(lines):
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        print(f"| {' | '.join(cells)} |")
+        if index == 0:
+            print(f"|{'|'.join('-' * (width + 2) for width in widths)}|")
+    sys.stdout.flush()
+
+
+def machine() -> str:
+    """What these figures were taken on, and how quiet it was."""
+    load = f", load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
+    return (
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}{load}"
+    )
