@@ -61,42 +61,71 @@ class AudioSource:
 
 
 class Spool:
-    """An upload on its way in: a file without a name, in ``folder`` or the system's own.
+    """An upload on its way in: memory at first, then a file without a name.
 
-    Raises:
-        errors.SpoolUnwritable: the folder cannot be written.
+    Whoever adds to it calls `spill` (which may wait for a disk) once `pending` has grown to
+    `MEMORY_BYTES`. A small recording never sees a disk where the system has files in memory.
     """
 
+    MEMORY_BYTES = 1 << 20
+
     def __init__(self, folder: Path | None) -> None:
-        try:
-            self._file: BinaryIO = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise _storage_error(error) from None
+        self._folder = folder
+        self._file: BinaryIO | None = None
+        self._pending = bytearray()
         self.size = 0
 
-    def write(self, data: bytes | bytearray) -> None:
-        """Append ``data``.
+    @property
+    def pending(self) -> int:
+        """Bytes that are still in our own memory."""
+        return len(self._pending)
+
+    def add(self, data: bytes | memoryview[int]) -> None:
+        """Append ``data``."""
+        self._pending += data
+        self.size += len(data)
+
+    def spill(self) -> None:
+        """Write what is pending to a file in the folder (the system's own if there is none).
 
         Raises:
             errors.DiskFull: there is no room.
+            errors.SpoolUnwritable: the folder cannot be written.
         """
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+            _write_all(self._file, self._pending)
         except OSError as error:
             raise _storage_error(error) from None
-        self.size += len(data)
+        self._pending = bytearray()
 
     def finish(self) -> AudioSource:
-        """Hand the file over as a source; the spool is closed."""
+        """Hand everything over as a source; the spool is closed.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable: as `spill`.
+        """
+        if self._file is None and self.pending <= self.MEMORY_BYTES and sys.platform == "linux":
+            self._file = open(os.memfd_create("upload"), "wb", buffering=0)  # noqa: SIM115
+        self.spill()
+        assert self._file is not None
         source = AudioSource(os.dup(self._file.fileno()), spooled=True)
         self.close()
         return source
 
     def close(self) -> None:
-        """Let go of the file; without `finish` its bytes are gone."""
-        self._file.close()
+        """Let go of everything; without `finish` the bytes are gone."""
+        if self._file is not None:
+            self._file.close()
+        self._pending = bytearray()
+
+
+def _write_all(file: BinaryIO, data: bytearray) -> None:
+    with memoryview(data) as rest:
+        written = 0
+        while written < len(rest):
+            written += file.write(rest[written:])
 
 
 def _storage_error(error: OSError) -> errors.SidecarError:

@@ -27,6 +27,8 @@ from sidecar.transcript import Finished, Notice, Progress
 log = logging.getLogger(__name__)
 
 TRUNCATED = Notice("audio_truncated", "The recording was cut off; this is what is there.")
+NICENESS = 5
+"""Workers stand back behind the service, which must answer, and the desktop they run on."""
 PROGRESS_S = 0.1
 """Least time between two reports of progress that are sent on."""
 Operation = tuple[dict[str, Any], int | None]
@@ -144,6 +146,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the service's to answer
     sock = channel.inherited()
     _die_with_parent()
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
     serve(sock)
 
 

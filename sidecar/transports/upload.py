@@ -28,8 +28,6 @@ MAX_BOUNDARY = 200
 """RFC 2046 allows 70; the parser takes 256."""
 FORM_OVERHEAD = 1 << 20
 """Bytes that boundaries, headers and text fields may add to the file's own."""
-_INLINE_WRITE = 1 << 20
-"""Up to this much a write goes to the page cache at once; beyond, in a thread."""
 _POLITE_DRAIN_BYTES = 16 << 20
 _POLITE_DRAIN_S = 0.5
 
@@ -175,11 +173,14 @@ class _Form:
         )
         self._part = _Part()
         self._parts = 0
-        self._pending = bytearray()
         self._ended = False
         self._spool: Spool | None = None
         self._fields: dict[str, str] = {}
-        self.file_bytes = 0
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the recording so far."""
+        return self._spool.size if self._spool is not None else 0
 
     async def feed(self, chunk: bytes) -> None:
         """Take in the next bytes of the body."""
@@ -187,9 +188,8 @@ class _Form:
             self._parser.write(chunk)
         except FormParserError:
             raise errors.MultipartInvalid() from None
-        if self._spool is not None and len(self._pending) >= _INLINE_WRITE:
-            data, self._pending = self._pending, bytearray()
-            await asyncio.to_thread(self._spool.write, data)
+        if self._spool is not None and self._spool.pending >= Spool.MEMORY_BYTES:
+            await asyncio.to_thread(self._spool.spill)
 
     def finish(self) -> Upload:
         """The whole form."""
@@ -201,7 +201,6 @@ class _Form:
             raise errors.MultipartInvalid("The form breaks off before its last boundary.")
         if self._spool is None:
             raise errors.FileMissing()
-        self._spool.write(self._pending)
         return Upload(self._spool.finish(), self._fields)
 
     def close(self) -> None:
@@ -240,8 +239,8 @@ class _Form:
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._part.is_file:
-            self._pending += data[start:end]
-            self.file_bytes += end - start
+            assert self._spool is not None
+            self._spool.add(memoryview(data)[start:end])
         else:
             self._grow(self._part.text, data[start:end])
 

@@ -140,10 +140,13 @@ def test_ffmpeg_runs_with_an_empty_environment_and_bounded_memory(
             decoder.close()
 
 
-def test_a_spool_has_no_name_and_ends_with_its_source(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spilled", [True, False])
+def test_a_spool_has_no_name_and_ends_with_its_source(tmp_path: Path, spilled: bool) -> None:
     spool = Spool(tmp_path)
-    spool.write(b"abc")
-    spool.write(memoryview(b"defg"))
+    spool.add(b"abc")
+    if spilled:
+        spool.spill()
+    spool.add(memoryview(b"defg"))
     assert spool.size == 7
     with spool.finish() as source:
         assert os.pread(source.fd, 100, 0) == b"abcdefg"
@@ -156,12 +159,15 @@ def test_a_spool_has_no_name_and_ends_with_its_source(tmp_path: Path) -> None:
 def test_a_spool_that_comes_to_nothing_leaves_nothing(tmp_path: Path) -> None:
     before = len(os.listdir("/dev/fd"))
     spool = Spool(tmp_path)
-    spool.write(b"abc")
+    spool.add(b"abc")
+    spool.spill()
     spool.close()
     assert list(tmp_path.iterdir()) == []
     assert len(os.listdir("/dev/fd")) == before
+    spool = Spool(tmp_path / "missing")
+    spool.add(b"abc")
     with pytest.raises(errors.SpoolUnwritable):
-        Spool(tmp_path / "missing")
+        spool.spill()
 
 
 def test_a_refused_path_keeps_no_descriptor(tmp_path: Path) -> None:
