@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import deque
 from collections.abc import Iterator
 
 from sidecar import errors
@@ -88,7 +87,6 @@ class Decoder:
             cwd="/" if os.name == "posix" else None,
             preexec_fn=_before_exec if sys.platform == "linux" else None,
         )
-        self._log: deque[str] = deque(maxlen=50)
         self._complaints = 0
         self._described = threading.Event()
         self.total_s: float | None = None
@@ -139,7 +137,6 @@ class Decoder:
         assert self._process.stderr is not None
         for raw in self._process.stderr:
             line = raw.decode("utf-8", "replace").rstrip()
-            self._log.append(line)
             if found := _DURATION.search(line):
                 hours, minutes, seconds = found.groups()
                 self.total_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)

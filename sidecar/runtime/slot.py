@@ -99,9 +99,8 @@ class EngineSlot:
                 self._state = SlotState.READY
                 if not worker.alive or self._keep_alive_s == 0:
                     await self._drop()
-                elif self._keep_alive_s > 0:
-                    loop = asyncio.get_running_loop()
-                    self._idle = loop.call_later(self._keep_alive_s, self._idled)
+                else:
+                    self._start_idling()
 
     async def preload(self) -> None:
         """Load the engine ahead of the first job.
@@ -132,6 +131,7 @@ class EngineSlot:
             await self._drop()
             self._worker, self._state = new, SlotState.READY
             self.precision = self.spec.resolve_precision(precision)
+            self._start_idling()
 
     async def close(self) -> None:
         """Unload, whatever is going on."""
@@ -172,6 +172,11 @@ class EngineSlot:
         worker, self._worker, self._state = self._worker, None, SlotState.ABSENT
         if worker is not None:
             await worker.close()
+
+    def _start_idling(self) -> None:
+        if self._keep_alive_s > 0:
+            loop = asyncio.get_running_loop()
+            self._idle = loop.call_later(self._keep_alive_s, self._idled)
 
     def _stop_idling(self) -> None:
         if self._idle is not None:

@@ -138,9 +138,12 @@ def build_router(service: Service) -> APIRouter:
             return json_response(job_body(service, job), 202, location)
         try:
             transcript = await _unless_gone(request, job)
-        except (ClientDisconnect, asyncio.CancelledError):
+        except ClientDisconnect:
             service.cancel(job)
             raise errors.JobCancelled("The client hung up.") from None
+        except asyncio.CancelledError:
+            service.cancel(job)
+            raise
         notice = service.precision_notice(options)
         return json_response(answer_body(job, transcript, notice), 200, location)
 

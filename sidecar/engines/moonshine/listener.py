@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.audio import Block
 from sidecar.engine import Diarization
-from sidecar.engines.moonshine.library import SAMPLE_RATE
+from sidecar.engines.moonshine.library import SAMPLE_RATE, feed
 from sidecar.engines.moonshine.recent import RecentAudio
 from sidecar.speakers import Turn, clearest, link
 
@@ -91,7 +91,7 @@ class Listener:
 
     @property
     def turns(self) -> list[Turn]:
-        """Who speaks when, labelled by speaker; provisional behind `settled_s`."""
+        """Who speaks when, by speaker: this window (provisional) and the last (settled)."""
         return self._settled + self._provisional
 
     @property
@@ -126,7 +126,7 @@ class Listener:
         """Start anew, with silence and every known voice in front."""
         import numpy as np
 
-        self._stream = self._library.create_stream(update_interval=self._step_s)
+        self._stream = self._library.create_stream()
         self._stream.start()
         self._known_lines = 0
         self._provisional = []
@@ -144,15 +144,14 @@ class Listener:
         """Let the library hear something that is not the recording, a step at a time."""
         step = int(self._step_s * SAMPLE_RATE)
         for start in range(0, len(audio), step):
-            self._stream.add_audio(audio[start : start + step], SAMPLE_RATE)
+            feed(self._stream, audio[start : start + step])
         self._lead_s += len(audio) / SAMPLE_RATE
 
     def _hear(self) -> Transcript:
         """Hand on what has gathered: one analysis of the library's, so it never falls behind."""
         block = self._audio.between(self._fed_s, self._audio.end_s)
-        self._stream.add_audio(block, SAMPLE_RATE)
+        transcript = feed(self._stream, block)
         self._fed_s = self._audio.end_s
-        transcript = self._stream.update_transcription()
         self._provisional = self._place(transcript)
         return transcript
 
@@ -161,8 +160,9 @@ class Listener:
         self._stream.close()
         placed = self._place(transcript)
         stretches = self._stretches(transcript)
+        still_asked_for_s = self._window_start_s - _LATEST_END_S
+        self._settled = [turn for turn in self._settled if turn.end > still_asked_for_s] + placed
         self._window_start_s = self._fed_s
-        self._settled += placed
         self._provisional = []
         for speaker in {turn.label for turn in placed}:
             self._remember(speaker, clearest(placed, speaker, _ANCHOR_S))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.audio import Block
-from sidecar.engines.moonshine.library import SAMPLE_RATE
+from sidecar.engines.moonshine.library import SAMPLE_RATE, recognize
 
 if TYPE_CHECKING:
     from moonshine_voice.transcriber import Transcriber
@@ -33,7 +33,7 @@ class Recognizer:
 
         whole = -(-len(audio) // _HOP) * _HOP  # the library drops what does not fill a hop
         padded = np.pad(audio, (0, whole - len(audio)))
-        lines = self._library.transcribe_without_streaming(padded, SAMPLE_RATE).lines
+        lines = recognize(self._library, padded).lines
         return " ".join(filter(None, (line.text.strip() for line in lines)))
 
     def close(self) -> None:

@@ -1,0 +1,59 @@
+"""What the documents say is there, is there."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from sidecar.app import create_app
+from sidecar.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
+    missing = [link for link in links if not (document.parent / link).exists()]
+    assert missing == []
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    from sidecar.commands.table import build_command
+
+    known = set(build_command().commands)
+    said = set(re.findall(r"vibevoice-asr (?!-)([a-z]+)", README)) - {"the", "is"}
+    assert said
+    assert said <= known
+
+
+def test_every_address_of_the_readme_is_one_that_the_service_answers() -> None:
+    app = create_app(Settings(engine="scripted"))
+    paths = {re.sub(r"\{[^}]+\}", "ID", path) for path in app.openapi()["paths"]}
+    said = set(re.findall(r"http://127\.0\.0\.1:8765(/[\w/-]+)", README)) - {"/docs"}
+    assert said
+    assert said <= paths
+
+
+def test_the_answer_in_the_readme_is_json_with_the_wire_s_fields() -> None:
+    (block,) = re.findall(r"```json\n(.+?)```", README, re.DOTALL)
+    body = json.loads(block)
+    assert set(body["segments"][0]) == {"speaker", "start_time", "end_time", "text"}
+    assert {"duration", "language", "processing_time", "model_precision", "num_speakers"} <= set(
+        body["metadata"]
+    )
+
+
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    named = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)`", text))
+    found = {
+        path.relative_to(ROOT / "sidecar").as_posix() for path in ROOT.rglob("sidecar/**/*.py")
+    }
+    names = {Path(path).name for path in found} | {"test_house.py", "test_contract.py"}
+    assert {Path(name).name for name in named} <= names
