@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -65,8 +65,8 @@ def bare_side(side: str) -> Iterator[Callable[[Path, bool], float]]:
         stdin.close()
 
 
-def transcribe(folder: Path, rounds: int) -> None:
-    """Through the service, in the engine alone, in the library alone."""
+def transcribe(folder: Path, rounds: int, speakers: Sequence[bool]) -> None:
+    """Through the service, in the engine alone, in the library alone; with and without speakers."""
     rows = []
     with (
         ours(folder, engine="moonshine", keep_alive="-1") as server,
@@ -74,7 +74,7 @@ def transcribe(folder: Path, rounds: int) -> None:
         bare_side("library") as library,
     ):
         for name in serving.CLIPS:
-            for diarize in (False, True):
+            for diarize in speakers:
                 taken = interleaved(rounds, _three_sides(server, engine, library, name, diarize))
                 service = median(taken["service"])
                 for side in ("engine", "library"):
@@ -306,12 +306,16 @@ def main() -> None:
     parser.add_argument("--only", choices=SECTIONS, action="append", help="may be repeated")
     parser.add_argument("--rounds", type=int, help="of each section; its own number if not given")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each round under load")
+    parser.add_argument(
+        "--text-only", action="store_true", help="transcribe: leave out the runs with speakers"
+    )
     given = parser.parse_args()
     wanted = given.only or SECTIONS
     print(serving.machine())
     with serving.workshop() as folder:
         if "transcribe" in wanted:
-            transcribe(folder, given.rounds or 7)
+            speakers = (False,) if given.text_only else (False, True)
+            transcribe(folder, given.rounds or 3, speakers)
         if "start" in wanted:
             start(folder, given.rounds or 10)
         if "memory" in wanted:

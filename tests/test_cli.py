@@ -61,6 +61,10 @@ class Terminal:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
+            # Tests that run in the background of a shell inherit a Ctrl-C that is ignored.
+            preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+            if os.name == "posix"
+            else None,
         )
 
     def run(self, *words: object, **env: str) -> subprocess.CompletedProcess[str]:

@@ -1,8 +1,8 @@
 """The moonshine-voice library: imported here and nowhere else, when an engine loads.
 
 Its Python side takes samples one by one (1 ms per second of audio, twice a line: a tenth of
-recognition). `feed` and `recognize` hand it the array's memory instead. They reach into names
-that begin with an underscore, which the exact version in pyproject.toml makes safe.
+recognition). `feed` and `recognize` hand it the array's memory instead. They, and `forget`, reach
+into the library's inside, which the exact version in pyproject.toml makes safe.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from moonshine_voice.transcriber import Stream, Transcriber
 
 SAMPLE_RATE = 16_000
+_DETECTOR = "_ZN21VoiceActivityDetector10silero_vadE"
+_DESTROY_DETECTOR = "_ZN9SileroVadD1Ev"
 
 
 def load_library(options: dict[str, str]) -> Transcriber:
@@ -42,6 +44,29 @@ def load_library(options: dict[str, str]) -> Transcriber:
         )
     except MoonshineError as error:
         raise errors.ModelLoadFailed(str(error)) from None
+
+
+def forget(library: Transcriber) -> bool:
+    """Give the process's voice detector a fresh memory; no stream may be open.
+
+    The library has one detector per process, which remembers the recording before: borders of
+    lines move by a few hundredths of a second with what was heard last, and now and then a word
+    changes. Its builds for Linux and macOS export the pointer to it, and make a new one where it
+    is null. False where they do not.
+    """
+    try:
+        slot = ctypes.c_void_p.in_dll(library._lib, _DETECTOR)
+        destroy = library._lib[_DESTROY_DETECTOR]
+    except (ValueError, AttributeError):
+        return False
+    old, slot.value = slot.value, None
+    if old is not None:
+        destroy.argtypes, destroy.restype = [ctypes.c_void_p], None
+        destroy(old)
+        free = ctypes.CDLL(None).free
+        free.argtypes, free.restype = [ctypes.c_void_p], None
+        free(old)
+    return True
 
 
 def feed(stream: Stream, audio: Block) -> Transcript:

@@ -6,7 +6,7 @@ listened to in windows of `WINDOW_S`. A window begins with a few seconds of ever
 (its anchor): the label that the clustering puts on an anchor is that speaker's label there.
 
 The library keeps one voice detector per process, with a memory; so there is one listener at a time,
-and it begins by letting that memory fade in silence.
+and it begins with a fresh one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.audio import Block
 from sidecar.engine import Diarization
-from sidecar.engines.moonshine.library import SAMPLE_RATE, feed
+from sidecar.engines.moonshine.library import SAMPLE_RATE, feed, forget
 from sidecar.engines.moonshine.recent import RecentAudio
 from sidecar.speakers import Turn, clearest, link
 
@@ -87,6 +87,7 @@ class Listener:
         self._window_start_s = 0.0
         self._fed_s = 0.0
         self._heard_s = 0.0
+        forget(library)
         self._begin_window(_SILENCE_S)
 
     @property
