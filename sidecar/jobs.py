@@ -55,7 +55,6 @@ class Job:
         self.transcript: Transcript | None = None
         self.error: errors.SidecarError | None = None
         self.attempts = 0
-        self.created = time.time()
         self.processing_s = 0.0
         self.ended_at: float | None = None
         self._changed = asyncio.Event()

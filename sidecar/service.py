@@ -44,6 +44,7 @@ class Health:
     precision: str
     state: SlotState
     model_loaded: bool
+    worker_pid: int | None
     gpu: GpuMemory | None
     jobs_waiting: int
 
@@ -179,14 +180,10 @@ class Service:
             precision=self._slot.precision.value,
             state=self._slot.state,
             model_loaded=self._slot.loaded,
+            worker_pid=self._slot.worker_pid,
             gpu=self._gpu,
             jobs_waiting=self._queue.depth,
         )
-
-    @property
-    def worker_pid(self) -> int | None:
-        """The engine's process, for a supervisor's eyes."""
-        return self._slot.worker_pid
 
     def _language_hint(self, tag: str) -> str:
         others = [spec.name for spec in registry.ENGINES if spec.languages and spec.speaks(tag)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http
 import json
-import logging
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,8 +16,6 @@ from starlette.types import Scope
 
 from sidecar import errors
 from sidecar.errors import Kind
-
-log = logging.getLogger(__name__)
 
 STATUS: Mapping[Kind, int] = {
     Kind.MALFORMED: 400,

@@ -112,7 +112,7 @@ def build_router(service: Service) -> APIRouter:
                 "engine": now.engine,
                 "precision": now.precision,
                 "engine_state": now.state.value,
-                "worker_pid": service.worker_pid,
+                "worker_pid": now.worker_pid,
                 "jobs_waiting": now.jobs_waiting,
             }
         )

@@ -1,7 +1,7 @@
 """The embedded engine: moonshine-voice, recognition and speaker identification, weights inside.
 
 Runs on any CPU, English only. A recording goes through in windows, so that memory is flat at any
-length; within a window it goes through in chunks, so that segments come while it works.
+length; a stretch of speech is recognized as soon as it ends, so that segments come while it works.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SPEC = EngineSpec(
 
 
 class MoonshineEngine:
-    """Lines from the recognizer, voices from the speaker tracker, joined into segments."""
+    """Text from the recognizer, voices from the listener, joined into segments."""
 
     def __init__(self) -> None:
         self._recognizer: Recognizer | None = None
@@ -46,7 +46,7 @@ class MoonshineEngine:
     def transcribe(
         self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
     ) -> Iterator[Event]:
-        """Segments chunk by chunk; their speakers are settled window by window."""
+        """Segments as speech ends; their speakers are settled window by window."""
         assert self._recognizer is not None
         step_s = None
         if options.diarize:
@@ -83,8 +83,8 @@ class MoonshineEngine:
     def _listening_library(self, step_s: float | None) -> Transcriber:
         """The library for a listener, kept for the next recording of a like length."""
         if step_s not in self._listening:
-            for other in [kept for kept in self._listening if kept is not None]:
-                if step_s is not None:
+            if step_s is not None:  # one that identifies speakers at a time: it is the large one
+                for other in [kept for kept in self._listening if kept is not None]:
                     self._listening.pop(other).close()
             self._listening[step_s] = load_library(library_options(step_s))
         return self._listening[step_s]
