@@ -69,13 +69,41 @@ class EngineSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """How an engine is to spend its device's memory on one recording; `runtime.plan` decides it.
+
+    ``encoder_chunk_s``: seconds of audio in one pass of the encoders. ``prefill_tile``: tokens in
+    one pass of an MLP during the prefill. ``cache_tokens``: positions of the KV cache to begin
+    with; it grows by ``cache_step``. ``evict_encoders``: they go to the host's memory once the
+    audio is encoded. ``host_token_table``: the token embeddings stay in the host's memory.
+    """
+
+    encoder_chunk_s: float = 8.0
+    prefill_tile: int = 2048
+    cache_tokens: int = 0
+    cache_step: int = 4096
+    evict_encoders: bool = False
+    host_token_table: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TranscribeOptions:
-    """What one request asks of an engine."""
+    """What one request asks of an engine; one that cannot do a thing leaves it out.
+
+    ``prompt``: names, terms, context, in the speaker's language. ``num_speakers``: how many there
+    are, if somebody knows. ``temperature``: 0 is greedy. ``max_tokens``: of text, None leaves it
+    to the length of the audio.
+    """
 
     precision: Precision = Precision.AUTO
     language: str = AUTO
     diarize: bool = True
     diarization: Diarization = Diarization.BALANCED
+    prompt: str = ""
+    num_speakers: int | None = None
+    temperature: float = 0.0
+    max_tokens: int | None = None
+    memory: MemoryPlan = MemoryPlan()
 
     def to_wire(self) -> dict[str, Any]:
         """The options as plain values."""
@@ -85,10 +113,12 @@ class TranscribeOptions:
     def from_wire(cls, values: dict[str, Any]) -> TranscribeOptions:
         """The options that `to_wire` wrote."""
         return cls(
-            precision=Precision(values["precision"]),
-            language=values["language"],
-            diarize=values["diarize"],
-            diarization=Diarization(values["diarization"]),
+            **{
+                **values,
+                "precision": Precision(values["precision"]),
+                "diarization": Diarization(values["diarization"]),
+                "memory": MemoryPlan(**values["memory"]),
+            }
         )
 
 
