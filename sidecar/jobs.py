@@ -58,6 +58,7 @@ class Job:
         self.processing_s = 0.0
         self.ended_at: float | None = None
         self._changed = asyncio.Event()
+        self._over = asyncio.Event()
 
     @property
     def ended(self) -> bool:
@@ -70,8 +71,7 @@ class Job:
         Raises:
             errors.SidecarError: why there is none.
         """
-        async for _ in self.changes():
-            pass
+        await self._over.wait()
         if self.error is not None:
             raise self.error
         assert self.transcript is not None
@@ -116,6 +116,7 @@ class Job:
             return
         self.state, self.error, self.ended_at = state, error, time.monotonic()
         self.source.close()
+        self._over.set()
         self._publish()
 
 

@@ -14,9 +14,12 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 HEADER = struct.Struct("!I")
+FRAME_LIMIT = 1 << 26
+"""Bytes; the transcript of a day is a few of them."""
 _HANDLE = "windows_handle"
 LOG_LEVEL = "VIBEVOICE_WORKER_LOG_LEVEL"
 """Environment variable that tells a worker the service's level, wherever that came from."""
@@ -32,7 +35,7 @@ def encode(message: dict[str, Any]) -> bytes:
     return HEADER.pack(len(body)) + body
 
 
-def decode(body: bytes) -> dict[str, Any]:
+def decode(body: bytes | bytearray) -> dict[str, Any]:
     """The message in a frame's body.
 
     Raises:
@@ -45,6 +48,27 @@ def decode(body: bytes) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise ChannelClosed("a frame that is no object")
     return message
+
+
+def take_frames(data: bytearray) -> Iterator[dict[str, Any]]:
+    """Take the whole frames off the front of what has come in; a part of one stays.
+
+    Raises:
+        ChannelClosed: what came is no frame.
+    """
+    done = 0
+    try:
+        while len(data) - done >= HEADER.size:
+            (length,) = HEADER.unpack_from(data, done)
+            if length > FRAME_LIMIT:
+                raise ChannelClosed("a frame beyond all limits")
+            end = done + HEADER.size + length
+            if len(data) < end:
+                return
+            yield decode(data[done + HEADER.size : end])
+            done = end
+    finally:
+        del data[:done]
 
 
 def send(

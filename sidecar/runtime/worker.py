@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 CANCEL_GRACE_S = 1.0
 """How long a cancelled call may take to stop before its process is killed."""
 EXIT_GRACE_S = 2.0
-_FRAME_LIMIT = 1 << 26
 
 
 class WorkerDied(Exception):
@@ -56,8 +56,7 @@ class Worker:
     def __init__(self, name: str) -> None:
         self.name = name
         self._process, self._sock = channel.spawn(worker_command(), _worker_env())
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._incoming: _Incoming | None = None
         self._dead = False
         log.info("worker %s started, pid %d", name, self._process.pid)
 
@@ -112,8 +111,8 @@ class Worker:
     async def close(self) -> None:
         """End the process: closed politely, killed if it does not go."""
         self._dead = True
-        if self._writer is not None:
-            self._writer.close()
+        if self._incoming is not None:
+            self._incoming.close()
         self._sock.close()
         if not await self._exited(EXIT_GRACE_S):
             self.kill()
@@ -163,13 +162,62 @@ class Worker:
 
     async def _receive(self) -> dict[str, Any]:
         try:
-            if self._reader is None:
-                self._reader, self._writer = await asyncio.open_connection(
-                    sock=self._sock, limit=_FRAME_LIMIT
-                )
-            header = await self._reader.readexactly(channel.HEADER.size)
-            (length,) = channel.HEADER.unpack(header)
-            return channel.decode(await self._reader.readexactly(length))
-        except (asyncio.IncompleteReadError, OSError, channel.ChannelClosed) as error:
+            if self._incoming is None:
+                loop = asyncio.get_running_loop()
+                _, self._incoming = await loop.create_connection(_Incoming, sock=self._sock)
+            return await self._incoming.frame()
+        except (OSError, channel.ChannelClosed) as error:
             self._dead = True
             raise WorkerDied(str(error)) from None
+
+
+class _Incoming(asyncio.Protocol):
+    """The frames that a worker sends, in order. One reader at a time."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.BaseTransport | None = None
+        self._data = bytearray()
+        self._frames: deque[dict[str, Any]] = deque()
+        self._closed: channel.ChannelClosed | None = None
+        self._reader: asyncio.Future[None] | None = None
+
+    async def frame(self) -> dict[str, Any]:
+        """The next frame.
+
+        Raises:
+            channel.ChannelClosed: there will be none.
+        """
+        while not self._frames:
+            if self._closed is not None:
+                raise self._closed
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        return self._frames.popleft()
+
+    def close(self) -> None:
+        """Read no more."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: reading begins."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio: take in what came, whole frames or not."""
+        self._data += data
+        try:
+            self._frames.extend(channel.take_frames(self._data))
+        except channel.ChannelClosed as error:
+            self._closed = error
+            self.close()
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio: the other side is gone."""
+        self._closed = self._closed or channel.ChannelClosed(str(exc or "end of stream"))
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)

@@ -10,11 +10,11 @@ import asyncio
 import ipaddress
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from starlette.requests import ClientDisconnect
 
 from sidecar import __version__, errors
 from sidecar.audio.source import AudioSource, open_path
@@ -136,14 +136,8 @@ def build_router(service: Service) -> APIRouter:
         location = {"Location": f"/jobs/{job.id}"}
         if "respond-async" in request.headers.get("prefer", ""):
             return json_response(job_body(service, job), 202, location)
-        try:
-            transcript = await _unless_gone(request, job)
-        except ClientDisconnect:
-            service.cancel(job)
-            raise errors.JobCancelled("The client hung up.") from None
-        except asyncio.CancelledError:
-            service.cancel(job)
-            raise
+        async with _cancelled_on_hang_up(request, service, job):
+            transcript = await job.result()
         notice = service.precision_notice(options)
         return json_response(answer_body(job, transcript, notice), 200, location)
 
@@ -225,20 +219,22 @@ async def _read_request(request: Request, service: Service) -> tuple[AudioSource
     raise errors.ContentTypeUnsupported()
 
 
-async def _unless_gone(request: Request, job: Job) -> Transcript:
-    """The job's transcript, or `ClientDisconnect` as soon as nobody waits for it."""
-    result = asyncio.ensure_future(job.result())
-    gone = asyncio.ensure_future(_hang_up(request))
+@asynccontextmanager
+async def _cancelled_on_hang_up(
+    request: Request, service: Service, job: Job
+) -> AsyncGenerator[None, None]:
+    """While this lasts, a client that goes away takes its job with it."""
+
+    async def listen() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        service.cancel(job)
+
+    listening = asyncio.get_running_loop().create_task(listen())
     try:
-        await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not result.done():
-            raise ClientDisconnect
-        return result.result()
+        yield
+    except asyncio.CancelledError:
+        service.cancel(job)
+        raise
     finally:
-        gone.cancel()
-        result.cancel()
-
-
-async def _hang_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        listening.cancel()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,10 +49,13 @@ async def read_json(request: Request, settings: Settings) -> dict[str, Any]:
     body = bytearray()
     if _declared_length(request) > JSON_LIMIT:
         await _refuse(request, errors.JsonTooLarge())
-    async for chunk in _chunks(request, settings):
-        body += chunk
+
+    async def take(chunk: bytes) -> None:
+        body.extend(chunk)
         if len(body) > JSON_LIMIT:
             await _refuse(request, errors.JsonTooLarge())
+
+    await _read(request, settings, take)
     try:
         values = json.loads(bytes(body).decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
@@ -76,13 +79,17 @@ async def read_form(request: Request, settings: Settings) -> Upload:
     if _declared_length(request) > limit + FORM_OVERHEAD:
         await _refuse(request, too_large)
     form = _Form(_boundary(request), settings)
+    received = 0
+
+    async def take(chunk: bytes) -> None:
+        nonlocal received
+        received += len(chunk)
+        if received > limit + FORM_OVERHEAD or form.file_bytes > limit:
+            await _refuse(request, too_large)
+        await form.feed(chunk)
+
     try:
-        received = 0
-        async for chunk in _chunks(request, settings):
-            received += len(chunk)
-            if received > limit + FORM_OVERHEAD or form.file_bytes > limit:
-                await _refuse(request, too_large)
-            await form.feed(chunk)
+        await _read(request, settings, take)
         if form.file_bytes > limit:
             raise too_large
         return form.finish()
@@ -91,20 +98,21 @@ async def read_form(request: Request, settings: Settings) -> Upload:
         raise
 
 
-async def _chunks(request: Request, settings: Settings) -> AsyncIterator[bytes]:
-    """The body as it comes in; a sender that falls silent is given up."""
-    stream = request.stream()
-    while True:
-        try:
-            async with asyncio.timeout(settings.upload_stall):
-                chunk = await anext(stream, None)
-        except TimeoutError:
-            raise errors.UploadStalled() from None
-        except ClientDisconnect:
-            raise errors.UploadStalled("The client hung up in the middle of the upload.") from None
-        if chunk is None:
-            return
-        yield chunk
+async def _read(
+    request: Request, settings: Settings, take: Callable[[bytes], Awaitable[None]]
+) -> None:
+    """Hand the body over as it comes in; a sender that falls silent is given up."""
+    now = asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout(settings.upload_stall) as patience:
+            async for chunk in request.stream():
+                patience.reschedule(None)
+                await take(chunk)
+                patience.reschedule(now() + settings.upload_stall)
+    except TimeoutError:
+        raise errors.UploadStalled() from None
+    except ClientDisconnect:
+        raise errors.UploadStalled("The client hung up in the middle of the upload.") from None
 
 
 async def _refuse(request: Request, error: errors.SidecarError) -> None:
