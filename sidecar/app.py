@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from sidecar import __version__, engines
+from sidecar import __version__
+from sidecar.runtime.choice import choose
 from sidecar.service import Service
 from sidecar.settings import Settings, load_settings
 from sidecar.transports import docs_page, problems, sidecar_api
+
+log = logging.getLogger(__name__)
 
 DESCRIPTION = """
 Speech to text with speakers, for one machine. Post a recording to `/transcribe`, get back who said
@@ -23,8 +28,11 @@ def create_service(settings: Settings) -> Service:
 
     Raises:
         errors.EngineUnavailable: the engine that the settings name cannot run here.
+        errors.BadCheckpoint: its weights are missing, or not usable.
     """
-    return Service(settings, engines.choose(settings.engine))
+    choice = choose(settings)
+    log.info("engine %s: %s", choice.spec.name, choice.reason)
+    return Service(settings, choice)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -33,6 +41,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     Raises:
         errors.SettingsInvalid: the environment or the file holds an impossible setting.
         errors.EngineUnavailable: the engine cannot run here.
+        errors.BadCheckpoint: its weights are missing, or not usable.
     """
     settings = settings or load_settings()
     service = create_service(settings)
@@ -40,6 +49,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.open()
+        gc.collect()
+        gc.freeze()
         try:
             yield
         finally:

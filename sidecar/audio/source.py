@@ -67,7 +67,7 @@ class Spool:
     `MEMORY_BYTES`. A small recording never sees a disk where the system has files in memory.
     """
 
-    MEMORY_BYTES = 1 << 20
+    MEMORY_BYTES = 2 << 20
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
