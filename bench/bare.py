@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sidecar.audio.decode import decode_file, open_audio, probe
-from sidecar.engine import Diarization, Precision, TranscribeOptions
+from sidecar.engine import Diarization, LoadOptions, TranscribeOptions
 from sidecar.engines.moonshine import SPEC, MoonshineEngine
 from sidecar.engines.moonshine.listener import WINDOW_S, cadence
 from sidecar.transcript import Finished
@@ -35,7 +35,7 @@ _PIECE = SAMPLE_RATE // 2
 def engine_side() -> Side:
     """Our engine, loaded."""
     engine = MoonshineEngine()
-    engine.load(Precision.AUTO)
+    list(engine.load(LoadOptions()))
 
     def text_of(path: str, diarize: bool) -> str:
         with open(path, "rb", buffering=0) as file:

@@ -24,7 +24,7 @@ ROWS = ("library", "accurate", "balanced", "fast", "1.0", "1.5", "2.0", "2.5", "
 def engine_row(clip: Clip, row: str) -> Hypothesis:
     """The engine at a setting, or at a cadence."""
     from sidecar.audio.decode import open_audio, probe
-    from sidecar.engine import Diarization, Precision, TranscribeOptions
+    from sidecar.engine import Diarization, LoadOptions, TranscribeOptions
     from sidecar.engines import moonshine
     from sidecar.transcript import Finished
 
@@ -34,7 +34,7 @@ def engine_row(clip: Clip, row: str) -> Hypothesis:
     else:
         moonshine.cadence = lambda effort, length_s: float(row)
     engine = moonshine.MoonshineEngine()
-    engine.load(Precision.AUTO)
+    list(engine.load(LoadOptions()))
     with clip.path.open("rb", buffering=0) as file:
         facts = probe(file.fileno(), 1e5)
         with open_audio(file.fileno(), facts, rate=moonshine.SAMPLE_RATE, max_s=1e5) as audio:

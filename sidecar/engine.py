@@ -7,8 +7,8 @@ An engine knows nothing of HTTP, queues or asyncio. It lives in a worker process
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -44,7 +44,8 @@ class Diarization(StrEnum):
 class EngineSpec:
     """What an engine can do, known without loading it.
 
-    ``languages`` is empty where it takes any. The first of ``precisions`` is its own choice.
+    ``languages`` is empty where it takes any. The first of ``precisions`` is its own choice;
+    ``stands_for`` names what is used in a precision's place on this machine.
     """
 
     name: str
@@ -54,9 +55,11 @@ class EngineSpec:
     languages: tuple[str, ...]
     diarizes: bool
     requires: tuple[str, ...] = ()
+    stands_for: Mapping[Precision, Precision] = field(default_factory=dict)
 
     def resolve_precision(self, wanted: Precision) -> Precision:
         """The precision that is used when ``wanted`` is asked for; its own where it lacks that."""
+        wanted = self.stands_for.get(wanted, wanted)
         return wanted if wanted in self.precisions else self.precisions[0]
 
     def speaks(self, language: str) -> bool:
@@ -92,7 +95,8 @@ class TranscribeOptions:
 
     ``prompt``: names, terms, context, in the speaker's language. ``num_speakers``: how many there
     are, if somebody knows. ``temperature``: 0 is greedy. ``max_tokens``: of text, None leaves it
-    to the length of the audio.
+    to the length of the audio. ``memory_fallback``: the plan to try again with, once, where the
+    memory did not suffice after all.
     """
 
     precision: Precision = Precision.AUTO
@@ -104,6 +108,7 @@ class TranscribeOptions:
     temperature: float = 0.0
     max_tokens: int | None = None
     memory: MemoryPlan = MemoryPlan()
+    memory_fallback: MemoryPlan | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """The options as plain values."""
@@ -112,12 +117,14 @@ class TranscribeOptions:
     @classmethod
     def from_wire(cls, values: dict[str, Any]) -> TranscribeOptions:
         """The options that `to_wire` wrote."""
+        fallback = values["memory_fallback"]
         return cls(
             **{
                 **values,
                 "precision": Precision(values["precision"]),
                 "diarization": Diarization(values["diarization"]),
                 "memory": MemoryPlan(**values["memory"]),
+                "memory_fallback": fallback and MemoryPlan(**fallback),
             }
         )
 
@@ -150,6 +157,27 @@ def parse_language(value: str) -> str:
     return tag
 
 
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How an engine is to load; one without a checkpoint or a choice of device leaves those out.
+
+    ``checkpoint``: the folder of the weights. ``device``: 'auto', 'cuda' or 'cpu'.
+    """
+
+    precision: Precision = Precision.AUTO
+    checkpoint: str | None = None
+    device: str = AUTO
+
+    def to_wire(self) -> dict[str, Any]:
+        """The options as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, values: dict[str, Any]) -> LoadOptions:
+        """The options that `to_wire` wrote."""
+        return cls(**{**values, "precision": Precision(values["precision"])})
+
+
 Cancelled = Callable[[], bool]
 """Asked between steps; True means stop."""
 
@@ -168,8 +196,11 @@ class AudioStream(Protocol):
 class Engine(Protocol):
     """Blocking, plain, testable without a server."""
 
-    def load(self, precision: Precision) -> None:
-        """Bring the weights into memory; heavy imports happen here and nowhere else."""
+    def load(self, options: LoadOptions) -> Iterator[float]:
+        """Bring the weights into memory, and tell how much of them is there, from 0 to 1.
+
+        Heavy imports happen here and nowhere else.
+        """
 
     def transcribe(
         self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled

@@ -8,14 +8,15 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from enum import StrEnum
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.source import AudioSource
-from sidecar.engine import TranscribeOptions
+from sidecar.engine import Precision, TranscribeOptions
+from sidecar.runtime import residency
 from sidecar.runtime.slot import EngineSlot
 from sidecar.runtime.worker import WorkerDied
 from sidecar.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
@@ -54,6 +55,7 @@ class Job:
         self.segments: list[Segment] = []
         self.transcript: Transcript | None = None
         self.error: errors.SidecarError | None = None
+        self.arrived_at = time.monotonic()
         self.attempts = 0
         self.processing_s = 0.0
         self.ended_at: float | None = None
@@ -110,6 +112,14 @@ class Job:
         self.progress = Progress(0.0, self.facts.total_s)
         self._publish()
 
+    def wait_again(self) -> None:
+        """Back to the queue, as if nothing had happened."""
+        self.state = JobState.QUEUED
+        self.attempts = 0
+        self.segments = []
+        self.progress = Progress(0.0, self.facts.total_s)
+        self._publish()
+
     def end(self, state: JobState, error: errors.SidecarError | None = None) -> None:
         """The job is over; its audio is let go of."""
         if self.ended:
@@ -123,8 +133,17 @@ class Job:
 class JobQueue:
     """First come, first served, on one engine."""
 
-    def __init__(self, slot: EngineSlot, *, limit: int, retention_s: float, max_s: float) -> None:
+    def __init__(
+        self,
+        slot: EngineSlot,
+        *,
+        limit: int,
+        retention_s: float,
+        max_s: float,
+        plan: Callable[[Job, Precision], TranscribeOptions],
+    ) -> None:
         self._slot = slot
+        self._plan = plan
         self._limit = limit
         self._retention_s = retention_s
         self._max_s = max_s
@@ -134,6 +153,7 @@ class JobQueue:
         self._arrived = asyncio.Event()
         self._running: tuple[Job, asyncio.Task[None]] | None = None
         self._runner: asyncio.Task[None] | None = None
+        self._interrupted = False
 
     def open(self) -> None:
         """Start to work."""
@@ -204,12 +224,18 @@ class JobQueue:
             self._ended.append(job)
         job.end(JobState.CANCELLED, errors.JobCancelled())
 
+    def interrupt(self) -> None:
+        """Put the job that runs back to the head of the queue."""
+        if self._running is not None:
+            self._interrupted = True
+            self._running[1].cancel()
+
     async def _run(self) -> None:
         while True:
             while not self._waiting:
                 self._arrived.clear()
                 await self._arrived.wait()
-            job = self._waiting.popleft()
+            job = self._take_next()
             task = asyncio.get_running_loop().create_task(self._work(job), name=f"job-{job.id}")
             self._running = job, task
             try:
@@ -220,10 +246,25 @@ class JobQueue:
                 raise
             finally:
                 self._running = None
-                self._ended.append(job)
+                if job.ended:
+                    self._ended.append(job)
+                else:
+                    self._waiting.appendleft(job)
+                self._interrupted = False
+
+    def _take_next(self) -> Job:
+        now = time.monotonic()
+        index = residency.next_job(
+            [self._slot.resolve(job.options.precision, job.arrived_at) for job in self._waiting],
+            [now - job.arrived_at for job in self._waiting],
+            self._slot.precision if self._slot.loaded else None,
+        )
+        job = self._waiting[index]
+        del self._waiting[index]
+        return job
 
     async def _work(self, job: Job) -> None:
-        """Bring one job to its end, whatever that is."""
+        """Bring one job to its end, whatever that is; or back to where it waits."""
         try:
             while not job.ended:
                 job.begin()
@@ -237,15 +278,19 @@ class JobQueue:
         except errors.SidecarError as error:
             job.end(JobState.FAILED, error)
         except asyncio.CancelledError:
-            job.end(JobState.CANCELLED, errors.JobCancelled())
+            if self._interrupted and not job.ended:
+                job.wait_again()
+            else:
+                job.end(JobState.CANCELLED, errors.JobCancelled())
         except Exception:
             log.exception("job %s failed", job.id)
             job.end(JobState.FAILED, errors.EngineFailed())
 
     async def _attempt(self, job: Job) -> None:
-        async with self._slot.lease() as engine:
+        async with self._slot.lease(job.options.precision, job.arrived_at) as engine:
             begun = time.monotonic()
-            events = engine.transcribe(job.source.fd, job.facts, job.options, self._max_s)
+            options = self._plan(job, engine.precision)
+            events = engine.transcribe(job.source.fd, job.facts, options, self._max_s)
             async with aclosing(events):
                 async for event in events:
                     job.processing_s = time.monotonic() - begun

@@ -13,7 +13,14 @@ import zlib
 from collections.abc import Iterator
 
 from sidecar.audio import Block
-from sidecar.engine import AudioStream, Cancelled, EngineSpec, Precision, TranscribeOptions
+from sidecar.engine import (
+    AudioStream,
+    Cancelled,
+    EngineSpec,
+    LoadOptions,
+    Precision,
+    TranscribeOptions,
+)
 from sidecar.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
 
 SPEC = EngineSpec(
@@ -33,10 +40,11 @@ class ScriptedEngine:
         self._precision: Precision | None = None
         self._speed = 0.0
 
-    def load(self, precision: Precision) -> None:
+    def load(self, options: LoadOptions) -> Iterator[float]:
         """Nothing to bring into memory."""
-        self._precision = precision
+        self._precision = SPEC.resolve_precision(options.precision)
         self._speed = float(os.environ.get("VIBEVOICE_SCRIPTED_SPEED", "0"))
+        yield 1.0
 
     def transcribe(
         self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled

@@ -19,7 +19,7 @@ from typing import Any
 
 from sidecar import errors, transcript
 from sidecar.audio.decode import AudioFacts, open_audio, probe
-from sidecar.engine import Engine, Precision, TranscribeOptions
+from sidecar.engine import Engine, LoadOptions, TranscribeOptions
 from sidecar.engines import create_engine, spec_of
 from sidecar.runtime import channel
 from sidecar.transcript import Finished, Notice, Progress
@@ -47,16 +47,18 @@ class Inside:
         match operation:
             case {"operation": "probe", "max_s": max_s} if fd is not None:
                 yield probe(fd, max_s).to_wire()
-            case {"operation": "load", "engine": name, "precision": precision}:
-                self._load(name, Precision(precision))
+            case {"operation": "load", "engine": name, "options": options}:
+                yield from self._load(name, LoadOptions.from_wire(options))
             case {"operation": "transcribe"} if fd is not None:
                 yield from self._transcribe(operation, fd)
             case _:
                 raise errors.EngineFailed("The worker does not know this operation.")
 
-    def _load(self, name: str, precision: Precision) -> None:
+    def _load(self, name: str, options: LoadOptions) -> Iterator[dict[str, Any]]:
+        """Load an engine; how much of it is there is told meanwhile."""
         engine = create_engine(name)
-        engine.load(precision)
+        for part in engine.load(options):
+            yield {"loaded": part}
         self._engine, self._sample_rate = engine, spec_of(name).sample_rate
 
     def _transcribe(self, operation: dict[str, Any], fd: int) -> Iterator[dict[str, Any]]:
@@ -100,6 +102,8 @@ def _answer(
             if inside.cancel.is_set():
                 break
             channel.send(sock, frame)
+    except errors.DeviceLost:
+        os._exit(1)  # nothing in this process can use the device again; the job gets a fresh one
     except errors.SidecarError as error:
         return {"error": error.to_wire()}
     except channel.ChannelClosed:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from enum import StrEnum
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
-from sidecar.engine import EngineSpec, Precision, TranscribeOptions
+from sidecar.engine import EngineSpec, LoadOptions, Precision, TranscribeOptions
 from sidecar.runtime.worker import Worker, WorkerDied
 from sidecar.transcript import Event, from_wire
 
@@ -26,6 +29,24 @@ class SlotState(StrEnum):
     LOADING = "loading"
     READY = "ready"
     BUSY = "busy"
+
+
+class Placement(StrEnum):
+    """Where a new engine is loaded while an old one stands."""
+
+    BESIDE = "beside"
+    """The old one goes once the new one is up."""
+    INSTEAD = "instead"
+    """There is no room for both: the old one goes first, and comes back if the new one fails."""
+
+
+Place = Callable[[Precision], Placement]
+"""Decides it; raises `errors.WontFit` where the new one has no room even alone."""
+
+
+def always_beside(precision: Precision) -> Placement:
+    """For engines that are small."""
+    return Placement.BESIDE
 
 
 class LeasedEngine:
@@ -53,14 +74,29 @@ class LeasedEngine:
 
 
 class EngineSlot:
-    """Owns the worker of one engine, and nobody else starts or ends it."""
+    """Owns the worker of one engine, and nobody else starts or ends it.
 
-    def __init__(self, spec: EngineSpec, precision: Precision, keep_alive_s: float) -> None:
+    ``load`` says how it loads; its precision is the first, others come by `reload` and `lease`.
+    """
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        load: LoadOptions,
+        keep_alive_s: float,
+        place: Place = always_beside,
+    ) -> None:
         self.spec = spec
-        self.precision = spec.resolve_precision(precision)
+        self.precision = spec.resolve_precision(load.precision)
+        self.loading: float | None = None
+        """How much of an engine that is being loaded is there (0 to 1), None at other times."""
+        self._options = load
         self._keep_alive_s = keep_alive_s
+        self._place = place
         self._turn = asyncio.Lock()
         self._worker: Worker | None = None
+        self._loads = 0
+        self._reloaded_at = -math.inf
         self._idle: asyncio.TimerHandle | None = None
         self._unloading: asyncio.Task[None] | None = None
         self._state = SlotState.ABSENT
@@ -82,16 +118,29 @@ class EngineSlot:
         """The process the engine lives in, None while it is not loaded."""
         return self._worker.pid if self._worker is not None and self._worker.alive else None
 
+    def resolve(self, wanted: Precision, since: float) -> Precision:
+        """The precision for a job that asked for ``wanted`` at ``since`` (`time.monotonic`).
+
+        AUTO takes what is there, and so does what was asked for before somebody had the engine
+        loaded anew.
+        """
+        if wanted is Precision.AUTO or since < self._reloaded_at:
+            return self.precision
+        return self.spec.resolve_precision(wanted)
+
     @asynccontextmanager
-    async def lease(self) -> AsyncIterator[LeasedEngine]:
-        """Wait for the engine, loaded if need be, and have it alone.
+    async def lease(
+        self, wanted: Precision = Precision.AUTO, since: float = math.inf
+    ) -> AsyncIterator[LeasedEngine]:
+        """Wait for the engine, loaded as `resolve` says if need be, and have it alone.
 
         Raises:
             errors.ModelLoadFailed: it does not load.
+            errors.WontFit: there is no room for it at that precision.
         """
         async with self._turn:
             self._stop_idling()
-            worker = await self._ready_worker()
+            worker = await self._ready_worker(self.resolve(wanted, since))
             self._state = SlotState.BUSY
             try:
                 yield LeasedEngine(worker, self.precision)
@@ -114,23 +163,25 @@ class EngineSlot:
     async def reload(self, precision: Precision) -> None:
         """Load the engine anew at another precision, after the job that runs.
 
-        The old one goes only once the new one is up.
+        Of several that ask for the same meanwhile, one does it for all.
 
         Raises:
             errors.PrecisionUnavailable: the engine has no such precision.
+            errors.WontFit: there is no room for it; the old one goes on serving.
             errors.ModelLoadFailed: it does not load; the old one goes on serving.
         """
-        if precision is not Precision.AUTO and precision not in self.spec.precisions:
+        target = self.spec.resolve_precision(precision)
+        if precision not in (Precision.AUTO, target, *self.spec.stands_for):
             raise errors.PrecisionUnavailable(
                 f"The engine '{self.spec.name}' has no precision '{precision}'.",
                 hint=f"It has: {', '.join(self.spec.precisions)}.",
             )
+        asked = self._loads
         async with self._turn:
             self._stop_idling()
-            new = await self._load(self.spec.resolve_precision(precision))
-            await self._drop()
-            self._worker, self._state = new, SlotState.READY
-            self.precision = self.spec.resolve_precision(precision)
+            if self._loads == asked or self.precision is not target or not self.loaded:
+                await self._swap(target)
+            self._reloaded_at = time.monotonic()
             self._start_idling()
 
     async def close(self) -> None:
@@ -140,18 +191,40 @@ class EngineSlot:
             await self._unloading
         await self._drop()
 
-    async def _ready_worker(self) -> Worker:
-        if self._worker is None or not self._worker.alive:
+    async def _ready_worker(self, precision: Precision) -> Worker:
+        if self._worker is not None and not self._worker.alive:
             await self._drop()
-            self._worker = await self._load(self.precision)
+        if self._worker is None or self.precision is not precision:
+            await self._swap(precision)
+        assert self._worker is not None
         return self._worker
 
+    async def _swap(self, precision: Precision) -> None:
+        """Bring in the engine at ``precision``; the one that stands goes, unless that fails."""
+        placement = self._place(precision)
+        before = self.precision if self.loaded else None
+        if placement is Placement.INSTEAD:
+            await self._drop()
+        try:
+            new = await self._load(precision)
+        except errors.ModelLoadFailed:
+            if placement is Placement.INSTEAD and before is not None:
+                log.warning("engine %s: back to %s", self.spec.name, before)
+                self._worker, self._state = await self._load(before), SlotState.READY
+            raise
+        await self._drop()
+        self._worker, self._state, self.precision = new, SlotState.READY, precision
+
     async def _load(self, precision: Precision) -> Worker:
-        before, self._state = self._state, SlotState.LOADING
+        before, self._state, self.loading = self._state, SlotState.LOADING, 0.0
         worker = Worker(self.spec.name)
+        options = dataclasses.replace(self._options, precision=precision)
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
-                await worker.ask("load", engine=self.spec.name, precision=precision.value)
+                call = worker.call("load", engine=self.spec.name, options=options.to_wire())
+                async with aclosing(call) as frames:
+                    async for frame in frames:
+                        self.loading = frame["loaded"]
         except (WorkerDied, TimeoutError, errors.SidecarError) as error:
             await worker.close()
             self._state = before
@@ -165,6 +238,9 @@ class EngineSlot:
             await worker.close()
             self._state = before
             raise
+        finally:
+            self.loading = None
+        self._loads += 1
         log.info("engine %s loaded (%s)", self.spec.name, precision)
         return worker
 

@@ -11,7 +11,7 @@ from moonshine_voice import get_assets_path
 
 from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
-from sidecar.engine import Diarization, Precision, TranscribeOptions
+from sidecar.engine import Diarization, LoadOptions, TranscribeOptions
 from sidecar.engines import moonshine
 from sidecar.engines.moonshine import listener
 from sidecar.engines.moonshine.recent import RecentAudio
@@ -37,7 +37,7 @@ class Recorded:
 @pytest.fixture(scope="module")
 def engine() -> Iterator[moonshine.MoonshineEngine]:
     engine = moonshine.MoonshineEngine()
-    engine.load(Precision.INT8)
+    list(engine.load(LoadOptions()))
     yield engine
     engine.unload()
 

@@ -16,7 +16,7 @@ import pytest
 from moonshine_voice import get_assets_path
 
 from sidecar import errors
-from sidecar.engine import Precision, TranscribeOptions
+from sidecar.engine import LoadOptions, Precision, TranscribeOptions
 from sidecar.engines import spec_of
 from sidecar.runtime.slot import EngineSlot, SlotState
 from sidecar.runtime.worker import Worker, WorkerDied
@@ -33,7 +33,7 @@ def transcribe(worker: Worker, fd: int) -> Any:
 
 async def loaded(engine: str = "scripted") -> Worker:
     worker = Worker(engine)
-    await worker.ask("load", engine=engine, precision=spec_of(engine).precisions[0].value)
+    await worker.ask("load", engine=engine, options=LoadOptions().to_wire())
     return worker
 
 
@@ -135,7 +135,7 @@ def test_a_worker_dies_with_the_process_that_started_it() -> None:
 
 
 async def test_a_slot_loads_lends_reloads_and_unloads() -> None:
-    slot = EngineSlot(spec_of("scripted"), Precision.AUTO, keep_alive_s=-1)
+    slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1)
     assert slot.state is SlotState.ABSENT
     try:
         async with slot.lease() as engine:
@@ -159,7 +159,7 @@ async def test_a_slot_loads_lends_reloads_and_unloads() -> None:
 
 @pytest.mark.parametrize("keep_alive_s", [0.0, 0.05])
 async def test_an_idle_engine_leaves_memory(keep_alive_s: float) -> None:
-    slot = EngineSlot(spec_of("scripted"), Precision.AUTO, keep_alive_s=keep_alive_s)
+    slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=keep_alive_s)
     async with slot.lease():
         pid = slot.worker_pid
     for _ in range(200):
@@ -174,7 +174,7 @@ async def test_an_idle_engine_leaves_memory(keep_alive_s: float) -> None:
 
 async def test_unloading_gives_all_memory_back() -> None:
     before, others = psutil.Process().memory_info().rss, psutil.Process().children()
-    slot = EngineSlot(spec_of("moonshine"), Precision.AUTO, keep_alive_s=-1)
+    slot = EngineSlot(spec_of("moonshine"), LoadOptions(), keep_alive_s=-1)
     async with slot.lease():
         assert slot.worker_pid is not None
         assert psutil.Process(slot.worker_pid).memory_info().rss > 80 << 20
@@ -184,7 +184,7 @@ async def test_unloading_gives_all_memory_back() -> None:
 
 
 async def test_leases_are_given_in_the_order_they_were_asked_for() -> None:
-    slot = EngineSlot(spec_of("scripted"), Precision.AUTO, keep_alive_s=-1)
+    slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1)
     order: list[int] = []
 
     async def work(number: int) -> None:

@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sidecar.engine import AudioStream, Cancelled, EngineSpec, Precision, TranscribeOptions
+from sidecar.engine import (
+    AudioStream,
+    Cancelled,
+    EngineSpec,
+    LoadOptions,
+    Precision,
+    TranscribeOptions,
+)
 from sidecar.engines.moonshine import recognizer as recognition
 from sidecar.engines.moonshine.library import SAMPLE_RATE, load_library
 from sidecar.engines.moonshine.listener import WINDOW_S, Listener, cadence, library_options
@@ -39,9 +46,10 @@ class MoonshineEngine:
         self._recognizer: Recognizer | None = None
         self._listening: dict[float | None, Transcriber] = {}
 
-    def load(self, precision: Precision) -> None:
+    def load(self, options: LoadOptions) -> Iterator[float]:
         """Bring the recognition model into memory (about 0.2 s)."""
         self._recognizer = Recognizer(load_library(recognition.OPTIONS))
+        yield 1.0
 
     def transcribe(
         self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
