@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from sidecar import errors
 from sidecar.engine import Engine, EngineSpec
-from sidecar.engines import moonshine, scripted
+from sidecar.engines import moonshine, scripted, vibevoice
 
-ENGINES: tuple[EngineSpec, ...] = (moonshine.SPEC, scripted.SPEC)
+ENGINES: tuple[EngineSpec, ...] = (vibevoice.SPEC, moonshine.SPEC, scripted.SPEC)
 """Literal imports: a packager cannot see names that are put together from strings."""
 
 
 def create_engine(name: str) -> Engine:
     """A new engine, nothing loaded yet."""
     factories: dict[str, type[Engine]] = {
+        vibevoice.SPEC.name: vibevoice.VibeVoiceEngine,
         moonshine.SPEC.name: moonshine.MoonshineEngine,
         scripted.SPEC.name: scripted.ScriptedEngine,
     }
@@ -29,20 +29,3 @@ def spec_of(name: str) -> EngineSpec:
 def missing(spec: EngineSpec) -> list[str]:
     """The packages that an engine needs and this installation lacks."""
     return [package for package in spec.requires if find_spec(package) is None]
-
-
-def choose(name: str) -> EngineSpec:
-    """The engine that serves when ``name`` is asked for; 'auto' takes the first that can run.
-
-    Raises:
-        errors.EngineUnavailable: it, or all of them, cannot run here.
-    """
-    candidates = ENGINES if name == "auto" else (spec_of(name),)
-    for spec in candidates:
-        if not missing(spec):
-            return spec
-    lacking = ", ".join(missing(candidates[0]))
-    raise errors.EngineUnavailable(
-        f"The engine '{candidates[0].name}' needs packages that are not installed: {lacking}.",
-        hint="pip install vibevoice-asr",
-    )

@@ -1,0 +1,77 @@
+"""VibeVoice-ASR: recognition, speakers and times out of one language model, an hour at once.
+
+The model writes a JSON list of who said what and when. `decoder` runs it, `answer` reads it,
+`loop_guard` and `recovery` help where it is stuck; how much memory it may take comes with each
+request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sidecar import errors
+from sidecar.engine import (
+    AudioStream,
+    Cancelled,
+    EngineSpec,
+    LoadOptions,
+    Precision,
+    TranscribeOptions,
+)
+from sidecar.transcript import Event
+
+if TYPE_CHECKING:
+    from sidecar.engines.vibevoice.model import Model
+
+SPEC = EngineSpec(
+    name="vibevoice",
+    title="VibeVoice-ASR 7B",
+    sample_rate=24_000,
+    precisions=(
+        Precision.BF16,
+        Precision.FP16,
+        Precision.INT8,
+        Precision.INT4,
+        Precision.FP32,
+    ),
+    languages=(),
+    diarizes=True,
+    requires=("torch", "transformers", "accelerate", "bitsandbytes"),
+)
+
+
+class VibeVoiceEngine:
+    """The flagship. Heavy: torch and transformers come with `load`."""
+
+    def __init__(self) -> None:
+        self._model: Model | None = None
+
+    def load(self, options: LoadOptions) -> Iterator[float]:
+        """Read the checkpoint onto its device.
+
+        Raises:
+            errors.ModelLoadFailed: it is not there, or no good, or does not fit.
+        """
+        yield 0.0  # before torch is imported, which takes seconds
+        from sidecar.engines.vibevoice import loading, model
+
+        if options.checkpoint is None:
+            raise errors.ModelLoadFailed(
+                "No checkpoint is set.", hint="vibevoice-asr pull vibevoice"
+            )
+        loaded = yield from loading.load_in_view(options)
+        self._model = model.Model(loaded)
+
+    def transcribe(
+        self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
+    ) -> Iterator[Event]:
+        """Segments as the model closes them."""
+        from sidecar.engines.vibevoice.transcription import Transcription
+
+        assert self._model is not None
+        yield from Transcription(self._model, audio, options, cancelled).events()
+
+    def unload(self) -> None:
+        """Free the weights; what the libraries keep goes with the process."""
+        self._model = None

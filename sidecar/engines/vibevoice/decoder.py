@@ -1,0 +1,144 @@
+"""The language model, run by hand: prefill in tiles, then token by token over a static cache.
+
+`generate` takes no embeddings for this class, holds the logits of a whole prompt's MLP at once and
+cannot be stopped before its first token. This runs the same modules in the same order, with the
+same arithmetic, and gives the same tokens (tests/engines/vibevoice/test_decoder.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention.bias import causal_lower_right
+
+from sidecar.engine import MemoryPlan
+from sidecar.engines.vibevoice.cache import KeyValueCache
+
+Check = Callable[[], None]
+"""Called between steps; raises to stop."""
+
+
+class Decoder:
+    """Logits of the next token. One sequence; `torch.inference_mode` is the caller's."""
+
+    def __init__(self, model: Any) -> None:
+        language = model.model.language_model
+        config = model.config.text_config
+        self._layers = list(language.layers)
+        self._norm = language.norm
+        self._head = model.lm_head
+        self._rotary = language.rotary_emb
+        self._table = language.embed_tokens
+        self._heads = config.num_attention_heads
+        self._kv_heads = config.num_key_value_heads
+        self._head_dim = self._layers[0].self_attn.head_dim
+        self.device: torch.device = self._norm.weight.device
+        self.dtype: torch.dtype = self._norm.weight.dtype
+        self._cos = self._sin = torch.empty(0)
+
+    def new_cache(self, plan: MemoryPlan, prompt_tokens: int) -> KeyValueCache:
+        """An empty cache for a prompt and what ``plan`` foresees behind it."""
+        capacity = max(plan.cache_tokens, prompt_tokens + 1)
+        return KeyValueCache(
+            len(self._layers),
+            self._kv_heads,
+            self._head_dim,
+            -(-capacity // 64) * 64,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings ``(n, hidden)`` of token ids ``(n,)``, wherever the table lies."""
+        table = self._table.weight
+        return functional.embedding(ids.to(table.device), table).to(self.device, self.dtype)
+
+    def prefill(
+        self, embeddings: Tensor, cache: KeyValueCache, tile: int, check: Check | None = None
+    ) -> Tensor:
+        """Take in ``(n, hidden)`` embeddings behind what the cache holds, ``tile`` at a time.
+
+        Returns:
+            The logits ``(vocabulary,)`` after the last of them.
+        """
+        hidden = embeddings.new_empty(0)
+        for part in embeddings.split(tile):
+            hidden = self._run(part, cache, check)
+        return self._logits(hidden[-1:])[0]
+
+    def step(self, ids: Tensor, cache: KeyValueCache) -> Tensor:
+        """Take in token ids ``(n,)``; the logits ``(n, vocabulary)`` after each of them."""
+        return self._logits(self._run(self.embed(ids), cache, None))
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self._head(self._norm(hidden.unsqueeze(0)))[0]
+        return logits
+
+    def _run(self, embeddings: Tensor, cache: KeyValueCache, check: Check | None) -> Tensor:
+        """The last layer's output ``(n, hidden)``; keys and values go to the cache."""
+        count, start = len(embeddings), cache.length
+        self._prepare_rotation(cache.capacity)
+        cos, sin = self._cos[start : start + count], self._sin[start : start + count]
+        hidden = embeddings.unsqueeze(0)
+        for index, layer in enumerate(self._layers):
+            if check is not None:
+                check()
+            attention = layer.self_attn
+            normed = layer.input_layernorm(hidden)
+            query = self._split(attention.q_proj(normed), self._heads)
+            key = self._split(attention.k_proj(normed), self._kv_heads)
+            value = self._split(attention.v_proj(normed), self._kv_heads)
+            keys, values = cache.keys[index], cache.values[index]
+            keys[:, :, start : start + count] = rotated(key, cos, sin)
+            values[:, :, start : start + count] = value
+            heard = self._attend(
+                rotated(query, cos, sin),
+                keys[:, :, : start + count],
+                values[:, :, : start + count],
+            )
+            hidden = hidden + attention.o_proj(heard.transpose(1, 2).reshape(1, count, -1))
+            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        cache.length = start + count
+        return hidden[0]
+
+    def _split(self, projected: Tensor, heads: int) -> Tensor:
+        return projected.view(1, -1, heads, self._head_dim).transpose(1, 2)
+
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attention of ``(1, heads, n, dim)`` queries to all that came before them."""
+        count = query.shape[2]
+        if count == 1:  # the queries that share a key head stand in for a sequence: no copies
+            packed = query.view(1, self._kv_heads, -1, self._head_dim)
+            out = functional.scaled_dot_product_attention(packed, keys, values)
+            return out.view(1, self._heads, 1, self._head_dim)
+        if count == keys.shape[2]:
+            return functional.scaled_dot_product_attention(
+                query, keys, values, is_causal=True, enable_gqa=True
+            )
+        total = keys.shape[2]
+        mask: Tensor = causal_lower_right(count, total)  # never a tensor where flash is at hand
+        if query.device.type != "cuda":
+            ones = torch.ones(count, total, dtype=torch.bool, device=query.device)
+            mask = ones.tril(total - count)
+        return functional.scaled_dot_product_attention(
+            query, keys, values, attn_mask=mask, enable_gqa=True
+        )
+
+    def _prepare_rotation(self, positions: int) -> None:
+        """Have the rotary table reach ``positions``; kept, for every step needs a row of it."""
+        if len(self._cos) < positions:
+            like = torch.empty(0, device=self.device, dtype=self.dtype)
+            where = torch.arange(positions, device=self.device).unsqueeze(0)
+            cos, sin = self._rotary(like, where)
+            self._cos, self._sin = cos[0], sin[0]
+
+
+def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding (Su et al. 2021) of ``(1, heads, n, dim)`` in the halves layout."""
+    half = states.shape[-1] // 2
+    turned = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
+    return states * cos + turned * sin

@@ -1,0 +1,90 @@
+"""A loaded checkpoint as one thing: hear a window of audio, answer it, mind the memory plan."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import torch
+
+from sidecar.audio import Block
+from sidecar.engine import AUTO, MemoryPlan, TranscribeOptions
+from sidecar.engines.vibevoice.answer import Answer
+from sidecar.engines.vibevoice.decoder import Check, Decoder
+from sidecar.engines.vibevoice.generation import Generation
+from sidecar.engines.vibevoice.listening import SAMPLE_RATE, AudioEncoder, token_count
+from sidecar.engines.vibevoice.loading import Loaded
+from sidecar.engines.vibevoice.prompt import request_ids
+
+TOKENS_PER_SECOND, FEWEST_TOKENS = 12, 256
+"""An answer may have this many tokens; the model page's dense sample has 8.5 a second."""
+
+
+class NotFinite(Exception):
+    """The first logits hold a NaN or an infinity: 16-bit floats overflowed (QwenLM/Qwen3#761)."""
+
+
+class Model:
+    """One request at a time; `torch.inference_mode` is the caller's."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self._encoder = AudioEncoder(loaded.model, loaded.processor.feature_extractor)
+        ends = loaded.model.generation_config.eos_token_id
+        self._ends = frozenset(ends if isinstance(ends, list) else [ends])
+
+    def answer(self, samples: Block, options: TranscribeOptions, check: Check) -> Answer:
+        """Hear a window (24 kHz mono) and begin to answer; ``check`` may raise to stop it.
+
+        Raises:
+            NotFinite: the weights' type is too narrow for this checkpoint.
+            torch.OutOfMemoryError: the plan took more than there is.
+        """
+        plan, processor = options.memory, self.loaded.processor
+        self._place(plan)
+        decoder = Decoder(self.loaded.model)
+        ids = request_ids(processor, len(samples), context(options))
+        embeddings = decoder.embed(ids)
+        heard = embeddings.new_empty(token_count(len(samples)), embeddings.shape[1])
+        self._encoder.encode(samples, plan.encoder_chunk_s, heard, check)
+        embeddings[(ids == processor.audio_token_id).to(embeddings.device)] = heard
+        del heard
+        if plan.evict_encoders:
+            self._move_encoders(torch.device("cpu"))
+        cache = decoder.new_cache(plan, len(ids))
+        logits = decoder.prefill(embeddings, cache, plan.prefill_tile, check)
+        if not bool(torch.isfinite(logits).all()):
+            raise NotFinite
+        generation = Generation(decoder, cache, logits, plan)
+        tokenizer = processor.tokenizer.backend_tokenizer
+        return Answer(generation, tokenizer, self._ends, len(samples) / SAMPLE_RATE)
+
+    def widen(self) -> None:
+        """From fp16 to bf16, which has the range of fp32; the weights stay what they are."""
+        self.loaded.model.to(torch.bfloat16)
+
+    def _place(self, plan: MemoryPlan) -> None:
+        """Encoders on the device, the token table where the plan wants it."""
+        self._move_encoders(self.loaded.device)
+        table = self.loaded.model.get_input_embeddings()
+        table.to("cpu" if plan.host_token_table else self.loaded.device)
+
+    def _move_encoders(self, device: torch.device) -> None:
+        inner = self.loaded.model.model
+        inner.acoustic_tokenizer_encoder.to(device)
+        inner.semantic_tokenizer_encoder.to(device)
+        inner.multi_modal_projector.to(device)
+
+
+def context(options: TranscribeOptions) -> str:
+    """What the model is told beside the audio: the client's words, the language, how many speak."""
+    parts = [options.prompt] if options.prompt else []
+    if options.language != AUTO:
+        parts.append(f"Language: {options.language}")
+    if options.num_speakers is not None:
+        parts.append(f"Speakers: {options.num_speakers}")
+    return ". ".join(parts)
+
+
+def token_limit(seconds: float, options: TranscribeOptions) -> int:
+    """The longest answer to so much audio."""
+    return options.max_tokens or ceil(TOKENS_PER_SECOND * seconds) + FEWEST_TOKENS
