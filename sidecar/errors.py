@@ -27,6 +27,7 @@ class Kind(StrEnum):
     CANCELLED = "cancelled"
     BUSY = "busy"
     STORAGE_FULL = "storage_full"
+    WONT_FIT = "wont_fit"
     FAILED = "failed"
 
 
@@ -347,6 +348,37 @@ class ModelLoadFailed(SidecarError):
     default_hint = "Run 'vibevoice-asr doctor'; it says what is missing."
 
 
+class WontFit(SidecarError):
+    """There is not enough memory for this recording, or this precision; told before any work."""
+
+    code = "wont_fit"
+    kind = Kind.WONT_FIT
+    default_detail = "There is not enough memory for this."
+    default_hint = "Send a shorter recording, or take a smaller precision: int8, int4."
+
+
+class GpuOutOfMemory(SidecarError):
+    """The GPU ran out of memory in the middle, with the smallest plan as well.
+
+    Hosts look for the words "CUDA out of memory" in the answer.
+    """
+
+    code = "gpu_out_of_memory"
+    kind = Kind.WONT_FIT
+    default_detail = "CUDA out of memory."
+    default_hint = "Try INT8 or INT4 precision, or close GPU applications."
+
+
+class DeviceLost(SidecarError):
+    """The GPU's driver gave up on the engine's process, which ends; the job is tried anew."""
+
+    code = "device_lost"
+    kind = Kind.BUSY
+    default_detail = "The GPU stopped working for the engine's process."
+    default_hint = "Try again. If it stays: 'nvidia-smi' tells how the GPU is."
+    default_retry_after = 5
+
+
 class EngineCrashed(SidecarError):
     """The engine's process died in the job, and died again when it was tried anew."""
 
@@ -371,6 +403,106 @@ class EngineUnavailable(SidecarError):
     kind = Kind.BUSY
     default_detail = "The engine cannot be used on this machine."
     default_hint = "Run 'vibevoice-asr doctor'; it says what is missing."
+
+
+class BadCheckpoint(SidecarError):
+    """The weights that an engine needs cannot be used."""
+
+    kind = Kind.BUSY
+
+
+class CheckpointNotFound(BadCheckpoint):
+    """No checkpoint where one was looked for."""
+
+    code = "checkpoint_not_found"
+    default_detail = "There is no checkpoint of VibeVoice-ASR on this machine."
+    default_hint = (
+        "Get it with 'vibevoice-asr pull vibevoice', or set VIBEVOICE_MODEL_PATH to its folder."
+    )
+
+
+class CheckpointIncomplete(BadCheckpoint):
+    """Files are missing; a download that was interrupted looks so."""
+
+    code = "checkpoint_incomplete"
+    default_detail = "Files of the checkpoint are missing."
+    default_hint = "Run 'vibevoice-asr pull vibevoice': it goes on where it stopped."
+
+
+class CheckpointDamaged(BadCheckpoint):
+    """A file is there, and is not what it should be."""
+
+    code = "checkpoint_damaged"
+    default_detail = "A file of the checkpoint is damaged."
+    default_hint = "Run 'vibevoice-asr pull vibevoice': it checks every file and mends."
+
+
+class CheckpointNotConverted(BadCheckpoint):
+    """VibeVoice-ASR as Microsoft published it first, which transformers does not load."""
+
+    code = "checkpoint_not_converted"
+    default_detail = "The checkpoint has the original layout, not the one of transformers."
+    default_hint = "Get the converted one: vibevoice-asr pull vibevoice"
+
+
+class CheckpointUnsafe(BadCheckpoint):
+    """To load it would be to run what it says."""
+
+    code = "checkpoint_unsafe"
+    default_detail = "The checkpoint has pickled weights or code of its own, which is never run."
+    default_hint = "Get one with safetensors: vibevoice-asr pull vibevoice"
+
+
+class CheckpointUnsupported(BadCheckpoint):
+    """A checkpoint of another model."""
+
+    code = "checkpoint_unsupported"
+    default_detail = "The checkpoint is not of VibeVoice-ASR."
+    default_hint = "Get the right one: vibevoice-asr pull vibevoice"
+
+
+class CheckpointUnwritable(SidecarError):
+    """The folder that a checkpoint is downloaded to cannot be written."""
+
+    code = "checkpoint_unwritable"
+    kind = Kind.STORAGE_FULL
+    default_detail = "The folder for the checkpoint cannot be written."
+    default_hint = "Set HF_HOME to a folder that can be, or name one: vibevoice-asr pull --to DIR"
+
+
+class HubUnreachable(SidecarError):
+    """The place that checkpoints are downloaded from does not answer, or may not be asked."""
+
+    code = "hub_unreachable"
+    kind = Kind.BUSY
+    default_detail = "The model hub cannot be reached."
+    default_hint = "Check the network; the same command goes on where it stopped."
+
+
+class RepositoryNotFound(NotFound):
+    """The hub has no such model, or no such revision of it."""
+
+    code = "repository_not_found"
+    default_detail = "The model hub has no such model."
+    default_hint = "Use 'vibevoice-asr pull vibevoice', or a name such as OWNER/NAME."
+
+
+class RepositoryForbidden(SidecarError):
+    """The hub does not give it to this user."""
+
+    code = "repository_forbidden"
+    kind = Kind.FORBIDDEN
+    default_detail = "The model hub does not let this user have this model."
+    default_hint = "Accept its terms on its page, then set HF_TOKEN to a token of yours."
+
+
+class PullRunning(SidecarError):
+    """Somebody else is downloading to the same place."""
+
+    code = "pull_running"
+    kind = Kind.CONFLICT
+    default_detail = "Another 'vibevoice-asr pull' of this checkpoint is at work."
+    default_hint = "Wait for it; what it has downloaded is then here too."
 
 
 class DiskFull(SidecarError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
+import math
 import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from sidecar.engine import (
     AUTO,
     Diarization,
     EngineSpec,
+    LoadOptions,
     Precision,
     TranscribeOptions,
     parse_language,
@@ -23,9 +26,12 @@ from sidecar.engine import (
 )
 from sidecar.errors import FieldInvalid, LanguageUnsupported, ModelLoadFailed
 from sidecar.jobs import Job, JobQueue
-from sidecar.runtime.devices import GpuMemory, gpu_memory
+from sidecar.runtime.admission import Admission, Memory
+from sidecar.runtime.choice import Choice
+from sidecar.runtime.devices import GpuMemory, gpu_memory, host_free_bytes
 from sidecar.runtime.intake import Intake
-from sidecar.runtime.slot import EngineSlot, SlotState
+from sidecar.runtime.shape import ModelShape
+from sidecar.runtime.slot import EngineSlot, Placement, SlotState
 from sidecar.settings import Settings
 from sidecar.transcript import Notice
 
@@ -45,6 +51,7 @@ class Health:
     state: SlotState
     model_loaded: bool
     worker_pid: int | None
+    loading: float | None
     gpu: GpuMemory | None
     jobs_waiting: int
 
@@ -52,20 +59,31 @@ class Health:
 class Service:
     """The parts behind every wire, opened and closed together."""
 
-    def __init__(self, settings: Settings, spec: EngineSpec) -> None:
+    def __init__(self, settings: Settings, choice: Choice) -> None:
         max_audio_s = settings.max_audio_hours * 3600
         self.settings = settings
-        self.spec = spec
         self.instance = uuid.uuid4().hex
-        self._slot = EngineSlot(spec, settings.precision, settings.keep_alive)
+        self._gpu = gpu_memory() if choice.checkpoint is not None else None
+        self.spec = _on_this_machine(choice.spec, self._gpu)
+        self._admission = _admission(settings, choice)
+        precision = settings.precision
+        if precision is Precision.AUTO and self._admission is not None:
+            precision = self._admission.first_precision(self._memory(None))
+        checkpoint = str(choice.checkpoint.folder) if choice.checkpoint else None
+        self._slot = EngineSlot(
+            self.spec,
+            LoadOptions(precision, checkpoint, settings.device),
+            settings.keep_alive,
+            self._place,
+        )
         self._intake = Intake(max_audio_s)
         self._queue = JobQueue(
             self._slot,
             limit=settings.queue_limit,
             retention_s=settings.job_retention,
             max_s=max_audio_s,
+            plan=self._plan,
         )
-        self._gpu: GpuMemory | None = None
         self._background: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -119,12 +137,13 @@ class Service:
 
         Raises:
             errors.BadAudio: it cannot be transcribed.
+            errors.WontFit: there is not enough memory for it.
             errors.QueueFull: there is no place.
         """
         try:
             self.check_room()
             facts = await self._intake.probe(source)
-            job = Job(source, facts, options)
+            job = Job(source, facts, self._admitted(options, facts.total_s))
             self._queue.submit(job)
         except BaseException:
             source.close()
@@ -153,22 +172,30 @@ class Service:
 
     def precision_notice(self, options: TranscribeOptions) -> Notice | None:
         """What to tell a client who asked for a precision that this engine lacks."""
-        if options.precision is Precision.AUTO or options.precision in self.spec.precisions:
-            return None
         used = self.spec.resolve_precision(options.precision)
+        if options.precision in (Precision.AUTO, used):
+            return None
         return Notice(
             "precision_substituted",
-            f"The engine '{self.spec.name}' has no {options.precision}; {used} was used.",
+            f"The engine '{self.spec.name}' has no {options.precision} here; {used} was used.",
         )
 
-    async def reload(self, precision: str) -> Precision:
-        """Load the engine anew at ``precision``; what runs now ends first.
+    async def reload(self, precision: str, *, now: bool = False) -> Precision:
+        """Load the engine anew at ``precision``; jobs that wait run at it.
+
+        The job that runs ends first, or with ``now`` goes back to the head of the queue.
 
         Raises:
             errors.PrecisionUnknown, errors.PrecisionUnavailable: there is no such precision.
+            errors.WontFit: there is no room for it; the old one serves on.
             errors.ModelLoadFailed: it does not load; the old one serves on.
         """
-        await self._slot.reload(parse_precision(precision))
+        wanted = parse_precision(precision)
+        reloading = asyncio.ensure_future(self._slot.reload(wanted))
+        if now:
+            await asyncio.sleep(0)  # it takes its place before the job gives up its own
+            self._queue.interrupt()
+        await reloading
         return self._slot.precision
 
     def health(self) -> Health:
@@ -181,9 +208,46 @@ class Service:
             state=self._slot.state,
             model_loaded=self._slot.loaded,
             worker_pid=self._slot.worker_pid,
+            loading=self._slot.loading,
             gpu=self._gpu,
             jobs_waiting=self._queue.depth,
         )
+
+    def _admitted(self, options: TranscribeOptions, audio_s: float | None) -> TranscribeOptions:
+        """The options with a precision that fits; refuses what does not, before any work."""
+        if self._admission is None:
+            return options
+        now = self._memory_now()
+        if options.precision is Precision.AUTO:
+            loaded = self._slot.precision
+            fitting = self._admission.fitting_precision(loaded, audio_s, options, now)
+            if fitting is not loaded:
+                options = dataclasses.replace(options, precision=fitting)
+        precision = self._slot.resolve(options.precision, math.inf)
+        self._admission.planned(precision, audio_s, options, now)
+        return options
+
+    def _plan(self, job: Job, precision: Precision) -> TranscribeOptions:
+        """The job's options with the plan for the memory that is there when it begins."""
+        if self._admission is None:
+            return job.options
+        now = self._memory_now()
+        return self._admission.planned(precision, job.facts.total_s, job.options, now)
+
+    def _place(self, precision: Precision) -> Placement:
+        if self._admission is None:
+            return Placement.BESIDE
+        return self._admission.place(precision, self._memory_now())
+
+    def _memory_now(self) -> Memory:
+        return self._memory(self._slot.precision if self._slot.loaded else None)
+
+    def _memory(self, held: Precision | None) -> Memory:
+        """The device's memory as it was last looked at."""
+        if self._gpu is None or self.settings.device == "cpu":
+            return Memory(host_free_bytes(), held, on_gpu=False)
+        free_mb = self._gpu.total_mb - self._gpu.used_mb
+        return Memory(free_mb << 20, held, on_gpu=True, bandwidth=self._gpu.bandwidth)
 
     def _language_hint(self, tag: str) -> str:
         others = [spec.name for spec in registry.ENGINES if spec.languages and spec.speaks(tag)]
@@ -210,6 +274,22 @@ class Service:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _on_this_machine(spec: EngineSpec, gpu: GpuMemory | None) -> EngineSpec:
+    """Where bf16 is at hand it takes the place of fp16: as wide, and it does not overflow."""
+    if Precision.BF16 not in spec.precisions or (gpu is not None and not gpu.bf16):
+        return spec
+    return dataclasses.replace(spec, stands_for={Precision.FP16: Precision.BF16})
+
+
+def _admission(settings: Settings, choice: Choice) -> Admission | None:
+    """Who decides about memory, for an engine whose checkpoint is known."""
+    if choice.checkpoint is None:
+        return None
+    limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
+    shape = ModelShape.from_config(choice.checkpoint.config)
+    return Admission(shape, choice.spec.precisions, limit)
 
 
 def parse_flag(name: str, value: str | bool | None, *, default: bool) -> bool:

@@ -65,10 +65,11 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8765, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    engine: Literal["auto", "moonshine", "scripted"] = Field(
+    engine: Literal["auto", "vibevoice", "moonshine", "scripted"] = Field(
         "auto",
         description=(
-            "Engine that transcribes: 'auto' picks the best one this machine can run; "
+            "Engine that transcribes: 'auto' takes VibeVoice-ASR where a GPU and its checkpoint "
+            "are there, the embedded engine otherwise; 'vibevoice' takes it on a CPU too; "
             "'moonshine' is the embedded one; 'scripted' answers at once with made-up text "
             "(for the developers of hosts)."
         ),
@@ -78,7 +79,26 @@ class Settings(BaseSettings):
         description="Precision of the weights. An engine that lacks it takes its own and says so.",
     )
     model_path: Path | None = Field(
-        None, description="Folder of a checkpoint, for engines that load one."
+        None,
+        description=(
+            "Folder of a checkpoint of VibeVoice-ASR, or of a Hugging Face cache that has one; "
+            "if unset, the cache that 'vibevoice-asr pull' fills."
+        ),
+    )
+    device: Literal["auto", "cuda", "cpu"] = Field(
+        "auto", description="Device of engines that can use a GPU; 'auto' takes it if there is one."
+    )
+    memory_limit_mb: int | None = Field(
+        None,
+        ge=1,
+        description="Most of the device's memory that the engine may take; unset: what is free.",
+    )
+    allow_download: bool = Field(
+        False,
+        description=(
+            "Whether 'serve --engine vibevoice' may download a checkpoint that is missing "
+            "(16.7 GB) before it starts; without it, it asks where it has a terminal."
+        ),
     )
     diarization: Diarization = Field(
         Diarization.BALANCED,

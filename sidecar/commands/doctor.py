@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import platform
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from sidecar import __version__, errors
 from sidecar.commands import INTERRUPTED
-from sidecar.engine import EngineSpec
+from sidecar.engine import AUTO, EngineSpec, LoadOptions
 from sidecar.settings import Settings, config_file, load_settings
 
 LOAD_TIMEOUT_S = 60.0
@@ -78,7 +77,7 @@ def examine() -> Iterator[Finding]:
     yield from _engines(settings)
     yield _gpu()
     yield _ffmpeg()
-    yield from _checkpoints(settings)
+    yield _checkpoint(settings)
     yield _port(settings)
     yield _spool(settings)
 
@@ -90,21 +89,29 @@ def _settings() -> Finding:
 
 def _engines(settings: Settings) -> Iterator[Finding]:
     from sidecar import engines
+    from sidecar.runtime import choice
 
+    facts = choice.look(settings.model_copy(update={"engine": AUTO}))
     try:
-        serves = engines.choose(settings.engine).name
-    except errors.EngineUnavailable as error:
+        serves, reason = choice.decide(settings.engine, facts)
+    except (errors.EngineUnavailable, errors.BadCheckpoint) as error:
         serves = ""
         yield Finding("engine", State.BAD, error.detail, error.hint)
+    else:
+        yield Finding("serves", State.GOOD, f"{serves} ({settings.engine}): {reason}")
     for spec in engines.ENGINES:
         title = f"{spec.name}{' (serves)' if spec.name == serves else ''}: {spec.title}"
         # What is not asked for may lack what it needs.
         bad = State.BAD if spec.name == serves else State.ABSENT
         if lacking := engines.missing(spec):
             packages = ", ".join(lacking)
-            yield Finding("engine", bad, f"{title}; not usable, without {packages}")
-        elif spec.name in LIGHT_ENGINES and (wrong := asyncio.run(_load(spec))):
+            hint = choice.INSTALL.get(spec.name, "")
+            yield Finding("engine", bad, f"{title}; not usable, without {packages}", hint)
+        elif spec.name == choice.VIBEVOICE and isinstance(facts.checkpoint, errors.BadCheckpoint):
+            wrong = facts.checkpoint
             yield Finding("engine", bad, f"{title}; not usable: {wrong.detail}", wrong.hint)
+        elif spec.name in LIGHT_ENGINES and (broken := asyncio.run(_load(spec))):
+            yield Finding("engine", bad, f"{title}; not usable: {broken.detail}", broken.hint)
         else:
             languages = ", ".join(spec.languages) or "any language"
             precisions = ", ".join(spec.precisions)
@@ -118,7 +125,7 @@ async def _load(spec: EngineSpec) -> errors.SidecarError | None:
     worker = Worker(spec.name)
     try:
         async with asyncio.timeout(LOAD_TIMEOUT_S):
-            await worker.ask("load", engine=spec.name, precision=spec.precisions[0].value)
+            await worker.ask("load", engine=spec.name, options=LoadOptions().to_wire())
     except errors.SidecarError as error:
         return error
     except (WorkerDied, TimeoutError):
@@ -160,31 +167,20 @@ def _ffmpeg() -> Finding:
     return Finding("ffmpeg", State.GOOD, f"{banner.partition(' Copyright')[0]}, {path}")
 
 
-def _checkpoints(settings: Settings) -> Iterator[Finding]:
-    """The folder that is set, and what the Hugging Face cache holds."""
-    if settings.model_path is not None:
-        yield _checkpoint(settings.model_path)
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    cached = sorted(cache.glob("models--*VibeVoice-ASR*/snapshots/*"))
-    for folder in cached:
-        yield Finding("checkpoint", State.GOOD, str(folder))
-    if settings.model_path is None and not cached:
-        text = f"none in {cache}; the embedded engine needs none"
-        yield Finding("checkpoint", State.ABSENT, text)
+def _checkpoint(settings: Settings) -> Finding:
+    """The checkpoint that VibeVoice-ASR would load: the one that is set, or the cache's."""
+    from sidecar.runtime import weights
 
-
-def _checkpoint(folder: Path) -> Finding:
-    if not folder.is_dir():
-        wrong = "is no folder"
-    elif not (folder / "config.json").is_file():
-        wrong = "has no config.json"
-    elif not any(folder.glob("*.safetensors")):
-        wrong = "has no weights (*.safetensors)"
-    else:
-        return Finding("checkpoint", State.GOOD, str(folder))
-    remedy = "Set VIBEVOICE_MODEL_PATH to the folder of a checkpoint, or unset it."
-    return Finding("checkpoint", State.WARNING, f"{folder} {wrong}", remedy)
+    try:
+        found = weights.find_checkpoint(settings.model_path)
+    except errors.CheckpointNotFound as error:
+        if settings.model_path is None:
+            text = f"none in {weights.cache_root()}; the embedded engine needs none"
+            return Finding("checkpoint", State.ABSENT, text)
+        return Finding("checkpoint", State.WARNING, error.detail, error.hint)
+    except errors.BadCheckpoint as error:
+        return Finding("checkpoint", State.WARNING, error.detail, error.hint)
+    return Finding("checkpoint", State.GOOD, f"{found.folder}, {found.bytes / 1e6:,.0f} MB")
 
 
 def _port(settings: Settings) -> Finding:

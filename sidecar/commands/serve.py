@@ -13,7 +13,12 @@ from sidecar.settings import load_settings
 def run(given: dict[str, Any]) -> int:
     """Serve with the settings that were given as flags, until told to stop; the exit code."""
     try:
-        serve(load_settings(**given))
+        settings = load_settings(**given)
+        if settings.engine == "vibevoice":
+            from sidecar.commands import pull
+
+            pull.provide(settings)
+        serve(settings)
     except errors.SidecarError as error:
         return complain(error)
     except KeyboardInterrupt:

@@ -21,6 +21,7 @@ Examples:
 * `{PROGRAM} --port 0 --preload`: serve on a free port, with the engine loaded
 * `{PROGRAM} transcribe talk.m4a`: who said what, on the terminal
 * `{PROGRAM} transcribe *.wav --format srt --output subtitles`: a file of subtitles for each
+* `{PROGRAM} pull`: download VibeVoice-ASR, for machines with a GPU
 * `{PROGRAM} doctor`: what is here, what is missing, what to do next
 """
 SERVE_HELP = f"""
@@ -54,6 +55,18 @@ Start the service, transcribe a recording through it (one that came along, or yo
 
 Example: `{PROGRAM} demo meeting.m4a`
 """
+PULL_HELP = f"""
+Download a checkpoint of VibeVoice-ASR (16.7 GB), or check the one that is here.
+
+What was interrupted goes on where it stopped, what is here is not fetched again, and every file is
+checked. The folder is printed.
+
+Examples:
+
+* `{PROGRAM} pull`
+* `{PROGRAM} pull OWNER/NAME --revision v1.1`
+* `{PROGRAM} pull --to /mnt/models/vibevoice-asr`
+"""
 DOCTOR_HELP = "Say what is here, what is missing, and the one thing to do next."
 SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
 
@@ -70,6 +83,7 @@ def build_command() -> Any:
     app.command("transcribe", help=TRANSCRIBE_HELP)(_transcribe)
     app.command("demo", help=DEMO_HELP)(_demo)
     app.command("status", help=STATUS_HELP)(_status)
+    app.command("pull", help=PULL_HELP)(_pull)
     app.command("doctor", help=DOCTOR_HELP)(_doctor)
     return typer.main.get_command(app)
 
@@ -174,6 +188,21 @@ def _status(
     from sidecar.commands import status
 
     _exit(status.run(server))
+
+
+def _pull(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="'vibevoice', or OWNER/NAME of another one.")
+    ] = "vibevoice",
+    revision: Annotated[str, typer.Option(metavar="REV", help="Branch, tag or commit.")] = "main",
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for the files, instead of the shared cache."),
+    ] = None,
+) -> None:
+    from sidecar.commands import pull
+
+    _exit(pull.run(name, revision, to))
 
 
 def _doctor() -> None:

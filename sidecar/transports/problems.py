@@ -30,6 +30,7 @@ STATUS: Mapping[Kind, int] = {
     Kind.CANCELLED: 409,
     Kind.BUSY: 503,
     Kind.STORAGE_FULL: 507,
+    Kind.WONT_FIT: 507,
     Kind.FAILED: 500,
 }
 _UNREAD_BODY = (errors.UploadTooLarge, errors.UploadStalled, errors.JsonTooLarge)

@@ -20,7 +20,7 @@ from sidecar import __version__, errors
 from sidecar.audio.source import AudioSource, open_path
 from sidecar.formats import segment_body, transcript_body
 from sidecar.jobs import Job, JobState
-from sidecar.service import Service
+from sidecar.service import Service, parse_flag
 from sidecar.transcript import Notice, Transcript
 from sidecar.transports import sidecar_models as models
 from sidecar.transports.upload import read_form, read_json
@@ -101,7 +101,7 @@ def build_router(service: Service) -> APIRouter:
         now = service.health()
         return json_response(
             {
-                "status": "ok",
+                "status": "ok" if now.loading is None else "loading",
                 "model_loaded": now.model_loaded,
                 "gpu_available": now.gpu is not None,
                 "vram_used_mb": now.gpu.used_mb if now.gpu else None,
@@ -112,6 +112,7 @@ def build_router(service: Service) -> APIRouter:
                 "engine": now.engine,
                 "precision": now.precision,
                 "engine_state": now.state.value,
+                "load_percent": None if now.loading is None else round(100 * now.loading),
                 "worker_pid": now.worker_pid,
                 "jobs_waiting": now.jobs_waiting,
             }
@@ -152,7 +153,8 @@ def build_router(service: Service) -> APIRouter:
         if _media_type(request) != "application/json":
             raise errors.ContentTypeUnsupported(hint="Send application/json.")
         values = await read_json(request, service.settings)
-        precision = await service.reload(_text(values, "precision"))
+        now = parse_flag("now", request.query_params.get("now"), default=False)
+        precision = await service.reload(_text(values, "precision"), now=now)
         return json_response(
             {"status": "success", "message": f"Model reloaded with precision: {precision}"}
         )

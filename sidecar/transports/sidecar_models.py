@@ -33,6 +33,7 @@ class Health(BaseModel):
     engine: str = Field(examples=["moonshine"])
     precision: str = Field(examples=["int8"])
     engine_state: Literal["absent", "loading", "ready", "busy"]
+    load_percent: int | None = Field(description="While an engine is being loaded.")
     worker_pid: int | None = Field(description="Process id of the engine, null if not loaded.")
     jobs_waiting: int = Field(examples=[0])
 

@@ -1,0 +1,285 @@
+"""The memory of a transcription without a GPU: the real model on fake tensors.
+
+The engine's own code and the model's own classes run under `FakeTensorMode`: shapes, types and
+lifetimes are real, numbers and memory are not. Every storage on the (fake) GPU is counted from its
+birth to its end; the largest sum is the peak. The full-size model takes seconds. What is not real:
+
+- **Attention** stands for the fused kernel of a GPU: its output and a float32 per head and token,
+  keys not repeated. (Fake tensors would choose the plain formula with its square matrix.)
+- **int8, int4**: `Int8Linear` and `Int4Linear` hold and allocate what bitsandbytes 0.50 holds and
+  allocates on CUDA (`MatMul8bitLt`, `gemm_4bit`), read from its source.
+- **Sizes**: an allocator rounds up and fragments, cuDNN and cuBLAS have workspaces, the context
+  takes its share. None of that is here; `footprint.reserve_bytes` adds it.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sidecar.engine import MemoryPlan, Precision
+from sidecar.engines.vibevoice.decoder import Decoder
+from sidecar.engines.vibevoice.listening import SAMPLE_RATE, AudioEncoder
+from sidecar.runtime.footprint import Work
+
+DEVICE = "meta"
+DTYPES = {Precision.FP32: torch.float32, Precision.FP16: torch.float16}
+
+
+@dataclass
+class Peaks:
+    """The most bytes that lived at once, in all and in each phase."""
+
+    live: int = 0
+    highest: int = 0
+    phases: dict[str, int] = field(default_factory=dict)
+    phase: str = "load"
+
+    def begin(self, phase: str) -> None:
+        """From here on it is ``phase``."""
+        self.phase = phase
+        self.phases[phase] = self.live
+
+    def grew(self, size: int) -> None:
+        """``size`` bytes more, or less."""
+        self.live += size
+        self.highest = max(self.highest, self.live)
+        self.phases[self.phase] = max(self.phases.get(self.phase, 0), self.live)
+
+
+class Counter(TorchDispatchMode):
+    """Counts the storages that operations make on the fake GPU, until they are gone."""
+
+    def __init__(self, peaks: Peaks) -> None:
+        super().__init__()
+        self.peaks = peaks
+        self.known: dict[int, Any] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in _tensors(result):
+            self.count(tensor)
+        return result
+
+    def count(self, tensor: torch.Tensor) -> None:
+        """Count the storage below ``tensor`` once."""
+        if tensor.device.type != DEVICE:
+            return
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.known:
+            return
+
+        def gone(_: Any) -> None:
+            del self.known[key]
+            self.peaks.grew(-size)
+
+        self.known[key] = weakref.ref(storage, gone)
+        self.peaks.grew(size)
+
+
+def _tensors(result: Any) -> Iterator[torch.Tensor]:
+    if isinstance(result, torch.Tensor):
+        yield result
+    elif isinstance(result, (tuple, list)):
+        for part in result:
+            yield from _tensors(part)
+
+
+class FusedAttention(TorchFunctionMode):
+    """Attention as the fused kernels do it: an output, and one float32 per head and query."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.functional.scaled_dot_product_attention:
+            return _fused(*args[:3])
+        return func(*args, **(kwargs or {}))
+
+
+def _fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    query.new_empty(query.shape[:-1], dtype=torch.float32)
+    return torch.empty_like(query)
+
+
+class NoMask:
+    """The fused kernel knows a causal mask by its name; nothing is allocated for it."""
+
+    def __init__(self, *_: int) -> None: ...
+
+    def _materialize(self, _: torch.device) -> None: ...
+
+
+class Int8Linear(nn.Module):
+    """LLM.int8: a byte per weight, a scale per row; the input quantized, the sum in int32."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.dtype = linear.weight.dtype
+        self.weight = nn.Buffer(torch.empty_like(linear.weight, dtype=torch.int8))
+        self.scales = nn.Buffer(linear.weight.new_empty(len(linear.weight), dtype=torch.float32))
+        self.bias = linear.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Allocate what the CUDA path allocates, in its order."""
+        small = self._quantized(x.to(torch.float16))
+        total = small.new_empty(*x.shape[:-1], len(self.weight), dtype=torch.int32)
+        return torch.empty_like(total, dtype=torch.float16).to(self.dtype)
+
+    @staticmethod
+    def _quantized(x: torch.Tensor) -> torch.Tensor:
+        x.new_empty(x.shape[:-1], dtype=torch.float32)
+        small = torch.empty_like(x, dtype=torch.int8)
+        x.abs() >= 6.0  # noqa: B015  (the look for outliers: a copy and a mask)
+        return small
+
+
+class Int4Linear(nn.Module):
+    """NF4, scales quantized once more; many tokens at once need the weight in 16 bit."""
+
+    BLOCK, SCALE_BLOCK, FEW = 64, 256, 64
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.rows, self.columns = linear.weight.shape
+        size = linear.weight.numel()
+        blocks = math.ceil(size / self.BLOCK)
+        empty = linear.weight.new_empty
+        self.weight = nn.Buffer(empty(math.ceil(size / 2), dtype=torch.uint8))
+        self.scales = nn.Buffer(empty(blocks, dtype=torch.uint8))
+        self.outer = nn.Buffer(empty(math.ceil(blocks / self.SCALE_BLOCK), dtype=torch.float32))
+        self.codes = nn.Buffer(empty(16 + 256 + 1, dtype=torch.float32))
+        self.bias = linear.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Allocate what the CUDA path allocates, in its order."""
+        if x.shape[1] > self.FEW:
+            x.new_empty(len(self.scales), dtype=torch.float32)
+            whole = x.new_empty(self.rows, self.columns)
+            return nn.functional.linear(x, whole, self.bias)
+        return x.new_empty(*x.shape[:-1], self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class NoLoudness:
+    """In place of the checkpoint's feature extractor: samples are taken as they are."""
+
+    normalize_audio: bool = False
+
+
+def transcribe(model: Any, plan: MemoryPlan, work: Work, peaks: Peaks) -> None:
+    """The engine's own parts in the engine's order: encode, evict, allocate, prefill, decode.
+
+    The first and the last tile stand for all, and so do two chunks and a token after each growth
+    of the cache: the others do the same in the same memory.
+    """
+    decoder = Decoder(model)
+    peaks.begin("encode")
+    embeddings = decoder.embed(torch.zeros(work.prompt_tokens, dtype=torch.int64))
+    chunks = min(work.audio_s, 2 * plan.encoder_chunk_s)
+    AudioEncoder(model, NoLoudness()).encode(
+        np.zeros(int(chunks * SAMPLE_RATE), np.float32), plan.encoder_chunk_s, embeddings, _go_on
+    )
+    if plan.evict_encoders:
+        for part in (
+            model.model.acoustic_tokenizer_encoder,
+            model.model.semantic_tokenizer_encoder,
+        ):
+            place(part, "cpu")
+        place(model.model.multi_modal_projector, "cpu")
+
+    peaks.begin("prefill")
+    tile = min(plan.prefill_tile, work.prompt_tokens)
+    cache = decoder.new_cache(plan, work.prompt_tokens)
+    decoder.prefill(embeddings[:tile], cache, tile, _go_on)
+    cache.length = work.prompt_tokens - tile
+    decoder.prefill(embeddings[-tile:], cache, tile, _go_on)
+    del embeddings
+
+    peaks.begin("decode")
+    token = torch.zeros(1, dtype=torch.int64)
+    cache.length = min(cache.capacity, work.positions) - 1
+    decoder.step(token, cache)
+    while cache.length < work.positions:
+        cache.reserve(cache.length + 1, plan.cache_step)
+        decoder.step(token, cache)
+        cache.length = min(cache.capacity, work.positions)
+
+
+def _go_on() -> None:
+    """Nobody cancels."""
+
+
+def build(config: Any, precision: Precision) -> Any:
+    """The model without memory (on "meta"), its weights as ``precision`` holds them."""
+    from transformers import VibeVoiceAsrForConditionalGeneration
+
+    with torch.device("meta"):
+        model = VibeVoiceAsrForConditionalGeneration(config).eval()
+    model.requires_grad_(False)
+    linear = {Precision.INT8: Int8Linear, Precision.INT4: Int4Linear}.get(precision)
+    model.to(DTYPES.get(precision, torch.bfloat16))
+    if linear is not None:
+        for layer in model.model.language_model.layers:
+            for block in (layer.self_attn, layer.mlp):
+                for name, child in list(block.named_children()):
+                    if isinstance(child, nn.Linear):
+                        setattr(block, name, linear(child))
+    return model
+
+
+def place(part: nn.Module, device: str) -> None:
+    """Put the weights of a part of the model on a fake device."""
+    for module in part.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    tensors[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+
+
+def simulate(config: Any, precision: Precision, plan: MemoryPlan, work: Work) -> Peaks:
+    """The peaks of one recording, weights included. ``config`` is a `VibeVoiceAsrConfig`."""
+    peaks = Peaks()
+    model = build(config, precision)
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with torch.inference_mode(), fake, FusedAttention(), Counter(peaks):
+        place(model, DEVICE)
+        if plan.host_token_table:
+            place(model.model.language_model.embed_tokens, "cpu")
+            peaks.highest = peaks.live
+        with mock.patch("sidecar.engines.vibevoice.decoder.causal_lower_right", NoMask):
+            transcribe(model, plan, work, peaks)
+    return peaks
+
+
+def full_size() -> Any:
+    """The configuration of the released model."""
+    from transformers import VibeVoiceAsrConfig
+
+    def encoder(width: int) -> dict[str, Any]:
+        return {"model_type": "vibevoice_acoustic_tokenizer_encoder", "hidden_size": width}
+
+    return VibeVoiceAsrConfig(
+        acoustic_tokenizer_encoder_config=encoder(64),
+        semantic_tokenizer_encoder_config=encoder(128),
+        text_config={
+            "model_type": "qwen2",
+            "hidden_size": 3584,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "intermediate_size": 18944,
+            "vocab_size": 152064,
+            "max_position_embeddings": 131072,
+            "tie_word_embeddings": False,
+        },
+    )

@@ -1,0 +1,140 @@
+"""What the memory of this machine admits: pure decisions on snapshots, for one checkpoint.
+
+`plan` knows what a recording takes; here stands what is free, what the engine holds already, and
+what follows: a plan for the job, a refusal that names what would fit, the place for a new engine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sidecar import errors
+from sidecar.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.runtime import plan
+from sidecar.runtime.footprint import PROMPT_TOKENS, Work, reserve_bytes, weights_bytes
+from sidecar.runtime.plan import Estimate
+from sidecar.runtime.shape import ModelShape
+from sidecar.runtime.slot import Placement
+
+USUAL_S = 600.0
+"""What is planned for where nobody knows how long a recording is, and for the first load."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A look at the engine's device: bytes that are free, and the precision that is loaded.
+
+    ``on_gpu`` tells which precisions are worth it; ``bandwidth`` is in bytes per second, None where
+    it is not known.
+    """
+
+    free_bytes: int
+    held: Precision | None
+    on_gpu: bool
+    bandwidth: float | None = None
+
+
+class Admission:
+    """Decides for one checkpoint. ``limit_bytes`` caps what the engine may take, None: all."""
+
+    def __init__(
+        self, shape: ModelShape, precisions: Sequence[Precision], limit_bytes: int | None
+    ) -> None:
+        self._shape = shape
+        self._precisions = precisions
+        self._limit = limit_bytes
+
+    def estimate(
+        self, precision: Precision, audio_s: float | None, options: TranscribeOptions, now: Memory
+    ) -> tuple[Estimate, tuple[Estimate, ...]]:
+        """What a recording takes at ``precision``, and the other precisions that would fit."""
+        work, available = self._work(audio_s, options), self.available_bytes(now)
+        estimate = plan.plan_job(self._shape, precision, work, available, now.bandwidth)
+        if estimate.fits:
+            return estimate, ()
+        others = [one for one in plan.PREFERRED if one in self._precisions and one != precision]
+        return estimate, plan.alternatives(self._shape, work, available, others, now.bandwidth)
+
+    def planned(
+        self, precision: Precision, audio_s: float | None, options: TranscribeOptions, now: Memory
+    ) -> TranscribeOptions:
+        """The options with the memory plan that fits, and the one to fall back on.
+
+        Raises:
+            errors.WontFit: none does; the hint names what would.
+        """
+        estimate, others = self.estimate(precision, audio_s, options, now)
+        if not estimate.fits:
+            raise refusal(estimate, others)
+        return dataclasses.replace(
+            options,
+            memory=estimate.plan,
+            memory_fallback=plan.smaller(
+                estimate.plan, self._shape, precision, self._work(audio_s, options)
+            ),
+        )
+
+    def fitting_precision(
+        self, loaded: Precision, audio_s: float | None, options: TranscribeOptions, now: Memory
+    ) -> Precision:
+        """For a client to whom it is all the same: what is loaded, if it fits; else what does."""
+        estimate, others = self.estimate(loaded, audio_s, options, now)
+        return loaded if estimate.fits or not others else others[0].precision
+
+    def first_precision(self, now: Memory) -> Precision:
+        """What to load when nobody said: 16 bit on a CPU, the best that fits on a GPU."""
+        if not now.on_gpu:
+            return Precision.BF16
+        work = Work.of(self._shape, USUAL_S)
+        return plan.best_precision(self._shape, work, self.available_bytes(now)).precision
+
+    def place(self, precision: Precision, now: Memory) -> Placement:
+        """Where the engine is loaded anew at ``precision``.
+
+        Raises:
+            errors.WontFit: not even alone.
+        """
+        needed = self._loaded_bytes(precision)
+        if needed > self.available_bytes(now):
+            raise errors.WontFit(
+                f"CUDA out of memory: the model in {precision} takes "
+                f"{needed / plan.GB:.1f} GB, {self.available_bytes(now) / plan.GB:.1f} GB are free."
+            )
+        beside = now.free_bytes
+        if self._limit is not None and now.held is not None:
+            beside = min(beside, self._limit - self._loaded_bytes(now.held))
+        return Placement.BESIDE if needed <= beside else Placement.INSTEAD
+
+    def available_bytes(self, now: Memory) -> int:
+        """What the engine may take in all: what is free, and what it holds."""
+        own = self._loaded_bytes(now.held) if now.held is not None else 0
+        available = now.free_bytes + own
+        return available if self._limit is None else min(available, self._limit)
+
+    def _loaded_bytes(self, precision: Precision) -> int:
+        weights = weights_bytes(self._shape, precision, MemoryPlan())
+        return weights + reserve_bytes(weights)
+
+    def _work(self, audio_s: float | None, options: TranscribeOptions) -> Work:
+        return Work.of(
+            self._shape,
+            USUAL_S if audio_s is None else audio_s,
+            text_tokens=PROMPT_TOKENS + len(options.prompt.encode()) // 2,
+            output_tokens=options.max_tokens,
+        )
+
+
+def refusal(estimate: Estimate, others: Sequence[Estimate]) -> errors.WontFit:
+    """The error for a recording that does not fit, with the ways out."""
+    minutes = estimate.longest_audio_s / 60
+    ways = [f"precision {one.precision}" for one in others]
+    if minutes >= 1:
+        ways.append(f"at most {int(minutes)} minutes at once in {estimate.precision}")
+    return errors.WontFit(
+        f"{estimate.audio_s / 60:.0f} minutes in {estimate.precision} take "
+        f"{estimate.peak_bytes / plan.GB:.1f} GB, "
+        f"{estimate.available_bytes / plan.GB:.1f} GB are there.",
+        hint=f"What would fit: {'; '.join(ways)}." if ways else None,
+    )

@@ -1,0 +1,196 @@
+"""One checkpoint: whether a folder can be loaded, as far as can be told without loading it.
+
+Looks at `config.json` and at the headers of the safetensors files, and imports nothing heavy: the
+process that answers requests asks here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sidecar import errors
+
+MODEL_TYPE = "vibevoice_asr"
+"""What `config.json` says in the layout of transformers (`VibeVoiceAsrConfig`)."""
+ORIGINAL_MODEL_TYPE = "vibevoice"
+"""What it says in the original layout, which the models that speak share."""
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+
+_TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+_PROCESSORS = (("processor_config.json",), ("preprocessor_config.json",))
+_TEMPLATES = (("chat_template.jinja",), ("chat_template.json",))
+_JSON_LIMIT = 25_000_000
+"""Largest JSON that is read, in bytes; huggingface_hub sets it for safetensors headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder that can be loaded, as far as can be told without loading it.
+
+    ``bytes`` is the size of ``weight_files`` together; ``revision`` the commit, where the folder
+    is one of a Hugging Face cache.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    weight_files: tuple[Path, ...]
+    bytes: int
+    revision: str | None
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Look at everything that can be seen without loading it.
+
+    Raises:
+        errors.CheckpointNotFound: there is no `config.json`.
+        errors.CheckpointIncomplete: weights, tokenizer or processor are missing.
+        errors.CheckpointDamaged: a file is cut short or garbled, or cannot be read.
+        errors.CheckpointNotConverted, errors.CheckpointUnsupported: see `check_config`.
+        errors.CheckpointUnsafe: code of its own, or nothing but pickled weights.
+    """
+    try:
+        config = check_config(folder)
+        files = _weight_files(folder)
+        size = sum(file.stat().st_size for file in files)
+        _check_processor(folder)
+    except OSError as error:
+        raise errors.CheckpointDamaged(
+            f"{error.filename} cannot be read: {error.strerror}.", hint="Check its permissions."
+        ) from None
+    revision = folder.name if folder.parent.name == "snapshots" else None
+    return Checkpoint(folder, config, files, size, revision)
+
+
+def check_config(folder: Path) -> dict[str, Any]:
+    """`config.json`, which must be that of VibeVoice-ASR as transformers has it.
+
+    A config that names code of its own (``auto_map``) is refused, not ignored: whoever wrote it
+    meant another model than the one we would load.
+    """
+    if not (folder / "config.json").is_file():
+        raise errors.CheckpointNotFound(
+            f"{folder} has no config.json.",
+            hint="Set VIBEVOICE_MODEL_PATH to the folder of a checkpoint, or unset it; "
+            "'vibevoice-asr pull vibevoice' downloads one.",
+        )
+    config = _read_json(folder / "config.json")
+    kind = config.get("model_type")
+    if kind == MODEL_TYPE:
+        if "auto_map" in config:
+            raise errors.CheckpointUnsafe(
+                f"{folder} brings code of its own (auto_map), which is never run."
+            )
+        return config
+    if kind == ORIGINAL_MODEL_TYPE and _transcribes(config):
+        raise errors.CheckpointNotConverted(
+            f"{folder} has the original layout of VibeVoice-ASR, not the one of transformers."
+        )
+    raise errors.CheckpointUnsupported(
+        f"{folder} is not of VibeVoice-ASR: its model_type is {str(kind)[:60]!r}."
+    )
+
+
+def check_safetensors(path: Path) -> frozenset[str]:
+    """The names of the tensors in a file whose length is what its header says.
+
+    The header is 8 bytes of length (little-endian), then JSON; tensors follow without gaps.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size - 8, _JSON_LIMIT):
+            raise _damaged(path, "is cut short, or is no safetensors file")
+        header = _parse(path, file.read(length))
+    header.pop("__metadata__", None)
+    try:
+        end = max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
+    except (TypeError, LookupError, ValueError, ArithmeticError):
+        raise _damaged(path, "has a garbled header") from None
+    if size != 8 + length + end:
+        state = "is cut short" if size < 8 + length + end else "is too long"
+        raise _damaged(path, f"{state}: {size:,} bytes of {8 + length + end:,}")
+    return frozenset(header)
+
+
+def _transcribes(config: dict[str, Any]) -> bool:
+    """Whether a config of the original layout is of the model that listens, not one that speaks."""
+    architectures = config.get("architectures")
+    if isinstance(architectures, list) and architectures:
+        return any("ASR" in str(name) for name in architectures)
+    return "decoder_config" in config and "diffusion_head_config" not in config
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    """The weights, in the order of their names; transformers looks for the single file first."""
+    if (folder / WEIGHTS).is_file():
+        check_safetensors(folder / WEIGHTS)
+        return (folder / WEIGHTS,)
+    if not (folder / INDEX).is_file():
+        if any(file.suffix in PICKLES for file in folder.iterdir()):
+            raise errors.CheckpointUnsafe(
+                f"{folder} has pickled weights only, which can run code as they are loaded."
+            )
+        raise errors.CheckpointIncomplete(
+            f"{folder} has no weights ({WEIGHTS}).", hint=_mend(folder)
+        )
+    tensors: dict[str, set[str]] = {}
+    weight_map = _read_json(folder / INDEX).get("weight_map")
+    for tensor, name in (weight_map if isinstance(weight_map, dict) else {}).items():
+        tensors.setdefault(str(name), set()).add(tensor)
+    if not tensors or any(re.search(r"[/\\:]|^\.", name) for name in tensors):
+        raise _damaged(folder / INDEX, "is no index of weights")
+    names = sorted(tensors)
+    _require(folder, [name for name in names if not (folder / name).is_file()], len(names))
+    for name in names:
+        if not tensors[name] <= check_safetensors(folder / name):
+            raise _damaged(folder / name, f"lacks weights that {INDEX} says are in it")
+    return tuple(folder / name for name in names)
+
+
+def _check_processor(folder: Path) -> None:
+    """The tokenizer, the processor's settings and the chat template are there."""
+    for ways in (_TOKENIZERS, _PROCESSORS, _TEMPLATES):
+        if not any(all((folder / name).is_file() for name in names) for names in ways):
+            _require(folder, list(ways[0]), 1)
+
+
+def _require(folder: Path, absent: list[str], of: int) -> None:
+    if absent:
+        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        count = f" ({len(absent)} of {of} files of weights)" if of > 1 else ""
+        raise errors.CheckpointIncomplete(
+            f"{folder} lacks {absent[0]}{more}{count}.", hint=_mend(folder)
+        )
+
+
+def _damaged(path: Path, what: str) -> errors.CheckpointDamaged:
+    return errors.CheckpointDamaged(f"{path} {what}.", hint=_mend(path.parent))
+
+
+def _mend(folder: Path) -> str:
+    """What makes a folder whole: where it is of a cache, the command that does it."""
+    if folder.parent.name != "snapshots":
+        return "Copy the folder anew, or get the whole: vibevoice-asr pull vibevoice"
+    name = folder.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
+    return f"Run this, it goes on where it stopped: vibevoice-asr pull {name}"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _JSON_LIMIT:
+        raise _damaged(path, "is too large to be JSON of a checkpoint")
+    return _parse(path, path.read_bytes())
+
+
+def _parse(path: Path, data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        raise _damaged(path, "is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise _damaged(path, "holds no JSON object")
+    return value

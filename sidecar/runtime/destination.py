@@ -1,0 +1,170 @@
+"""Where the files of a checkpoint go: the Hugging Face cache, or a plain folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+_LFS_DIGEST_CHARS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file at the hub: its name, its bytes, and the checksum that the hub has of it.
+
+    ``digest`` is the sha256 of a large file, and git's blob id (sha1) of a small one.
+    """
+
+    name: str
+    size: int
+    digest: str
+
+    def __post_init__(self) -> None:
+        # They become names of files here, so what a server says must not leave the folder.
+        if not re.fullmatch(r"\w[\w.-]*", self.name, re.ASCII) or self.size < 0:
+            raise ValueError(f"no file of a checkpoint: {self.name!r}")
+        if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", self.digest):
+            raise ValueError(f"no checksum of {self.name}: {self.digest!r}")
+
+    def hasher(self) -> Any:
+        """What computes the digest, of nothing yet."""
+        if len(self.digest) == _LFS_DIGEST_CHARS:
+            return hashlib.sha256()
+        return hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
+
+
+class Destination(Protocol):
+    """A place that files are brought to; nothing has its final name before it is checked."""
+
+    @property
+    def root(self) -> Path:
+        """The folder that all of it is in."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder that can be loaded in the end."""
+
+    @property
+    def lock(self) -> Path:
+        """The file that one download at a time locks."""
+
+    def partial(self, file: RemoteFile) -> Path:
+        """Where a file grows."""
+
+    def found(self, file: RemoteFile) -> Path | None:
+        """The file, where it is here already (which says nothing of its content)."""
+
+    def keep(self, file: RemoteFile) -> None:
+        """Give a file that is whole its name."""
+
+    def drop(self, file: RemoteFile) -> None:
+        """Forget a file that is here."""
+
+    def finish(self, revision: str) -> None:
+        """All of it is here."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainFolder:
+    """A folder with the files and nothing else."""
+
+    folder: Path
+
+    @property
+    def root(self) -> Path:
+        """The folder itself."""
+        return self.folder
+
+    @property
+    def lock(self) -> Path:
+        """A hidden file in it, gone in the end."""
+        return self.folder / ".pull.lock"
+
+    def partial(self, file: RemoteFile) -> Path:
+        """Beside its name to be, so that the last step is a rename."""
+        return self.folder / f"{file.name}.incomplete"
+
+    def found(self, file: RemoteFile) -> Path | None:
+        """The file by its name."""
+        path = self.folder / file.name
+        return path if path.is_file() else None
+
+    def keep(self, file: RemoteFile) -> None:
+        """Rename it; nothing where that is done."""
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(self.partial(file), self.folder / file.name)
+
+    def drop(self, file: RemoteFile) -> None:
+        """Delete it."""
+        (self.folder / file.name).unlink(missing_ok=True)
+
+    def finish(self, revision: str) -> None:
+        """Leave no lock behind."""
+        with contextlib.suppress(OSError):
+            self.lock.unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFolder:
+    """A repository in the Hugging Face cache: blobs by checksum, and a folder of links per commit.
+
+    The layout is documented by huggingface_hub ("Understand caching").
+    """
+
+    root: Path
+    commit: str
+
+    @property
+    def folder(self) -> Path:
+        """The links of this commit."""
+        return self.root / "snapshots" / self.commit
+
+    @property
+    def lock(self) -> Path:
+        """Where huggingface_hub has its locks too."""
+        return self.root.parent / ".locks" / self.root.name / "pull.lock"
+
+    def partial(self, file: RemoteFile) -> Path:
+        """Beside the blob, by its checksum: the next attempt finds it, whatever its revision."""
+        return self.root / "blobs" / f"{file.digest}.incomplete"
+
+    def found(self, file: RemoteFile) -> Path | None:
+        """The link, or the blob that another commit brought."""
+        for path in (self.folder / file.name, self._blob(file)):
+            if path.is_file():
+                return path
+        return None
+
+    def keep(self, file: RemoteFile) -> None:
+        """Name the blob and link to it; where links are not allowed (Windows) the blob moves."""
+        blob, link = self._blob(file), self.folder / file.name
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(self.partial(file), blob)
+        if link.is_file():
+            return
+        link.unlink(missing_ok=True)  # one that leads nowhere
+        link.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            link.symlink_to(os.path.relpath(blob, link.parent))
+        except OSError:
+            os.replace(blob, link)
+
+    def drop(self, file: RemoteFile) -> None:
+        """Delete the link and the blob."""
+        (self.folder / file.name).unlink(missing_ok=True)
+        self._blob(file).unlink(missing_ok=True)
+
+    def finish(self, revision: str) -> None:
+        """Note which commit a branch or a tag is."""
+        if revision != self.commit and ".." not in revision:
+            reference = self.root / "refs" / revision
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            reference.write_text(self.commit, encoding="utf-8")
+
+    def _blob(self, file: RemoteFile) -> Path:
+        return self.root / "blobs" / file.digest
