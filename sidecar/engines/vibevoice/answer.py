@@ -21,8 +21,8 @@ TURN, OPENING = "<|im_start|>", "assistant\n["
 class Answer:
     """The segments of one window of audio, ``duration_s`` long, out of a generation.
 
-    ``segments`` grows as they close and shrinks where a loop is cut. ``recovered`` counts the loops
-    that another attempt got out of; the stretches that were given up are segments with a flag.
+    ``segments`` grows as they close and shrinks where a loop is cut, which ``loops`` counts; the
+    stretches that were given up are segments with a flag.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Answer:
         self._tried = 0
         self._helps_left = 16 + round(duration_s / 5)
         self.segments: list[Segment] = []
-        self.recovered = 0
+        self.loops = 0
         self.truncated = False
 
     def run(self, sampling: Sampling | None, limit: int, cancelled: Cancelled) -> Iterator[int]:
@@ -50,10 +50,10 @@ class Answer:
             if token in self._ends:
                 break
             loop = yield from self._take(token)
-            if attempt is not None and len(self.segments) > self._place:
+            if len(self.segments) > self._place:
                 attempt = None
-                self.recovered += 1
             if loop is not None:
+                self.loops += 1
                 self._cut(loop)
                 attempt = next_attempt(self._tried, _lost_s(self.segments))
                 if attempt is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from math import ceil
 
 import torch
 
 from sidecar.audio import Block
-from sidecar.engine import AUTO, MemoryPlan, TranscribeOptions
+from sidecar.engine import AUTO, MemoryPlan, Precision, TranscribeOptions
 from sidecar.engines.vibevoice.answer import Answer
 from sidecar.engines.vibevoice.decoder import Check, Decoder
 from sidecar.engines.vibevoice.generation import Generation
@@ -61,6 +62,7 @@ class Model:
     def widen(self) -> None:
         """From fp16 to bf16, which has the range of fp32; the weights stay what they are."""
         self.loaded.model.to(torch.bfloat16)
+        self.loaded = dataclasses.replace(self.loaded, precision=Precision.BF16)
 
     def _place(self, plan: MemoryPlan) -> None:
         """Encoders on the device, the token table where the plan wants it."""
