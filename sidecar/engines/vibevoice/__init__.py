@@ -38,6 +38,7 @@ SPEC = EngineSpec(
     languages=(),
     diarizes=True,
     requires=("torch", "transformers", "accelerate", "bitsandbytes"),
+    steerable=True,
 )
 
 

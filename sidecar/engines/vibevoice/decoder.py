@@ -28,25 +28,31 @@ class Decoder:
     def __init__(self, model: Any) -> None:
         language = model.model.language_model
         config = model.config.text_config
-        self._layers = list(language.layers)
+        self.layers = list(language.layers)
         self._norm = language.norm
         self._head = model.lm_head
         self._rotary = language.rotary_emb
         self._table = language.embed_tokens
-        self._heads = config.num_attention_heads
-        self._kv_heads = config.num_key_value_heads
-        self._head_dim = self._layers[0].self_attn.head_dim
+        self.heads = config.num_attention_heads
+        self.kv_heads = config.num_key_value_heads
+        self.head_dim = self.layers[0].self_attn.head_dim
         self.device: torch.device = self._norm.weight.device
         self.dtype: torch.dtype = self._norm.weight.dtype
         self._cos = self._sin = torch.empty(0)
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a step can be a CUDA graph: LLM.int8 looks for outliers on the host."""
+        kind = type(self.layers[0].self_attn.q_proj).__name__
+        return self.device.type == "cuda" and kind != "Linear8bitLt"
 
     def new_cache(self, plan: MemoryPlan, prompt_tokens: int) -> KeyValueCache:
         """An empty cache for a prompt and what ``plan`` foresees behind it."""
         capacity = max(plan.cache_tokens, prompt_tokens + 1)
         return KeyValueCache(
-            len(self._layers),
-            self._kv_heads,
-            self._head_dim,
+            len(self.layers),
+            self.kv_heads,
+            self.head_dim,
             -(-capacity // 64) * 64,
             device=self.device,
             dtype=self.dtype,
@@ -68,53 +74,71 @@ class Decoder:
         hidden = embeddings.new_empty(0)
         for part in embeddings.split(tile):
             hidden = self._run(part, cache, check)
-        return self._logits(hidden[-1:])[0]
+        return self.logits(hidden[-1:])[0]
 
     def step(self, ids: Tensor, cache: KeyValueCache) -> Tensor:
         """Take in token ids ``(n,)``; the logits ``(n, vocabulary)`` after each of them."""
-        return self._logits(self._run(self.embed(ids), cache, None))
+        return self.logits(self._run(self.embed(ids), cache, None))
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Of the next token, ``(n, vocabulary)``, from the last layer's output ``(n, hidden)``."""
         logits: Tensor = self._head(self._norm(hidden.unsqueeze(0)))[0]
         return logits
 
     def _run(self, embeddings: Tensor, cache: KeyValueCache, check: Check | None) -> Tensor:
         """The last layer's output ``(n, hidden)``; keys and values go to the cache."""
         count, start = len(embeddings), cache.length
-        self._prepare_rotation(cache.capacity)
-        cos, sin = self._cos[start : start + count], self._sin[start : start + count]
+        cos, sin = (part[start : start + count] for part in self.rotation(cache.capacity))
         hidden = embeddings.unsqueeze(0)
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(self.layers):
             if check is not None:
                 check()
-            attention = layer.self_attn
-            normed = layer.input_layernorm(hidden)
-            query = self._split(attention.q_proj(normed), self._heads)
-            key = self._split(attention.k_proj(normed), self._kv_heads)
-            value = self._split(attention.v_proj(normed), self._kv_heads)
+            query, key, value = self.project(layer, hidden, cos, sin)
             keys, values = cache.keys[index], cache.values[index]
-            keys[:, :, start : start + count] = rotated(key, cos, sin)
+            keys[:, :, start : start + count] = key
             values[:, :, start : start + count] = value
-            heard = self._attend(
-                rotated(query, cos, sin),
-                keys[:, :, : start + count],
-                values[:, :, : start + count],
-            )
-            hidden = hidden + attention.o_proj(heard.transpose(1, 2).reshape(1, count, -1))
-            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+            heard = self._attend(query, keys[:, :, : start + count], values[:, :, : start + count])
+            hidden = self.conclude(layer, hidden, heard)
         cache.length = start + count
         return hidden[0]
 
+    def project(
+        self, layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values ``(1, heads, n, dim)`` of a layer, at their positions."""
+        attention = layer.self_attn
+        normed = layer.input_layernorm(hidden)
+        query = self._split(attention.q_proj(normed), self.heads)
+        key = self._split(attention.k_proj(normed), self.kv_heads)
+        value = self._split(attention.v_proj(normed), self.kv_heads)
+        return rotated(query, cos, sin), rotated(key, cos, sin), value
+
+    def conclude(self, layer: Any, hidden: Tensor, heard: Tensor) -> Tensor:
+        """A layer's output, from its input and what its attention heard."""
+        count = hidden.shape[1]
+        hidden = hidden + layer.self_attn.o_proj(heard.transpose(1, 2).reshape(1, count, -1))
+        result: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        return result
+
+    def rotation(self, positions: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines ``(positions or more, dim)``; kept, every step needs a row of them."""
+        if len(self._cos) < positions:
+            like = torch.empty(0, device=self.device, dtype=self.dtype)
+            where = torch.arange(positions, device=self.device).unsqueeze(0)
+            cos, sin = self._rotary(like, where)
+            self._cos, self._sin = cos[0], sin[0]
+        return self._cos, self._sin
+
     def _split(self, projected: Tensor, heads: int) -> Tensor:
-        return projected.view(1, -1, heads, self._head_dim).transpose(1, 2)
+        return projected.view(1, -1, heads, self.head_dim).transpose(1, 2)
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attention of ``(1, heads, n, dim)`` queries to all that came before them."""
         count = query.shape[2]
         if count == 1:  # the queries that share a key head stand in for a sequence: no copies
-            packed = query.view(1, self._kv_heads, -1, self._head_dim)
+            packed = query.view(1, self.kv_heads, -1, self.head_dim)
             out = functional.scaled_dot_product_attention(packed, keys, values)
-            return out.view(1, self._heads, 1, self._head_dim)
+            return out.view(1, self.heads, 1, self.head_dim)
         if count == keys.shape[2]:
             return functional.scaled_dot_product_attention(
                 query, keys, values, is_causal=True, enable_gqa=True
@@ -127,14 +151,6 @@ class Decoder:
         return functional.scaled_dot_product_attention(
             query, keys, values, attn_mask=mask, enable_gqa=True
         )
-
-    def _prepare_rotation(self, positions: int) -> None:
-        """Have the rotary table reach ``positions``; kept, for every step needs a row of it."""
-        if len(self._cos) < positions:
-            like = torch.empty(0, device=self.device, dtype=self.dtype)
-            where = torch.arange(positions, device=self.device).unsqueeze(0)
-            cos, sin = self._rotary(like, where)
-            self._cos, self._sin = cos[0], sin[0]
 
 
 def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

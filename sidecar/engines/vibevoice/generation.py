@@ -10,6 +10,7 @@ from torch import Tensor
 from sidecar.engine import MemoryPlan
 from sidecar.engines.vibevoice.cache import KeyValueCache
 from sidecar.engines.vibevoice.decoder import Decoder
+from sidecar.engines.vibevoice.graph import GraphedDecoding
 from sidecar.engines.vibevoice.recovery import Sampling
 
 SEED = 20_24
@@ -28,13 +29,14 @@ class Generation:
         self._prompt_logits = prompt_logits
         self._logits: Tensor | None = prompt_logits
         self._plan = plan
+        self._graphed = GraphedDecoding(decoder) if decoder.capturable else None
         self._random = torch.Generator(device=decoder.device).manual_seed(SEED)
         self.ids: list[int] = []
 
     def token(self, sampling: Sampling | None = None) -> int:
         """Choose the next token: the likeliest, or by chance among the likely."""
         if self._logits is None:
-            self._logits = self._take_in(self.ids[-1:])
+            self._logits = self._after(self.ids[-1])
         token = choose(self._logits, sampling, self._random)
         self.ids.append(token)
         self._logits = None
@@ -51,6 +53,12 @@ class Generation:
         self._cache.length = self._prompt_tokens + shared
         self.ids = list(ids)
         self._logits = self._take_in(self.ids[shared:]) if ids else self._prompt_logits
+
+    def _after(self, token: int) -> Tensor:
+        if self._graphed is None:
+            return self._take_in([token])
+        self._cache.reserve(self._cache.length + 1, self._plan.cache_step)
+        return self._graphed(token, self._cache)
 
     def _take_in(self, ids: list[int]) -> Tensor:
         self._cache.reserve(self._cache.length + len(ids), self._plan.cache_step)

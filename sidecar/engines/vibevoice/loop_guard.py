@@ -8,6 +8,7 @@ words must be more than the time claimed for them can hold, or the times must st
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -45,7 +46,11 @@ LONGEST_CYCLE = 12
 """Segments in a repeated verse, at most."""
 
 STILL_SEGMENTS = 6
-"""Segments in a row that bring neither a later start nor a later end: time stands still."""
+"""Segments in a row without a later start or a second not heard before: time stands still."""
+
+LONGEST_LOOPED_S = 60.0
+"""The first copy in a loop is not kept if it is longer: its end would hide the rest of the audio.
+Also the seconds of a segment, at most, that count as heard by it."""
 
 MIN_STEP_S = 0.05
 """What a repeated segment must move on at least, however short its text."""
@@ -88,6 +93,7 @@ class LoopGuard:
         self._seen: set[Segment] = set()
         self._latest_start = -1.0
         self._latest_end = 0.0
+        self._heard: set[int] = set()
         self._still = 0
         self._again = 0
         self._tokens = _RepeatedTokens()
@@ -117,20 +123,24 @@ class LoopGuard:
 
     def segment(self, segment: Segment) -> Loop | None:
         """Take one closed segment."""
-        moves = segment.start > self._latest_start or segment.end > self._latest_end
+        length = segment.end - segment.start
+        first = int(segment.start)
+        seconds = set(range(first, first + math.ceil(min(length, LONGEST_LOOPED_S))))
+        moves = segment.start > self._latest_start or not seconds <= self._heard
         self._still = 0 if moves else self._still + 1
         self._again = self._again + 1 if segment in self._seen else 0
         self._latest_start = max(self._latest_start, segment.start)
         self._latest_end = max(self._latest_end, segment.end)
+        self._heard |= seconds
         self._seen.add(segment)
         self._segments.append(segment)
         self._texts.append((" ".join(segment.text.casefold().split()), segment.speaker))
-        self._sound.append(moves and segment.end > segment.start)
+        self._sound.append(moves and 0 < length <= LONGEST_LOOPED_S)
         self._tokens = _RepeatedTokens()
         self._stray = 0
         if cycle := self._stuck_cycle():
-            first = self._sound[-COPIES * cycle :][:cycle]
-            kept = first.index(False) if False in first else cycle
+            sound = self._sound[-COPIES * cycle :][:cycle]
+            kept = sound.index(False) if False in sound else cycle
             return Loop(Why.REPEATED_SEGMENTS, COPIES * cycle - kept)
         if self._again >= COPIES:
             return Loop(Why.SEEN_BEFORE, self._again)

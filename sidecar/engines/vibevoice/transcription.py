@@ -72,14 +72,14 @@ class Transcription:
         if self._cancelled():
             return
         yield Progress(done_s, done_s)
-        options, loaded = self._options, self._model.loaded
+        options = self._options
         yield Finished(
             Transcript(
                 segments=tuple(settled(self._segments)),
                 language=options.language if options.language != AUTO else AUTO,
                 duration=done_s,
                 engine=NAME,
-                precision=loaded.precision.value,
+                precision=self._model.loaded.precision.value,
                 diarized=options.diarize,
                 notices=tuple(self._notices.values()),
             )
@@ -156,7 +156,7 @@ class Transcription:
                 "loop_skipped",
                 f"The model repeated itself; {seconds:.0f} s were left out (flagged 'loop').",
             )
-        if answer.recovered:
+        elif answer.loops:
             self._note("loop_recovered", "The model repeated itself and was brought back.")
         if answer.truncated:
             self._note("output_truncated", "The answer broke off; its whole segments are here.")

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from sidecar.engine import MemoryPlan, Precision
+from sidecar.engines.vibevoice import graph
 from sidecar.engines.vibevoice.decoder import Decoder
+from sidecar.engines.vibevoice.graph import GraphedDecoding
 from sidecar.engines.vibevoice.listening import AudioEncoder, token_count
 from sidecar.engines.vibevoice.loading import Loaded, load
 from sidecar.engines.vibevoice.prompt import request_ids
@@ -33,9 +35,15 @@ def by_generate(loaded: Loaded, audio: Any, prompt: str | None) -> list[int]:
 
 
 def by_our_loop(
-    loaded: Loaded, audio: Any, prompt: str | None, plan: MemoryPlan, growth: int = 4096
+    loaded: Loaded,
+    audio: Any,
+    prompt: str | None,
+    plan: MemoryPlan,
+    growth: int = 4096,
+    *,
+    static: bool = False,
 ) -> list[int]:
-    """What our loop answers."""
+    """What our loop answers; ``static`` takes the steps that a GPU captures."""
     decoder = Decoder(loaded.model)
     encoder = AudioEncoder(loaded.model, loaded.processor.feature_extractor)
     ids = request_ids(loaded.processor, len(audio), prompt or "")
@@ -45,6 +53,7 @@ def by_our_loop(
         heard = embeddings.new_empty(token_count(len(audio)), embeddings.shape[1])
         encoder.encode(audio, plan.encoder_chunk_s, heard, lambda: None)
         embeddings[ids == loaded.processor.audio_token_id] = heard
+        graphed = GraphedDecoding(decoder)
         cache = decoder.new_cache(plan, len(ids))
         logits = decoder.prefill(embeddings, cache, plan.prefill_tile, lambda: None)
         said: list[int] = []
@@ -53,7 +62,10 @@ def by_our_loop(
             if said[-1] == end:
                 break
             cache.reserve(cache.length + 1, growth)
-            logits = decoder.step(torch.tensor(said[-1:]), cache)[0]
+            if static:
+                logits = graphed(said[-1], cache)
+            else:
+                logits = decoder.step(torch.tensor(said[-1:]), cache)[0]
     return said
 
 
@@ -73,6 +85,16 @@ def test_chunks_and_tiles_change_nothing(chunk_s: float, tile: int) -> None:
     audio = checkpoints.clip_24k("endgame_nagg_nell")
     plan = MemoryPlan(encoder_chunk_s=chunk_s, prefill_tile=tile)
     assert by_our_loop(loaded, audio, None, plan, growth=5) == by_generate(loaded, audio, None)
+
+
+@pytest.mark.parametrize("growth", [64, 4096])
+def test_the_step_that_a_gpu_captures_gives_the_same_tokens(
+    loaded: Loaded, growth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "SPAN", 48)
+    audio = checkpoints.clip_24k("endgame_nagg_nell")
+    static = by_our_loop(loaded, audio, None, MemoryPlan(), growth, static=True)
+    assert static == by_generate(loaded, audio, None)
 
 
 def test_the_prompt_is_the_processors_own(loaded: Loaded) -> None:

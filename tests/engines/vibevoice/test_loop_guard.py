@@ -138,6 +138,8 @@ TRUE_SPEECH: dict[str, list[Said]] = {
     "a sentence after the end": [
         (599.9, 700, "The last sentence of a recording may begin when it is already over, roughly.")
     ],
+    "one time that is far off": [(10, 12, "So."), (500, 502, "Well."), *every(3, WORDS)[1:]],
+    "one end that is far off": [(10, 550, "So."), *every(3, WORDS)[1:]],
     "a segment twice": [(10, 12, "So."), (10, 12, "So."), (12, 14, "Now then.")],
 }  # fmt: skip
 
@@ -166,6 +168,7 @@ LOOPING: dict[str, tuple[list[Said], int, int]] = {
     ),
     "beyond the end": ([(598 + 3 * n, 601 + 3 * n, "Thank you.") for n in range(9)], 3, 1),
     "all beyond the end": ([(601 + 3 * n, 603 + 3 * n, "Thank you.") for n in range(9)], 3, 0),
+    "up to the end of the audio": ([(9, 900, "Thank you.")] * 9, 3, 0),
     "no length": ([(9, 9, "Thank you.")] * 9, 3, 0),
     "two segments": ([(9, 12, "Thank you."), (12, 13, "Please.", 1)] * 9, 5, 2),
     "three segments": ([(9, 12, "A."), (12, 13, "B.", 1), (13, 15, "C.")] * 9, 6, 3),
