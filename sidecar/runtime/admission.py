@@ -18,6 +18,8 @@ from sidecar.runtime.plan import Estimate
 from sidecar.runtime.shape import ModelShape
 from sidecar.runtime.slot import Placement
 
+CPU_CHUNK_S = 8 / 3
+"""Twenty tokens: what the encoders hold of it stays in a CPU's cache (docs/performance.md)."""
 USUAL_S = 600.0
 """What is planned for where nobody knows how long a recording is, and for the first load."""
 
@@ -68,9 +70,12 @@ class Admission:
         estimate, others = self.estimate(precision, audio_s, options, now)
         if not estimate.fits:
             raise refusal(estimate, others)
+        memory = estimate.plan
+        if not now.on_gpu:
+            memory = dataclasses.replace(memory, encoder_chunk_s=CPU_CHUNK_S)
         return dataclasses.replace(
             options,
-            memory=estimate.plan,
+            memory=memory,
             memory_fallback=plan.smaller(
                 estimate.plan, self._shape, precision, self._work(audio_s, options)
             ),
@@ -118,12 +123,15 @@ class Admission:
         return weights + reserve_bytes(weights)
 
     def _work(self, audio_s: float | None, options: TranscribeOptions) -> Work:
-        return Work.of(
+        """The work; a client's limit of tokens makes it smaller, never larger: the audio decides
+        how much there is to say, and the cache grows where that was wrong."""
+        work = Work.of(
             self._shape,
             USUAL_S if audio_s is None else audio_s,
             text_tokens=PROMPT_TOKENS + len(options.prompt.encode()) // 2,
-            output_tokens=options.max_tokens,
         )
+        most = options.max_tokens or work.output_tokens
+        return dataclasses.replace(work, output_tokens=min(most, work.output_tokens))
 
 
 def refusal(estimate: Estimate, others: Sequence[Estimate]) -> errors.WontFit:

@@ -88,7 +88,7 @@ class Answer:
         """Leave a stretch out and go on behind it; False where nothing is left to go on with."""
         content = self._reading.parser.open_content
         skip = next_skip(
-            max((segment.end for segment in self.segments), default=0.0),
+            self.segments[-1].end if self.segments else 0.0,
             self._duration_s,
             _lost_s(self.segments),
             content.end if content else None,
