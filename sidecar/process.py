@@ -14,6 +14,8 @@ EXIT_CODES: dict[str, int] = {  # sysexits.h
     errors.SettingsInvalid.code: 78,
     errors.PortInUse.code: 75,
     errors.EngineUnavailable.code: 69,
+    errors.HubUnreachable.code: 69,
+    **{kind.code: 66 for kind in errors.BadCheckpoint.__subclasses__()},
 }
 LOG_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 
