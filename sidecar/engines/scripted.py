@@ -2,7 +2,8 @@
 
 Every second of audio becomes a segment whose text is a fingerprint of its samples, so that a
 transcript shows whose audio it came from. ``VIBEVOICE_SCRIPTED_SPEED`` (seconds of audio per
-second, unlimited if unset) makes it take its time.
+second, unlimited if unset) makes it take its time; ``VIBEVOICE_SCRIPTED_FAILS`` names a precision
+that does not load.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 import zlib
 from collections.abc import Iterator
 
+from sidecar import errors
 from sidecar.audio import Block
 from sidecar.engine import (
     AudioStream,
@@ -39,11 +41,19 @@ class ScriptedEngine:
     def __init__(self) -> None:
         self._precision: Precision | None = None
         self._speed = 0.0
+        self._deaf = False
 
     def load(self, options: LoadOptions) -> Iterator[float]:
-        """Nothing to bring into memory."""
+        """Nothing to bring into memory.
+
+        Raises:
+            errors.ModelLoadFailed: it is told to.
+        """
+        if options.precision.value == os.environ.get("VIBEVOICE_SCRIPTED_FAILS"):
+            raise errors.ModelLoadFailed(f"It is told to fail in {options.precision}.")
         self._precision = SPEC.resolve_precision(options.precision)
         self._speed = float(os.environ.get("VIBEVOICE_SCRIPTED_SPEED", "0"))
+        self._deaf = os.environ.get("VIBEVOICE_SCRIPTED_DEAF") == "1"
         yield 1.0
 
     def transcribe(
@@ -53,7 +63,7 @@ class ScriptedEngine:
         assert self._precision is not None
         segments: list[Segment] = []
         samples, fingerprint = 0, 0
-        for second in _seconds(audio):
+        for second in () if self._deaf else _seconds(audio):
             start, samples = samples, samples + len(second)
             fingerprint = zlib.crc32(second.tobytes(), fingerprint)
             if self._speed:
