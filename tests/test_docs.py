@@ -55,5 +55,6 @@ def test_every_file_that_the_architecture_names_is_there() -> None:
     found = {
         path.relative_to(ROOT / "sidecar").as_posix() for path in ROOT.rglob("sidecar/**/*.py")
     }
-    names = {Path(path).name for path in found} | {"test_house.py", "test_contract.py", "simulation.py"}
+    names = {Path(path).name for path in found}
+    names |= {"test_house.py", "test_contract.py", "simulation.py"}
     assert {Path(name).name for name in named} <= names
