@@ -4,8 +4,7 @@ The engine's own code and the model's own classes run under `FakeTensorMode`: sh
 lifetimes are real, numbers and memory are not. Every storage on the (fake) GPU is counted from its
 birth to its end; the largest sum is the peak. The full-size model takes seconds. What is not real:
 
-- **Attention** stands for the fused kernel of a GPU: its output and a float32 per head and token,
-  keys not repeated. (Fake tensors would choose the plain formula with its square matrix.)
+- **Attention** (`Decoder._attend`) is what a fused kernel of a GPU allocates, no square matrix.
 - **int8, int4**: `Int8Linear` and `Int4Linear` hold and allocate what bitsandbytes 0.50 holds and
   allocates on CUDA (`MatMul8bitLt`, `gemm_4bit`), read from its source.
 - **Sizes**: an allocator rounds up and fragments, cuDNN and cuBLAS have workspaces, the context
@@ -16,16 +15,16 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sidecar.engine import MemoryPlan, Precision
@@ -59,11 +58,12 @@ class Peaks:
 
 
 class Counter(TorchDispatchMode):
-    """Counts the storages that operations make on the fake GPU, until they are gone."""
+    """Counts the storages that operations make on a device, until they are gone."""
 
-    def __init__(self, peaks: Peaks) -> None:
+    def __init__(self, peaks: Peaks, device: str = DEVICE) -> None:
         super().__init__()
         self.peaks = peaks
+        self.device = device
         self.known: dict[int, Any] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -72,9 +72,9 @@ class Counter(TorchDispatchMode):
             self.count(tensor)
         return result
 
-    def count(self, tensor: torch.Tensor) -> None:
+    def count(self, tensor: Tensor) -> None:
         """Count the storage below ``tensor`` once."""
-        if tensor.device.type != DEVICE:
+        if tensor.device.type != self.device:
             return
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
@@ -89,34 +89,18 @@ class Counter(TorchDispatchMode):
         self.peaks.grew(size)
 
 
-def _tensors(result: Any) -> Iterator[torch.Tensor]:
-    if isinstance(result, torch.Tensor):
+def _tensors(result: Any) -> Iterator[Tensor]:
+    if isinstance(result, Tensor):
         yield result
     elif isinstance(result, (tuple, list)):
         for part in result:
             yield from _tensors(part)
 
 
-class FusedAttention(TorchFunctionMode):
-    """Attention as the fused kernels do it: an output, and one float32 per head and query."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is nn.functional.scaled_dot_product_attention:
-            return _fused(*args[:3])
-        return func(*args, **(kwargs or {}))
-
-
-def _fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+def fused_attention(_: Decoder, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """What a fused kernel allocates: its output, and one float32 per head and query."""
     query.new_empty(query.shape[:-1], dtype=torch.float32)
     return torch.empty_like(query)
-
-
-class NoMask:
-    """The fused kernel knows a causal mask by its name; nothing is allocated for it."""
-
-    def __init__(self, *_: int) -> None: ...
-
-    def _materialize(self, _: torch.device) -> None: ...
 
 
 class Int8Linear(nn.Module):
@@ -129,14 +113,14 @@ class Int8Linear(nn.Module):
         self.scales = nn.Buffer(linear.weight.new_empty(len(linear.weight), dtype=torch.float32))
         self.bias = linear.bias
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Allocate what the CUDA path allocates, in its order."""
         small = self._quantized(x.to(torch.float16))
         total = small.new_empty(*x.shape[:-1], len(self.weight), dtype=torch.int32)
         return torch.empty_like(total, dtype=torch.float16).to(self.dtype)
 
     @staticmethod
-    def _quantized(x: torch.Tensor) -> torch.Tensor:
+    def _quantized(x: Tensor) -> Tensor:
         x.new_empty(x.shape[:-1], dtype=torch.float32)
         small = torch.empty_like(x, dtype=torch.int8)
         x.abs() >= 6.0  # noqa: B015  (the look for outliers: a copy and a mask)
@@ -160,7 +144,7 @@ class Int4Linear(nn.Module):
         self.codes = nn.Buffer(empty(16 + 256 + 1, dtype=torch.float32))
         self.bias = linear.bias
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Allocate what the CUDA path allocates, in its order."""
         if x.shape[1] > self.FEW:
             x.new_empty(len(self.scales), dtype=torch.float32)
@@ -177,25 +161,25 @@ class NoLoudness:
 
 
 def transcribe(model: Any, plan: MemoryPlan, work: Work, peaks: Peaks) -> None:
-    """The engine's own parts in the engine's order: encode, evict, allocate, prefill, decode.
+    """The engine's parts in the order of its `Model.answer`: encode, evict, prefill, decode.
 
-    The first and the last tile stand for all, and so do two chunks and a token after each growth
+    Two chunks stand for all, and so do the first and the last tile, and a token after each growth
     of the cache: the others do the same in the same memory.
     """
-    decoder = Decoder(model)
+    decoder, inner = Decoder(model), model.model
     peaks.begin("encode")
     embeddings = decoder.embed(torch.zeros(work.prompt_tokens, dtype=torch.int64))
-    chunks = min(work.audio_s, 2 * plan.encoder_chunk_s)
+    heard = torch.empty_like(embeddings)
+    chunks_s = min(work.audio_s, 2 * plan.encoder_chunk_s)
     AudioEncoder(model, NoLoudness()).encode(
-        np.zeros(int(chunks * SAMPLE_RATE), np.float32), plan.encoder_chunk_s, embeddings, _go_on
+        np.zeros(int(chunks_s * SAMPLE_RATE), np.float32), plan.encoder_chunk_s, heard, _go_on
     )
+    embeddings[:] = heard
+    del heard
     if plan.evict_encoders:
-        for part in (
-            model.model.acoustic_tokenizer_encoder,
-            model.model.semantic_tokenizer_encoder,
-        ):
-            place(part, "cpu")
-        place(model.model.multi_modal_projector, "cpu")
+        place(inner.acoustic_tokenizer_encoder, "cpu")
+        place(inner.semantic_tokenizer_encoder, "cpu")
+        place(inner.multi_modal_projector, "cpu")
 
     peaks.begin("prefill")
     tile = min(plan.prefill_tile, work.prompt_tokens)
@@ -243,43 +227,77 @@ def place(part: nn.Module, device: str) -> None:
         for tensors in (module._parameters, module._buffers):
             for name, tensor in tensors.items():
                 if tensor is not None:
-                    tensors[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+                    tensors[name] = torch.zeros(tensor.shape, dtype=tensor.dtype, device=device)
 
 
-def simulate(config: Any, precision: Precision, plan: MemoryPlan, work: Work) -> Peaks:
-    """The peaks of one recording, weights included. ``config`` is a `VibeVoiceAsrConfig`."""
+def simulate(
+    config: Any, precision: Precision, plan: MemoryPlan, work: Work, *, real: bool = False
+) -> Peaks:
+    """The peaks of one recording, weights included. ``config`` is a `VibeVoiceAsrConfig`.
+
+    ``real``: with real tensors on the CPU (of a small model), to see that the fake ones do not lie;
+    there is no other device then to evict to.
+    """
     peaks = Peaks()
     model = build(config, precision)
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with torch.inference_mode(), fake, FusedAttention(), Counter(peaks):
-        place(model, DEVICE)
+    device = "cpu" if real else DEVICE
+    mode = nullcontext() if real else FakeTensorMode(allow_non_fake_inputs=True)
+    attention = mock.patch.object(Decoder, "_attend", fused_attention)
+    with torch.inference_mode(), attention, mode, Counter(peaks, device):
+        place(model, device)
         if plan.host_token_table:
             place(model.model.language_model.embed_tokens, "cpu")
-            peaks.highest = peaks.live
-        with mock.patch("sidecar.engines.vibevoice.decoder.causal_lower_right", NoMask):
-            transcribe(model, plan, work, peaks)
+        transcribe(model, plan, work, peaks)
     return peaks
 
 
-def full_size() -> Any:
-    """The configuration of the released model."""
+def configured(filters: int, depths: Sequence[int], **text: int) -> Any:
+    """A `VibeVoiceAsrConfig` with encoders and a language model of these dimensions."""
     from transformers import VibeVoiceAsrConfig
 
     def encoder(width: int) -> dict[str, Any]:
-        return {"model_type": "vibevoice_acoustic_tokenizer_encoder", "hidden_size": width}
+        return {
+            "model_type": "vibevoice_acoustic_tokenizer_encoder",
+            "hidden_size": width,
+            "num_filters": filters,
+            "depths": list(depths),
+        }
 
     return VibeVoiceAsrConfig(
         acoustic_tokenizer_encoder_config=encoder(64),
         semantic_tokenizer_encoder_config=encoder(128),
         text_config={
             "model_type": "qwen2",
-            "hidden_size": 3584,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 28,
-            "num_key_value_heads": 4,
-            "intermediate_size": 18944,
-            "vocab_size": 152064,
             "max_position_embeddings": 131072,
             "tie_word_embeddings": False,
+            **text,
         },
+    )
+
+
+def full_size() -> Any:
+    """The configuration of the released model."""
+    return configured(
+        32,
+        (3, 3, 3, 3, 3, 3, 8),
+        hidden_size=3584,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        intermediate_size=18944,
+        vocab_size=152064,
+    )
+
+
+def small_size() -> Any:
+    """One that a CPU runs in a moment."""
+    return configured(
+        4,
+        [1] * 7,
+        hidden_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=256,
+        vocab_size=580,
     )

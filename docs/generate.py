@@ -1,10 +1,12 @@
-"""Write docs/settings.md and docs/errors.md from the code: `python docs/generate.py [--check]`."""
+"""Write the pages and the plot that come from the code: `python docs/generate.py [--check]`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from models import models_page, models_plot
 
 from sidecar import errors
 from sidecar.flags import describe
@@ -87,7 +89,13 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def main(words: Sequence[str]) -> int:
     """Write the pages, or with ``--check`` say which are not up to date; the exit code."""
     stale = False
-    for name, text in (("settings.md", settings_page()), ("errors.md", errors_page())):
+    pages = {
+        "settings.md": settings_page(),
+        "errors.md": errors_page(),
+        "models.md": models_page(MARK, _table),
+        "models.svg": models_plot(),
+    }
+    for name, text in pages.items():
         page = HERE / name
         if "--check" not in words:
             page.write_text(text, encoding="utf-8", newline="\n")

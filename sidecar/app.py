@@ -13,7 +13,7 @@ from sidecar import __version__
 from sidecar.runtime.choice import choose
 from sidecar.service import Service
 from sidecar.settings import Settings, load_settings
-from sidecar.transports import docs_page, problems, sidecar_api
+from sidecar.transports import docs_page, estimate_api, problems, sidecar_api
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +65,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # a redirect would go to whatever Host the client claims
     )
-    router = sidecar_api.build_router(service)
-    app.include_router(router)
+    routers = [sidecar_api.build_router(service), estimate_api.build_router(service)]
+    for router in routers:
+        app.include_router(router)
     docs_page.install(app)
-    problems.install(app, router)
+    problems.install(app, *routers)
     return app

@@ -62,14 +62,13 @@ class ServiceClient:
 
     async def submit(self, source: AudioSource, options: Mapping[str, str]) -> dict[str, Any]:
         """Upload a recording, which is closed then; the job that works on it."""
-        with source, os.fdopen(os.dup(source.fd), "rb") as file:
-            return await self._ask(
-                "POST",
-                "/transcribe",
-                headers={"Prefer": "respond-async"},
-                data=dict(options),
-                files={"audio": ("recording", file)},  # its name is nobody's business
-            )
+        return await self._upload(
+            "/transcribe", source, options, headers={"Prefer": "respond-async"}
+        )
+
+    async def estimate(self, source: AudioSource, options: Mapping[str, str]) -> dict[str, Any]:
+        """Upload a recording, which is closed then; the body of ``POST /v1/estimate``."""
+        return await self._upload("/v1/estimate", source, options)
 
     async def watch(self, job: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The job as it is, again and again until it has ended; left early, it is cancelled."""
@@ -104,6 +103,13 @@ class ServiceClient:
                     raise errors.from_wire(error)
                 if result := job.get("result"):
                     yield Finished(transcript_from_body(result))
+
+    async def _upload(
+        self, address: str, source: AudioSource, fields: Mapping[str, str], **content: Any
+    ) -> dict[str, Any]:
+        with source, os.fdopen(os.dup(source.fd), "rb") as file:
+            files = {"audio": ("recording", file)}  # its name is nobody's business
+            return await self._ask("POST", address, data=dict(fields), files=files, **content)
 
     async def _ask(self, method: str, address: str, **content: Any) -> dict[str, Any]:
         import httpx

@@ -45,7 +45,8 @@ class EngineSpec:
     """What an engine can do, known without loading it.
 
     ``languages`` is empty where it takes any. The first of ``precisions`` is its own choice;
-    ``stands_for`` names what is used in a precision's place on this machine.
+    ``stands_for`` names what is used in a precision's place on this machine. ``steerable``: it
+    takes a prompt, a number of speakers, a temperature and a limit of tokens.
     """
 
     name: str
@@ -55,6 +56,7 @@ class EngineSpec:
     languages: tuple[str, ...]
     diarizes: bool
     requires: tuple[str, ...] = ()
+    steerable: bool = False
     stands_for: Mapping[Precision, Precision] = field(default_factory=dict)
 
     def resolve_precision(self, wanted: Precision) -> Precision:
@@ -79,6 +81,7 @@ class MemoryPlan:
     one pass of an MLP during the prefill. ``cache_tokens``: positions of the KV cache to begin
     with; it grows by ``cache_step``. ``evict_encoders``: they go to the host's memory once the
     audio is encoded. ``host_token_table``: the token embeddings stay in the host's memory.
+    ``window_s``: the longest piece of a recording that is heard at once (model card: an hour).
     """
 
     encoder_chunk_s: float = 8.0
@@ -87,6 +90,7 @@ class MemoryPlan:
     cache_step: int = 4096
     evict_encoders: bool = False
     host_token_table: bool = False
+    window_s: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,7 +169,7 @@ class FieldTooLong(BadRequest):
 
     code = "field_too_long"
     default_detail = "A field of the form is too long."
-    default_hint = "Options are short words such as 'fp16' or 'en'."
+    default_hint = "Options are short words such as 'fp16'; a prompt has at most 4096 characters."
 
 
 class FieldInvalid(BadRequest):

@@ -50,7 +50,7 @@ def to_text(transcript: Transcript, name: str) -> str:
     """A line per segment; with the time and the speaker where speakers were told apart."""
     diarized = transcript.diarized
     return _lines(
-        f"[{_clock(segment.start)}] {speaker_label(segment.speaker)}: {_one_line(segment.text)}"
+        f"[{_clock(segment.start)}] {_voice(segment)}{_one_line(segment.text)}"
         if diarized
         else _one_line(segment.text)
         for segment in transcript.segments
@@ -74,7 +74,7 @@ def transcript_body(transcript: Transcript) -> dict[str, Any]:
             "num_speakers": transcript.num_speakers,
             "engine": transcript.engine,
             "diarized": transcript.diarized,
-            "no_speech": not transcript.segments,
+            "no_speech": not transcript.has_speech,
             "warnings": [
                 {"code": notice.code, "message": notice.message} for notice in transcript.notices
             ],
@@ -109,7 +109,7 @@ def to_srt(transcript: Transcript, name: str) -> str:
         # SubRip has no escapes; an arrow in the text would be taken for a line of times.
         text = _one_line(segment.text).replace("-->", "->")
         if diarized:
-            text = f"{speaker_label(segment.speaker)}: {text}"
+            text = f"{_voice(segment)}{text}"
         cues.append(f"{number}\n{_timestamp(start, ',')} --> {_timestamp(end, ',')}\n{text}\n")
     return "\n".join(cues)
 
@@ -122,7 +122,7 @@ def to_vtt(transcript: Transcript, name: str) -> str:
         start, end = _cue_ms(segment)
         text = _one_line(segment.text)
         text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        if diarized:
+        if diarized and segment.is_speech:
             text = f"<v {speaker_label(segment.speaker)}>{text}"
         parts.append(f"{_timestamp(start, '.')} --> {_timestamp(end, '.')}\n{text}\n")
     return "\n".join(parts)
@@ -145,7 +145,7 @@ def to_rttm(transcript: Transcript, name: str) -> str:
     for segment in transcript.segments:
         start = _ms(segment.start)
         length = _ms(segment.end) - start
-        if length <= 0:  # scoring tools refuse a turn of no length
+        if length <= 0 or not segment.is_speech:  # scoring tools refuse a turn of no length
             continue
         times = f"{_seconds(start)} {_seconds(length)}"
         speaker = speaker_label(segment.speaker)
@@ -171,6 +171,11 @@ def extension(fmt: str) -> str:
 
 def _lines(lines: Iterator[str] | list[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
+
+
+def _voice(segment: Segment) -> str:
+    """Who speaks, before the words; nobody speaks music."""
+    return f"{speaker_label(segment.speaker)}: " if segment.is_speech else ""
 
 
 def _one_line(text: str) -> str:

@@ -256,7 +256,7 @@ class JobQueue:
         now = time.monotonic()
         index = residency.next_job(
             [self._slot.resolve(job.options.precision, job.arrived_at) for job in self._waiting],
-            [now - job.arrived_at for job in self._waiting],
+            [now - max(job.arrived_at, self._slot.loaded_at) for job in self._waiting],
             self._slot.precision if self._slot.loaded else None,
         )
         job = self._waiting[index]

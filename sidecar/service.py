@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import math
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,29 +15,26 @@ from sidecar import __version__
 from sidecar import engines as registry
 from sidecar.audio.source import AudioSource
 from sidecar.engine import (
-    AUTO,
-    Diarization,
     EngineSpec,
     LoadOptions,
     Precision,
     TranscribeOptions,
-    parse_language,
     parse_precision,
 )
-from sidecar.errors import FieldInvalid, LanguageUnsupported, ModelLoadFailed
+from sidecar.errors import LanguageUnsupported, ModelLoadFailed
 from sidecar.jobs import Job, JobQueue
+from sidecar.options import ignored, parse_options
 from sidecar.runtime.admission import Admission, Memory
 from sidecar.runtime.choice import Choice
 from sidecar.runtime.devices import GpuMemory, gpu_memory, host_free_bytes
+from sidecar.runtime.forecast import Forecast
 from sidecar.runtime.intake import Intake
 from sidecar.runtime.shape import ModelShape
 from sidecar.runtime.slot import EngineSlot, Placement, SlotState
 from sidecar.settings import Settings
-from sidecar.transcript import Notice
+from sidecar.transcript import Notice, Transcript
 
 log = logging.getLogger(__name__)
-
-_TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,31 +99,19 @@ class Service:
         await self._intake.close()
         await self._slot.close()
 
-    def options(
-        self,
-        *,
-        precision: str | None = None,
-        language: str | None = None,
-        diarize: str | bool | None = None,
-        diarization: str | None = None,
-    ) -> TranscribeOptions:
-        """The options that a client's words mean, checked against the engine.
+    def options(self, given: Mapping[str, object]) -> TranscribeOptions:
+        """The options that a client's fields mean, checked against the engine.
 
         Raises:
             errors.BadRequest: one of them means nothing, or nothing to this engine.
         """
-        tag = parse_language(language or AUTO)
-        if not self.spec.speaks(tag):
+        options = parse_options(given, self.settings.diarization)
+        if not self.spec.speaks(options.language):
             raise LanguageUnsupported(
-                f"The engine '{self.spec.name}' does not know the language '{tag}'.",
-                hint=self._language_hint(tag),
+                f"The engine '{self.spec.name}' does not know the language '{options.language}'.",
+                hint=self._language_hint(options.language),
             )
-        return TranscribeOptions(
-            precision=parse_precision(precision or AUTO),
-            language=tag,
-            diarize=parse_flag("diarize", diarize, default=True),
-            diarization=parse_diarization(diarization, self.settings.diarization),
-        )
+        return options
 
     def check_room(self) -> None:
         """Raise `errors.QueueFull` before anybody sends a gigabyte for nothing."""
@@ -170,14 +155,43 @@ class Service:
         """End a job."""
         self._queue.cancel(job)
 
-    def precision_notice(self, options: TranscribeOptions) -> Notice | None:
-        """What to tell a client who asked for a precision that this engine lacks."""
-        used = self.spec.resolve_precision(options.precision)
-        if options.precision in (Precision.AUTO, used):
-            return None
-        return Notice(
-            "precision_substituted",
-            f"The engine '{self.spec.name}' has no {options.precision} here; {used} was used.",
+    def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
+        """A transcript with what its client should know of how the wishes were met."""
+        notices = []
+        asked, name = options.precision, self.spec.name
+        if asked not in (Precision.AUTO, transcript.precision):
+            message = f"The engine '{name}' has no {asked} here; {transcript.precision} was used."
+            if self.spec.resolve_precision(asked) is asked:  # somebody had it loaded anew
+                message = f"Instead of {asked}, {transcript.precision} was used."
+            notices.append(Notice("precision_substituted", message))
+        if left_out := ignored(self.spec, options):
+            fields = ", ".join(left_out)
+            message = f"The engine '{name}' cannot follow these options: {fields}."
+            notices.append(Notice("option_ignored", message))
+        return transcript.noting(*notices)
+
+    async def measure(self, source: AudioSource) -> float | None:
+        """Seconds of a recording, None where only decoding it would tell.
+
+        Raises:
+            errors.BadAudio: it cannot be transcribed.
+        """
+        return (await self._intake.probe(source)).total_s
+
+    def forecast(self, audio_s: float | None, options: TranscribeOptions) -> Forecast:
+        """Whether a recording of ``audio_s`` seconds fits, and how long it takes, from memory.
+
+        Where nobody knows how long it is, it is taken for one of usual length.
+        """
+        if self._admission is None:
+            precision = self.spec.resolve_precision(options.precision)
+            return Forecast.small(
+                self.spec, precision, audio_s, self.settings.max_audio_hours * 3600
+            )
+        now = self._memory_now()
+        precision = self._suited(options, audio_s, now)
+        return Forecast.planned(
+            audio_s, *self._admission.estimate(precision, audio_s, options, now)
         )
 
     async def reload(self, precision: str, *, now: bool = False) -> Precision:
@@ -218,14 +232,19 @@ class Service:
         if self._admission is None:
             return options
         now = self._memory_now()
-        if options.precision is Precision.AUTO:
-            loaded = self._slot.precision
-            fitting = self._admission.fitting_precision(loaded, audio_s, options, now)
-            if fitting is not loaded:
-                options = dataclasses.replace(options, precision=fitting)
-        precision = self._slot.resolve(options.precision, math.inf)
+        precision = self._suited(options, audio_s, now)
         self._admission.planned(precision, audio_s, options, now)
+        if options.precision is Precision.AUTO and precision is not self._slot.precision:
+            return dataclasses.replace(options, precision=precision)
         return options
+
+    def _suited(self, options: TranscribeOptions, audio_s: float | None, now: Memory) -> Precision:
+        """The precision for a job that came now: what it asks for, or what fits."""
+        assert self._admission is not None
+        precision = self._slot.resolve(options.precision, math.inf)
+        if options.precision is Precision.AUTO:
+            return self._admission.fitting_precision(precision, audio_s, options, now)
+        return precision
 
     def _plan(self, job: Job, precision: Precision) -> TranscribeOptions:
         """The job's options with the plan for the memory that is there when it begins."""
@@ -290,36 +309,3 @@ def _admission(settings: Settings, choice: Choice) -> Admission | None:
     limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
     shape = ModelShape.from_config(choice.checkpoint.config)
     return Admission(shape, choice.spec.precisions, limit)
-
-
-def parse_flag(name: str, value: str | bool | None, *, default: bool) -> bool:
-    """Yes or no, as clients write it.
-
-    Raises:
-        errors.FieldInvalid: it is neither.
-    """
-    if value is None or value == "":
-        return default
-    if isinstance(value, bool):
-        return value
-    word = value.strip().lower()
-    if word not in _TRUE | _FALSE:
-        raise FieldInvalid(f"'{name}' is neither true nor false.", hint="Send 'true' or 'false'.")
-    return word in _TRUE
-
-
-def parse_diarization(value: str | None, default: Diarization) -> Diarization:
-    """The effort that a client asks for.
-
-    Raises:
-        errors.FieldInvalid: it is none.
-    """
-    if not value:
-        return default
-    try:
-        return Diarization(value.strip().lower())
-    except ValueError:
-        raise FieldInvalid(
-            "'diarization' has a value that is not possible.",
-            hint=f"Use one of: {', '.join(Diarization)}.",
-        ) from None

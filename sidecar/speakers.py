@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import sqrt
 
 from sidecar.transcript import Segment
 
@@ -105,7 +106,16 @@ def link(turns: Sequence[Turn], anchors: Mapping[int, tuple[float, float]]) -> d
 
 def clearest(turns: Sequence[Turn], label: int, max_s: float) -> tuple[float, float] | None:
     """The longest stretch in which ``label`` speaks alone, cut to ``max_s`` seconds."""
-    best: tuple[float, float] | None = None
+    alone = stretches_alone(turns, label)
+    if not alone:
+        return None
+    start, end = alone[0]
+    return start, min(end, start + max_s)
+
+
+def stretches_alone(turns: Sequence[Turn], label: int) -> list[tuple[float, float]]:
+    """Where ``label`` speaks and nobody else does; the longest first."""
+    found: list[tuple[float, float]] = []
     for turn in turns:
         if turn.label != label:
             continue
@@ -113,12 +123,8 @@ def clearest(turns: Sequence[Turn], label: int, max_s: float) -> tuple[float, fl
         for other in turns:
             if other.label != label:
                 pieces = [rest for piece in pieces for rest in _without(piece, other)]
-        for start, end in pieces:
-            if best is None or end - start > best[1] - best[0]:
-                best = start, end
-    if best is None:
-        return None
-    return best[0], min(best[1], best[0] + max_s)
+        found += pieces
+    return sorted(found, key=lambda piece: piece[0] - piece[1])
 
 
 def _without(piece: tuple[float, float], other: Turn) -> list[tuple[float, float]]:
@@ -126,6 +132,65 @@ def _without(piece: tuple[float, float], other: Turn) -> list[tuple[float, float
     if not other.overlap(start, end):
         return [piece]
     return [rest for rest in ((start, other.start), (other.end, end)) if rest[1] - rest[0] > 0]
+
+
+def shares(turns: Iterable[Turn], start: float, end: float) -> dict[int, float]:
+    """Seconds that each label speaks between ``start`` and ``end``."""
+    found: dict[int, float] = {}
+    for turn in turns:
+        if shared := turn.overlap(start, end):
+            found[turn.label] = found.get(turn.label, 0.0) + shared
+    return found
+
+
+def within(turns: Iterable[Turn], start: float, end: float) -> list[Turn]:
+    """What of the turns lies between ``start`` and ``end``."""
+    return [
+        Turn(max(turn.start, start), min(turn.end, end), turn.label)
+        for turn in turns
+        if turn.overlap(start, end)
+    ]
+
+
+def likeness(one: Mapping[int, float], other: Mapping[int, float]) -> float:
+    """The cosine between two voices' `shares`: 1 where they are one to the diarizer, 0 if not."""
+    lengths = sqrt(sum(x * x for x in one.values()) * sum(y * y for y in other.values()))
+    return sum(x * other.get(label, 0.0) for label, x in one.items()) / lengths if lengths else 0.0
+
+
+def together(
+    before: Sequence[Turn], after: Sequence[Turn], min_s: float
+) -> dict[tuple[int, int], float]:
+    """How much two accounts of the same seconds give them to the same voice, from 0 to 1.
+
+    Keys are (label in ``before``, label in ``after``); the value is the time that they share, of
+    the time that either has. Pairs that share less than ``min_s`` are left out.
+    """
+    found: dict[tuple[int, int], float] = {}
+    for first in {turn.label for turn in before}:
+        for second in {turn.label for turn in after}:
+            ones = [turn for turn in before if turn.label == first]
+            others = [turn for turn in after if turn.label == second]
+            shared = sum(one.overlap(other.start, other.end) for one in ones for other in others)
+            either = sum(turn.end - turn.start for turn in (*ones, *others)) - shared
+            if shared and shared >= min_s:
+                found[first, second] = min(1.0, shared / either) if either > 0 else 1.0
+    return found
+
+
+def matched(likenesses: Mapping[tuple[int, int], float], least: float) -> dict[int, int]:
+    """Who of the new is whom of the known, from the likeness of each (known, new) pair.
+
+    The likeliest pairs first, each to one; pairs under ``least`` are none. Of equally likely ones
+    the lower numbers win.
+    """
+    found: dict[int, int] = {}
+    pairs = sorted(likenesses, key=lambda pair: (-likenesses[pair], pair))
+    for known, new in pairs:
+        likely = likenesses[known, new] >= least
+        if likely and new not in found and known not in found.values():
+            found[new] = known
+    return found
 
 
 def in_order_of_appearance(segments: Sequence[Segment]) -> list[Segment]:

@@ -12,6 +12,9 @@ from typing import Any
 
 from sidecar import errors
 
+NON_SPEECH = "non_speech"
+"""The flag of a segment in which nobody says words: music, silence, noise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Word:
@@ -35,6 +38,11 @@ class Segment:
     speaker: int | None = None
     words: tuple[Word, ...] = ()
     flags: tuple[str, ...] = ()
+
+    @property
+    def is_speech(self) -> bool:
+        """Whether somebody says words; `[Music]` and the like are none."""
+        return NON_SPEECH not in self.flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,12 @@ class Transcript:
     @property
     def text(self) -> str:
         """All that was said, one space between segments."""
-        return " ".join(segment.text for segment in self.segments)
+        return " ".join(segment.text for segment in self.segments if segment.is_speech)
+
+    @property
+    def has_speech(self) -> bool:
+        """Whether anybody says anything."""
+        return any(segment.is_speech for segment in self.segments)
 
     def noting(self, *notices: Notice) -> Transcript:
         """The same transcript with more to know about it."""
@@ -70,7 +83,7 @@ class Transcript:
     def num_speakers(self) -> int:
         """How many voices were told apart; 1 where there is speech and nobody looked."""
         named = {segment.speaker for segment in self.segments if segment.speaker is not None}
-        return len(named) or int(bool(self.segments))
+        return len(named) or int(self.has_speech)
 
 
 @dataclass(frozen=True, slots=True)

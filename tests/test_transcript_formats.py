@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sidecar import errors
 from sidecar.client import transcript_from_body
 from sidecar.formats import FORMATS, extension, render
-from sidecar.transcript import Notice, Segment, Transcript, Word
+from sidecar.transcript import NON_SPEECH, Notice, Segment, Transcript, Word
 
 
 def transcript(*segments: Segment) -> Transcript:
@@ -127,6 +127,18 @@ def test_silence_is_valid_in_every_format():
         "rttm": "",
     }
     assert json.loads(render(silence, "json"))["metadata"]["no_speech"] is True
+
+
+def test_music_is_shown_without_a_voice_and_is_nobodys_turn():
+    music = Segment(0.0, 4.0, "[Music]", flags=(NON_SPEECH,))
+    played = transcript(music, Segment(4.0, 5.0, "Welcome.", 0))
+    assert render(played, "text") == "[00:00:00.0] [Music]\n[00:00:04.0] Speaker_0: Welcome.\n"
+    assert "\n[Music]\n" in render(played, "srt")
+    assert "\n[Music]\n" in render(played, "vtt")
+    assert render(played, "rttm", "a").count("SPEAKER") == 1
+    assert (played.text, played.num_speakers) == ("Welcome.", 1)
+    only = json.loads(render(transcript(music), "json"))["metadata"]
+    assert (only["no_speech"], only["num_speakers"]) == (True, 0)
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones():

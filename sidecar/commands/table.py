@@ -44,6 +44,17 @@ Examples:
 * `{PROGRAM} transcribe interview.mp3`
 * `{PROGRAM} transcribe a.wav b.wav --format vtt --output subtitles`
 * `{PROGRAM} transcribe call.ogg --format json --server http://127.0.0.1:8765`
+* `{PROGRAM} transcribe play.wav --hotwords "Nagg, Nell" --prompt "Beckett, Endgame" --speakers 2`
+"""
+ESTIMATE_HELP = f"""
+Say whether a recording fits into the memory that is there, and how long it takes.
+
+The exit code is 1 where it does not fit.
+
+Examples:
+
+* `{PROGRAM} estimate meeting.opus`
+* `{PROGRAM} estimate meeting.opus --precision int8 --server http://127.0.0.1:8765`
 """
 STATUS_HELP = f"""
 Show how a running service is.
@@ -70,6 +81,16 @@ Examples:
 DOCTOR_HELP = "Say what is here, what is missing, and the one thing to do next."
 SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
 
+ServerOption = Annotated[str | None, typer.Option(metavar="URL", help=SERVER_HELP)]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"Precision of the weights: {', '.join(Precision)}.",
+        autocompletion=lambda: list(Precision),
+    ),
+]
+
 
 def build_command() -> Any:
     """The whole command line, as the click command that typer makes of it."""
@@ -81,6 +102,7 @@ def build_command() -> Any:
     app.callback()(_root)
     app.command("serve", help=SERVE_HELP)(serve_with(lambda given: _exit(serve.run(given))))
     app.command("transcribe", help=TRANSCRIBE_HELP)(_transcribe)
+    app.command("estimate", help=ESTIMATE_HELP)(_estimate)
     app.command("demo", help=DEMO_HELP)(_demo)
     app.command("status", help=STATUS_HELP)(_status)
     app.command("pull", help=PULL_HELP)(_pull)
@@ -128,18 +150,11 @@ def _transcribe(
             help="Folder for a file per recording, instead of all to stdout.",
         ),
     ] = None,
-    server: Annotated[str | None, typer.Option(metavar="URL", help=SERVER_HELP)] = None,
+    server: ServerOption = None,
     language: Annotated[
         str | None, typer.Option(metavar="TAG", help="Language spoken, such as 'en'; or 'auto'.")
     ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"Precision of the weights: {', '.join(Precision)}.",
-            autocompletion=lambda: list(Precision),
-        ),
-    ] = None,
+    precision: PrecisionOption = None,
     diarize: Annotated[
         bool | None,
         typer.Option("--diarize/--no-diarize", help="Whether to tell speakers apart (it does)."),
@@ -151,6 +166,15 @@ def _transcribe(
             help=f"Effort to tell them apart: {', '.join(Diarization)}.",
             autocompletion=lambda: list(Diarization),
         ),
+    ] = None,
+    hotwords: Annotated[
+        str | None, typer.Option(metavar="WORDS", help="Names and terms that may be said.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What the recordings are about.")
+    ] = None,
+    speakers: Annotated[
+        int | None, typer.Option(metavar="N", help="How many people speak, as a hint.")
     ] = None,
 ) -> None:
     from sidecar.commands import transcribe
@@ -164,8 +188,21 @@ def _transcribe(
         language=language,
         diarize=diarize,
         diarization=diarization,
+        hotwords=hotwords,
+        prompt=prompt,
+        num_speakers=speakers,
     )
     _exit(transcribe.run(order))
+
+
+def _estimate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording.")],
+    precision: PrecisionOption = None,
+    server: ServerOption = None,
+) -> None:
+    from sidecar.commands import estimate
+
+    _exit(estimate.run(file, precision, server))
 
 
 def _demo(

@@ -31,6 +31,23 @@ class Order:
     language: str | None = None
     diarize: bool | None = None
     diarization: str | None = None
+    hotwords: str | None = None
+    prompt: str | None = None
+    num_speakers: int | None = None
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The fields of a request that it gives."""
+        given = {
+            "precision": self.precision,
+            "language": self.language,
+            "diarize": None if self.diarize is None else str(self.diarize).lower(),
+            "diarization": self.diarization,
+            "hotwords": self.hotwords,
+            "prompt": self.prompt,
+            "num_speakers": None if self.num_speakers is None else str(self.num_speakers),
+        }
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def run(order: Order) -> int:
@@ -99,17 +116,9 @@ def _backend(order: Order) -> AbstractAsyncContextManager[Transcribe]:
 async def _with_server(order: Order, url: str) -> AsyncGenerator[Transcribe, None]:
     from sidecar.client import ServiceClient
 
-    diarize = None if order.diarize is None else str(order.diarize).lower()
-    given = {
-        "precision": order.precision,
-        "language": order.language,
-        "diarize": diarize,
-        "diarization": order.diarization,
-    }
-    options = {name: value for name, value in given.items() if value is not None}
     async with ServiceClient(url) as client:
         await client.health()  # nobody there is one line, not one per file
-        yield lambda source: client.transcribe(source, options)
+        yield lambda source: client.transcribe(source, order.options)
 
 
 @asynccontextmanager
@@ -126,13 +135,7 @@ async def _without_server(order: Order) -> AsyncGenerator[Transcribe, None]:
     asked = "log_level" in settings.model_fields_set
     configure_logging(settings.log_level if asked else "critical")
     service = create_service(settings)
-    options = service.options(
-        precision=order.precision,
-        language=order.language,
-        diarize=order.diarize,
-        diarization=order.diarization,
-    )
-    notice = service.precision_notice(options)
+    options = service.options(order.options)
 
     async def transcribe(source: AudioSource) -> AsyncGenerator[Progress | Finished, None]:
         job = await service.submit(source, options)
@@ -142,9 +145,7 @@ async def _without_server(order: Order) -> AsyncGenerator[Transcribe, None]:
             transcript = await job.result()
         finally:
             service.cancel(job)  # one that has ended stays as it is
-        if notice is not None:
-            transcript = transcript.noting(notice)
-        yield Finished(transcript)
+        yield Finished(service.noted(transcript, options))
 
     await service.open()
     try:

@@ -1,7 +1,7 @@
 """How many bytes a transcription takes on its device, phase by phase. Pure arithmetic.
 
-The formulas follow the engine's order of operations: encode in chunks, prefill layer by layer with
-the MLP tiled, decode against a cache that may grow. Each names the moment at which most is alive;
+The formulas follow the engine's order of operations: encode in chunks, prefill in tiles, decode
+against a cache that may grow. Each is of the moment at which most is alive;
 `bench/simulation.py` runs the real model on fake tensors, and the tests hold these figures to it.
 What a simulation cannot see (the CUDA context, workspaces, fragmentation) is `reserve_bytes`.
 """
@@ -128,19 +128,28 @@ def cache_bytes(shape: ModelShape, precision: Precision, positions: int) -> int:
 
 def phases(
     shape: ModelShape, precision: Precision, plan: MemoryPlan, work: Work
-) -> tuple[Breakdown, Breakdown, Breakdown]:
-    """The peaks of encoding, prefill and decoding."""
+) -> tuple[Breakdown, ...]:
+    """The peaks of loading (all weights pass through the card), encoding, prefill and decoding."""
+    everything = weights_bytes(shape, precision, MemoryPlan())
     weights = weights_bytes(shape, precision, plan)
     encoders = shape.encoder_parameters * value_bytes(precision) if plan.evict_encoders else 0
     first = first_positions(plan, work)
     last = last_positions(plan, work)
-    encoding = _embeddings(shape, precision, work) + _chunk(shape, precision, plan, work)
-    filling = _embeddings(shape, precision, work) + _tile(shape, precision, plan, work, first)
-    decoding = _growth(shape, precision, plan, first, last) + 8 * (shape.vocab + 4 * shape.mlp)
+    embeddings = work.prompt_tokens * shape.hidden * value_bytes(precision)
+    chunk = _chunk(shape, precision, plan, work)
+    tile = _tile(shape, precision, plan, work, first)
+    step = _growth(shape, precision, plan, first, last) + 8 * (shape.vocab + 4 * shape.mlp)
     return (
-        Breakdown("encode", weights + encoders, 0, LITTLE_BYTES + encoding),
-        Breakdown("prefill", weights, cache_bytes(shape, precision, first), LITTLE_BYTES + filling),
-        Breakdown("decode", weights, cache_bytes(shape, precision, last), LITTLE_BYTES + decoding),
+        Breakdown("load", everything, 0, LITTLE_BYTES),
+        # The audio's embeddings, and those of the whole prompt that they go into.
+        Breakdown("encode", weights + encoders, 0, LITTLE_BYTES + 2 * embeddings + chunk),
+        Breakdown(
+            "prefill",
+            weights,
+            cache_bytes(shape, precision, first),
+            LITTLE_BYTES + embeddings + tile,
+        ),
+        Breakdown("decode", weights, cache_bytes(shape, precision, last), LITTLE_BYTES + step),
     )
 
 
@@ -170,10 +179,6 @@ def _linear_bytes(shape: ModelShape, precision: Precision) -> int:
         constants = 4 * (16 + 256 + 1) * 7 * shape.layers
         return weights // 2 + scales + 4 * ceil(scales / NF4_SCALE_BLOCK) + constants
     return weights * value_bytes(precision)
-
-
-def _embeddings(shape: ModelShape, precision: Precision, work: Work) -> int:
-    return work.prompt_tokens * shape.hidden * value_bytes(precision)
 
 
 def _chunk(shape: ModelShape, precision: Precision, plan: MemoryPlan, work: Work) -> int:

@@ -96,11 +96,7 @@ def plan_job(
     available_bytes: int,
     bandwidth: float | None = None,
 ) -> Estimate:
-    """The fastest plan that fits at ``precision``; ``bandwidth`` is the card's, bytes per second.
-
-    The plan of a recording of one second is the one to load under: it says what must not even
-    pass through the card.
-    """
+    """The fastest plan that fits at ``precision``; ``bandwidth`` of the card in bytes a second."""
     plan, peak = _choose(shape, precision, work, available_bytes)
     return Estimate(
         fits=peak.total <= available_bytes,
@@ -219,6 +215,6 @@ def _rounded(positions: int) -> int:
 
 def _duration(seconds: float, *, down: bool = False) -> str:
     if seconds < 55 and not down:
-        return f"{max(1, round(seconds))} seconds"
+        return "1 second" if seconds < 1.5 else f"{round(seconds)} seconds"
     minutes = int(seconds // 60) if down else round(seconds / 60)
     return "1 minute" if minutes == 1 else f"{minutes} minutes"

@@ -2,7 +2,8 @@
 
 Loading anew costs seconds to minutes, so jobs that want what is loaded go first; but nobody is
 passed over for longer than a limit, so two clients that want different things take turns at that
-pace instead of at every job.
+pace instead of at every job. The limit counts from the last load: in a queue whose jobs have all
+waited for longer, every one of them would be a turn of its own.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ PASSED_OVER_S = 60.0
 
 
 def next_job(
-    wanted: Sequence[Precision], waited_s: Sequence[float], loaded: Precision | None
+    wanted: Sequence[Precision], passed_over_s: Sequence[float], loaded: Precision | None
 ) -> int:
-    """The index of the job to run: ``wanted`` and ``waited_s`` of each in order of arrival.
+    """The index of the job to run, of those in order of arrival; at least one waits.
 
-    ``loaded`` is the precision in memory, None while there is none. At least one job waits.
+    ``passed_over_s``: seconds since the job came or the engine was loaded, whichever was later.
+    ``loaded``: the precision in memory, None while there is none.
     """
-    if loaded is None or waited_s[0] >= PASSED_OVER_S:
+    if loaded is None or passed_over_s[0] >= PASSED_OVER_S:
         return 0
     return next((index for index, one in enumerate(wanted) if one is loaded), 0)

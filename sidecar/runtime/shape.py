@@ -39,7 +39,9 @@ class EncoderShape:
             "depths": "depths",
         }
         said = {names[key]: value for key, value in config.items() if key in names}
-        lists = {key: tuple(said[key]) for key in ("ratios", "depths") if key in said}
+        lists: dict[str, Any] = {
+            key: tuple(said[key]) for key in ("ratios", "depths") if key in said
+        }
         return cls(**{"latent": latent, **said, **lists})
 
     @property

@@ -90,6 +90,8 @@ class EngineSlot:
         self.precision = spec.resolve_precision(load.precision)
         self.loading: float | None = None
         """How much of an engine that is being loaded is there (0 to 1), None at other times."""
+        self.loaded_at = -math.inf
+        """When the engine came into memory last (`time.monotonic`)."""
         self._options = load
         self._keep_alive_s = keep_alive_s
         self._place = place
@@ -140,16 +142,17 @@ class EngineSlot:
         """
         async with self._turn:
             self._stop_idling()
-            worker = await self._ready_worker(self.resolve(wanted, since))
-            self._state = SlotState.BUSY
             try:
+                worker = await self._ready_worker(self.resolve(wanted, since))
+                self._state = SlotState.BUSY
                 yield LeasedEngine(worker, self.precision)
-            finally:
-                self._state = SlotState.READY
-                if not worker.alive or self._keep_alive_s == 0:
-                    await self._drop()
-                else:
-                    self._start_idling()
+            finally:  # also after a load that failed and left the old one standing
+                if self._worker is not None:
+                    self._state = SlotState.READY
+                    if not self._worker.alive or self._keep_alive_s == 0:
+                        await self._drop()
+                    else:
+                        self._start_idling()
 
     async def preload(self) -> None:
         """Load the engine ahead of the first job.
@@ -179,10 +182,13 @@ class EngineSlot:
         asked = self._loads
         async with self._turn:
             self._stop_idling()
-            if self._loads == asked or self.precision is not target or not self.loaded:
-                await self._swap(target)
-            self._reloaded_at = time.monotonic()
-            self._start_idling()
+            try:
+                if self._loads == asked or self.precision is not target or not self.loaded:
+                    await self._swap(target)
+                self._reloaded_at = time.monotonic()
+            finally:
+                if self._worker is not None:
+                    self._start_idling()
 
     async def close(self) -> None:
         """Unload, whatever is going on."""
@@ -241,6 +247,7 @@ class EngineSlot:
         finally:
             self.loading = None
         self._loads += 1
+        self.loaded_at = time.monotonic()
         log.info("engine %s loaded (%s)", self.spec.name, precision)
         return worker
 

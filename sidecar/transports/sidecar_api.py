@@ -7,8 +7,6 @@ beside them.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import json
 import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -17,22 +15,21 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from sidecar import __version__, errors
-from sidecar.audio.source import AudioSource, open_path
+from sidecar.audio.source import AudioSource
+from sidecar.engine import TranscribeOptions
 from sidecar.formats import segment_body, transcript_body
 from sidecar.jobs import Job, JobState
-from sidecar.service import Service, parse_flag
-from sidecar.transcript import Notice, Transcript
+from sidecar.options import parse_flag
+from sidecar.service import Service
+from sidecar.transcript import Transcript
 from sidecar.transports import sidecar_models as models
-from sidecar.transports.upload import read_form, read_json
+from sidecar.transports.bodies import json_response, media_type, open_local, read_fields
+from sidecar.transports.upload import read_json
 
-OPTIONS = ("precision", "language", "diarize", "diarization")
 
-
-def answer_body(job: Job, transcript: Transcript, notice: Notice | None) -> dict[str, Any]:
+def answer_body(service: Service, job: Job, transcript: Transcript) -> dict[str, Any]:
     """The answer to a transcription."""
-    if notice is not None:
-        transcript = transcript.noting(notice)
-    body = transcript_body(transcript)
+    body = transcript_body(service.noted(transcript, job.options))
     body["metadata"] |= {"processing_time": round(job.processing_s, 3), "job_id": job.id}
     return {"status": "success", **body}
 
@@ -53,8 +50,7 @@ def job_body(service: Service, job: Job) -> dict[str, Any]:
         "segments": [segment_body(segment) for segment in job.segments],
     }
     if job.state is JobState.DONE and job.transcript is not None:
-        notice = service.precision_notice(job.options)
-        body["result"] = answer_body(job, job.transcript, notice)
+        body["result"] = answer_body(service, job, job.transcript)
     if job.error is not None:
         body["error"] = {
             "code": job.error.code,
@@ -62,28 +58,6 @@ def job_body(service: Service, job: Job) -> dict[str, Any]:
             "hint": job.error.hint,
         }
     return body
-
-
-def json_response(
-    body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
-    """Strict JSON: a NaN is a fault here, not something to send."""
-    return Response(
-        json.dumps(body, allow_nan=False, separators=(",", ":")),
-        status_code=status,
-        media_type="application/json",
-        headers=dict(headers or {}),
-    )
-
-
-def is_local(request: Request) -> bool:
-    """Whether the client is on this machine."""
-    if request.client is None:
-        return True
-    try:
-        return ipaddress.ip_address(request.client.host).is_loopback
-    except ValueError:
-        return False
 
 
 def build_router(service: Service) -> APIRouter:
@@ -127,20 +101,14 @@ def build_router(service: Service) -> APIRouter:
     )
     async def transcribe(request: Request) -> Response:
         service.check_room()
-        source, given = await _read_request(request, service)
-        try:
-            options = service.options(**{name: given.get(name) for name in OPTIONS})
-        except errors.SidecarError:
-            source.close()
-            raise
+        source, options = await _read_request(request, service)
         job = await service.submit(source, options)
         location = {"Location": f"/jobs/{job.id}"}
         if "respond-async" in request.headers.get("prefer", ""):
             return json_response(job_body(service, job), 202, location)
         async with _cancelled_on_hang_up(request, service, job):
             transcript = await job.result()
-        notice = service.precision_notice(options)
-        return json_response(answer_body(job, transcript, notice), 200, location)
+        return json_response(answer_body(service, job, transcript), 200, location)
 
     @router.post(
         "/reload-model",
@@ -150,7 +118,7 @@ def build_router(service: Service) -> APIRouter:
         openapi_extra={"requestBody": models.RELOAD_BODY},
     )
     async def reload_model(request: Request) -> Response:
-        if _media_type(request) != "application/json":
+        if media_type(request) != "application/json":
             raise errors.ContentTypeUnsupported(hint="Send application/json.")
         values = await read_json(request, service.settings)
         now = parse_flag("now", request.query_params.get("now"), default=False)
@@ -186,10 +154,6 @@ def build_router(service: Service) -> APIRouter:
     return router
 
 
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
 def _text(values: Mapping[str, Any], name: str) -> str:
     if name not in values:
         raise errors.FieldMissing(f"The field '{name}' is missing.")
@@ -198,27 +162,18 @@ def _text(values: Mapping[str, Any], name: str) -> str:
     return str(values[name])
 
 
-async def _read_request(request: Request, service: Service) -> tuple[AudioSource, dict[str, Any]]:
+async def _read_request(
+    request: Request, service: Service
+) -> tuple[AudioSource, TranscribeOptions]:
     """The recording and the options, from either form of the request."""
-    match _media_type(request):
-        case "multipart/form-data":
-            upload = await read_form(request, service.settings)
-            return upload.source, dict(upload.fields)
-        case "application/json":
-            values = await read_json(request, service.settings)
-            if not is_local(request):
-                raise errors.AudioPathForbidden("'audio_path' works on this machine only.")
-            if "audio_path" not in values:
-                raise errors.FieldMissing("The field 'audio_path' is missing.")
-            if not isinstance(values["audio_path"], str):
-                raise errors.AudioPathInvalid("'audio_path' is not a string.")
-            options = {
-                name: values[name] if isinstance(values[name], bool) else _text(values, name)
-                for name in OPTIONS
-                if values.get(name) is not None
-            }
-            return await asyncio.to_thread(open_path, values["audio_path"]), options
-    raise errors.ContentTypeUnsupported()
+    fields, source = await read_fields(request, service.settings)
+    try:
+        options = service.options(fields)
+        return source or await open_local(request, fields), options
+    except BaseException:
+        if source is not None:
+            source.close()
+        raise
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sidecar.engine import Diarization, Precision
+from sidecar.options import LONGEST_PROMPT, MOST_SPEAKERS, MOST_TOKENS
 
 
 class Root(BaseModel):
@@ -154,7 +155,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     },
 }
 
-_OPTIONS: dict[str, Any] = {
+OPTIONS: dict[str, Any] = {
     "precision": {
         "type": "string",
         "enum": [*Precision],
@@ -168,7 +169,44 @@ _OPTIONS: dict[str, Any] = {
         "description": "Tell speakers apart; without it the work is a fraction.",
     },
     "diarization": {"type": "string", "enum": [*Diarization], "default": "balanced"},
+    "hotwords": {
+        "type": "string",
+        "description": (
+            "Names and terms that may be said, separated by commas or in free text. With 'prompt' "
+            f"together at most {LONGEST_PROMPT} characters."
+        ),
+        "examples": ["Nagg, Nell, Beckett"],
+    },
+    "prompt": {
+        "type": "string",
+        "description": "What the recording is about, in the language that is spoken.",
+        "examples": ["A scene of Samuel Beckett's Endgame"],
+    },
+    "context": {"type": "string", "description": "The same as 'prompt'; send one of them."},
+    "num_speakers": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MOST_SPEAKERS,
+        "description": "How many people speak, if somebody knows: a hint.",
+        "examples": [2],
+    },
+    "temperature": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 1,
+        "default": 0,
+        "description": "0 takes the likeliest words; above it there is chance.",
+        "examples": [0],
+    },
+    "max_tokens": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MOST_TOKENS,
+        "description": "Longest answer of the model; without it, by the length of the audio.",
+        "examples": [4096],
+    },
 }
+"""An engine that cannot follow one of the last six says so (`option_ignored` in the warnings)."""
 
 TRANSCRIBE_BODY: dict[str, Any] = {
     "required": True,
@@ -177,7 +215,7 @@ TRANSCRIBE_BODY: dict[str, Any] = {
             "schema": {
                 "type": "object",
                 "required": ["audio"],
-                "properties": {"audio": {"type": "string", "format": "binary"}, **_OPTIONS},
+                "properties": {"audio": {"type": "string", "format": "binary"}, **OPTIONS},
             }
         },
         "application/json": {
@@ -189,13 +227,15 @@ TRANSCRIBE_BODY: dict[str, Any] = {
                         "type": "string",
                         "description": "Full path of a file on this machine.",
                     },
-                    **_OPTIONS,
+                    **OPTIONS,
                 },
             },
             "example": {
                 "audio_path": "/home/me/recordings/meeting.opus",
                 "precision": "fp16",
                 "language": "auto",
+                "hotwords": "Nagg, Nell, Beckett",
+                "num_speakers": 2,
             },
         },
     },

@@ -22,7 +22,9 @@ from sidecar.audio.source import AudioSource, Spool
 from sidecar.settings import Settings
 
 JSON_LIMIT = 64 << 10
-FIELD_LIMIT = 4 << 10
+HEADER_LIMIT = 4 << 10
+FIELD_LIMIT = 16 << 10
+"""The longest prompt in any script, in bytes of UTF-8."""
 MAX_PARTS = 64
 MAX_BOUNDARY = 200
 """RFC 2046 allows 70; the parser takes 256."""
@@ -223,10 +225,10 @@ class _Form:
         self._part = _Part()
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
-        self._grow(self._part.header_name, data[start:end])
+        self._grow(self._part.header_name, data[start:end], HEADER_LIMIT)
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._grow(self._part.header_value, data[start:end])
+        self._grow(self._part.header_value, data[start:end], HEADER_LIMIT)
 
     def _header_end(self) -> None:
         part = self._part
@@ -250,7 +252,7 @@ class _Form:
             assert self._spool is not None
             self._spool.add(memoryview(data)[start:end])
         else:
-            self._grow(self._part.text, data[start:end])
+            self._grow(self._part.text, data[start:end], FIELD_LIMIT)
 
     def _part_end(self) -> None:
         if not self._part.is_file:
@@ -260,7 +262,7 @@ class _Form:
         self._ended = True
 
     @staticmethod
-    def _grow(buffer: bytearray, data: bytes) -> None:
+    def _grow(buffer: bytearray, data: bytes, limit: int) -> None:
         buffer += data
-        if len(buffer) > FIELD_LIMIT:
+        if len(buffer) > limit:
             raise errors.FieldTooLong()

@@ -7,6 +7,7 @@ request.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,7 @@ class VibeVoiceEngine:
             errors.ModelLoadFailed: it is not there, or no good, or does not fit.
         """
         yield 0.0  # before torch is imported, which takes seconds
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # less is lost
         from sidecar.engines.vibevoice import loading, model
 
         if options.checkpoint is None:

@@ -7,10 +7,7 @@ import math
 import re
 from typing import Any
 
-from sidecar.transcript import Segment
-
-NON_SPEECH = "non_speech"
-"""The flag of a segment in which nobody says words: music, silence, noise."""
+from sidecar.transcript import NON_SPEECH, Segment
 
 TAGS = (
     "[Silence]",

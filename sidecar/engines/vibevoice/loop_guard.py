@@ -14,9 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sidecar.engines.vibevoice.items import NON_SPEECH
 from sidecar.engines.vibevoice.output import OpenContent
-from sidecar.transcript import Segment
+from sidecar.transcript import NON_SPEECH, Segment
 
 COPIES = 3
 """So often something must have come before it is a repetition: the first time and two more."""

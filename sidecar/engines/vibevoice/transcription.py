@@ -6,17 +6,20 @@ import dataclasses
 import logging
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 
 from sidecar import errors
-from sidecar.audio import Block
 from sidecar.engine import AUTO, AudioStream, Cancelled, Precision, TranscribeOptions
 from sidecar.engines.vibevoice.answer import Answer
+from sidecar.engines.vibevoice.language import language_of
 from sidecar.engines.vibevoice.listening import SAMPLE_RATE
 from sidecar.engines.vibevoice.model import Model, NotFinite, token_limit
 from sidecar.engines.vibevoice.output import settled
 from sidecar.engines.vibevoice.recovery import LOOP, Sampling
+from sidecar.engines.vibevoice.stitching import Stitching
+from sidecar.engines.vibevoice.voices import Voices, speech
+from sidecar.engines.vibevoice.windows import Window, Windows
+from sidecar.speakers import in_order_of_appearance
 from sidecar.transcript import (
     Event,
     Finished,
@@ -30,8 +33,6 @@ from sidecar.transcript import (
 log = logging.getLogger(__name__)
 
 NAME = "vibevoice"
-WINDOW_S = 3600.0
-"""What the model takes at once (model card: 60 minutes)."""
 TOP_P = 0.95
 
 
@@ -49,9 +50,11 @@ class Transcription:
         self._audio = audio
         self._options = options
         self._cancelled = cancelled
-        self._segments: list[Segment] = []
-        self._speakers: dict[int, int] = {}
+        self._windows = Windows(audio, SAMPLE_RATE, options.memory.window_s, speech)
+        self._whole = Stitching(Voices(SAMPLE_RATE) if options.diarize else None)
         self._notices: dict[str, Notice] = {}
+        self._announced = 0
+        self._done_s = 0.0
 
     def events(self) -> Iterator[Event]:
         """Run it."""
@@ -65,18 +68,17 @@ class Transcription:
             raise errors.DeviceLost() from None
 
     def _events(self) -> Iterator[Event]:
-        done_s = 0.0
-        for samples in windows(self._audio, WINDOW_S):
-            yield from self._window(samples, done_s)
-            done_s += len(samples) / SAMPLE_RATE
+        for window in self._windows:
+            yield from self._window(window)
         if self._cancelled():
             return
+        done_s = self._windows.end_s
         yield Progress(done_s, done_s)
-        options = self._options
+        options, segments = self._options, in_order_of_appearance(settled(self._whole.segments))
         yield Finished(
             Transcript(
-                segments=tuple(settled(self._segments)),
-                language=options.language if options.language != AUTO else AUTO,
+                segments=tuple(segments),
+                language=options.language if options.language != AUTO else language_of(segments),
                 duration=done_s,
                 engine=NAME,
                 precision=self._model.loaded.precision.value,
@@ -85,27 +87,26 @@ class Transcription:
             )
         )
 
-    def _window(self, samples: Block, offset_s: float) -> Iterator[Event]:
-        """One window, with the smaller plan where the first one ran out of memory."""
-        before = len(self._segments)
+    def _window(self, window: Window) -> Iterator[Event]:
+        """One window; where memory runs out it comes again, by the smaller plan."""
         try:
-            yield from self._attempt(samples, offset_s)
+            yield from self._attempt(window)
         except torch.OutOfMemoryError as error:
             if self._options.memory_fallback is None:
                 raise errors.GpuOutOfMemory() from None
             log.warning("out of memory, again with the smaller plan: %s", error)
         else:
             return
-        del self._segments[before:]
         self._options = dataclasses.replace(
             self._options, memory=self._options.memory_fallback, memory_fallback=None
         )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._note("smaller_memory_plan", "Memory ran out once; a smaller plan was used.")
-        yield from self._window(samples, offset_s)
+        self._windows.again(self._options.memory.window_s)
 
-    def _attempt(self, samples: Block, offset_s: float) -> Iterator[Event]:
+    def _attempt(self, window: Window) -> Iterator[Event]:
+        samples = window.samples
         try:
             answer = self._model.answer(samples, self._options, self._check)
         except NotFinite:
@@ -117,30 +118,31 @@ class Transcription:
         temperature = self._options.temperature
         sampling = Sampling(temperature, TOP_P) if temperature else None
         limit = token_limit(len(samples) / SAMPLE_RATE, self._options)
-        first = len(self._segments)
+        self._whole.begin(window)
+        places = [self._announced]
         for index in answer.run(sampling, limit, self._cancelled):
-            segment = self._placed(answer.segments[index], offset_s)
-            self._segments[first + index :] = [segment]
-            yield SegmentReady(first + index, segment)
-            yield self._progress(offset_s + len(samples) / SAMPLE_RATE)
+            segment = self._whole.place(self._placed(answer.segments[index], window.start_s))
+            places[index + 1 :] = [places[index] + (segment is not None)]
+            if segment is not None:
+                yield SegmentReady(places[index], segment)
+                yield self._progress(segment, window.start_s + len(samples) / SAMPLE_RATE)
         self._check()
-        self._segments[first:] = [self._placed(one, offset_s) for one in answer.segments]
+        self._announced = places[-1]
+        self._whole.end(window, [self._placed(one, window.start_s) for one in answer.segments])
         self._tell(answer)
 
-    def _progress(self, known_s: float) -> Progress:
+    def _progress(self, segment: Segment, known_s: float) -> Progress:
         total = self._audio.total_s or known_s
-        return Progress(min(max(one.end for one in self._segments), total), total)
+        self._done_s = min(max(self._done_s, segment.end), total)
+        return Progress(self._done_s, total)
 
     def _placed(self, segment: Segment, offset_s: float) -> Segment:
-        """A segment on the recording's clock, its speaker numbered by appearance."""
-        speaker = segment.speaker if self._options.diarize else None
-        if speaker is not None:
-            speaker = self._speakers.setdefault(speaker, len(self._speakers))
+        """A segment on the recording's clock."""
         return dataclasses.replace(
             segment,
             start=segment.start + offset_s,
             end=segment.end + offset_s,
-            speaker=speaker,
+            speaker=segment.speaker if self._options.diarize else None,
         )
 
     def _check(self) -> None:
@@ -163,22 +165,3 @@ class Transcription:
 
     def _note(self, code: str, message: str) -> None:
         self._notices[code] = Notice(code, message)
-
-
-def windows(audio: AudioStream, window_s: float) -> Iterator[Block]:
-    """The recording in pieces of at most ``window_s`` seconds, float32 at the engine's rate."""
-    size = round(window_s * SAMPLE_RATE)
-    claimed = round((audio.total_s or 0.0) * SAMPLE_RATE) + SAMPLE_RATE
-    held, count = np.empty(min(size, claimed), np.float32), 0
-    for block in audio:
-        while len(block):
-            part, block = block[: size - count], block[size - count :]
-            if count + len(part) > len(held):
-                held = np.resize(held, min(size, 2 * (count + len(part))))
-            held[count : count + len(part)] = part
-            count += len(part)
-            if count == size:
-                yield held
-                held, count = np.empty(size, np.float32), 0
-    if count:
-        yield held[:count]

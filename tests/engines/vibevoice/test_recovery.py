@@ -4,10 +4,9 @@ import itertools
 
 import pytest
 
-from sidecar.engines.vibevoice.items import NON_SPEECH
 from sidecar.engines.vibevoice.output import OutputParser
 from sidecar.engines.vibevoice.recovery import LOOP, Sampling, Skip, next_attempt, next_skip
-from sidecar.transcript import Segment
+from sidecar.transcript import NON_SPEECH, Segment
 
 
 def test_there_are_three_retries_and_each_is_less_strict() -> None:

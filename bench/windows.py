@@ -1,0 +1,149 @@
+"""What hearing a recording in windows costs, and what linking the speakers gives back.
+
+The embedded engine stands in for a model that takes a window at once: it hears each window by
+itself, knowing nothing of the others, and the windows are put together as the flagship engine does
+it. Beside it: the same windows linked by what both hear alone, not linked at all (every window's
+speakers are new), cut blindly with speakers by their number (what there was before), and the
+recording in one piece. CPU-seconds of cutting and linking are by themselves.
+
+    python -m bench.windows                              # the conversations; about 40 min
+    python -m bench.windows --only panel --windows 60    # 3 min
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from bench.metrics import Clip, Piece, Scores, clips, score
+from sidecar.audio import Block
+from sidecar.engine import LoadOptions, TranscribeOptions
+from sidecar.engines.moonshine import SAMPLE_RATE, MoonshineEngine
+from sidecar.engines.vibevoice.stitching import Stitching
+from sidecar.engines.vibevoice.voices import Voices, speech
+from sidecar.engines.vibevoice.windows import Window, Windows
+from sidecar.transcript import Finished, Segment
+
+Heard = list[tuple[Window, list[Segment]]]
+
+
+class Samples:
+    """An array as a stream."""
+
+    def __init__(self, samples: Block) -> None:
+        self._samples = samples
+        self.total_s: float | None = len(samples) / SAMPLE_RATE
+
+    def __iter__(self) -> Iterator[Block]:
+        for at in range(0, len(self._samples), SAMPLE_RATE):
+            yield self._samples[at : at + SAMPLE_RATE]
+
+
+class Unlinked(Stitching):
+    """Every window's speakers are new ones."""
+
+    def _signs(self, window: Window, segments: Sequence[Segment]) -> dict[tuple[int, int], float]:
+        return {}
+
+
+def hear(engine: MoonshineEngine, samples: Block) -> list[Segment]:
+    """What the stand-in says of one piece."""
+    *_, last = engine.transcribe(Samples(samples), TranscribeOptions(), lambda: False)
+    assert isinstance(last, Finished)
+    return list(last.transcript.segments)
+
+
+def by_window(engine: MoonshineEngine, windows: Windows) -> Heard:
+    """Every window by itself, on the recording's clock."""
+    heard = []
+    for window in windows:
+        segments = [
+            replace(one, start=one.start + window.start_s, end=one.end + window.start_s)
+            for one in hear(engine, window.samples)
+        ]
+        heard.append((replace(window, samples=window.samples.copy()), segments))
+    return heard
+
+
+def stitched(stitching: Stitching, heard: Heard) -> tuple[list[Segment], float]:
+    """The recording, and the CPU-seconds that putting it together took."""
+    begun = time.process_time()
+    for window, segments in heard:
+        stitching.begin(window)
+        stitching.end(window, segments)
+    return stitching.segments, time.process_time() - begun
+
+
+def blindly(engine: MoonshineEngine, samples: Block, window_s: float) -> list[Segment]:
+    """Pieces that end wherever they end; a speaker is a number."""
+    found = []
+    size = round(window_s * SAMPLE_RATE)
+    for at in range(0, len(samples), size):
+        start_s = at / SAMPLE_RATE
+        for one in hear(engine, samples[at : at + size]):
+            found.append(replace(one, start=one.start + start_s, end=one.end + start_s))
+    return found
+
+
+def measured(clip: Clip, segments: Sequence[Segment]) -> Scores:
+    """The rates of a hypothesis."""
+    pieces = [Piece(one.start, one.end, str(one.speaker), one.text) for one in segments]
+    return score(clip, pieces)
+
+
+def tell(clip: Clip, row: str, segments: Sequence[Segment], more: str = "") -> None:
+    """A row of the table."""
+    voices = len({one.speaker for one in segments})
+    real = len({turn[2] for turn in clip.turns or []})
+    cells = measured(clip, sorted(segments, key=lambda one: one.start)).row()
+    print(f"| {clip.name} | {row} | {cells} | {voices}/{real} | {more} |", flush=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default="", help="part of a clip's name")
+    parser.add_argument("--windows", nargs="+", type=float, default=[60.0, 120.0, 180.0])
+    parser.add_argument("--no-blind", action="store_true", help="leave out what there was before")
+    parser.add_argument("--no-whole", action="store_true", help="leave out the one piece")
+    args = parser.parse_args()
+    engine = MoonshineEngine()
+    list(engine.load(LoadOptions()))
+    from sidecar.audio.decode import decode_file
+
+    print("| clip | row | WER | DER | cpWER | speakers found/real | CPU-s of cutting, linking |")
+    print("|---|---|---|---|---|---|---|")
+    shortest = min(args.windows)
+    chosen = [clip for clip in clips() if args.only in clip.name and clip.utterances]
+    for clip in [clip for clip in chosen if clip.duration_s > shortest]:
+        samples = np.ascontiguousarray(decode_file(clip.path, SAMPLE_RATE))
+        if not args.no_whole:
+            tell(clip, "in one piece", hear(engine, samples))
+        for window_s in [length for length in args.windows if length < clip.duration_s]:
+            row = f"{window_s:.0f} s"
+            cuts_s = cut_s(samples, window_s)
+            heard = by_window(engine, Windows(Samples(samples), SAMPLE_RATE, window_s, speech))
+            linked, link_s = stitched(Stitching(Voices(SAMPLE_RATE)), heard)
+            tell(clip, f"{row}, linked", linked, f"{cuts_s:.1f}, {link_s:.1f}")
+            tell(clip, f"{row}, by the overlap alone", stitched(Stitching(None), heard)[0])
+            tell(clip, f"{row}, not linked", stitched(Unlinked(None), heard)[0])
+            if not args.no_blind:
+                tell(clip, f"{row}, as before", blindly(engine, samples, window_s))
+
+
+def cut_s(samples: Block, window_s: float) -> float:
+    """CPU-seconds of cutting alone."""
+    begun = time.process_time()
+    for _ in Windows(Samples(samples), SAMPLE_RATE, window_s, speech):
+        pass
+    return time.process_time() - begun
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""The page about the models, and its plot: figures from the planner, none by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import ceil
+
+from sidecar.engine import MemoryPlan, Precision
+from sidecar.runtime.footprint import (
+    CONTEXT_BYTES,
+    FRAGMENTATION,
+    TOKENS_PER_SECOND,
+    Work,
+    peak_bytes,
+    phases,
+    weights_bytes,
+)
+from sidecar.runtime.plan import GB, PREFERRED, ladder, longest_audio_s, plan_job, seconds
+from sidecar.runtime.shape import FULL
+
+Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
+
+CARDS = (6, 8, 10, 11, 12, 16, 24, 32)
+"""Gigabytes of memory that cards are sold with."""
+DESKTOP_GB = 0.7
+"""What a desktop that is drawn by the same card takes, about."""
+BANDWIDTHS = (
+    ("8 GB, RTX 4060", 272e9),
+    ("8 GB, RTX 3070", 448e9),
+    ("12 GB, RTX 3060", 360e9),
+    ("16 GB, RTX 4080", 717e9),
+    ("24 GB, RTX 4090", 1008e9),
+)
+"""Bytes a second, from the data sheets."""
+PCIE = 25e9
+"""Bytes a second to a card in a full PCIe 4.0 slot."""
+COLORS = {Precision.BF16: "#0072b2", Precision.INT8: "#d55e00", Precision.INT4: "#009e73"}
+
+
+def models_page(mark: str, table: Table) -> str:
+    """Which card takes what, and what there is to know about the weights."""
+    everything = weights_bytes(FULL, Precision.INT8, MemoryPlan())
+    least = weights_bytes(
+        FULL, Precision.INT8, MemoryPlan(evict_encoders=True, host_token_table=True)
+    )
+    layers, slower = _offload(600.0, 8)
+    alone = _minutes(Precision.INT4, 8)
+    shared = _minutes(Precision.INT4, 8 - DESKTOP_GB)
+    return f"""{mark}
+# Models
+
+Two engines share every endpoint. `engine = "auto"` takes VibeVoice-ASR where a GPU and a checkpoint
+are there, the embedded engine otherwise, and says which and why.
+
+## The embedded engine
+
+`moonshine`: recognition and speaker identification on the CPU, from the `moonshine-voice` wheel
+with its weights inside (MIT). English; no GPU, no account, no download
+([architecture.md](architecture.md), [performance.md](performance.md)).
+
+## VibeVoice-ASR
+
+`vibevoice`: Microsoft's VibeVoice-ASR-7B, {FULL.parameters / 1e9:.2f} billion parameters. It hears
+up to an hour at once and writes who said what and when; longer recordings go through in windows.
+
+- **Languages**: more than 50, within one recording too, and it need not be told which. The
+  model's page has error rates for Chinese, English, French, German, Italian, Japanese, Korean,
+  Portuguese, Russian, Spanish, Thai and Vietnamese; how good it is in others is not known here.
+- **Licence of the weights**: MIT, by Microsoft's page on VibeVoice-ASR. What holds is the card of
+  the checkpoint that you download: read it.
+- **Not for** live captions: the first words come when the whole recording has been heard.
+
+### Getting the checkpoint
+
+    pip install 'vibevoice-asr[vibevoice]'
+    vibevoice-asr pull vibevoice               # microsoft/VibeVoice-ASR-HF, 16.7 GB, resumes
+
+For a machine without a network, pull on another one and copy the folder:
+
+    vibevoice-asr pull vibevoice --to /media/stick/vibevoice-asr
+    export VIBEVOICE_MODEL_PATH=/data/vibevoice-asr HF_HUB_OFFLINE=1
+    vibevoice-asr --engine vibevoice
+
+`VIBEVOICE_MODEL_PATH` is that folder, or a Hugging Face cache that has the checkpoint. Only
+safetensors are read; code and pickles inside a checkpoint are never run.
+
+### Which card takes what
+
+The longest recording at once, by the planner (`sidecar/runtime/plan.py`), on a card that does
+nothing else; in brackets, on one that draws a desktop as well ({DESKTOP_GB:g} GB). An hour is the
+model's own limit.
+
+{table(("Card", "bf16, fp16", "int8", "int4", "A whole hour"), _rows())}
+![Memory against length](models.svg)
+
+At the top of a band everything stays on the card. At its bottom the encoders leave after encoding,
+the cache grows as it is needed, and the token table stays on the host. The planner takes the
+fastest plan that fits and refuses (`wont_fit`) what fits in none.
+
+It counts on {TOKENS_PER_SECOND:g} tokens of text for a second of audio, which is dense speech.
+To what tensors take it adds {CONTEXT_BYTES / 1e6:.0f} MB for the CUDA context, and
+{FRAGMENTATION:.0%} for what the allocator wastes.
+
+**How sure this is**: tensors are held to a simulation of the full-size model that runs the
+engine's own code (`python -m bench.memory`; never low, at most 5 % high). Context and waste are
+assumptions: they are not measured on a GPU yet.
+
+### int8 does not fit on 8 GB
+
+- Audio encoders, projector and head stay in 16 bit, so the weights take {everything / GB:.1f} GB
+  in int8 ({everything / 1e9:.1f} · 10⁹ bytes).
+- With encoders and token table on the host, {least / GB:.1f} GB remain: no room for a cache, nor
+  for the encoders while they work.
+- **int4** is what fits: {alone} minutes at once, {shared} with a desktop.
+- Layers left on the host would make room: {layers} of {FULL.layers}, for ten minutes of audio. They
+  would cross the bus for each token, which adds {slower / 60:.0f} minutes in a full PCIe 4.0 slot
+  and twice that on eight lanes, as many of these cards have. It is not built, since int4 takes
+  more on the same card in less time.
+
+### How long an hour takes
+
+Roughly, from the cards' bandwidths and an assumed efficiency of the kernels; unmeasured.
+
+{table(("Card", "bf16", "int8", "int4"), _times())}"""
+
+
+def models_plot() -> str:
+    """An SVG: gigabytes against minutes, a band for each precision, a line for each card."""
+    width, height, left, right, top, bottom = 760, 420, 56, 64, 24, 48
+    most_gb, most_minutes = 26.0, 60.0
+
+    def x(minutes: float) -> float:
+        return left + (width - left - right) * minutes / most_minutes
+
+    def y(gigabytes: float) -> float:
+        return height - bottom - (height - top - bottom) * gigabytes / most_gb
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="13" fill="#333">',
+        "<title>Memory that VibeVoice-ASR takes, by length of the recording</title>",
+        f'<rect width="{width}" height="{height}" fill="#fff"/>',
+    ]
+    for card in (8, 12, 16, 24):
+        parts.append(
+            f'<line x1="{left}" x2="{width - right}" y1="{y(card):.1f}" y2="{y(card):.1f}" '
+            'stroke="#999" stroke-dasharray="4 4"/>'
+            f'<text x="{left - 8}" y="{y(card) + 4:.1f}" text-anchor="end">{card} GB</text>'
+        )
+    for minutes in range(0, 61, 10):
+        parts.append(
+            f'<text x="{x(minutes):.1f}" y="{height - bottom + 18}" text-anchor="middle">'
+            f"{minutes}</text>"
+        )
+    parts.append(
+        f'<line x1="{left}" x2="{width - right}" y1="{y(0):.1f}" y2="{y(0):.1f}" stroke="#333"/>'
+        f'<text x="{(left + width - right) / 2:.0f}" y="{height - 8}" text-anchor="middle">'
+        "minutes of audio at once</text>"
+    )
+    for precision in PREFERRED:
+        color = COLORS[precision]
+        steps = [Work.of(FULL, max(1.0, 60.0 * minutes)) for minutes in range(0, 61, 2)]
+        upper = [(work, _gigabytes(precision, work, 0)) for work in steps]
+        lower = [(work, _gigabytes(precision, work, -1)) for work in steps]
+        outline = [*upper, *reversed(lower)]
+        points = " ".join(f"{x(work.audio_s / 60):.1f},{y(gb):.1f}" for work, gb in outline)
+        parts.append(
+            f'<polygon points="{points}" fill="{color}" fill-opacity="0.25" stroke="{color}"/>'
+        )
+        middle = (upper[-1][1] + lower[-1][1]) / 2
+        parts.append(
+            f'<text x="{width - right + 8}" y="{y(middle) + 4:.1f}" fill="{color}" '
+            f'font-weight="bold">{precision.value}</text>'
+        )
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _rows() -> Iterable[tuple[str, ...]]:
+    for card in CARDS:
+        cells = []
+        for precision in PREFERRED:
+            free, shared = _minutes(precision, card), _minutes(precision, card - DESKTOP_GB)
+            cells.append(f"{free} min ({shared})" if free != "–" else "–")
+        hour = Work.of(FULL, 3600.0)
+        fitting = [one for one in PREFERRED if plan_job(FULL, one, hour, int(card * GB)).fits]
+        some = any(cell != "–" for cell in cells)
+        whole = f"in {fitting[0].value}" if fitting else "in windows"
+        yield f"{card} GB", *cells, whole if some else "–"
+
+
+def _minutes(precision: Precision, gigabytes: float) -> str:
+    longest = longest_audio_s(FULL, precision, int(gigabytes * GB))
+    return f"{longest // 60:.0f}" if longest >= 60 else "–"
+
+
+def _gigabytes(precision: Precision, work: Work, step: int) -> float:
+    """What a step of the ladder takes; no step takes more than one before it."""
+    plans = ladder(work)[: step + 1] if step >= 0 else ladder(work)
+    return min(peak_bytes(FULL, precision, plan, work).total for plan in plans) / GB
+
+
+def _times() -> Iterable[tuple[str, ...]]:
+    hour = Work.of(FULL, 3600.0)
+    for name, bandwidth in BANDWIDTHS:
+        available = int(float(name.split()[0]) * GB)
+        yield (
+            name,
+            *(
+                f"{seconds(FULL, one, hour, bandwidth) / 60:.0f} min"
+                if longest_audio_s(FULL, one, available) >= 600
+                else "–"
+                for one in PREFERRED
+            ),
+        )
+
+
+def _offload(audio_s: float, card: float) -> tuple[int, float]:
+    """Layers of int8 that must stay on the host, and what moving them for each token takes."""
+    work = Work.of(FULL, audio_s)
+    least = ladder(work)[-1]
+    working = [one.total for one in phases(FULL, Precision.INT8, least, work)[1:]]
+    layer = FULL.linear_parameters / FULL.layers
+    layers = ceil((max(working) - card * GB) / (layer * (1 + FRAGMENTATION)))
+    return layers, 6.0 * audio_s * layers * layer / PCIE

@@ -1,0 +1,157 @@
+"""A recording of several windows through the engine, with a model that reads where it is.
+
+The tiny checkpoints know three clips and no others, so a window of anything else says nothing of
+them; here the samples are their own time, and the model says what a script has there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sidecar.audio import Block
+from sidecar.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.engines.vibevoice import transcription
+from sidecar.engines.vibevoice.transcription import Transcription
+from sidecar.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
+
+RATE = 24_000
+SECONDS = 100.0
+PEOPLE = "abbcacbab" * 3
+SCRIPT = [
+    Segment(4.0 * i, 4.0 * i + 3.5, f"sentence {i}", "abc".index(who))
+    for i, who in enumerate(PEOPLE[:25])
+]
+
+
+class Recording:
+    """A hundred seconds; each sample is its own time."""
+
+    total_s = SECONDS
+
+    def __iter__(self) -> Iterator[Block]:
+        for second in range(round(SECONDS)):
+            yield (second + np.arange(RATE) / RATE).astype(np.float32)
+
+
+class Answer:
+    """What a window has of the script, speakers by appearance in it, as the model would."""
+
+    loops, recovered, truncated = 0, 0, False
+
+    def __init__(self, samples: Block) -> None:
+        begin, end = float(samples[0]), float(samples[-1])
+        numbers: dict[int | None, int] = {}
+        self._whole = [
+            Segment(
+                max(one.start, begin) - begin,
+                min(one.end, end) - begin,
+                one.text,
+                numbers.setdefault(one.speaker, len(numbers)),
+            )
+            for one in SCRIPT
+            if one.end > begin and one.start < end
+        ]
+        self.segments: list[Segment] = []
+
+    def run(self, sampling: Any, limit: int, cancelled: Any) -> Iterator[int]:
+        for index, segment in enumerate(self._whole):
+            if cancelled():
+                return
+            self.segments.append(segment)
+            yield index
+
+
+class Model:
+    """Answers, and notes the lengths that it was given; may run out of memory over a length."""
+
+    loaded = SimpleNamespace(precision=Precision.BF16)
+
+    def __init__(self, most_s: float = 1e9) -> None:
+        self._most_s = most_s
+        self.heard: list[float] = []
+
+    def answer(self, samples: Block, options: TranscribeOptions, check: Any) -> Answer:
+        self.heard.append(len(samples) / RATE)
+        if len(samples) > self._most_s * RATE:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return Answer(samples)
+
+
+def pauses(samples: Block, rate: int) -> list[tuple[float, float]]:
+    """Where the script speaks."""
+    first = float(samples[0])
+    return [(one.start - first, one.end - first) for one in SCRIPT]
+
+
+def run(model: Any, options: TranscribeOptions) -> list[Event]:
+    return list(Transcription(model, Recording(), options, lambda: False).events())
+
+
+def transcript(events: list[Event]) -> Transcript:
+    assert isinstance(events[-1], Finished)
+    return events[-1].transcript
+
+
+@pytest.fixture(autouse=True)
+def listener(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transcription, "speech", pauses)
+
+
+def plan(window_s: float) -> TranscribeOptions:
+    return TranscribeOptions(memory=MemoryPlan(window_s=window_s))
+
+
+def in_one_piece() -> Transcript:
+    return transcript(run(Model(), TranscribeOptions()))
+
+
+@pytest.mark.parametrize("window_s", [30.0, 45.0, 99.9])
+def test_windows_say_what_one_piece_says(window_s: float) -> None:
+    model = Model()
+    whole = transcript(run(model, plan(window_s)))
+    wanted = in_one_piece()
+    assert len(model.heard) > 1
+    assert max(model.heard) <= window_s
+    assert whole.text == wanted.text
+    assert whole.duration == wanted.duration == SECONDS
+    for one, other in zip(whole.segments, wanted.segments, strict=True):
+        assert (one.start, one.end) == pytest.approx((other.start, other.end), abs=0.01)
+
+
+def test_who_speaks_on_both_sides_of_a_border_keeps_the_number() -> None:
+    whole = transcript(run(Model(), plan(60.0)))
+    first = [one for one in whole.segments if one.end < 45.0]
+    assert [one.speaker for one in first] == [
+        one.speaker for one in in_one_piece().segments[: len(first)]
+    ]
+
+
+def test_segments_come_in_order_and_progress_never_goes_back() -> None:
+    events = run(Model(), plan(30.0))
+    ready = [event for event in events if isinstance(event, SegmentReady)]
+    done = [event.audio_s_done for event in events if isinstance(event, Progress)]
+    assert [event.index for event in ready] == list(range(len(ready)))
+    assert [event.segment.text for event in ready] == [one.text for one in SCRIPT]
+    assert done == sorted(done)
+    assert done[-1] == SECONDS
+
+
+def test_memory_that_runs_out_makes_the_windows_as_short_as_the_smaller_plan_says() -> None:
+    model = Model(most_s=40.0)
+    options = TranscribeOptions(memory_fallback=MemoryPlan(window_s=40.0))
+    whole = transcript(run(model, options))
+    assert whole.text == in_one_piece().text
+    assert model.heard[0] == SECONDS
+    assert max(model.heard[1:]) <= 40.0
+    assert [notice.code for notice in whole.notices] == ["smaller_memory_plan"]
+
+
+def test_the_language_is_told_from_the_words_unless_it_was_asked_for() -> None:
+    assert in_one_piece().language == "en"
+    assert transcript(run(Model(), TranscribeOptions(language="de"))).language == "de"
