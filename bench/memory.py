@@ -113,6 +113,8 @@ def small_on_cpu() -> None:
             plan = MemoryPlan(cache_tokens=work.prompt_tokens + 256, cache_step=256)
             planned = peak_bytes(shape, precision, plan, work).tensors
             measured = simulation.simulate(config, precision, plan, work, real=True).highest
+            if precision is not Precision.FP32:  # the host's chunk, before it is cast, is there too
+                measured -= round(4 * plan.encoder_chunk_s * simulation.SAMPLE_RATE)
             rows.append(
                 (
                     precision.value,
@@ -123,7 +125,7 @@ def small_on_cpu() -> None:
                 )
             )
     table(
-        "a small model on the CPU, tensors only (the float32 chunk on the host counts there too)",
+        "a small model on the CPU, tensors only",
         ("precision", "seconds", "planned MB", "measured MB", "ratio"),
         rows,
     )

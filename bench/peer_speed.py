@@ -12,7 +12,7 @@ from typing import Any
 
 from bench import serving
 from bench.peer_serve import chat, chat_stream, transformers_serve
-from bench.peer_sides import Child, Segments, normal
+from bench.peer_sides import HEAP_KEPT, Child, Segments, normal
 from bench.serving import median, table, verdict
 
 GOALS = ("P1", "P2", "P3", "P8")
@@ -49,7 +49,9 @@ def speed(
         sides: dict[str, Run] = {"engine": lambda path: _ask(engine, path)}
         if "P1" in wanted:
             plain = stack.enter_context(Child("plain", *common))
+            kept = stack.enter_context(Child("plain", *common, **HEAP_KEPT))
             sides["plain"] = lambda path: _ask(plain, path)
+            sides["plain, heap kept"] = lambda path: _ask(kept, path)
         if {"P2", "P3", "P8"} & set(wanted):
             settings = {"model_path": str(checkpoint), "precision": precision, "device": device}
             server = stack.enter_context(
@@ -65,7 +67,7 @@ def speed(
                 sides["serve, stream"] = lambda path: chat_stream(
                     peer, checkpoint, path.read_bytes()
                 )
-        for child in (engine, *([plain] if "P1" in wanted else ())):
+        for child in (engine, *((plain, kept) if "P1" in wanted else ())):
             child.ask("load")
         taken = {name: in_turns(rounds, sides, path, name) for name, (path, _) in clips.items()}
     lengths = {name: seconds for name, (_, seconds) in clips.items()}
@@ -163,6 +165,11 @@ def _p1(taken: Table, lengths: Mapping[str, float], rounds: int) -> None:
     headers = ("clip", "engine s", "plain s", "ratio", "same text", "goal")
     rows = _ratio_rows(taken, lengths, "engine", "plain", 0.70)
     table(f"P1: engine / plain generate, median of {rounds}", headers, rows)
+    rows = [
+        (*row[:-1], "told only")
+        for row in _ratio_rows(taken, lengths, "engine", "plain, heap kept", 0.70)
+    ]
+    table("P1 beside it: plain generate with glibc told to keep what torch frees", headers, rows)
 
 
 def _p2(taken: Table, lengths: Mapping[str, float], rounds: int) -> None:

@@ -29,6 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sidecar.engine import MemoryPlan, Precision
 from sidecar.engines.vibevoice.decoder import Decoder
+from sidecar.engines.vibevoice.graph import StaticStep
 from sidecar.engines.vibevoice.listening import SAMPLE_RATE, AudioEncoder
 from sidecar.runtime.footprint import Work
 
@@ -190,13 +191,14 @@ def transcribe(model: Any, plan: MemoryPlan, work: Work, peaks: Peaks) -> None:
     del embeddings
 
     peaks.begin("decode")
-    token = torch.zeros(1, dtype=torch.int64)
-    cache.length = min(cache.capacity, work.positions) - 1
-    decoder.step(token, cache)
-    while cache.length < work.positions:
+    while True:
+        cache.length = min(cache.capacity, work.positions) - 1
+        step = StaticStep(decoder, cache, cache.capacity)
+        step(0, cache)
+        if cache.length == work.positions:
+            return
+        del step  # it holds the cache as it is
         cache.reserve(cache.length + 1, plan.cache_step)
-        decoder.step(token, cache)
-        cache.length = min(cache.capacity, work.positions)
 
 
 def _go_on() -> None:

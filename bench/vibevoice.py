@@ -32,6 +32,7 @@ import sys
 from pathlib import Path
 
 from bench import peer_life, serving
+from bench.peer_sides import normal
 from bench.peer_speed import GOALS as SPEED
 from bench.peer_speed import speed
 
@@ -72,9 +73,10 @@ def small(folder: Path, wanted: tuple[str, ...], given: argparse.Namespace) -> N
         mid = checkpoints.checkpoint(given.size or "mid")
         peer_life.memory_of_a_life(folder, mid, first, rounds=10, **common)
     if "P15" in wanted:
-        sound = len(checkpoints.answers("loop")[checkpoints.LOOPED])
+        said = checkpoints.answers("loop")[checkpoints.LOOPED]
+        whole = normal([(s["Start"], s["End"], s.get("Speaker"), s["Content"]) for s in said])
         looped = checkpoints.checkpoint("loop")
-        peer_life.repeating(looped, wavs[checkpoints.LOOPED], sound, **common)
+        peer_life.repeating(looped, wavs[checkpoints.LOOPED], whole, **common)
 
 
 def main() -> None:

@@ -4,7 +4,9 @@ The embedded engine stands in for a model that takes a window at once: it hears 
 itself, knowing nothing of the others, and the windows are put together as the flagship engine does
 it. Beside it: the same windows linked by what both hear alone, not linked at all (every window's
 speakers are new), cut blindly with speakers by their number (what there was before), and the
-recording in one piece. CPU-seconds of cutting and linking are by themselves.
+recording in one piece. "By the reference" gives each window's speaker the person whose turns it has
+most of: what is wrong there, the stand-in does by itself in so short a window. CPU-seconds of
+cutting and linking are by themselves.
 
     python -m bench.windows                              # the conversations; about 40 min
     python -m bench.windows --only panel --windows 60    # 3 min
@@ -26,6 +28,7 @@ from sidecar.engines.moonshine import SAMPLE_RATE, MoonshineEngine
 from sidecar.engines.vibevoice.stitching import Stitching
 from sidecar.engines.vibevoice.voices import Voices, speech
 from sidecar.engines.vibevoice.windows import Window, Windows
+from sidecar.speakers import Turn, shares
 from sidecar.transcript import Finished, Segment
 
 Heard = list[tuple[Window, list[Segment]]]
@@ -48,6 +51,26 @@ class Unlinked(Stitching):
 
     def _signs(self, window: Window, segments: Sequence[Segment]) -> dict[tuple[int, int], float]:
         return {}
+
+
+class ByReference(Stitching):
+    """Every window's speakers are who speaks most in their segments."""
+
+    def __init__(self, turns: Sequence[tuple[float, float, str]]) -> None:
+        super().__init__(None)
+        self._names = sorted({name for _, _, name in turns})
+        self._turns = [Turn(start, end, self._names.index(name)) for start, end, name in turns]
+
+    def _link(self, window: Window, segments: Sequence[Segment]) -> dict[int, int]:
+        persons: dict[int, int] = {}
+        for label in {one.speaker for one in segments if one.speaker is not None}:
+            seconds = [0.0] * len(self._names)
+            for one in segments:
+                if one.speaker == label:
+                    for person, share in shares(self._turns, one.start, one.end).items():
+                        seconds[person] += share
+            persons[label] = seconds.index(max(seconds))
+        return persons
 
 
 def hear(engine: MoonshineEngine, samples: Block) -> list[Segment]:
@@ -131,6 +154,8 @@ def main() -> None:
             heard = by_window(engine, Windows(Samples(samples), SAMPLE_RATE, window_s, speech))
             linked, link_s = stitched(Stitching(Voices(SAMPLE_RATE)), heard)
             tell(clip, f"{row}, linked", linked, f"{cuts_s:.1f}, {link_s:.1f}")
+            by_reference = stitched(ByReference(clip.turns or []), heard)[0]
+            tell(clip, f"{row}, linked by the reference", by_reference)
             tell(clip, f"{row}, by the overlap alone", stitched(Stitching(None), heard)[0])
             tell(clip, f"{row}, not linked", stitched(Unlinked(None), heard)[0])
             if not args.no_blind:

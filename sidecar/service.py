@@ -24,7 +24,7 @@ from sidecar.engine import (
 from sidecar.errors import LanguageUnsupported, ModelLoadFailed
 from sidecar.jobs import Job, JobQueue
 from sidecar.options import ignored, parse_options
-from sidecar.runtime.admission import Admission, Memory
+from sidecar.runtime.admission import Admission, Memory, others_bytes
 from sidecar.runtime.choice import Choice
 from sidecar.runtime.devices import GpuMemory, gpu_memory, host_free_bytes
 from sidecar.runtime.forecast import Forecast
@@ -61,6 +61,7 @@ class Service:
         self.settings = settings
         self.instance = uuid.uuid4().hex
         self._gpu = gpu_memory() if choice.checkpoint is not None else None
+        self._others_bytes = self._gpu.used_mb << 20 if self._gpu else 0
         self.spec = _on_this_machine(choice.spec, self._gpu)
         self._admission = _admission(settings, choice)
         precision = settings.precision
@@ -265,8 +266,13 @@ class Service:
         """The device's memory as it was last looked at."""
         if self._gpu is None or self.settings.device == "cpu":
             return Memory(host_free_bytes(), held, on_gpu=False)
-        free_mb = self._gpu.total_mb - self._gpu.used_mb
-        return Memory(free_mb << 20, held, on_gpu=True, bandwidth=self._gpu.bandwidth)
+        return Memory(
+            self._gpu.total_mb - self._gpu.used_mb << 20,
+            held,
+            on_gpu=True,
+            bandwidth=self._gpu.bandwidth,
+            own_bytes=max(0, (self._gpu.used_mb << 20) - self._others_bytes),
+        )
 
     def _language_hint(self, tag: str) -> str:
         others = [spec.name for spec in registry.ENGINES if spec.languages and spec.speaks(tag)]
@@ -287,7 +293,16 @@ class Service:
             self._gpu = await asyncio.to_thread(gpu_memory)
             if self._gpu is None:
                 return
+            self._tell_others_apart(self._gpu)
             await asyncio.sleep(2.0)
+
+    def _tell_others_apart(self, gpu: GpuMemory) -> None:
+        if self._admission is None or self._slot.state is SlotState.LOADING:
+            return  # while it loads, nobody knows how much of it is there
+        loaded = None
+        if self._slot.worker_pid is not None:
+            loaded = self._admission.loaded_bytes(self._slot.precision)
+        self._others_bytes = others_bytes(self._others_bytes, gpu.used_mb << 20, loaded)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -13,6 +13,7 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
+import checkpoints
 import moonshine_voice
 import psutil
 import pytest
@@ -140,6 +141,42 @@ def test_a_precision_that_the_engine_lacks_is_said_on_stderr_and_in_the_transcri
         check_one_line(run, 0, "no bf16", "success.wav")
         warnings = json.loads(run.stdout)["metadata"]["warnings"]
         assert [warning["code"] for warning in warnings] == ["precision_substituted"]
+
+
+def test_steering_reaches_the_service_on_both_ways(terminal, server):
+    words = ("--hotwords", "Nagg, Nell", "--prompt", "Endgame", "--speakers", "2")
+    for way in ([], ["--server", f"127.0.0.1:{server.port}"]):
+        run = terminal.run("transcribe", SUCCESS, *words, "--format", "json", *way)
+        check_one_line(run, 0, "hotwords", "num_speakers", "success.wav")
+        (warning,) = json.loads(run.stdout)["metadata"]["warnings"]
+        assert warning["code"] == "option_ignored"
+        check_one_line(terminal.run("transcribe", SUCCESS, "--speakers", "21", *way), 1, "1 to 20")
+
+
+def test_an_estimate_is_a_sentence_with_a_server_and_without(terminal, server):
+    alone = terminal.run("estimate", SUCCESS)
+    assert (alone.returncode, alone.stderr) == (0, "")
+    assert (
+        alone.stdout == f"{SUCCESS}: fits: fp32, the engine 'scripted' takes any length "
+        "in the same memory\n"
+    )
+    served = terminal.run("estimate", SUCCESS, "--server", f"http://127.0.0.1:{server.port}")
+    assert served.stdout == alone.stdout
+    check_one_line(terminal.run("estimate", "gone.wav"), 1, "gone.wav", "no such file")
+    check_one_line(terminal.run("estimate", SUCCESS, "--precision", "int9"), 1, "int8")
+
+
+def test_the_exit_code_of_an_estimate_tells_what_does_not_fit(terminal):
+    tiny = {
+        "VIBEVOICE_ENGINE": "vibevoice",
+        "VIBEVOICE_MODEL_PATH": str(checkpoints.checkpoint("tiny")),
+        "VIBEVOICE_DEVICE": "cpu",
+        "VIBEVOICE_MEMORY_LIMIT_MB": "590",
+    }
+    run = terminal.run("estimate", BECKETT, "--precision", "fp32", **tiny)
+    assert (run.returncode, run.stderr) == (1, "")
+    assert "does not fit; bf16 or int8 or int4 would" in run.stdout
+    assert terminal.run("estimate", BECKETT, **tiny).returncode == 0
 
 
 def test_one_bad_file_of_many_stops_no_other(terminal):

@@ -2,7 +2,20 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.speakers import Turn, changes, clearest, dominant, in_order_of_appearance, link
+from sidecar.speakers import (
+    Turn,
+    changes,
+    clearest,
+    dominant,
+    in_order_of_appearance,
+    likeness,
+    link,
+    matched,
+    shares,
+    stretches_alone,
+    together,
+    within,
+)
 from sidecar.transcript import Segment
 
 
@@ -80,3 +93,60 @@ def test_speakers_are_renumbered_in_the_order_they_first_speak() -> None:
     segments = [Segment(0, 1, "a", 4), Segment(1, 2, "b", 2), Segment(2, 3, "c", 4)]
     assert [segment.speaker for segment in in_order_of_appearance(segments)] == [0, 1, 0]
     assert in_order_of_appearance([Segment(0, 1, "a", None)])[0].speaker is None
+
+
+def test_a_voice_alone_is_what_nobody_talks_over_the_longest_first() -> None:
+    turns = [Turn(0, 2, 0), Turn(3, 9, 0), Turn(5, 6, 1), Turn(1.5, 2.5, 1)]
+    assert stretches_alone(turns, 0) == [(6, 9), (3, 5), (0, 1.5)]
+    assert stretches_alone(turns, 2) == []
+
+
+def test_turns_within_a_stretch_are_cut_to_it() -> None:
+    turns = [Turn(0, 4, 0), Turn(4, 6, 1), Turn(6, 9, 0)]
+    assert within(turns, 3, 6) == [Turn(3, 4, 0), Turn(4, 6, 1)]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ({1: 5.0}, {1: 2.0}, 1.0),
+        ({1: 5.0}, {2: 5.0}, 0.0),
+        ({1: 5.0}, {1: 3.0, 2: 4.0}, 0.6),
+        ({1: 5.0}, {}, 0.0),
+        ({}, {}, 0.0),
+    ],
+)
+def test_voices_are_alike_as_far_as_they_are_in_the_same_clusters(
+    one: dict[int, float], other: dict[int, float], alike: float
+) -> None:
+    assert likeness(one, other) == pytest.approx(alike)
+
+
+def test_a_stretch_s_clusters_are_weighed_by_their_seconds() -> None:
+    assert shares([Turn(0, 3, 7), Turn(3, 4, 8), Turn(5, 9, 7)], 1, 6) == {7: 3, 8: 1}
+
+
+def test_two_accounts_of_the_same_seconds_say_who_is_whom() -> None:
+    before = [Turn(0, 4, 0), Turn(5, 9, 1)]
+    after = [Turn(0, 4, 6), Turn(5, 8.9, 5), Turn(9.5, 12, 6)]
+    found = together(before, after, 1.0)
+    assert found == {(0, 6): pytest.approx(4 / 6.5), (1, 5): pytest.approx(3.9 / 4)}
+    assert together(before, after, 3.95) == {(0, 6): pytest.approx(4 / 6.5)}
+
+
+@pytest.mark.parametrize(
+    ("likenesses", "found"),
+    [
+        ({}, {}),
+        ({(0, 0): 0.9, (1, 0): 0.1, (0, 1): 0.2, (1, 1): 0.8}, {0: 0, 1: 1}),
+        ({(0, 0): 0.6, (1, 0): 0.9, (0, 1): 0.7, (1, 1): 0.8}, {0: 1, 1: 0}),
+        ({(0, 0): 0.9, (0, 1): 0.8}, {0: 0}),
+        ({(0, 0): 0.3, (1, 1): 0.4}, {}),
+        ({(0, 5): 1.0, (1, 5): 1.0}, {5: 0}),
+    ],
+    ids=["nobody", "each", "the likeliest first", "one each", "nobody near", "a tie"],
+)
+def test_who_is_whom_is_one_to_one_and_only_if_likely(
+    likenesses: dict[tuple[int, int], float], found: dict[int, int]
+) -> None:
+    assert matched(likenesses, 0.5) == found

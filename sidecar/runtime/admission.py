@@ -29,13 +29,25 @@ class Memory:
     """A look at the engine's device: bytes that are free, and the precision that is loaded.
 
     ``on_gpu`` tells which precisions are worth it; ``bandwidth`` is in bytes per second, None where
-    it is not known.
+    it is not known. ``own_bytes`` is what the engine's process takes in all, with the cache of the
+    job that runs and what its allocator keeps; None: what its weights take.
     """
 
     free_bytes: int
     held: Precision | None
     on_gpu: bool
     bandwidth: float | None = None
+    own_bytes: int | None = None
+
+
+def others_bytes(before: int, used: int, loaded: int | None) -> int:
+    """What others take of a device, from ``used`` bytes of it in all: what is not the engine's.
+
+    ``loaded``: what its weights take, None while it has no process. How much it takes beside them
+    cannot be told from outside, so others are taken for what they were ``before``, or for less
+    where that leaves too little for the weights.
+    """
+    return used if loaded is None else max(0, min(before, used - loaded))
 
 
 class Admission:
@@ -101,7 +113,7 @@ class Admission:
         Raises:
             errors.WontFit: not even alone.
         """
-        needed = self._loaded_bytes(precision)
+        needed = self.loaded_bytes(precision)
         if needed > self.available_bytes(now):
             raise errors.WontFit(
                 f"CUDA out of memory: the model in {precision} takes "
@@ -109,16 +121,19 @@ class Admission:
             )
         beside = now.free_bytes
         if self._limit is not None and now.held is not None:
-            beside = min(beside, self._limit - self._loaded_bytes(now.held))
+            beside = min(beside, self._limit - self.loaded_bytes(now.held))
         return Placement.BESIDE if needed <= beside else Placement.INSTEAD
 
     def available_bytes(self, now: Memory) -> int:
         """What the engine may take in all: what is free, and what it holds."""
-        own = self._loaded_bytes(now.held) if now.held is not None else 0
+        own = now.own_bytes
+        if own is None:
+            own = self.loaded_bytes(now.held) if now.held is not None else 0
         available = now.free_bytes + own
         return available if self._limit is None else min(available, self._limit)
 
-    def _loaded_bytes(self, precision: Precision) -> int:
+    def loaded_bytes(self, precision: Precision) -> int:
+        """What an engine takes that does nothing."""
         weights = weights_bytes(self._shape, precision, MemoryPlan())
         return weights + reserve_bytes(weights)
 

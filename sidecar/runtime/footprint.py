@@ -138,7 +138,7 @@ def phases(
     embeddings = work.prompt_tokens * shape.hidden * value_bytes(precision)
     chunk = _chunk(shape, precision, plan, work)
     tile = _tile(shape, precision, plan, work, first)
-    step = _growth(shape, precision, plan, first, last) + 8 * (shape.vocab + 4 * shape.mlp)
+    step = _decoding(shape, precision, plan, first, last)
     return (
         Breakdown("load", everything, 0, LITTLE_BYTES),
         # The audio's embeddings, and those of the whole prompt that they go into.
@@ -221,16 +221,21 @@ def _tile(
     return max(kept + beside + inside, _rotary_made(shape, positions))
 
 
-def _growth(
+def _decoding(
     shape: ModelShape, precision: Precision, plan: MemoryPlan, first: int, last: int
 ) -> int:
-    """What the last growth of the cache takes: the old copy of one tensor, or the longer rotary
-    table beside the old one."""
+    """A step against the whole cache, or the last growth of it, whichever takes more.
+
+    The step: the shares of attention, as they are and in float32 before, masked and after. The
+    growth: the old copy of one tensor, or the longer rotary table beside the old one.
+    """
+    shares = 16 * shape.heads * last
+    step = _rotary_kept(shape, precision, last) + shares + 8 * (shape.vocab + 4 * shape.mlp)
     if last == first:
-        return _rotary_kept(shape, precision, last)
+        return step
     copied = cache_bytes(shape, precision, last) // (2 * shape.layers)
     before = _rotary_kept(shape, precision, last - plan.cache_step)
-    return before + max(copied, _rotary_made(shape, last))
+    return max(step, before + max(copied, _rotary_made(shape, last)))
 
 
 def _rotary_kept(shape: ModelShape, precision: Precision, positions: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 
 from sidecar import errors
 from sidecar.engine import Precision, TranscribeOptions
-from sidecar.runtime.admission import USUAL_S, Admission, Memory
+from sidecar.runtime.admission import USUAL_S, Admission, Memory, others_bytes
 from sidecar.runtime.footprint import Work
 from sidecar.runtime.plan import ladder
 from sidecar.runtime.shape import FULL
@@ -154,3 +154,26 @@ def test_a_limit_of_tokens_saves_memory_and_never_asks_for_more() -> None:
     assert peak(TranscribeOptions(max_tokens=500)) < peak(PLAIN)
     assert peak(TranscribeOptions(max_tokens=65_536)) == peak(PLAIN)
     assert peak(TranscribeOptions(prompt="Nagg, Nell " * 300)) > peak(PLAIN)
+
+
+def test_what_the_running_job_takes_is_not_taken_from_the_next_one() -> None:
+    """24 GiB, 1 of them a desktop's: the job that runs holds 22, and the next may have them."""
+    others = others_bytes(before=1 * GIB, used=23 * GIB, loaded=17 * GIB)
+    busy = Memory(1 * GIB, BF16, on_gpu=True, own_bytes=23 * GIB - others)
+    assert admission().available_bytes(busy) == 23 * GIB
+    assert admission().planned(BF16, HOUR, PLAIN, busy).memory
+
+
+@pytest.mark.parametrize(
+    ("before", "used", "loaded", "expected"),
+    [
+        pytest.param(0, 3, None, 3, id="no-engine-so-all-are-others"),
+        pytest.param(5, 3, None, 3, id="somebody-left-while-there-was-no-engine"),
+        pytest.param(1, 18, 17, 1, id="loaded-and-idle"),
+        pytest.param(1, 23, 17, 1, id="what-came-on-top-is-the-job-s"),
+        pytest.param(5, 18, 17, 1, id="somebody-left-beside-the-engine"),
+        pytest.param(5, 16, 17, 0, id="the-weights-are-smaller-than-thought"),
+    ],
+)
+def test_who_else_uses_the_gpu(before: int, used: int, loaded: int | None, expected: int) -> None:
+    assert others_bytes(before, used, loaded) == expected

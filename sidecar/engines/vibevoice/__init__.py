@@ -57,12 +57,13 @@ class VibeVoiceEngine:
         """
         yield 0.0  # before torch is imported, which takes seconds
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # less is lost
-        from sidecar.engines.vibevoice import loading, model
+        from sidecar.engines.vibevoice import heap, loading, model
 
         if options.checkpoint is None:
             raise errors.ModelLoadFailed(
                 "No checkpoint is set.", hint="vibevoice-asr pull vibevoice"
             )
+        heap.keep()
         loaded = yield from loading.load_in_view(options)
         self._model = model.Model(loaded)
 
@@ -70,10 +71,14 @@ class VibeVoiceEngine:
         self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
     ) -> Iterator[Event]:
         """Segments as the model closes them."""
+        from sidecar.engines.vibevoice import heap
         from sidecar.engines.vibevoice.transcription import Transcription
 
         assert self._model is not None
-        yield from Transcription(self._model, audio, options, cancelled).events()
+        try:
+            yield from Transcription(self._model, audio, options, cancelled).events()
+        finally:
+            heap.give_back()
 
     def unload(self) -> None:
         """Free the weights; what the libraries keep goes with the process."""

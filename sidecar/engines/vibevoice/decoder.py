@@ -138,7 +138,7 @@ class Decoder:
         if count == 1:  # the queries that share a key head stand in for a sequence: no copies
             packed = query.view(1, self.kv_heads, -1, self.head_dim)
             out = functional.scaled_dot_product_attention(packed, keys, values)
-            return out.view(1, self.heads, 1, self.head_dim)
+            return out.reshape(1, self.heads, 1, self.head_dim)
         if count == keys.shape[2]:
             return functional.scaled_dot_product_attention(
                 query, keys, values, is_causal=True, enable_gqa=True

@@ -57,13 +57,20 @@ class Generation:
     def _after(self, token: int) -> Tensor:
         if self._graphed is None:
             return self._take_in([token])
-        self._cache.reserve(self._cache.length + 1, self._plan.cache_step)
+        self._make_room(1)
         return self._graphed(token, self._cache)
 
     def _take_in(self, ids: list[int]) -> Tensor:
-        self._cache.reserve(self._cache.length + len(ids), self._plan.cache_step)
+        self._make_room(len(ids))
         embeddings = self._decoder.embed(torch.tensor(ids))
         return self._decoder.prefill(embeddings, self._cache, self._plan.prefill_tile)
+
+    def _make_room(self, tokens: int) -> None:
+        needed = self._cache.length + tokens
+        if needed > self._cache.capacity:
+            if self._graphed is not None:
+                self._graphed.forget()
+            self._cache.reserve(needed, self._plan.cache_step)
 
 
 def choose(logits: Tensor, sampling: Sampling | None, random: torch.Generator) -> int:

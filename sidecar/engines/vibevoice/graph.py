@@ -94,7 +94,10 @@ class StaticStep:
 
 
 class GraphedDecoding:
-    """Keeps the step that fits the cache; captured on a GPU."""
+    """Keeps the step that fits the cache; captured on a GPU.
+
+    `forget` it before the cache grows: a step holds the tensors of the old one.
+    """
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
@@ -103,9 +106,13 @@ class GraphedDecoding:
     def __call__(self, token: int, cache: KeyValueCache) -> Tensor:
         """Take in a token; the logits ``(vocabulary,)`` after it, valid until the next call."""
         if self._step is None or not self._step.serves(cache):
-            self._step = None  # its memory first
+            self.forget()
             span = min(cache.capacity, -(-(cache.length + 1) // SPAN) * SPAN)
             self._step = StaticStep(self._decoder, cache, span)
             if self._decoder.device.type == "cuda":
                 self._step.capture(cache)
         return self._step(token, cache)
+
+    def forget(self) -> None:
+        """Let go of the step and of the cache's tensors."""
+        self._step = None

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
 SURE = 0.5
-"""The least probability; under it were the only wrong answers among short sentences in 27
-languages (`Fail again. Fail better.`: Gaelic, 0.37), over it are plain short ones."""
+"""The least probability. Of 92 short texts in 27 languages one came out wrong, at 0.38; the least
+sure of the right ones has 0.52."""
+FEWEST = 12
+"""Bytes of letters; under it even a wrong guess can be sure (`Fail again.`: Gaelic, 0.60)."""
 ENOUGH = 20_000
 """Characters that are looked at: half an hour of talk."""
 
@@ -26,8 +28,9 @@ def language_of(segments: Iterable[Segment]) -> str:
     is not installed.
     """
     words = " ".join(one.text for one in segments if NON_SPEECH not in one.flags)
+    letters = "".join(filter(str.isalpha, words[:ENOUGH]))
     identifier = _identifier()
-    if identifier is None or not any(character.isalpha() for character in words):
+    if identifier is None or len(letters.encode(errors="replace")) < FEWEST:
         return AUTO
     language, probability = identifier.classify(words[:ENOUGH])
     return language if probability >= SURE else AUTO

@@ -45,10 +45,9 @@ class Model:
         decoder = Decoder(self.loaded.model)
         ids = request_ids(processor, len(samples), context(options))
         embeddings = decoder.embed(ids)
-        heard = embeddings.new_empty(token_count(len(samples)), embeddings.shape[1])
+        first = int((ids == processor.audio_token_id).int().argmax())
+        heard = embeddings[first : first + token_count(len(samples))]
         self._encoder.encode(samples, plan.encoder_chunk_s, heard, check)
-        embeddings[(ids == processor.audio_token_id).to(embeddings.device)] = heard
-        del heard
         if plan.evict_encoders:
             self._move_encoders(torch.device("cpu"))
         cache = decoder.new_cache(plan, len(ids))

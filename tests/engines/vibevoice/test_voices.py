@@ -37,8 +37,8 @@ def test_a_voice_is_known_again_and_another_is_not(clip: Block) -> None:
     voices.remember(clip[:half], NAGG_FIRST, {0: 0, 1: 1})
     swapped = [Turn(turn.start, turn.end, 1 - turn.label) for turn in NAGG_FIRST]
     alike = voices.likenesses(clip[:half], swapped)
-    assert alike[0, 1] > 0.9
-    assert alike[1, 0] > 0.9
+    assert alike[0, 1] > 0.8
+    assert alike[1, 0] > 0.8
     assert alike[0, 0] < 0.5
     assert alike[1, 1] < 0.5
 
