@@ -5,8 +5,9 @@ itself, knowing nothing of the others, and the windows are put together as the f
 it. Beside it: the same windows linked by what both hear alone, not linked at all (every window's
 speakers are new), cut blindly with speakers by their number (what there was before), and the
 recording in one piece. "By the reference" gives each window's speaker the person whose turns it has
-most of: what is wrong there, the stand-in does by itself in so short a window. CPU-seconds of
-cutting and linking are by themselves.
+most of: what is wrong there, the stand-in does by itself in so short a window. "Told apart by the
+reference" is what linking does for a model that tells everybody apart. CPU-seconds of cutting and
+linking are by themselves.
 
     python -m bench.windows                              # the conversations; about 40 min
     python -m bench.windows --only panel --windows 60    # 3 min
@@ -28,7 +29,7 @@ from sidecar.engines.moonshine import SAMPLE_RATE, MoonshineEngine
 from sidecar.engines.vibevoice.stitching import Stitching
 from sidecar.engines.vibevoice.voices import Voices, speech
 from sidecar.engines.vibevoice.windows import Window, Windows
-from sidecar.speakers import Turn, shares
+from sidecar.speakers import Turn, dominant, shares
 from sidecar.transcript import Finished, Segment
 
 Heard = list[tuple[Window, list[Segment]]]
@@ -59,7 +60,7 @@ class ByReference(Stitching):
     def __init__(self, turns: Sequence[tuple[float, float, str]]) -> None:
         super().__init__(None)
         self._names = sorted({name for _, _, name in turns})
-        self._turns = [Turn(start, end, self._names.index(name)) for start, end, name in turns]
+        self.turns = [Turn(start, end, self._names.index(name)) for start, end, name in turns]
 
     def _link(self, window: Window, segments: Sequence[Segment]) -> dict[int, int]:
         persons: dict[int, int] = {}
@@ -67,10 +68,22 @@ class ByReference(Stitching):
             seconds = [0.0] * len(self._names)
             for one in segments:
                 if one.speaker == label:
-                    for person, share in shares(self._turns, one.start, one.end).items():
+                    for person, share in shares(self.turns, one.start, one.end).items():
                         seconds[person] += share
             persons[label] = seconds.index(max(seconds))
         return persons
+
+
+def told_apart(clip: Clip, heard: Heard) -> Heard:
+    """The same windows with speakers from the reference, numbered anew in each."""
+    turns = ByReference(clip.turns or []).turns
+    count = len({turn.label for turn in turns})
+    told = []
+    for index, (window, segments) in enumerate(heard):
+        speakers = [dominant(turns, one.start, one.end) or 0 for one in segments]
+        pairs = zip(segments, speakers, strict=True)
+        told.append((window, [replace(one, speaker=(who + index) % count) for one, who in pairs]))
+    return told
 
 
 def hear(engine: MoonshineEngine, samples: Block) -> list[Segment]:
@@ -156,6 +169,8 @@ def main() -> None:
             tell(clip, f"{row}, linked", linked, f"{cuts_s:.1f}, {link_s:.1f}")
             by_reference = stitched(ByReference(clip.turns or []), heard)[0]
             tell(clip, f"{row}, linked by the reference", by_reference)
+            told, _ = stitched(Stitching(Voices(SAMPLE_RATE)), told_apart(clip, heard))
+            tell(clip, f"{row}, told apart by the reference, linked", told)
             tell(clip, f"{row}, by the overlap alone", stitched(Stitching(None), heard)[0])
             tell(clip, f"{row}, not linked", stitched(Unlinked(None), heard)[0])
             if not args.no_blind:

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 2
 """A job whose engine dies is tried once more, on a fresh worker."""
+LINGER_S = 0.3
+"""What a client takes at most to send its next recording after the answer to the last."""
 KEPT_JOBS = 256
 """Ended jobs that are remembered at most, whatever their age."""
 
@@ -232,10 +234,7 @@ class JobQueue:
 
     async def _run(self) -> None:
         while True:
-            while not self._waiting:
-                self._arrived.clear()
-                await self._arrived.wait()
-            job = self._take_next()
+            job = await self._take_next()
             task = asyncio.get_running_loop().create_task(self._work(job), name=f"job-{job.id}")
             self._running = job, task
             try:
@@ -252,16 +251,42 @@ class JobQueue:
                     self._waiting.appendleft(job)
                 self._interrupted = False
 
-    def _take_next(self) -> Job:
+    async def _take_next(self) -> Job:
+        """Wait for a job and take it out.
+
+        One for which the engine would have to be loaded anew waits a moment longer: a client that
+        uses what is loaded may be about to send its next.
+        """
+        now = asyncio.get_running_loop().time
+        deadline: float | None = None
+        while True:
+            if self._waiting:
+                job = self._next()
+                if not self._needs_a_load(job):
+                    break
+                deadline = now() + LINGER_S if deadline is None else deadline
+                if now() >= deadline:
+                    break
+            self._arrived.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline if self._waiting else None):
+                    await self._arrived.wait()
+        self._waiting.remove(job)
+        return job
+
+    def _next(self) -> Job:
         now = time.monotonic()
         index = residency.next_job(
             [self._slot.resolve(job.options.precision, job.arrived_at) for job in self._waiting],
             [now - max(job.arrived_at, self._slot.loaded_at) for job in self._waiting],
             self._slot.precision if self._slot.loaded else None,
         )
-        job = self._waiting[index]
-        del self._waiting[index]
-        return job
+        return self._waiting[index]
+
+    def _needs_a_load(self, job: Job) -> bool:
+        """Whether what is loaded would have to go for it."""
+        wanted = self._slot.resolve(job.options.precision, job.arrived_at)
+        return self._slot.loaded and wanted is not self._slot.precision
 
     async def _work(self, job: Job) -> None:
         """Bring one job to its end, whatever that is; or back to where it waits."""

@@ -91,7 +91,7 @@ def load_in_view(options: LoadOptions) -> Generator[float, None, Loaded]:
         log.exception("the checkpoint did not load")
         reason = str(error).strip().partition("\n")[0]
         raise errors.ModelLoadFailed(
-            f"The checkpoint in {folder} could not be loaded: {reason}",
+            f"The checkpoint could not be loaded: {reason.replace(str(folder), folder.name)}",
             hint="'vibevoice-asr pull vibevoice' downloads it anew.",
         ) from None
     yield 1.0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
 from sidecar import errors
+from sidecar.audio import Block
 from sidecar.engine import AUTO, AudioStream, Cancelled, Precision, TranscribeOptions
 from sidecar.engines.vibevoice.answer import Answer
 from sidecar.engines.vibevoice.language import language_of
@@ -40,6 +41,23 @@ class _Stopped(Exception):
     """The request was cancelled between two steps."""
 
 
+class _Watched:
+    """A recording that can be stopped while it is still being read: an hour takes its time."""
+
+    def __init__(self, audio: AudioStream, check: Callable[[], None]) -> None:
+        self._audio = audio
+        self._check = check
+
+    @property
+    def total_s(self) -> float | None:
+        return self._audio.total_s
+
+    def __iter__(self) -> Iterator[Block]:
+        for block in self._audio:
+            self._check()
+            yield block
+
+
 class Transcription:
     """The events of one request. Ends early, without `Finished`, once it is cancelled."""
 
@@ -50,7 +68,8 @@ class Transcription:
         self._audio = audio
         self._options = options
         self._cancelled = cancelled
-        self._windows = Windows(audio, SAMPLE_RATE, options.memory.window_s, speech)
+        watched = _Watched(audio, self._check)
+        self._windows = Windows(watched, SAMPLE_RATE, options.memory.window_s, speech)
         self._whole = Stitching(Voices(SAMPLE_RATE) if options.diarize else None)
         self._notices: dict[str, Notice] = {}
         self._announced = 0
