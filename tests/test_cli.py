@@ -22,6 +22,7 @@ from serving import Server, free_port, wait_until
 from sidecar import __version__, errors
 from sidecar.commands.doctor import READY, Finding, State, next_step
 from sidecar.commands.transcribe import output_names
+from sidecar.engine import LoadOptions
 from sidecar.runtime import worker
 from sidecar.settings import Settings
 
@@ -464,7 +465,9 @@ async def test_the_word_worker_is_an_engine_s_process(monkeypatch):
     monkeypatch.setattr(worker, "worker_command", lambda: [command(), "worker"])
     child = worker.Worker("frozen")
     try:
-        assert await child.ask("load", engine="scripted", precision="fp32") == {}
+        assert await child.ask("load", engine="scripted", options=LoadOptions().to_wire()) == {
+            "loaded": 1.0
+        }
         with pytest.raises(errors.EngineFailed):
             await child.ask("juggle")
     finally:

@@ -109,7 +109,7 @@ def check_same(folder: Path, published: Path) -> None:
 
 
 def check_one_line(run: subprocess.CompletedProcess[str], *parts: str) -> None:
-    assert (run.returncode, run.stdout) == (1, ""), run.stderr
+    assert (run.returncode, run.stdout) in ((66, ""), (69, ""), (1, "")), run.stderr
     assert run.stderr.startswith("vibevoice-asr: ")
     assert run.stderr.count("\n") == 1, run.stderr
     for part in parts:
@@ -333,7 +333,7 @@ def test_offline_nothing_is_asked_and_what_is_here_is_found(shell, hub):
     offline = shell.pull(HF_HUB_OFFLINE="1")
     assert (offline.returncode, offline.stdout) == (0, online.stdout)
     assert "not checked" in offline.stderr
-    assert shell.pull("--revision", "v1", HF_HUB_OFFLINE="1").returncode == 1
+    assert shell.pull("--revision", "v1", HF_HUB_OFFLINE="1").returncode in (66, 69)
     assert len(hub.tokens) == asked
 
 

@@ -14,13 +14,13 @@ from serving import MB, Server, check_problem
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB."""
+    """A file system of 4 MB."""
     folder = tmp_path / "tiny"
     folder.mkdir()
     mount = shutil.which("mount")
     if mount is None:
         pytest.skip("no 'mount' here: a full disk cannot be tried")
-    command = [mount, "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    command = [mount, "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
     if subprocess.run(command, capture_output=True, check=False).returncode != 0:
         pytest.skip("may not mount here: a full disk cannot be tried")
     try:
@@ -34,12 +34,12 @@ def used(folder: Path) -> int:
     return (status.f_blocks - status.f_bfree) * status.f_frsize
 
 
-@pytest.mark.parametrize("size", [2 * MB - 100_000, 3 * MB, 8 * MB])
+@pytest.mark.parametrize("size", [4 * MB - 100_000, 6 * MB, 16 * MB])
 def test_an_upload_that_does_not_fit_on_the_disk_is_refused_and_leaves_nothing(
     size: int, start_server: Callable[..., Server], tiny_disk: Path, voice: bytes
 ) -> None:
     server = start_server(spool_dir=tiny_disk)
-    (tiny_disk / "ballast").write_bytes(bytes(1 * MB))
+    (tiny_disk / "ballast").write_bytes(bytes(2 * MB))
     before = used(tiny_disk)
     for _ in range(2):
         check_problem(server.post(bytes(size)), 507, "disk_full")
@@ -56,7 +56,7 @@ def test_many_uploads_at_once_share_a_full_disk_honestly(
     from concurrent.futures import ThreadPoolExecutor
 
     server = start_server(spool_dir=tiny_disk, scripted_speed=6)
-    big = voice + bytes(1_100_000)
+    big = voice + bytes(2_200_000)
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(server.post, [big] * 8))
     refused = [answer for answer in answers if answer.status_code != 200]
@@ -71,7 +71,7 @@ def test_a_missing_spool_folder_is_told_and_a_path_still_works(
     start_server: Callable[..., Server], tmp_path: Path, voice: bytes
 ) -> None:
     server = start_server(spool_dir=tmp_path / "missing")
-    long = voice + bytes(1 << 20)
+    long = voice + bytes(2 << 20)
     check_problem(server.post(long), 507, "spool_unwritable")
     assert server.post(voice).status_code == 200  # a small recording needs no disk
     (tmp_path / "voice.wav").write_bytes(long)
@@ -86,7 +86,7 @@ def test_a_read_only_spool_folder_is_told(
 ) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
     server = start_server(spool_dir=tiny_disk)
-    check_problem(server.post(voice + bytes(1 << 20)), 507, "spool_unwritable")
+    check_problem(server.post(voice + bytes(2 << 20)), 507, "spool_unwritable")
     assert server.post(voice).status_code == 200  # a small recording needs no disk
     (tmp_path / "voice.wav").write_bytes(voice)
     assert server.post_path(str(tmp_path / "voice.wav")).status_code == 200

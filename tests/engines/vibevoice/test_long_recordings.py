@@ -98,11 +98,23 @@ def transcript(events: list[Event]) -> Transcript:
     return events[-1].transcript
 
 
+class Unheard:
+    """Voices that nobody hears: there are none in these samples (test_voices.py has real ones)."""
+
+    def __init__(self, rate: int) -> None:
+        pass
+
+    def likenesses(self, samples: Block, turns: Any) -> dict[tuple[int, int], float]:
+        return {}
+
+    def remember(self, samples: Block, turns: Any, persons: Any) -> None:
+        pass
+
+
 @pytest.fixture(autouse=True)
-def listener(monkeypatch: pytest.MonkeyPatch) -> None:
+def listening(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transcription, "speech", pauses)
-    # The audio here is no speech: who is who comes from the overlap alone (voices: test_voices.py).
-    monkeypatch.setattr(transcription, "Voices", lambda rate: None)
+    monkeypatch.setattr(transcription, "Voices", Unheard)
 
 
 def plan(window_s: float) -> TranscribeOptions:
