@@ -13,8 +13,10 @@ from sidecar.engines.vibevoice.voices import Voices, speech
 from sidecar.speakers import Turn
 
 RATE = 24_000
-NAGG_FIRST = [Turn(0.5, 3.9, 0), Turn(5.2, 9.9, 1)]
-"""Who speaks when in the clip: before 14 s, and after."""
+NAGG, NELL = 0, 1
+BEFORE = [Turn(4.9, 8.0, NAGG), Turn(8.8, 11.3, NELL)]
+AFTER = [Turn(12.0, 14.0, 7), Turn(14.7, 16.9, 8), Turn(23.8, 27.4, 7)]
+"""Who speaks when in the clip; later Nagg is 7, and Nell 8."""
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +33,20 @@ def test_speech_is_found_and_silence_is_not() -> None:
     assert stretches[-1][1] < 8.5
 
 
-def test_a_voice_is_known_again(clip: Block) -> None:
-    half = 14 * RATE
+def test_a_voice_is_known_again_and_another_is_not(clip: Block) -> None:
     voices = Voices(RATE)
-    voices.remember(clip[:half], NAGG_FIRST, {0: 0, 1: 1})
-    swapped = [Turn(turn.start, turn.end, 1 - turn.label) for turn in NAGG_FIRST]
-    alike = voices.likenesses(clip[:half], swapped)
-    assert alike[0, 1] > 0.8
-    assert alike[1, 0] > 0.8
+    voices.remember(clip, BEFORE, {NAGG: NAGG, NELL: NELL})
+    alike = voices.likenesses(clip, AFTER)
+    assert alike[NAGG, 7] > 0.9
+    assert alike[NELL, 8] > 0.9
+    assert alike[NAGG, 8] < 0.5
+    assert alike[NELL, 7] < 0.5
 
 
 def test_a_voice_of_which_there_is_too_little_is_not_compared(clip: Block) -> None:
     voices = Voices(RATE)
     voices.remember(clip, [Turn(0.5, 1.5, 0)], {0: 0})
-    assert voices.likenesses(clip, NAGG_FIRST) == {}
+    assert voices.likenesses(clip, AFTER) == {}
 
 
 def test_where_the_library_does_not_load_there_is_no_sign_and_no_error(
@@ -52,6 +54,6 @@ def test_where_the_library_does_not_load_there_is_no_sign_and_no_error(
 ) -> None:
     monkeypatch.setitem(sys.modules, "moonshine_voice", None)
     voices = Voices(RATE)
-    voices.remember(clip, NAGG_FIRST, {0: 0, 1: 1})
-    assert set(voices.likenesses(clip, NAGG_FIRST).values()) == {0.0}
+    voices.remember(clip, BEFORE, {0: 0, 1: 1})
+    assert set(voices.likenesses(clip, AFTER).values()) == {0.0}
     assert speech(clip, RATE) == []
