@@ -25,6 +25,7 @@ from bench.serving import median, table, verdict
 from sidecar.audio import Block
 from sidecar.engine import MemoryPlan, Precision
 from sidecar.engines.vibevoice.decoder import Decoder
+from sidecar.engines.vibevoice.decoding import Decoding
 from sidecar.engines.vibevoice.generation import Generation
 from sidecar.engines.vibevoice.listening import SAMPLE_RATE, AudioEncoder, token_count
 from sidecar.engines.vibevoice.loading import Loaded, load
@@ -173,7 +174,7 @@ def measure(model: Loaded, sound: Block, tokens: int, rounds: int, *, plain: boo
 
         def decode_from(position: int) -> float:
             cache.length = position
-            generation = Generation(decoder, cache, logits, plan)
+            generation = Generation(Decoding(decoder, plan), cache, logits)
             for _ in range(_WARM_TOKENS):
                 generation.token()
             settle(device)

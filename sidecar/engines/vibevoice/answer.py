@@ -28,7 +28,7 @@ class Answer:
     def __init__(
         self, generation: Generation, tokenizer: Any, ends: frozenset[int], duration_s: float
     ) -> None:
-        self._generation = generation
+        self.generation = generation
         self._tokenizer = tokenizer
         self._ends = ends
         self._duration_s = duration_s
@@ -42,11 +42,22 @@ class Answer:
 
     def run(self, sampling: Sampling | None, limit: int, cancelled: Cancelled) -> Iterator[int]:
         """Decode up to ``limit`` tokens; yields the index of each segment as it closes."""
+        return (step for step in self.steps(sampling, limit, cancelled) if step is not None)
+
+    def steps(
+        self, sampling: Sampling | None, limit: int, cancelled: Cancelled
+    ) -> Iterator[int | None]:
+        """As `run`, with a None where the generation needs a pass of the decoder.
+
+        Who decodes several answers in step gives it one then; otherwise it takes its own.
+        """
         attempt: Sampling | None = None
         while not self._reading.parser.ended and not cancelled():
-            if len(self._generation.ids) >= limit:
+            if len(self.generation.ids) >= limit:
                 break
-            token = self._generation.token(attempt or sampling)
+            if not self.generation.ready:
+                yield None
+            token = self.generation.token(attempt or sampling)
             if token in self._ends:
                 break
             loop = yield from self._take(token)
@@ -105,7 +116,7 @@ class Answer:
     def _go_on(self, text: str) -> None:
         """Make ``text`` the answer so far."""
         ids = self._tokenizer.encode(TURN + text, add_special_tokens=False).ids if text else []
-        self._generation.go_on_from(ids)
+        self.generation.go_on_from(ids)
         self._reading = _Reading(self._tokenizer, self._duration_s, text, self.segments)
 
 

@@ -7,7 +7,8 @@ same arithmetic, and gives the same tokens (tests/engines/vibevoice/test_decoder
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,8 +23,20 @@ Check = Callable[[], None]
 """Called between steps; raises to stop."""
 
 
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """Tokens to take in behind what a cache holds."""
+
+    ids: Sequence[int]
+    cache: KeyValueCache
+
+
 class Decoder:
-    """Logits of the next token. One sequence; `torch.inference_mode` is the caller's."""
+    """Logits of the next token; `torch.inference_mode` is the caller's.
+
+    Several sequences go through the layers as rows of one matrix, so that the weights are read
+    once for all of them; each attends to its own cache, so no padding is needed.
+    """
 
     def __init__(self, model: Any) -> None:
         language = model.model.language_model
@@ -73,34 +86,55 @@ class Decoder:
         """
         hidden = embeddings.new_empty(0)
         for part in embeddings.split(tile):
-            hidden = self._run(part, cache, check)
+            hidden = self._run(part, [(len(part), cache)], check)
         return self.logits(hidden[-1:])[0]
 
-    def step(self, ids: Tensor, cache: KeyValueCache) -> Tensor:
-        """Take in token ids ``(n,)``; the logits ``(n, vocabulary)`` after each of them."""
-        return self.logits(self._run(self.embed(ids), cache, None))
+    def step(self, continuations: Sequence[Continuation]) -> list[Tensor]:
+        """Take in tokens of each; the logits ``(n, vocabulary)`` after each of its ``n`` tokens."""
+        counts = [len(one.ids) for one in continuations]
+        ids = torch.tensor([id_ for one in continuations for id_ in one.ids])
+        parts = [(len(one.ids), one.cache) for one in continuations]
+        return list(self.logits(self._run(self.embed(ids), parts, None)).split(counts))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Of the next token, ``(n, vocabulary)``, from the last layer's output ``(n, hidden)``."""
         logits: Tensor = self._head(self._norm(hidden.unsqueeze(0)))[0]
         return logits
 
-    def _run(self, embeddings: Tensor, cache: KeyValueCache, check: Check | None) -> Tensor:
-        """The last layer's output ``(n, hidden)``; keys and values go to the cache."""
-        count, start = len(embeddings), cache.length
-        cos, sin = (part[start : start + count] for part in self.rotation(cache.capacity))
+    def _run(
+        self, embeddings: Tensor, parts: Sequence[tuple[int, KeyValueCache]], check: Check | None
+    ) -> Tensor:
+        """The last layer's output ``(n, hidden)``; keys and values go to the caches.
+
+        ``parts``: how many of the rows belong to which cache, in order.
+        """
+        cos, sin = self._rotations(parts)
         hidden = embeddings.unsqueeze(0)
         for index, layer in enumerate(self.layers):
             if check is not None:
                 check()
             query, key, value = self.project(layer, hidden, cos, sin)
-            keys, values = cache.keys[index], cache.values[index]
-            keys[:, :, start : start + count] = key
-            values[:, :, start : start + count] = value
-            heard = self._attend(query, keys[:, :, : start + count], values[:, :, : start + count])
-            hidden = self.conclude(layer, hidden, heard)
-        cache.length = start + count
+            heard, at = [], 0
+            for count, cache in parts:
+                rows, end = slice(at, at + count), cache.length + count
+                keys, values = cache.keys[index], cache.values[index]
+                keys[:, :, cache.length : end] = key[:, :, rows]
+                values[:, :, cache.length : end] = value[:, :, rows]
+                heard.append(self._attend(query[:, :, rows], keys[:, :, :end], values[:, :, :end]))
+                at += count
+            hidden = self.conclude(layer, hidden, joined(heard, dim=2))
+        for count, cache in parts:
+            cache.length += count
         return hidden[0]
+
+    def _rotations(self, parts: Sequence[tuple[int, KeyValueCache]]) -> tuple[Tensor, Tensor]:
+        """Cosines and sines ``(n, dim)`` of the rows' positions."""
+        table = self.rotation(max(cache.capacity for _, cache in parts))
+        cos, sin = (
+            joined([half[cache.length : cache.length + count] for count, cache in parts], dim=0)
+            for half in table
+        )
+        return cos, sin
 
     def project(
         self, layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor
@@ -151,6 +185,11 @@ class Decoder:
         return functional.scaled_dot_product_attention(
             query, keys, values, attn_mask=mask, enable_gqa=True
         )
+
+
+def joined(parts: list[Tensor], dim: int) -> Tensor:
+    """The parts as one tensor; the part itself, not a copy, where there is one."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
 
 
 def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

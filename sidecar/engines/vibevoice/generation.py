@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sidecar.engine import MemoryPlan
 from sidecar.engines.vibevoice.cache import KeyValueCache
-from sidecar.engines.vibevoice.decoder import Decoder
-from sidecar.engines.vibevoice.graph import GraphedDecoding
+from sidecar.engines.vibevoice.decoder import Continuation
+from sidecar.engines.vibevoice.decoding import Decoding
+from sidecar.engines.vibevoice.frame import Frame, Proposals
 from sidecar.engines.vibevoice.recovery import Sampling
 
 SEED = 20_24
@@ -18,28 +18,50 @@ SEED = 20_24
 
 
 class Generation:
-    """The answer to one prompt; ``ids`` is what it says so far."""
+    """The answer to one prompt; ``ids`` is what it says so far.
+
+    With a ``frame``, what the format forces is proposed and verified: a pass of the decoder then
+    may settle several tokens, which are the same that it would have written one by one.
+    """
 
     def __init__(
-        self, decoder: Decoder, cache: KeyValueCache, prompt_logits: Tensor, plan: MemoryPlan
+        self,
+        decoding: Decoding,
+        cache: KeyValueCache,
+        prompt_logits: Tensor,
+        frame: Frame | None = None,
     ) -> None:
-        self._decoder = decoder
+        self._decoding = decoding
         self._cache = cache
         self._prompt_tokens = cache.length
-        self._prompt_logits = prompt_logits
-        self._logits: Tensor | None = prompt_logits
-        self._plan = plan
-        self._graphed = GraphedDecoding(decoder) if decoder.capturable else None
-        self._random = torch.Generator(device=decoder.device).manual_seed(SEED)
-        self.ids: list[int] = []
+        self._prompt_logits = prompt_logits.unsqueeze(0)
+        self._frame = frame
+        self._random = torch.Generator(device=prompt_logits.device).manual_seed(SEED)
+        self._settle([])
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next token can be chosen without another pass."""
+        return self._row < len(self._logits)
 
     def token(self, sampling: Sampling | None = None) -> int:
         """Choose the next token: the likeliest, or by chance among the likely."""
-        if self._logits is None:
-            self._logits = self._after(self.ids[-1])
-        token = choose(self._logits, sampling, self._random)
+        if not self.ready:
+            advance(self._decoding, [self])
+        if sampling is None:
+            if self._likeliest is None:  # of all rows at once: each look makes a GPU wait
+                self._likeliest = self._logits.argmax(dim=-1).tolist()
+            token = self._likeliest[self._row]
+        else:
+            token = choose(self._logits[self._row], sampling, self._random)
         self.ids.append(token)
-        self._logits = None
+        if self._proposals is not None:
+            self._proposals.read(token)
+        if self._row < len(self._proposed) and self._proposed[self._row] == token:
+            self._row += 1
+            self._cache.length += 1
+        else:
+            self._row = len(self._logits)
         return token
 
     def go_on_from(self, ids: Sequence[int]) -> None:
@@ -51,35 +73,47 @@ class Generation:
         known = self._cache.length - self._prompt_tokens
         shared = max(0, min(shared, known, len(ids) - 1))
         self._cache.length = self._prompt_tokens + shared
-        self.ids = list(ids)
-        self._logits = self._take_in(self.ids[shared:]) if ids else self._prompt_logits
+        self._settle(list(ids))
+        if ids:
+            rest = self._decoding.decoder.embed(torch.tensor(ids[shared:]))
+            self._show(self._decoding.prefill(rest, self._cache).unsqueeze(0))
 
-    def _after(self, token: int) -> Tensor:
-        if self._graphed is None:
-            return self._take_in([token])
-        self._make_room(1)
-        return self._graphed(token, self._cache)
+    def _settle(self, ids: list[int]) -> None:
+        self.ids = ids
+        self._proposed: Sequence[int] = ()
+        self._show(self._prompt_logits)
+        self._proposals = Proposals(self._frame) if self._frame else None
+        if self._proposals is not None:
+            for token in ids:
+                self._proposals.read(token)
 
-    def _take_in(self, ids: list[int]) -> Tensor:
-        self._make_room(len(ids))
-        embeddings = self._decoder.embed(torch.tensor(ids))
-        return self._decoder.prefill(embeddings, self._cache, self._plan.prefill_tile)
+    def wanted(self) -> Continuation:
+        """What the next pass must take in: the last token, and what is proposed behind it."""
+        self._proposed = self._proposals.next() if self._proposals is not None else ()
+        return Continuation([self.ids[-1], *self._proposed], self._cache)
 
-    def _make_room(self, tokens: int) -> None:
-        needed = self._cache.length + tokens
-        if needed > self._cache.capacity:
-            if self._graphed is not None:
-                self._graphed.forget()
-            self._cache.reserve(needed, self._plan.cache_step)
+    def take(self, logits: Tensor) -> None:
+        """The logits ``(n, vocabulary)`` after what was `wanted`; it is verified token by token."""
+        self._cache.length -= len(logits) - 1
+        self._show(logits)
+
+    def _show(self, logits: Tensor) -> None:
+        self._logits, self._row = logits, 0
+        self._likeliest: list[int] | None = None
 
 
-def choose(logits: Tensor, sampling: Sampling | None, random: torch.Generator) -> int:
-    """A token from logits ``(vocabulary,)``.
+def advance(decoding: Decoding, generations: Sequence[Generation]) -> None:
+    """One pass for all of them."""
+    wanted = [generation.wanted() for generation in generations]
+    for generation, logits in zip(generations, decoding.step(wanted), strict=True):
+        generation.take(logits)
 
-    By chance: among the likeliest tokens that together make ``top_p`` (Holtzman et al. 2020).
+
+def choose(logits: Tensor, sampling: Sampling, random: torch.Generator) -> int:
+    """A token from logits ``(vocabulary,)``, by chance, among the likeliest that make ``top_p``.
+
+    Nucleus sampling (Holtzman et al. 2020).
     """
-    if sampling is None:
-        return int(logits.argmax())
     shares, order = torch.softmax(logits.float() / sampling.temperature, dim=-1).sort(
         descending=True
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from math import ceil
+from typing import Any
 
 import torch
 
@@ -11,10 +13,14 @@ from sidecar.audio import Block
 from sidecar.engine import AUTO, MemoryPlan, Precision, TranscribeOptions
 from sidecar.engines.vibevoice.answer import Answer
 from sidecar.engines.vibevoice.decoder import Check, Decoder
+from sidecar.engines.vibevoice.decoding import Decoding
+from sidecar.engines.vibevoice.frame import Frame
 from sidecar.engines.vibevoice.generation import Generation
 from sidecar.engines.vibevoice.listening import SAMPLE_RATE, AudioEncoder, token_count
 from sidecar.engines.vibevoice.loading import Loaded
 from sidecar.engines.vibevoice.prompt import request_ids
+
+log = logging.getLogger(__name__)
 
 TOKENS_PER_SECOND, FEWEST_TOKENS = 12, 256
 """An answer may have this many tokens; the model page's dense sample has 8.5 a second."""
@@ -32,6 +38,7 @@ class Model:
         self._encoder = AudioEncoder(loaded.model, loaded.processor.feature_extractor)
         ends = loaded.model.generation_config.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
+        self._frame = frame_of(loaded.processor.tokenizer.backend_tokenizer)
 
     def answer(self, samples: Block, options: TranscribeOptions, check: Check) -> Answer:
         """Hear a window (24 kHz mono) and begin to answer; ``check`` may raise to stop it.
@@ -54,7 +61,7 @@ class Model:
         logits = decoder.prefill(embeddings, cache, plan.prefill_tile, check)
         if not bool(torch.isfinite(logits).all()):
             raise NotFinite
-        generation = Generation(decoder, cache, logits, plan)
+        generation = Generation(Decoding(decoder, plan), cache, logits, self._frame)
         tokenizer = processor.tokenizer.backend_tokenizer
         return Answer(generation, tokenizer, self._ends, len(samples) / SAMPLE_RATE)
 
@@ -64,16 +71,28 @@ class Model:
         self.loaded = dataclasses.replace(self.loaded, precision=Precision.BF16)
 
     def _place(self, plan: MemoryPlan) -> None:
-        """Encoders on the device, the token table where the plan wants it."""
-        self._move_encoders(self.loaded.device)
+        """The token table where the plan wants it, then the encoders on the device.
+
+        In this order: what leaves makes room for what comes. What is in its place stays there.
+        """
         table = self.loaded.model.get_input_embeddings()
         table.to("cpu" if plan.host_token_table else self.loaded.device)
+        self._move_encoders(self.loaded.device)
 
     def _move_encoders(self, device: torch.device) -> None:
         inner = self.loaded.model.model
         inner.acoustic_tokenizer_encoder.to(device)
         inner.semantic_tokenizer_encoder.to(device)
         inner.multi_modal_projector.to(device)
+
+
+def frame_of(tokenizer: Any) -> Frame | None:
+    """What a checkpoint's tokenizer makes of the format; None, and no proposals, if it differs."""
+    try:
+        return Frame(tokenizer)
+    except ValueError as error:
+        log.info("every token is decoded on its own: %s", error)
+        return None
 
 
 def context(options: TranscribeOptions) -> str:

@@ -38,6 +38,7 @@ class MadeUpModel:
         self._next: list[int] = []
         self.ids: list[int] = []
         self.spent = 0
+        self.ready = True
 
     def token(self, sampling: Sampling | None = None) -> int:
         if not self._next:

@@ -10,7 +10,7 @@ import torch
 
 from sidecar.engine import MemoryPlan, Precision
 from sidecar.engines.vibevoice import graph
-from sidecar.engines.vibevoice.decoder import Decoder
+from sidecar.engines.vibevoice.decoder import Continuation, Decoder
 from sidecar.engines.vibevoice.graph import GraphedDecoding
 from sidecar.engines.vibevoice.listening import AudioEncoder, token_count
 from sidecar.engines.vibevoice.loading import Loaded, load
@@ -62,10 +62,8 @@ def by_our_loop(
             if said[-1] == end:
                 break
             cache.reserve(cache.length + 1, growth)
-            if static:
-                logits = graphed(said[-1], cache)
-            else:
-                logits = decoder.step(torch.tensor(said[-1:]), cache)[0]
+            step = graphed.step if static else decoder.step
+            logits = step([Continuation(said[-1:], cache)])[0][0]
     return said
 
 

@@ -1,0 +1,143 @@
+"""Proposals and company change how often the decoder runs, and nothing of what it writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import checkpoints
+import pytest
+import torch
+
+from sidecar.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.engines.vibevoice import graph
+from sidecar.engines.vibevoice.decoder import Continuation, Decoder
+from sidecar.engines.vibevoice.decoding import Decoding
+from sidecar.engines.vibevoice.frame import Frame
+from sidecar.engines.vibevoice.generation import Generation, advance
+from sidecar.engines.vibevoice.listening import AudioEncoder, token_count
+from sidecar.engines.vibevoice.loading import Loaded, load
+from sidecar.engines.vibevoice.model import context
+from sidecar.engines.vibevoice.prompt import request_ids
+from sidecar.engines.vibevoice.recovery import Sampling
+
+CPU = torch.device("cpu")
+LIMIT = 400
+SHORT = MemoryPlan(cache_step=16)
+"""The cache grows all the time."""
+
+
+@pytest.fixture(scope="module", params=["fp32", "bf16", "int8", "int4"])
+def loaded(request: pytest.FixtureRequest) -> Loaded:
+    return load(checkpoints.checkpoint("mid"), Precision(request.param), CPU)
+
+
+class Counted(Decoding):
+    """Counts its passes; ``static`` takes the step that a GPU captures."""
+
+    def __init__(self, loaded: Loaded, *, static: bool = False) -> None:
+        super().__init__(Decoder(loaded.model), SHORT)
+        if static:
+            self._graphed = graph.GraphedDecoding(self.decoder)
+        self.passes = 0
+
+    def step(self, continuations: Any) -> list[torch.Tensor]:
+        self.passes += 1
+        return super().step(continuations)
+
+
+def begun(loaded: Loaded, name: str, by: Decoding, frame: Frame | None = None) -> Generation:
+    """The generation that answers a clip."""
+    audio = checkpoints.clip_24k(name)
+    ids = request_ids(loaded.processor, len(audio), context(TranscribeOptions()))
+    embeddings = by.decoder.embed(ids)
+    heard = embeddings.new_empty(token_count(len(audio)), embeddings.shape[1])
+    AudioEncoder(loaded.model, loaded.processor.feature_extractor).encode(
+        audio, 2.7, heard, lambda: None
+    )
+    embeddings[ids == loaded.processor.audio_token_id] = heard
+    cache = by.decoder.new_cache(SHORT, len(ids))
+    return Generation(by, cache, by.prefill(embeddings, cache), frame)
+
+
+def frame(loaded: Loaded) -> Frame:
+    return Frame(loaded.processor.tokenizer.backend_tokenizer)
+
+
+def written(
+    loaded: Loaded, generation: Generation, sampling: Sampling | None = None, limit: int = LIMIT
+) -> list[int]:
+    end = loaded.model.generation_config.eos_token_id
+    while len(generation.ids) < limit and end not in generation.ids[-1:]:
+        generation.token(sampling)
+    return generation.ids
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("name", checkpoints.CLIPS)
+def test_proposals_save_passes_and_change_no_token(
+    loaded: Loaded, name: str, static: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "SPAN", 48)
+    alone, helped = Counted(loaded), Counted(loaded, static=static)
+    with torch.inference_mode():
+        expected = written(loaded, begun(loaded, name, alone))
+        assert written(loaded, begun(loaded, name, helped, frame(loaded))) == expected
+    assert alone.passes == len(expected) - 1
+    assert helped.passes < 0.9 * alone.passes
+
+
+def test_chance_falls_the_same_with_proposals(loaded: Loaded) -> None:
+    sampling = Sampling(1.5, 0.95)
+    with torch.inference_mode():
+        plain = written(loaded, begun(loaded, "beckett", Counted(loaded)), sampling, 40)
+        helped = begun(loaded, "beckett", Counted(loaded), frame(loaded))
+        assert written(loaded, helped, sampling, 40) == plain
+
+
+@pytest.mark.parametrize("at", range(3, 40, 3))
+def test_an_answer_is_gone_on_with_from_within_a_proposal(at: int) -> None:
+    loaded = load(checkpoints.checkpoint("mid"), Precision.FP32, CPU)
+    with torch.inference_mode():
+        generation = begun(loaded, "endgame_nagg_nell", Counted(loaded), frame(loaded))
+        expected = [*written(loaded, generation)]
+        generation.go_on_from(expected[: at + 7])
+        while len(generation.ids) < at + 20:
+            generation.token()
+        generation.go_on_from(expected[:at])
+        assert written(loaded, generation) == expected
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("helped", [False, True])
+def test_answers_decoded_in_step_are_those_decoded_alone(
+    loaded: Loaded, static: bool, helped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "SPAN", 48)
+    rule = frame(loaded) if helped else None
+    names = list(checkpoints.CLIPS)
+    end = loaded.model.generation_config.eos_token_id
+    with torch.inference_mode():
+        expected = [written(loaded, begun(loaded, name, Counted(loaded))) for name in names]
+        together = Counted(loaded, static=static)
+        generations = [begun(loaded, name, together, rule) for name in names]
+        going = list(generations)
+        while going:
+            for generation in going:
+                while generation.ready and end not in generation.ids[-1:]:
+                    generation.token()
+            going = [one for one in going if end not in one.ids[-1:]]
+            if going:
+                advance(together, going)
+    assert [one.ids for one in generations] == expected
+    assert together.passes <= max(len(ids) for ids in expected)
+
+
+def test_a_step_of_the_decoder_takes_any_mixture() -> None:
+    loaded = load(checkpoints.checkpoint("mid"), Precision.FP32, CPU)
+    by = Counted(loaded)
+    with torch.inference_mode():
+        one, two = (begun(loaded, name, by) for name in checkpoints.CLIPS[:2])
+        ids = written(loaded, one)[:9]
+        one.go_on_from(ids[:4])
+        whole = by.step([one.wanted(), Continuation([5, 6, 7, 8], two._cache)])
+        assert [len(part) for part in whole] == [1, 4]
