@@ -40,16 +40,13 @@ class Answer:
         self.loops = 0
         self.truncated = False
 
-    def run(self, sampling: Sampling | None, limit: int, cancelled: Cancelled) -> Iterator[int]:
-        """Decode up to ``limit`` tokens; yields the index of each segment as it closes."""
-        return (step for step in self.steps(sampling, limit, cancelled) if step is not None)
-
-    def steps(
+    def run(
         self, sampling: Sampling | None, limit: int, cancelled: Cancelled
     ) -> Iterator[int | None]:
-        """As `run`, with a None where the generation needs a pass of the decoder.
+        """Decode up to ``limit`` tokens; yields the index of each segment as it closes.
 
-        Who decodes several answers in step gives it one then; otherwise it takes its own.
+        And None where ``generation`` needs a pass of the decoder: `lockstep` gives one to several
+        answers at once; where nobody does, it takes its own.
         """
         attempt: Sampling | None = None
         while not self._reading.parser.ended and not cancelled():

@@ -40,7 +40,13 @@ class Model:
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
         self._frame = frame_of(loaded.processor.tokenizer.backend_tokenizer)
 
-    def answer(self, samples: Block, options: TranscribeOptions, check: Check) -> Answer:
+    def decoding(self, plan: MemoryPlan) -> Decoding:
+        """Passes of the decoder for one answer or several."""
+        return Decoding(Decoder(self.loaded.model), plan)
+
+    def answer(
+        self, samples: Block, options: TranscribeOptions, check: Check, decoding: Decoding
+    ) -> Answer:
         """Hear a window (24 kHz mono) and begin to answer; ``check`` may raise to stop it.
 
         Raises:
@@ -49,7 +55,7 @@ class Model:
         """
         plan, processor = options.memory, self.loaded.processor
         self._place(plan)
-        decoder = Decoder(self.loaded.model)
+        decoder = decoding.decoder
         ids = request_ids(processor, len(samples), context(options))
         embeddings = decoder.embed(ids)
         first = int((ids == processor.audio_token_id).int().argmax())
@@ -58,10 +64,10 @@ class Model:
         if plan.evict_encoders:
             self._move_encoders(torch.device("cpu"))
         cache = decoder.new_cache(plan, len(ids))
-        logits = decoder.prefill(embeddings, cache, plan.prefill_tile, check)
+        logits = decoding.prefill(embeddings, cache, check)
         if not bool(torch.isfinite(logits).all()):
             raise NotFinite
-        generation = Generation(Decoding(decoder, plan), cache, logits, self._frame)
+        generation = Generation(decoding, cache, logits, self._frame)
         tokenizer = processor.tokenizer.backend_tokenizer
         return Answer(generation, tokenizer, self._ends, len(samples) / SAMPLE_RATE)
 

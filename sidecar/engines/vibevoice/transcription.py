@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import torch
@@ -12,8 +13,10 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.engine import AUTO, AudioStream, Cancelled, Precision, TranscribeOptions
 from sidecar.engines.vibevoice.answer import Answer
+from sidecar.engines.vibevoice.decoding import Decoding
 from sidecar.engines.vibevoice.language import language_of
 from sidecar.engines.vibevoice.listening import SAMPLE_RATE
+from sidecar.engines.vibevoice.lockstep import in_step
 from sidecar.engines.vibevoice.model import Model, NotFinite, token_limit
 from sidecar.engines.vibevoice.output import settled
 from sidecar.engines.vibevoice.recovery import LOOP, Sampling
@@ -58,6 +61,20 @@ class _Watched:
             yield block
 
 
+@dataclasses.dataclass(slots=True)
+class _Hearing:
+    """A window on its way; ``places`` counts what was announced before each of its segments."""
+
+    window: Window
+    answer: Answer
+    ended: bool = False
+    places: list[int] = dataclasses.field(default_factory=lambda: [0])
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.window.samples) / SAMPLE_RATE
+
+
 class Transcription:
     """The events of one request. Ends early, without `Finished`, once it is cancelled."""
 
@@ -73,6 +90,7 @@ class Transcription:
         self._whole = Stitching(Voices(SAMPLE_RATE) if options.diarize else None)
         self._notices: dict[str, Notice] = {}
         self._announced = 0
+        self._settled = 0
         self._done_s = 0.0
 
     def events(self) -> Iterator[Event]:
@@ -87,8 +105,8 @@ class Transcription:
             raise errors.DeviceLost() from None
 
     def _events(self) -> Iterator[Event]:
-        for window in self._windows:
-            yield from self._window(window)
+        for windows in self._batches():
+            yield from self._batch(windows)
         if self._cancelled():
             return
         done_s = self._windows.end_s
@@ -106,10 +124,25 @@ class Transcription:
             )
         )
 
-    def _window(self, window: Window) -> Iterator[Event]:
-        """One window; where memory runs out it comes again, by the smaller plan."""
+    def _batches(self) -> Iterator[list[Window]]:
+        """The windows, as many at once as the plan says."""
+        batch: list[Window] = []
+        for window in self._windows:
+            together = self._options.memory.together
+            if together > 1:  # the samples are good only until the next window is asked for
+                window = dataclasses.replace(window, samples=window.samples.copy())
+            batch.append(window)
+            if len(batch) >= together:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _batch(self, windows: list[Window]) -> Iterator[Event]:
+        """Some windows; where memory runs out they come again, by the smaller plan."""
+        settled_before = self._settled
         try:
-            yield from self._attempt(window)
+            yield from self._attempt(windows)
         except torch.OutOfMemoryError as error:
             if self._options.memory_fallback is None:
                 raise errors.GpuOutOfMemory() from None
@@ -122,31 +155,71 @@ class Transcription:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._note("smaller_memory_plan", "Memory ran out once; a smaller plan was used.")
-        self._windows.again(self._options.memory.window_s)
+        if len(windows) == 1:
+            self._windows.again(self._options.memory.window_s)
+            return
+        for window in windows[self._settled - settled_before :]:
+            yield from self._batch([window])
 
-    def _attempt(self, window: Window) -> Iterator[Event]:
-        samples = window.samples
+    def _attempt(self, windows: list[Window]) -> Iterator[Event]:
+        """Hear all, decode them in step; their events come in the order of the windows."""
+        decoding, hearings = self._heard(windows)
+        temperature = self._options.temperature
+        answers = [one.answer for one in hearings]
+        steps = in_step(
+            answers,
+            decoding,
+            Sampling(temperature, TOP_P) if temperature else None,
+            [token_limit(one.duration_s, self._options) for one in hearings],
+            self._cancelled,
+        )
+        waiting = deque(hearings)
+        self._whole.begin(windows[0])
+        for number, index in steps:
+            hearing = hearings[number]
+            if index is None:
+                self._check()
+                hearing.ended = True
+            elif hearing is waiting[0]:
+                yield from self._closed(hearing, index)
+            while waiting and waiting[0].ended:
+                self._end(waiting.popleft())
+                if waiting:
+                    self._whole.begin(waiting[0].window)
+                    for earlier in range(len(waiting[0].answer.segments)):
+                        yield from self._closed(waiting[0], earlier)
+
+    def _heard(self, windows: list[Window]) -> tuple[Decoding, list[_Hearing]]:
+        """The windows' answers, begun."""
         try:
-            answer = self._model.answer(samples, self._options, self._check)
+            decoding = self._model.decoding(self._options.memory)
+            return decoding, [self._begun(window, decoding) for window in windows]
         except NotFinite:
             if self._model.loaded.precision is not Precision.FP16:
                 raise errors.EngineFailed("The model's numbers are not finite.") from None
-            self._model.widen()
-            self._note("fp16_overflow", "This checkpoint overflows in fp16; bf16 was used.")
-            answer = self._model.answer(samples, self._options, self._check)
-        temperature = self._options.temperature
-        sampling = Sampling(temperature, TOP_P) if temperature else None
-        limit = token_limit(len(samples) / SAMPLE_RATE, self._options)
-        self._whole.begin(window)
-        places = [self._announced]
-        for index in answer.run(sampling, limit, self._cancelled):
-            segment = self._whole.place(self._placed(answer.segments[index], window.start_s))
-            places[index + 1 :] = [places[index] + (segment is not None)]
-            if segment is not None:
-                yield SegmentReady(places[index], segment)
-                yield self._progress(segment, window.start_s + len(samples) / SAMPLE_RATE)
-        self._check()
-        self._announced = places[-1]
+        self._model.widen()
+        self._note("fp16_overflow", "This checkpoint overflows in fp16; bf16 was used.")
+        return self._heard(windows)
+
+    def _begun(self, window: Window, decoding: Decoding) -> _Hearing:
+        return _Hearing(
+            window, self._model.answer(window.samples, self._options, self._check, decoding)
+        )
+
+    def _closed(self, hearing: _Hearing, index: int) -> Iterator[Event]:
+        """A segment of the window that is due; after a loop was cut, an index may come again."""
+        start_s = hearing.window.start_s
+        segment = self._whole.place(self._placed(hearing.answer.segments[index], start_s))
+        places = hearing.places
+        places[index + 1 :] = [places[index] + (segment is not None)]
+        if segment is not None:
+            yield SegmentReady(self._announced + places[index], segment)
+            yield self._progress(segment, start_s + hearing.duration_s)
+
+    def _end(self, hearing: _Hearing) -> None:
+        window, answer = hearing.window, hearing.answer
+        self._announced += hearing.places[-1]
+        self._settled += 1
         self._whole.end(window, [self._placed(one, window.start_s) for one in answer.segments])
         self._tell(answer)
 

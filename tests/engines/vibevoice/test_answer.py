@@ -77,7 +77,8 @@ def run(
     model = MadeUpModel(tokenizer, writes)
     ends = frozenset([tokenizer.token_to_id(END)])
     answer = Answer(cast(Generation, cast(Any, model)), tokenizer, ends, seconds)
-    return answer, model, list(answer.run(None, limit, lambda: False))
+    closed = [index for index in answer.run(None, limit, lambda: False) if index is not None]
+    return answer, model, closed
 
 
 def sound(until: int) -> Writes:

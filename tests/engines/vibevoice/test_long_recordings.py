@@ -72,13 +72,23 @@ class Model:
 
     loaded = SimpleNamespace(precision=Precision.BF16)
 
-    def __init__(self, most_s: float = 1e9) -> None:
+    def __init__(self, most_s: float = 1e9, most_at_once: int = 99) -> None:
         self._most_s = most_s
+        self._most_at_once = most_at_once
+        self._at_once = 0
+        self.decodings = 0
         self.heard: list[float] = []
 
-    def answer(self, samples: Block, options: TranscribeOptions, check: Any) -> Answer:
+    def decoding(self, plan: MemoryPlan) -> None:
+        self._at_once = 0
+        self.decodings += 1
+
+    def answer(
+        self, samples: Block, options: TranscribeOptions, check: Any, decoding: Any
+    ) -> Answer:
         self.heard.append(len(samples) / RATE)
-        if len(samples) > self._most_s * RATE:
+        self._at_once += 1
+        if len(samples) > self._most_s * RATE or self._at_once > self._most_at_once:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return Answer(samples)
 
@@ -164,6 +174,31 @@ def test_memory_that_runs_out_makes_the_windows_as_short_as_the_smaller_plan_say
     assert model.heard[0] == SECONDS
     assert max(model.heard[1:]) <= 40.0
     assert [notice.code for notice in whole.notices] == ["smaller_memory_plan"]
+
+
+@pytest.mark.parametrize("together", [2, 3, 8])
+def test_windows_that_are_decoded_in_step_say_the_same_in_the_same_order(together: int) -> None:
+    one_by_one = run(Model(), plan(30.0))
+    options = TranscribeOptions(memory=MemoryPlan(window_s=30.0, together=together))
+    events = run(Model(), options)
+    assert [event for event in events if isinstance(event, SegmentReady)] == [
+        event for event in one_by_one if isinstance(event, SegmentReady)
+    ]
+    assert transcript(events) == transcript(one_by_one)
+    done = [event.audio_s_done for event in events if isinstance(event, Progress)]
+    assert done == sorted(done)
+
+
+def test_memory_that_runs_out_for_several_windows_suffices_for_one_after_the_other() -> None:
+    model = Model(most_at_once=2)
+    options = TranscribeOptions(
+        memory=MemoryPlan(window_s=30.0, together=3),
+        memory_fallback=MemoryPlan(window_s=30.0),
+    )
+    events = run(model, options)
+    assert model.decodings > 2
+    assert transcript(events).segments == transcript(run(Model(), plan(30.0))).segments
+    assert [notice.code for notice in transcript(events).notices] == ["smaller_memory_plan"]
 
 
 def test_the_language_is_told_from_the_words_unless_it_was_asked_for() -> None:

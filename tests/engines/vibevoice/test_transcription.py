@@ -13,10 +13,12 @@ import torch
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.engines.vibevoice.decoding import Decoding
 from sidecar.engines.vibevoice.loading import load
+from sidecar.engines.vibevoice.lockstep import in_step
 from sidecar.engines.vibevoice.model import Model
 from sidecar.engines.vibevoice.transcription import Transcription
-from sidecar.transcript import Finished, Transcript
+from sidecar.transcript import Finished, Segment, Transcript
 
 CPU = torch.device("cpu")
 SMALL = MemoryPlan(encoder_chunk_s=2.0, prefill_tile=64, evict_encoders=True)
@@ -55,6 +57,23 @@ def model() -> Model:
     return Model(load(checkpoints.checkpoint("tiny"), Precision.FP32, CPU))
 
 
+def test_answers_in_step_are_those_given_alone(model: Model) -> None:
+    options = TranscribeOptions()
+    clips = [checkpoints.clip_24k(name) for name in checkpoints.CLIPS]
+
+    def answered(decoding: Decoding, clips: list[Block]) -> list[tuple[int, list[Segment]]]:
+        answers = [model.answer(clip, options, lambda: None, decoding) for clip in clips]
+        steps = in_step(answers, decoding, None, [600] * len(clips), lambda: False)
+        ended = [number for number, index in steps if index is None]
+        return [(number, answers[number].segments) for number in ended]
+
+    with torch.inference_mode():
+        alone = [answered(model.decoding(SMALL), [clip])[0][1] for clip in clips]
+        together = answered(model.decoding(SMALL), clips)
+    assert [alone[number] for number, _ in together] == [segments for _, segments in together]
+    assert [number for number, _ in together] != sorted(range(3)), "each ends when it ends"
+
+
 def failing(times: int, error: Exception, then: Callable[..., Any]) -> Callable[..., Any]:
     """A method that fails a few times before it does its work; it notes what it was called with."""
     left = [times]
@@ -74,11 +93,11 @@ def test_memory_that_runs_out_once_costs_a_second_try_with_the_smaller_plan(
     plans: list[MemoryPlan] = []
     answer = model.answer
 
-    def noting(samples: Block, options: TranscribeOptions, check: Any) -> Any:
+    def noting(samples: Block, options: TranscribeOptions, *rest: Any) -> Any:
         plans.append(options.memory)
         if len(plans) == 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return answer(samples, options, check)
+        return answer(samples, options, *rest)
 
     monkeypatch.setattr(model, "answer", noting)
     options = TranscribeOptions(memory_fallback=SMALL)
