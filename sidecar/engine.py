@@ -40,6 +40,15 @@ class Diarization(StrEnum):
     FAST = "fast"
 
 
+class Windowing(StrEnum):
+    """What becomes of a recording that could be heard in several windows."""
+
+    AUTO = AUTO
+    """As few as memory and model allow: the best transcript."""
+    PARALLEL = "parallel"
+    """Several at once, decoded in step: a long recording is done in a fraction of the time."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
     """What an engine can do, known without loading it.
@@ -82,6 +91,7 @@ class MemoryPlan:
     with; it grows by ``cache_step``. ``evict_encoders``: they go to the host's memory once the
     audio is encoded. ``host_token_table``: the token embeddings stay in the host's memory.
     ``window_s``: the longest piece of a recording that is heard at once (model card: an hour).
+    ``together``: so many of them are decoded in step.
     """
 
     encoder_chunk_s: float = 8.0
@@ -91,6 +101,7 @@ class MemoryPlan:
     evict_encoders: bool = False
     host_token_table: bool = False
     window_s: float = 3600.0
+    together: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +122,7 @@ class TranscribeOptions:
     num_speakers: int | None = None
     temperature: float = 0.0
     max_tokens: int | None = None
+    windows: Windowing = Windowing.AUTO
     memory: MemoryPlan = MemoryPlan()
     memory_fallback: MemoryPlan | None = None
 
@@ -127,6 +139,7 @@ class TranscribeOptions:
                 **values,
                 "precision": Precision(values["precision"]),
                 "diarization": Diarization(values["diarization"]),
+                "windows": Windowing(values["windows"]),
                 "memory": MemoryPlan(**values["memory"]),
                 "memory_fallback": fallback and MemoryPlan(**fallback),
             }
@@ -166,11 +179,15 @@ class LoadOptions:
     """How an engine is to load; one without a checkpoint or a choice of device leaves those out.
 
     ``checkpoint``: the folder of the weights. ``device``: 'auto', 'cuda' or 'cpu'.
+    ``evict_encoders`` and ``host_token_table``: these parts never pass through the device's memory
+    while it loads; what a recording needs of them comes there by its `MemoryPlan`.
     """
 
     precision: Precision = Precision.AUTO
     checkpoint: str | None = None
     device: str = AUTO
+    evict_encoders: bool = False
+    host_token_table: bool = False
 
     def to_wire(self) -> dict[str, Any]:
         """The options as plain values."""

@@ -9,16 +9,21 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeVar
 
 from sidecar.engine import (
     AUTO,
     Diarization,
     EngineSpec,
     TranscribeOptions,
+    Windowing,
     parse_language,
     parse_precision,
 )
 from sidecar.errors import FieldInvalid
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 LONGEST_PROMPT = 4096
 """Characters of context and hotwords together; a page of names, 1 to 4 thousand tokens."""
@@ -44,11 +49,12 @@ def parse_options(given: Mapping[str, object], diarization: Diarization) -> Tran
         precision=parse_precision(parse_word("precision", given.get("precision")) or AUTO),
         language=parse_language(parse_word("language", given.get("language")) or AUTO),
         diarize=parse_flag("diarize", given.get("diarize"), default=True),
-        diarization=parse_diarization(given.get("diarization"), diarization),
+        diarization=parse_choice("diarization", given.get("diarization"), diarization),
         prompt=parse_prompt(given),
         num_speakers=parse_whole("num_speakers", given.get("num_speakers"), 1, MOST_SPEAKERS),
         temperature=parse_number("temperature", given.get("temperature"), 0, 1) or 0.0,
         max_tokens=parse_whole("max_tokens", given.get("max_tokens"), 1, MOST_TOKENS),
+        windows=parse_choice("windows", given.get("windows"), Windowing.AUTO),
     )
 
 
@@ -59,6 +65,7 @@ def steering(options: TranscribeOptions) -> tuple[str, ...]:
         "num_speakers": options.num_speakers is not None,
         "temperature": bool(options.temperature),
         "max_tokens": options.max_tokens is not None,
+        "windows": options.windows is not Windowing.AUTO,
     }
     return tuple(name for name, used in fields.items() if used)
 
@@ -97,21 +104,22 @@ def parse_flag(name: str, value: object, *, default: bool) -> bool:
     return word in _TRUE
 
 
-def parse_diarization(value: object, default: Diarization) -> Diarization:
-    """The effort that a client asks for.
+def parse_choice(name: str, value: object, default: Choice) -> Choice:
+    """One of the values that ``default`` is of.
 
     Raises:
-        errors.FieldInvalid: it is none.
+        errors.FieldInvalid: it is none of them.
     """
-    word = parse_word("diarization", value).strip().lower()
+    word = parse_word(name, value).strip().lower()
     if not word:
         return default
+    choices = type(default)
     try:
-        return Diarization(word)
+        return choices(word)
     except ValueError:
         raise FieldInvalid(
-            "'diarization' has a value that is not possible.",
-            hint=f"Use one of: {', '.join(Diarization)}.",
+            f"'{name}' has a value that is not possible.",
+            hint=f"Use one of: {', '.join(choices)}.",
         ) from None
 
 

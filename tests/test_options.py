@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.engine import Diarization, EngineSpec, Precision, TranscribeOptions
+from sidecar.engine import Diarization, EngineSpec, Precision, TranscribeOptions, Windowing
 from sidecar.engines import moonshine, vibevoice
 from sidecar.options import LONGEST_PROMPT, ignored, parse_options
 
@@ -39,6 +39,7 @@ def parsed(**given: object) -> TranscribeOptions:
         ({"temperature": 0}, {}),
         ({"max_tokens": "65536"}, {"max_tokens": 65_536}),
         ({"max_tokens": 1}, {"max_tokens": 1}),
+        ({"windows": " Parallel"}, {"windows": Windowing.PARALLEL}),
         ({"precision": "INT8", "diarize": "no"}, {"precision": Precision.INT8, "diarize": False}),
     ],
     ids=str,
@@ -64,6 +65,7 @@ def test_fields_become_options(given: dict[str, object], expected: dict[str, Any
         ("language", [True]),
         ("diarize", ["perhaps", 1, []]),
         ("diarization", ["best", 1]),
+        ("windows", ["many", 4, True]),
     ],
 )  # fmt: skip
 def test_what_a_field_cannot_be_is_refused_by_its_name(field: str, values: list[object]) -> None:

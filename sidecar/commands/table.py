@@ -9,7 +9,7 @@ import typer
 
 from sidecar import __version__, formats
 from sidecar.commands import PROGRAM, serve
-from sidecar.engine import Diarization, Precision
+from sidecar.engine import Diarization, Precision, Windowing
 from sidecar.flags import serve_with
 
 HELP = f"""
@@ -176,6 +176,14 @@ def _transcribe(
     speakers: Annotated[
         int | None, typer.Option(metavar="N", help="How many people speak, as a hint.")
     ] = None,
+    windows: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="'parallel': long recordings in several windows at once, faster on a big card.",
+            autocompletion=lambda: list(Windowing),
+        ),
+    ] = None,
 ) -> None:
     from sidecar.commands import transcribe
 
@@ -191,6 +199,7 @@ def _transcribe(
         hotwords=hotwords,
         prompt=prompt,
         num_speakers=speakers,
+        windows=windows,
     )
     _exit(transcribe.run(order))
 

@@ -34,6 +34,7 @@ class Order:
     hotwords: str | None = None
     prompt: str | None = None
     num_speakers: int | None = None
+    windows: str | None = None
 
     @property
     def options(self) -> dict[str, str]:
@@ -46,6 +47,7 @@ class Order:
             "hotwords": self.hotwords,
             "prompt": self.prompt,
             "num_speakers": None if self.num_speakers is None else str(self.num_speakers),
+            "windows": self.windows,
         }
         return {name: value for name, value in given.items() if value is not None}
 

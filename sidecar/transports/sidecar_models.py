@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sidecar.engine import Diarization, Precision
+from sidecar.engine import Diarization, Precision, Windowing
 from sidecar.options import LONGEST_PROMPT, MOST_SPEAKERS, MOST_TOKENS
 
 
@@ -205,8 +205,18 @@ OPTIONS: dict[str, Any] = {
         "description": "Longest answer of the model; without it, by the length of the audio.",
         "examples": [4096],
     },
+    "windows": {
+        "type": "string",
+        "enum": [*Windowing],
+        "default": "auto",
+        "description": (
+            "'parallel' hears a long recording in several windows at once, where there is memory "
+            "for it: faster, with borders where speakers are linked by their voices."
+        ),
+        "examples": ["auto"],
+    },
 }
-"""An engine that cannot follow one of the last six says so (`option_ignored` in the warnings)."""
+"""An engine that cannot follow one of the last seven says so (`option_ignored` in the warnings)."""
 
 TRANSCRIBE_BODY: dict[str, Any] = {
     "required": True,

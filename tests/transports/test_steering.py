@@ -16,6 +16,7 @@ STEERING: dict[str, Any] = {
     "num_speakers": 2,
     "temperature": 0.5,
     "max_tokens": 4096,
+    "windows": "parallel",
 }
 Send = Callable[..., Any]
 
@@ -39,7 +40,7 @@ def test_an_engine_that_cannot_be_steered_does_its_work_and_says_what_it_left_ou
 ) -> None:
     (warning,) = warnings_of(send(**STEERING))
     assert warning["code"] == "option_ignored"
-    for field in ("hotwords", "prompt", "num_speakers", "temperature", "max_tokens"):
+    for field in ("hotwords", "prompt", "num_speakers", "temperature", "max_tokens", "windows"):
         assert field in warning["message"]
     (warning,) = warnings_of(send(num_speakers=3))
     assert "num_speakers" in warning["message"]

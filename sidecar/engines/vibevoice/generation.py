@@ -37,6 +37,10 @@ class Generation:
         self._prompt_logits = prompt_logits.unsqueeze(0)
         self._frame = frame
         self._random = torch.Generator(device=prompt_logits.device).manual_seed(SEED)
+        self._proposed: Sequence[int] = ()
+        self._row = 0
+        self._logits = self._prompt_logits
+        self._likeliest: list[int] | None = None
         self._settle([])
 
     @property
@@ -80,7 +84,7 @@ class Generation:
 
     def _settle(self, ids: list[int]) -> None:
         self.ids = ids
-        self._proposed: Sequence[int] = ()
+        self._proposed = ()
         self._show(self._prompt_logits)
         self._proposals = Proposals(self._frame) if self._frame else None
         if self._proposals is not None:
@@ -98,8 +102,7 @@ class Generation:
         self._show(logits)
 
     def _show(self, logits: Tensor) -> None:
-        self._logits, self._row = logits, 0
-        self._likeliest: list[int] | None = None
+        self._logits, self._row, self._likeliest = logits, 0, None
 
 
 def advance(decoding: Decoding, generations: Sequence[Generation]) -> None:

@@ -11,7 +11,14 @@ import torch
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.engine import AUTO, AudioStream, Cancelled, Precision, TranscribeOptions
+from sidecar.engine import (
+    AUTO,
+    AudioStream,
+    Cancelled,
+    Precision,
+    TranscribeOptions,
+    Windowing,
+)
 from sidecar.engines.vibevoice.answer import Answer
 from sidecar.engines.vibevoice.decoding import Decoding
 from sidecar.engines.vibevoice.language import language_of
@@ -110,6 +117,8 @@ class Transcription:
         if self._cancelled():
             return
         done_s = self._windows.end_s
+        if self._options.windows is Windowing.PARALLEL and self._options.memory.together == 1:
+            self._note("windows_not_parallel", "The recording was heard in one window at a time.")
         yield Progress(done_s, done_s)
         options, segments = self._options, in_order_of_appearance(settled(self._whole.segments))
         yield Finished(
