@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ class Generation:
     def token(self, sampling: Sampling | None = None) -> int:
         """Choose the next token: the likeliest, or by chance among the likely."""
         if not self.ready:
-            advance(self._decoding, [self])
+            advance([self])
         if sampling is None:
             if self._likeliest is None:  # of all rows at once: each look makes a GPU wait
                 self._likeliest = self._logits.argmax(dim=-1).tolist()
@@ -91,6 +91,11 @@ class Generation:
             for token in ids:
                 self._proposals.read(token)
 
+    @property
+    def step(self) -> Callable[[Sequence[Continuation]], list[Tensor]]:
+        """How its decoder takes in tokens, its own and those of others."""
+        return self._decoding.step
+
     def wanted(self) -> Continuation:
         """What the next pass must take in: the last token, and what is proposed behind it."""
         self._proposed = self._proposals.next() if self._proposals is not None else ()
@@ -105,10 +110,10 @@ class Generation:
         self._logits, self._row, self._likeliest = logits, 0, None
 
 
-def advance(decoding: Decoding, generations: Sequence[Generation]) -> None:
-    """One pass for all of them."""
+def advance(generations: Sequence[Generation]) -> None:
+    """One pass for all of them, by the `Decoding` of the first."""
     wanted = [generation.wanted() for generation in generations]
-    for generation, logits in zip(generations, decoding.step(wanted), strict=True):
+    for generation, logits in zip(generations, generations[0].step(wanted), strict=True):
         generation.take(logits)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import torch
 
@@ -23,7 +24,7 @@ from sidecar.engines.vibevoice.answer import Answer
 from sidecar.engines.vibevoice.decoding import Decoding
 from sidecar.engines.vibevoice.language import language_of
 from sidecar.engines.vibevoice.listening import SAMPLE_RATE
-from sidecar.engines.vibevoice.lockstep import in_step
+from sidecar.engines.vibevoice.lockstep import Pass, in_step, together
 from sidecar.engines.vibevoice.model import Model, NotFinite, token_limit
 from sidecar.engines.vibevoice.output import settled
 from sidecar.engines.vibevoice.recovery import LOOP, Sampling
@@ -83,12 +84,21 @@ class _Hearing:
 
 
 class Transcription:
-    """The events of one request. Ends early, without `Finished`, once it is cancelled."""
+    """The events of one request. Ends early, without `Finished`, once it is cancelled.
+
+    ``decoding`` is what it shares with others `in_company`, for graphs that serve them all.
+    """
 
     def __init__(
-        self, model: Model, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
+        self,
+        model: Model,
+        audio: AudioStream,
+        options: TranscribeOptions,
+        cancelled: Cancelled,
+        decoding: Decoding | None = None,
     ) -> None:
         self._model = model
+        self._decoding = decoding
         self._audio = audio
         self._options = options
         self._cancelled = cancelled
@@ -102,16 +112,17 @@ class Transcription:
 
     def events(self) -> Iterator[Event]:
         """Run it."""
-        try:
-            with torch.inference_mode():
-                yield from self._events()
-        except _Stopped:
-            return
-        except torch.AcceleratorError as error:
-            log.critical("the GPU is in a state that only a fresh process gets out of: %s", error)
-            raise errors.DeviceLost() from None
+        for _, event in in_company([self]):
+            if isinstance(event, errors.SidecarError):
+                raise event
+            yield event
 
-    def _events(self) -> Iterator[Event]:
+    def steps(self) -> Generator[Event | Pass, None, None]:
+        """Run it; whoever does gives it the passes of the decoder that it needs."""
+        with contextlib.suppress(_Stopped):
+            yield from self._events()
+
+    def _events(self) -> Iterator[Event | Pass]:
         for windows in self._batches():
             yield from self._batch(windows)
         if self._cancelled():
@@ -147,7 +158,7 @@ class Transcription:
         if batch:
             yield batch
 
-    def _batch(self, windows: list[Window]) -> Iterator[Event]:
+    def _batch(self, windows: list[Window]) -> Iterator[Event | Pass]:
         """Some windows; where memory runs out they come again, by the smaller plan."""
         settled_before = self._settled
         try:
@@ -158,6 +169,7 @@ class Transcription:
             log.warning("out of memory, again with the smaller plan: %s", error)
         else:
             return
+        self._decoding = None
         self._options = dataclasses.replace(
             self._options, memory=self._options.memory_fallback, memory_fallback=None
         )
@@ -170,21 +182,24 @@ class Transcription:
         for window in windows[self._settled - settled_before :]:
             yield from self._batch([window])
 
-    def _attempt(self, windows: list[Window]) -> Iterator[Event]:
+    def _attempt(self, windows: list[Window]) -> Iterator[Event | Pass]:
         """Hear all, decode them in step; their events come in the order of the windows."""
-        decoding, hearings = self._heard(windows)
+        hearings = self._heard(windows)
         temperature = self._options.temperature
         answers = [one.answer for one in hearings]
         steps = in_step(
             answers,
-            decoding,
             Sampling(temperature, TOP_P) if temperature else None,
             [token_limit(one.duration_s, self._options) for one in hearings],
             self._cancelled,
         )
         waiting = deque(hearings)
         self._whole.begin(windows[0])
-        for number, index in steps:
+        for step in steps:
+            if isinstance(step, Pass):
+                yield step
+                continue
+            number, index = step
             hearing = hearings[number]
             if index is None:
                 self._check()
@@ -198,22 +213,23 @@ class Transcription:
                     for earlier in range(len(waiting[0].answer.segments)):
                         yield from self._closed(waiting[0], earlier)
 
-    def _heard(self, windows: list[Window]) -> tuple[Decoding, list[_Hearing]]:
+    def _heard(self, windows: list[Window]) -> list[_Hearing]:
         """The windows' answers, begun."""
         try:
-            decoding = self._model.decoding(self._options.memory)
-            return decoding, [self._begun(window, decoding) for window in windows]
+            decoding = self._decoding or self._model.decoding(self._options.memory)
+            return [
+                _Hearing(
+                    window,
+                    self._model.answer(window.samples, self._options, self._check, decoding),
+                )
+                for window in windows
+            ]
         except NotFinite:
             if self._model.loaded.precision is not Precision.FP16:
                 raise errors.EngineFailed("The model's numbers are not finite.") from None
         self._model.widen()
         self._note("fp16_overflow", "This checkpoint overflows in fp16; bf16 was used.")
         return self._heard(windows)
-
-    def _begun(self, window: Window, decoding: Decoding) -> _Hearing:
-        return _Hearing(
-            window, self._model.answer(window.samples, self._options, self._check, decoding)
-        )
 
     def _closed(self, hearing: _Hearing, index: int) -> Iterator[Event]:
         """A segment of the window that is due; after a loop was cut, an index may come again."""
@@ -266,3 +282,19 @@ class Transcription:
 
     def _note(self, code: str, message: str) -> None:
         self._notices[code] = Notice(code, message)
+
+
+def in_company(
+    transcriptions: Sequence[Transcription],
+) -> Iterator[tuple[int, Event | errors.SidecarError]]:
+    """The events of several requests whose windows are decoded in step, each with its number.
+
+    Raises:
+        errors.DeviceLost: nothing in this process can use the device again.
+    """
+    try:
+        with torch.inference_mode():
+            yield from together([one.steps() for one in transcriptions])
+    except torch.AcceleratorError as error:
+        log.critical("the GPU is in a state that only a fresh process gets out of: %s", error)
+        raise errors.DeviceLost() from None

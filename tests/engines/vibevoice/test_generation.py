@@ -127,7 +127,7 @@ def test_answers_decoded_in_step_are_those_decoded_alone(
                     generation.token()
             going = [one for one in going if end not in one.ids[-1:]]
             if going:
-                advance(together, going)
+                advance(going)
     assert [one.ids for one in generations] == expected
     assert together.passes <= max(len(ids) for ids in expected)
 

@@ -14,8 +14,9 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.engine import MemoryPlan, Precision, TranscribeOptions
 from sidecar.engines.vibevoice.decoding import Decoding
+from sidecar.engines.vibevoice.generation import advance
 from sidecar.engines.vibevoice.loading import load
-from sidecar.engines.vibevoice.lockstep import in_step
+from sidecar.engines.vibevoice.lockstep import Pass, in_step
 from sidecar.engines.vibevoice.model import Model
 from sidecar.engines.vibevoice.transcription import Transcription
 from sidecar.transcript import Finished, Segment, Transcript
@@ -63,8 +64,12 @@ def test_answers_in_step_are_those_given_alone(model: Model) -> None:
 
     def answered(decoding: Decoding, clips: list[Block]) -> list[tuple[int, list[Segment]]]:
         answers = [model.answer(clip, options, lambda: None, decoding) for clip in clips]
-        steps = in_step(answers, decoding, None, [600] * len(clips), lambda: False)
-        ended = [number for number, index in steps if index is None]
+        ended = []
+        for step in in_step(answers, None, [600] * len(clips), lambda: False):
+            if isinstance(step, Pass):
+                advance(step.generations)
+            elif step[1] is None:
+                ended.append(step[0])
         return [(number, answers[number].segments) for number in ended]
 
     with torch.inference_mode():
