@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource
-from sidecar.jobs import ENDED
+from sidecar.job import ENDED
 from sidecar.transcript import Finished, Notice, Progress, Segment, Transcript, Word
 
 if TYPE_CHECKING:

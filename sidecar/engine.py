@@ -7,7 +7,7 @@ An engine knows nothing of HTTP, queues or asyncio. It lives in a worker process
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -55,7 +55,8 @@ class EngineSpec:
 
     ``languages`` is empty where it takes any. The first of ``precisions`` is its own choice;
     ``stands_for`` names what is used in a precision's place on this machine. ``steerable``: it
-    takes a prompt, a number of speakers, a temperature and a limit of tokens.
+    takes a prompt, a number of speakers, a temperature and a limit of tokens. ``together``: so many
+    recordings it hears in step at most; an engine with more than one is a `SociableEngine`.
     """
 
     name: str
@@ -66,6 +67,7 @@ class EngineSpec:
     diarizes: bool
     requires: tuple[str, ...] = ()
     steerable: bool = False
+    together: int = 1
     stands_for: Mapping[Precision, Precision] = field(default_factory=dict)
 
     def resolve_precision(self, wanted: Precision) -> Precision:
@@ -230,3 +232,24 @@ class Engine(Protocol):
 
     def unload(self) -> None:
         """Let go of everything `load` took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One recording of several that are heard in step."""
+
+    audio: AudioStream
+    options: TranscribeOptions
+    cancelled: Cancelled
+
+
+class SociableEngine(Engine, Protocol):
+    """An engine that can hear several recordings in step."""
+
+    def transcribe_together(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, Event | errors.SidecarError]]:
+        """The events of each request with its number, as `Engine.transcribe` gives them.
+
+        What goes wrong with one of them is its last event.
+        """

@@ -1,4 +1,8 @@
-"""The queue: one job at a time, the rest in order; progress, cancel, one retry after a crash."""
+"""The queue: one job at a time, the rest in order; progress, cancel, one retry after a crash.
+
+Where the engine can, short recordings that wait run in company: decoded in step, each with a result
+of its own. What goes wrong there is tried again alone.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,18 @@ import asyncio
 import contextlib
 import logging
 import time
-import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from enum import StrEnum
+from dataclasses import dataclass
 
 from sidecar import errors
-from sidecar.audio.decode import AudioFacts
-from sidecar.audio.source import AudioSource
 from sidecar.engine import Precision, TranscribeOptions
+from sidecar.job import Job, JobState
 from sidecar.runtime import residency
-from sidecar.runtime.slot import EngineSlot
+from sidecar.runtime.slot import EngineSlot, LeasedEngine
 from sidecar.runtime.worker import WorkerDied
-from sidecar.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
+from sidecar.transcript import Finished
 
 log = logging.getLogger(__name__)
 
@@ -31,105 +33,17 @@ KEPT_JOBS = 256
 """Ended jobs that are remembered at most, whatever their age."""
 
 
-class JobState(StrEnum):
-    """Where a job is in its life; the last three are for good."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+Company = Callable[[Sequence[Job], Precision], Sequence[Job]]
+"""Of jobs that wait for the same precision, the first of which is due: those to run in step."""
 
 
-ENDED = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
+@dataclass(slots=True)
+class _Running:
+    """The jobs that run, the task that runs them, and in company the engine that hears them."""
 
-
-class Job:
-    """One recording on its way to a transcript. Only the queue changes it."""
-
-    def __init__(self, source: AudioSource, facts: AudioFacts, options: TranscribeOptions) -> None:
-        self.id = uuid.uuid4().hex
-        self.options = options
-        self.facts = facts
-        self.source = source
-        self.state = JobState.QUEUED
-        self.progress = Progress(0.0, facts.total_s)
-        self.segments: list[Segment] = []
-        self.transcript: Transcript | None = None
-        self.error: errors.SidecarError | None = None
-        self.arrived_at = time.monotonic()
-        self.attempts = 0
-        self.processing_s = 0.0
-        self.ended_at: float | None = None
-        self._changed = asyncio.Event()
-        self._over = asyncio.Event()
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will happen."""
-        return self.state in ENDED
-
-    async def result(self) -> Transcript:
-        """Wait for the transcript.
-
-        Raises:
-            errors.SidecarError: why there is none.
-        """
-        await self._over.wait()
-        if self.error is not None:
-            raise self.error
-        assert self.transcript is not None
-        return self.transcript
-
-    async def changes(self) -> AsyncIterator[Job]:
-        """This job, now and after every change, until it has ended."""
-        while not self.ended:
-            changed = self._changed  # before the yield: what happens meanwhile is not missed
-            yield self
-            await changed.wait()
-        yield self
-
-    def _publish(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-
-    def apply(self, event: Event) -> None:
-        """Take in what the engine reported."""
-        match event:
-            case Progress():
-                self.progress = event
-            case SegmentReady(index, segment):
-                self.segments[index:] = [segment, *self.segments[index + 1 :]]
-            case Finished(transcript):
-                self.transcript = transcript
-                self.segments = list(transcript.segments)
-                self.progress = Progress(transcript.duration, transcript.duration)
-        self._publish()
-
-    def begin(self) -> None:
-        """An attempt starts, from nothing."""
-        self.state = JobState.RUNNING
-        self.attempts += 1
-        self.segments = []
-        self.progress = Progress(0.0, self.facts.total_s)
-        self._publish()
-
-    def wait_again(self) -> None:
-        """Back to the queue, as if nothing had happened."""
-        self.state = JobState.QUEUED
-        self.attempts = 0
-        self.segments = []
-        self.progress = Progress(0.0, self.facts.total_s)
-        self._publish()
-
-    def end(self, state: JobState, error: errors.SidecarError | None = None) -> None:
-        """The job is over; its audio is let go of."""
-        if self.ended:
-            return
-        self.state, self.error, self.ended_at = state, error, time.monotonic()
-        self.source.close()
-        self._over.set()
-        self._publish()
+    jobs: Sequence[Job]
+    task: asyncio.Task[None]
+    engine: LeasedEngine | None = None
 
 
 class JobQueue:
@@ -143,9 +57,11 @@ class JobQueue:
         retention_s: float,
         max_s: float,
         plan: Callable[[Job, Precision], TranscribeOptions],
+        company: Company = lambda waiting, _: waiting[:1],
     ) -> None:
         self._slot = slot
         self._plan = plan
+        self._company = company
         self._limit = limit
         self._retention_s = retention_s
         self._max_s = max_s
@@ -153,7 +69,7 @@ class JobQueue:
         self._jobs: dict[str, Job] = {}
         self._ended: deque[Job] = deque()
         self._arrived = asyncio.Event()
-        self._running: tuple[Job, asyncio.Task[None]] | None = None
+        self._running: _Running | None = None
         self._runner: asyncio.Task[None] | None = None
         self._interrupted = False
 
@@ -219,24 +135,30 @@ class JobQueue:
 
     def cancel(self, job: Job) -> None:
         """End a job, waiting or running; one that has ended stays as it is."""
-        if self._running is not None and self._running[0] is job:
-            self._running[1].cancel()
-        elif job in self._waiting:
+        running = self._running
+        if job in self._waiting:
             self._waiting.remove(job)
             self._ended.append(job)
         job.end(JobState.CANCELLED, errors.JobCancelled())
+        if running is None or job not in running.jobs:
+            return
+        if all(one.ended for one in running.jobs):
+            running.task.cancel()
+        elif running.engine is not None:
+            running.engine.leave(running.jobs.index(job))
 
     def interrupt(self) -> None:
-        """Put the job that runs back to the head of the queue."""
+        """Put what runs back to the head of the queue."""
         if self._running is not None:
             self._interrupted = True
-            self._running[1].cancel()
+            self._running.task.cancel()
 
     async def _run(self) -> None:
         while True:
-            job = await self._take_next()
-            task = asyncio.get_running_loop().create_task(self._work(job), name=f"job-{job.id}")
-            self._running = job, task
+            jobs = await self._take_next()
+            work = self._work(jobs[0]) if len(jobs) == 1 else self._work_together(jobs)
+            task = asyncio.get_running_loop().create_task(work, name=f"job-{jobs[0].id}")
+            self._running = _Running(jobs, task)
             try:
                 await asyncio.wait({task})
             except asyncio.CancelledError:
@@ -245,14 +167,12 @@ class JobQueue:
                 raise
             finally:
                 self._running = None
-                if job.ended:
-                    self._ended.append(job)
-                else:
-                    self._waiting.appendleft(job)
+                self._ended.extend(job for job in jobs if job.ended)
+                self._waiting.extendleft(job for job in reversed(jobs) if not job.ended)
                 self._interrupted = False
 
-    async def _take_next(self) -> Job:
-        """Wait for a job and take it out.
+    async def _take_next(self) -> Sequence[Job]:
+        """Wait for a job and take it out, with those that run in its company.
 
         One for which the engine would have to be loaded anew waits a moment longer: a client that
         uses what is loaded may be about to send its next.
@@ -271,13 +191,25 @@ class JobQueue:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline if self._waiting else None):
                     await self._arrived.wait()
-        self._waiting.remove(job)
-        return job
+        jobs = self._with_company(job)
+        for one in jobs:
+            self._waiting.remove(one)
+        return jobs
+
+    def _with_company(self, job: Job) -> Sequence[Job]:
+        if job.alone:
+            return [job]
+        wanted = self._wanted(job)
+        others = (one for one in self._waiting if one is not job and not one.alone)
+        return self._company([job, *(one for one in others if self._wanted(one) is wanted)], wanted)
+
+    def _wanted(self, job: Job) -> Precision:
+        return self._slot.resolve(job.options.precision, job.arrived_at)
 
     def _next(self) -> Job:
         now = time.monotonic()
         index = residency.next_job(
-            [self._slot.resolve(job.options.precision, job.arrived_at) for job in self._waiting],
+            [self._wanted(job) for job in self._waiting],
             [now - max(job.arrived_at, self._slot.loaded_at) for job in self._waiting],
             self._slot.precision if self._slot.loaded else None,
         )
@@ -285,8 +217,7 @@ class JobQueue:
 
     def _needs_a_load(self, job: Job) -> bool:
         """Whether what is loaded would have to go for it."""
-        wanted = self._slot.resolve(job.options.precision, job.arrived_at)
-        return self._slot.loaded and wanted is not self._slot.precision
+        return self._slot.loaded and self._wanted(job) is not self._slot.precision
 
     async def _work(self, job: Job) -> None:
         """Bring one job to its end, whatever that is; or back to where it waits."""
@@ -322,6 +253,48 @@ class JobQueue:
                     job.apply(event)
         if job.transcript is None and not job.ended:
             raise errors.EngineFailed("The engine ended without a transcript.")
+
+    async def _work_together(self, jobs: Sequence[Job]) -> None:
+        """Run jobs in step. Those that do not end go back to where they wait, for a run alone."""
+        for job in jobs:
+            job.begin()
+        try:
+            await self._attempt_together(jobs)
+        except asyncio.CancelledError:
+            if not self._interrupted:
+                for job in jobs:
+                    job.end(JobState.CANCELLED, errors.JobCancelled())
+        except WorkerDied:
+            log.error("the engine's process died in the company of %d jobs", len(jobs))
+        except errors.SidecarError as error:
+            log.warning("jobs go on one by one: %s", error)
+        except Exception:
+            log.exception("jobs go on one by one")
+        for job in jobs:
+            if not job.ended:
+                job.alone = not self._interrupted
+                job.wait_again()
+
+    async def _attempt_together(self, jobs: Sequence[Job]) -> None:
+        async with self._slot.lease(jobs[0].options.precision, jobs[0].arrived_at) as engine:
+            assert self._running is not None
+            self._running.engine = engine
+            begun = time.monotonic()
+            events = engine.transcribe_together(
+                [(job.source.fd, job.facts, self._plan(job, engine.precision)) for job in jobs],
+                self._max_s,
+            )
+            async with aclosing(events):
+                async for number, event in events:
+                    job = jobs[number]
+                    if isinstance(event, errors.SidecarError):
+                        if not isinstance(event, errors.GpuOutOfMemory):  # alone there is more
+                            job.end(JobState.FAILED, event)
+                    elif not job.ended:
+                        job.processing_s = time.monotonic() - begun
+                        job.apply(event)
+                        if isinstance(event, Finished):
+                            job.end(JobState.DONE)
 
     def _forget_old(self) -> None:
         """Drop results that are too old or too many; they lie in the order in which they ended."""

@@ -121,6 +121,15 @@ class Settings(BaseSettings):
     queue_limit: int = Field(
         64, ge=1, description="Jobs that may wait; beyond it the answer is 503 with Retry-After."
     )
+    batch: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description=(
+            "Recordings of up to two minutes that are decoded in step where several wait; 0 takes "
+            "8 on a GPU and 1 on a CPU, where it does not pay."
+        ),
+    )
     job_retention: Duration = Field(
         600.0, ge=0, description="How long the result of a finished job can be fetched."
     )

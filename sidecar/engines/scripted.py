@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sidecar import errors
 from sidecar.audio import Block
@@ -21,6 +21,7 @@ from sidecar.engine import (
     EngineSpec,
     LoadOptions,
     Precision,
+    Request,
     TranscribeOptions,
 )
 from sidecar.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
@@ -32,6 +33,7 @@ SPEC = EngineSpec(
     precisions=(Precision.FP32, Precision.INT8),
     languages=(),
     diarizes=True,
+    together=4,
 )
 
 
@@ -89,6 +91,27 @@ class ScriptedEngine:
                 diarized=options.diarize,
             )
         )
+
+    def transcribe_together(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, Event | errors.SidecarError]]:
+        """A second of each in turn."""
+        running = {
+            number: self.transcribe(one.audio, one.options, one.cancelled)
+            for number, one in enumerate(requests)
+        }
+        while running:
+            for number, events in list(running.items()):
+                try:
+                    event = next(events, None)
+                except errors.SidecarError as error:
+                    del running[number]
+                    yield number, error
+                    continue
+                if event is None:
+                    del running[number]
+                else:
+                    yield number, event
 
     def unload(self) -> None:
         """Nothing to let go of."""

@@ -14,13 +14,15 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 HEADER = struct.Struct("!I")
 FRAME_LIMIT = 1 << 26
 """Bytes; the transcript of a day is a few of them."""
-_HANDLE = "windows_handle"
+MOST_FILES = 16
+"""Open files that go with a message."""
+_HANDLES = "windows_handles"
 LOG_LEVEL = "VIBEVOICE_WORKER_LOG_LEVEL"
 """Environment variable that tells a worker the service's level, wherever that came from."""
 
@@ -72,26 +74,26 @@ def take_frames(data: bytearray) -> Iterator[dict[str, Any]]:
 
 
 def send(
-    sock: socket.socket, message: dict[str, Any], fd: int | None = None, *, pid: int = 0
+    sock: socket.socket, message: dict[str, Any], fds: Sequence[int] = (), *, pid: int = 0
 ) -> None:
-    """Send one message to the process ``pid``, and a descriptor with it.
+    """Send one message to the process ``pid``, and up to `MOST_FILES` descriptors with it.
 
     Raises:
         ChannelClosed: the other side is gone, or does not read.
     """
-    if sys.platform == "win32" and fd is not None:
-        message, fd = {**message, _HANDLE: _handle_for(pid, fd)}, None
+    if sys.platform == "win32" and fds:
+        message, fds = {**message, _HANDLES: [_handle_for(pid, fd) for fd in fds]}, ()
     frame = encode(message)
     try:
-        sent = socket.send_fds(sock, [frame], [fd]) if fd is not None else sock.send(frame)
+        sent = socket.send_fds(sock, [frame], fds) if fds else sock.send(frame)
         if sent != len(frame):
             sock.sendall(frame[sent:])
     except OSError as error:
         raise ChannelClosed(str(error)) from None
 
 
-def receive(sock: socket.socket) -> tuple[dict[str, Any], int | None]:
-    """Wait for one message (blocking), and the descriptor that came with it.
+def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Wait for one message (blocking), and the descriptors that came with it.
 
     Raises:
         ChannelClosed: the other side is gone.
@@ -101,17 +103,18 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], int | None]:
         if sys.platform == "win32":
             header = _exactly(sock, HEADER.size)
         else:
-            header, fds, _, _ = socket.recv_fds(sock, HEADER.size, 1)
+            header, fds, _, _ = socket.recv_fds(sock, HEADER.size, MOST_FILES)
             header += _exactly(sock, HEADER.size - len(header))
         (length,) = HEADER.unpack(header)
         message = decode(_exactly(sock, length))
     except OSError as error:
         raise ChannelClosed(str(error)) from None
-    if sys.platform == "win32" and _HANDLE in message:
+    if sys.platform == "win32" and _HANDLES in message:
         import msvcrt
 
-        fds = [msvcrt.open_osfhandle(message.pop(_HANDLE), os.O_RDONLY | os.O_BINARY)]
-    return message, (fds[0] if fds else None)
+        flags = os.O_RDONLY | os.O_BINARY
+        fds = [msvcrt.open_osfhandle(handle, flags) for handle in message.pop(_HANDLES)]
+    return message, fds
 
 
 def _exactly(sock: socket.socket, count: int) -> bytes:

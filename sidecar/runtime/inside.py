@@ -15,14 +15,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, cast
 
 from sidecar import errors, transcript
-from sidecar.audio.decode import AudioFacts, open_audio, probe
-from sidecar.engine import Engine, LoadOptions, TranscribeOptions
+from sidecar.audio.decode import AudioFacts, DecodedAudio, open_audio, probe
+from sidecar.engine import Engine, LoadOptions, Request, SociableEngine, TranscribeOptions
 from sidecar.engines import create_engine, spec_of
 from sidecar.runtime import channel
-from sidecar.transcript import Finished, Notice, Progress
+from sidecar.transcript import Event, Finished, Notice, Progress
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ NICENESS = 5
 """Workers stand back behind the service, which must answer, and the desktop they run on."""
 PROGRESS_S = 0.1
 """Least time between two reports of progress that are sent on."""
-Operation = tuple[dict[str, Any], int | None]
+Operation = tuple[dict[str, Any], list[int]]
 
 
 class Inside:
@@ -39,18 +41,22 @@ class Inside:
 
     def __init__(self) -> None:
         self.cancel = threading.Event()
+        self.left: set[int] = set()
+        """Who of several does not want to be heard any more."""
         self._engine: Engine | None = None
         self._sample_rate = 0
 
-    def run(self, operation: dict[str, Any], fd: int | None) -> Iterator[dict[str, Any]]:
+    def run(self, operation: dict[str, Any], fds: list[int]) -> Iterator[dict[str, Any]]:
         """The frames that answer one operation."""
         match operation:
-            case {"operation": "probe", "max_s": max_s} if fd is not None:
-                yield probe(fd, max_s).to_wire()
+            case {"operation": "probe", "max_s": max_s} if fds:
+                yield probe(fds[0], max_s).to_wire()
             case {"operation": "load", "engine": name, "options": options}:
                 yield from self._load(name, LoadOptions.from_wire(options))
-            case {"operation": "transcribe"} if fd is not None:
-                yield from self._transcribe(operation, fd)
+            case {"operation": "transcribe"} if fds:
+                yield from self._transcribe(operation, fds[0])
+            case {"operation": "transcribe_together", "requests": requests} if fds:
+                yield from self._transcribe_together(requests, fds)
             case _:
                 raise errors.EngineFailed("The worker does not know this operation.")
 
@@ -64,18 +70,60 @@ class Inside:
     def _transcribe(self, operation: dict[str, Any], fd: int) -> Iterator[dict[str, Any]]:
         if self._engine is None:
             raise errors.EngineFailed("The engine is not loaded.")
-        facts = AudioFacts.from_wire(operation["facts"])
         options = TranscribeOptions.from_wire(operation["options"])
-        with open_audio(fd, facts, rate=self._sample_rate, max_s=operation["max_s"]) as audio:
-            told = 0.0
+        with self._opened(operation, fd) as audio:
+            report = Report(audio)
             for event in self._engine.transcribe(audio, options, self.cancel.is_set):
-                if isinstance(event, Progress):
-                    if time.monotonic() - told < PROGRESS_S:
-                        continue
-                    told = time.monotonic()
-                if isinstance(event, Finished) and audio.truncated:
-                    event = Finished(event.transcript.noting(TRUNCATED))
-                yield transcript.to_wire(event)
+                yield from report.of(event)
+
+    def _transcribe_together(
+        self, wanted: list[dict[str, Any]], fds: list[int]
+    ) -> Iterator[dict[str, Any]]:
+        """Several in step; one that cannot be opened fails alone."""
+        engine = cast(SociableEngine, self._engine)
+        with ExitStack() as opened:
+            numbers, requests, reports = [], [], []
+            for number, (one, fd) in enumerate(zip(wanted, fds, strict=True)):
+                try:
+                    audio = opened.enter_context(self._opened(one, fd))
+                except errors.SidecarError as error:
+                    yield {"number": number, "failed": error.to_wire()}
+                    continue
+                options = TranscribeOptions.from_wire(one["options"])
+                numbers.append(number)
+                requests.append(Request(audio, options, partial(self._unwanted, number)))
+                reports.append(Report(audio))
+            for index, event in engine.transcribe_together(requests) if requests else ():
+                if isinstance(event, errors.SidecarError):
+                    yield {"number": numbers[index], "failed": event.to_wire()}
+                    continue
+                for frame in reports[index].of(event):
+                    yield {"number": numbers[index], "event": frame}
+
+    def _opened(self, operation: dict[str, Any], fd: int) -> DecodedAudio:
+        facts = AudioFacts.from_wire(operation["facts"])
+        return open_audio(fd, facts, rate=self._sample_rate, max_s=operation["max_s"])
+
+    def _unwanted(self, number: int) -> bool:
+        return number in self.left or self.cancel.is_set()
+
+
+class Report:
+    """What of a transcription is told to the service."""
+
+    def __init__(self, audio: DecodedAudio) -> None:
+        self._audio = audio
+        self._told = 0.0
+
+    def of(self, event: Event) -> Iterator[dict[str, Any]]:
+        """The frame for an event; none for progress that comes too soon after the last."""
+        if isinstance(event, Progress):
+            if time.monotonic() - self._told < PROGRESS_S:
+                return
+            self._told = time.monotonic()
+        if isinstance(event, Finished) and self._audio.truncated:
+            event = Finished(event.transcript.noting(TRUNCATED))
+        yield transcript.to_wire(event)
 
 
 def serve(sock: socket.socket) -> None:
@@ -84,21 +132,21 @@ def serve(sock: socket.socket) -> None:
     operations: queue.SimpleQueue[Operation] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(sock, inside, operations), daemon=True).start()
     while True:
-        operation, fd = operations.get()
+        operation, fds = operations.get()
         try:
-            answer = _answer(sock, inside, operation, fd)
+            answer = _answer(sock, inside, operation, fds)
         finally:
-            if fd is not None:
+            for fd in fds:
                 os.close(fd)
         channel.send(sock, answer)
 
 
 def _answer(
-    sock: socket.socket, inside: Inside, operation: dict[str, Any], fd: int | None
+    sock: socket.socket, inside: Inside, operation: dict[str, Any], fds: list[int]
 ) -> dict[str, Any]:
     """Run one operation; the last frame of it."""
     try:
-        for frame in inside.run(operation, fd):
+        for frame in inside.run(operation, fds):
             if inside.cancel.is_set():
                 break
             channel.send(sock, frame)
@@ -119,12 +167,15 @@ def _answer(
 def _listen(sock: socket.socket, inside: Inside, operations: queue.SimpleQueue[Operation]) -> None:
     try:
         while True:
-            message, fd = channel.receive(sock)
+            message, fds = channel.receive(sock)
             if message.get("operation") == "cancel":
                 inside.cancel.set()
+            elif message.get("operation") == "leave":
+                inside.left.add(message["number"])
             else:
                 inside.cancel.clear()
-                operations.put((message, fd))
+                inside.left.clear()
+                operations.put((message, fds))
     except channel.ChannelClosed:
         os._exit(0)
 

@@ -82,7 +82,7 @@ class Intake:
     async def _probe_with(self, worker: Worker, source: AudioSource) -> AudioFacts:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                facts = await worker.ask("probe", source.fd, max_s=self._max_audio_s)
+                facts = await worker.ask("probe", [source.fd], max_s=self._max_audio_s)
         except TimeoutError:
             worker.kill()
             raise errors.AudioDecodeTimeout() from None

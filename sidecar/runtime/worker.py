@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class Worker:
         return not self._dead and self._process.poll() is None
 
     async def call(
-        self, operation: str, fd: int | None = None, **arguments: Any
+        self, operation: str, fds: Sequence[int] = (), **arguments: Any
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Run one operation and yield what it sends until it is done.
 
@@ -85,7 +85,7 @@ class Worker:
         message = {"operation": operation, **arguments}
         finished = False
         try:
-            self._send(message, fd)
+            self._send(message, fds)
             while True:
                 frame = await self._receive()
                 match frame:
@@ -100,13 +100,20 @@ class Worker:
             if not finished and not self._dead:
                 await self._stop_call()
 
-    async def ask(self, operation: str, fd: int | None = None, **arguments: Any) -> dict[str, Any]:
+    async def ask(
+        self, operation: str, fds: Sequence[int] = (), **arguments: Any
+    ) -> dict[str, Any]:
         """Run one operation that answers with one frame (or with none: an empty one)."""
         answer: dict[str, Any] = {}
-        async with aclosing(self.call(operation, fd, **arguments)) as frames:
+        async with aclosing(self.call(operation, fds, **arguments)) as frames:
             async for frame in frames:
                 answer = frame
         return answer
+
+    def tell(self, operation: str, **arguments: Any) -> None:
+        """Send what nobody answers, to a call that is going on."""
+        with contextlib.suppress(WorkerDied):  # the call itself will notice
+            self._send({"operation": operation, **arguments})
 
     async def close(self) -> None:
         """End the process: closed politely, killed if it does not go."""
@@ -153,9 +160,9 @@ class Worker:
             self.kill()
             raise
 
-    def _send(self, message: dict[str, Any], fd: int | None = None) -> None:
+    def _send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         try:
-            channel.send(self._sock, message, fd, pid=self.pid)
+            channel.send(self._sock, message, fds, pid=self.pid)
         except channel.ChannelClosed as error:
             self._dead = True
             raise WorkerDied(str(error)) from None

@@ -18,7 +18,7 @@ from sidecar import __version__, errors
 from sidecar.audio.source import AudioSource
 from sidecar.engine import TranscribeOptions
 from sidecar.formats import segment_body, transcript_body
-from sidecar.jobs import Job, JobState
+from sidecar.job import Job, JobState
 from sidecar.options import parse_flag
 from sidecar.service import Service
 from sidecar.transcript import Transcript

@@ -17,13 +17,12 @@ def test_a_message_and_an_open_file_arrive_together(tmp_path: Path) -> None:
     with ours, theirs, path.open("rb") as file:
         text = "ä" * 100_000  # more than a socket's buffer: it takes two to pass it
         sender = threading.Thread(
-            target=channel.send, args=(ours, {"text": text}, file.fileno()), daemon=True
+            target=channel.send, args=(ours, {"text": text}, [file.fileno()]), daemon=True
         )
         sender.start()
-        message, fd = channel.receive(theirs)
+        message, (fd,) = channel.receive(theirs)
         sender.join()
     assert message == {"text": text}
-    assert fd is not None
     assert os.read(fd, 10) == b"sound"
     os.close(fd)
 

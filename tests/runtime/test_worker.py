@@ -27,7 +27,7 @@ FACTS = {"container": "wav", "decoder": "sndfile", "total_s": 9.96}
 
 def transcribe(worker: Worker, fd: int) -> Any:
     return worker.call(
-        "transcribe", fd, facts=FACTS, options=TranscribeOptions().to_wire(), max_s=1e5
+        "transcribe", [fd], facts=FACTS, options=TranscribeOptions().to_wire(), max_s=1e5
     )
 
 
@@ -45,7 +45,7 @@ async def test_a_worker_probes_a_file_it_was_handed() -> None:
     worker = Worker("intake")
     try:
         with CLIP.open("rb") as file:
-            facts = await worker.ask("probe", file.fileno(), max_s=1e5)
+            facts = await worker.ask("probe", [file.fileno()], max_s=1e5)
     finally:
         await worker.close()
     assert facts["container"] == "wav"
@@ -57,9 +57,9 @@ async def test_an_error_keeps_its_code_across_the_process_border(tmp_path: Path)
     (tmp_path / "text").write_text("not audio")
     try:
         with (tmp_path / "text").open("rb") as file, pytest.raises(errors.AudioFormatUnsupported):
-            await worker.ask("probe", file.fileno(), max_s=1e5)
+            await worker.ask("probe", [file.fileno()], max_s=1e5)
         with CLIP.open("rb") as file:
-            assert await worker.ask("probe", file.fileno(), max_s=1e5)
+            assert await worker.ask("probe", [file.fileno()], max_s=1e5)
     finally:
         await worker.close()
 

@@ -406,3 +406,23 @@ def test_a_loop_is_cut_and_told(tmp_path: Path) -> None:
         assert segment["end_time"] <= stuck["metadata"]["duration"]
     assert sound["segments"] == expected("two_cities")
     assert sound["metadata"]["warnings"] == []
+
+
+def test_short_recordings_that_wait_are_decoded_in_step_and_each_gets_its_own(
+    tmp_path: Path,
+) -> None:
+    folder = checkpoints.checkpoint("tiny")
+    names = ["beckett", *checkpoints.CLIPS, *checkpoints.CLIPS]
+    with (
+        one_thread(),
+        Server(tmp_path, engine="vibevoice", model_path=folder, batch=3, preload="true") as server,
+    ):
+        wait_until(lambda: server.health()["model_loaded"], 60, "the engine is loaded")
+        with stopped(server):
+            jobs = [submit(server, name) for name in names]
+        at_once = 0
+        while not all(job["state"] in ENDED for job in server.jobs()):
+            at_once = max(at_once, sum(job["state"] == "running" for job in server.jobs()))
+        for job, name in zip(jobs, names, strict=True):
+            check_right(server, job, name)
+    assert at_once == 3

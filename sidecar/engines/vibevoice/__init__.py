@@ -8,7 +8,7 @@ request.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sidecar import errors
@@ -18,6 +18,7 @@ from sidecar.engine import (
     EngineSpec,
     LoadOptions,
     Precision,
+    Request,
     TranscribeOptions,
 )
 from sidecar.transcript import Event
@@ -40,6 +41,7 @@ SPEC = EngineSpec(
     diarizes=True,
     requires=("torch", "transformers", "accelerate", "bitsandbytes"),
     steerable=True,
+    together=8,
 )
 
 
@@ -77,6 +79,26 @@ class VibeVoiceEngine:
         assert self._model is not None
         try:
             yield from Transcription(self._model, audio, options, cancelled).events()
+        finally:
+            heap.give_back()
+
+    def transcribe_together(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, Event | errors.SidecarError]]:
+        """Several recordings in step."""
+        from sidecar.engines.vibevoice import heap
+        from sidecar.engines.vibevoice.transcription import Transcription, in_company
+
+        model = self._model
+        assert model is not None
+        decoding = model.decoding(requests[0].options.memory)
+        try:
+            yield from in_company(
+                [
+                    Transcription(model, one.audio, one.options, one.cancelled, decoding)
+                    for one in requests
+                ]
+            )
         finally:
             heap.give_back()
 
