@@ -38,7 +38,7 @@ class Model:
         self._encoder = AudioEncoder(loaded.model, loaded.processor.feature_extractor)
         ends = loaded.model.generation_config.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
-        self._frame = frame_of(loaded.processor.tokenizer.backend_tokenizer)
+        self.frame = frame_of(loaded.processor.tokenizer.backend_tokenizer)
 
     def decoding(self, plan: MemoryPlan) -> Decoding:
         """Passes of the decoder for one answer or several."""
@@ -67,7 +67,7 @@ class Model:
         logits = decoding.prefill(embeddings, cache, check)
         if not bool(torch.isfinite(logits).all()):
             raise NotFinite
-        generation = Generation(decoding, cache, logits, self._frame)
+        generation = Generation(decoding, cache, logits, self.frame)
         tokenizer = processor.tokenizer.backend_tokenizer
         return Answer(generation, tokenizer, self._ends, len(samples) / SAMPLE_RATE)
 
