@@ -22,7 +22,7 @@ def settings_page() -> str:
     rows = [
         (
             f"`{flag.name}`",
-            f"`{flag.option}`",
+            f"`{flag.option}`" if flag.option else "–",
             f"`{flag.env}`",
             ", ".join(f"`{choice}`" for choice in flag.choices) or flag.value,
             f"`{flag.default}`",

@@ -10,10 +10,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from sidecar import __version__
+from sidecar.auth import Access, is_loopback
+from sidecar.errors import SettingsInvalid
 from sidecar.runtime.choice import choose
 from sidecar.service import Service
 from sidecar.settings import Settings, load_settings
-from sidecar.transports import docs_page, estimate_api, problems, sidecar_api
+from sidecar.transports import docs_page, estimate_api, gate, problems, sidecar_api
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,28 @@ def create_service(settings: Settings) -> Service:
     choice = choose(settings)
     log.info("engine %s: %s", choice.spec.name, choice.reason)
     return Service(settings, choice)
+
+
+def access_of(settings: Settings) -> Access:
+    """Who may come in.
+
+    Raises:
+        errors.SettingsInvalid: the service would be open to the network.
+    """
+    token = settings.token.get_secret_value() if settings.token else None
+    anywhere = not is_loopback(settings.host)
+    if anywhere and token is None:
+        raise SettingsInvalid(
+            f"Other machines can reach the address {settings.host}, and there is no token.",
+            hint="Set VIBEVOICE_TOKEN (or --token-file), or listen on 127.0.0.1.",
+        )
+    return Access(
+        names=frozenset(name.lower() for name in settings.allowed_hosts),
+        anywhere=anywhere,
+        origins=frozenset(settings.allowed_origins),
+        localhost_origins=settings.allow_localhost_origins,
+        token=token,
+    )
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -68,6 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     routers = [sidecar_api.build_router(service), estimate_api.build_router(service)]
     for router in routers:
         app.include_router(router)
+    app.add_middleware(gate.Gate, access=access_of(settings))
     docs_page.install(app)
     problems.install(app, *routers)
     return app

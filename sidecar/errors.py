@@ -23,6 +23,7 @@ class Kind(StrEnum):
     NOT_FOUND = "not_found"
     METHOD = "method"
     FORBIDDEN = "forbidden"
+    UNAUTHORIZED = "unauthorized"
     CONFLICT = "conflict"
     CANCELLED = "cancelled"
     BUSY = "busy"
@@ -318,6 +319,46 @@ class MethodNotAllowed(SidecarError):
     kind = Kind.METHOD
     default_detail = "This address does not take this method."
     default_hint = "See /docs; the Allow header lists what it takes."
+
+
+class HostNotAllowed(SidecarError):
+    """The request was sent to a name that is none of ours: a web page may have rebound its own."""
+
+    code = "host_not_allowed"
+    kind = Kind.FORBIDDEN
+    default_detail = "The Host header names no address of this service."
+    default_hint = "Use 127.0.0.1 or localhost; other names go into the setting 'allowed_hosts'."
+
+
+class OriginNotAllowed(SidecarError):
+    """A web page that may not ask."""
+
+    code = "origin_not_allowed"
+    kind = Kind.FORBIDDEN
+    default_detail = "Web pages of this origin may not use this service."
+    default_hint = "Add the origin to the setting 'allowed_origins' if the page is yours."
+
+
+class Unauthorized(SidecarError):
+    """Nobody knows who asks."""
+
+    kind = Kind.UNAUTHORIZED
+
+
+class TokenMissing(Unauthorized):
+    """The service was started with a token, the request has none."""
+
+    code = "token_missing"
+    default_detail = "This service wants a token."
+    default_hint = "Send 'Authorization: Bearer' and the token that it was started with."
+
+
+class TokenInvalid(Unauthorized):
+    """Not the token that the service was started with."""
+
+    code = "token_invalid"
+    default_detail = "The token is not the one that this service was started with."
+    default_hint = "A service that was started anew may have another: read its ready line again."
 
 
 class JobCancelled(SidecarError):

@@ -9,9 +9,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from sidecar.settings import ENV_PREFIX, Settings, parse_duration
+
+NO_FLAG = "not a flag"
+"""A value that is not for the command line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,9 @@ class Flag:
 
     @property
     def option(self) -> str:
-        """How it is written on the command line."""
+        """How it is written on the command line; '' where it is not for that."""
+        if self.value == NO_FLAG:
+            return ""
         option = f"--{self.name.replace('_', '-')}"
         return f"{option}/--no-{option[2:]}" if self.value == "yes/no" else option
 
@@ -64,6 +70,8 @@ def serve_with(run: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
 
     parameters = []
     for flag in describe():
+        if not flag.option:
+            continue
         kind: Any = {"yes/no": bool, "path": Path}.get(flag.value, str)
         option = typer.Option(
             None,
@@ -104,7 +112,13 @@ def _choices(annotation: Any) -> tuple[str, ...]:
 def _value(field: FieldInfo) -> str:
     if _is_duration(field):
         return "duration"
-    kinds: Mapping[Any, str] = {bool: "yes/no", int: "integer", float: "number", str: "text"}
+    kinds: Mapping[Any, str] = {
+        bool: "yes/no",
+        int: "integer",
+        float: "number",
+        str: "text",
+        SecretStr: NO_FLAG,
+    }
     for kind in (field.annotation, *get_args(field.annotation)):
         if kind is Path:
             return "path"
@@ -125,6 +139,8 @@ def _text(value: Any, *, duration: bool) -> str:
         return "yes" if value else "no"
     if isinstance(value, Enum):
         return str(value.value)
+    if isinstance(value, tuple):
+        return ", ".join(value) or "none"
     if duration and value > 0:
         for unit, seconds in (("h", 3600), ("m", 60)):
             if value % seconds == 0:

@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -23,6 +24,8 @@ from sidecar import errors
 from sidecar.engine import Diarization, Precision
 
 ENV_PREFIX = "VIBEVOICE_"
+SHORTEST_TOKEN = 16
+"""Characters; shorter ones are guessed."""
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -37,6 +40,16 @@ def parse_duration(value: object) -> object:
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
+
+
+def parse_list(value: object) -> object:
+    """Words from a list, or from text in which commas part them."""
+    if not isinstance(value, str):
+        return value
+    return tuple(word for part in value.split(",") if (word := part.strip()))
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_list)]
 
 
 def config_file() -> Path:
@@ -63,8 +76,35 @@ class Settings(BaseSettings):
         protected_namespaces=(),
     )
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on; one beyond this machine's loopback needs a token.",
+    )
     port: int = Field(8765, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    token: SecretStr | None = Field(
+        None,
+        min_length=SHORTEST_TOKEN,
+        description=(
+            "What a client must send as 'Authorization: Bearer'; none is asked for if unset. No "
+            "flag: other programs can read command lines."
+        ),
+    )
+    token_file: Path | None = Field(
+        None, description="File with the token, which nobody else may read (0600)."
+    )
+    token_stdin: bool = Field(
+        False, description="Read the token from the first line of standard input."
+    )
+    allowed_hosts: Words = Field(
+        (), description="Names that clients may use for this machine, beside those of the loopback."
+    )
+    allowed_origins: Words = Field(
+        ("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost"),
+        description="Web pages that may use the service: the hosts' own.",
+    )
+    allow_localhost_origins: bool = Field(
+        False, description="Whether pages of any server on this machine may (for development)."
+    )
     engine: Literal["auto", "vibevoice", "moonshine", "scripted"] = Field(
         "auto",
         description=(

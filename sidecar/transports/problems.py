@@ -26,6 +26,7 @@ STATUS: Mapping[Kind, int] = {
     Kind.NOT_FOUND: 404,
     Kind.METHOD: 405,
     Kind.FORBIDDEN: 403,
+    Kind.UNAUTHORIZED: 401,
     Kind.CONFLICT: 409,
     Kind.CANCELLED: 409,
     Kind.BUSY: 503,
@@ -56,6 +57,8 @@ def problem(error: errors.SidecarError, headers: Mapping[str, str] | None = None
     extra = dict(headers or {})
     if error.retry_after is not None:
         extra["Retry-After"] = str(error.retry_after)
+    if error.kind is Kind.UNAUTHORIZED:
+        extra["WWW-Authenticate"] = "Bearer"
     if isinstance(error, _UNREAD_BODY):
         extra["Connection"] = "close"
     return Response(

@@ -1,0 +1,258 @@
+"""Only the host gets in: names, pages and tokens, on every address that the service has."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from serving import Server, check_problem
+
+from sidecar import errors
+from sidecar.app import create_app
+from sidecar.auth import Access, Approach, is_loopback
+from sidecar.settings import Settings
+
+HOSTILE = (
+    "evil.example",
+    "evil.example:8765",
+    "127.0.0.1.evil.example",
+    "localhost.evil.example",
+    "127.0.0.1@evil.example",
+    "169.254.169.254",
+    "0.0.0.0",
+    "[::ffff:7f00:1]",
+    "2130706433",
+    "localhost.",
+    ":8765",
+    "",
+)
+OURS = ("localhost", "127.0.0.1", "[::1]", "LocalHost")
+FOREIGN = (
+    "https://evil.example",
+    "http://evil.example:8765",
+    "null",
+    "file://",
+    "http://localhost:3000",
+    "http://127.0.0.1.evil.example",
+    "tauri://localhost.evil.example",
+)
+ALLOWED = ("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost")
+TOKEN = "correct-horse-battery-staple"
+
+
+def routes() -> list[tuple[str, str]]:
+    """Every method and address of the service, and one that it has not."""
+    paths = create_app(Settings(engine="scripted")).openapi()["paths"]
+    known = [
+        (method.upper(), path.replace("{job_id}", "x"))
+        for path, methods in paths.items()
+        for method in methods
+    ]
+    return [*known, ("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/no-such-address")]
+
+
+def raw(port: int, request: str) -> tuple[int, str]:
+    """Send bytes as they are; the status and all that came back."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        sock.sendall(request.encode())
+        answer = b""
+        while part := sock.recv(1 << 16):
+            answer += part
+    text = answer.decode()
+    return int(text.split()[1]), text
+
+
+@pytest.mark.parametrize(("method", "path"), routes())
+def test_names_that_are_not_ours_get_nothing_at_any_address(
+    method: str, path: str, server: Server
+) -> None:
+    for host in HOSTILE:
+        status, text = raw(
+            server.port,
+            f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
+            "Content-Length: 0\r\n\r\n",
+        )
+        assert status in (400, 403), (host, text)  # 400: h11 itself refuses what is no name
+        assert status == 400 or '"host_not_allowed"' in text
+        assert "instance" not in text
+
+
+@pytest.mark.parametrize("host", OURS)
+def test_our_own_names_work_with_the_port_and_without(host: str, server: Server) -> None:
+    for name in (host, f"{host}:{server.port}"):
+        status, _ = raw(
+            server.port, f"GET /health HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
+        )
+        assert status == 200, name
+
+
+def test_two_names_are_one_too_many(server: Server) -> None:
+    status, _ = raw(
+        server.port,
+        "GET /health HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n"
+        "Connection: close\r\n\r\n",
+    )
+    assert status in (400, 403)
+
+
+@pytest.mark.parametrize("origin", FOREIGN)
+@pytest.mark.parametrize(("method", "path"), routes())
+def test_pages_that_are_not_ours_are_refused_by_every_method(
+    method: str, path: str, origin: str, server: Server
+) -> None:
+    response = server.client.request(method, path, headers={"Origin": origin})
+    check_problem(response, 403, "origin_not_allowed")
+    assert "access-control-allow-origin" not in response.headers
+
+
+@pytest.mark.parametrize("origin", FOREIGN)
+def test_a_preflight_tells_a_foreign_page_nothing(origin: str, server: Server) -> None:
+    response = server.client.options(
+        "/transcribe", headers={"Origin": origin, "Access-Control-Request-Method": "POST"}
+    )
+    assert response.status_code == 403
+    assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded"])
+def test_what_a_form_of_any_page_can_send_is_never_read(kind: str, server: Server) -> None:
+    body = b'{"audio_path": "/etc/hostname"}'
+    response = server.client.post("/transcribe", content=body, headers={"Content-Type": kind})
+    check_problem(response, 415, "content_type_unsupported")
+    for site in ("cross-site", "same-site"):
+        response = server.client.post(
+            "/transcribe", content=body, headers={"Content-Type": kind, "Sec-Fetch-Site": site}
+        )
+        check_problem(response, 403, "origin_not_allowed")
+
+
+@pytest.mark.parametrize("origin", ALLOWED)
+def test_the_hosts_own_pages_work_and_see_the_answers(
+    origin: str, server: Server, voice: bytes
+) -> None:
+    asked = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization, content-type",
+        "Access-Control-Request-Private-Network": "true",
+    }
+    preflight = server.client.options("/transcribe", headers=asked)
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == origin
+    assert preflight.headers["access-control-allow-private-network"] == "true"
+    response = server.client.post("/transcribe", files={"audio": voice}, headers={"Origin": origin})
+    assert response.status_code == 200
+    assert response.headers["access-control-allow-origin"] == origin
+    wrong = server.client.post("/transcribe", headers={"Origin": origin})
+    assert wrong.headers["access-control-allow-origin"] == origin, "a page sees its errors too"
+
+
+def test_our_own_page_and_one_that_somebody_opens_work(server: Server) -> None:
+    own = {"Origin": f"http://127.0.0.1:{server.port}", "Sec-Fetch-Site": "same-origin"}
+    assert server.client.get("/jobs", headers=own).status_code == 200
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert server.client.get("/docs", headers=link).status_code == 200
+    assert server.client.post("/transcribe", headers=link).status_code == 403
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(
+        tmp_path_factory.mktemp("guarded"),
+        token=TOKEN,
+        allow_localhost_origins="true",
+        allowed_hosts="my-box.lan, other.lan",
+    ) as running:
+        yield running
+
+
+@pytest.mark.parametrize(("method", "path"), routes())
+def test_with_a_token_nobody_else_gets_anything_but_health(
+    method: str, path: str, guarded: Server
+) -> None:
+    if path == "/health":
+        assert guarded.client.request(method, path).status_code == 200
+        return
+    check_problem(guarded.client.request(method, path), 401, "token_missing")
+    for wrong in (
+        "Bearer wrong",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        f"Basic {TOKEN}",
+        TOKEN,
+        "Bearer",
+        "Bearer \u00e4",
+    ):
+        response = guarded.client.request(
+            method, path, headers={"Authorization": wrong.encode("latin-1")}
+        )
+        check_problem(response, 401, "token_invalid")
+        assert response.headers["www-authenticate"] == "Bearer"
+    right = guarded.client.request(method, path, headers={"Authorization": f"bearer {TOKEN}"})
+    assert right.status_code not in (401, 403)
+
+
+def test_the_token_is_in_no_log(guarded: Server) -> None:
+    guarded.client.get("/jobs", headers={"Authorization": f"Bearer {TOKEN}"})
+    guarded.client.get("/jobs", headers={"Authorization": "Bearer somebody-elses-secret"})
+    assert TOKEN not in guarded.log()
+    assert "somebody-elses-secret" not in guarded.log()
+
+
+def test_names_and_pages_that_were_allowed_work(guarded: Server) -> None:
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    for host in ("my-box.lan", "OTHER.lan:8765"):
+        assert guarded.client.get("/jobs", headers={**bearer, "Host": host}).status_code == 200
+    for origin in ("http://localhost:3000", "https://127.0.0.1:5173", "http://[::1]"):
+        response = guarded.client.get("/jobs", headers={**bearer, "Origin": origin})
+        assert response.headers["access-control-allow-origin"] == origin
+        refused = guarded.client.get("/jobs", headers={"Origin": origin})
+        assert refused.status_code == 401
+        assert refused.headers["access-control-allow-origin"] == origin
+    assert (
+        guarded.client.get("/jobs", headers={"Origin": "http://localhost.evil"}).status_code == 403
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("127.9.9.9", True),
+     ("0.0.0.0", False), ("::", False), ("192.168.1.5", False), ("my-box.lan", False)],
+)  # fmt: skip
+def test_only_the_loopback_is_safe_without_a_token(address: str, loopback: bool) -> None:
+    assert is_loopback(address) is loopback
+
+
+def test_beyond_the_loopback_any_name_will_do_but_no_page() -> None:
+    access = Access(anywhere=True, token=TOKEN)
+    access.check_place(Approach(["my-box.lan:8765"], [], []))
+    with pytest.raises(errors.OriginNotAllowed):
+        access.check_place(Approach(["my-box.lan:8765"], ["https://evil.example"], []))
+
+
+async def test_a_websocket_is_refused_at_its_handshake() -> None:
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, str]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    app = create_app(Settings(engine="scripted"))
+    for headers in (
+        [(b"host", b"evil.example")],
+        [(b"host", b"localhost"), (b"origin", b"https://evil.example")],
+    ):
+        scope = {"type": "websocket", "path": "/live", "headers": headers, "app": app}
+        await app(scope, receive, send)
+    assert [message["type"] for message in sent] == ["websocket.close"] * 2
+
+
+def test_the_network_needs_a_token() -> None:
+    with pytest.raises(errors.SettingsInvalid, match="no token"):
+        create_app(Settings(engine="scripted", host="0.0.0.0"))
+    create_app(Settings(engine="scripted", host="0.0.0.0", token=SecretStr(TOKEN)))
