@@ -1,7 +1,7 @@
 """What proposals and company save of decoding. Run ``python -m bench.passes [--device cuda]``.
 
-The clips of the tests' checkpoints, each twice, one thread: decoded one after the other a token at a
-time, with what the format forces proposed ahead (`engines.vibevoice.frame`), in step
+The clips of the tests' checkpoints, each twice, one thread: decoded one after the other a token at
+a time, with what the format forces proposed ahead (`engines.vibevoice.frame`), in step
 (`engines.vibevoice.lockstep`), and both. Passes of the decoder, and seconds of decoding, as shares
 of the first; all sides in turns in one run, the same text asserted. Hearing and prefill come in
 seconds beside it: they are the same for all.
@@ -28,7 +28,7 @@ from sidecar.engines.vibevoice.lockstep import Pass, in_step
 from sidecar.engines.vibevoice.model import Model, frame_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-import checkpoints  # noqa: E402 - of the tests, like the text they assert
+import checkpoints
 
 PLAN = MemoryPlan(encoder_chunk_s=8 / 3, cache_tokens=1024)
 LIMIT = 600

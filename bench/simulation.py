@@ -5,153 +5,37 @@ lifetimes are real, numbers and memory are not. Every storage on the (fake) GPU 
 birth to its end; the largest sum is the peak. The full-size model takes seconds. What is not real:
 
 - **Attention** (`Decoder._attend`) is what a fused kernel of a GPU allocates, no square matrix.
-- **int8, int4**: `Int8Linear` and `Int4Linear` hold and allocate what bitsandbytes 0.50 holds and
-  allocates on CUDA (`MatMul8bitLt`, `gemm_4bit`), read from its source.
+- **int8, int4**: `stand_ins` hold and allocate what bitsandbytes does on CUDA.
 - **Sizes**: an allocator rounds up and fragments, cuDNN and cuBLAS have workspaces, the context
   takes its share. None of that is here; `footprint.reserve_bytes` adds it.
+
+`transcribe` runs on real devices as well (`memory_run`).
 """
 
 from __future__ import annotations
 
-import math
-import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.counting import Counter, Peaks
+from bench.stand_ins import Int4Linear, Int8Linear, fused_attention
 from sidecar.engine import MemoryPlan, Precision
-from sidecar.engines.vibevoice.decoder import Decoder
-from sidecar.engines.vibevoice.graph import StaticStep
+from sidecar.engines.vibevoice.decoder import Continuation, Decoder
+from sidecar.engines.vibevoice.decoding import Decoding
+from sidecar.engines.vibevoice.graph import WIDTH
 from sidecar.engines.vibevoice.listening import SAMPLE_RATE, AudioEncoder
-from sidecar.runtime.footprint import Work
+from sidecar.runtime.footprint import WINDOW_S, Work
 
 DEVICE = "meta"
 DTYPES = {Precision.FP32: torch.float32, Precision.FP16: torch.float16}
-
-
-@dataclass
-class Peaks:
-    """The most bytes that lived at once, in all and in each phase."""
-
-    live: int = 0
-    highest: int = 0
-    phases: dict[str, int] = field(default_factory=dict)
-    phase: str = "load"
-
-    def begin(self, phase: str) -> None:
-        """From here on it is ``phase``."""
-        self.phase = phase
-        self.phases[phase] = self.live
-
-    def grew(self, size: int) -> None:
-        """``size`` bytes more, or less."""
-        self.live += size
-        self.highest = max(self.highest, self.live)
-        self.phases[self.phase] = max(self.phases.get(self.phase, 0), self.live)
-
-
-class Counter(TorchDispatchMode):
-    """Counts the storages that operations make on a device, until they are gone."""
-
-    def __init__(self, peaks: Peaks, device: str = DEVICE) -> None:
-        super().__init__()
-        self.peaks = peaks
-        self.device = device
-        self.known: dict[int, Any] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in _tensors(result):
-            self.count(tensor)
-        return result
-
-    def count(self, tensor: Tensor) -> None:
-        """Count the storage below ``tensor`` once."""
-        if tensor.device.type != self.device:
-            return
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self.known:
-            return
-
-        def gone(_: Any) -> None:
-            del self.known[key]
-            self.peaks.grew(-size)
-
-        self.known[key] = weakref.ref(storage, gone)
-        self.peaks.grew(size)
-
-
-def _tensors(result: Any) -> Iterator[Tensor]:
-    if isinstance(result, Tensor):
-        yield result
-    elif isinstance(result, (tuple, list)):
-        for part in result:
-            yield from _tensors(part)
-
-
-def fused_attention(_: Decoder, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """What a fused kernel allocates: its output, and one float32 per head and query."""
-    query.new_empty(query.shape[:-1], dtype=torch.float32)
-    return torch.empty_like(query)
-
-
-class Int8Linear(nn.Module):
-    """LLM.int8: a byte per weight, a scale per row; the input quantized, the sum in int32."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.dtype = linear.weight.dtype
-        self.weight = nn.Buffer(torch.empty_like(linear.weight, dtype=torch.int8))
-        self.scales = nn.Buffer(linear.weight.new_empty(len(linear.weight), dtype=torch.float32))
-        self.bias = linear.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Allocate what the CUDA path allocates, in its order."""
-        small = self._quantized(x.to(torch.float16))
-        total = small.new_empty(*x.shape[:-1], len(self.weight), dtype=torch.int32)
-        return torch.empty_like(total, dtype=torch.float16).to(self.dtype)
-
-    @staticmethod
-    def _quantized(x: Tensor) -> Tensor:
-        x.new_empty(x.shape[:-1], dtype=torch.float32)
-        small = torch.empty_like(x, dtype=torch.int8)
-        x.abs() >= 6.0  # noqa: B015  (the look for outliers: a copy and a mask)
-        return small
-
-
-class Int4Linear(nn.Module):
-    """NF4, scales quantized once more; many tokens at once need the weight in 16 bit."""
-
-    BLOCK, SCALE_BLOCK, FEW = 64, 256, 64
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.rows, self.columns = linear.weight.shape
-        size = linear.weight.numel()
-        blocks = math.ceil(size / self.BLOCK)
-        empty = linear.weight.new_empty
-        self.weight = nn.Buffer(empty(math.ceil(size / 2), dtype=torch.uint8))
-        self.scales = nn.Buffer(empty(blocks, dtype=torch.uint8))
-        self.outer = nn.Buffer(empty(math.ceil(blocks / self.SCALE_BLOCK), dtype=torch.float32))
-        self.codes = nn.Buffer(empty(16 + 256 + 1, dtype=torch.float32))
-        self.bias = linear.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Allocate what the CUDA path allocates, in its order."""
-        if x.shape[1] > self.FEW:
-            x.new_empty(len(self.scales), dtype=torch.float32)
-            whole = x.new_empty(self.rows, self.columns)
-            return nn.functional.linear(x, whole, self.bias)
-        return x.new_empty(*x.shape[:-1], self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,44 +45,63 @@ class NoLoudness:
     normalize_audio: bool = False
 
 
-def transcribe(model: Any, plan: MemoryPlan, work: Work, peaks: Peaks) -> None:
+Move = Callable[[nn.Module, str], Any]
+"""Puts a part of the model on a device."""
+
+
+def transcribe(
+    model: Any,
+    plan: MemoryPlan,
+    work: Work,
+    begin: Callable[[str], None],
+    move: Move,
+    *,
+    whole: bool = False,
+) -> None:
     """The engine's parts in the order of its `Model.answer`: encode, evict, prefill, decode.
 
-    Two chunks stand for all, and so do the first and the last tile, and a token after each growth
-    of the cache: the others do the same in the same memory.
+    ``begin`` is told each phase. Unless ``whole``, two chunks stand for all of them, and so do the
+    first and the last tile: the others do the same in the same memory. So do, always, a single
+    token and a draft before each growth of the cache and in the end.
     """
-    decoder, inner = Decoder(model), model.model
-    peaks.begin("encode")
+    decoder, encoders = Decoder(model), hearing(model)
+    device = str(decoder.device)
+    begin("encode")
+    if plan.evict_encoders:
+        for part in encoders:
+            move(part, device)
     embeddings = decoder.embed(torch.zeros(work.prompt_tokens, dtype=torch.int64))
     heard = torch.empty_like(embeddings)
-    chunks_s = min(work.audio_s, 2 * plan.encoder_chunk_s)
+    window_s = min(work.audio_s, WINDOW_S)
+    chunks_s = window_s if whole else min(window_s, 2 * plan.encoder_chunk_s)
     AudioEncoder(model, NoLoudness()).encode(
         np.zeros(int(chunks_s * SAMPLE_RATE), np.float32), plan.encoder_chunk_s, heard, _go_on
     )
     embeddings[:] = heard
     del heard
     if plan.evict_encoders:
-        place(inner.acoustic_tokenizer_encoder, "cpu")
-        place(inner.semantic_tokenizer_encoder, "cpu")
-        place(inner.multi_modal_projector, "cpu")
+        for part in encoders:
+            move(part, "cpu")
 
-    peaks.begin("prefill")
+    begin("prefill")
     tile = min(plan.prefill_tile, work.prompt_tokens)
     cache = decoder.new_cache(plan, work.prompt_tokens)
-    decoder.prefill(embeddings[:tile], cache, tile, _go_on)
-    cache.length = work.prompt_tokens - tile
-    decoder.prefill(embeddings[-tile:], cache, tile, _go_on)
+    if not whole:
+        decoder.prefill(embeddings[:tile], cache, tile, _go_on)
+        cache.length = work.prompt_tokens - tile
+    decoder.prefill(embeddings[cache.length :], cache, tile, _go_on)
     del embeddings
 
-    peaks.begin("decode")
+    begin("decode")
+    decoding = Decoding(decoder, plan)
     while True:
-        cache.length = min(cache.capacity, work.positions) - 1
-        step = StaticStep(decoder, cache, cache.capacity)
-        step(0, cache)
-        if cache.length == work.positions:
+        end = min(cache.capacity, work.positions)
+        for tokens in (1, WIDTH):
+            cache.length = end - tokens
+            decoding.step([Continuation([0] * tokens, cache)])
+        if end == work.positions:
             return
-        del step  # it holds the cache as it is
-        cache.reserve(cache.length + 1, plan.cache_step)
+        decoding.step([Continuation([0], cache)])  # no room: it grows
 
 
 def _go_on() -> None:
@@ -223,9 +126,31 @@ def build(config: Any, precision: Precision) -> Any:
     return model
 
 
-def place(part: nn.Module, device: str) -> None:
+def hearing(model: Any) -> tuple[nn.Module, ...]:
+    """The parts that are needed until the audio is encoded."""
+    inner = model.model
+    return (
+        inner.acoustic_tokenizer_encoder,
+        inner.semantic_tokenizer_encoder,
+        inner.multi_modal_projector,
+    )
+
+
+def load(model: Any, plan: MemoryPlan, device: str) -> None:
+    """Put the weights where the engine's loader puts them."""
+    kept = [*hearing(model)] if plan.evict_encoders else []
+    if plan.host_token_table:
+        kept.append(model.model.language_model.embed_tokens)
+    for part in kept:
+        place(part, "cpu")
+    place(model, device, {module for part in kept for module in part.modules()})
+
+
+def place(part: nn.Module, device: str, without: Collection[nn.Module] = ()) -> None:
     """Put the weights of a part of the model on a fake device."""
     for module in part.modules():
+        if module in without:
+            continue
         for tensors in (module._parameters, module._buffers):
             for name, tensor in tensors.items():
                 if tensor is not None:
@@ -244,13 +169,18 @@ def simulate(
     model = build(config, precision)
     device = "cpu" if real else DEVICE
     mode = nullcontext() if real else FakeTensorMode(allow_non_fake_inputs=True)
-    attention = mock.patch.object(Decoder, "_attend", fused_attention)
-    with torch.inference_mode(), attention, mode, Counter(peaks, device):
-        place(model, device)
-        if plan.host_token_table:
-            place(model.model.language_model.embed_tokens, "cpu")
-        transcribe(model, plan, work, peaks)
+    with torch.inference_mode(), as_on_a_gpu(), mode, Counter(peaks, device):
+        load(model, plan, device)
+        transcribe(model, plan, work, peaks.begin, place)
     return peaks
+
+
+@contextmanager
+def as_on_a_gpu() -> Iterator[None]:
+    """Attention like a fused kernel's, and the step that is captured there (here it is not)."""
+    attention = mock.patch.object(Decoder, "_attend", fused_attention)
+    with attention, mock.patch.object(Decoder, "capturable", True):
+        yield
 
 
 def configured(filters: int, depths: Sequence[int], **text: int) -> Any:

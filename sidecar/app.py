@@ -59,8 +59,8 @@ def access_of(settings: Settings) -> Access:
     )
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The whole service as an ASGI application.
+def create_app(settings: Settings | None = None, service: Service | None = None) -> FastAPI:
+    """The whole service as an ASGI application; without a ``service`` it makes its own.
 
     Raises:
         errors.SettingsInvalid: the environment or the file holds an impossible setting.
@@ -68,7 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         errors.BadCheckpoint: its weights are missing, or not usable.
     """
     settings = settings or load_settings()
-    service = create_service(settings)
+    service = service or create_service(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -28,20 +28,25 @@ POLL_S = (0.05, 1.0)
 
 
 class ServiceClient:
-    """One service at ``url``; use it as an async context manager.
+    """One service at ``url``, which may want a token; use it as an async context manager.
 
     Raises (from every call):
         errors.ServiceUnreachable: nothing answers there, or something that is not this service.
         errors.SidecarError: the service said no.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
         import httpx
 
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         try:
             # The service is on this machine or next to it; a proxy is for what is far away.
-            self._http = httpx.AsyncClient(base_url=self.url, timeout=TIMEOUT_S, trust_env=False)
+            self._http = httpx.AsyncClient(
+                base_url=self.url,
+                headers={"Authorization": f"Bearer {token}"} if token else {},
+                timeout=TIMEOUT_S,
+                trust_env=False,
+            )
         except (httpx.InvalidURL, ValueError) as error:
             raise errors.ServiceUnreachable(f"'{url}' is no address: {error}.") from None
 

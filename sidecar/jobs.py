@@ -72,6 +72,7 @@ class JobQueue:
         self._running: _Running | None = None
         self._runner: asyncio.Task[None] | None = None
         self._interrupted = False
+        self._draining = False
 
     def open(self) -> None:
         """Start to work."""
@@ -88,13 +89,31 @@ class JobQueue:
             job.end(JobState.FAILED, errors.ShuttingDown())
         self._waiting.clear()
 
+    async def drain(self, grace_s: float) -> None:
+        """Take no more jobs; those that wait end with `errors.ShuttingDown`, and after ``grace_s``
+        those that run."""
+        self._draining = True
+        for job in self._waiting:
+            job.end(JobState.FAILED, errors.ShuttingDown())
+        self._ended.extend(self._waiting)
+        self._waiting.clear()
+        if self._running is None:
+            return
+        running = self._running
+        await asyncio.wait({running.task}, timeout=grace_s)
+        for job in running.jobs:
+            job.end(JobState.FAILED, errors.ShuttingDown())
+        running.task.cancel()
+
     @property
     def depth(self) -> int:
         """Jobs that wait."""
         return len(self._waiting)
 
     def check_room(self) -> None:
-        """Raise `errors.QueueFull` when no more job is taken."""
+        """Raise `errors.QueueFull` when no more job is taken, `errors.ShuttingDown` for ever."""
+        if self._draining:
+            raise errors.ShuttingDown()
         if len(self._waiting) >= self._limit:
             raise errors.QueueFull(
                 f"{len(self._waiting)} jobs are waiting and the queue takes no more."

@@ -1,14 +1,24 @@
-"""Life as a process: logs, the port, the server loop, exit codes."""
+"""Life as a child process: the port, the ready line, the order to stop, the end of the host."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+import os
 import socket
 import sys
+from pathlib import Path
+from typing import Any
 
-from sidecar import errors
+from sidecar import __version__, errors, neighbour
+from sidecar.announcement import announce, ready_line
+from sidecar.crash import data_folder
+from sidecar.credentials import with_token
+from sidecar.logs import Logs
 from sidecar.settings import Settings
+
+log = logging.getLogger(__name__)
 
 EXIT_CODES: dict[str, int] = {  # sysexits.h
     errors.SettingsInvalid.code: 78,
@@ -17,14 +27,64 @@ EXIT_CODES: dict[str, int] = {  # sysexits.h
     errors.HubUnreachable.code: 69,
     **{kind.code: 66 for kind in errors.BadCheckpoint.__subclasses__()},
 }
-LOG_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 
 
-def configure_logging(level: str) -> None:
-    """Everything to stderr in UTF-8: a host may read it, and stdout is the host's."""
-    if sys.stderr is not None and hasattr(sys.stderr, "reconfigure"):
-        sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
-    logging.basicConfig(level=level.upper(), format=LOG_FORMAT)
+def serve(settings: Settings) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        errors.SidecarError: it cannot start; `EXIT_CODES` has the exit code.
+    """
+    logs = Logs(settings.log_level, as_json=settings.log_format == "json", file=log_file(settings))
+    try:
+        settings = with_token(settings)
+        place = take_place(settings)
+        if isinstance(place, neighbour.Neighbour):
+            log.info("port %d is served by pid %d already", place.port, place.pid)
+            announce(_ready(settings, place.port, place.pid, reused=True))
+            return
+        with contextlib.closing(place):
+            _serve_at(place, settings)
+    finally:
+        logs.close()
+
+
+def log_file(settings: Settings) -> Path | None:
+    """Where the log goes beside standard error; one file for each port."""
+    folder = data_folder(settings.data_dir)
+    return folder and folder / "log" / f"vibevoice-asr-{settings.port}.log"
+
+
+def take_place(settings: Settings) -> socket.socket | neighbour.Neighbour:
+    """The listening socket; or, with ``reuse``, who has the port already.
+
+    Raises:
+        errors.PortInUse: somebody else has it, and keeps it.
+        errors.SettingsInvalid: the address cannot be bound.
+    """
+    try:
+        return bind(settings.host, settings.port)
+    except errors.PortInUse as error:
+        other = neighbour.at(reachable(settings.host), settings.port)
+        if other is None:
+            raise errors.PortInUse(
+                f"{error.detail} It is not vibevoice-asr that has it.", hint=error.hint
+            ) from None
+        if settings.reuse and other.version == __version__:
+            return other
+        if settings.takeover:
+            log.warning("taking the place of pid %d", other.pid)
+            if other.stop():
+                return bind(settings.host, settings.port)
+        raise errors.PortInUse(
+            f"{error.detail} vibevoice-asr {other.version} has it, pid {other.pid}.",
+            hint=f"--reuse leaves it to that one, --takeover replaces it. {error.hint}",
+        ) from None
+
+
+def reachable(host: str) -> str:
+    """The address at which a service that listens on ``host`` answers this machine."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -54,27 +114,30 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
-def serve(settings: Settings) -> None:
-    """Serve until told to stop.
+def _serve_at(sock: socket.socket, settings: Settings) -> None:
+    """Serve on a socket until told to stop."""
+    # The port is bound: from here on a client waits instead of being refused.
+    from sidecar.app import create_app, create_service
+    from sidecar.lifetime import serve_until_told
 
-    Raises:
-        errors.SidecarError: it cannot start; `EXIT_CODES` has the exit code.
-    """
-    configure_logging(settings.log_level)
-    sock = bind(settings.host, settings.port)
-    import uvicorn
-
-    from sidecar.app import create_app
-
-    app = create_app(settings)
+    service = create_service(settings)
     port = sock.getsockname()[1]
-    logging.getLogger(__name__).info("serving on http://%s:%d", settings.host, port)
-    config = uvicorn.Config(
-        app,
-        access_log=False,
-        log_config=None,
-        log_level=settings.log_level,
-        timeout_graceful_shutdown=10,
-        ws="none",
+
+    def tell() -> None:
+        log.info("serving on http://%s:%d", settings.host, port)
+        announce(_ready(settings, port, os.getpid()))
+
+    serve_until_told(create_app(settings, service), service, settings, sock, tell)
+
+
+def _ready(settings: Settings, port: int, pid: int, **more: Any) -> dict[str, Any]:
+    host = reachable(settings.host)
+    made = settings.generate_token and settings.token is not None
+    return ready_line(
+        port=port,
+        url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",
+        version=__version__,
+        pid=pid,
+        token=settings.token.get_secret_value() if made and settings.token else None,
+        **more,
     )
-    uvicorn.Server(config).run(sockets=[sock])

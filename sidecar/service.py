@@ -7,13 +7,14 @@ import dataclasses
 import logging
 import math
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sidecar import __version__
 from sidecar import engines as registry
 from sidecar.audio.source import AudioSource
+from sidecar.crash import CrashNotes, data_folder
 from sidecar.engine import (
     EngineSpec,
     LoadOptions,
@@ -22,19 +23,25 @@ from sidecar.engine import (
     parse_precision,
 )
 from sidecar.errors import LanguageUnsupported, ModelLoadFailed
-from sidecar.jobs import Job, JobQueue
+from sidecar.job import Job
+from sidecar.jobs import JobQueue
 from sidecar.options import ignored, parse_options
-from sidecar.runtime.admission import Admission, Memory, others_bytes
+from sidecar.runtime.admission import Admission, Memory
 from sidecar.runtime.choice import Choice
-from sidecar.runtime.devices import GpuMemory, gpu_memory, host_free_bytes
+from sidecar.runtime.devices import GpuMemory, GpuWatch, Holding, host_free_bytes
 from sidecar.runtime.forecast import Forecast
 from sidecar.runtime.intake import Intake
+from sidecar.runtime.placement import LoadPlan
 from sidecar.runtime.shape import ModelShape
-from sidecar.runtime.slot import EngineSlot, Placement, SlotState
+from sidecar.runtime.slot import EngineSlot, SlotState
+from sidecar.runtime.worker import Worker
 from sidecar.settings import Settings
 from sidecar.transcript import Notice, Transcript
 
 log = logging.getLogger(__name__)
+
+IN_STEP_S = 120.0
+"""Longer recordings take their turns: who waits behind one learns when it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +67,10 @@ class Service:
         max_audio_s = settings.max_audio_hours * 3600
         self.settings = settings
         self.instance = uuid.uuid4().hex
-        self._gpu = gpu_memory() if choice.checkpoint is not None else None
-        self._others_bytes = self._gpu.used_mb << 20 if self._gpu else 0
-        self.spec = _on_this_machine(choice.spec, self._gpu)
+        self._gpu = GpuWatch(self._holding)
+        if choice.checkpoint is not None:
+            self._gpu.begin()
+        self.spec = _on_this_machine(choice.spec, self._gpu.seen)
         self._admission = _admission(settings, choice)
         precision = settings.precision
         if precision is Precision.AUTO and self._admission is not None:
@@ -73,6 +81,8 @@ class Service:
             LoadOptions(precision, checkpoint, settings.device),
             settings.keep_alive,
             self._place,
+            self._look,
+            self._note_crash,
         )
         self._intake = Intake(max_audio_s)
         self._queue = JobQueue(
@@ -81,15 +91,21 @@ class Service:
             retention_s=settings.job_retention,
             max_s=max_audio_s,
             plan=self._plan,
+            company=self._company,
         )
+        self._crash_notes = CrashNotes(data_folder(settings.data_dir))
         self._background: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Start working; returns at once."""
         self._queue.open()
-        self._spawn(self._watch_gpu())
+        self._spawn(self._gpu.go_on())
         if self.settings.preload:
             self._spawn(self._preload())
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no more jobs and tell those that wait; the running ones have ``grace_s`` to end."""
+        await self._queue.drain(grace_s)
 
     async def close(self) -> None:
         """Stop working and leave nothing behind."""
@@ -224,7 +240,7 @@ class Service:
             model_loaded=self._slot.loaded,
             worker_pid=self._slot.worker_pid,
             loading=self._slot.loading,
-            gpu=self._gpu,
+            gpu=self._gpu.seen,
             jobs_waiting=self._queue.depth,
         )
 
@@ -254,9 +270,29 @@ class Service:
         now = self._memory_now()
         return self._admission.planned(precision, job.facts.total_s, job.options, now)
 
-    def _place(self, precision: Precision) -> Placement:
+    def _company(self, waiting: Sequence[Job], precision: Precision) -> Sequence[Job]:
+        """The first of the jobs, and those that can be heard in step with it: short ones, as many
+        as there is memory for."""
+        now = self._memory_now()
+        most = self.settings.batch or (self.spec.together if now.on_gpu else 1)
+        if precision is Precision.FP16:  # may have to be widened in the middle of it
+            most = 1
+        jobs = list(waiting[:1])
+        for job in waiting:
+            lengths = [one.facts.total_s or math.inf for one in (jobs[0], job)]
+            if job is not jobs[0] and max(lengths) <= IN_STEP_S:
+                jobs.append(job)
+        del jobs[min(most, self.spec.together) :]
+        while len(jobs) > 1 and self._admission is not None:
+            recordings = [(job.facts.total_s or 0.0, job.options) for job in jobs]
+            if self._admission.fits_together(precision, recordings, now):
+                break
+            jobs.pop()
+        return jobs
+
+    def _place(self, precision: Precision) -> LoadPlan:
         if self._admission is None:
-            return Placement.BESIDE
+            return LoadPlan()
         return self._admission.place(precision, self._memory_now())
 
     def _memory_now(self) -> Memory:
@@ -264,14 +300,15 @@ class Service:
 
     def _memory(self, held: Precision | None) -> Memory:
         """The device's memory as it was last looked at."""
-        if self._gpu is None or self.settings.device == "cpu":
+        gpu = self._gpu.seen
+        if gpu is None or self.settings.device == "cpu":
             return Memory(host_free_bytes(), held, on_gpu=False)
         return Memory(
-            self._gpu.total_mb - self._gpu.used_mb << 20,
+            gpu.free_bytes,
             held,
             on_gpu=True,
-            bandwidth=self._gpu.bandwidth,
-            own_bytes=max(0, (self._gpu.used_mb << 20) - self._others_bytes),
+            bandwidth=gpu.bandwidth,
+            own_bytes=self._gpu.own_bytes,
         )
 
     def _language_hint(self, tag: str) -> str:
@@ -287,22 +324,30 @@ class Service:
         except ModelLoadFailed as error:
             log.error("preloading failed: %s; the first request will try again", error.detail)
 
-    async def _watch_gpu(self) -> None:
-        """Look at the GPU every few seconds, off the loop: drivers may take their time."""
-        while True:
-            self._gpu = await asyncio.to_thread(gpu_memory)
-            if self._gpu is None:
-                return
-            self._tell_others_apart(self._gpu)
-            await asyncio.sleep(2.0)
+    def _note_crash(self, worker: Worker) -> None:
+        """What a bug report needs, without audio and text."""
+        gpu = self._gpu.seen
+        about = {
+            "engine": self.spec.name,
+            "precision": self._slot.precision.value,
+            "memory_plan": dataclasses.asdict(self._slot.memory),
+            "gpu": gpu and dataclasses.asdict(gpu),
+        }
+        self._crash_notes.write(worker.name, worker.exit_code, worker.last_lines, about)
 
-    def _tell_others_apart(self, gpu: GpuMemory) -> None:
+    async def _look(self) -> None:
+        """See what is free, for who plans by it."""
+        if self._admission is not None:
+            await self._gpu.look()
+
+    def _holding(self) -> Holding | None:
+        """What the engine's process holds; None while nobody knows how much of it is there."""
         if self._admission is None or self._slot.state is SlotState.LOADING:
-            return  # while it loads, nobody knows how much of it is there
-        loaded = None
-        if self._slot.worker_pid is not None:
-            loaded = self._admission.loaded_bytes(self._slot.precision)
-        self._others_bytes = others_bytes(self._others_bytes, gpu.used_mb << 20, loaded)
+            return None
+        if self._slot.worker_pid is None:
+            return Holding()
+        taken = self._admission.loaded_bytes(self._slot.precision, self._slot.memory)
+        return Holding(self._slot.worker_pid, taken)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

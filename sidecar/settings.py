@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     token_stdin: bool = Field(
         False, description="Read the token from the first line of standard input."
     )
+    generate_token: bool = Field(
+        False, description="Make a token at the start and tell it in the ready line."
+    )
     allowed_hosts: Words = Field(
         (), description="Names that clients may use for this machine, beside those of the loopback."
     )
@@ -104,6 +107,34 @@ class Settings(BaseSettings):
     )
     allow_localhost_origins: bool = Field(
         False, description="Whether pages of any server on this machine may (for development)."
+    )
+    takeover: bool = Field(
+        False,
+        description="Where another vibevoice-asr has the port: stop it, and take its place.",
+    )
+    reuse: bool = Field(
+        False,
+        description=(
+            "Where another vibevoice-asr of this version has the port: say so in the ready line, "
+            "and leave it to it."
+        ),
+    )
+    parent_pid: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "Process to go with: the service ends when it does. Hosts that are known by their "
+            "environment are watched without it."
+        ),
+    )
+    exit_with_stdin: bool = Field(
+        False, description="End when standard input is closed, as it is when the host ends."
+    )
+    request_deadline: Duration = Field(
+        15.0, gt=0, description="How long a client may take to send the head of a request."
+    )
+    shutdown_grace: Duration = Field(
+        10.0, ge=0, description="How long the running job may go on after the order to stop."
     )
     engine: Literal["auto", "vibevoice", "moonshine", "scripted"] = Field(
         "auto",
@@ -182,7 +213,17 @@ class Settings(BaseSettings):
         None, description="Folder for uploads in transit; the system's temporary folder if unset."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severity that is logged (to stderr)."
+        "info", description="Least severity that is logged (to stderr and the log file)."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Lines of text, or of JSON, on stderr and in the log file."
+    )
+    data_dir: Path | None = Field(
+        None,
+        description=(
+            "Folder for the log file and notes of crashes; the user's state folder if unset. No "
+            "audio and no transcript is ever written there."
+        ),
     )
 
     @classmethod

@@ -61,6 +61,7 @@ class Server:
             **outer,
             "TMPDIR": str(self.temp),
             "VIBEVOICE_CONFIG": str(home / "no-such-file.toml"),
+            "VIBEVOICE_DATA_DIR": str(home / "data"),
             "VIBEVOICE_ENGINE": "scripted",
             "VIBEVOICE_PORT": str(self.port),
             "VIBEVOICE_SPOOL_DIR": str(self.spool),

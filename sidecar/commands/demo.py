@@ -28,7 +28,9 @@ def run(audio: Path | None, given: dict[str, Any]) -> int:
     except errors.SidecarError as error:
         return complain(error)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-    service = subprocess.Popen([*_own_command(), "serve", "--log-level=warning", *flags])
+    service = subprocess.Popen(
+        [*_own_command(), "serve", "--log-level=warning", *flags], stdout=subprocess.DEVNULL
+    )
     url = address(settings.host, settings.port)
     try:
         if not _wait_until_up(service, url):

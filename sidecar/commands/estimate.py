@@ -26,21 +26,23 @@ def run(file: Path, precision: str | None, server: str | None) -> int:
 
 async def _from_server(url: str, source: AudioSource, options: dict[str, str]) -> tuple[bool, str]:
     from sidecar.client import ServiceClient
+    from sidecar.credentials import for_clients
+    from sidecar.settings import load_settings
 
     with source:
-        async with ServiceClient(url) as client:
+        async with ServiceClient(url, for_clients(load_settings())) as client:
             answer = await client.estimate(source, options)
     return answer["fits"], answer["sentence"]
 
 
 async def _from_here(source: AudioSource, options: dict[str, str]) -> tuple[bool, str]:
     from sidecar.app import create_service
-    from sidecar.process import configure_logging
+    from sidecar.logs import to_stderr
     from sidecar.settings import load_settings
 
     settings = load_settings()
     asked = "log_level" in settings.model_fields_set
-    configure_logging(settings.log_level if asked else "critical")
+    to_stderr(settings.log_level if asked else "critical")
     with source:
         service = create_service(settings)  # the engine is not loaded for this
         try:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from sidecar import errors
+from sidecar.announcement import announce, fatal_line
 from sidecar.commands import INTERRUPTED, complain
 from sidecar.process import serve
 from sidecar.settings import load_settings
+
+log = logging.getLogger(__name__)
 
 
 def run(given: dict[str, Any]) -> int:
@@ -20,7 +24,15 @@ def run(given: dict[str, Any]) -> int:
             pull.provide(settings)
         serve(settings)
     except errors.SidecarError as error:
-        return complain(error)
+        return _fatal(error)
+    except Exception:  # the host reads a line and an exit code, whatever it was
+        log.exception("a fault of ours at the start")
+        return _fatal(errors.SidecarError())
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
+
+
+def _fatal(error: errors.SidecarError) -> int:
+    announce(fatal_line(error))
+    return complain(error)

@@ -117,8 +117,10 @@ def _backend(order: Order) -> AbstractAsyncContextManager[Transcribe]:
 @asynccontextmanager
 async def _with_server(order: Order, url: str) -> AsyncGenerator[Transcribe, None]:
     from sidecar.client import ServiceClient
+    from sidecar.credentials import for_clients
+    from sidecar.settings import load_settings
 
-    async with ServiceClient(url) as client:
+    async with ServiceClient(url, for_clients(load_settings())) as client:
         await client.health()  # nobody there is one line, not one per file
         yield lambda source: client.transcribe(source, order.options)
 
@@ -127,7 +129,7 @@ async def _with_server(order: Order, url: str) -> AsyncGenerator[Transcribe, Non
 async def _without_server(order: Order) -> AsyncGenerator[Transcribe, None]:
     from sidecar.app import create_service
     from sidecar.engine import parse_precision
-    from sidecar.process import configure_logging
+    from sidecar.logs import to_stderr
     from sidecar.settings import load_settings
 
     # The engine is loaded for this command alone, so at the precision that it asks for.
@@ -135,7 +137,7 @@ async def _without_server(order: Order) -> AsyncGenerator[Transcribe, None]:
     settings = load_settings(**wanted)
     # An error is said in one line of ours. Who wants the log asks for it.
     asked = "log_level" in settings.model_fields_set
-    configure_logging(settings.log_level if asked else "critical")
+    to_stderr(settings.log_level if asked else "critical")
     service = create_service(settings)
     options = service.options(order.options)
 

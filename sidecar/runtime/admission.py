@@ -11,17 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sidecar import errors
-from sidecar.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.engine import MemoryPlan, Precision, TranscribeOptions, Windowing
 from sidecar.runtime import plan
-from sidecar.runtime.footprint import PROMPT_TOKENS, Work, reserve_bytes, weights_bytes
+from sidecar.runtime.footprint import PROMPT_TOKENS, WINDOW_S, Work, loading, peak_bytes
+from sidecar.runtime.parallel import windows_in_step
+from sidecar.runtime.placement import LoadPlan, Placement
 from sidecar.runtime.plan import Estimate
 from sidecar.runtime.shape import ModelShape
-from sidecar.runtime.slot import Placement
 
 CPU_CHUNK_S = 8 / 3
 """Twenty tokens: what the encoders hold of it stays in a CPU's cache (docs/performance.md)."""
+MOST_WINDOWS = 8
+"""Of a recording at once: an eighth of the passes; each more is one more border, for ever less."""
 USUAL_S = 600.0
 """What is planned for where nobody knows how long a recording is, and for the first load."""
+
+
+EVERYTHING = plan.LOADS[0]
+"""Nothing stays on the host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +47,6 @@ class Memory:
     own_bytes: int | None = None
 
 
-def others_bytes(before: int, used: int, loaded: int | None) -> int:
-    """What others take of a device, from ``used`` bytes of it in all: what is not the engine's.
-
-    ``loaded``: what its weights take, None while it has no process. How much it takes beside them
-    cannot be told from outside, so others are taken for what they were ``before``, or for less
-    where that leaves too little for the weights.
-    """
-    return used if loaded is None else max(0, min(before, used - loaded))
-
-
 class Admission:
     """Decides for one checkpoint. ``limit_bytes`` caps what the engine may take, None: all."""
 
@@ -65,11 +62,15 @@ class Admission:
     ) -> tuple[Estimate, tuple[Estimate, ...]]:
         """What a recording takes at ``precision``, and the other precisions that would fit."""
         work, available = self._work(audio_s, options), self.available_bytes(now)
-        estimate = plan.plan_job(self._shape, precision, work, available, now.bandwidth)
+        estimate = plan.plan_job(
+            self._shape, precision, work, available, now.bandwidth, apart=now.on_gpu
+        )
         if estimate.fits:
             return estimate, ()
         others = [one for one in plan.PREFERRED if one in self._precisions and one != precision]
-        return estimate, plan.alternatives(self._shape, work, available, others, now.bandwidth)
+        return estimate, plan.alternatives(
+            self._shape, work, available, others, now.bandwidth, apart=now.on_gpu
+        )
 
     def planned(
         self, precision: Precision, audio_s: float | None, options: TranscribeOptions, now: Memory
@@ -82,16 +83,26 @@ class Admission:
         estimate, others = self.estimate(precision, audio_s, options, now)
         if not estimate.fits:
             raise refusal(estimate, others)
-        memory = estimate.plan
+        work = self._work(audio_s, options)
+        memory, fallback = (
+            estimate.plan,
+            plan.smaller(estimate.plan, self._shape, precision, work, apart=now.on_gpu),
+        )
+        if options.windows is Windowing.PARALLEL:
+            in_step = windows_in_step(
+                self._shape,
+                precision,
+                WINDOW_S if audio_s is None else audio_s,
+                MOST_WINDOWS,
+                self.available_bytes(now),
+                text_tokens=_text_tokens(options),
+                apart=now.on_gpu,
+            )
+            if in_step is not None:
+                memory, fallback = in_step, estimate.plan
         if not now.on_gpu:
             memory = dataclasses.replace(memory, encoder_chunk_s=CPU_CHUNK_S)
-        return dataclasses.replace(
-            options,
-            memory=memory,
-            memory_fallback=plan.smaller(
-                estimate.plan, self._shape, precision, self._work(audio_s, options)
-            ),
-        )
+        return dataclasses.replace(options, memory=memory, memory_fallback=fallback)
 
     def fitting_precision(
         self, loaded: Precision, audio_s: float | None, options: TranscribeOptions, now: Memory
@@ -107,22 +118,30 @@ class Admission:
         work = Work.of(self._shape, USUAL_S)
         return plan.best_precision(self._shape, work, self.available_bytes(now)).precision
 
-    def place(self, precision: Precision, now: Memory) -> Placement:
-        """Where the engine is loaded anew at ``precision``.
+    def place(self, precision: Precision, now: Memory) -> LoadPlan:
+        """How the engine is loaded anew at ``precision``: beside the old one if it can be, and
+        with as much of it on the device as there is room for.
 
         Raises:
-            errors.WontFit: not even alone.
+            errors.WontFit: not even alone could it hear a second.
         """
-        needed = self.loaded_bytes(precision)
-        if needed > self.available_bytes(now):
+        available = self.available_bytes(now)
+        second = Work.of(self._shape, 1.0)
+        least = plan.plan_job(self._shape, precision, second, available, apart=now.on_gpu)
+        if not least.fits:
             raise errors.WontFit(
-                f"CUDA out of memory: the model in {precision} takes "
-                f"{needed / plan.GB:.1f} GB, {self.available_bytes(now) / plan.GB:.1f} GB are free."
+                f"CUDA out of memory: the model in {precision} takes at least "
+                f"{least.peak_bytes / plan.GB:.1f} GB, {available / plan.GB:.1f} GB are free."
             )
         beside = now.free_bytes
         if self._limit is not None and now.held is not None:
             beside = min(beside, self._limit - self.loaded_bytes(now.held))
-        return Placement.BESIDE if needed <= beside else Placement.INSTEAD
+        steps = plan.LOADS if now.on_gpu else plan.LOADS[:1]
+        for placement, room in ((Placement.BESIDE, beside), (Placement.INSTEAD, available)):
+            for memory in steps:
+                if self.loaded_bytes(precision, memory) <= room:
+                    return LoadPlan(placement, memory)
+        return LoadPlan(Placement.INSTEAD, steps[-1])
 
     def available_bytes(self, now: Memory) -> int:
         """What the engine may take in all: what is free, and what it holds."""
@@ -132,10 +151,29 @@ class Admission:
         available = now.free_bytes + own
         return available if self._limit is None else min(available, self._limit)
 
-    def loaded_bytes(self, precision: Precision) -> int:
-        """What an engine takes that does nothing."""
-        weights = weights_bytes(self._shape, precision, MemoryPlan())
-        return weights + reserve_bytes(weights)
+    def loaded_bytes(self, precision: Precision, memory: MemoryPlan = EVERYTHING) -> int:
+        """What an engine takes that loads or does nothing; ``memory`` keeps parts on the host."""
+        return loading(self._shape, precision, memory).total
+
+    def fits_together(
+        self,
+        precision: Precision,
+        recordings: Sequence[tuple[float, TranscribeOptions]],
+        now: Memory,
+    ) -> bool:
+        """Whether recordings, each seconds and options, can be heard in step by the fastest plan.
+
+        Together they hold what one as long as all of them would, and write as much.
+        """
+        works = [self._work(audio_s, options) for audio_s, options in recordings]
+        work = Work(
+            sum(one.audio_s for one in works),
+            sum(one.prompt_tokens for one in works),
+            sum(one.output_tokens for one in works),
+        )
+        fastest = plan.ladder(work, apart=now.on_gpu)[0]
+        peak = peak_bytes(self._shape, precision, fastest, work)
+        return peak.total <= self.available_bytes(now)
 
     def _work(self, audio_s: float | None, options: TranscribeOptions) -> Work:
         """The work; a client's limit of tokens makes it smaller, never larger: the audio decides
@@ -143,10 +181,14 @@ class Admission:
         work = Work.of(
             self._shape,
             USUAL_S if audio_s is None else audio_s,
-            text_tokens=PROMPT_TOKENS + len(options.prompt.encode()) // 2,
+            text_tokens=_text_tokens(options),
         )
         most = options.max_tokens or work.output_tokens
         return dataclasses.replace(work, output_tokens=min(most, work.output_tokens))
+
+
+def _text_tokens(options: TranscribeOptions) -> int:
+    return PROMPT_TOKENS + len(options.prompt.encode()) // 2
 
 
 def refusal(estimate: Estimate, others: Sequence[Estimate]) -> errors.WontFit:

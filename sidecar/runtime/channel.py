@@ -130,7 +130,7 @@ def _exactly(sock: socket.socket, count: int) -> bytes:
 def spawn(command: list[str], env: dict[str, str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start a process that finds our socket where its standard input would be.
 
-    Its standard output goes where errors go: stdout belongs to the service's host.
+    Its standard error is a pipe to us; its standard output leads nowhere.
     """
     ours, theirs = socket.socketpair()
     with theirs:
@@ -138,7 +138,8 @@ def spawn(command: list[str], env: dict[str, str]) -> tuple[subprocess.Popen[byt
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE if shares else theirs.fileno(),
-            stdout=2 if sys.stderr is not None else subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             env=env,
         )
         if sys.platform == "win32":

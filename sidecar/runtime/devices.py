@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 2.0
+"""Time between two looks at a GPU."""
+SILENT_LOOK_S = 10.0
+"""The same while its driver does not answer."""
+PATIENCE_S = 1.0
+"""How long a job waits for a look; usually it takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +24,9 @@ class GpuMemory:
     """The first GPU: its memory, and what it can do.
 
     ``bandwidth`` of its memory in bytes per second, None where the driver does not say; ``bf16``
-    tells whether it computes in that type (compute capability 8.0 and later).
+    tells whether it computes in that type (compute capability 8.0 and later). ``processes``: bytes
+    by process id, as far as the driver tells; it does not on Windows, and in a container the ids
+    may be others.
     """
 
     name: str
@@ -19,10 +34,112 @@ class GpuMemory:
     total_mb: int
     bandwidth: float | None = None
     bf16: bool = True
+    processes: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def used_bytes(self) -> int:
+        """What all processes and the driver take."""
+        return self.used_mb << 20
+
+    @property
+    def free_bytes(self) -> int:
+        """What nobody takes."""
+        return self.total_mb - self.used_mb << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """The engine's process: its id, None while there is none, and what its weights take."""
+
+    pid: int | None = None
+    weights_bytes: int = 0
+
+
+class GpuWatch:
+    """The first GPU as it was last seen, and what others than the engine take of it.
+
+    ``engine`` tells what the engine holds, None while it comes; ``read`` is the driver's word.
+    """
+
+    def __init__(
+        self,
+        engine: Callable[[], Holding | None],
+        read: Callable[[], GpuMemory | None] | None = None,
+    ) -> None:
+        self.seen: GpuMemory | None = None
+        self.others_bytes = 0
+        self._engine = engine
+        self._read = read or gpu_memory
+        self._looking: asyncio.Task[None] | None = None
+        self._silent = False
+
+    @property
+    def own_bytes(self) -> int:
+        """What the engine takes in all."""
+        return max(0, self.seen.used_bytes - self.others_bytes) if self.seen else 0
+
+    def begin(self) -> None:
+        """Look for the first time, while there is no engine; waits for the driver."""
+        self._take_in(self._read(), Holding())
+
+    async def look(self) -> None:
+        """Look now; where the driver takes longer than `PATIENCE_S`, what it said last counts."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                await asyncio.shield(self._looking)
+
+    async def go_on(self) -> None:
+        """Look every few seconds; ends where there is no GPU."""
+        try:
+            await self.look()
+            while self.seen is not None or (self._looking and not self._looking.done()):
+                await asyncio.sleep(SILENT_LOOK_S if self._silent else LOOK_S)
+                await self.look()
+        finally:
+            if self._looking is not None:
+                self._looking.cancel()
+
+    async def _look(self) -> None:
+        before = self._engine()
+        gpu = await asyncio.to_thread(self._read)
+        self._take_in(gpu, before if before == self._engine() else None)
+
+    def _take_in(self, gpu: GpuMemory | None, engine: Holding | None) -> None:
+        """``engine``: None where it came or went meanwhile; the others are who they were then.
+
+        A GPU whose driver falls silent stays what it was.
+        """
+        if gpu is None:
+            if self.seen is not None and not self._silent:
+                log.warning("the GPU's driver does not answer; what it said last is what counts")
+                self._silent = True
+            return
+        if self._silent:
+            log.info("the GPU's driver answers again")
+            self._silent = False
+        self.seen = gpu
+        if engine is not None:
+            self.others_bytes = others_bytes(self.others_bytes, gpu, engine)
+
+
+def others_bytes(before: int, gpu: GpuMemory, engine: Holding) -> int:
+    """What others take of a GPU: what is not the engine's.
+
+    Where the driver does not say how much the engine takes beside its weights, others are taken for
+    what they were ``before``, or for less where that leaves too little for the weights.
+    """
+    if engine.pid is None:
+        return gpu.used_bytes
+    told = gpu.processes.get(engine.pid)
+    if told is not None:
+        return max(0, gpu.used_bytes - told)
+    return max(0, min(before, gpu.used_bytes - engine.weights_bytes))
 
 
 def gpu_memory() -> GpuMemory | None:
-    """The first NVIDIA GPU, None where there is none (or no driver)."""
+    """The first NVIDIA GPU, None where there is none (or no driver, or it does not answer)."""
     import pynvml
 
     try:
@@ -34,14 +151,28 @@ def gpu_memory() -> GpuMemory | None:
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
         name = pynvml.nvmlDeviceGetName(handle)
         major, _ = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-        bandwidth = _bandwidth(pynvml, handle)
+        return GpuMemory(
+            str(name),
+            int(memory.used) >> 20,
+            int(memory.total) >> 20,
+            _bandwidth(pynvml, handle),
+            major >= 8,
+            _processes(pynvml, handle),
+        )
     except pynvml.NVMLError:
         return None
     finally:
-        pynvml.nvmlShutdown()
-    return GpuMemory(
-        str(name), int(memory.used) >> 20, int(memory.total) >> 20, bandwidth, major >= 8
-    )
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+def _processes(nvml: Any, handle: Any) -> dict[int, int]:
+    """Bytes by process id; without those of which the driver does not say."""
+    try:
+        running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    except nvml.NVMLError:
+        return {}
+    return {one.pid: int(one.usedGpuMemory) for one in running if one.usedGpuMemory}
 
 
 def _bandwidth(nvml: Any, handle: Any) -> float | None:

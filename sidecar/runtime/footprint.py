@@ -34,6 +34,9 @@ CONTEXT_BYTES = 600_000_000
 FRAGMENTATION = 0.03
 """What the allocator loses by rounding and gaps. An estimate until it is measured on a GPU."""
 
+DRAFT_TOKENS = 12
+"""Tokens in a step that verifies what the format forces (`engines.vibevoice.graph.WIDTH`)."""
+
 CACHE_ROUND = 64
 """The cache's length is a multiple of this many positions."""
 
@@ -129,8 +132,11 @@ def cache_bytes(shape: ModelShape, precision: Precision, positions: int) -> int:
 def phases(
     shape: ModelShape, precision: Precision, plan: MemoryPlan, work: Work
 ) -> tuple[Breakdown, ...]:
-    """The peaks of loading (all weights pass through the card), encoding, prefill and decoding."""
-    everything = weights_bytes(shape, precision, MemoryPlan())
+    """The peaks of loading, encoding, prefill and decoding.
+
+    What ``plan`` keeps on the host is loaded there: it need not pass through the card. Of a plan
+    for several windows in step, ``plan`` and ``work`` hold all their positions.
+    """
     weights = weights_bytes(shape, precision, plan)
     encoders = shape.encoder_parameters * value_bytes(precision) if plan.evict_encoders else 0
     first = first_positions(plan, work)
@@ -140,9 +146,15 @@ def phases(
     tile = _tile(shape, precision, plan, work, first)
     step = _decoding(shape, precision, plan, first, last)
     return (
-        Breakdown("load", everything, 0, LITTLE_BYTES),
-        # The audio's embeddings, and those of the whole prompt that they go into.
-        Breakdown("encode", weights + encoders, 0, LITTLE_BYTES + 2 * embeddings + chunk),
+        loading(shape, precision, plan),
+        # The audio's embeddings, and those of the whole prompt that they go into; of several
+        # windows the last is heard beside the caches of the others.
+        Breakdown(
+            "encode",
+            weights + encoders,
+            cache_bytes(shape, precision, first) * (plan.together - 1) // plan.together,
+            LITTLE_BYTES + 2 * embeddings + chunk,
+        ),
         Breakdown(
             "prefill",
             weights,
@@ -151,6 +163,12 @@ def phases(
         ),
         Breakdown("decode", weights, cache_bytes(shape, precision, last), LITTLE_BYTES + step),
     )
+
+
+def loading(shape: ModelShape, precision: Precision, plan: MemoryPlan) -> Breakdown:
+    """The weights as they come, without what ``plan`` keeps on the host; one is quantized."""
+    weights = weights_bytes(shape, precision, plan)
+    return Breakdown("load", weights, 0, LITTLE_BYTES + _quantizing(shape, precision))
 
 
 def peak_bytes(shape: ModelShape, precision: Precision, plan: MemoryPlan, work: Work) -> Breakdown:
@@ -179,6 +197,12 @@ def _linear_bytes(shape: ModelShape, precision: Precision) -> int:
         constants = 4 * (16 + 256 + 1) * 7 * shape.layers
         return weights // 2 + scales + 4 * ceil(scales / NF4_SCALE_BLOCK) + constants
     return weights * value_bytes(precision)
+
+
+def _quantizing(shape: ModelShape, precision: Precision) -> int:
+    """The largest weight beside its quantized self: in 16 bit, for int8 in float16 once more."""
+    copies = {Precision.INT8: 4, Precision.INT4: 2}.get(precision, 0)
+    return copies * shape.hidden * shape.mlp
 
 
 def _chunk(shape: ModelShape, precision: Precision, plan: MemoryPlan, work: Work) -> int:
@@ -226,11 +250,14 @@ def _decoding(
 ) -> int:
     """A step against the whole cache, or the last growth of it, whichever takes more.
 
-    The step: the shares of attention, as they are and in float32 before, masked and after. The
-    growth: the old copy of one tensor, or the longer rotary table beside the old one.
+    The step: the shares of attention in float32 before, masked and after, and their mask, for a
+    draft and for a single token, as each is a graph that keeps what it takes. The growth: the old
+    copy of one tensor, or the longer rotary table beside the old one.
     """
-    shares = 16 * shape.heads * last
-    step = _rotary_kept(shape, precision, last) + shares + 8 * (shape.vocab + 4 * shape.mlp)
+    rows = DRAFT_TOKENS + 1
+    shares = rows * (12 * shape.heads + 1) * last + 16 * last
+    little = rows * (shape.vocab + 4 * shape.mlp) * value_bytes(precision)
+    step = _rotary_kept(shape, precision, last) + shares + little
     if last == first:
         return step
     copied = cache_bytes(shape, precision, last) // (2 * shape.layers)

@@ -23,6 +23,7 @@ from sidecar import errors, transcript
 from sidecar.audio.decode import AudioFacts, DecodedAudio, open_audio, probe
 from sidecar.engine import Engine, LoadOptions, Request, SociableEngine, TranscribeOptions
 from sidecar.engines import create_engine, spec_of
+from sidecar.logs import JsonFormatter
 from sidecar.runtime import channel
 from sidecar.transcript import Event, Finished, Notice, Progress
 
@@ -33,6 +34,9 @@ NICENESS = 5
 """Workers stand back behind the service, which must answer, and the desktop they run on."""
 PROGRESS_S = 0.1
 """Least time between two reports of progress that are sent on."""
+IDLE_S = 1.0
+"""Without work for so long, free memory goes back to the kernel. Not sooner: the next recording
+would fault it in again, which makes it 1 to 10 % slower (docs/performance.md)."""
 Operation = tuple[dict[str, Any], list[int]]
 
 
@@ -132,13 +136,32 @@ def serve(sock: socket.socket) -> None:
     operations: queue.SimpleQueue[Operation] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(sock, inside, operations), daemon=True).start()
     while True:
-        operation, fds = operations.get()
+        operation, fds = _next(operations)
         try:
             answer = _answer(sock, inside, operation, fds)
         finally:
             for fd in fds:
                 os.close(fd)
         channel.send(sock, answer)
+
+
+def _next(operations: queue.SimpleQueue[Operation]) -> Operation:
+    """The next operation; while it is long in coming, this process is made small."""
+    try:
+        return operations.get(timeout=IDLE_S)
+    except queue.Empty:
+        give_back()
+    return operations.get()
+
+
+def give_back() -> None:
+    """Return the free parts of the heap to the kernel, where the C library is glibc."""
+    if sys.platform == "linux":
+        import ctypes
+
+        library = ctypes.CDLL(None)
+        if hasattr(library, "malloc_trim"):
+            library.malloc_trim(0)
 
 
 def _answer(
@@ -194,10 +217,9 @@ def _die_with_parent() -> None:
 
 def main() -> None:
     """The whole life of a worker."""
-    logging.basicConfig(
-        level=os.environ.get(channel.LOG_LEVEL, "INFO"),
-        format="%(asctime)s - %(name)s - %(levelname)s - %(message)s",
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=os.environ.get(channel.LOG_LEVEL, "INFO"), handlers=[handler])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the service's to answer
     sock = channel.inherited()
     _die_with_parent()

@@ -45,6 +45,8 @@ ENCODE_AND_PREFILL = 1.05
 
 GB = float(1 << 30)
 _ELSEWHERE = MemoryPlan(evict_encoders=True, host_token_table=True)
+LOADS = (MemoryPlan(), MemoryPlan(evict_encoders=True), _ELSEWHERE)
+"""What stays on the host while an engine loads, from nothing on; the jobs' own plans follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +68,16 @@ class Estimate:
     longest_audio_s: float
 
 
-def ladder(work: Work) -> tuple[MemoryPlan, ...]:
+def ladder(work: Work, *, apart: bool = True) -> tuple[MemoryPlan, ...]:
     """The plans for a recording, each step giving up a little speed for memory.
 
     Encoders to the host's memory (a copy of 1.4 GB before the next job); a cache that grows while
     it decodes (its graph is captured anew each time); smaller pieces (more kernel launches); the
-    token table on the host (a row of 7 KB per token).
+    token table on the host (a row of 7 KB per token). ``apart``: the device's memory is not the
+    host's; where it is, nothing is gained by moving from one to the other.
     """
     fast = MemoryPlan(cache_tokens=_rounded(work.positions))
-    evicting = replace(fast, evict_encoders=True)
+    evicting = replace(fast, evict_encoders=apart)
     growing = replace(
         evicting,
         cache_tokens=min(fast.cache_tokens, _rounded(work.prompt_tokens + fast.cache_step)),
@@ -86,6 +89,8 @@ def ladder(work: Work) -> tuple[MemoryPlan, ...]:
         cache_tokens=min(fast.cache_tokens, _rounded(work.prompt_tokens + SMALL_STEP)),
         cache_step=SMALL_STEP,
     )
+    if not apart:
+        return fast, growing, small
     return fast, evicting, growing, small, replace(small, host_token_table=True)
 
 
@@ -95,9 +100,14 @@ def plan_job(
     work: Work,
     available_bytes: int,
     bandwidth: float | None = None,
+    *,
+    apart: bool = True,
 ) -> Estimate:
-    """The fastest plan that fits at ``precision``; ``bandwidth`` of the card in bytes a second."""
-    plan, peak = _choose(shape, precision, work, available_bytes)
+    """The fastest plan that fits at ``precision``; ``bandwidth`` of the card in bytes a second.
+
+    ``apart`` as in `ladder`, here and below.
+    """
+    plan, peak = _choose(shape, precision, work, available_bytes, apart)
     return Estimate(
         fits=peak.total <= available_bytes,
         precision=precision,
@@ -106,7 +116,7 @@ def plan_job(
         available_bytes=available_bytes,
         audio_s=work.audio_s,
         seconds=None if bandwidth is None else seconds(shape, precision, work, bandwidth),
-        longest_audio_s=longest_audio_s(shape, precision, available_bytes),
+        longest_audio_s=longest_audio_s(shape, precision, available_bytes, apart=apart),
     )
 
 
@@ -116,10 +126,13 @@ def alternatives(
     available_bytes: int,
     candidates: Sequence[Precision] = PREFERRED,
     bandwidth: float | None = None,
+    *,
+    apart: bool = True,
 ) -> tuple[Estimate, ...]:
     """The candidates that fit, in their order."""
     estimates = (
-        plan_job(shape, precision, work, available_bytes, bandwidth) for precision in candidates
+        plan_job(shape, precision, work, available_bytes, bandwidth, apart=apart)
+        for precision in candidates
     )
     return tuple(estimate for estimate in estimates if estimate.fits)
 
@@ -130,32 +143,36 @@ def best_precision(
     available_bytes: int,
     candidates: Sequence[Precision] = PREFERRED,
     bandwidth: float | None = None,
+    *,
+    apart: bool = True,
 ) -> Estimate:
     """The first candidate that fits; the last of them, not fitting, where none does."""
-    fitting = alternatives(shape, work, available_bytes, candidates, bandwidth)
+    fitting = alternatives(shape, work, available_bytes, candidates, bandwidth, apart=apart)
     if fitting:
         return fitting[0]
-    return plan_job(shape, candidates[-1], work, available_bytes, bandwidth)
+    return plan_job(shape, candidates[-1], work, available_bytes, bandwidth, apart=apart)
 
 
 def smaller(
-    plan: MemoryPlan, shape: ModelShape, precision: Precision, work: Work
+    plan: MemoryPlan, shape: ModelShape, precision: Precision, work: Work, *, apart: bool = True
 ) -> MemoryPlan | None:
     """After the memory ran out: the next plan that takes less, None where none does."""
     taken = peak_bytes(shape, precision, plan, work).total
-    steps = ladder(work)
+    steps = ladder(work, apart=apart)
     later = steps[steps.index(plan) + 1 :] if plan in steps else steps
     return next(
         (step for step in later if peak_bytes(shape, precision, step, work).total < taken), None
     )
 
 
-def longest_audio_s(shape: ModelShape, precision: Precision, available_bytes: int) -> float:
+def longest_audio_s(
+    shape: ModelShape, precision: Precision, available_bytes: int, *, apart: bool = True
+) -> float:
     """Whole seconds of audio that fit at once, at most `WINDOW_S`; 0 if not one second does."""
 
     def fits(seconds: int) -> bool:
         work = Work.of(shape, float(seconds))
-        return _choose(shape, precision, work, available_bytes)[1].total <= available_bytes
+        return _choose(shape, precision, work, available_bytes, apart)[1].total <= available_bytes
 
     low, high = 0, int(WINDOW_S) + 1
     while high - low > 1:
@@ -199,10 +216,11 @@ def sentence(estimate: Estimate, others: Sequence[Estimate] = ()) -> str:
 
 
 def _choose(
-    shape: ModelShape, precision: Precision, work: Work, available_bytes: int
+    shape: ModelShape, precision: Precision, work: Work, available_bytes: int, apart: bool
 ) -> tuple[MemoryPlan, Breakdown]:
     """The first plan that fits and its peak; else the one that takes least."""
-    peaks = [(plan, peak_bytes(shape, precision, plan, work)) for plan in ladder(work)]
+    steps = ladder(work, apart=apart)
+    peaks = [(plan, peak_bytes(shape, precision, plan, work)) for plan in steps]
     for plan, peak in peaks:
         if peak.total <= available_bytes:
             return plan, peak

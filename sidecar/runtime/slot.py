@@ -7,13 +7,14 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from enum import StrEnum
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
-from sidecar.engine import EngineSpec, LoadOptions, Precision, TranscribeOptions
+from sidecar.engine import EngineSpec, LoadOptions, MemoryPlan, Precision, TranscribeOptions
+from sidecar.runtime.placement import Look, Place, Placement, always_beside, nothing
 from sidecar.runtime.worker import Worker, WorkerDied
 from sidecar.transcript import Event, from_wire
 
@@ -31,30 +32,44 @@ class SlotState(StrEnum):
     BUSY = "busy"
 
 
-class Placement(StrEnum):
-    """Where a new engine is loaded while an old one stands."""
-
-    BESIDE = "beside"
-    """The old one goes once the new one is up."""
-    INSTEAD = "instead"
-    """There is no room for both: the old one goes first, and comes back if the new one fails."""
-
-
-Place = Callable[[Precision], Placement]
-"""Decides it; raises `errors.WontFit` where the new one has no room even alone."""
-
-
-def always_beside(precision: Precision) -> Placement:
-    """For engines that are small."""
-    return Placement.BESIDE
-
-
 class LeasedEngine:
     """An engine that is loaded and yours, until the lease ends."""
 
-    def __init__(self, worker: Worker, precision: Precision) -> None:
+    def __init__(
+        self, worker: Worker, precision: Precision, begins: Callable[[MemoryPlan], None]
+    ) -> None:
         self._worker = worker
+        self._begins = begins
         self.precision = precision
+
+    async def transcribe_together(
+        self, requests: Sequence[tuple[int, AudioFacts, TranscribeOptions]], max_s: float
+    ) -> AsyncGenerator[tuple[int, Event | errors.SidecarError], None]:
+        """Events of several transcriptions with their numbers; leaving early cancels all.
+
+        Raises:
+            WorkerDied: the engine's process ended.
+            errors.SidecarError: the engine said no to all of them.
+        """
+        self._begins(requests[0][2].memory)
+        frames = self._worker.call(
+            "transcribe_together",
+            [fd for fd, _, _ in requests],
+            requests=[
+                {"facts": facts.to_wire(), "options": options.to_wire(), "max_s": max_s}
+                for _, facts, options in requests
+            ],
+        )
+        async with aclosing(frames):
+            async for frame in frames:
+                if "failed" in frame:
+                    yield frame["number"], errors.from_wire(frame["failed"])
+                else:
+                    yield frame["number"], from_wire(frame["event"])
+
+    def leave(self, number: int) -> None:
+        """One of several does not want its transcription any more."""
+        self._worker.tell("leave", number=number)
 
     async def transcribe(
         self, fd: int, facts: AudioFacts, options: TranscribeOptions, max_s: float
@@ -65,8 +80,9 @@ class LeasedEngine:
             WorkerDied: the engine's process ended.
             errors.SidecarError: the engine said no.
         """
+        self._begins(options.memory)
         frames = self._worker.call(
-            "transcribe", fd, facts=facts.to_wire(), options=options.to_wire(), max_s=max_s
+            "transcribe", [fd], facts=facts.to_wire(), options=options.to_wire(), max_s=max_s
         )
         async with aclosing(frames):
             async for frame in frames:
@@ -77,6 +93,7 @@ class EngineSlot:
     """Owns the worker of one engine, and nobody else starts or ends it.
 
     ``load`` says how it loads; its precision is the first, others come by `reload` and `lease`.
+    ``look`` is awaited before each load and each lease, for ``place`` and who leases to decide by.
     """
 
     def __init__(
@@ -85,6 +102,8 @@ class EngineSlot:
         load: LoadOptions,
         keep_alive_s: float,
         place: Place = always_beside,
+        look: Look = nothing,
+        on_crash: Callable[[Worker], None] = lambda worker: None,
     ) -> None:
         self.spec = spec
         self.precision = spec.resolve_precision(load.precision)
@@ -92,9 +111,13 @@ class EngineSlot:
         """How much of an engine that is being loaded is there (0 to 1), None at other times."""
         self.loaded_at = -math.inf
         """When the engine came into memory last (`time.monotonic`)."""
+        self.memory = MemoryPlan()
+        """By which plan its parts lie: that of the load, then that of the job which came last."""
         self._options = load
         self._keep_alive_s = keep_alive_s
         self._place = place
+        self._look = look
+        self._on_crash = on_crash
         self._turn = asyncio.Lock()
         self._worker: Worker | None = None
         self._loads = 0
@@ -144,8 +167,9 @@ class EngineSlot:
             self._stop_idling()
             try:
                 worker = await self._ready_worker(self.resolve(wanted, since))
+                await self._look()
                 self._state = SlotState.BUSY
-                yield LeasedEngine(worker, self.precision)
+                yield LeasedEngine(worker, self.precision, self._begins)
             finally:  # also after a load that failed and left the old one standing
                 if self._worker is not None:
                     self._state = SlotState.READY
@@ -207,24 +231,32 @@ class EngineSlot:
 
     async def _swap(self, precision: Precision) -> None:
         """Bring in the engine at ``precision``; the one that stands goes, unless that fails."""
-        placement = self._place(precision)
+        await self._look()
+        plan = self._place(precision)
         before = self.precision if self.loaded else None
-        if placement is Placement.INSTEAD:
+        if plan.placement is Placement.INSTEAD:
             await self._drop()
         try:
-            new = await self._load(precision)
+            new = await self._load(precision, plan.memory)
         except errors.ModelLoadFailed:
-            if placement is Placement.INSTEAD and before is not None:
+            if plan.placement is Placement.INSTEAD and before is not None:
                 log.warning("engine %s: back to %s", self.spec.name, before)
-                self._worker, self._state = await self._load(before), SlotState.READY
+                self._worker = await self._load(before, self.memory)
+                self._state = SlotState.READY
             raise
         await self._drop()
         self._worker, self._state, self.precision = new, SlotState.READY, precision
+        self.memory = plan.memory
 
-    async def _load(self, precision: Precision) -> Worker:
+    async def _load(self, precision: Precision, memory: MemoryPlan) -> Worker:
         before, self._state, self.loading = self._state, SlotState.LOADING, 0.0
         worker = Worker(self.spec.name)
-        options = dataclasses.replace(self._options, precision=precision)
+        options = dataclasses.replace(
+            self._options,
+            precision=precision,
+            evict_encoders=memory.evict_encoders,
+            host_token_table=memory.host_token_table,
+        )
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
                 call = worker.call("load", engine=self.spec.name, options=options.to_wire())
@@ -232,7 +264,7 @@ class EngineSlot:
                     async for frame in frames:
                         self.loading = frame["loaded"]
         except (WorkerDied, TimeoutError, errors.SidecarError) as error:
-            await worker.close()
+            await self._end(worker)
             self._state = before
             log.error("the engine %s did not load: %s", self.spec.name, error)
             raise errors.ModelLoadFailed(
@@ -251,10 +283,18 @@ class EngineSlot:
         log.info("engine %s loaded (%s)", self.spec.name, precision)
         return worker
 
+    def _begins(self, memory: MemoryPlan) -> None:
+        self.memory = memory
+
     async def _drop(self) -> None:
         worker, self._worker, self._state = self._worker, None, SlotState.ABSENT
         if worker is not None:
-            await worker.close()
+            await self._end(worker)
+
+    async def _end(self, worker: Worker) -> None:
+        if await worker.crashed():
+            self._on_crash(worker)
+        await worker.close()
 
     def _start_idling(self) -> None:
         if self._keep_alive_s > 0:

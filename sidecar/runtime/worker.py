@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import sys
+import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sidecar import errors
 from sidecar.runtime import channel
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 CANCEL_GRACE_S = 1.0
 """How long a cancelled call may take to stop before its process is killed."""
 EXIT_GRACE_S = 2.0
+LAST_LINES = 40
+"""Of a worker's standard error that are remembered."""
 
 
 class WorkerDied(Exception):
@@ -56,9 +60,25 @@ class Worker:
     def __init__(self, name: str) -> None:
         self.name = name
         self._process, self._sock = channel.spawn(worker_command(), _worker_env())
+        assert self._process.stderr is not None
+        self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        threading.Thread(
+            target=_relay, args=(self._process.stderr, name, self._last_lines), daemon=True
+        ).start()
         self._incoming: _Incoming | None = None
         self._dead = False
+        self._ours = False
         log.info("worker %s started, pid %d", name, self._process.pid)
+
+    @property
+    def last_lines(self) -> list[str]:
+        """What it said last on standard error."""
+        return list(self._last_lines)
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended (negative: by a signal), None while it runs."""
+        return self._process.poll()
 
     @property
     def pid(self) -> int:
@@ -117,6 +137,7 @@ class Worker:
 
     async def close(self) -> None:
         """End the process: closed politely, killed if it does not go."""
+        self._ours = self._ours or self._process.poll() is None
         self._dead = True
         if self._incoming is not None:
             self._incoming.close()
@@ -126,9 +147,17 @@ class Worker:
             await self._exited(EXIT_GRACE_S)
         log.info("worker %s ended, pid %d, exit code %s", self.name, self.pid, self._process.poll())
 
+    async def crashed(self) -> bool:
+        """Whether it ended, and not by our will."""
+        if self._ours:
+            return False
+        if self._dead:  # its end of the line is gone; the process follows
+            await self._exited(EXIT_GRACE_S)
+        return self._process.poll() is not None
+
     def kill(self) -> None:
         """End the process at once."""
-        self._dead = True
+        self._dead = self._ours = True
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
@@ -176,6 +205,24 @@ class Worker:
         except (OSError, channel.ChannelClosed) as error:
             self._dead = True
             raise WorkerDied(str(error)) from None
+
+
+def _relay(pipe: IO[bytes], name: str, last_lines: deque[str]) -> None:
+    """Take in what a worker says, so that its pipe is never full, and log it as ours.
+
+    Its own lines are records in JSON; whatever else comes is from libraries.
+    """
+    with pipe:
+        for raw in pipe:
+            text = raw.decode("utf-8", "replace").rstrip()
+            last_lines.append(text)
+            try:
+                record = json.loads(text)
+                level, source = logging.getLevelNamesMapping()[record["level"]], record["logger"]
+                message = "\n".join(filter(None, (record["message"], record.get("exception"))))
+            except (ValueError, KeyError, TypeError):
+                level, source, message = logging.INFO, f"{__name__}.{name}", text
+            logging.getLogger(source).log(level, "%s", message)
 
 
 class _Incoming(asyncio.Protocol):

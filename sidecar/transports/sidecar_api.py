@@ -15,6 +15,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from sidecar import __version__, errors
+from sidecar.announcement import CONTRACT
 from sidecar.audio.source import AudioSource
 from sidecar.engine import TranscribeOptions
 from sidecar.formats import segment_body, transcript_body
@@ -80,6 +81,7 @@ def build_router(service: Service) -> APIRouter:
                 "gpu_available": now.gpu is not None,
                 "vram_used_mb": now.gpu.used_mb if now.gpu else None,
                 "vram_total_mb": now.gpu.total_mb if now.gpu else None,
+                "contract": CONTRACT,
                 "version": now.version,
                 "pid": os.getpid(),
                 "instance": now.instance,

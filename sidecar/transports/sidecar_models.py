@@ -28,6 +28,9 @@ class Health(BaseModel):
     gpu_available: bool
     vram_used_mb: int | None
     vram_total_mb: int | None
+    contract: int = Field(
+        examples=[1], description="Version of what a host relies on (docs/embedding.md)."
+    )
     version: str = Field(examples=["0.1.0"])
     pid: int = Field(examples=[4242], description="Process id of the service.")
     instance: str = Field(description="New at every start: tells an orphan from the real one.")

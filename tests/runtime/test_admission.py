@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from sidecar import errors
-from sidecar.engine import Precision, TranscribeOptions
-from sidecar.runtime.admission import USUAL_S, Admission, Memory, others_bytes
+from sidecar.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.runtime.admission import USUAL_S, Admission, Memory
+from sidecar.runtime.devices import GpuMemory, Holding, others_bytes
 from sidecar.runtime.footprint import Work
-from sidecar.runtime.plan import ladder
+from sidecar.runtime.placement import LoadPlan, Placement
+from sidecar.runtime.plan import LOADS, ladder, longest_audio_s
 from sidecar.runtime.shape import FULL
-from sidecar.runtime.slot import Placement
 
 GIB = 1 << 30
 BF16, FP16, INT8, INT4, FP32 = (
@@ -77,10 +78,62 @@ def test_where_a_new_engine_is_loaded(
     expected: Placement | type[errors.WontFit],
 ) -> None:
     if isinstance(expected, Placement):
-        assert admission(limit_gib).place(wanted, memory) is expected
+        assert admission(limit_gib).place(wanted, memory).placement is expected
     else:
         with pytest.raises(expected, match="CUDA out of memory"):
             admission(limit_gib).place(wanted, memory)
+
+
+@pytest.mark.parametrize(
+    ("memory", "wanted", "expected"),
+    [
+        pytest.param(free(24), BF16, LoadPlan(Placement.BESIDE, LOADS[0]), id="all-of-it"),
+        pytest.param(free(16), BF16, LoadPlan(Placement.BESIDE, LOADS[1]), id="encoders-outside"),
+        pytest.param(free(15.4), BF16, None, id="no-room-for-the-encoders-to-hear"),
+        pytest.param(free(15.6), BF16, LoadPlan(Placement.BESIDE, LOADS[1]), id="ten-minutes"),
+        pytest.param(
+            free(8.5, INT4), INT8, LoadPlan(Placement.BESIDE, LOADS[2]), id="rather-than-alone"
+        ),
+        pytest.param(
+            free(16, on_gpu=False), BF16, None, id="a-cpu-has-nowhere-else-to-put-anything"
+        ),
+        pytest.param(
+            free(64, on_gpu=False), BF16, LoadPlan(Placement.BESIDE, LOADS[0]), id="a-cpu"
+        ),
+    ],
+)
+def test_a_load_leaves_on_the_host_what_has_no_room(
+    memory: Memory, wanted: Precision, expected: LoadPlan | None
+) -> None:
+    if expected is not None:
+        assert admission().place(wanted, memory) == expected
+    else:
+        with pytest.raises(errors.WontFit):
+            admission().place(wanted, memory)
+
+
+def test_sixteen_gigabytes_hear_half_an_hour_in_16_bit() -> None:
+    """All weights at once are 16.5 GB with what a process takes; never are all of them there."""
+    card = free(16)
+    assert admission().loaded_bytes(BF16, LOADS[0]) > 16 * GIB
+    assert admission().place(BF16, card).memory.evict_encoders
+    planned = admission().planned(BF16, 30 * MINUTE, PLAIN, card)
+    assert planned.memory.evict_encoders
+    assert planned.memory.host_token_table
+    assert 30 * MINUTE <= longest_audio_s(FULL, BF16, 16 * GIB) < HOUR
+
+
+@pytest.mark.parametrize("precision", [BF16, INT8, INT4])
+def test_on_a_cpu_no_plan_moves_anything(precision: Precision) -> None:
+    for gib in (8, 10, 12, 16, 17, 20, 24, 64):
+        memory = free(gib, on_gpu=False)
+        estimate, _ = admission().estimate(precision, HOUR, PLAIN, memory)
+        plans: list[MemoryPlan | None] = [estimate.plan]
+        if estimate.fits:
+            planned = admission().planned(precision, HOUR, PLAIN, memory)
+            plans += [planned.memory, planned.memory_fallback]
+        for plan in plans:
+            assert plan is None or not (plan.evict_encoders or plan.host_token_table)
 
 
 def test_a_job_that_fits_gets_its_plan_and_a_smaller_one_to_fall_back_on() -> None:
@@ -158,22 +211,36 @@ def test_a_limit_of_tokens_saves_memory_and_never_asks_for_more() -> None:
 
 def test_what_the_running_job_takes_is_not_taken_from_the_next_one() -> None:
     """24 GiB, 1 of them a desktop's: the job that runs holds 22, and the next may have them."""
-    others = others_bytes(before=1 * GIB, used=23 * GIB, loaded=17 * GIB)
+    others = others_bytes(1 * GIB, gpu(23), Holding(PID, 17 * GIB))
     busy = Memory(1 * GIB, BF16, on_gpu=True, own_bytes=23 * GIB - others)
     assert admission().available_bytes(busy) == 23 * GIB
     assert admission().planned(BF16, HOUR, PLAIN, busy).memory
 
 
+PID = 4711
+
+
+def gpu(used_gib: int, processes: dict[int, int] | None = None) -> GpuMemory:
+    told = {pid: gib * GIB for pid, gib in (processes or {}).items()}
+    return GpuMemory("a card", used_gib << 10, 24 << 10, processes=told)
+
+
 @pytest.mark.parametrize(
-    ("before", "used", "loaded", "expected"),
+    ("before", "seen", "weights", "expected"),
     [
-        pytest.param(0, 3, None, 3, id="no-engine-so-all-are-others"),
-        pytest.param(5, 3, None, 3, id="somebody-left-while-there-was-no-engine"),
-        pytest.param(1, 18, 17, 1, id="loaded-and-idle"),
-        pytest.param(1, 23, 17, 1, id="what-came-on-top-is-the-job-s"),
-        pytest.param(5, 18, 17, 1, id="somebody-left-beside-the-engine"),
-        pytest.param(5, 16, 17, 0, id="the-weights-are-smaller-than-thought"),
+        pytest.param(0, gpu(3), None, 3, id="no-engine-so-all-are-others"),
+        pytest.param(5, gpu(3), None, 3, id="somebody-left-while-there-was-no-engine"),
+        pytest.param(1, gpu(18), 17, 1, id="loaded-and-idle"),
+        pytest.param(1, gpu(23), 17, 1, id="what-came-on-top-is-the-job-s"),
+        pytest.param(5, gpu(18), 17, 1, id="somebody-left-beside-the-engine"),
+        pytest.param(5, gpu(16), 17, 0, id="the-weights-are-smaller-than-thought"),
+        pytest.param(1, gpu(23, {PID: 17, 1: 5}), 17, 6, id="somebody-came-and-the-driver-says-so"),
+        pytest.param(5, gpu(23, {PID: 22}), 17, 1, id="somebody-left-during-a-job"),
+        pytest.param(1, gpu(23, {1: 9}), 17, 1, id="a-container-s-ids-are-others"),
     ],
 )
-def test_who_else_uses_the_gpu(before: int, used: int, loaded: int | None, expected: int) -> None:
-    assert others_bytes(before, used, loaded) == expected
+def test_who_else_uses_the_gpu(
+    before: int, seen: GpuMemory, weights: int | None, expected: int
+) -> None:
+    engine = Holding() if weights is None else Holding(PID, weights * GIB)
+    assert others_bytes(before * GIB, seen, engine) == expected * GIB

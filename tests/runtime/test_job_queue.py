@@ -11,8 +11,10 @@ from sidecar.audio.decode import AudioFacts
 from sidecar.audio.source import open_path
 from sidecar.engine import LoadOptions, Precision, TranscribeOptions
 from sidecar.engines import spec_of
-from sidecar.jobs import Job, JobQueue
-from sidecar.runtime.slot import EngineSlot, Placement
+from sidecar.job import Job
+from sidecar.jobs import JobQueue
+from sidecar.runtime.placement import LoadPlan
+from sidecar.runtime.slot import EngineSlot
 
 FACTS = AudioFacts("wav", "sndfile", 3.0)
 
@@ -23,9 +25,9 @@ class Loads:
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self, precision: Precision) -> Placement:
+    def __call__(self, precision: Precision) -> LoadPlan:
         self.count += 1
-        return Placement.BESIDE
+        return LoadPlan()
 
 
 @pytest.fixture

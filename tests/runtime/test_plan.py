@@ -10,8 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.engine import MemoryPlan, Precision
-from sidecar.runtime.footprint import WINDOW_S, Work, peak_bytes, phases, weights_bytes
+from sidecar.runtime.footprint import (
+    DRAFT_TOKENS,
+    WINDOW_S,
+    Work,
+    loading,
+    peak_bytes,
+    phases,
+    weights_bytes,
+)
 from sidecar.runtime.plan import (
+    LOADS,
     PREFERRED,
     Estimate,
     alternatives,
@@ -35,33 +44,33 @@ FP32, BF16, FP16, INT8, INT4 = (
 # says so); `python -m bench.memory --frozen` prints them anew.
 FROZEN = [
     (FP32, 1, 0, 33_652_895_744),
-    (FP32, 60, 4, 35_350_489_600),
+    (FP32, 60, 4, 35_458_714_216),
     (BF16, 1, 0, 16_826_447_872),
     (BF16, 1, 2, 16_817_869_848),
-    (BF16, 1, 4, 16_660_652_032),
+    (BF16, 1, 4, 15_616_655_256),
     (BF16, 30, 0, 18_801_618_944),
-    (BF16, 30, 2, 17_046_691_072),
+    (BF16, 30, 2, 17_102_292_328),
     (BF16, 60, 0, 20_616_478_720),
     (BF16, 60, 1, 19_187_059_968),
-    (BF16, 60, 2, 18_833_440_000),
-    (BF16, 60, 4, 17_744_493_824),
+    (BF16, 60, 2, 18_940_978_536),
+    (BF16, 60, 4, 17_850_983_784),
     (INT8, 1, 0, 10_352_591_872),
     (INT8, 1, 3, 10_186_923_928),
     (INT8, 30, 0, 12_444_422_144),
-    (INT8, 30, 2, 10_526_964_992),
+    (INT8, 30, 2, 10_582_566_248),
     (INT8, 60, 0, 14_259_281_920),
     (INT8, 60, 1, 12_829_863_168),
-    (INT8, 60, 2, 12_313_713_920),
-    (INT8, 60, 4, 11_224_767_744),
+    (INT8, 60, 2, 12_421_252_456),
+    (INT8, 60, 4, 11_331_257_704),
     (INT4, 1, 0, 7_256_171_280),
     (INT4, 1, 3, 7_022_482_088),
     (INT4, 30, 0, 9_175_646_992),
     (INT4, 30, 1, 7_746_228_240),
-    (INT4, 30, 2, 7_362_523_152),
+    (INT4, 30, 2, 7_418_124_408),
     (INT4, 60, 0, 10_990_506_768),
     (INT4, 60, 1, 9_561_088_016),
-    (INT4, 60, 2, 9_149_272_080),
-    (INT4, 60, 4, 8_060_325_904),
+    (INT4, 60, 2, 9_256_810_616),
+    (INT4, 60, 4, 8_166_815_864),
 ]
 
 
@@ -108,9 +117,10 @@ def test_each_phase_is_planned_as_it_is_simulated(precision: Precision) -> None:
 def test_the_simulation_notices_memory_that_is_freed() -> None:
     torch = pytest.importorskip("torch")
     from bench import simulation
+    from bench.counting import Counter, Peaks
 
-    peaks = simulation.Peaks()
-    with simulation.Counter(peaks):
+    peaks = Peaks()
+    with Counter(peaks):
         first = torch.empty(1000, dtype=torch.uint8, device=simulation.DEVICE)
         view = first[:10]
         del first
@@ -179,7 +189,9 @@ def test_the_config_of_another_model_is_refused(config: dict[str, Any]) -> None:
         (24, 60, FP16, True),
         (24, 1, FP32, False),
         (16, 60, INT8, True),
-        (16, 1, BF16, False),
+        (16, 30, BF16, True),
+        (16, 60, BF16, False),
+        (15, 1, BF16, False),
         (12, 60, INT8, True),
         (8, 30, INT4, True),
         (8, 45, INT4, True),
@@ -191,6 +203,45 @@ def test_what_a_card_takes(card_gb: int, minutes: int, precision: Precision, fit
     estimate = plan_job(FULL, precision, hour(minutes), card_gb * GIB)
     assert estimate.fits is fits
     assert (estimate.peak_bytes <= card_gb * GIB) is fits
+
+
+@pytest.mark.parametrize("precision", [FP32, BF16, INT8, INT4])
+def test_a_load_takes_no_more_than_its_job_where_its_parts_stay_on_the_host(
+    precision: Precision,
+) -> None:
+    """A second of audio, so that nothing but weights counts."""
+    second = Work.of(FULL, 1.0)
+    for plan in ladder(second)[1:]:
+        load, *others = phases(FULL, precision, plan, second)
+        assert load.phase == "load"
+        assert load.tensors < max(phase.tensors for phase in others)
+    everything, *less = (loading(FULL, precision, memory).weights for memory in LOADS)
+    assert everything > less[0] > less[1] == weights_bytes(FULL, precision, LOADS[-1])
+
+
+def test_a_draft_is_as_long_in_the_plan_as_in_the_engine() -> None:
+    pytest.importorskip("transformers")
+    from sidecar.engines.vibevoice.graph import WIDTH
+
+    assert DRAFT_TOKENS == WIDTH
+
+
+@given(minutes=st.floats(0.01, 60), precision=st.sampled_from(PREFERRED))
+def test_where_host_and_device_are_one_memory_nothing_is_moved_and_nothing_gained(
+    minutes: float, precision: Precision
+) -> None:
+    work = hour(minutes)
+    assert not any(plan.evict_encoders or plan.host_token_table for plan in one_memory(work))
+    assert ladder(work)[0] == one_memory(work)[0]
+    available = 16 * GIB
+    together, apart = (
+        longest_audio_s(FULL, precision, available, apart=one) for one in (False, True)
+    )
+    assert together <= apart
+
+
+def one_memory(work: Work) -> tuple[MemoryPlan, ...]:
+    return ladder(work, apart=False)
 
 
 def test_the_less_memory_the_more_frugal_the_plan() -> None:

@@ -7,15 +7,19 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import psutil
 import pytest
 
 from sidecar import errors
-from sidecar.engine import LoadOptions, Precision
+from sidecar.audio.decode import AudioFacts
+from sidecar.engine import LoadOptions, MemoryPlan, Precision, TranscribeOptions
 from sidecar.engines import spec_of
-from sidecar.runtime.slot import EngineSlot, Placement, SlotState
+from sidecar.runtime.placement import LoadPlan, Placement
+from sidecar.runtime.slot import EngineSlot, SlotState
+from sidecar.runtime.worker import Worker
 
 FP32, INT8 = Precision.FP32, Precision.INT8
 
@@ -44,11 +48,11 @@ class Looker:
         self.placement: Placement | errors.SidecarError = placement
         self.asked: list[Precision] = []
 
-    def __call__(self, precision: Precision) -> Placement:
+    def __call__(self, precision: Precision) -> LoadPlan:
         self.asked.append(precision)
         if isinstance(self.placement, errors.SidecarError):
             raise self.placement
-        return self.placement
+        return LoadPlan(self.placement)
 
 
 Build = Callable[..., EngineSlot]
@@ -213,6 +217,84 @@ async def test_who_waited_through_a_reload_takes_what_it_brought(build: Build) -
     ]
     for wanted, since, expected in rows:
         assert slot.resolve(wanted, since) is expected
+
+
+async def test_memory_is_looked_at_before_each_load_and_each_lease() -> None:
+    seen: list[str] = []
+
+    async def look() -> None:
+        seen.append("look")
+
+    def place(precision: Precision) -> LoadPlan:
+        seen.append(precision)
+        return LoadPlan()
+
+    slot = EngineSlot(spec_of("scripted"), LoadOptions(FP32), -1, place, look)
+    try:
+        async with slot.lease():
+            assert seen == ["look", "fp32", "look"]
+        async with slot.lease():
+            assert seen[3:] == ["look"]
+        await slot.reload(INT8)
+        assert seen[4:] == ["look", "int8"]
+    finally:
+        await slot.close()
+
+
+FRUGAL = MemoryPlan(evict_encoders=True, host_token_table=True)
+
+
+@pytest.mark.parametrize("placement", Placement)
+async def test_the_worker_is_told_what_stays_on_the_host_and_the_slot_remembers(
+    placement: Placement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, bool, bool]] = []
+    call = Worker.call
+
+    def watched(self: Worker, operation: str, *args: Any, **kwargs: Any) -> Any:
+        if operation == "load":
+            options = LoadOptions.from_wire(kwargs["options"])
+            told.append((options.precision, options.evict_encoders, options.host_token_table))
+        return call(self, operation, *args, **kwargs)
+
+    def place(precision: Precision) -> LoadPlan:
+        return LoadPlan(placement, FRUGAL if precision is FP32 else MemoryPlan())
+
+    monkeypatch.setattr(Worker, "call", watched)
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
+    slot = EngineSlot(spec_of("scripted"), LoadOptions(FP32), -1, place)
+    try:
+        await slot.preload()
+        assert slot.memory == FRUGAL
+        with pytest.raises(errors.ModelLoadFailed):
+            await slot.reload(INT8)
+        assert slot.memory == FRUGAL, "the old one is as it was"
+    finally:
+        await slot.close()
+    back = [("fp32", True, True)] if placement is Placement.INSTEAD else []
+    assert told == [("fp32", True, True), ("int8", False, False), *back]
+
+
+async def test_after_a_job_the_engine_lies_as_the_job_s_plan_says(
+    voice: bytes, tmp_path: Any
+) -> None:
+    slot = EngineSlot(spec_of("scripted"), LoadOptions(FP32), keep_alive_s=-1)
+    path = tmp_path / "voice.wav"
+    path.write_bytes(voice)
+    try:
+        with path.open("rb") as file:
+            async with slot.lease() as engine:
+                assert slot.memory == MemoryPlan()
+                options = TranscribeOptions(memory=FRUGAL)
+                facts = AudioFacts("wav", "sndfile", 3.0)
+                async with aclosing(
+                    engine.transcribe(file.fileno(), facts, options, 60.0)
+                ) as events:
+                    async for _ in events:
+                        pass
+        assert slot.memory == FRUGAL
+    finally:
+        await slot.close()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")

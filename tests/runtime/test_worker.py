@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from moonshine_voice import get_assets_path
 from sidecar import errors
 from sidecar.engine import LoadOptions, Precision, TranscribeOptions
 from sidecar.engines import spec_of
+from sidecar.runtime import inside
 from sidecar.runtime.slot import EngineSlot, SlotState
 from sidecar.runtime.worker import Worker, WorkerDied
 
@@ -194,3 +197,44 @@ async def test_leases_are_given_in_the_order_they_were_asked_for() -> None:
     await asyncio.gather(*(work(number) for number in range(8)))
     await slot.close()
     assert order == list(range(8))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
+def test_a_worker_without_work_gives_free_memory_back_to_the_kernel() -> None:
+    script = (
+        "import ctypes, socket, threading, time\n"
+        "import psutil\n"
+        "from sidecar.engines.vibevoice import heap\n"
+        "from sidecar.runtime import inside\n"
+        "def held(): return psutil.Process().memory_info().rss >> 20\n"
+        "if not hasattr(ctypes.CDLL(None), 'gnu_get_libc_version'): raise SystemExit(77)\n"
+        "heap.keep()\n"
+        "blocks = [bytearray(b'x') * (1 << 20) for _ in range(100)]\n"
+        "pin, full = bytearray(1 << 20), held()\n"
+        "del blocks\n"
+        "kept, end = held(), time.monotonic() + 30\n"
+        "ours, theirs = socket.socketpair()\n"
+        "threading.Thread(target=inside.serve, args=(theirs,), daemon=True).start()\n"
+        "while held() > full - 90 and time.monotonic() < end: time.sleep(0.05)\n"
+        "print(full - kept, full - held(), flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    if done.returncode == 77:
+        pytest.skip("another C library")
+    at_once, when_idle = map(int, done.stdout.split())
+    assert at_once < 50
+    assert when_idle >= 90
+
+
+def test_between_two_recordings_a_worker_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    monkeypatch.setattr(inside, "give_back", lambda: given.append("back"))
+    operations: queue.SimpleQueue[inside.Operation] = queue.SimpleQueue()
+    operations.put(({"operation": "load"}, []))
+    assert inside._next(operations) == ({"operation": "load"}, [])
+    assert given == []
+
+    monkeypatch.setattr(inside, "IDLE_S", 0.01)
+    threading.Timer(0.3, operations.put, [({"operation": "late"}, [])]).start()
+    assert inside._next(operations) == ({"operation": "late"}, [])
+    assert given == ["back"]

@@ -105,7 +105,7 @@ def test_a_full_queue_says_so_before_the_upload_is_read(
     server.submit(tone(1))
     with server.raw() as sock:
         sock.sendall(
-            b"POST /transcribe HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n"
+            b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n"
             b"Content-Type: multipart/form-data; boundary=frontier\r\n\r\n"
         )
         status, headers, _ = read_answer(sock)

@@ -386,9 +386,9 @@ def test_an_unknown_job_is_not_found(method: str, job_id: str, server: Server) -
         b"GARBAGE\r\n\r\n",
         b"GET /health\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(60),
-        b"GET /health HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 200_000 + b"\r\n\r\n",
-        b"POST /transcribe HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
-        b"POST /transcribe HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 200_000 + b"\r\n\r\n",
+        b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
     ids=["garbage", "http-0.9", "tls", "200-kB-header", "negative", "smuggling"],

@@ -233,6 +233,9 @@ def test_temperature_speakers_and_tokens_reach_the_engine(server: Server) -> Non
         body = server.post(audio("beckett"), **fields).json()
         assert body["status"] == "success"
         assert body["metadata"]["warnings"] == []
+    short = server.post(audio("beckett"), windows="parallel").json()
+    assert [one["code"] for one in short["metadata"]["warnings"]] == ["windows_not_parallel"]
+    assert short["segments"] == expected("beckett")
 
 
 def test_a_reload_under_a_queue_of_eight_loses_none_and_mixes_up_none(server: Server) -> None:

@@ -73,34 +73,26 @@ class VibeVoiceEngine:
         self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
     ) -> Iterator[Event]:
         """Segments as the model closes them."""
-        from sidecar.engines.vibevoice import heap
         from sidecar.engines.vibevoice.transcription import Transcription
 
         assert self._model is not None
-        try:
-            yield from Transcription(self._model, audio, options, cancelled).events()
-        finally:
-            heap.give_back()
+        yield from Transcription(self._model, audio, options, cancelled).events()
 
     def transcribe_together(
         self, requests: Sequence[Request]
     ) -> Iterator[tuple[int, Event | errors.SidecarError]]:
         """Several recordings in step."""
-        from sidecar.engines.vibevoice import heap
         from sidecar.engines.vibevoice.transcription import Transcription, in_company
 
         model = self._model
         assert model is not None
         decoding = model.decoding(requests[0].options.memory)
-        try:
-            yield from in_company(
-                [
-                    Transcription(model, one.audio, one.options, one.cancelled, decoding)
-                    for one in requests
-                ]
-            )
-        finally:
-            heap.give_back()
+        yield from in_company(
+            [
+                Transcription(model, one.audio, one.options, one.cancelled, decoding)
+                for one in requests
+            ]
+        )
 
     def unload(self) -> None:
         """Free the weights; what the libraries keep goes with the process."""

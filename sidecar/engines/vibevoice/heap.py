@@ -1,8 +1,8 @@
 """glibc's heap, told to keep what the encoders will ask for again a moment later.
 
 By default every freed block of a few MB goes back to the kernel, and the next chunk of audio faults
-its pages in anew: up to a third of a run on a CPU (docs/performance.md). What is kept is given
-back after each recording.
+its pages in anew: up to a third of a run on a CPU (docs/performance.md). What is kept goes back
+once the worker has had nothing to do for a moment (`runtime.inside`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,6 @@ def keep() -> None:
     if library := _glibc():
         library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_BYTES)
         library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-
-
-def give_back() -> None:
-    """Return what is free to the kernel."""
-    if library := _glibc():
-        library.malloc_trim(0)
 
 
 def _glibc() -> Any:

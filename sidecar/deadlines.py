@@ -1,0 +1,55 @@
+"""A deadline for the head of a request: uvicorn has none, and half-open ones would pile up.
+
+The body has one of its own (`upload_stall`), which knows whether bytes still come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+def with_deadline(seconds: float) -> type[asyncio.Protocol]:
+    """uvicorn's protocol, closing connections whose request's head is not there in time."""
+
+    class Timed(H11Protocol):
+        """A clock from the first byte of a connection, or of its next request, to the end of the
+        head; h11 hands a request to a cycle then."""
+
+        _clock: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._start()
+
+        def data_received(self, data: bytes) -> None:
+            if self._clock is None and not self._answering:
+                self._start()
+            super().data_received(data)
+            if self._answering:
+                self._stop()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop()
+            super().connection_lost(exc)
+
+        @property
+        def _answering(self) -> bool:
+            return self.cycle is not None and not self.cycle.response_complete
+
+        def _start(self) -> None:
+            self._clock = self.loop.call_later(seconds, self._late)
+
+        def _stop(self) -> None:
+            if self._clock is not None:
+                self._clock.cancel()
+                self._clock = None
+
+        def _late(self) -> None:
+            self._clock = None
+            if not self._answering and self.transport is not None:
+                self.transport.close()
+
+    return Timed

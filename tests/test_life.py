@@ -1,0 +1,512 @@
+"""Life as a child process: the start, the neighbours, the end, and who notices what."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from serving import REPOSITORY, Server, free_port, wait_until
+
+posix = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+SERVE = [sys.executable, "-m", "sidecar.main"]
+TOKEN = "correct-horse-battery-staple"
+
+
+class Child:
+    """The service as a host has it: pipes to all of its standard streams."""
+
+    def __init__(
+        self, home: Path, *words: object, given: bytes | None = None, **settings: object
+    ) -> None:
+        outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
+        self.env = {
+            **outer,
+            "VIBEVOICE_CONFIG": str(home / "none.toml"),
+            "VIBEVOICE_DATA_DIR": str(home / "data"),
+            "VIBEVOICE_ENGINE": "scripted",
+            **{name.upper(): str(value) for name, value in settings.items()},
+        }
+        self.process = subprocess.Popen(
+            [*SERVE, *map(str, words)],
+            cwd=REPOSITORY,
+            env=self.env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert self.process.stdin is not None
+        if given is not None:
+            self.process.stdin.write(given)
+            self.process.stdin.flush()
+
+    def line(self) -> dict[str, Any]:
+        """The line that it says on standard output."""
+        assert self.process.stdout is not None
+        raw = self.process.stdout.readline()
+        assert raw.isascii()
+        return dict(json.loads(raw))
+
+    def rest(self) -> tuple[bytes, str]:
+        """What else came on standard output, and all of standard error, up to its end."""
+        out, wrong = self.process.communicate(timeout=30)
+        return out, wrong.decode()
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Any]:
+    """Starts services; none outlives the test."""
+    children: list[Child] = []
+
+    def start(*words: object, **settings: Any) -> Child:
+        children.append(Child(tmp_path, *words, **settings))
+        return children[-1]
+
+    yield start
+    for one in children:
+        one.process.kill()
+        one.process.communicate()
+
+
+def family(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def all_gone(processes: list[psutil.Process], timeout_s: float = 5.0) -> bool:
+    return not psutil.wait_procs(processes, timeout_s)[1]
+
+
+def busy(url: str, tmp_path: Path, jobs: int = 1) -> list[str]:
+    """Give a slow service work; the ids of its jobs, the first of which runs."""
+    ids = []
+    for _ in range(jobs):
+        response = httpx.post(
+            f"{url}/transcribe",
+            files={"audio": silence(600)},
+            headers={"Prefer": "respond-async"},
+            timeout=30,
+        )
+        assert response.status_code == 202, response.text
+        ids.append(response.json()["id"])
+    wait_until(
+        lambda: httpx.get(f"{url}/jobs/{ids[0]}").json()["state"] == "running", 20, "a job runs"
+    )
+    return ids
+
+
+def silence(seconds: int) -> bytes:
+    """A wav of nothing, 8 bit at 8 kHz."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 1, 8000, 0, "NONE", ""))
+        out.writeframes(b"\x80" * 8000 * seconds)
+    return file.getvalue()
+
+
+# --- the start
+
+
+def test_one_line_says_that_it_serves_and_nothing_follows(child: Any) -> None:
+    service = child("--port", 0)
+    ready = service.line()
+    assert ready.keys() == {"event", "contract", "port", "url", "version", "pid"}
+    assert (ready["event"], ready["pid"]) == ("ready", service.process.pid)
+    health = httpx.get(f"{ready['url']}/health").json()
+    assert (health["pid"], health["contract"]) == (ready["pid"], ready["contract"])
+    httpx.get(f"{ready['url']}/nothing-here")
+    service.process.terminate()
+    out, log = service.rest()
+    assert out == b""
+    assert " - INFO - serving on " in log
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "code", "exit_code"),
+    [
+        (["--port", 99999], {}, "settings_invalid", 78),
+        (["--host", "0.0.0.0", "--port", 0], {}, "settings_invalid", 78),
+        (["--port", 0], {"vibevoice_token": "short"}, "settings_invalid", 78),
+        (["--port", 0, "--generate-token"], {"vibevoice_token": TOKEN}, "settings_invalid", 78),
+        (["--port", 0, "--token-file", "/no/such/file"], {}, "settings_invalid", 78),
+        (["--engine", "vibevoice", "--model-path", "/no/such", "--port", 0], {}, None, 66),
+    ],
+    ids=str,
+)
+def test_what_cannot_start_says_why_in_one_line_and_by_its_exit_code(
+    words: list[Any], settings: dict[str, str], code: str | None, exit_code: int, child: Any
+) -> None:
+    service = child(*words, **settings)
+    fatal = service.line()
+    out, log = service.rest()
+    assert fatal.keys() == {"event", "contract", "code", "message", "hint"}
+    assert fatal["event"] == "fatal"
+    assert code is None or fatal["code"] == code
+    assert service.process.returncode == exit_code
+    assert out == b""
+    assert fatal["message"] in log
+    assert "Traceback" not in log
+
+
+def test_a_token_that_was_made_is_told_and_asked_for(child: Any) -> None:
+    ready = child("--port", 0, "--generate-token").line()
+    assert len(ready["token"]) > 32
+    assert httpx.get(f"{ready['url']}/jobs").status_code == 401
+    bearer = {"Authorization": f"Bearer {ready['token']}"}
+    assert httpx.get(f"{ready['url']}/jobs", headers=bearer).status_code == 200
+
+
+def test_a_token_comes_by_stdin_or_a_private_file_and_is_not_told(
+    child: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN + "\n")
+    file.chmod(0o600)
+    for service in (
+        child("--port", 0, "--token-stdin", given=TOKEN.encode() + b"\n"),
+        child("--port", 0, "--token-file", file),
+        child("--port", 0, vibevoice_token=TOKEN),
+    ):
+        ready = service.line()
+        assert "token" not in ready
+        assert httpx.get(f"{ready['url']}/jobs").status_code == 401
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        assert httpx.get(f"{ready['url']}/jobs", headers=bearer).status_code == 200
+        service.process.terminate()
+        assert TOKEN not in service.rest()[1]
+
+
+@posix
+def test_a_token_file_that_others_may_read_is_refused(child: Any, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    file.chmod(0o644)
+    fatal = child("--port", 0, "--token-file", file).line()
+    assert "chmod 600" in fatal["hint"]
+
+
+def test_our_own_command_line_knows_the_token(child: Any, tmp_path: Path, voice: bytes) -> None:
+    service = child("--port", 0, vibevoice_token=TOKEN)
+    url = service.line()["url"]
+    clip = tmp_path / "clip.wav"
+    clip.write_bytes(voice)
+    for token, code in ((TOKEN, 0), ("x" * 20, 1)):
+        run = subprocess.run(
+            [*SERVE, "transcribe", clip, "--server", url],
+            env={**service.env, "VIBEVOICE_TOKEN": token},
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == code, run.stderr
+
+
+def test_logs_in_json_are_json_the_workers_too(child: Any, voice: bytes) -> None:
+    service = child("--port", 0, "--log-format", "json")
+    url = service.line()["url"]
+    assert httpx.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
+    service.process.terminate()
+    lines = [json.loads(line) for line in service.rest()[1].splitlines()]
+    assert all(line.keys() >= {"time", "level", "logger", "message"} for line in lines)
+    files = list(Path(service.env["VIBEVOICE_DATA_DIR"]).glob("log/*.log"))
+    assert [json.loads(line) for line in files[0].read_text().splitlines()] == lines
+
+
+# --- neighbours
+
+
+def test_a_second_start_says_who_has_the_port(child: Any) -> None:
+    first = child("--port", 0).line()
+    second = child("--port", first["port"])
+    fatal = second.line()
+    assert fatal["code"] == "port_in_use"
+    assert f"pid {first['pid']}" in fatal["message"]
+    assert second.process.wait(20) == 75
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        stranger = child("--port", other.getsockname()[1])
+        fatal = stranger.line()
+        assert fatal["code"] == "port_in_use"
+        assert "not vibevoice-asr" in fatal["message"]
+        assert stranger.process.wait(20) == 75
+
+
+def test_reuse_leaves_it_to_the_one_that_serves(child: Any) -> None:
+    first = child("--port", 0).line()
+    second = child("--port", first["port"], "--reuse")
+    assert second.line() == {**first, "reused": True}
+    assert second.process.wait(20) == 0
+    assert httpx.get(f"{first['url']}/health").json()["pid"] == first["pid"]
+
+
+@posix
+def test_takeover_replaces_ours_and_nobody_elses(child: Any) -> None:
+    old = child("--port", 0)
+    first = old.line()
+    second = child("--port", first["port"], "--takeover").line()
+    assert second["pid"] != first["pid"]
+    assert old.process.wait(20) is not None
+    assert httpx.get(f"{second['url']}/health").json()["pid"] == second["pid"]
+    liar = subprocess.Popen([sys.executable, "-c", PRETENDER], stdout=subprocess.PIPE)
+    victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        assert liar.stdout is not None
+        port = int(liar.stdout.readline())
+        httpx.get(f"http://127.0.0.1:{port}/be/{victim.pid}")
+        assert child("--port", port, "--takeover").line()["code"] == "port_in_use"
+        assert victim.poll() is None
+        assert liar.poll() is None
+    finally:
+        for process in (liar, victim):
+            process.kill()
+            process.communicate()
+
+
+PRETENDER = textwrap.dedent(
+    """
+    import http.server, json
+    class Answer(http.server.BaseHTTPRequestHandler):
+        pid = 0
+        def do_GET(self):
+            if self.path.startswith("/be/"):
+                Answer.pid = int(self.path[4:])
+            body = json.dumps({"instance": "x", "pid": Answer.pid, "version": "0.1.0"}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    print(server.server_port, flush=True)
+    server.serve_forever()
+    """
+)
+
+
+# --- the end
+
+HOST = textwrap.dedent(
+    """
+    import subprocess, sys, threading, time
+    def spawn():
+        child = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+        print(child.stdout.readline().decode(), end="", flush=True)
+        time.sleep(0.2)
+    pool = threading.Thread(target=spawn)  # the thread that spawns ends; the host lives on
+    pool.start()
+    pool.join()
+    time.sleep(600)
+    """
+)
+
+
+@posix
+@pytest.mark.parametrize(
+    "way", ["--parent-pid", "--exit-with-stdin", "a known host", "nobody asked"]
+)
+def test_when_its_host_dies_by_sigkill_in_a_job_it_goes_with_it(way: str, tmp_path: Path) -> None:
+    words = {"--exit-with-stdin": ["--exit-with-stdin"]}.get(way, [])
+    env = {
+        **os.environ,
+        "VIBEVOICE_ENGINE": "scripted",
+        "VIBEVOICE_DATA_DIR": str(tmp_path),
+        "VIBEVOICE_SCRIPTED_SPEED": "10",
+    }
+    if way == "a known host":
+        env["TRISPR_DEV_BUILD"] = "0"
+    shell = [*SERVE, "--port", "0", *words]
+    if way == "--parent-pid":  # the host puts its own number there
+        shell = [
+            sys.executable,
+            "-c",
+            "import os, sys; host = str(os.getppid());"
+            "os.execv(sys.argv[1], [*sys.argv[1:], '--parent-pid', host])",
+            *shell,
+        ]
+    host = subprocess.Popen(
+        [sys.executable, "-c", HOST, *shell], stdout=subprocess.PIPE, env=env, cwd=REPOSITORY
+    )
+    assert host.stdout is not None
+    ready = json.loads(host.stdout.readline())
+    try:
+        busy(ready["url"], tmp_path)
+        time.sleep(0.5)  # the thread that spawned is gone by now, and nothing else happened
+        processes = family(ready["pid"])
+        assert len(processes) >= 2
+        host.kill()
+        host.wait()
+        if way == "nobody asked":
+            assert not all_gone(processes, 2.0)
+            assert httpx.get(f"{ready['url']}/health").status_code == 200
+        else:
+            assert all_gone(processes)
+            assert not reachable(ready["port"])
+    finally:
+        host.kill()
+        host.communicate()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in family(ready["pid"]):
+                process.kill()
+
+
+def reachable(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+@posix
+def test_told_to_stop_it_finishes_the_running_job_and_tells_the_waiting_ones(
+    child: Any, tmp_path: Path, voice: bytes
+) -> None:
+    service = child("--port", 0, "--shutdown-grace", "20s", vibevoice_scripted_speed=1.5)
+    url = service.line()["url"]
+    with httpx.Client(timeout=60) as one, httpx.Client(timeout=60) as two:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(2) as pool:
+            running = pool.submit(one.post, f"{url}/transcribe", files={"audio": voice})
+            wait_until(
+                lambda: "running" in [job["state"] for job in jobs_of(url)], 20, "one job runs"
+            )
+            waiting = pool.submit(two.post, f"{url}/transcribe", files={"audio": voice})
+            wait_until(lambda: len(jobs_of(url)) == 2, 20, "one job waits")
+            service.process.send_signal(signal.SIGTERM)
+            answers = running.result(), waiting.result()
+    assert answers[0].status_code == 200
+    assert answers[1].status_code == 503
+    assert answers[1].json()["code"] == "shutting_down"
+    service.rest()
+
+
+@posix
+def test_after_the_grace_the_running_job_is_told_too(child: Any, tmp_path: Path) -> None:
+    service = child("--port", 0, "--shutdown-grace", "200ms", vibevoice_scripted_speed=5)
+    url = service.line()["url"]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(
+            httpx.post, f"{url}/transcribe", files={"audio": silence(60)}, timeout=60
+        )
+        wait_until(lambda: "running" in [job["state"] for job in jobs_of(url)], 20, "it runs")
+        processes = family(service.process.pid)
+        service.process.terminate()
+        assert running.result().json()["code"] == "shutting_down"
+    assert all_gone(processes, 10)
+    assert "Traceback" not in service.rest()[1]
+
+
+def jobs_of(url: str) -> list[dict[str, Any]]:
+    return list(httpx.get(f"{url}/jobs").json()["jobs"])
+
+
+@posix
+def test_after_sigkill_of_the_service_nothing_of_it_is_left(child: Any, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    service = child("--port", 0, vibevoice_scripted_speed=5, vibevoice_spool_dir=spool)
+    ready = service.line()
+    busy(ready["url"], tmp_path, jobs=3)
+    processes = family(ready["pid"])
+    assert len(processes) >= 2
+    service.process.kill()
+    assert all_gone(processes)
+    assert not reachable(ready["port"])
+    assert list(spool.iterdir()) == []
+
+
+# --- rude hosts
+
+
+def test_a_host_that_never_reads_its_pipes_blocks_nothing(child: Any) -> None:
+    service = child("--port", 0, "--log-level", "debug")
+    url = service.line()["url"]
+    with httpx.Client() as client:
+        for _ in range(1500):
+            assert client.post(f"{url}/transcribe", content=b"x" * 10).status_code == 415
+            assert client.get(f"{url}/health").status_code == 200
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr", "both"])
+def test_a_host_that_closed_its_pipes_kills_nothing(stream: str, child: Any, voice: bytes) -> None:
+    port = free_port()
+    service = child("--port", port, "--log-level", "debug")
+    if stream != "stderr":
+        service.process.stdout.close()
+    if stream != "stdout":
+        service.process.stderr.close()
+    wait_until(lambda: reachable(port), 30, "it listens")
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(20):
+        assert httpx.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
+    assert service.process.poll() is None
+
+
+def test_half_open_requests_are_not_felt_and_do_not_stay(tmp_path: Path) -> None:
+    with (
+        Server(tmp_path, request_deadline="1s") as server,
+        contextlib.ExitStack() as stack,
+    ):
+        socks = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            for _ in range(50)
+        ]
+        for number, sock in enumerate(socks):
+            sock.settimeout(20)
+            if number % 2:
+                sock.sendall(b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+        quiet = server.health()
+        assert quiet["jobs_waiting"] == 0
+        assert [sock.recv(100) for sock in socks] == [b""] * 50
+        assert server.client.get("/health").status_code == 200
+
+
+def test_a_kept_connection_may_rest_but_not_begin_and_stop(tmp_path: Path) -> None:
+    ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with (
+        Server(tmp_path, request_deadline="1s") as server,
+        socket.create_connection(("127.0.0.1", server.port)) as sock,
+    ):
+        sock.settimeout(20)
+        for _ in range(2):
+            sock.sendall(ask)
+            answer = b""
+            while b"jobs_waiting" not in answer:
+                answer += sock.recv(1 << 16)
+            assert answer.startswith(b"HTTP/1.1 200")
+            time.sleep(1.5)
+        sock.sendall(ask[:20])
+        assert sock.recv(100) == b""
+
+
+@posix
+def test_a_worker_that_is_killed_leaves_a_note_without_a_word_of_what_was_said(
+    tmp_path: Path, voice: bytes
+) -> None:
+    with Server(tmp_path, scripted_speed="5") as server:
+        job = server.submit(silence(60))
+        server.wait_state(job, "running")
+        wait_until(lambda: server.health()["worker_pid"], 10, "it is known")
+        os.kill(server.health()["worker_pid"], signal.SIGKILL)
+        folder = tmp_path / "data" / "crash"
+        wait_until(lambda: list(folder.glob("*.json")), 10, "the note is there")
+        said = {segment["text"] for segment in server.job(job)["segments"]}
+    (file,) = folder.glob("*.json")
+    note = json.loads(file.read_text())
+    assert note["exit_code"] == -signal.SIGKILL
+    assert note.keys() >= {"time", "who", "version", "system", "engine", "memory_plan", "gpu"}
+    assert not any(text in file.read_text() for text in said)
