@@ -1,3 +1,5 @@
 """Speech to text with speakers, as a local sidecar."""
 
-__version__ = "0.1.0"
+from sidecar.version import build_version
+
+__version__ = build_version("0.1.0")

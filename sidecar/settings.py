@@ -50,6 +50,7 @@ def parse_list(value: object) -> object:
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_list)]
+Folders = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(parse_list)]
 
 
 def config_file() -> Path:
@@ -208,6 +209,9 @@ class Settings(BaseSettings):
     max_audio_hours: float = Field(5.0, gt=0, le=1000, description="Longest recording in hours.")
     upload_stall: Duration = Field(
         20.0, gt=0, description="Longest silence of a client that is sending."
+    )
+    audio_roots: Folders = Field(
+        (), description="Folders in which 'audio_path' must lie; anywhere if unset."
     )
     spool_dir: Path | None = Field(
         None, description="Folder for uploads in transit; the system's temporary folder if unset."

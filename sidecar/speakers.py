@@ -6,9 +6,9 @@ window; a speaker is a number that stands for the same person throughout a recor
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
 
 from sidecar.transcript import Segment
 
@@ -28,17 +28,13 @@ class Turn:
 
 def dominant(turns: Iterable[Turn], start: float, end: float) -> int | None:
     """The label that speaks most between ``start`` and ``end``; the nearest one if none does."""
-    shares: dict[int, float] = {}
-    nearest: tuple[float, int] | None = None
-    for turn in turns:
-        if shared := turn.overlap(start, end):
-            shares[turn.label] = shares.get(turn.label, 0.0) + shared
-        distance = max(turn.start - end, start - turn.end, 0.0)
-        if nearest is None or distance < nearest[0]:
-            nearest = distance, turn.label
-    if shares:
-        return max(shares, key=lambda label: shares[label])
-    return nearest[1] if nearest else None
+    turns = list(turns)
+    if found := shares(turns, start, end):
+        return max(found, key=lambda label: found[label])
+    nearest = min(
+        turns, key=lambda turn: max(turn.start - end, start - turn.end, 0.0), default=None
+    )
+    return nearest.label if nearest else None
 
 
 def tightened(turns: Iterable[Turn], label: int, start: float, end: float) -> tuple[float, float]:
@@ -115,16 +111,35 @@ def clearest(turns: Sequence[Turn], label: int, max_s: float) -> tuple[float, fl
 
 def stretches_alone(turns: Sequence[Turn], label: int) -> list[tuple[float, float]]:
     """Where ``label`` speaks and nobody else does; the longest first."""
+    others = sorted((turn for turn in turns if turn.label != label), key=lambda turn: turn.start)
+    starts = [turn.start for turn in others]
+    longest = max((turn.end - turn.start for turn in others), default=0.0)
     found: list[tuple[float, float]] = []
     for turn in turns:
         if turn.label != label:
             continue
         pieces = [(turn.start, turn.end)]
-        for other in turns:
-            if other.label != label:
-                pieces = [rest for piece in pieces for rest in _without(piece, other)]
+        first, last = bisect_left(starts, turn.start - longest), bisect_left(starts, turn.end)
+        for other in others[first:last]:
+            pieces = [rest for piece in pieces for rest in _without(piece, other)]
         found += pieces
     return sorted(found, key=lambda piece: piece[0] - piece[1])
+
+
+def clearest_stretches(
+    turns: Sequence[Turn], label: int, most_s: float, least_s: float
+) -> list[tuple[float, float]]:
+    """Where ``label`` speaks alone, in parts of ``most_s`` seconds; none is under ``least_s``.
+
+    The longest stretch first; what is beyond the first part of each comes behind all of those.
+    """
+    found: list[tuple[int, tuple[float, float]]] = []
+    for start, end in stretches_alone(turns, label):
+        part = 0
+        while end - start >= least_s:
+            found.append((part, (start, min(end, start + most_s))))
+            start, part = start + most_s, part + 1
+    return [span for _, span in sorted(found, key=lambda one: one[0])]
 
 
 def _without(piece: tuple[float, float], other: Turn) -> list[tuple[float, float]]:
@@ -150,12 +165,6 @@ def within(turns: Iterable[Turn], start: float, end: float) -> list[Turn]:
         for turn in turns
         if turn.overlap(start, end)
     ]
-
-
-def likeness(one: Mapping[int, float], other: Mapping[int, float]) -> float:
-    """The cosine between two voices' `shares`: 1 where they are one to the diarizer, 0 if not."""
-    lengths = sqrt(sum(x * x for x in one.values()) * sum(y * y for y in other.values()))
-    return sum(x * other.get(label, 0.0) for label, x in one.items()) / lengths if lengths else 0.0
 
 
 def together(

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import textwrap
 import time
 import wave
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -510,3 +512,109 @@ def test_a_worker_that_is_killed_leaves_a_note_without_a_word_of_what_was_said(
     assert note["exit_code"] == -signal.SIGKILL
     assert note.keys() >= {"time", "who", "version", "system", "engine", "memory_plan", "gpu"}
     assert not any(text in file.read_text() for text in said)
+
+
+# --- what is left behind, and what is not
+
+
+@posix
+def test_twenty_hosts_that_kill_at_random_moments_leave_nothing(tmp_path: Path) -> None:
+    port, moments = free_port(), random.Random(4)
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    for number in range(20):
+        service = Child(
+            tmp_path,
+            "--port",
+            port,
+            vibevoice_scripted_speed=20,
+            vibevoice_spool_dir=spool,
+            tmpdir=spool,
+        )
+        try:
+            moment = moments.random()
+            if moment < 0.3:
+                time.sleep(moment)  # before it serves
+            else:
+                url = service.line()["url"]
+                for _ in range(number % 4):
+                    httpx.post(
+                        f"{url}/transcribe",
+                        files={"audio": silence(60)},
+                        headers={"Prefer": "respond-async"},
+                    )
+                time.sleep(moment / 2)
+            processes = family(service.process.pid)
+        finally:
+            service.process.kill()
+            service.process.communicate()
+        assert all_gone(processes), number
+        assert not reachable(port), number
+        assert list(spool.iterdir()) == [], number
+
+
+def test_nothing_that_was_said_is_kept_anywhere(tmp_path: Path) -> None:
+    """The scripted engine's words are fingerprints: they stand for what a person said."""
+    marks = set()
+    with Server(tmp_path, log_level="debug") as server:
+        for number in range(20):
+            name = f"secret-name-{number}.wav"
+            body = server.post(silence(1 + number), name=name, prompt="secret-context").json()
+            marks |= {segment["text"] for segment in body["segments"]}
+        server.post(b"RIFF-secret-garbage", name="secret-name.wav")
+        folders = [tmp_path, Path(server._env["VIBEVOICE_DATA_DIR"])]
+    marks |= {"secret-name", "secret-context", "secret-garbage"}
+    assert len(marks) > 20
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".log" for path in files)
+    for path in files:
+        text = path.read_bytes().decode("utf-8", "replace")
+        assert not [mark for mark in marks if mark in text], path
+
+
+@posix
+def test_a_laptop_that_sleeps_in_a_job_wakes_up_in_it(tmp_path: Path, voice: bytes) -> None:
+    with Server(tmp_path, scripted_speed="2", request_deadline="500ms") as server:
+        job = server.submit(voice)
+        server.wait_state(job, "running")
+        processes = family(server.process.pid)
+        for process in processes:
+            process.suspend()
+        time.sleep(2.0)
+        for process in reversed(processes):
+            process.resume()
+        assert server.wait_state(job, "done", "failed")["state"] == "done"
+        assert server.job(job)["attempts"] == 1
+
+
+def test_the_clock_on_the_wall_decides_nothing() -> None:
+    """A clock that jumps changes names of files and lines of the log; waits are monotonic."""
+    calls = ("time.time(", "datetime.now", "utcnow", "date.today")
+    for module in (REPOSITORY / "sidecar").rglob("*.py"):
+        found = [call for call in calls if call in module.read_text("utf-8")]
+        assert not found, (module.name, found)
+
+
+def test_a_report_has_log_notes_and_findings_and_names_no_home(
+    tmp_path: Path, voice: bytes
+) -> None:
+    with Server(tmp_path) as server:
+        server.post(voice)
+        (tmp_path / "data" / "crash").mkdir()
+        (tmp_path / "data" / "crash" / "1.json").write_text(f'{{"folder": "{Path.home()}"}}')
+        report = tmp_path / "report.zip"
+        run = subprocess.run(
+            [*SERVE, "doctor", "--report", "-o", report],
+            env=server._env,
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+        )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == str(report)
+    with zipfile.ZipFile(report) as content:
+        names = content.namelist()
+        texts = [content.read(name).decode() for name in names]
+    assert names[:2] == ["doctor.txt", "crash/1.json"]
+    assert [name for name in names if name.startswith("log/")]
+    assert not any(str(Path.home()) in text for text in texts if str(Path.home()) != "/")

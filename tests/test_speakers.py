@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.speakers import (
     Turn,
     changes,
     clearest,
+    clearest_stretches,
     dominant,
     in_order_of_appearance,
-    likeness,
     link,
     matched,
     shares,
@@ -106,23 +108,40 @@ def test_turns_within_a_stretch_are_cut_to_it() -> None:
     assert within(turns, 3, 6) == [Turn(3, 4, 0), Turn(4, 6, 1)]
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "alike"),
-    [
-        ({1: 5.0}, {1: 2.0}, 1.0),
-        ({1: 5.0}, {2: 5.0}, 0.0),
-        ({1: 5.0}, {1: 3.0, 2: 4.0}, 0.6),
-        ({1: 5.0}, {}, 0.0),
-        ({}, {}, 0.0),
-    ],
+def test_the_clearest_stretches_come_in_parts_the_first_of_each_before_the_rest() -> None:
+    turns = [Turn(0, 2, 0), Turn(3, 11, 0), Turn(5, 6, 1), Turn(20, 20.4, 0)]
+    assert clearest_stretches(turns, 0, 2.25, 0.5) == [
+        (6, 8.25),
+        (0, 2),
+        (3, 5),
+        (8.25, 10.5),
+        (10.5, 11),
+    ]
+    assert clearest_stretches(turns, 0, 2.25, 1.0) == [(6, 8.25), (0, 2), (3, 5), (8.25, 10.5)]
+    assert clearest_stretches(turns, 1, 2.5, 1.5) == []
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(1, 9), st.integers(0, 2)), max_size=12),
 )
-def test_voices_are_alike_as_far_as_they_are_in_the_same_clusters(
-    one: dict[int, float], other: dict[int, float], alike: float
+def test_a_voice_alone_has_every_second_that_is_its_own_only(
+    rows: list[tuple[int, int, int]],
 ) -> None:
-    assert likeness(one, other) == pytest.approx(alike)
+    turns = [Turn(start, start + length, label) for start, length, label in rows]
+    alone = {at for start, end in stretches_alone(turns, 0) for at in range(int(start), int(end))}
+    said = {
+        label: {
+            at
+            for turn in turns
+            if turn.label == label
+            for at in range(int(turn.start), int(turn.end))
+        }
+        for label in range(3)
+    }
+    assert alone == said[0] - said[1] - said[2]
 
 
-def test_a_stretch_s_clusters_are_weighed_by_their_seconds() -> None:
+def test_how_long_each_label_speaks_in_a_stretch() -> None:
     assert shares([Turn(0, 3, 7), Turn(3, 4, 8), Turn(5, 9, 7)], 1, 6) == {7: 3, 8: 1}
 
 

@@ -11,6 +11,7 @@ import os
 import stat
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -18,6 +19,7 @@ from typing import BinaryIO, Self
 from sidecar import errors
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+OUTSIDE = "'audio_path' lies outside of the folders that are allowed."
 _OPEN_FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_NONBLOCK", 0)
@@ -134,16 +136,21 @@ def _storage_error(error: OSError) -> errors.SidecarError:
     return errors.SpoolUnwritable(f"The folder for uploads cannot be written: {error.strerror}.")
 
 
-def open_path(path: str) -> AudioSource:
+def open_path(path: str, roots: Sequence[Path] = ()) -> AudioSource:
     """Open the file that a client named, once, without waiting for whatever it is.
 
+    ``roots``: the folders in which it must lie, links followed; none: anywhere.
+
     Raises:
-        errors.BadRequest: no absolute path, not there, not readable, or not a regular file.
+        errors.BadRequest: no absolute path, not there, not readable, or not a regular file; one
+            outside of the roots is forbidden, there or not.
     """
     if not path or "\0" in path or not os.path.isabs(path):
         raise errors.AudioPathInvalid()
     if os.name == "nt" and path.startswith("\\\\") and not path.startswith("\\\\?\\"):
         raise errors.AudioPathInvalid("'audio_path' names another machine.")
+    if roots and not _lies_in(os.path.realpath(path), roots):
+        raise errors.AudioPathForbidden(OUTSIDE)
     try:
         fd = os.open(path, _OPEN_FLAGS)
     except (FileNotFoundError, NotADirectoryError):
@@ -157,7 +164,21 @@ def open_path(path: str) -> AudioSource:
     if not _is_plain_file(fd):
         os.close(fd)
         raise errors.AudioPathNotAFile()
+    if roots and not _lies_in(_path_of(fd, path), roots):  # it was another a moment ago
+        os.close(fd)
+        raise errors.AudioPathForbidden(OUTSIDE)
     return AudioSource(fd, spooled=False)
+
+
+def _lies_in(path: str, roots: Sequence[Path]) -> bool:
+    return any(Path(path).is_relative_to(os.path.realpath(root)) for root in roots)
+
+
+def _path_of(fd: int, path: str) -> str:
+    """Where the open file lies; where the system does not tell, by its name once more."""
+    if sys.platform == "linux":
+        return os.readlink(f"/proc/self/fd/{fd}")
+    return os.path.realpath(path)
 
 
 def _is_plain_file(fd: int) -> bool:

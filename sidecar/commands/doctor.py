@@ -44,12 +44,20 @@ class Finding:
     remedy: str = ""
 
 
-def run() -> int:
-    """Look at everything and print it; the exit code is 1 when something keeps it from working."""
+def run(report: bool = False, file: Path | None = None) -> int:
+    """Look at everything and print it; the exit code is 1 when something keeps it from working.
+
+    With ``report`` it goes into a file for a bug report, together with logs and notes of crashes.
+    """
     try:
         findings = list(examine())
     except KeyboardInterrupt:
         return INTERRUPTED
+    if report:
+        from sidecar.commands import report as reports
+
+        words = [f"{finding.state.name:<8} {finding.topic}: {finding.text}" for finding in findings]
+        return reports.write(file, "\n".join(words) + "\n", _settings_or_defaults())
     _print(findings, next_step(findings))
     return int(any(finding.state is State.BAD for finding in findings))
 
@@ -67,13 +75,8 @@ def examine() -> Iterator[Finding]:
         State.GOOD,
         f"{__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}",
     )
-    try:
-        settings = load_settings()
-    except errors.SettingsInvalid as error:
-        yield Finding("settings", State.BAD, error.detail, error.hint)
-        settings = Settings.model_construct()
-    else:
-        yield _settings()
+    settings = _settings_or_defaults()
+    yield _settings()
     yield from _engines(settings)
     yield _gpu()
     yield _ffmpeg()
@@ -82,7 +85,18 @@ def examine() -> Iterator[Finding]:
     yield _spool(settings)
 
 
+def _settings_or_defaults() -> Settings:
+    try:
+        return load_settings()
+    except errors.SettingsInvalid:
+        return Settings.model_construct()
+
+
 def _settings() -> Finding:
+    try:
+        load_settings()
+    except errors.SettingsInvalid as error:
+        return Finding("settings", State.BAD, error.detail, error.hint)
     file = config_file()
     return Finding("settings", State.GOOD, f"{file}{'' if file.exists() else ' (not there)'}")
 

@@ -78,7 +78,17 @@ Examples:
 * `{PROGRAM} pull OWNER/NAME --revision v1.1`
 * `{PROGRAM} pull --to /mnt/models/vibevoice-asr`
 """
-DOCTOR_HELP = "Say what is here, what is missing, and the one thing to do next."
+DOCTOR_HELP = f"""
+Say what is here, what is missing, and the one thing to do next.
+
+With --report it goes into a file for a bug report, with the end of the log and notes of crashes:
+no audio, no transcript.
+
+Examples:
+
+* `{PROGRAM} doctor`
+* `{PROGRAM} doctor --report`
+"""
 SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
 
 ServerOption = Annotated[str | None, typer.Option(metavar="URL", help=SERVER_HELP)]
@@ -251,7 +261,14 @@ def _pull(
     _exit(pull.run(name, revision, to))
 
 
-def _doctor() -> None:
+def _doctor(
+    report: Annotated[
+        bool, typer.Option("--report", help="Write a file for a bug report instead.")
+    ] = False,
+    file: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where the report goes.")
+    ] = None,
+) -> None:
     from sidecar.commands import doctor
 
-    _exit(doctor.run())
+    _exit(doctor.run(report, file))

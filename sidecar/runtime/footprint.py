@@ -232,7 +232,8 @@ def _stage(encoder: EncoderShape, samples: int) -> int:
 def _tile(
     shape: ModelShape, precision: Precision, plan: MemoryPlan, work: Work, positions: int
 ) -> int:
-    """A tile in an MLP, what its layer's attention left beside it, and the rotary table."""
+    """A tile in an MLP, what its layer's attention left beside it, what the tile before it became,
+    and the rotary table."""
     size, tile = value_bytes(precision), min(plan.prefill_tile, work.prompt_tokens)
     hidden, mlp = shape.hidden, shape.mlp
     beside = tile * size * (3 * hidden + 2 * shape.query_width + 2 * shape.key_width)
@@ -241,6 +242,8 @@ def _tile(
         inside = tile * (size * mlp + hidden + 8 * mlp)
     elif precision is Precision.INT4:  # gate, up, and the weight in 16 bit
         inside = max(inside, tile * size * 2 * mlp + size * hidden * mlp)
+    if work.prompt_tokens > tile:
+        beside += tile * size * hidden
     kept = _rotary_kept(shape, precision, positions)
     return max(kept + beside + inside, _rotary_made(shape, positions))
 

@@ -60,7 +60,7 @@ async def read_fields(request: Request, settings: Settings) -> tuple[Fields, Aud
     raise errors.ContentTypeUnsupported()
 
 
-async def open_local(request: Request, fields: Fields) -> AudioSource:
+async def open_local(request: Request, fields: Fields, settings: Settings) -> AudioSource:
     """The file that the field 'audio_path' names, for a client on this machine.
 
     Raises:
@@ -73,4 +73,4 @@ async def open_local(request: Request, fields: Fields) -> AudioSource:
     path = fields["audio_path"]
     if not isinstance(path, str):
         raise errors.AudioPathInvalid("'audio_path' is not a string.")
-    return await asyncio.to_thread(open_path, path)
+    return await asyncio.to_thread(open_path, path, settings.audio_roots)

@@ -71,7 +71,7 @@ async def _forecast(request: Request, service: Service) -> Forecast:
         elif source is None and "audio_path" not in fields:
             raise errors.FieldMissing("One of the fields 'duration' and 'audio_path' is needed.")
         else:
-            source = source or await open_local(request, fields)
+            source = source or await open_local(request, fields, service.settings)
             audio_s = await service.measure(source)
     finally:
         if source is not None:

@@ -171,7 +171,7 @@ async def _read_request(
     fields, source = await read_fields(request, service.settings)
     try:
         options = service.options(fields)
-        return source or await open_local(request, fields), options
+        return source or await open_local(request, fields, service.settings), options
     except BaseException:
         if source is not None:
             source.close()

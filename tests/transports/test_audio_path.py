@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -172,3 +173,34 @@ def test_twenty_pipes_at_once_block_nothing(server: Server, voice: bytes, tmp_pa
         for answer in waiting:
             check_problem(answer.result(10), *NOT_A_FILE)
     assert server.post(voice).status_code == 200
+
+
+def test_with_roots_what_lies_outside_is_forbidden_there_or_not(
+    start_server: Callable[..., Server], tmp_path: Path, voice: bytes
+) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    for folder in (inside, outside):
+        folder.mkdir()
+        (folder / "voice.wav").write_bytes(voice)
+    (inside / "link.wav").symlink_to(outside / "voice.wav")
+    (inside / "fine.wav").symlink_to(inside / "voice.wav")
+    (tmp_path / "inside-too").mkdir()
+    (tmp_path / "inside-too" / "voice.wav").write_bytes(voice)
+    server = start_server(audio_roots=f"{inside}, /no/such/folder")
+    for name in ("voice.wav", "fine.wav", "../inside/voice.wav"):
+        assert server.post_path(str(inside / name)).status_code == 200, name
+    bodies = set()
+    for path in (
+        outside / "voice.wav",
+        outside / "missing.wav",
+        inside / "link.wav",
+        inside / "../outside/voice.wav",
+        tmp_path / "inside-too" / "voice.wav",
+        "/etc/hostname",
+        "/dev/zero",
+        "/no/such/file",
+    ):
+        response = server.post_path(str(path))
+        check_problem(response, 403, "audio_path_forbidden")
+        bodies.add((response.json()["detail"], response.json()["hint"]))
+    assert len(bodies) == 1, "one answer, whatever is there"

@@ -1,8 +1,8 @@
-"""Speech and voices of a recording that is heard in windows, by the moonshine-voice library.
+"""Speech and voices of a recording that is heard in windows.
 
-Its public calls only, which are there on every platform: its Silero detector finds the pauses; its
-diarizer listens to a known voice and a new one in one go and puts them into one cluster, or not.
-That happens on the CPU, once a window, over a minute or two of audio, however long the window is.
+Pauses are found by the moonshine-voice library's Silero detector, through its public calls; voices
+are compared by its speaker encoder. Both happen on the CPU, once a window, over some seconds of
+audio, however long the window is.
 """
 
 from __future__ import annotations
@@ -10,40 +10,38 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sidecar.audio import Block
-from sidecar.speakers import Turn, likeness, shares, stretches_alone
+from sidecar.engines.vibevoice.speaker_encoder import RATE, EncoderMissing, SpeakerEncoder, Vector
+from sidecar.speakers import Turn, clearest_stretches
 
 if TYPE_CHECKING:
     from moonshine_voice.transcriber import Stream
 
 log = logging.getLogger(__name__)
 
-RATE = 16_000
-VOICE_S = 8.0
-"""Of each voice. Less of it is played over and over: 2 s of each of two speakers, or 2.5 s of four,
-are told apart by that, and all taken for one or two without."""
+PIECE_S = 4.0
+"""What one vector is made of, at the most: so little that a voice is several of them. If the model
+gave a speaker some words of another's, most of the pieces are still right."""
+PIECES = 6
+"""Of each voice in a window, the clearest. More of them hardly change it."""
 LEAST_S = 1.5
-"""A voice of which there is less is not compared."""
+"""Shorter stretches are put together to so much. A voice of which there is less is not compared:
+with 1.5 s of each, one person in seven is not known again (`SAME_VOICE`)."""
 STRETCH_S = 0.5
-"""A shorter stretch of it is left out: the model's times are not that exact."""
-ALL_VOICES_S = 120.0
-"""Of all voices in one listening; with more of them each is shorter."""
+"""A shorter stretch is left out: the model's times are not that exact."""
+KIN = 0.35
+"""The cosine between two pieces of one voice; under it one of them is taken for somebody else's."""
+BLOCK_S = 2.0
+"""Of sound, to the library at a time."""
 LONGEST_STRETCH_S = 20.0
-CADENCE_S = 2.0
-"""Between two looks; at 2 s as many voices are told apart as at 1 s, for half of the work."""
-_GAP_S = 1.0
 _SPEECH = {"skip_transcription": "true", "vad_max_segment_duration": str(1.5 * LONGEST_STRETCH_S)}
-_SPEAKERS = {
-    "skip_transcription": "true",
-    "identify_speakers": "true",
-    "diarization_analyze_cadence": str(CADENCE_S),
-    "diarization_cluster_cadence": "60.0",
-    "diarization_cluster_window_sec": "0",
-}
 
 
 def speech(samples: Block, rate: int) -> list[tuple[float, float]]:
@@ -55,74 +53,92 @@ def speech(samples: Block, rate: int) -> list[tuple[float, float]]:
     return [(line.start_time, line.start_time + line.duration) for line in lines]
 
 
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """What a label sounds like in one window; ``seconds`` of it were heard."""
+
+    vector: Vector
+    seconds: float
+
+
 class Voices:
-    """The voices of the persons in a recording at ``rate``: some seconds of each."""
+    """The voices of the persons in a recording at ``rate``.
+
+    A person is the mean of what was heard of them, each second weighing the same, so that it gets
+    surer with every window. Nothing is loaded before two windows are to be compared; without the
+    encoder no voice is heard, which is logged once, and the windows' overlap alone links them.
+    """
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
-        self._known: dict[int, Block] = {}
+        self._known: dict[int, Vector] = {}
 
-    def likenesses(self, samples: Block, turns: Sequence[Turn]) -> Mapping[tuple[int, int], float]:
-        """From 0 to 1, for each pair of a remembered person and a label of ``turns``.
+    def hear(self, samples: Block, turns: Sequence[Turn]) -> Mapping[int, Voice]:
+        """The voice of each label of a window, where there is enough of it.
 
-        ``samples``: a window, shape (samples,); the times of ``turns`` are in it.
+        ``samples``: the window, shape (samples,); the times of ``turns`` are in it.
         """
-        new = self._voices(samples, turns)
-        if not new or not self._known:
-            return {}
-        known = list(self._known.items())
-        heard = _clusters([voice for _, voice in [*known, *new.items()]])
-        mine, theirs = heard[: len(known)], heard[len(known) :]
-        return {
-            (person, label): likeness(one, other)
-            for (person, _), one in zip(known, mine, strict=True)
-            for label, other in zip(new, theirs, strict=True)
-        }
-
-    def remember(self, samples: Block, turns: Sequence[Turn], persons: Mapping[int, int]) -> None:
-        """Keep the voices of a window's labels, as the voices of who they are."""
-        for label, voice in self._voices(samples, turns).items():
-            if len(voice) > len(self._known.get(persons[label], ())):
-                self._known[persons[label]] = voice
-
-    def _voices(self, samples: Block, turns: Sequence[Turn]) -> dict[int, Block]:
-        """The clearest seconds of each label."""
-        found: dict[int, Block] = {}
+        found: dict[int, Voice] = {}
         for label in {turn.label: None for turn in turns}:
-            parts: list[Block] = []
-            left_s = VOICE_S
-            for start, end in stretches_alone(turns, label):
-                if min(end - start, left_s) < STRETCH_S:
-                    break
-                begin = round(start * self._rate)
-                parts.append(samples[begin : begin + round(min(end - start, left_s) * self._rate)])
-                left_s -= min(end - start, left_s)
-            if VOICE_S - left_s >= LEAST_S:
-                found[label] = at_rate(np.concatenate(parts), self._rate)
+            stretches = clearest_stretches(turns, label, PIECE_S, STRETCH_S)
+            pieces = self._pieces(samples, stretches)
+            if pieces and self._encoder is not None:
+                seconds = [len(piece) / self._rate for piece in pieces]
+                vectors = [self._encoder.vector(at_rate(piece, self._rate)) for piece in pieces]
+                found[label] = agreed(np.stack(vectors), np.array(seconds, np.float32))
         return found
 
+    def _pieces(self, samples: Block, stretches: Sequence[tuple[float, float]]) -> list[Block]:
+        """The sound of `PIECES` stretches; short ones are put together."""
+        pieces: list[Block] = []
+        held = samples[:0]
+        for start, end in stretches:
+            first, last = round(max(0.0, start) * self._rate), round(end * self._rate)
+            held = np.concatenate([held, samples[first:last]])
+            if len(held) >= LEAST_S * self._rate:
+                pieces.append(held)
+                held = samples[:0]
+            if len(pieces) == PIECES:
+                break
+        return pieces
 
-def _clusters(voices: Sequence[Block]) -> list[dict[int, float]]:
-    """Let the library hear voices one after another; for each the seconds of every cluster."""
-    length = round(min(VOICE_S, ALL_VOICES_S / len(voices)) * RATE)
-    gap = np.zeros(round(_GAP_S * RATE), np.float32)
-    parts, spans, at = [gap], [], len(gap)
-    for voice in voices:  # a short one over and over: clustering needs a number of looks at it
-        parts += [np.resize(voice, length), gap]
-        spans.append((at / RATE, (at + length) / RATE))
-        at += length + len(gap)
-    with _listening(_SPEAKERS) as stream:
-        lines = [] if stream is None else _hear(stream, np.concatenate(parts))
-    found = [
-        Turn(span.start_time, span.start_time + span.duration, span.speaker_index)
-        for line in lines
-        for span in line.speaker_spans or []
-    ]
-    return [shares(found, *span) for span in spans]
+    def likenesses(self, voices: Mapping[int, Voice]) -> Mapping[tuple[int, int], float]:
+        """The cosine, from -1 to 1, for each pair of a remembered person and a label."""
+        return {
+            (person, label): float(known @ voice.vector / np.linalg.norm(known))
+            for person, known in self._known.items()
+            for label, voice in voices.items()
+        }
+
+    def remember(self, voices: Mapping[int, Voice], persons: Mapping[int, int]) -> None:
+        """Keep a window's voices; ``persons``: who each label is."""
+        for label, voice in voices.items():
+            heard = voice.vector * voice.seconds
+            self._known[persons[label]] = self._known.get(persons[label], 0.0) + heard
+
+    @cached_property
+    def _encoder(self) -> SpeakerEncoder | None:
+        try:
+            return SpeakerEncoder()
+        except EncoderMissing as error:
+            log.warning("speakers are linked by what two windows both hear alone: %s", error)
+            return None
+
+
+def agreed(vectors: npt.NDArray[np.float32], seconds: npt.NDArray[np.float32]) -> Voice:
+    """The voice that most of the ``seconds`` agree on, of pieces of what is said to be one.
+
+    ``vectors``: shape (pieces, size), each of length 1.
+    """
+    alike = vectors @ vectors.T
+    middle = int((alike @ seconds).argmax())
+    kin = alike[middle] >= KIN
+    mean = seconds[kin] @ vectors[kin]
+    return Voice(mean / np.linalg.norm(mean), float(seconds[kin].sum()))
 
 
 def at_rate(samples: Block, rate: int) -> Block:
-    """The samples at the library's rate."""
+    """The samples at the rate that both listen at."""
     if rate == RATE:
         return samples
     import soxr
@@ -138,14 +154,14 @@ def _listening(options: dict[str, str]) -> Iterator[Stream | None]:
         from moonshine_voice import ModelArch, MoonshineError, get_model_path
         from moonshine_voice.transcriber import Transcriber
     except (ImportError, OSError) as error:
-        log.warning("windows are cut and linked without listening: %s", error)
+        log.warning("windows are cut without listening for pauses: %s", error)
         yield None
         return
     options = {"return_audio_data": "false", **options}
     try:
         library = Transcriber(get_model_path("tiny-en"), ModelArch.TINY, options=options)
     except MoonshineError as error:
-        log.warning("windows are cut and linked without listening: %s", error)
+        log.warning("windows are cut without listening for pauses: %s", error)
         yield None
         return
     with library, library.create_stream() as stream:
@@ -155,7 +171,7 @@ def _listening(options: dict[str, str]) -> Iterator[Stream | None]:
 def _hear(stream: Stream, samples: Block) -> Sequence[Any]:
     """The library's lines of some audio."""
     stream.start()
-    step = round(CADENCE_S * RATE)
+    step = round(BLOCK_S * RATE)
     for at in range(0, len(samples), step):
         stream.add_audio(samples[at : at + step].tolist(), RATE)
     transcript = stream.stop()

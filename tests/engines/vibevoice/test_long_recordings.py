@@ -114,11 +114,8 @@ class Unheard:
     def __init__(self, rate: int) -> None:
         pass
 
-    def likenesses(self, samples: Block, turns: Any) -> dict[tuple[int, int], float]:
+    def hear(self, samples: Block, turns: Any) -> dict[int, Any]:
         return {}
-
-    def remember(self, samples: Block, turns: Any, persons: Any) -> None:
-        pass
 
 
 @pytest.fixture(autouse=True)

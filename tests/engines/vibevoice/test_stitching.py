@@ -132,16 +132,22 @@ def test_who_speaks_in_what_both_windows_hear_keeps_the_number() -> None:
 
 
 class ByHeart:
-    """Knows which label of which window is like whom; notes what it is to remember."""
+    """Knows which label of which window is like whom; notes what it is asked."""
 
     def __init__(self, *known: Mapping[tuple[int, int], float]) -> None:
         self._known = iter(known)
+        self.heard = 0
         self.remembered: list[dict[int, int]] = []
 
-    def likenesses(self, samples: Block, turns: Sequence[Turn]) -> Mapping[tuple[int, int], float]:
+    def hear(self, samples: Block, turns: Sequence[Turn]) -> Mapping[int, str]:
+        self.heard += 1
+        return {turn.label: f"voice {turn.label}" for turn in turns}
+
+    def likenesses(self, voices: Mapping[int, str]) -> Mapping[tuple[int, int], float]:
         return next(self._known)
 
-    def remember(self, samples: Block, turns: Sequence[Turn], persons: Mapping[int, int]) -> None:
+    def remember(self, voices: Mapping[int, str], persons: Mapping[int, int]) -> None:
+        assert voices.keys() == persons.keys()
         self.remembered.append(dict(persons))
 
 
@@ -157,6 +163,41 @@ def test_a_voice_that_comes_back_after_a_window_of_silence_keeps_its_number() ->
         stitching.end(one, segments)
     assert [one.speaker for one in stitching.segments] == [0, 1, 2, 0]
     assert listener.remembered == [{0: 0, 1: 1}, {0: 2}]  # nobody asks after the last window
+    assert listener.heard == 3
+
+
+@pytest.mark.parametrize(
+    ("alike", "persons"),
+    [
+        ({}, [0, 1, 0, 1]),
+        ({(0, 0): 0.6, (1, 0): 0.1, (0, 1): 0.1, (1, 1): 0.7}, [0, 1, 0, 1]),
+        ({(0, 0): 0.05, (1, 0): 0.1, (0, 1): 0.8, (1, 1): 0.1}, [0, 1, 2, 0]),
+        ({(0, 0): 0.3, (1, 1): 0.1}, [0, 1, 0, 2]),
+        ({(1, 1): 0.1}, [0, 1, 0, 2]),
+    ],
+    ids=["no voice is heard", "it agrees", "it does not", "a voice that is unsure", "one of two"],
+)
+def test_a_voice_says_more_than_what_both_windows_heard(
+    alike: dict[tuple[int, int], float], persons: list[int]
+) -> None:
+    """Both windows hear a and b and give them to 0 and 1."""
+    stitching = Stitching(ByHeart(alike))
+    for one, segments in (
+        (window(0, 10), said((0, 6, "a", 0), (6.5, 9, "b", 1), (10.5, 13, "c", 0))),
+        (window(6, None), said((6.5, 9, "b", 1), (10.5, 13, "c", 0), (20, 22, "d", 1))),
+    ):
+        stitching.begin(one)
+        stitching.end(one, segments)
+    assert [one.speaker for one in stitching.segments] == persons
+
+
+def test_a_recording_in_one_window_is_not_listened_to() -> None:
+    listener = ByHeart()
+    stitching = Stitching(listener)
+    stitching.begin(window(0, None))
+    stitching.end(window(0, None), said((0, 4, "a", 1), (5, 9, "b", 0)))
+    assert [one.speaker for one in stitching.segments] == [0, 1]
+    assert (listener.heard, listener.remembered) == (0, [])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,415 @@
+"""The executable: its recipe always, a built one where ``VIBEVOICE_EXECUTABLE`` names it.
+
+`make exe` builds one and runs this file with it: as another user where root runs the tests, from a
+place that cannot be written, with no Python on the PATH, in a folder with a space and an umlaut.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psutil
+import pytest
+
+from sidecar import engines
+from sidecar.commands.demo import sample
+from sidecar.version import REVISION_FILE, build_version
+
+ROOT = Path(__file__).parents[1]
+SPEC = ROOT / "build_exe.spec"
+BUILT = os.environ.get("VIBEVOICE_EXECUTABLE")
+LIMIT_S = 180
+OTHER_USER = "nobody"
+"""Who runs the executable where root runs the tests."""
+SAYS = "Do you hear me?"
+built = pytest.mark.skipif(not BUILT, reason="no executable was built: make exe")
+posix = pytest.mark.skipif(os.name == "nt", reason="users and modes of POSIX")
+
+
+def packaging(name: str) -> ModuleType:
+    """A script of packaging/, which is no package (and shares its name with one)."""
+    spec = importlib.util.spec_from_file_location(
+        f"packaging_{name}", ROOT / f"packaging/{name}.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+flavours = packaging("flavours")
+
+
+def importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+# The recipe
+
+
+def test_the_recipe_is_python_and_packs_neither_flavour_with_upx() -> None:
+    text = SPEC.read_text("utf-8")
+    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    named = {node.func.id: node for node in calls if isinstance(node.func, ast.Name)}
+    for name in ("EXE", "COLLECT"):
+        packed = {word.arg: word.value for word in named[name].keywords}["upx"]
+        assert isinstance(packed, ast.Constant)
+        assert packed.value is False
+
+
+@pytest.mark.parametrize("module", flavours.FLAVOURS["cpu"].hidden)
+def test_every_module_that_is_found_by_name_is_there(module: str) -> None:
+    assert importable(module)
+
+
+@pytest.mark.parametrize("module", flavours.GPU_HIDDEN)
+def test_every_module_of_the_gpu_flavour_is_there(module: str) -> None:
+    if not importable("transformers"):
+        pytest.skip("the extra 'vibevoice' is not installed")
+    assert importable(module)
+
+
+def test_nothing_is_left_out_that_a_flavour_needs() -> None:
+    """What every engine requires is in the GPU flavour, what the light one requires in both."""
+    for name, flavour in flavours.FLAVOURS.items():
+        left_out = set(flavour.excluded)
+        for spec in engines.ENGINES:
+            if name == "gpu" or spec.name != "vibevoice":
+                assert not left_out & set(spec.requires)
+        assert not left_out & {module.split(".")[0] for module in flavour.hidden}
+
+
+def test_the_light_flavour_leaves_out_all_that_the_large_engine_requires() -> None:
+    (large,) = [spec for spec in engines.ENGINES if spec.name == "vibevoice"]
+    assert set(large.requires) <= set(flavours.FLAVOURS["cpu"].excluded)
+
+
+def test_nothing_that_the_service_imports_is_left_out_of_the_light_flavour() -> None:
+    left_out = set(flavours.FLAVOURS["cpu"].excluded)
+    imported = set()
+    for path in (ROOT / "sidecar").rglob("*.py"):
+        if "engines/vibevoice" in path.as_posix():
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module)
+    # `pull` downloads for the other engine, and says where the package is missing.
+    assert imported & left_out <= {"huggingface_hub", "huggingface_hub.errors"} | {
+        name for name in imported if name.startswith("huggingface_hub.")
+    }
+
+
+def test_the_weights_the_sample_the_page_and_the_libraries_are_where_the_recipe_says() -> None:
+    names = {path.name for path, _ in flavours.data()}
+    assert {"encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin"} <= names
+    assert {sample().name, "swagger-ui-bundle.js", "swagger-ui.css"} <= names
+    folders = {folder for _, folder in flavours.data()}
+    assert "moonshine_voice/assets/tiny-en" in folders
+    assert all(path.stat().st_size > 1_000_000 for path, _ in flavours.libraries())
+    assert flavours.ffmpeg().stat().st_size > 1_000_000
+
+
+def test_every_engine_is_imported_by_a_literal_name() -> None:
+    """A packager cannot see names that are put together from strings."""
+    tree = ast.parse((ROOT / "sidecar/engines/__init__.py").read_text("utf-8"))
+    imported = {
+        alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module == "sidecar.engines"
+        for alias in node.names
+    }
+    assert {spec.name for spec in engines.ENGINES} <= imported
+
+
+@pytest.mark.parametrize(
+    ("stamp", "version"),
+    [
+        (None, "1.2.3"),
+        ("", "1.2.3"),
+        ("\n", "1.2.3"),
+        ("36b227a8617f\n", "1.2.3+36b227a8617f"),
+        ("36b227a8617f-dirty", "1.2.3+36b227a8617f.dirty"),
+        ("<script>ß", "1.2.3+script"),
+    ],
+)
+def test_a_build_carries_its_revision_and_the_source_tree_does_not(
+    tmp_path: Path, stamp: str | None, version: str
+) -> None:
+    if stamp is not None:
+        (tmp_path / REVISION_FILE).write_text(stamp, encoding="utf-8")
+    assert build_version("1.2.3", tmp_path) == version
+    assert not (ROOT / "sidecar" / REVISION_FILE).exists()
+
+
+def test_the_release_is_the_same_in_the_package_and_its_metadata() -> None:
+    text = (ROOT / "sidecar/__init__.py").read_text("utf-8")
+    (release,) = re.findall(r'build_version\("([^"]+)"\)', text)
+    assert f'\nversion = "{release}"\n' in (ROOT / "pyproject.toml").read_text("utf-8")
+
+
+# A built one
+
+
+class Guest:
+    """Somebody else's account, to whom the executable was given: a folder, and an environment."""
+
+    def __init__(self, folder: Path, executable: Path) -> None:
+        self.folder = folder
+        self.executable = executable
+        self.temp = folder / "tmp"
+        self.home = folder / "home"
+        self.work = folder / "Aufnahmen für später"
+        for made in (self.temp, self.home, self.work):
+            made.mkdir()
+        nowhere = folder / "no python here"
+        nowhere.mkdir()
+        self.env = {
+            "PATH": str(nowhere),
+            "HOME": str(self.home),
+            "TMPDIR": str(self.temp),
+            "VIBEVOICE_CONFIG": str(self.home / "none.toml"),
+            "VIBEVOICE_ENGINE": "moonshine",
+            "VIBEVOICE_PORT": "0",
+        }
+        self.identity: dict[str, Any] = {}
+        if os.name == "posix" and os.geteuid() == 0:
+            import pwd
+
+            account = pwd.getpwnam(OTHER_USER)
+            self.identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+            for made in (self.temp, self.home, self.work):
+                os.chown(made, account.pw_uid, account.pw_gid)
+
+    def start(self, *words: object, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(self.executable), *map(str, words)],
+            cwd=self.work,
+            env={**self.env, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            **self.identity,
+        )
+
+    def run(self, *words: object, **env: str) -> str:
+        """What it prints; it must succeed."""
+        with self.start(*words, **env) as process:
+            out, err = process.communicate(timeout=LIMIT_S)
+        assert process.returncode == 0, out + err
+        return out
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[dict[str, Any]]:
+        """The ready line of a service that runs meanwhile."""
+        process = self.start("serve", "--log-level", "warning")
+        try:
+            assert process.stdout is not None
+            assert select.select([process.stdout], [], [], LIMIT_S)[0]
+            ready = json.loads(process.stdout.readline())
+            assert ready["event"] == "ready", ready
+            yield {**ready, "process": process}
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def digest(folder: Path) -> str:
+    """All names and contents below a folder."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        found.update(path.relative_to(folder).as_posix().encode())
+        if path.is_file():
+            found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    """The build, copied to where its user may read and nobody may write."""
+    assert BUILT is not None
+    folder = tmp_path_factory.mktemp("build") / "Programme für Gäste"
+    place = folder / "vibevoice asr"
+    folder.mkdir()
+    shutil.copytree(Path(BUILT).resolve().parent, place, symlinks=True)
+    below = [place, *place.rglob("*")]
+    for path in below:
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & ~0o222)
+    for above in (folder, *folder.parents):
+        if above.owner() == "root" and above != Path("/"):
+            with contextlib.suppress(PermissionError):
+                above.chmod(above.stat().st_mode | 0o011)
+    before = digest(place)
+    made = Guest(folder, place / Path(BUILT).name)
+    yield made
+    assert digest(place) == before, "the build was written to"
+    assert list(made.temp.iterdir()) == [], "temporary files were left"
+    for path in below:
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@built
+@posix
+def test_it_is_another_user_who_cannot_write_to_the_build(guest: Guest) -> None:
+    if not guest.identity:
+        pytest.skip("only root can become another user: the rest runs as you")
+    probe = subprocess.run(
+        ["/bin/sh", "-c", 'id -un; : > "$1/x"', "sh", str(guest.executable.parent)],
+        capture_output=True,
+        text=True,
+        **guest.identity,
+    )
+    assert probe.stdout == f"{OTHER_USER}\n"
+    assert probe.returncode != 0
+
+
+@built
+def test_its_version_carries_the_git_revision(guest: Guest) -> None:
+    version = guest.run("--version").strip()
+    stamp = next(guest.executable.parent.rglob(f"sidecar/{REVISION_FILE}")).read_text()
+    assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?", stamp)
+    assert version == f"vibevoice-asr 0.1.0+{stamp.replace('-', '.')}"
+
+
+@built
+def test_its_doctor_finds_nothing_that_keeps_it_from_working(guest: Guest) -> None:
+    said = guest.run("doctor", COLUMNS="200")
+    assert re.search(r"ok +engine +moonshine", said), said
+    assert re.search(r"ok +ffmpeg +ffmpeg version", said), said
+
+
+@built
+def test_it_tells_two_people_apart_in_a_folder_with_a_space_and_an_umlaut(guest: Guest) -> None:
+    recording = guest.work / "Zwei Stimmen, schön.wav"
+    shutil.copy(next(guest.executable.parent.rglob(sample().name)), recording)
+    said = json.loads(guest.run("transcribe", recording.name, "--format", "json", LC_ALL="C"))
+    segments = said["segments"]
+    assert SAYS in segments[0]["text"]
+    assert {one["speaker"] for one in segments} == {"Speaker_0", "Speaker_1"}
+
+
+@built
+def test_its_own_ffmpeg_reads_what_needs_one(guest: Guest) -> None:
+    recording = guest.work / "Gespräch.m4a"
+    ffmpeg = next(guest.executable.parent.rglob("imageio_ffmpeg/binaries/ffmpeg-*"))
+    with (guest.work / "Zwei Stimmen.wav").open("wb") as file:
+        file.write(sample().read_bytes())
+    subprocess.run(
+        [ffmpeg, "-nostdin", "-loglevel", "error", "-y", "-i", guest.work / "Zwei Stimmen.wav",
+         "-c:a", "aac", recording],
+        check=True,
+    )  # fmt: skip
+    recording.chmod(0o644)
+    said = guest.run("transcribe", recording.name, "--no-diarize")
+    assert SAYS in said
+
+
+@built
+def test_the_working_directory_and_pythonpath_are_not_importable(guest: Guest) -> None:
+    trap = "raise SystemExit('imported from the working directory')\n"
+    names = ("sidecar", "json", "encodings", "numpy", "sitecustomize", "usercustomize", "typer")
+    for name in names:
+        (guest.work / f"{name}.py").write_text(trap)
+    (guest.work / "main.py").write_text(trap)
+    try:
+        env = {"PYTHONPATH": str(guest.work), "PYTHONHOME": str(guest.work), "PYTHONSTARTUP": "x"}
+        assert guest.run("--version", **env).startswith("vibevoice-asr ")
+        assert "moonshine" in guest.run("doctor", **env)
+    finally:
+        for name in (*names, "main"):
+            (guest.work / f"{name}.py").unlink()
+
+
+@built
+def test_it_serves_with_its_page_and_its_workers_and_dies_with_them(guest: Guest) -> None:
+    with guest.serving() as ready:
+        process: subprocess.Popen[str] = ready["process"]
+        assert ready["pid"] == process.pid  # one process: no loader above it to be orphaned by
+        url = ready["url"]
+
+        def get(path: str, body: dict[str, Any] | None = None) -> bytes:
+            request = urllib.request.Request(
+                url + path,
+                json.dumps(body).encode() if body else None,
+                {"Content-Type": "application/json"},
+            )
+            with urllib.request.urlopen(request, timeout=LIMIT_S) as response:
+                return bytes(response.read())
+
+        assert json.loads(get("/health"))["version"] == ready["version"]
+        assert b"swagger-ui-bundle.js" in get("/docs")
+        assert len(get("/docs/assets/swagger-ui-bundle.js")) > 1_000_000
+        assert len(get("/docs/assets/swagger-ui.css")) > 10_000
+        recording = next(guest.executable.parent.rglob(sample().name))
+        answer = json.loads(get("/transcribe", {"audio_path": str(recording)}))
+        assert answer["metadata"]["num_speakers"] == 2
+        below = psutil.Process(process.pid).children(recursive=True)
+        assert below, "its workers are processes of their own"
+        assert {Path(child.exe()).name for child in below} == {guest.executable.name}
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+        assert until(lambda: not any(child.is_running() for child in below), 5), below
+
+
+@built
+def test_the_bill_of_materials_names_what_is_inside_and_nothing_else() -> None:
+    assert BUILT is not None
+    folder = Path(BUILT).resolve().parent
+    bill = json.loads((folder / "sbom.cdx.json").read_text("utf-8"))
+    assert bill["bomFormat"] == "CycloneDX"
+    named = {one["name"].lower() for one in bill["components"]}
+    assert {"cpython", "ffmpeg", "moonshine-voice", "onnxruntime", "numpy", "fastapi"} <= named
+    assert not {"pytest", "pip", "cyclonedx-bom", "mypy", "ruff"} & named
+    version = bill["metadata"]["component"]["version"]
+    assert version.startswith("0.1.0+")
+    assert "file:///" not in json.dumps(bill)
+
+
+@built
+def test_the_licence_of_everything_that_is_inside_lies_beside_it() -> None:
+    assert BUILT is not None
+    folder = Path(BUILT).resolve().parent / "licences"
+    table = (folder / "README.md").read_text("utf-8")
+    for name in ("ffmpeg", "moonshine-voice", "numpy", "soundfile", "Python 3", "pyinstaller"):
+        assert name in table
+    texts = {path.name for path in folder.rglob("*")}
+    assert {"GPL-3.0.txt", "LGPL-2.1.txt", "Python-LICENSE.txt", "LICENSE"} <= texts
+    without = [line for line in table.splitlines() if line.endswith("| — |")]
+    assert without == []
