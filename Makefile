@@ -9,7 +9,12 @@ DEV_STAMP := $(VENV)/.installed-dev
 BENCH_STAMP := $(VENV)/.installed-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test lint docs bench clean
+EXE := dist/vibevoice-asr
+GPU_EXE := dist/vibevoice-asr-gpu
+BUILD_STAMP := $(VENV)/.installed-build
+GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
+
+.PHONY: run test lint audit docs bench exe exe-gpu clean
 
 run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDIO=path), keep serving
 	@$(BIN)/vibevoice-asr demo --port $(PORT) $(if $(AUDIO),"$(AUDIO)")
@@ -24,6 +29,9 @@ lint: $(DEV_STAMP)  ## formatting, lint, types, import rules, generated docs
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python docs/generate.py --check
 
+audit: $(DEV_STAMP)  ## known holes in what is installed
+	$(BIN)/python .ci/audit.py
+
 docs: $(DEV_STAMP)  ## write docs/settings.md and docs/errors.md anew
 	$(BIN)/python docs/generate.py
 
@@ -33,6 +41,16 @@ bench: $(BENCH_STAMP)  ## measure (minutes to an hour; a quiet machine)
 	$(BIN)/python -m bench.diarization
 	$(BIN)/python -m bench.intake
 	$(BIN)/python -m bench.long
+
+exe: $(BUILD_STAMP)  ## build the executable, and try it out as another user would (docs/building.md)
+	FLAVOUR=cpu $(BIN)/pyinstaller build_exe.spec --noconfirm --workpath build/cpu
+	$(BIN)/python packaging/bill.py $(EXE) build/cpu/sources.txt
+	VIBEVOICE_EXECUTABLE=$(EXE)/vibevoice-asr $(BIN)/python -m pytest -rs tests/test_executable.py
+
+exe-gpu: $(GPU_BUILD_STAMP)  ## the same with torch inside (gigabytes)
+	FLAVOUR=gpu $(BIN)/pyinstaller build_exe.spec --noconfirm --workpath build/gpu
+	$(BIN)/python packaging/bill.py $(GPU_EXE) build/gpu/sources.txt
+	VIBEVOICE_EXECUTABLE=$(GPU_EXE)/vibevoice-asr-gpu $(BIN)/python -m pytest -rs tests/test_executable.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -48,9 +66,17 @@ $(DEV_STAMP): pyproject.toml | $(BIN)/python
 	$(PIP) install -e '.[dev]'
 	@touch $(RUN_STAMP) $@
 
+$(BUILD_STAMP): pyproject.toml | $(BIN)/python
+	$(PIP) install -e '.[build]'
+	@touch $(RUN_STAMP) $@
+
+$(GPU_BUILD_STAMP): pyproject.toml | $(BIN)/python
+	$(PIP) install -e '.[build,vibevoice]'
+	@touch $(RUN_STAMP) $(BUILD_STAMP) $@
+
 $(BENCH_STAMP): pyproject.toml | $(BIN)/python
 	$(PIP) install -e '.[bench]'
 	@touch $(RUN_STAMP) $@
 
 clean:  ## forget the set-up
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info
