@@ -17,10 +17,13 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+
+from bench.peer_sides import planning
 
 PHASES = ("encode", "prefill", "decode")
 
@@ -83,10 +86,13 @@ def watching(current: list[Watch]) -> None:
 
 
 def held_bytes(device: str) -> tuple[int, int]:
-    """Bytes of living tensors, and of the process (on a GPU: of the device)."""
+    """Bytes of living tensors, and of an idle process (on a GPU: of the device)."""
     import torch
 
+    from sidecar.runtime.inside import give_back
+
     gc.collect()
+    give_back()
     if device == "cuda":
         return torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
     storages = {
@@ -119,6 +125,7 @@ def measure(
 
     engine = VibeVoiceEngine()
     list(engine.load(LoadOptions(Precision(precision), checkpoint, device)))
+    planned = planning(Path(checkpoint), Precision(precision), device)
     watches: list[Watch] = [Watch()]
     watching(watches)
     long = _Recording(decode_file(wav, 24_000))
@@ -127,7 +134,9 @@ def measure(
 
     def run(watch: Watch, phase: str, **options: Any) -> tuple[float, bool]:
         watches.append(watch)
-        events = engine.transcribe(recordings[phase], TranscribeOptions(**options), watch.cancelled)
+        recording = recordings[phase]
+        asked = planned(recording.total_s, TranscribeOptions(**options))
+        events = engine.transcribe(recording, asked, watch.cancelled)
         finished = any(isinstance(event, Finished) for event in events)
         return clock(), finished
 

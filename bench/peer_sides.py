@@ -1,9 +1,10 @@
 """The sides of `bench.vibevoice` that are plain processes: ``python -m bench.peer_sides engine``.
 
-``engine`` is our `VibeVoiceEngine` over `probe` and `open_audio`. ``plain`` is what the model's
-page shows: processor, ``model.generate(sample=False)``, ``decode(return_format="parsed")``, with
-samples from the same decoder. Each keeps its model, decodes the file within the measured time, and
-takes one JSON line per operation on stdin; `Child` is the other end of that.
+``engine`` is our `VibeVoiceEngine` over `probe` and `open_audio`, with the memory plan that the
+server would give to each recording. ``plain`` is what the model's page shows: processor,
+``model.generate(sample=False)``, ``decode(return_format="parsed")``, with samples from the same
+decoder. Each keeps its model, decodes the file within the measured time, and takes one JSON line
+per operation on stdin; `Child` is the other end of that.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from bench import serving
+
+if TYPE_CHECKING:
+    from sidecar.engine import Precision, TranscribeOptions
 
 SIDES = ("engine", "plain")
 _MAX_S = 5 * 3600.0
@@ -26,6 +30,7 @@ RATE = 24_000
 HEAP_KEPT = {"MALLOC_TRIM_THRESHOLD_": str(512 << 20), "MALLOC_MMAP_THRESHOLD_": str(512 << 20)}
 """Has glibc keep what torch frees. Our engine does so itself; plain generate is measured both ways.
 """
+Planned = Callable[[float | None, "TranscribeOptions"], "TranscribeOptions"]
 Segments = list[list[Any]]
 """Rows of (start, end, speaker by appearance or None, text): what sides are compared by."""
 
@@ -96,6 +101,7 @@ class EngineSide:
         from sidecar.engine import LoadOptions, Precision
 
         self._options = LoadOptions(Precision(precision), checkpoint, device)
+        self._planned = planning(Path(checkpoint), self._options.precision, device)
         self._engine: Any = None
         self._tokens = 0
 
@@ -119,9 +125,9 @@ class EngineSide:
 
         begun, first_s, last = time.perf_counter(), None, None
         self._tokens, shown = 0, 0
-        options = TranscribeOptions(max_tokens=limit)
         with open(path, "rb", buffering=0) as file:
             facts = probe(file.fileno(), _MAX_S)
+            options = self._planned(facts.total_s, TranscribeOptions(max_tokens=limit))
             with open_audio(file.fileno(), facts, rate=RATE, max_s=_MAX_S) as audio:
                 for event in self._engine.transcribe(audio, options, lambda: False):
                     if isinstance(event, SegmentReady):
@@ -149,6 +155,28 @@ class EngineSide:
             return choose(generation, *arguments)
 
         Generation.token = counted  # type: ignore[method-assign]
+
+
+def planning(checkpoint: Path, precision: Precision, device: str) -> Planned:
+    """(seconds, options) -> options with the memory plan that the server would give them."""
+    from sidecar.engines import spec_of
+    from sidecar.runtime.admission import Admission, Memory
+    from sidecar.runtime.devices import host_free_bytes
+    from sidecar.runtime.shape import ModelShape
+
+    shape = ModelShape.from_config(json.loads((checkpoint / "config.json").read_text()))
+    admission = Admission(shape, spec_of("vibevoice").precisions, None)
+
+    def planned(audio_s: float | None, options: TranscribeOptions) -> TranscribeOptions:
+        now = Memory(host_free_bytes(), precision, on_gpu=False)
+        if device == "cuda":
+            import torch
+
+            free, _ = torch.cuda.mem_get_info()
+            now = Memory(free, precision, on_gpu=True, own_bytes=torch.cuda.memory_reserved())
+        return admission.planned(precision, audio_s, options, now)
+
+    return planned
 
 
 class PlainSide:

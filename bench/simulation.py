@@ -61,8 +61,8 @@ def transcribe(
     """The engine's parts in the order of its `Model.answer`: encode, evict, prefill, decode.
 
     ``begin`` is told each phase. Unless ``whole``, two chunks stand for all of them, and so do the
-    first and the last tile: the others do the same in the same memory. So do, always, a single
-    token and a draft before each growth of the cache and in the end.
+    last two tiles: the others do the same in the same memory. So do, always, a single token and a
+    draft before each growth of the cache and in the end.
     """
     decoder, encoders = Decoder(model), hearing(model)
     device = str(decoder.device)
@@ -87,8 +87,7 @@ def transcribe(
     tile = min(plan.prefill_tile, work.prompt_tokens)
     cache = decoder.new_cache(plan, work.prompt_tokens)
     if not whole:
-        decoder.prefill(embeddings[:tile], cache, tile, _go_on)
-        cache.length = work.prompt_tokens - tile
+        cache.length = max(0, work.prompt_tokens - 2 * tile)
     decoder.prefill(embeddings[cache.length :], cache, tile, _go_on)
     del embeddings
 

@@ -7,10 +7,19 @@ speakers are new), cut blindly with speakers by their number (what there was bef
 recording in one piece. "By the reference" gives each window's speaker the person whose turns it has
 most of: what is wrong there, the stand-in does by itself in so short a window. "Told apart by the
 reference" is what linking does for a model that tells everybody apart. CPU-seconds of cutting and
-linking are by themselves.
+linking are by themselves, for each border.
 
-    python -m bench.windows                              # the conversations; about 40 min
+With ``--reference`` no engine is heard: every window says what the reference has there. So linking
+is measured alone, and quickly.
+
+With ``--voices`` it is how often the voices of two people come out as one, and one person's as two,
+over recordings of one reader each whose names begin with who it is ("1688-142285-0000.flac", as
+LibriSpeech has them).
+
+    python -m bench.windows                              # the conversations; about 20 min
     python -m bench.windows --only panel --windows 60    # 3 min
+    python -m bench.windows --reference --windows 30 60 120    # 1 min
+    python -m bench.windows --voices LibriSpeech         # 4 min for 350 recordings
 """
 
 from __future__ import annotations
@@ -19,6 +28,7 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -26,12 +36,13 @@ from bench.metrics import Clip, Piece, Scores, clips, score
 from sidecar.audio import Block
 from sidecar.engine import LoadOptions, TranscribeOptions
 from sidecar.engines.moonshine import SAMPLE_RATE, MoonshineEngine
-from sidecar.engines.vibevoice.stitching import Stitching
+from sidecar.engines.vibevoice.stitching import SAME_VOICE, Stitching
 from sidecar.engines.vibevoice.voices import Voices, speech
 from sidecar.engines.vibevoice.windows import Window, Windows
 from sidecar.speakers import Turn, dominant, shares
 from sidecar.transcript import Finished, Segment
 
+LEAST = (SAME_VOICE - 0.05, SAME_VOICE, SAME_VOICE + 0.1)
 Heard = list[tuple[Window, list[Segment]]]
 
 
@@ -50,7 +61,7 @@ class Samples:
 class Unlinked(Stitching):
     """Every window's speakers are new ones."""
 
-    def _signs(self, window: Window, segments: Sequence[Segment]) -> dict[tuple[int, int], float]:
+    def _signs(self, *window: object) -> dict[tuple[int, int], float]:
         return {}
 
 
@@ -84,6 +95,26 @@ def told_apart(clip: Clip, heard: Heard) -> Heard:
         pairs = zip(segments, speakers, strict=True)
         told.append((window, [replace(one, speaker=(who + index) % count) for one, who in pairs]))
     return told
+
+
+def referred(clip: Clip, windows: Windows) -> Heard:
+    """Every window as the reference has it; its speakers are numbered anew."""
+    heard = []
+    for window in windows:
+        end_s = window.start_s + len(window.samples) / SAMPLE_RATE
+        numbers: dict[str, int] = {}
+        segments = [
+            Segment(
+                max(start, window.start_s),
+                min(end, end_s),
+                text,
+                numbers.setdefault(name, len(numbers)),
+            )
+            for start, end, name, text in clip.utterances or []
+            if start < end_s and end > window.start_s
+        ]
+        heard.append((replace(window, samples=window.samples.copy()), segments))
+    return heard
 
 
 def hear(engine: MoonshineEngine, samples: Block) -> list[Segment]:
@@ -139,6 +170,30 @@ def tell(clip: Clip, row: str, segments: Sequence[Segment], more: str = "") -> N
     print(f"| {clip.name} | {row} | {cells} | {voices}/{real} | {more} |", flush=True)
 
 
+def compare(folder: Path, seconds: float) -> None:
+    """How readers compare by so many seconds at a recording's beginning, and as many at its end."""
+    from sidecar.audio.decode import decode_file
+
+    voices = Voices(SAMPLE_RATE)
+    names, vectors = [], []
+    for path in sorted(folder.rglob("*-*.flac")):
+        samples = np.ascontiguousarray(decode_file(path, SAMPLE_RATE))
+        length_s = len(samples) / SAMPLE_RATE
+        for start in (0.0, length_s - seconds) if length_s >= 2 * seconds else ():
+            heard = voices.hear(samples, [Turn(start, start + seconds, 0)])
+            names.append(path.name.split("-")[0])
+            vectors.append(heard[0].vector)
+    alike = np.stack(vectors) @ np.stack(vectors).T
+    pairs = np.triu(np.ones_like(alike, dtype=bool), 1)
+    same = np.array(names)[:, None] == np.array(names)
+    one, two = alike[pairs & same], alike[pairs & ~same]
+    cells = [
+        f"{100 * (two >= least).mean():.2f}, {100 * (one < least).mean():.2f}" for least in LEAST
+    ]
+    row = f"{len(set(names))} | {len(one)}, {len(two)} | {' | '.join(cells)}"
+    print(f"| {seconds:g} s | {row} |", flush=True)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -148,25 +203,40 @@ def main() -> None:
     parser.add_argument("--windows", nargs="+", type=float, default=[60.0, 120.0, 180.0])
     parser.add_argument("--no-blind", action="store_true", help="leave out what there was before")
     parser.add_argument("--no-whole", action="store_true", help="leave out the one piece")
+    parser.add_argument("--reference", action="store_true", help="linking alone, no engine")
+    parser.add_argument("--voices", type=Path, help="a folder of recordings of one reader each")
     args = parser.parse_args()
+    if args.voices:
+        over = " | ".join(f"two taken for one, one for two at {least:g}, %" for least in LEAST)
+        print(f"| of each voice | readers | pairs of one, of two | {over} |")
+        print("|---" * (3 + len(LEAST)) + "|")
+        for seconds in (3.0, 5.0):
+            compare(args.voices, seconds)
+        return
     engine = MoonshineEngine()
-    list(engine.load(LoadOptions()))
+    if not args.reference:
+        list(engine.load(LoadOptions()))
     from sidecar.audio.decode import decode_file
 
-    print("| clip | row | WER | DER | cpWER | speakers found/real | CPU-s of cutting, linking |")
+    print("| clip | row | WER | DER | cpWER | speakers found/real | CPU-s a border: cut, link |")
     print("|---|---|---|---|---|---|---|")
     shortest = min(args.windows)
     chosen = [clip for clip in clips() if args.only in clip.name and clip.utterances]
     for clip in [clip for clip in chosen if clip.duration_s > shortest]:
         samples = np.ascontiguousarray(decode_file(clip.path, SAMPLE_RATE))
-        if not args.no_whole:
+        if not args.no_whole and not args.reference:
             tell(clip, "in one piece", hear(engine, samples))
         for window_s in [length for length in args.windows if length < clip.duration_s]:
             row = f"{window_s:.0f} s"
             cuts_s = cut_s(samples, window_s)
-            heard = by_window(engine, Windows(Samples(samples), SAMPLE_RATE, window_s, speech))
+            windows = Windows(Samples(samples), SAMPLE_RATE, window_s, speech)
+            heard = referred(clip, windows) if args.reference else by_window(engine, windows)
             linked, link_s = stitched(Stitching(Voices(SAMPLE_RATE)), heard)
-            tell(clip, f"{row}, linked", linked, f"{cuts_s:.1f}, {link_s:.1f}")
+            each_s = cuts_s / (len(heard) - 1), link_s / (len(heard) - 1)
+            tell(clip, f"{row}, linked", linked, f"{each_s[0]:.1f}, {each_s[1]:.1f}")
+            if args.reference:
+                tell(clip, f"{row}, by the overlap alone", stitched(Stitching(None), heard)[0])
+                continue
             by_reference = stitched(ByReference(clip.turns or []), heard)[0]
             tell(clip, f"{row}, linked by the reference", by_reference)
             told, _ = stitched(Stitching(Voices(SAMPLE_RATE)), told_apart(clip, heard))

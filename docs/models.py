@@ -94,8 +94,9 @@ model's own limit.
 ![Memory against length](models.svg)
 
 At the top of a band everything stays on the card. At its bottom the encoders leave after encoding,
-the cache grows as it is needed, and the token table stays on the host. The planner takes the
-fastest plan that fits and refuses (`wont_fit`) what fits in none.
+the cache grows as it is needed, and the token table stays on the host; where there is no room for
+these parts they are loaded there in the first place, so no card ever needs room for all weights.
+The planner takes the fastest plan that fits and refuses (`wont_fit`) what fits in none.
 
 It counts on {TOKENS_PER_SECOND:g} tokens of text for a second of audio, which is dense speech.
 To what tensors take it adds {CONTEXT_BYTES / 1e6:.0f} MB for the CUDA context, and

@@ -172,7 +172,8 @@ class Admission:
             sum(one.output_tokens for one in works),
         )
         fastest = plan.ladder(work, apart=now.on_gpu)[0]
-        peak = peak_bytes(self._shape, precision, fastest, work)
+        in_step = dataclasses.replace(fastest, together=len(works))
+        peak = peak_bytes(self._shape, precision, in_step, work)
         return peak.total <= self.available_bytes(now)
 
     def _work(self, audio_s: float | None, options: TranscribeOptions) -> Work:

@@ -41,7 +41,10 @@ def windows_in_step(
         all_ = Work(count * window_s, count * one.prompt_tokens, count * one.output_tokens)
         for step in ladder(one, apart=apart):
             held = replace(
-                step, cache_tokens=count * step.cache_tokens, cache_step=count * step.cache_step
+                step,
+                cache_tokens=count * step.cache_tokens,
+                cache_step=count * step.cache_step,
+                together=count,
             )
             if peak_bytes(shape, precision, held, all_).total <= available_bytes:
                 return replace(step, window_s=window_s, together=count)
