@@ -19,6 +19,10 @@ from torch.nn.attention.bias import causal_lower_right
 from sidecar.engine import MemoryPlan
 from sidecar.engines.vibevoice.cache import KeyValueCache
 
+_FEW, _ROWS = 32, 128
+"""More rows than a few are rounded up on a CPU: oneDNN keeps the kernels of a 16-bit matrix product
+for every number of rows, some of them for good: 2.5 MB for every length of a prompt."""
+
 Check = Callable[[], None]
 """Called between steps; raises to stop."""
 
@@ -109,6 +113,14 @@ class Decoder:
         ``parts``: how many of the rows belong to which cache, in order.
         """
         cos, sin = self._rotations(parts)
+        total = len(embeddings)
+        filling = 0
+        if total > _FEW and self.device.type == "cpu" and self.dtype != torch.float32:
+            filling = -total % _ROWS
+        if filling:
+            embeddings, cos, sin = (
+                functional.pad(one, (0, 0, 0, filling)) for one in (embeddings, cos, sin)
+            )
         hidden = embeddings.unsqueeze(0)
         for index, layer in enumerate(self.layers):
             if check is not None:
@@ -122,10 +134,12 @@ class Decoder:
                 values[:, :, cache.length : end] = value[:, :, rows]
                 heard.append(self._attend(query[:, :, rows], keys[:, :, :end], values[:, :, :end]))
                 at += count
+            if filling:
+                heard.append(query.new_zeros(1, self.heads, filling, self.head_dim))
             hidden = self.conclude(layer, hidden, joined(heard, dim=2))
         for count, cache in parts:
             cache.length += count
-        return hidden[0]
+        return hidden[0, :total]
 
     def _rotations(self, parts: Sequence[tuple[int, KeyValueCache]]) -> tuple[Tensor, Tensor]:
         """Cosines and sines ``(n, dim)`` of the rows' positions."""

@@ -15,6 +15,9 @@ SAMPLE_RATE = 24_000
 HOP = 3_200
 """Samples a token stands for (model card: 7.5 tokens per second)."""
 _STRETCH = 1 << 20
+_FEW = 5
+"""Tokens that the last chunk is rounded up to. Every length of its own costs a CPU the making of
+new kernels and the memory that keeps them (docs/performance.md)."""
 
 
 def token_count(samples: int) -> int:
@@ -61,12 +64,13 @@ class AudioEncoder:
         for at in range(0, len(samples), chunk):
             check()
             part = torch.from_numpy(samples[at : at + chunk] * np.float32(factor))
-            part = torch.nn.functional.pad(part, (0, -len(part) % HOP))
+            length = min(chunk, -(-len(part) // (_FEW * HOP)) * _FEW * HOP)
+            part = torch.nn.functional.pad(part, (0, length - len(part)))
             wave = part.view(1, 1, -1).to(weight.device, weight.dtype)
             acoustic = self._acoustic(wave, padding_cache=state[0], use_cache=True)
             check()
             semantic = self._semantic(wave, padding_cache=state[1], use_cache=True)
             state = acoustic.padding_cache, semantic.padding_cache
             heard = self._projector(acoustic.latents, semantic.latents)[0]
-            first = at // HOP
-            out[first : first + len(heard)] = heard
+            place = out[at // HOP :][: len(heard)]
+            place[:] = heard[: len(place)]
