@@ -19,7 +19,8 @@ from sidecar import errors
 from sidecar.engine import Precision, TranscribeOptions
 from sidecar.job import Job, JobState
 from sidecar.runtime import residency
-from sidecar.runtime.slot import EngineSlot, LeasedEngine
+from sidecar.runtime.lease import LeasedEngine
+from sidecar.runtime.slot import EngineSlot
 from sidecar.runtime.worker import WorkerDied
 from sidecar.transcript import Finished
 

@@ -273,21 +273,20 @@ class Service:
     def _company(self, waiting: Sequence[Job], precision: Precision) -> Sequence[Job]:
         """The first of the jobs, and those that can be heard in step with it: short ones, as many
         as there is memory for."""
-        now = self._memory_now()
-        most = self.settings.batch or (self.spec.together if now.on_gpu else 1)
+        most = self.settings.batch or (self.spec.together if self._on_gpu else 1)
         if precision is Precision.FP16:  # may have to be widened in the middle of it
             most = 1
-        jobs = list(waiting[:1])
-        for job in waiting:
-            lengths = [one.facts.total_s or math.inf for one in (jobs[0], job)]
-            if job is not jobs[0] and max(lengths) <= IN_STEP_S:
-                jobs.append(job)
-        del jobs[min(most, self.spec.together) :]
-        while len(jobs) > 1 and self._admission is not None:
+        short = [job for job in waiting if (job.facts.total_s or math.inf) <= IN_STEP_S]
+        if min(most, len(short)) < 2 or waiting[0] not in short:
+            return waiting[:1]
+        jobs = short[: min(most, self.spec.together)]
+        if self._admission is not None:
+            now = self._memory_now()
             recordings = [(job.facts.total_s or 0.0, job.options) for job in jobs]
-            if self._admission.fits_together(precision, recordings, now):
-                break
-            jobs.pop()
+            while len(jobs) > 1 and not self._admission.fits_together(
+                precision, recordings[: len(jobs)], now
+            ):
+                jobs.pop()
         return jobs
 
     def _place(self, precision: Precision) -> LoadPlan:
@@ -295,13 +294,17 @@ class Service:
             return LoadPlan()
         return self._admission.place(precision, self._memory_now())
 
+    @property
+    def _on_gpu(self) -> bool:
+        return self._gpu.seen is not None and self.settings.device != "cpu"
+
     def _memory_now(self) -> Memory:
         return self._memory(self._slot.precision if self._slot.loaded else None)
 
     def _memory(self, held: Precision | None) -> Memory:
         """The device's memory as it was last looked at."""
         gpu = self._gpu.seen
-        if gpu is None or self.settings.device == "cpu":
+        if gpu is None or not self._on_gpu:
             return Memory(host_free_bytes(), held, on_gpu=False)
         return Memory(
             gpu.free_bytes,
