@@ -82,6 +82,7 @@ def together(
                 thrown = None
                 if isinstance(step, Pass):
                     wanted += step.generations
+                    del step  # what runs out of memory must not be held from here
                     break
                 yield number, step
         full = None

@@ -167,6 +167,7 @@ class Transcription:
             if self._options.memory_fallback is None:
                 raise errors.GpuOutOfMemory() from None
             log.warning("out of memory, again with the smaller plan: %s", error)
+            error.__traceback__ = None  # its frames hold the tensors that have to go first
         else:
             return
         self._decoding = None

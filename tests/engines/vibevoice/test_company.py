@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.engine import MemoryPlan, Precision, TranscribeOptions
 from sidecar.engines.vibevoice import lockstep
+from sidecar.engines.vibevoice.cache import KeyValueCache
+from sidecar.engines.vibevoice.decoder import Decoder
 from sidecar.engines.vibevoice.generation import Generation, advance
 from sidecar.engines.vibevoice.loading import load
 from sidecar.engines.vibevoice.model import Model
@@ -117,6 +120,33 @@ def test_memory_that_runs_out_in_a_pass_makes_everybody_smaller(
         expected = transcript(list(begun(model, name).events()))
         assert transcript(events).segments == expected.segments
         assert [notice.code for notice in transcript(events).notices] == ["smaller_memory_plan"]
+
+
+def test_what_ran_out_of_memory_is_gone_before_the_second_try(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches: weakref.WeakSet[KeyValueCache] = weakref.WeakSet()
+    alive: list[int] = []
+    left = [25]
+    new_cache = Decoder.new_cache
+
+    def counted(self: Decoder, *arguments: Any) -> KeyValueCache:
+        alive.append(len(caches))
+        caches.add(cache := new_cache(self, *arguments))
+        return cache
+
+    def tight(generations: Sequence[Generation]) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        advance(generations)
+
+    monkeypatch.setattr(Decoder, "new_cache", counted)
+    monkeypatch.setattr(lockstep, "advance", tight)
+    assert transcript(
+        list(begun(model, "two_cities", TranscribeOptions(memory_fallback=SMALL)).events())
+    )
+    assert alive == [0, 0]
 
 
 def test_memory_that_runs_out_twice_is_the_error_of_each(
