@@ -34,9 +34,10 @@ NICENESS = 5
 """Workers stand back behind the service, which must answer, and the desktop they run on."""
 PROGRESS_S = 0.1
 """Least time between two reports of progress that are sent on."""
-IDLE_S = 1.0
+IDLE_S = 15.0
 """Without work for so long, free memory goes back to the kernel. Not sooner: the next recording
-would fault it in again, which makes it 1 to 10 % slower (docs/performance.md)."""
+would fault it in again, which makes it 1 to 10 % slower (docs/performance.md); who dictates pauses
+for seconds."""
 Operation = tuple[dict[str, Any], list[int]]
 
 

@@ -208,7 +208,7 @@ def test_a_worker_without_work_gives_free_memory_back_to_the_kernel() -> None:
         "from sidecar.runtime import inside\n"
         "def held(): return psutil.Process().memory_info().rss >> 20\n"
         "if not hasattr(ctypes.CDLL(None), 'gnu_get_libc_version'): raise SystemExit(77)\n"
-        "heap.keep()\n"
+        "heap.keep(); inside.IDLE_S = 0.5\n"
         "blocks = [bytearray(b'x') * (1 << 20) for _ in range(100)]\n"
         "pin, full = bytearray(1 << 20), held()\n"
         "del blocks\n"
