@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
@@ -27,6 +26,7 @@ EXIT_CODES: dict[str, int] = {  # sysexits.h
     errors.HubUnreachable.code: 69,
     **{kind.code: 66 for kind in errors.BadCheckpoint.__subclasses__()},
 }
+BACKLOG = 2048
 
 
 def serve(settings: Settings) -> None:
@@ -38,15 +38,34 @@ def serve(settings: Settings) -> None:
     logs = Logs(settings.log_level, as_json=settings.log_format == "json", file=log_file(settings))
     try:
         settings = with_token(settings)
-        place = take_place(settings)
-        if isinstance(place, neighbour.Neighbour):
-            log.info("port %d is served by pid %d already", place.port, place.pid)
-            announce(_ready(settings, place.port, place.pid, reused=True))
-            return
-        with contextlib.closing(place):
-            _serve_at(place, settings)
+        _serve(settings)
     finally:
         logs.close()
+
+
+def _serve(settings: Settings) -> None:
+    place = take_place(settings)
+    if isinstance(place, socket.socket):
+        # The port is ours, and nobody is let in yet: the old host tries again when it is refused,
+        # and gives up when it is kept waiting.
+        from sidecar.app import create_app, create_service
+        from sidecar.lifetime import serve_until_told
+
+        service = create_service(settings)
+        app = create_app(settings, service)
+        place = listening(place, settings)
+    if isinstance(place, neighbour.Neighbour):
+        log.info("port %d is served by pid %d already", place.port, place.pid)
+        announce(_ready(settings, place.port, place.pid, reused=True))
+        return
+    port = place.getsockname()[1]
+
+    def tell() -> None:
+        log.info("serving on http://%s:%d", settings.host, port)
+        announce(_ready(settings, port, os.getpid()))
+
+    with place:
+        serve_until_told(app, service, settings, place, tell)
 
 
 def log_file(settings: Settings) -> Path | None:
@@ -56,7 +75,7 @@ def log_file(settings: Settings) -> Path | None:
 
 
 def take_place(settings: Settings) -> socket.socket | neighbour.Neighbour:
-    """The listening socket; or, with ``reuse``, who has the port already.
+    """A socket that has the port, and does not listen; or, with ``reuse``, who has it already.
 
     Raises:
         errors.PortInUse: somebody else has it, and keeps it.
@@ -82,13 +101,35 @@ def take_place(settings: Settings) -> socket.socket | neighbour.Neighbour:
         ) from None
 
 
+def listening(
+    place: socket.socket | neighbour.Neighbour, settings: Settings
+) -> socket.socket | neighbour.Neighbour:
+    """The socket, listening. Two that do not listen yet can have the same port (Linux): where
+    another was quicker to, what `take_place` makes of that.
+
+    Raises:
+        errors.PortInUse, errors.SettingsInvalid: as `take_place`.
+    """
+    while isinstance(place, socket.socket):
+        try:
+            place.listen(BACKLOG)
+        except OSError as error:
+            place.close()
+            if error.errno != errno.EADDRINUSE:
+                raise errors.SettingsInvalid(f"Cannot listen: {error.strerror}.") from None
+            place = take_place(settings)
+        else:
+            break
+    return place
+
+
 def reachable(host: str) -> str:
     """The address at which a service that listens on ``host`` answers this machine."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """The listening socket.
+    """A socket at the address, not listening yet.
 
     Raises:
         errors.PortInUse: somebody else has the port.
@@ -102,7 +143,6 @@ def bind(host: str, port: int) -> socket.socket:
         if sys.platform != "win32":  # there it would let two servers share a port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
-        sock.listen(2048)
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:
@@ -112,22 +152,6 @@ def bind(host: str, port: int) -> socket.socket:
             ) from None
         raise errors.SettingsInvalid(f"Cannot listen on {host}:{port}: {error.strerror}.") from None
     return sock
-
-
-def _serve_at(sock: socket.socket, settings: Settings) -> None:
-    """Serve on a socket until told to stop."""
-    # The port is bound: from here on a client waits instead of being refused.
-    from sidecar.app import create_app, create_service
-    from sidecar.lifetime import serve_until_told
-
-    service = create_service(settings)
-    port = sock.getsockname()[1]
-
-    def tell() -> None:
-        log.info("serving on http://%s:%d", settings.host, port)
-        announce(_ready(settings, port, os.getpid()))
-
-    serve_until_told(create_app(settings, service), service, settings, sock, tell)
 
 
 def _ready(settings: Settings, port: int, pid: int, **more: Any) -> dict[str, Any]:

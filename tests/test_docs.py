@@ -58,3 +58,15 @@ def test_every_file_that_the_architecture_names_is_there() -> None:
     names = {Path(path).name for path in found}
     names |= {"test_house.py", "test_contract.py", "simulation.py"}
     assert {Path(name).name for name in named} <= names
+
+
+def test_every_test_that_a_document_names_is_there() -> None:
+    named = {
+        pair
+        for document in DOCUMENTS
+        for pair in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", document.read_text())
+    }
+    assert len(named) > 10
+    for file, test in named:
+        assert (ROOT / file).is_file(), file
+        assert not test or f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"

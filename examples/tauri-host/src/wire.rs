@@ -1,0 +1,143 @@
+//! What the service says, as strictly as a host's parser takes it: every field must be there and of
+//! its type, only an `Option` may be null, and keys beyond these are ignored.
+
+#![allow(dead_code)] // a field that nobody reads must be there all the same
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the contract that this program was written for.
+pub const CONTRACT: u32 = 1;
+
+/// The one line on standard output.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum StartLine {
+    Ready(Ready),
+    Fatal(Fatal),
+}
+
+/// It can serve.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Ready {
+    pub contract: u32,
+    pub port: u16,
+    pub url: String,
+    pub version: String,
+    pub pid: u32,
+    /// Only where the host asked for one with `--generate-token`.
+    pub token: Option<String>,
+}
+
+/// It cannot start; an exit code follows.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Fatal {
+    pub contract: u32,
+    pub code: String,
+    pub message: String,
+    pub hint: String,
+}
+
+/// GET /health, as the classic host reads it.
+#[derive(Debug, Deserialize)]
+pub struct ClassicHealth {
+    pub status: String,
+    pub model_loaded: bool,
+    pub gpu_available: bool,
+    pub vram_used_mb: Option<u64>,
+    pub vram_total_mb: Option<u64>,
+}
+
+/// GET /health, with what came since.
+#[derive(Debug, Deserialize)]
+pub struct Health {
+    pub contract: u32,
+    pub version: String,
+    pub pid: u32,
+    /// New at every start: tells an orphan from the real one.
+    pub instance: String,
+    pub precision: String,
+}
+
+/// One stretch of speech by one speaker; times in seconds.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Segment {
+    pub speaker: String,
+    pub start_time: f64,
+    pub end_time: f64,
+    pub text: String,
+}
+
+/// About a transcript as a whole.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Metadata {
+    pub duration: f64,
+    pub language: String,
+    pub processing_time: f64,
+    pub model_precision: String,
+    pub num_speakers: u32,
+}
+
+/// POST /transcribe.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Transcription {
+    pub status: String,
+    pub segments: Vec<Segment>,
+    pub metadata: Metadata,
+}
+
+/// POST /reload-model.
+#[derive(Debug, Deserialize)]
+pub struct Reloaded {
+    pub status: String,
+    pub message: String,
+}
+
+/// How far a job is; `fraction` is unknown until the length of the audio is known.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Progress {
+    pub fraction: Option<f64>,
+}
+
+/// GET /jobs/{id}.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Job {
+    pub id: String,
+    pub state: JobState,
+    pub progress: Progress,
+    pub segments: Vec<Segment>,
+    pub result: Option<Transcription>,
+    pub error: Option<JobError>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    Queued,
+    Running,
+    Done,
+    Failed,
+    Cancelled,
+}
+
+impl JobState {
+    pub fn is_final(self) -> bool {
+        matches!(self, JobState::Done | JobState::Failed | JobState::Cancelled)
+    }
+}
+
+/// Why a job failed.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct JobError {
+    pub code: String,
+    pub detail: String,
+    pub hint: String,
+}
+
+/// The body of every error (application/problem+json).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Problem {
+    pub status: u16,
+    pub code: String,
+    pub detail: String,
+    pub hint: String,
+}
