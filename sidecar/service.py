@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
-import math
 import uuid
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sidecar import __version__
 from sidecar import engines as registry
 from sidecar.audio.source import AudioSource
-from sidecar.crash import CrashNotes, data_folder
 from sidecar.engine import (
-    EngineSpec,
-    LoadOptions,
     Precision,
     TranscribeOptions,
     parse_precision,
@@ -26,22 +21,16 @@ from sidecar.errors import LanguageUnsupported, ModelLoadFailed
 from sidecar.job import Job
 from sidecar.jobs import JobQueue
 from sidecar.options import ignored, parse_options
-from sidecar.runtime.admission import Admission, Memory
+from sidecar.provision import Provision
 from sidecar.runtime.choice import Choice
-from sidecar.runtime.devices import GpuMemory, GpuWatch, Holding, host_free_bytes
+from sidecar.runtime.devices import GpuMemory
 from sidecar.runtime.forecast import Forecast
 from sidecar.runtime.intake import Intake
-from sidecar.runtime.placement import LoadPlan
-from sidecar.runtime.shape import ModelShape
-from sidecar.runtime.slot import EngineSlot, SlotState
-from sidecar.runtime.worker import Worker
+from sidecar.runtime.slot import SlotState
 from sidecar.settings import Settings
 from sidecar.transcript import Notice, Transcript
 
 log = logging.getLogger(__name__)
-
-IN_STEP_S = 120.0
-"""Longer recordings take their turns: who waits behind one learns when it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,39 +56,23 @@ class Service:
         max_audio_s = settings.max_audio_hours * 3600
         self.settings = settings
         self.instance = uuid.uuid4().hex
-        self._gpu = GpuWatch(self._holding)
-        if choice.checkpoint is not None:
-            self._gpu.begin()
-        self.spec = _on_this_machine(choice.spec, self._gpu.seen)
-        self._admission = _admission(settings, choice)
-        precision = settings.precision
-        if precision is Precision.AUTO and self._admission is not None:
-            precision = self._admission.first_precision(self._memory(None))
-        checkpoint = str(choice.checkpoint.folder) if choice.checkpoint else None
-        self._slot = EngineSlot(
-            self.spec,
-            LoadOptions(precision, checkpoint, settings.device),
-            settings.keep_alive,
-            self._place,
-            self._look,
-            self._note_crash,
-        )
+        self._provision = Provision(settings, choice)
+        self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
         self._queue = JobQueue(
             self._slot,
             limit=settings.queue_limit,
             retention_s=settings.job_retention,
             max_s=max_audio_s,
-            plan=self._plan,
-            company=self._company,
+            plan=self._provision.plan,
+            company=self._provision.company,
         )
-        self._crash_notes = CrashNotes(data_folder(settings.data_dir))
         self._background: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Start working; returns at once."""
         self._queue.open()
-        self._spawn(self._gpu.go_on())
+        self._spawn(self._provision.watch())
         if self.settings.preload:
             self._spawn(self._preload())
 
@@ -145,7 +118,7 @@ class Service:
         try:
             self.check_room()
             facts = await self._intake.probe(source)
-            job = Job(source, facts, self._admitted(options, facts.total_s))
+            job = Job(source, facts, self._provision.admitted(options, facts.total_s))
             self._queue.submit(job)
         except BaseException:
             source.close()
@@ -200,16 +173,7 @@ class Service:
 
         Where nobody knows how long it is, it is taken for one of usual length.
         """
-        if self._admission is None:
-            precision = self.spec.resolve_precision(options.precision)
-            return Forecast.small(
-                self.spec, precision, audio_s, self.settings.max_audio_hours * 3600
-            )
-        now = self._memory_now()
-        precision = self._suited(options, audio_s, now)
-        return Forecast.planned(
-            audio_s, *self._admission.estimate(precision, audio_s, options, now)
-        )
+        return self._provision.forecast(audio_s, options)
 
     async def reload(self, precision: str, *, now: bool = False) -> Precision:
         """Load the engine anew at ``precision``; jobs that wait run at it.
@@ -240,78 +204,8 @@ class Service:
             model_loaded=self._slot.loaded,
             worker_pid=self._slot.worker_pid,
             loading=self._slot.loading,
-            gpu=self._gpu.seen,
+            gpu=self._provision.gpu,
             jobs_waiting=self._queue.depth,
-        )
-
-    def _admitted(self, options: TranscribeOptions, audio_s: float | None) -> TranscribeOptions:
-        """The options with a precision that fits; refuses what does not, before any work."""
-        if self._admission is None:
-            return options
-        now = self._memory_now()
-        precision = self._suited(options, audio_s, now)
-        self._admission.planned(precision, audio_s, options, now)
-        if options.precision is Precision.AUTO and precision is not self._slot.precision:
-            return dataclasses.replace(options, precision=precision)
-        return options
-
-    def _suited(self, options: TranscribeOptions, audio_s: float | None, now: Memory) -> Precision:
-        """The precision for a job that came now: what it asks for, or what fits."""
-        assert self._admission is not None
-        precision = self._slot.resolve(options.precision, math.inf)
-        if options.precision is Precision.AUTO:
-            return self._admission.fitting_precision(precision, audio_s, options, now)
-        return precision
-
-    def _plan(self, job: Job, precision: Precision) -> TranscribeOptions:
-        """The job's options with the plan for the memory that is there when it begins."""
-        if self._admission is None:
-            return job.options
-        now = self._memory_now()
-        return self._admission.planned(precision, job.facts.total_s, job.options, now)
-
-    def _company(self, waiting: Sequence[Job], precision: Precision) -> Sequence[Job]:
-        """The first of the jobs, and those that can be heard in step with it: short ones, as many
-        as there is memory for."""
-        most = self.settings.batch or (self.spec.together if self._on_gpu else 1)
-        if precision is Precision.FP16:  # may have to be widened in the middle of it
-            most = 1
-        short = [job for job in waiting if (job.facts.total_s or math.inf) <= IN_STEP_S]
-        if min(most, len(short)) < 2 or waiting[0] not in short:
-            return waiting[:1]
-        jobs = short[: min(most, self.spec.together)]
-        if self._admission is not None:
-            now = self._memory_now()
-            recordings = [(job.facts.total_s or 0.0, job.options) for job in jobs]
-            while len(jobs) > 1 and not self._admission.fits_together(
-                precision, recordings[: len(jobs)], now
-            ):
-                jobs.pop()
-        return jobs
-
-    def _place(self, precision: Precision) -> LoadPlan:
-        if self._admission is None:
-            return LoadPlan()
-        return self._admission.place(precision, self._memory_now())
-
-    @property
-    def _on_gpu(self) -> bool:
-        return self._gpu.seen is not None and self.settings.device != "cpu"
-
-    def _memory_now(self) -> Memory:
-        return self._memory(self._slot.precision if self._slot.loaded else None)
-
-    def _memory(self, held: Precision | None) -> Memory:
-        """The device's memory as it was last looked at."""
-        gpu = self._gpu.seen
-        if gpu is None or not self._on_gpu:
-            return Memory(host_free_bytes(), held, on_gpu=False)
-        return Memory(
-            gpu.free_bytes,
-            held,
-            on_gpu=True,
-            bandwidth=gpu.bandwidth,
-            own_bytes=self._gpu.own_bytes,
         )
 
     def _language_hint(self, tag: str) -> str:
@@ -327,48 +221,7 @@ class Service:
         except ModelLoadFailed as error:
             log.error("preloading failed: %s; the first request will try again", error.detail)
 
-    def _note_crash(self, worker: Worker) -> None:
-        """What a bug report needs, without audio and text."""
-        gpu = self._gpu.seen
-        about = {
-            "engine": self.spec.name,
-            "precision": self._slot.precision.value,
-            "memory_plan": dataclasses.asdict(self._slot.memory),
-            "gpu": gpu and dataclasses.asdict(gpu),
-        }
-        self._crash_notes.write(worker.name, worker.exit_code, worker.last_lines, about)
-
-    async def _look(self) -> None:
-        """See what is free, for who plans by it."""
-        if self._admission is not None:
-            await self._gpu.look()
-
-    def _holding(self) -> Holding | None:
-        """What the engine's process holds; None while nobody knows how much of it is there."""
-        if self._admission is None or self._slot.state is SlotState.LOADING:
-            return None
-        if self._slot.worker_pid is None:
-            return Holding()
-        taken = self._admission.loaded_bytes(self._slot.precision, self._slot.memory)
-        return Holding(self._slot.worker_pid, taken)
-
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-def _on_this_machine(spec: EngineSpec, gpu: GpuMemory | None) -> EngineSpec:
-    """Where bf16 is at hand it takes the place of fp16: as wide, and it does not overflow."""
-    if Precision.BF16 not in spec.precisions or (gpu is not None and not gpu.bf16):
-        return spec
-    return dataclasses.replace(spec, stands_for={Precision.FP16: Precision.BF16})
-
-
-def _admission(settings: Settings, choice: Choice) -> Admission | None:
-    """Who decides about memory, for an engine whose checkpoint is known."""
-    if choice.checkpoint is None:
-        return None
-    limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
-    shape = ModelShape.from_config(choice.checkpoint.config)
-    return Admission(shape, choice.spec.precisions, limit)

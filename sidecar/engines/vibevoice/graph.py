@@ -46,6 +46,7 @@ class StaticStep:
             ]
             for cache in caches
         ]
+        self._known = [cache.keys[0] for cache in caches]
         self._cos, self._sin = decoder.rotation(max(cache.capacity for cache in caches))
         self._where = torch.arange(span, device=device)
         rows = len(caches) * width
@@ -56,10 +57,9 @@ class StaticStep:
 
     def serves(self, caches: Sequence[KeyValueCache]) -> bool:
         """Whether this step fits the caches as they are: the same tensors, and room in the span."""
-        return len(caches) == len(self._caches) and all(
-            cache.length + self.width <= min(self._span, cache.capacity)
-            and layers[0][0].data_ptr() == cache.keys[0].data_ptr()
-            for cache, layers in zip(caches, self._caches, strict=True)
+        return len(caches) == len(self._known) and all(
+            cache.length + self.width <= min(self._span, cache.capacity) and cache.keys[0] is known
+            for cache, known in zip(caches, self._known, strict=True)
         )
 
     def __call__(self, continuations: Sequence[Continuation]) -> list[Tensor]:
