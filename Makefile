@@ -43,13 +43,13 @@ bench: $(BENCH_STAMP)  ## measure (minutes to an hour; a quiet machine)
 	$(BIN)/python -m bench.long
 
 exe: $(BUILD_STAMP)  ## build the executable, and try it out as another user would (docs/building.md)
-	FLAVOUR=cpu $(BIN)/pyinstaller build_exe.spec --noconfirm --workpath build/cpu
-	$(BIN)/python packaging/bill.py $(EXE) build/cpu/sources.txt
+	FLAVOUR=cpu $(BIN)/pyinstaller build_exe.spec --noconfirm --log-level WARN --workpath build/cpu
+	$(BIN)/python packaging/bill.py $(EXE) build/cpu/build_exe/sources.txt
 	VIBEVOICE_EXECUTABLE=$(EXE)/vibevoice-asr $(BIN)/python -m pytest -rs tests/test_executable.py
 
 exe-gpu: $(GPU_BUILD_STAMP)  ## the same with torch inside (gigabytes)
-	FLAVOUR=gpu $(BIN)/pyinstaller build_exe.spec --noconfirm --workpath build/gpu
-	$(BIN)/python packaging/bill.py $(GPU_EXE) build/gpu/sources.txt
+	FLAVOUR=gpu $(BIN)/pyinstaller build_exe.spec --noconfirm --log-level WARN --workpath build/gpu
+	$(BIN)/python packaging/bill.py $(GPU_EXE) build/gpu/build_exe/sources.txt
 	VIBEVOICE_EXECUTABLE=$(GPU_EXE)/vibevoice-asr-gpu $(BIN)/python -m pytest -rs tests/test_executable.py
 
 $(BIN)/python:

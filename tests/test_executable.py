@@ -441,6 +441,8 @@ def test_the_gpu_flavour_runs_the_large_engine(guest: Guest, precision: str) -> 
     shutil.copy(checkpoints.clip_wav("endgame_nagg_nell"), recording)
     model = guest.folder / "model"
     shutil.copytree(checkpoints.checkpoint("tiny"), model, dirs_exist_ok=True)
+    for path in (recording, *model.iterdir()):
+        path.chmod(0o644)
     env = {"VIBEVOICE_ENGINE": "vibevoice", "VIBEVOICE_MODEL_PATH": str(model)}
     words = ("transcribe", recording.name, "--precision", precision, "--format", "json")
     said = json.loads(guest.run(*words, **env))

@@ -1,0 +1,184 @@
+"""What goes into the two executables. No PyInstaller here: the tests read this without it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ENTRY = ROOT / "sidecar" / "main.py"
+GIT_LIMIT_S = 10
+
+HIDDEN = (
+    "fastapi_offline",  # looked up for its files, never imported
+    "imageio_ffmpeg.binaries",
+    "moonshine_voice.transcriber",
+    "python_multipart.multipart",
+    "sidecar.runtime.inside",
+    "uvicorn.lifespan.on",  # uvicorn finds its parts by their names
+    "uvicorn.loops.asyncio",
+    "uvicorn.protocols.http.h11_impl",
+)
+"""Modules that are found by name at run time, so that PyInstaller cannot see them."""
+
+GPU_HIDDEN = (
+    "accelerate.hooks",
+    "bitsandbytes.nn.modules",
+    "huggingface_hub",
+    "onnxruntime",
+    "py3langid.langid",
+    "safetensors.torch",
+    "transformers.audio_utils",
+)
+"""The same for the engine of the GPU flavour."""
+
+MODELS = (
+    "audioflamingo3", "auto", "encoder_decoder", "qwen2", "vibevoice_acoustic_tokenizer",
+    "vibevoice_asr",
+)  # fmt: skip
+"""What transformers imports of its models for VibeVoice-ASR, by names; the other 400 stay out."""
+
+BY_NAME = ("generation", "integrations", "quantizers", *(f"models.{name}" for name in MODELS))
+"""Packages of transformers whose modules it imports by names."""
+
+NEVER = (
+    "IPython", "PIL", "_pytest", "anyio.pytest_plugin", "attr", "chardet", "hypothesis", "lib2to3",
+    "matplotlib", "mypy", "numpy.f2py", "numpy.testing", "pandas", "pip", "pydoc_data", "pytest",
+    "setuptools", "tests", "tkinter", "uvloop",
+)  # fmt: skip
+"""What hooks or a developer's environment would bring, and nothing here uses at run time."""
+
+NOT_EVEN_GPU = ("Cython", "audioread", "librosa", "llvmlite", "numba", "openai", "sklearn")
+"""Installed with the extra, or by developers; nothing imports them for a transcription."""
+
+HEAVY = (
+    "accelerate", "bitsandbytes", "huggingface_hub", "librosa", "llvmlite", "numba", "onnxruntime",
+    "py3langid", "safetensors", "scipy", "sklearn", "sympy", "tokenizers", "torch", "transformers",
+)  # fmt: skip
+"""The `vibevoice` extra and what comes with it: in the GPU flavour only."""
+
+FILES = {
+    "moonshine_voice": ("assets/tiny-en/*", "assets/endgame_nagg_nell.wav"),
+    "fastapi_offline": ("static/swagger-ui-bundle.js", "static/swagger-ui.css"),
+}
+"""Data by package: the weights and the sample; the page at /docs."""
+
+GPU_FILES = {"py3langid": ("data/*",)}
+"""The model that knows which language a transcript is in."""
+
+LIBRARIES = {"moonshine_voice": ("*moonshine*.so", "*moonshine*.dylib", "*.dll")}
+"""Shared libraries that are opened by path, by package."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """One executable."""
+
+    name: str
+    hidden: tuple[str, ...]
+    excluded: tuple[str, ...]
+    files: Mapping[str, tuple[str, ...]]
+
+
+def flavour(name: str) -> Flavour:
+    """The flavour called ``name``: ``cpu`` or ``gpu``, as far as its packages are installed.
+
+    Raises:
+        KeyError: there is none of that name.
+    """
+    return {"cpu": _cpu, "gpu": _gpu}[name]()
+
+
+def _cpu() -> Flavour:
+    return Flavour("vibevoice-asr", HIDDEN, (*NEVER, *HEAVY), FILES)
+
+
+def _gpu() -> Flavour:
+    by_name = [module for package in BY_NAME for module in _modules(f"transformers.{package}")]
+    models = _folder("transformers") / "models"
+    others = [path.name for path in models.glob("*/") if path.name not in (*MODELS, "__pycache__")]
+    return Flavour(
+        "vibevoice-asr-gpu",
+        (*HIDDEN, *GPU_HIDDEN, *by_name),
+        (*NEVER, *NOT_EVEN_GPU, *(f"transformers.models.{name}" for name in sorted(others))),
+        {**FILES, **GPU_FILES},
+    )
+
+
+def data(flavour: Flavour) -> Iterator[tuple[Path, str]]:
+    """Data files of a flavour, each with its folder inside the build.
+
+    Raises:
+        FileNotFoundError: a package lacks what it is known to bring.
+    """
+    for package, patterns in flavour.files.items():
+        for pattern in patterns:
+            yield from _matching(package, pattern)
+
+
+def libraries() -> Iterator[tuple[Path, str]]:
+    """Shared libraries, each with its folder inside the build.
+
+    Raises:
+        FileNotFoundError: a package has none of its libraries.
+    """
+    for package, patterns in LIBRARIES.items():
+        found = [(path, package) for pattern in patterns for path in _folder(package).glob(pattern)]
+        if not found:
+            raise FileNotFoundError(f"{package} has none of {', '.join(patterns)}")
+        yield from found
+
+
+def ffmpeg() -> Path:
+    """The decoder that goes along.
+
+    Raises:
+        FileNotFoundError: imageio-ffmpeg was built without one (its wheels have it).
+    """
+    for path in sorted((_folder("imageio_ffmpeg") / "binaries").glob("ffmpeg-*")):
+        return path
+    raise FileNotFoundError("imageio_ffmpeg has no executable")
+
+
+def revision() -> str:
+    """The git revision of the tree, with ``dirty`` where it has changes; '' without git."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=GIT_LIMIT_S,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _modules(package: str) -> list[str]:
+    """All modules right in a package, found without importing it."""
+    top, _, rest = package.partition(".")
+    folder = _folder(top).joinpath(*rest.split("."))
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no {package}")
+    names = [path.stem for path in sorted(folder.glob("*.py")) if path.stem != "__init__"]
+    return [package, *(f"{package}.{name}" for name in names)]
+
+
+def _folder(package: str) -> Path:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(f"{package} is not installed")
+    return Path(spec.origin).parent
+
+
+def _matching(package: str, pattern: str) -> Iterator[tuple[Path, str]]:
+    folder = _folder(package)
+    found = [path for path in sorted(folder.glob(pattern)) if path.is_file()]
+    if not found:
+        raise FileNotFoundError(f"{package} has no {pattern}")
+    for path in found:
+        yield path, path.parent.relative_to(folder.parent).as_posix()

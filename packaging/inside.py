@@ -1,0 +1,101 @@
+"""What is inside a build: which packages its files came from, and what wheels carry."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+
+import flavours
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """What a wheel carries that no metadata of its own speaks of; ``text`` is in `TEXTS`."""
+
+    name: str
+    licence: str
+    text: str = ""
+
+
+WITHIN: dict[str, tuple[Within, ...]] = {
+    "imageio-ffmpeg": (Within("ffmpeg", "GPL-3.0-or-later", "GPL-3.0.txt"),),
+    "moonshine-voice": (
+        Within("onnxruntime", "MIT"),
+        Within("silero-vad", "MIT"),
+        Within("moonshine-tiny-en", "MIT"),
+        Within("pyannote-community-1", "CC-BY-4.0"),
+    ),
+    "soundfile": (
+        Within("libsndfile", "LGPL-2.1-or-later", "LGPL-2.1.txt"),
+        Within("mpg123", "LGPL-2.1-only", "LGPL-2.1.txt"),
+        Within("libogg-libvorbis-opus-flac", "BSD-3-Clause"),
+    ),
+    "soxr": (Within("libsoxr", "LGPL-2.1-or-later", "LGPL-2.1.txt"),),
+    "numpy": (Within("openblas", "BSD-3-Clause"),),
+}
+
+
+def normal(name: str) -> str:
+    """A distribution's name as they compare (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def owners(sources: Iterable[Path]) -> tuple[list[Distribution], list[Path]]:
+    """The distributions that files came from, by name; and the files that came from none."""
+    owner: dict[Path, Distribution] = {}
+    for distribution in distributions():
+        for file in distribution.files or ():
+            owner[Path(str(distribution.locate_file(file))).resolve()] = distribution
+    found: dict[str, Distribution] = {}
+    rest = []
+    for source in sources:
+        path = source if source.is_absolute() else flavours.ROOT / source
+        if (distribution := owner.get(path.resolve())) is not None:
+            found[normal(distribution.metadata["Name"])] = distribution
+        elif path.is_file():
+            rest.append(path)
+    for distribution in distributions():  # its boot loader is the executable itself
+        if normal(distribution.metadata["Name"]) == "pyinstaller":
+            found["pyinstaller"] = distribution
+    return [found[name] for name in sorted(found)], rest
+
+
+def version_within(name: str) -> str:
+    """The version of a part that a wheel carries, where it says so; else ''."""
+    match name:
+        case "ffmpeg":
+            return flavours.ffmpeg().name.removesuffix(".exe").rpartition("-v")[2]
+        case "libsndfile":
+            import soundfile
+
+            return str(soundfile.__libsndfile_version__)
+        case "libsoxr":
+            import soxr
+
+            return str(soxr.__libsoxr_version__).removeprefix("libsoxr-")
+    return ""
+
+
+def debian_package(path: Path) -> tuple[str, str]:
+    """The Debian package that a file belongs to, and its version; ('', '') elsewhere."""
+    if shutil.which("dpkg-query") is None:
+        return "", ""
+    for name in (path, path.resolve(), Path("/usr") / path.resolve().relative_to("/")):
+        found = subprocess.run(
+            ["dpkg-query", "--search", str(name)], capture_output=True, text=True, check=False
+        )
+        if found.returncode == 0:
+            package = found.stdout.split(":")[0]
+            version = subprocess.run(
+                ["dpkg-query", "--show", "--showformat=${Version}\n", package],
+                capture_output=True,
+                text=True,
+                check=False,
+            ).stdout.split("\n")[0]
+            return package, version
+    return "", ""
