@@ -1,4 +1,4 @@
-"""Known holes in what is installed, by pip-audit; says so loudly where its source is out of reach."""
+"""Known holes in what is installed, by pip-audit; loud where its source is out of reach."""
 
 from __future__ import annotations
 
