@@ -54,7 +54,7 @@ def bill_of(
     bill: dict[str, Any] = json.loads(
         subprocess.run(command, check=True, capture_output=True, text=True).stdout
     )
-    names = {normal(one.metadata["Name"]) for one in inside} - {"vibevoice-asr"}
+    names = {normal(one.metadata["Name"]) for one in inside}
     components = [one for one in bill["components"] if normal(one["name"]) in names]
     for one in components:
         one.pop("externalReferences", None)  # where this machine took it from is nobody's business
@@ -99,8 +99,6 @@ def write_licences(inside: list[Distribution], rest: list[Path], folder: Path) -
     rows = []
     for distribution in inside:
         name = normal(distribution.metadata["Name"])
-        if name == "vibevoice-asr":
-            continue
         target = folder / f"{name}-{distribution.version}"
         count = _copy_texts(distribution, target)
         for part in WITHIN.get(name, ()):
@@ -153,7 +151,16 @@ def _copy_texts(distribution: Distribution, target: Path) -> int:
             name = "-".join(file.parts[1:] if ".dist-info" in file.parts[0] else file.parts)
             shutil.copy(source, target / name.removeprefix("licenses-"))
             count += 1
-    return count or _copy_header(distribution, target)
+    return count or _copy_header(distribution, target) or _copy_standard(distribution, target)
+
+
+def _copy_standard(distribution: Distribution, target: Path) -> int:
+    """Where a package only names its licence, the licence's own text; 0 where we have none."""
+    if not declared(distribution).startswith("Apache"):
+        return 0
+    target.mkdir(exist_ok=True)
+    shutil.copy(TEXTS / "Apache-2.0.txt", target)
+    return 1
 
 
 def _copy_header(distribution: Distribution, target: Path) -> int:

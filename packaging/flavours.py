@@ -51,7 +51,9 @@ NEVER = (
 )  # fmt: skip
 """What hooks or a developer's environment would bring, and nothing here uses at run time."""
 
-NOT_EVEN_GPU = ("Cython", "audioread", "librosa", "llvmlite", "numba", "openai", "sklearn")
+NOT_EVEN_GPU = (
+    "Cython", "audioread", "cython", "librosa", "llvmlite", "numba", "openai", "scipy", "sklearn",
+)  # fmt: skip
 """Installed with the extra, or by developers; nothing imports them for a transcription."""
 
 HEAVY = (

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import flavours
 
+OURSELVES = "vibevoice-asr"
+
 
 @dataclass(frozen=True, slots=True)
 class Within:
@@ -49,11 +51,15 @@ def owners(sources: Iterable[Path]) -> tuple[list[Distribution], list[Path]]:
     """The distributions that files came from, by name; and the files that came from none."""
     owner: dict[Path, Distribution] = {}
     for distribution in distributions():
+        if normal(distribution.metadata["Name"]) == OURSELVES:
+            continue
         for file in distribution.files or ():
             owner[Path(str(distribution.locate_file(file))).resolve()] = distribution
     found: dict[str, Distribution] = {}
     rest = []
     for source in sources:
+        if any(part.endswith(".dist-info") for part in source.parts):
+            continue  # metadata is looked at by others; it is not the package
         path = source if source.is_absolute() else flavours.ROOT / source
         if (distribution := owner.get(path.resolve())) is not None:
             found[normal(distribution.metadata["Name"])] = distribution

@@ -43,11 +43,11 @@ def worker_command() -> list[str]:
 
 
 def _worker_env() -> dict[str, str]:
-    """The environment of a worker: ours, with the package findable when it is not installed."""
+    """The environment of a worker: ours without the token, and with the package findable."""
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "VIBEVOICE_TOKEN"},
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUTF8": "1",
         channel.LOG_LEVEL: logging.getLevelName(logging.getLogger().level),

@@ -55,6 +55,17 @@ async def test_a_worker_probes_a_file_it_was_handed() -> None:
     assert facts["total_s"] == pytest.approx(9.963, abs=0.01)
 
 
+async def test_a_worker_does_not_know_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIBEVOICE_TOKEN", "correct-horse-battery-staple")
+    worker = Worker("intake")
+    try:
+        environment = psutil.Process(worker.pid).environ()
+        assert "VIBEVOICE_TOKEN" not in environment
+        assert not any("battery-staple" in value for value in environment.values())
+    finally:
+        await worker.close()
+
+
 async def test_an_error_keeps_its_code_across_the_process_border(tmp_path: Path) -> None:
     worker = Worker("intake")
     (tmp_path / "text").write_text("not audio")
