@@ -46,8 +46,8 @@ BY_NAME = ("generation", "integrations", "quantizers", *(f"models.{name}" for na
 
 NEVER = (
     "IPython", "PIL", "_pytest", "anyio.pytest_plugin", "attr", "chardet", "hypothesis", "lib2to3",
-    "matplotlib", "mypy", "numpy.f2py", "numpy.testing", "pandas", "pip", "pydoc_data", "pytest",
-    "setuptools", "tests", "tkinter", "uvloop",
+    "lxml", "matplotlib", "mypy", "numpy.f2py", "numpy.testing", "pandas", "pip", "py",
+    "pydoc_data", "pytest", "setuptools", "tests", "tkinter", "uvloop",
 )  # fmt: skip
 """What hooks or a developer's environment would bring, and nothing here uses at run time."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import checkpoints
@@ -31,6 +32,11 @@ def loaded(request: pytest.FixtureRequest) -> Loaded:
     return load(checkpoints.checkpoint("mid"), Precision(request.param), CPU)
 
 
+@functools.cache
+def in_fp32() -> Loaded:
+    return load(checkpoints.checkpoint("mid"), Precision.FP32, CPU)
+
+
 class Counted(Decoding):
     """Counts its passes; ``static`` takes the step that a GPU captures."""
 
@@ -45,18 +51,31 @@ class Counted(Decoding):
         return super().step(continuations)
 
 
-def begun(loaded: Loaded, name: str, by: Decoding, frame: Frame | None = None) -> Generation:
-    """The generation that answers a clip."""
-    audio = checkpoints.clip_24k(name)
+@functools.cache
+def prompt_of(loaded: Loaded, name: str) -> torch.Tensor:
+    """The embeddings of the request for a clip: heard once, it is the same for all tests."""
+    decoder, audio = Decoder(loaded.model), checkpoints.clip_24k(name)
     ids = request_ids(loaded.processor, len(audio), context(TranscribeOptions()))
-    embeddings = by.decoder.embed(ids)
+    embeddings = decoder.embed(ids)
     heard = embeddings.new_empty(token_count(len(audio)), embeddings.shape[1])
     AudioEncoder(loaded.model, loaded.processor.feature_extractor).encode(
         audio, 2.7, heard, lambda: None
     )
     embeddings[ids == loaded.processor.audio_token_id] = heard
-    cache = by.decoder.new_cache(SHORT, len(ids))
+    return embeddings
+
+
+def begun(loaded: Loaded, name: str, by: Decoding, frame: Frame | None = None) -> Generation:
+    """The generation that answers a clip."""
+    embeddings = prompt_of(loaded, name)
+    cache = by.decoder.new_cache(SHORT, len(embeddings))
     return Generation(by, cache, by.prefill(embeddings, cache), frame)
+
+
+@functools.cache
+def expected_of(loaded: Loaded, name: str) -> tuple[int, ...]:
+    """What is written alone, a token at a time."""
+    return tuple(written(loaded, begun(loaded, name, Counted(loaded))))
 
 
 def frame(loaded: Loaded) -> Frame:
@@ -96,7 +115,7 @@ def test_chance_falls_the_same_with_proposals(loaded: Loaded) -> None:
 
 @pytest.mark.parametrize("at", range(3, 40, 3))
 def test_an_answer_is_gone_on_with_from_within_a_proposal(at: int) -> None:
-    loaded = load(checkpoints.checkpoint("mid"), Precision.FP32, CPU)
+    loaded = in_fp32()
     with torch.inference_mode():
         generation = begun(loaded, "endgame_nagg_nell", Counted(loaded), frame(loaded))
         expected = [*written(loaded, generation)]
@@ -117,7 +136,7 @@ def test_answers_decoded_in_step_are_those_decoded_alone(
     names = list(checkpoints.CLIPS)
     end = loaded.model.generation_config.eos_token_id
     with torch.inference_mode():
-        expected = [written(loaded, begun(loaded, name, Counted(loaded))) for name in names]
+        expected = [[*expected_of(loaded, name)] for name in names]
         together = Counted(loaded, static=static)
         generations = [begun(loaded, name, together, rule) for name in names]
         going = list(generations)
@@ -133,7 +152,7 @@ def test_answers_decoded_in_step_are_those_decoded_alone(
 
 
 def test_a_step_of_the_decoder_takes_any_mixture() -> None:
-    loaded = load(checkpoints.checkpoint("mid"), Precision.FP32, CPU)
+    loaded = in_fp32()
     by = Counted(loaded)
     with torch.inference_mode():
         one, two = (begun(loaded, name, by) for name in checkpoints.CLIPS[:2])
