@@ -119,8 +119,12 @@ def _engines(settings: Settings) -> Iterator[Finding]:
         bad = State.BAD if spec.name == serves else State.ABSENT
         if lacking := engines.missing(spec):
             packages = ", ".join(lacking)
-            hint = choice.INSTALL.get(spec.name, "")
-            yield Finding("engine", bad, f"{title}; not usable, without {packages}", hint)
+            yield Finding(
+                "engine",
+                bad,
+                f"{title}; not usable, without {packages}",
+                choice.remedy(spec.name),
+            )
         elif spec.name == choice.VIBEVOICE and isinstance(facts.checkpoint, errors.BadCheckpoint):
             wrong = facts.checkpoint
             yield Finding("engine", bad, f"{title}; not usable: {wrong.detail}", wrong.hint)

@@ -14,7 +14,7 @@ from sidecar import engines, errors
 from sidecar.commands import INTERRUPTED, complain, say
 from sidecar.runtime import weights
 from sidecar.runtime.checkpoint import Checkpoint
-from sidecar.runtime.choice import INSTALL, VIBEVOICE
+from sidecar.runtime.choice import VIBEVOICE, remedy
 from sidecar.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def fetch(repo: str, revision: str = "main", to: Path | None = None) -> Checkpoi
     if find_spec("huggingface_hub") is None:
         raise errors.EngineUnavailable(
             "To download, the package huggingface_hub is needed, which is not installed.",
-            hint=INSTALL[VIBEVOICE],
+            hint=remedy(VIBEVOICE),
         )
     # Otherwise it asks the hub for a list of programs to look for here, and names what it finds.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

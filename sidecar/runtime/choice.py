@@ -6,6 +6,7 @@ otherwise. Who names an engine gets that one or an error.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,6 +22,8 @@ from sidecar.settings import Settings
 VIBEVOICE, EMBEDDED = "vibevoice", "moonshine"
 INSTALL = {VIBEVOICE: "pip install 'vibevoice-asr[vibevoice]'"}
 """How the packages of an engine are installed, where the base does not bring them."""
+BUILDS = {VIBEVOICE: "Use the build 'vibevoice-asr-gpu', which has them."}
+"""What to do instead with an executable, into which nothing can be installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +94,24 @@ def decide(wanted: str, facts: Facts) -> tuple[str, str]:
     if lacking := facts.lacking.get(name, [f"sidecar.engines.{name}"]):
         raise errors.EngineUnavailable(
             f"The engine '{name}' needs packages that are not installed: {', '.join(lacking)}.",
-            hint=INSTALL.get(name, "pip install vibevoice-asr"),
+            hint=remedy(name),
         )
     if name == VIBEVOICE and isinstance(facts.checkpoint, errors.BadCheckpoint):
         raise facts.checkpoint
     return name, reason
 
 
+def remedy(engine: str) -> str:
+    """What to do where the packages of an engine are missing."""
+    if getattr(sys, "frozen", False):
+        return BUILDS.get(engine, "Download this build again: it is not whole.")
+    return INSTALL.get(engine, "pip install vibevoice-asr")
+
+
 def shortcoming(facts: Facts) -> str | None:
     """What keeps `auto` from VibeVoice-ASR, None where nothing does."""
     if lacking := facts.lacking.get(VIBEVOICE, [VIBEVOICE]):
-        return f"not installed are {', '.join(lacking)} ({INSTALL[VIBEVOICE]})"
+        return f"not installed are {', '.join(lacking)} ({remedy(VIBEVOICE)})"
     if facts.gpu is None:
         return "there is no NVIDIA GPU (it runs without, slowly, when it is set)"
     if not facts.cuda:
