@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import time
@@ -50,6 +49,8 @@ class Neighbour:
 
 def at(host: str, port: int) -> Neighbour | None:
     """The service of ours that answers there; None if it is something else."""
+    import http.client  # 10 ms that a start on a free port does not pay
+
     deadline = time.monotonic() + LOOK_S
     connection = http.client.HTTPConnection(host, port, timeout=LOOK_S)
     try:
