@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -71,6 +72,11 @@ class Server(uvicorn.Server):
             self._end_after(parent.gone(pid), f"the host, pid {pid}, is gone")
         if self._settings.exit_with_stdin:
             self._end_after(parent.closed(0), "standard input is closed")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The order to stop; told once more, whatever the signal, it waits for nobody."""
+        self.force_exit = self.should_exit
+        super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """No new connections and jobs; the running job has its grace, unless told once more."""

@@ -395,6 +395,17 @@ def test_told_to_stop_it_finishes_the_running_job_and_tells_the_waiting_ones(
 
 
 @posix
+def test_told_twice_it_waits_for_nobody(child: Any, tmp_path: Path) -> None:
+    service = child("--port", 0, "--shutdown-grace", "10m", vibevoice_scripted_speed=5)
+    busy(service.line()["url"], tmp_path)
+    processes = family(service.process.pid)
+    service.process.send_signal(signal.SIGTERM)
+    assert not all_gone(processes, 1.0), "the running job has its grace"
+    service.process.send_signal(signal.SIGTERM)
+    assert all_gone(processes)
+
+
+@posix
 def test_after_the_grace_the_running_job_is_told_too(child: Any, tmp_path: Path) -> None:
     service = child("--port", 0, "--shutdown-grace", "200ms", vibevoice_scripted_speed=5)
     url = service.line()["url"]
