@@ -46,6 +46,7 @@ exe: $(BUILD_STAMP)  ## build the executable, and try it out as another user wou
 	FLAVOUR=cpu $(BIN)/pyinstaller build_exe.spec --noconfirm --log-level WARN --workpath build/cpu
 	$(BIN)/python packaging/bill.py $(EXE) build/cpu/build_exe/sources.txt
 	VIBEVOICE_EXECUTABLE=$(EXE)/vibevoice-asr $(BIN)/python -m pytest -rs tests/test_executable.py
+	VIBEVOICE_EXECUTABLE=$(EXE)/vibevoice-asr $(BIN)/python -m pytest -rs tests/test_embedding.py -k rust_host
 
 exe-gpu: $(GPU_BUILD_STAMP)  ## the same with torch inside (gigabytes)
 	FLAVOUR=gpu $(BIN)/pyinstaller build_exe.spec --noconfirm --log-level WARN --workpath build/gpu
