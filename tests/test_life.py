@@ -629,3 +629,29 @@ def test_a_report_has_log_notes_and_findings_and_names_no_home(
     assert names[:2] == ["doctor.txt", "crash/1.json"]
     assert [name for name in names if name.startswith("log/")]
     assert not any(str(Path.home()) in text for text in texts if str(Path.home()) != "/")
+
+
+@posix
+def test_a_demo_that_is_killed_takes_its_service_with_it(tmp_path: Path, voice: bytes) -> None:
+    port = free_port()
+    clip = tmp_path / "clip.wav"
+    clip.write_bytes(voice)
+    env = {**os.environ, "VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_DATA_DIR": str(tmp_path)}
+    demo = subprocess.Popen(
+        [*SERVE, "demo", clip, "--port", str(port)],
+        env=env,
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert demo.stderr is not None
+        wait_until(lambda: "Still serving" in (demo.stderr.readline() or ""), 60, "it serves")
+        processes = family(demo.pid)
+        assert len(processes) >= 3
+    finally:
+        demo.kill()
+        demo.communicate()
+    assert all_gone(processes)
+    assert not reachable(port)

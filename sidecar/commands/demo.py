@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -29,7 +30,14 @@ def run(audio: Path | None, given: dict[str, Any]) -> int:
         return complain(error)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     service = subprocess.Popen(
-        [*_own_command(), "serve", "--log-level=warning", *flags], stdout=subprocess.DEVNULL
+        [
+            *_own_command(),
+            "serve",
+            "--log-level=warning",
+            f"--parent-pid={os.getpid()}",  # whatever ends this command ends the service
+            *flags,
+        ],
+        stdout=subprocess.DEVNULL,
     )
     url = address(settings.host, settings.port)
     try:
