@@ -40,11 +40,12 @@ Company = Callable[[Sequence[Job], Precision], Sequence[Job]]
 
 @dataclass(slots=True)
 class _Running:
-    """The jobs that run, the task that runs them, and in company the engine that hears them."""
+    """The jobs that run, the task that runs them; in company the engine, and whom it hears."""
 
     jobs: Sequence[Job]
     task: asyncio.Task[None]
     engine: LeasedEngine | None = None
+    heard: Sequence[Job] = ()
 
 
 class JobQueue:
@@ -164,8 +165,8 @@ class JobQueue:
             return
         if all(one.ended for one in running.jobs):
             running.task.cancel()
-        elif running.engine is not None:
-            running.engine.leave(running.jobs.index(job))
+        elif running.engine is not None and job in running.heard:
+            running.engine.leave(running.heard.index(job))
 
     def interrupt(self) -> None:
         """Put what runs back to the head of the queue."""
@@ -298,7 +299,8 @@ class JobQueue:
     async def _attempt_together(self, jobs: Sequence[Job]) -> None:
         async with self._slot.lease(jobs[0].options.precision, jobs[0].arrived_at) as engine:
             assert self._running is not None
-            self._running.engine = engine
+            jobs = [job for job in jobs if not job.ended]  # some may have left while it loaded
+            self._running.engine, self._running.heard = engine, jobs
             begun = time.monotonic()
             events = engine.transcribe_together(
                 [(job.source.fd, job.facts, self._plan(job, engine.precision)) for job in jobs],

@@ -169,3 +169,18 @@ async def test_what_is_interrupted_waits_again_in_its_order(
         await reloading
         assert {(await job.result()).precision for job in jobs} == {"int8"}
     assert companies.sizes == [4, 4, 1]
+
+
+async def test_who_is_cancelled_while_the_engine_loads_does_not_part_the_others(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with queue_of(monkeypatch) as (queue, _, companies):
+        jobs = submitted(queue, [recording] * 3)
+        queue.open()
+        async for _ in jobs[0].changes():
+            if jobs[0].state is JobState.RUNNING:
+                break
+        queue.cancel(jobs[0])
+        assert [(await jobs[at].result()).text != "" for at in (1, 2)] == [True, True]
+    assert companies.sizes == [3]
+    assert not any(job.alone for job in jobs[1:])
