@@ -47,12 +47,23 @@ class Neighbour:
             return False
 
 
+def address(host: str, port: int) -> str:
+    """The URL at which a service that listens on ``host`` answers this machine."""
+    name = reachable(host)
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
+def reachable(host: str) -> str:
+    """The name or number under which this machine reaches what listens on ``host``."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+
+
 def at(host: str, port: int) -> Neighbour | None:
-    """The service of ours that answers there; None if it is something else."""
+    """The service of ours that listens there; None if it is something else."""
     import http.client  # 10 ms that a start on a free port does not pay
 
     deadline = time.monotonic() + LOOK_S
-    connection = http.client.HTTPConnection(host, port, timeout=LOOK_S)
+    connection = http.client.HTTPConnection(reachable(host), port, timeout=LOOK_S)
     try:
         connection.request("GET", "/health", headers={"Host": f"localhost:{port}"})
         body = json.loads(connection.getresponse().read(1 << 16))

@@ -84,7 +84,7 @@ def take_place(settings: Settings) -> socket.socket | neighbour.Neighbour:
     try:
         return bind(settings.host, settings.port)
     except errors.PortInUse as error:
-        other = neighbour.at(reachable(settings.host), settings.port)
+        other = neighbour.at(settings.host, settings.port)
         if other is None:
             raise errors.PortInUse(
                 f"{error.detail} It is not vibevoice-asr that has it.", hint=error.hint
@@ -123,11 +123,6 @@ def listening(
     return place
 
 
-def reachable(host: str) -> str:
-    """The address at which a service that listens on ``host`` answers this machine."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
-
-
 def bind(host: str, port: int) -> socket.socket:
     """A socket at the address, not listening yet.
 
@@ -155,11 +150,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _ready(settings: Settings, port: int, pid: int, **more: Any) -> dict[str, Any]:
-    host = reachable(settings.host)
     made = settings.generate_token and settings.token is not None
     return ready_line(
         port=port,
-        url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",
+        url=neighbour.address(settings.host, port),
         version=__version__,
         pid=pid,
         token=settings.token.get_secret_value() if made and settings.token else None,

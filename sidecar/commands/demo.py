@@ -13,7 +13,7 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.commands import INTERRUPTED, complain, say, transcribe
-from sidecar.commands.status import address
+from sidecar.neighbour import address
 from sidecar.settings import load_settings
 
 START_S = 60.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from sidecar import __version__, errors
+from sidecar import __version__, errors, neighbour
 from sidecar.commands import INTERRUPTED
 from sidecar.engine import AUTO, EngineSpec, LoadOptions
 from sidecar.settings import Settings, config_file, load_settings
@@ -57,7 +57,7 @@ def run(report: bool = False, file: Path | None = None) -> int:
         from sidecar.commands import report as reports
 
         words = [f"{finding.state.name:<8} {finding.topic}: {finding.text}" for finding in findings]
-        return reports.write(file, "\n".join(words) + "\n", _settings_or_defaults())
+        return reports.write(file, "\n".join(words) + "\n", _settings()[0])
     _print(findings, next_step(findings))
     return int(any(finding.state is State.BAD for finding in findings))
 
@@ -75,8 +75,8 @@ def examine() -> Iterator[Finding]:
         State.GOOD,
         f"{__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}",
     )
-    settings = _settings_or_defaults()
-    yield _settings()
+    settings, finding = _settings()
+    yield finding
     yield from _engines(settings)
     yield _gpu()
     yield _ffmpeg()
@@ -85,20 +85,16 @@ def examine() -> Iterator[Finding]:
     yield _spool(settings)
 
 
-def _settings_or_defaults() -> Settings:
+def _settings() -> tuple[Settings, Finding]:
+    """The settings, or the defaults where they are not possible; and which it is."""
     try:
-        return load_settings()
-    except errors.SettingsInvalid:
-        return Settings.model_construct()
-
-
-def _settings() -> Finding:
-    try:
-        load_settings()
+        settings = load_settings()
     except errors.SettingsInvalid as error:
-        return Finding("settings", State.BAD, error.detail, error.hint)
+        wrong = Finding("settings", State.BAD, error.detail, error.hint)
+        return Settings.model_construct(), wrong
     file = config_file()
-    return Finding("settings", State.GOOD, f"{file}{'' if file.exists() else ' (not there)'}")
+    text = f"{file}{'' if file.exists() else ' (not there)'}"
+    return settings, Finding("settings", State.GOOD, text)
 
 
 def _engines(settings: Settings) -> Iterator[Finding]:
@@ -209,24 +205,13 @@ def _port(settings: Settings) -> Finding:
     try:
         bind(settings.host, settings.port).close()
     except errors.PortInUse as error:
-        if found := asyncio.run(_service_there(settings)):
-            return Finding("port", State.GOOD, found)
+        if other := neighbour.at(settings.host, settings.port):
+            text = f"{settings.port}: vibevoice-asr {other.version} runs, pid {other.pid}"
+            return Finding("port", State.GOOD, text)
         return Finding("port", State.WARNING, error.detail, error.hint)
     except errors.SidecarError as error:
         return Finding("port", State.BAD, error.detail, error.hint)
     return Finding("port", State.GOOD, f"{settings.port} on {settings.host} is free")
-
-
-async def _service_there(settings: Settings) -> str | None:
-    from sidecar.client import ServiceClient
-    from sidecar.commands.status import address
-
-    try:
-        async with ServiceClient(address(settings.host, settings.port)) as client:
-            health = await client.health()
-    except errors.SidecarError:
-        return None
-    return f"{settings.port}: vibevoice-asr {health.get('version')} runs, pid {health.get('pid')}"
 
 
 def _spool(settings: Settings) -> Finding:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.commands import INTERRUPTED, complain
+from sidecar.neighbour import address
 
 
 def run(server: str | None) -> int:
@@ -36,12 +37,6 @@ def configured_address() -> str:
             hint="Give its address with --server.",
         )
     return address(settings.host, settings.port)
-
-
-def address(host: str, port: int) -> str:
-    """The URL at which a service that listens on ``host`` answers this machine."""
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
 async def _ask(server: str) -> dict[str, Any]:

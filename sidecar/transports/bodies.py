@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from fastapi import Request, Response
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource, open_path
+from sidecar.auth import is_loopback
 from sidecar.settings import Settings
 from sidecar.transports.upload import read_form, read_json
 
@@ -37,12 +37,7 @@ def media_type(request: Request) -> str:
 
 def is_local(request: Request) -> bool:
     """Whether the client is on this machine."""
-    if request.client is None:
-        return True
-    try:
-        return ipaddress.ip_address(request.client.host).is_loopback
-    except ValueError:
-        return False
+    return request.client is None or is_loopback(request.client.host)
 
 
 async def read_fields(request: Request, settings: Settings) -> tuple[Fields, AudioSource | None]:
