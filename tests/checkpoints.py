@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from sidecar.audio import Block
 
 Checkpoint = Literal["tiny", "mid", "loop"]
 Segment = dict[str, Any]
@@ -186,3 +188,15 @@ def _kept(shelf: str, name: str, make: Callable[[Path], None]) -> Path:
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+class Recording:
+    """Samples at 24 kHz as a stream."""
+
+    def __init__(self, samples: Block) -> None:
+        self._samples = samples
+        self.total_s = len(samples) / RATE
+
+    def __iter__(self) -> Iterator[Block]:
+        for at in range(0, len(self._samples), 50_000):
+            yield self._samples[at : at + 50_000]

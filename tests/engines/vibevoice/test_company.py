@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from sidecar import errors
-from sidecar.audio import Block
 from sidecar.engine import MemoryPlan, Precision, TranscribeOptions
 from sidecar.engines.vibevoice import lockstep
 from sidecar.engines.vibevoice.cache import KeyValueCache
@@ -26,19 +25,7 @@ CPU = torch.device("cpu")
 SMALL = MemoryPlan(encoder_chunk_s=2.0, prefill_tile=64, evict_encoders=True)
 
 
-class Recording:
-    """Samples as a stream."""
-
-    def __init__(self, samples: Block) -> None:
-        self._samples = samples
-        self.total_s = len(samples) / 24_000
-
-    def __iter__(self) -> Any:
-        for at in range(0, len(self._samples), 50_000):
-            yield self._samples[at : at + 50_000]
-
-
-class Broken(Recording):
+class Broken(checkpoints.Recording):
     """Fails while it is read."""
 
     def __iter__(self) -> Any:
@@ -54,7 +41,7 @@ def model() -> Model:
 def begun(
     model: Model, name: str, options: TranscribeOptions | None = None, **rest: Any
 ) -> Transcription:
-    recording = Recording(checkpoints.clip_24k(name))
+    recording = checkpoints.Recording(checkpoints.clip_24k(name))
     cancelled = rest.pop("cancelled", lambda: False)
     return Transcription(model, recording, options or TranscribeOptions(), cancelled, **rest)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import checkpoints
@@ -25,20 +25,8 @@ CPU = torch.device("cpu")
 SMALL = MemoryPlan(encoder_chunk_s=2.0, prefill_tile=64, evict_encoders=True)
 
 
-class Recording:
-    """Samples as a stream."""
-
-    def __init__(self, samples: Block) -> None:
-        self._samples = samples
-        self.total_s = len(samples) / 24_000
-
-    def __iter__(self) -> Iterator[Block]:
-        for at in range(0, len(self._samples), 50_000):
-            yield self._samples[at : at + 50_000]
-
-
 def transcribe(model: Model, name: str, options: TranscribeOptions | None = None) -> Transcript:
-    recording = Recording(checkpoints.clip_24k(name))
+    recording = checkpoints.Recording(checkpoints.clip_24k(name))
     work = Transcription(model, recording, options or TranscribeOptions(), lambda: False)
     *_, last = work.events()
     assert isinstance(last, Finished)
