@@ -6,6 +6,7 @@ with an end, so that a full pipe costs lines and not the service.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import logging.handlers
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+Lines = queue.Queue[Any]
 TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 """The old host looks for ' - ERROR - ' and ' - WARNING - '."""
 WAITING_LINES = 10_000
@@ -66,7 +68,7 @@ class Logs:
                 handlers.append(rotating(file))
             except OSError as error:
                 trouble = error
-        root.handlers[:] = [self._behind_a_queue(handler, formatter) for handler in handlers]
+        root.handlers[:] = [_Dropping([self._queue_for(one, formatter) for one in handlers])]
         if trouble is not None:
             logging.getLogger(__name__).warning("no log file: %s", trouble.strerror)
 
@@ -77,25 +79,26 @@ class Logs:
             while listener.queue.unfinished_tasks and time.monotonic() < deadline:  # type: ignore[attr-defined]
                 time.sleep(0.005)
 
-    def _behind_a_queue(
-        self, handler: logging.Handler, formatter: logging.Formatter
-    ) -> logging.Handler:
+    def _queue_for(self, handler: logging.Handler, formatter: logging.Formatter) -> Lines:
         handler.setFormatter(formatter)
-        lines: queue.Queue[Any] = queue.Queue(WAITING_LINES)
+        lines: Lines = queue.Queue(WAITING_LINES)
         listener = logging.handlers.QueueListener(lines, handler)
         listener.start()
         self._listeners.append(listener)
-        return _Dropping(lines)
+        return lines
 
 
 class _Dropping(logging.handlers.QueueHandler):
-    """Loses a line rather than waiting."""
+    """Loses a line rather than waiting; what several threads log has one order in all queues."""
+
+    def __init__(self, queues: list[Lines]) -> None:
+        super().__init__(queue.Queue())
+        self._queues = queues
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        try:
-            self.queue.put_nowait(record)
-        except queue.Full:
-            return
+        for lines in self._queues:
+            with contextlib.suppress(queue.Full):
+                lines.put_nowait(record)
 
 
 def rotating(file: Path) -> logging.Handler:
