@@ -21,8 +21,8 @@ RUN pip install '.[vibevoice]'
 
 FROM python:3.11-slim AS runtime
 RUN useradd --uid 10001 --create-home vibevoice \
-    && mkdir /models \
-    && chown vibevoice:vibevoice /models
+    && mkdir /models /spool \
+    && chown vibevoice:vibevoice /models /spool
 # Binding beyond the loopback needs VIBEVOICE_TOKEN: without it the service refuses to start (78).
 ENV PATH=/opt/vibevoice-asr/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 BENCH_STAMP := $(VENV)/.installed-bench
+MUTANTS_STAMP := $(VENV)/.installed-mutants
+MODULES ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 EXE := dist/vibevoice-asr
@@ -14,7 +16,7 @@ GPU_EXE := dist/vibevoice-asr-gpu
 BUILD_STAMP := $(VENV)/.installed-build
 GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 
-.PHONY: run test lint audit docs bench exe exe-gpu clean
+.PHONY: run test lint audit docs mutants bench exe exe-gpu clean
 
 run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDIO=path), keep serving
 	@$(BIN)/vibevoice-asr demo --port $(PORT) $(if $(AUDIO),"$(AUDIO)")
@@ -35,10 +37,14 @@ audit: $(DEV_STAMP)  ## known holes in what is installed
 docs: $(DEV_STAMP)  ## write docs/settings.md and docs/errors.md anew
 	$(BIN)/python docs/generate.py
 
+mutants: $(MUTANTS_STAMP)  ## whether the tests notice faults (MODULES="jobs/store access/auth"; many minutes)
+	nice $(BIN)/python -m tests.mutants $(MODULES)
+
 bench: $(BENCH_STAMP)  ## measure (minutes to an hour; a quiet machine)
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.accuracy
 	$(BIN)/python -m bench.diarization
+	$(BIN)/python -m bench.recognition
 	$(BIN)/python -m bench.intake
 	$(BIN)/python -m bench.long
 
@@ -78,6 +84,10 @@ $(GPU_BUILD_STAMP): pyproject.toml | $(BIN)/python
 $(BENCH_STAMP): pyproject.toml | $(BIN)/python
 	$(PIP) install -e '.[bench]'
 	@touch $(RUN_STAMP) $@
+
+$(MUTANTS_STAMP): pyproject.toml | $(BIN)/python
+	$(PIP) install -e '.[mutants]'
+	@touch $(RUN_STAMP) $(DEV_STAMP) $@
 
 clean:  ## forget the set-up
 	rm -rf $(VENV) build dist *.egg-info

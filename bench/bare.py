@@ -3,7 +3,7 @@
 ``python -m bench.bare engine`` runs our `MoonshineEngine` over `probe` and `open_audio` in a plain
 process. ``python -m bench.bare library`` feeds moonshine-voice's own `Transcriber` with the audio
 that the same decoder gives: with speakers, half a second at a time into a stream that identifies
-them at the cadence that the engine would use; without, in one call. Both keep their models loaded,
+them at its default cadence; without, in one call. Both keep their models loaded,
 decode within the measured time, and take one JSON line per recording on stdin:
 ``{"path": ..., "diarize": ...}``, answered with ``{"seconds": ..., "characters": ...}``.
 """
@@ -18,10 +18,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sidecar.audio.decode import decode_file, open_audio, probe
-from sidecar.engine import Diarization, LoadOptions, TranscribeOptions
 from sidecar.engines.moonshine import SPEC, MoonshineEngine
-from sidecar.engines.moonshine.listener import WINDOW_S, cadence
-from sidecar.transcript import Finished
+from sidecar.speech.engine import LoadOptions, TranscribeOptions
+from sidecar.speech.transcript import Finished
 
 if TYPE_CHECKING:
     from moonshine_voice.transcriber import Transcriber
@@ -51,35 +50,30 @@ def engine_side() -> Side:
 
 
 def library_side() -> Side:
-    """The library by itself; one transcriber per cadence, loaded at its first use."""
+    """The library by itself; with speakers and without, each loaded at its first use."""
     from moonshine_voice import ModelArch, get_model_path
     from moonshine_voice.transcriber import Transcriber
 
-    loaded: dict[float | None, Transcriber] = {}
+    loaded: dict[bool, Transcriber] = {}
 
-    def transcriber(cadence_s: float | None) -> Transcriber:
-        if cadence_s not in loaded:
-            options = {"return_audio_data": "false"}
-            if cadence_s is not None:
-                options["identify_speakers"] = "true"
-                options["diarization_analyze_cadence"] = f"{cadence_s:.3f}"
-            loaded[cadence_s] = Transcriber(
+    def transcriber(diarize: bool) -> Transcriber:
+        if diarize not in loaded:
+            options = {"return_audio_data": "false", "identify_speakers": str(diarize).lower()}
+            loaded[diarize] = Transcriber(
                 get_model_path("tiny-en"), ModelArch.TINY, options=options
             )
-        return loaded[cadence_s]
+        return loaded[diarize]
 
     def text_of(path: str, diarize: bool) -> str:
         audio = decode_file(path, SAMPLE_RATE)
         if diarize:
-            length_s = min(len(audio) / SAMPLE_RATE, WINDOW_S)
-            library = transcriber(cadence(Diarization.BALANCED, length_s))
-            with library.create_stream(update_interval=0.5) as stream:
+            with transcriber(True).create_stream(update_interval=0.5) as stream:
                 stream.start()
                 for start in range(0, len(audio), _PIECE):
                     stream.add_audio(audio[start : start + _PIECE], SAMPLE_RATE)
                 lines = stream.stop().lines
         else:
-            lines = transcriber(None).transcribe_without_streaming(audio, SAMPLE_RATE).lines
+            lines = transcriber(False).transcribe_without_streaming(audio, SAMPLE_RATE).lines
         return " ".join(line.text for line in lines)
 
     return text_of

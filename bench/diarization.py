@@ -1,38 +1,42 @@
 """What telling speakers apart costs, and what it is worth: CPU-seconds against errors.
 
-The clips with references for speakers go through the engine at a row of cadences (seconds between
-two analyses), at the settings that the service offers, and through the library's own stream at its
-default. One process per row; CPU-seconds (user + system) per second of audio, recognition included.
+The clips with references for speakers go through the engine at the settings that the service
+offers, at a row of steps (seconds between two looks at who speaks), and through the library's own
+stream at its default. One process per row; CPU-seconds (user + system) per second of audio,
+recognition included, and the wall time beside.
 
     python -m bench.diarization
-    python -m bench.diarization --rows library balanced 2.0
+    python -m bench.diarization --rows library balanced 5.0
+    python -m bench.diarization --before ../earlier     # another checkout's 'balanced' besides
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from bench.accuracy import Hypothesis, library_side
 from bench.metrics import Clip, Piece, Scores, clips, score
 
-ROWS = ("library", "accurate", "balanced", "fast", "1.0", "1.5", "2.0", "2.5", "3.0", "4.0", "5.0")
+ROWS = ("library", "accurate", "balanced", "1.25", "2.5", "5.0", "10.0")
 
 
 def engine_row(clip: Clip, row: str) -> Hypothesis:
-    """The engine at a setting, or at a cadence."""
+    """The engine at a setting, or at a step."""
     from sidecar.audio.decode import open_audio, probe
-    from sidecar.engine import Diarization, LoadOptions, TranscribeOptions
     from sidecar.engines import moonshine
-    from sidecar.transcript import Finished
+    from sidecar.speech.engine import Diarization, LoadOptions, TranscribeOptions
+    from sidecar.speech.transcript import Finished
 
     options = TranscribeOptions()
     if row in list(Diarization):
         options = TranscribeOptions(diarization=Diarization(row))
     else:
-        moonshine.cadence = lambda effort, length_s: float(row)
+        moonshine.STEPS_S = {options.diarization: float(row)}
     engine = moonshine.MoonshineEngine()
     list(engine.load(LoadOptions()))
     with clip.path.open("rb", buffering=0) as file:
@@ -48,19 +52,21 @@ def engine_row(clip: Clip, row: str) -> Hypothesis:
 
 def measure(row: str) -> None:
     """One row of the table, over all clips."""
-    pooled, cpu_s, audio_s, found = Scores(), 0.0, 0.0, []
+    pooled, cpu_s, wall_s, audio_s, found = Scores(), 0.0, 0.0, 0.0, []
     for clip in clips():
         if not clip.turns:
             continue
-        begun = time.process_time()
+        begun, wall = time.process_time(), time.perf_counter()
         hypothesis = library_side(clip) if row == "library" else engine_row(clip, row)
         cpu_s += time.process_time() - begun
+        wall_s += time.perf_counter() - wall
         audio_s += clip.duration_s
         voices = {piece.speaker for piece in hypothesis}
         found.append(f"{len(voices)}/{len({turn[2] for turn in clip.turns})}")
         pooled += score(clip, hypothesis)
     confusion = 100 * pooled.confusion_s / pooled.speech_s if pooled.speech_s else 0.0
-    cells = f"{cpu_s / audio_s:.2f} | {pooled.row()} | {confusion:.1f} | {' '.join(found)}"
+    cost = f"{cpu_s / audio_s:.3f} | {wall_s / audio_s:.3f}"
+    cells = f"{cost} | {pooled.row()} | {confusion:.1f} | {' '.join(found)}"
     print(f"| {row} | {cells} |", flush=True)
 
 
@@ -70,6 +76,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", nargs="+", default=ROWS, metavar="ROW")
+    parser.add_argument("--before", type=Path, metavar="FOLDER", help="a checkout to compare with")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -79,10 +86,15 @@ def main() -> None:
     if not names:
         sys.exit("No clips with references: set VIBEVOICE_BENCH_AUDIO to a folder with some.")
     print(f"Clips: {', '.join(names)}\n")
-    print("| row | CPU-s/s | WER | DER | cpWER | confusion | speakers found/real |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    print("| row | CPU-s/s | wall s/s | WER | DER | cpWER | confusion | speakers found/real |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    measured = [sys.executable, "-m", "bench.diarization", "--one"]
     for row in args.rows:
-        subprocess.run([sys.executable, "-m", "bench.diarization", "--one", row], check=True)
+        subprocess.run([*measured, row], check=True)
+    if args.before:
+        print("Before, without the column of wall time where it had none:", flush=True)
+        there = {**os.environ, "PYTHONPATH": str(args.before.resolve())}
+        subprocess.run([*measured, "balanced"], check=True, cwd=args.before, env=there)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ import torch
 
 from bench import peer_weights
 from bench.serving import machine, table
-from sidecar.engine import MemoryPlan, Precision, TranscribeOptions
 from sidecar.engines.vibevoice.listening import SAMPLE_RATE
 from sidecar.engines.vibevoice.loading import load
 from sidecar.engines.vibevoice.model import Model
+from sidecar.speech.engine import MemoryPlan, Precision, TranscribeOptions
 
 TOKENS = 8
 

@@ -28,11 +28,11 @@ from torch.nn import functional
 from transformers import AutoProcessor, BitsAndBytesConfig, VibeVoiceAsrForConditionalGeneration
 
 from bench.int8_linear import Int8Linear, weight_only
-from sidecar.engine import MemoryPlan
 from sidecar.engines.vibevoice.decoder import Continuation, Decoder
 from sidecar.engines.vibevoice.listening import AudioEncoder, token_count
 from sidecar.engines.vibevoice.loading import UNQUANTIZED
 from sidecar.engines.vibevoice.prompt import request_ids
+from sidecar.speech.engine import MemoryPlan
 
 SHAPES = {"q, o": (3584, 3584, 2), "k, v": (512, 3584, 2), "gate, up": (18944, 3584, 2)} | {
     "down": (3584, 18944, 1)

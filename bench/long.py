@@ -4,7 +4,7 @@ The wheel's clips (three voices) go round until ``--minutes``; the file is named
 by its path, the job is watched until it ends. Every second the resident memory of the API process
 and of the engine's process is taken, together with how far the job is. The comparison is with the
 same run's own first tenth: memory that does not depend on the length stays where it was there.
-Also printed: the real-time factor (seconds of work per second of audio), the number of speakers
+Also printed: the real-time factor and the CPU-seconds per second of audio, the number of speakers
 (the clips have three; more means that one voice was taken for several), the first segment's moment.
 """
 
@@ -40,6 +40,7 @@ class Run:
 
     samples: list[Sample]
     seconds: float
+    cpu_s: float
     first_segment_s: float
     segments: int
     speakers: int
@@ -65,7 +66,9 @@ def follow(server: Server, recording: Path, diarize: bool) -> Run:
     if job["state"] != "done":
         raise RuntimeError(f"the job ended as {job['state']}: {job.get('error')}")
     metadata = job["result"]["metadata"]
-    return Run(samples, now, first or now, len(job["segments"]), metadata["num_speakers"])
+    worker = psutil.Process(server.request("GET", "/health")["worker_pid"]).cpu_times()
+    cpu_s = worker.user + worker.system + worker.children_user + worker.children_system
+    return Run(samples, now, cpu_s, first or now, len(job["segments"]), metadata["num_speakers"])
 
 
 def sample(server: Server, fraction: float) -> Sample:
@@ -114,6 +117,7 @@ def main() -> None:
         [
             ("peak of API + engine, MB", f"{peak:.0f}", verdict(peak, GOAL_MB)),
             ("real-time factor", f"{run.seconds / audio_s:.3f}", ""),
+            ("CPU-seconds of the engine per second", f"{run.cpu_s / audio_s:.3f}", ""),
             ("segments", f"{run.segments}", ""),
             ("speakers (3 voices)", f"{run.speakers}", ""),
             ("first segment after, s", f"{run.first_segment_s:.1f}", ""),

@@ -11,7 +11,7 @@ out of memory that was promised, above 1.05 memory is left lying.
 each row in a process of its own that is held to the card's size (`bench.memory_run`). ``--device
 cpu``: the same rows with a small checkpoint, to see that all of this runs: cards that are as large
 as each plan asks for and one that is too small, and living tensors counted. ``--frozen`` prints the
-table of tests/runtime/test_plan.py.
+table of tests/memory/test_plan.py.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from bench import simulation
 from bench.memory_run import Row, Taken, taken
 from bench.serving import machine, table, workshop
 from sidecar import errors
-from sidecar.engine import MemoryPlan, Precision
-from sidecar.runtime.admission import Admission, Memory
-from sidecar.runtime.footprint import Work, peak_bytes, reserve_bytes
-from sidecar.runtime.plan import LOADS, PREFERRED, ladder, longest_audio_s, plan_job
-from sidecar.runtime.shape import FULL, ModelShape
+from sidecar.memory.admission import Admission, Memory
+from sidecar.memory.footprint import Work, peak_bytes, reserve_bytes
+from sidecar.memory.plan import LOADS, PREFERRED, ladder, longest_audio_s, plan_job
+from sidecar.memory.shape import FULL, ModelShape
+from sidecar.speech.engine import MemoryPlan, Precision
 
 GIB, MIB = 1 << 30, 1 << 20
 CARDS_GB = (24, 16, 12, 8)

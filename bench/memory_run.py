@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench import serving
-from sidecar.engine import MemoryPlan, Precision
-from sidecar.runtime.devices import gpu_memory
-from sidecar.runtime.footprint import CONTEXT_BYTES, Work, reserve_bytes
+from sidecar.memory.devices import gpu_memory
+from sidecar.memory.footprint import CONTEXT_BYTES, Work, reserve_bytes
+from sidecar.speech.engine import MemoryPlan, Precision
 
 PATIENCE_S = 540.0
 RATE = 24_000

@@ -20,12 +20,12 @@ import torch
 
 from bench.serving import machine, median, table
 from sidecar.audio import Block
-from sidecar.engine import MemoryPlan, Precision, TranscribeOptions
 from sidecar.engines.vibevoice.answer import Answer
 from sidecar.engines.vibevoice.generation import advance
 from sidecar.engines.vibevoice.loading import load
 from sidecar.engines.vibevoice.lockstep import Pass, in_step
 from sidecar.engines.vibevoice.model import Model, frame_of
+from sidecar.speech.engine import MemoryPlan, Precision, TranscribeOptions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import checkpoints

@@ -89,7 +89,7 @@ def held_bytes(device: str) -> tuple[int, int]:
     """Bytes of living tensors, and of an idle process (on a GPU: of the device)."""
     import torch
 
-    from sidecar.runtime.inside import give_back
+    from sidecar.workers.inside import give_back
 
     gc.collect()
     give_back()
@@ -119,9 +119,9 @@ def measure(
 ) -> dict[str, Any]:
     """Latencies (s) and tokens after the cancel for each phase, and the memory around it all."""
     from sidecar.audio.decode import decode_file
-    from sidecar.engine import LoadOptions, Precision, TranscribeOptions
     from sidecar.engines.vibevoice import VibeVoiceEngine
-    from sidecar.transcript import Finished
+    from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
+    from sidecar.speech.transcript import Finished
 
     engine = VibeVoiceEngine()
     list(engine.load(LoadOptions(Precision(precision), checkpoint, device)))

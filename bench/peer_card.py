@@ -17,9 +17,9 @@ from bench.peer_split import HOUR_TOKENS, Split, measure, settle, synthetic
 from bench.serving import median, table, verdict
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.engine import Precision
 from sidecar.engines.vibevoice.graph import SPAN
 from sidecar.engines.vibevoice.loading import Loaded, load
+from sidecar.speech.engine import Precision
 
 LONG_MINUTES = 30.0
 """From here on the goal is that of 60 minutes."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from bench import serving
 
 if TYPE_CHECKING:
-    from sidecar.engine import Precision, TranscribeOptions
+    from sidecar.speech.engine import Precision, TranscribeOptions
 
 SIDES = ("engine", "plain")
 _MAX_S = 5 * 3600.0
@@ -98,7 +98,7 @@ class EngineSide:
     """Ours."""
 
     def __init__(self, checkpoint: str, precision: str, device: str) -> None:
-        from sidecar.engine import LoadOptions, Precision
+        from sidecar.speech.engine import LoadOptions, Precision
 
         self._options = LoadOptions(Precision(precision), checkpoint, device)
         self._planned = planning(Path(checkpoint), self._options.precision, device)
@@ -110,7 +110,7 @@ class EngineSide:
         from sidecar.engines.vibevoice import VibeVoiceEngine
 
         if self._engine is not None:
-            self._engine.unload()
+            self._engine = None
             gc.collect()
         else:
             self._count_tokens()
@@ -120,8 +120,8 @@ class EngineSide:
     def transcribe(self, path: str, limit: int | None) -> dict[str, Any]:
         """The events of one request, timed."""
         from sidecar.audio.decode import open_audio, probe
-        from sidecar.engine import TranscribeOptions
-        from sidecar.transcript import Finished, SegmentReady
+        from sidecar.speech.engine import TranscribeOptions
+        from sidecar.speech.transcript import Finished, SegmentReady
 
         begun, first_s, last = time.perf_counter(), None, None
         self._tokens, shown = 0, 0
@@ -160,9 +160,9 @@ class EngineSide:
 def planning(checkpoint: Path, precision: Precision, device: str) -> Planned:
     """(seconds, options) -> options with the memory plan that the server would give them."""
     from sidecar.engines import spec_of
-    from sidecar.runtime.admission import Admission, Memory
-    from sidecar.runtime.devices import host_free_bytes
-    from sidecar.runtime.shape import ModelShape
+    from sidecar.memory.admission import Admission, Memory
+    from sidecar.memory.devices import host_free_bytes
+    from sidecar.memory.shape import ModelShape
 
     shape = ModelShape.from_config(json.loads((checkpoint / "config.json").read_text()))
     admission = Admission(shape, spec_of("vibevoice").precisions, None)

@@ -16,7 +16,6 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from sidecar.audio import Block
-from sidecar.engine import MemoryPlan
 from sidecar.engines.vibevoice.decoder import Decoder
 from sidecar.engines.vibevoice.decoding import Decoding
 from sidecar.engines.vibevoice.generation import Generation
@@ -24,6 +23,7 @@ from sidecar.engines.vibevoice.graph import SPAN
 from sidecar.engines.vibevoice.listening import SAMPLE_RATE, AudioEncoder, token_count
 from sidecar.engines.vibevoice.loading import Loaded
 from sidecar.engines.vibevoice.prompt import request_ids
+from sidecar.speech.engine import MemoryPlan
 
 HOUR_TOKENS = 16_000
 """Of text in an hour of speech (4.5 a second)."""

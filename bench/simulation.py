@@ -27,12 +27,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.counting import Counter, Peaks
 from bench.stand_ins import Int4Linear, Int8Linear, fused_attention
-from sidecar.engine import MemoryPlan, Precision
 from sidecar.engines.vibevoice.decoder import Continuation, Decoder
 from sidecar.engines.vibevoice.decoding import Decoding
 from sidecar.engines.vibevoice.graph import WIDTH
 from sidecar.engines.vibevoice.listening import SAMPLE_RATE, AudioEncoder
-from sidecar.runtime.footprint import WINDOW_S, Work
+from sidecar.memory.footprint import WINDOW_S, Work
+from sidecar.speech.engine import MemoryPlan, Precision
 
 DEVICE = "meta"
 DTYPES = {Precision.FP32: torch.float32, Precision.FP16: torch.float16}

@@ -34,13 +34,13 @@ import numpy as np
 
 from bench.metrics import Clip, Piece, Scores, clips, score
 from sidecar.audio import Block
-from sidecar.engine import LoadOptions, TranscribeOptions
 from sidecar.engines.moonshine import SAMPLE_RATE, MoonshineEngine
 from sidecar.engines.vibevoice.stitching import SAME_VOICE, Stitching
 from sidecar.engines.vibevoice.voices import Voices, speech
 from sidecar.engines.vibevoice.windows import Window, Windows
-from sidecar.speakers import Turn, dominant, shares
-from sidecar.transcript import Finished, Segment
+from sidecar.speech.engine import LoadOptions, TranscribeOptions
+from sidecar.speech.speakers import Turn, dominant, shares
+from sidecar.speech.transcript import Finished, Segment
 
 LEAST = (SAME_VOICE - 0.05, SAME_VOICE, SAME_VOICE + 0.1)
 Heard = list[tuple[Window, list[Segment]]]

@@ -9,9 +9,9 @@ from pathlib import Path
 from models import models_page, models_plot
 
 from sidecar import errors
-from sidecar.flags import describe
-from sidecar.process import EXIT_CODES
-from sidecar.transports.problems import STATUS
+from sidecar.cli.flags import describe
+from sidecar.host.process import EXIT_CODES
+from sidecar.transports.http.problems import STATUS
 
 HERE = Path(__file__).resolve().parent
 MARK = "<!-- Written by docs/generate.py. Change the code, then run it. -->"

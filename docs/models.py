@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 
-from sidecar.engine import MemoryPlan, Precision
-from sidecar.runtime.footprint import (
+from sidecar.memory.footprint import (
     CONTEXT_BYTES,
     FRAGMENTATION,
     TOKENS_PER_SECOND,
@@ -15,8 +14,9 @@ from sidecar.runtime.footprint import (
     phases,
     weights_bytes,
 )
-from sidecar.runtime.plan import GB, PREFERRED, ladder, longest_audio_s, plan_job, seconds
-from sidecar.runtime.shape import FULL
+from sidecar.memory.plan import GB, PREFERRED, ladder, longest_audio_s, plan_job, seconds
+from sidecar.memory.shape import FULL
+from sidecar.speech.engine import MemoryPlan, Precision
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 
@@ -55,7 +55,8 @@ are there, the embedded engine otherwise, and says which and why.
 ## The embedded engine
 
 `moonshine`: recognition and speaker identification on the CPU, from the `moonshine-voice` wheel
-with its weights inside (MIT). English; no GPU, no account, no download
+with its weights inside (MIT). English; no GPU, no account, no download. It takes whatever it hears
+for English: it cannot tell that a recording is in another language
 ([architecture.md](architecture.md), [performance.md](performance.md)).
 
 ## VibeVoice-ASR
@@ -68,6 +69,8 @@ up to an hour at once and writes who said what and when; longer recordings go th
   Portuguese, Russian, Spanish, Thai and Vietnamese; how good it is in others is not known here.
 - **Licence of the weights**: MIT, by Microsoft's page on VibeVoice-ASR. What holds is the card of
   the checkpoint that you download: read it.
+- **Several GPUs**: it takes the first that `CUDA_VISIBLE_DEVICES` leaves (numbers as `nvidia-smi`
+  has them, UUIDs, MIG), and plans with that one's memory.
 - **Not for** live captions: the first words come when the whole recording has been heard.
 
 ### Getting the checkpoint
@@ -86,7 +89,7 @@ safetensors are read; code and pickles inside a checkpoint are never run.
 
 ### Which card takes what
 
-The longest recording at once, by the planner (`sidecar/runtime/plan.py`), on a card that does
+The longest recording at once, by the planner (`sidecar/memory/plan.py`), on a card that does
 nothing else; in brackets, on one that draws a desktop as well ({DESKTOP_GB:g} GB). An hour is the
 model's own limit.
 

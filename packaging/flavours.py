@@ -16,8 +16,9 @@ HIDDEN = (
     "fastapi_offline",  # looked up for its files, never imported
     "imageio_ffmpeg.binaries",
     "moonshine_voice.transcriber",
+    "onnxruntime",
     "python_multipart.multipart",
-    "sidecar.runtime.inside",
+    "sidecar.workers.inside",
     "uvicorn.lifespan.on",  # uvicorn finds its parts by their names
     "uvicorn.loops.asyncio",
     "uvicorn.protocols.http.h11_impl",
@@ -28,7 +29,6 @@ GPU_HIDDEN = (
     "accelerate.hooks",
     "bitsandbytes.nn.modules",
     "huggingface_hub",
-    "onnxruntime",
     "py3langid.langid",
     "safetensors.torch",
     "transformers.audio_utils",
@@ -57,8 +57,8 @@ NOT_EVEN_GPU = (
 """Installed with the extra, or by developers; nothing imports them for a transcription."""
 
 HEAVY = (
-    "accelerate", "bitsandbytes", "huggingface_hub", "librosa", "llvmlite", "numba", "onnxruntime",
-    "py3langid", "safetensors", "scipy", "sklearn", "sympy", "tokenizers", "torch", "transformers",
+    "accelerate", "bitsandbytes", "huggingface_hub", "librosa", "llvmlite", "numba", "py3langid",
+    "safetensors", "scipy", "sklearn", "sympy", "tokenizers", "torch", "transformers",
 )  # fmt: skip
 """The `vibevoice` extra and what comes with it: in the GPU flavour only."""
 

@@ -10,12 +10,14 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from sidecar import __version__
-from sidecar.auth import Access, is_loopback
+from sidecar.access.auth import Access, is_loopback
+from sidecar.engines.choice import choose
 from sidecar.errors import SettingsInvalid
-from sidecar.runtime.choice import choose
 from sidecar.service import Service
 from sidecar.settings import Settings, load_settings
-from sidecar.transports import docs_page, estimate_api, gate, problems, sidecar_api
+from sidecar.transports.estimate import api as estimate_api
+from sidecar.transports.http import docs_page, gate, head, lingering, problems
+from sidecar.transports.sidecar import api as sidecar_api
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +94,9 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     routers = [sidecar_api.build_router(service), estimate_api.build_router(service)]
     for router in routers:
         app.include_router(router)
+    app.add_middleware(head.Head)
     app.add_middleware(gate.Gate, access=access_of(settings))
+    app.add_middleware(lingering.Lingering)
     docs_page.install(app)
     problems.install(app, *routers)
     return app

@@ -124,6 +124,14 @@ class BadRequest(SidecarError):
     kind = Kind.MALFORMED
 
 
+class RequestInvalid(BadRequest):
+    """Not a request that any address here could take."""
+
+    code = "request_invalid"
+    default_detail = "The request could not be understood."
+    default_hint = "See /docs for what this service answers."
+
+
 class ContentTypeUnsupported(BadRequest):
     """The body is neither multipart nor JSON."""
 
@@ -218,7 +226,7 @@ class UploadTooLarge(BadRequest):
 
 
 class UploadStalled(BadRequest):
-    """The client stopped sending."""
+    """The client stopped sending, or is too slow to wait for."""
 
     code = "upload_stalled"
     kind = Kind.TIMEOUT
@@ -330,6 +338,15 @@ class HostNotAllowed(SidecarError):
     default_hint = "Use 127.0.0.1 or localhost; other names go into the setting 'allowed_hosts'."
 
 
+class PeerNotAllowed(SidecarError):
+    """Somebody on another machine, or behind a proxy, and there is no token to know them by."""
+
+    code = "peer_not_allowed"
+    kind = Kind.FORBIDDEN
+    default_detail = "Without a token this service answers its own machine only, and no proxy."
+    default_hint = "Start it with VIBEVOICE_TOKEN (or --token-file) and send that as Bearer."
+
+
 class OriginNotAllowed(SidecarError):
     """A web page that may not ask."""
 
@@ -380,6 +397,16 @@ class QueueFull(SidecarError):
     default_retry_after = 5
 
 
+class UploadsFull(SidecarError):
+    """As many uploads as are read at once are on their way, or as many bytes."""
+
+    code = "uploads_full"
+    kind = Kind.BUSY
+    default_detail = "Too much is being uploaded at once."
+    default_hint = "Try again after the time in Retry-After, or raise VIBEVOICE_UPLOAD_ROOM_MB."
+    default_retry_after = 5
+
+
 class ModelLoadFailed(SidecarError):
     """The engine could not be loaded."""
 
@@ -387,6 +414,15 @@ class ModelLoadFailed(SidecarError):
     kind = Kind.BUSY
     default_detail = "The engine could not be loaded."
     default_hint = "Run 'vibevoice-asr doctor'; it says what is missing."
+
+
+class ReloadSuperseded(SidecarError):
+    """A reload that another one, at another precision, overtook before its turn came."""
+
+    code = "reload_superseded"
+    kind = Kind.CONFLICT
+    default_detail = "Another reload overtook this one."
+    default_hint = "The last reload counts; ask again if you still want another precision."
 
 
 class WontFit(SidecarError):

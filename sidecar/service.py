@@ -5,32 +5,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sidecar import __version__
 from sidecar import engines as registry
 from sidecar.audio.source import AudioSource
-from sidecar.engine import (
+from sidecar.engines.choice import Choice
+from sidecar.errors import LanguageUnsupported, SidecarError
+from sidecar.jobs.job import Job
+from sidecar.jobs.provision import Provision
+from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.room import Body, Place, Room
+from sidecar.jobs.store import JobStore
+from sidecar.memory.devices import GpuMemory
+from sidecar.memory.forecast import Forecast
+from sidecar.settings import Settings
+from sidecar.speech.engine import (
     Precision,
     TranscribeOptions,
     parse_precision,
 )
-from sidecar.errors import LanguageUnsupported, ModelLoadFailed
-from sidecar.job import Job
-from sidecar.jobs import JobQueue
-from sidecar.options import ignored, parse_options
-from sidecar.provision import Provision
-from sidecar.runtime.choice import Choice
-from sidecar.runtime.devices import GpuMemory
-from sidecar.runtime.forecast import Forecast
-from sidecar.runtime.intake import Intake
-from sidecar.runtime.slot import SlotState
-from sidecar.settings import Settings
-from sidecar.transcript import Notice, Transcript
+from sidecar.speech.options import ignored, parse_options
+from sidecar.speech.transcript import Notice, Transcript
+from sidecar.threads import Threads
+from sidecar.workers.intake import Intake
+from sidecar.workers.slot import SlotState
 
 log = logging.getLogger(__name__)
+
+SPOOLING = 4
+"""Uploads that are written to the disk side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class Health:
     loading: float | None
     gpu: GpuMemory | None
     jobs_waiting: int
+    stopping: bool
 
 
 class Service:
@@ -59,26 +66,35 @@ class Service:
         self._provision = Provision(settings, choice)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
+        self._store = JobStore(settings.job_retention, settings.job_retention_mb << 20)
         self._queue = JobQueue(
             self._slot,
+            self._store,
             limit=settings.queue_limit,
-            retention_s=settings.job_retention,
             max_s=max_audio_s,
             plan=self._provision.plan,
             company=self._provision.company,
         )
+        self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
+        self.spooling = Threads("spool", SPOOLING)
+        """Writes uploads to the disk."""
         self._background: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Start working; returns at once."""
         self._queue.open()
-        self._spawn(self._provision.watch())
+        self._spawn("look at the GPU", self._provision.watch())
         if self.settings.preload:
-            self._spawn(self._preload())
+            self._spawn("preload", self._preload())
 
     async def drain(self, grace_s: float) -> None:
-        """Take no more jobs and tell those that wait; the running ones have ``grace_s`` to end."""
+        """Take no more jobs and tell those that wait; the running ones have ``grace_s`` to end, and
+        their results a moment to be fetched."""
         await self._queue.drain(grace_s)
+
+    async def broken(self) -> None:
+        """Wait for a fault that only a new start of the service mends."""
+        await self._queue.broken()
 
     async def close(self) -> None:
         """Stop working and leave nothing behind."""
@@ -103,12 +119,42 @@ class Service:
             )
         return options
 
-    def check_room(self) -> None:
-        """Raise `errors.QueueFull` before anybody sends a gigabyte for nothing."""
-        self._queue.check_room()
+    def place(self) -> Place:
+        """Keep a place in the queue for a recording, before anybody sends a gigabyte for nothing.
 
-    async def submit(self, source: AudioSource, options: TranscribeOptions) -> Job:
-        """Look at the recording and give it a place in the queue, which then owns ``source``.
+        Raises:
+            errors.QueueFull: there is none.
+        """
+        self._queue.check_room(self._room.promised)
+        return self._room.place()
+
+    def body(self) -> Body:
+        """Begin to read an upload.
+
+        Raises:
+            errors.UploadsFull: too many are read already.
+        """
+        return self._room.body()
+
+    async def open_path(self, path: str) -> AudioSource:
+        """Open a recording that a client on this machine named.
+
+        Raises:
+            errors.BadRequest: there is none that may be read, or its disk does not answer.
+        """
+        return await self._intake.open(path, self.settings.audio_roots)
+
+    async def submit(
+        self,
+        source: AudioSource,
+        options: TranscribeOptions,
+        place: Place | None = None,
+        *,
+        kept: bool = True,
+    ) -> Job:
+        """Look at the recording and give it its ``place`` in the queue, which then owns ``source``.
+
+        ``kept``: whether the job can be asked for by its id, and its result fetched later.
 
         Raises:
             errors.BadAudio: it cannot be transcribed.
@@ -116,10 +162,11 @@ class Service:
             errors.QueueFull: there is no place.
         """
         try:
-            self.check_room()
-            facts = await self._intake.probe(source)
-            job = Job(source, facts, self._provision.admitted(options, facts.total_s))
-            self._queue.submit(job)
+            with place or self.place():
+                facts = await self._intake.probe(source)
+                options = self._provision.admitted(options, facts.total_s)
+                job = Job(source, facts, options, kept=kept)
+                self._queue.submit(job, promised=True)
         except BaseException:
             source.close()
             raise
@@ -131,11 +178,16 @@ class Service:
         Raises:
             errors.JobNotFound: there is none.
         """
-        return self._queue.get(job_id)
+        return self._store.get(job_id)
 
     def jobs(self) -> list[Job]:
-        """All jobs that are remembered."""
-        return self._queue.jobs()
+        """All jobs that can be asked for, oldest first."""
+        return self._store.all()
+
+    async def answer(self, job: Job, render: Callable[[], bytes]) -> bytes:
+        """What ``render`` makes of a job, without keeping anybody waiting; of one that has ended it
+        is made once."""
+        return await self._store.answer(job, render)
 
     def position(self, job: Job) -> int | None:
         """How many jobs go before this one; None when it does not wait."""
@@ -178,20 +230,24 @@ class Service:
     async def reload(self, precision: str, *, now: bool = False) -> Precision:
         """Load the engine anew at ``precision``; jobs that wait run at it.
 
-        The job that runs ends first, or with ``now`` goes back to the head of the queue.
+        The job that runs ends first, or with ``now`` goes back to the head of the queue; not for
+        a reload that is refused.
 
         Raises:
             errors.PrecisionUnknown, errors.PrecisionUnavailable: there is no such precision.
+            errors.ReloadSuperseded: somebody wanted another one before this one's turn came.
             errors.WontFit: there is no room for it; the old one serves on.
             errors.ModelLoadFailed: it does not load; the old one serves on.
         """
         wanted = parse_precision(precision)
+        if now:
+            await self._slot.check_room(wanted)
         reloading = asyncio.ensure_future(self._slot.reload(wanted))
         if now:
             await asyncio.sleep(0)  # it takes its place before the job gives up its own
-            self._queue.interrupt()
-        await reloading
-        return self._slot.precision
+            if not reloading.done():
+                self._queue.interrupt()
+        return await reloading
 
     def health(self) -> Health:
         """How things are, from memory."""
@@ -206,6 +262,7 @@ class Service:
             loading=self._slot.loading,
             gpu=self._provision.gpu,
             jobs_waiting=self._queue.depth,
+            stopping=self._queue.draining,
         )
 
     def _language_hint(self, tag: str) -> str:
@@ -218,10 +275,17 @@ class Service:
     async def _preload(self) -> None:
         try:
             await self._slot.preload()
-        except ModelLoadFailed as error:
+        except SidecarError as error:
             log.error("preloading failed: %s; the first request will try again", error.detail)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _spawn(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        """Work in the background, until it ends or the service does; its failure is in the log."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._background.discard(task)
+            if not task.cancelled() and (fault := task.exception()) is not None:
+                log.error("background work ended (%s)", what, exc_info=fault)
+
+        task = asyncio.get_running_loop().create_task(work, name=what)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(ended)

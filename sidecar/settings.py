@@ -21,7 +21,7 @@ from pydantic_settings import (
 )
 
 from sidecar import errors
-from sidecar.engine import Diarization, Precision
+from sidecar.speech.engine import Diarization, Precision
 
 ENV_PREFIX = "VIBEVOICE_"
 SHORTEST_TOKEN = 16
@@ -154,7 +154,8 @@ class Settings(BaseSettings):
         None,
         description=(
             "Folder of a checkpoint of VibeVoice-ASR, or of a Hugging Face cache that has one; "
-            "if unset, the cache that 'vibevoice-asr pull' fills."
+            "if unset, the cache that 'vibevoice-asr pull' fills. A folder that is named must "
+            "be usable, with the engine 'auto' too."
         ),
     )
     device: Literal["auto", "cuda", "cpu"] = Field(
@@ -175,8 +176,8 @@ class Settings(BaseSettings):
     diarization: Diarization = Field(
         Diarization.BALANCED,
         description=(
-            "Effort to tell speakers apart: 'balanced' (the knee of the measured curve), "
-            "'accurate' (about three times the work), 'fast'."
+            "Effort to tell speakers apart: 'balanced' (the knee of the measured curve) or "
+            "'accurate' (a third more work, for a few words)."
         ),
     )
     preload: bool = Field(
@@ -186,12 +187,17 @@ class Settings(BaseSettings):
         600.0,
         ge=-1,
         description=(
-            "How long an idle engine stays in memory (such as '10m'); 0 unloads at once, "
-            "-1 keeps it."
+            "How long an idle engine stays in memory (such as '10m'); 0 unloads it after each "
+            "job, -1 keeps it."
         ),
     )
     queue_limit: int = Field(
-        64, ge=1, description="Jobs that may wait; beyond it the answer is 503 with Retry-After."
+        64,
+        ge=1,
+        description=(
+            "Jobs that may wait, with those whose recordings are on their way; beyond it the "
+            "answer is 503 with Retry-After, before the recording is read."
+        ),
     )
     batch: int = Field(
         0,
@@ -205,10 +211,31 @@ class Settings(BaseSettings):
     job_retention: Duration = Field(
         600.0, ge=0, description="How long the result of a finished job can be fetched."
     )
+    job_retention_mb: int = Field(
+        64,
+        ge=1,
+        description=(
+            "Memory in MB for results that can be fetched; where they need more, the oldest go "
+            "before their time. Without 'Prefer: respond-async' nothing is kept."
+        ),
+    )
     max_upload_mb: int = Field(2048, ge=1, description="Largest upload in MB.")
+    upload_room_mb: int = Field(
+        4096,
+        ge=1,
+        description=(
+            "Most MB of uploads on their way at once; beyond it the answer is 503 with "
+            "Retry-After. One alone may have more."
+        ),
+    )
     max_audio_hours: float = Field(5.0, gt=0, le=1000, description="Longest recording in hours.")
     upload_stall: Duration = Field(
-        20.0, gt=0, description="Longest silence of a client that is sending."
+        20.0,
+        gt=0,
+        description=(
+            "Longest silence of a client that is sending. For all of it, it has three times that "
+            "and what it takes at 8 KiB a second."
+        ),
     )
     audio_roots: Folders = Field(
         (), description="Folders in which 'audio_path' must lie; anywhere if unset."

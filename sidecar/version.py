@@ -1,12 +1,33 @@
-"""Which build this is: the release, and in a packaged one the git revision it was made from."""
+"""Which contract with hosts is kept, and which build this is.
+
+A build is its release, and in a packaged one the git revision it was made from.
+"""
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
+CONTRACT = 1
+"""Version of what a host relies on: the ready line, the exit codes, the signals, `/health`."""
 REVISION_FILE = "REVISION"
 """Written into a build beside this module; the source tree needs none."""
+
+
+def is_frozen() -> bool:
+    """Whether this is an executable with all it needs inside, into which nothing is installed."""
+    return bool(getattr(sys, "frozen", False))
+
+
+def own_command(module: str, *words: str, frozen: tuple[str, ...] = ()) -> list[str]:
+    """How to run another of us: ``module`` by this interpreter, with ``words`` for Python before.
+
+    An executable has no modules to be named: it is given the words ``frozen`` instead.
+    """
+    if is_frozen():
+        return [sys.executable, *frozen]
+    return [sys.executable, *words, "-m", module]
 
 
 def build_version(release: str, folder: Path | None = None) -> str:

@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from recordings import Studio
 from serving import Server
+
+
+def pytest_configure() -> None:
+    """Properties without a clock, and a lesser processor where that is asked for."""
+    _without_a_clock()
+    _be_a_lesser_processor()
+
+
+def _without_a_clock() -> None:
+    """A busy machine is nobody's fault; the rest stays as Hypothesis has it, in CI and here."""
+    with contextlib.suppress(ImportError):  # who only tries an executable out has none
+        from hypothesis import HealthCheck, settings
+
+        slow = [HealthCheck.too_slow]
+        settings.register_profile(
+            "house", settings.default, deadline=None, suppress_health_check=slow
+        )
+        settings.load_profile("house")
+
+
+def _be_a_lesser_processor() -> None:
+    """Be a processor without AVX512-BF16, if told to: bitsandbytes has no setting for that."""
+    if os.environ.get("VIBEVOICE_TEST_NO_AVX512_BF16"):
+        from bitsandbytes.cextension import lib
+
+        lib.has_avx512bf16_cpu = lambda: False
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,11 @@ import httpx
 import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-START_S = 30.0
+START_S = 60.0
+REFUSED_S = 5.0
+"""The service's promise: so long a bad request waits for its answer, at most."""
+HOST_PATIENCE_S = 3.0
+"""How long the desktop host waits for /health."""
 MB = 1 << 20
 
 
@@ -96,8 +100,9 @@ class Server:
         trace: TracebackType | None,
     ) -> None:
         self.client.close()
-        family = [self.process, *self.process.children(recursive=True)]
-        self.process.terminate()
+        family = self.family()
+        if family:  # it may have ended by itself
+            self.process.terminate()
         _, alive = psutil.wait_procs(family[:1], 15.0)
         for process in alive + [child for child in family[1:] if child.is_running()]:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -138,7 +143,7 @@ class Server:
         """GET /jobs."""
         return list(self.client.get("/jobs").raise_for_status().json()["jobs"])
 
-    def wait_state(self, job_id: str, *states: str, timeout_s: float = 20.0) -> dict[str, Any]:
+    def wait_state(self, job_id: str, *states: str, timeout_s: float = 60.0) -> dict[str, Any]:
         """The job, once it is in one of these states."""
 
         def reached() -> dict[str, Any] | None:
@@ -147,7 +152,7 @@ class Server:
 
         return dict(wait_until(reached, timeout_s, f"job {states}"))
 
-    def raw(self, timeout_s: float = 15.0) -> socket.socket:
+    def raw(self, timeout_s: float = 60.0) -> socket.socket:
         """A connection for requests that no library would send."""
         return socket.create_connection(("127.0.0.1", self.port), timeout_s)
 

@@ -20,11 +20,11 @@ import pytest
 from serving import Server, free_port, wait_until
 
 from sidecar import __version__, errors
-from sidecar.commands.doctor import READY, Finding, State, next_step
-from sidecar.commands.transcribe import output_names
-from sidecar.engine import LoadOptions
-from sidecar.runtime import worker
+from sidecar.cli.doctor import READY, Finding, State, next_step
+from sidecar.cli.transcribe import output_names
 from sidecar.settings import Settings
+from sidecar.speech.engine import LoadOptions
+from sidecar.workers import worker
 
 BECKETT = Path(moonshine_voice.get_assets_path()) / "beckett.wav"
 SUCCESS = Path(moonshine_voice.get_assets_path()) / "success.wav"
@@ -121,7 +121,15 @@ def test_with_a_server_it_prints_what_it_prints_without(fmt, terminal, server):
 def test_options_reach_the_engine_on_both_ways(terminal, server):
     for way in ([], ["--server", f"127.0.0.1:{server.port}"]):
         run = terminal.run(
-            *("transcribe", SUCCESS, "--no-diarize", "--language", "de", "--diarization", "fast"),
+            *(
+                "transcribe",
+                SUCCESS,
+                "--no-diarize",
+                "--language",
+                "de",
+                "--diarization",
+                "accurate",
+            ),
             *("--format", "json", *way),
         )
         assert run.returncode == 0, run.stderr
@@ -345,7 +353,15 @@ def test_doctor_says_what_is_here_and_what_to_do_next(terminal):
     port = free_port()
     run = terminal.run("doctor", VIBEVOICE_ENGINE="auto", VIBEVOICE_PORT=str(port))
     assert (run.returncode, run.stderr) == (0, "")
-    for part in ("moonshine", "(serves)", "GPU", "ffmpeg version", "checkpoint", f"{port} on"):
+    for part in (
+        "moonshine",
+        "(serves)",
+        "by onnxruntime",
+        "GPU",
+        "ffmpeg version",
+        "checkpoint",
+        f"{port} on",
+    ):
         assert part in run.stdout
     assert run.stdout.splitlines()[-1].startswith("Next: ")
 
@@ -363,12 +379,17 @@ def test_doctor_finds_what_is_wrong_and_fails(terminal):
     assert "docs/settings.md" in run.stdout.splitlines()[-1]
 
 
-def test_doctor_says_what_a_checkpoint_folder_lacks(terminal):
+@pytest.mark.parametrize(("engine", "exit_code"), [("auto", 1), ("scripted", 0)])
+def test_doctor_says_what_a_checkpoint_folder_lacks(terminal, engine, exit_code):
     run = terminal.run(
-        "doctor", VIBEVOICE_MODEL_PATH=str(terminal.home), VIBEVOICE_PORT=str(free_port())
+        "doctor",
+        VIBEVOICE_ENGINE=engine,
+        VIBEVOICE_MODEL_PATH=str(terminal.home),
+        VIBEVOICE_PORT=str(free_port()),
     )
     assert "has no config.json" in run.stdout
     assert "VIBEVOICE_MODEL_PATH" in run.stdout.splitlines()[-1]
+    assert run.returncode == exit_code, "only where it keeps the service from its start"
 
 
 def test_the_next_step_is_the_remedy_of_the_worst_the_first_among_equals():

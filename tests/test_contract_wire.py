@@ -21,8 +21,8 @@ import httpx
 import pytest
 from serving import REPOSITORY, free_port, wait_until
 
-from sidecar.announcement import CONTRACT
-from sidecar.process import EXIT_CODES
+from sidecar.host.process import EXIT_CODES
+from sidecar.version import CONTRACT
 
 GOLDEN = json.loads((REPOSITORY / "tests/golden/contract.json").read_text("utf-8"))
 LIMIT_S = 30.0
@@ -135,6 +135,10 @@ def test_a_start_that_fails_says_so_in_one_line_and_by_its_exit_code(
             "the port is in use": (["--port", str(other.getsockname()[1])], {}),
             "a setting is not possible": (["--port", "0"], {"VIBEVOICE_KEEP_ALIVE": "soon"}),
             "the checkpoint is missing": (["--port", "0"], {"VIBEVOICE_ENGINE": "vibevoice"}),
+            "a checkpoint was named that is not there": (
+                ["--port", "0"],
+                {"VIBEVOICE_ENGINE": "auto", "VIBEVOICE_MODEL_PATH": "/no/such/folder"},
+            ),
             "a network address without a token": (["--host", "0.0.0.0", "--port", "0"], {}),
         }[cause]
         started = start(*words, **environment)

@@ -20,7 +20,7 @@ from recordings import Studio
 from serving import REPOSITORY, free_port, wait_until
 
 from sidecar import errors
-from sidecar.process import EXIT_CODES
+from sidecar.host.process import EXIT_CODES
 from sidecar.settings import Settings
 
 PAGE = (REPOSITORY / "docs/embedding.md").read_text("utf-8")
@@ -217,7 +217,8 @@ def test_a_host_of_the_page_that_is_killed_takes_the_service_with_it(
         assert len(family) >= 2  # the service and its engine
         process.send_signal(signal.SIGKILL)
     _, alive = psutil.wait_procs(family, GONE_S)
-    assert alive == []
+    # One that has ended may wait for the system's first process to take note of it.
+    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def test_the_classic_rust_host_finds_everything_that_it_relies_on(

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 
 from sidecar import errors
-from sidecar.transports.problems import STATUS
+from sidecar.transports.http.problems import STATUS
 
 ALL = list(errors.all_errors())
 

@@ -27,9 +27,9 @@ from model_hub import (
 from serving import wait_until
 
 from sidecar import engines, errors
-from sidecar.commands import pull
-from sidecar.runtime.checkpoint import read_checkpoint
-from sidecar.runtime.weights import REPOSITORY
+from sidecar.checkpoints.checkpoint import read_checkpoint
+from sidecar.checkpoints.weights import REPOSITORY
+from sidecar.cli import pull
 from sidecar.settings import Settings
 
 pytest.importorskip("huggingface_hub")

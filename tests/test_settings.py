@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sidecar import errors
-from sidecar.flags import describe
+from sidecar.cli.flags import describe
 from sidecar.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]

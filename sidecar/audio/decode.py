@@ -197,12 +197,13 @@ class _SndfileDecoder:
                 hint=f"{MIN_RATE} to {MAX_RATE} Hz and up to {MAX_CHANNELS} channels work.",
             )
         self._fd, self._container, self._rate = fd, container, rate
-        self._frames = 0
+        self._frames, self._damaged = 0, False
         self.total_s: float | None = self._file.frames / source_rate
 
     @property
     def truncated(self) -> bool:
-        return self._frames < self._file.frames or is_truncated(self._fd, self._container)
+        short = self._damaged or self._frames < self._file.frames
+        return short or is_truncated(self._fd, self._container)
 
     def __iter__(self) -> Iterator[Block]:
         import numpy as np
@@ -215,11 +216,12 @@ class _SndfileDecoder:
             stream = soxr.ResampleStream(source_rate, self._rate, 1, dtype="float32")
             resample = stream.resample_chunk
         buffer = np.empty((max(1, _BLOCK_VALUES // channels), channels), dtype=np.float32)
-        while True:
+        while not self._damaged:
             try:
                 frames = self._file.read(out=buffer)
             except (soundfile.LibsndfileError, RuntimeError):
-                frames = buffer[:0]  # what came before the damage counts; `truncated` tells
+                # What came before the damage counts, up to the last frame; `truncated` tells.
+                self._damaged, frames = True, buffer[: self._read_since()]
             self._frames += len(frames)
             if not len(frames):
                 break
@@ -228,6 +230,15 @@ class _SndfileDecoder:
             yield resample(mono) if resample else mono
         if resample:
             yield resample(np.empty(0, np.float32), last=True)
+
+    def _read_since(self) -> int:
+        """Frames that a read which failed had put into its buffer by then."""
+        import soundfile
+
+        try:
+            return max(0, int(self._file.tell()) - self._frames)
+        except (soundfile.LibsndfileError, RuntimeError):
+            return 0
 
     def close(self) -> None:
         self._file.close()

@@ -6,6 +6,7 @@ Why each flag stands there is written in docs/architecture.md, "Decoding hostile
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import select
@@ -18,6 +19,8 @@ from collections.abc import Iterator
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.sniff import Container
+
+log = logging.getLogger(__name__)
 
 STALL_S = 12.0
 """Longest silence of a decoder at work before it is given up."""
@@ -48,10 +51,14 @@ def executable() -> str:
     try:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError:
-        raise errors.AudioFormatUnsupported(
-            "This format needs ffmpeg, and none was found.",
-            hint="Install ffmpeg, or send wav, flac, ogg or mp3.",
-        ) from None
+        raise _missing("none was found") from None
+
+
+def _missing(why: str) -> errors.AudioFormatUnsupported:
+    return errors.AudioFormatUnsupported(
+        f"This format needs ffmpeg, and {why}.",
+        hint="Install ffmpeg, or send wav, flac, ogg or mp3.",
+    )
 
 
 def command(exe: str, source: str, container: Container, rate: int, max_s: float) -> list[str]:
@@ -78,15 +85,12 @@ class Decoder:
     def __init__(self, fd: int, container: Container, rate: int, max_s: float) -> None:
         # /dev/fd opens our very file again, whatever its name is now, with a position of its own.
         source = "file:/dev/fd/0" if os.name == "posix" else "pipe:0"
-        self._process = subprocess.Popen(
-            command(executable(), source, container, rate, max_s),
-            stdin=fd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={key: os.environ[key] for key in ("SYSTEMROOT",) if key in os.environ},
-            cwd="/" if os.name == "posix" else None,
-            preexec_fn=_before_exec if sys.platform == "linux" else None,
-        )
+        arguments = command(executable(), source, container, rate, max_s)
+        try:
+            self._process = _started(arguments, fd)
+        except OSError as error:  # IMAGEIO_FFMPEG_EXE may name anything
+            log.warning("%s does not start: %s", arguments[0], error.strerror)
+            raise _missing("the one that is here does not start") from None
         self._complaints = 0
         self._described = threading.Event()
         self.total_s: float | None = None
@@ -145,6 +149,18 @@ class Decoder:
             if line.lstrip().startswith(("[info] Stream mapping", "[info] Output #0")):
                 self._described.set()
         self._described.set()
+
+
+def _started(arguments: list[str], fd: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        arguments,
+        stdin=fd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={key: os.environ[key] for key in ("SYSTEMROOT",) if key in os.environ},
+        cwd="/" if os.name == "posix" else None,
+        preexec_fn=_before_exec if sys.platform == "linux" else None,
+    )
 
 
 def _before_exec() -> None:

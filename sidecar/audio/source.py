@@ -19,6 +19,9 @@ from typing import BinaryIO, Self
 from sidecar import errors
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DESCRIPTORS = ("/proc/", "/dev/fd/")
+_MOST_LINKS = 40
+"""What Linux follows; it refuses the next."""
 OUTSIDE = "'audio_path' lies outside of the folders that are allowed."
 _OPEN_FLAGS = (
     os.O_RDONLY
@@ -65,8 +68,8 @@ class AudioSource:
 class Spool:
     """An upload on its way in: memory at first, then a file without a name.
 
-    Whoever adds to it calls `spill` (which may wait for a disk) once `pending` has grown to
-    `MEMORY_BYTES`. A small recording never sees a disk where the system has files in memory.
+    Whoever adds to it calls `spill` once `pending` has grown to `MEMORY_BYTES`; it may wait for a
+    disk, as `finish` may. A small recording never sees one where the system has files in memory.
     """
 
     MEMORY_BYTES = 2 << 20
@@ -81,6 +84,12 @@ class Spool:
     def pending(self) -> int:
         """Bytes that are still in our own memory."""
         return len(self._pending)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether `finish` will need no disk, and so not wait for one."""
+        small = self._file is None and self.pending <= self.MEMORY_BYTES
+        return small and sys.platform == "linux"
 
     def add(self, data: bytes | memoryview[int]) -> None:
         """Append ``data``."""
@@ -108,7 +117,7 @@ class Spool:
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: as `spill`.
         """
-        if self._file is None and self.pending <= self.MEMORY_BYTES and sys.platform == "linux":
+        if self.in_memory:
             self._file = open(os.memfd_create("upload"), "wb", buffering=0)  # noqa: SIM115
         self.spill()
         assert self._file is not None
@@ -149,9 +158,11 @@ def open_path(path: str, roots: Sequence[Path] = ()) -> AudioSource:
         raise errors.AudioPathInvalid()
     if os.name == "nt" and path.startswith("\\\\") and not path.startswith("\\\\?\\"):
         raise errors.AudioPathInvalid("'audio_path' names another machine.")
-    if roots and not _lies_in(os.path.realpath(path), roots):
-        raise errors.AudioPathForbidden(OUTSIDE)
     try:
+        if roots and not _lies_in(os.path.realpath(path), roots):
+            raise errors.AudioPathForbidden(OUTSIDE)
+        if _is_descriptor(path):
+            raise errors.AudioPathNotAFile()
         fd = os.open(path, _OPEN_FLAGS)
     except (FileNotFoundError, NotADirectoryError):
         raise errors.AudioPathNotFound() from None
@@ -170,6 +181,21 @@ def open_path(path: str, roots: Sequence[Path] = ()) -> AudioSource:
     return AudioSource(fd, spooled=False)
 
 
+def _is_descriptor(path: str) -> bool:
+    """Whether the path, or a link on its way, is in a folder of open files: the ones there are
+    those of a process, ours with other clients' uploads among them."""
+    for _ in range(_MOST_LINKS):
+        folder = os.path.realpath(os.path.dirname(path))
+        path = os.path.join(folder, os.path.basename(path))
+        if f"{path}/".startswith(_DESCRIPTORS):
+            return True
+        try:
+            path = os.path.join(folder, os.readlink(path))
+        except OSError:  # no link: the end of the way
+            return False
+    return False
+
+
 def _lies_in(path: str, roots: Sequence[Path]) -> bool:
     return any(Path(path).is_relative_to(os.path.realpath(root)) for root in roots)
 
@@ -182,9 +208,12 @@ def _path_of(fd: int, path: str) -> str:
 
 
 def _is_plain_file(fd: int) -> bool:
-    """Whether it is a regular file that lives on a disk, not in the kernel's imagination."""
+    """Whether it is a regular file that lives on a disk, not in the kernel's imagination.
+
+    One that has no name (any more) is somebody's upload or scratch file, and not for others.
+    """
     status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode) or (os.name == "posix" and status.st_nlink == 0):
         return False
     return status.st_dev not in _kernel_devices()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from sidecar.engine import Engine, EngineSpec
 from sidecar.engines import moonshine, scripted, vibevoice
+from sidecar.speech.engine import Engine, EngineSpec
 
 ENGINES: tuple[EngineSpec, ...] = (vibevoice.SPEC, moonshine.SPEC, scripted.SPEC)
 """Literal imports: a packager cannot see names that are put together from strings."""

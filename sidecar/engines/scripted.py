@@ -2,8 +2,8 @@
 
 Every second of audio becomes a segment whose text is a fingerprint of its samples, so that a
 transcript shows whose audio it came from. ``VIBEVOICE_SCRIPTED_SPEED`` (seconds of audio per
-second, unlimited if unset) makes it take its time; ``VIBEVOICE_SCRIPTED_FAILS`` names a precision
-that does not load.
+second, unlimited if unset) makes it take its time, ``VIBEVOICE_SCRIPTED_LOAD`` (seconds) its load;
+``VIBEVOICE_SCRIPTED_FAILS`` names a precision that does not load.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.engine import (
+from sidecar.speech.engine import (
     AudioStream,
     Cancelled,
     EngineSpec,
@@ -24,7 +24,7 @@ from sidecar.engine import (
     Request,
     TranscribeOptions,
 )
-from sidecar.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
+from sidecar.speech.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
 
 SPEC = EngineSpec(
     name="scripted",
@@ -35,6 +35,8 @@ SPEC = EngineSpec(
     diarizes=True,
     together=4,
 )
+
+LOAD_STEPS = 20
 
 
 class ScriptedEngine:
@@ -51,6 +53,10 @@ class ScriptedEngine:
         Raises:
             errors.ModelLoadFailed: it is told to.
         """
+        load_s = float(os.environ.get("VIBEVOICE_SCRIPTED_LOAD", "0"))
+        for part in range(LOAD_STEPS if load_s else 0):
+            yield part / LOAD_STEPS
+            time.sleep(load_s / LOAD_STEPS)
         if options.precision.value == os.environ.get("VIBEVOICE_SCRIPTED_FAILS"):
             raise errors.ModelLoadFailed(f"It is told to fail in {options.precision}.")
         self._precision = SPEC.resolve_precision(options.precision)
@@ -112,10 +118,6 @@ class ScriptedEngine:
                     del running[number]
                 else:
                     yield number, event
-
-    def unload(self) -> None:
-        """Nothing to let go of."""
-        self._precision = None
 
 
 def _seconds(audio: AudioStream) -> Iterator[Block]:

@@ -12,7 +12,7 @@ import pytest
 from recordings import Studio, wav
 
 from sidecar import errors
-from sidecar.audio import ffmpeg
+from sidecar.audio import ffmpeg, source
 from sidecar.audio.decode import AudioFacts, decode_file, open_audio, probe
 from sidecar.audio.sniff import CONTAINERS, MP4, Container
 from sidecar.audio.source import Spool, open_path
@@ -89,6 +89,35 @@ def test_more_than_the_limit_is_never_decoded(tmp_path: Path) -> None:
             list(audio)
         with pytest.raises(errors.AudioTooLong):
             probe(file.fileno(), 1.0)
+
+
+def decoded(audio: bytes, path: Path) -> tuple[np.ndarray, bool]:
+    """What comes out of a file with this content, and whether it is said to have broken off."""
+    path.write_bytes(audio)
+    with path.open("rb", buffering=0) as file:
+        facts = probe(file.fileno(), 3600.0)
+        with open_audio(file.fileno(), facts, rate=RATE, max_s=3600.0) as stream:
+            return np.concatenate(list(stream)), stream.truncated
+
+
+@pytest.mark.parametrize("count", [0, None], ids=["streamed", "counted"])
+@pytest.mark.parametrize("share", [0.03, 0.3, 0.6, 0.9, 0.999])
+def test_of_a_flac_that_was_cut_off_comes_all_that_is_there(
+    share: float, count: int | None, studio: Studio, tmp_path: Path
+) -> None:
+    """Forty seconds: three blocks. ``count``: what its header says of its samples; 0: nothing."""
+    audio = bytearray(
+        studio.make("forty-seconds.flac", "-stream_loop", 13, "-i", studio.voice, "-t", 40)
+        .read_bytes()
+    )  # fmt: skip
+    if count is not None:
+        audio[18:26] = (int.from_bytes(audio[18:26]) >> 36 << 36 | count).to_bytes(8)
+    whole = decode_file(studio.folder / "forty-seconds.flac", RATE)
+    assert len(whole) == 40 * RATE
+    part, truncated = decoded(audio[: int(len(audio) * share)], tmp_path / "cut.flac")
+    assert len(part) / len(whole) == pytest.approx(share, abs=0.02)
+    assert np.array_equal(part, whole[: len(part)])
+    assert truncated
 
 
 @pytest.mark.parametrize("name", ["m4a", "webm-opus", "wav-s16"])
@@ -179,6 +208,51 @@ def test_a_refused_path_keeps_no_descriptor(tmp_path: Path) -> None:
     assert len(os.listdir("/dev/fd")) == before
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc here")
+def test_a_file_without_a_name_is_nobodys_to_ask_for_by_any_way(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.add(b"RIFF")
+    named = tmp_path / "named.wav"
+    named.write_bytes(b"RIFF")
+    with spool.finish() as upload, named.open("rb") as kept:
+        for fd in (upload.fd, kept.fileno()):
+            (tmp_path / f"link-{fd}").symlink_to(f"/proc/self/fd/{fd}")
+            (tmp_path / f"far-{fd}").symlink_to(tmp_path / f"link-{fd}")
+            for path in (
+                f"/proc/self/fd/{fd}",
+                f"/proc/{os.getpid()}/task/{os.getpid()}/fd/{fd}",
+                f"/dev/fd/{fd}",
+                f"/tmp/../proc/self/fd/{fd}",
+                str(tmp_path / f"link-{fd}"),
+                str(tmp_path / f"far-{fd}"),
+            ):
+                with pytest.raises(errors.AudioPathNotAFile):
+                    open_path(path)
+        named.rename(tmp_path / "elsewhere.wav")
+        with open_path(str(tmp_path / "elsewhere.wav")):
+            pass
+
+
+def test_a_file_that_is_deleted_while_it_is_opened_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "gone.wav"
+    path.write_bytes(b"RIFF")
+    before = len(os.listdir("/dev/fd"))
+    really_open = os.open
+
+    def open_and_unlink(name: str, flags: int) -> int:
+        fd = really_open(name, flags)
+        os.unlink(name)
+        return fd
+
+    monkeypatch.setattr(source.os, "open", open_and_unlink)
+    with pytest.raises(errors.AudioPathNotAFile):
+        open_path(str(path))
+    monkeypatch.undo()
+    assert len(os.listdir("/dev/fd")) == before
+
+
 def test_a_file_that_is_renamed_or_replaced_is_read_as_it_was_opened(
     tmp_path: Path, studio: Studio
 ) -> None:
@@ -191,3 +265,23 @@ def test_a_file_that_is_renamed_or_replaced_is_read_as_it_was_opened(
             facts = probe(source.fd, 60.0)
             with open_audio(source.fd, facts, rate=RATE, max_s=60.0) as audio:
                 assert sum(map(len, audio)) > 2.8 * RATE
+
+
+@pytest.mark.parametrize("broken", ["missing", "folder", "not-executable", "no-program"])
+def test_an_ffmpeg_that_does_not_start_is_said_as_a_missing_one(
+    broken: str, tmp_path: Path, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = studio.path("m4a")  # made by one that does
+    exe = tmp_path / "ffmpeg"
+    if broken == "folder":
+        exe.mkdir()
+    elif broken != "missing":
+        exe.write_bytes(b"\0\0\0\0")
+        exe.chmod(0o755 if broken == "no-program" else 0o644)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(exe))
+    before = len(os.listdir("/dev/fd"))
+    with recording.open("rb") as file:
+        with pytest.raises(errors.AudioFormatUnsupported, match="needs ffmpeg") as raised:
+            probe(file.fileno(), 60.0)
+        assert "Install ffmpeg" in raised.value.hint
+    assert len(os.listdir("/dev/fd")) == before

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
 from pathlib import Path
 
 import checkpoints
-import psutil
 import pytest
 from moonshine_voice import get_assets_path
 
 from sidecar.audio.decode import AudioFacts, open_audio, probe
-from sidecar.engine import Engine, LoadOptions, Precision, TranscribeOptions
 from sidecar.engines import ENGINES, create_engine, missing, spec_of
-from sidecar.transcript import Event, Finished, Progress, SegmentReady
+from sidecar.speech.engine import Engine, LoadOptions, Precision, TranscribeOptions
+from sidecar.speech.transcript import Event, Finished, Progress, SegmentReady
 
 CLIP = Path(get_assets_path()) / "endgame_nagg_nell.wav"
 DAY_S = 86_400.0
@@ -37,11 +34,10 @@ def engine_name(loading: tuple[str, LoadOptions]) -> str:
 
 
 @pytest.fixture(scope="module")
-def engine(loading: tuple[str, LoadOptions]) -> Iterator[Engine]:
+def engine(loading: tuple[str, LoadOptions]) -> Engine:
     engine = create_engine(loading[0])
     list(engine.load(loading[1]))
-    yield engine
-    engine.unload()
+    return engine
 
 
 def run(
@@ -129,18 +125,3 @@ def test_a_cancelled_run_stops_at_the_next_step_without_a_result(
     cut_short = run(engine, engine_name, stop_after=stop_after)
     assert len(cut_short) <= stop_after + 1
     assert not any(isinstance(event, Finished) for event in cut_short)
-
-
-def test_unloading_twenty_times_gives_the_memory_back(loading: tuple[str, LoadOptions]) -> None:
-    def cycle() -> None:
-        fresh = create_engine(loading[0])
-        list(fresh.load(loading[1]))
-        fresh.unload()
-        gc.collect()
-
-    for _ in range(3):
-        cycle()
-    before = psutil.Process().memory_info().rss
-    for _ in range(20):
-        cycle()
-    assert psutil.Process().memory_info().rss - before < 60 << 20

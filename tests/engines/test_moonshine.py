@@ -11,12 +11,12 @@ from moonshine_voice import get_assets_path
 
 from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
-from sidecar.engine import Diarization, LoadOptions, TranscribeOptions
 from sidecar.engines import moonshine
-from sidecar.engines.moonshine import listener
+from sidecar.engines.moonshine import transcription
 from sidecar.engines.moonshine.recent import RecentAudio
-from sidecar.engines.moonshine.recognizer import quietest
-from sidecar.transcript import Finished, Progress, SegmentReady, Transcript
+from sidecar.speech.engine import LoadOptions, TranscribeOptions
+from sidecar.speech.transcript import Finished, Progress, SegmentReady, Transcript
+from sidecar.voices import models
 
 ASSETS = Path(get_assets_path())
 RATE = moonshine.SAMPLE_RATE
@@ -35,11 +35,10 @@ class Recorded:
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[moonshine.MoonshineEngine]:
+def engine() -> moonshine.MoonshineEngine:
     engine = moonshine.MoonshineEngine()
     list(engine.load(LoadOptions()))
-    yield engine
-    engine.unload()
+    return engine
 
 
 @pytest.fixture(scope="module")
@@ -89,19 +88,40 @@ def test_what_came_before_does_not_change_a_transcript(
         assert transcript(engine, endgame, options) == first
 
 
-def test_speakers_keep_their_numbers_across_windows(
+def test_lines_that_are_settled_early_are_those_of_a_recording_that_is_kept_whole(
     engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "WINDOW_S", 28.0)
+    """Three times the same two people; the sound of what is 15 s old is gone."""
     pause = np.zeros(RATE, np.float32)
-    found = transcript(engine, np.concatenate([endgame, pause] * 2))
-    assert found.num_speakers == 2
+    thrice = np.concatenate([endgame, pause] * 3)
+    whole = transcript(engine, thrice)
+    monkeypatch.setattr(transcription, "REVISED_S", 15.0)
+    early = transcript(engine, thrice)
+    assert whole.num_speakers == early.num_speakers == 2
+    same = set(whole.segments) & set(early.segments)
+    assert len(same) >= 0.8 * len(whole.segments)
     by_text: dict[str, set[int | None]] = {}
-    for segment in found.segments:
+    for segment in early.segments:
         by_text.setdefault(segment.text, set()).add(segment.speaker)
-    said_twice = "Do you remember the day I went and fetched you from that ditch?"
-    assert len(by_text[said_twice]) == 1
     assert by_text["Do you hear me?"] == {0}
+
+
+def test_sound_that_lines_no_longer_need_is_let_go_of(
+    engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcription, "REVISED_S", 15.0)
+    kept: list[float] = []
+    forget = RecentAudio.forget
+
+    def watched(audio: RecentAudio, before_s: float) -> None:
+        forget(audio, before_s)
+        kept.append(audio.end_s - before_s)
+
+    monkeypatch.setattr(RecentAudio, "forget", watched)
+    transcript(engine, np.concatenate([endgame] * 4))
+    talking, kept[:] = max(kept[:-1]), []
+    transcript(engine, np.zeros(120 * RATE, np.float32))
+    assert (talking < 75.0, max(kept[:-1]) < 75.0) == (True, True)
 
 
 def test_speech_without_a_pause_is_neither_cut_in_a_word_nor_said_twice(
@@ -127,33 +147,33 @@ def test_segments_are_announced_while_the_audio_is_still_coming_in(
         if isinstance(event, SegmentReady) and done_at_first is None:
             done_at_first = done
     assert done_at_first is not None
-    assert done_at_first < 6
+    assert done_at_first <= 20
 
 
-@pytest.mark.parametrize(
-    ("effort", "length_s", "cadence_s"),
-    [
-        (Diarization.BALANCED, 5, 1.25),
-        (Diarization.BALANCED, 145, 1.6),
-        (Diarization.BALANCED, 300, 3.2),
-        (Diarization.BALANCED, 600, 4.0),
-        (Diarization.FAST, 5, 2.0),
-        (Diarization.FAST, 600, 5.0),
-        (Diarization.ACCURATE, 5, 1.0),
-        (Diarization.ACCURATE, 600, 1.0),
-    ],
-)
-def test_a_short_window_is_looked_at_more_often_than_a_long_one(
-    effort: Diarization, length_s: float, cadence_s: float
+def test_a_number_of_speakers_is_a_hint_that_breaks_nothing(
+    engine: moonshine.MoonshineEngine, endgame: Block
 ) -> None:
-    assert listener.cadence(effort, length_s) == cadence_s
+    found = transcript(engine, endgame)
+    for hint in (2, 5):
+        assert transcript(engine, endgame, TranscribeOptions(num_speakers=hint)) == found
 
 
-def test_the_quietest_moment_is_found() -> None:
-    audio = np.full(4 * RATE, 0.5, np.float32)
-    audio[int(2.9 * RATE) : int(3.1 * RATE)] = 0.01
-    assert quietest(audio, 2.0, 4.0) == pytest.approx(3.0, abs=0.1)
-    assert quietest(audio[: RATE // 50], 0.0, 0.02) == 0.02
+def test_where_the_models_cannot_be_run_alone_the_library_tells_voices_apart(
+    endgame: Block, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unavailable() -> None:
+        raise models.VoicesUnavailable("another wheel")
+
+    monkeypatch.setattr(models, "load_models", unavailable)
+    engine = moonshine.MoonshineEngine()
+    list(engine.load(LoadOptions()))
+    assert "another wheel" in caplog.text
+    found = transcript(engine, endgame)
+    assert found.num_speakers == 2
+    assert "ditch" in found.text
+    alone = transcript(engine, endgame, TranscribeOptions(diarize=False))
+    assert {segment.speaker for segment in alone.segments} == {None}
+    assert "ditch" in alone.text
 
 
 def test_recent_audio_gives_back_what_it_has_not_forgotten() -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import random
 import socket
 import time
+import wave
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from recordings import SECONDS, Studio
-from serving import Server, check_problem, counting_listener
+from serving import HOST_PATIENCE_S, REFUSED_S, Server, check_problem, counting_listener
 
 INVALID = (422, "audio_path_invalid")
 NOT_A_FILE = (422, "audio_path_not_a_file")
@@ -77,7 +80,7 @@ def test_what_is_no_regular_file_is_told_apart(name: str, server: Server) -> Non
         pytest.skip(f"this machine has no {path}")
     begun = time.monotonic()
     response = server.post_path(path)
-    assert time.monotonic() - begun <= 1.0
+    assert time.monotonic() - begun <= REFUSED_S
     check_problem(response, status, code)
     assert path not in response.text or path == "/"
 
@@ -95,7 +98,7 @@ def test_a_pipe_and_a_socket_are_answered_at_once(server: Server, tmp_path: Path
         for name in ("fifo", "socket"):
             begun = time.monotonic()
             check_problem(server.post_path(str(tmp_path / name)), *NOT_A_FILE)
-            assert time.monotonic() - begun <= 1.0
+            assert time.monotonic() - begun <= REFUSED_S
 
 
 def test_links_lead_to_what_they_point_at(server: Server, voice: bytes, tmp_path: Path) -> None:
@@ -151,6 +154,28 @@ def test_any_name_works_and_the_file_stays_as_it_was(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def random_wav(seed: int, seconds: int) -> bytes:
+    """Noise that no other seed makes; at 32 kB a second."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 2, 16_000, 0, "NONE", ""))
+        out.writeframes(random.Random(seed).randbytes(32_000 * seconds))
+    return file.getvalue()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc here")
+def test_what_others_upload_is_at_no_path(start_server: Callable[..., Server]) -> None:
+    server = start_server(scripted_speed=10)
+    server.wait_state(server.submit(random_wav(0, 60)), "running")
+    server.submit(random_wav(1, 3))  # waits in memory
+    server.submit(random_wav(2, 80))  # waits in a file without a name
+    held = [int(fd.name) for fd in Path(f"/proc/{server.process.pid}/fd").iterdir()]
+    assert len(held) > 5
+    for fd in held:
+        for path in (f"/proc/self/fd/{fd}", f"/proc/{server.process.pid}/fd/{fd}"):
+            check_problem(server.post_path(path), *NOT_A_FILE)
+
+
 def test_an_empty_file_and_one_that_is_no_audio(server: Server, tmp_path: Path) -> None:
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("root:x:0:0:root:/root:/bin/bash\n")
@@ -169,9 +194,9 @@ def test_twenty_pipes_at_once_block_nothing(server: Server, voice: bytes, tmp_pa
         for _ in range(10):
             begun = time.monotonic()
             server.health()
-            assert time.monotonic() - begun <= 1.0
+            assert time.monotonic() - begun <= HOST_PATIENCE_S
         for answer in waiting:
-            check_problem(answer.result(10), *NOT_A_FILE)
+            check_problem(answer.result(60), *NOT_A_FILE)
     assert server.post(voice).status_code == 200
 
 

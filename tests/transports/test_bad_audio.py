@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 from recordings import FORMATS, SECONDS, Studio, mov_that_names, mp4_boxes, mp4_join, wav
-from serving import MB, Peak, Server, check_problem, counting_listener, wait_until
+from serving import MB, REFUSED_S, Peak, Server, check_problem, counting_listener, wait_until
 
 LONGEST_ANSWER_S = 15.0
 UNSUPPORTED = (415, "audio_format_unsupported")
@@ -255,7 +255,7 @@ def check_bomb(server: Server, audio: bytes) -> None:
         took = time.monotonic() - begun
     check_problem(response, *TOO_LONG)
     assert "VIBEVOICE_MAX_AUDIO_HOURS" in response.json()["hint"]
-    assert took <= 5.0
+    assert took <= REFUSED_S
     assert peak.samples >= 2
     assert peak.rss <= 100 * MB
     assert peak.disk <= 10 * MB + len(audio)
@@ -291,7 +291,7 @@ def test_a_wav_of_one_sample_a_second_is_refused_at_once(server: Server) -> None
         response = server.post(wav(bytes(128_000), rate=1))
         took = time.monotonic() - begun
     check_problem(response, {413, 422}, {"audio_too_long", "audio_undecodable"})
-    assert took <= 5.0
+    assert took <= REFUSED_S
     assert peak.rss <= 100 * MB
     assert peak.disk <= 10 * MB
 
@@ -407,11 +407,7 @@ def test_a_movie_whose_sound_lies_in_another_file_does_not_get_it(
     with watched(canary) as opens:
         response = server.post(movie)
         assert opens() == 0
-    assert response.status_code in (200, 422)
-    if response.status_code == 200:  # then it is the zeros of the file itself
-        silence = bytes(len(studio.bytes("mov")))
-        assert silence.count(0) == len(silence)
-        assert response.json()["metadata"]["duration"] <= SECONDS + 0.1
+    check_problem(response, *UNDECODABLE)
 
 
 def test_after_all_these_files_the_same_service_works_as_before(
@@ -419,4 +415,4 @@ def test_after_all_these_files_the_same_service_works_as_before(
 ) -> None:
     assert server.health()["pid"] == server.process.pid
     assert server.post(voice).status_code == 200
-    wait_until(lambda: server.health()["jobs_waiting"] == 0, 5, "an empty queue")
+    wait_until(lambda: server.health()["jobs_waiting"] == 0, 60, "an empty queue")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from pydantic import SecretStr
 from serving import Server, check_problem
 
 from sidecar import errors
+from sidecar.access.auth import Access, Approach, is_loopback
 from sidecar.app import create_app
-from sidecar.auth import Access, Approach, is_loopback
 from sidecar.settings import Settings
 
 HOSTILE = (
@@ -56,7 +59,7 @@ def routes() -> list[tuple[str, str]]:
 
 def raw(port: int, request: str) -> tuple[int, str]:
     """Send bytes as they are; the status and all that came back."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         sock.sendall(request.encode())
         answer = b""
         while part := sock.recv(1 << 16):
@@ -220,6 +223,7 @@ def test_names_and_pages_that_were_allowed_work(guarded: Server) -> None:
 @pytest.mark.parametrize(
     ("address", "loopback"),
     [("127.0.0.1", True), ("localhost", True), ("::1", True), ("127.9.9.9", True),
+     ("::ffff:127.0.0.1", True), ("::ffff:192.168.1.5", False), ("", False),
      ("0.0.0.0", False), ("::", False), ("192.168.1.5", False), ("my-box.lan", False)],
 )  # fmt: skip
 def test_only_the_loopback_is_safe_without_a_token(address: str, loopback: bool) -> None:
@@ -256,3 +260,124 @@ def test_the_network_needs_a_token() -> None:
     with pytest.raises(errors.SettingsInvalid, match="no token"):
         create_app(Settings(engine="scripted", host="0.0.0.0"))
     create_app(Settings(engine="scripted", host="0.0.0.0", token=SecretStr(TOKEN)))
+
+
+# Who is at the other end of the connection. The app is served by another server than ours, which
+# may listen anywhere (`uvicorn sidecar.main:app --host 0.0.0.0`): what it says of the peer counts.
+
+STRANGERS: dict[str, tuple[tuple[str, int] | None, dict[str, str]]] = {
+    "internet": (("203.0.113.7", 40_000), {}),
+    "lan": (("192.168.1.5", 40_000), {}),
+    "lan-6": (("fd00::5", 40_000), {}),
+    "lan-6-mapped": (("::ffff:192.168.1.5", 40_000), {}),
+    "link-local": (("fe80::1%eth0", 40_000), {}),
+    "unknown": (None, {}),
+    "socket-file": (("", 0), {}),
+    "proxy": (("127.0.0.1", 40_000), {"X-Forwarded-For": "203.0.113.7"}),
+    "proxy-that-lies": (("127.0.0.1", 40_000), {"X-Forwarded-For": "127.0.0.1"}),
+    "proxy-by-the-book": (("127.0.0.1", 40_000), {"Forwarded": "for=203.0.113.7"}),
+    "proxy-of-another-kind": (("127.0.0.1", 40_000), {"X-Real-IP": "203.0.113.7"}),
+    "proxy-for-a-name": (("127.0.0.1", 40_000), {"X-Forwarded-Host": "my-box.lan"}),
+}
+NEIGHBOURS = ("127.0.0.1", "127.0.0.9", "::1", "::ffff:127.0.0.1")
+
+
+async def ask(
+    app: FastAPI,
+    method: str,
+    path: str,
+    peer: tuple[str, int] | None,
+    headers: dict[str, str] | None = None,
+    body: bytes = b"",
+) -> tuple[int, str]:
+    """Send a request as a server would that has this peer; the status and the problem's code."""
+    sent: list[Any] = []
+    given = {"Host": "localhost", **(headers or {})}
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "scheme": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
+        "client": peer,
+        "server": ("0.0.0.0", 8000),
+        "state": {},
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    content = b"".join(message.get("body", b"") for message in sent[1:])
+    problem = sent[0]["status"] >= 400
+    return sent[0]["status"], json.loads(content)["code"] if problem else ""
+
+
+@pytest.fixture(scope="module")
+def open_app() -> FastAPI:
+    return create_app(Settings(engine="scripted"))
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+async def test_without_a_token_only_this_machine_gets_anything(
+    name: str, open_app: FastAPI
+) -> None:
+    peer, headers = STRANGERS[name]
+    for method, path in routes():
+        answer = await ask(open_app, method, path, peer, headers)
+        assert answer == (403, "peer_not_allowed"), (method, path)
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, str]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    given = {"host": "localhost", **headers}
+    scope = {
+        "type": "websocket",
+        "path": "/live",
+        "client": peer,
+        "headers": [(key.lower().encode(), value.encode()) for key, value in given.items()],
+    }
+    await open_app(scope, receive, send)
+    assert sent == [{"type": "websocket.close", "code": 1008, "reason": "peer_not_allowed"}]
+
+
+@pytest.mark.parametrize("address", NEIGHBOURS)
+async def test_without_a_token_all_of_this_machine_is_served(
+    address: str, open_app: FastAPI
+) -> None:
+    assert await ask(open_app, "GET", "/jobs", (address, 40_000)) == (200, "")
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+@pytest.mark.parametrize("path", ["/transcribe", "/v1/estimate"])
+async def test_with_the_token_strangers_are_served_but_read_no_files(
+    name: str, path: str, tmp_path: Path
+) -> None:
+    app = create_app(Settings(engine="scripted", token=SecretStr(TOKEN)))
+    (tmp_path / "text.wav").write_text("no audio")
+    peer, headers = STRANGERS[name]
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    assert await ask(app, "GET", "/jobs", peer, headers | bearer) == (200, "")
+    assert await ask(app, "GET", "/jobs", peer, headers) == (401, "token_missing")
+    post = bearer | {"Content-Type": "application/json"}
+    body = json.dumps({"audio_path": str(tmp_path / "text.wav")}).encode()
+    answer = await ask(app, "POST", path, peer, headers | post, body)
+    assert answer == (403, "audio_path_forbidden")
+    answer = await ask(app, "POST", path, ("127.0.0.1", 40_000), post, body)
+    assert answer == (415, "audio_format_unsupported")
+
+
+def test_what_was_sent_on_is_not_taken_for_our_own_by_the_real_server(server: Server) -> None:
+    for headers in ({"X-Forwarded-For": "203.0.113.7"}, {"Forwarded": "for=127.0.0.1"}):
+        check_problem(server.client.get("/jobs", headers=headers), 403, "peer_not_allowed")

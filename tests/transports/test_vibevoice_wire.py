@@ -24,13 +24,11 @@ from typing import Any
 import checkpoints
 import httpx
 import pytest
-from serving import Server, check_problem, wait_until
+from serving import HOST_PATIENCE_S, Server, check_problem, wait_until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops processes with POSIX signals")
 
 ENDED = ("done", "failed", "cancelled")
-HOST_PATIENCE_S = 3.0
-"""How long the desktop host waits for /health."""
 MULTIPART, JSON = "multipart", "json"
 
 
@@ -195,6 +193,10 @@ def test_both_forms_get_the_exact_transcript(name: str, form: str, server: Serve
     assert about["warnings"] == []
 
 
+def test_torch_leaves_nothing_in_the_temporary_folder(server: Server) -> None:
+    assert list(server.temp.iterdir()) == []
+
+
 def test_fp16_becomes_the_16_bit_that_does_not_overflow_and_says_so(server: Server) -> None:
     about = server.post(audio("beckett"), precision="fp16").json()["metadata"]
     assert about["model_precision"] == "bf16"
@@ -269,7 +271,7 @@ def test_a_reload_that_does_not_wait_puts_the_running_job_back_and_it_ends_right
         with stopped(server):
             waiting = submit(server, "two_cities")
             reloading = pool.submit(reload_model, server, after, now="true")
-            wait_until(lambda: server.health()["status"] == "loading", 10, "it was put back")
+            wait_until(lambda: server.health()["status"] == "loading", 60, "it was put back")
         assert reloading.result(60).status_code == 200
     assert check_right(server, running, "endgame_nagg_nell")["model_precision"] == after
     assert check_right(server, waiting, "two_cities")["model_precision"] == after
@@ -327,17 +329,14 @@ def test_a_checkpoint_that_is_damaged_meanwhile_leaves_the_old_engine_serving(
     check_serves(server)
 
 
-def test_a_job_that_is_cancelled_while_the_engine_loads_leaves_the_old_one_serving(
-    server: Server,
-) -> None:
-    health = server.health()
-    job = submit(server, "beckett", precision=other_precision(server))
-    wait_until(lambda: server.health()["status"] == "loading", 10, "it loads")
+def test_a_load_is_finished_though_the_job_that_asked_for_it_is_cancelled(server: Server) -> None:
+    after, before = other_precision(server), loads(server)
+    job = submit(server, "beckett", precision=after)
+    wait_until(lambda: server.health()["status"] == "loading", 60, "it loads")
     assert server.client.delete(f"/jobs/{job}").json()["state"] == "cancelled"
-    wait_until(lambda: server.health()["status"] == "ok", 10, "it does not load")
-    assert server.health()["worker_pid"] == health["worker_pid"]
     check_serves(server)
-    assert server.health()["worker_pid"] == health["worker_pid"]
+    assert server.health()["precision"] == after
+    assert loads(server) == before + 1
 
 
 @pytest.mark.parametrize("phase", ["encode", "prefill"])
@@ -371,7 +370,7 @@ def test_a_job_is_cancelled_while_it_decodes_and_the_worker_lives(server: Server
     worker = server.health()["worker_pid"]
     for _ in range(3):
         job = submit(server, "endgame_nagg_nell")
-        seen = wait_until(lambda: server.job(job)["segments"], 30, "a segment")  # noqa: B023
+        seen = wait_until(lambda: server.job(job)["segments"], 60, "a segment")  # noqa: B023
         assert len(seen) < len(expected("endgame_nagg_nell"))
         check_cancelled(server, job)
     assert server.health()["worker_pid"] == worker
@@ -381,7 +380,7 @@ def test_a_job_is_cancelled_while_it_decodes_and_the_worker_lives(server: Server
 def check_cancelled(server: Server, job_id: str) -> None:
     """It ends now, and the engine is free without a new process."""
     assert server.client.delete(f"/jobs/{job_id}").json()["state"] == "cancelled"
-    wait_until(lambda: server.health()["engine_state"] == "ready", 10, "it stopped")
+    wait_until(lambda: server.health()["engine_state"] == "ready", 60, "it stopped")
 
 
 def test_a_job_whose_worker_is_killed_is_tried_once_more_and_right(server: Server) -> None:

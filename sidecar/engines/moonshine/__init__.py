@@ -1,32 +1,36 @@
 """The embedded engine: moonshine-voice, recognition and speaker identification, weights inside.
 
-Runs on any CPU, English only. A recording goes through in windows, so that memory is flat at any
-length; a stretch of speech is recognized as soon as it ends, so that segments come while it works.
+Runs on any CPU, English only. Voices are told apart over the whole recording while its last two
+minutes are kept, so that memory is flat at any length; a line is recognized as soon as it ends.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from sidecar.engine import (
+from sidecar.engines.moonshine.following import Follower
+from sidecar.engines.moonshine.library import SAMPLE_RATE, load_library
+from sidecar.engines.moonshine.listener import Listener, library_options
+from sidecar.engines.moonshine.recognizer import Recognizer, load_recognizer
+from sidecar.engines.moonshine.transcription import Transcription
+from sidecar.speech.engine import (
     AudioStream,
     Cancelled,
+    Diarization,
     EngineSpec,
     LoadOptions,
     Precision,
     TranscribeOptions,
 )
-from sidecar.engines.moonshine import recognizer as recognition
-from sidecar.engines.moonshine.library import SAMPLE_RATE, load_library
-from sidecar.engines.moonshine.listener import WINDOW_S, Listener, cadence, library_options
-from sidecar.engines.moonshine.recent import RecentAudio
-from sidecar.engines.moonshine.recognizer import Recognizer
-from sidecar.engines.moonshine.transcription import Transcription
-from sidecar.transcript import Event, Finished, Transcript
+from sidecar.speech.transcript import Event, Finished, Transcript
 
 if TYPE_CHECKING:
-    from moonshine_voice.transcriber import Transcriber
+    from sidecar.voices.models import Models
+
+log = logging.getLogger(__name__)
 
 SPEC = EngineSpec(
     name="moonshine",
@@ -35,64 +39,73 @@ SPEC = EngineSpec(
     precisions=(Precision.INT8,),  # the wheel's weights are quantized to 8 bits
     languages=("en",),
     diarizes=True,
+    counted=True,
     requires=("moonshine_voice",),
 )
 
 
+STEPS_S = {Diarization.BALANCED: 2.5, Diarization.ACCURATE: 1.25}
+"""From one look at who speaks to the next (docs/performance.md, "Diarization": the curve)."""
+LIBRARY_STEPS_S = {Diarization.BALANCED: 1.6, Diarization.ACCURATE: 1.0}
+"""The same where the library has to do it, which goes wrong in short recordings beyond that."""
+
+
 class MoonshineEngine:
-    """Text from the recognizer, voices from the listener, joined into segments."""
+    """Words from the recognizer, voices from a follower, joined into segments."""
 
     def __init__(self) -> None:
         self._recognizer: Recognizer | None = None
-        self._listening: dict[float | None, Transcriber] = {}
+        self._voices: Models | None = None
 
     def load(self, options: LoadOptions) -> Iterator[float]:
-        """Bring the recognition model into memory (about 0.2 s)."""
-        self._recognizer = Recognizer(load_library(recognition.OPTIONS))
+        """Bring the models into memory (about 0.5 s)."""
+        self._recognizer = load_recognizer()
+        yield 0.5
+        from sidecar.voices.models import VoicesUnavailable, load_models
+
+        try:
+            self._voices = load_models()
+        except VoicesUnavailable as error:
+            log.warning("speakers are told apart by the library of moonshine-voice: %s", error)
         yield 1.0
 
     def transcribe(
         self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
     ) -> Iterator[Event]:
-        """Segments as speech ends; their speakers are settled window by window."""
+        """Segments as speech ends; whose they are is settled at the end."""
         assert self._recognizer is not None
-        step_s = None
-        if options.diarize:
-            step_s = cadence(options.diarization, min(audio.total_s or WINDOW_S, WINDOW_S))
-        recent = RecentAudio(SAMPLE_RATE)
-        listener = Listener(self._listening_library(step_s), recent, step_s)
-        work = Transcription(self._recognizer, listener, recent, audio, diarize=options.diarize)
-        try:
+        with self._follower(options) as follower:
+            work = Transcription(
+                self._recognizer, follower, audio, cancelled, diarize=options.diarize
+            )
             for event in work.events():
                 if cancelled():
                     return
                 yield event
-        finally:
-            listener.close()
+            segments = work.segments
         yield Finished(
             Transcript(
-                segments=work.segments,
+                segments=segments,
                 language="en",
-                duration=recent.end_s,
+                duration=work.duration_s,
                 engine=SPEC.name,
                 precision=Precision.INT8.value,
                 diarized=options.diarize,
             )
         )
 
-    def unload(self) -> None:
-        """Free the models."""
-        if self._recognizer is not None:
-            self._recognizer.close()
-            self._recognizer = None
-        while self._listening:
-            self._listening.popitem()[1].close()
+    @contextmanager
+    def _follower(self, options: TranscribeOptions) -> Iterator[Follower]:
+        """Who tells where there is speech, and whose it is if that is asked for."""
+        if self._voices is None:
+            step_s = LIBRARY_STEPS_S[options.diarization] if options.diarize else None
+            with (
+                load_library(library_options(step_s)) as library,
+                closing(Listener(library, step_s)) as listener,
+            ):
+                yield listener
+            return
+        from sidecar.voices.diarizer import Diarizer
 
-    def _listening_library(self, step_s: float | None) -> Transcriber:
-        """The library for a listener, kept for the next recording of a like length."""
-        if step_s not in self._listening:
-            if step_s is not None:  # one that identifies speakers at a time: it is the large one
-                for other in [kept for kept in self._listening if kept is not None]:
-                    self._listening.pop(other).close()
-            self._listening[step_s] = load_library(library_options(step_s))
-        return self._listening[step_s]
+        step_s = STEPS_S[options.diarization] if options.diarize else 5.0
+        yield Diarizer(self._voices, step_s, options.num_speakers, tell_apart=options.diarize)

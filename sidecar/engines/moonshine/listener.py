@@ -1,4 +1,6 @@
-"""Where there is speech and whose it is: voice activity, and speakers window by window.
+"""Where there is speech and whose it is, by the library: where its models cannot be run alone.
+
+It takes twenty times the processor time of `sidecar.voices`, and makes more errors.
 
 The library's identification analyses ten-second windows every ``diarization_analyze_cadence``
 seconds and clusters the voices. Clustering over hours would grow without bound, so a recording is
@@ -14,10 +16,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.audio import Block
-from sidecar.engine import Diarization
 from sidecar.engines.moonshine.library import SAMPLE_RATE, feed, forget
 from sidecar.engines.moonshine.recent import RecentAudio
-from sidecar.speakers import Turn, clearest, link
+from sidecar.speech.speakers import Turn, clearest, link
 
 if TYPE_CHECKING:
     from moonshine_voice.moonshine_api import Transcript
@@ -36,23 +37,6 @@ _GAP_S = 1.0
 _STEP_S = 1.0
 _PROVISIONAL_S = 20.0
 """How often speakers are told apart anew before the window's end."""
-_CADENCES = (1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.0)
-"""Seconds between analyses that are used; a ladder, so that loaded models are used again."""
-_ANALYSES = {Diarization.BALANCED: (90, 1.25, 4.0), Diarization.FAST: (60, 2.0, 5.0)}
-"""How many analyses a window is to get, and the shortest and longest time between two."""
-
-
-def cadence(effort: Diarization, length_s: float) -> float:
-    """Seconds between analyses, for a window of ``length_s``.
-
-    Clustering needs a number of looks rather than a density of them: a short recording is looked
-    at more often than a long one (docs/performance.md, "Diarization": the curve).
-    """
-    if effort is Diarization.ACCURATE:
-        return 1.0
-    analyses, least, most = _ANALYSES[effort]
-    wanted = max(least, min(most, length_s / analyses))
-    return max(step for step in _CADENCES if step <= wanted)
 
 
 def library_options(cadence_s: float | None) -> dict[str, str]:
@@ -74,13 +58,15 @@ def library_options(cadence_s: float | None) -> dict[str, str]:
 class Listener:
     """Follows a recording; times in seconds from its start.
 
-    ``library`` is loaded with `library_options` of the same ``cadence_s``.
+    ``library`` is loaded with `library_options` of the same ``cadence_s``, and the caller's.
     """
 
-    def __init__(self, library: Transcriber, audio: RecentAudio, cadence_s: float | None) -> None:
+    def __init__(self, library: Transcriber, cadence_s: float | None) -> None:
         self._library = library
-        self._audio = audio
+        self._audio = RecentAudio(SAMPLE_RATE)
         self._step_s = cadence_s or _STEP_S
+        self._diarizes = cadence_s is not None
+        self._speech: list[Turn] = []
         self._settled: list[Turn] = []
         self._provisional: list[Turn] = []
         self._voices: dict[int, Block] = {}
@@ -92,32 +78,33 @@ class Listener:
 
     @property
     def turns(self) -> list[Turn]:
-        """Who speaks when, by speaker: this window (provisional) and the last (settled)."""
-        return self._settled + self._provisional
+        """Who speaks when; where nobody is told apart, everything is one voice's."""
+        return self._settled + self._provisional if self._diarizes else list(self._speech)
 
     @property
-    def settled_s(self) -> float:
-        """Up to here neither `turns` nor stretches of speech will change any more."""
-        return self._window_start_s
+    def heard_s(self) -> float:
+        """Where the last stretch of speech ended that the library has done with."""
+        return self._heard_s
 
-    def listen(self) -> list[tuple[float, float]]:
-        """Take in what was recorded since the last call; the stretches of speech that ended."""
+    def feed(self, block: Block) -> None:
+        """More of the recording; what gathers is handed on a step at a time."""
+        self._audio.append(block)
         if self._audio.end_s - self._fed_s < self._step_s:
-            return []
+            return
         transcript = self._hear()
         length_s = self._fed_s - self._window_start_s
         pausing = not transcript.lines or transcript.lines[-1].is_complete
         if length_s >= WINDOW_S + (0.0 if pausing else _LATEST_END_S):
-            stretches = self._end_window()
+            self._end_window()
             self._begin_window(0.0)
-            return stretches
-        return self._stretches(transcript)
+        else:
+            self._take_stretches(transcript)
 
-    def finish(self) -> list[tuple[float, float]]:
-        """The recording is over; the last stretches of speech."""
+    def finish(self) -> None:
+        """The recording is over."""
         if self._audio.end_s > self._fed_s:
             self._hear()
-        return self._end_window()
+        self._end_window()
 
     def close(self) -> None:
         """Let go of the stream; the library is its owner's."""
@@ -156,18 +143,17 @@ class Listener:
         self._provisional = self._place(transcript)
         return transcript
 
-    def _end_window(self) -> list[tuple[float, float]]:
+    def _end_window(self) -> None:
         transcript = self._stream.stop()
         self._stream.close()
         placed = self._place(transcript)
-        stretches = self._stretches(transcript)
-        still_asked_for_s = self._window_start_s - _LATEST_END_S
-        self._settled = [turn for turn in self._settled if turn.end > still_asked_for_s] + placed
+        self._take_stretches(transcript)
+        self._settled += placed
         self._window_start_s = self._fed_s
         self._provisional = []
         for speaker in {turn.label for turn in placed}:
             self._remember(speaker, clearest(placed, speaker, _ANCHOR_S))
-        return stretches
+        self._audio.forget(self._fed_s - _LATEST_END_S)
 
     def _remember(self, speaker: int, stretch: tuple[float, float] | None) -> None:
         """Keep a voice's longest clear stretch as its anchor."""
@@ -177,10 +163,9 @@ class Listener:
         if len(voice) > len(self._voices.get(speaker, ())):
             self._voices[speaker] = voice
 
-    def _stretches(self, transcript: Transcript) -> list[tuple[float, float]]:
-        """Stretches of speech that ended since the last call; they do not overlap."""
+    def _take_stretches(self, transcript: Transcript) -> None:
+        """Stretches of speech that ended; they do not overlap."""
         shift = self._window_start_s - self._lead_s
-        ended = []
         for line in transcript.lines[self._known_lines :]:
             if not line.is_complete:
                 break
@@ -188,9 +173,8 @@ class Listener:
             start = max(line.start_time + shift, self._window_start_s, self._heard_s)
             end = min(line.start_time + line.duration + shift, self._fed_s)
             if end > start:
-                ended.append((start, end))
+                self._speech.append(Turn(start, end, 0))
                 self._heard_s = end
-        return ended
 
     def _place(self, transcript: Transcript) -> list[Turn]:
         """Turns of this window in the recording's time, labels replaced by speakers."""

@@ -1,34 +1,44 @@
-"""One recording on its way to a transcript: stretches of speech into lines, lines into segments."""
+"""One recording on its way to a transcript: turns into lines, lines into segments.
+
+Who speaks is decided over the whole recording, so it may be revised to the end; where a line begins
+and ends is decided anew for `REVISED_S`, while its sound is still there. A line is recognized once,
+as soon as it is known, and again only if it turned out to be cut in another way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import inf
 
-from sidecar.engine import AudioStream
+from sidecar.audio import Block
+from sidecar.audio.quiet import quietest
+from sidecar.engines.moonshine.following import Follower, Heard, followed
 from sidecar.engines.moonshine.library import SAMPLE_RATE
-from sidecar.engines.moonshine.listener import FORCED_END_S, Listener
+from sidecar.engines.moonshine.lines import CONTEXT_S, JOIN_S, Floor, heard_with, lines_of
 from sidecar.engines.moonshine.recent import RecentAudio
-from sidecar.engines.moonshine.recognizer import Recognizer, quietest
-from sidecar.speakers import changes, dominant, in_order_of_appearance, tightened
-from sidecar.transcript import Event, Progress, Segment, SegmentReady
+from sidecar.engines.moonshine.recognizer import Recognizer
+from sidecar.speech.engine import AudioStream, Cancelled
+from sidecar.speech.speakers import Turn, in_order_of_appearance
+from sidecar.speech.transcript import Event, Progress, Segment, SegmentReady
 
-MIN_PIECE_S = 0.5
-"""A voice that has the floor for less inside another's line does not cut the line."""
 LONGEST_LINE_S = 12.0
-KEPT_S = 30.0
-"""Audio from before the open window that is kept for lines which began in it."""
-_JOIN_S = 0.1
+REVISED_S = 120.0
+"""After so long the borders of a line stay: by then there are fifty looks at who speaks."""
+_KEPT_S = 5 * REVISED_S
+"""After so long they stay whatever was said at once: sound is not kept for ever."""
+_PAUSE_S = 0.1
+_STEP = SAMPLE_RATE
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One utterance; times in seconds from the start of the recording."""
+    """Some words of one voice; times in seconds from the start of the recording."""
 
     start: float
     end: float
     text: str
+    voice: int
 
 
 class Transcription:
@@ -37,100 +47,122 @@ class Transcription:
     def __init__(
         self,
         recognizer: Recognizer,
-        listener: Listener,
-        audio: RecentAudio,
+        follower: Follower,
         source: AudioStream,
+        cancelled: Cancelled,
         *,
         diarize: bool,
     ) -> None:
         self._recognizer = recognizer
-        self._listener = listener
-        self._audio = audio
+        self._follower = follower
         self._source = source
+        self._cancelled = cancelled
         self._diarize = diarize
-        self._open: tuple[float, float] | None = None
+        self._audio = RecentAudio(SAMPLE_RATE)
+        self._texts: dict[tuple[float, float], str] = {}
+        self._settled: list[Line] = []
+        self._settled_s = 0.0
         self._ready = 0
-        self._unsettled: list[Line] = []
-        self._settled: list[Segment] = []
+        self._ready_s = 0.0
+        self._turns: Sequence[Turn] = ()
+
+    @property
+    def duration_s(self) -> float:
+        """How long the recording was, so far."""
+        return self._audio.end_s
 
     def events(self) -> Iterator[Event]:
-        """Progress, and lines as they end; speakers may still be revised in `segments`."""
-        for block in self._source:
-            for start in range(0, len(block), SAMPLE_RATE):
-                self._audio.append(block[start : start + SAMPLE_RATE])
-                for stretch in self._listener.listen():
-                    yield from self._recognize(stretch)
-                self._settle(self._listener.settled_s)
-                yield self._progress()
-        for stretch in self._listener.finish():
-            yield from self._recognize(stretch)
-        yield from self._recognize(None)
-        self._settle(float("inf"))
+        """Progress, and lines once they are known; they may still be revised in `segments`."""
+        seen: Sequence[Turn] | None = None
+        for heard in followed(self._follower, self._blocks()):
+            if heard.turns is not seen or heard.heard_s == inf:
+                seen = heard.turns
+                yield from self._take(heard)
+            yield self._progress(heard.end_s)
 
-    def _progress(self) -> Progress:
-        done, total = self._audio.end_s, self._source.total_s
+    def _blocks(self) -> Iterator[tuple[float, Block]]:
+        for block in self._source:
+            for start in range(0, len(block), _STEP):
+                piece = block[start : start + _STEP]
+                self._audio.append(piece)
+                yield self._audio.end_s, piece
+
+    def _progress(self, done: float) -> Progress:
+        total = self._source.total_s
         return Progress(done, None if total is None else max(total, done))
 
-    def _recognize(self, stretch: tuple[float, float] | None) -> Iterator[Event]:
-        """Lines out of a stretch of speech (None: there are no more), as soon as they are there.
+    def _take(self, heard: Heard) -> Iterator[Event]:
+        """Recognize the lines that are known by now, and settle those that are old enough."""
+        self._turns = [
+            replace(turn, start=max(turn.start, self._settled_s))
+            for turn in heard.turns
+            if turn.end > self._settled_s
+        ]
+        lines = lines_of(self._turns)
+        known: list[Line] = []
+        for index, line in enumerate(lines):
+            over = line.end + JOIN_S <= heard.heard_s
+            for part in self._parts(line, heard_with(lines, index), inf if over else heard.heard_s):
+                if self._cancelled():
+                    return
+                known.append(part)
+                if part.text and part.start >= self._ready_s:
+                    yield SegmentReady(self._ready, self._segment(part, part.voice))
+                    self._ready += 1
+                    self._ready_s = part.end
+            if not over:
+                break
+        self._settle(known, heard.heard_s)
 
-        A stretch that ended for its length and not for a pause may go on in the next one.
+    def _parts(self, line: Turn, heard: tuple[float, float], until_s: float) -> Iterator[Line]:
+        """A line in parts of `LONGEST_LINE_S` at most; of one that still goes on, those before
+        ``until_s`` that will stay."""
+        start, (begin, end) = line.start, heard
+        while min(line.end, until_s) - start > LONGEST_LINE_S:
+            middle = start + LONGEST_LINE_S / 2
+            sound = self._audio.between(middle, start + LONGEST_LINE_S)
+            cut = middle + quietest(sound, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
+            yield Line(start, cut, self._text(begin, cut), line.label)
+            start = begin = cut
+        if until_s == inf:
+            yield Line(start, line.end, self._text(begin, end), line.label)
+
+    def _text(self, start: float, end: float) -> str:
+        stretch = round(start, 2), round(end, 2)
+        if stretch not in self._texts:
+            sound = self._audio.between(start, end)
+            self._texts[stretch] = self._recognizer.text(sound, self._cancelled)
+        return self._texts[stretch]
+
+    def _settle(self, known: Sequence[Line], heard_s: float) -> None:
+        """Keep the lines that are not to be revised, and forget their sound.
+
+        They end where at most one voice goes on: what two say at once is not taken apart later.
         """
-        if self._open is not None:
-            if stretch is not None and stretch[0] - self._open[1] < _JOIN_S:
-                stretch = self._open[0], stretch[1]
-            else:
-                yield from self._announce(*self._open)
-            self._open = None
-        if stretch is None:
-            return
-        start, end = stretch
-        goes_on = end - start >= FORCED_END_S - _JOIN_S
-        while end - start > LONGEST_LINE_S:
-            audio = self._audio.between(start, start + LONGEST_LINE_S)
-            cut = start + quietest(audio, LONGEST_LINE_S / 2, LONGEST_LINE_S)
-            yield from self._announce(start, cut)
-            start = cut
-        if goes_on:
-            self._open = start, end
-        else:
-            yield from self._announce(start, end)
+        count = 0
+        for index, line in enumerate(known, 1):
+            old = line.end <= heard_s - REVISED_S
+            if old and (self._clear(line.end) or line.end <= heard_s - _KEPT_S):
+                count = index
+        self._settled += [line for line in known[:count] if line.text]
+        self._settled_s = max([self._settled_s, *(line.end for line in known[:count])])
+        waiting = [turn.start for turn in self._turns if turn.end > self._settled_s]
+        needed_s = min([heard_s, *(max(start, self._settled_s) for start in waiting)])
+        self._audio.forget(needed_s - CONTEXT_S)
+        self._texts = {at: text for at, text in self._texts.items() if at[1] > self._settled_s}
 
-    def _announce(self, start: float, end: float) -> Iterator[Event]:
-        line = self._line(start, end)
-        if line.text:
-            self._unsettled.append(line)
-            yield SegmentReady(self._ready, self._segment(line))
-            self._ready += 1
+    def _clear(self, time_s: float) -> bool:
+        return sum(turn.start < time_s < turn.end for turn in self._turns) <= 1
 
-    def _line(self, start: float, end: float) -> Line:
-        return Line(start, end, self._recognizer.text(self._audio.between(start, end)))
-
-    def _settle(self, until_s: float) -> None:
-        """Lines whose speakers will not change any more; one that holds two voices is cut."""
-        while self._unsettled and self._unsettled[0].end <= until_s:
-            line = self._unsettled.pop(0)
-            self._settled += [self._segment(piece) for piece in self._cut(line)]
-        if until_s < float("inf"):
-            oldest = [line.start for line in self._unsettled[:1]]
-            self._audio.forget(min([until_s, *oldest]) - KEPT_S)
-
-    def _cut(self, line: Line) -> list[Line]:
-        cuts = changes(self._listener.turns, line.start, line.end, MIN_PIECE_S)
-        if not cuts:
-            return [line]
-        pieces = [self._line(start, end) for start, end in pairwise((line.start, *cuts, line.end))]
-        return pieces if all(piece.text for piece in pieces) else [line]
-
-    def _segment(self, line: Line) -> Segment:
-        if not self._diarize:
-            return Segment(line.start, line.end, line.text)
-        turns = self._listener.turns
-        speaker = dominant(turns, line.start, line.end) or 0
-        start, end = tightened(turns, speaker, line.start, line.end)
-        return Segment(start, end, line.text, speaker)
+    def _segment(self, line: Line, voice: int) -> Segment:
+        return Segment(line.start, line.end, line.text, voice if self._diarize else None)
 
     @property
     def segments(self) -> tuple[Segment, ...]:
         """All of them, once `events` has ended."""
-        return tuple(in_order_of_appearance(self._settled))
+        floor = Floor(self._follower.turns)
+        found = [
+            self._segment(line, floor.voice(line.start, line.end, line.voice))
+            for line in self._settled
+        ]
+        return tuple(in_order_of_appearance(found))

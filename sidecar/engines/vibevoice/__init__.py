@@ -8,11 +8,12 @@ request.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.engine import (
+from sidecar.speech.engine import (
     AudioStream,
     Cancelled,
     EngineSpec,
@@ -21,7 +22,7 @@ from sidecar.engine import (
     Request,
     TranscribeOptions,
 )
-from sidecar.transcript import Event
+from sidecar.speech.transcript import Event
 
 if TYPE_CHECKING:
     from sidecar.engines.vibevoice.model import Model
@@ -59,6 +60,8 @@ class VibeVoiceEngine:
         """
         yield 0.0  # before torch is imported, which takes seconds
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # less is lost
+        # torch makes itself a folder for what it compiles as it is imported; we compile nothing.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
         from sidecar.engines.vibevoice import heap, loading, model
 
         if options.checkpoint is None:
@@ -93,7 +96,3 @@ class VibeVoiceEngine:
                 for one in requests
             ]
         )
-
-    def unload(self) -> None:
-        """Free the weights; what the libraries keep goes with the process."""
-        self._model = None

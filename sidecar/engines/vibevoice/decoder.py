@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 
-from sidecar.engine import MemoryPlan
 from sidecar.engines.vibevoice.cache import KeyValueCache
+from sidecar.memory.footprint import CACHE_ROUND
+from sidecar.speech.engine import MemoryPlan
 
 _FEW, _ROWS = 32, 128
 """More rows than a few are rounded up on a CPU: oneDNN keeps the kernels of a 16-bit matrix product
@@ -70,7 +71,7 @@ class Decoder:
             len(self.layers),
             self.kv_heads,
             self.head_dim,
-            -(-capacity // 64) * 64,
+            -(-capacity // CACHE_ROUND) * CACHE_ROUND,
             device=self.device,
             dtype=self.dtype,
         )

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sidecar.engine import MemoryPlan
 from sidecar.engines.vibevoice.cache import KeyValueCache
 from sidecar.engines.vibevoice.decoder import Check, Continuation, Decoder
 from sidecar.engines.vibevoice.graph import WIDTH, GraphedDecoding
+from sidecar.speech.engine import MemoryPlan
 
 
 class Decoding:

@@ -14,14 +14,16 @@ from sidecar.engines.vibevoice.frame import Frame, Proposals
 from sidecar.engines.vibevoice.recovery import Sampling
 
 SEED = 20_24
-"""Of the retries: the same audio gives the same transcript, loops and all."""
+"""Of what falls by chance: alone, the same audio gives the same transcript, loops and all."""
 
 
 class Generation:
     """The answer to one prompt; ``ids`` is what it says so far.
 
     With a ``frame``, what the format forces is proposed and verified: a pass of the decoder then
-    may settle several tokens, which are the same that it would have written one by one.
+    may settle several tokens, each the likeliest. Behind a token that fell by chance nothing is
+    proposed: a pass of several rows gives other last digits than passes of one row, and a draw
+    hangs on them.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Generation:
         self._frame = frame
         self._random = torch.Generator(device=prompt_logits.device).manual_seed(SEED)
         self._proposed: Sequence[int] = ()
+        self._drawn = False
         self._row = 0
         self._logits = self._prompt_logits
         self._likeliest: list[int] | None = None
@@ -58,6 +61,7 @@ class Generation:
             token = self._likeliest[self._row]
         else:
             token = choose(self._logits[self._row], sampling, self._random)
+        self._drawn = sampling is not None
         self.ids.append(token)
         if self._proposals is not None:
             self._proposals.read(token)
@@ -98,7 +102,8 @@ class Generation:
 
     def wanted(self) -> Continuation:
         """What the next pass must take in: the last token, and what is proposed behind it."""
-        self._proposed = self._proposals.next() if self._proposals is not None else ()
+        proposals = None if self._drawn else self._proposals
+        self._proposed = proposals.next() if proposals is not None else ()
         return Continuation([self.ids[-1], *self._proposed], self._cache)
 
     def take(self, logits: Tensor) -> None:

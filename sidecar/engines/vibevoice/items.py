@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from sidecar.transcript import NON_SPEECH, Segment
+from sidecar.speech.transcript import NON_SPEECH, Segment
 
 TAGS = (
     "[Silence]",

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from sidecar import errors
-from sidecar.engine import LoadOptions, Precision
+from sidecar.speech.engine import LoadOptions, Precision
 
 log = logging.getLogger(__name__)
 
@@ -182,6 +182,9 @@ def free_of_hooks(model: Any) -> None:
 def run_once(model: Any, precision: Precision) -> None:
     """One token through the language model: what cannot run fails here, and not in every job.
 
+    Nor can what has no finite answer: a damaged weight, or one beyond 65,504, the largest of fp16,
+    through which bitsandbytes goes to 8 bit.
+
     It also has cuBLAS and its like allocate what they keep.
 
     Raises:
@@ -195,7 +198,8 @@ def run_once(model: Any, precision: Precision) -> None:
             token = torch.zeros(1, 1, dtype=torch.long, device=table.device)
             embedding = functional.embedding(token, table).to(like.device, like.dtype)
             hidden = language(inputs_embeds=embedding, use_cache=False).last_hidden_state
-            model.lm_head(hidden).cpu()  # what a GPU is asked for fails when it is waited for
+            # What a GPU is asked for fails when it is waited for.
+            finite = bool(model.lm_head(hidden).isfinite().all())
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
@@ -204,6 +208,12 @@ def run_once(model: Any, precision: Precision) -> None:
             f"The checkpoint does not run in {precision} here: {_first_line(error)}",
             hint="Use another precision.",
         ) from None
+    if not finite and precision is not Precision.FP16:  # `Model.widen` has a way out of that
+        log.error("the checkpoint's numbers are not finite in %s", precision)
+        raise errors.ModelLoadFailed(
+            f"The checkpoint does not run in {precision} here: its numbers are not finite.",
+            hint="Use another precision; 'vibevoice-asr pull vibevoice' mends a damaged one.",
+        )
 
 
 def _held_bytes(device: torch.device) -> int:

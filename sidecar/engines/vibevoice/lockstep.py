@@ -1,7 +1,8 @@
 """Several answers at once: every pass of the decoder takes each of them a token further.
 
 Decoding is bound by reading the weights, and a pass reads them once, however many sequences are in
-it. Each attends to its own cache, so nothing is padded and each writes what it would write alone.
+it. Each attends to its own cache, so nothing is padded and none hears another; what it computes is
+what it would compute alone, but for last digits, which hang on the number of rows.
 The answers may be windows of one recording, and recordings of several requests: who works yields a
 `Pass` where it needs one, and `together` gives one to all who wait.
 """
@@ -13,12 +14,12 @@ from dataclasses import dataclass
 
 import torch
 
-from sidecar.engine import Cancelled
 from sidecar.engines.vibevoice.answer import Answer
 from sidecar.engines.vibevoice.generation import Generation, advance
 from sidecar.engines.vibevoice.recovery import Sampling
 from sidecar.errors import SidecarError
-from sidecar.transcript import Event
+from sidecar.speech.engine import Cancelled
+from sidecar.speech.transcript import Event
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sidecar.engines.vibevoice.output import OpenContent
-from sidecar.transcript import NON_SPEECH, Segment
+from sidecar.speech.transcript import NON_SPEECH, Segment
 
 COPIES = 3
 """So often something must have come before it is a repetition: the first time and two more."""

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from sidecar.audio import Block
-from sidecar.engine import AUTO, MemoryPlan, Precision, TranscribeOptions
 from sidecar.engines.vibevoice.answer import Answer
 from sidecar.engines.vibevoice.decoder import Check, Decoder
 from sidecar.engines.vibevoice.decoding import Decoding
@@ -19,6 +18,7 @@ from sidecar.engines.vibevoice.generation import Generation
 from sidecar.engines.vibevoice.listening import SAMPLE_RATE, AudioEncoder, token_count
 from sidecar.engines.vibevoice.loading import Loaded
 from sidecar.engines.vibevoice.prompt import request_ids
+from sidecar.speech.engine import AUTO, MemoryPlan, Precision, TranscribeOptions
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar.engines.vibevoice.items import field_of, loads, loads_cut, span_of, to_segment
-from sidecar.transcript import Segment
+from sidecar.speech.transcript import Segment
 
 _LONGEST_HEAD = 32
 _HEAD = re.compile(r'\{\s*"start(?:[ _]time)?"\s*:', re.IGNORECASE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from sidecar.transcript import NON_SPEECH, Segment
+from sidecar.speech.transcript import NON_SPEECH, Segment
 
 LOOP = "loop"
 """The flag of a segment that stands for a stretch the model could not get through."""

@@ -12,14 +12,6 @@ import torch
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.engine import (
-    AUTO,
-    AudioStream,
-    Cancelled,
-    Precision,
-    TranscribeOptions,
-    Windowing,
-)
 from sidecar.engines.vibevoice.answer import Answer
 from sidecar.engines.vibevoice.decoding import Decoding
 from sidecar.engines.vibevoice.language import language_of
@@ -31,8 +23,16 @@ from sidecar.engines.vibevoice.recovery import LOOP, Sampling
 from sidecar.engines.vibevoice.stitching import Stitching
 from sidecar.engines.vibevoice.voices import Voices, speech
 from sidecar.engines.vibevoice.windows import Window, Windows
-from sidecar.speakers import in_order_of_appearance
-from sidecar.transcript import (
+from sidecar.speech.engine import (
+    AUTO,
+    AudioStream,
+    Cancelled,
+    Precision,
+    TranscribeOptions,
+    Windowing,
+)
+from sidecar.speech.speakers import in_order_of_appearance
+from sidecar.speech.transcript import (
     Event,
     Finished,
     Notice,

@@ -1,28 +1,25 @@
 """Speech and voices of a recording that is heard in windows.
 
-Pauses are found by the moonshine-voice library's Silero detector, through its public calls; voices
-are compared by its speaker encoder. Both happen on the CPU, once a window, over some seconds of
-audio, however long the window is.
+Pauses are found and voices compared by the models of `sidecar.voices`, on the CPU, once a window,
+over some seconds of audio, however long the window is.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sidecar.audio import Block
-from sidecar.engines.vibevoice.speaker_encoder import RATE, EncoderMissing, SpeakerEncoder, Vector
-from sidecar.speakers import Turn, clearest_stretches
-
-if TYPE_CHECKING:
-    from moonshine_voice.transcriber import Stream
+from sidecar.speech.speakers import Turn, clearest_stretches
+from sidecar.voices.encoder import SpeakerEncoder, Vector
+from sidecar.voices.features import RATE
+from sidecar.voices.models import VoicesUnavailable, load_models
+from sidecar.voices.speech import speech as stretches_of_speech
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +35,16 @@ STRETCH_S = 0.5
 """A shorter stretch is left out: the model's times are not that exact."""
 KIN = 0.35
 """The cosine between two pieces of one voice; under it one of them is taken for somebody else's."""
-BLOCK_S = 2.0
-"""Of sound, to the library at a time."""
-LONGEST_STRETCH_S = 20.0
-_SPEECH = {"skip_transcription": "true", "vad_max_segment_duration": str(1.5 * LONGEST_STRETCH_S)}
 
 
 def speech(samples: Block, rate: int) -> list[tuple[float, float]]:
-    """Where there is speech, (start, end) in seconds; nothing if the library does not load."""
-    with _listening(_SPEECH) as stream:
-        if stream is None:
-            return []
-        lines = _hear(stream, at_rate(samples, rate))
-    return [(line.start_time, line.start_time + line.duration) for line in lines]
+    """Where there is speech, (start, end) in seconds; nothing if the models are not here."""
+    try:
+        models = load_models()
+    except VoicesUnavailable as error:
+        log.warning("windows are cut without listening for pauses: %s", error)
+        return []
+    return stretches_of_speech(models, at_rate(samples, rate))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +114,7 @@ class Voices:
     def _encoder(self) -> SpeakerEncoder | None:
         try:
             return SpeakerEncoder()
-        except EncoderMissing as error:
+        except VoicesUnavailable as error:
             log.warning("speakers are linked by what two windows both hear alone: %s", error)
             return None
 
@@ -145,34 +139,3 @@ def at_rate(samples: Block, rate: int) -> Block:
 
     resampled: Block = soxr.resample(samples, rate, RATE)
     return resampled
-
-
-@contextmanager
-def _listening(options: dict[str, str]) -> Iterator[Stream | None]:
-    """A stream of the library for a moment; None if it does not load here."""
-    try:
-        from moonshine_voice import ModelArch, MoonshineError, get_model_path
-        from moonshine_voice.transcriber import Transcriber
-    except (ImportError, OSError) as error:
-        log.warning("windows are cut without listening for pauses: %s", error)
-        yield None
-        return
-    options = {"return_audio_data": "false", **options}
-    try:
-        library = Transcriber(get_model_path("tiny-en"), ModelArch.TINY, options=options)
-    except MoonshineError as error:
-        log.warning("windows are cut without listening for pauses: %s", error)
-        yield None
-        return
-    with library, library.create_stream() as stream:
-        yield stream
-
-
-def _hear(stream: Stream, samples: Block) -> Sequence[Any]:
-    """The library's lines of some audio."""
-    stream.start()
-    step = round(BLOCK_S * RATE)
-    for at in range(0, len(samples), step):
-        stream.add_audio(samples[at : at + step].tolist(), RATE)
-    transcript = stream.stop()
-    return transcript.lines if transcript else []

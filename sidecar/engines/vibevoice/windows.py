@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sidecar.audio import Block
-from sidecar.engine import AudioStream
+from sidecar.audio.quiet import quietest
+from sidecar.speech.engine import AudioStream
 
 Stretches = Sequence[tuple[float, float]]
 """Where there is speech: (start, end) in seconds, in order."""
@@ -26,7 +27,7 @@ LEAD_S = 3.0
 """Sound before that, for the detector to get used to."""
 MIN_PAUSE_S = 0.2
 """A shorter gap lies inside a word as often as between two."""
-_FRAME_S, _SMOOTH = 0.02, 10
+_PAUSE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class Windows:
         if self._listen is not None:
             pause = longest_pause(self._listen(samples[first:end], self._rate), *zone)
         if pause is None:
-            return begin + quietest(samples[begin:end], self._rate)
+            return begin + quietest(samples[begin:end], self._rate, _PAUSE_S)
         return first + round(pause * self._rate)
 
 
@@ -141,14 +142,3 @@ def longest_pause(speech: Stretches, begin_s: float, end_s: float) -> float | No
     gaps.append((at, end_s))
     best = max(gaps, key=lambda gap: (round(gap[1] - gap[0], 3), gap[1]))
     return sum(best) / 2 if best[1] - best[0] >= MIN_PAUSE_S else None
-
-
-def quietest(samples: Block, rate: int) -> int:
-    """The sample around which there is the least energy, over a fifth of a second."""
-    frame = max(1, round(_FRAME_S * rate))
-    frames = len(samples) // frame
-    if frames <= _SMOOTH:
-        return len(samples) // 2
-    energy = np.square(samples[: frames * frame].reshape(frames, frame)).mean(axis=1)
-    smooth = np.convolve(energy, np.ones(_SMOOTH), mode="valid")
-    return (int(smooth.argmin()) * 2 + _SMOOTH) * frame // 2

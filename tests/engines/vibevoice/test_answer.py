@@ -160,5 +160,7 @@ def test_a_cancelled_answer_takes_no_further_token(tokenizer: Tokenizer) -> None
     model = MadeUpModel(tokenizer, sound(12))
     ends = frozenset([tokenizer.token_to_id(END)])
     answer = Answer(cast(Generation, cast(Any, model)), tokenizer, ends, 60.0)
-    assert list(answer.run(None, 1000, lambda: model.spent >= 37)) is not None
+    closed = list(answer.run(None, 1000, lambda: model.spent >= 37))
     assert model.spent == 37
+    assert closed == list(range(len(answer.segments)))
+    assert len(closed) < 12

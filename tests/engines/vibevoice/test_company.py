@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from sidecar import errors
-from sidecar.engine import MemoryPlan, Precision, TranscribeOptions
 from sidecar.engines.vibevoice import lockstep
 from sidecar.engines.vibevoice.cache import KeyValueCache
 from sidecar.engines.vibevoice.decoder import Decoder
@@ -19,7 +18,8 @@ from sidecar.engines.vibevoice.generation import Generation, advance
 from sidecar.engines.vibevoice.loading import load
 from sidecar.engines.vibevoice.model import Model
 from sidecar.engines.vibevoice.transcription import Transcription, in_company
-from sidecar.transcript import Event, Finished, SegmentReady, Transcript
+from sidecar.speech.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.speech.transcript import Event, Finished, SegmentReady, Transcript
 
 CPU = torch.device("cpu")
 SMALL = MemoryPlan(encoder_chunk_s=2.0, prefill_tile=64, evict_encoders=True)

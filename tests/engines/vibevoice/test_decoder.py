@@ -8,13 +8,13 @@ import checkpoints
 import pytest
 import torch
 
-from sidecar.engine import MemoryPlan, Precision
 from sidecar.engines.vibevoice import graph
 from sidecar.engines.vibevoice.decoder import Continuation, Decoder
 from sidecar.engines.vibevoice.graph import GraphedDecoding
 from sidecar.engines.vibevoice.listening import AudioEncoder, token_count
 from sidecar.engines.vibevoice.loading import Loaded, load
 from sidecar.engines.vibevoice.prompt import request_ids
+from sidecar.speech.engine import MemoryPlan, Precision
 
 CPU = torch.device("cpu")
 LIMIT = 400

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.engines.vibevoice.language import language_of
-from sidecar.transcript import NON_SPEECH, Segment
+from sidecar.speech.transcript import NON_SPEECH, Segment
 
 SENTENCES = {
     "en": "We need to talk about the budget for next year.",

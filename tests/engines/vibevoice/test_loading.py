@@ -6,20 +6,22 @@ meant for the host has.
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import checkpoints
 import pytest
 import torch
 from checkpoints import Checkpoint
+from safetensors.torch import load_file, save_file
 
 from sidecar import errors
-from sidecar.engine import LoadOptions, MemoryPlan, Precision
 from sidecar.engines.vibevoice import SPEC, VibeVoiceEngine, loading
 from sidecar.engines.vibevoice.loading import EMBEDDING, ENCODERS, device_map, load
 from sidecar.engines.vibevoice.model import Model
-from sidecar.runtime.placement import LoadPlan, Placement
-from sidecar.runtime.slot import EngineSlot, SlotState
+from sidecar.memory.placement import LoadPlan, Placement
+from sidecar.speech.engine import LoadOptions, MemoryPlan, Precision
+from sidecar.workers.slot import EngineSlot, SlotState
 
 CPU, ELSEWHERE = torch.device("cpu"), torch.device("meta")
 BF16, FP32, INT4, INT8 = Precision.BF16, Precision.FP32, Precision.INT4, Precision.INT8
@@ -117,11 +119,33 @@ def test_a_load_ends_with_a_token_through_all_layers(
     assert ran == [True] * len(model.model.language_model.layers)
 
 
-def test_a_checkpoint_that_loads_but_does_not_run_is_one_that_does_not_load() -> None:
-    """4 bit wants rows of 64 weights; the smallest checkpoint has 96 to a row."""
-    folder = str(checkpoints.checkpoint("tiny"))
-    with pytest.raises(errors.ModelLoadFailed, match="does not run in int4 here: ") as failed:
-        list(VibeVoiceEngine().load(LoadOptions(INT4, folder, "cpu")))
+@pytest.fixture(scope="module")
+def too_large_for_8_bit(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint with weights that 32 and 16 bit hold, and not fp16, through which 8 bit goes."""
+    folder = tmp_path_factory.mktemp("large") / "checkpoint"
+    shutil.copytree(checkpoints.checkpoint("tiny"), folder)
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    weights["language_model.model.layers.0.mlp.gate_proj.weight"][0] = 1e5
+    save_file(weights, file, metadata={"format": "pt"})
+    return str(folder)
+
+
+def test_a_checkpoint_that_loads_but_does_not_run_is_one_that_does_not_load(
+    too_large_for_8_bit: str,
+) -> None:
+    said = "does not run in int8 here: its numbers are not finite"
+    with pytest.raises(errors.ModelLoadFailed, match=said) as failed:
+        list(VibeVoiceEngine().load(LoadOptions(INT8, too_large_for_8_bit, "cpu")))
+    assert failed.value.hint.startswith("Use another precision")
+
+
+def test_what_a_library_cannot_run_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(checkpoints.checkpoint("tiny"), FP32, CPU).model
+    head = model.lm_head
+    monkeypatch.setattr(head, "weight", torch.nn.Parameter(head.weight[:, 1:]))
+    with pytest.raises(errors.ModelLoadFailed, match="here: mat1 and mat2") as failed:
+        loading.run_once(model, FP32)
     assert failed.value.hint == "Use another precision."
 
 
@@ -137,16 +161,18 @@ def test_no_room_for_the_first_token_is_out_of_memory_and_not_a_bad_checkpoint(
         loading.run_once(model, FP32)
 
 
-async def test_the_old_engine_comes_back_after_one_that_loads_but_does_not_run() -> None:
+async def test_the_old_engine_comes_back_after_one_that_loads_but_does_not_run(
+    too_large_for_8_bit: str,
+) -> None:
     def place(precision: Precision) -> LoadPlan:
         return LoadPlan(Placement.INSTEAD)
 
-    options = LoadOptions(FP32, str(checkpoints.checkpoint("tiny")), "cpu")
+    options = LoadOptions(FP32, too_large_for_8_bit, "cpu")
     slot = EngineSlot(SPEC, options, keep_alive_s=-1, place=place)
     try:
         await slot.preload()
-        with pytest.raises(errors.ModelLoadFailed, match="does not run in int4"):
-            await slot.reload(INT4)
+        with pytest.raises(errors.ModelLoadFailed, match="does not run in int8"):
+            await slot.reload(INT8)
         assert (slot.precision, slot.state, slot.loading) == (FP32, SlotState.READY, None)
         async with slot.lease() as engine:
             assert engine.precision is FP32

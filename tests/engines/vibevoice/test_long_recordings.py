@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from sidecar.audio import Block
-from sidecar.engine import MemoryPlan, Precision, TranscribeOptions
 from sidecar.engines.vibevoice import transcription
 from sidecar.engines.vibevoice.transcription import Transcription
-from sidecar.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
+from sidecar.speech.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.speech.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
 
 RATE = 24_000
 SECONDS = 100.0

@@ -21,7 +21,7 @@ from sidecar.engines.vibevoice.loop_guard import (
     Why,
 )
 from sidecar.engines.vibevoice.output import OutputParser
-from sidecar.transcript import Segment
+from sidecar.speech.transcript import Segment
 
 Tokenizer = Callable[[str], list[str]]
 Said = tuple[float, float, str] | tuple[float, float, str, int]

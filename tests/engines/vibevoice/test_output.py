@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.engines.vibevoice.output import OpenContent, OutputParser, settled
-from sidecar.transcript import NON_SPEECH, Segment
+from sidecar.speech.transcript import NON_SPEECH, Segment
 
 ITEMS: list[dict[str, Any]] = [
     {"Start": 0, "End": 3.2, "Content": "[Music]"},

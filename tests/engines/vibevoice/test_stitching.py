@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sidecar.audio import Block
 from sidecar.engines.vibevoice.stitching import Stitching, covered
 from sidecar.engines.vibevoice.windows import Window
-from sidecar.speakers import Turn
-from sidecar.transcript import NON_SPEECH, Segment
+from sidecar.speech.speakers import Turn
+from sidecar.speech.transcript import NON_SPEECH, Segment
 
 NOTHING: Block = np.zeros(1, np.float32)
 

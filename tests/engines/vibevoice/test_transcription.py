@@ -12,14 +12,14 @@ import torch
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.engine import MemoryPlan, Precision, TranscribeOptions
 from sidecar.engines.vibevoice.decoding import Decoding
 from sidecar.engines.vibevoice.generation import advance
 from sidecar.engines.vibevoice.loading import load
 from sidecar.engines.vibevoice.lockstep import Pass, in_step
 from sidecar.engines.vibevoice.model import Model
 from sidecar.engines.vibevoice.transcription import Transcription
-from sidecar.transcript import Finished, Segment, Transcript
+from sidecar.speech.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.speech.transcript import Finished, Segment, Transcript
 
 CPU = torch.device("cpu")
 SMALL = MemoryPlan(encoder_chunk_s=2.0, prefill_tile=64, evict_encoders=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import subprocess
 import sys
@@ -13,10 +14,10 @@ import pytest
 from bench.metrics import clips
 from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
-from sidecar.engines.vibevoice import speaker_encoder
 from sidecar.engines.vibevoice.stitching import SAME_VOICE
 from sidecar.engines.vibevoice.voices import LEAST_S, Voice, Voices, agreed, speech
-from sidecar.speakers import Turn, matched, stretches_alone
+from sidecar.speech.speakers import Turn, matched, stretches_alone
+from sidecar.voices import models
 
 RATE = 24_000
 NAGG, NELL, READER = 0, 1, 2
@@ -155,7 +156,8 @@ def test_where_no_voice_can_be_heard_there_is_a_warning_and_no_error(
     if missing == "onnxruntime":
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
     else:
-        monkeypatch.setattr(speaker_encoder, "DIGEST", "of another release")
+        other = dataclasses.replace(models.ENCODER, digest="of another release")
+        monkeypatch.setattr(models, "ENCODER", other)
     voices = Voices(RATE)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
@@ -173,7 +175,7 @@ import numpy as np
 from sidecar.engines.vibevoice.stitching import Stitching
 from sidecar.engines.vibevoice.voices import Voices
 from sidecar.engines.vibevoice.windows import Window
-from sidecar.transcript import Segment
+from sidecar.speech.transcript import Segment
 stitching = Stitching(Voices(16_000))
 window = Window(0.0, np.zeros(160_000, np.float32), None)
 stitching.begin(window)

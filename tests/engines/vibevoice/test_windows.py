@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.audio import Block
-from sidecar.engines.vibevoice.windows import Window, Windows, longest_pause, quietest
+from sidecar.engines.vibevoice.windows import Window, Windows, longest_pause
 
 RATE = 100
 
@@ -68,12 +68,6 @@ def test_a_border_is_in_the_middle_of_the_longest_pause(
     speech: list[tuple[float, float]], middle: float | None
 ) -> None:
     assert longest_pause(speech, 0, 10) == (middle and pytest.approx(middle))
-
-
-def test_without_a_pause_the_border_is_where_the_sound_is_least() -> None:
-    noise = np.random.default_rng(1).normal(size=1000).astype(np.float32)
-    noise[600:640] *= 0.1
-    assert 600 <= quietest(noise, RATE) <= 640
 
 
 def test_a_recording_that_fits_is_one_window_without_a_border() -> None:

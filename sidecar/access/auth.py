@@ -1,0 +1,123 @@
+"""Who may come in: decisions on what a request says of where it comes from. Pure.
+
+A service on this machine's loopback is within reach of every web page its user opens. The wall is
+the `Host` header, which a page that had its own name rebound to 127.0.0.1 cannot choose, and the
+`Origin` that browsers put beside what a page sends; the token keeps out other programs.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sidecar import errors
+
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>\d{1,5}))?", re.IGNORECASE)
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_LOCALHOST_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Approach:
+    """What a request says of where it comes from; headers as often as they were there."""
+
+    hosts: Sequence[str]
+    origins: Sequence[str]
+    authorizations: Sequence[str]
+    fetch_site: str = ""
+    """`Sec-Fetch-Site`, which browsers send and pages cannot choose."""
+    navigates: bool = False
+    """Whether it is a page that somebody opens (`Sec-Fetch-Mode`), not one that a page asks for."""
+    peer: str | None = None
+    """Address at the other end of the connection; None where the server does not tell."""
+    forwarded: bool = False
+    """Whether it says that somebody sent it on (`Forwarded` and its like), from who knows where."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it was sent on this machine; who is not known to be here is a stranger."""
+        return self.peer is not None and is_loopback(self.peer) and not self.forwarded
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The rules. ``names`` are hosts that clients may use beside those of the loopback.
+
+    Without a ``token`` only this machine is served: what counts is who asks, not where the service
+    was told to listen, for another server than ours may have been told otherwise.
+
+    ``anywhere``: the service listens beyond the loopback, where nobody knows its names; a token is
+    then what keeps strangers out. ``origins``: pages that may ask, such as a host's own;
+    ``localhost_origins``: those of any server on this machine too.
+    """
+
+    names: frozenset[str] = frozenset()
+    anywhere: bool = False
+    origins: frozenset[str] = frozenset()
+    localhost_origins: bool = False
+    token: str | None = None
+
+    def check_place(self, approach: Approach) -> None:
+        """Refuse what was sent to another name, by a page that is not ours, or, without a token,
+        from another machine.
+
+        Raises:
+            errors.HostNotAllowed: the name is none of ours.
+            errors.PeerNotAllowed: it came from elsewhere, and there is no token to know it by.
+            errors.OriginNotAllowed: the page is not one that may ask.
+        """
+        if len(approach.hosts) != 1 or not self._is_ours(approach.hosts[0]):
+            raise errors.HostNotAllowed()
+        if self.token is None and not approach.is_local:
+            raise errors.PeerNotAllowed()
+        if len(approach.origins) > 1:
+            raise errors.OriginNotAllowed()
+        if approach.origins:
+            same = approach.origins[0] == f"http://{approach.hosts[0].lower()}"
+            if not same and not self.admits_origin(approach.origins[0]):
+                raise errors.OriginNotAllowed()
+        elif approach.fetch_site in ("cross-site", "same-site") and not approach.navigates:
+            raise errors.OriginNotAllowed()
+
+    def admits_origin(self, origin: str) -> bool:
+        """Whether a page from there may ask, and see the answer."""
+        return origin in self.origins or (
+            self.localhost_origins and _LOCALHOST_ORIGIN.fullmatch(origin) is not None
+        )
+
+    def check_token(self, approach: Approach) -> None:
+        """Refuse who does not know the token, where there is one.
+
+        Raises:
+            errors.TokenMissing, errors.TokenInvalid: none was sent, or a wrong one.
+        """
+        if self.token is None:
+            return
+        if not approach.authorizations:
+            raise errors.TokenMissing()
+        scheme, _, given = approach.authorizations[0].partition(" ")
+        right = hmac.compare_digest(given.strip().encode(), self.token.encode())
+        if scheme.lower() != "bearer" or len(approach.authorizations) > 1 or not right:
+            raise errors.TokenInvalid()
+
+    def _is_ours(self, host: str) -> bool:
+        said = _HOST.fullmatch(host)
+        if said is None:
+            return False
+        name = said["name"].lower()
+        return self.anywhere or name in _LOOPBACK or name in self.names
+
+
+def is_loopback(address: str) -> bool:
+    """Whether nobody beyond this machine reaches what listens there."""
+    if address.lower() == "localhost":
+        return True
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback

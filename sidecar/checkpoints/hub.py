@@ -1,0 +1,162 @@
+"""The model hub, spoken to through huggingface_hub: names, tokens, mirrors and proxies are its."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import huggingface_hub
+from huggingface_hub import constants
+from huggingface_hub import errors as hub_errors
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazily there
+
+from sidecar import __version__, errors
+from sidecar.checkpoints.checkpoint import PICKLES
+from sidecar.checkpoints.destination import RemoteFile
+
+SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
+"""What a checkpoint consists of; nothing else is fetched, pickles least of all."""
+TIMEOUT_S = 10.0
+"""Longest silence of the hub; huggingface_hub has the same."""
+_PASSING = frozenset({408, 429, 500, 502, 503, 504})
+"""Answers that are worth another try."""
+
+
+class Interrupted(Exception):
+    """The hub stopped answering in the middle of a file; another try may do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the hub has of a repository at a commit."""
+
+    repository: str
+    commit: str
+    files: tuple[RemoteFile, ...]
+
+
+def offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids to ask the hub."""
+    return huggingface_hub.is_offline_mode()
+
+
+def look_up(repo: str, revision: str) -> Snapshot:
+    """What there is to fetch: the hub's list of files, with their checksums.
+
+    Raises:
+        errors.CheckpointUnsafe: its weights are pickled.
+        errors.CheckpointUnsupported: it has none.
+        errors.HubUnreachable: the answer is not that of a hub.
+    """
+    try:
+        info = huggingface_hub.HfApi().model_info(
+            repo, revision=revision, files_metadata=True, timeout=TIMEOUT_S
+        )
+        siblings = info.siblings or []
+        suffixes = {Path(sibling.rfilename).suffix for sibling in siblings}
+        files = tuple(
+            RemoteFile(
+                sibling.rfilename,
+                int(sibling.size or 0),
+                str(sibling.lfs.sha256 if sibling.lfs else sibling.blob_id),
+            )
+            for sibling in siblings
+            if "/" not in sibling.rfilename and Path(sibling.rfilename).suffix in SUFFIXES
+        )
+        if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):
+            raise ValueError(f"no commit: {info.sha!r}")
+    except hub_errors.HFValidationError:
+        raise errors.RepositoryNotFound(f"'{repo}' is not the name of a model.") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise errors.HubUnreachable(
+            f"What answers at {constants.ENDPOINT} is no model hub.",
+            hint="Check HF_ENDPOINT, the proxy, and whether the network asks for a login.",
+        ) from None
+    if ".safetensors" not in suffixes:
+        if suffixes & PICKLES:
+            raise errors.CheckpointUnsafe(f"{repo} has pickled weights only; they are not fetched.")
+        raise errors.CheckpointUnsupported(f"{repo} has no weights (*.safetensors).")
+    return Snapshot(repo, str(info.sha), files)
+
+
+def read_file(snapshot: Snapshot, file: RemoteFile, start: int) -> Iterator[tuple[int, bytes]]:
+    """The bytes of a file from ``start`` to its end, each chunk with its place in the file.
+
+    A server that knows no ranges begins at 0 again.
+
+    Raises:
+        Interrupted: the connection broke off, or the server is busy.
+    """
+    url = huggingface_hub.hf_hub_url(snapshot.repository, file.name, revision=snapshot.commit)
+    headers = build_hf_headers(library_name="vibevoice-asr", library_version=__version__)
+    headers["Accept-Encoding"] = "identity"  # ranges count the bytes of the file itself
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    try:
+        with huggingface_hub.get_session().stream(
+            "GET", url, headers=headers, timeout=TIMEOUT_S, follow_redirects=True
+        ) as response:
+            if response.is_error:
+                response.read()
+            huggingface_hub.hf_raise_for_status(response)
+            place = start if response.status_code == httpx2.codes.PARTIAL_CONTENT else 0
+            for data in response.iter_bytes():
+                yield place, data
+                place += len(data)
+        if place < file.size:
+            raise httpx2.RemoteProtocolError("the connection ended early")
+    except httpx2.TransportError as error:
+        raise Interrupted from error
+    except hub_errors.HfHubHTTPError as error:
+        if error.response.status_code in _PASSING:
+            raise Interrupted from error
+        raise
+
+
+@contextmanager
+def explained(repo: str, revision: str) -> Iterator[None]:
+    """The errors of the hub, the network and the disk, as ours."""
+    try:
+        try:
+            yield
+        except Interrupted as error:
+            raise (error.__cause__ or error) from None
+    except hub_errors.GatedRepoError:
+        raise errors.RepositoryForbidden(
+            f"{repo} is given only to those who accept its terms."
+        ) from None
+    except hub_errors.RepositoryNotFoundError:
+        raise errors.RepositoryNotFound(
+            f"The model hub has no {repo}, or it is private.",
+            hint="Check the name; for a private one set HF_TOKEN to a token that may read it.",
+        ) from None
+    except hub_errors.RevisionNotFoundError:
+        raise errors.RepositoryNotFound(
+            f"{repo} has no revision '{revision}'.", hint="Leave --revision out to get the newest."
+        ) from None
+    except hub_errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        if status in (401, 403):
+            raise errors.RepositoryForbidden(f"The model hub refuses {repo} ({status}).") from None
+        raise errors.HubUnreachable(
+            f"{constants.ENDPOINT} answered {status} for {repo}.",
+            hint="Try again later; the same command goes on where it stopped.",
+        ) from None
+    except httpx2.HTTPError as error:
+        raise errors.HubUnreachable(
+            f"{constants.ENDPOINT} cannot be reached: {str(error) or type(error).__name__}."
+        ) from None
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise errors.DiskFull(
+                "The disk is full.",
+                hint="Free some space; the same command goes on where it stopped.",
+            ) from None
+        raise errors.CheckpointUnwritable(
+            f"{error.filename or 'The folder'} cannot be written: {error.strerror or error}."
+        ) from None

@@ -1,0 +1,50 @@
+"""The command line: `vibevoice-asr`. Without words it serves: that is how a host starts it.
+
+Serving must begin at once, so nothing that only the other commands need is imported for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sidecar.cli.said import COMPLETION, PROGRAM, USAGE, say
+
+ROOT_FLAGS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
+"""Options that are not of `serve`, the command that is meant when none is named."""
+
+
+def main() -> None:
+    """Run what the command line says, and exit."""
+    words = sys.argv[1:]
+    if words[:1] == ["worker"]:  # the frozen executable is its own worker
+        from sidecar.workers import inside
+
+        inside.main()
+    elif not words and COMPLETION not in os.environ:
+        from sidecar.cli import serve
+
+        sys.exit(serve.run({}))
+    else:
+        sys.exit(run(words))
+
+
+def run(words: list[str]) -> int:
+    """Run one command line; the exit code."""
+    from sidecar.cli.table import build_command
+
+    if not words or (words[0].startswith("-") and words[0].partition("=")[0] not in ROOT_FLAGS):
+        words = ["serve", *words]
+    try:
+        code = build_command().main(
+            words, prog_name=PROGRAM, complete_var=COMPLETION, standalone_mode=False
+        )
+    except Exception as error:
+        # Typer has a click of its own, or not, by version; all its errors of usage have this.
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        where = getattr(getattr(error, "ctx", None), "command_path", PROGRAM)
+        say(f"{message()} See '{where} --help'.")
+        return USAGE
+    return code if isinstance(code, int) else 0

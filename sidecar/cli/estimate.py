@@ -1,0 +1,50 @@
+"""`vibevoice-asr estimate`: whether a recording fits before anybody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from sidecar import errors
+from sidecar.audio.source import AudioSource
+from sidecar.cli.said import complain, keep_quiet
+from sidecar.cli.transcribe import open_file
+
+
+def run(file: Path, precision: str | None, server: str | None) -> int:
+    """Print the estimate in a sentence; the exit code is 1 where the recording does not fit."""
+    options = {"precision": precision} if precision is not None else {}
+    try:
+        source = open_file(file)
+        ask = _from_server(server, source, options) if server else _from_here(source, options)
+        fits, sentence = asyncio.run(ask)
+    except errors.SidecarError as error:
+        return complain(error, about=str(file))
+    print(f"{file}: {sentence}")
+    return 0 if fits else 1
+
+
+async def _from_server(url: str, source: AudioSource, options: dict[str, str]) -> tuple[bool, str]:
+    from sidecar.access.credentials import for_clients
+    from sidecar.cli.client import ServiceClient
+    from sidecar.settings import load_settings
+
+    with source:
+        async with ServiceClient(url, for_clients(load_settings())) as client:
+            answer = await client.estimate(source, options)
+    return answer["fits"], answer["sentence"]
+
+
+async def _from_here(source: AudioSource, options: dict[str, str]) -> tuple[bool, str]:
+    from sidecar.app import create_service
+    from sidecar.settings import load_settings
+
+    settings = load_settings()
+    keep_quiet(settings)
+    with source:
+        service = create_service(settings)  # the engine is not loaded for this
+        try:
+            forecast = service.forecast(await service.measure(source), service.options(options))
+        finally:
+            await service.close()
+    return forecast.fits, forecast.sentence

@@ -1,0 +1,41 @@
+"""What the command line does, a file per word; and how it says that something went wrong."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from sidecar import errors
+
+if TYPE_CHECKING:
+    from sidecar.settings import Settings
+
+PROGRAM = "vibevoice-asr"
+COMPLETION = "_VIBEVOICE_ASR_COMPLETE"
+"""What a shell sets to ask for completions."""
+USAGE = 2
+"""Exit code of a command line that is not understood."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    if sys.stderr is not None:  # a windowed executable has none
+        print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+def keep_quiet(settings: Settings) -> None:
+    """A log level that was set holds; otherwise a command says what it has to say by itself."""
+    from sidecar.diagnostics.logs import to_stderr
+
+    asked = "log_level" in settings.model_fields_set
+    to_stderr(settings.log_level if asked else "critical")
+
+
+def complain(error: errors.SidecarError, about: str = "") -> int:
+    """Say in one line what was wrong, with what, and what to do; the exit code."""
+    from sidecar.host.process import EXIT_CODES
+
+    say(f"{about}: {error.detail} {error.hint}" if about else f"{error.detail} {error.hint}")
+    return EXIT_CODES.get(error.code, 1)

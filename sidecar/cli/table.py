@@ -1,0 +1,276 @@
+"""The words of the command line, their options and their help, for typer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sidecar import __version__
+from sidecar.cli import serve
+from sidecar.cli.flags import serve_with
+from sidecar.cli.said import PROGRAM
+from sidecar.speech import formats
+from sidecar.speech.engine import Diarization, Precision, Windowing
+
+HELP = f"""
+Speech to text with speakers, on this machine. Without a command it serves.
+
+Examples:
+
+* `{PROGRAM}`: serve on 127.0.0.1:8765
+* `{PROGRAM} --port 0 --preload`: serve on a free port, with the engine loaded
+* `{PROGRAM} transcribe talk.m4a`: who said what, on the terminal
+* `{PROGRAM} transcribe *.wav --format srt --output subtitles`: a file of subtitles for each
+* `{PROGRAM} pull`: download VibeVoice-ASR, for machines with a GPU
+* `{PROGRAM} doctor`: what is here, what is missing, what to do next
+"""
+SERVE_HELP = f"""
+Serve over HTTP until told to stop.
+
+Flags win over the environment, the environment over the file, the file over the defaults. The
+file is config.toml in the folder vibevoice-asr of your configuration folder, or the one that
+VIBEVOICE_CONFIG names.
+
+Examples:
+
+* `{PROGRAM} serve --port 9000 --keep-alive 1h`
+* `{PROGRAM} --engine scripted`: for hosts in development, made-up text at once
+"""
+TRANSCRIBE_HELP = f"""
+Write down recordings: who said what, and when. Works with a running service or without one.
+
+Examples:
+
+* `{PROGRAM} transcribe interview.mp3`
+* `{PROGRAM} transcribe a.wav b.wav --format vtt --output subtitles`
+* `{PROGRAM} transcribe call.ogg --format json --server http://127.0.0.1:8765`
+* `{PROGRAM} transcribe play.wav --hotwords "Nagg, Nell" --prompt "Beckett, Endgame" --speakers 2`
+"""
+ESTIMATE_HELP = f"""
+Say whether a recording fits into the memory that is there, and how long it takes.
+
+The exit code is 1 where it does not fit.
+
+Examples:
+
+* `{PROGRAM} estimate meeting.opus`
+* `{PROGRAM} estimate meeting.opus --precision int8 --server http://127.0.0.1:8765`
+"""
+STATUS_HELP = f"""
+Show how a running service is.
+
+Example: `{PROGRAM} status --server http://127.0.0.1:9000`
+"""
+DEMO_HELP = f"""
+Start the service, transcribe a recording through it (one that came along, or yours), keep serving.
+
+Example: `{PROGRAM} demo meeting.m4a`
+"""
+PULL_HELP = f"""
+Download a checkpoint of VibeVoice-ASR (16.7 GB), or check the one that is here.
+
+What was interrupted goes on where it stopped, what is here is not fetched again, and every file is
+checked. The folder is printed.
+
+Examples:
+
+* `{PROGRAM} pull`
+* `{PROGRAM} pull OWNER/NAME --revision v1.1`
+* `{PROGRAM} pull --to /mnt/models/vibevoice-asr`
+"""
+DOCTOR_HELP = f"""
+Say what is here, what is missing, and the one thing to do next.
+
+With --report it goes into a file for a bug report, with the end of the log and notes of crashes:
+no audio, no transcript.
+
+Examples:
+
+* `{PROGRAM} doctor`
+* `{PROGRAM} doctor --report`
+"""
+SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
+
+ServerOption = Annotated[str | None, typer.Option(metavar="URL", help=SERVER_HELP)]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"Precision of the weights: {', '.join(Precision)}.",
+        autocompletion=lambda: list(Precision),
+    ),
+]
+
+
+def build_command() -> Any:
+    """The whole command line, as the click command that typer makes of it."""
+    app = typer.Typer(
+        help=HELP,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
+    app.callback()(_root)
+    app.command("serve", help=SERVE_HELP)(serve_with(lambda given: _exit(serve.run(given))))
+    app.command("transcribe", help=TRANSCRIBE_HELP)(_transcribe)
+    app.command("estimate", help=ESTIMATE_HELP)(_estimate)
+    app.command("demo", help=DEMO_HELP)(_demo)
+    app.command("status", help=STATUS_HELP)(_status)
+    app.command("pull", help=PULL_HELP)(_pull)
+    app.command("doctor", help=DOCTOR_HELP)(_doctor)
+    return typer.main.get_command(app)
+
+
+def _exit(code: int) -> None:
+    raise typer.Exit(code)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Options that go before any command."""
+
+
+def _transcribe(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Recordings.")],
+    fmt: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="NAME",
+            help=f"What to write: {', '.join(formats.FORMATS)}.",
+            autocompletion=lambda: list(formats.FORMATS),
+        ),
+    ] = "text",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder for a file per recording, instead of all to stdout.",
+        ),
+    ] = None,
+    server: ServerOption = None,
+    language: Annotated[
+        str | None, typer.Option(metavar="TAG", help="Language spoken, such as 'en'; or 'auto'.")
+    ] = None,
+    precision: PrecisionOption = None,
+    diarize: Annotated[
+        bool | None,
+        typer.Option("--diarize/--no-diarize", help="Whether to tell speakers apart (it does)."),
+    ] = None,
+    diarization: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Effort to tell them apart: {', '.join(Diarization)}.",
+            autocompletion=lambda: list(Diarization),
+        ),
+    ] = None,
+    hotwords: Annotated[
+        str | None, typer.Option(metavar="WORDS", help="Names and terms that may be said.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What the recordings are about.")
+    ] = None,
+    speakers: Annotated[
+        int | None, typer.Option(metavar="N", help="How many people speak, as a hint.")
+    ] = None,
+    windows: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="'parallel': long recordings in several windows at once, faster on a big card.",
+            autocompletion=lambda: list(Windowing),
+        ),
+    ] = None,
+) -> None:
+    from sidecar.cli import transcribe
+
+    order = transcribe.Order(
+        files=files,
+        format=fmt,
+        output=output,
+        server=server,
+        precision=precision,
+        language=language,
+        diarize=diarize,
+        diarization=diarization,
+        hotwords=hotwords,
+        prompt=prompt,
+        num_speakers=speakers,
+        windows=windows,
+    )
+    _exit(transcribe.run(order))
+
+
+def _estimate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording.")],
+    precision: PrecisionOption = None,
+    server: ServerOption = None,
+) -> None:
+    from sidecar.cli import estimate
+
+    _exit(estimate.run(file, precision, server))
+
+
+def _demo(
+    audio: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="A recording; a sample without it.")
+    ] = None,
+    port: Annotated[str | None, typer.Option(metavar="integer", help="Port to serve on.")] = None,
+) -> None:
+    from sidecar.cli import demo
+
+    _exit(demo.run(audio, {"port": port} if port else {}))
+
+
+def _status(
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help=f"{SERVER_HELP} Without it: where the settings say."),
+    ] = None,
+) -> None:
+    from sidecar.cli import status
+
+    _exit(status.run(server))
+
+
+def _pull(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="'vibevoice', or OWNER/NAME of another one.")
+    ] = "vibevoice",
+    revision: Annotated[str, typer.Option(metavar="REV", help="Branch, tag or commit.")] = "main",
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for the files, instead of the shared cache."),
+    ] = None,
+) -> None:
+    from sidecar.cli import pull
+
+    _exit(pull.run(name, revision, to))
+
+
+def _doctor(
+    report: Annotated[
+        bool, typer.Option("--report", help="Write a file for a bug report instead.")
+    ] = False,
+    file: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where the report goes.")
+    ] = None,
+) -> None:
+    from sidecar.cli import doctor
+
+    _exit(doctor.run(report, file))

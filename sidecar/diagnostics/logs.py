@@ -1,0 +1,137 @@
+"""Where log lines go: to standard error and a rotating file, and never in anybody's way.
+
+A host may not read our standard error, or close it: a thread of its own writes there from a queue
+with an end, so that a full pipe costs lines and not the service.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import io
+import json
+import logging
+import logging.handlers
+import queue
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+Lines = queue.Queue[Any]
+TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
+"""The old host looks for ' - ERROR - ' and ' - WARNING - '."""
+WAITING_LINES = 10_000
+"""Lines that wait for a reader; more are lost."""
+FILE_BYTES, OLD_FILES = 1 << 20, 3
+_LAST_WORDS_S = 1.0
+"""How long the end waits for lines to be written."""
+
+
+class JsonFormatter(logging.Formatter):
+    """A line of JSON for each record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line: dict[str, Any] = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def to_stderr(level: str) -> None:
+    """The log of a command that somebody runs in a terminal."""
+    logging.basicConfig(level=level.upper(), format=TEXT_FORMAT)
+
+
+class Logs:
+    """The log of this process; one owner, who closes it."""
+
+    def __init__(self, level: str, *, as_json: bool = False, file: Path | None = None) -> None:
+        """Take over the root logger. A file that cannot be written is done without."""
+        logging.raiseExceptions = False  # a log that cannot be written is nobody's error
+        self._listeners: list[logging.handlers.QueueListener] = []
+        formatter = JsonFormatter() if as_json else logging.Formatter(TEXT_FORMAT)
+        root = logging.getLogger()
+        root.setLevel(level.upper())
+        handlers: list[logging.Handler] = []
+        if sys.stderr is not None:  # a windowed executable has none
+            handlers.append(logging.StreamHandler(_standard_error()))
+        trouble: OSError | None = None
+        if file is not None:
+            try:
+                handlers.append(rotating(file))
+            except OSError as error:
+                trouble = error
+        root.handlers[:] = [_Dropping([self._queue_for(one, formatter) for one in handlers])]
+        if trouble is not None:
+            logging.getLogger(__name__).warning("no log file: %s", trouble.strerror)
+
+    def close(self) -> None:
+        """Wait a moment for what is not written yet; a reader who is gone is not waited for.
+
+        Nor by Python: its `logging.shutdown` would wait for the thread that a full pipe holds.
+        """
+        atexit.unregister(logging.shutdown)
+        deadline = time.monotonic() + _LAST_WORDS_S
+        for listener in self._listeners:
+            while listener.queue.unfinished_tasks and time.monotonic() < deadline:  # type: ignore[attr-defined]
+                time.sleep(0.005)
+
+    def _queue_for(self, handler: logging.Handler, formatter: logging.Formatter) -> Lines:
+        handler.setFormatter(formatter)
+        lines: Lines = queue.Queue(WAITING_LINES)
+        listener = logging.handlers.QueueListener(lines, handler)
+        listener.start()
+        self._listeners.append(listener)
+        return lines
+
+
+class _Dropping(logging.handlers.QueueHandler):
+    """Loses a line rather than waiting; what several threads log has one order in all queues."""
+
+    def __init__(self, queues: list[Lines]) -> None:
+        super().__init__(queue.Queue())
+        self._queues = queues
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        for lines in self._queues:
+            with contextlib.suppress(queue.Full):
+                lines.put_nowait(record)
+
+
+def _standard_error() -> TextIO:
+    """Standard error; where it is no terminal, without the buffer of `sys.stderr`.
+
+    Python empties that one at its end, and would wait for whoever writes to a full pipe by then.
+    """
+    try:
+        if not sys.stderr.isatty():
+            raw = io.FileIO(sys.stderr.fileno(), "w", closefd=False)
+            return io.TextIOWrapper(raw, "utf-8", "backslashreplace", write_through=True)
+    except (OSError, ValueError):  # closed, or no file at all
+        pass
+    if hasattr(sys.stderr, "reconfigure"):
+        sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
+    return sys.stderr
+
+
+def rotating(file: Path) -> logging.Handler:
+    """A handler of a file that only its owner may read.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return logging.handlers.RotatingFileHandler(
+        file,
+        maxBytes=FILE_BYTES,
+        backupCount=OLD_FILES,
+        encoding="utf-8",
+        errors="backslashreplace",
+    )

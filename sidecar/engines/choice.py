@@ -1,0 +1,142 @@
+"""Which engine serves, and why: decided from facts about this machine, then looked up.
+
+`auto` takes VibeVoice-ASR where everything it needs to be quick is there, the embedded engine
+otherwise. Who names an engine gets that one or an error; so does who names a checkpoint's folder,
+which `auto` does not pass over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from sidecar import engines, errors
+from sidecar.checkpoints import weights
+from sidecar.checkpoints.checkpoint import Checkpoint
+from sidecar.memory.devices import gpu_memory
+from sidecar.settings import Settings
+from sidecar.speech.engine import AUTO, EngineSpec
+from sidecar.version import is_frozen
+
+VIBEVOICE, EMBEDDED = "vibevoice", "moonshine"
+INSTALL = {VIBEVOICE: "pip install 'vibevoice-asr[vibevoice]'"}
+"""How the packages of an engine are installed, where the base does not bring them."""
+BUILDS = {VIBEVOICE: "Use the build 'vibevoice-asr-gpu', which has them."}
+"""What to do instead with an executable, into which nothing can be installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What counts when an engine is chosen.
+
+    ``lacking``: the packages that are missing, by engine. ``gpu``: its name, None without one.
+    ``cuda``: whether the torch that is installed can use it. ``checkpoint``: what was found, or
+    what is wrong; None where nobody looked. ``named``: whether the settings say where it is.
+    """
+
+    lacking: Mapping[str, Sequence[str]]
+    gpu: str | None = None
+    cuda: bool = False
+    checkpoint: Checkpoint | errors.BadCheckpoint | None = None
+    named: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The engine that serves; ``checkpoint`` is the one to load, None where it needs none."""
+
+    spec: EngineSpec
+    reason: str
+    checkpoint: Checkpoint | None = None
+
+
+def choose(settings: Settings) -> Choice:
+    """The engine that the settings mean on this machine.
+
+    Raises:
+        errors.EngineUnavailable: it cannot run here.
+        errors.BadCheckpoint: VibeVoice-ASR or a folder was named, and its weights are not usable.
+    """
+    facts = look(settings)
+    name, reason = decide(settings.engine, facts)
+    found = facts.checkpoint if isinstance(facts.checkpoint, Checkpoint) else None
+    return Choice(engines.spec_of(name), reason, found if name == VIBEVOICE else None)
+
+
+def look(settings: Settings) -> Facts:
+    """The facts, as far as the settings make them matter: each costs some milliseconds."""
+    lacking = {spec.name: engines.missing(spec) for spec in engines.ENGINES}
+    named = settings.model_path is not None
+    usable = not lacking.get(VIBEVOICE, [VIBEVOICE])
+    if settings.engine not in (AUTO, VIBEVOICE) or not (usable or named):
+        return Facts(lacking)
+    try:
+        checkpoint: Checkpoint | errors.BadCheckpoint = weights.find_checkpoint(settings.model_path)
+    except errors.BadCheckpoint as error:
+        checkpoint = error
+    if not usable:
+        return Facts(lacking, checkpoint=checkpoint, named=named)
+    gpu = gpu_memory()
+    return Facts(lacking, gpu.name if gpu else None, torch_has_cuda(), checkpoint, named)
+
+
+def decide(wanted: str, facts: Facts) -> tuple[str, str]:
+    """The name of the engine that serves, and the reason.
+
+    Raises:
+        errors.EngineUnavailable: packages are missing.
+        errors.BadCheckpoint: what was found, where VibeVoice-ASR or the folder was named.
+    """
+    if wanted == AUTO:
+        if facts.named and isinstance(facts.checkpoint, errors.BadCheckpoint):
+            raise facts.checkpoint
+        obstacle = shortcoming(facts)
+        name = EMBEDDED if obstacle else VIBEVOICE
+        reason = f"VibeVoice-ASR is not used: {obstacle}" if obstacle else f"it runs on {facts.gpu}"
+    else:
+        name = wanted
+        slow = wanted == VIBEVOICE and not (facts.gpu and facts.cuda)
+        reason = "as set; slow, without a GPU that torch can use" if slow else "as set"
+    if lacking := facts.lacking.get(name, [f"sidecar.engines.{name}"]):
+        raise errors.EngineUnavailable(
+            f"The engine '{name}' needs packages that are not installed: {', '.join(lacking)}.",
+            hint=remedy(name),
+        )
+    if name == VIBEVOICE and isinstance(facts.checkpoint, errors.BadCheckpoint):
+        raise facts.checkpoint
+    return name, reason
+
+
+def remedy(engine: str) -> str:
+    """What to do where the packages of an engine are missing."""
+    if is_frozen():
+        return BUILDS.get(engine, "Download this build again: it is not whole.")
+    return INSTALL.get(engine, "pip install vibevoice-asr")
+
+
+def shortcoming(facts: Facts) -> str | None:
+    """What keeps `auto` from VibeVoice-ASR, None where nothing does."""
+    if lacking := facts.lacking.get(VIBEVOICE, [VIBEVOICE]):
+        return f"not installed are {', '.join(lacking)} ({remedy(VIBEVOICE)})"
+    if facts.gpu is None:
+        return (
+            "there is no NVIDIA GPU, or CUDA_VISIBLE_DEVICES hides it "
+            "(it runs without, slowly, when it is set)"
+        )
+    if not facts.cuda:
+        return f"the torch that is installed cannot use the GPU ({facts.gpu})"
+    if isinstance(facts.checkpoint, errors.BadCheckpoint):
+        return f"{facts.checkpoint.detail} {facts.checkpoint.hint}"
+    return None
+
+
+def torch_has_cuda() -> bool:
+    """Whether the torch that is installed was built for NVIDIA GPUs; told by its libraries.
+
+    It is not imported: that takes seconds and hundreds of megabytes.
+    """
+    torch = find_spec("torch")
+    folders = torch.submodule_search_locations if torch else None
+    return any(any(Path(folder).glob("lib/*torch_cuda.*")) for folder in folders or ())

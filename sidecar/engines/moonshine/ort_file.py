@@ -1,0 +1,112 @@
+"""Reads a model in ONNX Runtime's own format: its nodes and its weights.
+
+The format is a FlatBuffer (onnxruntime/core/flatbuffers/schema/ort.fbs); onnxruntime's package
+brings the library that reads those. A field's number is its place in its table of the schema.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+_MODEL, _GRAPH = 1, 7
+_INITIALIZERS, _NODES = 0, 2
+_NAME = 0
+_NODE_INPUTS, _NODE_ATTRIBUTES = 8, 10
+_ATTRIBUTE_GRAPH = 7
+_DIMS, _DATA_TYPE, _RAW = 2, 3, 4
+_DTYPES = {1: "<f4", 2: "u1", 3: "i1", 7: "<i8"}
+
+
+@dataclass(frozen=True, slots=True)
+class OrtModel:
+    """Names of nodes (of branches too) with their inputs' names, and weights by name."""
+
+    inputs: dict[str, list[str]]
+    weights: dict[str, npt.NDArray[Any]]
+
+
+def read(file: Path) -> OrtModel:
+    """The model in ``file``; the weights are views of it.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no such model.
+    """
+    from flatbuffers.table import Table
+
+    with file.open("rb") as opened:
+        data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    if data[4:8] != b"ORTM":
+        raise ValueError(f"{file.name} is not in ONNX Runtime's format")
+    model = OrtModel({}, {})
+    root = Table(data, int.from_bytes(data[:4], "little"))
+    _collect(_table(_table(root, _MODEL), _GRAPH), model)
+    return model
+
+
+def _collect(graph: Any, model: OrtModel) -> None:
+    for tensor in _tables(graph, _INITIALIZERS):
+        values = _weights(tensor)
+        if values is not None:
+            model.weights[_text(tensor, _NAME)] = values
+    for node in _tables(graph, _NODES):
+        model.inputs[_text(node, _NAME)] = _texts(node, _NODE_INPUTS)
+        for attribute in _tables(node, _NODE_ATTRIBUTES):
+            if (branch := _table(attribute, _ATTRIBUTE_GRAPH)) is not None:
+                _collect(branch, model)
+
+
+def _weights(tensor: Any) -> npt.NDArray[Any] | None:
+    import numpy as np
+
+    at = tensor.Offset(4 + 2 * _DATA_TYPE)
+    kind = int.from_bytes(tensor.Bytes[tensor.Pos + at : tensor.Pos + at + 4], "little")
+    raw = _vector(tensor, _RAW)
+    if kind not in _DTYPES or raw is None:
+        return None
+    dims = (
+        []
+        if (sizes := _vector(tensor, _DIMS)) is None
+        else np.frombuffer(tensor.Bytes, "<i8", sizes[1], sizes[0]).tolist()
+    )
+    dtype = np.dtype(_DTYPES[kind])
+    start, size = raw
+    return np.frombuffer(tensor.Bytes, dtype, size // dtype.itemsize, start).reshape(dims)
+
+
+def _vector(table: Any, field: int) -> tuple[int, int] | None:
+    """Where a field's elements begin, and how many there are."""
+    at = table.Offset(4 + 2 * field)
+    return (table.Vector(at), table.VectorLen(at)) if at else None
+
+
+def _table(table: Any, field: int) -> Any:
+    from flatbuffers.table import Table
+
+    at = table.Offset(4 + 2 * field)
+    return Table(table.Bytes, table.Indirect(table.Pos + at)) if at else None
+
+
+def _tables(table: Any, field: int) -> Iterator[Any]:
+    from flatbuffers.table import Table
+
+    start, length = _vector(table, field) or (0, 0)
+    for number in range(length):
+        yield Table(table.Bytes, table.Indirect(start + 4 * number))
+
+
+def _text(table: Any, field: int) -> str:
+    at = table.Offset(4 + 2 * field)
+    return table.String(table.Pos + at).decode() if at else ""
+
+
+def _texts(table: Any, field: int) -> list[str]:
+    start, length = _vector(table, field) or (0, 0)
+    return [table.String(start + 4 * number).decode() for number in range(length)]

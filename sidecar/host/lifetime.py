@@ -1,0 +1,123 @@
+"""How long the server lives: until it is told to stop, or its host is no more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from sidecar.host import parent
+from sidecar.service import Service
+from sidecar.settings import Settings
+from sidecar.transports.http.deadlines import with_deadline
+
+log = logging.getLogger(__name__)
+
+HOST_GONE_S = 1.5
+"""After the host's end an orderly end may take this long; then the process ends as it is."""
+ANSWERS_S = 1
+"""For the answers to requests whose jobs were ended."""
+_LOOK_S = 0.1
+
+
+def serve_until_told(
+    app: FastAPI,
+    service: Service,
+    settings: Settings,
+    sock: socket.socket,
+    ready: Callable[[], None],
+) -> None:
+    """Serve ``app`` on ``sock``; ``ready`` is called once requests are answered.
+
+    Raises:
+        SystemExit: the service had a fault that only a new start mends; the log says which.
+    """
+    config = uvicorn.Config(
+        app,
+        http=with_deadline(settings.request_deadline),
+        access_log=False,
+        log_config=None,
+        log_level=settings.log_level,
+        timeout_graceful_shutdown=ANSWERS_S,
+        ws="none",
+    )
+    server = Server(config, service, settings, ready)
+    server.run(sockets=[sock])
+    if server.broken:
+        raise SystemExit(1)
+
+
+class Server(uvicorn.Server):
+    """Tells that it serves, lets the running job finish, and goes with its host."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        settings: Settings,
+        ready: Callable[[], None],
+    ) -> None:
+        super().__init__(config)
+        self._service = service
+        self._settings = settings
+        self._ready = ready
+        self._grace_s = settings.shutdown_grace
+        self.broken = False
+        """Whether it ended by a fault."""
+        self._watches: list[asyncio.Task[None]] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve, then say so; a known host is watched from here on."""
+        await super().startup(sockets)
+        self._ready()
+        self._watches.append(asyncio.get_running_loop().create_task(self._end_with_a_fault()))
+        if (pid := parent.host_pid(self._settings.parent_pid, os.environ)) is not None:
+            self._end_after(parent.gone(pid), f"the host, pid {pid}, is gone")
+        if self._settings.exit_with_stdin:
+            self._end_after(parent.closed(0), "standard input is closed")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The order to stop; told once more, whatever the signal, it waits for nobody.
+
+        uvicorn raises a signal again when all is done. For Ctrl-C that is right: the shell is to
+        know. The others end what a host asked to end: that is exit code 0, on every system.
+        """
+        self.force_exit = self.should_exit
+        if sig == signal.SIGINT:
+            super().handle_exit(sig, frame)
+        else:
+            self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """No new jobs; the running one has its grace, and its result is there to be fetched, unless
+        told once more. Then no new connections."""
+        draining = asyncio.ensure_future(self._service.drain(self._grace_s))
+        while not draining.done() and not self.force_exit:
+            await asyncio.wait({draining}, timeout=_LOOK_S)
+        draining.cancel()
+        await super().shutdown(sockets)
+
+    async def _end_with_a_fault(self) -> None:
+        await self._service.broken()
+        self.broken = True
+        self.should_exit = True
+
+    def _end_after(self, end: Awaitable[None], what: str) -> None:
+        async def wait() -> None:
+            await end
+            log.warning("%s: this service ends too", what)
+            last_resort = threading.Timer(HOST_GONE_S, os._exit, (1,))
+            last_resort.daemon = True
+            last_resort.start()
+            self._grace_s = 0.0
+            self.should_exit = True
+
+        self._watches.append(asyncio.get_running_loop().create_task(wait()))

@@ -1,0 +1,109 @@
+"""Who holds the port: another of us, to be reused or replaced, or some other program."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil
+
+LOOK_S = 2.0
+_PAUSE_S = 0.02
+STOP_S = 20.0
+"""A service stops within its grace period and a little more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A service of ours that answers at a port."""
+
+    port: int
+    pid: int
+    version: str
+    stopping: bool = False
+    """Whether it was told to end."""
+
+    def ends(self) -> bool:
+        """Whether it ends in the time that an end takes; waits for it."""
+        import psutil
+
+        try:
+            return _ended(psutil.Process(self.pid), STOP_S)
+        except psutil.NoSuchProcess:
+            return True
+
+    def stop(self) -> bool:
+        """Ask it to stop, then make it; False where that is not in our power.
+
+        What it says of itself is only believed if that process does listen there.
+        """
+        import psutil
+
+        try:
+            process = psutil.Process(self.pid)
+            if self.pid == os.getpid() or not _listens(process, self.port):
+                return False
+            process.terminate()
+            if _ended(process, STOP_S):
+                return True
+            process.kill()
+            return _ended(process, LOOK_S)
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.AccessDenied:
+            return False
+
+
+def address(host: str, port: int) -> str:
+    """The URL at which a service that listens on ``host`` answers this machine."""
+    name = reachable(host)
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
+def reachable(host: str) -> str:
+    """The name or number under which this machine reaches what listens on ``host``."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+
+
+def at(host: str, port: int) -> Neighbour | None:
+    """The service of ours that listens there; None if it is something else."""
+    import http.client  # 10 ms that a start on a free port does not pay
+
+    deadline = time.monotonic() + LOOK_S
+    connection = http.client.HTTPConnection(reachable(host), port, timeout=LOOK_S)
+    try:
+        connection.request("GET", "/health", headers={"Host": f"localhost:{port}"})
+        body = json.loads(connection.getresponse().read(1 << 16))
+        if time.monotonic() < deadline and isinstance(body["instance"], str):
+            stopping = body.get("status") == "stopping"
+            return Neighbour(port, int(body["pid"]), str(body["version"]), stopping)
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        pass
+    finally:
+        connection.close()
+    return None
+
+
+def _ended(process: psutil.Process, timeout_s: float) -> bool:
+    """Whether it ends in time; one that only waits for its parent to take note has ended."""
+    import psutil
+
+    deadline = time.monotonic() + timeout_s
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_PAUSE_S)
+    return True
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    import psutil
+
+    return any(
+        one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port
+        for one in process.net_connections(kind="tcp")
+    )

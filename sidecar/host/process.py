@@ -1,0 +1,170 @@
+"""Life as a child process: the port, the ready line, the order to stop, the end of the host."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from sidecar import __version__, errors
+from sidecar.access.credentials import with_token
+from sidecar.diagnostics.crash import data_folder
+from sidecar.diagnostics.logs import Logs
+from sidecar.host import neighbour
+from sidecar.host.announcement import announce, ready_line
+from sidecar.settings import Settings
+
+log = logging.getLogger(__name__)
+
+EXIT_CODES: dict[str, int] = {  # sysexits.h
+    errors.SettingsInvalid.code: 78,
+    errors.PortInUse.code: 75,
+    errors.EngineUnavailable.code: 69,
+    errors.HubUnreachable.code: 69,
+    **{kind.code: 66 for kind in errors.BadCheckpoint.__subclasses__()},
+}
+BACKLOG = 2048
+
+
+def serve(settings: Settings) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        errors.SidecarError: it cannot start; `EXIT_CODES` has the exit code.
+    """
+    logs = Logs(settings.log_level, as_json=settings.log_format == "json", file=log_file(settings))
+    try:
+        settings = with_token(settings)
+        _serve(settings)
+    finally:
+        logs.close()
+
+
+def _serve(settings: Settings) -> None:
+    place = take_place(settings)
+    if isinstance(place, socket.socket):
+        # The port is ours, and nobody is let in yet: the old host tries again when it is refused,
+        # and gives up when it is kept waiting.
+        from sidecar.app import create_app, create_service
+        from sidecar.host.lifetime import serve_until_told
+
+        service = create_service(settings)
+        app = create_app(settings, service)
+        place = listening(place, settings)
+    if isinstance(place, neighbour.Neighbour):
+        log.info("port %d is served by pid %d already", place.port, place.pid)
+        announce(_ready(settings, place.port, place.pid, None, reused=True))
+        return
+    port = place.getsockname()[1]
+
+    def tell() -> None:
+        log.info("serving on http://%s:%d", settings.host, port)
+        made = settings.token if settings.generate_token else None
+        announce(_ready(settings, port, os.getpid(), made))
+
+    with place:
+        serve_until_told(app, service, settings, place, tell)
+
+
+def log_file(settings: Settings) -> Path | None:
+    """Where the log goes beside standard error; one file for each port."""
+    folder = data_folder(settings.data_dir)
+    return folder and folder / "log" / f"vibevoice-asr-{settings.port}.log"
+
+
+def take_place(settings: Settings) -> socket.socket | neighbour.Neighbour:
+    """A socket that has the port, and does not listen; or, with ``reuse``, who has it already.
+
+    Raises:
+        errors.PortInUse: somebody else has it, and keeps it.
+        errors.SettingsInvalid: the address cannot be bound.
+    """
+    try:
+        return bind(settings.host, settings.port)
+    except errors.PortInUse as error:
+        other = neighbour.at(settings.host, settings.port)
+        if other is None:
+            raise errors.PortInUse(
+                f"{error.detail} It is not vibevoice-asr that has it.", hint=error.hint
+            ) from None
+        if other.stopping and other.ends():
+            return bind(settings.host, settings.port)
+        if settings.reuse and not other.stopping and other.version == __version__:
+            return other
+        if settings.takeover:
+            log.warning("taking the place of pid %d", other.pid)
+            if other.stop():
+                return bind(settings.host, settings.port)
+        raise errors.PortInUse(
+            f"{error.detail} vibevoice-asr {other.version} has it, pid {other.pid}.",
+            hint=f"--reuse leaves it to that one, --takeover replaces it. {error.hint}",
+        ) from None
+
+
+def listening(
+    place: socket.socket | neighbour.Neighbour, settings: Settings
+) -> socket.socket | neighbour.Neighbour:
+    """The socket, listening. Two that do not listen yet can have the same port (Linux): where
+    another was quicker to, what `take_place` makes of that.
+
+    Raises:
+        errors.PortInUse, errors.SettingsInvalid: as `take_place`.
+    """
+    while isinstance(place, socket.socket):
+        try:
+            place.listen(BACKLOG)
+        except OSError as error:
+            place.close()
+            if error.errno != errno.EADDRINUSE:
+                raise errors.SettingsInvalid(f"Cannot listen: {error.strerror}.") from None
+            place = take_place(settings)
+        else:
+            break
+    return place
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket at the address, not listening yet.
+
+    Raises:
+        errors.PortInUse: somebody else has the port.
+        errors.SettingsInvalid: the address cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named because asyncio turns Nagle's algorithm off only where it is: without,
+    # every answer on a kept connection waits 40 ms for the client's delayed acknowledgement.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if sys.platform != "win32":  # there it would let two servers share a port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise errors.PortInUse(
+                f"Port {port} on {host} is in use.",
+                hint=f"Stop the program that holds it, or start with --port {port + 1}.",
+            ) from None
+        raise errors.SettingsInvalid(f"Cannot listen on {host}:{port}: {error.strerror}.") from None
+    return sock
+
+
+def _ready(
+    settings: Settings, port: int, pid: int, token: SecretStr | None, **more: Any
+) -> dict[str, Any]:
+    """``token``: one that was made for this start, of which the service that the line tells of
+    must know."""
+    return ready_line(
+        port=port,
+        url=neighbour.address(settings.host, port),
+        version=__version__,
+        pid=pid,
+        token=token.get_secret_value() if token else None,
+        **more,
+    )

@@ -1,0 +1,243 @@
+"""The queue: who waits, who is next and with whom, and the runner that sees to it.
+
+What becomes of those that run is `jobs.runner`'s; what is remembered of all is `jobs.store`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from sidecar import errors
+from sidecar.jobs import residency
+from sidecar.jobs.job import Job, JobState
+from sidecar.jobs.runner import Plan, Run
+from sidecar.jobs.store import JobStore
+from sidecar.speech.engine import Precision
+from sidecar.workers.slot import EngineSlot
+
+log = logging.getLogger(__name__)
+
+LINGER_S = 0.3
+"""What a client takes at most to send its next recording after the answer to the last."""
+
+Company = Callable[[Sequence[Job], Precision], Sequence[Job]]
+"""Of jobs that wait for the same precision, the first of which is due: those to run in step."""
+
+
+class JobQueue:
+    """First come, first served, on one engine."""
+
+    def __init__(
+        self,
+        slot: EngineSlot,
+        store: JobStore,
+        *,
+        limit: int,
+        max_s: float,
+        plan: Plan,
+        company: Company = lambda waiting, _: waiting[:1],
+    ) -> None:
+        self._slot = slot
+        self._store = store
+        self._plan = plan
+        self._company = company
+        self._limit = limit
+        self._max_s = max_s
+        self._waiting: deque[Job] = deque()
+        self._arrived = asyncio.Event()
+        self._running: Run | None = None
+        self._runner: asyncio.Task[None] | None = None
+        self._broken = asyncio.Event()
+        self._draining = False
+
+    def open(self) -> None:
+        """Start to work."""
+        self._runner = asyncio.get_running_loop().create_task(self._run(), name="job-queue")
+        self._runner.add_done_callback(self._runner_ended)
+
+    async def close(self) -> None:
+        """Stop; jobs that have not ended end with `errors.ShuttingDown`."""
+        self._draining = True
+        runner, self._runner = self._runner, None
+        self._end_all(errors.ShuttingDown())
+        self._store.close()
+        if runner is not None:
+            runner.cancel()
+            await asyncio.wait({runner})
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no more jobs; those that wait end with `errors.ShuttingDown`, and after ``grace_s``
+        those that run, alone or in company. What ended meanwhile can be fetched for a moment."""
+        self._draining = True
+        running = list(self._running.jobs) if self._running is not None else []
+        for job in self._waiting:
+            job.end(JobState.FAILED, errors.ShuttingDown())
+        self._waiting.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                for job in running:
+                    await job.over()
+        self._end_all(errors.ShuttingDown())
+        if grace_s > 0:
+            await self._store.all_fetched()
+
+    async def broken(self) -> None:
+        """Wait until no job is worked on any more although nobody closed the queue: a fault."""
+        await self._broken.wait()
+
+    @property
+    def draining(self) -> bool:
+        """Whether no job is taken any more."""
+        return self._draining
+
+    @property
+    def depth(self) -> int:
+        """Jobs that wait."""
+        return len(self._waiting)
+
+    def check_open(self) -> None:
+        """Raise `errors.ShuttingDown` when no job is taken any more."""
+        if self._draining:
+            raise errors.ShuttingDown()
+
+    def check_room(self, promised: int = 0) -> None:
+        """Raise `errors.QueueFull` when no more job is taken, `errors.ShuttingDown` for ever.
+
+        ``promised``: places that are kept for others. Where nothing runs, the first to come does
+        not wait.
+        """
+        self.check_open()
+        taken = len(self._waiting) + promised
+        if taken >= self._limit + (self._running is None and not self._waiting):
+            raise errors.QueueFull(
+                f"{taken} jobs are waiting or on their way, and the queue takes no more."
+            )
+
+    def submit(self, job: Job, *, promised: bool = False) -> None:
+        """Take a place at the end; ``promised`` if one was kept for it.
+
+        Raises:
+            errors.QueueFull: there is none.
+        """
+        self.check_open() if promised else self.check_room()
+        if job.kept:
+            self._store.add(job)
+        self._waiting.append(job)
+        self._arrived.set()
+
+    def position(self, job: Job) -> int | None:
+        """How many go first; None when it waits no more."""
+        return self._waiting.index(job) if job in self._waiting else None
+
+    def cancel(self, job: Job) -> None:
+        """End a job, waiting or running; one that has ended stays as it is."""
+        if job.ended:
+            return
+        if job in self._waiting:
+            self._waiting.remove(job)
+        job.end(JobState.CANCELLED, errors.JobCancelled())
+        if self._running is not None and job in self._running.jobs:
+            self._running.leave(job)
+
+    def interrupt(self) -> None:
+        """Put what runs back to the head of the queue."""
+        if self._running is not None:
+            self._running.interrupt()
+
+    def _end_all(self, error: errors.SidecarError) -> None:
+        """End who waits and who runs."""
+        running = self._running
+        if running is not None and not all(job.ended for job in running.jobs):
+            running.stop()
+        for job in [*self._waiting, *(running.jobs if running is not None else ())]:
+            job.end(JobState.FAILED, error)
+        self._waiting.clear()
+
+    async def _run(self) -> None:
+        while True:
+            jobs = await self._take_next()
+            self._running = Run(jobs, self._slot, self._plan, self._max_s)
+            try:
+                await self._running.over()
+            finally:
+                self._running = None
+                self._waiting.extendleft(job for job in reversed(jobs) if not job.ended)
+
+    def _runner_ended(self, runner: asyncio.Task[None]) -> None:
+        """Without a runner every job would wait for ever: end them, take no more, and say so."""
+        if runner is not self._runner:
+            return  # it was closed
+        cause = None if runner.cancelled() else runner.exception()
+        log.critical("no job is worked on any more: the queue's runner ended", exc_info=cause)
+        self._draining = True
+        self._end_all(errors.EngineFailed("The service has a fault and ends."))
+        self._broken.set()
+
+    async def _take_next(self) -> Sequence[Job]:
+        """Wait for a job and take it out, with those that run in its company. What goes wrong with
+        the choice costs the job that was due."""
+        while True:
+            due: Job | None = None
+            try:
+                due = await self._due()
+                jobs = self._with_company(due)
+            except Exception:
+                if not self._waiting:
+                    raise
+                due = due or self._waiting[0]
+                log.exception("job %s could not be begun", due.id)
+                self._waiting.remove(due)
+                due.end(JobState.FAILED, errors.EngineFailed())
+                continue
+            for job in jobs:
+                self._waiting.remove(job)
+            return jobs
+
+    async def _due(self) -> Job:
+        """Wait for the job that is next.
+
+        One for which the engine would have to be loaded anew waits a moment longer: a client that
+        uses what is loaded may be about to send its next.
+        """
+        now = asyncio.get_running_loop().time
+        deadline: float | None = None
+        while True:
+            if self._waiting:
+                job = self._next()
+                if not self._needs_a_load(job):
+                    return job
+                deadline = now() + LINGER_S if deadline is None else deadline
+                if now() >= deadline:
+                    return job
+            self._arrived.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline if self._waiting else None):
+                    await self._arrived.wait()
+
+    def _with_company(self, job: Job) -> Sequence[Job]:
+        if job.alone:
+            return [job]
+        wanted = self._wanted(job)
+        others = (one for one in self._waiting if one is not job and not one.alone)
+        return self._company([job, *(one for one in others if self._wanted(one) is wanted)], wanted)
+
+    def _wanted(self, job: Job) -> Precision:
+        return self._slot.resolve(job.options.precision, job.arrived_at)
+
+    def _next(self) -> Job:
+        now = time.monotonic()
+        index = residency.next_job(
+            [self._wanted(job) for job in self._waiting],
+            [now - max(job.arrived_at, self._slot.loaded_at) for job in self._waiting],
+            self._slot.precision if self._slot.loaded else None,
+        )
+        return self._waiting[index]
+
+    def _needs_a_load(self, job: Job) -> bool:
+        """Whether what is loaded would have to go for it."""
+        return self._slot.loaded and self._wanted(job) is not self._slot.precision

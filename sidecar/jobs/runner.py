@@ -1,0 +1,154 @@
+"""Jobs that run: one alone, or several in step, each to its end or back to where it waits.
+
+A job whose engine dies is tried once more, alone and on a fresh worker. What goes wrong in a
+company is tried again alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+
+from sidecar import errors
+from sidecar.jobs.job import Job, JobState
+from sidecar.speech.engine import Precision, TranscribeOptions
+from sidecar.speech.transcript import Event, Finished
+from sidecar.workers.lease import LeasedEngine
+from sidecar.workers.slot import EngineSlot
+from sidecar.workers.worker import WorkerDied
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 2
+"""How many engines may die in a job before it is given up; the first perhaps in company."""
+
+Plan = Callable[[Job, Precision], TranscribeOptions]
+"""A job's options with the memory plan that it gets when it begins."""
+
+
+class Run:
+    """Jobs on the engine, from now on; who does not end waits again."""
+
+    def __init__(self, jobs: Sequence[Job], slot: EngineSlot, plan: Plan, max_s: float) -> None:
+        self.jobs = jobs
+        self._slot = slot
+        self._plan = plan
+        self._max_s = max_s
+        self._engine: LeasedEngine | None = None
+        self._heard: Sequence[Job] = ()
+        """Whom the engine hears in step, by the numbers that it knows them by."""
+        self._interrupted = False
+        work = self._alone(jobs[0]) if len(jobs) == 1 else self._together()
+        self._task = asyncio.get_running_loop().create_task(work, name=f"job-{jobs[0].id}")
+
+    async def over(self) -> None:
+        """Wait until nothing runs any more; cancelled, until it has stopped."""
+        try:
+            await asyncio.wait({self._task})
+        except asyncio.CancelledError:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+            raise
+
+    def leave(self, job: Job) -> None:
+        """Go on without a job that was ended by somebody else."""
+        if all(one.ended for one in self.jobs):
+            self._task.cancel()
+        elif self._engine is not None and job in self._heard:
+            self._engine.leave(self._heard.index(job))
+
+    def interrupt(self) -> None:
+        """Give up the engine; who has not ended waits again."""
+        if not all(job.ended for job in self.jobs):
+            self._interrupted = True
+            self._task.cancel()
+
+    def stop(self) -> None:
+        """Give up the engine, whose jobs were ended by somebody else."""
+        self._task.cancel()
+
+    async def _alone(self, job: Job) -> None:
+        try:
+            while not job.ended:
+                job.begin()
+                try:
+                    await self._attempt(job)
+                except WorkerDied:
+                    log.error("the engine's process died in job %s", job.id)
+                    job.alone = True
+                    if job.attempts >= ATTEMPTS:
+                        job.end(JobState.FAILED, errors.EngineCrashed())
+        except errors.SidecarError as error:
+            job.end(JobState.FAILED, error)
+        except asyncio.CancelledError:
+            if self._interrupted and not job.ended:
+                job.wait_again()
+            else:
+                job.end(JobState.CANCELLED, errors.JobCancelled())
+        except Exception:
+            log.exception("job %s failed", job.id)
+            job.end(JobState.FAILED, errors.EngineFailed())
+
+    async def _attempt(self, job: Job) -> None:
+        async with self._slot.lease(job.options.precision, job.arrived_at) as engine:
+            begun = time.monotonic()
+            options = self._plan(job, engine.precision)
+            events = engine.transcribe(job.source.fd, job.facts, options, self._max_s)
+            async with aclosing(events):
+                async for event in events:
+                    _take_in(job, event, begun)
+        if not job.ended:
+            raise errors.EngineFailed("The engine ended without a transcript.")
+
+    async def _together(self) -> None:
+        crashed = False
+        for job in self.jobs:
+            job.begin()
+        try:
+            await self._attempt_together()
+        except asyncio.CancelledError:
+            if not self._interrupted:
+                for job in self.jobs:
+                    job.end(JobState.CANCELLED, errors.JobCancelled())
+        except WorkerDied:
+            log.error("the engine's process died in the company of %d jobs", len(self.jobs))
+            crashed = True
+        except errors.SidecarError as error:
+            log.warning("jobs go on one by one: %s", error)
+        except Exception:
+            log.exception("jobs go on one by one")
+        for job in self.jobs:
+            if not job.ended:
+                job.alone = not self._interrupted
+                job.wait_again(counted=crashed)
+
+    async def _attempt_together(self) -> None:
+        first = self.jobs[0]
+        async with self._slot.lease(first.options.precision, first.arrived_at) as engine:
+            jobs = [job for job in self.jobs if not job.ended]  # some may have left while it loaded
+            self._engine, self._heard = engine, jobs
+            begun = time.monotonic()
+            events = engine.transcribe_together(
+                [(job.source.fd, job.facts, self._plan(job, engine.precision)) for job in jobs],
+                self._max_s,
+            )
+            async with aclosing(events):
+                async for number, event in events:
+                    if not isinstance(event, errors.SidecarError):
+                        _take_in(jobs[number], event, begun)
+                    elif not isinstance(event, errors.GpuOutOfMemory):  # alone there is more
+                        jobs[number].end(JobState.FAILED, event)
+
+
+def _take_in(job: Job, event: Event, begun: float) -> None:
+    """What the engine reports of a job that has not ended; with the transcript it is done, whatever
+    becomes of the engine."""
+    if job.ended:
+        return
+    job.processing_s = time.monotonic() - begun
+    job.apply(event)
+    if isinstance(event, Finished):
+        job.end(JobState.DONE)

@@ -1,1 +1,0 @@
-"""Where engines live: worker processes, and the slot that owns one."""

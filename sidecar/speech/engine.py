@@ -1,0 +1,253 @@
+"""What an engine is: a blocking generator of events, and a spec that says what it can do.
+
+An engine knows nothing of HTTP, queues or asyncio. It lives in a worker process
+(`workers.worker`); a new one is a file in `engines/` and a line in its tuple.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.speech.transcript import Event
+
+AUTO = "auto"
+LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8}){0,3}", re.IGNORECASE)
+"""The shape of a language tag (BCP 47, without its rarer parts)."""
+
+
+class Precision(StrEnum):
+    """How an engine's weights are held; `AUTO` leaves it to the engine."""
+
+    AUTO = AUTO
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    INT8 = "int8"
+    INT4 = "int4"
+
+
+class Diarization(StrEnum):
+    """How much work goes into telling speakers apart (`docs/performance.md` has the curve)."""
+
+    BALANCED = "balanced"
+    ACCURATE = "accurate"
+
+
+class Windowing(StrEnum):
+    """What becomes of a recording that could be heard in several windows."""
+
+    AUTO = AUTO
+    """As few as memory and model allow: the best transcript."""
+    PARALLEL = "parallel"
+    """Several at once, decoded in step: a long recording is done in a fraction of the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What an engine can do, known without loading it.
+
+    ``languages`` is empty where it takes any. The first of ``precisions`` is its own choice;
+    ``stands_for`` names what is used in a precision's place on this machine. ``steerable``: it
+    takes a prompt, a number of speakers, a temperature and a limit of tokens. ``counted``: of
+    these, the number of speakers. ``together``: so many recordings it hears in step at most; an
+    engine with more than one is a `SociableEngine`.
+    """
+
+    name: str
+    title: str
+    sample_rate: int
+    precisions: tuple[Precision, ...]
+    languages: tuple[str, ...]
+    diarizes: bool
+    requires: tuple[str, ...] = ()
+    steerable: bool = False
+    counted: bool = False
+    together: int = 1
+    stands_for: Mapping[Precision, Precision] = field(default_factory=dict)
+
+    def resolve_precision(self, wanted: Precision) -> Precision:
+        """The precision that is used when ``wanted`` is asked for; its own where it lacks that."""
+        wanted = self.stands_for.get(wanted, wanted)
+        return wanted if wanted in self.precisions else self.precisions[0]
+
+    def speaks(self, language: str) -> bool:
+        """Whether this engine knows ``language`` (a tag; only its first part counts)."""
+        return (
+            language == AUTO
+            or not self.languages
+            or language.split("-")[0].lower() in self.languages
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """How an engine is to spend its device's memory on one recording; `memory.plan` decides it.
+
+    ``encoder_chunk_s``: seconds of audio in one pass of the encoders. ``prefill_tile``: tokens in
+    one pass of an MLP during the prefill. ``cache_tokens``: positions of the KV cache to begin
+    with; it grows by ``cache_step``. ``evict_encoders``: they go to the host's memory once the
+    audio is encoded. ``host_token_table``: the token embeddings stay in the host's memory.
+    ``window_s``: the longest piece of a recording that is heard at once (model card: an hour).
+    ``together``: so many of them are decoded in step.
+    """
+
+    encoder_chunk_s: float = 8.0
+    prefill_tile: int = 2048
+    cache_tokens: int = 0
+    cache_step: int = 4096
+    evict_encoders: bool = False
+    host_token_table: bool = False
+    window_s: float = 3600.0
+    together: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TranscribeOptions:
+    """What one request asks of an engine; one that cannot do a thing leaves it out.
+
+    ``prompt``: names, terms, context, in the speaker's language. ``num_speakers``: how many there
+    are, if somebody knows. ``temperature``: 0 is greedy. ``max_tokens``: of text, None leaves it
+    to the length of the audio. ``memory_fallback``: the plan to try again with, once, where the
+    memory did not suffice after all.
+    """
+
+    precision: Precision = Precision.AUTO
+    language: str = AUTO
+    diarize: bool = True
+    diarization: Diarization = Diarization.BALANCED
+    prompt: str = ""
+    num_speakers: int | None = None
+    temperature: float = 0.0
+    max_tokens: int | None = None
+    windows: Windowing = Windowing.AUTO
+    memory: MemoryPlan = MemoryPlan()
+    memory_fallback: MemoryPlan | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """The options as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, values: dict[str, Any]) -> TranscribeOptions:
+        """The options that `to_wire` wrote."""
+        fallback = values["memory_fallback"]
+        return cls(
+            **{
+                **values,
+                "precision": Precision(values["precision"]),
+                "diarization": Diarization(values["diarization"]),
+                "windows": Windowing(values["windows"]),
+                "memory": MemoryPlan(**values["memory"]),
+                "memory_fallback": fallback and MemoryPlan(**fallback),
+            }
+        )
+
+
+def parse_precision(value: str) -> Precision:
+    """The precision that a client named.
+
+    Raises:
+        errors.PrecisionUnknown: it is none.
+    """
+    try:
+        return Precision(value.strip().lower())
+    except ValueError:
+        raise errors.PrecisionUnknown(
+            hint=f"Use one of: {', '.join(Precision)}.",
+        ) from None
+
+
+def parse_language(value: str) -> str:
+    """The language tag that a client named, or 'auto'.
+
+    Raises:
+        errors.LanguageInvalid: it has not the shape of a tag.
+    """
+    tag = value.strip().replace("_", "-") or AUTO
+    if tag.lower() == AUTO:
+        return AUTO
+    if not LANGUAGE_TAG.fullmatch(tag):
+        raise errors.LanguageInvalid()
+    return tag
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How an engine is to load; one without a checkpoint or a choice of device leaves those out.
+
+    ``checkpoint``: the folder of the weights. ``device``: 'auto', 'cuda' or 'cpu'.
+    ``evict_encoders`` and ``host_token_table``: these parts never pass through the device's memory
+    while it loads; what a recording needs of them comes there by its `MemoryPlan`.
+    """
+
+    precision: Precision = Precision.AUTO
+    checkpoint: str | None = None
+    device: str = AUTO
+    evict_encoders: bool = False
+    host_token_table: bool = False
+
+    def to_wire(self) -> dict[str, Any]:
+        """The options as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, values: dict[str, Any]) -> LoadOptions:
+        """The options that `to_wire` wrote."""
+        return cls(**{**values, "precision": Precision(values["precision"])})
+
+
+Cancelled = Callable[[], bool]
+"""Asked between steps; True means stop."""
+
+
+class AudioStream(Protocol):
+    """Decoded audio on its way to an engine."""
+
+    @property
+    def total_s(self) -> float | None:
+        """Seconds in all, None while nobody knows."""
+
+    def __iter__(self) -> Iterator[Block]:
+        """Blocks of at most a few seconds, at the engine's rate."""
+
+
+class Engine(Protocol):
+    """Blocking, plain, testable without a server. What it took goes with its process."""
+
+    def load(self, options: LoadOptions) -> Iterator[float]:
+        """Bring the weights into memory, and tell how much of them is there, from 0 to 1.
+
+        Heavy imports happen here and nowhere else.
+        """
+
+    def transcribe(
+        self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
+    ) -> Iterator[Event]:
+        """Events in order, `Finished` last; ends early without it once ``cancelled()``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One recording of several that are heard in step."""
+
+    audio: AudioStream
+    options: TranscribeOptions
+    cancelled: Cancelled
+
+
+class SociableEngine(Engine, Protocol):
+    """An engine that can hear several recordings in step."""
+
+    def transcribe_together(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, Event | errors.SidecarError]]:
+        """The events of each request with its number, as `Engine.transcribe` gives them.
+
+        What goes wrong with one of them is its last event.
+        """

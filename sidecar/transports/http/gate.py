@@ -1,0 +1,99 @@
+"""The wall before every route and WebSocket: `auth` decides, and here is what a browser gets."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sidecar import errors
+from sidecar.access.auth import Access, Approach
+from sidecar.transports.http.problems import problem
+
+OPEN_PATHS = frozenset({"/health"})
+"""Answered without the token: who looks whether the service lives has it not yet."""
+PREFLIGHT_KEPT_S = 600
+FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip")
+"""How the headers begin that proxies add."""
+
+
+class Gate:
+    """Lets in what `Access` lets in; pages of the allowed origins may read the answers (CORS)."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._access = access
+        self._behind = _Origins(
+            _Tokens(app, access),
+            access,
+            allow_methods=("GET", "HEAD", "POST", "DELETE"),
+            allow_headers=("Authorization", "Content-Type", "Prefer"),
+            expose_headers=("Location", "Preference-Applied", "Retry-After"),
+            allow_private_network=True,
+            max_age=PREFLIGHT_KEPT_S,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] in ("http", "websocket"):
+            try:
+                self._access.check_place(approach_of(scope))
+            except errors.SidecarError as error:
+                await refuse(error, scope, receive, send)
+                return
+        await self._behind(scope, receive, send)
+
+
+class _Origins(CORSMiddleware):
+    """CORS by the rules of `Access`."""
+
+    def __init__(self, app: ASGIApp, access: Access, **options: object) -> None:
+        super().__init__(app, **options)  # type: ignore[arg-type]
+        self._access = access
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        return self._access.admits_origin(origin)
+
+
+class _Tokens:
+    """Asks for the token, behind CORS: a page that may ask sees why it is refused."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (
+            self._access.token is not None
+            and scope["type"] in ("http", "websocket")
+            and scope["path"] not in OPEN_PATHS
+        ):
+            try:
+                self._access.check_token(approach_of(scope))
+            except errors.SidecarError as error:
+                await refuse(error, scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def approach_of(scope: Scope) -> Approach:
+    """Where a request says that it comes from."""
+    headers = Headers(scope=scope)
+    return Approach(
+        hosts=headers.getlist("host"),
+        origins=headers.getlist("origin"),
+        authorizations=headers.getlist("authorization"),
+        fetch_site=headers.get("sec-fetch-site", ""),
+        navigates=scope.get("method") == "GET" and headers.get("sec-fetch-mode") == "navigate",
+        peer=(scope.get("client") or (None,))[0],
+        forwarded=any(name.startswith(FORWARDED) for name in headers),
+    )
+
+
+async def refuse(error: errors.SidecarError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer before anybody has read the body; a WebSocket's handshake gets 403."""
+    if scope["type"] == "websocket":
+        await receive()
+        message: Message = {"type": "websocket.close", "code": 1008, "reason": error.code}
+        await send(message)
+        return
+    await problem(error)(scope, receive, send)

@@ -1,0 +1,240 @@
+"""The sidecar's wire: what the desktop host speaks (POST /transcribe, /reload-model, GET /health).
+
+The named fields keep their names and types for the host's parser; whatever else is here was added
+beside them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from sidecar import __version__, errors
+from sidecar.audio.source import AudioSource
+from sidecar.jobs.job import Job, JobState
+from sidecar.service import Health, Service
+from sidecar.speech.engine import TranscribeOptions
+from sidecar.speech.formats import segment_body, transcript_body
+from sidecar.speech.options import parse_flag
+from sidecar.speech.transcript import Transcript
+from sidecar.transports.http.bodies import (
+    json_response,
+    media_type,
+    open_local,
+    read_fields,
+    to_json,
+)
+from sidecar.transports.http.prefer import wants_async
+from sidecar.transports.http.schemas import PROBLEMS
+from sidecar.transports.http.upload import read_json
+from sidecar.transports.sidecar import models
+from sidecar.version import CONTRACT
+
+
+def answer_body(service: Service, job: Job, transcript: Transcript) -> dict[str, Any]:
+    """The answer to a transcription."""
+    body = transcript_body(service.noted(transcript, job.options))
+    body["metadata"] |= {"processing_time": round(job.processing_s, 3), "job_id": job.id}
+    return {"status": "success", **body}
+
+
+def job_summary(service: Service, job: Job) -> dict[str, Any]:
+    """A job as it stands, without what was said."""
+    done = job.state is JobState.DONE and job.transcript is not None
+    duration = job.transcript.duration if done and job.transcript else job.facts.total_s
+    body: dict[str, Any] = {
+        "id": job.id,
+        "state": job.state.value,
+        "position": service.position(job),
+        "attempts": job.attempts,
+        "created": job.created,
+        "duration": duration and round(duration, 3),
+        "progress": {
+            "audio_seconds_done": round(job.progress.audio_s_done, 3),
+            "audio_seconds_total": job.progress.audio_s_total
+            and round(job.progress.audio_s_total, 3),
+            "fraction": job.progress.fraction,
+        },
+    }
+    if job.error is not None:
+        body["error"] = {
+            "code": job.error.code,
+            "detail": job.error.detail,
+            "hint": job.error.hint,
+        }
+    return body
+
+
+def job_rendering(service: Service, job: Job) -> Callable[[], bytes]:
+    """What makes the body of a job as it stands now, with its result once there is one; it may be
+    called in a thread."""
+    summary, segments = job_summary(service, job), tuple(job.segments)
+    transcript = job.transcript if job.state is JobState.DONE else None
+
+    def render() -> bytes:
+        body = summary | {"segments": [segment_body(segment) for segment in segments]}
+        if transcript is not None:
+            body["result"] = answer_body(service, job, transcript)
+        return to_json(body)
+
+    return render
+
+
+async def job_response(
+    service: Service, job: Job, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The answer about one job."""
+    body = await service.answer(job, job_rendering(service, job))
+    return json_response(body, status, headers)
+
+
+def build_router(service: Service) -> APIRouter:
+    """The routes of this wire."""
+    router = APIRouter()
+
+    @router.get("/", summary="Who answers here", response_model=models.Root)
+    async def root() -> Response:
+        return json_response(
+            {"service": "vibevoice-asr", "version": __version__, "status": "running"}
+        )
+
+    @router.get("/health", summary="How the service is", response_model=models.Health)
+    async def health() -> Response:
+        now = service.health()
+        return json_response(
+            {
+                "status": _status(now),
+                "model_loaded": now.model_loaded,
+                "gpu_available": now.gpu is not None,
+                "vram_used_mb": now.gpu.used_mb if now.gpu else None,
+                "vram_total_mb": now.gpu.total_mb if now.gpu else None,
+                "contract": CONTRACT,
+                "version": now.version,
+                "pid": os.getpid(),
+                "instance": now.instance,
+                "engine": now.engine,
+                "precision": now.precision,
+                "engine_state": now.state.value,
+                "load_percent": None if now.loading is None else round(100 * now.loading),
+                "worker_pid": now.worker_pid,
+                "jobs_waiting": now.jobs_waiting,
+            }
+        )
+
+    @router.post(
+        "/transcribe",
+        summary="Who said what and when",
+        response_model=models.Transcription,
+        responses={202: {"model": models.Job}, **PROBLEMS},
+        openapi_extra={"requestBody": models.TRANSCRIBE_BODY},
+    )
+    async def transcribe(request: Request) -> Response:
+        later = wants_async(request.headers.getlist("prefer"))
+        with service.place() as place:
+            source, options = await _read_request(request, service)
+            job = await service.submit(source, options, place, kept=later)
+        if later:
+            said = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
+            return await job_response(service, job, 202, said)
+        async with _cancelled_on_hang_up(request, service, job):
+            transcript = await job.result()
+        return json_response(
+            await asyncio.to_thread(lambda: to_json(answer_body(service, job, transcript)))
+        )
+
+    @router.post(
+        "/reload-model",
+        summary="Load the engine anew at another precision",
+        response_model=models.Reloaded,
+        responses=PROBLEMS,
+        openapi_extra={"requestBody": models.RELOAD_BODY},
+    )
+    async def reload_model(request: Request) -> Response:
+        if media_type(request) != "application/json":
+            raise errors.ContentTypeUnsupported(hint="Send application/json.")
+        values = await read_json(request, service.settings)
+        now = parse_flag("now", request.query_params.get("now"), default=False)
+        precision = await service.reload(_text(values, "precision"), now=now)
+        return json_response(
+            {"status": "success", "message": f"Model reloaded with precision: {precision}"}
+        )
+
+    @router.get("/jobs", summary="The jobs that can be asked for", response_model=models.JobList)
+    async def jobs() -> Response:
+        return json_response({"jobs": [job_summary(service, job) for job in service.jobs()]})
+
+    @router.get(
+        "/jobs/{job_id}",
+        summary="How far a job is, and its result",
+        response_model=models.Job,
+        responses=PROBLEMS,
+    )
+    async def job_state(job_id: str) -> Response:
+        return await job_response(service, service.job(job_id))
+
+    @router.delete(
+        "/jobs/{job_id}",
+        summary="Cancel a job",
+        response_model=models.Job,
+        responses=PROBLEMS,
+    )
+    async def cancel_job(job_id: str) -> Response:
+        job = service.job(job_id)
+        service.cancel(job)
+        return await job_response(service, job)
+
+    return router
+
+
+def _status(now: Health) -> str:
+    if now.stopping:
+        return "stopping"
+    return "ok" if now.loading is None else "loading"
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    if name not in values:
+        raise errors.FieldMissing(f"The field '{name}' is missing.")
+    if not isinstance(values[name], str):
+        raise errors.FieldInvalid(f"The field '{name}' is not a string.")
+    return str(values[name])
+
+
+async def _read_request(
+    request: Request, service: Service
+) -> tuple[AudioSource, TranscribeOptions]:
+    """The recording and the options, from either form of the request."""
+    fields, source = await read_fields(request, service)
+    try:
+        options = service.options(fields)
+        return source or await open_local(request, fields, service), options
+    except BaseException:
+        if source is not None:
+            source.close()
+        raise
+
+
+@asynccontextmanager
+async def _cancelled_on_hang_up(
+    request: Request, service: Service, job: Job
+) -> AsyncGenerator[None, None]:
+    """While this lasts, a client that goes away takes its job with it."""
+
+    async def listen() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        service.cancel(job)
+
+    listening = asyncio.get_running_loop().create_task(listen())
+    try:
+        yield
+    except asyncio.CancelledError:
+        service.cancel(job)
+        raise
+    finally:
+        listening.cancel()

@@ -1,0 +1,190 @@
+"""The sidecar's wire as schemas and examples, for OpenAPI. Nothing is validated with them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sidecar.speech.engine import Precision
+from sidecar.transports.http.schemas import OPTIONS
+
+
+class Root(BaseModel):
+    """Who answers."""
+
+    service: str = Field(examples=["vibevoice-asr"])
+    version: str = Field(examples=["0.1.0"])
+    status: str = Field(examples=["running"])
+
+
+class Health(BaseModel):
+    """How the service is; always 200, whatever it is doing."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    status: str = Field(examples=["ok"], description="ok, loading, or stopping: it ends soon.")
+    model_loaded: bool
+    gpu_available: bool
+    vram_used_mb: int | None
+    vram_total_mb: int | None
+    contract: int = Field(
+        examples=[1], description="Version of what a host relies on (docs/embedding.md)."
+    )
+    version: str = Field(examples=["0.1.0"])
+    pid: int = Field(examples=[4242], description="Process id of the service.")
+    instance: str = Field(description="New at every start: tells an orphan from the real one.")
+    engine: str = Field(examples=["moonshine"])
+    precision: str = Field(examples=["int8"])
+    engine_state: Literal["absent", "loading", "ready", "busy"]
+    load_percent: int | None = Field(description="While an engine is being loaded.")
+    worker_pid: int | None = Field(description="Process id of the engine, null if not loaded.")
+    jobs_waiting: int = Field(examples=[0])
+
+
+class Word(BaseModel):
+    """One word, where the engine tells."""
+
+    start_time: float
+    end_time: float
+    text: str
+
+
+class Segment(BaseModel):
+    """One stretch of speech by one speaker."""
+
+    speaker: str = Field(examples=["Speaker_0"])
+    start_time: float = Field(examples=[0.07], description="Seconds from the start.")
+    end_time: float = Field(examples=[0.93])
+    text: str = Field(examples=["Do you hear me?"])
+    words: list[Word] = []
+    flags: list[str] = []
+
+
+class Warning(BaseModel):
+    """Something to know about this transcript."""
+
+    code: str = Field(examples=["precision_substituted"])
+    message: str
+
+
+class Metadata(BaseModel):
+    """About the transcript as a whole."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    duration: float = Field(examples=[28.277], description="Seconds of audio.")
+    language: str = Field(examples=["en"])
+    processing_time: float = Field(examples=[11.2], description="Seconds the engine worked.")
+    model_precision: str = Field(examples=["int8"], description="The precision really used.")
+    num_speakers: int = Field(examples=[2])
+    engine: str = Field(examples=["moonshine"])
+    diarized: bool
+    no_speech: bool
+    job_id: str
+    warnings: list[Warning]
+
+
+class Transcription(BaseModel):
+    """The answer to a transcription."""
+
+    status: Literal["success"]
+    segments: list[Segment]
+    metadata: Metadata
+
+
+class Progress(BaseModel):
+    """How far a job is."""
+
+    audio_seconds_done: float
+    audio_seconds_total: float | None
+    fraction: float | None
+
+
+class JobError(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    detail: str
+    hint: str
+
+
+class JobSummary(BaseModel):
+    """A job as it stands, without what was said."""
+
+    id: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    position: int | None = Field(description="How many jobs go first; null once it runs.")
+    attempts: int
+    created: str = Field(examples=["2026-11-20T21:10:00Z"], description="When it was sent, in UTC.")
+    duration: float | None = Field(description="Seconds of audio, where they are known.")
+    progress: Progress
+    error: JobError | None = None
+
+
+class Job(JobSummary):
+    """A job with what was said so far. A running job's speakers may be revised in its result."""
+
+    segments: list[Segment]
+    result: Transcription | None = None
+
+
+class JobList(BaseModel):
+    """The jobs of requests with 'Prefer: respond-async', oldest first."""
+
+    jobs: list[JobSummary]
+
+
+class Reloaded(BaseModel):
+    """The answer to a reload."""
+
+    status: Literal["success"]
+    message: str = Field(examples=["Model reloaded with precision: int8"])
+
+
+TRANSCRIBE_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["audio"],
+                "properties": {"audio": {"type": "string", "format": "binary"}, **OPTIONS},
+            }
+        },
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["audio_path"],
+                "properties": {
+                    "audio_path": {
+                        "type": "string",
+                        "description": "Full path of a file on this machine.",
+                    },
+                    **OPTIONS,
+                },
+            },
+            "example": {
+                "audio_path": "/home/me/recordings/meeting.opus",
+                "precision": "fp16",
+                "language": "auto",
+                "hotwords": "Nagg, Nell, Beckett",
+                "num_speakers": 2,
+            },
+        },
+    },
+}
+
+RELOAD_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["precision"],
+                "properties": {"precision": {"type": "string", "enum": [*Precision]}},
+            },
+            "example": {"precision": "int8"},
+        }
+    },
+}

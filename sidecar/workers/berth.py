@@ -1,0 +1,200 @@
+"""The place of one engine in memory: which one lies there, which is coming in, which goes."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sidecar import errors
+from sidecar.memory.placement import Look, Place, Placement
+from sidecar.speech.engine import EngineSpec, LoadOptions, MemoryPlan, Precision
+from sidecar.workers.loading import Leaving, Loading
+from sidecar.workers.worker import Worker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """Another engine is brought in."""
+
+    precision: Precision
+    task: asyncio.Task[Worker]
+
+
+class Berth:
+    """Owns the worker of one engine. Asked for changes by one at a time: who has the turn.
+
+    Who waits for a change does not own it: it is a task of the berth's and goes on when who asked
+    for it hangs up. The next who has the turn finds it under way (`settle`); where nobody comes,
+    ``arrived`` is called in its end.
+    """
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        load: LoadOptions,
+        place: Place,
+        look: Look,
+        on_crash: Callable[[Worker], None],
+        arrived: Callable[[], None],
+    ) -> None:
+        self.precision = spec.resolve_precision(load.precision)
+        """Of the engine that is there, or that is on its way."""
+        self.memory = MemoryPlan()
+        """By which plan the engine was loaded, or works."""
+        self.loads = 0
+        """How often an engine came in."""
+        self.loaded_at = -math.inf
+        """When it did last (`time.monotonic`)."""
+        self._spec = spec
+        self._options = load
+        self._place = place
+        self._look = look
+        self._arrived = arrived
+        self._worker: Worker | None = None
+        self._change: _Change | None = None
+        self._loading: Loading | None = None
+        self._leaving = Leaving(on_crash)
+        self._closed = False
+
+    @property
+    def worker(self) -> Worker | None:
+        """The engine's process, None while there is none that lives."""
+        return self._worker if self._worker is not None and self._worker.alive else None
+
+    @property
+    def loading(self) -> float | None:
+        """How much of an engine that is being loaded is there (0 to 1), None at other times."""
+        return self._loading.part if self._loading is not None else None
+
+    @property
+    def changing(self) -> bool:
+        """Whether an engine is coming in."""
+        return self._change is not None
+
+    async def settle(self, precision: Precision) -> None:
+        """Wait for the change that somebody began and did not wait for, where it is to the same
+        ``precision``; one to another is given up, as nobody waits for it any more.
+
+        Raises:
+            errors.ShuttingDown: the berth is closed.
+        """
+        change = self._change
+        if change is not None and change.precision is precision:
+            await asyncio.wait({change.task})
+        elif change is not None:
+            await self._give_up(change)
+        if self._closed:
+            raise errors.ShuttingDown()
+
+    async def standing(self, precision: Precision) -> Worker:
+        """The engine at ``precision``, brought in if it is not there.
+
+        Raises:
+            errors.ModelLoadFailed, errors.WontFit, errors.ShuttingDown: it does not come.
+        """
+        if self.worker is None:
+            self.let_go()
+        if self._worker is not None and self.precision is precision:
+            return self._worker
+        return await self.changed_to(precision)
+
+    async def changed_to(self, precision: Precision) -> Worker:
+        """A new engine at ``precision``; the one that stands goes, unless that fails.
+
+        Raises:
+            errors.ModelLoadFailed, errors.WontFit, errors.ShuttingDown: it does not come.
+        """
+        task = asyncio.get_running_loop().create_task(self._change_to(precision))
+        task.add_done_callback(_heard)
+        self._change = _Change(precision, task)
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise errors.ShuttingDown()
+        return task.result()
+
+    def let_go(self) -> None:
+        """The engine leaves, by itself; `gone` waits for that."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            self._leaving.take(worker)
+
+    async def gone(self) -> None:
+        """Wait until none is left that was let go: what they held is free again."""
+        await self._leaving.gone()
+
+    async def close(self) -> None:
+        """End all, what is there and what is coming."""
+        self._closed = True
+        if self._change is not None:
+            await self._give_up(self._change)
+        self.let_go()
+        await self.gone()
+
+    async def _give_up(self, change: _Change) -> None:
+        if self._loading is not None:
+            self._loading.abandon()
+        change.task.cancel()
+        await asyncio.wait({change.task})
+        if self._change is change:  # it had not even begun
+            self._change = None
+
+    async def _change_to(self, precision: Precision) -> Worker:
+        try:
+            return await self._bring_in(precision)
+        finally:
+            self._change = None
+            self._arrived()
+
+    async def _bring_in(self, precision: Precision) -> Worker:
+        await self.gone()
+        await self._look()
+        plan = self._place(precision)
+        before, stood = self.precision, self.worker is not None
+        self.precision = precision
+        try:
+            if plan.placement is Placement.INSTEAD:
+                self.let_go()
+                await self.gone()
+            new = await self._load(precision, plan.memory)
+        except errors.ModelLoadFailed:
+            self.precision = before
+            if stood and plan.placement is Placement.INSTEAD:
+                log.warning("engine %s: back to %s", self._spec.name, before)
+                self._worker = await self._load(before, self.memory)
+            raise
+        except BaseException:
+            self.precision = before
+            raise
+        self.let_go()
+        self._worker, self.memory = new, plan.memory
+        return new
+
+    async def _load(self, precision: Precision, memory: MemoryPlan) -> Worker:
+        options = dataclasses.replace(
+            self._options,
+            precision=precision,
+            evict_encoders=memory.evict_encoders,
+            host_token_table=memory.host_token_table,
+        )
+        self._loading = Loading(self._spec, options)
+        try:
+            worker = await self._loading.run()
+        finally:
+            self._loading = None
+        self.loads += 1
+        self.loaded_at = time.monotonic()
+        return worker
+
+
+def _heard(task: asyncio.Task[Worker]) -> None:
+    """What a change came to is known, also where nobody waits for it any more."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, errors.SidecarError):
+        log.error("the engine could not be changed", exc_info=error)

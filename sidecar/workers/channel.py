@@ -1,0 +1,188 @@
+"""The line between the service and a worker: framed JSON, with open files riding along.
+
+One stream socket pair. A frame is four bytes of length (big-endian) and as many of JSON. JSON,
+not pickle: a worker parses hostile files, and what it sends must stay data. An open file travels
+as a descriptor beside the frame that speaks of it; on Windows as a handle made valid in the
+worker, named in the frame.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+HEADER = struct.Struct("!I")
+FRAME_LIMIT = 1 << 26
+"""Bytes; the transcript of a day is a few of them."""
+MOST_FILES = 16
+"""Open files that go with a message."""
+_HANDLES = "windows_handles"
+
+
+class ChannelClosed(Exception):
+    """The other side is gone."""
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """A message as a frame; half a surrogate pair, which JSON may hold, passes as it is."""
+    text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+    body = text.encode("utf-8", "surrogatepass")
+    return HEADER.pack(len(body)) + body
+
+
+def decode(body: bytes | bytearray) -> dict[str, Any]:
+    """The message in a frame's body.
+
+    Raises:
+        ChannelClosed: it is none; whoever sent it is not to be talked to any more.
+    """
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError):
+        raise ChannelClosed("a frame that is not JSON") from None
+    if not isinstance(message, dict):
+        raise ChannelClosed("a frame that is no object")
+    return message
+
+
+def take_frame(data: bytearray) -> dict[str, Any] | None:
+    """Take the first frame off the front of what has come in; None while it is not whole.
+
+    Raises:
+        ChannelClosed: what came is no frame.
+    """
+    if len(data) < HEADER.size:
+        return None
+    (length,) = HEADER.unpack_from(data)
+    if length > FRAME_LIMIT:
+        raise ChannelClosed("a frame beyond all limits")
+    end = HEADER.size + length
+    if len(data) < end:
+        return None
+    body = data[HEADER.size : end]
+    del data[:end]
+    return decode(body)
+
+
+def with_files(
+    message: dict[str, Any], fds: Sequence[int], pid: int
+) -> tuple[bytes, Sequence[int]]:
+    """A message to the process ``pid`` as a frame, and the descriptors that travel beside it.
+
+    On Windows there are none beside it: they are named in the frame.
+    """
+    if sys.platform == "win32" and fds:
+        message, fds = {**message, _HANDLES: [_handle_for(pid, fd) for fd in fds]}, ()
+    return encode(message), fds
+
+
+def send(sock: socket.socket, message: dict[str, Any]) -> None:
+    """Send one message (blocking).
+
+    Raises:
+        ChannelClosed: the other side is gone.
+    """
+    try:
+        sock.sendall(encode(message))
+    except OSError as error:
+        raise ChannelClosed(str(error)) from None
+
+
+def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Wait for one message (blocking), and the descriptors that came with it.
+
+    Raises:
+        ChannelClosed: the other side is gone.
+    """
+    try:
+        fds: list[int] = []
+        if sys.platform == "win32":
+            header = _exactly(sock, HEADER.size)
+        else:
+            header, fds, _, _ = socket.recv_fds(sock, HEADER.size, MOST_FILES)
+            header += _exactly(sock, HEADER.size - len(header))
+        (length,) = HEADER.unpack(header)
+        message = decode(_exactly(sock, length))
+    except OSError as error:
+        raise ChannelClosed(str(error)) from None
+    if sys.platform == "win32" and _HANDLES in message:
+        import msvcrt
+
+        flags = os.O_RDONLY | os.O_BINARY
+        fds = [msvcrt.open_osfhandle(handle, flags) for handle in message.pop(_HANDLES)]
+    return message, fds
+
+
+def _exactly(sock: socket.socket, count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        part = sock.recv(min(count - len(data), 1 << 20))
+        if not part:
+            raise ChannelClosed("end of stream in a frame")
+        data += part
+    return bytes(data)
+
+
+def spawn(command: list[str], env: dict[str, str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a process that finds our socket where its standard input would be.
+
+    Its standard error is a pipe to us; its standard output leads nowhere.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    ours, theirs = socket.socketpair()
+    with ExitStack() as undone, theirs:
+        undone.callback(ours.close)
+        shares = sys.platform == "win32"
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE if shares else theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=env,
+        )
+        if sys.platform == "win32":
+            assert process.stdin is not None
+            share = theirs.share(process.pid)
+            process.stdin.write(HEADER.pack(len(share)) + share)
+            process.stdin.close()
+        undone.pop_all()
+    return process, ours
+
+
+def inherited() -> socket.socket:
+    """In a worker: the socket that stands in for its standard input (which it then has no more)."""
+    if sys.platform == "win32":
+        (length,) = HEADER.unpack(sys.stdin.buffer.read(HEADER.size))
+        return socket.fromshare(sys.stdin.buffer.read(length))
+    sock = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    sock.setblocking(True)
+    return sock
+
+
+if sys.platform == "win32":
+
+    def _handle_for(pid: int, fd: int) -> int:
+        """A handle on the file behind ``fd`` that is valid in the process ``pid``."""
+        import _winapi
+        import msvcrt
+
+        duplicate_handle_right, same_access = 0x0040, 2
+        target = _winapi.OpenProcess(duplicate_handle_right, False, pid)
+        try:
+            return _winapi.DuplicateHandle(
+                _winapi.GetCurrentProcess(), msvcrt.get_osfhandle(fd), target, 0, False, same_access
+            )
+        finally:
+            _winapi.CloseHandle(target)

@@ -1,0 +1,139 @@
+"""The first look at a recording, before it takes a place in the queue.
+
+A hostile file is opened in a process of its own: not in the service, which must live, and not in
+the engine's, whose running job is somebody else's. So a bad file gets its answer at once, however
+long the queue is, and a file that takes its time holds up few others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from sidecar import errors
+from sidecar.audio.decode import AudioFacts, glance
+from sidecar.audio.source import AudioSource, open_path
+from sidecar.threads import Threads
+from sidecar.workers.environment import Needs
+from sidecar.workers.worker import Worker, WorkerDied
+
+LANES = 3
+"""Files that are looked at side by side, whoever sent them: clients of one machine cannot be told
+apart. Three slow files hold up the next for as long as they may take (`PROBE_TIMEOUT_S`), plain wav
+excepted, which needs no lane; how many there can be is bounded by the places in the queue."""
+ATTEMPTS = 2
+"""A rested worker may have died in its sleep; only a fresh one proves that the file is to blame."""
+PROBE_TIMEOUT_S = 14.0
+OPENS = 16
+"""Paths that are opened side by side. A network mount that is gone keeps a thread for each that is
+tried there, until it comes back; with all of them kept no path is opened, and all else goes on."""
+OPEN_TIMEOUT_S = 5.0
+IDLE_S = 60.0
+
+
+class Intake:
+    """Owns the processes that probe; started as files come, ended after a minute without one."""
+
+    def __init__(self, max_audio_s: float) -> None:
+        self._max_audio_s = max_audio_s
+        self._opens = Threads("open", OPENS)
+        self._looks = Threads("look", LANES)
+        self._lanes = asyncio.Semaphore(LANES)
+        self._resting: list[Worker] = []
+        self._idle: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    async def open(self, path: str, roots: Sequence[Path]) -> AudioSource:
+        """The file that a client named, as `open_path` opens it.
+
+        Raises:
+            errors.BadRequest: as there, or the disk that it lies on does not answer.
+        """
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                return await self._opens.run(open_path, path, roots)
+        except TimeoutError:
+            raise errors.AudioPathNotFound(
+                "The disk that 'audio_path' lies on does not answer."
+            ) from None
+
+    async def probe(self, source: AudioSource) -> AudioFacts:
+        """What the recording is.
+
+        Raises:
+            errors.BadAudio: it cannot be transcribed.
+        """
+        if source.spooled:
+            facts = glance(source.fd, self._max_audio_s)
+        else:
+            facts = await self._glance(source)
+        return facts or await self._probe(source)
+
+    async def _glance(self, source: AudioSource) -> AudioFacts | None:
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                return await self._looks.run(_glance, os.dup(source.fd), self._max_audio_s)
+        except TimeoutError:
+            raise errors.AudioDecodeTimeout() from None
+
+    async def _probe(self, source: AudioSource) -> AudioFacts:
+        async with self._lanes:
+            if self._idle is not None:
+                self._idle.cancel()
+            try:
+                for attempt in range(ATTEMPTS):
+                    rested = self._resting and not attempt
+                    worker = self._resting.pop() if rested else Worker("intake", Needs.LEAST)
+                    try:
+                        return await self._probe_with(worker, source)
+                    except WorkerDied:
+                        continue
+                    finally:
+                        self._resting.append(worker)
+                        await self._bury()
+            finally:
+                self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._idled)
+        raise errors.AudioUndecodable("The audio broke the decoder that looked at it.")
+
+    async def close(self) -> None:
+        """End the processes."""
+        if self._idle is not None:
+            self._idle.cancel()
+        if self._closing is not None:
+            await self._closing
+        await self._drop()
+
+    async def _bury(self) -> None:
+        """Let go of the workers that have died."""
+        dead = [worker for worker in self._resting if not worker.alive]
+        for worker in dead:
+            self._resting.remove(worker)
+        for worker in dead:
+            await worker.close()
+
+    async def _probe_with(self, worker: Worker, source: AudioSource) -> AudioFacts:
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                facts = await worker.ask("probe", [source.fd], max_s=self._max_audio_s)
+        except TimeoutError:
+            worker.kill()
+            raise errors.AudioDecodeTimeout() from None
+        return AudioFacts.from_wire(facts)
+
+    def _idled(self) -> None:
+        self._closing = asyncio.get_running_loop().create_task(self._drop())
+
+    async def _drop(self) -> None:
+        while self._resting:
+            await self._resting.pop().close()
+
+
+def _glance(fd: int, max_s: float) -> AudioFacts | None:
+    """`glance` on a descriptor of its own: the client's may be closed, and its number somebody
+    else's, before a disk that hangs has answered."""
+    try:
+        return glance(fd, max_s)
+    finally:
+        os.close(fd)

@@ -1,0 +1,69 @@
+"""An engine that is yours for a while: what a job does with it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+
+from sidecar import errors
+from sidecar.audio.decode import AudioFacts
+from sidecar.speech.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.speech.transcript import Event, from_wire
+from sidecar.workers.worker import Worker
+
+
+class LeasedEngine:
+    """An engine that is loaded and yours, until the lease ends."""
+
+    def __init__(
+        self, worker: Worker, precision: Precision, begins: Callable[[MemoryPlan], None]
+    ) -> None:
+        self._worker = worker
+        self._begins = begins
+        self.precision = precision
+
+    async def transcribe_together(
+        self, requests: Sequence[tuple[int, AudioFacts, TranscribeOptions]], max_s: float
+    ) -> AsyncGenerator[tuple[int, Event | errors.SidecarError], None]:
+        """Events of several transcriptions with their numbers; leaving early cancels all.
+
+        Raises:
+            WorkerDied: the engine's process ended.
+            errors.SidecarError: the engine said no to all of them.
+        """
+        self._begins(requests[0][2].memory)
+        frames = self._worker.call(
+            "transcribe_together",
+            [fd for fd, _, _ in requests],
+            requests=[
+                {"facts": facts.to_wire(), "options": options.to_wire(), "max_s": max_s}
+                for _, facts, options in requests
+            ],
+        )
+        async with aclosing(frames):
+            async for frame in frames:
+                if "failed" in frame:
+                    yield frame["number"], errors.from_wire(frame["failed"])
+                else:
+                    yield frame["number"], from_wire(frame["event"])
+
+    def leave(self, number: int) -> None:
+        """One of several does not want its transcription any more."""
+        self._worker.tell("leave", number=number)
+
+    async def transcribe(
+        self, fd: int, facts: AudioFacts, options: TranscribeOptions, max_s: float
+    ) -> AsyncGenerator[Event, None]:
+        """Events of one transcription; leaving early cancels it.
+
+        Raises:
+            WorkerDied: the engine's process ended.
+            errors.SidecarError: the engine said no.
+        """
+        self._begins(options.memory)
+        frames = self._worker.call(
+            "transcribe", [fd], facts=facts.to_wire(), options=options.to_wire(), max_s=max_s
+        )
+        async with aclosing(frames):
+            async for frame in frames:
+                yield from_wire(frame)

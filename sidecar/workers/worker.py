@@ -1,0 +1,222 @@
+"""An engine in a process of its own: the only bridge between blocking and async.
+
+The service's side is `Worker`; the other side is `workers.inside`. A crash, an abort in native
+code or the kernel's out-of-memory killer end the worker, never the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from typing import IO, Any
+
+from sidecar import errors
+from sidecar.version import own_command
+from sidecar.workers import channel
+from sidecar.workers.environment import Needs, environment
+from sidecar.workers.line import Line
+
+log = logging.getLogger(__name__)
+
+CANCEL_GRACE_S = 1.0
+"""How long a cancelled call may take to stop before its process is killed."""
+EXIT_GRACE_S = 2.0
+LAST_LINES = 40
+"""Of a worker's standard error that are remembered."""
+
+
+class WorkerDied(Exception):
+    """The worker's process ended in the middle of a call."""
+
+
+def worker_command() -> list[str]:
+    """How a worker is started: this interpreter, or this executable when frozen."""
+    return own_command("sidecar.workers.inside", "-P", frozen=("worker",))
+
+
+class Worker:
+    """One child process that answers one call at a time; its owner awaits `close`."""
+
+    def __init__(self, name: str, needs: Needs = Needs.ENGINE) -> None:
+        """Start it.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        self.name = name
+        self._process, self._sock = channel.spawn(worker_command(), environment(os.environ, needs))
+        assert self._process.stderr is not None
+        self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        threading.Thread(
+            target=_relay, args=(self._process.stderr, name, self._last_lines), daemon=True
+        ).start()
+        self._connecting: asyncio.Task[Line] | None = None
+        self._dead = False
+        self._ours = False
+        log.info("worker %s started, pid %d", name, self._process.pid)
+
+    @property
+    def last_lines(self) -> list[str]:
+        """What it said last on standard error."""
+        return list(self._last_lines)
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended (negative: by a signal), None while it runs."""
+        return self._process.poll()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be called."""
+        return not self._dead and self._process.poll() is None
+
+    async def call(
+        self, operation: str, fds: Sequence[int] = (), **arguments: Any
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Run one operation and yield what it sends until it is done.
+
+        Leaving the iteration early cancels the operation; a worker that does not stop within
+        `CANCEL_GRACE_S` is killed.
+
+        Raises:
+            WorkerDied: the process ended.
+            errors.SidecarError: the operation said no.
+        """
+        message = {"operation": operation, **arguments}
+        running = False
+        try:
+            with self._dying():
+                line = await self._line()
+                await line.send(message, fds)
+            running = True
+            while True:
+                with self._dying():
+                    frame = await line.frame()
+                match frame:
+                    case {"done": _}:
+                        running = False
+                        return
+                    case {"error": wrong}:
+                        running = False
+                        raise errors.from_wire(wrong)
+                yield frame
+        finally:
+            if running and not self._dead:
+                await self._stop_call(line)
+
+    async def ask(
+        self, operation: str, fds: Sequence[int] = (), **arguments: Any
+    ) -> dict[str, Any]:
+        """Run one operation that answers with one frame (or with none: an empty one)."""
+        answer: dict[str, Any] = {}
+        async with aclosing(self.call(operation, fds, **arguments)) as frames:
+            async for frame in frames:
+                answer = frame
+        return answer
+
+    def tell(self, operation: str, **arguments: Any) -> None:
+        """Send what nobody answers, to a call that is going on."""
+        if self._connecting is not None and self._connecting.done() and not self._dead:
+            self._connecting.result().tell({"operation": operation, **arguments})
+
+    async def close(self) -> None:
+        """End the process: closed politely, killed if it does not go."""
+        self._ours = self._ours or self._process.poll() is None
+        self._dead = True
+        if self._connecting is not None:
+            with contextlib.suppress(OSError):
+                (await self._line()).close()
+        self._sock.close()
+        if not await self._exited(EXIT_GRACE_S):
+            self.kill()
+            await self._exited(EXIT_GRACE_S)
+        log.info("worker %s ended, pid %d, exit code %s", self.name, self.pid, self._process.poll())
+
+    async def crashed(self) -> bool:
+        """Whether it ended, and not by our will."""
+        if self._ours:
+            return False
+        if self._dead:  # its end of the line is gone; the process follows
+            await self._exited(EXIT_GRACE_S)
+        return self._process.poll() is not None
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._dead = self._ours = True
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def _exited(self, timeout_s: float) -> bool:
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        pause = 0.001
+        while self._process.poll() is None:
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.05)
+        return True
+
+    async def _stop_call(self, line: Line) -> None:
+        """Cancel what runs, and read its remaining frames away."""
+        try:
+            async with asyncio.timeout(CANCEL_GRACE_S):
+                line.tell({"operation": "cancel"})
+                with self._dying():
+                    while True:
+                        frame = await line.frame()
+                        if "done" in frame or "error" in frame:
+                            return
+        except WorkerDied:
+            return
+        except TimeoutError:
+            log.warning("worker %s did not stop in time and is killed", self.name)
+            self.kill()
+        except asyncio.CancelledError:
+            self.kill()
+            raise
+
+    async def _line(self) -> Line:
+        """The line to it. It is made once, and whole: whoever is cancelled meanwhile."""
+        if self._connecting is None:
+            made = Line.on(self._sock, self.pid)
+            self._connecting = asyncio.get_running_loop().create_task(made)
+        return await asyncio.shield(self._connecting)
+
+    @contextlib.contextmanager
+    def _dying(self) -> Iterator[None]:
+        """A line that is closed is a worker that is gone."""
+        try:
+            yield
+        except (OSError, channel.ChannelClosed) as error:
+            self._dead = True
+            raise WorkerDied(str(error)) from None
+
+
+def _relay(pipe: IO[bytes], name: str, last_lines: deque[str]) -> None:
+    """Take in what a worker says, so that its pipe is never full, and log it as ours.
+
+    Its own lines are records in JSON; whatever else comes is from libraries.
+    """
+    with pipe:
+        for raw in pipe:
+            text = raw.decode("utf-8", "replace").rstrip()
+            last_lines.append(text)
+            try:
+                record = json.loads(text)
+                level, source = logging.getLevelNamesMapping()[record["level"]], record["logger"]
+                message = "\n".join(filter(None, (record["message"], record.get("exception"))))
+            except (ValueError, KeyError, TypeError):
+                level, source, message = logging.INFO, f"{__name__}.{name}", text
+            logging.getLogger(source).log(level, "%s", message)

@@ -1,0 +1,228 @@
+"""The embedded engine's recognition: by onnxruntime, and by the library in its place."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from moonshine_voice import get_assets_path
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.audio.decode import decode_file
+from sidecar.audio.quiet import quietest
+from sidecar.engines.moonshine import decoder
+from sidecar.engines.moonshine.library import SAMPLE_RATE, load_library
+from sidecar.engines.moonshine.recognizer import (
+    OPTIONS,
+    Hypothesis,
+    LibraryRecognizer,
+    OnnxRecognizer,
+    load_recognizer,
+    model_folder,
+)
+from sidecar.engines.moonshine.tokenizer import Tokenizer
+
+ASSETS = Path(get_assets_path())
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Iterator[OnnxRecognizer]:
+    recognizer = OnnxRecognizer(model_folder())
+    yield recognizer
+    recognizer.close()
+
+
+@pytest.fixture(scope="module")
+def stretches() -> list[Block]:
+    """The wheel's clips in stretches of 3 to 6 s, cut where they are quietest."""
+    found = []
+    for name in ("beckett.wav", "endgame_nagg_nell.wav"):
+        audio = decode_file(ASSETS / name, SAMPLE_RATE)
+        while len(audio) > 6 * SAMPLE_RATE:
+            half = 3 * SAMPLE_RATE
+            cut = half + quietest(audio[half : 2 * half], SAMPLE_RATE, 0.1)
+            found.append(audio[:cut])
+            audio = audio[cut:]
+        found.append(audio)
+    return found
+
+
+class Passes:
+    """A session that counts how often it is run."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.count = 0
+
+    def run(self, *args: Any) -> Any:
+        self.count += 1
+        return self._session.run(*args)
+
+
+@pytest.fixture
+def passes(recognizer: OnnxRecognizer, monkeypatch: pytest.MonkeyPatch) -> Passes:
+    counting = Passes(recognizer._decoder._tokens)
+    monkeypatch.setattr(recognizer._decoder, "_tokens", counting)
+    return counting
+
+
+def heard(recognizer: OnnxRecognizer, audio: Block, draft: Hypothesis | None = None) -> Hypothesis:
+    found = recognizer.hear(audio, draft)
+    assert found is not None
+    return found
+
+
+def word_errors(reference: str, hypothesis: str) -> int:
+    """Words to change, put in or leave out."""
+    wanted, found = (
+        "".join(c for c in text.lower() if c.isalnum() or c == " ").split()
+        for text in (reference, hypothesis)
+    )
+    row = list(range(len(found) + 1))
+    for count, word in enumerate(wanted, 1):
+        before, row = row, [count]
+        for column, other in enumerate(found, 1):
+            best = min(before[column] + 1, row[-1] + 1, before[column - 1] + (word != other))
+            row.append(best)
+    return row[-1]
+
+
+def test_onnxruntime_hears_what_the_library_hears(
+    recognizer: OnnxRecognizer, stretches: list[Block]
+) -> None:
+    library = LibraryRecognizer(load_library(OPTIONS))
+    theirs = [library.text(audio) for audio in stretches]
+    library.close()
+    ours = [recognizer.text(audio) for audio in stretches]
+    words = sum(len(text.split()) for text in theirs)
+    assert words > 80
+    assert sum(map(word_errors, theirs, ours)) <= 0.08 * words
+
+
+def test_a_cancelled_stretch_is_left_before_the_next_token(
+    recognizer: OnnxRecognizer, stretches: list[Block], passes: Passes
+) -> None:
+    assert recognizer.hear(stretches[0], cancelled=lambda: passes.count >= 3) is None
+    assert passes.count == 3
+    assert recognizer.text(stretches[0], cancelled=lambda: True) == ""
+    assert passes.count == 3
+
+
+def test_a_stretch_says_no_more_than_six_and_a_half_tokens_a_second(
+    recognizer: OnnxRecognizer,
+    stretches: list[Block],
+    passes: Passes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert decoder.TOKENS_PER_S == 6.5
+    monkeypatch.setattr(decoder, "TOKENS_PER_S", 1.5)
+    audio = stretches[0][: 3 * SAMPLE_RATE]
+    tokens = heard(recognizer, audio).tokens
+    assert len(tokens) == passes.count == 5
+    assert len(heard(recognizer, audio, Hypothesis("", tokens * 3)).tokens) <= 5
+
+
+def test_a_growing_stretch_says_the_same_with_what_was_heard_before_as_a_draft(
+    recognizer: OnnxRecognizer, stretches: list[Block], passes: Passes
+) -> None:
+    growing = [(audio[: len(audio) * 4 // 5], audio) for audio in stretches]
+    drafts = [recognizer.hear(part) for part, _ in growing]
+    passes.count = 0
+    plain = [recognizer.text(audio) for _, audio in growing]
+    without, passes.count = passes.count, 0
+    helped = [
+        heard(recognizer, audio, draft).text
+        for (_, audio), draft in zip(growing, drafts, strict=True)
+    ]
+    same = sum(text == other for text, other in zip(helped, plain, strict=True))
+    assert same >= 0.7 * len(plain)
+    assert passes.count < 0.7 * without
+
+
+def test_a_draft_of_something_else_does_no_harm(
+    recognizer: OnnxRecognizer, stretches: list[Block]
+) -> None:
+    plain = [recognizer.text(audio) for audio in stretches]
+    backwards = Hypothesis("", (heard(recognizer, stretches[0])).tokens[::-1])
+    misled = [heard(recognizer, audio, backwards).text for audio in stretches]
+    assert sum(map(word_errors, plain, misled)) <= 0.06 * sum(len(text.split()) for text in plain)
+
+
+def test_two_threads_at_once_hear_what_one_hears(
+    recognizer: OnnxRecognizer, stretches: list[Block]
+) -> None:
+    alone = [recognizer.text(audio) for audio in stretches]
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(recognizer.text, stretches + stretches)) == alone + alone
+
+
+@pytest.mark.parametrize("samples", [0, 1, 800, 4097])
+def test_any_shortness_is_heard(recognizer: OnnxRecognizer, samples: int) -> None:
+    assert len(heard(recognizer, np.zeros(samples, np.float32)).tokens) <= 2
+
+
+def test_the_library_recognizes_where_onnxruntime_is_not(
+    stretches: list[Block], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with caplog.at_level(logging.WARNING):
+        fallback = load_recognizer()
+    assert fallback.runtime == "moonshine-voice"
+    assert "onnxruntime" in caplog.text
+    assert len(caplog.records) == 1
+    assert "Ever tried" in fallback.text(stretches[0])
+    assert fallback.hear(stretches[0], cancelled=lambda: True) is None
+    fallback.close()
+
+
+def test_onnxruntime_recognizes_where_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    recognizer = load_recognizer()
+    assert recognizer.runtime == "onnxruntime"
+    assert not caplog.records
+    recognizer.close()
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut short", "another model"])
+def test_a_model_that_is_not_the_expected_one_is_refused(tmp_path: Path, damage: str) -> None:
+    for file in model_folder().iterdir():
+        shutil.copy(file, tmp_path)
+    model = tmp_path / decoder.DECODER
+    whole = model.read_bytes()
+    match damage:
+        case "missing":
+            model.unlink()
+        case "empty":
+            model.write_bytes(b"")
+        case "cut short":
+            model.write_bytes(whole[: len(whole) // 2])
+        case "another model":
+            shutil.copy(tmp_path / decoder.ENCODER, model)
+    with pytest.raises(errors.ModelLoadFailed):
+        OnnxRecognizer(tmp_path)
+
+
+def test_the_vocabulary_is_read_entry_by_entry(tmp_path: Path) -> None:
+    long = b"x" * 200
+    entries = [b"<s>", "▁so".encode(), b"\xc3", b"\xbc", b"", long]
+    lengths = [bytes([len(entry)]) for entry in entries[:5]] + [bytes([200 - 128 + 128, 1])]
+    file = tmp_path / "tokenizer.bin"
+    file.write_bytes(b"".join(a + b for a, b in zip(lengths, entries, strict=True)))
+    tokenizer = Tokenizer.read(file)
+    assert len(tokenizer) == 6
+    assert tokenizer.text([0, 1, 1, 2, 3, 0]) == "so soü"
+    assert tokenizer.text([1, 2]) == "so\N{REPLACEMENT CHARACTER}"
+    assert tokenizer.text([5]) == long.decode()
+    assert len(Tokenizer.read(model_folder() / "tokenizer.bin")) == 32_768
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(errors.ModelLoadFailed, match="ends inside an entry"):
+        Tokenizer.read(file)
+    with pytest.raises(errors.ModelLoadFailed, match="cannot be read"):
+        Tokenizer.read(tmp_path / "none")

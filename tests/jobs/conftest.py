@@ -1,0 +1,32 @@
+"""Recordings for jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from overheard import FACTS
+
+from sidecar.audio.source import open_path
+from sidecar.jobs.job import Job
+from sidecar.speech.engine import TranscribeOptions
+
+
+@pytest.fixture
+def recording(tmp_path: Path, voice: bytes) -> Path:
+    path = tmp_path / "voice.wav"
+    path.write_bytes(voice)
+    return path
+
+
+@pytest.fixture
+def new_job(recording: Path) -> Callable[..., Job]:
+    """Makes jobs of the recording."""
+
+    def make(
+        path: Path = recording, options: TranscribeOptions | None = None, **more: object
+    ) -> Job:
+        return Job(open_path(str(path)), FACTS, options or TranscribeOptions(), **more)  # type: ignore[arg-type]
+
+    return make

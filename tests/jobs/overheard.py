@@ -1,0 +1,130 @@
+"""A slot whose leases can be listened to and meddled with; the engine in it is a real process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import psutil
+
+from sidecar import errors
+from sidecar.audio.decode import AudioFacts
+from sidecar.engines import spec_of
+from sidecar.jobs.job import Job
+from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.store import JobStore
+from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
+from sidecar.speech.transcript import Event
+from sidecar.workers.lease import LeasedEngine
+from sidecar.workers.slot import EngineSlot
+
+FACTS = AudioFacts("wav", "sndfile", 3.0)
+
+
+class Companies:
+    """Four at a time; notes how many ran together."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def __call__(self, waiting: Sequence[Job], precision: Precision) -> Sequence[Job]:
+        self.sizes.append(min(4, len(waiting)))
+        return waiting[:4]
+
+
+class OverheardSlot(EngineSlot):
+    """The scripted engine.
+
+    ``poison``: the inode of a recording that kills whoever begins to read it. ``too_large``:
+    numbers of a company for which the GPU's memory does not suffice. ``release``: a lease does not
+    end before it is set.
+    """
+
+    def __init__(self, keep_alive_s: float = -1) -> None:
+        super().__init__(spec_of("scripted"), LoadOptions(), keep_alive_s)
+        self.poison: int | None = None
+        self.too_large: set[int] = set()
+        self.deaths = 0
+        self.left: list[int] = []
+        self.heard: list[tuple[int, Event | errors.SidecarError]] = []
+        self.release = asyncio.Event()
+        self.release.set()
+
+    @asynccontextmanager
+    async def lease(self, *wanted: Any) -> AsyncIterator[LeasedEngine]:
+        async with super().lease(*wanted) as engine:
+            yield Overheard(engine, self)
+        await self.release.wait()
+
+    def sip(self, fds: Sequence[int]) -> None:
+        if self.poison in [os.fstat(fd).st_ino for fd in fds]:
+            self.kill()
+
+    def kill(self) -> None:
+        assert self.worker_pid is not None
+        self.deaths += 1
+        process = psutil.Process(self.worker_pid)
+        os.kill(self.worker_pid, signal.SIGKILL)
+        process.wait(5)
+
+
+class Overheard(LeasedEngine):
+    """A leased engine, and its slot listens."""
+
+    def __init__(self, engine: LeasedEngine, slot: OverheardSlot) -> None:
+        super().__init__(engine._worker, engine.precision, engine._begins)
+        self._slot = slot
+
+    async def transcribe(
+        self, fd: int, facts: AudioFacts, options: TranscribeOptions, max_s: float
+    ) -> AsyncGenerator[Event, None]:
+        self._slot.sip([fd])
+        async with aclosing(super().transcribe(fd, facts, options, max_s)) as events:
+            async for event in events:
+                yield event
+
+    async def transcribe_together(
+        self, requests: Sequence[tuple[int, AudioFacts, TranscribeOptions]], max_s: float
+    ) -> AsyncGenerator[tuple[int, Event | errors.SidecarError], None]:
+        self._slot.sip([fd for fd, _, _ in requests])
+        for number in self._slot.too_large:
+            yield number, errors.GpuOutOfMemory()
+        async with aclosing(super().transcribe_together(requests, max_s)) as events:
+            async for number, event in events:
+                self._slot.heard.append((number, event))
+                if number not in self._slot.too_large:
+                    yield number, event
+
+    def leave(self, number: int) -> None:
+        self._slot.left.append(number)
+        super().leave(number)
+
+
+@asynccontextmanager
+async def queue_on(
+    slot: EngineSlot, store: JobStore | None = None, **rest: Any
+) -> AsyncIterator[JobQueue]:
+    """A queue that is closed until the test opens it."""
+    queue = JobQueue(
+        slot,
+        store or JobStore(60, 1 << 20),
+        **{"limit": 64, "max_s": 60, "plan": lambda job, precision: job.options, **rest},
+    )
+    try:
+        yield queue
+    finally:
+        await queue.close()
+        await slot.close()
+
+
+async def until(condition: Any) -> Any:
+    """Look again and again, for 10 s at most, until ``condition`` is true; its value."""
+    for _ in range(5000):
+        if value := condition():
+            return value
+        await asyncio.sleep(0.002)
+    raise AssertionError("it did not come to that")

@@ -1,0 +1,270 @@
+"""The queue where precisions compete: real jobs on a real worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from overheard import FACTS, OverheardSlot, queue_on, until
+
+from sidecar import errors
+from sidecar.audio.source import open_path
+from sidecar.engines import spec_of
+from sidecar.jobs import queue as jobs
+from sidecar.jobs.job import Job, JobState
+from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.store import JobStore
+from sidecar.memory.placement import LoadPlan
+from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
+from sidecar.speech.transcript import Finished, Transcript
+from sidecar.workers.slot import EngineSlot
+
+NewJob = Callable[..., Job]
+
+
+class Loads:
+    """Counts the loads of a slot."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, precision: Precision) -> LoadPlan:
+        self.count += 1
+        return LoadPlan()
+
+
+def job(recording: Path, precision: Precision) -> Job:
+    return Job(open_path(str(recording)), FACTS, TranscribeOptions(precision=precision))
+
+
+async def test_clients_that_wait_for_each_answer_and_want_different_precisions_share_loads(
+    recording: Path,
+) -> None:
+    loads = Loads()
+    slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
+    queue = JobQueue(
+        slot, JobStore(60, 1 << 20), limit=8, max_s=60, plan=lambda job, precision: job.options
+    )
+    queue.open()
+    used: list[str] = []
+
+    async def client(precision: Precision) -> None:
+        for _ in range(10):
+            one = job(recording, precision)
+            queue.submit(one)
+            used.append((await one.result()).precision)
+
+    try:
+        await asyncio.gather(client(Precision.FP32), client(Precision.INT8))
+    finally:
+        await queue.close()
+        await slot.close()
+    assert sorted(used) == ["fp32"] * 10 + ["int8"] * 10
+    assert loads.count == 2
+
+
+async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "LINGER_S", 30.0)
+    loads = Loads()
+    slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
+    queue = JobQueue(
+        slot, JobStore(60, 1 << 20), limit=8, max_s=60, plan=lambda job, precision: job.options
+    )
+    queue.open()
+    try:
+        first, second = job(recording, Precision.FP32), job(recording, Precision.INT8)
+        queue.submit(first)
+        await first.result()
+        queue.submit(second)
+        await asyncio.sleep(0.05)
+        queue.cancel(second)
+        third = job(recording, Precision.FP32)
+        queue.submit(third)
+        await third.result()
+    finally:
+        await queue.close()
+        await slot.close()
+    assert second.ended
+    assert loads.count == 1
+
+
+def said(job: Job) -> str:
+    assert job.transcript is not None
+    return job.transcript.text
+
+
+async def test_a_fault_in_the_choice_of_the_next_job_costs_that_job_and_no_other(
+    new_job: NewJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults = [OSError("a bad moment"), None, ValueError("another"), None]
+
+    def company(waiting: Sequence[Job], precision: Precision) -> Sequence[Job]:
+        if (fault := faults.pop(0)) is not None:
+            raise fault
+        return waiting[:1]
+
+    async with queue_on(OverheardSlot(), company=company) as queue:
+        jobs = [new_job() for _ in range(4)]
+        for one in jobs:
+            queue.submit(one)
+        queue.open()
+        await asyncio.gather(*(one.over() for one in jobs))
+        assert queue.depth == 0
+    failed, done = JobState.FAILED, JobState.DONE
+    assert [one.state for one in jobs] == [failed, done, failed, done]
+    assert isinstance(jobs[0].error, errors.EngineFailed)
+    logged = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [record.exc_info and record.exc_info[0] for record in logged] == [OSError, ValueError]
+    assert [one.id in record.message for one, record in zip(jobs[::2], logged, strict=True)] == [
+        True,
+        True,
+    ]
+
+
+async def test_without_a_runner_nobody_waits_nobody_comes_in_and_it_is_said(
+    new_job: NewJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    def company(waiting: Sequence[Job], precision: Precision) -> Sequence[Job]:
+        raise asyncio.CancelledError
+
+    async with queue_on(OverheardSlot(), company=company) as queue:
+        jobs = [new_job() for _ in range(3)]
+        for one in jobs:
+            queue.submit(one)
+        broken = asyncio.ensure_future(queue.broken())
+        await asyncio.sleep(0)
+        assert not broken.done()
+        queue.open()
+        await asyncio.wait_for(broken, 5)
+        assert [one.state for one in jobs] == [JobState.FAILED] * 3
+        with pytest.raises(errors.ShuttingDown):
+            queue.submit(new_job())
+    (record,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+    assert "runner ended" in record.message
+
+
+async def test_a_queue_that_is_closed_was_not_broken(new_job: NewJob) -> None:
+    async with queue_on(OverheardSlot()) as queue:
+        queue.open()
+        broken = asyncio.ensure_future(queue.broken())
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not broken.done()
+    broken.cancel()
+
+
+async def test_who_runs_and_who_waits_when_the_queue_closes_is_told(
+    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
+    async with queue_on(OverheardSlot()) as queue:
+        jobs = [new_job(kept=kept) for kept in (False, True, False)]
+        for one in jobs:
+            queue.submit(one)
+        queue.open()
+        await until(lambda: jobs[0].segments)
+    for one in jobs:
+        with pytest.raises(errors.ShuttingDown):
+            await asyncio.wait_for(one.result(), 5)
+
+
+async def test_what_nobody_asks_for_later_is_not_remembered(new_job: NewJob) -> None:
+    store = JobStore(60, 1 << 20)
+    async with queue_on(OverheardSlot(), store) as queue:
+        awaited, kept = new_job(kept=False), new_job()
+        queue.submit(awaited)
+        queue.submit(kept)
+        assert [one.id for one in store.all()] == [kept.id]
+        queue.open()
+        assert (await awaited.result()).text == (await kept.result()).text
+        assert store.all() == [kept]
+
+
+async def test_a_job_is_done_when_its_transcript_is_there_whatever_comes_after(
+    new_job: NewJob,
+) -> None:
+    """The engine is not given back yet: it may be on its way out of memory, which takes seconds."""
+    slot = OverheardSlot(keep_alive_s=0)
+    slot.release.clear()
+    async with queue_on(slot) as queue:
+        one, following = new_job(), new_job()
+        queue.submit(one)
+        queue.submit(following)
+        queue.open()
+        text = (await asyncio.wait_for(one.result(), 10)).text
+        assert queue.position(following) == 0, "the engine is not free"
+        queue.cancel(one)
+        queue.interrupt()
+        await asyncio.sleep(0.05)
+        assert (one.state, one.attempts, said(one)) == (JobState.DONE, 1, text)
+        assert queue.position(following) == 0, "and its way out was not disturbed"
+        slot.release.set()
+        assert (await asyncio.wait_for(following.result(), 10)).text == text
+
+
+async def test_the_order_to_stop_waits_for_no_engine_once_the_job_is_done(new_job: NewJob) -> None:
+    slot = OverheardSlot()
+    slot.release.clear()
+    async with queue_on(slot) as queue:
+        one = new_job(kept=False)
+        queue.submit(one)
+        queue.open()
+        await one.result()
+        await asyncio.wait_for(queue.drain(60.0), 5)
+        slot.release.set()
+
+
+async def test_after_the_grace_who_runs_is_told_and_who_waits_is_told_at_once(
+    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
+    async with queue_on(OverheardSlot()) as queue:
+        running, waiting = new_job(), new_job()
+        queue.submit(running)
+        queue.submit(waiting)
+        queue.open()
+        await until(lambda: running.segments)
+        draining = asyncio.ensure_future(queue.drain(0.3))
+        await asyncio.sleep(0)
+        assert isinstance(waiting.error, errors.ShuttingDown)
+        assert not running.ended
+        with pytest.raises(errors.ShuttingDown):
+            queue.submit(new_job())
+        await asyncio.wait_for(draining, 5)
+        assert isinstance(running.error, errors.ShuttingDown)
+
+
+async def test_a_job_that_waits_again_has_nothing_of_its_last_attempt(new_job: NewJob) -> None:
+    one = new_job()
+    for again in (one.wait_again, one.begin):
+        one.begin()
+        one.apply(Finished(Transcript((), "en", 3.0, "scripted", "fp32")))
+        assert one.transcript is not None
+        again()
+        assert one.transcript is None
+        assert one.segments == []
+        assert one.progress.audio_s_done == 0.0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
+async def test_a_job_that_killed_an_engine_stays_alone_also_after_an_interruption(
+    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "5")
+    slot = OverheardSlot()
+    async with queue_on(slot) as queue:
+        one = new_job()
+        queue.submit(one)
+        queue.open()
+        await until(lambda: one.segments)
+        slot.kill()
+        await until(lambda: one.attempts == 2 and one.segments)
+        queue.interrupt()
+        await one.result()
+        assert (one.alone, one.attempts) == (True, 2), "the interrupted one is no attempt"

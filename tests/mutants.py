@@ -1,0 +1,95 @@
+"""Whether the tests notice faults: small ones, put one at a time into a module of a copy.
+
+``python -m tests.mutants jobs/store access/auth --most 60``; without names, all of `TESTS`. A share
+of the possible faults is enough for a score; they are chosen evenly over the module. A fault that
+no test notices is shown with its line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = "-x -q -p no:cacheprovider"
+TESTS = {
+    "access/auth": "tests/transports/test_gate.py",
+    "jobs/job": "tests/jobs/test_job_queue.py tests/jobs/test_companies.py",
+    "jobs/queue": "tests/jobs/test_job_queue.py tests/jobs/test_companies.py",
+    "jobs/residency": "tests/jobs/test_residency.py",
+    "jobs/runner": "tests/jobs/test_job_queue.py tests/jobs/test_companies.py",
+    "jobs/store": "tests/jobs/test_store.py",
+    "workers/channel": "tests/workers/test_channel.py",
+    "workers/slot": "tests/workers/test_slot.py",
+    "workers/worker": "tests/workers/test_worker.py",
+}
+LONGEST_S = 60.0
+"""A fault that makes the tests run for so long was noticed."""
+
+
+def main() -> None:
+    """Print the score of each module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("modules", nargs="*", default=sorted(TESTS))
+    parser.add_argument("--most", type=int, default=60, help="faults for each module")
+    given = parser.parse_args()
+    copy = ROOT / "build/mutants"
+    shutil.rmtree(copy, ignore_errors=True)
+    listed = ["git", "ls-files", "-z", "sidecar", "tests", "pyproject.toml"]
+    for name in subprocess.check_output(listed, cwd=ROOT, text=True).split("\0"):
+        if name and (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, copy / name)
+    for module in given.modules:
+        print(score(copy, module, given.most), flush=True)
+
+
+def score(copy: Path, module: str, most: int) -> str:
+    """How many of the faults in ``module`` were noticed; those that were not follow."""
+    name = module.replace("/", "-")
+    config, session = copy / f"{name}.toml", copy / f"{name}.sqlite"
+    command = f"{sys.executable} -m pytest {QUICK} {TESTS[module]}"
+    config.write_text(
+        f'[cosmic-ray]\nmodule-path = "sidecar/{module}.py"\ntimeout = {LONGEST_S}\n'
+        f'test-command = "{command}"\n[cosmic-ray.distributor]\nname = "local"\n'
+    )
+    tool = [sys.executable, "-m", "cosmic_ray.cli"]
+    subprocess.run([*tool, "baseline", config.name], cwd=copy, check=True)
+    subprocess.run([*tool, "init", config.name, session.name], cwd=copy, check=True)
+    thin_out(session, most)
+    subprocess.run([*tool, "exec", config.name, session.name], cwd=copy, check=True)
+    dump = subprocess.check_output([*tool, "dump", session.name], cwd=copy, text=True)
+    noticed, survived = 0, []
+    for line in dump.splitlines():
+        item, result = json.loads(line)
+        if result and result["test_outcome"] == "survived":
+            where = item["mutations"][0]
+            survived.append(f"  line {where['start_pos'][0]}: {where['operator_name']}")
+        elif result:
+            noticed += 1
+    of = noticed + len(survived)
+    return "\n".join([f"{module}: {noticed} of {of} ({100 * noticed // max(1, of)} %)", *survived])
+
+
+def thin_out(session: Path, most: int) -> None:
+    """Leave ``most`` of the faults, evenly spread over the module; none in types."""
+    with sqlite3.connect(session) as database:
+        faults = database.execute(
+            "SELECT job_id FROM mutation_specs WHERE operator_name NOT LIKE '%BitOr%'"
+            " ORDER BY start_pos_row, start_pos_col, operator_name"
+        ).fetchall()
+        step = max(1.0, len(faults) / most)
+        left = {faults[int(at * step)][0] for at in range(min(most, len(faults)))}
+        for table in ("mutation_specs", "work_items"):
+            (ids,) = [database.execute(f"SELECT job_id FROM {table}").fetchall()]
+            gone = [(one,) for (one,) in ids if one not in left]
+            database.executemany(f"DELETE FROM {table} WHERE job_id = ?", gone)
+
+
+if __name__ == "__main__":
+    main()

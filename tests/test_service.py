@@ -1,0 +1,71 @@
+"""What every wire calls, without a wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sidecar import errors
+from sidecar.app import create_service
+from sidecar.audio.source import open_path
+from sidecar.jobs.job import JobState
+from sidecar.memory.placement import LoadPlan
+from sidecar.service import Service
+from sidecar.settings import load_settings
+from sidecar.speech.engine import Precision, TranscribeOptions
+
+
+@pytest.fixture
+async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "10")
+    service = create_service(load_settings(engine="scripted", data_dir=tmp_path))
+    await service.open()
+    yield service
+    await service.close()
+
+
+@pytest.mark.parametrize("wrong", ["it has no such precision", "there is no room"])
+async def test_a_reload_that_is_refused_does_not_put_the_running_job_back(
+    wrong: str, service: Service, voice: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "voice.wav"
+    path.write_bytes(voice)
+    job = await service.submit(open_path(str(path)), TranscribeOptions())
+    async for _ in job.changes():
+        if job.segments:
+            break
+    expected: type[errors.SidecarError] = errors.PrecisionUnavailable
+    if wrong == "there is no room":
+
+        def full(precision: Precision) -> LoadPlan:
+            raise errors.WontFit()
+
+        service._slot._place, expected = full, errors.WontFit
+    for _ in range(3):
+        heard = len(job.segments)
+        with pytest.raises(expected):
+            await service.reload(
+                "int4" if expected is errors.PrecisionUnavailable else "int8", now=True
+            )
+        await asyncio.sleep(0.02)
+        assert len(job.segments) >= heard > 0
+        assert job.attempts == 1
+    await job.result()
+    assert (job.state, job.attempts) == (JobState.DONE, 1)
+
+
+async def test_a_reload_that_does_not_wait_puts_the_running_job_back(
+    service: Service, voice: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "voice.wav"
+    path.write_bytes(voice)
+    job = await service.submit(open_path(str(path)), TranscribeOptions())
+    async for _ in job.changes():
+        if job.segments:
+            break
+    assert await service.reload("int8", now=True) is Precision.INT8
+    assert not job.ended
+    assert (await job.result()).precision == "int8"

@@ -1,0 +1,317 @@
+"""Checkpoints are found by the names and folders people give, and told whole from broken."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from model_hub import CONFIG, ORIGINAL_CONFIG, SHARDS, SPEAKING_CONFIG, write_checkpoint
+
+from sidecar import errors
+from sidecar.checkpoints.checkpoint import check_safetensors, read_checkpoint
+from sidecar.checkpoints.weights import (
+    REPOSITORY,
+    cache_folder,
+    cache_root,
+    find_checkpoint,
+    repository,
+)
+
+OLD, NEW = "1" * 40, "2" * 40
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "checkpoint")
+
+
+def cached(root: Path, commit: str = NEW, repo: str = REPOSITORY, main: bool = False) -> Path:
+    """A checkpoint in a cache, at a commit."""
+    store = cache_folder(repo, root)
+    if main:
+        (store / "refs").mkdir(parents=True, exist_ok=True)
+        (store / "refs" / "main").write_text(commit)
+    return write_checkpoint(store / "snapshots" / commit)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vibevoice",
+        "VibeVoice",
+        "vibevoice-asr",
+        "VibeVoice-ASR-HF",
+        "microsoft/VibeVoice-ASR",
+        "microsoft/vibevoice-asr-7b",
+        "Microsoft/VIBEVOICE-ASR-7B",
+        " microsoft/VibeVoice-ASR-HF ",
+    ],
+)
+def test_the_names_people_use_lead_to_the_right_repository(name):
+    assert repository(name) == "microsoft/VibeVoice-ASR-HF"
+
+
+@pytest.mark.parametrize("name", ["someone/vibevoice-asr", "microsoft/phi-4", "A-1.b/c_D"])
+def test_another_repository_keeps_its_name(name):
+    assert repository(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "whisper", "a/b/c", "../x", "a/..", "a/", "/b", "ä/b", "a b/c"]
+)
+def test_what_is_no_name_is_refused(name):
+    with pytest.raises(errors.RepositoryNotFound, match="not the name"):
+        repository(name)
+
+
+@pytest.mark.parametrize(
+    ("env", "root"),
+    [
+        ({"HF_HUB_CACHE": "/a", "HUGGINGFACE_HUB_CACHE": "/b", "HF_HOME": "/c"}, "/a"),
+        ({"HUGGINGFACE_HUB_CACHE": "/b", "HF_HOME": "/c"}, "/b"),
+        ({"HF_HOME": "/c", "XDG_CACHE_HOME": "/d"}, "/c/hub"),
+        ({"XDG_CACHE_HOME": "/d"}, "/d/huggingface/hub"),
+        ({"HF_HUB_CACHE": ""}, "~/.cache/huggingface/hub"),
+        ({"HF_HOME": "~/models"}, "~/models/hub"),
+    ],
+)
+def test_the_cache_is_where_huggingface_hub_has_it(env, root):
+    assert cache_root(env) == Path(root).expanduser()
+    pytest.importorskip("huggingface_hub")
+    outer = {key: value for key, value in os.environ.items() if not key.startswith(("HF", "HUGG"))}
+    outer.pop("XDG_CACHE_HOME", None)
+    code = "import huggingface_hub.constants as all; print(all.HF_HUB_CACHE)"
+    theirs = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**outer, **{key: value for key, value in env.items() if value}},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert str(cache_root(env)) == theirs.stdout.strip()
+
+
+def test_a_checkpoint_tells_what_it_is_without_being_loaded(folder):
+    found = read_checkpoint(folder)
+    assert found.folder == folder
+    assert found.config == CONFIG
+    assert [file.name for file in found.weight_files] == list(SHARDS)
+    assert found.bytes == sum((folder / name).stat().st_size for name in SHARDS) > 1 << 20
+    assert found.revision is None
+
+
+def test_weights_in_one_file_are_as_good(folder):
+    (folder / SHARDS[1]).unlink()
+    (folder / SHARDS[0]).rename(folder / "model.safetensors")
+    assert [file.name for file in read_checkpoint(folder).weight_files] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda root, folder: folder,
+        lambda root, folder: folder.parent,
+        lambda root, folder: folder.parent.parent,
+        lambda root, folder: root,
+        lambda root, folder: root.parent,
+    ],
+    ids=["snapshot", "snapshots", "repository", "cache", "HF_HOME"],
+)
+def test_every_folder_around_a_cached_checkpoint_leads_to_it(way, tmp_path):
+    root = tmp_path / "hub"
+    folder = cached(root)
+    found = find_checkpoint(way(root, folder))
+    assert (found.folder, found.revision) == (folder, NEW)
+
+
+def test_without_a_folder_it_is_looked_for_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.delenv("HUGGINGFACE_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(errors.CheckpointNotFound) as caught:
+        find_checkpoint(None)
+    assert "vibevoice-asr pull vibevoice" in caught.value.hint
+    folder = cached(tmp_path / "hub")
+    assert find_checkpoint(None).folder == folder
+
+
+def test_a_relative_folder_becomes_an_absolute_one(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert find_checkpoint(Path("checkpoint")).folder == folder
+
+
+def test_the_canonical_repository_comes_first_and_of_it_what_main_is(tmp_path):
+    cached(tmp_path, repo="aaa/VibeVoice-ASR-tuned", main=True)
+    main = cached(tmp_path, OLD, main=True)
+    cached(tmp_path, NEW)
+    assert find_checkpoint(tmp_path).folder == main
+
+
+def test_without_main_the_newest_comes_first(tmp_path):
+    cached(tmp_path, OLD)
+    new = cached(tmp_path, NEW)
+    os.utime(new.parent / OLD, (1, 1))
+    assert find_checkpoint(tmp_path).folder == new
+
+
+def test_one_that_is_not_whole_gives_way_to_one_that_is(tmp_path):
+    (cached(tmp_path, NEW, main=True) / SHARDS[0]).unlink()
+    old = cached(tmp_path, OLD)
+    assert find_checkpoint(tmp_path).folder == old
+
+
+def test_where_none_is_whole_the_first_s_trouble_is_told(tmp_path):
+    (cached(tmp_path, NEW, main=True) / SHARDS[0]).unlink()
+    (cached(tmp_path, OLD) / "config.json").write_text("{")
+    with pytest.raises(errors.CheckpointIncomplete, match=SHARDS[0]) as caught:
+        find_checkpoint(tmp_path)
+    assert caught.value.hint.endswith(f"vibevoice-asr pull {REPOSITORY}")
+
+
+def test_models_that_speak_do_not_count_when_a_cache_is_searched(tmp_path):
+    speaks = cached(tmp_path, repo="microsoft/VibeVoice-1.5B")
+    (speaks / "config.json").write_text(json.dumps(SPEAKING_CONFIG))
+    with pytest.raises(errors.CheckpointNotFound):
+        find_checkpoint(tmp_path)
+
+
+def rewrite(name: str, text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(text)
+
+
+def remove(*names: str) -> Callable[[Path], object]:
+    return lambda folder: [(folder / name).unlink() for name in names]
+
+
+def weights_become(*names: str) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        remove(*SHARDS, "model.safetensors.index.json")(folder)
+        for name in names:
+            (folder / name).write_bytes(b"\x80\x04N.")
+
+    return change
+
+
+def resize(by: int) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        shard = folder / SHARDS[1]
+        os.truncate(shard, shard.stat().st_size + by)
+
+    return change
+
+
+def header(data: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / SHARDS[0]).write_bytes(len(data).to_bytes(8, "little") + data)
+
+
+def with_config(**more: object) -> Callable[[Path], object]:
+    return rewrite("config.json", json.dumps({**CONFIG, **more}))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "part"),
+    [
+        (remove("config.json"), errors.CheckpointNotFound, "no config.json"),
+        (rewrite("config.json", "{garbage"), errors.CheckpointDamaged, "not valid JSON"),
+        (rewrite("config.json", "\udcff".encode("utf-8", "surrogatepass").decode("latin-1")),
+         errors.CheckpointDamaged, "not valid JSON"),
+        (rewrite("config.json", "[" * 100_000), errors.CheckpointDamaged, "not valid JSON"),
+        (rewrite("config.json", "[]"), errors.CheckpointDamaged, "no JSON object"),
+        (rewrite("config.json", "{}"), errors.CheckpointUnsupported, "None"),
+        (with_config(model_type="whisper"), errors.CheckpointUnsupported, "whisper"),
+        (with_config(model_type=["vibevoice_asr"]), errors.CheckpointUnsupported, "model_type"),
+        (with_config(auto_map={"AutoModel": "evil.M"}), errors.CheckpointUnsafe, "auto_map"),
+        (rewrite("config.json", json.dumps(ORIGINAL_CONFIG)),
+         errors.CheckpointNotConverted, "original layout"),
+        (rewrite("config.json", json.dumps({**ORIGINAL_CONFIG, "architectures": None})),
+         errors.CheckpointNotConverted, "original layout"),
+        (rewrite("config.json", json.dumps(SPEAKING_CONFIG)),
+         errors.CheckpointUnsupported, "vibevoice"),
+        (weights_become(), errors.CheckpointIncomplete, "no weights"),
+        (weights_become("pytorch_model.bin"), errors.CheckpointUnsafe, "pickled"),
+        (weights_become("model.pt"), errors.CheckpointUnsafe, "pickled"),
+        (remove(SHARDS[0]), errors.CheckpointIncomplete, "1 of 2 files of weights"),
+        (remove(*SHARDS), errors.CheckpointIncomplete, "and 1 more"),
+        (rewrite("model.safetensors.index.json", "{}"), errors.CheckpointDamaged, "no index"),
+        (rewrite("model.safetensors.index.json", '{"weight_map": {"a": "../config.json"}}'),
+         errors.CheckpointDamaged, "no index"),
+        (rewrite("model.safetensors.index.json", json.dumps({"weight_map": {"new": SHARDS[0]}})),
+         errors.CheckpointDamaged, "lacks weights"),
+        (resize(-1), errors.CheckpointDamaged, "cut short"),
+        (resize(-500_000), errors.CheckpointDamaged, "cut short"),
+        (resize(1), errors.CheckpointDamaged, "too long"),
+        (rewrite(SHARDS[0], ""), errors.CheckpointDamaged, "cut short"),
+        (rewrite(SHARDS[0], "\x01" * 4), errors.CheckpointDamaged, "cut short"),
+        (rewrite(SHARDS[0], "version https://git-lfs"), errors.CheckpointDamaged, "no safetensors"),
+        (header(b"{garbage"), errors.CheckpointDamaged, "not valid JSON"),
+        (header(b"[1, 2]"), errors.CheckpointDamaged, "no JSON object"),
+        (header(b'{"a": 1}'), errors.CheckpointDamaged, "garbled header"),
+        (header(b'{"a": {"data_offsets": [0]}}'), errors.CheckpointDamaged, "garbled header"),
+        (header(b'{"a": {"data_offsets": [0, 1e999]}}'), errors.CheckpointDamaged, "garbled"),
+        (header(b"{}"), errors.CheckpointDamaged, "lacks weights"),
+        (remove("tokenizer.json"), errors.CheckpointIncomplete, "lacks tokenizer.json"),
+        (remove("processor_config.json"), errors.CheckpointIncomplete, "processor_config.json"),
+        (remove("chat_template.jinja"), errors.CheckpointIncomplete, "chat_template.jinja"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_checkpoint_is_said_with_what_to_do(change, error, part, folder):
+    change(folder)
+    with pytest.raises(errors.BadCheckpoint, match=part) as caught:
+        read_checkpoint(folder)
+    assert type(caught.value) is error
+    assert str(folder) in caught.value.detail
+    assert "vibevoice-asr pull vibevoice" in caught.value.hint
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_no_bytes_pass_for_weights_or_make_it_fail_otherwise(data, with_length):
+    path = Path(tempfile.gettempdir()) / f"any-{os.getpid()}.safetensors"
+    path.write_bytes(len(data).to_bytes(8, "little") + data if with_length else data)
+    try:
+        with contextlib.suppress(errors.CheckpointDamaged):
+            assert check_safetensors(path) == frozenset()
+    finally:
+        path.unlink()
+
+
+def test_a_folder_that_is_none_is_said_so(tmp_path):
+    with pytest.raises(errors.CheckpointNotFound, match="is no folder"):
+        find_checkpoint(tmp_path / "gone")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_said_so(folder):
+    folder.chmod(0)
+    try:
+        with pytest.raises(errors.BadCheckpoint, match="cannot be read"):
+            find_checkpoint(folder)
+    finally:
+        folder.chmod(0o700)
+
+
+def test_a_link_to_a_blob_that_is_gone_is_a_missing_file(folder):
+    (folder / SHARDS[0]).unlink()
+    (folder / SHARDS[0]).symlink_to("../../blobs/gone")
+    with pytest.raises(errors.CheckpointIncomplete, match=SHARDS[0]):
+        read_checkpoint(folder)
+
+
+def test_looking_for_a_checkpoint_imports_nothing_heavy(folder):
+    code = (
+        "import sys; from pathlib import Path; from sidecar.engines import choice\n"
+        "from sidecar.checkpoints import weights\n"
+        f"weights.find_checkpoint(Path({str(folder)!r}))\n"
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"torch", "transformers", "huggingface_hub", "safetensors", "numpy", "httpx", "httpx2"}
+    assert not heavy & set(run.stdout.split())

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from sidecar.workers import channel
+
+
+def test_several_messages_keep_their_borders() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for number in range(50):
+            channel.send(ours, {"number": number})
+        assert [channel.receive(theirs)[0]["number"] for _ in range(50)] == list(range(50))
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"\0\0", b"\0\0\0\5{}", b"\0\0\0\2[]", b"\0\0\0\3abc"], ids=repr
+)
+def test_whatever_is_no_message_closes_the_channel(sent: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.sendall(sent)
+        ours.close()
+        with pytest.raises(channel.ChannelClosed):
+            channel.receive(theirs)
+
+
+def test_sending_to_nobody_says_so() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours, pytest.raises(channel.ChannelClosed):
+        channel.send(ours, {"operation": "cancel"})
+
+
+@pytest.mark.parametrize("text", ["plain", "Zürich 漢字 😀", "half a pair: \ud83d", 'a "quote"\n'])
+def test_any_text_arrives_as_it_was(text: str) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel.send(ours, {"text": text})
+        assert channel.receive(theirs)[0] == {"text": text}
+
+
+def test_a_prompt_in_other_scripts_is_sent_as_it_is_and_not_in_escapes() -> None:
+    assert len(channel.encode({"prompt": "漢" * 1000})) < 3100
+
+
+def test_a_frame_comes_off_the_front_only_once_it_is_whole() -> None:
+    frame = channel.encode({"number": 1})
+    data = bytearray()
+    for byte in frame[:-1]:
+        data.append(byte)
+        assert channel.take_frame(data) is None
+    data += frame[-1:] + frame[:3]
+    assert channel.take_frame(data) == {"number": 1}
+    assert bytes(data) == frame[:3]
+
+
+@pytest.mark.parametrize(
+    "body", [b"abc", b"[]", b"[" * 100_000], ids=["no JSON", "no object", "too deep"]
+)
+def test_a_frame_that_holds_no_message_is_the_end(body: bytes) -> None:
+    with pytest.raises(channel.ChannelClosed):
+        channel.take_frame(bytearray(channel.HEADER.pack(len(body)) + body))
+    with pytest.raises(channel.ChannelClosed, match="beyond"):
+        channel.take_frame(bytearray(channel.HEADER.pack(channel.FRAME_LIMIT + 1)))
