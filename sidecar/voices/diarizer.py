@@ -44,6 +44,8 @@ DECIDE_S = 10.0
 """How often all vectors are clustered anew, and never oftener than each twentieth of what there is:
 so the decisions over a recording cost as much as a few of its last one."""
 _DECIDE_PART = 0.05
+FIRST_TOLD_S = 9.0
+"""The end of a window lacks what is said next."""
 DRAWN_AT_ONCE = 240
 """So many windows, of ten minutes, become turns at a time: memory does not follow the length."""
 
@@ -92,6 +94,12 @@ class Diarizer:
         if self._finished:
             return self._listening.end_s
         return max(0.0, self._listening.heard_s - LEAST_GAP_S)
+
+    @property
+    def told_s(self) -> float:
+        """Up to here `speech` is worth listening to: the first window's is as soon as there is one,
+        though later ones may move it a little, so that first words come early."""
+        return max(FIRST_TOLD_S if self._windows else 0.0, self.heard_s)
 
     @property
     def turns(self) -> list[Turn]:

@@ -21,8 +21,8 @@ class Follower(Protocol):
     """Tells who speaks when, or only that somebody does; times in seconds from the start."""
 
     @property
-    def heard_s(self) -> float:
-        """Up to here it is known where there is speech."""
+    def told_s(self) -> float:
+        """Up to here it is told where there is speech; the first words may move a little."""
 
     @property
     def turns(self) -> Sequence[Turn]:
@@ -40,7 +40,7 @@ class Heard:
     """What a follower knew once it had heard ``end_s`` seconds."""
 
     end_s: float
-    heard_s: float
+    told_s: float
     turns: Sequence[Turn]
 
 
@@ -49,8 +49,8 @@ def followed(
 ) -> Iterator[Heard]:
     """What is known after each block of (its end in seconds, samples), and once they are over.
 
-    The follower is on another thread, ``ahead_s`` seconds ahead at most; without a second core it
-    has to wait for its turn.
+    The follower is on another thread, ``ahead_s`` seconds ahead at most, once there is something to
+    recognize; without a second core it has to wait for its turn.
     """
     if ahead_s is None:
         ahead_s = AHEAD_S if (os.cpu_count() or 1) > 1 else 0.0
@@ -59,10 +59,13 @@ def followed(
     def hear(end_s: float, block: Block) -> Heard:
         nonlocal known
         follower.feed(block)
-        heard_s = follower.heard_s
-        turns = follower.turns if heard_s > known.heard_s else known.turns
-        known = Heard(end_s, heard_s, turns)
+        told_s = follower.told_s
+        turns = follower.turns if told_s > known.told_s else known.turns
+        known = Heard(end_s, told_s, turns)
         return known
+
+    def allowed_s() -> float:
+        return ahead_s if known.told_s else 0.0
 
     def finish() -> Heard:
         follower.finish()
@@ -73,7 +76,7 @@ def followed(
         try:
             for end_s, block in blocks:
                 asked.append((end_s, thread.submit(hear, end_s, block)))
-                while asked and (asked[0][1].done() or end_s - asked[0][0] >= ahead_s):
+                while asked and (asked[0][1].done() or end_s - asked[0][0] >= allowed_s()):
                     yield asked.popleft()[1].result()
             asked.append((0.0, thread.submit(finish)))
             while asked:

@@ -82,7 +82,7 @@ class Listener:
         return self._settled + self._provisional if self._diarizes else list(self._speech)
 
     @property
-    def heard_s(self) -> float:
+    def told_s(self) -> float:
         """Where the last stretch of speech ended that the library has done with."""
         return self._heard_s
 

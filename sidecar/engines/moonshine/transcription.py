@@ -28,6 +28,8 @@ REVISED_S = 120.0
 _KEPT_S = 5 * REVISED_S
 """After so long they stay whatever was said at once: sound is not kept for ever."""
 _PAUSE_S = 0.1
+_SAME_S = 0.1
+"""A line whose borders moved by less says the same words: there is quiet around it."""
 _STEP = SAMPLE_RATE
 
 
@@ -75,7 +77,7 @@ class Transcription:
         """Progress, and lines once they are known; they may still be revised in `segments`."""
         seen: Sequence[Turn] | None = None
         for heard in followed(self._follower, self._blocks()):
-            if heard.turns is not seen or heard.heard_s == inf:
+            if heard.turns is not seen or heard.told_s == inf:
                 seen = heard.turns
                 yield from self._take(heard)
             yield self._progress(heard.end_s)
@@ -101,8 +103,8 @@ class Transcription:
         lines = lines_of(self._turns)
         known: list[Line] = []
         for index, line in enumerate(lines):
-            over = line.end + JOIN_S <= heard.heard_s
-            for part in self._parts(line, heard_with(lines, index), inf if over else heard.heard_s):
+            over = line.end + JOIN_S <= heard.told_s
+            for part in self._parts(line, heard_with(lines, index), inf if over else heard.told_s):
                 if self._cancelled():
                     return
                 known.append(part)
@@ -112,7 +114,7 @@ class Transcription:
                     self._ready_s = part.end
             if not over:
                 break
-        self._settle(known, heard.heard_s)
+        self._settle(known, heard.told_s)
 
     def _parts(self, line: Turn, heard: tuple[float, float], until_s: float) -> Iterator[Line]:
         """A line in parts of `LONGEST_LINE_S` at most; of one that still goes on, those before
@@ -128,26 +130,27 @@ class Transcription:
             yield Line(start, line.end, self._text(begin, end), line.label)
 
     def _text(self, start: float, end: float) -> str:
-        stretch = round(start, 2), round(end, 2)
-        if stretch not in self._texts:
-            sound = self._audio.between(start, end)
-            self._texts[stretch] = self._recognizer.text(sound, self._cancelled)
-        return self._texts[stretch]
+        for (known_start, known_end), text in self._texts.items():
+            if abs(known_start - start) <= _SAME_S and abs(known_end - end) <= _SAME_S:
+                return text
+        text = self._recognizer.text(self._audio.between(start, end), self._cancelled)
+        self._texts[start, end] = text
+        return text
 
-    def _settle(self, known: Sequence[Line], heard_s: float) -> None:
+    def _settle(self, known: Sequence[Line], told_s: float) -> None:
         """Keep the lines that are not to be revised, and forget their sound.
 
         They end where at most one voice goes on: what two say at once is not taken apart later.
         """
         count = 0
         for index, line in enumerate(known, 1):
-            old = line.end <= heard_s - REVISED_S
-            if old and (self._clear(line.end) or line.end <= heard_s - _KEPT_S):
+            old = line.end <= told_s - REVISED_S
+            if old and (self._clear(line.end) or line.end <= told_s - _KEPT_S):
                 count = index
         self._settled += [line for line in known[:count] if line.text]
         self._settled_s = max([self._settled_s, *(line.end for line in known[:count])])
         waiting = [turn.start for turn in self._turns if turn.end > self._settled_s]
-        needed_s = min([heard_s, *(max(start, self._settled_s) for start in waiting)])
+        needed_s = min([told_s, *(max(start, self._settled_s) for start in waiting)])
         self._audio.forget(needed_s - CONTEXT_S)
         self._texts = {at: text for at, text in self._texts.items() if at[1] > self._settled_s}
 
