@@ -21,6 +21,7 @@ from sidecar.audio.source import AudioSource
 from sidecar.engines.choice import Choice
 from sidecar.errors import JobNotFound, LanguageUnsupported, SidecarError
 from sidecar.jobs.job import Job
+from sidecar.jobs.order import Priority
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord
@@ -85,6 +86,7 @@ class Service:
             max_s=max_audio_s,
             plan=self._provision.plan,
             company=self._provision.company,
+            guess=self._provision.guess,
         )
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
         self.spooling = Threads("spool", SPOOLING)
@@ -169,10 +171,12 @@ class Service:
         place: Place | None = None,
         *,
         kept: bool = True,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> Job:
         """Look at the recording and give it its ``place`` in the queue, which then owns ``source``.
 
         ``kept``: whether the job can be asked for by its id, and its result fetched later.
+        ``priority``: of the caller's jobs, whether somebody waits for this one.
 
         Raises:
             errors.BadAudio: it cannot be transcribed.
@@ -183,12 +187,16 @@ class Service:
             with place or self.place(caller):
                 facts = await self._intake.probe(source)
                 options = self._provision.admitted(options, facts.total_s)
-                job = Job(
-                    source,
-                    JobRecord.submitted(
-                        clock.wall(), ref_to(source), facts, options, owner=caller.owner, kept=kept
-                    ),
+                record = JobRecord.submitted(
+                    clock.wall(),
+                    ref_to(source),
+                    facts,
+                    options,
+                    owner=caller.owner,
+                    kept=kept,
+                    priority=priority,
                 )
+                job = Job(source, record)
                 self._queue.submit(job, promised=True)
         except BaseException:
             source.close()
@@ -234,6 +242,15 @@ class Service:
         """
         live = self._queue.live(_own(caller, record).id)
         return self._queue.position(live) if live is not None else None
+
+    def wait_s(self, caller: Identity, record: JobRecord) -> float | None:
+        """For about how many seconds others go before this one; None when it does not wait.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        live = self._queue.live(_own(caller, record).id)
+        return self._queue.wait_s(live) if live is not None else None
 
     def cancel(self, caller: Identity, record: JobRecord) -> None:
         """End a job; one that has ended stays as it is.
