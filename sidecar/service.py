@@ -20,6 +20,7 @@ from sidecar.audio.ref import ref_to
 from sidecar.audio.source import AudioSource
 from sidecar.engines.choice import Choice
 from sidecar.errors import JobNotFound, LanguageUnsupported, SidecarError
+from sidecar.jobs.feed import Subscription
 from sidecar.jobs.job import Job
 from sidecar.jobs.order import Priority
 from sidecar.jobs.provision import Provision
@@ -233,6 +234,14 @@ class Service:
             errors.JobNotFound: it is another's.
         """
         return await self._results.answer(_own(caller, record), render)
+
+    def events(self, caller: Identity, record: JobRecord, after: int = 0) -> Subscription:
+        """What happened to a job behind the event ``after``, and then what comes, as it comes.
+
+        Raises:
+            errors.JobNotFound: it is another's, or kept no longer.
+        """
+        return self._store.subscribe(_own(caller, record).id, after)
 
     def position(self, caller: Identity, record: JobRecord) -> int | None:
         """How many jobs go before this one; None when it does not wait.
