@@ -303,6 +303,15 @@ class AudioPathForbidden(BadRequest):
     default_hint = "Give the service's user the right to read it, or upload it instead."
 
 
+class AudioLost(SidecarError):
+    """The audio of a job is not there any more as it was when it was submitted."""
+
+    code = "audio_lost"
+    kind = Kind.CONFLICT
+    default_detail = "The recording of this job is not there any more."
+    default_hint = "Submit it again."
+
+
 class NotFound(SidecarError):
     """No such thing here."""
 
@@ -376,6 +385,15 @@ class TokenInvalid(Unauthorized):
     code = "token_invalid"
     default_detail = "The token is not the one that this service was started with."
     default_hint = "A service that was started anew may have another: read its ready line again."
+
+
+class ScopeMissing(SidecarError):
+    """A token that is right, but not for this."""
+
+    code = "scope_missing"
+    kind = Kind.FORBIDDEN
+    default_detail = "The token that was sent does not allow this."
+    default_hint = "Ask whoever gives out tokens for one that does."
 
 
 class JobCancelled(SidecarError):

@@ -1,4 +1,8 @@
-"""What transports call: submit, cancel, reload, health. No wire is known here."""
+"""What transports call: submit, cancel, reload, health. No wire is known here.
+
+Who asks comes first. What touches a job is decided here, so that no wire can forget to: a job of
+another owner is not found.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,22 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar import __version__
+from sidecar import __version__, clock
 from sidecar import engines as registry
+from sidecar.access.identity import Identity, Scope
+from sidecar.audio.ref import ref_to
 from sidecar.audio.source import AudioSource
 from sidecar.engines.choice import Choice
-from sidecar.errors import LanguageUnsupported, SidecarError
+from sidecar.errors import JobNotFound, LanguageUnsupported, SidecarError
+from sidecar.jobs.feed import Subscription
 from sidecar.jobs.job import Job
+from sidecar.jobs.order import Priority
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.record import JobRecord
+from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
-from sidecar.jobs.store import JobStore
+from sidecar.jobs.store import JobStore, MemoryStore
 from sidecar.memory.devices import GpuMemory
 from sidecar.memory.forecast import Forecast
 from sidecar.settings import Settings
@@ -66,7 +76,10 @@ class Service:
         self._provision = Provision(settings, choice)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
-        self._store = JobStore(settings.job_retention, settings.job_retention_mb << 20)
+        self._store: JobStore = MemoryStore()
+        self._results = Retention(
+            self._store, settings.job_retention, settings.job_retention_mb << 20
+        )
         self._queue = JobQueue(
             self._slot,
             self._store,
@@ -74,6 +87,7 @@ class Service:
             max_s=max_audio_s,
             plan=self._provision.plan,
             company=self._provision.company,
+            guess=self._provision.guess,
         )
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
         self.spooling = Threads("spool", SPOOLING)
@@ -91,6 +105,8 @@ class Service:
         """Take no more jobs and tell those that wait; the running ones have ``grace_s`` to end, and
         their results a moment to be fetched."""
         await self._queue.drain(grace_s)
+        if grace_s > 0:
+            await self._results.all_fetched()
 
     async def broken(self) -> None:
         """Wait for a fault that only a new start of the service mends."""
@@ -102,6 +118,8 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._queue.close()
+        self._results.close()
+        self._store.close()
         await self._intake.close()
         await self._slot.close()
 
@@ -119,7 +137,7 @@ class Service:
             )
         return options
 
-    def place(self) -> Place:
+    def place(self, caller: Identity) -> Place:
         """Keep a place in the queue for a recording, before anybody sends a gigabyte for nothing.
 
         Raises:
@@ -128,7 +146,7 @@ class Service:
         self._queue.check_room(self._room.promised)
         return self._room.place()
 
-    def body(self) -> Body:
+    def body(self, caller: Identity) -> Body:
         """Begin to read an upload.
 
         Raises:
@@ -136,25 +154,30 @@ class Service:
         """
         return self._room.body()
 
-    async def open_path(self, path: str) -> AudioSource:
+    async def open_path(self, caller: Identity, path: str) -> AudioSource:
         """Open a recording that a client on this machine named.
 
         Raises:
+            errors.AudioPathForbidden: the caller may not name files.
             errors.BadRequest: there is none that may be read, or its disk does not answer.
         """
+        caller.demand(Scope.AUDIO_PATH)
         return await self._intake.open(path, self.settings.audio_roots)
 
     async def submit(
         self,
+        caller: Identity,
         source: AudioSource,
         options: TranscribeOptions,
         place: Place | None = None,
         *,
         kept: bool = True,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> Job:
         """Look at the recording and give it its ``place`` in the queue, which then owns ``source``.
 
         ``kept``: whether the job can be asked for by its id, and its result fetched later.
+        ``priority``: of the caller's jobs, whether somebody waits for this one.
 
         Raises:
             errors.BadAudio: it cannot be transcribed.
@@ -162,40 +185,91 @@ class Service:
             errors.QueueFull: there is no place.
         """
         try:
-            with place or self.place():
+            with place or self.place(caller):
                 facts = await self._intake.probe(source)
                 options = self._provision.admitted(options, facts.total_s)
-                job = Job(source, facts, options, kept=kept)
+                record = JobRecord.submitted(
+                    clock.wall(),
+                    ref_to(source),
+                    facts,
+                    options,
+                    owner=caller.owner,
+                    kept=kept,
+                    priority=priority,
+                )
+                job = Job(source, record)
                 self._queue.submit(job, promised=True)
         except BaseException:
             source.close()
             raise
+        try:
+            await self._store.written()  # only then it is accepted
+        except BaseException:
+            self._queue.cancel(job)
+            raise
         return job
 
-    def job(self, job_id: str) -> Job:
-        """The job with this id.
+    def job(self, caller: Identity, job_id: str) -> JobRecord:
+        """The caller's job with this id.
 
         Raises:
-            errors.JobNotFound: there is none.
+            errors.JobNotFound: there is none, or it is another's.
         """
-        return self._store.get(job_id)
+        record = _own(caller, self._store.get(job_id))
+        if not record.kept:
+            raise JobNotFound()
+        return record
 
-    def jobs(self) -> list[Job]:
-        """All jobs that can be asked for, oldest first."""
-        return self._store.all()
+    def jobs(self, caller: Identity) -> list[JobRecord]:
+        """All jobs of the caller that can be asked for, oldest first."""
+        return [one for one in self._store.all() if one.kept and one.owner == caller.owner]
 
-    async def answer(self, job: Job, render: Callable[[], bytes]) -> bytes:
+    async def answer(
+        self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
+    ) -> bytes:
         """What ``render`` makes of a job, without keeping anybody waiting; of one that has ended it
-        is made once."""
-        return await self._store.answer(job, render)
+        is made once.
 
-    def position(self, job: Job) -> int | None:
-        """How many jobs go before this one; None when it does not wait."""
-        return self._queue.position(job)
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        return await self._results.answer(_own(caller, record), render)
 
-    def cancel(self, job: Job) -> None:
-        """End a job."""
-        self._queue.cancel(job)
+    def events(self, caller: Identity, record: JobRecord, after: int = 0) -> Subscription:
+        """What happened to a job behind the event ``after``, and then what comes, as it comes.
+
+        Raises:
+            errors.JobNotFound: it is another's, or kept no longer.
+        """
+        return self._store.subscribe(_own(caller, record).id, after)
+
+    def position(self, caller: Identity, record: JobRecord) -> int | None:
+        """How many jobs go before this one; None when it does not wait.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        live = self._queue.live(_own(caller, record).id)
+        return self._queue.position(live) if live is not None else None
+
+    def wait_s(self, caller: Identity, record: JobRecord) -> float | None:
+        """For about how many seconds others go before this one; None when it does not wait.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        live = self._queue.live(_own(caller, record).id)
+        return self._queue.wait_s(live) if live is not None else None
+
+    def cancel(self, caller: Identity, record: JobRecord) -> None:
+        """End a job; one that has ended stays as it is.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        live = self._queue.live(_own(caller, record).id)
+        if live is not None:
+            self._queue.cancel(live)
 
     def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
         """A transcript with what its client should know of how the wishes were met."""
@@ -227,18 +301,22 @@ class Service:
         """
         return self._provision.forecast(audio_s, options)
 
-    async def reload(self, precision: str, *, now: bool = False) -> Precision:
+    async def reload(self, caller: Identity, precision: str, *, now: bool = False) -> Precision:
         """Load the engine anew at ``precision``; jobs that wait run at it.
 
         The job that runs ends first, or with ``now`` goes back to the head of the queue; not for
         a reload that is refused.
 
         Raises:
+            errors.ScopeMissing: the caller may not do that, or not ``now``.
             errors.PrecisionUnknown, errors.PrecisionUnavailable: there is no such precision.
             errors.ReloadSuperseded: somebody wanted another one before this one's turn came.
             errors.WontFit: there is no room for it; the old one serves on.
             errors.ModelLoadFailed: it does not load; the old one serves on.
         """
+        caller.demand(Scope.RELOAD)
+        if now:
+            caller.demand(Scope.NOW)
         wanted = parse_precision(precision)
         if now:
             await self._slot.check_room(wanted)
@@ -289,3 +367,10 @@ class Service:
         task = asyncio.get_running_loop().create_task(work, name=what)
         self._background.add(task)
         task.add_done_callback(ended)
+
+
+def _own(caller: Identity, record: JobRecord) -> JobRecord:
+    """The job, if it is the caller's; another's is not there."""
+    if record.owner != caller.owner:
+        raise JobNotFound()
+    return record
