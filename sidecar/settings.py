@@ -26,16 +26,16 @@ from sidecar.speech.engine import Diarization, Precision
 ENV_PREFIX = "VIBEVOICE_"
 SHORTEST_TOKEN = 16
 """Characters; shorter ones are guessed."""
-_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def parse_duration(value: object) -> object:
-    """Seconds from ``90``, ``"90"``, ``"90s"``, ``"10m"`` or ``"1.5h"``; -1 stands for 'never'."""
+    """Seconds from ``90``, ``"90s"``, ``"10m"``, ``"1.5h"`` or ``"2d"``; -1 stands for 'never'."""
     if not isinstance(value, str):
         return value
-    match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*(ms|s|m|h)?", value.strip().lower())
+    match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", value.strip().lower())
     if match is None:
-        raise ValueError("not a duration such as 90, '90s', '10m' or '1.5h'")
+        raise ValueError("not a duration such as 90, '90s', '10m', '1.5h' or '2d'")
     return float(match[1]) * _UNITS[match[2] or ""]
 
 

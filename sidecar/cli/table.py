@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sidecar import __version__
-from sidecar.cli import serve
+from sidecar.cli import serve, tokens
 from sidecar.cli.flags import serve_with
 from sidecar.cli.said import PROGRAM
 from sidecar.speech import formats
@@ -119,6 +119,7 @@ def build_command() -> Any:
     app.command("status", help=STATUS_HELP)(_status)
     app.command("pull", help=PULL_HELP)(_pull)
     app.command("doctor", help=DOCTOR_HELP)(_doctor)
+    app.add_typer(tokens.build(), name="token")
     return typer.main.get_command(app)
 
 
