@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from sidecar import __version__
-from sidecar.access.auth import Access, is_loopback
+from sidecar.access.approach import is_loopback
+from sidecar.access.auth import Access
+from sidecar.access.credentials import authenticator_of
 from sidecar.engines.choice import choose
 from sidecar.errors import SettingsInvalid
 from sidecar.service import Service
@@ -45,9 +47,9 @@ def access_of(settings: Settings) -> Access:
     Raises:
         errors.SettingsInvalid: the service would be open to the network.
     """
-    token = settings.token.get_secret_value() if settings.token else None
+    authenticator = authenticator_of(settings)
     anywhere = not is_loopback(settings.host)
-    if anywhere and token is None:
+    if anywhere and authenticator.local_only:
         raise SettingsInvalid(
             f"Other machines can reach the address {settings.host}, and there is no token.",
             hint="Set VIBEVOICE_TOKEN (or --token-file), or listen on 127.0.0.1.",
@@ -57,7 +59,7 @@ def access_of(settings: Settings) -> Access:
         anywhere=anywhere,
         origins=frozenset(settings.allowed_origins),
         localhost_origins=settings.allow_localhost_origins,
-        token=token,
+        authenticator=authenticator,
     )
 
 

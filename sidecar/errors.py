@@ -378,6 +378,15 @@ class TokenInvalid(Unauthorized):
     default_hint = "A service that was started anew may have another: read its ready line again."
 
 
+class ScopeMissing(SidecarError):
+    """A token that is right, but not for this."""
+
+    code = "scope_missing"
+    kind = Kind.FORBIDDEN
+    default_detail = "The token that was sent does not allow this."
+    default_hint = "Ask whoever gives out tokens for one that does."
+
+
 class JobCancelled(SidecarError):
     """The job was cancelled before it ended."""
 

@@ -1,4 +1,8 @@
-"""What transports call: submit, cancel, reload, health. No wire is known here."""
+"""What transports call: submit, cancel, reload, health. No wire is known here.
+
+Who asks comes first. What touches a job is decided here, so that no wire can forget to: a job of
+another owner is not found.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,10 @@ from typing import Any
 
 from sidecar import __version__
 from sidecar import engines as registry
+from sidecar.access.identity import Identity, Scope
 from sidecar.audio.source import AudioSource
 from sidecar.engines.choice import Choice
-from sidecar.errors import LanguageUnsupported, SidecarError
+from sidecar.errors import JobNotFound, LanguageUnsupported, SidecarError
 from sidecar.jobs.job import Job
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
@@ -119,7 +124,7 @@ class Service:
             )
         return options
 
-    def place(self) -> Place:
+    def place(self, caller: Identity) -> Place:
         """Keep a place in the queue for a recording, before anybody sends a gigabyte for nothing.
 
         Raises:
@@ -128,7 +133,7 @@ class Service:
         self._queue.check_room(self._room.promised)
         return self._room.place()
 
-    def body(self) -> Body:
+    def body(self, caller: Identity) -> Body:
         """Begin to read an upload.
 
         Raises:
@@ -136,16 +141,19 @@ class Service:
         """
         return self._room.body()
 
-    async def open_path(self, path: str) -> AudioSource:
+    async def open_path(self, caller: Identity, path: str) -> AudioSource:
         """Open a recording that a client on this machine named.
 
         Raises:
+            errors.AudioPathForbidden: the caller may not name files.
             errors.BadRequest: there is none that may be read, or its disk does not answer.
         """
+        caller.demand(Scope.AUDIO_PATH)
         return await self._intake.open(path, self.settings.audio_roots)
 
     async def submit(
         self,
+        caller: Identity,
         source: AudioSource,
         options: TranscribeOptions,
         place: Place | None = None,
@@ -162,40 +170,52 @@ class Service:
             errors.QueueFull: there is no place.
         """
         try:
-            with place or self.place():
+            with place or self.place(caller):
                 facts = await self._intake.probe(source)
                 options = self._provision.admitted(options, facts.total_s)
-                job = Job(source, facts, options, kept=kept)
+                job = Job(source, facts, options, kept=kept, owner=caller.owner)
                 self._queue.submit(job, promised=True)
         except BaseException:
             source.close()
             raise
         return job
 
-    def job(self, job_id: str) -> Job:
-        """The job with this id.
+    def job(self, caller: Identity, job_id: str) -> Job:
+        """The caller's job with this id.
 
         Raises:
-            errors.JobNotFound: there is none.
+            errors.JobNotFound: there is none, or it is another's.
         """
-        return self._store.get(job_id)
+        return _own(caller, self._store.get(job_id))
 
-    def jobs(self) -> list[Job]:
-        """All jobs that can be asked for, oldest first."""
-        return self._store.all()
+    def jobs(self, caller: Identity) -> list[Job]:
+        """All jobs of the caller that can be asked for, oldest first."""
+        return [job for job in self._store.all() if job.owner == caller.owner]
 
-    async def answer(self, job: Job, render: Callable[[], bytes]) -> bytes:
+    async def answer(self, caller: Identity, job: Job, render: Callable[[], bytes]) -> bytes:
         """What ``render`` makes of a job, without keeping anybody waiting; of one that has ended it
-        is made once."""
-        return await self._store.answer(job, render)
+        is made once.
 
-    def position(self, job: Job) -> int | None:
-        """How many jobs go before this one; None when it does not wait."""
-        return self._queue.position(job)
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        return await self._store.answer(_own(caller, job), render)
 
-    def cancel(self, job: Job) -> None:
-        """End a job."""
-        self._queue.cancel(job)
+    def position(self, caller: Identity, job: Job) -> int | None:
+        """How many jobs go before this one; None when it does not wait.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        return self._queue.position(_own(caller, job))
+
+    def cancel(self, caller: Identity, job: Job) -> None:
+        """End a job.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        self._queue.cancel(_own(caller, job))
 
     def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
         """A transcript with what its client should know of how the wishes were met."""
@@ -227,18 +247,22 @@ class Service:
         """
         return self._provision.forecast(audio_s, options)
 
-    async def reload(self, precision: str, *, now: bool = False) -> Precision:
+    async def reload(self, caller: Identity, precision: str, *, now: bool = False) -> Precision:
         """Load the engine anew at ``precision``; jobs that wait run at it.
 
         The job that runs ends first, or with ``now`` goes back to the head of the queue; not for
         a reload that is refused.
 
         Raises:
+            errors.ScopeMissing: the caller may not do that, or not ``now``.
             errors.PrecisionUnknown, errors.PrecisionUnavailable: there is no such precision.
             errors.ReloadSuperseded: somebody wanted another one before this one's turn came.
             errors.WontFit: there is no room for it; the old one serves on.
             errors.ModelLoadFailed: it does not load; the old one serves on.
         """
+        caller.demand(Scope.RELOAD)
+        if now:
+            caller.demand(Scope.NOW)
         wanted = parse_precision(precision)
         if now:
             await self._slot.check_room(wanted)
@@ -289,3 +313,10 @@ class Service:
         task = asyncio.get_running_loop().create_task(work, name=what)
         self._background.add(task)
         task.add_done_callback(ended)
+
+
+def _own(caller: Identity, job: Job) -> Job:
+    """The job, if it is the caller's; another's is not there."""
+    if job.owner != caller.owner:
+        raise JobNotFound()
+    return job

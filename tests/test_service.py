@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sidecar import errors
+from sidecar.access.identity import EVERYBODY
 from sidecar.app import create_service
 from sidecar.audio.source import open_path
 from sidecar.jobs.job import JobState
@@ -33,7 +34,7 @@ async def test_a_reload_that_is_refused_does_not_put_the_running_job_back(
 ) -> None:
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
-    job = await service.submit(open_path(str(path)), TranscribeOptions())
+    job = await service.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
     async for _ in job.changes():
         if job.segments:
             break
@@ -48,7 +49,7 @@ async def test_a_reload_that_is_refused_does_not_put_the_running_job_back(
         heard = len(job.segments)
         with pytest.raises(expected):
             await service.reload(
-                "int4" if expected is errors.PrecisionUnavailable else "int8", now=True
+                EVERYBODY, "int4" if expected is errors.PrecisionUnavailable else "int8", now=True
             )
         await asyncio.sleep(0.02)
         assert len(job.segments) >= heard > 0
@@ -62,10 +63,10 @@ async def test_a_reload_that_does_not_wait_puts_the_running_job_back(
 ) -> None:
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
-    job = await service.submit(open_path(str(path)), TranscribeOptions())
+    job = await service.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
     async for _ in job.changes():
         if job.segments:
             break
-    assert await service.reload("int8", now=True) is Precision.INT8
+    assert await service.reload(EVERYBODY, "int8", now=True) is Precision.INT8
     assert not job.ended
     assert (await job.result()).precision == "int8"

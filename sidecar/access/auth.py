@@ -2,18 +2,17 @@
 
 A service on this machine's loopback is within reach of every web page its user opens. The wall is
 the `Host` header, which a page that had its own name rebound to 127.0.0.1 cannot choose, and the
-`Origin` that browsers put beside what a page sends; the token keeps out other programs.
+`Origin` that browsers put beside what a page sends; a token keeps out other programs.
 """
 
 from __future__ import annotations
 
-import hmac
-import ipaddress
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sidecar import errors
+from sidecar.access.approach import Approach
+from sidecar.access.identity import Authenticator, Identity, Nobody
 
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>\d{1,5}))?", re.IGNORECASE)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -21,33 +20,12 @@ _LOCALHOST_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1
 
 
 @dataclass(frozen=True, slots=True)
-class Approach:
-    """What a request says of where it comes from; headers as often as they were there."""
-
-    hosts: Sequence[str]
-    origins: Sequence[str]
-    authorizations: Sequence[str]
-    fetch_site: str = ""
-    """`Sec-Fetch-Site`, which browsers send and pages cannot choose."""
-    navigates: bool = False
-    """Whether it is a page that somebody opens (`Sec-Fetch-Mode`), not one that a page asks for."""
-    peer: str | None = None
-    """Address at the other end of the connection; None where the server does not tell."""
-    forwarded: bool = False
-    """Whether it says that somebody sent it on (`Forwarded` and its like), from who knows where."""
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it was sent on this machine; who is not known to be here is a stranger."""
-        return self.peer is not None and is_loopback(self.peer) and not self.forwarded
-
-
-@dataclass(frozen=True, slots=True)
 class Access:
     """The rules. ``names`` are hosts that clients may use beside those of the loopback.
 
-    Without a ``token`` only this machine is served: what counts is who asks, not where the service
-    was told to listen, for another server than ours may have been told otherwise.
+    Where the ``authenticator`` knows nobody from elsewhere only this machine is served: what counts
+    is who asks, not where the service was told to listen, for another server than ours may have
+    been told otherwise.
 
     ``anywhere``: the service listens beyond the loopback, where nobody knows its names; a token is
     then what keeps strangers out. ``origins``: pages that may ask, such as a host's own;
@@ -58,11 +36,11 @@ class Access:
     anywhere: bool = False
     origins: frozenset[str] = frozenset()
     localhost_origins: bool = False
-    token: str | None = None
+    authenticator: Authenticator = field(default_factory=Nobody)
 
     def check_place(self, approach: Approach) -> None:
-        """Refuse what was sent to another name, by a page that is not ours, or, without a token,
-        from another machine.
+        """Refuse what was sent to another name, by a page that is not ours, or, where nobody
+        elsewhere can be known, from another machine.
 
         Raises:
             errors.HostNotAllowed: the name is none of ours.
@@ -71,7 +49,7 @@ class Access:
         """
         if len(approach.hosts) != 1 or not self._is_ours(approach.hosts[0]):
             raise errors.HostNotAllowed()
-        if self.token is None and not approach.is_local:
+        if self.authenticator.local_only and not approach.is_local:
             raise errors.PeerNotAllowed()
         if len(approach.origins) > 1:
             raise errors.OriginNotAllowed()
@@ -88,20 +66,13 @@ class Access:
             self.localhost_origins and _LOCALHOST_ORIGIN.fullmatch(origin) is not None
         )
 
-    def check_token(self, approach: Approach) -> None:
-        """Refuse who does not know the token, where there is one.
+    def identify(self, approach: Approach) -> Identity:
+        """Who asks, and what that allows from where it asks.
 
         Raises:
-            errors.TokenMissing, errors.TokenInvalid: none was sent, or a wrong one.
+            errors.TokenMissing, errors.TokenInvalid: nobody who is known.
         """
-        if self.token is None:
-            return
-        if not approach.authorizations:
-            raise errors.TokenMissing()
-        scheme, _, given = approach.authorizations[0].partition(" ")
-        right = hmac.compare_digest(given.strip().encode(), self.token.encode())
-        if scheme.lower() != "bearer" or len(approach.authorizations) > 1 or not right:
-            raise errors.TokenInvalid()
+        return self.authenticator.identify(approach).at(approach)
 
     def _is_ours(self, host: str) -> bool:
         said = _HOST.fullmatch(host)
@@ -109,15 +80,3 @@ class Access:
             return False
         name = said["name"].lower()
         return self.anywhere or name in _LOOPBACK or name in self.names
-
-
-def is_loopback(address: str) -> bool:
-    """Whether nobody beyond this machine reaches what listens there."""
-    if address.lower() == "localhost":
-        return True
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return (mapped or ip).is_loopback

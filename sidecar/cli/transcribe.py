@@ -131,6 +131,7 @@ async def _with_server(order: Order, url: str) -> AsyncGenerator[Transcribe, Non
 
 @asynccontextmanager
 async def _without_server(order: Order) -> AsyncGenerator[Transcribe, None]:
+    from sidecar.access.identity import EVERYBODY
     from sidecar.app import create_service
     from sidecar.settings import load_settings
     from sidecar.speech.engine import parse_precision
@@ -144,13 +145,13 @@ async def _without_server(order: Order) -> AsyncGenerator[Transcribe, None]:
     options = service.options(order.options)
 
     async def transcribe(source: AudioSource) -> AsyncGenerator[Progress | Finished, None]:
-        job = await service.submit(source, options)
+        job = await service.submit(EVERYBODY, source, options)
         try:
             async for _ in job.changes():
                 yield job.progress
             transcript = await job.result()
         finally:
-            service.cancel(job)  # one that has ended stays as it is
+            service.cancel(EVERYBODY, job)  # one that has ended stays as it is
         yield Finished(service.noted(transcript, options))
 
     await service.open()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from enum import StrEnum
 
 from sidecar import errors
+from sidecar.access.identity import EVERYBODY
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.source import AudioSource
 from sidecar.speech.engine import TranscribeOptions
@@ -28,10 +29,6 @@ class JobState(StrEnum):
 ENDED = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
 
 
-EVERYBODY = "everybody"
-"""Whose a job is, where the service does not tell its clients apart."""
-
-
 class Job:
     """One recording on its way to a transcript. Only the queue changes it.
 
@@ -46,7 +43,7 @@ class Job:
         options: TranscribeOptions,
         *,
         kept: bool = True,
-        owner: str = EVERYBODY,
+        owner: str = EVERYBODY.owner,
     ) -> None:
         self.id = uuid.uuid4().hex
         self.kept = kept

@@ -14,7 +14,9 @@ from pydantic import SecretStr
 from serving import Server, check_problem
 
 from sidecar import errors
-from sidecar.access.auth import Access, Approach, is_loopback
+from sidecar.access.approach import Approach, is_loopback
+from sidecar.access.auth import Access
+from sidecar.access.identity import SharedToken
 from sidecar.app import create_app
 from sidecar.settings import Settings
 
@@ -231,7 +233,7 @@ def test_only_the_loopback_is_safe_without_a_token(address: str, loopback: bool)
 
 
 def test_beyond_the_loopback_any_name_will_do_but_no_page() -> None:
-    access = Access(anywhere=True, token=TOKEN)
+    access = Access(anywhere=True, authenticator=SharedToken(TOKEN))
     access.check_place(Approach(["my-box.lan:8765"], [], []))
     with pytest.raises(errors.OriginNotAllowed):
         access.check_place(Approach(["my-box.lan:8765"], ["https://evil.example"], []))

@@ -9,9 +9,10 @@ from typing import Any
 from fastapi import Request, Response
 
 from sidecar import errors
+from sidecar.access.identity import Scope
 from sidecar.audio.source import AudioSource
 from sidecar.service import Service
-from sidecar.transports.http.gate import approach_of
+from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.upload import read_form, read_json
 
 Fields = Mapping[str, object]
@@ -39,11 +40,6 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def is_local(request: Request) -> bool:
-    """Whether the client is on this machine, as far as it and the connection tell."""
-    return approach_of(request.scope).is_local
-
-
 async def read_fields(request: Request, service: Service) -> tuple[Fields, AudioSource | None]:
     """The fields of a request in either form, and the recording if it came along.
 
@@ -60,16 +56,16 @@ async def read_fields(request: Request, service: Service) -> tuple[Fields, Audio
 
 
 async def open_local(request: Request, fields: Fields, service: Service) -> AudioSource:
-    """The file that the field 'audio_path' names, for a client on this machine.
+    """The file that the field 'audio_path' names, for a client that may do so.
 
     Raises:
         errors.BadRequest: it is missing, not allowed, or no recording's.
     """
-    if not is_local(request):
-        raise errors.AudioPathForbidden("'audio_path' works on this machine only.")
+    caller = caller_of(request)
+    caller.demand(Scope.AUDIO_PATH)
     if "audio_path" not in fields:
         raise errors.FieldMissing("The field 'audio_path' is missing.")
     path = fields["audio_path"]
     if not isinstance(path, str):
         raise errors.AudioPathInvalid("'audio_path' is not a string.")
-    return await service.open_path(path)
+    return await service.open_path(caller, path)

@@ -1,4 +1,7 @@
-"""The wall before every route and WebSocket: `auth` decides, and here is what a browser gets."""
+"""The wall before every route and WebSocket: `auth` decides, and here is what a browser gets.
+
+Behind it every request has a caller, but for those at open addresses.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import errors
-from sidecar.access.auth import Access, Approach
+from sidecar.access.approach import Approach
+from sidecar.access.auth import Access
+from sidecar.transports.http.caller import with_caller
 from sidecar.transports.http.problems import problem
 
 OPEN_PATHS = frozenset({"/health"})
-"""Answered without the token: who looks whether the service lives has it not yet."""
+"""Answered whoever asks: who looks whether the service lives has no token yet."""
 PREFLIGHT_KEPT_S = 600
 FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip")
 """How the headers begin that proxies add."""
@@ -23,7 +28,7 @@ class Gate:
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._access = access
         self._behind = _Origins(
-            _Tokens(app, access),
+            _Callers(app, access),
             access,
             allow_methods=("GET", "HEAD", "POST", "DELETE"),
             allow_headers=("Authorization", "Content-Type", "Prefer"),
@@ -54,24 +59,21 @@ class _Origins(CORSMiddleware):
         return self._access.admits_origin(origin)
 
 
-class _Tokens:
-    """Asks for the token, behind CORS: a page that may ask sees why it is refused."""
+class _Callers:
+    """Asks who it is, behind CORS: a page that may ask sees why it is refused."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (
-            self._access.token is not None
-            and scope["type"] in ("http", "websocket")
-            and scope["path"] not in OPEN_PATHS
-        ):
+        if scope["type"] in ("http", "websocket") and scope["path"] not in OPEN_PATHS:
             try:
-                self._access.check_token(approach_of(scope))
+                caller = self._access.identify(approach_of(scope))
             except errors.SidecarError as error:
                 await refuse(error, scope, receive, send)
                 return
+            scope = with_caller(scope, caller)
         await self._app(scope, receive, send)
 
 

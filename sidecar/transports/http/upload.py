@@ -23,6 +23,7 @@ from sidecar.audio.source import AudioSource, Spool
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sidecar.threads import Threads
+from sidecar.transports.http.caller import caller_of
 
 JSON_LIMIT = 64 << 10
 HEADER_LIMIT = 4 << 10
@@ -99,7 +100,7 @@ async def read_form(request: Request, service: Service) -> Upload:
         await form.feed(chunk)
 
     try:
-        with service.body() as body:
+        with service.body(caller_of(request)) as body:
             await _read(request, settings, take)
             if form.file_bytes > limit:
                 raise too_large

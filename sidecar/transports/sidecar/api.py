@@ -15,6 +15,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from sidecar import __version__, errors
+from sidecar.access.identity import Identity
 from sidecar.audio.source import AudioSource
 from sidecar.jobs.job import Job, JobState
 from sidecar.service import Health, Service
@@ -29,6 +30,7 @@ from sidecar.transports.http.bodies import (
     read_fields,
     to_json,
 )
+from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.prefer import wants_async
 from sidecar.transports.http.schemas import PROBLEMS
 from sidecar.transports.http.upload import read_json
@@ -43,14 +45,14 @@ def answer_body(service: Service, job: Job, transcript: Transcript) -> dict[str,
     return {"status": "success", **body}
 
 
-def job_summary(service: Service, job: Job) -> dict[str, Any]:
+def job_summary(service: Service, caller: Identity, job: Job) -> dict[str, Any]:
     """A job as it stands, without what was said."""
     done = job.state is JobState.DONE and job.transcript is not None
     duration = job.transcript.duration if done and job.transcript else job.facts.total_s
     body: dict[str, Any] = {
         "id": job.id,
         "state": job.state.value,
-        "position": service.position(job),
+        "position": service.position(caller, job),
         "attempts": job.attempts,
         "created": job.created,
         "duration": duration and round(duration, 3),
@@ -70,10 +72,10 @@ def job_summary(service: Service, job: Job) -> dict[str, Any]:
     return body
 
 
-def job_rendering(service: Service, job: Job) -> Callable[[], bytes]:
+def job_rendering(service: Service, caller: Identity, job: Job) -> Callable[[], bytes]:
     """What makes the body of a job as it stands now, with its result once there is one; it may be
     called in a thread."""
-    summary, segments = job_summary(service, job), tuple(job.segments)
+    summary, segments = job_summary(service, caller, job), tuple(job.segments)
     transcript = job.transcript if job.state is JobState.DONE else None
 
     def render() -> bytes:
@@ -86,10 +88,14 @@ def job_rendering(service: Service, job: Job) -> Callable[[], bytes]:
 
 
 async def job_response(
-    service: Service, job: Job, status: int = 200, headers: Mapping[str, str] | None = None
+    service: Service,
+    caller: Identity,
+    job: Job,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
     """The answer about one job."""
-    body = await service.answer(job, job_rendering(service, job))
+    body = await service.answer(caller, job, job_rendering(service, caller, job))
     return json_response(body, status, headers)
 
 
@@ -134,14 +140,15 @@ def build_router(service: Service) -> APIRouter:
         openapi_extra={"requestBody": models.TRANSCRIBE_BODY},
     )
     async def transcribe(request: Request) -> Response:
+        caller = caller_of(request)
         later = wants_async(request.headers.getlist("prefer"))
-        with service.place() as place:
+        with service.place(caller) as place:
             source, options = await _read_request(request, service)
-            job = await service.submit(source, options, place, kept=later)
+            job = await service.submit(caller, source, options, place, kept=later)
         if later:
             said = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
-            return await job_response(service, job, 202, said)
-        async with _cancelled_on_hang_up(request, service, job):
+            return await job_response(service, caller, job, 202, said)
+        async with _cancelled_on_hang_up(request, service, caller, job):
             transcript = await job.result()
         return json_response(
             await asyncio.to_thread(lambda: to_json(answer_body(service, job, transcript)))
@@ -159,14 +166,16 @@ def build_router(service: Service) -> APIRouter:
             raise errors.ContentTypeUnsupported(hint="Send application/json.")
         values = await read_json(request, service.settings)
         now = parse_flag("now", request.query_params.get("now"), default=False)
-        precision = await service.reload(_text(values, "precision"), now=now)
+        precision = await service.reload(caller_of(request), _text(values, "precision"), now=now)
         return json_response(
             {"status": "success", "message": f"Model reloaded with precision: {precision}"}
         )
 
     @router.get("/jobs", summary="The jobs that can be asked for", response_model=models.JobList)
-    async def jobs() -> Response:
-        return json_response({"jobs": [job_summary(service, job) for job in service.jobs()]})
+    async def jobs(request: Request) -> Response:
+        caller = caller_of(request)
+        own = service.jobs(caller)
+        return json_response({"jobs": [job_summary(service, caller, job) for job in own]})
 
     @router.get(
         "/jobs/{job_id}",
@@ -174,8 +183,9 @@ def build_router(service: Service) -> APIRouter:
         response_model=models.Job,
         responses=PROBLEMS,
     )
-    async def job_state(job_id: str) -> Response:
-        return await job_response(service, service.job(job_id))
+    async def job_state(request: Request, job_id: str) -> Response:
+        caller = caller_of(request)
+        return await job_response(service, caller, service.job(caller, job_id))
 
     @router.delete(
         "/jobs/{job_id}",
@@ -183,10 +193,11 @@ def build_router(service: Service) -> APIRouter:
         response_model=models.Job,
         responses=PROBLEMS,
     )
-    async def cancel_job(job_id: str) -> Response:
-        job = service.job(job_id)
-        service.cancel(job)
-        return await job_response(service, job)
+    async def cancel_job(request: Request, job_id: str) -> Response:
+        caller = caller_of(request)
+        job = service.job(caller, job_id)
+        service.cancel(caller, job)
+        return await job_response(service, caller, job)
 
     return router
 
@@ -221,20 +232,20 @@ async def _read_request(
 
 @asynccontextmanager
 async def _cancelled_on_hang_up(
-    request: Request, service: Service, job: Job
+    request: Request, service: Service, caller: Identity, job: Job
 ) -> AsyncGenerator[None, None]:
     """While this lasts, a client that goes away takes its job with it."""
 
     async def listen() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        service.cancel(job)
+        service.cancel(caller, job)
 
     listening = asyncio.get_running_loop().create_task(listen())
     try:
         yield
     except asyncio.CancelledError:
-        service.cancel(job)
+        service.cancel(caller, job)
         raise
     finally:
         listening.cancel()
