@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator
@@ -12,7 +13,8 @@ from fastapi import FastAPI
 from sidecar import __version__
 from sidecar.access.approach import is_loopback
 from sidecar.access.auth import Access
-from sidecar.access.credentials import authenticator_of
+from sidecar.access.known import authenticator_of
+from sidecar.access.watched import Watch
 from sidecar.engines.choice import choose
 from sidecar.errors import SettingsInvalid
 from sidecar.service import Service
@@ -41,18 +43,20 @@ def create_service(settings: Settings) -> Service:
     return Service(settings, choice)
 
 
-def access_of(settings: Settings) -> Access:
-    """Who may come in.
+def access_of(settings: Settings, watch: Watch) -> Access:
+    """Who may come in; ``watch`` looks at the files that this hangs on.
 
     Raises:
         errors.SettingsInvalid: the service would be open to the network.
     """
-    authenticator = authenticator_of(settings)
+    authenticator = authenticator_of(settings, watch)
     anywhere = not is_loopback(settings.host)
     if anywhere and authenticator.local_only:
         raise SettingsInvalid(
-            f"Other machines can reach the address {settings.host}, and there is no token.",
-            hint="Set VIBEVOICE_TOKEN (or --token-file), or listen on 127.0.0.1.",
+            f"Other machines can reach the address {settings.host}, and there is no token and no "
+            "key of signed ones.",
+            hint="Set VIBEVOICE_TOKEN (or --token-file), make a signed one with 'vibevoice-asr "
+            "token create --subject NAME', or listen on 127.0.0.1.",
         )
     return Access(
         names=frozenset(name.lower() for name in settings.allowed_hosts),
@@ -73,15 +77,19 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     """
     settings = settings or load_settings()
     service = service or create_service(settings)
+    watch = Watch()
+    access = access_of(settings, watch)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.open()
         gc.collect()
         gc.freeze()
+        watching = asyncio.get_running_loop().create_task(watch.run(), name="watch")
         try:
             yield
         finally:
+            watching.cancel()
             await service.close()
 
     app = FastAPI(
@@ -97,7 +105,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     for router in routers:
         app.include_router(router)
     app.add_middleware(head.Head)
-    app.add_middleware(gate.Gate, access=access_of(settings))
+    app.add_middleware(gate.Gate, access=access)
     app.add_middleware(lingering.Lingering)
     docs_page.install(app)
     problems.install(app, *routers)

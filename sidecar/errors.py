@@ -367,15 +367,20 @@ class TokenMissing(Unauthorized):
 
     code = "token_missing"
     default_detail = "This service wants a token."
-    default_hint = "Send 'Authorization: Bearer' and the token that it was started with."
+    default_hint = (
+        "Send 'Authorization: Bearer' and the token that it was started with, or a signed one."
+    )
 
 
 class TokenInvalid(Unauthorized):
-    """Not the token that the service was started with."""
+    """Neither the token that the service was started with, nor a signed one that counts."""
 
     code = "token_invalid"
-    default_detail = "The token is not the one that this service was started with."
-    default_hint = "A service that was started anew may have another: read its ready line again."
+    default_detail = "The token does not count here."
+    default_hint = (
+        "A service that was started anew may have another: read its ready line again. A signed one "
+        "may have expired or been revoked."
+    )
 
 
 class ScopeMissing(SidecarError):

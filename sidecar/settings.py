@@ -79,7 +79,9 @@ class Settings(BaseSettings):
 
     host: str = Field(
         "127.0.0.1",
-        description="Address to listen on; one beyond this machine's loopback needs a token.",
+        description=(
+            "Address to listen on; one beyond this machine's loopback needs a token or keys."
+        ),
     )
     port: int = Field(8765, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     token: SecretStr | None = Field(
@@ -98,6 +100,21 @@ class Settings(BaseSettings):
     )
     generate_token: bool = Field(
         False, description="Make a token at the start and tell it in the ready line."
+    )
+    token_keys: Path | None = Field(
+        None,
+        description=(
+            "Public keys of signed tokens (JWT, ES256), a folder or a file of PEM; such tokens "
+            "count then, and everybody else is refused. If unset: those of 'token create' where "
+            "the service listens beyond the loopback, else none."
+        ),
+    )
+    revoked_tokens: Path | None = Field(
+        None,
+        description=(
+            "File with the ids of signed tokens that count no more, read again within 30 s of a "
+            "change; 'revoked.txt' beside the folder of keys if unset."
+        ),
     )
     allowed_hosts: Words = Field(
         (), description="Names that clients may use for this machine, beside those of the loopback."

@@ -53,19 +53,35 @@ class Watched(Generic[T]):
         return tuple(_mark(each) for path in self._paths for each in _files(path))
 
 
-async def keep_looking(all_watched: Iterable[Watched[Any]], every_s: float = LOOK_S) -> None:
-    """Look at each again and again, in threads: one on a silent disk holds up no other."""
-    await asyncio.gather(*(_keep_looking(each, every_s) for each in all_watched))
+class Watch:
+    """All files that are looked at; each in a thread, so one on a silent disk holds up no other."""
 
+    def __init__(self, every_s: float = LOOK_S) -> None:
+        self._every_s = every_s
+        self._all: list[Watched[Any]] = []
 
-async def _keep_looking(watched: Watched[Any], every_s: float) -> None:
-    threads = Threads("look", 1)
-    while True:
-        await asyncio.sleep(every_s)
-        try:
-            await threads.run(watched.look)
-        except Exception:  # whatever it was, the next look is due
-            log.exception("a fault of ours while looking at a file")
+    def add(self, what: str, paths: Iterable[Path], read: Callable[[], T]) -> Watched[T]:
+        """Watch files from now on, as `Watched` has it.
+
+        Raises:
+            errors.SettingsInvalid: they cannot be read the first time.
+        """
+        watched = Watched(what, paths, read)
+        self._all.append(watched)
+        return watched
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled."""
+        await asyncio.gather(*map(self._keep_looking, self._all))
+
+    async def _keep_looking(self, watched: Watched[Any]) -> None:
+        threads = Threads("look", 1)
+        while True:
+            await asyncio.sleep(self._every_s)
+            try:
+                await threads.run(watched.look)
+            except Exception:  # whatever it was, the next look is due
+                log.exception("a fault of ours while looking at a file")
 
 
 def _files(path: Path) -> list[Path]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sidecar import errors
+from sidecar.access.identity import Scope
 from sidecar.cli.said import PROGRAM, complain, say
 
 if TYPE_CHECKING:
@@ -56,12 +57,16 @@ def _create(
     ] = None,
     scope: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="What it allows beside transcribing: 'reload', 'now'."),
+        typer.Option(
+            metavar="NAME",
+            help=f"What it allows beside transcribing, more than once: {', '.join(Scope)}.",
+            autocompletion=lambda: list(Scope),
+        ),
     ] = None,
     folder: FolderOption = None,
 ) -> None:
     def create(issuer: Issuer) -> None:
-        token, issue = issuer.create(subject, _seconds(expires), scope or ())
+        token, issue = issuer.create(subject, _seconds(expires), _scopes(scope or ()))
         until = f"until {issue.expires:{_DATE}} UTC" if issue.expires else "until it is revoked"
         say(f"a token for {issue.subject}, {until}; its id is {issue.token_id}")
         print(token)
@@ -131,6 +136,13 @@ def _seconds(expires: str | None) -> float | None:
     except ValueError as error:
         raise errors.SettingsInvalid(f"'{expires}' is {error}.", hint="Such as '90d'.") from None
     return None if value is None else float(value)
+
+
+def _scopes(names: Sequence[str]) -> list[Scope]:
+    try:
+        return [Scope(name) for name in names]
+    except ValueError as error:
+        raise errors.SettingsInvalid(f"{error}.", hint=f"One of {', '.join(Scope)}.") from None
 
 
 def _row(issue: Issued, state: str) -> tuple[str, ...]:

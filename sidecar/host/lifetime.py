@@ -25,6 +25,8 @@ HOST_GONE_S = 1.5
 """After the host's end an orderly end may take this long; then the process ends as it is."""
 ANSWERS_S = 1
 """For the answers to requests whose jobs were ended."""
+LONGEST_HEAD = 256 << 10
+"""Bytes of a request's head; what is longer than anybody's is refused by the gate as what it is."""
 _LOOK_S = 0.1
 
 
@@ -48,6 +50,7 @@ def serve_until_told(
         log_level=settings.log_level,
         timeout_graceful_shutdown=ANSWERS_S,
         ws="none",
+        h11_max_incomplete_event_size=LONGEST_HEAD,
     )
     server = Server(config, service, settings, ready)
     server.run(sockets=[sock])

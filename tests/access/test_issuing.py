@@ -141,8 +141,9 @@ def test_whoever_reads_while_others_revoke_sees_whole_lists_and_none_is_lost(
 async def test_files_are_looked_at_while_the_service_runs(tmp_path: Path) -> None:
     file = tmp_path / "revoked.txt"
     file.write_text("abc\n")
-    seen = watched.Watched("revoked tokens", [file], revocations.Revocations(file))
-    looking = asyncio.create_task(watched.keep_looking([seen], every_s=0.01))
+    watch = watched.Watch(every_s=0.01)
+    seen = watch.add("revoked tokens", [file], revocations.Revocations(file))
+    looking = asyncio.create_task(watch.run())
     file.write_text("abc\ndef\n")
     async with asyncio.timeout(60):
         while "def" not in seen.value:  # noqa: ASYNC110 - it is a file that is waited for
