@@ -67,8 +67,11 @@ def access_of(settings: Settings, watch: Watch) -> Access:
     )
 
 
-def create_app(settings: Settings | None = None, service: Service | None = None) -> FastAPI:
-    """The whole service as an ASGI application; without a ``service`` it makes its own.
+def create_app(
+    settings: Settings | None = None, service: Service | None = None, watch: Watch | None = None
+) -> FastAPI:
+    """The whole service as an ASGI application; without a ``service`` it makes its own. ``watch``
+    looks at files while it runs.
 
     Raises:
         errors.SettingsInvalid: the environment or the file holds an impossible setting.
@@ -77,7 +80,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     """
     settings = settings or load_settings()
     service = service or create_service(settings)
-    watch = Watch()
+    watch = watch or Watch()
     access = access_of(settings, watch)
 
     @asynccontextmanager

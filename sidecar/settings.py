@@ -126,6 +126,30 @@ class Settings(BaseSettings):
     allow_localhost_origins: bool = Field(
         False, description="Whether pages of any server on this machine may (for development)."
     )
+    tls: Literal["off", "self-signed"] = Field(
+        "off",
+        description=(
+            "'self-signed' makes a certificate once, keeps it in the data folder, and tells its "
+            "SHA-256 fingerprint in the ready line and the log."
+        ),
+    )
+    tls_cert: Path | None = Field(
+        None,
+        description=(
+            "File (PEM) with the certificate and its chain: the service speaks HTTPS. Read again "
+            "when it changes; open connections stay."
+        ),
+    )
+    tls_key: Path | None = Field(
+        None, description="File (PEM) with its key; in the certificate's file if unset."
+    )
+    forwarded_allow_ips: Words = Field(
+        (),
+        description=(
+            "Addresses or networks of proxies whose 'X-Forwarded-For' and 'X-Forwarded-Proto' "
+            "are believed. What they send on stays a stranger's: it needs a token."
+        ),
+    )
     takeover: bool = Field(
         False,
         description="Where another vibevoice-asr has the port: stop it, and take its place.",
@@ -273,6 +297,11 @@ class Settings(BaseSettings):
             "audio and no transcript is ever written there."
         ),
     )
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the service speaks HTTPS."""
+        return self.tls != "off" or self.tls_cert is not None
 
     @classmethod
     def settings_customise_sources(

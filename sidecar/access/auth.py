@@ -54,7 +54,7 @@ class Access:
         if len(approach.origins) > 1:
             raise errors.OriginNotAllowed()
         if approach.origins:
-            same = approach.origins[0] == f"http://{approach.hosts[0].lower()}"
+            same = approach.origins[0] == f"{approach.scheme}://{approach.hosts[0].lower()}"
             if not same and not self.admits_origin(approach.origins[0]):
                 raise errors.OriginNotAllowed()
         elif approach.fetch_site in ("cross-site", "same-site") and not approach.navigates:

@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from sidecar.host import parent
+from sidecar.host.tls import Tls
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sidecar.transports.http.deadlines import with_deadline
@@ -36,6 +37,7 @@ def serve_until_told(
     settings: Settings,
     sock: socket.socket,
     ready: Callable[[], None],
+    tls: Tls | None = None,
 ) -> None:
     """Serve ``app`` on ``sock``; ``ready`` is called once requests are answered.
 
@@ -51,6 +53,10 @@ def serve_until_told(
         timeout_graceful_shutdown=ANSWERS_S,
         ws="none",
         h11_max_incomplete_event_size=LONGEST_HEAD,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=list(settings.forwarded_allow_ips),
+        ssl_context_factory=(lambda *_: tls.context) if tls else None,
+        headers=tls.headers if tls else None,
     )
     server = Server(config, service, settings, ready)
     server.run(sockets=[sock])

@@ -86,6 +86,7 @@ def approach_of(scope: Scope) -> Approach:
         authorizations=headers.getlist("authorization"),
         fetch_site=headers.get("sec-fetch-site", ""),
         navigates=scope.get("method") == "GET" and headers.get("sec-fetch-mode") == "navigate",
+        scheme=scope.get("scheme", "http"),
         peer=(scope.get("client") or (None,))[0],
         forwarded=any(name.startswith(FORWARDED) for name in headers),
     )
