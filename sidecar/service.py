@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar import __version__
+from sidecar import __version__, clock
 from sidecar import engines as registry
 from sidecar.access.identity import Identity, Scope
 from sidecar.audio.source import AudioSource
@@ -22,8 +22,10 @@ from sidecar.errors import JobNotFound, LanguageUnsupported, SidecarError
 from sidecar.jobs.job import Job
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.record import JobRecord
+from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
-from sidecar.jobs.store import JobStore
+from sidecar.jobs.store import JobStore, MemoryStore
 from sidecar.memory.devices import GpuMemory
 from sidecar.memory.forecast import Forecast
 from sidecar.settings import Settings
@@ -71,7 +73,10 @@ class Service:
         self._provision = Provision(settings, choice)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
-        self._store = JobStore(settings.job_retention, settings.job_retention_mb << 20)
+        self._store: JobStore = MemoryStore()
+        self._results = Retention(
+            self._store, settings.job_retention, settings.job_retention_mb << 20
+        )
         self._queue = JobQueue(
             self._slot,
             self._store,
@@ -96,6 +101,8 @@ class Service:
         """Take no more jobs and tell those that wait; the running ones have ``grace_s`` to end, and
         their results a moment to be fetched."""
         await self._queue.drain(grace_s)
+        if grace_s > 0:
+            await self._results.all_fetched()
 
     async def broken(self) -> None:
         """Wait for a fault that only a new start of the service mends."""
@@ -107,6 +114,8 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._queue.close()
+        self._results.close()
+        self._store.close()
         await self._intake.close()
         await self._slot.close()
 
@@ -173,49 +182,67 @@ class Service:
             with place or self.place(caller):
                 facts = await self._intake.probe(source)
                 options = self._provision.admitted(options, facts.total_s)
-                job = Job(source, facts, options, kept=kept, owner=caller.owner)
+                job = Job(
+                    source,
+                    JobRecord.submitted(
+                        clock.wall(), facts, options, owner=caller.owner, kept=kept
+                    ),
+                )
                 self._queue.submit(job, promised=True)
         except BaseException:
             source.close()
             raise
+        try:
+            await self._store.written()  # only then it is accepted
+        except BaseException:
+            self._queue.cancel(job)
+            raise
         return job
 
-    def job(self, caller: Identity, job_id: str) -> Job:
+    def job(self, caller: Identity, job_id: str) -> JobRecord:
         """The caller's job with this id.
 
         Raises:
             errors.JobNotFound: there is none, or it is another's.
         """
-        return _own(caller, self._store.get(job_id))
+        record = _own(caller, self._store.get(job_id))
+        if not record.kept:
+            raise JobNotFound()
+        return record
 
-    def jobs(self, caller: Identity) -> list[Job]:
+    def jobs(self, caller: Identity) -> list[JobRecord]:
         """All jobs of the caller that can be asked for, oldest first."""
-        return [job for job in self._store.all() if job.owner == caller.owner]
+        return [one for one in self._store.all() if one.kept and one.owner == caller.owner]
 
-    async def answer(self, caller: Identity, job: Job, render: Callable[[], bytes]) -> bytes:
+    async def answer(
+        self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
+    ) -> bytes:
         """What ``render`` makes of a job, without keeping anybody waiting; of one that has ended it
         is made once.
 
         Raises:
             errors.JobNotFound: it is another's.
         """
-        return await self._store.answer(_own(caller, job), render)
+        return await self._results.answer(_own(caller, record), render)
 
-    def position(self, caller: Identity, job: Job) -> int | None:
+    def position(self, caller: Identity, record: JobRecord) -> int | None:
         """How many jobs go before this one; None when it does not wait.
 
         Raises:
             errors.JobNotFound: it is another's.
         """
-        return self._queue.position(_own(caller, job))
+        live = self._queue.live(_own(caller, record).id)
+        return self._queue.position(live) if live is not None else None
 
-    def cancel(self, caller: Identity, job: Job) -> None:
-        """End a job.
+    def cancel(self, caller: Identity, record: JobRecord) -> None:
+        """End a job; one that has ended stays as it is.
 
         Raises:
             errors.JobNotFound: it is another's.
         """
-        self._queue.cancel(_own(caller, job))
+        live = self._queue.live(_own(caller, record).id)
+        if live is not None:
+            self._queue.cancel(live)
 
     def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
         """A transcript with what its client should know of how the wishes were met."""
@@ -315,8 +342,8 @@ class Service:
         task.add_done_callback(ended)
 
 
-def _own(caller: Identity, job: Job) -> Job:
+def _own(caller: Identity, record: JobRecord) -> JobRecord:
     """The job, if it is the caller's; another's is not there."""
-    if job.owner != caller.owner:
+    if record.owner != caller.owner:
         raise JobNotFound()
-    return job
+    return record

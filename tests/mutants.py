@@ -19,10 +19,14 @@ ROOT = Path(__file__).resolve().parents[1]
 QUICK = "-x -q -p no:cacheprovider"
 TESTS = {
     "access/auth": "tests/transports/test_gate.py",
+    "access/identity": "tests/access/test_identity.py",
     "jobs/job": "tests/jobs/test_job_queue.py tests/jobs/test_companies.py",
     "jobs/queue": "tests/jobs/test_job_queue.py tests/jobs/test_companies.py",
     "jobs/residency": "tests/jobs/test_residency.py",
     "jobs/runner": "tests/jobs/test_job_queue.py tests/jobs/test_companies.py",
+    "jobs/feed": "tests/jobs/test_store.py",
+    "jobs/record": "tests/jobs/test_record.py",
+    "jobs/retention": "tests/jobs/test_retention.py",
     "jobs/store": "tests/jobs/test_store.py",
     "workers/channel": "tests/workers/test_channel.py",
     "workers/slot": "tests/workers/test_slot.py",

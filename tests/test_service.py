@@ -12,7 +12,7 @@ from sidecar import errors
 from sidecar.access.identity import EVERYBODY
 from sidecar.app import create_service
 from sidecar.audio.source import open_path
-from sidecar.jobs.job import JobState
+from sidecar.jobs.record import JobState
 from sidecar.memory.placement import LoadPlan
 from sidecar.service import Service
 from sidecar.settings import load_settings
@@ -36,7 +36,7 @@ async def test_a_reload_that_is_refused_does_not_put_the_running_job_back(
     path.write_bytes(voice)
     job = await service.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
     async for _ in job.changes():
-        if job.segments:
+        if job.record.segments:
             break
     expected: type[errors.SidecarError] = errors.PrecisionUnavailable
     if wrong == "there is no room":
@@ -46,16 +46,16 @@ async def test_a_reload_that_is_refused_does_not_put_the_running_job_back(
 
         service._slot._place, expected = full, errors.WontFit
     for _ in range(3):
-        heard = len(job.segments)
+        heard = len(job.record.segments)
         with pytest.raises(expected):
             await service.reload(
                 EVERYBODY, "int4" if expected is errors.PrecisionUnavailable else "int8", now=True
             )
         await asyncio.sleep(0.02)
-        assert len(job.segments) >= heard > 0
-        assert job.attempts == 1
+        assert len(job.record.segments) >= heard > 0
+        assert job.record.attempts == 1
     await job.result()
-    assert (job.state, job.attempts) == (JobState.DONE, 1)
+    assert (job.state, job.record.attempts) == (JobState.DONE, 1)
 
 
 async def test_a_reload_that_does_not_wait_puts_the_running_job_back(
@@ -65,7 +65,7 @@ async def test_a_reload_that_does_not_wait_puts_the_running_job_back(
     path.write_bytes(voice)
     job = await service.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
     async for _ in job.changes():
-        if job.segments:
+        if job.record.segments:
             break
     assert await service.reload(EVERYBODY, "int8", now=True) is Precision.INT8
     assert not job.ended

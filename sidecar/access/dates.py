@@ -1,11 +1,13 @@
-"""The date: the one thing that the clock on the wall is asked for. How long a token or a
-certificate holds is written in dates of the calendar, and compared by others with their clocks."""
+"""Dates of the calendar: until when a token or a certificate holds, which others compare with their
+own clocks."""
 
 from __future__ import annotations
 
 import datetime
 
+from sidecar import clock
+
 
 def today() -> datetime.datetime:
     """Now, in UTC, to the second."""
-    return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    return datetime.datetime.fromtimestamp(int(clock.wall()), datetime.UTC)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from sidecar import errors
 from sidecar.audio.source import AudioSource
 from sidecar.cli.trust import HINT, Trust, refusal
-from sidecar.jobs.job import ENDED
+from sidecar.jobs.record import ENDED
 from sidecar.speech.transcript import Finished, Notice, Progress, Segment, Transcript, Word
 
 if TYPE_CHECKING:

@@ -150,11 +150,11 @@ async def _without_server(order: Order) -> AsyncGenerator[Transcribe, None]:
     async def transcribe(source: AudioSource) -> AsyncGenerator[Progress | Finished, None]:
         job = await service.submit(EVERYBODY, source, options)
         try:
-            async for _ in job.changes():
-                yield job.progress
+            async for record in job.changes():
+                yield record.progress
             transcript = await job.result()
         finally:
-            service.cancel(EVERYBODY, job)  # one that has ended stays as it is
+            service.cancel(EVERYBODY, job.record)  # one that has ended stays as it is
         yield Finished(service.noted(transcript, options))
 
     await service.open()

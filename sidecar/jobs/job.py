@@ -1,86 +1,83 @@
-"""One recording on its way to a transcript: where it is, what is known, who waits for it."""
+"""A job that lives: its audio, who waits for it, and its way to the store.
+
+What is known of it is its record (`jobs.record`), which only the door of the store changes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable
-from enum import StrEnum
+from collections.abc import AsyncIterator
 
 from sidecar import errors
-from sidecar.access.identity import EVERYBODY
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.source import AudioSource
+from sidecar.jobs.record import (
+    Begun,
+    Cancelled,
+    Change,
+    Crashed,
+    Failed,
+    Failure,
+    JobEvent,
+    JobRecord,
+    JobState,
+    PutBack,
+    Reported,
+)
+from sidecar.jobs.store import JobStore
 from sidecar.speech.engine import TranscribeOptions
-from sidecar.speech.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
-
-
-class JobState(StrEnum):
-    """Where a job is in its life; the last three are for good."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-ENDED = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
+from sidecar.speech.transcript import Event, Transcript
 
 
 class Job:
-    """One recording on its way to a transcript. Only the queue changes it.
+    """One recording on its way to a transcript. Only the queue and its runner change it."""
 
-    ``kept``: whether its result is fetched later; that of others is for who waits for it, and
-    nobody else learns of them.
-    """
-
-    def __init__(
-        self,
-        source: AudioSource,
-        facts: AudioFacts,
-        options: TranscribeOptions,
-        *,
-        kept: bool = True,
-        owner: str = EVERYBODY.owner,
-    ) -> None:
-        self.id = uuid.uuid4().hex
-        self.kept = kept
-        self.owner = owner
-        self.created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        """For people; what is decided goes by ``arrived_at``."""
-        self.options = options
-        self.facts = facts
+    def __init__(self, source: AudioSource, record: JobRecord) -> None:
         self.source = source
-        self.state = JobState.QUEUED
-        self.progress = Progress(0.0, facts.total_s)
-        self.segments: list[Segment] = []
-        self.transcript: Transcript | None = None
-        self.error: errors.SidecarError | None = None
+        self.record = record
+        """What is known of it now."""
         self.arrived_at = time.monotonic()
-        self.attempts = 0
-        """How often the engine's process died in it, and the attempt that runs."""
-        self.alone = False
-        """Whether it runs in nobody's company; decided once something went wrong in one."""
-        self.processing_s = 0.0
-        self.ended_at: float | None = None
-        self.answer: bytes | None = None
-        """What a wire made of it once it had ended."""
-        self.fetched = asyncio.Event()
-        """Whether somebody has had its result."""
-        self._at_end: list[Callable[[Job], None]] = []
+        """What is decided goes by this; the record's times are for people."""
+        self._store: JobStore | None = None
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
 
     @property
+    def id(self) -> str:
+        """Its name."""
+        return self.record.id
+
+    @property
+    def options(self) -> TranscribeOptions:
+        """What was asked for."""
+        return self.record.options
+
+    @property
+    def facts(self) -> AudioFacts:
+        """What its recording is."""
+        return self.record.facts
+
+    @property
+    def state(self) -> JobState:
+        """Where it is in its life."""
+        return self.record.state
+
+    @property
     def ended(self) -> bool:
         """Whether nothing more will happen."""
-        return self.state in ENDED
+        return self.record.over
 
-    def when_ended(self, tell: Callable[[Job], None]) -> None:
-        """Have ``tell`` called at the moment at which it ends."""
-        self._at_end.append(tell)
+    @property
+    def error(self) -> errors.SidecarError | None:
+        """Why there is no transcript, once that is so."""
+        return self.record.error.error() if self.record.error is not None else None
+
+    def enter(self, store: JobStore) -> None:
+        """From now on it is there, and what happens to it goes through the store."""
+        self._store = store
+        store.add(self.record)
+        store.listen(self._heard, self.id)
 
     async def over(self) -> None:
         """Wait until it has ended, however."""
@@ -93,59 +90,55 @@ class Job:
             errors.SidecarError: why there is none.
         """
         await self._over.wait()
-        if self.error is not None:
-            raise self.error
-        assert self.transcript is not None
-        return self.transcript
+        if (error := self.error) is not None:
+            raise error
+        assert self.record.transcript is not None
+        return self.record.transcript
 
-    async def changes(self) -> AsyncIterator[Job]:
-        """This job, now and after every change, until it has ended."""
+    async def changes(self) -> AsyncIterator[JobRecord]:
+        """What is known of it, now and after changes, until it has ended."""
         while not self.ended:
             changed = self._changed  # before the yield: what happens meanwhile is not missed
-            yield self
+            yield self.record
             await changed.wait()
-        yield self
-
-    def _publish(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-
-    def apply(self, event: Event) -> None:
-        """Take in what the engine reported."""
-        match event:
-            case Progress():
-                self.progress = event
-            case SegmentReady(index, segment):
-                self.segments[index:] = [segment, *self.segments[index + 1 :]]
-            case Finished(transcript):
-                self.transcript = transcript
-                self.segments = list(transcript.segments)
-                self.progress = Progress(transcript.duration, transcript.duration)
-        self._publish()
+        yield self.record
 
     def begin(self) -> None:
         """An attempt starts, from nothing."""
-        self.attempts += 1
-        self._start_over(JobState.RUNNING)
+        self._append(Begun())
 
-    def wait_again(self, *, counted: bool = False) -> None:
-        """Back to the queue, as if nothing had happened; ``counted``: the attempt was one."""
-        self.attempts -= not counted
-        self._start_over(JobState.QUEUED)
+    def take_in(self, event: Event, processing_s: float = 0.0) -> None:
+        """The engine reported something; with the transcript it is done."""
+        self._append(Reported(event, processing_s))
 
-    def _start_over(self, state: JobState) -> None:
-        self.state = state
-        self.segments, self.transcript = [], None
-        self.progress = Progress(0.0, self.facts.total_s)
-        self._publish()
+    def crash(self) -> None:
+        """The engine's process died in it."""
+        self._append(Crashed())
 
-    def end(self, state: JobState, error: errors.SidecarError | None = None) -> None:
-        """The job is over; its audio is let go of."""
+    def wait_again(self, *, counted: bool = False, alone: bool = False) -> None:
+        """Back to the queue; ``counted``: the attempt was one."""
+        self._append(PutBack(counted, alone))
+
+    def fail(self, error: errors.SidecarError) -> None:
+        """It ended without a transcript; one that has ended stays as it is."""
+        self._append(Failed(Failure.of(error)))
+
+    def cancel(self) -> None:
+        """Somebody ended it; one that has ended stays as it is."""
+        self._append(Cancelled())
+
+    def _append(self, change: Change) -> None:
         if self.ended:
             return
-        self.state, self.error, self.ended_at = state, error, time.monotonic()
-        self.source.close()
-        self._over.set()
-        self._publish()
-        for tell in self._at_end:
-            tell(self)
+        assert self._store is not None, "it was never submitted"
+        self.record = self._store.append(self.id, change)
+        if self.ended:
+            self.source.close()
+
+    def _heard(self, record: JobRecord, event: JobEvent) -> None:
+        """The store told of it: who waits may look."""
+        self.record = record
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        if record.over:
+            self._over.set()

@@ -1,6 +1,6 @@
 """The queue: who waits, who is next and with whom, and the runner that sees to it.
 
-What becomes of those that run is `jobs.runner`'s; what is remembered of all is `jobs.store`'s.
+What becomes of those that run is `jobs.runner`'s; what is known of all is `jobs.store`'s.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from sidecar import errors
 from sidecar.jobs import residency
-from sidecar.jobs.job import Job, JobState
+from sidecar.jobs.job import Job
 from sidecar.jobs.runner import Plan, Run
 from sidecar.jobs.store import JobStore
 from sidecar.speech.engine import Precision
@@ -65,26 +65,23 @@ class JobQueue:
         self._draining = True
         runner, self._runner = self._runner, None
         self._end_all(errors.ShuttingDown())
-        self._store.close()
         if runner is not None:
             runner.cancel()
             await asyncio.wait({runner})
 
     async def drain(self, grace_s: float) -> None:
         """Take no more jobs; those that wait end with `errors.ShuttingDown`, and after ``grace_s``
-        those that run, alone or in company. What ended meanwhile can be fetched for a moment."""
+        those that run, alone or in company."""
         self._draining = True
         running = list(self._running.jobs) if self._running is not None else []
         for job in self._waiting:
-            job.end(JobState.FAILED, errors.ShuttingDown())
+            job.fail(errors.ShuttingDown())
         self._waiting.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 for job in running:
                     await job.over()
         self._end_all(errors.ShuttingDown())
-        if grace_s > 0:
-            await self._store.all_fetched()
 
     async def broken(self) -> None:
         """Wait until no job is worked on any more although nobody closed the queue: a fault."""
@@ -125,10 +122,14 @@ class JobQueue:
             errors.QueueFull: there is none.
         """
         self.check_open() if promised else self.check_room()
-        if job.kept:
-            self._store.add(job)
+        job.enter(self._store)
         self._waiting.append(job)
         self._arrived.set()
+
+    def live(self, job_id: str) -> Job | None:
+        """The job with this id, if it waits or runs."""
+        running = self._running.jobs if self._running is not None else ()
+        return next((job for job in [*self._waiting, *running] if job.id == job_id), None)
 
     def position(self, job: Job) -> int | None:
         """How many go first; None when it waits no more."""
@@ -140,7 +141,7 @@ class JobQueue:
             return
         if job in self._waiting:
             self._waiting.remove(job)
-        job.end(JobState.CANCELLED, errors.JobCancelled())
+        job.cancel()
         if self._running is not None and job in self._running.jobs:
             self._running.leave(job)
 
@@ -155,7 +156,7 @@ class JobQueue:
         if running is not None and not all(job.ended for job in running.jobs):
             running.stop()
         for job in [*self._waiting, *(running.jobs if running is not None else ())]:
-            job.end(JobState.FAILED, error)
+            job.fail(error)
         self._waiting.clear()
 
     async def _run(self) -> None:
@@ -192,7 +193,7 @@ class JobQueue:
                 due = due or self._waiting[0]
                 log.exception("job %s could not be begun", due.id)
                 self._waiting.remove(due)
-                due.end(JobState.FAILED, errors.EngineFailed())
+                due.fail(errors.EngineFailed())
                 continue
             for job in jobs:
                 self._waiting.remove(job)
@@ -220,10 +221,10 @@ class JobQueue:
                     await self._arrived.wait()
 
     def _with_company(self, job: Job) -> Sequence[Job]:
-        if job.alone:
+        if job.record.alone:
             return [job]
         wanted = self._wanted(job)
-        others = (one for one in self._waiting if one is not job and not one.alone)
+        others = (one for one in self._waiting if one is not job and not one.record.alone)
         return self._company([job, *(one for one in others if self._wanted(one) is wanted)], wanted)
 
     def _wanted(self, job: Job) -> Precision:

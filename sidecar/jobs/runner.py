@@ -13,9 +13,8 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 from sidecar import errors
-from sidecar.jobs.job import Job, JobState
+from sidecar.jobs.job import Job
 from sidecar.speech.engine import Precision, TranscribeOptions
-from sidecar.speech.transcript import Event, Finished
 from sidecar.workers.lease import LeasedEngine
 from sidecar.workers.slot import EngineSlot
 from sidecar.workers.worker import WorkerDied
@@ -78,19 +77,19 @@ class Run:
                     await self._attempt(job)
                 except WorkerDied:
                     log.error("the engine's process died in job %s", job.id)
-                    job.alone = True
-                    if job.attempts >= ATTEMPTS:
-                        job.end(JobState.FAILED, errors.EngineCrashed())
+                    job.crash()
+                    if job.record.attempts >= ATTEMPTS:
+                        job.fail(errors.EngineCrashed())
         except errors.SidecarError as error:
-            job.end(JobState.FAILED, error)
+            job.fail(error)
         except asyncio.CancelledError:
             if self._interrupted and not job.ended:
                 job.wait_again()
             else:
-                job.end(JobState.CANCELLED, errors.JobCancelled())
+                job.cancel()
         except Exception:
             log.exception("job %s failed", job.id)
-            job.end(JobState.FAILED, errors.EngineFailed())
+            job.fail(errors.EngineFailed())
 
     async def _attempt(self, job: Job) -> None:
         async with self._slot.lease(job.options.precision, job.arrived_at) as engine:
@@ -99,7 +98,7 @@ class Run:
             events = engine.transcribe(job.source.fd, job.facts, options, self._max_s)
             async with aclosing(events):
                 async for event in events:
-                    _take_in(job, event, begun)
+                    job.take_in(event, time.monotonic() - begun)
         if not job.ended:
             raise errors.EngineFailed("The engine ended without a transcript.")
 
@@ -112,7 +111,7 @@ class Run:
         except asyncio.CancelledError:
             if not self._interrupted:
                 for job in self.jobs:
-                    job.end(JobState.CANCELLED, errors.JobCancelled())
+                    job.cancel()
         except WorkerDied:
             log.error("the engine's process died in the company of %d jobs", len(self.jobs))
             crashed = True
@@ -122,8 +121,7 @@ class Run:
             log.exception("jobs go on one by one")
         for job in self.jobs:
             if not job.ended:
-                job.alone = not self._interrupted
-                job.wait_again(counted=crashed)
+                job.wait_again(counted=crashed, alone=not self._interrupted)
 
     async def _attempt_together(self) -> None:
         first = self.jobs[0]
@@ -138,17 +136,6 @@ class Run:
             async with aclosing(events):
                 async for number, event in events:
                     if not isinstance(event, errors.SidecarError):
-                        _take_in(jobs[number], event, begun)
+                        jobs[number].take_in(event, time.monotonic() - begun)
                     elif not isinstance(event, errors.GpuOutOfMemory):  # alone there is more
-                        jobs[number].end(JobState.FAILED, event)
-
-
-def _take_in(job: Job, event: Event, begun: float) -> None:
-    """What the engine reports of a job that has not ended; with the transcript it is done, whatever
-    becomes of the engine."""
-    if job.ended:
-        return
-    job.processing_s = time.monotonic() - begun
-    job.apply(event)
-    if isinstance(event, Finished):
-        job.end(JobState.DONE)
+                        jobs[number].fail(event)

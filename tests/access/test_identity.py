@@ -122,21 +122,21 @@ async def job(service: Service, voice: bytes, tmp_path: Path) -> Job:
 
 
 async def test_another_s_job_is_not_there_by_any_way(service: Service, job: Job) -> None:
-    assert service.job(ALICE, job.id) is job
-    assert service.jobs(ALICE) == [job]
+    assert service.job(ALICE, job.id) == job.record
+    assert service.jobs(ALICE) == [job.record]
     for other in (MALLORY, EVERYBODY):
         assert service.jobs(other) == []
         for ask in (
             lambda other=other: service.job(other, job.id),
-            lambda other=other: service.position(other, job),
-            lambda other=other: service.cancel(other, job),
+            lambda other=other: service.position(other, job.record),
+            lambda other=other: service.cancel(other, job.record),
         ):
             with pytest.raises(errors.JobNotFound):
                 ask()
         with pytest.raises(errors.JobNotFound):
-            await service.answer(other, job, lambda: b"all that was said")
+            await service.answer(other, job.record, lambda: b"all that was said")
     assert not job.ended
-    service.cancel(ALICE, job)
+    service.cancel(ALICE, job.record)
     assert job.ended
 
 

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from overheard import FACTS
+from overheard import job_of
 
-from sidecar.audio.source import open_path
 from sidecar.jobs.job import Job
 from sidecar.speech.engine import TranscribeOptions
 
@@ -27,6 +26,6 @@ def new_job(recording: Path) -> Callable[..., Job]:
     def make(
         path: Path = recording, options: TranscribeOptions | None = None, **more: object
     ) -> Job:
-        return Job(open_path(str(path)), FACTS, options or TranscribeOptions(), **more)  # type: ignore[arg-type]
+        return job_of(path, options or TranscribeOptions(), **more)
 
     return make

@@ -7,22 +7,31 @@ import os
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
+from sidecar.audio.source import open_path
 from sidecar.engines import spec_of
 from sidecar.jobs.job import Job
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.store import JobStore
+from sidecar.jobs.record import JobRecord
+from sidecar.jobs.store import MemoryStore
 from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
 from sidecar.speech.transcript import Event
 from sidecar.workers.lease import LeasedEngine
 from sidecar.workers.slot import EngineSlot
 
 FACTS = AudioFacts("wav", "sndfile", 3.0)
+
+
+def job_of(path: Path, options: TranscribeOptions | None = None, **more: Any) -> Job:
+    """A job that nobody has submitted yet."""
+    record = JobRecord.submitted(0.0, FACTS, options or TranscribeOptions(), **more)
+    return Job(open_path(str(path)), record)
 
 
 class Companies:
@@ -106,12 +115,12 @@ class Overheard(LeasedEngine):
 
 @asynccontextmanager
 async def queue_on(
-    slot: EngineSlot, store: JobStore | None = None, **rest: Any
+    slot: EngineSlot, store: MemoryStore | None = None, **rest: Any
 ) -> AsyncIterator[JobQueue]:
     """A queue that is closed until the test opens it."""
     queue = JobQueue(
         slot,
-        store or JobStore(60, 1 << 20),
+        store or MemoryStore(),
         **{"limit": 64, "max_s": 60, "plan": lambda job, precision: job.options, **rest},
     )
     try:

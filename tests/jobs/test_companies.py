@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from overheard import FACTS, Companies, OverheardSlot, queue_on, until
+from overheard import Companies, OverheardSlot, job_of, queue_on, until
 
 from sidecar import errors
-from sidecar.audio.source import open_path
 from sidecar.engines.choice import choose
-from sidecar.jobs.job import Job, JobState
+from sidecar.jobs.job import Job
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.record import JobState
 from sidecar.settings import Settings
 from sidecar.speech.engine import Precision, TranscribeOptions
 
@@ -39,7 +39,7 @@ async def queue_of(
 
 
 def submitted(queue: JobQueue, paths: Sequence[Path]) -> list[Job]:
-    jobs = [Job(open_path(str(path)), FACTS, TranscribeOptions()) for path in paths]
+    jobs = [job_of(path) for path in paths]
     for job in jobs:
         queue.submit(job)
     return jobs
@@ -49,7 +49,7 @@ async def running(jobs: Sequence[Job]) -> None:
     """Wait until each of them has said something."""
     for job in jobs:
         async for _ in job.changes():
-            if job.segments or job.ended:
+            if job.record.segments or job.ended:
                 break
 
 
@@ -66,7 +66,7 @@ async def test_each_job_of_a_company_has_the_result_it_has_alone(
     assert texts == texts[:2] * 5
     assert texts[0] != texts[1]
     assert companies.sizes == [4, 4, 2]
-    assert all(job.state is JobState.DONE and job.attempts == 1 for job in jobs)
+    assert all(job.state is JobState.DONE and job.record.attempts == 1 for job in jobs)
 
 
 async def test_who_is_cancelled_leaves_and_the_others_go_on(
@@ -104,7 +104,7 @@ async def test_the_engine_works_no_more_for_who_left_and_again_for_who_comes_nex
         texts = {(await job.result()).text for job in following}
     assert len(texts) == 1
     assert companies.sizes == [3, 3]
-    assert not any(job.alone for job in following), "nobody's recording was left out"
+    assert not any(job.record.alone for job in following), "nobody's recording was left out"
 
 
 async def test_who_left_before_it_began_is_not_told_of_to_the_engine(
@@ -150,8 +150,8 @@ async def test_whom_the_memory_does_not_suffice_for_in_company_is_tried_again_al
         queue.open()
         texts = {(await job.result()).text for job in jobs}
     assert len(texts) == 1
-    assert [job.alone for job in jobs] == [False, True, False]
-    assert [job.attempts for job in jobs] == [1, 1, 1]
+    assert [job.record.alone for job in jobs] == [False, True, False]
+    assert [job.record.attempts for job in jobs] == [1, 1, 1]
     assert companies.sizes == [3]
 
 
@@ -170,7 +170,7 @@ async def test_a_recording_that_kills_engines_gets_two_and_costs_its_company_not
         following = submitted(queue, [recording] * 2)
         assert len({(await job.result()).text for job in following}) == 1
     assert [job.state for job in jobs] == [JobState.DONE, JobState.FAILED, JobState.DONE]
-    assert [job.attempts for job in jobs] == [2, 2, 2]
+    assert [job.record.attempts for job in jobs] == [2, 2, 2]
     assert isinstance(jobs[1].error, errors.EngineCrashed)
     assert companies.sizes == [3, 2]
 
@@ -187,8 +187,6 @@ async def test_a_company_whose_engine_dies_in_the_grace_has_the_rest_of_it(
         await asyncio.sleep(0)
         slot.kill()
         assert len({(await job.result()).text for job in jobs}) == 1
-        for job in jobs:
-            job.fetched.set()
         await asyncio.wait_for(draining, 5)
 
 
@@ -202,7 +200,9 @@ async def test_a_company_that_is_cancelled_to_the_last_makes_way(
         for job in jobs[:4]:
             queue.cancel(job)
         assert [(await job.result()).text != "" for job in jobs[4:]] == [True, True]
-        assert [job.segments for job in jobs[:4] if job.state is not JobState.CANCELLED] == []
+        assert [
+            job.record.segments for job in jobs[:4] if job.state is not JobState.CANCELLED
+        ] == []
 
 
 async def test_a_recording_that_breaks_off_fails_on_its_own(
@@ -231,7 +231,7 @@ async def test_after_a_crash_each_is_tried_alone(
         os.kill(slot.worker_pid, signal.SIGKILL)
         texts = {(await job.result()).text for job in jobs}
     assert len(texts) == 1
-    assert all(job.alone for job in jobs)
+    assert all(job.record.alone for job in jobs)
     assert companies.sizes == [3]
 
 
@@ -248,7 +248,7 @@ async def test_what_is_interrupted_waits_again_in_its_order(
         await reloading
         assert {(await job.result()).precision for job in jobs} == {"int8"}
     assert companies.sizes == [4, 4, 1]
-    assert [job.attempts for job in jobs] == [1] * 5, "to be interrupted is no attempt"
+    assert [job.record.attempts for job in jobs] == [1] * 5, "to be interrupted is no attempt"
 
 
 async def test_who_is_cancelled_while_the_engine_loads_does_not_part_the_others(
@@ -263,7 +263,7 @@ async def test_who_is_cancelled_while_the_engine_loads_does_not_part_the_others(
         queue.cancel(jobs[0])
         assert [(await jobs[at].result()).text != "" for at in (1, 2)] == [True, True]
     assert companies.sizes == [3]
-    assert not any(job.alone for job in jobs[1:])
+    assert not any(job.record.alone for job in jobs[1:])
 
 
 @pytest.mark.parametrize(
@@ -275,9 +275,6 @@ def test_what_is_left_to_chance_has_no_company(
     """The rows of others change last digits, and a draw hangs on them."""
     settings = Settings(engine="scripted", batch=4)
     provision = Provision(settings, choose(settings))
-    jobs = [
-        Job(open_path(str(recording)), FACTS, TranscribeOptions(temperature=one))
-        for one in temperatures
-    ]
+    jobs = [job_of(recording, TranscribeOptions(temperature=one)) for one in temperatures]
     chosen = provision.company(jobs, Precision.FP32)
     assert [jobs.index(one) for one in chosen] == company

@@ -9,18 +9,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from overheard import FACTS, OverheardSlot, queue_on, until
+from overheard import OverheardSlot, job_of, queue_on, until
 
 from sidecar import errors
-from sidecar.audio.source import open_path
 from sidecar.engines import spec_of
 from sidecar.jobs import queue as jobs
-from sidecar.jobs.job import Job, JobState
+from sidecar.jobs.job import Job
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.store import JobStore
+from sidecar.jobs.record import JobState
+from sidecar.jobs.retention import Retention
+from sidecar.jobs.store import MemoryStore
 from sidecar.memory.placement import LoadPlan
 from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
-from sidecar.speech.transcript import Finished, Transcript
+from sidecar.speech.transcript import Progress, Segment, SegmentReady
 from sidecar.workers.slot import EngineSlot
 
 NewJob = Callable[..., Job]
@@ -38,7 +39,7 @@ class Loads:
 
 
 def job(recording: Path, precision: Precision) -> Job:
-    return Job(open_path(str(recording)), FACTS, TranscribeOptions(precision=precision))
+    return job_of(recording, TranscribeOptions(precision=precision))
 
 
 async def test_clients_that_wait_for_each_answer_and_want_different_precisions_share_loads(
@@ -47,7 +48,7 @@ async def test_clients_that_wait_for_each_answer_and_want_different_precisions_s
     loads = Loads()
     slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
     queue = JobQueue(
-        slot, JobStore(60, 1 << 20), limit=8, max_s=60, plan=lambda job, precision: job.options
+        slot, MemoryStore(), limit=8, max_s=60, plan=lambda job, precision: job.options
     )
     queue.open()
     used: list[str] = []
@@ -74,7 +75,7 @@ async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
     loads = Loads()
     slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
     queue = JobQueue(
-        slot, JobStore(60, 1 << 20), limit=8, max_s=60, plan=lambda job, precision: job.options
+        slot, MemoryStore(), limit=8, max_s=60, plan=lambda job, precision: job.options
     )
     queue.open()
     try:
@@ -95,8 +96,8 @@ async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
 
 
 def said(job: Job) -> str:
-    assert job.transcript is not None
-    return job.transcript.text
+    assert job.record.transcript is not None
+    return job.record.transcript.text
 
 
 async def test_a_fault_in_the_choice_of_the_next_job_costs_that_job_and_no_other(
@@ -168,22 +169,23 @@ async def test_who_runs_and_who_waits_when_the_queue_closes_is_told(
         for one in jobs:
             queue.submit(one)
         queue.open()
-        await until(lambda: jobs[0].segments)
+        await until(lambda: jobs[0].record.segments)
     for one in jobs:
         with pytest.raises(errors.ShuttingDown):
             await asyncio.wait_for(one.result(), 5)
 
 
 async def test_what_nobody_asks_for_later_is_not_remembered(new_job: NewJob) -> None:
-    store = JobStore(60, 1 << 20)
+    store = MemoryStore()
+    Retention(store, 60, 1 << 20)
     async with queue_on(OverheardSlot(), store) as queue:
         awaited, kept = new_job(kept=False), new_job()
         queue.submit(awaited)
         queue.submit(kept)
-        assert [one.id for one in store.all()] == [kept.id]
+        assert [one.id for one in store.all() if one.kept] == [kept.id]
         queue.open()
         assert (await awaited.result()).text == (await kept.result()).text
-        assert store.all() == [kept]
+        assert store.all() == [kept.record]
 
 
 async def test_a_job_is_done_when_its_transcript_is_there_whatever_comes_after(
@@ -202,7 +204,7 @@ async def test_a_job_is_done_when_its_transcript_is_there_whatever_comes_after(
         queue.cancel(one)
         queue.interrupt()
         await asyncio.sleep(0.05)
-        assert (one.state, one.attempts, said(one)) == (JobState.DONE, 1, text)
+        assert (one.state, one.record.attempts, said(one)) == (JobState.DONE, 1, text)
         assert queue.position(following) == 0, "and its way out was not disturbed"
         slot.release.set()
         assert (await asyncio.wait_for(following.result(), 10)).text == text
@@ -229,7 +231,7 @@ async def test_after_the_grace_who_runs_is_told_and_who_waits_is_told_at_once(
         queue.submit(running)
         queue.submit(waiting)
         queue.open()
-        await until(lambda: running.segments)
+        await until(lambda: running.record.segments)
         draining = asyncio.ensure_future(queue.drain(0.3))
         await asyncio.sleep(0)
         assert isinstance(waiting.error, errors.ShuttingDown)
@@ -242,14 +244,15 @@ async def test_after_the_grace_who_runs_is_told_and_who_waits_is_told_at_once(
 
 async def test_a_job_that_waits_again_has_nothing_of_its_last_attempt(new_job: NewJob) -> None:
     one = new_job()
+    one.enter(MemoryStore())
     for again in (one.wait_again, one.begin):
         one.begin()
-        one.apply(Finished(Transcript((), "en", 3.0, "scripted", "fp32")))
-        assert one.transcript is not None
+        one.take_in(SegmentReady(0, Segment(0.0, 1.0, "said")))
+        one.take_in(Progress(1.0, 3.0))
+        assert one.record.segments
         again()
-        assert one.transcript is None
-        assert one.segments == []
-        assert one.progress.audio_s_done == 0.0
+        assert one.record.segments == ()
+        assert one.record.progress.audio_s_done == 0.0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
@@ -262,9 +265,11 @@ async def test_a_job_that_killed_an_engine_stays_alone_also_after_an_interruptio
         one = new_job()
         queue.submit(one)
         queue.open()
-        await until(lambda: one.segments)
+        await until(lambda: one.record.segments)
         slot.kill()
-        await until(lambda: one.attempts == 2 and one.segments)
+        await until(lambda: one.record.attempts == 2 and one.record.segments)
         queue.interrupt()
         await one.result()
-        assert (one.alone, one.attempts) == (True, 2), "the interrupted one is no attempt"
+        assert (one.record.alone, one.record.attempts) == (True, 2), (
+            "the interrupted one is no attempt"
+        )

@@ -1,223 +1,247 @@
-"""What is remembered of jobs: as long as was said, within bounds, and made ready once."""
+"""What every store of jobs does. One that is added to `STORES` is held to all of it."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import threading
-import time
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
-from overheard import until
+from histories import histories, submitted
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.jobs import store as module
-from sidecar.jobs.job import Job, JobState
-from sidecar.jobs.store import JOB_BYTES, JobStore, weight
-from sidecar.speech.transcript import Finished, Segment, Transcript, Word
+from sidecar.clock import Clock
+from sidecar.jobs.feed import Behind
+from sidecar.jobs.record import (
+    Begun,
+    Cancelled,
+    Change,
+    JobEvent,
+    JobRecord,
+    JobState,
+    PutBack,
+    Reported,
+    advance,
+)
+from sidecar.jobs.store import JobStore, MemoryStore
+from sidecar.speech.transcript import Finished, Progress, Segment, SegmentReady, Transcript
 
-NewJob = Callable[..., Job]
-DAY_S = 86400.0
-
-
-def finished(job: Job, segments: int = 1, text: str = "said") -> Job:
-    """The job, done with so many segments."""
-    words = (Word(0.0, 0.5, "one"), Word(0.5, 1.0, "two"))
-    said = tuple(Segment(float(at), at + 1.0, text, words=words) for at in range(segments))
-    job.begin()
-    job.apply(Finished(Transcript(said, "en", 3.0, "scripted", "fp32")))
-    job.end(JobState.DONE)
-    return job
-
-
-def kept(store: JobStore, job: Job, segments: int = 1) -> Job:
-    store.add(job)
-    return finished(job, segments)
-
-
-def ids(store: JobStore) -> list[str]:
-    return [job.id for job in store.all()]
+STORES: dict[str, Callable[[Path, Clock, int], JobStore]] = {
+    "memory": lambda folder, now, buffer: MemoryStore(now, buffer),
+}
+"""How to open a store: in a folder of its own, with a clock and a buffer for each subscriber."""
+BUFFER = 4
+TRANSCRIPT = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
+DONE = Reported(Finished(TRANSCRIPT))
 
 
-async def test_a_result_goes_when_its_time_is_over_and_nobody_has_to_ask(new_job: NewJob) -> None:
-    store = JobStore(0.1, 1 << 20)
-    job = kept(store, new_job())
-    assert job.ended_at is not None
-    transcript, ended_at = weakref.ref(job), job.ended_at
-    job_id = job.id
-    assert store.get(job_id) is job
-    del job
+class Ticks:
+    """A clock on the wall that goes on by a second each time it is looked at."""
 
-    def gone() -> bool:
-        gc.collect(0)
-        return transcript() is None
+    now = 1_700_000_000.0
 
-    await until(gone)
-    assert time.monotonic() - ended_at >= 0.1, "it had its time"
-    with pytest.raises(errors.JobNotFound):
-        store.get(job_id)
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
 
 
-async def test_each_result_goes_at_its_own_time(new_job: NewJob) -> None:
-    store = JobStore(0.15, 1 << 20)
-    first = kept(store, new_job())
-    await asyncio.sleep(0.1)
-    second = kept(store, new_job())
-    await until(lambda: first.id not in ids(store))
-    assert ids(store) == [second.id]
-    await until(lambda: not store.all())
-
-
-async def test_a_job_that_has_not_ended_is_never_forgotten(new_job: NewJob) -> None:
-    store = JobStore(0.0, 1)
-    waiting = new_job()
-    store.add(waiting)
-    ended = kept(store, new_job())
-    await until(lambda: ended.id not in ids(store))
-    assert ids(store) == [waiting.id]
-
-
-async def test_a_young_result_stays_however_many_come_after_it(new_job: NewJob) -> None:
-    store = JobStore(DAY_S, 1000 * (JOB_BYTES + 4096))
-    first = kept(store, new_job())
-    for _ in range(999):
-        kept(store, new_job())
-    assert store.get(first.id) is first
-    assert len(store.all()) == 1000
-
-
-async def test_beyond_its_bytes_an_owner_loses_what_ended_first(new_job: NewJob) -> None:
-    """By the order of their ends: a company ends in another than it came in."""
-    jobs = [new_job() for _ in range(4)]
-    size = weight(finished(new_job(), 100))
-    store = JobStore(DAY_S, 3 * size)
-    for job in jobs:
-        store.add(job)
-    for number in (2, 0, 3):
-        finished(jobs[number], 100)
-    assert len(store.all()) == 4, "so much is allowed"
-    finished(jobs[1], 100)
-    assert ids(store) == [jobs[number].id for number in (0, 1, 3)]
-
-
-async def test_one_owner_s_results_cost_another_none_of_his(new_job: NewJob) -> None:
-    store = JobStore(DAY_S, 3 * JOB_BYTES)
-    mine = kept(store, new_job(owner="me"))
-    others = [kept(store, new_job(owner="you")) for _ in range(10)]
-    assert ids(store) == [mine.id, *(job.id for job in others[-2:])]
-
-
-async def test_the_last_result_stays_its_time_whatever_it_weighs(new_job: NewJob) -> None:
-    store = JobStore(DAY_S, 1)
-    first, second = kept(store, new_job(), 1000), kept(store, new_job(), 1000)
-    assert ids(store) == [second.id]
-    assert first.ended
-
-
-async def test_the_weight_grows_with_what_was_said_and_with_what_was_made_of_it(
-    new_job: NewJob,
-) -> None:
-    little, much = finished(new_job(), 1), finished(new_job(), 1001)
-    assert weight(little) > JOB_BYTES
-    a_segment = (weight(much) - weight(little)) / 1000
-    assert 300 < a_segment < 1500, "two words and a short text"
-    before = weight(little)
-    little.answer = bytes(5000)
-    assert weight(little) == before + 5000
-
-
-async def test_the_answer_about_an_ended_job_is_made_once_and_beside_the_loop(
-    new_job: NewJob,
-) -> None:
-    threads: list[int] = []
-
-    def render() -> bytes:
-        threads.append(threading.get_ident())
-        return b"all that was said"
-
-    store = JobStore(DAY_S, 1 << 20)
-    job = kept(store, new_job(), 1000)
-    assert not job.fetched.is_set()
-    assert {await store.answer(job, render) for _ in range(3)} == {b"all that was said"}
-    assert len(threads) == 1
-    assert threads[0] != threading.get_ident()
-    assert job.fetched.is_set()
-
-
-async def test_two_who_ask_at_once_for_the_same_result_have_it_made_once(new_job: NewJob) -> None:
-    made: list[int] = []
-    store = JobStore(DAY_S, 1 << 20)
-    job = kept(store, new_job(), 1000)
-
-    def render() -> bytes:
-        time.sleep(0.02)
-        made.append(1)
-        return b"all"
-
-    assert await asyncio.gather(*(store.answer(job, render) for _ in range(3))) == [b"all"] * 3
-    assert len(made) == 1
-
-
-async def test_what_was_made_of_a_result_is_charged_too(new_job: NewJob) -> None:
-    size = weight(finished(new_job()))
-    store = JobStore(DAY_S, 2 * size + 5000)
-    first, second = kept(store, new_job()), kept(store, new_job())
-    await store.answer(second, lambda: bytes(5000))
-    assert ids(store) == [first.id, second.id], "that much is allowed"
-    third = kept(store, new_job())
-    assert ids(store) == [second.id, third.id]
-    await store.answer(third, lambda: bytes(size))
-    assert ids(store) == [third.id]
-
-
-async def test_a_store_that_is_closed_keeps_no_clock(new_job: NewJob) -> None:
-    store = JobStore(0.01, 1 << 20)
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[JobStore]:
+    store = STORES[request.param](tmp_path, Ticks(), BUFFER)
+    yield store
     store.close()
-    job = kept(store, new_job())
-    await asyncio.sleep(0.05)
-    assert ids(store) == [job.id]
 
 
-async def test_a_job_on_its_way_is_shown_as_it_stands_each_time(new_job: NewJob) -> None:
-    store = JobStore(DAY_S, 1 << 20)
-    job = new_job()
-    store.add(job)
-    answers = [await store.answer(job, str(now).encode) for now in range(2)]
-    assert answers == [b"0", b"1"]
-    assert not job.fetched.is_set()
-    assert job.answer is None
+def added(store: JobStore) -> JobRecord:
+    record = submitted()
+    store.add(record)
+    return record
 
 
-async def test_who_ends_waits_for_results_that_are_still_to_be_fetched_and_for_no_others(
-    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+def progress(at: float) -> Reported:
+    return Reported(Progress(at, 3.0), at)
+
+
+def segment(index: int) -> Reported:
+    return Reported(SegmentReady(index, Segment(float(index), index + 1.0, f"said {index}")))
+
+
+@given(history=histories, after=st.integers(0, 12))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_the_log_replayed_over_what_was_submitted_gives_the_record(
+    store: JobStore, history: Sequence[Change], after: int
 ) -> None:
-    monkeypatch.setattr(module, "FETCH_S", DAY_S)
-    store = JobStore(DAY_S, 1 << 20)
-    fetched, cancelled, put_off, waiting = (new_job() for _ in range(4))
-    for job in (fetched, cancelled, put_off, waiting):
-        store.add(job)
-    await store.answer(finished(fetched), lambda: b"")
-    cancelled.end(JobState.CANCELLED, errors.JobCancelled())
-    put_off.end(JobState.FAILED, errors.ShuttingDown())
-    await asyncio.wait_for(store.all_fetched(), 5)
+    first = added(store)
+    told: list[tuple[JobRecord, JobEvent]] = []
+    store.listen(lambda record, event: told.append((record, event)), first.id)
+    for change in history:
+        before = store.get(first.id)
+        record = store.append(first.id, change)
+        assert store.get(first.id) == record
+        assert not before.over or record == before
+    log = store.events(first.id)
+    replayed = first
+    for event in log:
+        replayed = advance(replayed, event)
+    assert replayed == store.get(first.id)
+    assert [event.seq for event in log] == sorted({event.seq for event in log})
+    assert sum(event.fleeting for event in log) <= 1
+    assert [event.seq for _, event in told] == list(range(1, record.seq + 1) if history else [])
+    assert [event for _, event in told if not event.fleeting] == [
+        event for event in log if not event.fleeting
+    ]
+    assert list(store.events(first.id, after)) == [event for event in log if event.seq > after]
+    store.forget(first.id)
 
-    done, failed = kept(store, new_job()), new_job()
-    store.add(failed)
-    failed.end(JobState.FAILED, errors.EngineFailed())
-    ending = asyncio.ensure_future(store.all_fetched())
-    for job in (done, failed):
-        await asyncio.sleep(0.01)
-        assert not ending.done()
-        await store.answer(job, lambda: b"")
-    await asyncio.wait_for(ending, 5)
+
+def test_events_are_numbered_from_one_and_dated_by_the_clock_it_was_given(store: JobStore) -> None:
+    job = added(store)
+    record = store.append(store.append(job.id, Begun()).id, DONE)
+    assert [(event.seq, event.at) for event in store.events(job.id)] == [
+        (1, 1_700_000_001.0),
+        (2, 1_700_000_002.0),
+    ]
+    assert record.ended == 1_700_000_002.0
 
 
-async def test_results_that_nobody_fetched_in_time_are_not_waited_for(
-    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+def test_what_changes_nothing_is_neither_kept_nor_told(store: JobStore) -> None:
+    job = added(store)
+    told: list[JobEvent] = []
+    store.listen(lambda _, event: told.append(event))
+    store.append(job.id, PutBack())  # it waits already
+    store.append(job.id, Cancelled())
+    store.append(job.id, Begun())
+    assert [event.change for event in told] == [Cancelled()]
+    assert list(store.events(job.id)) == told
+
+
+def test_of_progress_the_last_is_kept_and_all_of_it_told(store: JobStore) -> None:
+    job = added(store)
+    told: list[int] = []
+    store.listen(lambda _, event: told.append(event.seq), job.id)
+    changes = [Begun(), progress(0.5), segment(0), progress(1.0), segment(1), progress(2.0), DONE]
+    for change in changes:
+        store.append(job.id, change)
+    assert told == [1, 2, 3, 4, 5, 6, 7]
+    assert [event.seq for event in store.events(job.id)] == [1, 3, 5, 6, 7]
+
+
+def test_a_job_that_is_not_there_is_not_found_by_any_way(store: JobStore) -> None:
+    job = added(store)
+    store.forget(job.id)
+    store.forget(job.id)
+    for ask in (
+        lambda: store.get(job.id),
+        lambda: store.events(job.id),
+        lambda: store.subscribe(job.id),
+        lambda: store.append(job.id, Begun()),
+    ):
+        with pytest.raises(errors.JobNotFound):
+            ask()
+    assert store.all() == []
+
+
+def test_jobs_are_listed_in_the_order_in_which_they_came(store: JobStore) -> None:
+    jobs = [added(store) for _ in range(5)]
+    store.append(jobs[3].id, Begun())
+    store.forget(jobs[1].id)
+    assert [job.id for job in store.all()] == [jobs[at].id for at in (0, 2, 3, 4)]
+    assert store.all()[2].state is JobState.RUNNING
+
+
+def test_who_is_told_finds_it_in_the_store(store: JobStore) -> None:
+    job = added(store)
+    seen: list[bool] = []
+
+    def look(record: JobRecord, event: JobEvent) -> None:
+        seen.append(store.get(job.id) == record and store.events(job.id)[-1] == event)
+
+    store.listen(look)
+    for change in (Begun(), progress(1.0), DONE):
+        store.append(job.id, change)
+    assert seen == [True] * 3
+
+
+async def test_two_subscribers_and_one_who_comes_late_all_get_everything(store: JobStore) -> None:
+    job = added(store)
+    early = [store.subscribe(job.id) for _ in range(2)]
+    taking = [asyncio.ensure_future(_taken(one)) for one in early]
+    for change in (Begun(), segment(0)):
+        store.append(job.id, change)
+        await asyncio.sleep(0)
+    late = store.subscribe(job.id)
+    for change in (segment(1), DONE):
+        store.append(job.id, change)
+        await asyncio.sleep(0)
+    after_the_end = store.subscribe(job.id)
+    every = [1, 2, 3, 4]
+    assert [await one for one in taking] == [every, every]
+    assert [await _taken(one) for one in (late, after_the_end)] == [every, every]
+
+
+async def test_who_comes_back_resumes_behind_what_it_had(store: JobStore) -> None:
+    job = added(store)
+    with store.subscribe(job.id) as subscription:
+        for change in (Begun(), segment(0)):
+            store.append(job.id, change)
+        had = [(await anext(subscription)).seq for _ in range(2)]
+    for change in (segment(1), progress(2.0), progress(3.0), DONE):
+        store.append(job.id, change)
+    assert had == [1, 2]
+    assert await _taken(store.subscribe(job.id, had[-1])) == [3, 5, 6]
+    assert await _taken(store.subscribe(job.id, 6)) == []
+
+
+async def test_who_is_too_slow_is_told_where_to_resume_and_holds_up_nobody(
+    store: JobStore,
 ) -> None:
-    monkeypatch.setattr(module, "FETCH_S", 0.05)
-    store = JobStore(DAY_S, 1 << 20)
-    kept(store, new_job())
-    await asyncio.wait_for(store.all_fetched(), 5)
+    job = added(store)
+    slow, quick = store.subscribe(job.id), store.subscribe(job.id)
+    store.append(job.id, Begun())
+    assert (await anext(slow)).seq == (await anext(quick)).seq == 1
+    for index in range(BUFFER + 1):
+        store.append(job.id, segment(index))
+        assert (await anext(quick)).seq == index + 2
+    with pytest.raises(Behind) as behind:
+        await anext(slow)
+    assert behind.value.seq == 1
+    store.append(job.id, DONE)
+    assert await _taken(store.subscribe(job.id, behind.value.seq)) == [*range(2, BUFFER + 4)]
+    assert await _taken(quick) == [BUFFER + 3]
+
+
+async def test_who_resumes_far_behind_is_not_too_slow_for_that(store: JobStore) -> None:
+    job = added(store)
+    store.append(job.id, Begun())
+    for index in range(5 * BUFFER):
+        store.append(job.id, segment(index))
+    subscription = store.subscribe(job.id)
+    store.append(job.id, DONE)
+    assert await _taken(subscription) == [*range(1, 5 * BUFFER + 3)]
+
+
+async def test_of_those_who_left_or_were_told_all_nothing_is_kept(store: JobStore) -> None:
+    if not isinstance(store, MemoryStore):
+        pytest.skip("another store's feed is another's")
+    jobs = [added(store) for _ in range(3)]
+    for job in jobs:
+        with store.subscribe(job.id):
+            assert store._feed.subscribers == 1
+    subscriptions = [store.subscribe(job.id) for job in jobs]
+    assert store._feed.subscribers == 3
+    for job in jobs:
+        store.append(job.id, Cancelled())
+    assert store._feed.subscribers == 0
+    assert [await _taken(one) for one in subscriptions] == [[1]] * 3
+
+
+async def test_what_was_added_and_appended_can_be_waited_for(store: JobStore) -> None:
+    job = added(store)
+    store.append(job.id, Begun())
+    await asyncio.wait_for(store.written(), 5)
+
+
+async def _taken(subscription: object) -> list[int]:
+    return [event.seq async for event in subscription]  # type: ignore[attr-defined]

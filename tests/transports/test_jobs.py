@@ -14,7 +14,8 @@ import pytest
 from sidecar.app import create_app, create_service
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.source import open_path
-from sidecar.jobs.job import Job, JobState
+from sidecar.jobs.job import Job
+from sidecar.jobs.record import JobRecord
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sidecar.speech.engine import TranscribeOptions
@@ -49,11 +50,11 @@ async def jobs(service: Service, tmp_path: Path) -> list[Job]:
     transcript, done = hour_of_speech(), []
     for _ in range(RESULTS):
         facts = AudioFacts("wav", "sndfile", HOUR_S)
-        job = Job(open_path(str(recording)), facts, TranscribeOptions())
-        service._store.add(job)
+        record = JobRecord.submitted(0.0, facts, TranscribeOptions())
+        job = Job(open_path(str(recording)), record)
+        job.enter(service._store)
         job.begin()
-        job.apply(Finished(transcript))
-        job.end(JobState.DONE)
+        job.take_in(Finished(transcript))
         done.append(job)
     return done
 
@@ -93,7 +94,7 @@ async def test_the_list_of_twenty_hours_has_no_words_and_writes_none_out(
 
 
 async def test_an_hour_s_result_is_written_out_once_and_beside_the_loop(
-    client: httpx.AsyncClient, jobs: list[Job], rendered: list[int]
+    client: httpx.AsyncClient, service: Service, jobs: list[Job], rendered: list[int]
 ) -> None:
     answers = [await client.get(f"/jobs/{jobs[0].id}") for _ in range(3)]
     assert len({answer.content for answer in answers}) == 1
@@ -101,8 +102,7 @@ async def test_an_hour_s_result_is_written_out_once_and_beside_the_loop(
     assert len(result["segments"]) == 700
     assert len(rendered) == 1
     assert threading.get_ident() not in rendered
-    assert jobs[0].fetched.is_set()
-    assert not jobs[1].fetched.is_set()
+    assert [service._results.fetched(job.id) for job in jobs[:2]] == [True, False]
 
 
 async def test_who_asks_for_all_twenty_at_once_keeps_health_waiting_for_none_of_them(

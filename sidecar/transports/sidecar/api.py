@@ -14,10 +14,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from sidecar import __version__, errors
+from sidecar import __version__, clock, errors
 from sidecar.access.identity import Identity
 from sidecar.audio.source import AudioSource
-from sidecar.jobs.job import Job, JobState
+from sidecar.jobs.record import JobRecord, JobState
 from sidecar.service import Health, Service
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.formats import segment_body, transcript_body
@@ -38,14 +38,14 @@ from sidecar.transports.sidecar import models
 from sidecar.version import CONTRACT
 
 
-def answer_body(service: Service, job: Job, transcript: Transcript) -> dict[str, Any]:
+def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dict[str, Any]:
     """The answer to a transcription."""
     body = transcript_body(service.noted(transcript, job.options))
     body["metadata"] |= {"processing_time": round(job.processing_s, 3), "job_id": job.id}
     return {"status": "success", **body}
 
 
-def job_summary(service: Service, caller: Identity, job: Job) -> dict[str, Any]:
+def job_summary(service: Service, caller: Identity, job: JobRecord) -> dict[str, Any]:
     """A job as it stands, without what was said."""
     done = job.state is JobState.DONE and job.transcript is not None
     duration = job.transcript.duration if done and job.transcript else job.facts.total_s
@@ -54,7 +54,7 @@ def job_summary(service: Service, caller: Identity, job: Job) -> dict[str, Any]:
         "state": job.state.value,
         "position": service.position(caller, job),
         "attempts": job.attempts,
-        "created": job.created,
+        "created": clock.for_people(job.created),
         "duration": duration and round(duration, 3),
         "progress": {
             "audio_seconds_done": round(job.progress.audio_s_done, 3),
@@ -72,10 +72,10 @@ def job_summary(service: Service, caller: Identity, job: Job) -> dict[str, Any]:
     return body
 
 
-def job_rendering(service: Service, caller: Identity, job: Job) -> Callable[[], bytes]:
+def job_rendering(service: Service, caller: Identity, job: JobRecord) -> Callable[[], bytes]:
     """What makes the body of a job as it stands now, with its result once there is one; it may be
     called in a thread."""
-    summary, segments = job_summary(service, caller, job), tuple(job.segments)
+    summary, segments = job_summary(service, caller, job), job.segments
     transcript = job.transcript if job.state is JobState.DONE else None
 
     def render() -> bytes:
@@ -90,7 +90,7 @@ def job_rendering(service: Service, caller: Identity, job: Job) -> Callable[[], 
 async def job_response(
     service: Service,
     caller: Identity,
-    job: Job,
+    job: JobRecord,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
@@ -147,11 +147,11 @@ def build_router(service: Service) -> APIRouter:
             job = await service.submit(caller, source, options, place, kept=later)
         if later:
             said = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
-            return await job_response(service, caller, job, 202, said)
-        async with _cancelled_on_hang_up(request, service, caller, job):
+            return await job_response(service, caller, job.record, 202, said)
+        async with _cancelled_on_hang_up(request, service, caller, job.record):
             transcript = await job.result()
         return json_response(
-            await asyncio.to_thread(lambda: to_json(answer_body(service, job, transcript)))
+            await asyncio.to_thread(lambda: to_json(answer_body(service, job.record, transcript)))
         )
 
     @router.post(
@@ -197,7 +197,7 @@ def build_router(service: Service) -> APIRouter:
         caller = caller_of(request)
         job = service.job(caller, job_id)
         service.cancel(caller, job)
-        return await job_response(service, caller, job)
+        return await job_response(service, caller, service.job(caller, job_id))
 
     return router
 
@@ -232,7 +232,7 @@ async def _read_request(
 
 @asynccontextmanager
 async def _cancelled_on_hang_up(
-    request: Request, service: Service, caller: Identity, job: Job
+    request: Request, service: Service, caller: Identity, job: JobRecord
 ) -> AsyncGenerator[None, None]:
     """While this lasts, a client that goes away takes its job with it."""
 

@@ -1,0 +1,211 @@
+"""What is known of a job, and what happened to it: frozen values, and one pure function.
+
+A record is what was submitted and all its events, applied in order. Replaying the events over what
+was submitted gives the same record again, after a restart or anywhere else.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Self
+
+from sidecar import errors
+from sidecar.access.identity import EVERYBODY
+from sidecar.audio.decode import AudioFacts
+from sidecar.speech.engine import TranscribeOptions
+from sidecar.speech.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
+
+
+class JobState(StrEnum):
+    """Where a job is in its life; the last three are for good."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as plain values."""
+
+    code: str
+    detail: str
+    hint: str
+    retry_after: int | None = None
+
+    @classmethod
+    def of(cls, error: errors.SidecarError) -> Self:
+        """What ``error`` says."""
+        return cls(**error.to_wire())
+
+    def error(self) -> errors.SidecarError:
+        """The error that it was, to be raised."""
+        return errors.from_wire(asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """What is known of one recording on its way to a transcript.
+
+    ``owner``: whose it is (`access.identity`). ``kept``: whether its result is fetched later; that
+    of others is for who waits for it, and nobody else learns of them. ``created`` and ``ended``:
+    seconds since 1970. ``attempts``: how often the engine's process died in it, and the attempt
+    that runs. ``alone``: whether it runs in nobody's company, decided once something went wrong in
+    one. ``seq``: that of the last event.
+    """
+
+    id: str
+    owner: str
+    created: float
+    options: TranscribeOptions
+    facts: AudioFacts
+    progress: Progress
+    kept: bool = True
+    state: JobState = JobState.QUEUED
+    attempts: int = 0
+    alone: bool = False
+    segments: tuple[Segment, ...] = ()
+    transcript: Transcript | None = None
+    error: Failure | None = None
+    processing_s: float = 0.0
+    ended: float | None = None
+    seq: int = 0
+
+    @classmethod
+    def submitted(
+        cls,
+        at: float,
+        facts: AudioFacts,
+        options: TranscribeOptions,
+        *,
+        owner: str = EVERYBODY.owner,
+        kept: bool = True,
+    ) -> Self:
+        """A new one, submitted at a time of day."""
+        progress = Progress(0.0, facts.total_s)
+        return cls(uuid.uuid4().hex, owner, at, options, facts, progress, kept)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.state in ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An attempt starts, from nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """The engine's process died in it; what follows is tried alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """Back to the queue, as if nothing had happened; ``counted``: the attempt was one."""
+
+    counted: bool = False
+    alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What the engine said, ``processing_s`` seconds into the attempt. With its transcript a job is
+    done, whatever becomes of the engine."""
+
+    event: Event
+    processing_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """It ended without a transcript."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Somebody ended it."""
+
+
+Change = Begun | Crashed | PutBack | Reported | Failed | Cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One change of one job: the ``seq``-th, ``at`` a time of day."""
+
+    seq: int
+    at: float
+    change: Change
+
+    @property
+    def fleeting(self) -> bool:
+        """Whether only the last of its kind is worth keeping: each says all that those before it
+        said."""
+        return isinstance(self.change, Reported) and isinstance(self.change.event, Progress)
+
+
+def advance(record: JobRecord, event: JobEvent) -> JobRecord:
+    """The record after ``event``; itself where the event changes nothing.
+
+    Nothing changes what has ended, nor does an event that was applied already, nor what an engine
+    reports of a job that waits.
+    """
+    if record.over or event.seq <= record.seq:
+        return record
+    changed = _changed(record, event)
+    return record if changed is None else replace(changed, seq=event.seq)
+
+
+def _changed(record: JobRecord, event: JobEvent) -> JobRecord | None:
+    running = record.state is JobState.RUNNING
+    match event.change:
+        case Begun():
+            return replace(_from_nothing(record, JobState.RUNNING), attempts=record.attempts + 1)
+        case Crashed() if running:
+            return replace(record, alone=True)
+        case PutBack(counted, alone) if running:
+            waiting = _from_nothing(record, JobState.QUEUED)
+            attempts = record.attempts - (not counted)
+            return replace(waiting, attempts=attempts, alone=record.alone or alone)
+        case Reported(report, processing_s) if running:
+            return replace(_reported(record, report, event.at), processing_s=processing_s)
+        case Failed(failure):
+            return replace(record, state=JobState.FAILED, error=failure, ended=event.at)
+        case Cancelled():
+            failure = Failure.of(errors.JobCancelled())
+            return replace(record, state=JobState.CANCELLED, error=failure, ended=event.at)
+    return None
+
+
+def _from_nothing(record: JobRecord, state: JobState) -> JobRecord:
+    progress = Progress(0.0, record.facts.total_s)
+    return replace(record, state=state, segments=(), progress=progress)
+
+
+def _reported(record: JobRecord, report: Event, at: float) -> JobRecord:
+    match report:
+        case Progress():
+            return replace(record, progress=report)
+        case SegmentReady(index, segment):
+            segments = (*record.segments[:index], segment, *record.segments[index + 1 :])
+            return replace(record, segments=segments)
+        case Finished(transcript):
+            return replace(
+                record,
+                state=JobState.DONE,
+                transcript=transcript,
+                segments=tuple(transcript.segments),
+                progress=Progress(transcript.duration, transcript.duration),
+                ended=at,
+            )

@@ -1,0 +1,181 @@
+"""How long jobs that have ended are kept, in whatever store: results until they are fetched.
+
+A result stays for a time, and as long as those of its owner do not take more than their share.
+What nobody asks for later is forgotten at its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from sidecar import errors
+from sidecar.jobs.record import JobEvent, JobRecord, JobState, Reported
+from sidecar.jobs.store import JobStore
+from sidecar.speech.transcript import Segment, SegmentReady
+
+JOB_BYTES = 16 << 10
+"""Charged for each job beside its words: its options with a prompt, and a line of every list."""
+SEGMENT_BYTES = 150
+WORD_BYTES = 120
+"""What a segment and a word take in memory beside their text (tracemalloc, CPython 3.11)."""
+FEW_SEGMENTS = 50
+"""Whose rendering takes about a millisecond, with words."""
+FETCH_S = 2.0
+"""How long a result can be fetched at least, also of a service that ends: clients look once a
+second or more often."""
+
+
+def weight(record: JobRecord, events: Sequence[JobEvent] = (), answer: bytes | None = None) -> int:
+    """The bytes of memory that an ended job is charged for, with its events and what was made of
+    it."""
+    told = [
+        event.change.event.segment
+        for event in events
+        if isinstance(event.change, Reported) and isinstance(event.change.event, SegmentReady)
+    ]
+    return JOB_BYTES + _spoken(record.segments) + _spoken(told) + len(answer or b"")
+
+
+def _spoken(segments: Iterable[Segment]) -> int:
+    size = 0
+    for segment in segments:
+        size += SEGMENT_BYTES + sys.getsizeof(segment.text)
+        size += sum(WORD_BYTES + sys.getsizeof(word.text) for word in segment.words)
+    return size
+
+
+@dataclass(slots=True)
+class _Result:
+    """A job that has ended."""
+
+    record: JobRecord
+    ended_at: float
+    weight: int = 0
+    answer: bytes | None = None
+    """What a wire made of it."""
+    fetched: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody may still be on his way to fetch it."""
+        failure = self.record.error
+        told = failure is not None and failure.code == errors.ShuttingDown.code
+        result = self.record.state in (JobState.DONE, JobState.FAILED) and not told
+        young = self.ended_at + FETCH_S > time.monotonic()
+        return result and young and not self.fetched.is_set()
+
+
+class Retention:
+    """Ended jobs go after ``retention_s``, the oldest of an owner when all that he has weigh more
+    than ``limit_bytes``; the last of each stays its time."""
+
+    def __init__(self, store: JobStore, retention_s: float, limit_bytes: int) -> None:
+        self._store = store
+        self._retention_s = retention_s
+        self._limit_bytes = limit_bytes
+        self._ended: dict[str, _Result] = {}
+        """In the order in which they did."""
+        self._held: Counter[str] = Counter()
+        self._rendering = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        store.listen(self._heard)
+
+    async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
+        """What a wire makes of a job. Once it has ended that is kept, and was fetched."""
+        result = self._ended.get(record.id)
+        if result is None or not record.over:
+            return await self._rendered(record, render)
+        if result.answer is None:
+            result.answer = await self._rendered(record, render)
+            if record.id in self._ended:
+                self._charge(result)
+        result.fetched.set()
+        return result.answer
+
+    def fetched(self, job_id: str) -> bool:
+        """Whether somebody has had the result of a job that is kept."""
+        return job_id in self._ended and self._ended[job_id].fetched.is_set()
+
+    async def all_fetched(self) -> None:
+        """Wait until the results of the last seconds were fetched, `FETCH_S` from their end at
+        most. Who was cancelled or put off by the end of the service has no result."""
+        now = time.monotonic()
+
+        async def fetched(result: _Result) -> None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(result.ended_at + FETCH_S - now):
+                    await result.fetched.wait()
+
+        await asyncio.gather(*(fetched(one) for one in self._ended.values() if one.awaited))
+
+    def close(self) -> None:
+        """Forget nothing more for its age."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _rendered(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
+        """Long ones in a thread, and one at a time: a thread takes turns with the loop."""
+        if len(record.segments) <= FEW_SEGMENTS:
+            return render()
+        async with self._rendering:
+            result = self._ended.get(record.id)
+            if record.over and result is not None and result.answer is not None:
+                return result.answer  # somebody else's question was first
+            return await asyncio.to_thread(render)
+
+    def _heard(self, record: JobRecord, event: JobEvent) -> None:
+        """A job that ended has its time from here on."""
+        if not record.over:
+            return
+        if not record.kept:
+            self._store.forget(record.id)
+            return
+        self._ended[record.id] = result = _Result(record, time.monotonic())
+        self._charge(result)
+        self._set_timer()
+
+    def _charge(self, result: _Result) -> None:
+        """Take a job's weight into account, and make room for it."""
+        record = result.record
+        now = weight(record, self._store.events(record.id), result.answer)
+        self._held[record.owner] += now - result.weight
+        result.weight = now
+        while self._held[record.owner] > self._limit_bytes:
+            oldest = next(
+                one for one, each in self._ended.items() if each.record.owner == record.owner
+            )
+            if oldest == record.id:
+                break
+            self._forget(oldest)
+
+    def _forget(self, job_id: str) -> None:
+        result = self._ended.pop(job_id)
+        self._held[result.record.owner] -= result.weight
+        if not self._held[result.record.owner]:
+            del self._held[result.record.owner]
+        self._store.forget(job_id)
+
+    def _forget_old(self) -> None:
+        self._timer = None
+        oldest_kept = time.monotonic() - self._retention_s
+        for job_id, result in list(self._ended.items()):
+            if result.ended_at > oldest_kept:
+                break
+            self._forget(job_id)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        """Come back when the oldest has had its time."""
+        if self._timer is not None or self._closed or not self._ended:
+            return
+        ended_at = next(iter(self._ended.values())).ended_at
+        wait_s = max(0.0, ended_at + self._retention_s - time.monotonic())
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self._forget_old)

@@ -1,0 +1,52 @@
+"""Anything that can happen to a job, likely or not."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from overheard import FACTS
+
+from sidecar import errors
+from sidecar.jobs.record import (
+    Begun,
+    Cancelled,
+    Change,
+    Crashed,
+    Failed,
+    Failure,
+    JobRecord,
+    PutBack,
+    Reported,
+)
+from sidecar.speech.engine import TranscribeOptions
+from sidecar.speech.transcript import Finished, Progress, Segment, SegmentReady, Transcript
+
+texts = st.text(max_size=8)
+seconds = st.floats(0, 1e6)
+segments = st.builds(Segment, seconds, seconds, texts, st.none() | st.integers(0, 9))
+reports = st.one_of(
+    st.builds(Progress, seconds, st.none() | seconds),
+    st.builds(SegmentReady, st.integers(0, 6), segments),
+)
+transcripts = st.builds(
+    Transcript, st.lists(segments, max_size=4).map(tuple), texts, seconds, texts, texts
+)
+ends: st.SearchStrategy[Change] = st.one_of(
+    st.builds(Reported, st.builds(Finished, transcripts), seconds),
+    st.builds(Failed, st.sampled_from([*errors.all_errors()]).map(lambda kind: Failure.of(kind()))),
+    st.just(Cancelled()),
+)
+on_the_way: st.SearchStrategy[Change] = st.one_of(
+    st.just(Begun()),
+    st.just(Begun()),
+    st.builds(Reported, reports, seconds),
+    st.builds(Reported, reports, seconds),
+    st.just(Crashed()),
+    st.builds(PutBack, st.booleans(), st.booleans()),
+)
+histories = st.lists(st.one_of(on_the_way, on_the_way, on_the_way, ends), max_size=30)
+"""Mostly ones that go on for a while, some with events behind their end."""
+
+
+def submitted(**more: object) -> JobRecord:
+    """A job as it comes."""
+    return JobRecord.submitted(1_700_000_000.0, FACTS, TranscribeOptions(), **more)  # type: ignore[arg-type]

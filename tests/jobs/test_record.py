@@ -1,0 +1,116 @@
+"""What is known of a job, whatever happens to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from histories import histories, submitted
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar import errors
+from sidecar.jobs.record import (
+    Begun,
+    Cancelled,
+    Change,
+    Crashed,
+    Failed,
+    Failure,
+    JobEvent,
+    JobState,
+    PutBack,
+    Reported,
+    advance,
+)
+from sidecar.speech.transcript import Finished, Progress, Segment, SegmentReady, Transcript
+
+SEGMENT = Segment(0.0, 1.0, "said")
+DONE = Reported(Finished(Transcript((SEGMENT,), "en", 3.0, "scripted", "fp32")), 2.0)
+
+
+@given(histories)
+def test_any_history_gives_a_record_that_makes_sense(history: Sequence[Change]) -> None:
+    record = submitted()
+    for seq, change in enumerate(history, 1):
+        before = record
+        record = advance(record, JobEvent(seq, float(seq), change))
+        if before.over:
+            assert record is before, "what has ended never changes"
+        assert record is before or record.seq == seq
+        assert record.over == (record.ended is not None)
+        assert record.attempts >= (record.state is JobState.RUNNING)
+        assert (record.transcript is not None) == (record.state is JobState.DONE)
+        has_failed = record.state in (JobState.FAILED, JobState.CANCELLED)
+        assert (record.error is not None) == has_failed
+        assert not record.segments or record.state is not JobState.QUEUED
+        same = ("id", "owner", "created", "options", "facts", "kept")
+        assert [getattr(record, name) for name in same] == [getattr(before, name) for name in same]
+
+
+@given(histories, st.data())
+def test_events_that_come_twice_change_nothing(
+    history: Sequence[Change], data: st.DataObject
+) -> None:
+    events = [JobEvent(seq, float(seq), change) for seq, change in enumerate(history, 1)]
+    once = submitted()
+    twice = once
+    for at, event in enumerate(events):
+        once = advance(once, event)
+        twice = advance(twice, event)
+        for again in events[data.draw(st.integers(0, at)) : at + 1]:
+            if again.seq <= twice.seq:
+                assert advance(twice, again) is twice
+    assert once == twice
+
+
+@pytest.mark.parametrize(
+    ("history", "state", "attempts", "alone"),
+    [
+        ([], JobState.QUEUED, 0, False),
+        ([Begun()], JobState.RUNNING, 1, False),
+        ([Begun(), PutBack()], JobState.QUEUED, 0, False),
+        ([Begun(), PutBack(counted=True, alone=True)], JobState.QUEUED, 1, True),
+        ([Begun(), Crashed(), Begun()], JobState.RUNNING, 2, True),
+        ([Begun(), Crashed(), Begun(), PutBack()], JobState.QUEUED, 1, True),
+        ([Begun(), DONE], JobState.DONE, 1, False),
+        ([DONE, Crashed(), PutBack(counted=True)], JobState.QUEUED, 0, False),
+        ([Cancelled(), Begun(), DONE], JobState.CANCELLED, 0, False),
+        ([Begun(), DONE, Cancelled()], JobState.DONE, 1, False),
+    ],
+)
+def test_the_life_of_a_job_by_table(
+    history: Sequence[Change], state: JobState, attempts: int, alone: bool
+) -> None:
+    record = submitted()
+    for seq, change in enumerate(history, 1):
+        record = advance(record, JobEvent(seq, 0.0, change))
+    assert (record.state, record.attempts, record.alone) == (state, attempts, alone)
+
+
+def test_an_attempt_starts_from_nothing_and_its_end_has_the_engine_s_last_word() -> None:
+    record = submitted()
+    changes: list[Change] = [
+        Begun(),
+        Reported(SegmentReady(0, SEGMENT), 1.0),
+        Reported(SegmentReady(1, SEGMENT), 1.5),
+        Reported(Progress(2.0, 3.0), 1.6),
+    ]
+    for seq, change in enumerate(changes, 1):
+        record = advance(record, JobEvent(seq, 0.0, change))
+    assert (record.segments, record.progress) == ((SEGMENT, SEGMENT), Progress(2.0, 3.0))
+    again = advance(record, JobEvent(5, 0.0, Begun()))
+    assert (again.segments, again.progress) == ((), Progress(0.0, 3.0))
+    done = advance(record, JobEvent(5, 99.0, DONE))
+    assert (done.segments, done.progress, done.ended) == ((SEGMENT,), Progress(3.0, 3.0), 99.0)
+    assert done.processing_s == 2.0
+
+
+@pytest.mark.parametrize("kind", [*errors.all_errors()], ids=lambda kind: kind.code)
+def test_why_a_job_failed_can_be_raised_again(kind: type[errors.SidecarError]) -> None:
+    error = kind("This is what happened.", hint="Do that.", retry_after=3)
+    record = advance(submitted(), JobEvent(1, 0.0, Failed(Failure.of(error))))
+    assert record.error is not None
+    again = record.error.error()
+    assert type(again) is kind
+    assert again.to_wire() == error.to_wire()

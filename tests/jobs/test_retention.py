@@ -1,0 +1,242 @@
+"""What is remembered of jobs: as long as was said, within bounds, and made ready once."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from overheard import until
+
+from sidecar import errors
+from sidecar.jobs import retention as module
+from sidecar.jobs.job import Job
+from sidecar.jobs.record import JobRecord
+from sidecar.jobs.retention import JOB_BYTES, Retention, weight
+from sidecar.jobs.store import MemoryStore
+from sidecar.speech.transcript import Finished, Segment, SegmentReady, Transcript, Word
+
+NewJob = Callable[..., Job]
+DAY_S = 86400.0
+
+
+class Kept:
+    """A store, and how long what is in it is kept."""
+
+    def __init__(self, retention_s: float, limit_bytes: int) -> None:
+        self.store = MemoryStore()
+        self.results = Retention(self.store, retention_s, limit_bytes)
+
+    @property
+    def ids(self) -> list[str]:
+        return [record.id for record in self.store.all()]
+
+    def finished(self, job: Job, segments: int = 1) -> Job:
+        """The job, in the store and done with so many segments."""
+        job.enter(self.store)
+        return finish(job, segments)
+
+    async def answer(self, job: Job, render: Callable[[], bytes]) -> bytes:
+        return await self.results.answer(job.record, render)
+
+
+def finish(job: Job, segments: int = 1) -> Job:
+    words = (Word(0.0, 0.5, "one"), Word(0.5, 1.0, "two"))
+    said = tuple(Segment(float(at), at + 1.0, "said", words=words) for at in range(segments))
+    job.begin()
+    job.take_in(Finished(Transcript(said, "en", 3.0, "scripted", "fp32")))
+    return job
+
+
+def weight_of(job: Job, segments: int) -> int:
+    return weight(Kept(DAY_S, 1 << 30).finished(job, segments).record)
+
+
+async def test_a_result_goes_when_its_time_is_over_and_nobody_has_to_ask(new_job: NewJob) -> None:
+    kept = Kept(0.1, 1 << 20)
+    began = time.monotonic()
+    job_id = kept.finished(new_job()).id
+    assert kept.store.get(job_id).transcript is not None
+
+    def gone() -> bool:
+        gc.collect()
+        return not [
+            one for one in gc.get_objects() if isinstance(one, JobRecord) and one.id == job_id
+        ]
+
+    assert not gone()
+    await until(gone)
+    assert time.monotonic() - began >= 0.1, "it had its time"
+    with pytest.raises(errors.JobNotFound):
+        kept.store.get(job_id)
+
+
+async def test_each_result_goes_at_its_own_time(new_job: NewJob) -> None:
+    kept = Kept(0.15, 1 << 20)
+    first = kept.finished(new_job())
+    await asyncio.sleep(0.1)
+    second = kept.finished(new_job())
+    await until(lambda: first.id not in kept.ids)
+    assert kept.ids == [second.id]
+    await until(lambda: not kept.ids)
+
+
+async def test_a_job_that_has_not_ended_is_never_forgotten(new_job: NewJob) -> None:
+    kept = Kept(0.0, 1)
+    waiting = new_job()
+    waiting.enter(kept.store)
+    ended = kept.finished(new_job())
+    await until(lambda: ended.id not in kept.ids)
+    assert kept.ids == [waiting.id]
+
+
+async def test_a_young_result_stays_however_many_come_after_it(new_job: NewJob) -> None:
+    kept = Kept(DAY_S, 1000 * (JOB_BYTES + 4096))
+    first = kept.finished(new_job())
+    for _ in range(999):
+        kept.finished(new_job())
+    assert kept.store.get(first.id) == first.record
+    assert len(kept.ids) == 1000
+
+
+async def test_beyond_its_bytes_an_owner_loses_what_ended_first(new_job: NewJob) -> None:
+    """By the order of their ends: a company ends in another than it came in."""
+    jobs = [new_job() for _ in range(4)]
+    size = weight_of(new_job(), 100)
+    kept = Kept(DAY_S, 3 * size)
+    for job in jobs:
+        job.enter(kept.store)
+    for number in (2, 0, 3):
+        finish(jobs[number], 100)
+    assert len(kept.ids) == 4, "so much is allowed"
+    finish(jobs[1], 100)
+    assert kept.ids == [jobs[number].id for number in (0, 1, 3)]
+
+
+async def test_one_owner_s_results_cost_another_none_of_his(new_job: NewJob) -> None:
+    kept = Kept(DAY_S, 3 * JOB_BYTES)
+    mine = kept.finished(new_job(owner="me"))
+    others = [kept.finished(new_job(owner="you")) for _ in range(10)]
+    assert kept.ids == [mine.id, *(job.id for job in others[-2:])]
+
+
+async def test_the_last_result_stays_its_time_whatever_it_weighs(new_job: NewJob) -> None:
+    kept = Kept(DAY_S, 1)
+    first, second = kept.finished(new_job(), 1000), kept.finished(new_job(), 1000)
+    assert kept.ids == [second.id]
+    assert first.ended
+
+
+async def test_the_weight_grows_with_what_was_said_and_with_what_was_made_of_it(
+    new_job: NewJob,
+) -> None:
+    little, much = weight_of(new_job(), 1), weight_of(new_job(), 1001)
+    assert little > JOB_BYTES
+    a_segment = (much - little) / 1000
+    assert 300 < a_segment < 1500, "two words and a short text"
+    kept = Kept(DAY_S, 1 << 20)
+    job = new_job()
+    job.enter(kept.store)
+    job.begin()
+    job.take_in(SegmentReady(0, Segment(0.0, 1.0, "said")))
+    events = kept.store.events(job.id)
+    told, untold = weight(job.record, events), weight(job.record)
+    assert told - untold == untold - JOB_BYTES, "what was told of it is kept beside what it is"
+    assert weight(job.record, events, bytes(5000)) == told + 5000
+
+
+async def test_the_answer_about_an_ended_job_is_made_once_and_beside_the_loop(
+    new_job: NewJob,
+) -> None:
+    threads: list[int] = []
+
+    def render() -> bytes:
+        threads.append(threading.get_ident())
+        return b"all that was said"
+
+    kept = Kept(DAY_S, 1 << 20)
+    job = kept.finished(new_job(), 1000)
+    assert not kept.results.fetched(job.id)
+    assert {await kept.answer(job, render) for _ in range(3)} == {b"all that was said"}
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
+    assert kept.results.fetched(job.id)
+
+
+async def test_two_who_ask_at_once_for_the_same_result_have_it_made_once(new_job: NewJob) -> None:
+    made: list[int] = []
+    kept = Kept(DAY_S, 1 << 20)
+    job = kept.finished(new_job(), 1000)
+
+    def render() -> bytes:
+        time.sleep(0.02)
+        made.append(1)
+        return b"all"
+
+    assert await asyncio.gather(*(kept.answer(job, render) for _ in range(3))) == [b"all"] * 3
+    assert len(made) == 1
+
+
+async def test_what_was_made_of_a_result_is_charged_too(new_job: NewJob) -> None:
+    size = weight_of(new_job(), 1)
+    kept = Kept(DAY_S, 2 * size + 5000)
+    first, second = kept.finished(new_job()), kept.finished(new_job())
+    await kept.answer(second, lambda: bytes(5000))
+    assert kept.ids == [first.id, second.id], "that much is allowed"
+    third = kept.finished(new_job())
+    assert kept.ids == [second.id, third.id]
+    await kept.answer(third, lambda: bytes(size))
+    assert kept.ids == [third.id]
+
+
+async def test_a_store_that_is_closed_keeps_no_clock(new_job: NewJob) -> None:
+    kept = Kept(0.01, 1 << 20)
+    kept.results.close()
+    job = kept.finished(new_job())
+    await asyncio.sleep(0.05)
+    assert kept.ids == [job.id]
+
+
+async def test_a_job_on_its_way_is_shown_as_it_stands_each_time(new_job: NewJob) -> None:
+    kept = Kept(DAY_S, 1 << 20)
+    job = new_job()
+    job.enter(kept.store)
+    answers = [await kept.answer(job, str(now).encode) for now in range(2)]
+    assert answers == [b"0", b"1"]
+    assert not kept.results.fetched(job.id)
+
+
+async def test_who_ends_waits_for_results_that_are_still_to_be_fetched_and_for_no_others(
+    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FETCH_S", DAY_S)
+    kept = Kept(DAY_S, 1 << 20)
+    fetched, cancelled, put_off, waiting = (new_job() for _ in range(4))
+    for job in (fetched, cancelled, put_off, waiting):
+        job.enter(kept.store)
+    await kept.answer(finish(fetched), lambda: b"")
+    cancelled.cancel()
+    put_off.fail(errors.ShuttingDown())
+    await asyncio.wait_for(kept.results.all_fetched(), 5)
+
+    done, failed = kept.finished(new_job()), new_job()
+    failed.enter(kept.store)
+    failed.fail(errors.EngineFailed())
+    ending = asyncio.ensure_future(kept.results.all_fetched())
+    for job in (done, failed):
+        await asyncio.sleep(0.01)
+        assert not ending.done()
+        await kept.answer(job, lambda: b"")
+    await asyncio.wait_for(ending, 5)
+
+
+async def test_results_that_nobody_fetched_in_time_are_not_waited_for(
+    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FETCH_S", 0.05)
+    kept = Kept(DAY_S, 1 << 20)
+    kept.finished(new_job())
+    await asyncio.wait_for(kept.results.all_fetched(), 5)
