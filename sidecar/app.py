@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from sidecar import __version__
 from sidecar.access.approach import is_loopback
 from sidecar.access.auth import Access
-from sidecar.access.known import authenticator_of
+from sidecar.access.known import authenticator_of, limits_of
+from sidecar.access.turnstile import Turnstile
 from sidecar.access.watched import Watch
 from sidecar.engines.choice import choose
 from sidecar.errors import SettingsInvalid
@@ -64,6 +65,7 @@ def access_of(settings: Settings, watch: Watch) -> Access:
         origins=frozenset(settings.allowed_origins),
         localhost_origins=settings.allow_localhost_origins,
         authenticator=authenticator,
+        limits=limits_of(settings),
     )
 
 
@@ -108,7 +110,9 @@ def create_app(
     for router in routers:
         app.include_router(router)
     app.add_middleware(head.Head)
-    app.add_middleware(gate.Gate, access=access)
+    per_minute = access.limits.requests_per_minute
+    turnstile = Turnstile(per_minute) if per_minute else None
+    app.add_middleware(gate.Gate, access=access, turnstile=turnstile)
     app.add_middleware(lingering.Lingering)
     docs_page.install(app)
     problems.install(app, *routers)

@@ -150,6 +150,39 @@ class Settings(BaseSettings):
             "are believed. What they send on stays a stranger's: it needs a token."
         ),
     )
+    limit_requests: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Requests a minute of one owner, and four times that of one address before it is "
+            "known who asks; 0: any number. If unset: any number on the loopback, and 1200 where "
+            "others can reach the service."
+        ),
+    )
+    limit_jobs: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Jobs of one owner at once; 0: any number. If unset: any number, or 32 where others "
+            "can reach the service."
+        ),
+    )
+    limit_queued_hours: float | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Hours of audio that one owner may have waiting, one recording always; 0: any number. "
+            "If unset: any number, or 24 where others can reach the service."
+        ),
+    )
+    limit_upload_mb: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "MB that one owner may upload in an hour; the last upload may go beyond it. 0: any "
+            "number. If unset: any number, or 16384 where others can reach the service."
+        ),
+    )
     takeover: bool = Field(
         False,
         description="Where another vibevoice-asr has the port: stop it, and take its place.",

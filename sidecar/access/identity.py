@@ -52,7 +52,7 @@ class Limits:
     """Jobs at once, waiting and running."""
     queued_audio_s: float | None = None
     upload_bytes: int | None = None
-    """Of one recording."""
+    """In an hour."""
 
 
 UNLIMITED = Limits()

@@ -9,8 +9,10 @@ from pathlib import Path
 from sidecar.access import keys, revocations
 from sidecar.access.approach import Approach, is_loopback
 from sidecar.access.identity import (
+    UNLIMITED,
     Authenticator,
     Identity,
+    Limits,
     Nobody,
     Proof,
     Scope,
@@ -27,6 +29,8 @@ from sidecar.settings import Settings
 log = logging.getLogger(__name__)
 
 NONE_REVOKED: frozenset[str] = frozenset()
+USUAL = Limits(requests_per_minute=1200, jobs=32, queued_audio_s=24 * 3600.0, upload_bytes=16 << 30)
+"""Of a service that others than this machine can reach: far beyond what a person needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,23 @@ def authenticator_of(settings: Settings, watch: Watch) -> Authenticator:
         "the list of revoked tokens", [list_file], revocations.Revocations(list_file)
     )
     return SignedTokens(Verifier(lambda: public.value, lambda: revoked.value), shared)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What one owner may have: nothing is counted on the loopback, unless the settings say so."""
+    exposed = not is_loopback(settings.host) or bool(settings.forwarded_allow_ips)
+    usual = USUAL if exposed else UNLIMITED
+    hours, mb = settings.limit_queued_hours, settings.limit_upload_mb
+    return Limits(
+        requests_per_minute=_limit(settings.limit_requests, usual.requests_per_minute),
+        jobs=_limit(settings.limit_jobs, usual.jobs),
+        queued_audio_s=usual.queued_audio_s if hours is None else hours * 3600 or None,
+        upload_bytes=usual.upload_bytes if mb is None else (mb << 20) or None,
+    )
+
+
+def _limit(said: int | None, usual: int | None) -> int | None:
+    return usual if said is None else said or None
 
 
 def _usual_keys(settings: Settings) -> Path | None:

@@ -90,7 +90,10 @@ class ServiceClient:
                     return
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 1.5, longest_s)
-                job = await self._ask("GET", f"/jobs/{job['id']}")
+                try:
+                    job = await self._ask("GET", f"/jobs/{job['id']}")
+                except errors.RateLimited as limited:  # the job goes on meanwhile
+                    await asyncio.sleep(limited.retry_after or longest_s)
         finally:
             if job["state"] not in ENDED:
                 with suppress(errors.SidecarError):  # a service that is gone has cancelled it
