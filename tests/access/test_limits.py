@@ -29,8 +29,11 @@ from sidecar.access.identity import (
 )
 from sidecar.access.limits import Buckets, Failures, Rate, address_key
 from sidecar.access.turnstile import MOST_HELD, Turnstile
-from sidecar.jobs.share import Uploads, check_jobs
+from sidecar.audio.decode import AudioFacts
+from sidecar.jobs.record import JobRecord
+from sidecar.jobs.share import Uploads, check_audio, check_jobs
 from sidecar.settings import Settings
+from sidecar.speech.engine import TranscribeOptions
 from sidecar.transports.http.gate import Gate
 
 TOKEN = "correct-horse-battery-staple"
@@ -157,6 +160,22 @@ def test_uploads_are_counted_as_they_come() -> None:
     assert refused.value.retry_after == 1001
     clock.now += 1001
     assert uploads.begin(anna)
+
+
+def test_audio_that_waits_has_an_end_but_one_recording_has_any_length() -> None:
+    def waiting(total_s: float | None) -> JobRecord:
+        facts = AudioFacts("wav", "libsndfile", total_s)
+        return JobRecord.submitted(0, facts, TranscribeOptions(), owner=anna.owner)
+
+    anna = Identity("anna", Proof.JWT, limits=Limits(queued_audio_s=7200))
+    check_audio(anna, 100_000, [])
+    check_audio(anna, 3600, [waiting(3600)])
+    for more_s, before in ((3601, 3600), (None, 3601), (1, None), (7000, 201)):
+        others = [] if before is None else [waiting(before)]
+        others += [] if before is not None else [waiting(None), waiting(None)]
+        with pytest.raises(errors.AudioLimited):
+            check_audio(anna, more_s, others)
+    check_audio(EVERYBODY, 3600, [waiting(1e9)])
 
 
 def test_nothing_is_counted_on_the_loopback_unless_it_was_said() -> None:

@@ -22,6 +22,7 @@ from serving import REPOSITORY, free_port
 from sidecar import errors
 from sidecar.access import certificate, private
 from sidecar.access.watched import Watch
+from sidecar.cli.client import ServiceClient
 from sidecar.cli.trust import Trust
 from sidecar.host import neighbour
 from sidecar.host.tls import tls_of
@@ -95,40 +96,51 @@ def test_the_ready_line_and_the_log_have_the_fingerprint_of_what_is_shown(
         assert stat.S_IMODE(at.pair.key.stat().st_mode) == 0o600
 
 
-def test_clients_pin_the_certificate_or_its_fingerprint_and_believe_nothing_else(
+async def health(url: str, trust: Trust) -> dict[str, Any]:
+    async with ServiceClient(url, trust=trust) as client:
+        return await client.health()
+
+
+async def test_clients_pin_the_certificate_or_its_fingerprint_and_believe_nothing_else(
     home: tuple[Home, dict[str, Any]], tmp_path: Path
 ) -> None:
     at, ready = home
+    shown = ready["fingerprint"]
+    for trust in (
+        Trust(ca_cert=at.pair.certificate),
+        Trust(fingerprint=shown),
+        Trust(fingerprint=shown.replace(":", "").lower()),
+    ):
+        assert (await health(at.url, trust))["pid"] == ready["pid"]
     other = certificate.self_signed(tmp_path / "other", NAMES)
     strange = certificate.fingerprint(other.certificate.read_text())
-    ask = ("status", "--server", at.url)
-    elsewhere = {"VIBEVOICE_TLS": "off"}
-    for words in (
-        (*ask, "--ca-cert", at.pair.certificate),
-        (*ask, "--fingerprint", ready["fingerprint"]),
-        (*ask, "--fingerprint", ready["fingerprint"].replace(":", "").lower()),
+    plain = at.url.replace("https", "http")
+    for url, trust, why in (
+        (at.url, Trust(), "not believed"),
+        (at.url, Trust(ca_cert=other.certificate), "not believed"),
+        (at.url, Trust(fingerprint=strange), "another certificate"),
+        (at.url, Trust(ca_cert=at.log), "cannot be used"),
+        (plain, Trust(fingerprint=shown), "Nothing is encrypted"),
+        (plain, Trust(insecure=True), "Nothing is encrypted"),
+        (f"https://127.0.0.1:{free_port()}", Trust(fingerprint=shown), "does not answer"),
     ):
-        answer = at.run(*words, **elsewhere)
-        assert (answer.returncode, answer.stderr) == (0, ""), words
-    for words, why in (
-        (ask, "not believed"),
-        ((*ask, "--ca-cert", other.certificate), "not believed"),
-        ((*ask, "--fingerprint", strange), "another certificate"),
-        ((*ask, "--fingerprint", "abc"), "no SHA-256"),
-        ((*ask, "--ca-cert", at.log), "cannot be used"),
-        ((*ask, "--ca-cert", at.pair.certificate, "--insecure"), "Only one"),
-        (("status", "--server", at.url.replace("https", "http"), "--fingerprint", strange),
-         "Nothing is encrypted"),
-    ):  # fmt: skip
-        answer = at.run(*words, **elsewhere)
-        assert answer.returncode != 0, words
-        assert answer.stdout == ""
-        assert why in answer.stderr
-        assert len(answer.stderr.splitlines()) == 1
-    answer = at.run(*ask, "--insecure", **elsewhere)
+        with pytest.raises(errors.SidecarError, match=why):
+            await health(url, trust)
+
+
+def test_the_command_line_warns_of_what_is_insecure_and_knows_its_own_machine(
+    home: tuple[Home, dict[str, Any]],
+) -> None:
+    at, ready = home
+    answer = at.run("status", "--server", at.url, "--insecure", VIBEVOICE_TLS="off")
     assert answer.returncode == 0
     assert "--insecure" in answer.stderr
-    assert at.run("status").returncode == 0, "the settings of this machine tell where and which"
+    answer = at.run("status", "--server", at.url, "--insecure", "--ca-cert", at.pair.certificate)
+    assert (answer.returncode, answer.stdout) == (78, "")
+    assert "Only one" in answer.stderr
+    answer = at.run("status")
+    assert (answer.returncode, answer.stderr) == (0, ""), "the settings tell where, and which"
+    assert str(ready["pid"]) in answer.stdout
 
 
 def test_a_recording_goes_through_and_a_neighbour_is_known(
@@ -266,4 +278,6 @@ async def test_a_new_certificate_is_shown_to_who_comes_and_nobody_is_dropped(
 def test_a_pin_of_both_kinds_is_none() -> None:
     with pytest.raises(errors.SettingsInvalid):
         Trust(fingerprint="0" * 64, insecure=True)
+    with pytest.raises(errors.SettingsInvalid, match="no SHA-256"):
+        Trust(fingerprint="abc")
     assert not Trust().given
