@@ -304,6 +304,15 @@ class AudioPathForbidden(BadRequest):
     default_hint = "Give the service's user the right to read it, or upload it instead."
 
 
+class AudioLost(SidecarError):
+    """The audio of a job is not there any more as it was when it was submitted."""
+
+    code = "audio_lost"
+    kind = Kind.CONFLICT
+    default_detail = "The recording of this job is not there any more."
+    default_hint = "Submit it again."
+
+
 class NotFound(SidecarError):
     """No such thing here."""
 

@@ -16,6 +16,7 @@ from typing import Any
 from sidecar import __version__, clock
 from sidecar import engines as registry
 from sidecar.access.identity import Identity, Scope
+from sidecar.audio.ref import ref_to
 from sidecar.audio.source import AudioSource
 from sidecar.engines.choice import Choice
 from sidecar.errors import JobNotFound, LanguageUnsupported, SidecarError
@@ -193,7 +194,7 @@ class Service:
                 job = Job(
                     source,
                     JobRecord.submitted(
-                        clock.wall(), facts, options, owner=caller.owner, kept=kept
+                        clock.wall(), ref_to(source), facts, options, owner=caller.owner, kept=kept
                     ),
                 )
                 self._queue.submit(job, promised=True)

@@ -35,8 +35,10 @@ _OPEN_FLAGS = (
 class AudioSource:
     """An open recording; closing it is the last that is heard of an upload."""
 
-    def __init__(self, fd: int, *, spooled: bool) -> None:
+    def __init__(self, fd: int, *, spooled: bool, path: str | None = None) -> None:
         self._fd: int | None = fd
+        self.path = path
+        """What a client called it, of a file of the client's."""
         self.spooled = spooled
         """Whether the bytes are ours, on a local disk or in memory: reading them does not wait."""
 
@@ -108,7 +110,7 @@ class Spool:
                 self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
             _write_all(self._file, self._pending)
         except OSError as error:
-            raise _storage_error(error) from None
+            raise storage_error(error) from None
         self._pending = bytearray()
 
     def finish(self) -> AudioSource:
@@ -139,7 +141,8 @@ def _write_all(file: BinaryIO, data: bytearray) -> None:
             written += file.write(rest[written:])
 
 
-def _storage_error(error: OSError) -> errors.SidecarError:
+def storage_error(error: OSError) -> errors.SidecarError:
+    """What it means for a client that something cannot be written."""
     if error.errno in _FULL:
         return errors.DiskFull()
     return errors.SpoolUnwritable(f"The folder for uploads cannot be written: {error.strerror}.")
@@ -178,7 +181,7 @@ def open_path(path: str, roots: Sequence[Path] = ()) -> AudioSource:
     if roots and not _lies_in(_path_of(fd, path), roots):  # it was another a moment ago
         os.close(fd)
         raise errors.AudioPathForbidden(OUTSIDE)
-    return AudioSource(fd, spooled=False)
+    return AudioSource(fd, spooled=False, path=path)
 
 
 def _is_descriptor(path: str) -> bool:

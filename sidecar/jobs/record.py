@@ -14,6 +14,7 @@ from typing import Self
 from sidecar import errors
 from sidecar.access.identity import EVERYBODY
 from sidecar.audio.decode import AudioFacts
+from sidecar.audio.ref import AudioRef
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
 
@@ -54,16 +55,18 @@ class Failure:
 class JobRecord:
     """What is known of one recording on its way to a transcript.
 
-    ``owner``: whose it is (`access.identity`). ``kept``: whether its result is fetched later; that
-    of others is for who waits for it, and nobody else learns of them. ``created`` and ``ended``:
-    seconds since 1970. ``attempts``: how often the engine's process died in it, and the attempt
-    that runs. ``alone``: whether it runs in nobody's company, decided once something went wrong in
-    one. ``seq``: that of the last event.
+    ``owner``: whose it is (`access.identity`). ``audio``: how to come by its recording again, as
+    long as that is possible. ``kept``: whether its result is fetched later; that of others is for
+    who waits for it, and nobody else learns of them. ``created`` and ``ended``: seconds since 1970.
+    ``attempts``: how often the engine's process died in it, and the attempt that runs. ``alone``:
+    whether it runs in nobody's company, decided once something went wrong in one. ``seq``: that of
+    the last event.
     """
 
     id: str
     owner: str
     created: float
+    audio: AudioRef
     options: TranscribeOptions
     facts: AudioFacts
     progress: Progress
@@ -82,6 +85,7 @@ class JobRecord:
     def submitted(
         cls,
         at: float,
+        audio: AudioRef,
         facts: AudioFacts,
         options: TranscribeOptions,
         *,
@@ -90,7 +94,7 @@ class JobRecord:
     ) -> Self:
         """A new one, submitted at a time of day."""
         progress = Progress(0.0, facts.total_s)
-        return cls(uuid.uuid4().hex, owner, at, options, facts, progress, kept)
+        return cls(uuid.uuid4().hex, owner, at, audio, options, facts, progress, kept)
 
     @property
     def over(self) -> bool:

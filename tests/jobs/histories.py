@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from overheard import FACTS
 
 from sidecar import errors
+from sidecar.audio.ref import Named
 from sidecar.jobs.record import (
     Begun,
     Cancelled,
@@ -47,6 +48,9 @@ histories = st.lists(st.one_of(on_the_way, on_the_way, on_the_way, ends), max_si
 """Mostly ones that go on for a while, some with events behind their end."""
 
 
+NAMED = Named("/recordings/voice.wav", 42, 1_700_000_000_000_000_000)
+
+
 def submitted(**more: object) -> JobRecord:
     """A job as it comes."""
-    return JobRecord.submitted(1_700_000_000.0, FACTS, TranscribeOptions(), **more)  # type: ignore[arg-type]
+    return JobRecord.submitted(1_700_000_000.0, NAMED, FACTS, TranscribeOptions(), **more)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ import psutil
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
+from sidecar.audio.ref import ref_to
 from sidecar.audio.source import open_path
 from sidecar.engines import spec_of
 from sidecar.jobs.job import Job
@@ -30,8 +31,9 @@ FACTS = AudioFacts("wav", "sndfile", 3.0)
 
 def job_of(path: Path, options: TranscribeOptions | None = None, **more: Any) -> Job:
     """A job that nobody has submitted yet."""
-    record = JobRecord.submitted(0.0, FACTS, options or TranscribeOptions(), **more)
-    return Job(open_path(str(path)), record)
+    source = open_path(str(path))
+    made = JobRecord.submitted(0.0, ref_to(source), FACTS, options or TranscribeOptions(), **more)
+    return Job(source, made)
 
 
 class Companies:

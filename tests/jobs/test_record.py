@@ -44,7 +44,7 @@ def test_any_history_gives_a_record_that_makes_sense(history: Sequence[Change]) 
         has_failed = record.state in (JobState.FAILED, JobState.CANCELLED)
         assert (record.error is not None) == has_failed
         assert not record.segments or record.state is not JobState.QUEUED
-        same = ("id", "owner", "created", "options", "facts", "kept")
+        same = ("id", "owner", "created", "audio", "options", "facts", "kept")
         assert [getattr(record, name) for name in same] == [getattr(before, name) for name in same]
 
 

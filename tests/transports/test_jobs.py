@@ -13,6 +13,7 @@ import pytest
 
 from sidecar.app import create_app, create_service
 from sidecar.audio.decode import AudioFacts
+from sidecar.audio.ref import ref_to
 from sidecar.audio.source import open_path
 from sidecar.jobs.job import Job
 from sidecar.jobs.record import JobRecord
@@ -50,8 +51,8 @@ async def jobs(service: Service, tmp_path: Path) -> list[Job]:
     transcript, done = hour_of_speech(), []
     for _ in range(RESULTS):
         facts = AudioFacts("wav", "sndfile", HOUR_S)
-        record = JobRecord.submitted(0.0, facts, TranscribeOptions())
-        job = Job(open_path(str(recording)), record)
+        source = open_path(str(recording))
+        job = Job(source, JobRecord.submitted(0.0, ref_to(source), facts, TranscribeOptions()))
         job.enter(service._store)
         job.begin()
         job.take_in(Finished(transcript))
