@@ -190,7 +190,7 @@ class Service:
                 facts = await self._intake.probe(source)
                 options = self._provision.admitted(options, facts.total_s)
                 waiting = self._queue.of(caller.owner, running=False)
-                check_audio(caller, facts.total_s, (each.record for each in waiting))
+                check_audio(caller, facts.total_s, (each.facts.total_s for each in waiting))
                 job = Job(
                     source,
                     JobRecord.submitted(
