@@ -20,13 +20,15 @@ from sidecar.audio.ref import ref_to
 from sidecar.audio.source import AudioSource
 from sidecar.engines.choice import Choice
 from sidecar.errors import JobNotFound, LanguageUnsupported, SidecarError
+from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
+from sidecar.jobs.feed import Subscription
 from sidecar.jobs.job import Job
+from sidecar.jobs.order import Priority
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
-from sidecar.jobs.share import Uploads, check_audio, check_jobs
 from sidecar.jobs.store import JobStore, MemoryStore
 from sidecar.memory.devices import GpuMemory
 from sidecar.memory.forecast import Forecast
@@ -86,6 +88,7 @@ class Service:
             max_s=max_audio_s,
             plan=self._provision.plan,
             company=self._provision.company,
+            guess=self._provision.guess,
         )
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
         self._uploads = Uploads()
@@ -174,10 +177,12 @@ class Service:
         place: Place | None = None,
         *,
         kept: bool = True,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> Job:
         """Look at the recording and give it its ``place`` in the queue, which then owns ``source``.
 
         ``kept``: whether the job can be asked for by its id, and its result fetched later.
+        ``priority``: of the caller's jobs, whether somebody waits for this one.
 
         Raises:
             errors.BadAudio: it cannot be transcribed.
@@ -191,12 +196,16 @@ class Service:
                 options = self._provision.admitted(options, facts.total_s)
                 waiting = self._queue.of(caller.owner, running=False)
                 check_audio(caller, facts.total_s, (each.facts.total_s for each in waiting))
-                job = Job(
-                    source,
-                    JobRecord.submitted(
-                        clock.wall(), ref_to(source), facts, options, owner=caller.owner, kept=kept
-                    ),
+                record = JobRecord.submitted(
+                    clock.wall(),
+                    ref_to(source),
+                    facts,
+                    options,
+                    owner=caller.owner,
+                    kept=kept,
+                    priority=priority,
                 )
+                job = Job(source, record)
                 self._queue.submit(job, promised=True)
         except BaseException:
             source.close()
@@ -234,6 +243,14 @@ class Service:
         """
         return await self._results.answer(_own(caller, record), render)
 
+    def events(self, caller: Identity, record: JobRecord, after: int = 0) -> Subscription:
+        """What happened to a job behind the event ``after``, and then what comes, as it comes.
+
+        Raises:
+            errors.JobNotFound: it is another's, or kept no longer.
+        """
+        return self._store.subscribe(_own(caller, record).id, after)
+
     def position(self, caller: Identity, record: JobRecord) -> int | None:
         """How many jobs go before this one; None when it does not wait.
 
@@ -242,6 +259,15 @@ class Service:
         """
         live = self._queue.live(_own(caller, record).id)
         return self._queue.position(live) if live is not None else None
+
+    def wait_s(self, caller: Identity, record: JobRecord) -> float | None:
+        """For about how many seconds others go before this one; None when it does not wait.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        live = self._queue.live(_own(caller, record).id)
+        return self._queue.wait_s(live) if live is not None else None
 
     def cancel(self, caller: Identity, record: JobRecord) -> None:
         """End a job; one that has ended stays as it is.

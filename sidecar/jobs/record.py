@@ -15,6 +15,7 @@ from sidecar import errors
 from sidecar.access.identity import EVERYBODY
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import AudioRef
+from sidecar.jobs.order import Priority
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
 
@@ -71,6 +72,7 @@ class JobRecord:
     facts: AudioFacts
     progress: Progress
     kept: bool = True
+    priority: Priority = Priority.INTERACTIVE
     state: JobState = JobState.QUEUED
     attempts: int = 0
     alone: bool = False
@@ -91,10 +93,11 @@ class JobRecord:
         *,
         owner: str = EVERYBODY.owner,
         kept: bool = True,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> Self:
         """A new one, submitted at a time of day."""
         progress = Progress(0.0, facts.total_s)
-        return cls(uuid.uuid4().hex, owner, at, audio, options, facts, progress, kept)
+        return cls(uuid.uuid4().hex, owner, at, audio, options, facts, progress, kept, priority)
 
     @property
     def over(self) -> bool:

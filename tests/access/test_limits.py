@@ -28,7 +28,7 @@ from sidecar.access.identity import (
 )
 from sidecar.access.limits import Buckets, Failures, Rate, address_key
 from sidecar.access.turnstile import MOST_HELD, Turnstile
-from sidecar.jobs.share import Uploads, check_audio, check_jobs
+from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
 from sidecar.settings import Settings
 from sidecar.transports.http.gate import Gate
 
