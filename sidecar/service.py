@@ -20,6 +20,7 @@ from sidecar.audio.ref import ref_to
 from sidecar.audio.source import AudioSource
 from sidecar.engines.choice import Choice
 from sidecar.errors import JobNotFound, LanguageUnsupported, SidecarError
+from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
 from sidecar.jobs.feed import Subscription
 from sidecar.jobs.job import Job
 from sidecar.jobs.order import Priority
@@ -90,6 +91,7 @@ class Service:
             guess=self._provision.guess,
         )
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
+        self._uploads = Uploads()
         self.spooling = Threads("spool", SPOOLING)
         """Writes uploads to the disk."""
         self._background: set[asyncio.Task[None]] = set()
@@ -142,17 +144,20 @@ class Service:
 
         Raises:
             errors.QueueFull: there is none.
+            errors.JobsLimited: the caller has as many jobs as it may.
         """
         self._queue.check_room(self._room.promised)
-        return self._room.place()
+        check_jobs(caller, len(self._queue.of(caller.owner)) + self._room.owners[caller.owner])
+        return self._room.place(caller.owner)
 
     def body(self, caller: Identity) -> Body:
         """Begin to read an upload.
 
         Raises:
             errors.UploadsFull: too many are read already.
+            errors.UploadsLimited: the caller has uploaded as much as it may.
         """
-        return self._room.body()
+        return self._room.body(self._uploads.begin(caller))
 
     async def open_path(self, caller: Identity, path: str) -> AudioSource:
         """Open a recording that a client on this machine named.
@@ -183,11 +188,14 @@ class Service:
             errors.BadAudio: it cannot be transcribed.
             errors.WontFit: there is not enough memory for it.
             errors.QueueFull: there is no place.
+            errors.JobsLimited, errors.AudioLimited: the caller may have no more.
         """
         try:
             with place or self.place(caller):
                 facts = await self._intake.probe(source)
                 options = self._provision.admitted(options, facts.total_s)
+                waiting = self._queue.of(caller.owner, running=False)
+                check_audio(caller, facts.total_s, (each.facts.total_s for each in waiting))
                 record = JobRecord.submitted(
                     clock.wall(),
                     ref_to(source),
