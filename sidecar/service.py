@@ -69,14 +69,15 @@ class Health:
 class Service:
     """The parts behind every wire, opened and closed together."""
 
-    def __init__(self, settings: Settings, choice: Choice) -> None:
+    def __init__(self, settings: Settings, choice: Choice, now: clock.Clock = clock.wall) -> None:
         max_audio_s = settings.max_audio_hours * 3600
         self.settings = settings
+        self._now = now
         self.instance = uuid.uuid4().hex
         self._provision = Provision(settings, choice)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
-        self._store: JobStore = MemoryStore()
+        self._store: JobStore = MemoryStore(now)
         self._results = Retention(
             self._store, settings.job_retention, settings.job_retention_mb << 20
         )
@@ -189,7 +190,7 @@ class Service:
                 facts = await self._intake.probe(source)
                 options = self._provision.admitted(options, facts.total_s)
                 record = JobRecord.submitted(
-                    clock.wall(),
+                    self._now(),
                     ref_to(source),
                     facts,
                     options,
