@@ -46,7 +46,7 @@ class Provision:
         checkpoint = str(choice.checkpoint.folder) if choice.checkpoint else None
         self.slot = EngineSlot(
             self.spec,
-            LoadOptions(precision, checkpoint, settings.device),
+            LoadOptions(precision, checkpoint, settings.device, upstream=choice.upstream),
             settings.keep_alive,
             self._place,
             self._look,
@@ -87,7 +87,9 @@ class Provision:
 
         The rows of others change the last digits of its own, and a draw hangs on them.
         """
-        most = self._settings.batch or (self.spec.together if self._on_gpu else 1)
+        most = self._settings.batch or (
+            self.spec.together if self._on_gpu or self.spec.remote else 1
+        )
         if precision is Precision.FP16:  # may have to be widened in the middle of it
             most = 1
         short = [
