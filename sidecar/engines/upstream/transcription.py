@@ -140,7 +140,10 @@ class Transcription:
                 yield from self._announce(shifted(sent.told.get(), sent.piece.start_s))
         self._check()
         self._futures.discard(sent.future)
-        for heard in sent.future.result():
+        parts = sent.future.result()
+        if self._turns is None and len(parts) > 1 and self._options.diarize:
+            self._follow(sent.piece)  # it was too large, and now each part has its own speakers
+        for heard in parts:
             if heard.answer.timed:
                 yield from self._take(heard)
             else:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import TypeVar
 
 from sidecar import errors
@@ -26,14 +25,14 @@ Result = TypeVar("Result")
 
 WATCH_S = 5.0
 """From one look at all upstreams to the next, while there is work and a choice."""
-SHORTEST_S = 10.0
+SHORTEST_S = 5.0
 """A piece shorter than two of these is not made smaller: it is not its length that is wrong."""
 MOST_ANEW = 32
 """Requests for one piece to one server, at most; each dialect has limits of its own below it."""
 
 
 class Upstreams:
-    """Owns the connections, on an event loop in a thread of its own.
+    """Owns the connections, on an event loop in a thread of its own; they end with the process.
 
     A blocking request cannot be ended from outside; one in a loop can, wherever it stands.
     """
@@ -55,12 +54,6 @@ class Upstreams:
     def run(self, work: Coroutine[None, None, Result]) -> Future[Result]:
         """Begin ``work``; cancelling the future ends it, and the connection that it has."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def close(self) -> None:
-        """End what is left; connections are closed."""
-        with suppress(Exception):
-            self.run(self._client.aclose()).result(timeout=1.0)
-        self._loop.call_soon_threadsafe(self._loop.stop)
 
     async def meet(self) -> None:
         """Ask all how they speak. Who does not answer now is asked again when it is needed."""
@@ -169,7 +162,7 @@ class Upstreams:
     ) -> list[Heard]:
         """The same in two parts; the server is remembered to take no more than that."""
         if piece.duration_s < 2 * SHORTEST_S:
-            raise patience.error
+            raise patience.error from None
         server.longest_s = min(server.longest_s, piece.duration_s / 2)
         found: list[Heard] = []
         for part in piece.halves():

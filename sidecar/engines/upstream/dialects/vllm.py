@@ -34,6 +34,8 @@ KEYS = "transcribe it with these keys: Start time, End time, Speaker ID, Content
 OPENING = "assistant\n["
 TOKENS_PER_S, TOKENS_BESIDE = 7.5, 128
 """What a prompt takes: a token for 3200 samples at 24 kHz, and about 80 for its words."""
+FEW = 4
+"""Characters that two pieces of an answer may have in common by chance."""
 INFLATED = 1.5
 """A prompt that is longer than it can be by so much was taken in wrongly (seen with recordings of
 half an hour): what comes of it is not to be believed."""
@@ -78,7 +80,8 @@ class Hearing:
         self._reading = _Reading(duration_s)
 
     def call(self, sound: bytes) -> Call:
-        """The chat around the audio, with what is known of the answer."""
+        """The chat around the audio, with what is whole of the answer before."""
+        self._keep(len(self._reading.segments))
         if not self._dialect.goes_on:
             self._kept, self._prefix = [], ""
         self._reading = _Reading(self._duration_s, self._prefix, self._kept)
@@ -132,7 +135,6 @@ class Hearing:
         """The whole list; where it broke off, the next request goes on from its last segment."""
         reading = self._reading
         if not reading.over:
-            self._keep(len(reading.segments))
             raise trouble.gone("broke off its answer")
         segments = reading.segments + reading.parser.finish()
         if reading.usage > INFLATED * self._prompt_tokens() and not self._prefix:
@@ -185,6 +187,7 @@ class Hearing:
         self._sampling = sampling
         if sampling is not None:
             self._tried += 1
+            self._reading = _Reading(self._duration_s, self._prefix, self._kept)
             raise stuck
         skip = next_skip(
             self._kept[-1].end if self._kept else 0.0,
@@ -197,6 +200,7 @@ class Hearing:
         self._prefix = f"{self._prefix},{skip.text}" if self._prefix else OPENING + skip.text
         self._kept = [*self._kept, skip.segment()]
         self._place, self._tried = len(self._kept), 0
+        self._reading = _Reading(self._duration_s, self._prefix, self._kept)
         raise stuck
 
 
@@ -261,7 +265,7 @@ class _Reading:
             said = choice.get("delta") or choice.get("message") or {}
             piece = str(said.get("content") or "")
             self.length = self.length or choice.get("finish_reason") == "length"
-        if len(self._text) >= len(OPENING) and piece.startswith(self._text):
+        if len(self._text) >= FEW and piece.startswith(self._text):
             piece = piece[len(self._text) :]
         self._text += piece
         return piece
