@@ -38,7 +38,7 @@ def client_of(options: Upstream) -> httpx.AsyncClient:
     environment's is used, no redirect followed."""
     import httpx
 
-    context = ssl.create_default_context()
+    context = httpx.create_ssl_context()
     if options.ca is not None:
         context.load_verify_locations(options.ca)
     return httpx.AsyncClient(
@@ -128,7 +128,7 @@ class Server:
         status, body = await self._get(probing.MODELS)
         if status in (401, 403):
             raise trouble.of_status(status, {}, body)
-        if kind == AUTO and status != 200:
+        if kind == AUTO and status != 200 and not self._options.model:
             raise probing.unknown()
         return probing.dialect_of(kind, body, self._options.model)
 

@@ -12,6 +12,8 @@ from sidecar import errors
 
 LONGEST_RETRY_AFTER_S = 300.0
 _LONGEST_SAID = 200
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading an answer raises that is not what it should be."""
 _TOO_MUCH = re.compile(
     r"context length|encoder cache|too (long|large|big)|exceeds? the (max|limit)|max_model_len"
     r"|maximum (allowed )?(file ?size|duration|content size|audio)|duration.{0,40}exceed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import threading
 import time
@@ -22,6 +23,7 @@ from sidecar.speech.engine import TranscribeOptions, Upstream
 from sidecar.speech.transcript import Segment
 
 Result = TypeVar("Result")
+log = logging.getLogger(__name__)
 
 WATCH_S = 5.0
 """From one look at all upstreams to the next, while there is work and a choice."""
@@ -58,6 +60,18 @@ class Upstreams:
     async def meet(self) -> None:
         """Ask all how they speak. Who does not answer now is asked again when it is needed."""
         await asyncio.gather(*(one.known() for one in self.servers), return_exceptions=True)
+
+    async def visit(self) -> list[tuple[Server, errors.SidecarError | None]]:
+        """Each of them, and what is wrong with it now."""
+
+        async def one(server: Server) -> tuple[Server, errors.SidecarError | None]:
+            try:
+                await server.look()
+            except Trouble as found:
+                return server, _named(found.error, server.name)
+            return server, None
+
+        return list(await asyncio.gather(*map(one, self.servers)))
 
     @property
     def rate(self) -> int:
@@ -112,6 +126,7 @@ class Upstreams:
             except Trouble as found:
                 step = patience.after(index, found)
                 patience.last = _named(found.error, server.name)
+                log.info("upstream %s: %s, %s", server.name, found.error.code, step.name.lower())
                 if step in (Step.AGAIN, Step.LATER, Step.NEVER) and found.step is not Step.NEVER:
                     after = found.retry_after if found.step is Step.LATER else None
                     self._pool.failed(index, time.monotonic(), after)

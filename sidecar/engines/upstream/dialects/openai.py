@@ -157,7 +157,7 @@ class Hearing:
             if body.get("error"):
                 raise trouble.of_error(body["error"])
             answer = answer_of(body, self._duration_s)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except trouble.UNREADABLE:
             raise trouble.garbled("is no transcription") from None
         self._dialect.timed = answer.timed
         if not answer.timed:
@@ -196,21 +196,21 @@ def answer_of(body: Mapping[str, Any], duration_s: float) -> Answer:
         return Answer(whole, timed=not text, language=language)
     if not listed:
         listed = [{"start": words[0].start, "end": words[-1].end, "text": text}]
+    listed = [one for one in listed if str(one["text"]).strip()]
     names: dict[str, int] = {}
     spans = [_span(one, duration_s) for one in listed]
     starts = [start for start, _ in spans]
     owners: list[list[Word]] = [[] for _ in listed]
     for word in words:
         middle = (word.start + word.end) / 2
-        owners[max(0, bisect_right(starts, middle) - 1)].append(word)
+        if owners:
+            owners[max(0, bisect_right(starts, middle) - 1)].append(word)
     diarized = any(isinstance(one.get("speaker"), str) for one in listed)
     segments = []
     for one, (start, end), inside in zip(listed, spans, owners, strict=True):
-        said = str(one["text"]).strip()
         speaker = one.get("speaker")
         number = names.setdefault(speaker, len(names)) if isinstance(speaker, str) else None
-        if said:
-            segments.append(Segment(start, end, said, number, tuple(inside)))
+        segments.append(Segment(start, end, str(one["text"]).strip(), number, tuple(inside)))
     return Answer(tuple(segments), diarized=diarized, language=language)
 
 

@@ -45,7 +45,7 @@ class Sidecar:
         try:
             now = json.loads(health)
             return int(now["jobs_waiting"]) + int(now["engine_state"] == "busy")
-        except (ValueError, KeyError, TypeError):
+        except trouble.UNREADABLE:
             return 0
 
 
@@ -85,7 +85,7 @@ class Hearing:
         """The transcript in the body."""
         try:
             return answer_of(json.loads(self._body))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except trouble.UNREADABLE:
             raise trouble.garbled("is no transcript") from None
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble:
@@ -127,7 +127,7 @@ def problem_of(body: bytes) -> errors.SidecarError | None:
         if values["code"] not in known:
             return None
         return errors.from_wire({"detail": str(values["detail"]), "code": values["code"]})
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except trouble.UNREADABLE:
         return None
 
 

@@ -230,7 +230,10 @@ class _Reading:
         """The segments that ``data`` closes, and the loop that it shows."""
         found: list[Segment] = []
         for event in () if self._ended else self._events.feed(data):
-            piece = self._piece(event)
+            try:
+                piece = self._piece(event)
+            except trouble.UNREADABLE:
+                raise trouble.garbled("has an event that is none") from None
             if not piece:
                 continue
             closed = self.parser.feed(piece)
