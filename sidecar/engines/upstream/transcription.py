@@ -79,7 +79,9 @@ class Transcription:
             errors.UpstreamError: nobody could hear it.
         """
         try:
-            yield from self._events()
+            for event in self._events():
+                self._check()
+                yield event
         except _Stopped:
             return
         finally:

@@ -124,8 +124,14 @@ def test_no_answer_makes_a_reader_raise_anything_but_a_trouble(make: Any, body: 
 
 @pytest.mark.parametrize(
     "event",
-    [{"choices": [3]}, {"choices": {"a": 1}}, {"usage": [1], "choices": []}, {"choices": 7}]
-    + [{"usage": {"prompt_tokens": float("inf")}}, {"error": [1]}, {"choices": [{"delta": "x"}]}],
+    [
+        {"choices": [3]},
+        {"choices": {"a": 1}},
+        {"usage": [1], "choices": []},
+        {"usage": {"prompt_tokens": float("inf")}},
+        {"error": [1]},
+        {"choices": [{"delta": "x"}]},
+    ],
     ids=str,
 )
 def test_an_event_of_another_shape_is_a_trouble(event: dict[str, Any]) -> None:
