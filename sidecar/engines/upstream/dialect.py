@@ -95,6 +95,8 @@ class Dialect(Protocol):
     rate: int
     """Hz that its model hears at."""
     limits: Limits
+    prompt: bool
+    """Whether it says how it is at once, whatever it works on."""
     timed: bool
     """Whether it says when things are said, as far as is known."""
 

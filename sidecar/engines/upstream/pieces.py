@@ -64,23 +64,30 @@ class Piece:
 
 
 def pieces(audio: AudioStream, rate: int, longest_s: float) -> Iterator[Piece]:
-    """The recording in pieces of at most ``longest_s`` seconds; one is held at a time."""
+    """The recording in pieces of at most ``longest_s`` seconds; one is held here at a time."""
     import numpy as np
 
     size = max(rate, round(longest_s * rate))
-    held: list[npt.NDArray[np.int16]] = []
+    claimed = round((audio.total_s or 0.0) * rate) + rate
+    held = np.empty(min(size, claimed), np.int16)
     count, start = 0, 0
     for block in audio:
-        held.append(to_16_bit(block))
-        count += len(block)
-        while count > size:
-            whole = np.concatenate(held)
-            zone = min(round(SEARCH_S * rate), size // 4)
-            cut = size - zone + _quietest(whole[size - zone : size], rate)
-            yield Piece(start / rate, whole[:cut], rate, last=False)
-            held, count, start = [whole[cut:]], count - cut, start + cut
+        while len(block):
+            if count == size:
+                zone = min(round(SEARCH_S * rate), size // 4)
+                cut = size - zone + _quietest(held[size - zone :], rate)
+                rest = held[cut:].copy()
+                yield Piece(start / rate, held[:cut], rate, last=False)
+                held = np.empty(size, np.int16)  # the piece keeps its own
+                held[: len(rest)] = rest
+                count, start = len(rest), start + cut
+            part, block = block[: size - count], block[size - count :]
+            if count + len(part) > len(held):
+                held = np.resize(held, min(size, 2 * (count + len(part))))
+            held[count : count + len(part)] = to_16_bit(part)
+            count += len(part)
     if count:
-        yield Piece(start / rate, np.concatenate(held), rate, last=True)
+        yield Piece(start / rate, held[:count], rate, last=True)
 
 
 def to_16_bit(block: Block) -> npt.NDArray[np.int16]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -102,7 +102,7 @@ class Transcription:
                 self._follow(piece)
             if upstreams.timed:
                 sent.append(self._send(piece))
-            while len(sent) > self._lanes or (sent and not upstreams.timed):
+            while len(sent) > self._ahead or (sent and not upstreams.timed):
                 yield from self._come(sent.popleft())
             if not upstreams.timed and not self._is_heard(piece):
                 yield from self._by_stretches(piece)
@@ -117,6 +117,12 @@ class Transcription:
         pieces has its own."""
         several = piece.start_s > 0 or not piece.last
         return self._options.diarize and (several or not self._upstreams.diarize)
+
+    @property
+    def _ahead(self) -> int:
+        """Pieces that may be on their way before the first answer. Where nobody follows, the first
+        answer comes first: it tells whether the server says times."""
+        return self._lanes if self._turns is not None or self._heard else 0
 
     def _is_heard(self, piece: Piece) -> bool:
         return bool(self._heard) and self._heard[-1].piece.end_s >= piece.end_s
@@ -139,7 +145,10 @@ class Transcription:
             self._check()
             wait([sent.future], LOOK_S)
             while not sent.told.empty():
-                yield from self._announce(shifted(sent.told.get(), sent.piece.start_s))
+                told = shifted(sent.told.get(), sent.piece.start_s)
+                if not self._options.diarize:
+                    told = [replace(one, speaker=None) for one in told]
+                yield from self._announce(told)
         self._check()
         self._futures.discard(sent.future)
         parts = sent.future.result()

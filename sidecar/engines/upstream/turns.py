@@ -52,12 +52,13 @@ class Turns:
         self._resample: Any = None
         self._start_s: float | None = None
         self._finished = False
+        self._fed: list[Future[None]] = []
 
     def feed(self, piece: Piece) -> None:
         """The next piece; returns at once."""
         if self._start_s is None:
             self._start_s = piece.start_s
-        self._thread.submit(self._hear, piece)
+        self._fed.append(self._thread.submit(self._hear, piece))
 
     def known(self) -> Future[tuple[list[Turn], float]]:
         """Turns as they look once all that was fed is heard, and up to where they are known; after
@@ -91,6 +92,8 @@ class Turns:
         return found
 
     def _known(self) -> tuple[list[Turn], float]:
+        while self._fed:
+            self._fed.pop().result()  # done by now; what went wrong is raised here
         start_s = self._start_s or 0.0
         heard_s = float("inf") if self._finished else start_s + self._diarizer.heard_s
         turns = [

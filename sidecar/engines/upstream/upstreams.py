@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from sidecar import errors
+from sidecar.engines.upstream import trouble
 from sidecar.engines.upstream.dialect import Answer, Hearing
 from sidecar.engines.upstream.pieces import Piece
 from sidecar.engines.upstream.pool import Patience, Pool
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 
 WATCH_S = 5.0
 """From one look at all upstreams to the next, while there is work and a choice."""
+LOST_LOOKS = 3
+"""After so many looks without an answer, a server that always answers them is lost, and what it
+works on is tried elsewhere; its connection alone would not tell."""
 SHORTEST_S = 5.0
 """A piece shorter than two of these is not made smaller: it is not its length that is wrong."""
 MOST_ANEW = 32
@@ -50,6 +54,8 @@ class Upstreams:
             for url, key in zip(options.urls, keys, strict=True)
         ]
         self._pool = Pool(len(self.servers), random.random)
+        self._silent = [0 for _ in self.servers]
+        self._lost = [asyncio.Event() for _ in self.servers]
         self._at_work = 0
         self._watching: asyncio.Task[None] | None = None
 
@@ -154,13 +160,13 @@ class Upstreams:
         server = self.servers[index]
         dialect = await server.known()
         if self._pool.nodes[index].misses:
-            self._pool.seen(index, await server.look())
+            self._seen(index, await server.look())
         hearing = hearings.get(dialect.name)
         if hearing is None:
             hearing = hearings[dialect.name] = dialect.hearing(piece.duration_s, options)
         for _ in range(MOST_ANEW):
             try:
-                return await server.ask(hearing, sound, told, within_s)
+                return await self._unless_lost(index, server.ask(hearing, sound, told, within_s))
             except Trouble as found:
                 if found.step is not Step.ANEW:
                     raise
@@ -201,10 +207,33 @@ class Upstreams:
                 return
 
     async def _look(self, index: int) -> None:
+        server = self.servers[index]
         try:
-            self._pool.seen(index, await self.servers[index].look())
+            self._seen(index, await server.look())
         except Trouble:
             self._pool.failed(index, time.monotonic())
+            self._silent[index] += 1
+            prompt = server.dialect is not None and server.dialect.prompt
+            if prompt and self._silent[index] >= LOST_LOOKS:
+                self._lost[index].set()
+
+    def _seen(self, index: int, waiting: int) -> None:
+        self._pool.seen(index, waiting)
+        self._silent[index] = 0
+        self._lost[index].clear()
+
+    async def _unless_lost(self, index: int, asking: Coroutine[None, None, Answer]) -> Answer:
+        """An answer, unless the server that works on it is found to be lost meanwhile."""
+        answer = asyncio.ensure_future(asking)
+        lost = asyncio.ensure_future(self._lost[index].wait())
+        try:
+            await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+            raise trouble.gone("fell silent")
+        finally:
+            answer.cancel()
+            lost.cancel()
 
 
 def _named(error: errors.SidecarError, server: str) -> errors.SidecarError:

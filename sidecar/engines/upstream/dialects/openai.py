@@ -90,6 +90,7 @@ class OpenAi:
 
     name = "openai"
     health = "/v1/models"
+    prompt = False
     rate = RATE
     limits = LIMITS
 

@@ -29,6 +29,7 @@ class Sidecar:
 
     name = "sidecar"
     health = "/health"
+    prompt = True
     limits = Limits(LONGEST_S, LARGEST)
     diarizes = True
     timed = True

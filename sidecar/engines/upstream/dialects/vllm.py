@@ -10,17 +10,16 @@ from __future__ import annotations
 import base64
 import json
 import math
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 from sidecar.engines.upstream import trouble
 from sidecar.engines.upstream.dialect import FLAC, Answer, Call, Limits
-from sidecar.engines.upstream.dialects.events import Events
+from sidecar.engines.upstream.dialects.reading import Reading
 from sidecar.engines.upstream.trouble import Step, Trouble
 from sidecar.speech.engine import TranscribeOptions
-from sidecar.speech.loop_guard import Loop, LoopGuard
-from sidecar.speech.output import OutputParser, settled
+from sidecar.speech.loop_guard import Loop
+from sidecar.speech.output import settled
 from sidecar.speech.recovery import LOOP, Sampling, next_attempt, next_skip
 from sidecar.speech.transcript import Notice, Segment
 
@@ -32,10 +31,10 @@ RATE = 24_000
 SYSTEM = "You are a helpful assistant that transcribes audio input into text output in JSON format."
 KEYS = "transcribe it with these keys: Start time, End time, Speaker ID, Content"
 OPENING = "assistant\n["
+HERE = "\N{OBJECT REPLACEMENT CHARACTER}"
+"""Stands in a request where the audio comes; JSON writes it as an escape."""
 TOKENS_PER_S, TOKENS_BESIDE = 7.5, 128
 """What a prompt takes: a token for 3200 samples at 24 kHz, and about 80 for its words."""
-FEW = 4
-"""Characters that two pieces of an answer may have in common by chance."""
 INFLATED = 1.5
 """A prompt that is longer than it can be by so much was taken in wrongly (seen with recordings of
 half an hour): what comes of it is not to be believed."""
@@ -48,6 +47,7 @@ class Vllm:
 
     name = "vllm"
     health = "/health"
+    prompt = False
     rate = RATE
     limits = LIMITS
     diarizes = True
@@ -77,26 +77,25 @@ class Hearing:
         self._prefix = ""
         self._sampling: Sampling | None = None
         self._place, self._tried, self._helps, self._loops = -1, 0, 0, 0
-        self._reading = _Reading(duration_s)
+        self._reading = Reading(duration_s)
 
     def call(self, sound: bytes) -> Call:
         """The chat around the audio, with what is whole of the answer before."""
         self._keep(len(self._reading.segments))
         if not self._dialect.goes_on:
             self._kept, self._prefix = [], ""
-        self._reading = _Reading(self._duration_s, self._prefix, self._kept)
+        self._reading = Reading(self._duration_s, self._prefix, self._kept)
         return Call(PATH, body=self._body(sound), streams=True)
 
     def _body(self, sound: bytes) -> bytes:
         said = self._options.prompt
         asked = f"with extra info: {said}\n\nPlease {KEYS}" if said else f"please {KEYS}"
-        url = f"data:{FLAC};base64,{base64.b64encode(sound).decode()}"
         messages: list[dict[str, Any]] = [
             {"role": "system", "content": SYSTEM},
             {
                 "role": "user",
                 "content": [
-                    {"type": "audio_url", "audio_url": {"url": url}},
+                    {"type": "audio_url", "audio_url": {"url": f"data:{FLAC};base64,{HERE}"}},
                     {
                         "type": "text",
                         "text": f"This is a {self._duration_s:.2f} seconds audio, {asked}",
@@ -120,7 +119,8 @@ class Hearing:
             begun = self._prefix.removeprefix("assistant").lstrip()  # the template says who speaks
             messages.append({"role": "assistant", "content": begun})
             body |= {"add_generation_prompt": False, "continue_final_message": True}
-        return json.dumps(body).encode()
+        before, after = json.dumps(body).encode().split(json.dumps(HERE).strip('"').encode(), 1)
+        return b"".join((before, base64.b64encode(sound), after))  # 100 MB are not copied thrice
 
     def feed(self, data: bytes) -> list[Segment]:
         """More of the stream; the segments that it closes."""
@@ -187,7 +187,7 @@ class Hearing:
         self._sampling = sampling
         if sampling is not None:
             self._tried += 1
-            self._reading = _Reading(self._duration_s, self._prefix, self._kept)
+            self._reading = Reading(self._duration_s, self._prefix, self._kept)
             raise stuck
         skip = next_skip(
             self._kept[-1].end if self._kept else 0.0,
@@ -200,78 +200,8 @@ class Hearing:
         self._prefix = f"{self._prefix},{skip.text}" if self._prefix else OPENING + skip.text
         self._kept = [*self._kept, skip.segment()]
         self._place, self._tried = len(self._kept), 0
-        self._reading = _Reading(self._duration_s, self._prefix, self._kept)
+        self._reading = Reading(self._duration_s, self._prefix, self._kept)
         raise stuck
-
-
-class _Reading:
-    """One answer while it comes, from the text that it goes on from."""
-
-    def __init__(
-        self, duration_s: float, text: str = "", kept: list[Segment] | None = None
-    ) -> None:
-        self.segments: list[Segment] = list(kept or ())
-        self.parser = OutputParser(duration_s)
-        self.parser.feed(text)
-        self.usage = 0
-        self.length = False
-        """Whether it ended because there was no room for more."""
-        self._guard = LoopGuard(duration_s, self.segments)
-        self._text = text
-        self._events = Events()
-        self._ended = False
-
-    @property
-    def over(self) -> bool:
-        """Whether the server said that this was all."""
-        return self._events.done or self._ended
-
-    def take(self, data: bytes) -> tuple[list[Segment], Loop | None]:
-        """The segments that ``data`` closes, and the loop that it shows."""
-        found: list[Segment] = []
-        for event in () if self._ended else self._events.feed(data):
-            try:
-                piece = self._piece(event)
-            except trouble.UNREADABLE:
-                raise trouble.garbled("has an event that is none") from None
-            if not piece:
-                continue
-            closed = self.parser.feed(piece)
-            loop = self._guard.token(zlib.crc32(piece.encode()), self.parser.open_content)
-            for segment in closed:
-                if loop is None:
-                    self.segments.append(segment)
-                    found.append(segment)
-                    loop = self._guard.segment(segment)
-            if loop is not None:
-                return found, loop
-        return found, None
-
-    def text_until(self, count: int) -> str:
-        """The answer up to the brace that closes its ``count``-th segment."""
-        return self._text[: self.parser.closed_at[count - 1]] if count else ""
-
-    def end_here(self, count: int) -> None:
-        """Take what there is up to the ``count``-th segment for the whole."""
-        del self.segments[count:]
-        self.parser = OutputParser(None)
-        self.parser.feed("[]")
-        self._ended = True
-
-    def _piece(self, event: Mapping[str, Any]) -> str:
-        """New text of an event; some servers send all of it again each time."""
-        if event.get("error"):
-            raise trouble.of_error(event["error"])
-        self.usage = int((event.get("usage") or {}).get("prompt_tokens") or self.usage)
-        piece = ""
-        for choice in (event.get("choices") or [])[:1]:
-            said = choice.get("delta") or choice.get("message") or {}
-            piece = str(said.get("content") or "")
-            self.length = self.length or choice.get("finish_reason") == "length"
-        if len(self._text) >= FEW and piece.startswith(self._text):
-            piece = piece[len(self._text) :]
-        self._text += piece
-        return piece
 
 
 def _notices(lost_s: float, loops: int, truncated: bool) -> list[Notice]:
