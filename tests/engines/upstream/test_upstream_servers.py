@@ -157,14 +157,17 @@ def test_cancelled_it_hangs_up_within_a_second(
 
 
 def test_a_server_that_stops_answering_is_left_in_the_middle_of_a_piece(
-    start: Start, start_server: Callable[..., Server], noise: Sound, monkeypatch: pytest.MonkeyPatch
+    start: Start,
+    start_server: Callable[..., Server],
+    server: Server,
+    noise: Sound,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its connection stays, and nothing ever comes: only its /health tells."""
     monkeypatch.setattr(upstreams, "WATCH_S", 0.1)
     monkeypatch.setattr(wire, "LOOK_S", 1.0)
-    stuck, other = (start_server(scripted_speed=8) for _ in range(2))
-    urls = [f"http://127.0.0.1:{there.port}" for there in (stuck, other)]
-    engine = start(*urls)
+    stuck = start_server(scripted_speed=4)
+    engine = start(*(f"http://127.0.0.1:{there.port}" for there in (stuck, server)))
     work = threading.Thread(target=lambda: came.append(engine.transcript(noise)))
     came: list[Transcript] = []
     work.start()
@@ -172,7 +175,7 @@ def test_a_server_that_stops_answering_is_left_in_the_middle_of_a_piece(
     stuck.process.suspend()
     work.join(30)
     stuck.process.resume()
-    assert [one.engine for one in came] == [f"upstream 127.0.0.1:{other.port}"]
+    assert [one.engine for one in came] == [f"upstream 127.0.0.1:{server.port}"]
 
 
 def test_nobody_there_is_said_with_what_to_do(start: Start, noise: Sound) -> None:
