@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from faults import FaultyProxy
-from serving import Server, counting_listener, wait_until
+from serving import Server, counting_listener, free_port, wait_until
 from sounding import RATE, Engine, Sound
 from stand_ins import OpenAiStandIn
 
@@ -30,6 +30,8 @@ from sidecar.settings import Settings
 Started = Callable[..., Server]
 KEY = "sk-nobody-elses-business-0123456789"
 JOBS = 20
+PATIENCE_S = 180.0
+"""A busy machine is nobody's fault."""
 
 
 def noise(seed: int, seconds: int) -> Sound:
@@ -49,7 +51,7 @@ def fingerprints(sound: Sound) -> list[str]:
 def test_twenty_jobs_over_two_servers_are_all_right_though_one_is_killed_in_the_middle(
     start_server: Started,
 ) -> None:
-    one, other = (start_server(scripted_speed=8) for _ in range(2))
+    one, other = (start_server(scripted_speed=4) for _ in range(2))
     urls = ",".join(f"http://127.0.0.1:{there.port}" for there in (one, other))
     here = start_server(engine="upstream", upstream=urls)
     sounds = [noise(seed, 2) for seed in range(JOBS)]
@@ -58,13 +60,13 @@ def test_twenty_jobs_over_two_servers_are_all_right_though_one_is_killed_in_the_
     def done() -> int:
         return sum(job["state"] == "done" for job in here.jobs())
 
-    wait_until(lambda: done() >= JOBS // 4, 60, "a quarter is done")
+    wait_until(lambda: done() >= JOBS // 4, PATIENCE_S, "a quarter is done")
     assert done() < JOBS
     for process in one.family():
         process.kill()
     engines = set()
     for job, sound in zip(jobs, sounds, strict=True):
-        body = here.wait_state(job, "done", "failed")
+        body = here.wait_state(job, "done", "failed", timeout_s=PATIENCE_S)
         assert body["state"] == "done", body
         assert [segment["text"] for segment in body["result"]["segments"]] == fingerprints(sound)
         engines.add(body["result"]["metadata"]["engine"])
@@ -148,3 +150,19 @@ def test_a_certificate_is_checked_and_a_file_of_ones_own_counts(tmp_path: Path) 
             Engine(url).transcript(sound, diarize=False)
         heard = Engine(url, ca=str(certificate)).transcript(sound, diarize=False)
     assert len(heard.text.split()) == 4
+
+
+def test_the_doctor_says_who_answers_and_who_does_not() -> None:
+    from sidecar.cli.doctor import State, _upstreams
+
+    with OpenAiStandIn() as there:
+        gone = f"http://127.0.0.1:{free_port()}"
+        settings = Settings(engine="upstream", upstream=(there.url, gone))
+        well, ill = list(_upstreams(settings))
+        assert (well.state, ill.state) == (State.GOOD, State.WARNING)
+        assert well.text == f"127.0.0.1:{there.port} answers (openai); speakers are told apart here"
+        assert gone.removeprefix("http://") in ill.text
+        assert not list(_upstreams(settings.model_copy(update={"engine": "auto"})))
+        assert there.asked == []
+    (none,) = _upstreams(Settings(engine="upstream"))
+    assert none.state is State.BAD
