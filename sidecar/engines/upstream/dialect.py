@@ -101,6 +101,10 @@ class Dialect(Protocol):
     """Whether it says when things are said, as far as is known."""
 
     @property
+    def alike(self) -> str:
+        """Servers of the same such name go on with each other's answers; '' where none can."""
+
+    @property
     def diarizes(self) -> bool:
         """Whether it tells speakers apart."""
 

@@ -161,9 +161,10 @@ class Upstreams:
         dialect = await server.known()
         if self._pool.nodes[index].misses:
             self._seen(index, await server.look())
-        hearing = hearings.get(dialect.name)
+        name = dialect.alike or server.name
+        hearing = hearings.get(name)
         if hearing is None:
-            hearing = hearings[dialect.name] = dialect.hearing(piece.duration_s, options)
+            hearing = hearings[name] = dialect.hearing(piece.duration_s, options)
         for _ in range(MOST_ANEW):
             try:
                 return await self._unless_lost(index, server.ask(hearing, sound, told, within_s))

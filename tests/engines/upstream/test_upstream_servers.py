@@ -305,6 +305,20 @@ def test_an_answer_that_breaks_off_is_gone_on_with_from_its_last_segment(
         assert codes == (["loop_recovered"] if fault == "loop" else [])
 
 
+def test_another_server_of_the_same_model_goes_on_where_the_first_broke_off(
+    start: Start, noise: Sound
+) -> None:
+    with VllmStandIn() as one, VllmStandIn() as other:
+        right = start(one.url).transcript(noise)
+        one.asked.clear()
+        engine = start(one.url, other.url)
+        one.plan.append("cut")
+        again = engine.transcript(noise)
+    assert heard(again) == heard(right)
+    assert again.engine == f"upstream 127.0.0.1:{other.port}"
+    assert other.asked[0]["before"].startswith('[{"Start":0.0')
+
+
 def test_a_model_that_stays_stuck_is_gone_on_with_behind_the_stretch(
     start: Start, two_voices: Sound
 ) -> None:

@@ -91,6 +91,7 @@ class OpenAi:
     name = "openai"
     health = "/v1/models"
     prompt = False
+    alike = ""
     rate = RATE
     limits = LIMITS
 

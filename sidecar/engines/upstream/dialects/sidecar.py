@@ -30,6 +30,7 @@ class Sidecar:
     name = "sidecar"
     health = "/health"
     prompt = True
+    alike = ""
     limits = Limits(LONGEST_S, LARGEST)
     diarizes = True
     timed = True

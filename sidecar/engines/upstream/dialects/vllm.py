@@ -55,6 +55,7 @@ class Vllm:
 
     def __init__(self, model: str) -> None:
         self.model = model
+        self.alike = f"{self.name} {model}"
         self.goes_on = True
 
     def hearing(self, duration_s: float, options: TranscribeOptions) -> Hearing:
