@@ -211,12 +211,13 @@ class Settings(BaseSettings):
     shutdown_grace: Duration = Field(
         10.0, ge=0, description="How long the running job may go on after the order to stop."
     )
-    engine: Literal["auto", "vibevoice", "moonshine", "scripted"] = Field(
+    engine: Literal["auto", "vibevoice", "moonshine", "upstream", "scripted"] = Field(
         "auto",
         description=(
             "Engine that transcribes: 'auto' takes VibeVoice-ASR where a GPU and its checkpoint "
             "are there, the embedded engine otherwise; 'vibevoice' takes it on a CPU too; "
-            "'moonshine' is the embedded one; 'scripted' answers at once with made-up text "
+            "'moonshine' is the embedded one; 'upstream' has another server do it, to which the "
+            "recordings go ('auto' never does that); 'scripted' answers at once with made-up text "
             "(for the developers of hosts)."
         ),
     )
@@ -245,6 +246,52 @@ class Settings(BaseSettings):
         description=(
             "Whether 'serve --engine vibevoice' may download a checkpoint that is missing "
             "(16.7 GB) before it starts; without it, it asks where it has a terminal."
+        ),
+    )
+    upstream: Words = Field(
+        (),
+        description=(
+            "Servers that do the hearing with the engine 'upstream', such as "
+            "'http://192.168.1.20:8765'; of several the least loaded is taken (docs/upstream.md)."
+        ),
+    )
+    upstream_dialect: Literal["auto", "sidecar", "openai", "vllm"] = Field(
+        "auto",
+        description=(
+            "What kind of servers they are: 'sidecar' is another vibevoice-asr, 'openai' any with "
+            "OpenAI's transcription API, 'vllm' VibeVoice-ASR in vLLM; 'auto' asks each of them."
+        ),
+    )
+    upstream_model: str | None = Field(
+        None, description="Model that an upstream is asked for; its first if unset."
+    )
+    upstream_key: SecretStr | None = Field(
+        None, description="Key that is sent to the upstreams as 'Authorization: Bearer'. No flag."
+    )
+    upstream_key_file: Path | None = Field(
+        None,
+        description=(
+            "File with that key, which nobody else may read (0600); with several lines, a key for "
+            "each upstream in turn."
+        ),
+    )
+    upstream_ca: Path | None = Field(
+        None, description="File with certificates (PEM) to trust beside the usual ones, for https."
+    )
+    upstream_timeout: float = Field(
+        3.0,
+        gt=0,
+        description=(
+            "Longest time in seconds that an upstream may take for a second of audio, beside a "
+            "minute for the beginning."
+        ),
+    )
+    upstream_piece: Duration = Field(
+        0.0,
+        ge=0,
+        description=(
+            "Longest piece of a recording that is sent at once; 0 takes what the dialect allows "
+            "(an hour, ten minutes for 'openai')."
         ),
     )
     diarization: Diarization = Field(

@@ -72,8 +72,17 @@ MAKE_VALUES = {
         "model_json_schema",
     ),
     *("BeforeValidator", "ConfigDict", "Field", "SettingsConfigDict", "typer.Option"),
-    *("Container", "EncoderShape", "EngineSpec", "Identity", "Limits", "MemoryPlan", "ModelShape"),
-    *("Notice", "Sampling"),
+    *(
+        "Container",
+        "EncoderShape",
+        "EngineSpec",
+        "Identity",
+        "Limits",
+        "MemoryPlan",
+        "ModelShape",
+        "Notice",
+        "Sampling",
+    ),
     "build_version",  # reads the file that a build left beside us, and nothing else
 }
 """Calls that give a value and leave nothing behind."""

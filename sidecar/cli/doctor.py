@@ -80,6 +80,7 @@ def examine() -> Iterator[Finding]:
     settings, finding = _settings()
     yield finding
     yield from _engines(settings)
+    yield from _upstreams(settings)
     yield _gpu()
     yield _ffmpeg()
     yield _checkpoint(settings)
@@ -151,6 +152,29 @@ def _models() -> Iterator[Finding]:
         text = f"by the moonshine-voice library, at {cost} times the processor time: {reason}"
         remedy = "Reinstall it: pip install --force-reinstall onnxruntime moonshine-voice==0.0.73"
         yield Finding(topic, State.WARNING, text, remedy)
+
+
+def _upstreams(settings: Settings) -> Iterator[Finding]:
+    """Who hears for the engine 'upstream'; nobody is asked where that is not set."""
+    from sidecar.engines.choice import UPSTREAM
+
+    if settings.engine != UPSTREAM:
+        return
+    from sidecar.engines.upstream.address import upstream_of
+    from sidecar.engines.upstream.upstreams import Upstreams
+
+    try:
+        upstreams = Upstreams(upstream_of(settings))
+    except errors.SettingsInvalid as error:
+        yield Finding("upstream", State.BAD, error.detail, error.hint)
+        return
+    for server, wrong in upstreams.run(upstreams.visit()).result():
+        if wrong is not None:
+            yield Finding("upstream", State.WARNING, wrong.detail, wrong.hint)
+        elif server.dialect is not None:
+            own = "" if server.dialect.diarizes else "; speakers are told apart here"
+            text = f"{server.name} answers ({server.dialect.name}){own}"
+            yield Finding("upstream", State.GOOD, text)
 
 
 async def _load(spec: EngineSpec) -> errors.SidecarError | None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from sidecar.engines import moonshine, scripted, vibevoice
+from sidecar.engines import moonshine, scripted, upstream, vibevoice
 from sidecar.speech.engine import Engine, EngineSpec
 
-ENGINES: tuple[EngineSpec, ...] = (vibevoice.SPEC, moonshine.SPEC, scripted.SPEC)
+ENGINES: tuple[EngineSpec, ...] = (
+    vibevoice.SPEC,
+    moonshine.SPEC,
+    upstream.SPEC,
+    scripted.SPEC,
+)
 """Literal imports: a packager cannot see names that are put together from strings."""
 
 
@@ -16,6 +21,7 @@ def create_engine(name: str) -> Engine:
     factories: dict[str, type[Engine]] = {
         vibevoice.SPEC.name: vibevoice.VibeVoiceEngine,
         moonshine.SPEC.name: moonshine.MoonshineEngine,
+        upstream.SPEC.name: upstream.UpstreamEngine,
         scripted.SPEC.name: scripted.ScriptedEngine,
     }
     return factories[name]()

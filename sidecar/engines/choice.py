@@ -1,8 +1,8 @@
 """Which engine serves, and why: decided from facts about this machine, then looked up.
 
 `auto` takes VibeVoice-ASR where everything it needs to be quick is there, the embedded engine
-otherwise. Who names an engine gets that one or an error; so does who names a checkpoint's folder,
-which `auto` does not pass over.
+otherwise, and never one that sends recordings to another machine. Who names an engine gets that one
+or an error; so does who names a checkpoint's folder, which `auto` does not pass over.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from pathlib import Path
 from sidecar import engines, errors
 from sidecar.checkpoints import weights
 from sidecar.checkpoints.checkpoint import Checkpoint
+from sidecar.engines.upstream.address import host_of, upstream_of
 from sidecar.memory.devices import gpu_memory
 from sidecar.settings import Settings
-from sidecar.speech.engine import AUTO, EngineSpec
+from sidecar.speech.engine import AUTO, EngineSpec, Upstream
 from sidecar.version import is_frozen
 
-VIBEVOICE, EMBEDDED = "vibevoice", "moonshine"
+VIBEVOICE, EMBEDDED, UPSTREAM = "vibevoice", "moonshine", "upstream"
 INSTALL = {VIBEVOICE: "pip install 'vibevoice-asr[vibevoice]'"}
 """How the packages of an engine are installed, where the base does not bring them."""
 BUILDS = {VIBEVOICE: "Use the build 'vibevoice-asr-gpu', which has them."}
@@ -45,11 +46,13 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The engine that serves; ``checkpoint`` is the one to load, None where it needs none."""
+    """The engine that serves; ``checkpoint`` is the one to load, None where it needs none;
+    ``upstream`` has who hears for it, None where it hears itself."""
 
     spec: EngineSpec
     reason: str
     checkpoint: Checkpoint | None = None
+    upstream: Upstream | None = None
 
 
 def choose(settings: Settings) -> Choice:
@@ -58,10 +61,15 @@ def choose(settings: Settings) -> Choice:
     Raises:
         errors.EngineUnavailable: it cannot run here.
         errors.BadCheckpoint: VibeVoice-ASR or a folder was named, and its weights are not usable.
+        errors.SettingsInvalid: the upstreams that it needs are not said, or wrongly.
     """
     facts = look(settings)
     name, reason = decide(settings.engine, facts)
     found = facts.checkpoint if isinstance(facts.checkpoint, Checkpoint) else None
+    if name == UPSTREAM:
+        others = upstream_of(settings)
+        hosts = ", ".join(map(host_of, others.urls))
+        return Choice(engines.spec_of(name), f"{reason}; recordings go to {hosts}", None, others)
     return Choice(engines.spec_of(name), reason, found if name == VIBEVOICE else None)
 
 

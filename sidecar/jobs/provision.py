@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 IN_STEP_S = 120.0
 """Longer recordings take their turns: who waits behind one learns when it begins."""
+SENT_TOGETHER_S = 900.0
+"""The same where others hear: a few of them keep several servers at work, and memory small."""
 
 
 class Provision:
@@ -46,7 +48,7 @@ class Provision:
         checkpoint = str(choice.checkpoint.folder) if choice.checkpoint else None
         self.slot = EngineSlot(
             self.spec,
-            LoadOptions(precision, checkpoint, settings.device),
+            LoadOptions(precision, checkpoint, settings.device, upstream=choice.upstream),
             settings.keep_alive,
             self._place,
             self._look,
@@ -94,14 +96,11 @@ class Provision:
 
         The rows of others change the last digits of its own, and a draw hangs on them.
         """
-        most = self._settings.batch or (self.spec.together if self._on_gpu else 1)
+        pays = self._on_gpu or self.spec.remote
+        most = self._settings.batch or (self.spec.together if pays else 1)
         if precision is Precision.FP16:  # may have to be widened in the middle of it
             most = 1
-        short = [
-            job
-            for job in waiting
-            if (job.facts.total_s or math.inf) <= IN_STEP_S and not job.options.temperature
-        ]
+        short = [job for job in waiting if self._is_sociable(job)]
         if min(most, len(short)) < 2 or waiting[0] not in short:
             return waiting[:1]
         jobs = short[: min(most, self.spec.together)]
@@ -113,6 +112,12 @@ class Provision:
             ):
                 jobs.pop()
         return jobs
+
+    def _is_sociable(self, job: Job) -> bool:
+        length_s = job.facts.total_s or math.inf
+        if self.spec.remote:
+            return length_s <= SENT_TOGETHER_S
+        return length_s <= IN_STEP_S and not job.options.temperature
 
     def forecast(self, audio_s: float | None, options: TranscribeOptions) -> Forecast:
         """Whether a recording of ``audio_s`` seconds fits, and how long it takes, from memory.

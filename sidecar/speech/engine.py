@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sidecar import errors
 from sidecar.audio import Block
@@ -56,7 +56,8 @@ class EngineSpec:
     ``stands_for`` names what is used in a precision's place on this machine. ``steerable``: it
     takes a prompt, a number of speakers, a temperature and a limit of tokens. ``counted``: of
     these, the number of speakers. ``together``: so many recordings it hears in step at most; an
-    engine with more than one is a `SociableEngine`.
+    engine with more than one is a `SociableEngine`. ``remote``: others do the work, so that
+    company costs this machine nothing.
     """
 
     name: str
@@ -69,6 +70,7 @@ class EngineSpec:
     steerable: bool = False
     counted: bool = False
     together: int = 1
+    remote: bool = False
     stands_for: Mapping[Precision, Precision] = field(default_factory=dict)
 
     def resolve_precision(self, wanted: Precision) -> Precision:
@@ -178,12 +180,31 @@ def parse_language(value: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where other servers hear for an engine, and how they are to be asked.
+
+    ``urls`` have no path of an API and no credentials; ``keys`` is one for each, '' for none.
+    ``timeout``: seconds for a second of audio. ``piece_s``: the longest piece, 0 leaves it to the
+    server's kind. ``ca``: a file of certificates. Nothing prints the keys.
+    """
+
+    urls: tuple[str, ...]
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    dialect: str = AUTO
+    model: str | None = None
+    ca: str | None = None
+    timeout: float = 3.0
+    piece_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class LoadOptions:
     """How an engine is to load; one without a checkpoint or a choice of device leaves those out.
 
     ``checkpoint``: the folder of the weights. ``device``: 'auto', 'cuda' or 'cpu'.
     ``evict_encoders`` and ``host_token_table``: these parts never pass through the device's memory
-    while it loads; what a recording needs of them comes there by its `MemoryPlan`.
+    while it loads; what a recording needs of them comes there by its `MemoryPlan`. ``upstream``:
+    for the engine that has others hear.
     """
 
     precision: Precision = Precision.AUTO
@@ -191,6 +212,7 @@ class LoadOptions:
     device: str = AUTO
     evict_encoders: bool = False
     host_token_table: bool = False
+    upstream: Upstream | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """The options as plain values."""
@@ -199,7 +221,11 @@ class LoadOptions:
     @classmethod
     def from_wire(cls, values: dict[str, Any]) -> LoadOptions:
         """The options that `to_wire` wrote."""
-        return cls(**{**values, "precision": Precision(values["precision"])})
+        other = values["upstream"]
+        if other is not None:
+            lists = {name: tuple(other[name]) for name in ("urls", "keys")}
+            other = Upstream(**{**other, **lists})
+        return cls(**{**values, "precision": Precision(values["precision"]), "upstream": other})
 
 
 Cancelled = Callable[[], bool]
@@ -230,6 +256,13 @@ class Engine(Protocol):
         self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
     ) -> Iterator[Event]:
         """Events in order, `Finished` last; ends early without it once ``cancelled()``."""
+
+
+@runtime_checkable
+class TunedEngine(Engine, Protocol):
+    """An engine that knows once it is loaded at which rate it hears, whatever its spec says."""
+
+    sample_rate: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,14 @@ from sidecar.audio.decode import AudioFacts, DecodedAudio, open_audio, probe
 from sidecar.diagnostics.logs import JsonFormatter
 from sidecar.engines import create_engine, spec_of
 from sidecar.speech import transcript
-from sidecar.speech.engine import Engine, LoadOptions, Request, SociableEngine, TranscribeOptions
+from sidecar.speech.engine import (
+    Engine,
+    LoadOptions,
+    Request,
+    SociableEngine,
+    TranscribeOptions,
+    TunedEngine,
+)
 from sidecar.speech.transcript import Event, Finished, Notice, Progress
 from sidecar.workers import channel
 from sidecar.workers.environment import ENDS_WITH_PARENT, LOG_LEVEL
@@ -73,6 +80,8 @@ class Inside:
         for part in engine.load(options):
             yield {"loaded": part}
         self._engine, self._sample_rate = engine, spec_of(name).sample_rate
+        if isinstance(engine, TunedEngine):
+            self._sample_rate = engine.sample_rate
 
     def _transcribe(self, operation: dict[str, Any], fd: int) -> Iterator[dict[str, Any]]:
         if self._engine is None:

@@ -11,7 +11,7 @@ from sidecar.checkpoints.checkpoint import Checkpoint
 from sidecar.engines.choice import Facts, choose, decide, torch_has_cuda
 from sidecar.settings import Settings
 
-ALL = {"vibevoice": [], "moonshine": [], "scripted": []}
+ALL = {"vibevoice": [], "moonshine": [], "upstream": [], "scripted": []}
 FOUND = Checkpoint(Path("checkpoint"), {}, (), 0, None)
 READY = {"lacking": ALL, "gpu": "H200", "cuda": True, "checkpoint": FOUND}
 
@@ -98,6 +98,22 @@ def test_packages_that_are_missing_are_named_with_the_command(wanted, lacking, p
 def test_made_up_text_is_never_what_auto_falls_back_to():
     with pytest.raises(errors.EngineUnavailable):
         decide("auto", Facts({**ALL, "vibevoice": ["torch"], "moonshine": ["moonshine_voice"]}))
+
+
+@pytest.mark.parametrize("lacking", [[], ["torch"]])
+@pytest.mark.parametrize("embedded", [[], ["moonshine_voice"]])
+def test_nothing_leaves_the_machine_unless_upstream_is_said_by_name(lacking, embedded):
+    facts = Facts(**{**READY, "lacking": {**ALL, "vibevoice": lacking, "moonshine": embedded}})
+    try:
+        assert decide("auto", facts)[0] != "upstream"
+    except errors.EngineUnavailable:
+        assert lacking
+        assert embedded
+    assert choose(Settings(engine="scripted", upstream=("http://box:1",))).upstream is None
+    chosen = choose(Settings(engine="upstream", upstream=("http://box:1", "https://far/v1/")))
+    assert chosen.reason == "as set; recordings go to box:1, far:443"
+    assert chosen.upstream is not None
+    assert chosen.upstream.urls == ("http://box:1", "https://far")
 
 
 def test_the_engine_that_is_chosen_is_one_that_can_be_made():

@@ -7,10 +7,11 @@ from pathlib import Path
 import checkpoints
 import pytest
 from moonshine_voice import get_assets_path
+from serving import Server
 
 from sidecar.audio.decode import AudioFacts, open_audio, probe
 from sidecar.engines import ENGINES, create_engine, missing, spec_of
-from sidecar.speech.engine import Engine, LoadOptions, Precision, TranscribeOptions
+from sidecar.speech.engine import Engine, LoadOptions, Precision, TranscribeOptions, Upstream
 from sidecar.speech.transcript import Event, Finished, Progress, SegmentReady
 
 CLIP = Path(get_assets_path()) / "endgame_nagg_nell.wav"
@@ -23,6 +24,9 @@ VIBEVOICE = [f"vibevoice {precision}" for precision in ("fp32", "bf16", "int8", 
 def loading(request: pytest.FixtureRequest) -> tuple[str, LoadOptions]:
     """An engine's name, and how it is loaded."""
     name, _, precision = request.param.partition(" ")
+    if name == "upstream":
+        server: Server = request.getfixturevalue("server")
+        return name, LoadOptions(upstream=Upstream((f"http://127.0.0.1:{server.port}",)))
     if not precision:
         return name, LoadOptions()
     return name, LoadOptions(Precision(precision), str(checkpoints.checkpoint("mid")))

@@ -11,9 +11,9 @@ from moonshine_voice import get_assets_path
 
 from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
+from sidecar.audio.recent import RecentAudio
 from sidecar.engines import moonshine
 from sidecar.engines.moonshine import transcription
-from sidecar.engines.moonshine.recent import RecentAudio
 from sidecar.speech.engine import LoadOptions, TranscribeOptions
 from sidecar.speech.transcript import Finished, SegmentReady, Transcript
 from sidecar.voices import models

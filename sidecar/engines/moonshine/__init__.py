@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from sidecar.engines.moonshine.following import Follower
 from sidecar.engines.moonshine.library import SAMPLE_RATE, load_library
 from sidecar.engines.moonshine.listener import Listener, library_options
 from sidecar.engines.moonshine.recognizer import Recognizer, load_recognizer
@@ -26,6 +25,7 @@ from sidecar.speech.engine import (
     TranscribeOptions,
 )
 from sidecar.speech.transcript import Event, Finished, Transcript
+from sidecar.voices.following import Follower
 
 if TYPE_CHECKING:
     from sidecar.voices.models import Models

@@ -16,8 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.audio import Block
+from sidecar.audio.recent import RecentAudio
 from sidecar.engines.moonshine.library import SAMPLE_RATE, feed, forget
-from sidecar.engines.moonshine.recent import RecentAudio
 from sidecar.speech.speakers import Turn, clearest, link
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ from math import inf
 
 from sidecar.audio import Block
 from sidecar.audio.quiet import quietest
-from sidecar.engines.moonshine.following import Follower, Heard, followed
+from sidecar.audio.recent import RecentAudio
 from sidecar.engines.moonshine.library import SAMPLE_RATE
-from sidecar.engines.moonshine.lines import CONTEXT_S, JOIN_S, Floor, heard_with, lines_of
-from sidecar.engines.moonshine.recent import RecentAudio
 from sidecar.engines.moonshine.recognizer import Recognizer
 from sidecar.speech.engine import AudioStream, Cancelled
 from sidecar.speech.speakers import Turn, in_order_of_appearance
 from sidecar.speech.transcript import Event, Progress, Segment, SegmentReady
+from sidecar.voices.following import Follower, Heard, followed
+from sidecar.voices.lines import CONTEXT_S, JOIN_S, Floor, heard_with, lines_of
 
 LONGEST_LINE_S = 12.0
 REVISED_S = 120.0

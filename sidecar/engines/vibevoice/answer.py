@@ -8,10 +8,10 @@ from typing import Any
 from tokenizers.decoders import DecodeStream
 
 from sidecar.engines.vibevoice.generation import Generation
-from sidecar.engines.vibevoice.loop_guard import Loop, LoopGuard
-from sidecar.engines.vibevoice.output import OutputParser
-from sidecar.engines.vibevoice.recovery import LOOP, Sampling, next_attempt, next_skip
 from sidecar.speech.engine import Cancelled
+from sidecar.speech.loop_guard import Loop, LoopGuard
+from sidecar.speech.output import OutputParser
+from sidecar.speech.recovery import LOOP, Sampling, next_attempt, next_skip
 from sidecar.speech.transcript import Segment
 
 TURN, OPENING = "<|im_start|>", "assistant\n["

@@ -16,9 +16,9 @@ import torch
 
 from sidecar.engines.vibevoice.answer import Answer
 from sidecar.engines.vibevoice.generation import Generation, advance
-from sidecar.engines.vibevoice.recovery import Sampling
 from sidecar.errors import SidecarError
 from sidecar.speech.engine import Cancelled
+from sidecar.speech.recovery import Sampling
 from sidecar.speech.transcript import Event
 
 

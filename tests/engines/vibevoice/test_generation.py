@@ -21,8 +21,8 @@ from sidecar.engines.vibevoice.listening import AudioEncoder, token_count
 from sidecar.engines.vibevoice.loading import Loaded, load
 from sidecar.engines.vibevoice.model import context
 from sidecar.engines.vibevoice.prompt import request_ids
-from sidecar.engines.vibevoice.recovery import Sampling
 from sidecar.speech.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.speech.recovery import Sampling
 
 CPU = torch.device("cpu")
 LIMIT = 400

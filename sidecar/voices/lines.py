@@ -25,6 +25,18 @@ def lines_of(turns: Iterable[Turn]) -> list[Turn]:
     The floor goes to who outlasts its holder, in the middle of the time that both speak: those
     lines do not overlap. Who speaks between, while another goes on, has a line of its own beside.
     """
+    floor, asides = _split(turns)
+    asides = [turn for turn in asides if turn.end - turn.start >= LEAST_ASIDE_S]
+    return sorted([*floor, *asides], key=lambda line: (line.start, line.end))
+
+
+def floor_of(turns: Iterable[Turn]) -> list[Turn]:
+    """The lines in ``turns`` that have the floor: one at any time."""
+    return _split(turns)[0]
+
+
+def _split(turns: Iterable[Turn]) -> tuple[list[Turn], list[Turn]]:
+    """Who has the floor, and what is said beside."""
     floor: list[Turn] = []
     asides: list[Turn] = []
     for turn in sorted(turns, key=lambda turn: (turn.start, turn.end)):
@@ -39,8 +51,7 @@ def lines_of(turns: Iterable[Turn]) -> list[Turn]:
             middle = (turn.start + last.end) / 2
             floor[-1] = replace(last, end=middle)
             floor.append(replace(turn, start=middle))
-    asides = [turn for turn in asides if turn.end - turn.start >= LEAST_ASIDE_S]
-    return sorted([*_joined(floor), *asides], key=lambda line: (line.start, line.end))
+    return _joined(floor), asides
 
 
 def _joined(floor: Iterable[Turn]) -> list[Turn]:

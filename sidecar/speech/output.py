@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.engines.vibevoice.items import field_of, loads, loads_cut, span_of, to_segment
+from sidecar.speech.items import field_of, loads, loads_cut, span_of, to_segment
 from sidecar.speech.transcript import Segment
 
 _LONGEST_HEAD = 32

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.engines.moonshine.lines import Floor, heard_with, lines_of
 from sidecar.speech.speakers import Turn
+from sidecar.voices.lines import Floor, heard_with, lines_of
 
 Span = tuple[float, float, int]
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sidecar.engines.vibevoice.output import OpenContent
+from sidecar.speech.output import OpenContent
 from sidecar.speech.transcript import NON_SPEECH, Segment
 
 COPIES = 3

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.engines.vibevoice.output import OpenContent, OutputParser, settled
+from sidecar.speech.output import OpenContent, OutputParser, settled
 from sidecar.speech.transcript import NON_SPEECH, Segment
 
 ITEMS: list[dict[str, Any]] = [

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.engines.vibevoice.loop_guard import (
+from sidecar.speech.loop_guard import (
     CHARACTERS_PER_S,
     LONGEST_SPAN_S,
     SLACK_S,
@@ -20,7 +20,7 @@ from sidecar.engines.vibevoice.loop_guard import (
     LoopGuard,
     Why,
 )
-from sidecar.engines.vibevoice.output import OutputParser
+from sidecar.speech.output import OutputParser
 from sidecar.speech.transcript import Segment
 
 Tokenizer = Callable[[str], list[str]]

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from sidecar.engines.vibevoice.output import OutputParser
-from sidecar.engines.vibevoice.recovery import LOOP, Sampling, Skip, next_attempt, next_skip
+from sidecar.speech.output import OutputParser
+from sidecar.speech.recovery import LOOP, Sampling, Skip, next_attempt, next_skip
 from sidecar.speech.transcript import NON_SPEECH, Segment
 
 

@@ -1,0 +1,247 @@
+"""One recording through the upstreams: piece by piece, in order, with what they lack added."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from typing import TypeVar
+
+from sidecar.audio import Block
+from sidecar.engines.upstream.pieces import Piece, pieces
+from sidecar.engines.upstream.stretches import stretches_of
+from sidecar.engines.upstream.turns import Turns, models
+from sidecar.engines.upstream.upstreams import Upstreams
+from sidecar.engines.upstream.whole import Heard, shifted, transcript_of, with_speakers
+from sidecar.speech.engine import AudioStream, Cancelled, TranscribeOptions
+from sidecar.speech.speakers import Turn
+from sidecar.speech.transcript import (
+    Event,
+    Finished,
+    Notice,
+    Progress,
+    Segment,
+    SegmentReady,
+    Transcript,
+)
+
+Result = TypeVar("Result")
+
+LOOK_S = 0.05
+"""From one look at whether the request is still wanted to the next."""
+NO_SPEAKERS = Notice("speakers_unavailable", "Speakers could not be told apart on this machine.")
+
+
+class _Stopped(Exception):
+    """Nobody wants it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A piece on its way, and the segments that are told of it meanwhile."""
+
+    piece: Piece
+    future: Future[list[Heard]]
+    told: SimpleQueue[Sequence[Segment]]
+
+
+class Transcription:
+    """The events of one request, whose audio comes at ``rate`` Hz. Ends early, without `Finished`,
+    once it is cancelled."""
+
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        audio: AudioStream,
+        rate: int,
+        options: TranscribeOptions,
+        cancelled: Cancelled,
+    ) -> None:
+        self._upstreams = upstreams
+        self._audio = audio
+        self._rate = rate
+        self._options = options
+        self._cancelled = cancelled
+        self._over = False
+        self._futures: set[Future[list[Heard]]] = set()
+        self._turns: Turns | None = None
+        self._heard: list[Heard] = []
+        self._lanes = len(upstreams.servers)
+        self._ready = 0
+        self._ready_s = self._done_s = self._end_s = 0.0
+
+    def events(self) -> Iterator[Event]:
+        """Run it.
+
+        Raises:
+            errors.UpstreamError: nobody could hear it.
+        """
+        try:
+            for event in self._events():
+                self._check()
+                yield event
+        except _Stopped:
+            return
+        finally:
+            self._over = True
+            for future in self._futures:
+                future.cancel()  # its connection is closed with it
+            if self._turns is not None:
+                self._turns.close()
+
+    def _events(self) -> Iterator[Event]:
+        upstreams = self._upstreams
+        self._wait(upstreams.run(upstreams.meet()))
+        sent: deque[_Sent] = deque()
+        watched = _Watched(self._audio, self._check)
+        for piece in pieces(watched, self._rate, upstreams.longest_s):
+            self._end_s = piece.end_s
+            if self._turns is not None or self._needs_turns(piece):
+                self._follow(piece)
+            if upstreams.timed:
+                sent.append(self._send(piece))
+            while len(sent) > self._ahead or (sent and not upstreams.timed):
+                yield from self._come(sent.popleft())
+            if not upstreams.timed and not self._is_heard(piece):
+                yield from self._by_stretches(piece)
+        while sent:
+            yield from self._come(sent.popleft())
+        self._check()
+        yield Progress(self._end_s, self._end_s)
+        yield Finished(self._transcript())
+
+    def _needs_turns(self, piece: Piece) -> bool:
+        """Whether the servers' own speakers will not do: there are none, or each of several
+        pieces has its own."""
+        several = piece.start_s > 0 or not piece.last
+        return self._options.diarize and (several or not self._upstreams.diarize)
+
+    @property
+    def _ahead(self) -> int:
+        """Pieces that may be on their way before the first answer. Where nobody follows, the first
+        answer comes first: it tells whether the server says times."""
+        return self._lanes if self._turns is not None or self._heard else 0
+
+    def _is_heard(self, piece: Piece) -> bool:
+        return bool(self._heard) and self._heard[-1].piece.end_s >= piece.end_s
+
+    def _follow(self, piece: Piece) -> None:
+        if self._turns is None and (given := models()) is not None:
+            self._turns = Turns(given, self._options, lambda: self._over or self._cancelled())
+        if self._turns is not None:
+            self._turns.feed(piece)
+
+    def _send(self, piece: Piece) -> _Sent:
+        told: SimpleQueue[Sequence[Segment]] = SimpleQueue()
+        future = self._upstreams.run(self._upstreams.hear(piece, self._options, told.put))
+        self._futures.add(future)
+        return _Sent(piece, future, told)
+
+    def _come(self, sent: _Sent) -> Iterator[Event]:
+        """What comes of a piece, as it comes."""
+        while not sent.future.done():
+            self._check()
+            wait([sent.future], LOOK_S)
+            while not sent.told.empty():
+                told = shifted(sent.told.get(), sent.piece.start_s)
+                if not self._options.diarize:
+                    told = [replace(one, speaker=None) for one in told]
+                yield from self._announce(told)
+        self._check()
+        self._futures.discard(sent.future)
+        parts = sent.future.result()
+        if self._turns is None and len(parts) > 1 and self._options.diarize:
+            self._follow(sent.piece)  # it was too large, and now each part has its own speakers
+        for heard in parts:
+            if heard.answer.timed:
+                yield from self._take(heard)
+            else:
+                yield from self._by_stretches(heard.piece)
+
+    def _by_stretches(self, piece: Piece) -> Iterator[Event]:
+        """A piece for a server that does not say when: each line of a voice by itself."""
+        if self._turns is None:
+            self._follow(piece)
+        turns, heard_s = self._known()
+        sent: deque[_Sent] = deque()
+        for part in stretches_of(piece, turns, heard_s):
+            sent.append(self._send(part))
+            if len(sent) > 2 * self._lanes:
+                yield from self._stretch(sent.popleft())
+        while sent:
+            yield from self._stretch(sent.popleft())
+
+    def _stretch(self, sent: _Sent) -> Iterator[Event]:
+        heards = self._wait(sent.future)
+        self._futures.discard(sent.future)
+        for heard in heards:
+            yield from self._take(heard)
+
+    def _take(self, heard: Heard) -> Iterator[Event]:
+        """An answer: what was not announced yet is, with the speakers as they look."""
+        self._heard.append(heard)
+        diarize = self._options.diarize
+        turns = self._known()[0] if diarize and not heard.answer.diarized else ()
+        yield from self._announce(with_speakers([heard], turns, diarize=diarize))
+        yield self._progress(heard.piece.end_s)
+
+    def _announce(self, segments: Sequence[Segment]) -> Iterator[Event]:
+        for segment in segments:
+            if segment.start >= self._ready_s:
+                yield SegmentReady(self._ready, segment)
+                self._ready += 1
+                self._ready_s = max(self._ready_s, segment.end)
+                yield self._progress(segment.end)
+
+    def _progress(self, done_s: float) -> Progress:
+        self._done_s = max(self._done_s, done_s)
+        total_s = self._audio.total_s
+        return Progress(self._done_s, None if total_s is None else max(total_s, self._done_s))
+
+    def _transcript(self) -> Transcript:
+        diarize, heard = self._options.diarize, self._heard
+        turns = self._known()[0] if diarize else ()
+        own = len(heard) == 1 and heard[0].answer.diarized
+        transcript = transcript_of(
+            heard,
+            with_speakers(heard, turns, diarize=diarize),
+            self._options,
+            self._end_s,
+            diarized=diarize and (own or self._turns is not None),
+        )
+        lacking = diarize and not transcript.diarized and transcript.has_speech
+        return transcript.noting(NO_SPEAKERS) if lacking else transcript
+
+    def _known(self) -> tuple[Sequence[Turn], float]:
+        """Turns of all that was cut so far, and up to where they are known; none where nobody
+        looks."""
+        return ((), 0.0) if self._turns is None else self._wait(self._turns.known())
+
+    def _wait(self, future: Future[Result]) -> Result:
+        while not future.done():
+            self._check()
+            wait([future], LOOK_S)
+        return future.result()
+
+    def _check(self) -> None:
+        if self._cancelled():
+            raise _Stopped
+
+
+class _Watched:
+    """A recording that can be stopped while it is still being read."""
+
+    def __init__(self, audio: AudioStream, check: Callable[[], None]) -> None:
+        self._audio = audio
+        self._check = check
+
+    @property
+    def total_s(self) -> float | None:
+        return self._audio.total_s
+
+    def __iter__(self) -> Iterator[Block]:
+        for block in self._audio:
+            self._check()
+            yield block

@@ -1,0 +1,103 @@
+"""Who speaks when in the pieces that are sent away: `voices/`, on a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sidecar.audio import Block
+from sidecar.engines.upstream.pieces import Piece, to_float
+from sidecar.speech.engine import Diarization, TranscribeOptions
+from sidecar.speech.speakers import Turn
+
+if TYPE_CHECKING:
+    from sidecar.voices.models import Models
+
+log = logging.getLogger(__name__)
+
+RATE = 16_000
+STEP_S = 5.0
+"""Of sound at once: what can be left between two looks at whether to go on."""
+STEPS_S = {Diarization.BALANCED: 2.5, Diarization.ACCURATE: 1.25}
+"""From one look at who speaks to the next (docs/performance.md, "Diarization": the curve)."""
+ONLY_SPEECH_S = 5.0
+"""The same where only speech is looked for."""
+
+
+@cache
+def models() -> Models | None:
+    """What tells voices apart, once for the process; None where it cannot be had here."""
+    from sidecar.voices.models import VoicesUnavailable, load_models
+
+    try:
+        return load_models()
+    except VoicesUnavailable as error:
+        log.warning("speakers cannot be told apart: %s", error)
+        return None
+
+
+class Turns:
+    """Follows a recording from the first piece that it is given on; times in seconds."""
+
+    def __init__(self, given: Models, options: TranscribeOptions, stop: Callable[[], bool]) -> None:
+        from sidecar.voices.diarizer import Diarizer
+
+        step_s = STEPS_S[options.diarization] if options.diarize else ONLY_SPEECH_S
+        self._diarizer = Diarizer(given, step_s, options.num_speakers, tell_apart=options.diarize)
+        self._thread = ThreadPoolExecutor(1, "voices")
+        self._stop = stop
+        self._resample: Any = None
+        self._start_s: float | None = None
+        self._finished = False
+        self._fed: list[Future[None]] = []
+
+    def feed(self, piece: Piece) -> None:
+        """The next piece; returns at once."""
+        if self._start_s is None:
+            self._start_s = piece.start_s
+        self._fed.append(self._thread.submit(self._hear, piece))
+
+    def known(self) -> Future[tuple[list[Turn], float]]:
+        """Turns as they look once all that was fed is heard, and up to where they are known; after
+        the last piece they stay."""
+        return self._thread.submit(self._known)
+
+    def close(self) -> None:
+        """Leave what was not heard yet; ``stop`` has to be true by now, or all be done."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _hear(self, piece: Piece) -> None:
+        step = round(STEP_S * piece.rate)
+        for at in range(0, len(piece.samples), step):
+            if self._stop():
+                return
+            part = to_float(piece.samples[at : at + step])
+            over = piece.last and at + step >= len(piece.samples)
+            self._diarizer.feed(self._at_its_rate(part, piece.rate, over))
+        if piece.last:
+            self._diarizer.finish()
+            self._finished = True
+
+    def _at_its_rate(self, block: Block, rate: int, over: bool) -> Block:
+        if rate == RATE:
+            return block
+        if self._resample is None:
+            import soxr
+
+            self._resample = soxr.ResampleStream(rate, RATE, 1, dtype="float32")
+        found: Block = self._resample.resample_chunk(block, last=over)
+        return found
+
+    def _known(self) -> tuple[list[Turn], float]:
+        while self._fed:
+            self._fed.pop().result()  # done by now; what went wrong is raised here
+        start_s = self._start_s or 0.0
+        heard_s = float("inf") if self._finished else start_s + self._diarizer.heard_s
+        turns = [
+            Turn(turn.start + start_s, turn.end + start_s, turn.label)
+            for turn in self._diarizer.turns
+        ]
+        return turns, heard_s

@@ -1,0 +1,90 @@
+"""A proxy that misbehaves to order between the engine and a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from typing import Self
+
+RETRY_AFTER_S = "0.3"
+
+
+class FaultyProxy:
+    """HTTP in front of a port on the loopback. ``plan`` has what becomes of the next POSTs, in
+    order; without a plan, and for every GET, what comes goes through."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.plan: deque[str] = deque()
+        self.posts: list[bytes] = []
+        """The bodies that came."""
+        self.hung_up = threading.Event()
+        """A client left before its answer was there."""
+        self.port = 0
+        self._loop = asyncio.new_event_loop()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        begin = asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = asyncio.run_coroutine_threadsafe(begin, self._loop).result(10)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._server.close)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while await self._one(reader, writer):
+                pass
+        writer.close()
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One request; whether the connection stays."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        lines = head.split(b"\r\n")
+        fields = dict(line.lower().split(b": ", 1) for line in lines[1:] if b": " in line)
+        body = await reader.readexactly(int(fields.get(b"content-length", b"0")))
+        fault = ""
+        if head.startswith(b"POST"):
+            self.posts.append(body)
+            fault = self.plan.popleft() if self.plan else ""
+        if fault.isdigit():
+            extra = f"Retry-After: {RETRY_AFTER_S}\r\n" if fault in ("429", "503") else ""
+            said = b'{"error": {"message": "told to"}}'
+            line = f"HTTP/1.1 {fault} No\r\n{extra}Content-Length: {len(said)}\r\n\r\n"
+            writer.write(line.encode() + said)
+            return True
+        if fault == "gone":
+            return False
+        if fault == "garbage":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n<html>\x00\xff\xfe...")
+            return True
+        if fault == "no http":
+            writer.write(b"220 smtp.example.org ESMTP\r\n")
+            return False
+        if fault == "slow":
+            await reader.read(1)  # until the client hangs up
+            self.hung_up.set()
+            return False
+        answer = await self._answer(head, body)
+        writer.write(answer[: len(answer) // 2] if fault == "half" else answer)
+        await writer.drain()
+        return not fault
+
+    async def _answer(self, head: bytes, body: bytes) -> bytes:
+        """What the real server says to that, all of it."""
+        there, out = await asyncio.open_connection("127.0.0.1", self.target)
+        out.write(head[:-2] + b"Connection: close\r\n\r\n" + body)
+        answer = await there.read()
+        out.close()
+        return answer.replace(b"connection: close\r\n", b"")
