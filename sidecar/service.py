@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar import __version__
-from sidecar import engines as registry
 from sidecar.audio.source import AudioSource
-from sidecar.engines.choice import Choice
+from sidecar.engines.choice import Choice, way_to
 from sidecar.errors import LanguageUnsupported, SidecarError
 from sidecar.jobs.job import Job
 from sidecar.jobs.provision import Provision
@@ -25,6 +24,7 @@ from sidecar.settings import Settings
 from sidecar.speech.engine import (
     Precision,
     TranscribeOptions,
+    few,
     parse_precision,
 )
 from sidecar.speech.options import ignored, parse_options
@@ -111,7 +111,7 @@ class Service:
         Raises:
             errors.BadRequest: one of them means nothing, or nothing to this engine.
         """
-        options = parse_options(given, self.settings.diarization)
+        options = parse_options(given, self.settings.diarization, self.settings.language)
         if not self.spec.speaks(options.language):
             raise LanguageUnsupported(
                 f"The engine '{self.spec.name}' does not know the language '{options.language}'.",
@@ -266,11 +266,7 @@ class Service:
         )
 
     def _language_hint(self, tag: str) -> str:
-        others = [spec.name for spec in registry.ENGINES if spec.languages and spec.speaks(tag)]
-        known = ", ".join(self.spec.languages)
-        if others:
-            return f"It knows: {known}. Engines that know '{tag}': {', '.join(others)}."
-        return f"It knows: {known}. No engine of this build is made for '{tag}'."
+        return f"It knows: {few(self.spec.languages)}. {way_to(tag, self.settings)}"
 
     async def _preload(self) -> None:
         try:

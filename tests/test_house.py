@@ -73,6 +73,7 @@ MAKE_VALUES = {
     ),
     *("BeforeValidator", "ConfigDict", "Field", "SettingsConfigDict", "typer.Option"),
     *("Container", "EncoderShape", "EngineSpec", "MemoryPlan", "ModelShape", "Notice", "Sampling"),
+    *("Layout", "Named"),
     "build_version",  # reads the file that a build left beside us, and nothing else
 }
 """Calls that give a value and leave nothing behind."""

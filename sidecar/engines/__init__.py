@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from sidecar.engines import moonshine, scripted, vibevoice
+from sidecar.engines import moonshine, scripted, vibevoice, whisper
 from sidecar.speech.engine import Engine, EngineSpec
 
-ENGINES: tuple[EngineSpec, ...] = (vibevoice.SPEC, moonshine.SPEC, scripted.SPEC)
+ENGINES: tuple[EngineSpec, ...] = (
+    vibevoice.SPEC,
+    whisper.SPEC,
+    moonshine.SPEC,
+    scripted.SPEC,
+)
 """Literal imports: a packager cannot see names that are put together from strings."""
 
 
@@ -15,6 +20,7 @@ def create_engine(name: str) -> Engine:
     """A new engine, nothing loaded yet."""
     factories: dict[str, type[Engine]] = {
         vibevoice.SPEC.name: vibevoice.VibeVoiceEngine,
+        whisper.SPEC.name: whisper.WhisperEngine,
         moonshine.SPEC.name: moonshine.MoonshineEngine,
         scripted.SPEC.name: scripted.ScriptedEngine,
     }

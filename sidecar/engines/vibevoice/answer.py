@@ -10,9 +10,9 @@ from tokenizers.decoders import DecodeStream
 from sidecar.engines.vibevoice.generation import Generation
 from sidecar.engines.vibevoice.loop_guard import Loop, LoopGuard
 from sidecar.engines.vibevoice.output import OutputParser
-from sidecar.engines.vibevoice.recovery import LOOP, Sampling, next_attempt, next_skip
+from sidecar.engines.vibevoice.recovery import Sampling, next_attempt, next_skip
 from sidecar.speech.engine import Cancelled
-from sidecar.speech.transcript import Segment
+from sidecar.speech.transcript import LOOP, Segment
 
 TURN, OPENING = "<|im_start|>", "assistant\n["
 """How an answer begins: a mark, which the text leaves out, and the list after it."""

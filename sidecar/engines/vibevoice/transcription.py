@@ -19,7 +19,7 @@ from sidecar.engines.vibevoice.listening import SAMPLE_RATE
 from sidecar.engines.vibevoice.lockstep import Pass, in_step, together
 from sidecar.engines.vibevoice.model import Model, NotFinite, token_limit
 from sidecar.engines.vibevoice.output import settled
-from sidecar.engines.vibevoice.recovery import LOOP, Sampling
+from sidecar.engines.vibevoice.recovery import Sampling
 from sidecar.engines.vibevoice.stitching import Stitching
 from sidecar.engines.vibevoice.voices import Voices, speech
 from sidecar.engines.vibevoice.windows import Window, Windows
@@ -33,6 +33,7 @@ from sidecar.speech.engine import (
 )
 from sidecar.speech.speakers import in_order_of_appearance
 from sidecar.speech.transcript import (
+    LOOP,
     Event,
     Finished,
     Notice,
