@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
+import struct
 import subprocess
 import sys
 from importlib.metadata import version
@@ -50,6 +52,24 @@ def needed() -> None:
     for package in ("faster_whisper", "ctranslate2"):
         if find_spec(package) is None:
             pytest.skip(f"the extra 'whisper' is not installed: {package} is missing")
+
+
+def write_like(folder: Path, words: int = 51_865, floats: int = 100_000) -> Path:
+    """A folder like that of a model, with one tensor that means nothing."""
+    folder.mkdir(parents=True)
+    data = random.Random(0).randbytes(4 * floats)
+    head = struct.pack("<IH", 6, 12) + b"WhisperSpec\0" + struct.pack("<II", 3, 1)
+    head += struct.pack("<H", 7) + b"weight\0" + struct.pack("<BIBI", 1, floats, 0, len(data))
+    (folder / "model.bin").write_bytes(head + data + struct.pack("<I", 0))
+    for name, content in {
+        "config.json": {"suppress_ids": [], "alignment_heads": []},
+        "vocabulary.json": [str(word) for word in range(words)],
+        "tokenizer.json": {"version": "1.0"},
+        "preprocessor_config.json": {"feature_size": 80},
+    }.items():
+        (folder / name).write_text(json.dumps(content))
+    (folder / "README.md").write_text("not fetched")
+    return folder
 
 
 def model() -> Path:

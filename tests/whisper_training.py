@@ -73,7 +73,7 @@ def build_model() -> WhisperForConditionalGeneration:
         d_model=64,
         encoder_layers=1,
         decoder_layers=2,
-        encoder_attention_heads=4,
+        encoder_attention_heads=1,
         decoder_attention_heads=4,
         encoder_ffn_dim=128,
         decoder_ffn_dim=128,

@@ -107,8 +107,6 @@ def find_model(model_path: Path | None, name: str = "") -> Checkpoint:
             return read_model(folder)
         except errors.BadCheckpoint as error:
             wrong = wrong or error
-    if wrong is None and model_path is not None:
-        return read_model(path)  # says what it lacks
     missing = ALIASES.get(name, name) or DEFAULT
     raise wrong or errors.CheckpointNotFound(
         f"There is no Whisper model{f' {name!r}' if name else ''} in {path}.",
