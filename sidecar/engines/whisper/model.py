@@ -100,7 +100,7 @@ class Model:
         prompt = whisper.get_prompt(
             tokenizer, [], without_timestamps=True, hotwords=wish.prompt or None
         )
-        room = POSITIONS - len(prompt)
+        room = min(POSITIONS // 2, POSITIONS - len(prompt))
         limit = room if wish.max_tokens is None else max(1, min(room, wish.max_tokens))
         ladder = [wish.temperature, *(one for one in TEMPERATURES if one > wish.temperature)]
         tokens: list[int] = []
@@ -151,7 +151,8 @@ class Model:
         return self._whisper.model.generate(
             encoded,
             [prompt],
-            max_length=len(prompt) + limit,
+            # It writes half of this, or what the prompt leaves of it.
+            max_length=max(2 * limit, len(prompt) + limit),
             return_scores=True,
             return_no_speech_prob=True,
             suppress_tokens=get_suppressed_tokens(tokenizer, [-1]),

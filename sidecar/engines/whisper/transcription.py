@@ -28,11 +28,9 @@ from sidecar.speech.transcript import (
     Transcript,
 )
 from sidecar.voices.attribution import attributed
-from sidecar.voices.following import Follower, followed
+from sidecar.voices.following import ASKED_S, Follower, followed
 
 NAME = "whisper"
-ASKED_S = 0.05
-"""How often a running window asks whether it is still wanted."""
 _STEP = SAMPLE_RATE
 _PAUSE_S = 0.1
 
@@ -98,7 +96,7 @@ class Transcription:
     def events(self) -> Iterator[Event]:
         """Run it."""
         seen: Sequence[Turn] | None = None
-        for heard in followed(self._follower, self._blocks()):
+        for heard in followed(self._follower, self._blocks(), cancelled=self._cancelled):
             if self._cancelled():
                 return
             if heard.turns is seen and heard.heard_s != inf:
