@@ -143,7 +143,8 @@ def read_model(folder: Path) -> Checkpoint:
         require(folder, [] if (folder / "tokenizer.json").is_file() else ["tokenizer.json"], 1)
         check_weights(folder / WEIGHTS)
         size = (folder / WEIGHTS).stat().st_size
-        config = {**config, "multilingual": _words(folder) > ENGLISH_WORDS}
+        distilled = "distil" in folder.parent.parent.name  # from English alone, whatever it lists
+        config = {**config, "multilingual": _words(folder) > ENGLISH_WORDS and not distilled}
     except OSError as error:
         raise errors.CheckpointDamaged(
             f"{error.filename} cannot be read: {error.strerror}.", hint="Check its permissions."

@@ -27,7 +27,10 @@ INSTALL = {
     WHISPER: "pip install 'vibevoice-asr[whisper]'",
 }
 """How the packages of an engine are installed, where the base does not bring them."""
-BUILDS = {VIBEVOICE: "Use the build 'vibevoice-asr-gpu', which has them."}
+BUILDS = {
+    VIBEVOICE: "Use the build 'vibevoice-asr-gpu', which has them.",
+    WHISPER: f"No build has them; with Python: {INSTALL[WHISPER]}",
+}
 """What to do instead with an executable, into which nothing can be installed."""
 
 

@@ -12,7 +12,7 @@ from sidecar.audio.quiet import quietest
 from sidecar.audio.recent import RecentAudio
 from sidecar.engines.whisper.model import SAMPLE_RATE, Heard, Model, Wish
 from sidecar.engines.whisper.segments import placed, segments_of
-from sidecar.engines.whisper.windows import CONTEXT_S, Packing, Window
+from sidecar.engines.whisper.windows import Packing, Window
 from sidecar.speech.engine import AUTO, AudioStream, Cancelled, TranscribeOptions, Windowing
 from sidecar.speech.speakers import Turn, in_order_of_appearance
 from sidecar.speech.transcript import (
@@ -106,7 +106,7 @@ class Transcription:
                 if (said := self._hear(window)) is None:
                     return
                 yield from self._said(window, said, heard.turns)
-                self._audio.forget(self._packing.done_s - 2 * CONTEXT_S)
+            self._audio.forget(self._packing.needed_s)
         if self._cancelled():
             return
         yield Progress(self._audio.end_s, self._audio.end_s)

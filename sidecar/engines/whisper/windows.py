@@ -62,6 +62,8 @@ class Packing:
         self._cut = cut
         self.done_s = 0.0
         """All before is in a window, or nobody speaks there."""
+        self.needed_s = 0.0
+        """No later window reaches back beyond this."""
 
     def take(self, turns: Iterable[Turn], heard_s: float) -> list[Window]:
         """The windows that will not change any more; of all that is left where ``heard_s`` is
@@ -77,6 +79,8 @@ class Packing:
             self.done_s = window.end_s
             stretches = [(max(start, window.end_s), end) for start, end in stretches]
             stretches = [(start, end) for start, end in stretches if end - start > 0]
+        first = stretches[0][0] if stretches else heard_s
+        self.needed_s = max(0.0, min(first, heard_s) - CONTEXT_S)
         return found
 
     def _next(self, stretches: Sequence[Span], heard_s: float) -> Window | None:

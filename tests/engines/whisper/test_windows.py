@@ -90,6 +90,17 @@ def test_no_window_is_given_while_more_may_come_into_it() -> None:
     assert len(packed((1, 25), (26, 33), heard_s=40)) == 1
 
 
+def test_sound_is_let_go_of_where_nobody_speaks_and_where_it_was_heard() -> None:
+    packing = Packing(lambda start, end: (start + end) / 2)
+    assert packing.take([], 3600) == []
+    assert packing.needed_s == pytest.approx(3599.7)
+    assert packing.take([Turn(3610, 3620, 0)], 3650) == []
+    assert packing.needed_s == pytest.approx(3609.7)
+    turns = [Turn(3610, 3635, 0), Turn(3636, 3650, 0)]
+    assert len(packing.take(turns, 3652)) == 1
+    assert packing.needed_s == pytest.approx(3635.7)
+
+
 def test_a_time_in_a_window_is_found_in_the_recording() -> None:
     window = Window(((10.0, 15.0), (30.0, 32.0)), 32.0)
     assert window.length_s == 7
