@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import psutil
 import pytest
+import soundfile
 import whisper_models
 from checkpoints import clip
 from serving import MB, Server, check_problem, wait_until
 from whisper_models import LANGUAGES, PLAY, PROSE
 
+from sidecar.audio.decode import decode_file
+
+RATE = 16_000
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops processes with POSIX signals")
 
 
@@ -93,16 +99,31 @@ def test_prompt_temperature_and_tokens_reach_the_engine(server: Server) -> None:
     assert len(said(cut)) < len(whisper_models.text(PLAY)) / 2
 
 
-def test_silence_has_no_words(server: Server) -> None:
-    import io
-    import wave
-
+def recording(*parts: str | float) -> bytes:
+    """Clips, and seconds of silence, one after the other."""
+    pieces = [
+        decode_file(clip(part), RATE) if isinstance(part, str) else np.zeros(round(part * RATE))
+        for part in parts
+    ]
     file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setparams((1, 2, 16_000, 0, "NONE", ""))
-        out.writeframes(bytes(2 * 16_000 * 40))
-    body = server.post(file.getvalue()).json()
+    soundfile.write(file, np.concatenate(pieces), RATE, subtype="PCM_16", format="WAV")
+    return file.getvalue()
+
+
+def test_silence_has_no_words(server: Server) -> None:
+    body = server.post(recording(40.0)).json()
     assert body["segments"] == []
+
+
+def test_a_recording_may_change_its_language_and_silence_costs_nothing(server: Server) -> None:
+    body = server.post(recording(PLAY, 60.0, PROSE)).json()
+    assert said(body) == f"{whisper_models.text(PLAY)} {whisper_models.text(PROSE)}"
+    assert body["metadata"]["language"] == LANGUAGES[PLAY]
+    (warning,) = body["metadata"]["warnings"]
+    assert warning["code"] == "several_languages"
+    assert "de " in warning["message"]
+    german = [one for one in body["segments"] if "scheitern" in one["text"]]
+    assert all(88 <= one["start_time"] <= one["end_time"] <= 97.3 for one in german)
 
 
 def test_a_reload_changes_the_precision_and_says_so(server: Server) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from math import inf
 
+from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.quiet import quietest
 from sidecar.audio.recent import RecentAudio
@@ -145,7 +146,7 @@ class Transcription:
         hearing: Future[Heard] = self._thread.submit(self._model.hear, samples, wish, self._last)
         while not self._cancelled():
             if wait([hearing], ASKED_S).done:
-                return hearing.result()
+                return _result(hearing)
         hearing.cancel()
         return None
 
@@ -213,3 +214,12 @@ class Transcription:
             diarized=self._diarize,
             notices=tuple(self._notices.values()),
         )
+
+
+def _result(hearing: Future[Heard]) -> Heard:
+    try:
+        return hearing.result()
+    except RuntimeError as error:  # CTranslate2 has no other
+        if "out of memory" in str(error):
+            raise errors.GpuOutOfMemory() from None
+        raise

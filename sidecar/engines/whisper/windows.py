@@ -14,10 +14,10 @@ from sidecar.speech.speakers import Turn
 
 WINDOW_S = 30.0
 """What the model was trained on."""
-FILLED_S = 20.0
+FILLED_S = 27.0
 """A window with so much in it ends before a stretch that has no room; one with less takes a part
 of it."""
-SEARCH_S = 5.0
+SEARCH_S = 4.0
 """Where a stretch has to be cut, this is in the last so many seconds that have room."""
 CONTEXT_S = 0.3
 """Of the silence around speech is heard with it."""

@@ -38,16 +38,16 @@ def pieces(windows: list[Window]) -> list[list[Span]]:
             [(1, 3), (60, 62)], [[(0.7, 3.3), (59.7, 62.3)]], id="a long one is not heard"
         ),
         pytest.param(
-            [(1, 22), (22.5, 40)], [[(0.7, 22.25)], [(22.25, 40.3)]], id="filled well: it ends"
+            [(1, 29), (29.5, 40)], [[(0.7, 29.25)], [(29.25, 40.3)]], id="filled well: it ends"
         ),
         pytest.param(
             [(1, 5), (6, 40)],
-            [[(0.7, 27.6)], [(27.6, 40.3)]],
+            [[(0.7, 28.1)], [(28.1, 40.3)]],
             id="filled badly: it takes a part of what comes",
         ),
         pytest.param(
             [(0, 70)],
-            [[(0, 26.9)], [(26.9, 53.8)], [(53.8, 70.3)]],
+            [[(0, 27.4)], [(27.4, 54.8)], [(54.8, 70.3)]],
             id="one who does not stop is cut",
         ),
     ],
