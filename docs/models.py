@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 
+from sidecar.checkpoints.whisper import BEST_FIRST, NAMES
 from sidecar.memory.footprint import (
     CONTEXT_BYTES,
     FRAGMENTATION,
@@ -37,6 +38,10 @@ PCIE = 25e9
 COLORS = {Precision.BF16: "#0072b2", Precision.INT8: "#d55e00", Precision.INT4: "#009e73"}
 
 
+WHISPER_MEASURED = """TABLE"""
+"""By hand: it takes a quarter of an hour."""
+
+
 def models_page(mark: str, table: Table) -> str:
     """Which card takes what, and what there is to know about the weights."""
     everything = weights_bytes(FULL, Precision.INT8, MemoryPlan())
@@ -49,8 +54,17 @@ def models_page(mark: str, table: Table) -> str:
     return f"""{mark}
 # Models
 
-Two engines share every endpoint. `engine = "auto"` takes VibeVoice-ASR where a GPU and a checkpoint
-are there, the embedded engine otherwise, and says which and why.
+Three engines share every endpoint. `engine = "auto"` takes VibeVoice-ASR where a GPU and a
+checkpoint are there, Whisper where `language` is set to one that is not English and a model of it
+is there, the embedded engine otherwise, and says which and why.
+
+| You have | and speak | take |
+|---|---|---|
+| a laptop | English | the embedded engine: nothing to do |
+| a laptop | another language | `whisper:small`; `whisper:base` where that is too slow |
+| a quick processor, time | another language | `whisper:large-v3-turbo` or `medium` |
+| an NVIDIA GPU from 4 GB | any language | `whisper:large-v3-turbo` |
+| an NVIDIA GPU from 8 GB | any language, long meetings | `vibevoice` |
 
 ## The embedded engine
 
@@ -58,6 +72,35 @@ are there, the embedded engine otherwise, and says which and why.
 with its weights inside (MIT). English; no GPU, no account, no download. It takes whatever it hears
 for English: it cannot tell that a recording is in another language
 ([architecture.md](architecture.md), [performance.md](performance.md)).
+
+## Whisper
+
+`whisper`: OpenAI's models as faster-whisper runs them (CTranslate2). A hundred languages; how good
+it is in one depends on the size, and is known from OpenAI's paper, not from here. Weights: MIT.
+
+    pip install 'vibevoice-asr[whisper]'
+    vibevoice-asr pull whisper:small           # Systran/faster-whisper-small, 0.48 GB, resumes
+    vibevoice-asr --language de                # or --engine whisper; another folder: --model-path
+
+{table(("Name", "Download", "Languages"), _whispers())}
+`VIBEVOICE_WHISPER_MODEL` says which, where several are there; else it is the first of them in this
+order: {", ".join(BEST_FIRST[:8])}, then those that know English only.
+
+- **Precisions**: `int8` (CTranslate2's `int8` on a CPU, `int8_float16` on a GPU), `fp16` (on a GPU;
+  a CPU has none, and gets `fp32`, which the answer says), `fp32`.
+- **Speakers** come from `voices/`, like those of the embedded engine: words are cut where the voice
+  changes. One window of thirty seconds is heard at a time; silence is not heard at all.
+- **Language**: told by the client, or found in each window; `metadata.language` is the one that is
+  heard longest, and the warning `several_languages` says which others were.
+- **Threads**: half of the cores; `OMP_NUM_THREADS` overrules it.
+- **Cancel** is answered at once; the window that is being heard ends by itself, which takes `small`
+  on one core some seconds.
+- Windows shorter than thirty seconds would be quicker, but the models were not trained on them:
+  live captions are not made with it yet.
+
+### What it takes
+
+{WHISPER_MEASURED}
 
 ## VibeVoice-ASR
 
@@ -226,3 +269,9 @@ def _offload(audio_s: float, card: float) -> tuple[int, float]:
     layer = FULL.linear_parameters / FULL.layers
     layers = ceil((max(working) - card * GB) / (layer * (1 + FRAGMENTATION)))
     return layers, 6.0 * audio_s * layers * layer / PCIE
+
+
+def _whispers() -> Iterable[Sequence[str]]:
+    for name, one in NAMES.items():
+        english = name.endswith(".en") or name.startswith("distil")
+        yield f"`{name}`", f"{one.gb:g} GB", "English" if english else "all"

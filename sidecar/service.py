@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar import __version__, clock
-from sidecar import engines as registry
 from sidecar.access.identity import Identity, Scope
 from sidecar.audio.ref import ref_to
 from sidecar.audio.source import AudioSource
-from sidecar.engines.choice import Choice
+from sidecar.engines.choice import Choice, way_to
 from sidecar.errors import JobNotFound, LanguageUnsupported, SidecarError
 from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
 from sidecar.jobs.feed import Subscription
@@ -36,6 +35,7 @@ from sidecar.settings import Settings
 from sidecar.speech.engine import (
     Precision,
     TranscribeOptions,
+    few,
     parse_precision,
 )
 from sidecar.speech.options import ignored, parse_options
@@ -132,7 +132,7 @@ class Service:
         Raises:
             errors.BadRequest: one of them means nothing, or nothing to this engine.
         """
-        options = parse_options(given, self.settings.diarization)
+        options = parse_options(given, self.settings.diarization, self.settings.language)
         if not self.spec.speaks(options.language):
             raise LanguageUnsupported(
                 f"The engine '{self.spec.name}' does not know the language '{options.language}'.",
@@ -353,11 +353,7 @@ class Service:
         )
 
     def _language_hint(self, tag: str) -> str:
-        others = [spec.name for spec in registry.ENGINES if spec.languages and spec.speaks(tag)]
-        known = ", ".join(self.spec.languages)
-        if others:
-            return f"It knows: {known}. Engines that know '{tag}': {', '.join(others)}."
-        return f"It knows: {known}. No engine of this build is made for '{tag}'."
+        return f"It knows: {few(self.spec.languages)}. {way_to(tag, self.settings)}"
 
     async def _preload(self) -> None:
         try:

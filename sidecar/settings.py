@@ -21,7 +21,7 @@ from pydantic_settings import (
 )
 
 from sidecar import errors
-from sidecar.speech.engine import Diarization, Precision
+from sidecar.speech.engine import AUTO, Diarization, Precision, parse_language
 
 ENV_PREFIX = "VIBEVOICE_"
 SHORTEST_TOKEN = 16
@@ -51,6 +51,19 @@ def parse_list(value: object) -> object:
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_list)]
 Folders = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(parse_list)]
+
+
+def parse_tag(value: object) -> object:
+    """A language tag, or 'auto'."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_language(value)
+    except errors.LanguageInvalid as error:
+        raise ValueError(f"{error.detail} {error.hint}") from None
+
+
+Language = Annotated[str, BeforeValidator(parse_tag)]
 
 
 def config_file() -> Path:
@@ -211,14 +224,23 @@ class Settings(BaseSettings):
     shutdown_grace: Duration = Field(
         10.0, ge=0, description="How long the running job may go on after the order to stop."
     )
-    engine: Literal["auto", "vibevoice", "moonshine", "upstream", "scripted"] = Field(
+    engine: Literal["auto", "vibevoice", "whisper", "moonshine", "upstream", "scripted"] = Field(
         "auto",
         description=(
             "Engine that transcribes: 'auto' takes VibeVoice-ASR where a GPU and its checkpoint "
-            "are there, the embedded engine otherwise; 'vibevoice' takes it on a CPU too; "
-            "'moonshine' is the embedded one; 'upstream' has another server do it, to which the "
-            "recordings go ('auto' never does that); 'scripted' answers at once with made-up text "
+            "are there, Whisper where 'language' is not English and a model of it is there, the "
+            "embedded engine otherwise; 'vibevoice' takes it on a CPU too; 'whisper' is the one "
+            "for other languages without a GPU; 'moonshine' is the embedded one; 'upstream' has "
+            "another server do it, to which the recordings go ('auto' never does that); "
+            "'scripted' answers at once with made-up text "
             "(for the developers of hosts)."
+        ),
+    )
+    language: Language = Field(
+        AUTO,
+        description=(
+            "Language of most recordings, such as 'de': what is meant where a request names none, "
+            "and what the engine 'auto' must know."
         ),
     )
     precision: Precision = Field(
@@ -228,9 +250,17 @@ class Settings(BaseSettings):
     model_path: Path | None = Field(
         None,
         description=(
-            "Folder of a checkpoint of VibeVoice-ASR, or of a Hugging Face cache that has one; "
-            "if unset, the cache that 'vibevoice-asr pull' fills. A folder that is named must "
-            "be usable, with the engine 'auto' too."
+            "Folder of a checkpoint of VibeVoice-ASR, or of a Hugging Face cache that has one "
+            "(of a Whisper model in CTranslate2's layout for the engine 'whisper'); if unset, the "
+            "cache that 'vibevoice-asr pull' fills. A folder that is named must be usable, with "
+            "the engine 'auto' too."
+        ),
+    )
+    whisper_model: str = Field(
+        "",
+        description=(
+            "Which Whisper model, where several are there: 'tiny' to 'large-v3-turbo', "
+            "'distil-large-v3' and others; if unset, the best that is there."
         ),
     )
     device: Literal["auto", "cuda", "cpu"] = Field(

@@ -102,7 +102,7 @@ def clip(name: str) -> Path:
 
 def clip_wav(name: str) -> Path:
     """The recording that the checkpoints know: 24 kHz, mono, 16 bit, at most 30.0 s."""
-    return _kept("clips", f"{name}.wav", lambda path: _write_clip(name, path))
+    return kept("clips", f"{name}.wav", lambda path: _write_clip(name, path))
 
 
 def clip_24k(name: str) -> npt.NDArray[np.float32]:
@@ -125,7 +125,7 @@ def checkpoint(size: Checkpoint) -> Path:
         json.dumps(recipe),
     ]
     key = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
-    return _kept("models", f"{size}-{key}", lambda folder: _train(recipe, folder))
+    return kept("models", f"{size}-{key}", lambda folder: _train(recipe, folder))
 
 
 def _samples(size: Checkpoint) -> list[dict[str, Any]]:
@@ -170,7 +170,7 @@ def _write_clip(name: str, path: Path) -> None:
     soundfile.write(path, samples, RATE, subtype="PCM_16", format="WAV")
 
 
-def _kept(shelf: str, name: str, make: Callable[[Path], None]) -> Path:
+def kept(shelf: str, name: str, make: Callable[[Path], None]) -> Path:
     """What ``make`` once wrote to a path with this name; one process at a time makes it."""
     from filelock import FileLock
 

@@ -78,7 +78,7 @@ def check_config(folder: Path) -> dict[str, Any]:
             hint="Set VIBEVOICE_MODEL_PATH to the folder of a checkpoint, or unset it; "
             "'vibevoice-asr pull vibevoice' downloads one.",
         )
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     kind = config.get("model_type")
     if kind == MODEL_TYPE:
         if "auto_map" in config:
@@ -104,16 +104,16 @@ def check_safetensors(path: Path) -> frozenset[str]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > min(size - 8, _JSON_LIMIT):
-            raise _damaged(path, "is cut short, or is no safetensors file")
+            raise damaged(path, "is cut short, or is no safetensors file")
         header = _parse(path, file.read(length))
     header.pop("__metadata__", None)
     try:
         end = max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
     except (TypeError, LookupError, ValueError, ArithmeticError):
-        raise _damaged(path, "has a garbled header") from None
+        raise damaged(path, "has a garbled header") from None
     if size != 8 + length + end:
         state = "is cut short" if size < 8 + length + end else "is too long"
-        raise _damaged(path, f"{state}: {size:,} bytes of {8 + length + end:,}")
+        raise damaged(path, f"{state}: {size:,} bytes of {8 + length + end:,}")
     return frozenset(header)
 
 
@@ -139,16 +139,16 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
             f"{folder} has no weights ({WEIGHTS}).", hint=_mend(folder)
         )
     tensors: dict[str, set[str]] = {}
-    weight_map = _read_json(folder / INDEX).get("weight_map")
+    weight_map = read_json(folder / INDEX).get("weight_map")
     for tensor, name in (weight_map if isinstance(weight_map, dict) else {}).items():
         tensors.setdefault(str(name), set()).add(tensor)
     if not tensors or any(re.search(r"[/\\:]|^\.", name) for name in tensors):
-        raise _damaged(folder / INDEX, "is no index of weights")
+        raise damaged(folder / INDEX, "is no index of weights")
     names = sorted(tensors)
-    _require(folder, [name for name in names if not (folder / name).is_file()], len(names))
+    require(folder, [name for name in names if not (folder / name).is_file()], len(names))
     for name in names:
         if not tensors[name] <= check_safetensors(folder / name):
-            raise _damaged(folder / name, f"lacks weights that {INDEX} says are in it")
+            raise damaged(folder / name, f"lacks weights that {INDEX} says are in it")
     return tuple(folder / name for name in names)
 
 
@@ -156,10 +156,11 @@ def _check_processor(folder: Path) -> None:
     """The tokenizer, the processor's settings and the chat template are there."""
     for ways in (_TOKENIZERS, _PROCESSORS, _TEMPLATES):
         if not any(all((folder / name).is_file() for name in names) for names in ways):
-            _require(folder, list(ways[0]), 1)
+            require(folder, list(ways[0]), 1)
 
 
-def _require(folder: Path, absent: list[str], of: int) -> None:
+def require(folder: Path, absent: list[str], of: int) -> None:
+    """Raise `errors.CheckpointIncomplete` where files are absent; ``of``: files of weights."""
     if absent:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         count = f" ({len(absent)} of {of} files of weights)" if of > 1 else ""
@@ -168,7 +169,8 @@ def _require(folder: Path, absent: list[str], of: int) -> None:
         )
 
 
-def _damaged(path: Path, what: str) -> errors.CheckpointDamaged:
+def damaged(path: Path, what: str) -> errors.CheckpointDamaged:
+    """The error of a file that is ``what``."""
     return errors.CheckpointDamaged(f"{path} {what}.", hint=_mend(path.parent))
 
 
@@ -180,9 +182,14 @@ def _mend(folder: Path) -> str:
     return f"Run this, it goes on where it stopped: vibevoice-asr pull {name}"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a checkpoint's.
+
+    Raises:
+        errors.CheckpointDamaged: it is none.
+    """
     if path.stat().st_size > _JSON_LIMIT:
-        raise _damaged(path, "is too large to be JSON of a checkpoint")
+        raise damaged(path, "is too large to be JSON of a checkpoint")
     return _parse(path, path.read_bytes())
 
 
@@ -190,7 +197,7 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
-        raise _damaged(path, "is not valid JSON") from None
+        raise damaged(path, "is not valid JSON") from None
     if not isinstance(value, dict):
-        raise _damaged(path, "holds no JSON object")
+        raise damaged(path, "holds no JSON object")
     return value

@@ -18,8 +18,9 @@ from filelock import FileLock, Timeout
 
 from sidecar import errors
 from sidecar.checkpoints import hub, weights
-from sidecar.checkpoints.checkpoint import Checkpoint, check_config, read_checkpoint
+from sidecar.checkpoints.checkpoint import Checkpoint
 from sidecar.checkpoints.destination import CacheFolder, Destination, PlainFolder, RemoteFile
+from sidecar.checkpoints.layout import TRANSFORMERS, Layout
 
 STREAMS = 4
 """Files at a time: one connection rarely fills a fast line."""
@@ -50,7 +51,11 @@ class _Stopped(Exception):
 
 
 def pull(
-    repo: str, revision: str = "main", to: Path | None = None, meter: Meter | None = None
+    repo: str,
+    revision: str = "main",
+    to: Path | None = None,
+    meter: Meter | None = None,
+    layout: Layout = TRANSFORMERS,
 ) -> Checkpoint:
     """Bring a checkpoint here, to the Hugging Face cache or to the folder ``to``, and check it all.
 
@@ -66,9 +71,9 @@ def pull(
     meter = meter or Meter()
     cache = weights.cache_folder(repo, weights.cache_root()).absolute()
     if hub.offline():
-        return _offline(repo, to or _cached_folder(cache, revision), meter)
+        return _offline(repo, to or _cached_folder(cache, revision), meter, layout)
     with hub.explained(repo, revision):
-        snapshot = hub.look_up(repo, revision)
+        snapshot = hub.look_up(repo, revision, layout)
         place: Destination = CacheFolder(cache, snapshot.commit)
         if to is not None:
             place = PlainFolder(to.expanduser().absolute())
@@ -77,8 +82,8 @@ def pull(
             folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(place.lock, timeout=0):
-                _fetch_all(snapshot, place, meter)
-                checkpoint = read_checkpoint(place.folder)
+                _fetch_all(snapshot, place, meter, layout)
+                checkpoint = layout.read(place.folder)
                 place.finish(revision)
         except Timeout:
             raise errors.PullRunning() from None
@@ -100,19 +105,19 @@ def check_room(place: Destination, files: Sequence[RemoteFile]) -> None:
             f"The download needs {needed / 1e9:.1f} GB in {place.root}, "
             f"and {free / 1e9:.1f} GB are free there.",
             hint="Free some space, or name a folder on another disk: "
-            "vibevoice-asr pull vibevoice --to DIR",
+            "vibevoice-asr pull NAME --to DIR",
         )
 
 
-def _fetch_all(snapshot: hub.Snapshot, place: Destination, meter: Meter) -> None:
+def _fetch_all(snapshot: hub.Snapshot, place: Destination, meter: Meter, layout: Layout) -> None:
     """The small files first: `config.json` says whether the large ones are worth it."""
     meter.begin(snapshot.repository, sum(file.size for file in snapshot.files))
     stop = threading.Event()
-    large = [file for file in snapshot.files if file.name.endswith(".safetensors")]
+    large = [file for file in snapshot.files if layout.is_large(file.name)]
     for file in snapshot.files:
         if file not in large:
             _fetch(snapshot, file, place, meter, stop)
-    check_config(place.folder)
+    layout.check_config(place.folder)
     with ThreadPoolExecutor(STREAMS) as pool:
         waiting = {pool.submit(_fetch, snapshot, file, place, meter, stop) for file in large}
         try:
@@ -232,9 +237,9 @@ def _cached_folder(cache: Path, revision: str) -> Path:
     return cache / "snapshots" / commit
 
 
-def _offline(repo: str, folder: Path, meter: Meter) -> Checkpoint:
+def _offline(repo: str, folder: Path, meter: Meter, layout: Layout) -> Checkpoint:
     try:
-        checkpoint = weights.find_checkpoint(folder)
+        checkpoint = layout.find(folder)
     except errors.BadCheckpoint:
         raise errors.HubUnreachable(
             f"HF_HUB_OFFLINE is set, and {repo} is not here as a whole.",

@@ -18,9 +18,8 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from sidecar import __version__, errors
 from sidecar.checkpoints.checkpoint import PICKLES
 from sidecar.checkpoints.destination import RemoteFile
+from sidecar.checkpoints.layout import Layout
 
-SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
-"""What a checkpoint consists of; nothing else is fetched, pickles least of all."""
 TIMEOUT_S = 10.0
 """Longest silence of the hub; huggingface_hub has the same."""
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
@@ -45,7 +44,7 @@ def offline() -> bool:
     return huggingface_hub.is_offline_mode()
 
 
-def look_up(repo: str, revision: str) -> Snapshot:
+def look_up(repo: str, revision: str, layout: Layout) -> Snapshot:
     """What there is to fetch: the hub's list of files, with their checksums.
 
     Raises:
@@ -66,7 +65,7 @@ def look_up(repo: str, revision: str) -> Snapshot:
                 str(sibling.lfs.sha256 if sibling.lfs else sibling.blob_id),
             )
             for sibling in siblings
-            if "/" not in sibling.rfilename and Path(sibling.rfilename).suffix in SUFFIXES
+            if "/" not in sibling.rfilename and layout.fetched(sibling.rfilename)
         )
         if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):
             raise ValueError(f"no commit: {info.sha!r}")
@@ -77,10 +76,10 @@ def look_up(repo: str, revision: str) -> Snapshot:
             f"What answers at {constants.ENDPOINT} is no model hub.",
             hint="Check HF_ENDPOINT, the proxy, and whether the network asks for a login.",
         ) from None
-    if ".safetensors" not in suffixes:
+    if not any(layout.is_large(file.name) for file in files):
         if suffixes & PICKLES:
             raise errors.CheckpointUnsafe(f"{repo} has pickled weights only; they are not fetched.")
-        raise errors.CheckpointUnsupported(f"{repo} has no weights (*.safetensors).")
+        raise errors.CheckpointUnsupported(f"{repo} has no weights ({layout.weights}).")
     return Snapshot(repo, str(info.sha), files)
 
 

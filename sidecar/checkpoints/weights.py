@@ -84,22 +84,22 @@ def _candidates(path: Path) -> Iterator[Path]:
     if (path / "config.json").is_file():
         yield path
     elif (path / "snapshots").is_dir():
-        yield from _snapshots(path)
+        yield from snapshots(path)
     elif path.name == "snapshots":
-        yield from _snapshots(path.parent)
+        yield from snapshots(path.parent)
     else:
         canonical = cache_folder(REPOSITORY, path).name
         for root in (path, path / "hub"):
             cached = [folder for folder in root.glob("models--*") if _sounds_right(folder.name)]
             for folder in sorted(cached, key=lambda each: (each.name != canonical, each.name)):
-                yield from _snapshots(folder)
+                yield from snapshots(folder)
 
 
 def _sounds_right(name: str) -> bool:
     return "vibevoice" in name.lower() and "asr" in name.lower()
 
 
-def _snapshots(repo: Path) -> list[Path]:
+def snapshots(repo: Path) -> list[Path]:
     """The revisions of a repository in a cache: ``main`` first, then the newest."""
     try:
         main = (repo / "refs" / "main").read_text("utf-8").strip()

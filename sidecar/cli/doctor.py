@@ -17,7 +17,7 @@ from sidecar import __version__, errors
 from sidecar.cli.said import INTERRUPTED
 from sidecar.host import neighbour
 from sidecar.settings import Settings, config_file, load_settings
-from sidecar.speech.engine import AUTO, EngineSpec, LoadOptions
+from sidecar.speech.engine import AUTO, EngineSpec, LoadOptions, few
 
 LOAD_TIMEOUT_S = 60.0
 LIGHT_ENGINES = frozenset({"moonshine"})
@@ -127,10 +127,12 @@ def _engines(settings: Settings) -> Iterator[Finding]:
         elif spec.name == choice.VIBEVOICE and isinstance(facts.checkpoint, errors.BadCheckpoint):
             wrong = facts.checkpoint
             yield Finding("engine", bad, f"{title}; not usable: {wrong.detail}", wrong.hint)
+        elif spec.name == choice.WHISPER and (lacks := choice.without_whisper(settings)):
+            yield Finding("engine", bad, f"{title}; not usable: {lacks.detail}", lacks.hint)
         elif spec.name in LIGHT_ENGINES and (broken := asyncio.run(_load(spec))):
             yield Finding("engine", bad, f"{title}; not usable: {broken.detail}", broken.hint)
         else:
-            languages = ", ".join(spec.languages) or "any language"
+            languages = few(spec.languages) or "any language"
             precisions = ", ".join(spec.precisions)
             yield Finding("engine", State.GOOD, f"{title}; {languages}; {precisions}")
             if spec.name in LIGHT_ENGINES:

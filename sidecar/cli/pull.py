@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from sidecar import engines, errors
 from sidecar.checkpoints import weights
 from sidecar.checkpoints.checkpoint import Checkpoint
+from sidecar.checkpoints.layout import CTRANSLATE2, TRANSFORMERS, Layout, wanted
 from sidecar.cli.said import INTERRUPTED, complain, say
-from sidecar.engines.choice import VIBEVOICE, remedy
+from sidecar.engines.choice import VIBEVOICE, WHISPER, remedy
 from sidecar.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 def run(name: str, revision: str, to: Path | None) -> int:
     """Download it and print its folder; the exit code."""
     try:
-        checkpoint = fetch(weights.repository(name), revision, to)
+        repository, layout = wanted(name)
+        checkpoint = fetch(repository, revision, to, layout)
     except errors.SidecarError as error:
         return complain(error)
     except KeyboardInterrupt:
@@ -34,7 +36,12 @@ def run(name: str, revision: str, to: Path | None) -> int:
     return 0
 
 
-def fetch(repo: str, revision: str = "main", to: Path | None = None) -> Checkpoint:
+def fetch(
+    repo: str,
+    revision: str = "main",
+    to: Path | None = None,
+    layout: Layout = TRANSFORMERS,
+) -> Checkpoint:
     """Download a checkpoint, with a bar where somebody looks on.
 
     Raises:
@@ -44,14 +51,14 @@ def fetch(repo: str, revision: str = "main", to: Path | None = None) -> Checkpoi
     if find_spec("huggingface_hub") is None:
         raise errors.EngineUnavailable(
             "To download, the package huggingface_hub is needed, which is not installed.",
-            hint=remedy(VIBEVOICE),
+            hint=remedy(WHISPER if layout is CTRANSLATE2 else VIBEVOICE),
         )
     # Otherwise it asks the hub for a list of programs to look for here, and names what it finds.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from sidecar.checkpoints.download import pull
 
     with _meter() as meter:
-        return pull(repo, revision, to, meter)
+        return pull(repo, revision, to, meter, layout)
 
 
 def provide(settings: Settings) -> None:

@@ -283,7 +283,11 @@ def _status(
 
 def _pull(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="'vibevoice', or OWNER/NAME of another one.")
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="'vibevoice', 'whisper:small' (tiny to large-v3), or OWNER/NAME.",
+        ),
     ] = "vibevoice",
     revision: Annotated[str, typer.Option(metavar="REV", help="Branch, tag or commit.")] = "main",
     to: Annotated[

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from sidecar.engines import moonshine, scripted, upstream, vibevoice
+from sidecar.engines import moonshine, scripted, upstream, vibevoice, whisper
 from sidecar.speech.engine import Engine, EngineSpec
 
 ENGINES: tuple[EngineSpec, ...] = (
     vibevoice.SPEC,
+    whisper.SPEC,
     moonshine.SPEC,
     upstream.SPEC,
     scripted.SPEC,
@@ -20,6 +21,7 @@ def create_engine(name: str) -> Engine:
     """A new engine, nothing loaded yet."""
     factories: dict[str, type[Engine]] = {
         vibevoice.SPEC.name: vibevoice.VibeVoiceEngine,
+        whisper.SPEC.name: whisper.WhisperEngine,
         moonshine.SPEC.name: moonshine.MoonshineEngine,
         upstream.SPEC.name: upstream.UpstreamEngine,
         scripted.SPEC.name: scripted.ScriptedEngine,

@@ -1,19 +1,20 @@
 """Which engine serves, and why: decided from facts about this machine, then looked up.
 
-`auto` takes VibeVoice-ASR where everything it needs to be quick is there, the embedded engine
-otherwise, and never one that sends recordings to another machine. Who names an engine gets that one
-or an error; so does who names a checkpoint's folder, which `auto` does not pass over.
+`auto` takes VibeVoice-ASR where everything it needs to be quick is there, Whisper where the
+language that is set is not English and a model of it is there, the embedded engine otherwise, and
+never one that sends recordings to another machine. Who names an engine gets that one or an error;
+so does who names a checkpoint's folder, which `auto` does not pass over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from sidecar import engines, errors
-from sidecar.checkpoints import weights
+from sidecar.checkpoints import weights, whisper
 from sidecar.checkpoints.checkpoint import Checkpoint
 from sidecar.engines.upstream.address import host_of, upstream_of
 from sidecar.memory.devices import gpu_memory
@@ -21,10 +22,16 @@ from sidecar.settings import Settings
 from sidecar.speech.engine import AUTO, EngineSpec, Upstream
 from sidecar.version import is_frozen
 
-VIBEVOICE, EMBEDDED, UPSTREAM = "vibevoice", "moonshine", "upstream"
-INSTALL = {VIBEVOICE: "pip install 'vibevoice-asr[vibevoice]'"}
+VIBEVOICE, WHISPER, EMBEDDED, UPSTREAM = "vibevoice", "whisper", "moonshine", "upstream"
+INSTALL = {
+    VIBEVOICE: "pip install 'vibevoice-asr[vibevoice]'",
+    WHISPER: "pip install 'vibevoice-asr[whisper]'",
+}
 """How the packages of an engine are installed, where the base does not bring them."""
-BUILDS = {VIBEVOICE: "Use the build 'vibevoice-asr-gpu', which has them."}
+BUILDS = {
+    VIBEVOICE: "Use the build 'vibevoice-asr-gpu', which has them.",
+    WHISPER: f"No build has them; with Python: {INSTALL[WHISPER]}",
+}
 """What to do instead with an executable, into which nothing can be installed."""
 
 
@@ -35,6 +42,7 @@ class Facts:
     ``lacking``: the packages that are missing, by engine. ``gpu``: its name, None without one.
     ``cuda``: whether the torch that is installed can use it. ``checkpoint``: what was found, or
     what is wrong; None where nobody looked. ``named``: whether the settings say where it is.
+    ``whisper``: the same of a Whisper model. ``language``: the one that is set.
     """
 
     lacking: Mapping[str, Sequence[str]]
@@ -42,6 +50,8 @@ class Facts:
     cuda: bool = False
     checkpoint: Checkpoint | errors.BadCheckpoint | None = None
     named: bool = False
+    whisper: Checkpoint | errors.SidecarError | None = None
+    language: str = AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +70,37 @@ def choose(settings: Settings) -> Choice:
 
     Raises:
         errors.EngineUnavailable: it cannot run here.
-        errors.BadCheckpoint: VibeVoice-ASR or a folder was named, and its weights are not usable.
+        errors.BadCheckpoint: an engine or a folder was named, and its weights are not usable.
         errors.SettingsInvalid: the upstreams that it needs are not said, or wrongly.
     """
     facts = look(settings)
     name, reason = decide(settings.engine, facts)
-    found = facts.checkpoint if isinstance(facts.checkpoint, Checkpoint) else None
+    spec = engines.spec_of(name)
     if name == UPSTREAM:
         others = upstream_of(settings)
         hosts = ", ".join(map(host_of, others.urls))
-        return Choice(engines.spec_of(name), f"{reason}; recordings go to {hosts}", None, others)
-    return Choice(engines.spec_of(name), reason, found if name == VIBEVOICE else None)
+        return Choice(spec, f"{reason}; recordings go to {hosts}", None, others)
+    found = {VIBEVOICE: facts.checkpoint, WHISPER: facts.whisper}.get(name)
+    checkpoint = found if isinstance(found, Checkpoint) else None
+    if name == WHISPER and checkpoint is not None and not checkpoint.config["multilingual"]:
+        spec = replace(spec, languages=("en",))
+    return Choice(spec, reason, checkpoint)
 
 
 def look(settings: Settings) -> Facts:
     """The facts, as far as the settings make them matter: each costs some milliseconds."""
     lacking = {spec.name: engines.missing(spec) for spec in engines.ENGINES}
     named = settings.model_path is not None
+    facts = _look_for_vibevoice(settings, lacking, named)
+    foreign = is_foreign(settings.language)
+    if settings.engine == WHISPER or (settings.engine == AUTO and (named or foreign)):
+        facts = replace(facts, whisper=_whisper_model(settings))
+    return replace(facts, language=settings.language)
+
+
+def _look_for_vibevoice(
+    settings: Settings, lacking: Mapping[str, Sequence[str]], named: bool
+) -> Facts:
     usable = not lacking.get(VIBEVOICE, [VIBEVOICE])
     if settings.engine not in (AUTO, VIBEVOICE) or not (usable or named):
         return Facts(lacking)
@@ -90,6 +114,24 @@ def look(settings: Settings) -> Facts:
     return Facts(lacking, gpu.name if gpu else None, torch_has_cuda(), checkpoint, named)
 
 
+def _whisper_model(settings: Settings) -> Checkpoint | errors.SidecarError:
+    try:
+        return whisper.find_model(settings.model_path, settings.whisper_model)
+    except (errors.BadCheckpoint, errors.RepositoryNotFound) as error:
+        return error
+
+
+def without_whisper(settings: Settings) -> errors.SidecarError | None:
+    """What is wrong with the Whisper model that would be loaded; None where nothing is."""
+    found = _whisper_model(settings)
+    return None if isinstance(found, Checkpoint) else found
+
+
+def is_foreign(language: str) -> bool:
+    """Whether a tag is of a language that the embedded engine does not know."""
+    return not engines.spec_of(EMBEDDED).speaks(language)
+
+
 def decide(wanted: str, facts: Facts) -> tuple[str, str]:
     """The name of the engine that serves, and the reason.
 
@@ -98,11 +140,7 @@ def decide(wanted: str, facts: Facts) -> tuple[str, str]:
         errors.BadCheckpoint: what was found, where VibeVoice-ASR or the folder was named.
     """
     if wanted == AUTO:
-        if facts.named and isinstance(facts.checkpoint, errors.BadCheckpoint):
-            raise facts.checkpoint
-        obstacle = shortcoming(facts)
-        name = EMBEDDED if obstacle else VIBEVOICE
-        reason = f"VibeVoice-ASR is not used: {obstacle}" if obstacle else f"it runs on {facts.gpu}"
+        name, reason = _decide_by_itself(facts)
     else:
         name = wanted
         slow = wanted == VIBEVOICE and not (facts.gpu and facts.cuda)
@@ -114,7 +152,46 @@ def decide(wanted: str, facts: Facts) -> tuple[str, str]:
         )
     if name == VIBEVOICE and isinstance(facts.checkpoint, errors.BadCheckpoint):
         raise facts.checkpoint
+    if name == WHISPER and isinstance(facts.whisper, errors.SidecarError):
+        raise facts.whisper
     return name, reason
+
+
+def _decide_by_itself(facts: Facts) -> tuple[str, str]:
+    """What `auto` takes.
+
+    Raises:
+        errors.BadCheckpoint: the folder that was named is no good for any engine.
+    """
+    hears = isinstance(facts.whisper, Checkpoint)
+    if facts.named and isinstance(facts.checkpoint, errors.BadCheckpoint) and not hears:
+        raise facts.checkpoint
+    obstacle = shortcoming(facts)
+    if not obstacle:
+        return VIBEVOICE, f"it runs on {facts.gpu}"
+    reason = f"VibeVoice-ASR is not used: {obstacle}"
+    if not (facts.named and hears) and not is_foreign(facts.language):
+        return EMBEDDED, reason
+    if lacking := facts.lacking.get(WHISPER, [WHISPER]):
+        return EMBEDDED, f"{reason} Nor is Whisper: not installed are {', '.join(lacking)}"
+    if hears:
+        return WHISPER, f"it is for '{facts.language}', or was named. {reason}"
+    assert isinstance(facts.whisper, errors.SidecarError)
+    return EMBEDDED, f"{reason} Nor is Whisper: {facts.whisper.detail} {facts.whisper.hint}"
+
+
+def way_to(tag: str, settings: Settings) -> str:
+    """What to do for a language that the engine in use does not know."""
+    able = [spec for spec in engines.ENGINES if spec.languages and spec.speaks(tag)]
+    if WHISPER not in (spec.name for spec in able):
+        return f"No engine of this build is made for '{tag}'."
+    start = f"start with --language {tag} (or --engine {WHISPER})"
+    if engines.missing(engines.spec_of(WHISPER)):
+        return f"For '{tag}': {remedy(WHISPER)}, then {whisper.command()}, then {start}."
+    model = _whisper_model(settings)
+    if isinstance(model, Checkpoint) and model.config["multilingual"]:
+        return f"For '{tag}': {start}; its model is here."
+    return f"For '{tag}': {whisper.command()}, then {start}."
 
 
 def remedy(engine: str) -> str:

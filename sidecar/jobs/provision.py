@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 from sidecar.diagnostics.crash import CrashNotes, data_folder
-from sidecar.engines.choice import Choice
+from sidecar.engines.choice import WHISPER, Choice
 from sidecar.jobs.job import Job
 from sidecar.memory import devices
 from sidecar.memory.admission import Admission, Memory
@@ -38,9 +38,12 @@ class Provision:
     def __init__(self, settings: Settings, choice: Choice) -> None:
         self._settings = settings
         self._gpu = GpuWatch(self._holding, _what_the_driver_says)
-        if choice.checkpoint is not None:
+        if choice.checkpoint is not None and choice.spec.planned:
             self._gpu.begin()
-        self.spec = _on_this_machine(choice.spec, self._gpu.seen)
+        gpu = self._gpu.seen
+        if choice.checkpoint is not None and not choice.spec.planned and settings.device != "cpu":
+            gpu = _what_the_driver_says()
+        self.spec = _on_this_machine(choice.spec, gpu)
         self._admission = _admission(settings, choice)
         precision = settings.precision
         if precision is Precision.AUTO and self._admission is not None:
@@ -204,7 +207,12 @@ def _what_the_driver_says() -> GpuMemory | None:
 
 
 def _on_this_machine(spec: EngineSpec, gpu: GpuMemory | None) -> EngineSpec:
-    """Where bf16 is at hand it takes the place of fp16: as wide, and it does not overflow."""
+    """Where bf16 is at hand it takes the place of fp16: as wide, and it does not overflow.
+
+    Without a GPU CTranslate2 has no fp16, and fp32 takes its place.
+    """
+    if spec.name == WHISPER and gpu is None:
+        return dataclasses.replace(spec, stands_for={Precision.FP16: Precision.FP32})
     if Precision.BF16 not in spec.precisions or (gpu is not None and not gpu.bf16):
         return spec
     return dataclasses.replace(spec, stands_for={Precision.FP16: Precision.BF16})
@@ -212,7 +220,7 @@ def _on_this_machine(spec: EngineSpec, gpu: GpuMemory | None) -> EngineSpec:
 
 def _admission(settings: Settings, choice: Choice) -> Admission | None:
     """Who decides about memory, for an engine whose checkpoint is known."""
-    if choice.checkpoint is None:
+    if choice.checkpoint is None or not choice.spec.planned:
         return None
     limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
     shape = ModelShape.from_config(choice.checkpoint.config)

@@ -57,7 +57,8 @@ class EngineSpec:
     takes a prompt, a number of speakers, a temperature and a limit of tokens. ``counted``: of
     these, the number of speakers. ``together``: so many recordings it hears in step at most; an
     engine with more than one is a `SociableEngine`. ``remote``: others do the work, so that
-    company costs this machine nothing.
+    company costs this machine nothing. ``planned``: `memory.plan` says how it spends its device's
+    memory.
     """
 
     name: str
@@ -71,6 +72,7 @@ class EngineSpec:
     counted: bool = False
     together: int = 1
     remote: bool = False
+    planned: bool = False
     stands_for: Mapping[Precision, Precision] = field(default_factory=dict)
 
     def resolve_precision(self, wanted: Precision) -> Precision:
@@ -85,6 +87,12 @@ class EngineSpec:
             or not self.languages
             or language.split("-")[0].lower() in self.languages
         )
+
+
+def few(names: Sequence[str], most: int = 10) -> str:
+    """The first of some names, and how many there are more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 @dataclass(frozen=True, slots=True)

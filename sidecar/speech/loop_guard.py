@@ -9,34 +9,23 @@ words must be more than the time claimed for them can hold, or the times must st
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from sidecar.speech.output import OpenContent
+from sidecar.speech.repetition import (
+    CHARACTERS_PER_S,
+    COPIES,
+    FEW_TOKENS,
+    MIN_REPEATED_TOKENS,
+    RepeatedTokens,
+    overfull,
+)
 from sidecar.speech.transcript import NON_SPEECH, Segment
-
-COPIES = 3
-"""So often something must have come before it is a repetition: the first time and two more."""
-
-CHARACTERS_PER_S = 25.0
-"""More is not said in a second: 300 English words a minute; conversation has 12 to 16."""
-
-SLACK_S = 2.0
-"""So far the model's times may be off before a text counts as too long for them."""
 
 LONGEST_SPAN_S = 30.0
 """A claimed span beyond this is not taken at its word; segments last seconds, seldom half of it."""
-
-WINDOW = 128
-"""Tokens looked back upon; no longer period is seen inside a text (segments have their own)."""
-
-MIN_REPEATED_TOKENS = 16
-"""A shorter repetition is none: `No, no, no, no.`, or the zeros of a number."""
-
-FEW_TOKENS = 24
-"""Different tokens in a window of stuck text, at most. Plain speech has 70 and more."""
 
 STRAY_TOKENS = 256
 """Tokens in a row outside any text without a segment; a segment's own frame takes about 24."""
@@ -95,7 +84,7 @@ class LoopGuard:
         self._heard: set[int] = set()
         self._still = 0
         self._again = 0
-        self._tokens = _RepeatedTokens()
+        self._tokens = RepeatedTokens()
         self._stray = 0
         for segment in kept:
             self.segment(segment)
@@ -114,7 +103,7 @@ class LoopGuard:
         left = self._left_s(content)
         if content.characters > CHARACTERS_PER_S * (left + LONGEST_SPAN_S):
             return Loop(Why.TOO_MUCH_TEXT)
-        if content.characters <= CHARACTERS_PER_S * (self._claimed_s(content, left) + SLACK_S):
+        if not overfull(content.characters, self._claimed_s(content, left)):
             return None
         if self._tokens.repeated >= MIN_REPEATED_TOKENS:
             return Loop(Why.REPEATED_TOKENS)
@@ -135,7 +124,7 @@ class LoopGuard:
         self._segments.append(segment)
         self._texts.append((" ".join(segment.text.casefold().split()), segment.speaker))
         self._sound.append(moves and 0 < length <= LONGEST_LOOPED_S)
-        self._tokens = _RepeatedTokens()
+        self._tokens = RepeatedTokens()
         self._stray = 0
         if cycle := self._stuck_cycle():
             sound = self._sound[-COPIES * cycle :][:cycle]
@@ -175,45 +164,6 @@ class LoopGuard:
         if content.start is not None and content.end is not None:
             claimed = content.end - content.start
         return min(claimed, LONGEST_SPAN_S)
-
-
-class _RepeatedTokens:
-    """How long the last tokens have been repeating themselves, for every period in a window.
-
-    A token costs as many steps as it has come in the window: few in speech, the window in a loop.
-    """
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._window: deque[int] = deque()
-        self._places: dict[int, deque[int]] = {}
-        self._runs: dict[int, int] = {}
-
-    def add(self, token_id: int) -> None:
-        if len(self._window) == WINDOW:
-            oldest = self._window.popleft()
-            self._places[oldest].popleft()
-            if not self._places[oldest]:
-                del self._places[oldest]
-        places = self._places.setdefault(token_id, deque())
-        periods = (self._count - place for place in places)
-        self._runs = {period: self._runs.get(period, 0) + 1 for period in periods}
-        places.append(self._count)
-        self._window.append(token_id)
-        self._count += 1
-
-    @property
-    def repeated(self) -> int:
-        """Tokens at the end that are `COPIES` or more of the same; 0 if they are not."""
-        return max(
-            (run + period for period, run in self._runs.items() if run >= (COPIES - 1) * period),
-            default=0,
-        )
-
-    @property
-    def different(self) -> int:
-        """Different tokens in a full window; before it is full, the whole window."""
-        return len(self._places) if len(self._window) == WINDOW else WINDOW
 
 
 def _shortest_s(segment: Segment) -> float:

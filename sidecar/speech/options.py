@@ -36,18 +36,21 @@ _WHOLE = re.compile(r"[+-]?\d{1,20}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})(e[+-]?\d{1,4})?", re.ASCII)
 
 
-def parse_options(given: Mapping[str, object], diarization: Diarization) -> TranscribeOptions:
+def parse_options(
+    given: Mapping[str, object], diarization: Diarization, language: str = AUTO
+) -> TranscribeOptions:
     """The options that the fields of a request mean; fields that are no option are left out.
 
-    ``diarization``: the effort where the client does not say. ``prompt`` and ``context`` are the
-    same field; `TranscribeOptions.prompt` has it and then the hotwords.
+    ``diarization``, ``language``: the effort and the tag where the client does not say.
+    ``prompt`` and ``context`` are the same field; `TranscribeOptions.prompt` has it and then the
+    hotwords.
 
     Raises:
         errors.BadRequest: one of them means nothing.
     """
     return TranscribeOptions(
         precision=parse_precision(parse_word("precision", given.get("precision")) or AUTO),
-        language=parse_language(parse_word("language", given.get("language")) or AUTO),
+        language=parse_language(parse_word("language", given.get("language")) or language),
         diarize=parse_flag("diarize", given.get("diarize"), default=True),
         diarization=parse_choice("diarization", given.get("diarization"), diarization),
         prompt=parse_prompt(given),

@@ -9,10 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from sidecar.speech.transcript import NON_SPEECH, Segment
-
-LOOP = "loop"
-"""The flag of a segment that stands for a stretch the model could not get through."""
+from sidecar.speech.transcript import LOOP, NON_SPEECH, UNINTELLIGIBLE, Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +54,14 @@ class Skip:
         """The item to write into the answer, as the model would write it, in centiseconds."""
         start, end = (_number(seconds) for seconds in (self.start, self.end))
         return json.dumps(
-            {"Start": start, "End": end, "Content": "[Unintelligible Speech]"},
+            {"Start": start, "End": end, "Content": UNINTELLIGIBLE},
             separators=(",", ":"),
         )
 
     def segment(self, offset_s: float = 0.0) -> Segment:
         """The same as a segment of the recording, flagged."""
         start, end = self.start + offset_s, self.end + offset_s
-        return Segment(start, end, "[Unintelligible Speech]", flags=(NON_SPEECH, LOOP))
+        return Segment(start, end, UNINTELLIGIBLE, flags=(NON_SPEECH, LOOP))
 
 
 def next_skip(

@@ -16,6 +16,10 @@ from sidecar import errors
 
 NON_SPEECH = "non_speech"
 """The flag of a segment in which nobody says words: music, silence, noise."""
+LOOP = "loop"
+"""The flag of a segment that stands for a stretch the model could not get through."""
+UNINTELLIGIBLE = "[Unintelligible Speech]"
+"""The text of such a segment."""
 
 
 _MARKS = ",;:.!?…"

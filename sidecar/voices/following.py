@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,9 @@ from sidecar.speech.speakers import Turn
 AHEAD_S = 30.0
 """As far may be heard ahead of what is recognized: the voices of the next half minute are told
 apart on one core while the words of the last are recognized on another."""
+
+ASKED_S = 0.05
+"""How often who waits for the follower asks whether that is still wanted."""
 
 
 class Follower(Protocol):
@@ -45,12 +48,17 @@ class Heard:
 
 
 def followed(
-    follower: Follower, blocks: Iterable[tuple[float, Block]], ahead_s: float | None = None
+    follower: Follower,
+    blocks: Iterable[tuple[float, Block]],
+    ahead_s: float | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> Iterator[Heard]:
     """What is known after each block of (its end in seconds, samples), and once they are over.
 
     The follower is on another thread, ``ahead_s`` seconds ahead at most, once there is something to
-    recognize; without a second core it has to wait for its turn.
+    recognize; without a second core it has to wait for its turn. Once ``cancelled()`` it ends, and
+    leaves the follower to finish the block that it is at, which takes it a second on a busy
+    machine; without that it is waited for.
     """
     if ahead_s is None:
         ahead_s = AHEAD_S if (os.cpu_count() or 1) > 1 else 0.0
@@ -71,16 +79,26 @@ def followed(
         follower.finish()
         return Heard(known.end_s, float("inf"), follower.turns)
 
+    def known_now(future: Future[Heard]) -> Heard | None:
+        """What the follower says; None once it is cancelled."""
+        while cancelled is not None and not wait([future], ASKED_S).done:
+            if cancelled():
+                return None
+        return future.result()
+
     asked: deque[tuple[float, Future[Heard]]] = deque()
-    with ThreadPoolExecutor(1, "voices") as thread:
-        try:
-            for end_s, block in blocks:
-                asked.append((end_s, thread.submit(hear, end_s, block)))
-                while asked and (asked[0][1].done() or end_s - asked[0][0] >= allowed_s()):
-                    yield asked.popleft()[1].result()
-            asked.append((0.0, thread.submit(finish)))
-            while asked:
-                yield asked.popleft()[1].result()
-        finally:
-            for _, future in asked:
-                future.cancel()
+    thread = ThreadPoolExecutor(1, "voices")
+    try:
+        for end_s, block in blocks:
+            asked.append((end_s, thread.submit(hear, end_s, block)))
+            while asked and (asked[0][1].done() or end_s - asked[0][0] >= allowed_s()):
+                if (heard := known_now(asked.popleft()[1])) is None:
+                    return
+                yield heard
+        asked.append((0.0, thread.submit(finish)))
+        while asked:
+            if (heard := known_now(asked.popleft()[1])) is None:
+                return
+            yield heard
+    finally:
+        thread.shutdown(wait=cancelled is None, cancel_futures=True)

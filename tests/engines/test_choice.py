@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import whisper_models
 
 from sidecar import errors
 from sidecar.checkpoints.checkpoint import Checkpoint
-from sidecar.engines.choice import Facts, choose, decide, torch_has_cuda
+from sidecar.checkpoints.weights import cache_folder
+from sidecar.checkpoints.whisper import NAMES
+from sidecar.engines.choice import Facts, choose, decide, torch_has_cuda, way_to
 from sidecar.settings import Settings
 
-ALL = {"vibevoice": [], "moonshine": [], "upstream": [], "scripted": []}
+ALL = {"vibevoice": [], "whisper": [], "moonshine": [], "upstream": [], "scripted": []}
 FOUND = Checkpoint(Path("checkpoint"), {}, (), 0, None)
+WHISPER = Checkpoint(Path("whisper"), {"multilingual": True}, (), 0, None)
 READY = {"lacking": ALL, "gpu": "H200", "cuda": True, "checkpoint": FOUND}
 
 
@@ -47,6 +51,70 @@ def test_auto_takes_vibevoice_where_everything_is_there_and_says_what_is_not(cha
 def test_an_engine_that_is_named_is_taken_gpu_or_not(wanted, changes, reason):
     chosen, why = decide(wanted, Facts(**{**READY, **changes}))
     assert (chosen, reason in why) == (wanted, True)
+
+
+NO_GPU = {**READY, "gpu": None, "checkpoint": None, "language": "de", "whisper": WHISPER}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "reason"),
+    [
+        ({}, "whisper", "'de'"),
+        ({"language": "en-GB"}, "moonshine", "no NVIDIA GPU"),
+        ({"language": "auto"}, "moonshine", "no NVIDIA GPU"),
+        ({"gpu": "H200", "checkpoint": FOUND}, "vibevoice", "H200"),
+        ({"whisper": errors.CheckpointNotFound(hint="pull x")}, "moonshine", "pull x"),
+        ({"lacking": {**ALL, "whisper": ["ctranslate2"]}}, "moonshine", "ctranslate2"),
+        ({"language": "auto", "named": True}, "whisper", "named"),
+        (
+            {"named": True, "checkpoint": errors.CheckpointUnsupported()},
+            "whisper",
+            "named",
+        ),
+    ],
+    ids=str,
+)
+def test_auto_takes_whisper_for_another_language_where_a_model_is_there(changes, name, reason):
+    chosen, why = decide("auto", Facts(**{**NO_GPU, **changes}))
+    assert chosen == name
+    assert reason in why
+
+
+def test_whisper_by_name_without_a_model_is_that_error():
+    wrong = errors.CheckpointNotFound("none here.")
+    with pytest.raises(errors.CheckpointNotFound, match="none here"):
+        decide("whisper", Facts(**{**NO_GPU, "whisper": wrong}))
+
+
+@pytest.mark.parametrize(
+    ("tag", "installed", "there", "parts"),
+    [
+        ("de", True, True, ["--language de"]),
+        ("de", True, False, ["vibevoice-asr pull whisper:small (0.48 GB)", "--language de"]),
+        ("ja-JP", False, False, ["pip install 'vibevoice-asr[whisper]'", "pull whisper:small"]),
+        ("tlh", True, True, ["No engine"]),
+    ],
+)
+def test_who_asks_for_another_language_is_told_how_to_get_it(
+    tag, installed, there, parts, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sidecar.engines.missing", lambda spec: [] if installed else ["x"])
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    if there:
+        whisper_models.write_like(cache_folder(NAMES["base"].repository, tmp_path) / "snapshots/a")
+    hint = way_to(tag, Settings())
+    for part in parts:
+        assert part in hint
+    assert there or "is here" not in hint
+
+
+def test_a_model_that_knows_english_only_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("sidecar.engines.missing", lambda spec: [])
+    folder = whisper_models.write_like(tmp_path / "model", words=51_864)
+    choice = choose(Settings(engine="whisper", model_path=folder))
+    assert choice.spec.languages == ("en",)
+    folder = whisper_models.write_like(tmp_path / "other")
+    assert "de" in choose(Settings(engine="whisper", model_path=folder)).spec.languages
 
 
 def test_vibevoice_by_name_without_a_checkpoint_is_that_error():

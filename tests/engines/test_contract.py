@@ -6,6 +6,7 @@ from pathlib import Path
 
 import checkpoints
 import pytest
+import whisper_models
 from moonshine_voice import get_assets_path
 from serving import Server
 
@@ -16,11 +17,13 @@ from sidecar.speech.transcript import Event, Finished, Progress, SegmentReady
 
 CLIP = Path(get_assets_path()) / "endgame_nagg_nell.wav"
 DAY_S = 86_400.0
-RUNNABLE = [spec.name for spec in ENGINES if not missing(spec) and spec.name != "vibevoice"]
+TRAINED = ("vibevoice", "whisper")
+"""Those whose weights are trained here."""
+RUNNABLE = [spec.name for spec in ENGINES if not missing(spec) and spec.name not in TRAINED]
 VIBEVOICE = [f"vibevoice {precision}" for precision in ("fp32", "bf16", "int8", "int4")]
 
 
-@pytest.fixture(scope="module", params=[*RUNNABLE, *VIBEVOICE])
+@pytest.fixture(scope="module", params=[*RUNNABLE, "whisper int8", *VIBEVOICE])
 def loading(request: pytest.FixtureRequest) -> tuple[str, LoadOptions]:
     """An engine's name, and how it is loaded."""
     name, _, precision = request.param.partition(" ")
@@ -29,7 +32,8 @@ def loading(request: pytest.FixtureRequest) -> tuple[str, LoadOptions]:
         return name, LoadOptions(upstream=Upstream((f"http://127.0.0.1:{server.port}",)))
     if not precision:
         return name, LoadOptions()
-    return name, LoadOptions(Precision(precision), str(checkpoints.checkpoint("mid")))
+    folder = whisper_models.model() if name == "whisper" else checkpoints.checkpoint("mid")
+    return name, LoadOptions(Precision(precision), str(folder))
 
 
 @pytest.fixture(scope="module")

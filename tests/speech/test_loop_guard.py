@@ -12,15 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.speech.loop_guard import (
-    CHARACTERS_PER_S,
     LONGEST_SPAN_S,
-    SLACK_S,
     STRAY_TOKENS,
     Loop,
     LoopGuard,
     Why,
 )
 from sidecar.speech.output import OutputParser
+from sidecar.speech.repetition import CHARACTERS_PER_S, SLACK_S
 from sidecar.speech.transcript import Segment
 
 Tokenizer = Callable[[str], list[str]]

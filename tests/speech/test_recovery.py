@@ -5,8 +5,8 @@ import itertools
 import pytest
 
 from sidecar.speech.output import OutputParser
-from sidecar.speech.recovery import LOOP, Sampling, Skip, next_attempt, next_skip
-from sidecar.speech.transcript import NON_SPEECH, Segment
+from sidecar.speech.recovery import Sampling, Skip, next_attempt, next_skip
+from sidecar.speech.transcript import LOOP, NON_SPEECH, Segment
 
 
 def test_there_are_three_retries_and_each_is_less_strict() -> None:

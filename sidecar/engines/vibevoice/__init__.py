@@ -43,6 +43,7 @@ SPEC = EngineSpec(
     requires=("torch", "transformers", "accelerate", "bitsandbytes"),
     steerable=True,
     together=8,
+    planned=True,
 )
 
 

@@ -11,8 +11,8 @@ from sidecar.engines.vibevoice.generation import Generation
 from sidecar.speech.engine import Cancelled
 from sidecar.speech.loop_guard import Loop, LoopGuard
 from sidecar.speech.output import OutputParser
-from sidecar.speech.recovery import LOOP, Sampling, next_attempt, next_skip
-from sidecar.speech.transcript import Segment
+from sidecar.speech.recovery import Sampling, next_attempt, next_skip
+from sidecar.speech.transcript import LOOP, Segment
 
 TURN, OPENING = "<|im_start|>", "assistant\n["
 """How an answer begins: a mark, which the text leaves out, and the list after it."""

@@ -30,9 +30,10 @@ from sidecar.speech.engine import (
     Windowing,
 )
 from sidecar.speech.output import settled
-from sidecar.speech.recovery import LOOP, Sampling
+from sidecar.speech.recovery import Sampling
 from sidecar.speech.speakers import in_order_of_appearance
 from sidecar.speech.transcript import (
+    LOOP,
     Event,
     Finished,
     Notice,

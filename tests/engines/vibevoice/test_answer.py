@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 
 from sidecar.engines.vibevoice.answer import Answer
 from sidecar.engines.vibevoice.generation import Generation
-from sidecar.speech.recovery import LOOP, RETRIES, Sampling
+from sidecar.speech.recovery import RETRIES, Sampling
+from sidecar.speech.transcript import LOOP
 
 Writes = Callable[[str, Sampling | None], str]
 """From the answer so far, and how tokens are chosen, to what comes next."""

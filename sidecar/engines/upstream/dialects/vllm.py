@@ -20,8 +20,8 @@ from sidecar.engines.upstream.trouble import Step, Trouble
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.loop_guard import Loop
 from sidecar.speech.output import settled
-from sidecar.speech.recovery import LOOP, Sampling, next_attempt, next_skip
-from sidecar.speech.transcript import Notice, Segment
+from sidecar.speech.recovery import Sampling, next_attempt, next_skip
+from sidecar.speech.transcript import LOOP, Notice, Segment
 
 PATH = "/v1/chat/completions"
 LIMITS = Limits(3600.0, 200_000_000, 4 / 3)

@@ -1,0 +1,58 @@
+"""The kinds of models that can be fetched: which files, and how a folder of them is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sidecar.checkpoints import checkpoint, weights, whisper
+from sidecar.checkpoints.checkpoint import Checkpoint
+
+SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
+"""What a checkpoint of transformers consists of; nothing else is fetched, pickles least of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """``fetched``: whether a file of the repository is; ``is_large``: whether it is of the weights,
+    which come last; ``check_config``: raises where they are not worth it."""
+
+    weights: str
+    fetched: Callable[[str], bool]
+    is_large: Callable[[str], bool]
+    check_config: Callable[[Path], dict[str, Any]]
+    read: Callable[[Path], Checkpoint]
+    find: Callable[[Path], Checkpoint]
+
+
+TRANSFORMERS = Layout(
+    "*.safetensors",
+    lambda name: Path(name).suffix in SUFFIXES,
+    lambda name: name.endswith(".safetensors"),
+    checkpoint.check_config,
+    checkpoint.read_checkpoint,
+    weights.find_checkpoint,
+)
+CTRANSLATE2 = Layout(
+    whisper.WEIGHTS,
+    lambda name: name in whisper.FILES,
+    lambda name: name == whisper.WEIGHTS,
+    whisper.check_config,
+    whisper.read_model,
+    whisper.find_model,
+)
+
+
+def wanted(name: str) -> tuple[str, Layout]:
+    """The repository that people mean by ``name``, and what is in it.
+
+    Raises:
+        errors.RepositoryNotFound: it is no name.
+    """
+    if name.startswith(whisper.PREFIX):
+        return whisper.named(name.removeprefix(whisper.PREFIX)).repository, CTRANSLATE2
+    known = {one.repository for one in whisper.NAMES.values()}
+    repository = weights.repository(name)
+    return repository, CTRANSLATE2 if repository in known else TRANSFORMERS

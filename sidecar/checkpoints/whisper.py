@@ -1,0 +1,225 @@
+"""Whisper models on this machine, in CTranslate2's layout: names, where they are, are they whole.
+
+Looks at the header of the weights and at the list of words, and imports nothing heavy: the process
+that answers requests asks here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sidecar import errors
+from sidecar.checkpoints.checkpoint import Checkpoint, damaged, read_json, require
+from sidecar.checkpoints.weights import cache_folder, cache_root, snapshots
+
+PREFIX = "whisper:"
+"""`vibevoice-asr pull whisper:small`."""
+WEIGHTS = "model.bin"
+"""CTranslate2's own format: names, shapes, numbers; no pickle."""
+VOCABULARIES = ("vocabulary.json", "vocabulary.txt")
+FILES = frozenset(
+    {"config.json", "preprocessor_config.json", WEIGHTS, "tokenizer.json", *VOCABULARIES}
+)
+ENGLISH_WORDS = 51_864
+"""Entries in the vocabulary of a model that knows English only; the others have more."""
+DEFAULT = "small"
+"""What to get where nothing is said: of those that a laptop can, the one that knows most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A model that people know by name; ``gb``: to download, in fp16 (fp32: tiny.en, base.en)."""
+
+    repository: str
+    gb: float
+
+
+NAMES = {
+    "tiny": Named("Systran/faster-whisper-tiny", 0.08),
+    "tiny.en": Named("Systran/faster-whisper-tiny.en", 0.08),
+    "base": Named("Systran/faster-whisper-base", 0.15),
+    "base.en": Named("Systran/faster-whisper-base.en", 0.15),
+    "small": Named("Systran/faster-whisper-small", 0.48),
+    "small.en": Named("Systran/faster-whisper-small.en", 0.48),
+    "medium": Named("Systran/faster-whisper-medium", 1.53),
+    "medium.en": Named("Systran/faster-whisper-medium.en", 1.53),
+    "large-v1": Named("Systran/faster-whisper-large-v1", 3.09),
+    "large-v2": Named("Systran/faster-whisper-large-v2", 3.09),
+    "large-v3": Named("Systran/faster-whisper-large-v3", 3.09),
+    "large-v3-turbo": Named("mobiuslabsgmbh/faster-whisper-large-v3-turbo", 1.62),
+    "distil-small.en": Named("Systran/faster-distil-whisper-small.en", 0.33),
+    "distil-medium.en": Named("Systran/faster-distil-whisper-medium.en", 0.79),
+    "distil-large-v2": Named("Systran/faster-distil-whisper-large-v2", 1.51),
+    "distil-large-v3": Named("Systran/faster-distil-whisper-large-v3", 1.51),
+    "distil-large-v3.5": Named("distil-whisper/distil-large-v3.5-ct2", 1.51),
+}
+"""As faster-whisper names them. Sizes: two bytes a parameter of the published counts."""
+ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
+BEST_FIRST = (
+    *("large-v3-turbo", "large-v3", "large-v2", "large-v1", "medium", "small", "base", "tiny"),
+    *("distil-large-v3.5", "distil-large-v3", "distil-large-v2", "distil-medium.en"),
+    *("medium.en", "small.en", "distil-small.en", "base.en", "tiny.en"),
+)
+"""Of several in the cache the first is taken, those of many languages before the others."""
+
+
+def named(name: str) -> Named:
+    """The model that people mean by ``name``, without the prefix.
+
+    Raises:
+        errors.RepositoryNotFound: there is none.
+    """
+    word = name.strip().lower()
+    word = ALIASES.get(word, word)
+    if word not in NAMES:
+        raise errors.RepositoryNotFound(
+            f"'{name}' is not the name of a Whisper model.", hint=f"Use one of: {', '.join(NAMES)}."
+        )
+    return NAMES[word]
+
+
+def command(name: str = DEFAULT) -> str:
+    """What to type for a model, and its size."""
+    return f"vibevoice-asr pull {PREFIX}{name} ({NAMES[name].gb:g} GB)"
+
+
+def find_model(model_path: Path | None, name: str = "") -> Checkpoint:
+    """The model in ``model_path`` (its folder, or a cache that has it), or in the cache.
+
+    ``name``: the one that is meant where several are there; without it the best.
+
+    Raises:
+        errors.BadCheckpoint: there is none, or what is wrong with the first.
+        errors.RepositoryNotFound: ``name`` is no model's.
+    """
+    path = Path(os.path.abspath(cache_root() if model_path is None else model_path.expanduser()))
+    if model_path is not None and not path.is_dir():
+        raise errors.CheckpointNotFound(f"{path} is no folder.")
+    wrong: errors.BadCheckpoint | None = None
+    for folder in _candidates(path, name):
+        try:
+            return read_model(folder)
+        except errors.BadCheckpoint as error:
+            wrong = wrong or error
+    missing = ALIASES.get(name, name) or DEFAULT
+    raise wrong or errors.CheckpointNotFound(
+        f"There is no Whisper model{f' {name!r}' if name else ''} in {path}.",
+        hint=f"Get one: {command(missing)}.",
+    )
+
+
+def _candidates(path: Path, name: str) -> Iterator[Path]:
+    if (path / WEIGHTS).is_file() or (path / "config.json").is_file():
+        yield path
+        return
+    if (path / "snapshots").is_dir():
+        yield from snapshots(path)
+        return
+    wanted = [named(name)] if name else [NAMES[one] for one in BEST_FIRST]
+    for root in (path, path / "hub"):
+        for one in wanted:
+            yield from snapshots(cache_folder(one.repository, root))
+
+
+def read_model(folder: Path) -> Checkpoint:
+    """Look at everything that can be seen without loading it.
+
+    ``config`` has CTranslate2's `config.json`, and ``multilingual``: whether it knows other
+    languages than English.
+
+    Raises:
+        errors.BadCheckpoint: there is none, it is not whole, or of another kind.
+    """
+    try:
+        config = check_config(folder)
+        require(folder, [name for name in (WEIGHTS,) if not (folder / name).is_file()], 1)
+        require(folder, [] if _vocabulary(folder) else [VOCABULARIES[0]], 1)
+        require(folder, [] if (folder / "tokenizer.json").is_file() else ["tokenizer.json"], 1)
+        check_weights(folder / WEIGHTS)
+        size = (folder / WEIGHTS).stat().st_size
+        distilled = "distil" in folder.parent.parent.name  # from English alone, whatever it lists
+        config = {**config, "multilingual": _words(folder) > ENGLISH_WORDS and not distilled}
+    except OSError as error:
+        raise errors.CheckpointDamaged(
+            f"{error.filename} cannot be read: {error.strerror}.", hint="Check its permissions."
+        ) from None
+    revision = folder.name if folder.parent.name == "snapshots" else None
+    return Checkpoint(folder, config, (folder / WEIGHTS,), size, revision)
+
+
+def check_config(folder: Path) -> dict[str, Any]:
+    """`config.json`, which must be that of a Whisper as CTranslate2 has it."""
+    if not (folder / "config.json").is_file():
+        raise errors.CheckpointNotFound(
+            f"{folder} has no config.json.", hint=f"Get a Whisper model: {command()}."
+        )
+    config = read_json(folder / "config.json")
+    if "architectures" in config or "model_type" in config:
+        raise errors.CheckpointUnsupported(
+            f"{folder} has a model of transformers ({str(config.get('model_type'))[:40]!r}), not "
+            "one of CTranslate2.",
+            hint=f"Get a Whisper model: {command()}.",
+        )
+    return config
+
+
+def check_weights(path: Path) -> None:
+    """A file of CTranslate2's that is a Whisper, and as long as its tensors say.
+
+    A version, the model's name, a revision, then each tensor: name, shape, type, bytes (little
+    endian); aliases of some behind them.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        try:
+            (version,) = _read(file, "<I")
+            name = _read_text(file)
+            if not 2 <= version <= 100 or name != "WhisperSpec":
+                raise errors.CheckpointUnsupported(
+                    f"{path} is no Whisper model of CTranslate2.",
+                    hint=f"Get one: {command()}.",
+                )
+            _, count = _read(file, "<II")
+            for _ in range(count):
+                _read_text(file)
+                (rank,) = _read(file, "<B")
+                file.seek(4 * rank + 1, os.SEEK_CUR)
+                (length,) = _read(file, "<I")
+                file.seek(length, os.SEEK_CUR)
+                if file.tell() > size:
+                    break
+        except (struct.error, UnicodeDecodeError):
+            raise damaged(path, "is cut short, or garbled") from None
+        if file.tell() > size:
+            raise damaged(path, "is cut short")
+
+
+def _read(file: BinaryIO, form: str) -> tuple[int, ...]:
+    return struct.unpack(form, file.read(struct.calcsize(form)))
+
+
+def _read_text(file: BinaryIO) -> str:
+    (length,) = _read(file, "<H")
+    return file.read(length)[:-1].decode()
+
+
+def _vocabulary(folder: Path) -> Path | None:
+    return next((folder / name for name in VOCABULARIES if (folder / name).is_file()), None)
+
+
+def _words(folder: Path) -> int:
+    """How many entries the vocabulary has."""
+    path = _vocabulary(folder)
+    assert path is not None
+    if path.suffix == ".txt":
+        return path.read_bytes().count(b"\n")
+    try:
+        return len(json.loads(path.read_bytes()))
+    except (ValueError, TypeError, RecursionError):
+        raise damaged(path, "is no list of words") from None

@@ -1,0 +1,104 @@
+"""Whisper by faster-whisper (CTranslate2): a hundred languages on a laptop.
+
+The model hears words and no speakers: whose they are is told by `voices`, which follows the
+recording on another core, and says where there is speech, so that silence is not heard at all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from sidecar import errors
+from sidecar.engines.whisper.languages import LANGUAGES
+from sidecar.speech.engine import (
+    AudioStream,
+    Cancelled,
+    Diarization,
+    EngineSpec,
+    LoadOptions,
+    Precision,
+    TranscribeOptions,
+)
+from sidecar.speech.transcript import Event
+
+if TYPE_CHECKING:
+    from sidecar.engines.whisper.model import Model
+    from sidecar.voices.following import Follower
+    from sidecar.voices.models import Models
+
+log = logging.getLogger(__name__)
+
+SPEC = EngineSpec(
+    name="whisper",
+    title="Whisper (faster-whisper)",
+    sample_rate=16_000,
+    precisions=(Precision.INT8, Precision.FP16, Precision.FP32),
+    languages=LANGUAGES,
+    diarizes=True,
+    requires=("faster_whisper", "ctranslate2"),
+    steerable=True,
+)
+
+STEPS_S = {Diarization.BALANCED: 2.5, Diarization.ACCURATE: 1.25}
+"""From one look at who speaks to the next (docs/performance.md, "Diarization": the curve)."""
+SPEECH_STEP_S = 10.0
+"""From one look at whether anybody speaks to the next, where nobody asks who: each second once."""
+
+
+class WhisperEngine:
+    """Words from the model, voices from a follower, joined into segments."""
+
+    def __init__(self) -> None:
+        self._model: Model | None = None
+        self._voices: Models | None = None
+        self._thread = ThreadPoolExecutor(1, "whisper")
+
+    def load(self, options: LoadOptions) -> Iterator[float]:
+        """Read the model onto its device.
+
+        Raises:
+            errors.ModelLoadFailed: it is not there, or no good, or does not fit.
+        """
+        if options.checkpoint is None:
+            raise errors.ModelLoadFailed(
+                "No Whisper model is set.", hint="vibevoice-asr pull whisper:small"
+            )
+        yield 0.0
+        from sidecar.engines.whisper import model
+
+        self._model = model.load(options)
+        yield 0.8
+        from sidecar.voices.models import VoicesUnavailable, load_models
+
+        try:
+            self._voices = load_models()
+        except VoicesUnavailable as error:
+            log.warning("nobody tells speakers apart: %s", error)
+        yield 1.0
+
+    def transcribe(
+        self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
+    ) -> Iterator[Event]:
+        """Segments as windows are heard; whose they are is settled at the end."""
+        from sidecar.engines.whisper.transcription import Transcription
+
+        assert self._model is not None
+        follower = self._follower(options)
+        work = Transcription(self._model, self._thread, follower, audio, options, cancelled)
+        for event in work.events():
+            if cancelled():
+                return
+            yield event
+
+    def _follower(self, options: TranscribeOptions) -> Follower:
+        if self._voices is None:
+            from sidecar.engines.whisper.transcription import Everything
+
+            return Everything()
+        from sidecar.voices.diarizer import Diarizer
+
+        step_s = STEPS_S[options.diarization] if options.diarize else SPEECH_STEP_S
+        return Diarizer(self._voices, step_s, options.num_speakers, tell_apart=options.diarize)

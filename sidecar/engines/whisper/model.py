@@ -1,0 +1,203 @@
+"""A loaded Whisper: windows in, words out.
+
+What faster-whisper has in parts is used in parts: features, prompt, word times. Its own loop over
+a recording wants all of it in memory, and cannot be left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.engines.whisper import loading
+from sidecar.engines.whisper.guard import TEMPERATURES, is_silence, sound_tokens
+from sidecar.speech.engine import LoadOptions, Precision
+from sidecar.speech.transcript import Word
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
+    from faster_whisper.tokenizer import Tokenizer
+
+SAMPLE_RATE = 16_000
+BEAMS = 5
+"""As many hypotheses are followed; Whisper's authors and faster-whisper have the same."""
+POSITIONS = 448
+"""Of the decoder, prompt included."""
+SURE = 0.5
+"""A language that is less likely is not taken for heard."""
+SEED = 0
+_BEFORE, _BEHIND = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How windows are to be heard: ``language`` is a code of Whisper's, None to find it out."""
+
+    language: str | None
+    prompt: str = ""
+    temperature: float = 0.0
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a window says; times of words in seconds from its begin, text with the space before.
+
+    ``language``: None where nothing is said. ``tokens``: how many were written. ``truncated``: by
+    the limit of tokens. ``lost_s``: from where on the model was stuck, None where it was not.
+    ``retried``: it was, and was brought back.
+    """
+
+    words: tuple[Word, ...]
+    language: str | None
+    sure: bool = True
+    tokens: int = 0
+    truncated: bool = False
+    lost_s: float | None = None
+    retried: bool = False
+
+
+class Model:
+    """Not for two threads at once."""
+
+    def __init__(self, whisper: WhisperModel, precision: Precision) -> None:
+        self._whisper = whisper
+        self.precision = precision
+        self.on_gpu = whisper.model.device == "cuda"
+
+    @property
+    def multilingual(self) -> bool:
+        """Whether it knows other languages than English."""
+        return bool(self._whisper.model.is_multilingual)
+
+    def hear(self, samples: Block, wish: Wish, before: str | None = None) -> Heard:
+        """A window of at most 30 s at 16 kHz, shape (samples,).
+
+        ``before``: the language heard before, for where it is not clear.
+        """
+        import ctranslate2
+        from faster_whisper.audio import pad_or_trim
+        from faster_whisper.tokenizer import Tokenizer
+
+        ctranslate2.set_random_seed(SEED)  # the same recording gets the same words
+        whisper, seconds = self._whisper, len(samples) / SAMPLE_RATE
+        features = whisper.feature_extractor(samples)[..., :-1]
+        frames = features.shape[-1]
+        encoded = whisper.encode(pad_or_trim(features))
+        language, sure = self._language(encoded, wish, before)
+        if whisper.hf_tokenizer.token_to_id(f"<|{language}|>") is None:
+            raise errors.LanguageUnsupported(
+                f"This Whisper model does not know the language '{language}'.",
+                hint="large-v3 and large-v3-turbo know most: vibevoice-asr pull whisper:large-v3",
+            )
+        tokenizer = Tokenizer(
+            whisper.hf_tokenizer, self.multilingual, task="transcribe", language=language
+        )
+        prompt = whisper.get_prompt(
+            tokenizer, [], without_timestamps=True, hotwords=wish.prompt or None
+        )
+        room = min(POSITIONS // 2, POSITIONS - len(prompt))
+        limit = room if wish.max_tokens is None else max(1, min(room, wish.max_tokens))
+        ladder = [wish.temperature, *(one for one in TEMPERATURES if one > wish.temperature)]
+        tokens: list[int] = []
+        kept: int | None = None
+        ended, tried = False, 0
+        for temperature in ladder:
+            answer = self._answer(encoded, prompt, tokenizer, temperature, limit)
+            tokens, count = answer.sequences_ids[0], len(answer.sequences_ids[0])
+            if is_silence(answer.no_speech_prob, answer.scores[0] * count / (count + 1)):
+                return Heard((), None, tokens=count)
+            ended = count < limit
+            cut_short = wish.max_tokens is not None and limit < room
+            kept = sound_tokens(tokens, tokenizer.decode(tokens), seconds, ended=ended or cut_short)
+            if kept is None:
+                break
+            tried += 1
+        sound = tokens if kept is None else tokens[:kept]
+        words = self._words(sound, tokenizer, encoded, frames)
+        lost_s = None if kept is None else (words[-1].end if words else 0.0)
+        return Heard(
+            words,
+            language,
+            sure,
+            len(tokens),
+            kept is None and not ended,
+            lost_s,
+            kept is None and tried > 0,
+        )
+
+    def _language(self, encoded: Any, wish: Wish, before: str | None) -> tuple[str, bool]:
+        if not self.multilingual:
+            return "en", True
+        if wish.language is not None:
+            return wish.language, True
+        token, likely = self._whisper.model.detect_language(encoded)[0][0]
+        if likely < SURE and before is not None:
+            return before, False
+        return token[2:-2], likely >= SURE
+
+    def _answer(
+        self, encoded: Any, prompt: list[int], tokenizer: Tokenizer, temperature: float, limit: int
+    ) -> Any:
+        from faster_whisper.transcribe import get_suppressed_tokens
+
+        how: dict[str, Any] = {"beam_size": BEAMS}
+        if temperature:
+            how = {"beam_size": 1, "sampling_topk": 0, "sampling_temperature": temperature}
+        return self._whisper.model.generate(
+            encoded,
+            [prompt],
+            # It writes half of this, or what the prompt leaves of it.
+            max_length=max(2 * limit, len(prompt) + limit),
+            return_scores=True,
+            return_no_speech_prob=True,
+            suppress_tokens=get_suppressed_tokens(tokenizer, [-1]),
+            **how,
+        )[0]
+
+    def _words(
+        self, tokens: Sequence[int], tokenizer: Tokenizer, encoded: Any, frames: int
+    ) -> tuple[Word, ...]:
+        if not tokens:
+            return ()
+        said: list[dict[str, Any]] = [
+            {"seek": 0, "start": 0.0, "end": frames / 100, "tokens": list(tokens)}
+        ]
+        self._whisper.add_word_timestamps(
+            [said], tokenizer, encoded, frames, _BEFORE, _BEHIND, last_speech_timestamp=0.0
+        )
+        return tuple(
+            Word(float(word["start"]), float(word["end"]), word["word"])
+            for word in said[0]["words"]
+        )
+
+
+def load(options: LoadOptions) -> Model:
+    """Read a folder of CTranslate2's onto its device.
+
+    Raises:
+        errors.ModelLoadFailed: it is no good, or does not fit.
+    """
+    import ctranslate2
+    from faster_whisper import WhisperModel
+
+    assert options.checkpoint is not None
+    device = loading.device_of(options.device, ctranslate2.get_cuda_device_count())
+    precision, name = loading.arithmetic(
+        options.precision, device, ctranslate2.get_supported_compute_types(device)
+    )
+    try:
+        whisper = WhisperModel(
+            str(Path(options.checkpoint)),
+            device=device,
+            compute_type=name,
+            cpu_threads=loading.threads(),
+            local_files_only=True,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise errors.ModelLoadFailed(f"The Whisper model does not load: {error}.") from None
+    return Model(whisper, precision)

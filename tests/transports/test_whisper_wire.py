@@ -1,0 +1,185 @@
+"""Whisper over HTTP: the real architecture, at a size that knows two clips by heart."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import psutil
+import pytest
+import soundfile
+import whisper_models
+from checkpoints import clip
+from serving import MB, Server, check_problem, wait_until
+from whisper_models import LANGUAGES, PLAY, PROSE
+
+from sidecar.audio.decode import decode_file
+
+RATE = 16_000
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops processes with POSIX signals")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = whisper_models.model()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        with Server(
+            tmp_path_factory.mktemp("whisper"), engine="whisper", model_path=folder, keep_alive=-1
+        ) as running:
+            yield running
+
+
+def audio(name: str) -> bytes:
+    return clip(name).read_bytes()
+
+
+def said(body: dict) -> str:
+    return " ".join(segment["text"] for segment in body["segments"])
+
+
+def check_right(body: dict, name: str) -> None:
+    assert body["status"] == "success"
+    assert said(body) == whisper_models.text(name)
+    assert body["metadata"]["language"] == LANGUAGES[name]
+
+
+@pytest.mark.parametrize("name", [PLAY, PROSE])
+def test_each_recording_is_heard_in_its_language_with_its_speakers(
+    name: str, server: Server
+) -> None:
+    body = server.post(audio(name)).json()
+    check_right(body, name)
+    about = body["metadata"]
+    assert (about["engine"], about["model_precision"]) == ("whisper", "int8")
+    assert about["diarized"] is True
+    assert about["num_speakers"] == (2 if name == PLAY else 1)
+    assert about["warnings"] == []
+    words = [word for segment in body["segments"] for word in segment.get("words", [])]
+    assert len(words) == len(whisper_models.text(name).split())
+    starts = [word["start_time"] for word in words]
+    assert starts == sorted(starts)
+
+
+def test_the_words_are_given_to_who_speaks_them(server: Server) -> None:
+    """The man asks until 8.1 s, the woman answers until 11.4 s."""
+    segments = server.post(audio(PLAY)).json()["segments"]
+    voices = {word: one["speaker"] for one in segments for word in one["text"].split()}
+    assert [voices[word] for word in ("hear", "you?", "good.", "what?", "else")] == [
+        *("Speaker_0", "Speaker_1", "Speaker_0", "Speaker_1", "Speaker_0")
+    ]
+
+
+def test_without_speakers_the_words_are_the_same(server: Server) -> None:
+    body = server.post(audio(PLAY), diarize="false").json()
+    check_right(body, PLAY)
+    assert body["metadata"]["diarized"] is False
+
+
+def test_a_language_that_is_named_is_not_looked_for(server: Server) -> None:
+    body = server.post(audio(PROSE), language="de-CH").json()
+    assert body["metadata"]["language"] == "de-CH"
+    assert said(body) == whisper_models.text(PROSE)
+    check_problem(server.post(audio(PROSE), language="tlh"), 422, "language_unsupported")
+
+
+def test_prompt_temperature_and_tokens_reach_the_engine(server: Server) -> None:
+    """What a prompt does to a tiny model is chance; that a limit holds is not."""
+    body = server.post(audio(PROSE), prompt="Beckett", hotwords="Worstward Ho").json()
+    assert body["metadata"]["warnings"] == []
+    again = [server.post(audio(PROSE), temperature="0.3").json() for _ in range(2)]
+    assert said(again[0]) == said(again[1])
+    cut = server.post(audio(PLAY), max_tokens="5").json()
+    assert [one["code"] for one in cut["metadata"]["warnings"]] == ["output_truncated"]
+    assert whisper_models.text(PLAY).startswith(said(cut).rstrip("?. "))
+    assert len(said(cut)) < len(whisper_models.text(PLAY)) / 2
+
+
+def recording(*parts: str | float) -> bytes:
+    """Clips, and seconds of silence, one after the other."""
+    pieces = [
+        decode_file(clip(part), RATE) if isinstance(part, str) else np.zeros(round(part * RATE))
+        for part in parts
+    ]
+    file = io.BytesIO()
+    soundfile.write(file, np.concatenate(pieces), RATE, subtype="PCM_16", format="WAV")
+    return file.getvalue()
+
+
+def test_silence_has_no_words(server: Server) -> None:
+    body = server.post(recording(40.0)).json()
+    assert body["segments"] == []
+
+
+def test_a_recording_may_change_its_language_and_silence_costs_nothing(server: Server) -> None:
+    body = server.post(recording(PLAY, 60.0, PROSE)).json()
+    assert said(body) == f"{whisper_models.text(PLAY)} {whisper_models.text(PROSE)}"
+    assert body["metadata"]["language"] == LANGUAGES[PLAY]
+    (warning,) = body["metadata"]["warnings"]
+    assert warning["code"] == "several_languages"
+    assert "de " in warning["message"]
+    german = [one for one in body["segments"] if "scheitern" in one["text"]]
+    assert all(88 <= one["start_time"] <= one["end_time"] <= 97.3 for one in german)
+
+
+def test_a_reload_changes_the_precision_and_says_so(server: Server) -> None:
+    for asked, used in (("fp32", "fp32"), ("fp16", "fp32"), ("int8", "int8")):
+        answer = server.client.post("/reload-model", json={"precision": asked})
+        assert answer.status_code == 200, answer.text
+        body = server.post(audio(PROSE)).json()
+        check_right(body, PROSE)
+        assert body["metadata"]["model_precision"] == used
+        assert server.health()["precision"] == used
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_job_ends_right(server: Server) -> None:
+    check_right(server.post(audio(PROSE)).json(), PROSE)
+    old = int(server.health()["worker_pid"])
+    job = server.submit(audio(PLAY))
+    server.wait_state(job, "running")
+    os.kill(old, signal.SIGKILL)
+    ended = server.wait_state(job, "done", "failed")
+    assert ended["state"] == "done", ended
+    check_right(ended["result"], PLAY)
+    assert server.health()["worker_pid"] != old
+
+
+def test_who_is_cancelled_is_answered_at_once_and_the_engine_lives(server: Server) -> None:
+    check_right(server.post(audio(PROSE)).json(), PROSE)
+    worker = server.health()["worker_pid"]
+    for part_s in (0.3, 2.0):  # while voices are told apart, and while a window is heard
+        job = server.submit(audio(PLAY))
+        server.wait_state(job, "running")
+        time.sleep(part_s)
+        assert server.client.delete(f"/jobs/{job}").json()["state"] == "cancelled"
+        wait_until(lambda: server.health()["engine_state"] == "ready", 60, "it stopped")
+    assert server.health()["worker_pid"] == worker
+    check_right(server.post(audio(PLAY)).json(), PLAY)
+
+
+def test_memory_is_given_back_after_an_unload(tmp_path_factory: pytest.TempPathFactory) -> None:
+    home = tmp_path_factory.mktemp("unloads")
+    with Server(home, engine="whisper", model_path=whisper_models.model(), keep_alive=0) as server:
+        before = server.rss()
+        job = server.submit(audio(PROSE))
+        server.wait_state(job, "running")
+        pid = wait_until(lambda: server.health()["worker_pid"], 60, "a worker")
+        worker = psutil.Process(int(pid))
+        check_right(server.wait_state(job, "done", "failed")["result"], PROSE)
+        wait_until(lambda: not worker.is_running(), 60, "the worker is gone")
+        assert server.rss() < before + 20 * MB
+
+
+def test_auto_takes_it_for_a_language_that_is_set(tmp_path_factory: pytest.TempPathFactory) -> None:
+    home = tmp_path_factory.mktemp("auto")
+    with Server(
+        home, engine="auto", model_path=whisper_models.model(), language="de", keep_alive=-1
+    ) as server:
+        assert server.health()["engine"] == "whisper"
+        body = server.post(audio(PROSE)).json()
+        assert said(body) == whisper_models.text(PROSE)
+        assert body["metadata"]["language"] == "de"
