@@ -70,14 +70,15 @@ class Health:
 class Service:
     """The parts behind every wire, opened and closed together."""
 
-    def __init__(self, settings: Settings, choice: Choice) -> None:
+    def __init__(self, settings: Settings, choice: Choice, now: clock.Clock = clock.wall) -> None:
         max_audio_s = settings.max_audio_hours * 3600
         self.settings = settings
+        self._now = now
         self.instance = uuid.uuid4().hex
         self._provision = Provision(settings, choice)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
-        self._store: JobStore = MemoryStore()
+        self._store: JobStore = MemoryStore(now)
         self._results = Retention(
             self._store, settings.job_retention, settings.job_retention_mb << 20
         )
@@ -197,7 +198,7 @@ class Service:
                 waiting = self._queue.of(caller.owner, running=False)
                 check_audio(caller, facts.total_s, (each.facts.total_s for each in waiting))
                 record = JobRecord.submitted(
-                    clock.wall(),
+                    self._now(),
                     ref_to(source),
                     facts,
                     options,
