@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=80)
     parser.add_argument("--precision", default="int8", choices=["int8", "float32"])
     parser.add_argument("--runs", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--seconds", type=float, default=90.0)
     parser.add_argument("--sides", nargs="+", default=SIDES)
     parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
