@@ -41,7 +41,7 @@ file is TOML, with the names of the first column as keys: the one that `VIBEVOIC
 - macOS: `~/Library/Application Support/vibevoice-asr/`
 - Windows: `%APPDATA%\\vibevoice-asr\\`
 
-A duration is a number of seconds or a number with a unit: `90`, `"90s"`, `"10m"`, `"1.5h"`.
+A duration is a number of seconds or a number with a unit: `90`, `"90s"`, `"10m"`, `"1.5h"`, `"2d"`.
 
 {_table(("Setting", "Flag of `serve`", "Environment", "Values", "Default", "What it is"), rows)}
 For example:

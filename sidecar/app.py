@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator
@@ -12,7 +13,9 @@ from fastapi import FastAPI
 from sidecar import __version__
 from sidecar.access.approach import is_loopback
 from sidecar.access.auth import Access
-from sidecar.access.credentials import authenticator_of
+from sidecar.access.known import authenticator_of, limits_of
+from sidecar.access.turnstile import Turnstile
+from sidecar.access.watched import Watch
 from sidecar.engines.choice import choose
 from sidecar.errors import SettingsInvalid
 from sidecar.service import Service
@@ -41,18 +44,20 @@ def create_service(settings: Settings) -> Service:
     return Service(settings, choice)
 
 
-def access_of(settings: Settings) -> Access:
-    """Who may come in.
+def access_of(settings: Settings, watch: Watch) -> Access:
+    """Who may come in; ``watch`` looks at the files that this hangs on.
 
     Raises:
         errors.SettingsInvalid: the service would be open to the network.
     """
-    authenticator = authenticator_of(settings)
+    authenticator = authenticator_of(settings, watch)
     anywhere = not is_loopback(settings.host)
     if anywhere and authenticator.local_only:
         raise SettingsInvalid(
-            f"Other machines can reach the address {settings.host}, and there is no token.",
-            hint="Set VIBEVOICE_TOKEN (or --token-file), or listen on 127.0.0.1.",
+            f"Other machines can reach the address {settings.host}, and there is no token and no "
+            "key of signed ones.",
+            hint="Set VIBEVOICE_TOKEN (or --token-file), make a signed one with 'vibevoice-asr "
+            "token create --subject NAME', or listen on 127.0.0.1.",
         )
     return Access(
         names=frozenset(name.lower() for name in settings.allowed_hosts),
@@ -60,11 +65,15 @@ def access_of(settings: Settings) -> Access:
         origins=frozenset(settings.allowed_origins),
         localhost_origins=settings.allow_localhost_origins,
         authenticator=authenticator,
+        limits=limits_of(settings),
     )
 
 
-def create_app(settings: Settings | None = None, service: Service | None = None) -> FastAPI:
-    """The whole service as an ASGI application; without a ``service`` it makes its own.
+def create_app(
+    settings: Settings | None = None, service: Service | None = None, watch: Watch | None = None
+) -> FastAPI:
+    """The whole service as an ASGI application; without a ``service`` it makes its own. ``watch``
+    looks at files while it runs.
 
     Raises:
         errors.SettingsInvalid: the environment or the file holds an impossible setting.
@@ -73,15 +82,19 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     """
     settings = settings or load_settings()
     service = service or create_service(settings)
+    watch = watch or Watch()
+    access = access_of(settings, watch)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.open()
         gc.collect()
         gc.freeze()
+        watching = asyncio.get_running_loop().create_task(watch.run(), name="watch")
         try:
             yield
         finally:
+            watching.cancel()
             await service.close()
 
     app = FastAPI(
@@ -97,7 +110,9 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     for router in routers:
         app.include_router(router)
     app.add_middleware(head.Head)
-    app.add_middleware(gate.Gate, access=access_of(settings))
+    per_minute = access.limits.requests_per_minute
+    turnstile = Turnstile(per_minute) if per_minute else None
+    app.add_middleware(gate.Gate, access=access, turnstile=turnstile)
     app.add_middleware(lingering.Lingering)
     docs_page.install(app)
     problems.install(app, *routers)

@@ -26,6 +26,7 @@ class Kind(StrEnum):
     UNAUTHORIZED = "unauthorized"
     CONFLICT = "conflict"
     CANCELLED = "cancelled"
+    LIMITED = "limited"
     BUSY = "busy"
     STORAGE_FULL = "storage_full"
     WONT_FIT = "wont_fit"
@@ -376,15 +377,20 @@ class TokenMissing(Unauthorized):
 
     code = "token_missing"
     default_detail = "This service wants a token."
-    default_hint = "Send 'Authorization: Bearer' and the token that it was started with."
+    default_hint = (
+        "Send 'Authorization: Bearer' and the token that it was started with, or a signed one."
+    )
 
 
 class TokenInvalid(Unauthorized):
-    """Not the token that the service was started with."""
+    """Neither the token that the service was started with, nor a signed one that counts."""
 
     code = "token_invalid"
-    default_detail = "The token is not the one that this service was started with."
-    default_hint = "A service that was started anew may have another: read its ready line again."
+    default_detail = "The token does not count here."
+    default_hint = (
+        "A service that was started anew may have another: read its ready line again. A signed one "
+        "may have expired or been revoked."
+    )
 
 
 class ScopeMissing(SidecarError):
@@ -403,6 +409,45 @@ class JobCancelled(SidecarError):
     kind = Kind.CANCELLED
     default_detail = "The job was cancelled."
     default_hint = "Submit it again if this was not meant."
+
+
+class Limited(SidecarError):
+    """More than one owner, or one address, may have."""
+
+    kind = Kind.LIMITED
+    default_hint = "Try again after the time in Retry-After."
+    default_retry_after = 30
+
+
+class RateLimited(Limited):
+    """Too many requests."""
+
+    code = "rate_limited"
+    default_detail = "Too many requests in a short time."
+
+
+class JobsLimited(Limited):
+    """As many jobs at once as one owner may have."""
+
+    code = "jobs_limited"
+    default_detail = "You have as many jobs waiting and running as one may have at once."
+    default_hint = "Wait until one of them has ended, or cancel one."
+
+
+class AudioLimited(Limited):
+    """More audio waits than one owner may have waiting."""
+
+    code = "audio_limited"
+    default_detail = "You have as much audio waiting as one may have."
+    default_hint = "Wait until some of it is transcribed."
+
+
+class UploadsLimited(Limited):
+    """More was uploaded than one owner may in an hour."""
+
+    code = "uploads_limited"
+    default_detail = "You have uploaded as much as one may in an hour."
+    default_hint = "Try again after the time in Retry-After; opus or flac is less to upload."
 
 
 class QueueFull(SidecarError):

@@ -27,6 +27,7 @@ from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
+from sidecar.jobs.share import Uploads, check_audio, check_jobs
 from sidecar.jobs.store import JobStore, MemoryStore
 from sidecar.memory.devices import GpuMemory
 from sidecar.memory.forecast import Forecast
@@ -89,6 +90,7 @@ class Service:
             guess=self._provision.guess,
         )
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
+        self._uploads = Uploads()
         self.spooling = Threads("spool", SPOOLING)
         """Writes uploads to the disk."""
         self._background: set[asyncio.Task[None]] = set()
@@ -141,17 +143,20 @@ class Service:
 
         Raises:
             errors.QueueFull: there is none.
+            errors.JobsLimited: the caller has as many jobs as it may.
         """
         self._queue.check_room(self._room.promised)
-        return self._room.place()
+        check_jobs(caller, len(self._queue.of(caller.owner)) + self._room.owners[caller.owner])
+        return self._room.place(caller.owner)
 
     def body(self, caller: Identity) -> Body:
         """Begin to read an upload.
 
         Raises:
             errors.UploadsFull: too many are read already.
+            errors.UploadsLimited: the caller has uploaded as much as it may.
         """
-        return self._room.body()
+        return self._room.body(self._uploads.begin(caller))
 
     async def open_path(self, caller: Identity, path: str) -> AudioSource:
         """Open a recording that a client on this machine named.
@@ -182,11 +187,14 @@ class Service:
             errors.BadAudio: it cannot be transcribed.
             errors.WontFit: there is not enough memory for it.
             errors.QueueFull: there is no place.
+            errors.JobsLimited, errors.AudioLimited: the caller may have no more.
         """
         try:
             with place or self.place(caller):
                 facts = await self._intake.probe(source)
                 options = self._provision.admitted(options, facts.total_s)
+                waiting = self._queue.of(caller.owner, running=False)
+                check_audio(caller, facts.total_s, (each.record for each in waiting))
                 record = JobRecord.submitted(
                     clock.wall(),
                     ref_to(source),

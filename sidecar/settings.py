@@ -26,16 +26,16 @@ from sidecar.speech.engine import Diarization, Precision
 ENV_PREFIX = "VIBEVOICE_"
 SHORTEST_TOKEN = 16
 """Characters; shorter ones are guessed."""
-_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def parse_duration(value: object) -> object:
-    """Seconds from ``90``, ``"90"``, ``"90s"``, ``"10m"`` or ``"1.5h"``; -1 stands for 'never'."""
+    """Seconds from ``90``, ``"90s"``, ``"10m"``, ``"1.5h"`` or ``"2d"``; -1 stands for 'never'."""
     if not isinstance(value, str):
         return value
-    match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*(ms|s|m|h)?", value.strip().lower())
+    match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", value.strip().lower())
     if match is None:
-        raise ValueError("not a duration such as 90, '90s', '10m' or '1.5h'")
+        raise ValueError("not a duration such as 90, '90s', '10m', '1.5h' or '2d'")
     return float(match[1]) * _UNITS[match[2] or ""]
 
 
@@ -79,7 +79,9 @@ class Settings(BaseSettings):
 
     host: str = Field(
         "127.0.0.1",
-        description="Address to listen on; one beyond this machine's loopback needs a token.",
+        description=(
+            "Address to listen on; one beyond this machine's loopback needs a token or keys."
+        ),
     )
     port: int = Field(8765, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     token: SecretStr | None = Field(
@@ -99,6 +101,21 @@ class Settings(BaseSettings):
     generate_token: bool = Field(
         False, description="Make a token at the start and tell it in the ready line."
     )
+    token_keys: Path | None = Field(
+        None,
+        description=(
+            "Public keys of signed tokens (JWT, ES256), a folder or a file of PEM; such tokens "
+            "count then, and everybody else is refused. If unset: those of 'token create' where "
+            "the service listens beyond the loopback, else none."
+        ),
+    )
+    revoked_tokens: Path | None = Field(
+        None,
+        description=(
+            "File with the ids of signed tokens that count no more, read again within 30 s of a "
+            "change; 'revoked.txt' beside the folder of keys if unset."
+        ),
+    )
     allowed_hosts: Words = Field(
         (), description="Names that clients may use for this machine, beside those of the loopback."
     )
@@ -108,6 +125,63 @@ class Settings(BaseSettings):
     )
     allow_localhost_origins: bool = Field(
         False, description="Whether pages of any server on this machine may (for development)."
+    )
+    tls: Literal["off", "self-signed"] = Field(
+        "off",
+        description=(
+            "'self-signed' makes a certificate once, keeps it in the data folder, and tells its "
+            "SHA-256 fingerprint in the ready line and the log."
+        ),
+    )
+    tls_cert: Path | None = Field(
+        None,
+        description=(
+            "File (PEM) with the certificate and its chain: the service speaks HTTPS. Read again "
+            "when it changes; open connections stay."
+        ),
+    )
+    tls_key: Path | None = Field(
+        None, description="File (PEM) with its key; in the certificate's file if unset."
+    )
+    forwarded_allow_ips: Words = Field(
+        (),
+        description=(
+            "Addresses or networks of proxies whose 'X-Forwarded-For' and 'X-Forwarded-Proto' "
+            "are believed. What they send on stays a stranger's: it needs a token."
+        ),
+    )
+    limit_requests: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Requests a minute of one owner, and four times that of one address before it is "
+            "known who asks; 0: any number. If unset: any number on the loopback, and 1200 where "
+            "others can reach the service."
+        ),
+    )
+    limit_jobs: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Jobs of one owner at once; 0: any number. If unset: any number, or 32 where others "
+            "can reach the service."
+        ),
+    )
+    limit_queued_hours: float | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Hours of audio that one owner may have waiting, one recording always; 0: any number. "
+            "If unset: any number, or 24 where others can reach the service."
+        ),
+    )
+    limit_upload_mb: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "MB that one owner may upload in an hour; the last upload may go beyond it. 0: any "
+            "number. If unset: any number, or 16384 where others can reach the service."
+        ),
     )
     takeover: bool = Field(
         False,
@@ -256,6 +330,11 @@ class Settings(BaseSettings):
             "audio and no transcript is ever written there."
         ),
     )
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the service speaks HTTPS."""
+        return self.tls != "off" or self.tls_cert is not None
 
     @classmethod
     def settings_customise_sources(

@@ -36,8 +36,9 @@ def test_flags_win_over_the_environment_over_the_file_over_the_defaults(config, 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90", 90), ("90s", 90), ("250ms", 0.25), ("10m", 600), ("1.5h", 5400), ("-1", -1), ("0", 0)],
-)
+    [("90", 90), ("90s", 90), ("250ms", 0.25), ("10m", 600), ("1.5h", 5400), ("2d", 172_800),
+     ("-1", -1), ("0", 0)],
+)  # fmt: skip
 def test_a_duration_is_a_number_with_or_without_a_unit(text, seconds):
     assert load_settings(keep_alive=text).keep_alive == pytest.approx(seconds)
 

@@ -18,6 +18,8 @@ class Approach:
     """`Sec-Fetch-Site`, which browsers send and pages cannot choose."""
     navigates: bool = False
     """Whether it is a page that somebody opens (`Sec-Fetch-Mode`), not one that a page asks for."""
+    scheme: str = "http"
+    """How it came: by HTTPS, to us or to a proxy that is believed, or plainly."""
     peer: str | None = None
     """Address at the other end of the connection; None where the server does not tell."""
     forwarded: bool = False

@@ -8,11 +8,11 @@ the `Host` header, which a page that had its own name rebound to 127.0.0.1 canno
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sidecar import errors
 from sidecar.access.approach import Approach
-from sidecar.access.identity import Authenticator, Identity, Nobody
+from sidecar.access.identity import UNLIMITED, Authenticator, Identity, Limits, Nobody
 
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>\d{1,5}))?", re.IGNORECASE)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -37,6 +37,8 @@ class Access:
     origins: frozenset[str] = frozenset()
     localhost_origins: bool = False
     authenticator: Authenticator = field(default_factory=Nobody)
+    limits: Limits = UNLIMITED
+    """Of who has none of its own."""
 
     def check_place(self, approach: Approach) -> None:
         """Refuse what was sent to another name, by a page that is not ours, or, where nobody
@@ -54,7 +56,7 @@ class Access:
         if len(approach.origins) > 1:
             raise errors.OriginNotAllowed()
         if approach.origins:
-            same = approach.origins[0] == f"http://{approach.hosts[0].lower()}"
+            same = approach.origins[0] == f"{approach.scheme}://{approach.hosts[0].lower()}"
             if not same and not self.admits_origin(approach.origins[0]):
                 raise errors.OriginNotAllowed()
         elif approach.fetch_site in ("cross-site", "same-site") and not approach.navigates:
@@ -72,7 +74,8 @@ class Access:
         Raises:
             errors.TokenMissing, errors.TokenInvalid: nobody who is known.
         """
-        return self.authenticator.identify(approach).at(approach)
+        who = self.authenticator.identify(approach).at(approach)
+        return replace(who, limits=self.limits) if who.limits == UNLIMITED else who
 
     def _is_ours(self, host: str) -> bool:
         said = _HOST.fullmatch(host)

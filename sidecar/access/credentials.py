@@ -1,5 +1,4 @@
-"""The token of this start: from the environment, a private file, standard input, or made here; and
-who is known by it."""
+"""The token of this start: from the environment, a private file, standard input, or made here."""
 
 from __future__ import annotations
 
@@ -11,7 +10,6 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from sidecar.access.identity import Authenticator, Nobody, SharedToken
 from sidecar.errors import SettingsInvalid
 from sidecar.settings import SHORTEST_TOKEN, Settings
 
@@ -44,11 +42,6 @@ def with_token(settings: Settings) -> Settings:
     elif settings.generate_token:
         token = secrets.token_urlsafe(MADE_BYTES)
     return settings.model_copy(update={"token": SecretStr(token)}) if token else settings
-
-
-def authenticator_of(settings: Settings) -> Authenticator:
-    """Who tells clients apart: by the token of this start if there is one, else nobody does."""
-    return SharedToken(settings.token.get_secret_value()) if settings.token else Nobody()
 
 
 def for_clients(settings: Settings) -> str | None:

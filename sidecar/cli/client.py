@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource
+from sidecar.cli.trust import HINT, Trust, refusal
 from sidecar.jobs.record import ENDED
 from sidecar.speech.transcript import Finished, Notice, Progress, Segment, Transcript, Word
 
@@ -35,22 +36,26 @@ class ServiceClient:
         errors.SidecarError: the service said no.
     """
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    def __init__(self, url: str, token: str | None = None, trust: Trust | None = None) -> None:
+        self._token = token
+        self._trust = trust or Trust()
+        scheme = "https" if self._trust.given else "http"
+        self.url = (url if "://" in url else f"{scheme}://{url}").rstrip("/")
+
+    async def __aenter__(self) -> Self:
         import httpx
 
-        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         try:
             # The service is on this machine or next to it; a proxy is for what is far away.
             self._http = httpx.AsyncClient(
                 base_url=self.url,
-                headers={"Authorization": f"Bearer {token}"} if token else {},
+                headers={"Authorization": f"Bearer {self._token}"} if self._token else {},
                 timeout=TIMEOUT_S,
                 trust_env=False,
+                verify=await self._trust.context(self.url) or True,
             )
         except (httpx.InvalidURL, ValueError) as error:
-            raise errors.ServiceUnreachable(f"'{url}' is no address: {error}.") from None
-
-    async def __aenter__(self) -> Self:
+            raise errors.ServiceUnreachable(f"'{self.url}' is no address: {error}.") from None
         return self
 
     async def __aexit__(
@@ -85,7 +90,10 @@ class ServiceClient:
                     return
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 1.5, longest_s)
-                job = await self._ask("GET", f"/jobs/{job['id']}")
+                try:
+                    job = await self._ask("GET", f"/jobs/{job['id']}")
+                except errors.RateLimited as limited:  # the job goes on meanwhile
+                    await asyncio.sleep(limited.retry_after or longest_s)
         finally:
             if job["state"] not in ENDED:
                 with suppress(errors.SidecarError):  # a service that is gone has cancelled it
@@ -121,7 +129,11 @@ class ServiceClient:
 
         try:
             response = await self._http.request(method, address, **content)
-        except (httpx.ConnectError, httpx.ConnectTimeout):
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            if why := refusal(error):
+                raise errors.ServiceUnreachable(
+                    f"The certificate at {self.url} is not believed: {why}.", hint=HINT
+                ) from None
             raise errors.ServiceUnreachable(f"No service answers at {self.url}.") from None
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise errors.ServiceUnreachable(

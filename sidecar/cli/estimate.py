@@ -9,14 +9,17 @@ from sidecar import errors
 from sidecar.audio.source import AudioSource
 from sidecar.cli.said import complain, keep_quiet
 from sidecar.cli.transcribe import open_file
+from sidecar.cli.trust import Trust
 
 
-def run(file: Path, precision: str | None, server: str | None) -> int:
+def run(file: Path, precision: str | None, server: str | None, trust: Trust) -> int:
     """Print the estimate in a sentence; the exit code is 1 where the recording does not fit."""
     options = {"precision": precision} if precision is not None else {}
     try:
         source = open_file(file)
-        ask = _from_server(server, source, options) if server else _from_here(source, options)
+        ask = (
+            _from_server(server, trust, source, options) if server else _from_here(source, options)
+        )
         fits, sentence = asyncio.run(ask)
     except errors.SidecarError as error:
         return complain(error, about=str(file))
@@ -24,13 +27,15 @@ def run(file: Path, precision: str | None, server: str | None) -> int:
     return 0 if fits else 1
 
 
-async def _from_server(url: str, source: AudioSource, options: dict[str, str]) -> tuple[bool, str]:
+async def _from_server(
+    url: str, trust: Trust, source: AudioSource, options: dict[str, str]
+) -> tuple[bool, str]:
     from sidecar.access.credentials import for_clients
     from sidecar.cli.client import ServiceClient
     from sidecar.settings import load_settings
 
     with source:
-        async with ServiceClient(url, for_clients(load_settings())) as client:
+        async with ServiceClient(url, for_clients(load_settings()), trust) as client:
             answer = await client.estimate(source, options)
     return answer["fits"], answer["sentence"]
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.cli.said import INTERRUPTED, complain
 from sidecar.host.neighbour import address
 
+if TYPE_CHECKING:
+    from sidecar.cli.trust import Trust
 
-def run(server: str | None) -> int:
+
+def run(server: str | None, trust: Trust) -> int:
     """Print the service's health; the exit code is 0 when it answers."""
     try:
-        health = asyncio.run(_ask(server or configured_address()))
+        if server is None:
+            server, own = configured_service()
+            trust = trust if trust.given else own
+        health = asyncio.run(_ask(server, trust))
     except errors.SidecarError as error:
         return complain(error)
     except KeyboardInterrupt:
@@ -22,12 +28,13 @@ def run(server: str | None) -> int:
     return 0
 
 
-def configured_address() -> str:
-    """Where the service is, as the settings have it.
+def configured_service() -> tuple[str, Trust]:
+    """Where the service is, as the settings have it, and which certificate it shows.
 
     Raises:
         errors.SettingsInvalid: they are not possible, or leave the port open.
     """
+    from sidecar.cli.trust import of_settings
     from sidecar.settings import load_settings
 
     settings = load_settings()
@@ -36,13 +43,14 @@ def configured_address() -> str:
             "The settings take any free port, so it is not known where the service is.",
             hint="Give its address with --server.",
         )
-    return address(settings.host, settings.port)
+    where = address(settings.host, settings.port, encrypted=settings.encrypted)
+    return where, of_settings(settings)
 
 
-async def _ask(server: str) -> dict[str, Any]:
+async def _ask(server: str, trust: Trust) -> dict[str, Any]:
     from sidecar.cli.client import ServiceClient
 
-    async with ServiceClient(server) as client:
+    async with ServiceClient(server, trust=trust) as client:
         return {"address": client.url, **await client.health()}
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sidecar import __version__
-from sidecar.cli import serve
+from sidecar.cli import serve, tokens
 from sidecar.cli.flags import serve_with
-from sidecar.cli.said import PROGRAM
+from sidecar.cli.said import PROGRAM, complain
 from sidecar.speech import formats
 from sidecar.speech.engine import Diarization, Precision, Windowing
+
+if TYPE_CHECKING:
+    from sidecar.cli.trust import Trust
 
 HELP = f"""
 Speech to text with speakers, on this machine. Without a command it serves.
@@ -94,6 +97,15 @@ Examples:
 SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
 
 ServerOption = Annotated[str | None, typer.Option(metavar="URL", help=SERVER_HELP)]
+CaCertOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Certificate of the service, or of its signer.")
+]
+FingerprintOption = Annotated[
+    str | None, typer.Option(metavar="SHA256", help="Fingerprint of the service's certificate.")
+]
+InsecureOption = Annotated[
+    bool, typer.Option("--insecure", help="Believe any certificate, of anybody in between too.")
+]
 PrecisionOption = Annotated[
     str | None,
     typer.Option(
@@ -119,11 +131,22 @@ def build_command() -> Any:
     app.command("status", help=STATUS_HELP)(_status)
     app.command("pull", help=PULL_HELP)(_pull)
     app.command("doctor", help=DOCTOR_HELP)(_doctor)
+    app.add_typer(tokens.build(), name="token")
     return typer.main.get_command(app)
 
 
 def _exit(code: int) -> None:
     raise typer.Exit(code)
+
+
+def _trust(ca_cert: Path | None, fingerprint: str | None, insecure: bool) -> Trust:
+    from sidecar import errors
+    from sidecar.cli.trust import Trust
+
+    try:
+        return Trust(ca_cert, fingerprint, insecure)
+    except errors.SidecarError as error:
+        raise typer.Exit(complain(error)) from None
 
 
 def _show_version(wanted: bool) -> None:
@@ -163,6 +186,9 @@ def _transcribe(
         ),
     ] = None,
     server: ServerOption = None,
+    ca_cert: CaCertOption = None,
+    fingerprint: FingerprintOption = None,
+    insecure: InsecureOption = False,
     language: Annotated[
         str | None, typer.Option(metavar="TAG", help="Language spoken, such as 'en'; or 'auto'.")
     ] = None,
@@ -204,6 +230,7 @@ def _transcribe(
         format=fmt,
         output=output,
         server=server,
+        trust=_trust(ca_cert, fingerprint, insecure),
         precision=precision,
         language=language,
         diarize=diarize,
@@ -220,10 +247,13 @@ def _estimate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording.")],
     precision: PrecisionOption = None,
     server: ServerOption = None,
+    ca_cert: CaCertOption = None,
+    fingerprint: FingerprintOption = None,
+    insecure: InsecureOption = False,
 ) -> None:
     from sidecar.cli import estimate
 
-    _exit(estimate.run(file, precision, server))
+    _exit(estimate.run(file, precision, server, _trust(ca_cert, fingerprint, insecure)))
 
 
 def _demo(
@@ -242,10 +272,13 @@ def _status(
         str | None,
         typer.Option(metavar="URL", help=f"{SERVER_HELP} Without it: where the settings say."),
     ] = None,
+    ca_cert: CaCertOption = None,
+    fingerprint: FingerprintOption = None,
+    insecure: InsecureOption = False,
 ) -> None:
     from sidecar.cli import status
 
-    _exit(status.run(server))
+    _exit(status.run(server, _trust(ca_cert, fingerprint, insecure)))
 
 
 def _pull(

@@ -13,6 +13,7 @@ from pathlib import Path
 from sidecar import errors
 from sidecar.audio.source import AudioSource, open_path
 from sidecar.cli.said import INTERRUPTED, complain, keep_quiet, say
+from sidecar.cli.trust import Trust
 from sidecar.speech import formats
 from sidecar.speech.transcript import Finished, Progress, Transcript
 
@@ -30,6 +31,8 @@ class Order:
     server: str | None = None
     token: str | None = None
     """What the server wants to see; the settings' own if unset."""
+    trust: Trust | None = None
+    """Which certificate of the server is believed; one that the system vouches for if unset."""
     precision: str | None = None
     language: str | None = None
     diarize: bool | None = None
@@ -124,7 +127,7 @@ async def _with_server(order: Order, url: str) -> AsyncGenerator[Transcribe, Non
     from sidecar.settings import load_settings
 
     token = order.token or for_clients(load_settings())
-    async with ServiceClient(url, token) as client:
+    async with ServiceClient(url, token, order.trust) as client:
         await client.health()  # nobody there is one line, not one per file
         yield lambda source: client.transcribe(source, order.options)
 

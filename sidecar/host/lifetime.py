@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from sidecar.host import parent
+from sidecar.host.tls import Tls
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sidecar.transports.http.deadlines import with_deadline
@@ -25,6 +26,8 @@ HOST_GONE_S = 1.5
 """After the host's end an orderly end may take this long; then the process ends as it is."""
 ANSWERS_S = 1
 """For the answers to requests whose jobs were ended."""
+LONGEST_HEAD = 256 << 10
+"""Bytes of a request's head; what is longer than anybody's is refused by the gate as what it is."""
 _LOOK_S = 0.1
 
 
@@ -34,6 +37,7 @@ def serve_until_told(
     settings: Settings,
     sock: socket.socket,
     ready: Callable[[], None],
+    tls: Tls | None = None,
 ) -> None:
     """Serve ``app`` on ``sock``; ``ready`` is called once requests are answered.
 
@@ -48,6 +52,11 @@ def serve_until_told(
         log_level=settings.log_level,
         timeout_graceful_shutdown=ANSWERS_S,
         ws="none",
+        h11_max_incomplete_event_size=LONGEST_HEAD,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=list(settings.forwarded_allow_ips),
+        ssl_context_factory=(lambda *_: tls.context) if tls else None,
+        headers=tls.headers if tls else None,
     )
     server = Server(config, service, settings, ready)
     server.run(sockets=[sock])

@@ -58,10 +58,10 @@ class Neighbour:
             return False
 
 
-def address(host: str, port: int) -> str:
+def address(host: str, port: int, *, encrypted: bool = False) -> str:
     """The URL at which a service that listens on ``host`` answers this machine."""
-    name = reachable(host)
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+    name, scheme = reachable(host), "https" if encrypted else "http"
+    return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"
 
 
 def reachable(host: str) -> str:
@@ -70,21 +70,30 @@ def reachable(host: str) -> str:
 
 
 def at(host: str, port: int) -> Neighbour | None:
-    """The service of ours that listens there; None if it is something else."""
+    """The service of ours that listens there, with TLS or without; None if it is something else."""
     import http.client  # 10 ms that a start on a free port does not pay
+    import ssl
 
     deadline = time.monotonic() + LOOK_S
-    connection = http.client.HTTPConnection(reachable(host), port, timeout=LOOK_S)
-    try:
-        connection.request("GET", "/health", headers={"Host": f"localhost:{port}"})
-        body = json.loads(connection.getresponse().read(1 << 16))
-        if time.monotonic() < deadline and isinstance(body["instance"], str):
-            stopping = body.get("status") == "stopping"
-            return Neighbour(port, int(body["pid"]), str(body["version"]), stopping)
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-        pass
-    finally:
-        connection.close()
+    # Whoever has the port shows what certificate it likes: what it says of itself is checked else.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    for connection in (
+        http.client.HTTPConnection(reachable(host), port, timeout=LOOK_S),
+        http.client.HTTPSConnection(reachable(host), port, timeout=LOOK_S, context=context),
+    ):
+        try:
+            connection.request("GET", "/health", headers={"Host": f"localhost:{port}"})
+            body = json.loads(connection.getresponse().read(1 << 16))
+            if time.monotonic() < deadline and isinstance(body["instance"], str):
+                stopping = body.get("status") == "stopping"
+                return Neighbour(port, int(body["pid"]), str(body["version"]), stopping)
+        except TimeoutError:
+            return None
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+            pass
+        finally:
+            connection.close()
     return None
 
 

@@ -51,11 +51,15 @@ def _serve(settings: Settings) -> None:
     if isinstance(place, socket.socket):
         # The port is ours, and nobody is let in yet: the old host tries again when it is refused,
         # and gives up when it is kept waiting.
+        from sidecar.access.watched import Watch
         from sidecar.app import create_app, create_service
         from sidecar.host.lifetime import serve_until_told
+        from sidecar.host.tls import tls_of
 
+        watch = Watch()
+        tls = tls_of(settings, watch)
         service = create_service(settings)
-        app = create_app(settings, service)
+        app = create_app(settings, service, watch)
         place = listening(place, settings)
     if isinstance(place, neighbour.Neighbour):
         log.info("port %d is served by pid %d already", place.port, place.pid)
@@ -64,12 +68,16 @@ def _serve(settings: Settings) -> None:
     port = place.getsockname()[1]
 
     def tell() -> None:
-        log.info("serving on http://%s:%d", settings.host, port)
+        log.info("serving on %s://%s:%d", "https" if tls else "http", settings.host, port)
         made = settings.token if settings.generate_token else None
-        announce(_ready(settings, port, os.getpid(), made))
+        shown = {}
+        if tls and tls.fingerprint:
+            shown["fingerprint"] = tls.fingerprint
+            log.info("the fingerprint (SHA-256) of our certificate: %s", tls.fingerprint)
+        announce(_ready(settings, port, os.getpid(), made, **shown))
 
     with place:
-        serve_until_told(app, service, settings, place, tell)
+        serve_until_told(app, service, settings, place, tell, tls)
 
 
 def log_file(settings: Settings) -> Path | None:
@@ -162,7 +170,7 @@ def _ready(
     must know."""
     return ready_line(
         port=port,
-        url=neighbour.address(settings.host, port),
+        url=neighbour.address(settings.host, port, encrypted=settings.encrypted),
         version=__version__,
         pid=pid,
         token=token.get_secret_value() if token else None,

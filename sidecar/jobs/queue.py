@@ -127,6 +127,13 @@ class JobQueue:
         job.enter(self._store)
         self._arrived.set()
 
+    def of(self, owner: str, *, running: bool = True) -> list[Job]:
+        """An owner's jobs that wait, and those that run unless they are left out."""
+        live = [*self._waiting]
+        if running and self._running is not None:
+            live += self._running.jobs
+        return [job for job in live if job.record.owner == owner]
+
     def live(self, job_id: str) -> Job | None:
         """The job with this id, if it waits or runs."""
         running = self._running.jobs if self._running is not None else ()

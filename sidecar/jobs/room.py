@@ -6,6 +6,8 @@ is refused is refused before sending a gigabyte, and memory does not grow with t
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -42,21 +44,24 @@ class Hold:
 class Place(Hold):
     """A place in the queue that is kept for a job to come."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, owner: str) -> None:
         super().__init__()
         self._room = room
-        room.promised += 1
+        self._owner = owner
+        room.owners[owner] += 1
 
     def _give_back(self) -> None:
-        self._room.promised -= 1
+        self._room.owners[self._owner] -= 1
+        self._room.owners += Counter()  # those without any are forgotten
 
 
 class Body(Hold):
     """An upload that is being read."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, came: Callable[[int], None] | None) -> None:
         super().__init__()
         self._room = room
+        self._came = came
         self._size = 0
         room.bodies += 1
 
@@ -66,6 +71,8 @@ class Body(Hold):
         Raises:
             errors.UploadsFull: they are too many, with those of the others.
         """
+        if self._came is not None:
+            self._came(size)
         self._size += size
         self._room.body_bytes += size
         if self._room.bodies > 1 and self._room.body_bytes > self._room.most_body_bytes:
@@ -83,18 +90,23 @@ class Room:
     def __init__(self, most_bodies: int, most_body_bytes: int) -> None:
         self.most_bodies = most_bodies
         self.most_body_bytes = most_body_bytes
-        self.promised = 0
-        """Places in the queue that are kept."""
+        self.owners = Counter[str]()
+        """Places in the queue that are kept, by whom they are kept for."""
         self.bodies = 0
         self.body_bytes = 0
         """Uploads that are being read, and what they have brought."""
 
-    def place(self) -> Place:
-        """Keep a place; whether there is one is the queue's to say."""
-        return Place(self)
+    @property
+    def promised(self) -> int:
+        """Places in the queue that are kept."""
+        return self.owners.total()
 
-    def body(self) -> Body:
-        """Begin to read an upload; one alone is always read.
+    def place(self, owner: str = "") -> Place:
+        """Keep a place; whether there is one is the queue's to say."""
+        return Place(self, owner)
+
+    def body(self, came: Callable[[int], None] | None = None) -> Body:
+        """Begin to read an upload; one alone is always read. ``came`` is told of its bytes.
 
         Raises:
             errors.UploadsFull: too many are read already, or too much.
@@ -102,4 +114,4 @@ class Room:
         full = self.bodies >= self.most_bodies or self.body_bytes >= self.most_body_bytes
         if self.bodies and full:
             raise errors.UploadsFull()
-        return Body(self)
+        return Body(self, came)

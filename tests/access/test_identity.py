@@ -166,7 +166,7 @@ class ByName:
 async def client(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
-    monkeypatch.setattr(composition, "authenticator_of", lambda _: ByName())
+    monkeypatch.setattr(composition, "authenticator_of", lambda *_: ByName())
     transport = httpx.ASGITransport(app=create_app(service.settings, service))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client

@@ -5,6 +5,9 @@ Behind it every request has a caller, but for those at open addresses.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,11 +15,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sidecar import errors
 from sidecar.access.approach import Approach
 from sidecar.access.auth import Access
+from sidecar.access.identity import Identity
+from sidecar.access.turnstile import Turnstile
+from sidecar.transports.http import ratelimit
 from sidecar.transports.http.caller import with_caller
 from sidecar.transports.http.problems import problem
 
 OPEN_PATHS = frozenset({"/health"})
 """Answered whoever asks: who looks whether the service lives has no token yet."""
+Pause = Callable[[float], Awaitable[object]]
 PREFLIGHT_KEPT_S = 600
 FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip")
 """How the headers begin that proxies add."""
@@ -25,14 +32,21 @@ FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip")
 class Gate:
     """Lets in what `Access` lets in; pages of the allowed origins may read the answers (CORS)."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        turnstile: Turnstile | None = None,
+        pause: Pause = asyncio.sleep,
+    ) -> None:
+        """Without a ``turnstile`` nobody is counted; ``pause`` waits for so many seconds."""
         self._access = access
         self._behind = _Origins(
-            _Callers(app, access),
+            _Callers(app, access, turnstile, pause),
             access,
             allow_methods=("GET", "HEAD", "POST", "DELETE"),
             allow_headers=("Authorization", "Content-Type", "Prefer"),
-            expose_headers=("Location", "Preference-Applied", "Retry-After"),
+            expose_headers=("Location", "Preference-Applied", "Retry-After", *ratelimit.NAMES),
             allow_private_network=True,
             max_age=PREFLIGHT_KEPT_S,
         )
@@ -62,19 +76,45 @@ class _Origins(CORSMiddleware):
 class _Callers:
     """Asks who it is, behind CORS: a page that may ask sees why it is refused."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(
+        self, app: ASGIApp, access: Access, turnstile: Turnstile | None, pause: Pause
+    ) -> None:
         self._app = app
         self._access = access
+        self._turnstile = turnstile
+        self._pause = pause
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket") and scope["path"] not in OPEN_PATHS:
-            try:
-                caller = self._access.identify(approach_of(scope))
-            except errors.SidecarError as error:
-                await refuse(error, scope, receive, send)
-                return
-            scope = with_caller(scope, caller)
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        try:
+            if self._turnstile is not None:
+                self._turnstile.arrive(approach_of(scope))
+            if scope["path"] not in OPEN_PATHS:
+                caller = await self._identify(approach_of(scope))
+                scope = with_caller(scope, caller)
+                if self._turnstile is not None:
+                    try:
+                        self._turnstile.enter(caller)
+                    finally:
+                        send = ratelimit.saying(send, self._turnstile.standing(caller))
+        except errors.SidecarError as error:
+            await refuse(error, scope, receive, send)
+            return
         await self._app(scope, receive, send)
+
+    async def _identify(self, approach: Approach) -> Identity:
+        try:
+            return self._access.identify(approach)
+        except errors.TokenInvalid:
+            if self._turnstile is not None and (delay := self._turnstile.fail(approach)):
+                self._turnstile.held += 1
+                try:
+                    await self._pause(delay)
+                finally:
+                    self._turnstile.held -= 1
+            raise
 
 
 def approach_of(scope: Scope) -> Approach:
@@ -86,6 +126,7 @@ def approach_of(scope: Scope) -> Approach:
         authorizations=headers.getlist("authorization"),
         fetch_site=headers.get("sec-fetch-site", ""),
         navigates=scope.get("method") == "GET" and headers.get("sec-fetch-mode") == "navigate",
+        scheme=scope.get("scheme", "http"),
         peer=(scope.get("client") or (None,))[0],
         forwarded=any(name.startswith(FORWARDED) for name in headers),
     )

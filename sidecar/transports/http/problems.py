@@ -32,6 +32,7 @@ STATUS: Mapping[Kind, int] = {
     Kind.UNAUTHORIZED: 401,
     Kind.CONFLICT: 409,
     Kind.CANCELLED: 409,
+    Kind.LIMITED: 429,
     Kind.BUSY: 503,
     Kind.STORAGE_FULL: 507,
     Kind.WONT_FIT: 507,

@@ -1,0 +1,134 @@
+"""How much one owner, and one address before it is known who asks, may have: token buckets and
+counts. Pure: time is handed in, in seconds of any clock that only goes forward."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+
+MINUTE_S = 60.0
+HOUR_S = 3600.0
+ADDRESS_SHARE = 4
+"""Owners that one address may stand for: a household has one to the outside, and a proxy too."""
+MOST_KEYS = 10_000
+"""Addresses or owners that are remembered; beyond it those that were quiet the longest go."""
+FREE_FAILURES = 5
+"""Wrong tokens that cost nothing: a client with one that has expired tries a few times."""
+FIRST_DELAY_S = 0.25
+LONGEST_DELAY_S = 8.0
+FORGIVEN_S = 600.0
+"""After so long without a wrong token an address is as new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """``amount`` in ``window_s`` seconds, at once or spread."""
+
+    amount: float
+    window_s: float
+
+    @property
+    def per_s(self) -> float:
+        """What comes back in a second."""
+        return self.amount / self.window_s
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How somebody stands: what is left of ``rate``, and when all of it is back."""
+
+    rate: Rate
+    left: int
+    full_in_s: int
+
+
+@dataclass(slots=True)
+class _Bucket:
+    level: float
+    at: float
+
+
+class Buckets:
+    """A bucket for each key, full at first. What it holds may fall below zero where a thing's size
+    is known only once it came (`charge`); then nothing is had until it is made good."""
+
+    def __init__(self, rate: Rate, most: int = MOST_KEYS) -> None:
+        self.rate = rate
+        self._most = most
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, key: str, now: float, amount: float = 1.0) -> float:
+        """Take ``amount`` if it is there: 0; else nothing, and in how many seconds it will be."""
+        bucket = self._bucket(key, now)
+        if bucket.level >= amount:
+            bucket.level -= amount
+            return 0.0
+        return (amount - bucket.level) / self.rate.per_s
+
+    def charge(self, key: str, now: float, amount: float) -> None:
+        """Take ``amount``, whether it is there or not."""
+        self._bucket(key, now).level -= amount
+
+    def wait(self, key: str, now: float) -> float:
+        """In how many seconds there is anything (1); 0: there is."""
+        level = self._bucket(key, now).level
+        return 0.0 if level >= 1 else (1.0 - level) / self.rate.per_s
+
+    def standing(self, key: str, now: float) -> Standing:
+        """What is left."""
+        level = self._bucket(key, now).level
+        full = math.ceil((self.rate.amount - level) / self.rate.per_s)
+        return Standing(self.rate, max(0, int(level)), full)
+
+    def _bucket(self, key: str, now: float) -> _Bucket:
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if len(self._buckets) >= self._most:
+                self._buckets.popitem(last=False)
+            bucket = self._buckets[key] = _Bucket(self.rate.amount, now)
+        self._buckets.move_to_end(key)
+        back = max(0.0, now - bucket.at) * self.rate.per_s
+        bucket.level, bucket.at = min(self.rate.amount, bucket.level + back), now
+        return bucket
+
+
+class Failures:
+    """Wrong tokens by address: each answer takes longer than the one before. Only wrong ones wait,
+    so nobody is locked out by another's mistakes behind the same address."""
+
+    def __init__(self, most: int = MOST_KEYS) -> None:
+        self._most = most
+        self._seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def note(self, key: str, now: float) -> float:
+        """One more; how many seconds its answer is to wait."""
+        count, last = self._seen.pop(key, (0, now))
+        count = 1 if now - last > FORGIVEN_S else count + 1
+        if len(self._seen) >= self._most:
+            self._seen.popitem(last=False)
+        self._seen[key] = (count, now)
+        if count <= FREE_FAILURES:
+            return 0.0
+        doublings = min(count - FREE_FAILURES - 1, 16)
+        return min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0**doublings)
+
+
+def address_key(peer: str | None) -> str:
+    """What an address is counted by: of IPv6 the network, which is what one customer has."""
+    try:
+        ip = ipaddress.ip_address(peer or "")
+    except ValueError:
+        return "unknown"
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return str(ip.ipv4_mapped)
+        return str(ipaddress.ip_network((int(ip), 64), strict=False))
+    return str(ip)

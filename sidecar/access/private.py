@@ -1,0 +1,124 @@
+"""Files that nobody else may read, and files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+
+from sidecar.errors import SettingsInvalid
+
+PRIVATE = 0o600
+PUBLIC = 0o644
+Alone = AbstractContextManager[None]
+
+
+def read(path: Path, most: int, *, private: bool = False) -> bytes:
+    """What a file holds; with ``private`` nobody but its owner may be able to read it.
+
+    Raises:
+        errors.SettingsInvalid: it is not there, not readable, longer than ``most`` bytes, or others
+            may read it.
+    """
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            data = file.read(most + 1) if stat.S_ISREG(status.st_mode) else b""
+    except OSError as error:
+        raise SettingsInvalid(f"The file {path} cannot be read: {error.strerror}.") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise SettingsInvalid(f"{path} is not a file.")
+    if len(data) > most:
+        raise SettingsInvalid(f"The file {path} has more than {most} bytes: it is something else.")
+    if private:
+        check_private(path, status.st_mode)
+    return data
+
+
+def check_private(path: Path, mode: int) -> None:
+    """Refuse a secret that others may read; Windows has other rights, which are not looked at.
+
+    Raises:
+        errors.SettingsInvalid: others may read it.
+    """
+    if sys.platform != "win32" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise SettingsInvalid(
+            f"Others may read the file {path}.", hint=f"Close it: chmod 600 {path}"
+        )
+
+
+def write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
+    """Put ``data`` in the file's place: who reads it sees the old file or the new one, whole.
+
+    Raises:
+        errors.SettingsInvalid: it cannot be written.
+    """
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, path)
+        except BaseException:
+            with suppress(OSError):
+                new.unlink()
+            raise
+        _sync(path.parent)
+    except OSError as error:
+        raise SettingsInvalid(f"The file {path} cannot be written: {error.strerror}.") from None
+
+
+def make_folder(path: Path) -> None:
+    """A folder that only its owner may look into.
+
+    Raises:
+        errors.SettingsInvalid: it cannot be made.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsInvalid(f"The folder {path} cannot be made: {error.strerror}.") from None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Alone with what is in a folder, among those of us that ask.
+
+    Raises:
+        errors.SettingsInvalid: the folder cannot be written to.
+    """
+    try:
+        file = (folder / ".lock").open("ab")
+    except OSError as error:
+        raise SettingsInvalid(
+            f"The folder {folder} cannot be written to: {error.strerror}."
+        ) from None
+    with file:  # closing it gives the lock back
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sync(folder: Path) -> None:
+    """Have the folder's new names on the disk, where a system can do that."""
+    if sys.platform == "win32":
+        return
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,115 @@
+"""Signed tokens: JWT with ES256 and nothing else. What is in one, and whether it counts.
+
+A token that is refused says not why: of every token one signature is checked, and what is not even
+a token is replaced by one of ours that fails, so that a wrong one costs what a right one does.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sidecar.access.extra import needed_for
+from sidecar.access.revocations import TOKEN_ID
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+
+log = logging.getLogger(__name__)
+
+ALGORITHM = "ES256"
+AUDIENCE = "vibevoice-asr"
+SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+"""Names without look-alikes, spaces or signs that a log or a path might read in its own way."""
+LONGEST = 2048
+"""Characters; ours have about 350."""
+LEEWAY_S = 30
+"""How far two clocks may differ."""
+_HEADER = frozenset({"alg", "kid", "typ"})
+"""No key, address of a key, or extension is taken from a token."""
+_SIGNATURE_BYTES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a token says that counts."""
+
+    subject: str
+    token_id: str
+    scopes: frozenset[str] = frozenset()
+    """Words of `scope` (RFC 8693), as they are."""
+
+
+class Verifier:
+    """Checks tokens by the ``keys`` and ``revoked`` ids as they are at that moment."""
+
+    def __init__(
+        self,
+        keys: Callable[[], Mapping[str, EllipticCurvePublicKey]],
+        revoked: Callable[[], frozenset[str]],
+    ) -> None:
+        with needed_for("Signed tokens"):
+            import jwt
+            from cryptography.hazmat.primitives.asymmetric import ec
+        self._keys = keys
+        self._revoked = revoked
+        self._jwt = jwt
+        signer, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+        filling = {"sub": "nobody", "jti": "0" * 32, "aud": AUDIENCE}
+        self._decoy = (jwt.encode(filling, signer, ALGORITHM), other.public_key())
+
+    def verify(self, token: str) -> Claims | None:
+        """What the token says; None if it does not count, for whatever reason."""
+        key = self._key_of(token)
+        known = key is not None
+        if key is None:
+            token, key = self._decoy
+        try:
+            said = self._jwt.decode(
+                token,
+                key,
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                leeway=LEEWAY_S,
+                options={"require": ["sub", "jti", "aud"], "strict_aud": True},
+            )
+        except (self._jwt.InvalidTokenError, ValueError, OverflowError, RecursionError) as error:
+            log.debug("a token refused: %s", type(error).__name__ if known else "malformed")
+            return None
+        return self._counting(said)
+
+    def _counting(self, said: Mapping[str, Any]) -> Claims | None:
+        subject, token_id, scope = said["sub"], said["jti"], said.get("scope", "")
+        if not isinstance(scope, str) or not SUBJECT.fullmatch(subject):
+            return None
+        if not TOKEN_ID.fullmatch(token_id) or token_id in self._revoked():
+            return None
+        return Claims(subject, token_id, frozenset(scope.split()))
+
+    def _key_of(self, token: str) -> EllipticCurvePublicKey | None:
+        """The key that a well-formed token names; None is said of every other."""
+        if len(token) > LONGEST or not token.isascii() or token.count(".") != 2:
+            return None
+        try:
+            header = self._jwt.get_unverified_header(token)
+            signature = _decoded(token.rpartition(".")[2])
+        except (self._jwt.InvalidTokenError, ValueError, RecursionError):
+            return None
+        if len(signature) != _SIGNATURE_BYTES or not _HEADER.issuperset(header):
+            return None
+        if header.get("alg") != ALGORITHM or header.get("typ", "JWT") != "JWT":
+            return None
+        kid = header.get("kid")
+        return self._keys().get(kid) if isinstance(kid, str) else None
+
+
+def _decoded(part: str) -> bytes:
+    try:
+        return base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
+    except binascii.Error:
+        raise ValueError("not base64url") from None

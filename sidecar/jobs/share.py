@@ -1,0 +1,68 @@
+"""What one owner has of the service, held against what it may: jobs, audio that waits, uploads."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+
+from sidecar import errors
+from sidecar.access.identity import Identity
+from sidecar.access.limits import HOUR_S, Buckets, Rate
+from sidecar.jobs.record import JobRecord
+
+UNSAID_S = 3600.0
+"""What a recording counts for that does not say how long it is."""
+
+
+def check_jobs(who: Identity, has: int) -> None:
+    """Refuse one more job to who ``has`` so many.
+
+    Raises:
+        errors.JobsLimited: they are as many as it may have at once.
+    """
+    most = who.limits.jobs
+    if most is not None and has >= most:
+        raise errors.JobsLimited(f"You have {has} jobs waiting and running, and may have {most}.")
+
+
+def check_audio(who: Identity, more_s: float | None, waiting: Iterable[JobRecord]) -> None:
+    """Refuse a recording of ``more_s`` seconds behind those that wait; one alone may be any length.
+
+    Raises:
+        errors.AudioLimited: with it, more audio waits than may.
+    """
+    most = who.limits.queued_audio_s
+    has = sum(_length(record.facts.total_s) for record in waiting)
+    if most is not None and has and has + _length(more_s) > most:
+        raise errors.AudioLimited(
+            f"{has / HOUR_S:.1f} hours of your audio wait, and {most / HOUR_S:.1f} may."
+        )
+
+
+class Uploads:
+    """What owners have uploaded within an hour: counted as it comes, whatever was said of its
+    length."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._buckets: dict[int, Buckets] = {}
+        """By what may be had; one in practice."""
+
+    def begin(self, who: Identity) -> Callable[[int], None] | None:
+        """One more upload begins; what is to be told of its bytes, None where nobody counts.
+
+        Raises:
+            errors.UploadsLimited: it has had its share; the time says when there is some again.
+        """
+        most = who.limits.upload_bytes
+        if most is None:
+            return None
+        buckets = self._buckets.setdefault(most, Buckets(Rate(most, HOUR_S)))
+        if wait_s := buckets.wait(who.owner, self._now()):
+            raise errors.UploadsLimited(retry_after=math.ceil(wait_s))
+        return lambda size: buckets.charge(who.owner, self._now(), size)
+
+
+def _length(total_s: float | None) -> float:
+    return UNSAID_S if total_s is None else total_s

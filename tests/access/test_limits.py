@@ -1,0 +1,274 @@
+"""What one owner and one address may have: counted, refused with a time, and never for others."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from serving import Server, check_problem
+
+from sidecar import errors
+from sidecar.access import known, limits
+from sidecar.access.approach import Approach
+from sidecar.access.auth import Access
+from sidecar.access.identity import (
+    EVERYBODY,
+    UNLIMITED,
+    Identity,
+    Limits,
+    Proof,
+    SharedToken,
+)
+from sidecar.access.limits import Buckets, Failures, Rate, address_key
+from sidecar.access.turnstile import MOST_HELD, Turnstile
+from sidecar.audio.decode import AudioFacts
+from sidecar.jobs.record import JobRecord
+from sidecar.jobs.share import Uploads, check_audio, check_jobs
+from sidecar.settings import Settings
+from sidecar.speech.engine import TranscribeOptions
+from sidecar.transports.http.gate import Gate
+
+TOKEN = "correct-horse-battery-staple"
+ANNA, BEN = (Identity(name, Proof.JWT) for name in ("anna", "ben"))
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_bucket_gives_what_is_there_and_says_when_there_is_more() -> None:
+    buckets = Buckets(Rate(3, 60))
+    assert [buckets.take("a", 0) for _ in range(4)] == [0, 0, 0, 20]
+    assert buckets.take("b", 0) == 0, "another's is another"
+    assert buckets.take("a", 19) == pytest.approx(1)
+    assert buckets.take("a", 20) == 0
+    assert buckets.standing("a", 20) == limits.Standing(Rate(3, 60), 0, 60)
+    assert buckets.standing("a", 1000).left == 3, "never more than fits"
+    assert buckets.take("a", 500) == 0, "a clock that goes back gives and takes nothing"
+
+
+def test_what_came_is_made_good_before_there_is_more() -> None:
+    buckets = Buckets(Rate(3600, 3600))
+    assert buckets.wait("a", 0) == 0
+    buckets.charge("a", 0, 4600)
+    assert buckets.wait("a", 0) == pytest.approx(1001)
+    assert buckets.wait("a", 1000.5) == pytest.approx(0.5)
+    assert buckets.wait("a", 1001) == 0
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 50), st.integers(1, 5)), max_size=200),
+    st.integers(5, 50),
+    st.floats(1, 100),
+)
+def test_in_no_time_more_is_had_than_the_rate_and_one_bucketful(
+    steps: list[tuple[float, int]], amount: int, window_s: float
+) -> None:
+    buckets, now, had = Buckets(Rate(amount, window_s)), 0.0, 0
+    for pause, wanted in steps:
+        now += pause
+        wait_s = buckets.take("a", now, wanted)
+        if wait_s == 0:
+            had += wanted
+        else:
+            assert buckets.take("a", now + wait_s * 1.001 + 1e-6, 0) == 0
+            now += wait_s * 1.001 + 1e-6
+            assert buckets.take("a", now, wanted) == 0, "it is there when it was promised"
+            had += wanted
+        assert had <= amount + amount / window_s * now + 1e-6
+
+
+def test_tables_have_an_end_whoever_comes() -> None:
+    buckets, failures = Buckets(Rate(1, 60), most=100), Failures(most=100)
+    for number in range(1000):
+        buckets.take(str(number), 0)
+        failures.note(str(number), 0)
+    assert (len(buckets), len(failures)) == (100, 100)
+    assert buckets.take("999", 0) > 0, "the last are remembered"
+
+
+def test_wrong_tokens_wait_longer_and_longer_and_are_forgiven() -> None:
+    failures = Failures()
+    delays = [failures.note("a", 0) for _ in range(15)]
+    assert delays == [0.0] * 5 + [0.25, 0.5, 1, 2, 4, 8, 8, 8, 8, 8]
+    assert failures.note("b", 0) == 0
+    assert failures.note("a", limits.FORGIVEN_S) == 8
+    assert failures.note("a", 2 * limits.FORGIVEN_S + 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("peer", "key"),
+    [("203.0.113.7", "203.0.113.7"), ("::ffff:203.0.113.7", "203.0.113.7"),
+     ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"), ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+     ("", "unknown"), (None, "unknown"), ("a socket", "unknown")],
+)  # fmt: skip
+def test_an_address_is_counted_by_what_one_customer_has(peer: str | None, key: str) -> None:
+    assert address_key(peer) == key
+
+
+def test_an_address_has_several_owners_worth_and_each_owner_its_own() -> None:
+    clock = Clock()
+    turnstile = Turnstile(10, clock)
+    here = Approach(["x"], [], [], peer="203.0.113.7")
+    for who in (ANNA, BEN):
+        for left in range(9, -1, -1):
+            turnstile.enter(who)
+            assert turnstile.standing(who).left == left
+        with pytest.raises(errors.RateLimited) as refused:
+            turnstile.enter(who)
+        assert refused.value.retry_after == 6
+    clock.now += 6
+    turnstile.enter(ANNA)
+    for _ in range(10 * limits.ADDRESS_SHARE):
+        turnstile.arrive(here)
+    with pytest.raises(errors.RateLimited):
+        turnstile.arrive(here)
+    turnstile.arrive(Approach(["x"], [], [], peer="203.0.113.8"))
+    turnstile.held = MOST_HELD
+    for _ in range(limits.FREE_FAILURES):
+        assert turnstile.fail(here) == 0
+    with pytest.raises(errors.RateLimited):
+        turnstile.fail(here)
+
+
+def test_uploads_are_counted_as_they_come() -> None:
+    clock = Clock()
+    uploads = Uploads(clock)
+    anna = Identity("anna", Proof.JWT, limits=Limits(upload_bytes=3600))
+    assert uploads.begin(EVERYBODY) is None
+    came = uploads.begin(anna)
+    assert came is not None
+    came(3000)
+    assert uploads.begin(anna), "there is some left"
+    came(1600)
+    with pytest.raises(errors.UploadsLimited) as refused:
+        uploads.begin(anna)
+    assert refused.value.retry_after == 1001
+    clock.now += 1001
+    assert uploads.begin(anna)
+
+
+def test_audio_that_waits_has_an_end_but_one_recording_has_any_length() -> None:
+    def waiting(total_s: float | None) -> JobRecord:
+        facts = AudioFacts("wav", "libsndfile", total_s)
+        return JobRecord.submitted(0, facts, TranscribeOptions(), owner=anna.owner)
+
+    anna = Identity("anna", Proof.JWT, limits=Limits(queued_audio_s=7200))
+    check_audio(anna, 100_000, [])
+    check_audio(anna, 3600, [waiting(3600)])
+    for more_s, before in ((3601, 3600), (None, 3601), (1, None), (7000, 201)):
+        others = [] if before is None else [waiting(before)]
+        others += [] if before is not None else [waiting(None), waiting(None)]
+        with pytest.raises(errors.AudioLimited):
+            check_audio(anna, more_s, others)
+    check_audio(EVERYBODY, 3600, [waiting(1e9)])
+
+
+def test_nothing_is_counted_on_the_loopback_unless_it_was_said() -> None:
+    assert known.limits_of(Settings()) == UNLIMITED
+    assert known.limits_of(Settings(host="0.0.0.0")) == known.USUAL
+    assert known.limits_of(Settings(forwarded_allow_ips=("127.0.0.1",))) == known.USUAL
+    none = {"limit_requests": 0, "limit_jobs": 0, "limit_queued_hours": 0, "limit_upload_mb": 0}
+    assert known.limits_of(Settings(host="0.0.0.0", **none)) == UNLIMITED
+    assert known.limits_of(Settings(limit_jobs=3)) == Limits(jobs=3)
+    check_jobs(EVERYBODY, 10**6)
+
+
+async def inner(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def ask(gate: Gate, token: str) -> Callable[[], Any]:
+    async def get() -> httpx.Response:
+        transport = httpx.ASGITransport(gate, client=("203.0.113.7", 5))  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.get("/jobs", headers={"Authorization": f"Bearer {token}"})
+
+    return get
+
+
+async def test_only_wrong_tokens_wait_and_the_shape_of_the_answer_stays() -> None:
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    access = Access(authenticator=SharedToken(TOKEN))
+    gate = Gate(inner, access, Turnstile(1000, Clock()), pause)
+    right, wrong = ask(gate, TOKEN), ask(gate, "wrong-wrong-wrong-wrong")
+    shapes = set()
+    for number in range(9):
+        answer = await wrong()
+        assert answer.status_code == 401
+        shapes.add((tuple(answer.headers.items()), len(answer.content)))
+        assert (await right()).status_code == 204, number
+    assert pauses == [0.25, 0.5, 1.0, 2.0]
+    assert len(shapes) == 1
+
+
+async def test_who_asks_too_often_is_told_when_to_come_back() -> None:
+    clock = Clock()
+    gate = Gate(inner, Access(authenticator=SharedToken(TOKEN)), Turnstile(5, clock))
+    right = ask(gate, TOKEN)
+    answers = [await right() for _ in range(6)]
+    assert [answer.status_code for answer in answers] == [204] * 5 + [429]
+    assert [answer.headers.get("ratelimit") for answer in answers[:5]] == [
+        f'"requests";r={4 - number};t={12 * (number + 1)}' for number in range(5)
+    ]
+    assert {answer.headers["ratelimit-policy"] for answer in answers} == {'"requests";q=5;w=60'}
+    check_problem(answers[-1], 429, "rate_limited")
+    assert answers[-1].headers["retry-after"] == "12"
+    assert answers[-1].headers["ratelimit"] == '"requests";r=0;t=60'
+    clock.now += math.ceil(12)
+    assert (await right()).status_code == 204
+
+
+def test_jobs_and_uploads_of_one_owner_have_an_end(tmp_path: Path, voice: bytes) -> None:
+    later = {"Prefer": "respond-async"}
+    with Server(tmp_path / "jobs", limit_jobs=2, preload="false") as server:
+        states = []
+        slow = {"audio": voice}
+        for _ in range(40):
+            states.append(server.client.post("/transcribe", files=slow, headers=later))
+            if states[-1].status_code == 429:
+                break
+        check_problem(states[-1], 429, "jobs_limited")
+        assert "retry-after" in states[-1].headers
+        for job in server.jobs():
+            server.client.delete(f"/jobs/{job['id']}")
+        again = server.client.post("/transcribe", files=slow, headers=later)
+        assert again.status_code == 202, "a place is free again"
+    with Server(tmp_path / "bytes", limit_upload_mb=1) as server:
+        big = {"audio": voice + bytes(1 << 20)}
+        first = server.client.post("/transcribe", files=big)
+        assert first.status_code != 429, "the last one may go beyond"
+        answer = server.client.post("/transcribe", files=big)
+        check_problem(answer, 429, "uploads_limited")
+        assert 0 < int(answer.headers["retry-after"]) <= 3600
+        assert server.client.get("/jobs").status_code == 200
+        assert json.loads(answer.content)["code"] == "uploads_limited"
+
+
+def test_the_pauses_of_a_client_that_polls_are_within_the_usual_limit() -> None:
+    from sidecar.cli.client import POLL_S
+
+    wait_s, longest_s = POLL_S
+    begins = itertools.accumulate(min(wait_s * 1.5**n, longest_s) for n in range(200))
+    a_minute = sum(1 for begin in begins if begin < limits.MINUTE_S)
+    assert known.USUAL.requests_per_minute is not None
+    assert a_minute * 10 < known.USUAL.requests_per_minute

@@ -1,0 +1,93 @@
+"""Signed tokens: what counts, what does not, and that nobody can tell why."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from attacks import CLAIMS, Attacker
+
+from sidecar import errors
+from sidecar.access import keys, signed
+from sidecar.access.issuing import Issuer
+
+
+@pytest.fixture(scope="module")
+def attacker(tmp_path_factory: pytest.TempPathFactory) -> Attacker:
+    return Attacker(Issuer(tmp_path_factory.mktemp("tokens")))
+
+
+def verifier_of(issuer: Issuer) -> signed.Verifier:
+    public = keys.read_public(issuer.keys.public)
+    return signed.Verifier(lambda: public, issuer.revoked)
+
+
+def test_no_attack_counts_and_what_the_issuer_makes_does(attacker: Attacker) -> None:
+    verifier = verifier_of(attacker.issuer)
+    let_in = [name for name, token in attacker.tokens().items() if verifier.verify(token)]
+    assert let_in == []
+    assert verifier.verify(attacker.good) == signed.Claims("anna", attacker.good_id)
+    # What the attacks are made of would do, but for what is wrong with each.
+    assert verifier.verify(attacker.signed({})) == signed.Claims("anna", CLAIMS["jti"])
+    assert verifier.verify(attacker._with_kid(attacker.kid))
+
+
+def test_one_signature_of_bounded_size_is_checked_whatever_is_sent(
+    attacker: Attacker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong token costs what a right one does: counted, at the last step before OpenSSL."""
+    verifier = verifier_of(attacker.issuer)
+    checked: list[int] = []
+    real, convert = jwt.algorithms.ECAlgorithm.verify, jwt.algorithms.raw_to_der_signature
+
+    def verify(self: Any, message: bytes, key: Any, signature: bytes) -> bool:
+        checked.append(len(message))
+        convert(signature, key.curve)  # raises where OpenSSL would not be asked
+        return real(self, message, key, signature)
+
+    monkeypatch.setattr(jwt.algorithms.ECAlgorithm, "verify", verify)
+    counts = Counter[int]()
+    for token in [attacker.good, *attacker.tokens().values()]:
+        checked.clear()
+        verifier.verify(token)
+        counts[len(checked)] += 1
+        assert all(size <= signed.LONGEST for size in checked)
+    assert set(counts) == {1}
+
+
+def test_a_new_key_signs_and_the_old_one_counts_until_it_is_deleted(tmp_path: Path) -> None:
+    issuer = Issuer(tmp_path)
+    old, _ = issuer.create("anna")
+    name = issuer.rotate()
+    new, _ = issuer.create("anna")
+    assert jwt.get_unverified_header(new)["kid"] == name != jwt.get_unverified_header(old)["kid"]
+    verifier = verifier_of(issuer)
+    assert verifier.verify(old)
+    assert verifier.verify(new)
+    sorted(issuer.keys.public.iterdir())[0].unlink()
+    verifier = verifier_of(issuer)
+    assert verifier.verify(old) is None
+    assert verifier.verify(new)
+
+
+def test_scopes_are_what_was_asked_for(tmp_path: Path) -> None:
+    issuer = Issuer(tmp_path)
+    token, _ = issuer.create("anna", scopes=("reload", "now"))
+    said = verifier_of(issuer).verify(token)
+    assert said is not None
+    assert said.scopes == {"reload", "now"}
+
+
+def test_without_the_extra_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jwt", None)
+    with pytest.raises(errors.SettingsInvalid) as refused:
+        signed.Verifier(dict, frozenset)
+    assert "pip install 'vibevoice-asr[auth]'" in refused.value.hint
+    with pytest.raises(errors.SettingsInvalid, match="not installed"):
+        Issuer(tmp_path).create("anna")

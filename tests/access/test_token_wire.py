@@ -1,0 +1,127 @@
+"""Signed tokens at the door of a real service: refused in one shape, revoked while it runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from attacks import Attacker
+from serving import Server, check_problem, read_answer, wait_until
+
+from sidecar import errors
+from sidecar.access.issuing import Issuer
+from sidecar.app import create_app
+from sidecar.settings import Settings
+
+NOTICED_S = 30.0
+"""The service's promise: so soon it knows of a change of keys and revocations."""
+
+
+@pytest.fixture(scope="module")
+def attacker(tmp_path_factory: pytest.TempPathFactory) -> Attacker:
+    return Attacker(Issuer(tmp_path_factory.mktemp("known") / "tokens"))
+
+
+@pytest.fixture(scope="module")
+def attacks(attacker: Attacker) -> dict[str, list[bytes]]:
+    return attacker.headers()
+
+
+@pytest.fixture(scope="module")
+def door(
+    tmp_path_factory: pytest.TempPathFactory, attacker: Attacker, attacks: dict[str, list[bytes]]
+) -> Iterator[Server]:
+    """A service that knows of all that was revoked for the attacks."""
+    home = tmp_path_factory.mktemp("door")
+    with Server(home, token_keys=attacker.issuer.keys.public, log_level="debug") as running:
+        yield running
+
+
+def ask(server: Server, authorizations: list[bytes]) -> tuple[int, dict[str, str], bytes]:
+    head = b"".join(b"Authorization: " + each + b"\r\n" for each in authorizations)
+    with server.raw() as sock:
+        sock.sendall(b"GET /jobs HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n")
+        return read_answer(sock)
+
+
+def test_every_attack_is_refused_in_the_same_shape(
+    door: Server, attacks: dict[str, list[bytes]]
+) -> None:
+    shapes = {}
+    for name, headers in attacks.items():
+        status, said, body = ask(door, headers)
+        said.pop("date")
+        problem = json.loads(body)
+        assert len(problem.pop("request_id", "")) == 32, (name, body)
+        shapes[name] = (status, tuple(said.items()), json.dumps(problem))
+    first = next(iter(shapes.values()))
+    assert {name: shape for name, shape in shapes.items() if shape != first} == {}
+    assert first[0] == 401
+    assert json.loads(first[2])["code"] == "token_invalid"
+    assert len(shapes) > 100
+    assert "Traceback" not in door.log()
+
+
+def test_a_token_that_counts_opens_and_is_in_no_log(door: Server, attacker: Attacker) -> None:
+    status, _, body = ask(door, [b"bearer  " + attacker.good.encode()])
+    assert (status, json.loads(body)) == (200, {"jobs": []})
+    assert attacker.good.rpartition(".")[2] not in door.log()
+    check_problem(door.client.get("/jobs"), 401, "token_missing")
+    assert door.client.get("/health").status_code == 200
+
+
+def test_names_have_jobs_of_their_own_and_only_the_scopes_they_were_given(
+    door: Server, attacker: Attacker, voice: bytes
+) -> None:
+    anna, ben, carl = (
+        {"Authorization": f"Bearer {attacker.issuer.create(name, scopes=scopes)[0]}"}
+        for name, scopes in (("anna", ("audio_path",)), ("dora", ("reload",)), ("anna", ()))
+    )
+    job = door.client.post(
+        "/transcribe", files={"audio": voice}, headers=anna | {"Prefer": "respond-async"}
+    ).json()
+    where = f"/jobs/{job['id']}"
+    assert door.client.get(where, headers=anna).status_code == 200
+    assert door.client.get(where, headers=carl).status_code == 200, "another token of that name"
+    check_problem(door.client.get(where, headers=ben), 404, "job_not_found")
+    check_problem(door.client.delete(where, headers=ben), 404, "job_not_found")
+    order = {"precision": "fp32"}
+    check_problem(door.client.post("/reload-model", json=order, headers=anna), 403, "scope_missing")
+    assert door.client.post("/reload-model", json=order, headers=ben).status_code != 403
+    path = {"audio_path": "/no/such/file.wav"}
+    check_problem(
+        door.client.post("/transcribe", json=path, headers=ben), 403, "audio_path_forbidden"
+    )
+    check_problem(
+        door.client.post("/transcribe", json=path, headers=anna), 404, "audio_path_not_found"
+    )
+
+
+def test_a_revocation_and_a_new_key_count_while_it_runs(door: Server, attacker: Attacker) -> None:
+    def state(token: str) -> int:
+        headers = {"Authorization": f"Bearer {token}"}
+        return door.client.get("/jobs", headers=headers).status_code
+
+    lost, _ = attacker.issuer.create("lost")
+    assert state(lost) == 200
+    attacker.issuer.revoke("lost")
+    attacker.issuer.rotate()
+    new, _ = attacker.issuer.create("anna")
+    assert state(new) == 401, "its key is not known yet"
+    wait_until(lambda: state(lost) == 401 and state(new) == 200, NOTICED_S, "both noticed")
+    assert state(attacker.good) == 200
+
+
+def test_listening_elsewhere_takes_the_usual_keys_and_without_any_it_is_no_start(
+    tmp_path: Path,
+) -> None:
+    elsewhere = Settings(engine="scripted", host="0.0.0.0", data_dir=tmp_path)
+    with pytest.raises(errors.SettingsInvalid, match="no token and no key"):
+        create_app(elsewhere)
+    Issuer(tmp_path / "tokens").create("anna")
+    create_app(elsewhere)
+    Issuer(tmp_path / "tokens").revoked_file.write_text("not an id\n")
+    with pytest.raises(errors.SettingsInvalid, match="line 1"):
+        create_app(elsewhere)
