@@ -132,7 +132,7 @@ def test_another_s_job_is_nowhere_on_any_wire(
 ) -> None:
     home = tmp_path_factory.mktemp("owners")
     issuer = Issuer(home / "tokens")
-    ada, bob = ({"Authorization": f"Bearer {issuer.create(name).token}"} for name in ("ada", "bob"))
+    ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
     with Server(home / "server", token_keys=issuer.keys.public, scripted_speed=5) as server:
         call = server.client.request
         job = call("POST", "/v1/jobs", files={"audio": ("a.wav", voice)}, headers=ada).json()
