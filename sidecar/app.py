@@ -22,6 +22,9 @@ from sidecar.service import Service
 from sidecar.settings import Settings, load_settings
 from sidecar.transports.estimate import api as estimate_api
 from sidecar.transports.http import docs_page, gate, head, lingering, problems
+from sidecar.transports.jobs import api as jobs_api
+from sidecar.transports.queue import api as queue_api
+from sidecar.transports.queue import dialect as queue_dialect
 from sidecar.transports.sidecar import api as sidecar_api
 
 log = logging.getLogger(__name__)
@@ -106,13 +109,15 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would go to whatever Host the client claims
     )
-    routers = [sidecar_api.build_router(service), estimate_api.build_router(service)]
+    wires = (sidecar_api, estimate_api, jobs_api, queue_api)
+    routers = [wire.build_router(service) for wire in wires]
     for router in routers:
         app.include_router(router)
     app.add_middleware(head.Head)
     per_minute = access.limits.requests_per_minute
     turnstile = Turnstile(per_minute) if per_minute else None
-    app.add_middleware(gate.Gate, access=access, turnstile=turnstile)
+    dialects = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
+    app.add_middleware(gate.Gate, access=access, turnstile=turnstile, dialects=dialects)
     app.add_middleware(lingering.Lingering)
     docs_page.install(app)
     problems.install(app, *routers)

@@ -22,10 +22,11 @@ from sidecar.errors import JobNotFound, LanguageUnsupported, SidecarError
 from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
 from sidecar.jobs.feed import Subscription
 from sidecar.jobs.job import Job
+from sidecar.jobs.once import Once
 from sidecar.jobs.order import Priority
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import JobRecord
+from sidecar.jobs.record import JobRecord, RequestKey
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
 from sidecar.jobs.store import JobStore, MemoryStore
@@ -79,6 +80,7 @@ class Service:
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
         self._store: JobStore = MemoryStore(now)
+        self._once = Once(self._store)
         self._results = Retention(
             self._store, settings.job_retention, settings.job_retention_mb << 20
         )
@@ -140,15 +142,18 @@ class Service:
             )
         return options
 
-    def place(self, caller: Identity) -> Place:
+    def place(self, caller: Identity, key: str | None = None) -> Place:
         """Keep a place in the queue for a recording, before anybody sends a gigabyte for nothing.
+
+        ``key``: what the client calls its request; if its job is there already it needs none.
 
         Raises:
             errors.QueueFull: there is none.
             errors.JobsLimited: the caller has as many jobs as it may.
         """
-        self._queue.check_room(self._room.promised)
-        check_jobs(caller, len(self._queue.of(caller.owner)) + self._room.owners[caller.owner])
+        if key is None or not self._once.knows(caller.owner, key):
+            self._queue.check_room(self._room.promised)
+            check_jobs(caller, len(self._queue.of(caller.owner)) + self._room.owners[caller.owner])
         return self._room.place(caller.owner)
 
     def body(self, caller: Identity) -> Body:
@@ -179,6 +184,7 @@ class Service:
         *,
         kept: bool = True,
         priority: Priority = Priority.INTERACTIVE,
+        key: RequestKey | None = None,
     ) -> Job:
         """Look at the recording and give it its ``place`` in the queue, which then owns ``source``.
 
@@ -205,6 +211,7 @@ class Service:
                     owner=caller.owner,
                     kept=kept,
                     priority=priority,
+                    key=key,
                 )
                 job = Job(source, record)
                 self._queue.submit(job, promised=True)
@@ -217,6 +224,35 @@ class Service:
             self._queue.cancel(job)
             raise
         return job
+
+    async def submit_once(
+        self,
+        caller: Identity,
+        source: AudioSource,
+        options: TranscribeOptions,
+        place: Place,
+        key: RequestKey,
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> tuple[JobRecord, bool]:
+        """The job of a request that may have come before, and whether it had: `submit` otherwise.
+
+        Raises:
+            errors.IdempotencyKeyReused: the key is that of another request.
+            errors.SidecarError: as `submit`; the key is then free again.
+        """
+        try:
+            async with self._once.turn(caller.owner, key) as known:
+                if known is None:
+                    job = await self.submit(
+                        caller, source, options, place, priority=priority, key=key
+                    )
+                    return job.record, False
+        except BaseException:
+            source.close()  # once more does nothing
+            raise
+        source.close()
+        return known, True
 
     def job(self, caller: Identity, job_id: str) -> JobRecord:
         """The caller's job with this id.
@@ -248,7 +284,7 @@ class Service:
         """What happened to a job behind the event ``after``, and then what comes, as it comes.
 
         Raises:
-            errors.JobNotFound: it is another's, or kept no longer.
+            errors.JobNotFound: it is another's, or was forgotten.
         """
         return self._store.subscribe(_own(caller, record).id, after)
 
@@ -279,6 +315,25 @@ class Service:
         live = self._queue.live(_own(caller, record).id)
         if live is not None:
             self._queue.cancel(live)
+
+    def delete(self, caller: Identity, record: JobRecord) -> None:
+        """End a job if it has not ended, and forget it and its transcript.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        self.cancel(caller, record)
+        self._results.forget(record.id)
+
+    async def written(
+        self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
+    ) -> bytes:
+        """One of the forms of a result, as ``render`` makes it in a thread.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        return await self._results.written(_own(caller, record), render)
 
     def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
         """A transcript with what its client should know of how the wishes were met."""
