@@ -155,6 +155,8 @@ class AsyncClient:
     async def wait(self, job_id: str, on_progress: Optional[Told] = None) -> Job:
         """The job, once it has ended in whatever way."""
         job = await self.job(job_id)
+        if on_progress is not None:
+            on_progress(job.progress)
         if not job.ended:
             async for event in self.events(job_id):
                 if on_progress is not None:
@@ -182,7 +184,8 @@ class AsyncClient:
         on_progress: Optional[Told] = None,
         **options: Any,
     ) -> Transcript:
-        """Upload a recording and wait for what was said. Left early, the job is cancelled.
+        """Upload a recording and wait for what was said. The job is forgotten then, and where this
+        is left early it is cancelled.
 
         Raises:
             ServiceError: the job failed, or was cancelled by somebody.
@@ -190,13 +193,12 @@ class AsyncClient:
         job = await self.submit(source, name=name, key=key, on_progress=on_progress, **options)
         try:
             job = await self.wait(job.id, on_progress)
-        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            if job.error is not None:
+                raise job.error
+            return await self.transcript(job.id)
+        finally:
             with suppress(ClientError):
                 await self.cancel(job.id)
-            raise
-        if job.error is not None:
-            raise job.error
-        return await self.transcript(job.id)
 
     # The shell
 

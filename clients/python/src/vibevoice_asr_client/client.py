@@ -151,6 +151,8 @@ class Client:
     def wait(self, job_id: str, on_progress: Optional[Told] = None) -> Job:
         """The job, once it has ended in whatever way."""
         job = self.job(job_id)
+        if on_progress is not None:
+            on_progress(job.progress)
         if not job.ended:
             for event in self.events(job_id):
                 if on_progress is not None:
@@ -178,7 +180,8 @@ class Client:
         on_progress: Optional[Told] = None,
         **options: Any,
     ) -> Transcript:
-        """Upload a recording and wait for what was said. Left early, the job is cancelled.
+        """Upload a recording and wait for what was said. The job is forgotten then, and where this
+        is left early it is cancelled.
 
         Raises:
             ServiceError: the job failed, or was cancelled by somebody.
@@ -186,13 +189,12 @@ class Client:
         job = self.submit(source, name=name, key=key, on_progress=on_progress, **options)
         try:
             job = self.wait(job.id, on_progress)
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            if job.error is not None:
+                raise job.error
+            return self.transcript(job.id)
+        finally:
             with suppress(ClientError):
                 self.cancel(job.id)
-            raise
-        if job.error is not None:
-            raise job.error
-        return self.transcript(job.id)
 
     # The shell
 

@@ -26,6 +26,8 @@ from vibevoice_asr_client.sse import Parser
 
 REFUSED_UNSEEN = frozenset({429, 503})
 """Said before anything was done: what must not be done twice may be sent again."""
+BEHIND = "behind"
+"""The event of a stream that was read too slowly, its last: it goes on after what was read."""
 
 Value = TypeVar("Value")
 
@@ -139,7 +141,7 @@ class Following:
             self._heard = True
             self._failures = 0
             event = event_of(frame)
-            if event is None:
+            if event is None or event.kind == BEHIND:
                 continue
             if event.id is not None:
                 if self._last is not None and event.id <= self._last:
@@ -157,13 +159,13 @@ class Following:
         if isinstance(error, CertificateRefused):
             raise error
         if self._heard and error is None:  # told to come again from where it was
-            return self._parser.retry_s or 0.0
+            return 0.0
         self._failures += 1
-        asked_s = error.retry_after if isinstance(error, ServiceError) else self._parser.retry_s
+        asked_s = error.retry_after if isinstance(error, ServiceError) else None
         wait_s = self._around.retry.wait_s(self._failures, self._around.chance(), asked_s)
         if wait_s is None:
             raise error or ConnectionLost("The service sends no more events of this job.")
-        return wait_s
+        return max(wait_s, self._parser.retry_s or 0.0)
 
     @property
     def silent(self) -> bool:

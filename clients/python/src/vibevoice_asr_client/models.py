@@ -168,21 +168,22 @@ def page_of(body: Mapping[str, Any]) -> JobPage:
 
 def progress_after(event: Event) -> Optional[Progress]:
     """How far a job is, where an event tells."""
-    tells = {"state", "progress", "position", "estimated_wait_seconds"} & set(event.data)
-    return progress_of(event.data) if tells else None
+    if event.kind == "progress":
+        return _heard(event.data)
+    return {"begun": Progress("running"), "put_back": Progress("queued")}.get(event.kind)
 
 
 def progress_of(body: Mapping[str, Any]) -> Progress:
     """How far a job is, by its body."""
-    audio = body.get("progress") or _NOTHING
-    waits = body.get("state") == "queued"
-    return Progress(
-        "queued" if waits else "running",
-        float(audio.get("audio_seconds_done") or 0.0),
-        audio.get("audio_seconds_total"),
-        body.get("position") if waits else None,
-        body.get("estimated_wait_seconds") if waits else None,
-    )
+    if body.get("state") == "queued":
+        first, wait_s = body.get("position"), body.get("estimated_wait_seconds")
+        return Progress("queued", position=first, estimated_wait_s=wait_s)
+    return _heard(body.get("progress") or _NOTHING)
+
+
+def _heard(audio: Mapping[str, Any]) -> Progress:
+    done, total = audio.get("audio_seconds_done"), audio.get("audio_seconds_total")
+    return Progress("running", float(done or 0.0), total)
 
 
 def segment_of(body: Mapping[str, Any]) -> Segment:

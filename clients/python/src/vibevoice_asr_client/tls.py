@@ -32,7 +32,7 @@ _PARTIAL_CHAIN = 0x80000
 class Trust:
     """By a file of certificates (PEM), by the SHA-256 of the service's own, or by nothing."""
 
-    ca_file: Union[str, Path, None] = None
+    ca_cert: Union[str, Path, None] = None
     fingerprint: Optional[str] = None
     insecure: bool = False
 
@@ -42,7 +42,7 @@ class Trust:
         Raises:
             TrustInvalid: more than one was given, or it is no fingerprint.
         """
-        if sum(map(bool, (self.ca_file, self.fingerprint, self.insecure))) > 1:
+        if sum(map(bool, (self.ca_cert, self.fingerprint, self.insecure))) > 1:
             raise TrustInvalid(
                 "Only one of a file of certificates, a fingerprint and none at all can hold.",
                 hint="Keep the one that is meant.",
@@ -80,14 +80,14 @@ class Trust:
                 stacklevel=2,
             )
             return _context(ssl.CERT_NONE)
-        if self.ca_file is not None:
+        if self.ca_cert is not None:
             context = _context(ssl.CERT_REQUIRED, names=True)
             try:
-                context.load_verify_locations(self.ca_file)
+                context.load_verify_locations(self.ca_cert)
             except OSError as error:  # ssl.SSLError is one
                 why = error.strerror or "no certificates"
                 raise TrustInvalid(
-                    f"The file {self.ca_file} cannot be used: {why}.",
+                    f"The file {self.ca_cert} cannot be used: {why}.",
                     hint="PEM: the service's certificate, or that of who signed it.",
                 ) from None
             return context
