@@ -22,6 +22,7 @@ from sidecar.service import Service
 from sidecar.settings import Settings, load_settings
 from sidecar.transports.estimate import api as estimate_api
 from sidecar.transports.http import docs_page, gate, head, lingering, problems
+from sidecar.transports.jobs import api as jobs_api
 from sidecar.transports.sidecar import api as sidecar_api
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,8 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would go to whatever Host the client claims
     )
-    routers = [sidecar_api.build_router(service), estimate_api.build_router(service)]
+    wires = (sidecar_api, estimate_api, jobs_api)
+    routers = [wire.build_router(service) for wire in wires]
     for router in routers:
         app.include_router(router)
     app.add_middleware(head.Head)

@@ -330,6 +330,25 @@ class JobNotFound(NotFound):
     default_hint = "Finished jobs are kept for a while only; submit it again."
 
 
+class JobNotDone(SidecarError):
+    """The transcript of a job that still waits or runs."""
+
+    code = "job_not_done"
+    kind = Kind.CONFLICT
+    default_detail = "The job has not ended yet: there is no transcript."
+    default_hint = "Follow its events, or ask again; what was said so far is in its events."
+    default_retry_after = 2
+
+
+class IdempotencyKeyReused(SidecarError):
+    """The same Idempotency-Key with another request."""
+
+    code = "idempotency_key_reused"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "This Idempotency-Key was sent with another request."
+    default_hint = "Make a new key for each recording; repeat one only with the same request."
+
+
 class MethodNotAllowed(SidecarError):
     """The address exists, the method does not."""
 

@@ -20,10 +20,13 @@ from sidecar.audio.ref import ref_to
 from sidecar.audio.source import AudioSource
 from sidecar.engines.choice import Choice
 from sidecar.errors import JobNotFound, LanguageUnsupported, SidecarError
+from sidecar.jobs.feed import Subscription
 from sidecar.jobs.job import Job
+from sidecar.jobs.once import Once
+from sidecar.jobs.order import Priority
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import JobRecord
+from sidecar.jobs.record import JobRecord, RequestKey
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
 from sidecar.jobs.share import Uploads, check_audio, check_jobs
@@ -76,6 +79,7 @@ class Service:
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
         self._store: JobStore = MemoryStore()
+        self._once = Once(self._store)
         self._results = Retention(
             self._store, settings.job_retention, settings.job_retention_mb << 20
         )
@@ -86,6 +90,7 @@ class Service:
             max_s=max_audio_s,
             plan=self._provision.plan,
             company=self._provision.company,
+            guess=self._provision.guess,
         )
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
         self._uploads = Uploads()
@@ -136,15 +141,18 @@ class Service:
             )
         return options
 
-    def place(self, caller: Identity) -> Place:
+    def place(self, caller: Identity, key: str | None = None) -> Place:
         """Keep a place in the queue for a recording, before anybody sends a gigabyte for nothing.
+
+        ``key``: what the client calls its request; if its job is there already it needs none.
 
         Raises:
             errors.QueueFull: there is none.
             errors.JobsLimited: the caller has as many jobs as it may.
         """
-        self._queue.check_room(self._room.promised)
-        check_jobs(caller, len(self._queue.of(caller.owner)) + self._room.owners[caller.owner])
+        if key is None or not self._once.knows(caller.owner, key):
+            self._queue.check_room(self._room.promised)
+            check_jobs(caller, len(self._queue.of(caller.owner)) + self._room.owners[caller.owner])
         return self._room.place(caller.owner)
 
     def body(self, caller: Identity) -> Body:
@@ -174,10 +182,13 @@ class Service:
         place: Place | None = None,
         *,
         kept: bool = True,
+        priority: Priority = Priority.INTERACTIVE,
+        key: RequestKey | None = None,
     ) -> Job:
         """Look at the recording and give it its ``place`` in the queue, which then owns ``source``.
 
         ``kept``: whether the job can be asked for by its id, and its result fetched later.
+        ``priority``: of the caller's jobs, whether somebody waits for this one.
 
         Raises:
             errors.BadAudio: it cannot be transcribed.
@@ -191,12 +202,17 @@ class Service:
                 options = self._provision.admitted(options, facts.total_s)
                 waiting = self._queue.of(caller.owner, running=False)
                 check_audio(caller, facts.total_s, (each.record for each in waiting))
-                job = Job(
-                    source,
-                    JobRecord.submitted(
-                        clock.wall(), ref_to(source), facts, options, owner=caller.owner, kept=kept
-                    ),
+                record = JobRecord.submitted(
+                    clock.wall(),
+                    ref_to(source),
+                    facts,
+                    options,
+                    owner=caller.owner,
+                    kept=kept,
+                    priority=priority,
+                    key=key,
                 )
+                job = Job(source, record)
                 self._queue.submit(job, promised=True)
         except BaseException:
             source.close()
@@ -207,6 +223,35 @@ class Service:
             self._queue.cancel(job)
             raise
         return job
+
+    async def submit_once(
+        self,
+        caller: Identity,
+        source: AudioSource,
+        options: TranscribeOptions,
+        place: Place,
+        key: RequestKey,
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> tuple[JobRecord, bool]:
+        """The job of a request that may have come before, and whether it had: `submit` otherwise.
+
+        Raises:
+            errors.IdempotencyKeyReused: the key is that of another request.
+            errors.SidecarError: as `submit`; the key is then free again.
+        """
+        try:
+            async with self._once.turn(caller.owner, key) as known:
+                if known is None:
+                    job = await self.submit(
+                        caller, source, options, place, priority=priority, key=key
+                    )
+                    return job.record, False
+        except BaseException:
+            source.close()  # once more does nothing
+            raise
+        source.close()
+        return known, True
 
     def job(self, caller: Identity, job_id: str) -> JobRecord:
         """The caller's job with this id.
@@ -243,6 +288,15 @@ class Service:
         live = self._queue.live(_own(caller, record).id)
         return self._queue.position(live) if live is not None else None
 
+    def wait_s(self, caller: Identity, record: JobRecord) -> float | None:
+        """For about how many seconds others go before this one; None when it does not wait.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        live = self._queue.live(_own(caller, record).id)
+        return self._queue.wait_s(live) if live is not None else None
+
     def cancel(self, caller: Identity, record: JobRecord) -> None:
         """End a job; one that has ended stays as it is.
 
@@ -252,6 +306,33 @@ class Service:
         live = self._queue.live(_own(caller, record).id)
         if live is not None:
             self._queue.cancel(live)
+
+    def delete(self, caller: Identity, record: JobRecord) -> None:
+        """End a job if it has not ended, and forget it and its transcript.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        self.cancel(caller, record)
+        self._results.forget(record.id)
+
+    def events(self, caller: Identity, record: JobRecord, after: int) -> Subscription:
+        """What happened to a job behind the event ``after``, and then what comes, as it comes.
+
+        Raises:
+            errors.JobNotFound: it is another's, or was forgotten.
+        """
+        return self._store.subscribe(_own(caller, record).id, after)
+
+    async def written(
+        self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
+    ) -> bytes:
+        """One of the forms of a result, as ``render`` makes it in a thread.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        return await self._results.written(_own(caller, record), render)
 
     def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
         """A transcript with what its client should know of how the wishes were met."""

@@ -74,7 +74,7 @@ class Kept:
             raise errors.AudioLost() from None
         source = AudioSource(fd, spooled=True)
         try:
-            whole = stat.S_ISREG(os.fstat(fd).st_mode) and _digest(fd) == self.sha256
+            whole = stat.S_ISREG(os.fstat(fd).st_mode) and digest_of(fd) == self.sha256
         except OSError:
             whole = False
         if not whole:
@@ -176,7 +176,8 @@ def _settle(folder: Path) -> None:
         os.close(fd)
 
 
-def _digest(fd: int) -> str:
+def digest_of(fd: int) -> str:
+    """The SHA-256 of a whole file, in hexadecimal digits."""
     digest = hashlib.sha256()
     for piece in _pieces(fd):
         digest.update(piece)

@@ -15,6 +15,7 @@ from sidecar import errors
 from sidecar.access.identity import EVERYBODY
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import AudioRef
+from sidecar.jobs.order import Priority
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
 
@@ -52,6 +53,17 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestKey:
+    """What a client calls a request by, so that sending it again gives the job that there is.
+
+    ``digest``: of all that was sent with it, to tell another request by the same name.
+    """
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     """What is known of one recording on its way to a transcript.
 
@@ -59,8 +71,8 @@ class JobRecord:
     long as that is possible. ``kept``: whether its result is fetched later; that of others is for
     who waits for it, and nobody else learns of them. ``created`` and ``ended``: seconds since 1970.
     ``attempts``: how often the engine's process died in it, and the attempt that runs. ``alone``:
-    whether it runs in nobody's company, decided once something went wrong in one. ``seq``: that of
-    the last event.
+    whether it runs in nobody's company, decided once something went wrong in one. ``key``: what its
+    client calls the request. ``seq``: that of the last event.
     """
 
     id: str
@@ -71,6 +83,8 @@ class JobRecord:
     facts: AudioFacts
     progress: Progress
     kept: bool = True
+    priority: Priority = Priority.INTERACTIVE
+    key: RequestKey | None = None
     state: JobState = JobState.QUEUED
     attempts: int = 0
     alone: bool = False
@@ -91,10 +105,14 @@ class JobRecord:
         *,
         owner: str = EVERYBODY.owner,
         kept: bool = True,
+        priority: Priority = Priority.INTERACTIVE,
+        key: RequestKey | None = None,
     ) -> Self:
         """A new one, submitted at a time of day."""
         progress = Progress(0.0, facts.total_s)
-        return cls(uuid.uuid4().hex, owner, at, audio, options, facts, progress, kept)
+        return cls(
+            uuid.uuid4().hex, owner, at, audio, options, facts, progress, kept, priority, key
+        )
 
     @property
     def over(self) -> bool:

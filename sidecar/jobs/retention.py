@@ -99,6 +99,19 @@ class Retention:
         result.fetched.set()
         return result.answer
 
+    async def written(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
+        """One of many forms of a result: made each time, and then it was fetched."""
+        async with self._rendering:
+            form = await asyncio.to_thread(render)
+        if record.id in self._ended:
+            self._ended[record.id].fetched.set()
+        return form
+
+    def forget(self, job_id: str) -> None:
+        """Keep a job that has ended no longer."""
+        if job_id in self._ended:
+            self._forget(job_id)
+
     def fetched(self, job_id: str) -> bool:
         """Whether somebody has had the result of a job that is kept."""
         return job_id in self._ended and self._ended[job_id].fetched.is_set()

@@ -21,7 +21,7 @@ from sidecar.service import Service
 from sidecar.settings import Settings
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Finished, Segment, Transcript, Word
-from sidecar.transports.sidecar import api
+from sidecar.transports.sidecar import answers
 
 HOUR_S = 3600.0
 RESULTS = 20
@@ -72,13 +72,13 @@ async def client(service: Service) -> AsyncIterator[httpx.AsyncClient]:
 def rendered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The threads in which transcripts were written out."""
     threads: list[int] = []
-    original = api.transcript_body
+    original = answers.transcript_body
 
     def transcript_body(transcript: Transcript) -> dict[str, Any]:
         threads.append(threading.get_ident())
         return original(transcript)
 
-    monkeypatch.setattr(api, "transcript_body", transcript_body)
+    monkeypatch.setattr(answers, "transcript_body", transcript_body)
     return threads
 
 

@@ -45,8 +45,13 @@ class Gate:
             _Callers(app, access, turnstile, pause),
             access,
             allow_methods=("GET", "HEAD", "POST", "DELETE"),
-            allow_headers=("Authorization", "Content-Type", "Prefer"),
-            expose_headers=("Location", "Preference-Applied", "Retry-After", *ratelimit.NAMES),
+            allow_headers=(
+                *("Authorization", "Content-Type", "Prefer", "Idempotency-Key", "Last-Event-ID"),
+            ),
+            expose_headers=(
+                *("Location", "Preference-Applied", "Retry-After", "Idempotent-Replayed"),
+                *ratelimit.NAMES,
+            ),
             allow_private_network=True,
             max_age=PREFLIGHT_KEPT_S,
         )

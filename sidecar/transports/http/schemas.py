@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -22,6 +22,35 @@ class Problem(BaseModel):
     request_id: str = Field(examples=["9f0c…"], description="To tell one report from another.")
 
 
+class Progress(BaseModel):
+    """How far a job is."""
+
+    audio_seconds_done: float
+    audio_seconds_total: float | None
+    fraction: float | None
+
+
+class JobError(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    detail: str
+    hint: str
+
+
+class JobSummary(BaseModel):
+    """A job as it stands, without what was said."""
+
+    id: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    position: int | None = Field(description="How many jobs go first; null once it runs.")
+    attempts: int
+    created: str = Field(examples=["2026-11-20T21:10:00Z"], description="When it was sent, in UTC.")
+    duration: float | None = Field(description="Seconds of audio, where they are known.")
+    progress: Progress
+    error: JobError | None = None
+
+
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {
         "description": "What was wrong with the request",
@@ -32,6 +61,42 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
     },
 }
+
+PATH: dict[str, Any] = {
+    "type": "string",
+    "description": "Full path of a file on this machine.",
+}
+
+
+def submission(options: dict[str, Any]) -> dict[str, Any]:
+    """The body of a request with a recording, in its two forms, and ``options`` beside it."""
+    return {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["audio"],
+                    "properties": {"audio": {"type": "string", "format": "binary"}, **options},
+                }
+            },
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["audio_path"],
+                    "properties": {"audio_path": PATH, **options},
+                },
+                "example": {
+                    "audio_path": "/home/me/recordings/meeting.opus",
+                    "precision": "fp16",
+                    "language": "auto",
+                    "hotwords": "Nagg, Nell, Beckett",
+                    "num_speakers": 2,
+                },
+            },
+        },
+    }
+
 
 OPTIONS: dict[str, Any] = {
     "precision": {

@@ -42,10 +42,16 @@ FORM_OVERHEAD = 1 << 20
 
 @dataclass
 class Upload:
-    """A form: the recording, and the text fields beside it."""
+    """A form: the recording, and the text fields beside it.
+
+    ``part``: the name of the recording's part. ``file_name``: what the client calls the file, ''
+    where it does not say: text to look at, never a path.
+    """
 
     source: AudioSource
     fields: dict[str, str]
+    part: str = ""
+    file_name: str = ""
 
 
 async def read_json(request: Request, settings: Settings) -> dict[str, Any]:
@@ -187,6 +193,8 @@ class _Form:
         self._ended = False
         self._spool: Spool | None = None
         self._fields: dict[str, str] = {}
+        self._file: tuple[str, str] = ("", "")
+        """Its part and its name."""
 
     @property
     def file_bytes(self) -> int:
@@ -213,8 +221,8 @@ class _Form:
         if self._spool is None:
             raise errors.FileMissing()
         if self._spool.in_memory:
-            return Upload(self._spool.finish(), self._fields)
-        return Upload(await self._threads.run(self._spool.finish), self._fields)
+            return Upload(self._spool.finish(), self._fields, *self._file)
+        return Upload(await self._threads.run(self._spool.finish), self._fields, *self._file)
 
     def close(self) -> None:
         """Let go of a form that came to nothing."""
@@ -249,6 +257,7 @@ class _Form:
             if self._spool is not None:
                 raise errors.MultipleFiles()
             self._spool = Spool(self._folder)
+            self._file = part.name, options.get(b"filename", b"").decode("utf-8", "replace")
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._part.is_file:

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from sidecar import __version__, clock, errors
+from sidecar import __version__, errors
 from sidecar.access.identity import Identity
 from sidecar.audio.source import AudioSource
-from sidecar.jobs.record import JobRecord, JobState
+from sidecar.jobs.record import JobRecord
 from sidecar.service import Health, Service
 from sidecar.speech.engine import TranscribeOptions
-from sidecar.speech.formats import segment_body, transcript_body
 from sidecar.speech.options import parse_flag
-from sidecar.speech.transcript import Transcript
 from sidecar.transports.http.bodies import (
     json_response,
     media_type,
@@ -34,69 +32,12 @@ from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.prefer import wants_async
 from sidecar.transports.http.schemas import PROBLEMS
 from sidecar.transports.http.upload import read_json
-from sidecar.transports.sidecar import models
+from sidecar.transports.sidecar import jobs, models
+from sidecar.transports.sidecar.answers import answer_body, job_response
 from sidecar.version import CONTRACT
 
-
-def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dict[str, Any]:
-    """The answer to a transcription."""
-    body = transcript_body(service.noted(transcript, job.options))
-    body["metadata"] |= {"processing_time": round(job.processing_s, 3), "job_id": job.id}
-    return {"status": "success", **body}
-
-
-def job_summary(service: Service, caller: Identity, job: JobRecord) -> dict[str, Any]:
-    """A job as it stands, without what was said."""
-    done = job.state is JobState.DONE and job.transcript is not None
-    duration = job.transcript.duration if done and job.transcript else job.facts.total_s
-    body: dict[str, Any] = {
-        "id": job.id,
-        "state": job.state.value,
-        "position": service.position(caller, job),
-        "attempts": job.attempts,
-        "created": clock.for_people(job.created),
-        "duration": duration and round(duration, 3),
-        "progress": {
-            "audio_seconds_done": round(job.progress.audio_s_done, 3),
-            "audio_seconds_total": job.progress.audio_s_total
-            and round(job.progress.audio_s_total, 3),
-            "fraction": job.progress.fraction,
-        },
-    }
-    if job.error is not None:
-        body["error"] = {
-            "code": job.error.code,
-            "detail": job.error.detail,
-            "hint": job.error.hint,
-        }
-    return body
-
-
-def job_rendering(service: Service, caller: Identity, job: JobRecord) -> Callable[[], bytes]:
-    """What makes the body of a job as it stands now, with its result once there is one; it may be
-    called in a thread."""
-    summary, segments = job_summary(service, caller, job), job.segments
-    transcript = job.transcript if job.state is JobState.DONE else None
-
-    def render() -> bytes:
-        body = summary | {"segments": [segment_body(segment) for segment in segments]}
-        if transcript is not None:
-            body["result"] = answer_body(service, job, transcript)
-        return to_json(body)
-
-    return render
-
-
-async def job_response(
-    service: Service,
-    caller: Identity,
-    job: JobRecord,
-    status: int = 200,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    """The answer about one job."""
-    body = await service.answer(caller, job, job_rendering(service, caller, job))
-    return json_response(body, status, headers)
+VLLM = {"ok": "ok", "loading": "degraded", "stopping": "unreachable"}
+"""How the queue server's clients are told of an engine: by what they look at, its backend."""
 
 
 def build_router(service: Service) -> APIRouter:
@@ -129,6 +70,7 @@ def build_router(service: Service) -> APIRouter:
                 "load_percent": None if now.loading is None else round(100 * now.loading),
                 "worker_pid": now.worker_pid,
                 "jobs_waiting": now.jobs_waiting,
+                "vllm": VLLM[_status(now)],
             }
         )
 
@@ -171,34 +113,7 @@ def build_router(service: Service) -> APIRouter:
             {"status": "success", "message": f"Model reloaded with precision: {precision}"}
         )
 
-    @router.get("/jobs", summary="The jobs that can be asked for", response_model=models.JobList)
-    async def jobs(request: Request) -> Response:
-        caller = caller_of(request)
-        own = service.jobs(caller)
-        return json_response({"jobs": [job_summary(service, caller, job) for job in own]})
-
-    @router.get(
-        "/jobs/{job_id}",
-        summary="How far a job is, and its result",
-        response_model=models.Job,
-        responses=PROBLEMS,
-    )
-    async def job_state(request: Request, job_id: str) -> Response:
-        caller = caller_of(request)
-        return await job_response(service, caller, service.job(caller, job_id))
-
-    @router.delete(
-        "/jobs/{job_id}",
-        summary="Cancel a job",
-        response_model=models.Job,
-        responses=PROBLEMS,
-    )
-    async def cancel_job(request: Request, job_id: str) -> Response:
-        caller = caller_of(request)
-        job = service.job(caller, job_id)
-        service.cancel(caller, job)
-        return await job_response(service, caller, service.job(caller, job_id))
-
+    router.include_router(jobs.build_router(service))
     return router
 
 

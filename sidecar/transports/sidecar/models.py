@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sidecar.speech.engine import Precision
-from sidecar.transports.http.schemas import OPTIONS
+from sidecar.transports.http.schemas import OPTIONS, JobSummary, submission
 
 
 class Root(BaseModel):
@@ -40,6 +40,13 @@ class Health(BaseModel):
     load_percent: int | None = Field(description="While an engine is being loaded.")
     worker_pid: int | None = Field(description="Process id of the engine, null if not loaded.")
     jobs_waiting: int = Field(examples=[0])
+    vllm: Literal["ok", "degraded", "unreachable"] = Field(
+        description=(
+            "For clients of the queue server that this service stands in for, which ask how its "
+            "engine is: ok, it takes recordings; degraded, it is being loaded; unreachable, the "
+            "service ends."
+        )
+    )
 
 
 class Word(BaseModel):
@@ -93,35 +100,6 @@ class Transcription(BaseModel):
     metadata: Metadata
 
 
-class Progress(BaseModel):
-    """How far a job is."""
-
-    audio_seconds_done: float
-    audio_seconds_total: float | None
-    fraction: float | None
-
-
-class JobError(BaseModel):
-    """Why a job failed."""
-
-    code: str
-    detail: str
-    hint: str
-
-
-class JobSummary(BaseModel):
-    """A job as it stands, without what was said."""
-
-    id: str
-    state: Literal["queued", "running", "done", "failed", "cancelled"]
-    position: int | None = Field(description="How many jobs go first; null once it runs.")
-    attempts: int
-    created: str = Field(examples=["2026-11-20T21:10:00Z"], description="When it was sent, in UTC.")
-    duration: float | None = Field(description="Seconds of audio, where they are known.")
-    progress: Progress
-    error: JobError | None = None
-
-
 class Job(JobSummary):
     """A job with what was said so far. A running job's speakers may be revised in its result."""
 
@@ -142,38 +120,7 @@ class Reloaded(BaseModel):
     message: str = Field(examples=["Model reloaded with precision: int8"])
 
 
-TRANSCRIBE_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["audio"],
-                "properties": {"audio": {"type": "string", "format": "binary"}, **OPTIONS},
-            }
-        },
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["audio_path"],
-                "properties": {
-                    "audio_path": {
-                        "type": "string",
-                        "description": "Full path of a file on this machine.",
-                    },
-                    **OPTIONS,
-                },
-            },
-            "example": {
-                "audio_path": "/home/me/recordings/meeting.opus",
-                "precision": "fp16",
-                "language": "auto",
-                "hotwords": "Nagg, Nell, Beckett",
-                "num_speakers": 2,
-            },
-        },
-    },
-}
+TRANSCRIBE_BODY = submission(OPTIONS)
 
 RELOAD_BODY: dict[str, Any] = {
     "required": True,

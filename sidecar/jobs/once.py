@@ -1,0 +1,48 @@
+"""One job for a request, however often it is sent: keys that clients choose (`Idempotency-Key`).
+
+A key is its owner's, and counts as long as its job is remembered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
+
+from sidecar import errors
+from sidecar.jobs.record import JobRecord, RequestKey
+from sidecar.jobs.store import JobStore
+
+
+class Once:
+    """Looks jobs up by the key that they came with."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        """Those of keys that somebody is submitting with."""
+
+    def knows(self, owner: str, name: str) -> bool:
+        """Whether there is a job of this key."""
+        return self._find(owner, name) is not None
+
+    @asynccontextmanager
+    async def turn(self, owner: str, key: RequestKey) -> AsyncGenerator[JobRecord | None, None]:
+        """While this lasts nobody else submits with the same key; the job that there is already.
+
+        Raises:
+            errors.IdempotencyKeyReused: it is that of another request.
+        """
+        lock = self._turns.setdefault((owner, key.name), asyncio.Lock())
+        async with lock:
+            known = self._find(owner, key.name)
+            if known is not None and known.key != key:
+                raise errors.IdempotencyKeyReused()
+            yield known
+
+    def _find(self, owner: str, name: str) -> JobRecord | None:
+        for record in self._store.all():
+            if record.key is not None and (record.owner, record.key.name) == (owner, name):
+                return record
+        return None

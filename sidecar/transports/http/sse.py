@@ -1,0 +1,133 @@
+"""Server-sent events (WHATWG HTML, 9.2): how they are written, and an answer made of them.
+
+A reader holds nothing but its own connection: what it has not read waits in its buffer or not at
+all, and the job goes on at its own pace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, Final, TypeVar
+
+from fastapi import Request, Response
+from starlette.types import Receive, Scope, Send
+
+from sidecar import errors
+from sidecar.transports.http.bodies import to_json
+
+Item = TypeVar("Item")
+
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment, which every reader passes over."""
+KEEP_ALIVE_S = 15.0
+"""As the standard advises against proxies that close what is silent."""
+MEDIA_TYPE = "text/event-stream"
+_ID = re.compile(r"\d{1,15}", re.ASCII)
+_END: Final = object()
+
+
+def frame(data: Mapping[str, Any], event: str | None = None, id: int | None = None) -> bytes:
+    """One event with a JSON document on one line; without a name it is the default event."""
+    head = f"event: {event}\n" if event is not None else ""
+    number = f"id: {id}\n" if id is not None else ""
+    return f"{number}{head}data: ".encode() + to_json(data) + b"\n\n"
+
+
+def last_event_id(request: Request) -> int:
+    """The number of the last event that the client has had (`Last-Event-ID`), 0 for none.
+
+    Raises:
+        errors.FieldInvalid: it is no number of ours.
+    """
+    given = request.headers.get("last-event-id", "").strip()
+    if given and not _ID.fullmatch(given):
+        raise errors.FieldInvalid(
+            "'Last-Event-ID' is not the id of an event.",
+            hint="Send the last id that was read, or leave the header out to begin anew.",
+        )
+    return int(given or 0)
+
+
+async def with_pauses(
+    items: AsyncIterator[Item], pause_s: float
+) -> AsyncGenerator[Item | None, None]:
+    """The items as they come, and None each time that none came for so long."""
+
+    async def following() -> object:
+        return await anext(items, _END)
+
+    waiting: asyncio.Task[object] | None = None
+    try:
+        while True:
+            waiting = waiting or asyncio.get_running_loop().create_task(following())
+            done, _ = await asyncio.wait({waiting}, timeout=pause_s)
+            if not done:
+                yield None
+                continue
+            item, waiting = waiting.result(), None
+            if item is _END:
+                return
+            yield item  # type: ignore[misc]
+    finally:
+        if waiting is not None:
+            waiting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await waiting
+
+
+class EventStream(Response):
+    """An answer that goes on as long as there are ``frames``.
+
+    ``closed`` is called once it is over, whatever came of it: with True if the client left before
+    the end, also before the first frame.
+    """
+
+    media_type = MEDIA_TYPE
+
+    def __init__(
+        self,
+        frames: AsyncGenerator[bytes, None],
+        closed: Callable[[bool], None] = lambda left: None,
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._frames = frames
+        self._closed = closed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        spawn = asyncio.get_running_loop().create_task
+        sending, leaving = spawn(self._send_all(send)), spawn(_disconnected(receive))
+        left = True
+        try:
+            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            left = not sending.done()
+        finally:
+            sending.cancel()
+            leaving.cancel()
+            self._closed(left)
+            await asyncio.wait({sending, leaving})
+        if not left:
+            sending.result()
+
+    async def _send_all(self, send: Send) -> None:
+        async with aclosing(self._frames) as frames:
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+            )
+            async for each in frames:
+                await send({"type": "http.response.body", "body": each, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,149 @@
+"""Jobs as a resource: `/v1/jobs`. Hanging up cancels nothing here; a job is ended by DELETE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from sidecar import clock, errors
+from sidecar.access.identity import Identity
+from sidecar.jobs.record import JobRecord, JobState
+from sidecar.service import Service
+from sidecar.speech.formats import format_of, render
+from sidecar.transports.http import sse
+from sidecar.transports.http.bodies import json_response
+from sidecar.transports.http.caller import caller_of
+from sidecar.transports.http.schemas import PROBLEMS
+from sidecar.transports.http.summary import job_summary
+from sidecar.transports.jobs import models
+from sidecar.transports.jobs.events import frames
+from sidecar.transports.jobs.listing import page_of
+from sidecar.transports.jobs.request import key_name, read_request
+
+PATH = "/v1/jobs"
+MEDIA_TYPES = {
+    "json": "application/json",
+    "text": "text/plain; charset=utf-8",
+    "srt": "application/x-subrip; charset=utf-8",
+    "vtt": "text/vtt; charset=utf-8",
+    "tsv": "text/tab-separated-values; charset=utf-8",
+    "rttm": "text/plain; charset=utf-8",
+}
+
+
+def job_body(service: Service, caller: Identity, job: JobRecord) -> dict[str, Any]:
+    """A job as it stands, without what was said; times in seconds."""
+    wait_s = service.wait_s(caller, job)
+    return {
+        **job_summary(service, caller, job),
+        "priority": job.priority.value,
+        "estimated_wait_seconds": wait_s and round(wait_s, 1),
+        "ended": job.ended and clock.for_people(job.ended),
+        "last_event": job.seq,
+    }
+
+
+def build_router(service: Service) -> APIRouter:
+    """The routes of this wire."""
+    router = APIRouter(prefix=PATH)
+
+    @router.post(
+        "",
+        summary="Submit a recording as a job",
+        status_code=202,
+        response_model=models.Job,
+        responses=PROBLEMS,
+        openapi_extra=models.SUBMIT,
+    )
+    async def submit(request: Request) -> Response:
+        caller = caller_of(request)
+        replayed = False
+        with service.place(caller, key_name(request)) as place:
+            asked = await read_request(request, service)
+            if asked.key is None:
+                job = await service.submit(
+                    caller, asked.source, asked.options, place, priority=asked.priority
+                )
+                record = job.record
+            else:
+                record, replayed = await service.submit_once(
+                    caller, asked.source, asked.options, place, asked.key, priority=asked.priority
+                )
+        headers = {"Location": f"{PATH}/{record.id}"}
+        if replayed:
+            headers["Idempotent-Replayed"] = "true"
+        return json_response(job_body(service, caller, record), 202, headers)
+
+    @router.get(
+        "",
+        summary="Your jobs, oldest first",
+        response_model=models.JobPage,
+        responses=PROBLEMS,
+        openapi_extra=models.LIST,
+    )
+    async def listed(request: Request) -> Response:
+        caller = caller_of(request)
+        page, after = page_of(service.jobs(caller), request.query_params)
+        bodies = [job_body(service, caller, job) for job in page]
+        return json_response({"jobs": bodies, "next": after})
+
+    @router.get(
+        "/{job_id}", summary="How far a job is", response_model=models.Job, responses=PROBLEMS
+    )
+    async def state(request: Request, job_id: str) -> Response:
+        caller = caller_of(request)
+        return json_response(job_body(service, caller, service.job(caller, job_id)))
+
+    @router.get(
+        "/{job_id}/events",
+        summary="What happens to a job, as server-sent events",
+        response_class=Response,
+        responses=models.EVENTS,
+        openapi_extra=models.RESUME,
+    )
+    async def events(request: Request, job_id: str) -> Response:
+        caller = caller_of(request)
+        job, after = service.job(caller, job_id), sse.last_event_id(request)
+        if after > job.seq:
+            raise errors.FieldInvalid(
+                f"The job has no event {after} yet; its last is {job.seq}.",
+                hint="Send the last id that was read, or leave the header out to begin anew.",
+            )
+        if job.over and after == job.seq:
+            return Response(status_code=204)  # which tells a browser to ask no more
+        subscription = service.events(caller, job, after)
+        return sse.EventStream(frames(job.id, subscription), lambda left: subscription.close())
+
+    @router.get(
+        "/{job_id}/transcript",
+        summary="What was said, in one of many formats",
+        response_class=Response,
+        responses=models.TRANSCRIPT,
+        openapi_extra=models.FORMAT,
+    )
+    async def transcript(request: Request, job_id: str) -> Response:
+        caller = caller_of(request)
+        job, fmt = service.job(caller, job_id), request.query_params.get("format", "json")
+        format_of(fmt)
+        if not job.over:
+            raise errors.JobNotDone()
+        if job.state is not JobState.DONE or job.transcript is None:
+            assert job.error is not None
+            raise job.error.error()
+        noted = service.noted(job.transcript, job.options)
+        body = await service.written(caller, job, lambda: render(noted, fmt, job.id).encode())
+        return Response(body, media_type=MEDIA_TYPES[fmt])
+
+    @router.delete(
+        "/{job_id}",
+        summary="End a job, and forget it and its transcript",
+        status_code=204,
+        responses=PROBLEMS,
+    )
+    async def delete(request: Request, job_id: str) -> Response:
+        caller = caller_of(request)
+        service.delete(caller, service.job(caller, job_id))
+        return Response(status_code=204)
+
+    return router

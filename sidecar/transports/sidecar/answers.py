@@ -1,0 +1,50 @@
+"""The bodies of this wire: a transcription's answer, and a job with what was said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastapi import Response
+
+from sidecar.access.identity import Identity
+from sidecar.jobs.record import JobRecord, JobState
+from sidecar.service import Service
+from sidecar.speech.formats import segment_body, transcript_body
+from sidecar.speech.transcript import Transcript
+from sidecar.transports.http.bodies import json_response, to_json
+from sidecar.transports.http.summary import job_summary
+
+
+def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dict[str, Any]:
+    """The answer to a transcription."""
+    body = transcript_body(service.noted(transcript, job.options))
+    body["metadata"] |= {"processing_time": round(job.processing_s, 3), "job_id": job.id}
+    return {"status": "success", **body}
+
+
+def job_rendering(service: Service, caller: Identity, job: JobRecord) -> Callable[[], bytes]:
+    """What makes the body of a job as it stands now, with its result once there is one; it may be
+    called in a thread."""
+    summary, segments = job_summary(service, caller, job), job.segments
+    transcript = job.transcript if job.state is JobState.DONE else None
+
+    def render() -> bytes:
+        body = summary | {"segments": [segment_body(segment) for segment in segments]}
+        if transcript is not None:
+            body["result"] = answer_body(service, job, transcript)
+        return to_json(body)
+
+    return render
+
+
+async def job_response(
+    service: Service,
+    caller: Identity,
+    job: JobRecord,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The answer about one job."""
+    body = await service.answer(caller, job, job_rendering(service, caller, job))
+    return json_response(body, status, headers)

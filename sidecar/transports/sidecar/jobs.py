@@ -1,0 +1,48 @@
+"""`/jobs`: what became of requests with `Prefer: respond-async`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from sidecar.service import Service
+from sidecar.transports.http.bodies import json_response
+from sidecar.transports.http.caller import caller_of
+from sidecar.transports.http.schemas import PROBLEMS
+from sidecar.transports.http.summary import job_summary
+from sidecar.transports.sidecar import models
+from sidecar.transports.sidecar.answers import job_response
+
+
+def build_router(service: Service) -> APIRouter:
+    """The routes of jobs that can be asked for."""
+    router = APIRouter()
+
+    @router.get("/jobs", summary="The jobs that can be asked for", response_model=models.JobList)
+    async def jobs(request: Request) -> Response:
+        caller = caller_of(request)
+        own = service.jobs(caller)
+        return json_response({"jobs": [job_summary(service, caller, job) for job in own]})
+
+    @router.get(
+        "/jobs/{job_id}",
+        summary="How far a job is, and its result",
+        response_model=models.Job,
+        responses=PROBLEMS,
+    )
+    async def job_state(request: Request, job_id: str) -> Response:
+        caller = caller_of(request)
+        return await job_response(service, caller, service.job(caller, job_id))
+
+    @router.delete(
+        "/jobs/{job_id}",
+        summary="Cancel a job",
+        response_model=models.Job,
+        responses=PROBLEMS,
+    )
+    async def cancel_job(request: Request, job_id: str) -> Response:
+        caller = caller_of(request)
+        job = service.job(caller, job_id)
+        service.cancel(caller, job)
+        return await job_response(service, caller, service.job(caller, job_id))
+
+    return router

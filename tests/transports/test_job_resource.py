@@ -1,0 +1,283 @@
+"""/v1/jobs: submitted once, followed by anybody who may, fetched in every format, deleted."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from eventsource import Event, events_of, follow, read_until
+from recordings import wav
+from serving import Server, check_problem, wait_until
+
+from sidecar.speech.formats import FORMATS
+from sidecar.transports.jobs.api import MEDIA_TYPES
+
+SECOND = b"\1\0" * 16_000
+ENDED = ("done", "failed", "cancelled")
+
+
+def post(server: Server, audio: bytes, key: str | None = None, **fields: str) -> httpx.Response:
+    headers = {"Idempotency-Key": key} if key is not None else {}
+    files = {"audio": ("a.wav", audio)}
+    return server.client.post("/v1/jobs", files=files, data=fields, headers=headers)
+
+
+def submitted(server: Server, audio: bytes, **fields: str) -> str:
+    response = post(server, audio, **fields)
+    assert response.status_code == 202, response.text
+    assert response.headers["location"] == f"/v1/jobs/{response.json()['id']}"
+    return str(response.json()["id"])
+
+
+def job(server: Server, job_id: str) -> dict[str, Any]:
+    return dict(server.client.get(f"/v1/jobs/{job_id}").raise_for_status().json())
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Works off twenty seconds of audio in a second."""
+    with Server(tmp_path_factory.mktemp("slow"), scripted_speed=20, batch=1) as running:
+        yield running
+
+
+def test_a_job_is_submitted_followed_and_fetched(server: Server, voice: bytes) -> None:
+    job_id = submitted(server, voice, priority="batch")
+    names = [event.name for event in events_of(server, job_id)]
+    assert names[0] == "begun"
+    assert names[-1] == "done"
+    assert names.count("segment") == 3
+    state = job(server, job_id)
+    assert (state["state"], state["priority"]) == ("done", "batch")
+    assert state["ended"] >= state["created"]
+    assert "segments" not in state
+    assert "result" not in state
+
+
+def test_the_transcript_comes_in_every_format(server: Server, voice: bytes) -> None:
+    job_id = submitted(server, voice)
+    events_of(server, job_id)
+    answer = server.post(voice).json()
+    assert MEDIA_TYPES.keys() == FORMATS.keys()
+    for fmt, media_type in MEDIA_TYPES.items():
+        url = f"/v1/jobs/{job_id}/transcript"
+        response = server.client.get(url, params={"format": fmt})
+        assert response.status_code == 200
+        assert response.headers["content-type"] == media_type
+        for segment in answer["segments"]:
+            assert fmt == "rttm" or segment["text"] in response.text
+    assert server.client.get(url).json()["segments"] == answer["segments"]
+    check_problem(server.client.get(url, params={"format": "docx"}), 400, "field_invalid")
+
+
+def test_a_transcript_that_is_not_there_yet_or_never_will_be_says_which(
+    slow: Server, voice: bytes
+) -> None:
+    first = submitted(slow, wav(SECOND * 600))
+    response = slow.client.get(f"/v1/jobs/{first}/transcript")
+    check_problem(response, 409, "job_not_done")
+    assert int(response.headers["retry-after"]) > 0
+    slow.client.delete(f"/jobs/{first}")  # the other wire's, which only ends it
+    check_problem(slow.client.get(f"/v1/jobs/{first}/transcript"), 409, "job_cancelled")
+
+
+def test_a_retry_after_a_lost_answer_gets_the_same_job_also_where_the_queue_is_full(
+    start_server: Any,
+) -> None:
+    server = start_server(scripted_speed=20, queue_limit=1)
+    running = submitted(server, wav(SECOND * 600))
+    server.wait_state(running, "running")
+    first = post(server, wav(SECOND * 601), key="one")
+    assert first.status_code == 202
+    check_problem(post(server, wav(SECOND * 602), key="two"), 503, "queue_full")
+    with ThreadPoolExecutor(4) as pool:
+        again = list(pool.map(lambda _: post(server, wav(SECOND * 601), key="one"), range(4)))
+    assert {one.json()["id"] for one in again} == {first.json()["id"]}
+    assert {one.headers["idempotent-replayed"] for one in again} == {"true"}
+    assert "idempotent-replayed" not in first.headers
+    assert len(server.jobs()) == 2
+    for other in (
+        post(server, wav(SECOND * 600), key="one"),
+        post(server, wav(SECOND * 601), key="one", hotwords="Nagg"),
+    ):
+        check_problem(other, 422, "idempotency_key_reused")
+    check_problem(post(server, wav(SECOND), key=""), 400, "field_invalid")
+    check_problem(post(server, wav(SECOND), key="a b"), 400, "field_invalid")
+
+
+def test_two_at_once_with_one_key_are_one_job(server: Server, voice: bytes) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: post(server, voice, key="at once"[3:]), range(8)))
+    assert {one.status_code for one in answers} == {202}
+    assert len({one.json()["id"] for one in answers}) == 1
+    assert sum("idempotent-replayed" not in one.headers for one in answers) == 1
+
+
+def test_a_key_whose_recording_was_refused_is_free_again(server: Server, voice: bytes) -> None:
+    check_problem(post(server, b"no sound", key="again"), 415, "audio_format_unsupported")
+    assert post(server, voice, key="again").status_code == 202
+
+
+def test_a_file_of_this_machine_can_be_named(server: Server, voice: bytes, tmp_path: Path) -> None:
+    (tmp_path / "voice.wav").write_bytes(voice)
+    named = {"audio_path": str(tmp_path / "voice.wav")}
+    headers = {"Idempotency-Key": "named"}
+    answers = [server.client.post("/v1/jobs", json=named, headers=headers) for _ in range(2)]
+    assert len({one.json()["id"] for one in answers}) == 1
+    assert events_of(server, answers[0].json()["id"])[-1].name == "done"
+
+
+def test_the_list_comes_in_pages_and_by_state_without_words(slow: Server) -> None:
+    for old in slow.jobs():
+        slow.client.delete(f"/v1/jobs/{old['id']}")
+    ids = [submitted(slow, wav(SECOND * 600)) for _ in range(5)]
+    slow.wait_state(ids[0], "running")
+    seen, after = [], None
+    while True:
+        query = {"limit": "2", **({"after": after} if after else {})}
+        page = slow.client.get("/v1/jobs", params=query).json()
+        seen += [one["id"] for one in page["jobs"]]
+        if (after := page["next"]) is None:
+            break
+    assert seen == ids
+    queued = slow.client.get("/v1/jobs", params={"state": "queued"}).json()["jobs"]
+    assert [one["id"] for one in queued] == ids[1:]
+    assert [one["position"] for one in queued] == [0, 1, 2, 3]
+    waits = [one["estimated_wait_seconds"] for one in queued]
+    assert waits == sorted(waits)
+    assert waits[0] > 0, "something runs"
+    for wrong in ({"state": "lost"}, {"limit": "0"}, {"limit": "many"}, {"after": "nobody"}):
+        check_problem(slow.client.get("/v1/jobs", params=wrong), 400, "field_invalid")
+    for job_id in ids:
+        assert slow.client.delete(f"/v1/jobs/{job_id}").status_code == 204
+    assert slow.client.get("/v1/jobs").json() == {"jobs": [], "next": None}
+
+
+def test_delete_ends_a_job_and_forgets_it_and_its_words(slow: Server, voice: bytes) -> None:
+    done, running = submitted(slow, voice), submitted(slow, wav(SECOND * 600))
+    slow.wait_state(done, "done")
+    with follow(slow, running) as events:
+        read_until(events, "segment")
+        for job_id in (done, running):
+            assert slow.client.delete(f"/v1/jobs/{job_id}").status_code == 204
+        assert [event.name for event in events][-1] == "cancelled"
+    for job_id in (done, running):
+        for path in ("", "/events", "/transcript"):
+            check_problem(slow.client.get(f"/v1/jobs/{job_id}{path}"), 404, "job_not_found")
+        check_problem(slow.client.delete(f"/v1/jobs/{job_id}"), 404, "job_not_found")
+
+
+def test_two_who_follow_one_job_both_get_all_of_it(slow: Server) -> None:
+    job_id = submitted(slow, wav(SECOND * 30))
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: events_of(slow, job_id), range(2))
+    assert one[-1].name == "done"
+    numbers = [event.id for event in one]
+    assert numbers == sorted(set(numbers))
+    for events in (one, other):
+        assert [each.data["index"] for each in events if each.name == "segment"] == list(range(30))
+    assert [each for each in one if each.name != "progress"] == [
+        each for each in other if each.name != "progress"
+    ]
+
+
+def test_who_lost_the_connection_resumes_without_a_gap_or_a_repeat(slow: Server) -> None:
+    job_id = submitted(slow, wav(SECOND * 40))
+    seen: list[Event] = []
+    lost = 0
+    while not seen or seen[-1].name != "done":
+        with follow(slow, job_id, seen[-1].id if seen else None) as events:
+            for event in events:
+                seen.append(event)
+                if event.name == "segment" and event.data["index"] % 7 == 6:
+                    lost += 1
+                    break
+    assert lost >= 4
+    numbers = [event.id for event in seen]
+    assert numbers == sorted(set(numbers))
+    assert [each.data["index"] for each in seen if each.name == "segment"] == list(range(40))
+    assert job(slow, job_id)["state"] == "done", "hanging up cancels nothing"
+    last = {"Last-Event-ID": str(numbers[-1])}
+    assert slow.client.get(f"/v1/jobs/{job_id}/events", headers=last).status_code == 204
+    for wrong in (str(numbers[-1] + 1), "-1", "abc", "1" * 30):
+        headers = {"Last-Event-ID": wrong}
+        response = slow.client.get(f"/v1/jobs/{job_id}/events", headers=headers)
+        check_problem(response, 400, "field_invalid")
+
+
+def test_a_reader_that_reads_nothing_is_told_to_resume_and_holds_nobody(
+    start_server: Any,
+) -> None:
+    """Its job has 20,000 events, of which the connection takes some thousand."""
+    server = start_server(max_audio_hours=10)
+    with server.raw() as sock, closing(sock):
+        sock.setsockopt(__import__("socket").SOL_SOCKET, __import__("socket").SO_RCVBUF, 4096)
+        blocker = submitted(server, wav(SECOND * 20_000))
+        sock.sendall(f"GET /v1/jobs/{blocker}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        server.wait_state(blocker, "done")
+        assert server.health()["status"] == "ok"
+        received = b""
+        while b"event: behind" not in received:
+            piece = sock.recv(1 << 16)
+            assert piece, received[-300:]
+            received += piece
+    text = received.decode()
+    (told,) = [line for line in text.splitlines() if "resume_after" in line]
+    after = json.loads(told.removeprefix("data: "))["resume_after"]
+    ids = [int(line[4:]) for line in text.splitlines() if line.startswith("id: ")]
+    assert after == ids[-1]
+    with follow(server, blocker, after) as events:
+        rest = list(events)
+    assert rest[0].id == after + 1
+    assert rest[-1].name == "done"
+
+
+def test_a_stream_ends_when_the_service_does(start_server: Any) -> None:
+    server = start_server(scripted_speed=10)
+    running, waiting = (submitted(server, wav(SECOND * 600)) for _ in range(2))
+    with follow(server, running) as one, follow(server, waiting) as other:
+        read_until(one, "segment")
+        server.process.send_signal(signal.SIGTERM)
+        for events in (one, other):
+            last = list(events)[-1]
+            assert last.name == "failed"
+            assert last.data["error"]["code"] == "shutting_down"
+    assert server.process.wait(15) == 0
+    assert "Traceback" not in server.log()
+
+
+def test_who_left_leaves_nothing_behind(slow: Server) -> None:
+    job_id = submitted(slow, wav(SECOND * 600))
+    slow.wait_state(job_id, "running")
+    with follow(slow, job_id) as events:
+        read_until(events, "segment")
+    before = slow.process.num_fds()
+    for _ in range(20):
+        streams = [follow(slow, job_id) for _ in range(5)]
+        for stream in streams:
+            read_until(stream.__enter__(), "begun")
+        for stream in streams:
+            stream.__exit__(None, None, None)
+    wait_until(lambda: slow.process.num_fds() <= before + 5, 15, "the descriptors are closed")
+    assert job(slow, job_id)["state"] == "running"
+    slow.client.delete(f"/v1/jobs/{job_id}")
+    assert "Traceback" not in slow.log()
+
+
+def test_hanging_up_in_an_upload_s_answer_cancels_nothing(slow: Server) -> None:
+    audio = wav(SECOND * 5)
+    before = {one["id"] for one in slow.jobs()}
+    request = httpx.Request("POST", f"{slow.client.base_url}v1/jobs", files={"audio": audio})
+    request.read()
+    head = f"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: {request.headers['content-type']}\r\nContent-Length: {len(request.content)}\r\n\r\n"
+    with slow.raw() as sock:
+        sock.sendall(head.encode() + request.content)
+        wait_until(lambda: {one["id"] for one in slow.jobs()} - before, 15, "it is there")
+    (new,) = {one["id"] for one in slow.jobs()} - before
+    slow.wait_state(new, "done")
