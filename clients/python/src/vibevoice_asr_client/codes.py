@@ -196,6 +196,12 @@ class HubUnreachable(errors.Busy):
     known_code = "hub_unreachable"
 
 
+class IdempotencyKeyReused(errors.Refused):
+    """This Idempotency-Key was sent with another request."""
+
+    known_code = "idempotency_key_reused"
+
+
 class Internal(errors.Failed):
     """Something went wrong inside the service."""
 
@@ -206,6 +212,12 @@ class JobCancelled(errors.Cancelled):
     """The job was cancelled."""
 
     known_code = "job_cancelled"
+
+
+class JobNotDone(errors.Conflict):
+    """The job has not ended yet: there is no transcript."""
+
+    known_code = "job_not_done"
 
 
 class JobNotFound(errors.NotFound):
@@ -456,8 +468,10 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "gpu_out_of_memory": GpuOutOfMemory,
     "host_not_allowed": HostNotAllowed,
     "hub_unreachable": HubUnreachable,
+    "idempotency_key_reused": IdempotencyKeyReused,
     "internal": Internal,
     "job_cancelled": JobCancelled,
+    "job_not_done": JobNotDone,
     "job_not_found": JobNotFound,
     "jobs_limited": JobsLimited,
     "json_invalid": JsonInvalid,
