@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 from serving import Server
 
 
@@ -42,10 +41,10 @@ def parse(lines: Iterable[str]) -> Iterator[Event]:
 
 @contextlib.contextmanager
 def follow(server: Server, job_id: str, after: int | None = None) -> Iterator[Iterator[Event]]:
-    """The events of a job as they come, on a connection of its own."""
+    """The events of a job as they come."""
     headers = {} if after is None else {"Last-Event-ID": str(after)}
-    url = f"{server.client.base_url}v1/jobs/{job_id}/events"
-    with httpx.stream("GET", url, headers=headers, timeout=60.0) as response:
+    url = f"/v1/jobs/{job_id}/events"
+    with server.client.stream("GET", url, headers=headers) as response:
         assert response.status_code == 200, response.read()
         assert response.headers["content-type"].startswith("text/event-stream")
         yield parse(response.iter_lines())
