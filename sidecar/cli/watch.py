@@ -39,7 +39,7 @@ class Look:
 class Settling:
     """Which files have stayed as they are for long enough. Pure; time is of any clock."""
 
-    def __init__(self, settled_s: float = SETTLED_S) -> None:
+    def __init__(self, settled_s: float) -> None:
         self._settled_s = settled_s
         self._since: dict[Path, tuple[Look, float]] = {}
 
@@ -79,7 +79,7 @@ class _Watch:
         self._folder, self._to, self._fmt = folder, to, fmt
         self._transcribe = transcribe
         self._at_once = at_once
-        self._settling = Settling()
+        self._settling = Settling(SETTLED_S)
         self._running: dict[Path, asyncio.Task[None]] = {}
         self._not_before: dict[Path, float] = {}
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import json
+import sys
+import tomllib
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import vibevoice_asr_client as package
@@ -250,3 +254,23 @@ def test_what_is_named_is_there_and_values_are_frozen() -> None:
         value = getattr(package, name)
         if dataclasses.is_dataclass(value):
             assert value.__dataclass_params__.frozen, name  # type: ignore[union-attr]
+
+
+def test_it_needs_httpx_and_nothing_of_the_service() -> None:
+    imported = set()
+    for module in Path(package.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text("utf-8"), feature_version=(3, 9))):
+            if isinstance(node, ast.Import):
+                imported |= {name.name.partition(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add((node.module or "").partition(".")[0])
+    assert imported - sys.stdlib_module_names == {"httpx", "vibevoice_asr_client"}
+
+
+def test_both_distributions_are_of_one_version() -> None:
+    root = Path(__file__).parents[2]
+    versions = {
+        tomllib.loads((root / file).read_text("utf-8"))["project"]["version"]
+        for file in ("pyproject.toml", "clients/python/pyproject.toml")
+    }
+    assert versions == {package.__version__}

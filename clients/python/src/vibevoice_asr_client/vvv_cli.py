@@ -150,3 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     transcribe.add_argument("--output", metavar="FILE", help="write what was said there, too")
     words.add_parser("status", help="your jobs, and how many wait")
     return parser
+
+
+if __name__ == "__main__":
+    main()
