@@ -67,17 +67,22 @@ def problem(error: errors.SidecarError, headers: Mapping[str, str] | None = None
     ours = body["status"] >= 500 and error.kind is not Kind.BUSY
     level = logging.WARNING if ours else logging.INFO
     log.log(level, "answered %s, request %s", error.code, body["request_id"])
-    extra = dict(headers or {})
-    if error.retry_after is not None:
-        extra["Retry-After"] = str(error.retry_after)
-    if error.kind is Kind.UNAUTHORIZED:
-        extra["WWW-Authenticate"] = "Bearer"
     return Response(
         json.dumps(body),
         status_code=body["status"],
         media_type="application/problem+json",
-        headers=extra,
+        headers={**(headers or {}), **headers_of(error)},
     )
+
+
+def headers_of(error: errors.SidecarError) -> dict[str, str]:
+    """What an error says in headers, however its body is written."""
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if error.kind is Kind.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
 
 
 def install(app: FastAPI, *routers: APIRouter) -> None:

@@ -1,0 +1,135 @@
+"""The queue's wire, as a vvv server speaks it: POST /v1/transcribe, GET /v1/queue/status.
+
+Its /health is everybody's. A client that hangs up takes its job with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from sidecar import errors
+from sidecar.access.identity import Identity
+from sidecar.jobs.job import Job
+from sidecar.jobs.record import JobRecord, JobState
+from sidecar.service import Service
+from sidecar.transports.http import sse
+from sidecar.transports.http.bodies import json_response, media_type
+from sidecar.transports.http.caller import caller_of
+from sidecar.transports.http.upload import read_form
+from sidecar.transports.queue import models
+from sidecar.transports.queue.dialect import Dialect, check_name
+from sidecar.transports.queue.fragments import Fragments
+from sidecar.transports.queue.recent import Over, Recent, status_of
+
+TRANSCRIBE = "/v1/transcribe"
+STATUS = "/v1/queue/status"
+LOOK_S = 5.0
+"""How often who waits is told of a new position, or at least that somebody is there."""
+
+
+def build_router(service: Service) -> APIRouter:
+    """The routes of this wire."""
+    router = APIRouter(route_class=Dialect)
+    recent = Recent()
+
+    @router.post(
+        TRANSCRIBE,
+        summary="Who said what and when, as it is decoded (the vvv queue's wire)",
+        response_class=Response,
+        responses=models.STREAM,
+        openapi_extra=models.SUBMIT,
+    )
+    async def transcribe(request: Request) -> Response:
+        caller = caller_of(request)
+        job = await _submitted(request, service, caller)
+        recent.add(job)
+
+        def closed(left: bool) -> None:
+            service.cancel(caller, job.record)
+            recent.over(job)
+
+        return sse.EventStream(frames(service, caller, job), closed)
+
+    @router.get(
+        STATUS,
+        summary="Your jobs, and how many wait (the vvv queue's wire)",
+        response_model=models.QueueStatus,
+        responses=models.ERRORS,
+    )
+    async def status(request: Request) -> Response:
+        caller = caller_of(request)
+        others = [job for job in service.jobs(caller) if not job.over]
+        bodies = [job_info(service, caller, job) for job in [*recent.of(caller.owner), *others]]
+        waiting = service.health().jobs_waiting
+        return json_response({"your_jobs": bodies, "total_queued": waiting})
+
+    return router
+
+
+def job_info(service: Service, caller: Identity, job: JobRecord | Over) -> dict[str, Any]:
+    """A line of the status."""
+    if isinstance(job, Over):
+        status, place, wait_s = job.status, None, None
+    else:
+        status = status_of(job)
+        place, wait_s = service.position(caller, job), service.wait_s(caller, job)
+    return {
+        "job_id": job.id,
+        "status": status,
+        "position": None if place is None else place + 1,
+        "estimated_wait_seconds": None if wait_s is None else round(float(wait_s), 1),
+    }
+
+
+async def frames(service: Service, caller: Identity, job: Job) -> AsyncGenerator[bytes, None]:
+    """What a client gets to read of its job. One that reads slowly finds several segments in one
+    fragment: what was said is in the job's record, and waits for nobody."""
+    fragments, told = Fragments(), _place(service, caller, job)
+    yield sse.frame(
+        told or {"job_id": job.id, "position": 1, "estimated_wait_seconds": 0.0}, "queue"
+    )
+    async with aclosing(sse.with_pauses(job.changes(), LOOK_S)) as changes:
+        async for change in changes:
+            place = _place(service, caller, job)
+            if place is not None and told is not None and place["position"] != told["position"]:
+                told = place
+                yield sse.frame(place, "queue")
+            elif change is None:
+                yield sse.KEEP_ALIVE
+            elif text := fragments.more(change):
+                yield sse.frame({"text": text})
+    if job.state is JobState.DONE:
+        yield sse.frame({"job_id": job.id}, "done")
+    else:
+        assert job.error is not None
+        yield sse.frame({"error": job.error.detail}, "error")
+
+
+def _place(service: Service, caller: Identity, job: Job) -> dict[str, Any] | None:
+    """How many go first, for one that waits."""
+    info = job_info(service, caller, job.record)
+    del info["status"]
+    return info if info["position"] is not None else None
+
+
+async def _submitted(request: Request, service: Service, caller: Identity) -> Job:
+    """The job of a form with a recording."""
+    with service.place(caller) as place:
+        if media_type(request) != "multipart/form-data":
+            raise errors.ContentTypeUnsupported()
+        upload = await read_form(request, service)
+        try:
+            if upload.part != "audio":
+                raise errors.FileMissing()
+            check_name(upload.file_name)
+            in_query = request.query_params.get("hotwords", "")
+            hotwords = upload.fields.get("hotwords", "").strip() or in_query
+            options = service.options({"hotwords": hotwords})
+        except BaseException:
+            upload.source.close()
+            raise
+        return await service.submit(caller, upload.source, options, place, kept=False)

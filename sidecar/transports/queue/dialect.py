@@ -1,0 +1,80 @@
+"""Errors as this wire's clients know them: `{"detail": …}`, with the original's statuses and texts
+where it has any; our code and hint beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from sidecar import errors
+from sidecar.transports.http.bodies import json_response
+from sidecar.transports.http.problems import headers_of, problem_body
+
+EXTENSIONS = ("wav", "mp3", "m4a", "mp4", "flac", "ogg", "opus", "webm", "wma", "aac")
+
+_MISSING = [{"type": "missing", "loc": ["body", "audio"], "msg": "Field required", "input": None}]
+"""As the framework of the original says it."""
+_SAID: dict[type[errors.SidecarError], tuple[int, str | list[dict[str, Any]]]] = {
+    errors.AudioEmpty: (400, "Empty audio file"),
+    errors.UploadTooLarge: (413, "Audio file too large"),
+    errors.QueueFull: (503, "Queue is full"),
+    errors.UploadsFull: (503, "Queue is full"),
+    errors.FileMissing: (422, _MISSING),
+    errors.ContentTypeUnsupported: (422, _MISSING),
+    errors.TokenMissing: (401, "Not authenticated"),
+    errors.TokenInvalid: (401, "Invalid token"),
+}
+_UNREADABLE = (
+    errors.AudioFormatUnsupported,
+    errors.AudioUndecodable,
+    errors.AudioDecodeTimeout,
+)
+
+
+class FileNameUnsupported(errors.AudioFormatUnsupported):
+    """The name of the file says nothing of its type, or another type than any of these."""
+
+
+def say(error: errors.SidecarError) -> Response:
+    """The response that says ``error``."""
+    ours = problem_body(error)
+    status, detail = _SAID.get(type(error), (ours["status"], error.detail))
+    if isinstance(error, FileNameUnsupported):
+        status = 400
+    elif isinstance(error, _UNREADABLE):
+        status, detail = 422, f"Cannot read audio: {error.detail}"
+    more = {name: ours[name] for name in ("code", "hint", "request_id")}
+    return json_response({"detail": detail, **more}, status, headers_of(error))
+
+
+def check_name(name: str) -> None:
+    """Refuse a file whose name the original would: it goes by the extension. What is in it is found
+    out by looking, here as everywhere.
+
+    Raises:
+        FileNameUnsupported: it has no name, or one without an extension that is known.
+    """
+    if not name:
+        raise FileNameUnsupported("The audio file has no filename.")
+    if name.rpartition(".")[2].lower() not in EXTENSIONS or "." not in name:
+        known = ", ".join(f".{each}" for each in EXTENSIONS)
+        raise FileNameUnsupported(f"Unsupported audio format. Supported extensions: {known}")
+
+
+class Dialect(APIRoute):
+    """A route whose errors are said in this wire's way."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What answers a request."""
+        answer = super().get_route_handler()
+
+        async def answered(request: Request) -> Response:
+            try:
+                return await answer(request)
+            except errors.SidecarError as error:
+                return say(error)
+
+        return answered
