@@ -24,8 +24,15 @@ FAILED = "failed"
 """Folder beside the recordings for those that cannot be transcribed, each with its reason."""
 LATER = frozenset({Kind.BUSY, Kind.LIMITED, Kind.CANCELLED, Kind.TIMEOUT, Kind.STORAGE_FULL})
 """What passes: the recording stays where it is, and is tried again."""
-OURS = frozenset({Kind.UNAUTHORIZED, Kind.FORBIDDEN})
-"""What no other recording would change: it ends here."""
+OPTIONS = (
+    errors.FieldInvalid,
+    errors.FieldMissing,
+    errors.FieldTooLong,
+    errors.LanguageInvalid,
+    errors.LanguageUnsupported,
+    errors.PrecisionUnavailable,
+    errors.PrecisionUnknown,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +98,7 @@ class _Watch:
                 for path in self._due(time.monotonic()):
                     task = asyncio.get_running_loop().create_task(self._one(path))
                     self._running[path] = task
-                await asyncio.wait(
-                    [asyncio.ensure_future(asyncio.sleep(LOOK_S)), *self._running.values()],
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
+                await asyncio.sleep(LOOK_S)
         finally:
             for task in self._running.values():
                 task.cancel()
@@ -122,9 +126,9 @@ class _Watch:
         except errors.AudioPathNotFound:
             return  # somebody took it away
         except errors.SidecarError as error:
-            complain(error, about=str(path))
-            if error.kind in OURS or isinstance(error, errors.FieldInvalid):
+            if _is_of_all(error):
                 raise
+            complain(error, about=str(path))
             if error.kind in LATER or isinstance(error, errors.JobNotFound):
                 self._not_before[path] = time.monotonic() + (error.retry_after or LATER_S)
             else:
@@ -135,6 +139,13 @@ class _Watch:
         output = output_of(path, self._to, self._fmt)
         write(output, formats.render(transcript, self._fmt, path.stem))
         say(f"{path.name}: {output}")
+
+
+def _is_of_all(error: errors.SidecarError) -> bool:
+    """Whether no other recording would fare better: who asks may not, or the options are wrong."""
+    if isinstance(error, errors.AudioPathForbidden):
+        return False
+    return error.kind in (Kind.UNAUTHORIZED, Kind.FORBIDDEN) or isinstance(error, OPTIONS)
 
 
 def _set_aside(path: Path, error: errors.SidecarError) -> None:
