@@ -155,7 +155,7 @@ async def test_options_that_mean_nothing_end_a_watch_and_move_nothing(
     monkeypatch.setattr(watch, "SETTLED_S", 0.05)
     where = Where(f"http://127.0.0.1:{server.port}")
     async with backend(where, {"language": "!!"}) as transcribe:
-        with pytest.raises(errors.FieldInvalid):
+        with pytest.raises(errors.LanguageInvalid):
             await asyncio.wait_for(watch.run(inbox, inbox, "srt", transcribe, 2), 60)
     assert not (inbox / "failed").exists()
 
