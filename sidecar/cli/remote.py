@@ -24,7 +24,7 @@ from sidecar.cli.said import say
 from sidecar.cli.trust import HINT
 from sidecar.speech.transcript import Notice, Segment, Transcript, Word
 
-PATIENCE = Retry(attempts=12)
+ATTEMPTS = 12
 """Some three minutes without a service, or with one that is full: the time of a restart."""
 
 
@@ -41,7 +41,7 @@ async def service_at(
         say("warning: --insecure: whoever answers is believed, and gets the recordings.")
         warnings.simplefilter("ignore", InsecureWarning)  # it is said
     with in_our_words():
-        async with AsyncClient(url, token, trust=trust, retry=PATIENCE) as client:
+        async with AsyncClient(url, token, trust=trust, retry=Retry(ATTEMPTS)) as client:
             yield client
 
 
