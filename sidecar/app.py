@@ -24,6 +24,7 @@ from sidecar.transports.estimate import api as estimate_api
 from sidecar.transports.http import docs_page, gate, head, lingering, problems
 from sidecar.transports.jobs import api as jobs_api
 from sidecar.transports.queue import api as queue_api
+from sidecar.transports.queue import dialect as queue_dialect
 from sidecar.transports.sidecar import api as sidecar_api
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,8 @@ def create_app(
     app.add_middleware(head.Head)
     per_minute = access.limits.requests_per_minute
     turnstile = Turnstile(per_minute) if per_minute else None
-    app.add_middleware(gate.Gate, access=access, turnstile=turnstile)
+    dialects = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
+    app.add_middleware(gate.Gate, access=access, turnstile=turnstile, dialects=dialects)
     app.add_middleware(lingering.Lingering)
     docs_page.install(app)
     problems.install(app, *routers)

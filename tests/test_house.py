@@ -74,6 +74,7 @@ MAKE_VALUES = {
     *("BeforeValidator", "ConfigDict", "Field", "SettingsConfigDict", "typer.Option"),
     *("Container", "EncoderShape", "EngineSpec", "Identity", "Limits", "MemoryPlan", "ModelShape"),
     *("Notice", "Sampling"),
+    *("parameter", "submission"),  # of the OpenAPI page
     "build_version",  # reads the file that a build left beside us, and nothing else
 }
 """Calls that give a value and leave nothing behind."""

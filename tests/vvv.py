@@ -1,5 +1,5 @@
-"""The queue server's own client and command line, written anew from what is known of them: what they
-send, and how (un)forgiving they read. Not a word of theirs is here."""
+"""The queue server's own client and command line, written anew from what is known of them: what
+they send, and how (un)forgiving they read. Not a word of theirs is here."""
 
 from __future__ import annotations
 
@@ -41,7 +41,13 @@ class VibevoiceClient:
         """Send a file; its type is in its name alone."""
         timeout = httpx.Timeout(connect=10.0, read=600.0, write=60.0, pool=10.0)
         file = Path(path)
-        files = {"audio": (file.name, file.read_bytes(), "application/octet-stream")}
+        files = {
+            "audio": (
+                file.name,
+                await asyncio.to_thread(file.read_bytes),
+                "application/octet-stream",
+            )
+        }
         data = {"hotwords": hotwords} if hotwords else {}
         async with (
             httpx.AsyncClient(verify=self._verify, timeout=timeout) as client,

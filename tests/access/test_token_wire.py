@@ -125,3 +125,37 @@ def test_listening_elsewhere_takes_the_usual_keys_and_without_any_it_is_no_start
     Issuer(tmp_path / "tokens").revoked_file.write_text("not an id\n")
     with pytest.raises(errors.SettingsInvalid, match="line 1"):
         create_app(elsewhere)
+
+
+def test_another_s_job_is_nowhere_on_any_wire(
+    tmp_path_factory: pytest.TempPathFactory, voice: bytes
+) -> None:
+    home = tmp_path_factory.mktemp("owners")
+    issuer = Issuer(home / "tokens")
+    ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
+    with Server(home / "server", token_keys=issuer.keys.public, scripted_speed=5) as server:
+        call = server.client.request
+        job = call("POST", "/v1/jobs", files={"audio": ("a.wav", voice)}, headers=ada).json()
+        path = f"/v1/jobs/{job['id']}"
+        for method, address in (
+            ("GET", path),
+            ("GET", f"{path}/events"),
+            ("GET", f"{path}/transcript"),
+            ("DELETE", path),
+            ("GET", f"/jobs/{job['id']}"),
+        ):
+            check_problem(call(method, address, headers=bob), 404, "job_not_found")
+        assert call("GET", "/v1/jobs", headers=bob).json()["jobs"] == []
+        assert call("GET", "/v1/queue/status", headers=bob).json()["your_jobs"] == []
+        after = call("GET", "/v1/jobs", params={"after": job["id"]}, headers=bob)
+        check_problem(after, 422, "field_invalid")
+        key = {"Idempotency-Key": "of both"}
+        of_both = [
+            call("POST", "/v1/jobs", files={"audio": ("a.wav", voice)}, headers=key | who).json()
+            for who in (ada, bob)
+        ]
+        assert of_both[0]["id"] != of_both[1]["id"], "a key is its owner's"
+        assert [one["id"] for one in call("GET", "/v1/jobs", headers=ada).json()["jobs"]] == [
+            job["id"],
+            of_both[0]["id"],
+        ]

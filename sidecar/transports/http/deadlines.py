@@ -1,6 +1,7 @@
 """A deadline for the head of a request: uvicorn has none, and half-open ones would pile up.
 
-The body has one of its own (`upload_stall`), which knows whether bytes still come.
+The body has one of its own (`upload_stall`), which knows whether bytes still come. And one for
+answers: who reads nothing of one for `UNREAD_S` is not there any more, whatever TCP says.
 """
 
 from __future__ import annotations
@@ -10,15 +11,20 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+UNREAD_S = 60.0
+"""To take what lies in the connection's buffers; they hold seconds of any network."""
 
-def with_deadline(seconds: float) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, closing connections whose request's head is not there in time."""
+
+def with_deadline(seconds: float, unread_s: float = UNREAD_S) -> type[asyncio.Protocol]:
+    """uvicorn's protocol, closing connections whose request's head is not there in time, or whose
+    answer nobody takes."""
 
     class Timed(H11Protocol):
         """A clock from the first byte of a connection, or of its next request, to the end of the
         head; h11 hands a request to a cycle then."""
 
         _clock: asyncio.TimerHandle | None = None
+        _unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -33,7 +39,22 @@ def with_deadline(seconds: float) -> type[asyncio.Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop()
+            self._taken()
             super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._taken()
+            self._unread = self.loop.call_later(unread_s, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._taken()
+            super().resume_writing()
+
+        def _taken(self) -> None:
+            if self._unread is not None:
+                self._unread.cancel()
+                self._unread = None
 
         @property
         def _answering(self) -> bool:

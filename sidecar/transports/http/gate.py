@@ -6,10 +6,11 @@ Behind it every request has a caller, but for those at open addresses.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import errors
@@ -23,6 +24,10 @@ from sidecar.transports.http.problems import problem
 
 OPEN_PATHS = frozenset({"/health"})
 """Answered whoever asks: who looks whether the service lives has no token yet."""
+Say = Callable[[errors.SidecarError], Response]
+"""Writes an error in the language of a wire."""
+Dialects = Mapping[str, Say]
+"""How to say no at addresses whose clients do not know problems."""
 Pause = Callable[[float], Awaitable[object]]
 PREFLIGHT_KEPT_S = 600
 FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip")
@@ -38,11 +43,13 @@ class Gate:
         access: Access,
         turnstile: Turnstile | None = None,
         pause: Pause = asyncio.sleep,
+        dialects: Dialects | None = None,
     ) -> None:
         """Without a ``turnstile`` nobody is counted; ``pause`` waits for so many seconds."""
         self._access = access
+        self._dialects = dialects or {}
         self._behind = _Origins(
-            _Callers(app, access, turnstile, pause),
+            _Callers(app, access, turnstile, pause, self._dialects),
             access,
             allow_methods=("GET", "HEAD", "POST", "DELETE"),
             allow_headers=(
@@ -62,7 +69,7 @@ class Gate:
             try:
                 self._access.check_place(approach_of(scope))
             except errors.SidecarError as error:
-                await refuse(error, scope, receive, send)
+                await refuse(error, scope, receive, send, self._dialects)
                 return
         await self._behind(scope, receive, send)
 
@@ -82,8 +89,14 @@ class _Callers:
     """Asks who it is, behind CORS: a page that may ask sees why it is refused."""
 
     def __init__(
-        self, app: ASGIApp, access: Access, turnstile: Turnstile | None, pause: Pause
+        self,
+        app: ASGIApp,
+        access: Access,
+        turnstile: Turnstile | None,
+        pause: Pause,
+        dialects: Dialects,
     ) -> None:
+        self._dialects = dialects
         self._app = app
         self._access = access
         self._turnstile = turnstile
@@ -105,7 +118,7 @@ class _Callers:
                     finally:
                         send = ratelimit.saying(send, self._turnstile.standing(caller))
         except errors.SidecarError as error:
-            await refuse(error, scope, receive, send)
+            await refuse(error, scope, receive, send, self._dialects)
             return
         await self._app(scope, receive, send)
 
@@ -137,11 +150,14 @@ def approach_of(scope: Scope) -> Approach:
     )
 
 
-async def refuse(error: errors.SidecarError, scope: Scope, receive: Receive, send: Send) -> None:
+async def refuse(
+    error: errors.SidecarError, scope: Scope, receive: Receive, send: Send, dialects: Dialects
+) -> None:
     """Answer before anybody has read the body; a WebSocket's handshake gets 403."""
     if scope["type"] == "websocket":
         await receive()
         message: Message = {"type": "websocket.close", "code": 1008, "reason": error.code}
         await send(message)
         return
-    await problem(error)(scope, receive, send)
+    say = dialects.get(scope["path"], problem)
+    await say(error)(scope, receive, send)

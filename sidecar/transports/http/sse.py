@@ -11,7 +11,7 @@ import contextlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
@@ -21,13 +21,17 @@ from sidecar.transports.http.bodies import to_json
 
 Item = TypeVar("Item")
 
+
+class _End:
+    """What comes after the last item."""
+
+
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment, which every reader passes over."""
 KEEP_ALIVE_S = 15.0
 """As the standard advises against proxies that close what is silent."""
 MEDIA_TYPE = "text/event-stream"
 _ID = re.compile(r"\d{1,15}", re.ASCII)
-_END: Final = object()
 
 
 def frame(data: Mapping[str, Any], event: str | None = None, id: int | None = None) -> bytes:
@@ -58,7 +62,7 @@ async def with_pauses(
     """The items as they come, and None each time that none came for so long."""
 
     async def following() -> object:
-        return await anext(items, _END)
+        return await anext(items, _End)
 
     waiting: asyncio.Task[object] | None = None
     try:
@@ -69,7 +73,7 @@ async def with_pauses(
                 yield None
                 continue
             item, waiting = waiting.result(), None
-            if item is _END:
+            if item is _End:
                 return
             yield item  # type: ignore[misc]
     finally:

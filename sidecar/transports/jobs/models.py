@@ -31,7 +31,8 @@ class JobPage(BaseModel):
     next: str | None = Field(description="What to send as 'after' for the next page.")
 
 
-def _parameter(name: str, where: str, schema: dict[str, Any], said: str) -> dict[str, Any]:
+def parameter(name: str, where: str, schema: dict[str, Any], said: str) -> dict[str, Any]:
+    """One that may be left out."""
     return {"name": name, "in": where, "required": False, "schema": schema, "description": said}
 
 
@@ -48,7 +49,7 @@ SUBMIT: dict[str, Any] = {
         }
     ),
     "parameters": [
-        _parameter(
+        parameter(
             "Idempotency-Key",
             "header",
             {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!#-~]+$"},
@@ -59,22 +60,22 @@ SUBMIT: dict[str, Any] = {
 
 LIST: dict[str, Any] = {
     "parameters": [
-        _parameter(
+        parameter(
             "state", "query", {"type": "string", "enum": [*JobState]}, "Or several, with commas."
         ),
-        _parameter(
+        parameter(
             "limit",
             "query",
             {"type": "integer", "minimum": 1, "maximum": MOST, "default": USUAL},
             "Jobs on a page.",
         ),
-        _parameter("after", "query", {"type": "string"}, "'next' of the page before."),
+        parameter("after", "query", {"type": "string"}, "'next' of the page before."),
     ]
 }
 
 RESUME: dict[str, Any] = {
     "parameters": [
-        _parameter(
+        parameter(
             "Last-Event-ID",
             "header",
             {"type": "string", "pattern": "^[0-9]{1,15}$"},
@@ -97,7 +98,7 @@ EVENTS: dict[int | str, dict[str, Any]] = {
 
 FORMAT: dict[str, Any] = {
     "parameters": [
-        _parameter(
+        parameter(
             "format", "query", {"type": "string", "enum": [*FORMATS], "default": "json"}, "Which."
         )
     ]

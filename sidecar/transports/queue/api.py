@@ -27,6 +27,7 @@ from sidecar.transports.queue.recent import Over, Recent, status_of
 
 TRANSCRIBE = "/v1/transcribe"
 STATUS = "/v1/queue/status"
+PATHS = (TRANSCRIBE, STATUS)
 LOOK_S = 5.0
 """How often who waits is told of a new position, or at least that somebody is there."""
 
@@ -52,7 +53,8 @@ def build_router(service: Service) -> APIRouter:
             service.cancel(caller, job.record)
             recent.over(job)
 
-        return sse.EventStream(frames(service, caller, job), closed)
+        told = _place(service, caller, job)
+        return sse.EventStream(frames(service, caller, job, told), closed)
 
     @router.get(
         STATUS,
@@ -85,13 +87,14 @@ def job_info(service: Service, caller: Identity, job: JobRecord | Over) -> dict[
     }
 
 
-async def frames(service: Service, caller: Identity, job: Job) -> AsyncGenerator[bytes, None]:
-    """What a client gets to read of its job. One that reads slowly finds several segments in one
-    fragment: what was said is in the job's record, and waits for nobody."""
-    fragments, told = Fragments(), _place(service, caller, job)
-    yield sse.frame(
-        told or {"job_id": job.id, "position": 1, "estimated_wait_seconds": 0.0}, "queue"
-    )
+async def frames(
+    service: Service, caller: Identity, job: Job, told: dict[str, Any] | None
+) -> AsyncGenerator[bytes, None]:
+    """What a client gets to read of its job, after its place if it waits. One that reads slowly is
+    behind by no more than what is in the job's record, and nobody waits for it."""
+    fragments = Fragments()
+    if told is not None:
+        yield sse.frame(told, "queue")
     async with aclosing(sse.with_pauses(job.changes(), LOOK_S)) as changes:
         async for change in changes:
             place = _place(service, caller, job)
@@ -100,8 +103,9 @@ async def frames(service: Service, caller: Identity, job: Job) -> AsyncGenerator
                 yield sse.frame(place, "queue")
             elif change is None:
                 yield sse.KEEP_ALIVE
-            elif text := fragments.more(change):
-                yield sse.frame({"text": text})
+            else:
+                for text in fragments.more(change):
+                    yield sse.frame({"text": text})
     if job.state is JobState.DONE:
         yield sse.frame({"job_id": job.id}, "done")
     else:

@@ -1,16 +1,17 @@
-"""Errors as this wire's clients know them: `{"detail": …}`, with the original's statuses and texts
-where it has any; our code and hint beside it."""
+"""Errors as this wire's clients know them: the original's statuses, and its texts as `detail`, as
+far as it has any; the rest of a problem is beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from sidecar import errors
-from sidecar.transports.http.bodies import json_response
+from sidecar.transports.http.bodies import to_json
 from sidecar.transports.http.problems import headers_of, problem_body
 
 EXTENSIONS = ("wav", "mp3", "m4a", "mp4", "flac", "ogg", "opus", "webm", "wma", "aac")
@@ -40,14 +41,20 @@ class FileNameUnsupported(errors.AudioFormatUnsupported):
 
 def say(error: errors.SidecarError) -> Response:
     """The response that says ``error``."""
-    ours = problem_body(error)
-    status, detail = _SAID.get(type(error), (ours["status"], error.detail))
+    body = problem_body(error)
+    status, detail = _SAID.get(type(error), (body["status"], error.detail))
     if isinstance(error, FileNameUnsupported):
         status = 400
     elif isinstance(error, _UNREADABLE):
         status, detail = 422, f"Cannot read audio: {error.detail}"
-    more = {name: ours[name] for name in ("code", "hint", "request_id")}
-    return json_response({"detail": detail, **more}, status, headers_of(error))
+    body |= {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    return Response(
+        to_json(body),
+        status_code=status,
+        # a problem's detail is text; a list is the framework's of the original
+        media_type=f"application/{'problem+' if isinstance(detail, str) else ''}json",
+        headers=headers_of(error),
+    )
 
 
 def check_name(name: str) -> None:

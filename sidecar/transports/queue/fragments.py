@@ -8,7 +8,7 @@ after that (who said it; a stretch that is heard again after a crash) is not tol
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from sidecar.jobs.record import JobRecord
 from sidecar.speech.transcript import Segment
@@ -33,21 +33,18 @@ class Fragments:
         self._next = 0
         self._attempt = 0
 
-    def more(self, job: JobRecord) -> str:
-        """The fragment for what is new in a job; '' for nothing."""
+    def more(self, job: JobRecord) -> Iterator[str]:
+        """A fragment for each segment that is new in a job, and one for the end of the list."""
         again = job.attempts != self._attempt or len(job.segments) < self._next
         if again or job.transcript is not None:
             self._attempt, self._next, self._before = job.attempts, 0, tuple(self._said)
-        new = [one for one in job.segments[self._next :] if not self._was_said(one)]
-        self._next = len(job.segments)
-        first = not self._said
-        self._said += new
-        text = ",".join(map(segment_text, new))
-        if text:
-            text = f"[{text}" if first else f",{text}"
+        for segment in job.segments[self._next :]:
+            self._next += 1
+            if not self._was_said(segment):
+                yield ("," if self._said else "[") + segment_text(segment)
+                self._said.append(segment)
         if job.transcript is not None:
-            text += "]" if self._said else "[]"
-        return text
+            yield "]" if self._said else "[]"
 
     def _was_said(self, segment: Segment) -> bool:
         """Whether most of its time was told of before; an attempt begins anew, and at its end some

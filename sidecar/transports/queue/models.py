@@ -25,17 +25,16 @@ class QueueStatus(BaseModel):
     total_queued: int
 
 
-class Detail(BaseModel):
-    """What was wrong."""
+class MissingPart(BaseModel):
+    """A problem whose detail is a list: the part 'audio' is missing."""
 
-    detail: str | list[dict[str, Any]] = Field(examples=["Queue is full"])
-    code: str = Field(examples=["queue_full"])
+    detail: list[dict[str, Any]]
+    code: str = Field(examples=["file_missing"])
     hint: str
-    request_id: str
 
 
 _EITHER = {
-    "application/json": {"schema": Detail.model_json_schema()},
+    "application/json": {"schema": MissingPart.model_json_schema()},
     "application/problem+json": {"schema": Problem.model_json_schema()},
 }
 ERRORS: dict[int | str, dict[str, Any]] = {

@@ -1,0 +1,155 @@
+"""Server-sent events, and readers that are slow, gone, or not there at all."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import closing, suppress
+from typing import Any
+
+import pytest
+import uvicorn
+from eventsource import parse
+
+from sidecar.audio.decode import AudioFacts
+from sidecar.audio.ref import Named
+from sidecar.jobs.record import Begun, Cancelled, JobRecord, Reported
+from sidecar.jobs.store import MemoryStore
+from sidecar.speech.engine import TranscribeOptions
+from sidecar.speech.transcript import Segment, SegmentReady
+from sidecar.transports.http import sse
+from sidecar.transports.http.deadlines import with_deadline
+from sidecar.transports.jobs.events import frames
+
+BUFFER = 4
+FACTS = AudioFacts("wav", "sndfile", 3.0)
+NAMED = Named("/recordings/voice.wav", 42, 1)
+
+
+class Reader:
+    """An ASGI server's end: takes frames while it ``reads``, and may go."""
+
+    def __init__(self) -> None:
+        self.reads = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.body = b""
+
+    async def send(self, message: Any) -> None:
+        await self.reads.wait()
+        self.body += message.get("body", b"")
+
+    async def receive(self) -> dict[str, str]:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+
+def test_a_frame_is_one_line_of_json_after_its_id_and_name() -> None:
+    assert sse.frame({"text": "a\nb\u2028"}, "data", 7) == (
+        b'id: 7\nevent: data\ndata: {"text":"a\\nb\\u2028"}\n\n'
+    )
+    assert sse.frame({}) == b"data: {}\n\n"
+
+
+def submitted() -> JobRecord:
+    return JobRecord.submitted(0.0, NAMED, FACTS, TranscribeOptions())
+
+
+async def test_a_slow_reader_holds_nobody_and_resumes_without_a_gap() -> None:
+    store, job, reader = MemoryStore(buffer=BUFFER), submitted(), Reader()
+    store.add(job)
+    subscription = store.subscribe(job.id)
+    answer = sse.EventStream(frames(job.id, subscription), lambda left: subscription.close())
+    answering = asyncio.ensure_future(answer({}, reader.receive, reader.send))
+    await asyncio.sleep(0)
+    store.append(job.id, Begun())
+    for index in range(3 * BUFFER):
+        segment = Segment(index, index + 1.0, "word")
+        store.append(job.id, Reported(SegmentReady(index, segment)))
+        await asyncio.sleep(0)  # the engine goes on
+    assert store._feed.subscribers == 0
+    reader.reads.set()
+    await answering
+    told = list(parse(reader.body.decode().split("\n")))
+    assert told[-1].name == "behind"
+    after = told[-1].data["resume_after"]
+    store.append(job.id, Cancelled())
+    rest = [event.seq for event in store.events(job.id, after)]
+    assert [event.id for event in told[:-1]] + rest == list(range(1, 3 * BUFFER + 3))
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_who_leaves_ends_the_stream_even_before_its_first_frame(reads: bool) -> None:
+    closed, ended, reader = [], [], Reader()
+
+    async def endless() -> AsyncGenerator[bytes, None]:
+        try:
+            while True:
+                yield sse.KEEP_ALIVE
+                await asyncio.sleep(0)
+        finally:
+            ended.append(True)
+
+    if reads:
+        reader.reads.set()
+    answer = sse.EventStream(endless(), closed.append)
+    answering = asyncio.ensure_future(answer({}, reader.receive, reader.send))
+    await asyncio.sleep(0.01)
+    reader.gone.set()
+    await answering
+    assert closed == [True]
+    assert ended == ([True] if reads else [])
+
+
+async def test_a_silence_is_a_pause_and_loses_nothing() -> None:
+    queue: asyncio.Queue[int] = asyncio.Queue()
+
+    async def items() -> AsyncGenerator[int, None]:
+        while (item := await queue.get()) < 3:
+            yield item
+
+    found = []
+    async for item in sse.with_pauses(items(), 0.01):
+        found.append(item)
+        if item is None:
+            queue.put_nowait(sum(each is None for each in found))
+    assert found == [None, 1, None, 2, None]
+
+
+async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> None:
+    """With a real server and a real socket; the reader that reads has all."""
+    left: list[bool] = []
+    gone = asyncio.Event()
+
+    def closed(early: bool) -> None:
+        left.append(early)
+        if early:
+            gone.set()
+
+    async def much() -> AsyncGenerator[bytes, None]:
+        for _ in range(800):
+            yield b":" + b"x" * (16 << 10) + b"\n\n"
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await sse.EventStream(much(), closed)(scope, receive, send)
+
+    config = uvicorn.Config(app, http=with_deadline(15, 2.0), lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        whole = bytearray()
+        while piece := await reader.read(1 << 20):
+            whole += piece
+            await asyncio.sleep(0)
+        assert whole.endswith(b"0\r\n\r\n")
+        assert left == [False]
+        writer.close()
+        with closing(socket.create_connection(listener.getsockname())) as idle:
+            idle.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await gone.wait()
+            assert left == [False, True]
+        server.should_exit = True
+        with suppress(asyncio.CancelledError):
+            await serving
