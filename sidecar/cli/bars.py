@@ -28,6 +28,8 @@ def bars() -> Iterator[Bar]:
         rich.TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
+        # What goes to the same terminal goes above the bars; what goes elsewhere, there.
+        redirect_stdout=sys.stdout.isatty(),
     ) as shown:
 
         @contextmanager
