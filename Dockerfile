@@ -9,6 +9,7 @@ ENV PIP_NO_CACHE_DIR=1 \
 RUN python -m venv /opt/vibevoice-asr
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE THIRD_PARTY_LICENSES.md ./
+COPY clients/python/src ./clients/python/src
 COPY sidecar ./sidecar
 ARG REVISION=""
 RUN printf '%s' "$REVISION" > sidecar/REVISION \

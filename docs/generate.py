@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from models import models_page, models_plot
 
 from sidecar import errors
 from sidecar.cli.flags import describe
+from sidecar.errors import Kind
 from sidecar.host.process import EXIT_CODES
 from sidecar.transports.http.problems import STATUS
 
 HERE = Path(__file__).resolve().parent
+CLIENT_CODES = "../clients/python/src/vibevoice_asr_client/codes.py"
 MARK = "<!-- Written by docs/generate.py. Change the code, then run it. -->"
 
 
@@ -79,6 +81,56 @@ another; a command line that is not understood is 2, Ctrl-C is 130.
 {_table(("Code", "HTTP", "Detail", "Hint", "Exit code"), rows)}"""
 
 
+FAMILIES: Mapping[Kind, str] = {
+    Kind.MALFORMED: "Refused",
+    Kind.UNPROCESSABLE: "Refused",
+    Kind.UNSUPPORTED: "Refused",
+    Kind.METHOD: "Refused",
+    Kind.TOO_LARGE: "TooLarge",
+    Kind.TIMEOUT: "Busy",
+    Kind.NOT_FOUND: "NotFound",
+    Kind.FORBIDDEN: "Forbidden",
+    Kind.UNAUTHORIZED: "Unauthorized",
+    Kind.CONFLICT: "Conflict",
+    Kind.CANCELLED: "Cancelled",
+    Kind.BUSY: "Busy",
+    Kind.LIMITED: "Busy",
+    Kind.STORAGE_FULL: "OutOfSpace",
+    Kind.WONT_FIT: "OutOfSpace",
+    Kind.FAILED: "Failed",
+}
+"""By what the Python client groups errors."""
+
+
+def client_codes() -> str:
+    """The Python client's module of exceptions, one for every code."""
+    known = sorted(errors.all_errors(), key=lambda error: error.code)
+    names = {
+        error.code: "".join(part.capitalize() for part in error.code.split("_")) for error in known
+    }
+    classes = "".join(
+        f"\n\nclass {names[error.code]}(errors.{FAMILIES[error.kind]}):\n"
+        f'    """{error.default_detail}"""\n\n    known_code = "{error.code}"\n'
+        for error in known
+    )
+    table = "".join(f'    "{error.code}": {names[error.code]},\n' for error in known)
+    return f'''"""An exception for every code of docs/errors.md, named as the code is.
+
+Written by docs/generate.py. Change the code, then run it.
+"""
+
+from __future__ import annotations
+
+from typing import Mapping, Type
+
+from vibevoice_asr_client import errors
+{classes}
+
+BY_CODE: Mapping[str, Type[errors.ServiceError]] = {{
+{table}}}
+'''
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join(
@@ -94,13 +146,17 @@ def main(words: Sequence[str]) -> int:
         "errors.md": errors_page(),
         "models.md": models_page(MARK, _table),
         "models.svg": models_plot(),
+        CLIENT_CODES: client_codes(),
     }
     for name, text in pages.items():
         page = HERE / name
         if "--check" not in words:
             page.write_text(text, encoding="utf-8", newline="\n")
         elif not page.exists() or page.read_text(encoding="utf-8") != text:
-            print(f"docs/{name} is not up to date: python docs/generate.py", file=sys.stderr)
+            print(
+                f"{page.resolve()} is not up to date: python docs/generate.py",
+                file=sys.stderr,
+            )
             stale = True
     return int(stale)
 

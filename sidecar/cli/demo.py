@@ -12,7 +12,6 @@ from typing import Any
 from sidecar import errors
 from sidecar.cli import transcribe
 from sidecar.cli.said import INTERRUPTED, complain, say
-from sidecar.cli.trust import Trust
 from sidecar.settings import load_settings
 from sidecar.version import own_command
 
@@ -44,6 +43,8 @@ def run(audio: Path | None, given: dict[str, Any]) -> int:
             return service.wait()
         url = ready["url"]
         say(f"The service runs at {url}. Sending it {audio.name}:")
+        from vibevoice_asr_client import Trust
+
         pinned = Trust(fingerprint=ready["fingerprint"]) if "fingerprint" in ready else None
         order = transcribe.Order(
             files=[audio], format="text", server=url, token=ready.get("token"), trust=pinned

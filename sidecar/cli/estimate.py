@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource
+from sidecar.cli.backends import Where
+from sidecar.cli.recordings import open_file
 from sidecar.cli.said import complain, keep_quiet
-from sidecar.cli.transcribe import open_file
-from sidecar.cli.trust import Trust
 
 
-def run(file: Path, precision: str | None, server: str | None, trust: Trust) -> int:
+def run(file: Path, precision: str | None, where: Where) -> int:
     """Print the estimate in a sentence; the exit code is 1 where the recording does not fit."""
     options = {"precision": precision} if precision is not None else {}
     try:
         source = open_file(file)
-        ask = (
-            _from_server(server, trust, source, options) if server else _from_here(source, options)
-        )
+        ask = _from_server(where, source, options) if where.server else _from_here(source, options)
         fits, sentence = asyncio.run(ask)
     except errors.SidecarError as error:
         return complain(error, about=str(file))
@@ -28,15 +27,16 @@ def run(file: Path, precision: str | None, server: str | None, trust: Trust) -> 
 
 
 async def _from_server(
-    url: str, trust: Trust, source: AudioSource, options: dict[str, str]
+    where: Where, source: AudioSource, options: dict[str, str]
 ) -> tuple[bool, str]:
     from sidecar.access.credentials import for_clients
-    from sidecar.cli.client import ServiceClient
+    from sidecar.cli.remote import service_at
     from sidecar.settings import load_settings
 
-    with source:
-        async with ServiceClient(url, for_clients(load_settings()), trust) as client:
-            answer = await client.estimate(source, options)
+    token = where.token or for_clients(load_settings())
+    with source, os.fdopen(os.dup(source.fd), "rb") as file:
+        async with service_at(where.server or "", token, where.trust) as client:
+            answer = await client.estimate(file, **options)
     return answer["fits"], answer["sentence"]
 
 

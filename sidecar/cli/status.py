@@ -6,20 +6,22 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
+from sidecar.cli.backends import Where
 from sidecar.cli.said import INTERRUPTED, complain
 from sidecar.host.neighbour import address
 
 if TYPE_CHECKING:
-    from sidecar.cli.trust import Trust
+    from vibevoice_asr_client import Trust
 
 
-def run(server: str | None, trust: Trust) -> int:
+def run(where: Where) -> int:
     """Print the service's health; the exit code is 0 when it answers."""
     try:
+        server, trust = where.server, where.trust
         if server is None:
             server, own = configured_service()
-            trust = trust if trust.given else own
-        health = asyncio.run(_ask(server, trust))
+            trust = trust if trust is not None and trust.given else own
+        health = asyncio.run(_ask(server, where.token, trust))
     except errors.SidecarError as error:
         return complain(error)
     except KeyboardInterrupt:
@@ -47,10 +49,10 @@ def configured_service() -> tuple[str, Trust]:
     return where, of_settings(settings)
 
 
-async def _ask(server: str, trust: Trust) -> dict[str, Any]:
-    from sidecar.cli.client import ServiceClient
+async def _ask(server: str, token: str | None, trust: Trust | None) -> dict[str, Any]:
+    from sidecar.cli.remote import service_at
 
-    async with ServiceClient(server, trust=trust) as client:
+    async with service_at(server, token, trust) as client:
         return {"address": client.url, **await client.health()}
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from sidecar import __version__
-from sidecar.cli import serve, tokens
+from sidecar.cli import asking, serve, tokens
+from sidecar.cli.asking import (
+    SERVER_HELP,
+    CaCertOption,
+    FingerprintOption,
+    InsecureOption,
+    PrecisionOption,
+    ServerOption,
+    TokenOption,
+    where_of,
+)
 from sidecar.cli.flags import serve_with
-from sidecar.cli.said import PROGRAM, complain
-from sidecar.speech import formats
-from sidecar.speech.engine import Diarization, Precision, Windowing
-
-if TYPE_CHECKING:
-    from sidecar.cli.trust import Trust
+from sidecar.cli.said import PROGRAM
 
 HELP = f"""
 Speech to text with speakers, on this machine. Without a command it serves.
@@ -40,16 +45,6 @@ Examples:
 
 * `{PROGRAM} serve --port 9000 --keep-alive 1h`
 * `{PROGRAM} --engine scripted`: for hosts in development, made-up text at once
-"""
-TRANSCRIBE_HELP = f"""
-Write down recordings: who said what, and when. Works with a running service or without one.
-
-Examples:
-
-* `{PROGRAM} transcribe interview.mp3`
-* `{PROGRAM} transcribe a.wav b.wav --format vtt --output subtitles`
-* `{PROGRAM} transcribe call.ogg --format json --server http://127.0.0.1:8765`
-* `{PROGRAM} transcribe play.wav --hotwords "Nagg, Nell" --prompt "Beckett, Endgame" --speakers 2`
 """
 ESTIMATE_HELP = f"""
 Say whether a recording fits into the memory that is there, and how long it takes.
@@ -94,26 +89,6 @@ Examples:
 * `{PROGRAM} doctor`
 * `{PROGRAM} doctor --report`
 """
-SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
-
-ServerOption = Annotated[str | None, typer.Option(metavar="URL", help=SERVER_HELP)]
-CaCertOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Certificate of the service, or of its signer.")
-]
-FingerprintOption = Annotated[
-    str | None, typer.Option(metavar="SHA256", help="Fingerprint of the service's certificate.")
-]
-InsecureOption = Annotated[
-    bool, typer.Option("--insecure", help="Believe any certificate, of anybody in between too.")
-]
-PrecisionOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help=f"Precision of the weights: {', '.join(Precision)}.",
-        autocompletion=lambda: list(Precision),
-    ),
-]
 
 
 def build_command() -> Any:
@@ -125,7 +100,7 @@ def build_command() -> Any:
     )
     app.callback()(_root)
     app.command("serve", help=SERVE_HELP)(serve_with(lambda given: _exit(serve.run(given))))
-    app.command("transcribe", help=TRANSCRIBE_HELP)(_transcribe)
+    app.command("transcribe", help=asking.HELP)(asking.transcribe)
     app.command("estimate", help=ESTIMATE_HELP)(_estimate)
     app.command("demo", help=DEMO_HELP)(_demo)
     app.command("status", help=STATUS_HELP)(_status)
@@ -137,16 +112,6 @@ def build_command() -> Any:
 
 def _exit(code: int) -> None:
     raise typer.Exit(code)
-
-
-def _trust(ca_cert: Path | None, fingerprint: str | None, insecure: bool) -> Trust:
-    from sidecar import errors
-    from sidecar.cli.trust import Trust
-
-    try:
-        return Trust(ca_cert, fingerprint, insecure)
-    except errors.SidecarError as error:
-        raise typer.Exit(complain(error)) from None
 
 
 def _show_version(wanted: bool) -> None:
@@ -164,96 +129,19 @@ def _root(
     """Options that go before any command."""
 
 
-def _transcribe(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Recordings.")],
-    fmt: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            "-f",
-            metavar="NAME",
-            help=f"What to write: {', '.join(formats.FORMATS)}.",
-            autocompletion=lambda: list(formats.FORMATS),
-        ),
-    ] = "text",
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="Folder for a file per recording, instead of all to stdout.",
-        ),
-    ] = None,
-    server: ServerOption = None,
-    ca_cert: CaCertOption = None,
-    fingerprint: FingerprintOption = None,
-    insecure: InsecureOption = False,
-    language: Annotated[
-        str | None, typer.Option(metavar="TAG", help="Language spoken, such as 'en'; or 'auto'.")
-    ] = None,
-    precision: PrecisionOption = None,
-    diarize: Annotated[
-        bool | None,
-        typer.Option("--diarize/--no-diarize", help="Whether to tell speakers apart (it does)."),
-    ] = None,
-    diarization: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"Effort to tell them apart: {', '.join(Diarization)}.",
-            autocompletion=lambda: list(Diarization),
-        ),
-    ] = None,
-    hotwords: Annotated[
-        str | None, typer.Option(metavar="WORDS", help="Names and terms that may be said.")
-    ] = None,
-    prompt: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What the recordings are about.")
-    ] = None,
-    speakers: Annotated[
-        int | None, typer.Option(metavar="N", help="How many people speak, as a hint.")
-    ] = None,
-    windows: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="'parallel': long recordings in several windows at once, faster on a big card.",
-            autocompletion=lambda: list(Windowing),
-        ),
-    ] = None,
-) -> None:
-    from sidecar.cli import transcribe
-
-    order = transcribe.Order(
-        files=files,
-        format=fmt,
-        output=output,
-        server=server,
-        trust=_trust(ca_cert, fingerprint, insecure),
-        precision=precision,
-        language=language,
-        diarize=diarize,
-        diarization=diarization,
-        hotwords=hotwords,
-        prompt=prompt,
-        num_speakers=speakers,
-        windows=windows,
-    )
-    _exit(transcribe.run(order))
-
-
 def _estimate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording.")],
     precision: PrecisionOption = None,
     server: ServerOption = None,
+    token: TokenOption = None,
     ca_cert: CaCertOption = None,
     fingerprint: FingerprintOption = None,
     insecure: InsecureOption = False,
 ) -> None:
     from sidecar.cli import estimate
 
-    _exit(estimate.run(file, precision, server, _trust(ca_cert, fingerprint, insecure)))
+    where = where_of(server, token, ca_cert, fingerprint, insecure)
+    _exit(estimate.run(file, precision, where))
 
 
 def _demo(
@@ -272,13 +160,14 @@ def _status(
         str | None,
         typer.Option(metavar="URL", help=f"{SERVER_HELP} Without it: where the settings say."),
     ] = None,
+    token: TokenOption = None,
     ca_cert: CaCertOption = None,
     fingerprint: FingerprintOption = None,
     insecure: InsecureOption = False,
 ) -> None:
     from sidecar.cli import status
 
-    _exit(status.run(server, _trust(ca_cert, fingerprint, insecure)))
+    _exit(status.run(where_of(server, token, ca_cert, fingerprint, insecure)))
 
 
 def _pull(

@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.audio.source import AudioSource, open_path
-from sidecar.cli.said import INTERRUPTED, complain, keep_quiet, say
-from sidecar.cli.trust import Trust
+from sidecar.cli import watch
+from sidecar.cli.backends import Transcribe, Where, backend
+from sidecar.cli.bars import Bar, bars
+from sidecar.cli.recordings import is_written, output_names, spread, write
+from sidecar.cli.said import INTERRUPTED, complain, say
 from sidecar.speech import formats
-from sidecar.speech.transcript import Finished, Progress, Transcript
+from sidecar.speech.transcript import Transcript
 
-Transcribe = Callable[[AudioSource], AsyncGenerator[Progress | Finished, None]]
-"""Takes a recording over: `Progress` as it comes, `Finished` at last, or an error."""
+if TYPE_CHECKING:
+    from vibevoice_asr_client import Trust
+
+AT_ONCE = 4
+"""Recordings that are with a service at once: the next is uploaded while one is worked on. A
+service that takes fewer says so, and then it is waited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,9 @@ class Order:
     """What the server wants to see; the settings' own if unset."""
     trust: Trust | None = None
     """Which certificate of the server is believed; one that the system vouches for if unset."""
+    at_once: int = AT_ONCE
+    watch: Path | None = None
+    resume: bool = False
     precision: str | None = None
     language: str | None = None
     diarize: bool | None = None
@@ -54,17 +63,39 @@ class Order:
             "prompt": self.prompt,
             "num_speakers": None if self.num_speakers is None else str(self.num_speakers),
             "windows": self.windows,
+            # Of one's own recordings those of a pile go last, and only a service has others.
+            "priority": "batch" if self.server is not None and self.many else None,
         }
         return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def many(self) -> bool:
+        """Whether nobody waits for the one that comes next."""
+        return self.watch is not None or len(self.files) > 1 or any(map(Path.is_dir, self.files))
+
+    @property
+    def where(self) -> Where:
+        """Who transcribes."""
+        leave = self.resume or self.watch is not None
+        return Where(self.server, self.token, self.trust, leave)
 
 
 def run(order: Order) -> int:
     """Do it; the exit code. Every failure is one line on stderr."""
     try:
         formats.format_of(order.format)
+        if order.resume and order.output is None:
+            raise errors.SettingsInvalid(
+                "--resume goes by what is written already, and nothing is.",
+                hint="Name the folder with --output.",
+            )
+        if order.watch is not None and not order.watch.is_dir():
+            raise errors.SettingsInvalid(
+                f"There is no folder {order.watch}.", hint="Make it, or name another with --watch."
+            )
         if order.output is not None:
             order.output.mkdir(parents=True, exist_ok=True)
-        return asyncio.run(_run(order))
+        return asyncio.run(_watch(order, order.watch) if order.watch else _run(order))
     except errors.SidecarError as error:
         return complain(error)
     except BrokenPipeError:
@@ -78,137 +109,79 @@ def run(order: Order) -> int:
         return INTERRUPTED
 
 
+async def _watch(order: Order, folder: Path) -> int:
+    async with backend(order.where, order.options) as transcribe:
+        to = order.output or folder
+        return await watch.run(folder, to, order.format, transcribe, _at_once(order))
+
+
 async def _run(order: Order) -> int:
-    failed = False
-    names = output_names(order.files, formats.extension(order.format))
-    async with _backend(order) as transcribe:
-        for number, (path, name) in enumerate(zip(order.files, names, strict=True), 1):
-            label = path.name if len(names) == 1 else f"{number}/{len(names)} {path.name}"
-            try:
-                transcript = await _one(transcribe, open_file(path), label)
-            except errors.SidecarError as error:
-                complain(error, about=str(path))
-                failed = True
-                continue
-            for notice in transcript.notices:
-                say(f"{path}: {notice.message}")
-            text = formats.render(transcript, order.format, path.stem)
-            if order.output is not None:
-                _write(order.output / name, text)
-            else:
-                head = f"# {path.name}\n" if len(names) > 1 and order.format == "text" else ""
-                _print(head + text)
-    return int(failed)
+    files = spread(order.files)
+    names = output_names(files, formats.extension(order.format))
+    pairs = list(zip(files, names, strict=True))
+    if order.resume and order.output is not None:
+        to = order.output
+        pairs = [(path, name) for path, name in pairs if not is_written(to / name, path)]
+        if not pairs:
+            return 0
+    with bars() as bar:
+        async with backend(order.where, order.options) as transcribe:
+            return await _Pile(order, transcribe, bar).run(pairs)
 
 
-async def _one(transcribe: Transcribe, source: AudioSource, label: str) -> Transcript:
-    transcript = None
-    with _progress_bar(label) as show:
-        async with aclosing(transcribe(source)) as events:
-            async for event in events:
-                match event:
-                    case Progress():
-                        show(event)
-                    case Finished():
-                        transcript = event.transcript
-    if transcript is None:
-        raise errors.EngineFailed("The transcription ended without a transcript.")
-    return transcript
+def _at_once(order: Order) -> int:
+    return order.at_once if order.server is not None else 1
 
 
-def _backend(order: Order) -> AbstractAsyncContextManager[Transcribe]:
-    return _with_server(order, order.server) if order.server else _without_server(order)
+class _Pile:
+    """Many recordings: some at once, and what comes of them in the order they were named in."""
 
+    def __init__(self, order: Order, transcribe: Transcribe, bar: Bar) -> None:
+        self._order = order
+        self._transcribe = transcribe
+        self._bar = bar
+        self._places = asyncio.Semaphore(_at_once(order))
 
-@asynccontextmanager
-async def _with_server(order: Order, url: str) -> AsyncGenerator[Transcribe, None]:
-    from sidecar.access.credentials import for_clients
-    from sidecar.cli.client import ServiceClient
-    from sidecar.settings import load_settings
-
-    token = order.token or for_clients(load_settings())
-    async with ServiceClient(url, token, order.trust) as client:
-        await client.health()  # nobody there is one line, not one per file
-        yield lambda source: client.transcribe(source, order.options)
-
-
-@asynccontextmanager
-async def _without_server(order: Order) -> AsyncGenerator[Transcribe, None]:
-    from sidecar.access.identity import EVERYBODY
-    from sidecar.app import create_service
-    from sidecar.settings import load_settings
-    from sidecar.speech.engine import parse_precision
-
-    # The engine is loaded for this command alone, so at the precision that it asks for.
-    wanted = {"precision": parse_precision(order.precision)} if order.precision else {}
-    settings = load_settings(**wanted)
-    # An error is said in one line of ours. Who wants the log asks for it.
-    keep_quiet(settings)
-    service = create_service(settings)
-    options = service.options(order.options)
-
-    async def transcribe(source: AudioSource) -> AsyncGenerator[Progress | Finished, None]:
-        job = await service.submit(EVERYBODY, source, options)
+    async def run(self, pairs: Sequence[tuple[Path, str]]) -> int:
+        """All of them; 1 if one failed."""
+        failed = False
+        spawn = asyncio.get_running_loop().create_task
+        tasks = [
+            spawn(self._one(path, name, _label(path, number, len(pairs))))
+            for number, (path, name) in enumerate(pairs, 1)
+        ]
         try:
-            async for record in job.changes():
-                yield record.progress
-            transcript = await job.result()
+            for (path, _), task in zip(pairs, tasks, strict=True):
+                try:
+                    transcript = await task
+                except errors.SidecarError as error:
+                    complain(error, about=str(path))
+                    failed = True
+                    continue
+                for notice in transcript.notices:
+                    say(f"{path}: {notice.message}")
+                if self._order.output is None:
+                    text = formats.render(transcript, self._order.format, path.stem)
+                    head = len(pairs) > 1 and self._order.format == "text"
+                    _print(f"# {path.name}\n{text}" if head else text)
         finally:
-            service.cancel(EVERYBODY, job.record)  # one that has ended stays as it is
-        yield Finished(service.noted(transcript, options))
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return int(failed)
 
-    await service.open()
-    try:
-        yield transcribe
-    finally:
-        await service.close()
-
-
-def open_file(path: Path) -> AudioSource:
-    """Open a recording that somebody named.
-
-    The errors of a path speak of the wire's field; here they speak of a file.
-
-    Raises:
-        errors.BadRequest: it is not there, not readable, or no regular file.
-    """
-    try:
-        return open_path(os.path.abspath(path))
-    except errors.AudioPathNotFound:
-        raise errors.AudioPathNotFound("There is no such file.", hint="Check the path.") from None
-    except errors.AudioPathNotAFile:
-        raise errors.AudioPathNotAFile(
-            "This is not a regular file.", hint="Give recordings, not folders or devices."
-        ) from None
-    except errors.AudioPathForbidden:
-        raise errors.AudioPathForbidden(
-            "This file may not be read.", hint="Check its permissions."
-        ) from None
-    except errors.AudioPathInvalid:
-        raise errors.AudioPathInvalid(
-            "This is not the path of a file.", hint="Check the path."
-        ) from None
+    async def _one(self, path: Path, name: str, label: str) -> Transcript:
+        async with self._places:
+            with self._bar(label) as told:
+                transcript = await self._transcribe(path, told)
+        if self._order.output is not None:
+            text = formats.render(transcript, self._order.format, path.stem)
+            write(self._order.output / name, text)
+        return transcript
 
 
-def output_names(files: Sequence[Path], ending: str) -> list[str]:
-    """A file name for each input: its stem and ``ending``; a number where that would be a second.
-
-    Case does not tell names apart: on some disks it does not either.
-    """
-    taken: set[str] = set()
-    names = []
-    for path in files:
-        name, number = f"{path.stem}.{ending}", 2
-        while name.casefold() in taken:
-            name, number = f"{path.stem}-{number}.{ending}", number + 1
-        taken.add(name.casefold())
-        names.append(name)
-    return names
-
-
-def _write(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        file.write(text)
+def _label(path: Path, number: int, many: int) -> str:
+    return path.name if many == 1 else f"{number}/{many} {path.name}"
 
 
 def _print(text: str) -> None:
@@ -217,26 +190,3 @@ def _print(text: str) -> None:
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-@contextmanager
-def _progress_bar(label: str) -> Iterator[Callable[[Progress], None]]:
-    """A bar with the time left while somebody looks on, and nothing at all in a pipe."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield lambda progress: None
-        return
-    from rich import progress as bars
-    from rich.console import Console
-
-    with bars.Progress(
-        bars.TextColumn("{task.description}", markup=False),
-        bars.BarColumn(),
-        bars.TaskProgressColumn(),
-        bars.TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda progress: bar.update(
-            task, completed=progress.audio_s_done, total=progress.audio_s_total
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -261,13 +260,3 @@ def test_uploads_of_one_owner_have_an_end(tmp_path: Path, voice: bytes) -> None:
         check_problem(answer, 429, "uploads_limited")
         assert 0 < int(answer.headers["retry-after"]) <= 3600
         assert server.client.get("/jobs").status_code == 200
-
-
-def test_the_pauses_of_a_client_that_polls_are_within_the_usual_limit() -> None:
-    from sidecar.cli.client import POLL_S
-
-    wait_s, longest_s = POLL_S
-    begins = itertools.accumulate(min(wait_s * 1.5**n, longest_s) for n in range(200))
-    a_minute = sum(1 for begin in begins if begin < limits.MINUTE_S)
-    assert known.USUAL.requests_per_minute is not None
-    assert a_minute * 10 < known.USUAL.requests_per_minute

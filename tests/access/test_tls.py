@@ -18,12 +18,13 @@ import moonshine_voice
 import pytest
 from cryptography import x509
 from serving import REPOSITORY, free_port
+from vibevoice_asr_client import Trust
 
 from sidecar import errors
 from sidecar.access import certificate, private
 from sidecar.access.watched import Watch
-from sidecar.cli.client import ServiceClient
-from sidecar.cli.trust import Trust
+from sidecar.cli.remote import service_at
+from sidecar.cli.trust import of_flags
 from sidecar.host import neighbour
 from sidecar.host.tls import tls_of
 from sidecar.settings import Settings
@@ -97,7 +98,7 @@ def test_the_ready_line_and_the_log_have_the_fingerprint_of_what_is_shown(
 
 
 async def health(url: str, trust: Trust) -> dict[str, Any]:
-    async with ServiceClient(url, trust=trust) as client:
+    async with service_at(url, trust=trust) as client:
         return await client.health()
 
 
@@ -277,8 +278,8 @@ async def test_a_new_certificate_is_shown_to_who_comes_and_nobody_is_dropped(
 
 
 def test_a_pin_of_both_kinds_is_none() -> None:
-    with pytest.raises(errors.SettingsInvalid):
-        Trust(fingerprint="0" * 64, insecure=True)
+    with pytest.raises(errors.SettingsInvalid, match="--ca-cert"):
+        of_flags(None, "0" * 64, insecure=True)
     with pytest.raises(errors.SettingsInvalid, match="no SHA-256"):
-        Trust(fingerprint="abc")
-    assert not Trust().given
+        of_flags(None, "abc", insecure=False)
+    assert not of_flags(None, None, insecure=False).given

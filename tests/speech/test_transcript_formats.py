@@ -4,9 +4,10 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vibevoice_asr_client import models
 
 from sidecar import errors
-from sidecar.cli.client import transcript_from_body
+from sidecar.cli.remote import transcript_of
 from sidecar.speech.formats import FORMATS, extension, render
 from sidecar.speech.transcript import (
     NON_SPEECH,
@@ -71,8 +72,8 @@ def test_json_reads_back_as_the_transcript_it_was():
     )
     text = render(full, "json")
     assert "你好" in text
-    assert transcript_from_body(json.loads(text)) == full
-    assert transcript_from_body(json.loads(render(UNDIARIZED, "json"))) == UNDIARIZED
+    assert transcript_of(models.transcript_of(json.loads(text))) == full
+    assert transcript_of(models.transcript_of(json.loads(render(UNDIARIZED, "json")))) == UNDIARIZED
 
 
 def test_srt_numbers_its_cues_and_rounds_up_to_whole_seconds():

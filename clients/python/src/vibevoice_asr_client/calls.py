@@ -1,0 +1,160 @@
+"""Every request that the client makes, and what its answer means. Pure: nothing is sent here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Dict, Mapping, Optional
+from urllib.parse import quote
+
+from vibevoice_asr_client import retry
+from vibevoice_asr_client.errors import AnswerNotUnderstood, ServiceError
+from vibevoice_asr_client.problems import error_of
+
+FORMATS = ("json", "text", "srt", "vtt", "tsv", "rttm")
+EVENT_STREAM = "text/event-stream"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request. ``again``: whether it may be sent twice without anything being done twice.
+
+    ``fields``: of the form that goes with an upload.
+    """
+
+    method: str
+    path: str
+    again: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: the body as text, the headers' names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def fine(self) -> bool:
+        """Whether it is what was asked for."""
+        return 200 <= self.status < 300
+
+    def body(self) -> Dict[str, Any]:
+        """The JSON object in it.
+
+        Raises:
+            AnswerNotUnderstood: there is none.
+        """
+        try:
+            body = json.loads(self.text)
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise _strange(self.status)
+        return body
+
+    def error(self, now: datetime) -> ServiceError:
+        """What the service said no with.
+
+        Raises:
+            AnswerNotUnderstood: it is not this service that said no.
+        """
+        after = retry.asked_s(self.headers.get("retry-after"), now)
+        try:
+            body = json.loads(self.text)
+        except ValueError:
+            body = None
+        if isinstance(body, dict) and "code" in body:
+            return error_of(body, self.status, after)
+        if self.status in retry.PASSING:  # a proxy's own
+            return error_of({"detail": f"Not now (HTTP {self.status})."}, self.status, after)
+        raise _strange(self.status)
+
+
+def _strange(status: int) -> AnswerNotUnderstood:
+    return AnswerNotUnderstood(
+        f"What answers is not this service (HTTP {status}).",
+        hint="Check the address; the service's own is in its first line of log.",
+    )
+
+
+def address(url: str, *, encrypted: bool = False) -> str:
+    """``url`` with a scheme and without a slash at its end."""
+    scheme = "https" if encrypted else "http"
+    return (url if "://" in url else f"{scheme}://{url}").rstrip("/")
+
+
+def health() -> Call:
+    """How the service is."""
+    return Call("GET", "/health")
+
+
+def queue_status() -> Call:
+    """The caller's jobs, as the queue's own wire has them."""
+    return Call("GET", "/v1/queue/status")
+
+
+def estimate(options: Mapping[str, Any]) -> Call:
+    """Whether a recording fits; it is uploaded, and nothing is kept."""
+    return Call("POST", "/v1/estimate", fields=form(options))
+
+
+def submit(options: Mapping[str, Any], key: str) -> Call:
+    """A recording to be worked on; a second one with the same ``key`` is the first."""
+    return Call("POST", "/v1/jobs", headers={"Idempotency-Key": key}, fields=form(options))
+
+
+def job(job_id: str) -> Call:
+    """A job as it stands."""
+    return Call("GET", _job(job_id))
+
+
+def jobs(state: Optional[str], limit: Optional[int], after: Optional[str]) -> Call:
+    """A page of the caller's jobs."""
+    asked = {"state": state, "limit": None if limit is None else str(limit), "after": after}
+    return Call("GET", "/v1/jobs", params={k: v for k, v in asked.items() if v is not None})
+
+
+def cancel(job_id: str) -> Call:
+    """End a job, or forget one that has ended."""
+    return Call("DELETE", _job(job_id))
+
+
+def transcript(job_id: str, fmt: str) -> Call:
+    """What was said, in one of `FORMATS`."""
+    return Call("GET", f"{_job(job_id)}/transcript", params={"format": fmt})
+
+
+def events(job_id: str, after: Optional[int]) -> Call:
+    """What happened and happens to a job, after the event with this number."""
+    headers = {"Accept": EVENT_STREAM, "Cache-Control": "no-store"}
+    if after is not None:
+        headers["Last-Event-ID"] = str(after)
+    return Call("GET", f"{_job(job_id)}/events", headers=headers)
+
+
+def form(options: Mapping[str, Any]) -> Dict[str, str]:
+    """Options as a form has them: None is left out, lists have commas."""
+    return {name: _text(value) for name, value in options.items() if value is not None}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def _job(job_id: str) -> str:
+    return f"/v1/jobs/{quote(job_id, safe='')}"
+
+
+def authorization(token: Optional[str]) -> Dict[str, str]:
+    """The header that says who asks."""
+    return {"Authorization": f"Bearer {token}"} if token else {}

@@ -1,0 +1,238 @@
+"""The client that waits: `Client`."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from contextlib import suppress
+from typing import Any, Callable, Dict, Iterator, Optional, TypeVar, Union, overload
+
+import httpx
+
+from vibevoice_asr_client import calls, transport
+from vibevoice_asr_client.calls import Answer, Call
+from vibevoice_asr_client.errors import ClientError, ServiceUnreachable
+from vibevoice_asr_client.flows import Flow, Following, Reply, Wait, asking
+from vibevoice_asr_client.models import (
+    Event,
+    Job,
+    JobPage,
+    Progress,
+    Transcript,
+    job_of,
+    page_of,
+    progress_after,
+    transcript_of,
+)
+from vibevoice_asr_client.retry import NEVER, Retry
+from vibevoice_asr_client.tls import Trust
+from vibevoice_asr_client.uploads import Source, Upload
+
+Told = Callable[[Progress], None]
+Value = TypeVar("Value")
+
+
+class Client:
+    """One service at ``url`` and whoever ``token`` names; a context manager, for one thread.
+
+    ``trust``: which certificate is believed (`Trust`). ``retry``: how patient it is (`Retry`).
+    ``silence_s``: the longest silence that it bears.
+
+    Raises (from every call):
+        ServiceUnreachable: nothing answers there; `ConnectionLost` and `CertificateRefused` are it.
+        ServiceError: the service said no; `codes` has a class for each code.
+        AnswerNotUnderstood: what answers is not this service.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: Optional[str] = None,
+        *,
+        trust: Optional[Trust] = None,
+        retry: Optional[Retry] = None,
+        silence_s: float = transport.SILENCE_S,
+    ) -> None:
+        self._trust = trust or Trust()
+        self.url = calls.address(url, encrypted=self._trust.given)
+        self._token = token
+        self._silence_s = silence_s
+        self._around = transport.surroundings(retry or Retry())
+        self._opened: Optional[httpx.Client] = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    # Questions
+
+    def health(self) -> Dict[str, Any]:
+        """How the service is, now: asked once, whatever becomes of it."""
+        return self._drive(asking(calls.health(), transport.surroundings(NEVER))).body()
+
+    def estimate(self, source: Source, **options: Any) -> Dict[str, Any]:
+        """Whether a recording fits into the service's memory, and how long it takes."""
+        with Upload(source) as upload:
+            return self._ask(calls.estimate(options), upload).body()
+
+    def queue_status(self) -> Dict[str, Any]:
+        """The caller's jobs in the words of the queue's own wire."""
+        return self._ask(calls.queue_status()).body()
+
+    # Jobs
+
+    def submit(
+        self,
+        source: Source,
+        *,
+        name: str = "",
+        key: Optional[str] = None,
+        on_progress: Optional[Told] = None,
+        **options: Any,
+    ) -> Job:
+        """Upload a recording; the job that works on it, which goes on without us.
+
+        ``options`` are the fields of a transcription (`language`, `hotwords`, `priority` …).
+        ``key``: whatever is sent with the same one is the same job (`Idempotency-Key`); a new one
+        if unset, so that an answer that was lost costs no second job.
+        """
+        call = calls.submit(options, key or uuid.uuid4().hex)
+        with Upload(source, name, counted(on_progress)) as upload:
+            return job_of(self._ask(call, upload).body())
+
+    def job(self, job_id: str) -> Job:
+        """A job as it stands."""
+        return job_of(self._ask(calls.job(job_id)).body())
+
+    def jobs(
+        self,
+        state: Optional[str] = None,
+        limit: Optional[int] = None,
+        after: Optional[str] = None,
+    ) -> JobPage:
+        """The caller's jobs without what was said; ``after``: `JobPage.next` of the last page."""
+        return page_of(self._ask(calls.jobs(state, limit, after)).body())
+
+    def cancel(self, job_id: str) -> None:
+        """End a job, or forget one that has ended."""
+        self._ask(calls.cancel(job_id))
+
+    def events(self, job_id: str, after: Optional[int] = None) -> Iterator[Event]:
+        """What happened to a job (after the event ``after``) and happens, to its end.
+
+        A connection that is lost is made again where it was; no event is lost and none comes twice.
+        """
+        following = Following(job_id, after, self._around)
+        while not following.ended:
+            error: Optional[ClientError] = None
+            try:
+                with self._http.stream(**transport.request(following.call)) as response:
+                    if not response.is_success:
+                        response.read()
+                    text = "" if response.is_success else response.text
+                    error = following.opened(transport.answer(response, text))
+                    if error is None:
+                        for piece in response.iter_bytes():
+                            yield from following.took(piece)
+            except httpx.TransportError as trouble:
+                error = transport.lost(trouble, self.url).error
+            if following.ended or (following.silent and not error and self.job(job_id).ended):
+                return
+            time.sleep(following.closed(error))
+
+    def wait(self, job_id: str, on_progress: Optional[Told] = None) -> Job:
+        """The job, once it has ended in whatever way."""
+        job = self.job(job_id)
+        if on_progress is not None:
+            on_progress(job.progress)
+        if not job.ended:
+            for event in self.events(job_id):
+                if on_progress is not None:
+                    progress = progress_after(event)
+                    if progress is not None:
+                        on_progress(progress)
+            job = self.job(job_id)
+        return job
+
+    @overload
+    def transcript(self, job_id: str) -> Transcript: ...
+    @overload
+    def transcript(self, job_id: str, fmt: str) -> str: ...
+    def transcript(self, job_id: str, fmt: Optional[str] = None) -> Union[Transcript, str]:
+        """What was said; with ``fmt`` as text in a format of `FORMATS`."""
+        answer = self._ask(calls.transcript(job_id, fmt or "json"))
+        return answer.text if fmt else transcript_of(answer.body())
+
+    def transcribe(
+        self,
+        source: Source,
+        *,
+        name: str = "",
+        key: Optional[str] = None,
+        on_progress: Optional[Told] = None,
+        **options: Any,
+    ) -> Transcript:
+        """Upload a recording and wait for what was said. The job is forgotten then, and where this
+        is left early it is cancelled.
+
+        Raises:
+            ServiceError: the job failed, or was cancelled by somebody.
+        """
+        job = self.submit(source, name=name, key=key, on_progress=on_progress, **options)
+        try:
+            job = self.wait(job.id, on_progress)
+            if job.error is not None:
+                raise job.error
+            return self.transcript(job.id)
+        finally:
+            with suppress(ClientError):
+                self.cancel(job.id)
+
+    # The shell
+
+    @property
+    def _http(self) -> httpx.Client:
+        if self._opened is None:
+            self._opened = httpx.Client(
+                **transport.options(self.url, self._token, self._silence_s, self._trust)
+            )
+        return self._opened
+
+    def _ask(self, call: Call, upload: Optional[Upload] = None) -> Answer:
+        return self._drive(asking(call, self._around), upload)
+
+    def _drive(self, flow: Flow[Value], upload: Optional[Upload] = None) -> Value:
+        reply: Reply = None
+        while True:
+            try:
+                effect = flow.send(reply)
+            except StopIteration as end:
+                value: Value = end.value
+                return value
+            if isinstance(effect, Wait):
+                time.sleep(effect.seconds)
+                reply = None
+                continue
+            try:
+                response = self._http.request(**transport.request(effect.call, upload))
+                reply = transport.answer(response, response.text)
+            except httpx.TransportError as error:
+                reply = transport.lost(error, self.url)
+            except httpx.InvalidURL as error:
+                raise ServiceUnreachable(f"'{self.url}' is no address: {error}.") from None
+
+
+def counted(on_progress: Optional[Told]) -> Optional[Callable[[int, int], None]]:
+    """What an upload tells, as progress."""
+    if on_progress is None:
+        return None
+    told = on_progress
+    return lambda sent, total: told(Progress("uploading", sent, total))

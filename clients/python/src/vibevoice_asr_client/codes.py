@@ -1,0 +1,553 @@
+"""An exception for every code of docs/errors.md, named as the code is.
+
+Written by docs/generate.py. Change the code, then run it.
+"""
+
+from __future__ import annotations
+
+from typing import Mapping, Type
+
+from vibevoice_asr_client import errors
+
+
+class AudioDecodeTimeout(errors.Refused):
+    """Decoding the audio took too long."""
+
+    known_code = "audio_decode_timeout"
+
+
+class AudioEmpty(errors.Refused):
+    """The audio is empty (0 bytes)."""
+
+    known_code = "audio_empty"
+
+
+class AudioFormatUnsupported(errors.Refused):
+    """The content is not audio in a format this service knows."""
+
+    known_code = "audio_format_unsupported"
+
+
+class AudioLimited(errors.Busy):
+    """You have as much audio waiting as one may have."""
+
+    known_code = "audio_limited"
+
+
+class AudioLost(errors.Conflict):
+    """The recording of this job is not there any more."""
+
+    known_code = "audio_lost"
+
+
+class AudioPathForbidden(errors.Forbidden):
+    """The audio file may not be read."""
+
+    known_code = "audio_path_forbidden"
+
+
+class AudioPathInvalid(errors.Refused):
+    """'audio_path' is not an absolute path of a local file."""
+
+    known_code = "audio_path_invalid"
+
+
+class AudioPathNotAFile(errors.Refused):
+    """'audio_path' is not a regular file."""
+
+    known_code = "audio_path_not_a_file"
+
+
+class AudioPathNotFound(errors.NotFound):
+    """Audio file not found."""
+
+    known_code = "audio_path_not_found"
+
+
+class AudioTooLong(errors.TooLarge):
+    """The audio is longer than the limit."""
+
+    known_code = "audio_too_long"
+
+
+class AudioUndecodable(errors.Refused):
+    """The audio is damaged or holds no sound track: no samples could be decoded."""
+
+    known_code = "audio_undecodable"
+
+
+class CheckpointDamaged(errors.Busy):
+    """A file of the checkpoint is damaged."""
+
+    known_code = "checkpoint_damaged"
+
+
+class CheckpointIncomplete(errors.Busy):
+    """Files of the checkpoint are missing."""
+
+    known_code = "checkpoint_incomplete"
+
+
+class CheckpointNotConverted(errors.Busy):
+    """The checkpoint has the original layout, not the one of transformers."""
+
+    known_code = "checkpoint_not_converted"
+
+
+class CheckpointNotFound(errors.Busy):
+    """There is no checkpoint of VibeVoice-ASR on this machine."""
+
+    known_code = "checkpoint_not_found"
+
+
+class CheckpointUnsafe(errors.Busy):
+    """The checkpoint has pickled weights or code of its own, which is never run."""
+
+    known_code = "checkpoint_unsafe"
+
+
+class CheckpointUnsupported(errors.Busy):
+    """The checkpoint is not of VibeVoice-ASR."""
+
+    known_code = "checkpoint_unsupported"
+
+
+class CheckpointUnwritable(errors.OutOfSpace):
+    """The folder for the checkpoint cannot be written."""
+
+    known_code = "checkpoint_unwritable"
+
+
+class ContentTypeUnsupported(errors.Refused):
+    """The Content-Type of the request is not supported here."""
+
+    known_code = "content_type_unsupported"
+
+
+class DeviceLost(errors.Busy):
+    """The GPU stopped working for the engine's process."""
+
+    known_code = "device_lost"
+
+
+class DiskFull(errors.OutOfSpace):
+    """There is no room on the disk for the upload."""
+
+    known_code = "disk_full"
+
+
+class EngineCrashed(errors.Busy):
+    """The engine's process died while it worked on this audio."""
+
+    known_code = "engine_crashed"
+
+
+class EngineFailed(errors.Failed):
+    """The engine could not transcribe this audio."""
+
+    known_code = "engine_failed"
+
+
+class EngineUnavailable(errors.Busy):
+    """The engine cannot be used on this machine."""
+
+    known_code = "engine_unavailable"
+
+
+class FieldInvalid(errors.Refused):
+    """A field has a value that is not possible."""
+
+    known_code = "field_invalid"
+
+
+class FieldMissing(errors.Refused):
+    """A required field is missing."""
+
+    known_code = "field_missing"
+
+
+class FieldTooLong(errors.Refused):
+    """A field of the form is too long."""
+
+    known_code = "field_too_long"
+
+
+class FileMissing(errors.Refused):
+    """The form has no file part named 'audio'."""
+
+    known_code = "file_missing"
+
+
+class GpuOutOfMemory(errors.OutOfSpace):
+    """CUDA out of memory."""
+
+    known_code = "gpu_out_of_memory"
+
+
+class HostNotAllowed(errors.Forbidden):
+    """The Host header names no address of this service."""
+
+    known_code = "host_not_allowed"
+
+
+class HubUnreachable(errors.Busy):
+    """The model hub cannot be reached."""
+
+    known_code = "hub_unreachable"
+
+
+class IdempotencyKeyReused(errors.Refused):
+    """This Idempotency-Key was sent with another request."""
+
+    known_code = "idempotency_key_reused"
+
+
+class Internal(errors.Failed):
+    """Something went wrong inside the service."""
+
+    known_code = "internal"
+
+
+class JobCancelled(errors.Cancelled):
+    """The job was cancelled."""
+
+    known_code = "job_cancelled"
+
+
+class JobNotDone(errors.Conflict):
+    """The job has not ended yet: there is no transcript."""
+
+    known_code = "job_not_done"
+
+
+class JobNotFound(errors.NotFound):
+    """There is no job with this id."""
+
+    known_code = "job_not_found"
+
+
+class JobsLimited(errors.Busy):
+    """You have as many jobs waiting and running as one may have at once."""
+
+    known_code = "jobs_limited"
+
+
+class JsonInvalid(errors.Refused):
+    """The body is not valid JSON in UTF-8."""
+
+    known_code = "json_invalid"
+
+
+class JsonTooLarge(errors.TooLarge):
+    """The JSON body is larger than 64 KiB."""
+
+    known_code = "json_too_large"
+
+
+class LanguageInvalid(errors.Refused):
+    """The language is not a language tag."""
+
+    known_code = "language_invalid"
+
+
+class LanguageUnsupported(errors.Refused):
+    """The engine does not know this language."""
+
+    known_code = "language_unsupported"
+
+
+class MethodNotAllowed(errors.Refused):
+    """This address does not take this method."""
+
+    known_code = "method_not_allowed"
+
+
+class ModelLoadFailed(errors.Busy):
+    """The engine could not be loaded."""
+
+    known_code = "model_load_failed"
+
+
+class MultipartInvalid(errors.Refused):
+    """The multipart body could not be read."""
+
+    known_code = "multipart_invalid"
+
+
+class MultipartTooManyParts(errors.Refused):
+    """The form has too many parts."""
+
+    known_code = "multipart_too_many_parts"
+
+
+class MultipleFiles(errors.Refused):
+    """The form has more than one file."""
+
+    known_code = "multiple_files"
+
+
+class NotFound(errors.NotFound):
+    """There is nothing at this address."""
+
+    known_code = "not_found"
+
+
+class OriginNotAllowed(errors.Forbidden):
+    """Web pages of this origin may not use this service."""
+
+    known_code = "origin_not_allowed"
+
+
+class PeerNotAllowed(errors.Forbidden):
+    """Without a token this service answers its own machine only, and no proxy."""
+
+    known_code = "peer_not_allowed"
+
+
+class PortInUse(errors.Conflict):
+    """The port is in use."""
+
+    known_code = "port_in_use"
+
+
+class PrecisionUnavailable(errors.Refused):
+    """The engine does not have this precision."""
+
+    known_code = "precision_unavailable"
+
+
+class PrecisionUnknown(errors.Refused):
+    """The precision is not known."""
+
+    known_code = "precision_unknown"
+
+
+class PullRunning(errors.Conflict):
+    """Another 'vibevoice-asr pull' of this checkpoint is at work."""
+
+    known_code = "pull_running"
+
+
+class QueueFull(errors.Busy):
+    """The queue is full."""
+
+    known_code = "queue_full"
+
+
+class RateLimited(errors.Busy):
+    """Too many requests in a short time."""
+
+    known_code = "rate_limited"
+
+
+class ReloadSuperseded(errors.Conflict):
+    """Another reload overtook this one."""
+
+    known_code = "reload_superseded"
+
+
+class RepositoryForbidden(errors.Forbidden):
+    """The model hub does not let this user have this model."""
+
+    known_code = "repository_forbidden"
+
+
+class RepositoryNotFound(errors.NotFound):
+    """The model hub has no such model."""
+
+    known_code = "repository_not_found"
+
+
+class RequestInvalid(errors.Refused):
+    """The request could not be understood."""
+
+    known_code = "request_invalid"
+
+
+class ScopeMissing(errors.Forbidden):
+    """The token that was sent does not allow this."""
+
+    known_code = "scope_missing"
+
+
+class ServiceUnreachable(errors.Busy):
+    """No service answers at this address."""
+
+    known_code = "service_unreachable"
+
+
+class SettingsInvalid(errors.Refused):
+    """A setting has a value that is not possible."""
+
+    known_code = "settings_invalid"
+
+
+class ShuttingDown(errors.Busy):
+    """The service is shutting down."""
+
+    known_code = "shutting_down"
+
+
+class SpoolUnwritable(errors.OutOfSpace):
+    """The folder for uploads cannot be written."""
+
+    known_code = "spool_unwritable"
+
+
+class TokenInvalid(errors.Unauthorized):
+    """The token does not count here."""
+
+    known_code = "token_invalid"
+
+
+class TokenMissing(errors.Unauthorized):
+    """This service wants a token."""
+
+    known_code = "token_missing"
+
+
+class UploadStalled(errors.Busy):
+    """The upload stopped before it was complete."""
+
+    known_code = "upload_stalled"
+
+
+class UploadTooLarge(errors.TooLarge):
+    """The upload is larger than the limit."""
+
+    known_code = "upload_too_large"
+
+
+class UploadsFull(errors.Busy):
+    """Too much is being uploaded at once."""
+
+    known_code = "uploads_full"
+
+
+class UploadsLimited(errors.Busy):
+    """You have uploaded as much as one may in an hour."""
+
+    known_code = "uploads_limited"
+
+
+class UpstreamBusy(errors.Busy):
+    """The upstream is busy."""
+
+    known_code = "upstream_busy"
+
+
+class UpstreamFailed(errors.Busy):
+    """The upstream failed in the middle of this recording."""
+
+    known_code = "upstream_failed"
+
+
+class UpstreamGarbled(errors.Failed):
+    """The upstream's answer cannot be read."""
+
+    known_code = "upstream_garbled"
+
+
+class UpstreamRefused(errors.Failed):
+    """The upstream refused the request."""
+
+    known_code = "upstream_refused"
+
+
+class UpstreamTimeout(errors.Busy):
+    """The upstream took too long."""
+
+    known_code = "upstream_timeout"
+
+
+class UpstreamUnreachable(errors.Busy):
+    """No upstream answers."""
+
+    known_code = "upstream_unreachable"
+
+
+class WontFit(errors.OutOfSpace):
+    """There is not enough memory for this."""
+
+    known_code = "wont_fit"
+
+
+BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
+    "audio_decode_timeout": AudioDecodeTimeout,
+    "audio_empty": AudioEmpty,
+    "audio_format_unsupported": AudioFormatUnsupported,
+    "audio_limited": AudioLimited,
+    "audio_lost": AudioLost,
+    "audio_path_forbidden": AudioPathForbidden,
+    "audio_path_invalid": AudioPathInvalid,
+    "audio_path_not_a_file": AudioPathNotAFile,
+    "audio_path_not_found": AudioPathNotFound,
+    "audio_too_long": AudioTooLong,
+    "audio_undecodable": AudioUndecodable,
+    "checkpoint_damaged": CheckpointDamaged,
+    "checkpoint_incomplete": CheckpointIncomplete,
+    "checkpoint_not_converted": CheckpointNotConverted,
+    "checkpoint_not_found": CheckpointNotFound,
+    "checkpoint_unsafe": CheckpointUnsafe,
+    "checkpoint_unsupported": CheckpointUnsupported,
+    "checkpoint_unwritable": CheckpointUnwritable,
+    "content_type_unsupported": ContentTypeUnsupported,
+    "device_lost": DeviceLost,
+    "disk_full": DiskFull,
+    "engine_crashed": EngineCrashed,
+    "engine_failed": EngineFailed,
+    "engine_unavailable": EngineUnavailable,
+    "field_invalid": FieldInvalid,
+    "field_missing": FieldMissing,
+    "field_too_long": FieldTooLong,
+    "file_missing": FileMissing,
+    "gpu_out_of_memory": GpuOutOfMemory,
+    "host_not_allowed": HostNotAllowed,
+    "hub_unreachable": HubUnreachable,
+    "idempotency_key_reused": IdempotencyKeyReused,
+    "internal": Internal,
+    "job_cancelled": JobCancelled,
+    "job_not_done": JobNotDone,
+    "job_not_found": JobNotFound,
+    "jobs_limited": JobsLimited,
+    "json_invalid": JsonInvalid,
+    "json_too_large": JsonTooLarge,
+    "language_invalid": LanguageInvalid,
+    "language_unsupported": LanguageUnsupported,
+    "method_not_allowed": MethodNotAllowed,
+    "model_load_failed": ModelLoadFailed,
+    "multipart_invalid": MultipartInvalid,
+    "multipart_too_many_parts": MultipartTooManyParts,
+    "multiple_files": MultipleFiles,
+    "not_found": NotFound,
+    "origin_not_allowed": OriginNotAllowed,
+    "peer_not_allowed": PeerNotAllowed,
+    "port_in_use": PortInUse,
+    "precision_unavailable": PrecisionUnavailable,
+    "precision_unknown": PrecisionUnknown,
+    "pull_running": PullRunning,
+    "queue_full": QueueFull,
+    "rate_limited": RateLimited,
+    "reload_superseded": ReloadSuperseded,
+    "repository_forbidden": RepositoryForbidden,
+    "repository_not_found": RepositoryNotFound,
+    "request_invalid": RequestInvalid,
+    "scope_missing": ScopeMissing,
+    "service_unreachable": ServiceUnreachable,
+    "settings_invalid": SettingsInvalid,
+    "shutting_down": ShuttingDown,
+    "spool_unwritable": SpoolUnwritable,
+    "token_invalid": TokenInvalid,
+    "token_missing": TokenMissing,
+    "upload_stalled": UploadStalled,
+    "upload_too_large": UploadTooLarge,
+    "uploads_full": UploadsFull,
+    "uploads_limited": UploadsLimited,
+    "upstream_busy": UpstreamBusy,
+    "upstream_failed": UpstreamFailed,
+    "upstream_garbled": UpstreamGarbled,
+    "upstream_refused": UpstreamRefused,
+    "upstream_timeout": UpstreamTimeout,
+    "upstream_unreachable": UpstreamUnreachable,
+    "wont_fit": WontFit,
+}

@@ -1,0 +1,173 @@
+"""What is done one after the other for one call of a client: one text for both clients. Pure.
+
+A flow is a generator of effects. A client carries each out, waiting in its own way, and sends the
+reply back in; what the generator returns is what was asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Callable, Generator, Iterator, Optional, TypeVar, Union
+
+from vibevoice_asr_client import calls
+from vibevoice_asr_client.calls import EVENT_STREAM, Answer, Call
+from vibevoice_asr_client.errors import (
+    AnswerNotUnderstood,
+    CertificateRefused,
+    ClientError,
+    ConnectionLost,
+    ServiceError,
+    ServiceUnreachable,
+)
+from vibevoice_asr_client.models import Event, event_of
+from vibevoice_asr_client.retry import PASSING, Retry
+from vibevoice_asr_client.sse import Parser
+
+REFUSED_UNSEEN = frozenset({429, 503})
+"""Said before anything was done: what must not be done twice may be sent again."""
+BEHIND = "behind"
+"""The event of a stream that was read too slowly, its last: it goes on after what was read."""
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Send:
+    """Make this request; the reply is an `Answer`, or `Lost`."""
+
+    call: Call
+
+
+@dataclass(frozen=True)
+class Lost:
+    """No answer. ``sent``: whether the service may have done what it was asked for."""
+
+    error: ServiceUnreachable
+    sent: bool
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Do nothing for a while."""
+
+    seconds: float
+
+
+Effect = Union[Send, Wait]
+Reply = Union[Answer, Lost, None]
+Flow = Generator[Effect, Reply, Value]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What decisions need of the world: patience, chance (0 to 1), the time of day."""
+
+    retry: Retry
+    chance: Callable[[], float]
+    now: Callable[[], datetime]
+
+
+def asking(call: Call, around: Surroundings) -> Flow[Answer]:
+    """Ask until there is an answer, or it has been enough.
+
+    Raises:
+        ServiceUnreachable: there was none.
+        ServiceError: the service said no.
+        AnswerNotUnderstood: somebody else answers.
+    """
+    failures = 0
+    while True:
+        reply = yield Send(call)
+        if isinstance(reply, Answer) and reply.fine:
+            return reply
+        error: ClientError
+        asked_s: Optional[float] = None
+        if isinstance(reply, Answer):
+            error = reply.error(around.now())
+            asked_s = error.retry_after
+            again = reply.status in PASSING and (call.again or reply.status in REFUSED_UNSEEN)
+        else:
+            assert isinstance(reply, Lost)
+            error = reply.error
+            refused = isinstance(error, CertificateRefused)
+            again = not refused and (call.again or not reply.sent)
+        failures += 1
+        wait_s = around.retry.wait_s(failures, around.chance(), asked_s) if again else None
+        if wait_s is None:
+            raise error
+        yield Wait(wait_s)
+
+
+class Following:
+    """The events of one job, over as many connections as it takes: none lost, none twice."""
+
+    def __init__(self, job_id: str, after: Optional[int], around: Surroundings) -> None:
+        self.ended = False
+        self._job_id = job_id
+        self._last = after
+        self._around = around
+        self._failures = 0
+        self._parser = Parser()
+        self._heard = False
+
+    @property
+    def call(self) -> Call:
+        """The request for what comes next."""
+        return calls.events(self._job_id, self._last)
+
+    def opened(self, answer: Answer) -> Optional[ClientError]:
+        """There is an answer, whose body comes in pieces; or what the service said no with for now.
+
+        Raises:
+            ServiceError: the service said no, for good.
+            AnswerNotUnderstood: it is something else.
+        """
+        self._parser, self._heard = Parser(), False
+        if not answer.fine:
+            error = answer.error(self._around.now())
+            if answer.status not in PASSING:
+                raise error
+            return error
+        if answer.status == 204:  # nothing more will come, as the standard has it
+            self.ended = True
+        elif not answer.headers.get("content-type", "").startswith(EVENT_STREAM):
+            raise AnswerNotUnderstood("What answers sends no events.")
+        return None
+
+    def took(self, piece: bytes) -> Iterator[Event]:
+        """The events that ``piece`` completes, without those that were there already."""
+        for frame in self._parser.feed(piece):
+            self._heard = True
+            self._failures = 0
+            event = event_of(frame)
+            if event is None or event.kind == BEHIND:
+                continue
+            if event.id is not None:
+                if self._last is not None and event.id <= self._last:
+                    continue
+                self._last = event.id
+            self.ended = self.ended or event.ends
+            yield event
+
+    def closed(self, error: Optional[ClientError] = None) -> float:
+        """The connection is no more; how long to wait before the next.
+
+        Raises:
+            ClientError: it has been enough; ``error``, or `ConnectionLost`.
+        """
+        if isinstance(error, CertificateRefused):
+            raise error
+        if self._heard and error is None:  # told to come again from where it was
+            return 0.0
+        self._failures += 1
+        asked_s = error.retry_after if isinstance(error, ServiceError) else None
+        wait_s = self._around.retry.wait_s(self._failures, self._around.chance(), asked_s)
+        if wait_s is None:
+            raise error or ConnectionLost("The service sends no more events of this job.")
+        return max(wait_s, self._parser.retry_s or 0.0)
+
+    @property
+    def silent(self) -> bool:
+        """Whether the last connection ended without a word: the job may be over for long."""
+        return not self._heard

@@ -1,0 +1,233 @@
+"""What the service says, as values. What a newer service adds is in ``raw``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+from vibevoice_asr_client.errors import AnswerNotUnderstood, ServiceError
+from vibevoice_asr_client.problems import error_of
+from vibevoice_asr_client.sse import Frame
+
+ENDED = frozenset({"done", "failed", "cancelled"})
+_NOTHING: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word; times in seconds."""
+
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One stretch of speech by one speaker (`Speaker_0`); times in seconds."""
+
+    start: float
+    end: float
+    text: str
+    speaker: str
+    words: Tuple[Word, ...] = ()
+    flags: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Warning:
+    """Something to know about a transcript."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """Who said what, and when. ``duration`` in seconds of audio; ``precision``: what was used."""
+
+    segments: Tuple[Segment, ...]
+    language: str
+    duration: float
+    engine: str
+    precision: str
+    diarized: bool
+    num_speakers: int
+    warnings: Tuple[Warning, ...] = ()
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def text(self) -> str:
+        """What was said, without who and when."""
+        return " ".join(segment.text for segment in self.segments)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a recording is. ``stage``: `uploading` (in bytes), `queued`, or `running` (in seconds
+    of audio). ``total`` is None where it is not known; ``position`` counts those that go first."""
+
+    stage: str
+    done: float = 0.0
+    total: Optional[float] = None
+    position: Optional[int] = None
+    estimated_wait_s: Optional[float] = None
+
+    @property
+    def fraction(self) -> Optional[float]:
+        """Of this stage, 0 to 1."""
+        return min(1.0, self.done / self.total) if self.total else None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it stands. ``state``: queued, running, done, failed or cancelled."""
+
+    id: str
+    state: str
+    progress: Progress
+    segments: Tuple[Segment, ...] = ()
+    error: Optional[ServiceError] = None
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.state in ENDED
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """Some of the caller's jobs; ``next``: what to ask for those that follow, None if none do."""
+
+    jobs: Tuple[Job, ...]
+    next: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a job, the ``id``-th; an event without one is a message in
+    passing. ``data`` is what the service sent with it."""
+
+    kind: str
+    data: Mapping[str, Any]
+    id: Optional[int] = None
+
+    @property
+    def ends(self) -> bool:
+        """Whether it is the job's last."""
+        return self.kind in ENDED or self.data.get("state") in ENDED
+
+
+def event_of(frame: Frame) -> Optional[Event]:
+    """The event in what was sent; None where it is none of ours."""
+    try:
+        data = json.loads(frame.data)
+    except ValueError:
+        return None
+    if not isinstance(data, dict):
+        return None
+    number = int(frame.id) if frame.id.isascii() and frame.id.isdigit() else None
+    return Event(frame.event, data, number)
+
+
+def job_of(body: Mapping[str, Any]) -> Job:
+    """The job in an answer.
+
+    Raises:
+        AnswerNotUnderstood: there is none.
+    """
+    try:
+        error = body.get("error")
+        return Job(
+            id=str(body["id"]),
+            state=str(body["state"]),
+            progress=progress_of(body),
+            segments=tuple(segment_of(item) for item in body.get("segments") or ()),
+            error=error_of(error) if error else None,
+            raw=body,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _strange("job", error) from None
+
+
+def page_of(body: Mapping[str, Any]) -> JobPage:
+    """The page of jobs in an answer.
+
+    Raises:
+        AnswerNotUnderstood: there is none.
+    """
+    try:
+        following = body.get("next")
+        jobs = tuple(job_of(job) for job in body["jobs"])
+        return JobPage(jobs, None if following is None else str(following))
+    except (KeyError, TypeError) as error:
+        raise _strange("list of jobs", error) from None
+
+
+def progress_after(event: Event) -> Optional[Progress]:
+    """How far a job is, where an event tells."""
+    if event.kind == "progress":
+        return _heard(event.data)
+    return {"begun": Progress("running"), "put_back": Progress("queued")}.get(event.kind)
+
+
+def progress_of(body: Mapping[str, Any]) -> Progress:
+    """How far a job is, by its body."""
+    if body.get("state") == "queued":
+        first, wait_s = body.get("position"), body.get("estimated_wait_seconds")
+        return Progress("queued", position=first, estimated_wait_s=wait_s)
+    return _heard(body.get("progress") or _NOTHING)
+
+
+def _heard(audio: Mapping[str, Any]) -> Progress:
+    done, total = audio.get("audio_seconds_done"), audio.get("audio_seconds_total")
+    return Progress("running", float(done or 0.0), total)
+
+
+def segment_of(body: Mapping[str, Any]) -> Segment:
+    """A segment of an answer; KeyError and the like where it is none."""
+    return Segment(
+        start=float(body["start_time"]),
+        end=float(body["end_time"]),
+        text=str(body["text"]),
+        speaker=str(body["speaker"]),
+        words=tuple(
+            Word(float(word["start_time"]), float(word["end_time"]), str(word["text"]))
+            for word in body.get("words", ())
+        ),
+        flags=tuple(map(str, body.get("flags", ()))),
+    )
+
+
+def transcript_of(body: Mapping[str, Any]) -> Transcript:
+    """The transcript in an answer.
+
+    Raises:
+        AnswerNotUnderstood: there is none.
+    """
+    try:
+        about: Dict[str, Any] = dict(body["metadata"])
+        return Transcript(
+            segments=tuple(segment_of(segment) for segment in body["segments"]),
+            language=str(about["language"]),
+            duration=float(about["duration"]),
+            engine=str(about["engine"]),
+            precision=str(about["model_precision"]),
+            diarized=bool(about["diarized"]),
+            num_speakers=int(about["num_speakers"]),
+            warnings=tuple(
+                Warning(str(item["code"]), str(item["message"])) for item in about["warnings"]
+            ),
+            raw=body,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _strange("transcript", error) from None
+
+
+def _strange(what: str, error: Exception) -> AnswerNotUnderstood:
+    return AnswerNotUnderstood(
+        f"The service's {what} is not understood ({type(error).__name__}: {error}).",
+        hint="Use the same version of vibevoice-asr on both ends.",
+    )

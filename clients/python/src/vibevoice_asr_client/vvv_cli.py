@@ -1,0 +1,156 @@
+"""`vvv`: the words of the original queue's command line.
+
+`vvv --server URL --token T [--insecure | --ca-cert FILE] transcribe FILE [--hotwords "A,B"]
+[--output FILE]`, and `… status`. Text goes to stdout as it comes, all else to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import ssl
+import sys
+from typing import Any, Iterator, Optional, Sequence, TextIO, Union
+
+import httpx
+
+from vibevoice_asr_client.vvv import EventType, TranscriptionEvent, VibevoiceClient
+
+TOKEN = "VVV_TOKEN"  # noqa: S105 - the name of the variable that has it
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run what the command line says, and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command line; the exit code. Words that are not understood exit with 2."""
+    args = _parser().parse_args(words)
+    if args.insecure and args.ca_cert:
+        return _fail("Error: --insecure and --ca-cert cannot both hold.")
+    if not args.token:
+        return _fail(f"Error: give --token, or set {TOKEN}.")
+    if args.command == "transcribe" and not os.path.isfile(args.file):
+        return _fail(f"Error: there is no file {args.file}.")
+    if args.insecure:
+        _say("Warning: --insecure: whoever answers is believed, and gets the recording.")
+    verify: Union[bool, str] = args.ca_cert or not args.insecure
+    try:
+        client = VibevoiceClient(args.server, args.token, verify)
+        if args.command == "status":
+            return asyncio.run(_status(client))
+        return asyncio.run(_transcribe(client, args.file, args.hotwords, args.output))
+    except httpx.HTTPStatusError as error:
+        return _fail(f"Error: HTTP {error.response.status_code} from {args.server}.")
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        return _fail(f"Error: {args.server}: {error or type(error).__name__}.")
+    except ssl.SSLError:
+        return _fail(f"Error: {args.ca_cert} holds no certificates.")
+    except BrokenPipeError:
+        # The reader has gone; what is left to flush must not find it gone once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(f"Error: {error.filename or args.ca_cert}: {error.strerror}.")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+async def _transcribe(
+    client: VibevoiceClient, file: str, hotwords: Optional[str], output: Optional[str]
+) -> int:
+    ended = False
+    with _opened(output) as copy:
+        async for event in client.transcribe(file, hotwords):
+            if event.event_type is EventType.QUEUE:
+                _say(_queue_line(event))
+            elif event.event_type is EventType.DATA:
+                _put(event.text or "", copy)
+            elif event.event_type is EventType.ERROR:
+                sys.stdout.flush()
+                return _fail(f"\n[Error] {event.error}")
+            else:
+                ended = True
+    if not ended:
+        return _fail("\n[Error] The service broke off.")
+    print()
+    return 0
+
+
+async def _status(client: VibevoiceClient) -> int:
+    status = await client.queue_status()
+    print(f"Total queued: {status.get('total_queued', 0)}")
+    for job in status.get("your_jobs", []):
+        print(_job_line(job))
+    if not status.get("your_jobs"):
+        print("No active jobs.")
+    return 0
+
+
+def _queue_line(event: TranscriptionEvent) -> str:
+    wait = event.estimated_wait_seconds
+    return (
+        f"[Queue] Position: {event.position}, ETA: {'unknown' if wait is None else f'{wait:.0f}s'}"
+    )
+
+
+def _job_line(job: Any) -> str:
+    line = f"  {job['job_id'][:8]}... status={job['status']}"
+    if job.get("position") is not None:
+        line += f" position={job['position']}"
+    if job.get("estimated_wait_seconds") is not None:
+        line += f" eta={job['estimated_wait_seconds']:.0f}s"
+    return line
+
+
+def _put(text: str, copy: Optional[TextIO]) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    if copy is not None:
+        copy.write(text)
+        copy.flush()
+
+
+@contextlib.contextmanager
+def _opened(output: Optional[str]) -> Iterator[Optional[TextIO]]:
+    if output is None:
+        yield None
+        return
+    with open(output, "w", encoding="utf-8", newline="\n") as file:
+        yield file
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _fail(line: str) -> int:
+    _say(line)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vvv", description="Transcribe recordings by a queue's service, as its own client did."
+    )
+    parser.add_argument("--server", required=True, metavar="URL", help="address of the service")
+    parser.add_argument(
+        "--token", default=os.environ.get(TOKEN), metavar="T", help=f"who asks (or {TOKEN})"
+    )
+    parser.add_argument("--insecure", action="store_true", help="believe any certificate")
+    parser.add_argument("--ca-cert", metavar="FILE", help="certificates to believe, PEM")
+    words = parser.add_subparsers(dest="command", required=True)
+    transcribe = words.add_parser("transcribe", help="upload a recording, print what was said")
+    transcribe.add_argument("file", metavar="FILE")
+    transcribe.add_argument("--hotwords", metavar='"A,B"', help="names and words to expect")
+    transcribe.add_argument("--output", metavar="FILE", help="write what was said there, too")
+    words.add_parser("status", help="your jobs, and how many wait")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""The client's decisions: events out of bytes, when to try again, what an answer means."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import sys
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import vibevoice_asr_client as package
+from hypothesis import given
+from hypothesis import strategies as st
+from vibevoice_asr_client import AsyncClient, Client, Retry, calls, codes
+from vibevoice_asr_client import errors as families
+from vibevoice_asr_client.calls import Answer, Call
+from vibevoice_asr_client.flows import Following, Lost, Send, Surroundings, Wait, asking
+from vibevoice_asr_client.retry import asked_s
+from vibevoice_asr_client.sse import Frame, Parser
+from vibevoice_asr_client.uploads import Upload
+
+from sidecar import errors
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+AROUND = Surroundings(Retry(attempts=3, first_s=1.0, longest_s=30.0), lambda: 1.0, lambda: NOW)
+STREAM = {"content-type": "text/event-stream"}
+
+
+def problem(status: int, code: str, **headers: str) -> Answer:
+    return Answer(status, headers, json.dumps({"code": code, "detail": "No.", "hint": "Do."}))
+
+
+def lost(*, sent: bool) -> Lost:
+    return Lost(families.ConnectionLost("It broke off."), sent)
+
+
+def run(call: Call, *replies: Answer | Lost) -> tuple[list[float], Answer]:
+    """What a flow waited for, and what it came to, where the service replied so."""
+    flow, left, waits = asking(call, AROUND), list(replies), []
+    effect = next(flow)
+    try:
+        while True:
+            if isinstance(effect, Wait):
+                waits.append(effect.seconds)
+                effect = flow.send(None)
+            else:
+                assert isinstance(effect, Send)
+                effect = flow.send(left.pop(0))
+    except StopIteration as end:
+        return waits, end.value
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["queue", "data", "done"]),
+            st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"])),
+            st.integers(0, 10**6),
+        )
+    ),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.data(),
+)
+def test_events_are_the_same_however_their_bytes_are_cut(events, end, data) -> None:
+    said = [Frame(event, text, str(number)) for event, text, number in events]
+    raw = "".join(
+        f": alive{end}event: {frame.event}{end}id: {frame.id}{end}data: {frame.data}{end}{end}"
+        for frame in said
+    ).encode()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=8)))
+    parser, heard = Parser(), []
+    for begin, stop in zip([0, *cuts], [*cuts, len(raw)], strict=True):
+        heard += parser.feed(raw[begin:stop])
+    assert heard == said
+
+
+def test_events_are_read_as_the_standard_has_it() -> None:
+    parser = Parser()
+    raw = (
+        b"\xef\xbb\xbfdata:a\ndata: b\nretry: 1500\n\nid: 7\n\nevent: x\ndata\n\nid: 8\ndata: half"
+    )
+    assert list(parser.feed(raw)) == [Frame("message", "a\nb"), Frame("x", "", "7")]
+    assert parser.retry_s == 1.5
+
+
+def test_an_event_without_an_end_is_given_up(monkeypatch) -> None:
+    monkeypatch.setattr("vibevoice_asr_client.sse.MOST_CHARACTERS", 1000)
+    for piece in (b"x" * 100, b"data: " + b"x" * 90 + b"\n"):
+        parser = Parser()
+        with pytest.raises(package.AnswerNotUnderstood):
+            [list(parser.feed(piece)) for _ in range(20)]
+
+
+def test_what_may_be_sent_twice_is_and_waits_grow() -> None:
+    fine = Answer(200, {}, "{}")
+    assert run(calls.health(), lost(sent=True), lost(sent=True), fine) == ([1.0, 2.0], fine)
+    with pytest.raises(package.ConnectionLost):
+        run(calls.health(), *[lost(sent=True)] * 3)
+
+
+def test_what_must_not_be_done_twice_is_sent_again_only_where_it_was_not_done() -> None:
+    once, fine = Call("POST", "/x", again=False), Answer(200, {}, "{}")
+    assert run(once, lost(sent=False), problem(503, "queue_full"), fine)[1] is fine
+    with pytest.raises(package.ConnectionLost):
+        run(once, lost(sent=True), fine)
+    with pytest.raises(package.Busy):
+        run(once, Answer(504, {}, "no"), fine)
+
+
+def test_a_refusal_is_final_and_a_certificate_that_is_not_believed_too() -> None:
+    with pytest.raises(codes.AudioEmpty):
+        run(calls.health(), problem(400, "audio_empty"))
+    with pytest.raises(package.CertificateRefused):
+        run(calls.health(), Lost(families.CertificateRefused("Expired."), sent=False))
+
+
+def test_retry_after_counts_as_seconds_and_as_a_date() -> None:
+    busy, fine = problem(429, "rate_limited", **{"retry-after": "7"}), Answer(200, {}, "{}")
+    assert run(calls.health(), busy, fine) == ([8.0], fine)
+    assert asked_s("Sat, 21 Nov 2026 00:00:09 GMT", NOW) == 9.0
+    assert asked_s("Sat, 21 Nov 2020 00:00:09 GMT", NOW) == 0.0
+    assert [asked_s(text, NOW) for text in (None, "soon", "-1", "²")] == [None] * 4
+    with pytest.raises(codes.RateLimited) as caught:
+        run(calls.health(), problem(429, "rate_limited", **{"retry-after": "86400"}))
+    assert caught.value.retry_after == 86400
+
+
+@given(st.integers(1, 60), st.floats(0, 1))
+def test_a_wait_is_never_longer_than_the_longest(failures: int, chance: float) -> None:
+    wait = Retry(attempts=100, first_s=0.5, longest_s=30.0).wait_s(failures, chance)
+    assert wait is not None
+    assert 0.25 <= wait <= 30.0
+
+
+def test_every_code_of_the_service_is_an_exception_of_its_family() -> None:
+    assert set(codes.BY_CODE) == {error.code for error in errors.all_errors()}
+    caught = problem(503, "queue_full", **{"retry-after": "3"}).error(NOW)
+    assert isinstance(caught, codes.QueueFull)
+    assert isinstance(caught, package.Busy)
+    assert (caught.code, caught.status, caught.retry_after) == ("queue_full", 503, 3.0)
+    assert str(caught) == "No. Do. (queue_full)"
+
+
+def test_a_code_of_a_later_version_is_raised_as_its_family() -> None:
+    assert type(problem(404, "page_not_found").error(NOW)) is package.NotFound
+    assert type(problem(599, "odd").error(NOW)) is package.Failed
+    assert problem(404, "page_not_found").error(NOW).code == "page_not_found"
+
+
+def test_what_is_not_this_service_is_said_so() -> None:
+    for answer in (Answer(404, {}, "<html>"), Answer(404, {}, "[]"), Answer(302, {}, "")):
+        with pytest.raises(package.AnswerNotUnderstood):
+            answer.error(NOW)
+    with pytest.raises(package.AnswerNotUnderstood):
+        Answer(200, {}, "<html>").body()
+    assert isinstance(Answer(503, {}, "<html>").error(NOW), package.Busy)
+
+
+def frames(*numbers: int) -> bytes:
+    return b"".join(b"event: segment\nid: %d\ndata: {}\n\n" % number for number in numbers)
+
+
+def test_a_job_is_followed_over_connections_without_a_gap_or_a_repeat() -> None:
+    following = Following("a", None, AROUND)
+    assert "Last-Event-ID" not in following.call.headers
+    assert following.opened(Answer(200, STREAM, "")) is None
+    assert [event.id for event in following.took(frames(1, 2) + b"id: 3\ndata: {")] == [1, 2]
+    assert following.closed(families.ConnectionLost("cut")) == 1.0
+    assert following.call.headers["Last-Event-ID"] == "2"
+    following.opened(Answer(200, STREAM, ""))
+    assert [event.id for event in following.took(frames(1, 2, 3))] == [3]
+    assert following.closed() == 0.0, "told to come again, it comes at once"
+    following.opened(Answer(200, STREAM, ""))
+    (last,) = following.took(b'event: done\nid: 9\ndata: {"state": "done"}\n\n')
+    assert last.ends
+    assert following.ended
+
+
+def test_a_stream_that_stays_away_is_given_up_and_what_comes_in_between_counts() -> None:
+    following = Following("a", 5, AROUND)
+    cut = families.ConnectionLost("cut")
+    assert [following.closed(cut), following.closed(cut)] == [1.0, 2.0]
+    following.opened(Answer(200, STREAM, ""))
+    list(following.took(frames(6)))
+    assert [following.closed(cut), following.closed(cut)] == [1.0, 2.0]
+    with pytest.raises(package.ConnectionLost):
+        following.closed(cut)
+
+
+def test_a_stream_that_is_refused_for_now_is_asked_for_again_and_for_good_is_not() -> None:
+    following = Following("a", None, AROUND)
+    busy = following.opened(problem(503, "queue_full", **{"retry-after": "4"}))
+    assert following.closed(busy) == 5.0
+    with pytest.raises(codes.JobNotFound):
+        following.opened(problem(404, "job_not_found"))
+    with pytest.raises(package.AnswerNotUnderstood):
+        following.opened(Answer(200, {"content-type": "text/html"}, ""))
+    following.opened(Answer(204, {}, ""))
+    assert following.ended
+
+
+def test_a_recording_that_grows_while_it_is_sent_is_sent_as_long_as_it_was(tmp_path) -> None:
+    path = tmp_path / "talk.wav"
+    path.write_bytes(b"0123456789")
+    told: list[tuple[int, int]] = []
+    with Upload(path, sent=lambda *pair: told.append(pair)) as upload:
+        assert upload.read(4) == b"0123"
+        with path.open("ab") as file:
+            file.write(b"more")
+        assert upload.read() == b"456789"
+        assert upload.read(4) == b""
+        upload.rewind()
+        assert upload.read() == b"0123456789"
+    assert told == [(4, 10), (10, 10), (10, 10)]
+    assert upload.name == "talk.wav"
+
+
+def test_a_file_that_was_handed_in_is_sent_from_where_it_stands_and_stays_open(tmp_path) -> None:
+    path = tmp_path / "talk.wav"
+    path.write_bytes(b"0123456789")
+    with path.open("rb") as file:
+        file.seek(3)
+        with Upload(file, name="b") as upload:
+            assert (upload.total, upload.read()) == (7, b"3456789")
+        assert not file.closed
+
+
+def test_options_are_written_as_forms_have_them() -> None:
+    options = {"diarize": False, "hotwords": ["Nagg", "Nell"], "num_speakers": 2, "prompt": None}
+    assert calls.form(options) == {
+        "diarize": "false",
+        "hotwords": "Nagg, Nell",
+        "num_speakers": "2",
+    }
+
+
+def test_the_two_clients_have_the_same_methods_with_the_same_words() -> None:
+    def words(kind: type) -> dict[str, list[str]]:
+        return {
+            name: list(inspect.signature(method).parameters)
+            for name, method in vars(kind).items()
+            if inspect.isfunction(method) and not name.startswith("_")
+        }
+
+    assert words(Client) == words(AsyncClient)
+
+
+def test_what_is_named_is_there_and_values_are_frozen() -> None:
+    for name in package.__all__:
+        value = getattr(package, name)
+        if dataclasses.is_dataclass(value):
+            assert value.__dataclass_params__.frozen, name  # type: ignore[union-attr]
+
+
+def test_it_needs_httpx_and_nothing_of_the_service() -> None:
+    imported = set()
+    for module in Path(package.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text("utf-8"), feature_version=(3, 9))):
+            if isinstance(node, ast.Import):
+                imported |= {name.name.partition(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add((node.module or "").partition(".")[0])
+    assert imported - sys.stdlib_module_names == {"httpx", "vibevoice_asr_client"}
+
+
+def test_both_distributions_are_of_one_version() -> None:
+    root = Path(__file__).parents[2]
+    versions = {
+        tomllib.loads((root / file).read_text("utf-8"))["project"]["version"]
+        for file in ("pyproject.toml", "clients/python/pyproject.toml")
+    }
+    assert versions == {package.__version__}
