@@ -78,7 +78,7 @@ class Run:
                 except WorkerDied:
                     log.error("the engine's process died in job %s", job.id)
                     job.crash()
-                    if job.record.attempts >= ATTEMPTS:
+                    if job.record.crashes >= ATTEMPTS:
                         job.fail(errors.EngineCrashed())
         except errors.SidecarError as error:
             job.fail(error)

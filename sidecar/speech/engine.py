@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.speech.transcript import Event
+from sidecar.speech.transcript import Checkpoint, Event
 
 AUTO = "auto"
 LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8}){0,3}", re.IGNORECASE)
@@ -56,7 +56,8 @@ class EngineSpec:
     ``stands_for`` names what is used in a precision's place on this machine. ``steerable``: it
     takes a prompt, a number of speakers, a temperature and a limit of tokens. ``counted``: of
     these, the number of speakers. ``together``: so many recordings it hears in step at most; an
-    engine with more than one is a `SociableEngine`.
+    engine with more than one is a `SociableEngine`. ``resumes``: the form of its checkpoints,
+    another one whenever their meaning changes; an engine that has one is a `ResumableEngine`.
     """
 
     name: str
@@ -69,6 +70,7 @@ class EngineSpec:
     steerable: bool = False
     counted: bool = False
     together: int = 1
+    resumes: str = ""
     stands_for: Mapping[Precision, Precision] = field(default_factory=dict)
 
     def resolve_precision(self, wanted: Precision) -> Precision:
@@ -230,6 +232,23 @@ class Engine(Protocol):
         self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
     ) -> Iterator[Event]:
         """Events in order, `Finished` last; ends early without it once ``cancelled()``."""
+
+
+class ResumableEngine(Engine, Protocol):
+    """An engine that says what is settled, and goes on from there."""
+
+    def transcribe_from(
+        self,
+        settled: Sequence[Checkpoint],
+        audio: AudioStream,
+        options: TranscribeOptions,
+        cancelled: Cancelled,
+    ) -> Iterator[Event]:
+        """As `Engine.transcribe`, with a `Checkpoint` every half minute of audio or so.
+
+        ``settled``: all those of this recording so far, none at its beginning; ``audio`` is the
+        whole of it. Segments are numbered on from those that are settled; `Finished` has all.
+        """
 
 
 @dataclass(frozen=True, slots=True)

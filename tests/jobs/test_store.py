@@ -25,11 +25,21 @@ from sidecar.jobs.record import (
     Reported,
     advance,
 )
-from sidecar.jobs.store import JobStore, MemoryStore
-from sidecar.speech.transcript import Finished, Progress, Segment, SegmentReady, Transcript
+from sidecar.jobs.sqlite_store import SqliteStore
+from sidecar.jobs.store import JobStore, KeyTaken, MemoryStore
+from sidecar.speech.transcript import (
+    Checkpoint,
+    Finished,
+    Progress,
+    Segment,
+    SegmentReady,
+    Transcript,
+)
 
+KEY = "a-key-of-a-test-and-of-nobody-else"
 STORES: dict[str, Callable[[Path, Clock, int], JobStore]] = {
     "memory": lambda folder, now, buffer: MemoryStore(now, buffer),
+    "sqlite": lambda folder, now, buffer: SqliteStore(folder / "jobs", KEY, now, buffer),
 }
 """How to open a store: in a folder of its own, with a clock and a buffer for each subscriber."""
 BUFFER = 4
@@ -55,7 +65,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[JobStore]:
 
 
 def added(store: JobStore) -> JobRecord:
-    record = submitted()
+    record = submitted(durable=True)
     store.add(record)
     return record
 
@@ -126,6 +136,31 @@ def test_of_progress_the_last_is_kept_and_all_of_it_told(store: JobStore) -> Non
         store.append(job.id, change)
     assert told == [1, 2, 3, 4, 5, 6, 7]
     assert [event.seq for event in store.events(job.id)] == [1, 3, 5, 6, 7]
+
+
+def test_an_owner_finds_its_job_by_its_key_and_no_two_have_the_same(store: JobStore) -> None:
+    job = submitted(durable=True, owner="me", idempotency_key="k")
+    store.add(job)
+    with pytest.raises(KeyTaken):
+        store.add(submitted(durable=True, owner="me", idempotency_key="k"))
+    store.add(other := submitted(durable=True, owner="you", idempotency_key="k"))
+    assert store.by_key("me", "k") == job
+    assert store.by_key("you", "k") == other
+    assert store.by_key("me", "l") is None
+    store.forget(job.id)
+    assert store.by_key("me", "k") is None
+    store.add(again := submitted(durable=True, owner="me", idempotency_key="k"))
+    assert store.all() == [other, again]
+
+
+def test_of_a_checkpoint_its_state_is_kept_until_the_job_has_ended(store: JobStore) -> None:
+    job = added(store)
+    store.append(job.id, Begun())
+    record = store.append(job.id, Reported(Checkpoint(2.0, "form", (), {"large": "state"})))
+    assert record.settled[0].state == {"large": "state"}
+    store.append(job.id, DONE)
+    assert store.get(job.id).settled == ()
+    assert "state" not in str(store.events(job.id)).replace("state={}", "")
 
 
 def test_a_job_that_is_not_there_is_not_found_by_any_way(store: JobStore) -> None:
