@@ -7,6 +7,7 @@ another owner is not found.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
@@ -16,14 +17,15 @@ from typing import Any
 from sidecar import __version__, clock
 from sidecar import engines as registry
 from sidecar.access.identity import Identity, Scope
-from sidecar.audio.ref import ref_to
+from sidecar.audio.ref import AudioRef, Kept, ref_to
 from sidecar.audio.source import AudioSource
 from sidecar.engines.choice import Choice
 from sidecar.errors import JobNotFound, LanguageUnsupported, SidecarError
 from sidecar.jobs.job import Job
+from sidecar.jobs.keeping import Keeping, go_on
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import JobRecord
+from sidecar.jobs.record import Cancelled, JobRecord
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
 from sidecar.jobs.store import JobStore, MemoryStore
@@ -74,9 +76,13 @@ class Service:
         self._provision = Provision(settings, choice)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
-        self._store: JobStore = MemoryStore()
+        self._keeping = Keeping(settings) if settings.keep_jobs else None
+        self._store: JobStore = self._keeping.store if self._keeping else MemoryStore()
         self._results = Retention(
-            self._store, settings.job_retention, settings.job_retention_mb << 20
+            self._store,
+            settings.job_retention,
+            settings.job_retention_mb << 20,
+            settings.job_retention_count,
         )
         self._queue = JobQueue(
             self._slot,
@@ -94,6 +100,11 @@ class Service:
     async def open(self) -> None:
         """Start working; returns at once."""
         self._queue.open()
+        if self._keeping is not None:
+            for record in self._store.all():
+                if record.over:
+                    self._results.remember(record, clock.wall() - (record.ended or 0.0))
+            self._spawn("go on", go_on(self._keeping, self._queue, self.spooling))
         self._spawn("look at the GPU", self._provision.watch())
         if self.settings.preload:
             self._spawn("preload", self._preload())
@@ -169,36 +180,56 @@ class Service:
         place: Place | None = None,
         *,
         kept: bool = True,
+        idempotency_key: str | None = None,
     ) -> Job:
         """Look at the recording and give it its ``place`` in the queue, which then owns ``source``.
 
         ``kept``: whether the job can be asked for by its id, and its result fetched later.
+        ``idempotency_key``: by which `submitted` finds it; one that is taken is a fault of the
+        caller's, which asks that first.
 
         Raises:
             errors.BadAudio: it cannot be transcribed.
             errors.WontFit: there is not enough memory for it.
             errors.QueueFull: there is no place.
         """
+        record = None
         try:
             with place or self.place(caller):
                 facts = await self._intake.probe(source)
                 options = self._provision.admitted(options, facts.total_s)
-                job = Job(
-                    source,
-                    JobRecord.submitted(
-                        clock.wall(), ref_to(source), facts, options, owner=caller.owner, kept=kept
-                    ),
+                durable = self._keeping is not None and kept
+                record = JobRecord.submitted(
+                    clock.wall(),
+                    await self._kept(source) if durable else ref_to(source),
+                    facts,
+                    options,
+                    owner=caller.owner,
+                    kept=kept,
+                    durable=durable,
+                    idempotency_key=idempotency_key,
                 )
+                job = Job(source, record)
                 self._queue.submit(job, promised=True)
         except BaseException:
             source.close()
+            if record is not None and isinstance(record.audio, Kept):
+                record.audio.forget()
             raise
         try:
-            await self._store.written()  # only then it is accepted
+            await job.written()  # only then it is accepted
         except BaseException:
             self._queue.cancel(job)
             raise
         return job
+
+    async def _kept(self, source: AudioSource) -> AudioRef:
+        assert self._keeping is not None
+        return await self.spooling.run(self._keeping.keep, source, uuid.uuid4().hex)
+
+    def submitted(self, caller: Identity, idempotency_key: str) -> JobRecord | None:
+        """The caller's job that was submitted with this key, if there is one."""
+        return self._store.by_key(caller.owner, idempotency_key)
 
     def job(self, caller: Identity, job_id: str) -> JobRecord:
         """The caller's job with this id.
@@ -224,7 +255,10 @@ class Service:
         Raises:
             errors.JobNotFound: it is another's.
         """
-        return await self._results.answer(_own(caller, record), render)
+        if _own(caller, record).over and record.durable:
+            with contextlib.suppress(SidecarError):  # it is as it is; the next start says otherwise
+                await self._store.written(record.id)
+        return await self._results.answer(record, render)
 
     def position(self, caller: Identity, record: JobRecord) -> int | None:
         """How many jobs go before this one; None when it does not wait.
@@ -244,6 +278,8 @@ class Service:
         live = self._queue.live(_own(caller, record).id)
         if live is not None:
             self._queue.cancel(live)
+        elif not self._store.get(record.id).over:  # its recording is still being opened
+            self._store.append(record.id, Cancelled())
 
     def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
         """A transcript with what its client should know of how the wishes were met."""

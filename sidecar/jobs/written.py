@@ -7,6 +7,7 @@ unknown is left out.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Progress
 
 _REFS: dict[str, type[AudioRef]] = {kind.__name__: kind for kind in (Held, Kept, Named)}
-_PLAIN: dict[str, type[Begun | Crashed | PutBack | Interrupted | Cancelled]] = {
+_PLAIN: dict[str, Callable[..., Change]] = {
     kind.__name__: kind for kind in (Begun, Crashed, PutBack, Interrupted, Cancelled)
 }
 _AS_SUBMITTED = {"id", "owner", "created", "kept", "durable", "idempotency_key", "alone", "seq"}
@@ -96,8 +97,8 @@ def change_of(text: bytes) -> Change:
                 return Reported(transcript.from_wire(report), processing_s)
             case {"failure": failure}:
                 return Failed(Failure(**failure))
-            case {"change": name, **values}:
-                return _PLAIN[name](**values)
+            case {"change": str(name), **values}:
+                return _PLAIN[name](**{str(key): value for key, value in values.items()})
     except (ValueError, KeyError, TypeError) as error:
         raise Unreadable(f"no change: {error}") from None
     raise Unreadable("no change")

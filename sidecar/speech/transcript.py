@@ -140,8 +140,7 @@ class SegmentReady:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Up to ``audio_s`` nothing has to be done again: whoever goes on needs this, and the checkpoints
-    before it.
+    """Up to ``audio_s`` nothing has to be done again; who goes on needs this and those before it.
 
     ``form``: whose state it is, and of which make (`EngineSpec.resumes`). ``segments``: those that
     were settled since the last checkpoint; their speakers may still be revised. ``state``: plain
