@@ -7,7 +7,7 @@ import os
 import random
 import time
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,14 @@ class Kept:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Iterator[Callable[..., Kept]]:
+def kept(tmp_path: Path) -> Callable[..., Kept]:
     made: list[Kept] = []
 
     def make(**settings: object) -> Kept:
         made.append(Kept(tmp_path / str(len(made)), **settings))
         return made[-1]
 
-    yield make
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_nothing_that_was_said_or_heard_can_be_read_on_the_disk_and_forgotten_is
     life = kept(scripted_speed=0, job_retention="2s")
     with life.start() as server:
         job_id = server.submit(spoken(1))
-        job = server.wait_state(job_id, "done")
+        server.wait_state(job_id, "done")
         server.client.post("/transcribe", files={"audio": spoken(2)}).raise_for_status()
         data = b"".join(path.read_bytes() for path in life.files())
         assert job_id.encode() in data
@@ -173,7 +173,7 @@ def test_a_recording_on_which_every_engine_dies_ends_with_its_code(
 
 
 KILLS = int(os.environ.get("VIBEVOICE_TEST_KILLS", "4"))
-"""`VIBEVOICE_TEST_KILLS=200 pytest tests/jobs/test_keeping_wire.py -k random -s` for the long one."""
+"""The long one: `VIBEVOICE_TEST_KILLS=200 pytest tests/jobs/test_keeping_wire.py -k random -s`."""
 
 
 def test_killed_at_random_moments_every_accepted_job_ends_right(
