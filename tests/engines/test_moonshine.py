@@ -185,3 +185,24 @@ def test_recent_audio_gives_back_what_it_has_not_forgotten() -> None:
     audio.forget(5.0)
     assert audio.between(5.0, 12.0).tolist() == list(range(50, 100))
     assert len(audio.between(0.0, 4.0)) == 0
+
+
+def test_who_goes_on_from_any_checkpoint_ends_with_the_same_transcript(
+    engine: moonshine.MoonshineEngine, endgame: Block
+) -> None:
+    """Two minutes and a half of two people; gone on from the first checkpoint, and a late one."""
+    play = Recorded(np.tile(endgame, 5))
+    options = TranscribeOptions()
+    whole = list(engine.transcribe_from((), play, options, lambda: False))
+    checkpoints = [event for event in whole if isinstance(event, Checkpoint)]
+    assert len(checkpoints) >= 5
+    assert max(later.audio_s - one.audio_s for one, later in pairwise(checkpoints)) <= 25.0
+    for count in (1, len(checkpoints)):
+        settled = [from_wire(json.loads(json.dumps(to_wire(one)))) for one in checkpoints[:count]]
+        again = list(engine.transcribe_from(settled, play, options, lambda: False))  # type: ignore[arg-type]
+        assert again[-1] == whole[-1]
+        done = [event.audio_s_done for event in again if isinstance(event, Progress)]
+        assert done[0] > checkpoints[count - 1].audio_s, "it was heard again"
+        ready = [event.index for event in again if isinstance(event, SegmentReady)]
+        known = sum(len(one.segments) for one in checkpoints[:count])
+        assert ready == [*range(known, known + len(ready))]

@@ -98,13 +98,13 @@ def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
         done_s = server.job(job_id)["progress"]["audio_seconds_done"]
         kill(server.process)
     with life.start() as server:
-        begun = time.monotonic()
-        server.wait_state(job_id, "running")
-        again = server.wait_state(job_id, "done")
-        took_s = time.monotonic() - begun
-        assert texts_of(again) == right(1)
+        found = server.job(job_id)
+        assert found["state"] in ("queued", "running")
+        settled = found["progress"]["audio_seconds_done"]
+        assert settled >= 2 * SETTLES
+        assert done_s - settled <= 2 * SETTLES, "too much of it is done again"
+        assert texts_of(server.wait_state(job_id, "done")) == right(1)
         assert len(texts_of(server.wait_state(waiting, "done"))) == 5
-        assert took_s * 20 < SECONDS - done_s + 2 * SETTLES + 20, "it began again"
         assert not list((life.home / "jobs" / "uploads").iterdir()), "ended jobs need no recording"
 
 

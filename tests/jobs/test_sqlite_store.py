@@ -236,10 +236,9 @@ async def test_what_was_forgotten_is_in_no_file(folder: Path, store: SqliteStore
     for job in jobs:
         store.forget(job.id)
     await store.written()
-    for path in folder.iterdir():
-        data = path.read_bytes()
-        assert not [job for job in jobs if job.id.encode() in data], path
-        assert b"-of-nobody" not in data
+    data = _bytes_in(folder)
+    assert not [job for job in jobs if job.id.encode() in data]
+    assert b"-of-nobody" not in data
 
 
 async def test_who_appends_waits_for_no_disk(store: SqliteStore) -> None:
@@ -257,3 +256,7 @@ async def test_who_appends_waits_for_no_disk(store: SqliteStore) -> None:
         assert not waiting.done()
         other.execute("ROLLBACK")
         await asyncio.wait_for(waiting, 10)
+
+
+def _bytes_in(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.iterdir())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 from sidecar.audio import Block
 from sidecar.speech.speakers import Turn
@@ -35,34 +35,66 @@ class Follower(Protocol):
         """It is over; the turns stay as they are."""
 
 
+@runtime_checkable
+class Resumable(Follower, Protocol):
+    """One that can say what it knows, for another to go on from."""
+
+    @property
+    def windows(self) -> int:
+        """How much that is."""
+
+    def snapshot(self, after: int = 0) -> dict[str, Any]:
+        """What it knows, as plain values, behind the first ``after``."""
+
+    def go_on(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        """Know all that the snapshots say."""
+
+    def hear_again(self, block: Block) -> None:
+        """Sound of which that is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a follower knew once it had heard ``end_s`` seconds."""
+    """What a follower knew once it had heard ``end_s`` seconds; now and then, for who goes on from
+    here, all of it since the last time."""
 
     end_s: float
     heard_s: float
     turns: Sequence[Turn]
+    snapshot: Mapping[str, Any] | None = None
 
 
 def followed(
-    follower: Follower, blocks: Iterable[tuple[float, Block]], ahead_s: float | None = None
+    follower: Follower,
+    blocks: Iterable[tuple[float, Block]],
+    ahead_s: float | None = None,
+    settle_s: float | None = None,
 ) -> Iterator[Heard]:
     """What is known after each block of (its end in seconds, samples), and once they are over.
 
     The follower is on another thread, ``ahead_s`` seconds ahead at most; without a second core it
-    has to wait for its turn.
+    has to wait for its turn. ``settle_s``: how often it is to tell all that it knows, if it can.
     """
     if ahead_s is None:
         ahead_s = AHEAD_S if (os.cpu_count() or 1) > 1 else 0.0
     known = Heard(0.0, 0.0, ())
+    told = follower.windows if isinstance(follower, Resumable) else 0
+    told_s: float | None = None
 
     def hear(end_s: float, block: Block) -> Heard:
-        nonlocal known
+        nonlocal known, told, told_s
         follower.feed(block)
         heard_s = follower.heard_s
         turns = follower.turns if heard_s > known.heard_s else known.turns
         known = Heard(end_s, heard_s, turns)
-        return known
+        if settle_s is None or not isinstance(follower, Resumable):
+            return known
+        told_s = end_s if told_s is None else told_s
+        if end_s - told_s < settle_s:
+            return known
+        snapshot = follower.snapshot(told)
+        told, told_s = follower.windows, end_s
+        return replace(known, snapshot=snapshot)
 
     def finish() -> Heard:
         follower.finish()
