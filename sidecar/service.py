@@ -21,11 +21,13 @@ from sidecar.audio.ref import AudioRef, Kept, ref_to
 from sidecar.audio.source import AudioSource
 from sidecar.engines.choice import Choice
 from sidecar.errors import JobNotFound, LanguageUnsupported, SidecarError
+from sidecar.jobs.feed import Subscription
 from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping, go_on
+from sidecar.jobs.order import Priority
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import Cancelled, JobRecord
+from sidecar.jobs.record import Cancelled, JobRecord, RequestKey
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
 from sidecar.jobs.store import JobStore, MemoryStore
@@ -69,15 +71,16 @@ class Health:
 class Service:
     """The parts behind every wire, opened and closed together."""
 
-    def __init__(self, settings: Settings, choice: Choice) -> None:
+    def __init__(self, settings: Settings, choice: Choice, now: clock.Clock = clock.wall) -> None:
         max_audio_s = settings.max_audio_hours * 3600
         self.settings = settings
+        self._now = now
         self.instance = uuid.uuid4().hex
         self._provision = Provision(settings, choice)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
-        self._keeping = Keeping(settings) if settings.keep_jobs else None
-        self._store: JobStore = self._keeping.store if self._keeping else MemoryStore()
+        self._keeping = Keeping(settings, now) if settings.keep_jobs else None
+        self._store: JobStore = self._keeping.store if self._keeping else MemoryStore(now)
         self._results = Retention(
             self._store,
             settings.job_retention,
@@ -91,6 +94,7 @@ class Service:
             max_s=max_audio_s,
             plan=self._provision.plan,
             company=self._provision.company,
+            guess=self._provision.guess,
         )
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
         self.spooling = Threads("spool", SPOOLING)
@@ -103,7 +107,7 @@ class Service:
         if self._keeping is not None:
             for record in self._store.all():
                 if record.over:
-                    self._results.remember(record, clock.wall() - (record.ended or 0.0))
+                    self._results.remember(record, self._now() - (record.ended or 0.0))
             self._spawn("go on", go_on(self._keeping, self._queue, self.spooling))
         self._spawn("look at the GPU", self._provision.watch())
         if self.settings.preload:
@@ -180,13 +184,14 @@ class Service:
         place: Place | None = None,
         *,
         kept: bool = True,
-        idempotency_key: str | None = None,
+        priority: Priority = Priority.INTERACTIVE,
+        key: RequestKey | None = None,
     ) -> Job:
         """Look at the recording and give it its ``place`` in the queue, which then owns ``source``.
 
         ``kept``: whether the job can be asked for by its id, and its result fetched later.
-        ``idempotency_key``: by which `submitted` finds it; one that is taken is a fault of the
-        caller's, which asks that first.
+        ``priority``: of the caller's jobs, whether somebody waits for this one. ``key``: what its
+        client calls the request.
 
         Raises:
             errors.BadAudio: it cannot be transcribed.
@@ -200,14 +205,15 @@ class Service:
                 options = self._provision.admitted(options, facts.total_s)
                 durable = self._keeping is not None and kept
                 record = JobRecord.submitted(
-                    clock.wall(),
+                    self._now(),
                     await self._kept(source) if durable else ref_to(source),
                     facts,
                     options,
                     owner=caller.owner,
                     kept=kept,
+                    priority=priority,
+                    key=key,
                     durable=durable,
-                    idempotency_key=idempotency_key,
                 )
                 job = Job(source, record)
                 self._queue.submit(job, promised=True)
@@ -220,16 +226,13 @@ class Service:
             await job.written()  # only then it is accepted
         except BaseException:
             self._queue.cancel(job)
+            self._store.forget(job.id)  # whoever sends it again is not told of this one
             raise
         return job
 
     async def _kept(self, source: AudioSource) -> AudioRef:
         assert self._keeping is not None
         return await self.spooling.run(self._keeping.keep, source, uuid.uuid4().hex)
-
-    def submitted(self, caller: Identity, idempotency_key: str) -> JobRecord | None:
-        """The caller's job that was submitted with this key, if there is one."""
-        return self._store.by_key(caller.owner, idempotency_key)
 
     def job(self, caller: Identity, job_id: str) -> JobRecord:
         """The caller's job with this id.
@@ -260,6 +263,14 @@ class Service:
                 await self._store.written(record.id)
         return await self._results.answer(record, render)
 
+    def events(self, caller: Identity, record: JobRecord, after: int = 0) -> Subscription:
+        """What happened to a job behind the event ``after``, and then what comes, as it comes.
+
+        Raises:
+            errors.JobNotFound: it is another's, or kept no longer.
+        """
+        return self._store.subscribe(_own(caller, record).id, after)
+
     def position(self, caller: Identity, record: JobRecord) -> int | None:
         """How many jobs go before this one; None when it does not wait.
 
@@ -268,6 +279,15 @@ class Service:
         """
         live = self._queue.live(_own(caller, record).id)
         return self._queue.position(live) if live is not None else None
+
+    def wait_s(self, caller: Identity, record: JobRecord) -> float | None:
+        """For about how many seconds others go before this one; None when it does not wait.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        live = self._queue.live(_own(caller, record).id)
+        return self._queue.wait_s(live) if live is not None else None
 
     def cancel(self, caller: Identity, record: JobRecord) -> None:
         """End a job; one that has ended stays as it is.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from sidecar import errors
+from sidecar import clock, errors
 from sidecar.audio import ref
 from sidecar.audio.ref import Kept, Named
 from sidecar.audio.source import AudioSource, Spool
@@ -40,14 +40,14 @@ def jobs_folder(settings: Settings) -> Path:
 class Keeping:
     """What is kept, and where."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, now: clock.Clock = clock.wall) -> None:
         """Open it; this waits for the disk.
 
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """
         folder = jobs_folder(settings)
-        self.store = SqliteStore(folder, journal_key(settings))
+        self.store = SqliteStore(folder, journal_key(settings), now)
         self._uploads = folder / UPLOADS
         self._roots = settings.audio_roots
         self._spool_dir = settings.spool_dir

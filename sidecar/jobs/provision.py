@@ -81,6 +81,13 @@ class Provision:
         now = self._memory_now()
         return self._admission.planned(precision, job.facts.total_s, job.options, now)
 
+    def guess(self, job: Job, precision: Precision) -> float | None:
+        """Seconds of work of a job, as the plan for it says; None where nobody can tell."""
+        if self._admission is None:
+            return None
+        now = self._memory_now()
+        return self._admission.estimate(precision, job.facts.total_s, job.options, now)[0].seconds
+
     def company(self, waiting: Sequence[Job], precision: Precision) -> Sequence[Job]:
         """The first of the jobs, and those that can be heard in step with it: short ones, as many
         as there is memory for; none that leaves its words to chance.

@@ -1,4 +1,6 @@
-"""The queue: who waits, who is next and with whom, and the runner that sees to it.
+"""The queue: who is taken in, who is next and with whom, and the runner that sees to it.
+
+Who waits, and in which order, is `jobs.lineup`'s.
 
 What becomes of those that run is `jobs.runner`'s; what is known of all is `jobs.store`'s.
 """
@@ -8,13 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from sidecar import errors
-from sidecar.jobs import residency
 from sidecar.jobs.job import Job
+from sidecar.jobs.lineup import Guess, Lineup
 from sidecar.jobs.runner import Plan, Run
 from sidecar.jobs.store import JobStore
 from sidecar.speech.engine import Precision
@@ -30,7 +30,7 @@ Company = Callable[[Sequence[Job], Precision], Sequence[Job]]
 
 
 class JobQueue:
-    """First come, first served, on one engine."""
+    """One engine for all who wait, in turn."""
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class JobQueue:
         max_s: float,
         plan: Plan,
         company: Company = lambda waiting, _: waiting[:1],
+        guess: Guess = lambda job, precision: None,
     ) -> None:
         self._slot = slot
         self._store = store
@@ -48,7 +49,7 @@ class JobQueue:
         self._company = company
         self._limit = limit
         self._max_s = max_s
-        self._waiting: deque[Job] = deque()
+        self._waiting = Lineup(slot, guess)
         self._arrived = asyncio.Event()
         self._running: Run | None = None
         self._runner: asyncio.Task[None] | None = None
@@ -120,14 +121,14 @@ class JobQueue:
             )
 
     def submit(self, job: Job, *, promised: bool = False) -> None:
-        """Take a place at the end; ``promised`` if one was kept for it.
+        """Take in a job that waits; ``promised`` if a place was kept for it.
 
         Raises:
             errors.QueueFull: there is none.
         """
         self.check_open() if promised else self.check_room()
+        self._waiting.join(job)
         job.enter(self._store)
-        self._waiting.append(job)
         self._arrived.set()
 
     def resume(self, job: Job) -> None:
@@ -136,7 +137,7 @@ class JobQueue:
             self._put_off.append(job)
             return
         job.enter_again(self._store)
-        self._waiting.append(job)
+        self._waiting.join(job)
         self._arrived.set()
 
     def live(self, job_id: str) -> Job | None:
@@ -146,14 +147,20 @@ class JobQueue:
 
     def position(self, job: Job) -> int | None:
         """How many go first; None when it waits no more."""
-        return self._waiting.index(job) if job in self._waiting else None
+        turn = self._waiting.turn(job)
+        return turn[0] if turn is not None else None
+
+    def wait_s(self, job: Job) -> float | None:
+        """For about how many seconds others go first; None when it waits no more."""
+        turn = self._waiting.turn(job)
+        return turn[1] if turn is not None else None
 
     def cancel(self, job: Job) -> None:
         """End a job, waiting or running; one that has ended stays as it is."""
         if job.ended:
             return
         if job in self._waiting:
-            self._waiting.remove(job)
+            self._waiting.leave(job)
         job.cancel()
         if self._running is not None and job in self._running.jobs:
             self._running.leave(job)
@@ -188,7 +195,7 @@ class JobQueue:
                 await self._running.over()
             finally:
                 self._running = None
-                self._waiting.extendleft(job for job in reversed(jobs) if not job.ended)
+                self._waiting.finish()
 
     def _runner_ended(self, runner: asyncio.Task[None]) -> None:
         """Without a runner every job would wait for ever: end them, take no more, and say so."""
@@ -211,13 +218,12 @@ class JobQueue:
             except Exception:
                 if not self._waiting:
                     raise
-                due = due or self._waiting[0]
+                due = due or self._waiting.first()
                 log.exception("job %s could not be begun", due.id)
-                self._waiting.remove(due)
+                self._waiting.leave(due)
                 due.fail(errors.EngineFailed())
                 continue
-            for job in jobs:
-                self._waiting.remove(job)
+            self._waiting.begin(jobs)
             return jobs
 
     async def _due(self) -> Job:
@@ -232,7 +238,7 @@ class JobQueue:
         deadline: float | None = None
         while True:
             if self._waiting:
-                job = self._next()
+                job = self._waiting.due()
                 if not self._needs_a_load(job):
                     return job
                 deadline = now() + LINGER_S if deadline is None else deadline
@@ -246,22 +252,11 @@ class JobQueue:
     def _with_company(self, job: Job) -> Sequence[Job]:
         if job.record.alone:
             return [job]
-        wanted = self._wanted(job)
-        others = (one for one in self._waiting if one is not job and not one.record.alone)
-        return self._company([job, *(one for one in others if self._wanted(one) is wanted)], wanted)
-
-    def _wanted(self, job: Job) -> Precision:
-        return self._slot.resolve(job.options.precision, job.arrived_at)
-
-    def _next(self) -> Job:
-        now = time.monotonic()
-        index = residency.next_job(
-            [self._wanted(job) for job in self._waiting],
-            [now - max(job.arrived_at, self._slot.loaded_at) for job in self._waiting],
-            self._slot.precision if self._slot.loaded else None,
-        )
-        return self._waiting[index]
+        wanted = self._waiting.wanted
+        others = (one for one in self._waiting.in_turn() if one is not job)
+        same = [one for one in others if wanted(one) is wanted(job) and not one.record.alone]
+        return self._company([job, *same], wanted(job))
 
     def _needs_a_load(self, job: Job) -> bool:
         """Whether what is loaded would have to go for it."""
-        return self._slot.loaded and self._wanted(job) is not self._slot.precision
+        return self._slot.loaded and self._waiting.wanted(job) is not self._slot.precision

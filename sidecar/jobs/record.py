@@ -15,6 +15,7 @@ from sidecar import errors
 from sidecar.access.identity import EVERYBODY
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import AudioRef
+from sidecar.jobs.order import Priority
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import (
     Checkpoint,
@@ -60,6 +61,17 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestKey:
+    """What a client calls a request by, so that sending it again gives the job that there is.
+
+    ``digest``: of all that was sent with it, to tell another request by the same name.
+    """
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     """What is known of one recording on its way to a transcript.
 
@@ -68,10 +80,10 @@ class JobRecord:
     who waits for it, and nobody else learns of them. ``created`` and ``ended``: seconds since 1970.
     ``attempts``: how often the engine's process died in it, and the attempt that runs. ``alone``:
     whether it runs in nobody's company, decided once something went wrong in one. ``seq``: that of
-    the last event. ``durable``: whether it outlives the process. ``idempotency_key``: by which its
-    owner finds it again; of one owner no two jobs have the same. ``settled``: what need not be done
-    again (dropped at its end). ``crashes`` and ``interruptions``: how often the engine's process or
-    all of the service died in it since it last got any further.
+    the last event. ``durable``: whether it outlives the process. ``key``: what its client calls the
+    request; of one owner no two jobs have the same. ``settled``: what need not be done again
+    (dropped at its end). ``crashes`` and ``interruptions``: how often the engine's process or all
+    of the service died in it since it last got any further.
     """
 
     id: str
@@ -82,8 +94,9 @@ class JobRecord:
     facts: AudioFacts
     progress: Progress
     kept: bool = True
+    priority: Priority = Priority.INTERACTIVE
+    key: RequestKey | None = None
     durable: bool = False
-    idempotency_key: str | None = None
     state: JobState = JobState.QUEUED
     attempts: int = 0
     alone: bool = False
@@ -107,23 +120,15 @@ class JobRecord:
         *,
         owner: str = EVERYBODY.owner,
         kept: bool = True,
+        priority: Priority = Priority.INTERACTIVE,
+        key: RequestKey | None = None,
         durable: bool = False,
-        idempotency_key: str | None = None,
     ) -> Self:
         """A new one, submitted at a time of day."""
         progress = Progress(0.0, facts.total_s)
-        return cls(
-            uuid.uuid4().hex,
-            owner,
-            at,
-            audio,
-            options,
-            facts,
-            progress,
-            kept,
-            durable=durable,
-            idempotency_key=idempotency_key,
-        )
+        name = uuid.uuid4().hex
+        record = cls(name, owner, at, audio, options, facts, progress, kept, priority, key)
+        return replace(record, durable=durable)
 
     @property
     def over(self) -> bool:

@@ -48,7 +48,8 @@ class SqliteStore(MemoryStore):
         """Keep a job that was submitted."""
         super().add(record)
         if record.durable:
-            values = record.id, record.owner, self._sealed(record), record.idempotency_key
+            name = record.key.name if record.key is not None else None
+            values = record.id, record.owner, self._sealed(record), name
             sql = "INSERT INTO jobs (id, owner, submitted, idempotency_key) VALUES (?, ?, ?, ?)"
             self._writer.put(Part(record.id, [(sql, values)]))
 

@@ -21,7 +21,7 @@ class JobStore(Protocol):
         """Keep a job that was submitted.
 
         Raises:
-            KeyTaken: its owner has a job with its idempotency key.
+            KeyTaken: its owner has a job with its key.
         """
         ...
 
@@ -43,8 +43,8 @@ class JobStore(Protocol):
         """
         ...
 
-    def by_key(self, owner: str, key: str) -> JobRecord | None:
-        """The job of an owner that was submitted with an idempotency key."""
+    def by_key(self, owner: str, name: str) -> JobRecord | None:
+        """The job of an owner whose request the client calls by this name."""
         ...
 
     def all(self) -> list[JobRecord]:
@@ -91,7 +91,7 @@ class JobStore(Protocol):
 
 
 class KeyTaken(Exception):
-    """Of one owner no two jobs have the same idempotency key."""
+    """Of one owner no two jobs have the same key."""
 
 
 class Entry:
@@ -146,9 +146,9 @@ class MemoryStore:
         """What is known of a job."""
         return self._entry(job_id).record
 
-    def by_key(self, owner: str, key: str) -> JobRecord | None:
-        """The job of an owner that was submitted with an idempotency key."""
-        job_id = self._keys.get((owner, key))
+    def by_key(self, owner: str, name: str) -> JobRecord | None:
+        """The job of an owner whose request the client calls by this name."""
+        job_id = self._keys.get((owner, name))
         return self._entries[job_id].record if job_id is not None else None
 
     def all(self) -> list[JobRecord]:
@@ -171,8 +171,8 @@ class MemoryStore:
     def forget(self, job_id: str) -> None:
         """Keep a job no longer."""
         entry = self._entries.pop(job_id, None)
-        if entry is not None and entry.record.idempotency_key is not None:
-            del self._keys[entry.record.owner, entry.record.idempotency_key]
+        if entry is not None and entry.record.key is not None:
+            del self._keys[entry.record.owner, entry.record.key.name]
 
     async def written(self, job_id: str | None = None) -> None:
         """Memory outlives nothing: there is nothing to wait for."""
@@ -184,10 +184,10 @@ class MemoryStore:
 
     def _enter(self, entry: Entry) -> None:
         record = entry.record
-        if record.idempotency_key is not None:
-            key = record.owner, record.idempotency_key
+        if record.key is not None:
+            key = record.owner, record.key.name
             if key in self._keys:
-                raise KeyTaken(record.idempotency_key)
+                raise KeyTaken(record.key.name)
             self._keys[key] = record.id
         self._entries[record.id] = entry
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import AudioRef, Held, Kept, Named
+from sidecar.jobs.order import Priority
 from sidecar.jobs.record import (
     Begun,
     Cancelled,
@@ -25,6 +26,7 @@ from sidecar.jobs.record import (
     JobRecord,
     PutBack,
     Reported,
+    RequestKey,
 )
 from sidecar.speech import transcript
 from sidecar.speech.engine import TranscribeOptions
@@ -34,7 +36,7 @@ _REFS: dict[str, type[AudioRef]] = {kind.__name__: kind for kind in (Held, Kept,
 _PLAIN: dict[str, Callable[..., Change]] = {
     kind.__name__: kind for kind in (Begun, Crashed, PutBack, Interrupted, Cancelled)
 }
-_AS_SUBMITTED = {"id", "owner", "created", "kept", "durable", "idempotency_key", "alone", "seq"}
+_AS_SUBMITTED = {"id", "owner", "created", "kept", "durable", "alone", "seq"}
 """Beside audio, options and facts; the rest is what events say."""
 
 
@@ -49,6 +51,8 @@ def record_text(record: JobRecord) -> bytes:
         "audio": _ref_values(record.audio),
         "options": record.options.to_wire(),
         "facts": record.facts.to_wire(),
+        "priority": record.priority.value,
+        "key": asdict(record.key) if record.key is not None else None,
     }
     return _text(plain | more)
 
@@ -67,6 +71,8 @@ def record_of(text: bytes) -> JobRecord:
             options=TranscribeOptions.from_wire(values["options"]),
             facts=facts,
             progress=Progress(0.0, facts.total_s),
+            priority=Priority(values.get("priority", Priority.INTERACTIVE)),
+            key=RequestKey(**values["key"]) if values.get("key") else None,
             **{name: value for name, value in values.items() if name in _AS_SUBMITTED},
         )
     except (ValueError, KeyError, TypeError) as error:

@@ -17,7 +17,15 @@ from histories import submitted
 from sidecar import errors
 from sidecar.jobs import journal
 from sidecar.jobs.journal import FILE, UPLOADS, broken_files, migrate
-from sidecar.jobs.record import Begun, Cancelled, Interrupted, JobRecord, JobState, Reported
+from sidecar.jobs.record import (
+    Begun,
+    Cancelled,
+    Interrupted,
+    JobRecord,
+    JobState,
+    Reported,
+    RequestKey,
+)
 from sidecar.jobs.sqlite_store import TOLD, SqliteStore
 from sidecar.speech.transcript import (
     Checkpoint,
@@ -62,7 +70,7 @@ def reopened(folder: Path, copy: Path) -> list[JobRecord]:
 
 async def test_after_the_process_it_is_all_there_again(folder: Path, tmp_path: Path) -> None:
     store = SqliteStore(folder, KEY)
-    done, running, waiting = (added(store, idempotency_key=str(one)) for one in range(3))
+    done, running, waiting = (added(store, key=RequestKey(str(one), "digest")) for one in range(3))
     passing = added(store, durable=False)
     for change in (Begun(), Reported(SegmentReady(0, SAID), 0.5), DONE):
         store.append(done.id, change)
@@ -224,11 +232,13 @@ def test_a_file_of_the_first_version_is_brought_up_to_date_with_what_is_in_it(
     monkeypatch.undo()
     with closing(SqliteStore(folder, KEY)) as store:
         assert store.get(job.id).state is JobState.RUNNING
-        store.add(submitted(durable=True, idempotency_key="k"))
+        store.add(submitted(durable=True, key=RequestKey("k", "digest")))
 
 
 async def test_what_was_forgotten_is_in_no_file(folder: Path, store: SqliteStore) -> None:
-    jobs = [added(store, idempotency_key=f"key-{number}-of-nobody") for number in range(30)]
+    jobs = [
+        added(store, key=RequestKey(f"key-{number}-of-nobody", "digest")) for number in range(30)
+    ]
     for job in jobs:
         for change in (Begun(), CHECKPOINT, DONE):
             store.append(job.id, change)

@@ -23,6 +23,7 @@ from sidecar.jobs.record import (
     JobState,
     PutBack,
     Reported,
+    RequestKey,
     advance,
 )
 from sidecar.jobs.sqlite_store import SqliteStore
@@ -99,8 +100,8 @@ def test_the_log_replayed_over_what_was_submitted_gives_the_record(
     assert [event.seq for event in log] == sorted({event.seq for event in log})
     assert sum(event.fleeting for event in log) <= 1
     assert [event.seq for _, event in told] == list(range(1, record.seq + 1) if history else [])
-    assert [event for _, event in told if not event.fleeting] == [
-        event for event in log if not event.fleeting
+    assert [event.worn for _, event in told if not event.fleeting] == [
+        event.worn for event in log if not event.fleeting
     ]
     assert list(store.events(first.id, after)) == [event for event in log if event.seq > after]
     store.forget(first.id)
@@ -139,17 +140,17 @@ def test_of_progress_the_last_is_kept_and_all_of_it_told(store: JobStore) -> Non
 
 
 def test_an_owner_finds_its_job_by_its_key_and_no_two_have_the_same(store: JobStore) -> None:
-    job = submitted(durable=True, owner="me", idempotency_key="k")
+    job = submitted(durable=True, owner="me", key=RequestKey("k", "digest"))
     store.add(job)
     with pytest.raises(KeyTaken):
-        store.add(submitted(durable=True, owner="me", idempotency_key="k"))
-    store.add(other := submitted(durable=True, owner="you", idempotency_key="k"))
+        store.add(submitted(durable=True, owner="me", key=RequestKey("k", "digest")))
+    store.add(other := submitted(durable=True, owner="you", key=RequestKey("k", "digest")))
     assert store.by_key("me", "k") == job
     assert store.by_key("you", "k") == other
     assert store.by_key("me", "l") is None
     store.forget(job.id)
     assert store.by_key("me", "k") is None
-    store.add(again := submitted(durable=True, owner="me", idempotency_key="k"))
+    store.add(again := submitted(durable=True, owner="me", key=RequestKey("k", "digest")))
     assert store.all() == [other, again]
 
 
@@ -270,6 +271,19 @@ async def test_of_those_who_left_or_were_told_all_nothing_is_kept(store: JobStor
         store.append(job.id, Cancelled())
     assert store._feed.subscribers == 0
     assert [await _taken(one) for one in subscriptions] == [[1]] * 3
+
+
+async def test_who_hears_no_more_takes_what_has_come_and_waits_for_nothing(
+    store: JobStore,
+) -> None:
+    job = added(store)
+    subscription = store.subscribe(job.id)
+    store.append(job.id, Begun())
+    taking = asyncio.ensure_future(_taken(subscription))
+    await asyncio.sleep(0)
+    subscription.close()
+    store.append(job.id, segment(0))
+    assert await asyncio.wait_for(taking, 5) == [1]
 
 
 async def test_what_was_added_and_appended_can_be_waited_for(store: JobStore) -> None:

@@ -1,0 +1,156 @@
+"""Those who wait, and who of them is next: `order` decides, here is what it decides on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from sidecar.jobs.job import Job
+from sidecar.jobs.order import Shares, Turn, Waiting, turns
+from sidecar.jobs.pace import Pace, remaining_s
+from sidecar.jobs.record import JobState
+from sidecar.speech.engine import Precision
+from sidecar.workers.slot import EngineSlot
+
+FRESH_S = 1.0
+"""Positions and waits that are asked for are so old at most: to work them out takes a moment."""
+
+Guess = Callable[[Job, Precision], float | None]
+"""Seconds of work of a job, before anything was measured; None where nobody can tell."""
+
+
+class Lineup:
+    """The jobs that wait for one engine, and how much of it each owner has had."""
+
+    def __init__(self, slot: EngineSlot, guess: Guess = lambda job, precision: None) -> None:
+        self._slot = slot
+        self._guess = guess
+        self._pace = Pace()
+        self._shares = Shares()
+        self._jobs: list[Job] = []
+        """In order of arrival; who was put back is before who came later."""
+        self._running: Sequence[Job] = ()
+        self._begun_at = 0.0
+        self._predicted: dict[str, float] = {}
+        """Seconds of work of each that waits or runs."""
+        self._turns: dict[str, tuple[int, float]] = {}
+        self._turns_until = 0.0
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(list(self._jobs))
+
+    def __contains__(self, job: Job) -> bool:
+        return job in self._jobs
+
+    def wanted(self, job: Job) -> Precision:
+        """At which precision a job would run now."""
+        return self._slot.resolve(job.options.precision, job.arrived_at)
+
+    def join(self, job: Job) -> None:
+        """One more waits."""
+        if job.record.owner not in self._active():
+            self._shares = self._shares.joined(job.record.owner)
+        wanted = self.wanted(job)
+        guess_s = self._guess(job, wanted)
+        self._predicted[job.id] = self._pace.seconds(wanted, job.facts.total_s, guess_s)
+        self._jobs.append(job)
+        self._changed()
+
+    def leave(self, job: Job) -> None:
+        """One waits no more, for it has ended."""
+        self._jobs.remove(job)
+        del self._predicted[job.id]
+        self._changed()
+
+    def begin(self, jobs: Sequence[Job]) -> None:
+        """These run, alone or in step; what they take of the engine is their owners'."""
+        active = self._active()
+        for job in jobs:
+            self._jobs.remove(job)
+            work_s = self._predicted[job.id] / len(jobs)
+            self._shares = self._shares.charged(job.record.owner, work_s, active)
+        self._running, self._begun_at = jobs, time.monotonic()
+        self._changed()
+
+    def finish(self) -> None:
+        """They run no more; who has not ended waits again, in front, and has had nothing."""
+        jobs, self._running = self._running, ()
+        for job in jobs:
+            if job.ended:
+                self._learn(job, len(jobs))
+                del self._predicted[job.id]
+            else:
+                work_s = self._predicted[job.id] / len(jobs)
+                self._shares = self._shares.refunded(job.record.owner, work_s)
+        self._jobs[:0] = [job for job in jobs if not job.ended]
+        self._changed()
+
+    def clear(self) -> None:
+        """Nobody waits any more."""
+        for job in self._jobs:
+            del self._predicted[job.id]
+        self._jobs.clear()
+        self._changed()
+
+    def first(self) -> Job:
+        """Who has waited longest; somebody waits."""
+        return self._jobs[0]
+
+    def due(self) -> Job:
+        """Who is next; somebody waits."""
+        return self._jobs[next(self._in_turn()).index]
+
+    def in_turn(self) -> list[Job]:
+        """All who wait, in the order in which they would run."""
+        return [self._jobs[turn.index] for turn in self._in_turn()]
+
+    def turn(self, job: Job) -> tuple[int, float] | None:
+        """How many go before a job, and for about how many seconds; None when it waits no more."""
+        now = time.monotonic()
+        if now >= self._turns_until:
+            in_turn = enumerate(self._in_turn(self._busy_s(now)))
+            self._turns = {
+                self._jobs[turn.index].id: (place, turn.wait_s) for place, turn in in_turn
+            }
+            self._turns_until = now + FRESH_S
+        return self._turns.get(job.id)
+
+    def _in_turn(self, busy_s: float = 0.0) -> Iterator[Turn]:
+        now = time.monotonic()
+        waiting = [
+            Waiting(
+                job.record.owner,
+                self.wanted(job),
+                self._predicted[job.id],
+                waited_s=now - job.arrived_at,
+                passed_over_s=now - max(job.arrived_at, self._slot.loaded_at),
+                priority=job.record.priority,
+            )
+            for job in self._jobs
+        ]
+        loaded = self._slot.precision if self._slot.loaded else None
+        return turns(waiting, self._shares, loaded, busy_s=busy_s)
+
+    def _busy_s(self, now: float) -> float:
+        """What those that run still take."""
+        left = [
+            remaining_s(self._predicted[job.id], now - self._begun_at, job.record.progress.fraction)
+            for job in self._running
+            if not job.ended
+        ]
+        return max(left, default=0.0)
+
+    def _active(self) -> set[str]:
+        return {job.record.owner for job in [*self._jobs, *self._running]}
+
+    def _learn(self, job: Job, together: int) -> None:
+        record = job.record
+        if together == 1 and record.state is JobState.DONE and record.transcript is not None:
+            done = record.transcript
+            self._pace.learn(done.precision, done.duration, record.processing_s)
+
+    def _changed(self) -> None:
+        self._turns_until = 0.0

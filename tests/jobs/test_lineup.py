@@ -1,0 +1,137 @@
+"""Who waits and who is next, on a real engine: several owners share it, and positions say so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from overheard import Companies, OverheardSlot, job_of, queue_on, until
+
+from sidecar.jobs.job import Job
+from sidecar.jobs.order import Priority
+from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.record import JobState
+from sidecar.speech.engine import Precision
+
+NewJob = Callable[..., Job]
+
+
+def by_owner(job: Job, precision: Precision) -> float:
+    """How long a job of these tests is said to take: its owner's name ends with it."""
+    return float(job.record.owner.rpartition(" ")[2])
+
+
+def submitted(queue: JobQueue, jobs: list[Job]) -> list[Job]:
+    for job in jobs:
+        queue.submit(job)
+    return jobs
+
+
+async def ran(queue: JobQueue, jobs: list[Job]) -> list[int]:
+    """The jobs, by number, in the order in which they ended."""
+    ended: list[int] = []
+
+    async def wait(number: int) -> None:
+        await jobs[number].result()
+        ended.append(number)
+
+    waiting = asyncio.gather(*(wait(number) for number in range(len(jobs))))
+    queue.open()
+    await waiting
+    return ended
+
+
+async def test_one_recording_of_somebody_else_waits_for_none_of_the_many_behind_the_running_one(
+    recording: Path,
+) -> None:
+    async with queue_on(OverheardSlot(), guess=by_owner) as queue:
+        many = submitted(queue, [job_of(recording, owner="many 300") for _ in range(6)])
+        one = submitted(queue, [job_of(recording, owner="one 10")])
+        assert [queue.position(job) for job in many + one] == [1, 2, 3, 4, 5, 6, 0]
+        assert await ran(queue, many + one) == [6, 0, 1, 2, 3, 4, 5]
+
+
+async def test_positions_are_the_order_in_which_they_run(recording: Path) -> None:
+    async with queue_on(OverheardSlot(), guess=by_owner) as queue:
+        owners = ["a 10", "a 10", "b 25", "b 25", "c 5", "a 10", "c 5", "c 5"]
+        jobs = submitted(queue, [job_of(recording, owner=owner) for owner in owners])
+        places = [queue.position(job) for job in jobs]
+        waits = [queue.wait_s(job) for job in jobs]
+        in_order = sorted(range(len(jobs)), key=lambda number: places[number] or 0)
+        assert sorted(place for place in places if place is not None) == [*range(len(jobs))]
+        works = [by_owner(jobs[number], Precision.FP32) for number in in_order]
+        assert [waits[number] for number in in_order] == [
+            sum(works[:place]) for place in range(len(works))
+        ]
+        assert in_order[0] == 4
+        assert await ran(queue, jobs) == in_order
+        assert [queue.position(job) for job in jobs] == [None] * len(jobs)
+
+
+async def test_while_somebody_runs_nobody_waits_for_nothing(
+    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
+    async with queue_on(OverheardSlot()) as queue:
+        running, next_, last = submitted(queue, [new_job() for _ in range(3)])
+        queue.open()
+        await until(lambda: running.record.progress.audio_s_done)
+        first_s, second_s = queue.wait_s(next_), queue.wait_s(last)
+        assert first_s is not None
+        assert second_s is not None
+        assert 0.0 < first_s < second_s
+        assert (queue.wait_s(running), queue.position(running)) == (None, None)
+        assert (queue.position(next_), queue.position(last)) == (0, 1)
+        queue.cancel(next_)
+        assert queue.position(last) == 0
+
+
+async def test_what_nobody_waits_for_makes_way_for_the_same_owner_s_own(recording: Path) -> None:
+    async with queue_on(OverheardSlot()) as queue:
+        jobs = [
+            job_of(recording, priority=priority)
+            for priority in (Priority.BATCH, Priority.INTERACTIVE, Priority.BATCH)
+        ]
+        submitted(queue, jobs)
+        assert await ran(queue, jobs) == [1, 0, 2]
+
+
+async def test_who_was_put_back_is_next_and_its_owner_has_had_nothing(
+    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "10")
+    async with queue_on(OverheardSlot(), guess=by_owner) as queue:
+        mine, yours = submitted(queue, [new_job(owner="me 100"), new_job(owner="you 150")])
+        queue.open()
+        for _ in range(3):
+            await until(lambda: mine.record.segments)
+            queue.interrupt()
+            await until(lambda: not mine.record.segments)
+            assert yours.state is JobState.QUEUED
+        assert (await mine.result()).text == (await yours.result()).text
+        assert mine.record.attempts == 1
+
+
+async def test_a_company_is_made_up_in_turn(recording: Path) -> None:
+    companies = Companies()
+    async with queue_on(OverheardSlot(), company=companies, guess=by_owner) as queue:
+        many = submitted(queue, [job_of(recording, owner="many 30") for _ in range(6)])
+        one = submitted(queue, [job_of(recording, owner="one 10")])
+        ended = await ran(queue, many + one)
+    assert companies.sizes == [4, 3]
+    assert set(ended[:4]) == {0, 1, 2, 6}
+
+
+async def test_whose_work_cannot_be_guessed_is_not_taken_in_by_half(
+    new_job: NewJob,
+) -> None:
+    def guess(job: Job, precision: Precision) -> float:
+        raise OSError("nobody knows")
+
+    async with queue_on(OverheardSlot(), guess=guess) as queue:
+        with pytest.raises(OSError, match="nobody knows"):
+            queue.submit(new_job())
+        assert queue.depth == 0
+        assert queue._store.all() == []
