@@ -5,6 +5,7 @@ Only who asks for it has that (`--keep-jobs`); nothing here runs without.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -118,10 +119,11 @@ async def go_on(keeping: Keeping, queue: JobQueue, threads: Threads) -> None:
                 )
             source = await threads.run(keeping.open, record)
         except errors.SidecarError as error:
-            store.append(record.id, Failed(Failure.of(error)))
+            with contextlib.suppress(errors.JobNotFound):  # somebody deleted it meanwhile
+                store.append(record.id, Failed(Failure.of(error)))
             continue
-        now = store.get(record.id)
-        if now.over:  # somebody cancelled it meanwhile
+        now = next((one for one in store.all() if one.id == record.id), None)
+        if now is None or now.over:  # or cancelled it
             source.close()
         else:
             queue.resume(Job(source, now))

@@ -65,6 +65,9 @@ class Writer:
         """Have ``told`` called (from the writer's thread) once all before was tried, with what went
         wrong with that job."""
         with self._news:
+            if self._closing:
+                told(None)
+                return
             self._waiting.append((job_id, told))
             self._due = 0.0
             self._news.notify()
