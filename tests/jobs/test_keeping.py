@@ -6,20 +6,25 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from overheard import OverheardSlot, queue_on
 from serving import REPOSITORY
 
 from sidecar import errors
 from sidecar.audio.ref import Kept
 from sidecar.audio.source import Spool
 from sidecar.jobs import sealing
+from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.record import JobState
 from sidecar.jobs.sealing import Seal, SealBroken
+from sidecar.jobs.sqlite_store import SqliteStore
 from sidecar.settings import Settings
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -115,3 +120,38 @@ def test_without_a_key_it_does_not_start_and_says_what_to_do(how: str, tmp_path:
         how
     ] in json.dumps(said)
     assert not (tmp_path / "jobs" / "jobs.db").exists()
+
+
+async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s(
+    new_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    store = SqliteStore(tmp_path / "jobs", KEY)
+    async with queue_on(OverheardSlot(), store) as queue:
+        full, passing, later = new_job(durable=True), new_job(), new_job(durable=True)
+        queue.submit(full)
+        await full.written()
+        database = store._journal.database
+        filler = new_job(durable=True)
+        filler.enter(store)
+        await filler.written()
+        database.execute("PRAGMA max_page_count = 1")  # as many as there are
+        with suppress(errors.DiskFull):
+            for _ in range(200):  # what room there is in those is taken up
+                filler.begin()
+                await filler.written()
+            pytest.fail("there is room without end")
+        queue.open()
+        queue.submit(passing)
+        with pytest.raises(errors.DiskFull):
+            await full.result()
+        assert (await passing.result()).segments
+        database.execute("PRAGMA max_page_count = 100000")
+        queue.submit(later)
+        await later.written()
+        assert (await later.result()).segments
+    store.close()
+    with closing(SqliteStore(tmp_path / "jobs", KEY)) as again:
+        error = again.get(full.id).error
+        assert error is not None, "the end was owed"
+        assert error.code == "disk_full"
+        assert again.get(later.id).state is JobState.DONE
