@@ -7,6 +7,7 @@ another owner is not found.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
@@ -15,18 +16,19 @@ from typing import Any
 
 from sidecar import __version__, clock
 from sidecar.access.identity import Identity, Scope
-from sidecar.audio.ref import ref_to
+from sidecar.audio.ref import AudioRef, Kept, ref_to
 from sidecar.audio.source import AudioSource
 from sidecar.engines.choice import Choice, way_to
 from sidecar.errors import JobNotFound, LanguageUnsupported, SidecarError
 from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
 from sidecar.jobs.feed import Subscription
 from sidecar.jobs.job import Job
+from sidecar.jobs.keeping import Keeping, go_on
 from sidecar.jobs.once import Once
 from sidecar.jobs.order import Priority
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import JobRecord, RequestKey
+from sidecar.jobs.record import Cancelled, JobRecord, RequestKey
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
 from sidecar.jobs.store import JobStore, MemoryStore
@@ -79,10 +81,14 @@ class Service:
         self._provision = Provision(settings, choice)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
-        self._store: JobStore = MemoryStore(now)
+        self._keeping = Keeping(settings, now) if settings.keep_jobs else None
+        self._store: JobStore = self._keeping.store if self._keeping else MemoryStore(now)
         self._once = Once(self._store)
         self._results = Retention(
-            self._store, settings.job_retention, settings.job_retention_mb << 20
+            self._store,
+            settings.job_retention,
+            settings.job_retention_mb << 20,
+            settings.job_retention_count,
         )
         self._queue = JobQueue(
             self._slot,
@@ -102,6 +108,11 @@ class Service:
     async def open(self) -> None:
         """Start working; returns at once."""
         self._queue.open()
+        if self._keeping is not None:
+            for record in self._store.all():
+                if record.over:
+                    self._results.remember(record, self._now() - (record.ended or 0.0))
+            self._spawn("go on", go_on(self._keeping, self._queue, self.spooling))
         self._spawn("look at the GPU", self._provision.watch())
         if self.settings.preload:
             self._spawn("preload", self._preload())
@@ -189,7 +200,8 @@ class Service:
         """Look at the recording and give it its ``place`` in the queue, which then owns ``source``.
 
         ``kept``: whether the job can be asked for by its id, and its result fetched later.
-        ``priority``: of the caller's jobs, whether somebody waits for this one.
+        ``priority``: of the caller's jobs, whether somebody waits for this one. ``key``: what its
+        client calls the request.
 
         Raises:
             errors.BadAudio: it cannot be transcribed.
@@ -197,31 +209,37 @@ class Service:
             errors.QueueFull: there is no place.
             errors.JobsLimited, errors.AudioLimited: the caller may have no more.
         """
+        record = None
         try:
             with place or self.place(caller):
                 facts = await self._intake.probe(source)
                 options = self._provision.admitted(options, facts.total_s)
                 waiting = self._queue.of(caller.owner, running=False)
                 check_audio(caller, facts.total_s, (each.facts.total_s for each in waiting))
+                durable = self._keeping is not None and kept
                 record = JobRecord.submitted(
                     self._now(),
-                    ref_to(source),
+                    await self._kept(source) if durable else ref_to(source),
                     facts,
                     options,
                     owner=caller.owner,
                     kept=kept,
                     priority=priority,
                     key=key,
+                    durable=durable,
                 )
                 job = Job(source, record)
                 self._queue.submit(job, promised=True)
         except BaseException:
             source.close()
+            if record is not None and isinstance(record.audio, Kept):
+                record.audio.forget()
             raise
         try:
-            await self._store.written()  # only then it is accepted
+            await job.written()  # only then it is accepted
         except BaseException:
             self._queue.cancel(job)
+            self._store.forget(job.id)  # whoever sends it again is not told of this one
             raise
         return job
 
@@ -254,6 +272,10 @@ class Service:
         source.close()
         return known, True
 
+    async def _kept(self, source: AudioSource) -> AudioRef:
+        assert self._keeping is not None
+        return await self.spooling.run(self._keeping.keep, source, uuid.uuid4().hex)
+
     def job(self, caller: Identity, job_id: str) -> JobRecord:
         """The caller's job with this id.
 
@@ -278,7 +300,10 @@ class Service:
         Raises:
             errors.JobNotFound: it is another's.
         """
-        return await self._results.answer(_own(caller, record), render)
+        if _own(caller, record).over and record.durable:
+            with contextlib.suppress(SidecarError):  # it is as it is; the next start says otherwise
+                await self._store.written(record.id)
+        return await self._results.answer(record, render)
 
     def events(self, caller: Identity, record: JobRecord, after: int = 0) -> Subscription:
         """What happened to a job behind the event ``after``, and then what comes, as it comes.
@@ -315,6 +340,8 @@ class Service:
         live = self._queue.live(_own(caller, record).id)
         if live is not None:
             self._queue.cancel(live)
+        elif not self._store.get(record.id).over:  # its recording is still being opened
+            self._store.append(record.id, Cancelled())
 
     def delete(self, caller: Identity, record: JobRecord) -> None:
         """End a job if it has not ended, and forget it and its transcript.

@@ -26,6 +26,8 @@ from sidecar.speech.engine import AUTO, Diarization, Precision, parse_language
 ENV_PREFIX = "VIBEVOICE_"
 SHORTEST_TOKEN = 16
 """Characters; shorter ones are guessed."""
+SHORTEST_JOURNAL_KEY = 32
+"""Characters: 128 bits in hexadecimal digits."""
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -370,6 +372,30 @@ class Settings(BaseSettings):
             "before their time. Without 'Prefer: respond-async' nothing is kept."
         ),
     )
+    job_retention_count: int = Field(
+        1000, ge=1, description="Most results of one owner that can be fetched."
+    )
+    keep_jobs: bool = Field(
+        False,
+        description=(
+            "Whether jobs outlive a crash and a restart: those that are fetched later, with their "
+            "recordings, encrypted, in a folder (docs/keeping-jobs.md). Nothing is kept without."
+        ),
+    )
+    jobs_dir: Path | None = Field(
+        None, description="Folder of the jobs that are kept; in the user's data folder if unset."
+    )
+    journal_key: SecretStr | None = Field(
+        None,
+        min_length=SHORTEST_JOURNAL_KEY,
+        description=(
+            "Key that kept jobs are encrypted with; the system's keyring has one if unset and the "
+            "package 'keyring' is installed."
+        ),
+    )
+    journal_key_file: Path | None = Field(
+        None, description="File with that key, which nobody else may read (0600)."
+    )
     max_upload_mb: int = Field(2048, ge=1, description="Largest upload in MB.")
     upload_room_mb: int = Field(
         4096,
@@ -404,7 +430,7 @@ class Settings(BaseSettings):
         None,
         description=(
             "Folder for the log file and notes of crashes; the user's state folder if unset. No "
-            "audio and no transcript is ever written there."
+            "audio and no transcript is ever written there, with 'keep_jobs' neither."
         ),
     )
 

@@ -15,7 +15,7 @@ import hashlib
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,10 +123,17 @@ def ref_to(source: AudioSource) -> Held | Named:
     return Held(source.fd, status.st_dev, status.st_ino)
 
 
-def keep(source: AudioSource, folder: Path, name: str) -> Kept:
+Through = Callable[[Iterable[bytes]], Iterable[bytes]]
+"""What makes of a stream the one that is written."""
+
+
+def keep(
+    source: AudioSource, folder: Path, name: str, through: Through = lambda pieces: pieces
+) -> Kept:
     """Write a recording into a folder that only we may look into, under a name of ours.
 
     It is there whole or not at all, also if the machine loses its power; ``source`` stays open.
+    ``through``: such as encryption; the digest is that of what is written.
 
     Raises:
         errors.DiskFull: there is no room.
@@ -141,7 +148,7 @@ def keep(source: AudioSource, folder: Path, name: str) -> Kept:
         fd = os.open(partial, _MAKE_KEPT, 0o600)
         try:
             with os.fdopen(fd, "wb", buffering=0):
-                digest = _copied(source.fd, fd)
+                digest = _copied(through(pieces(source.fd)), fd)
                 os.fsync(fd)
             partial.rename(path)
         except BaseException:
@@ -153,10 +160,10 @@ def keep(source: AudioSource, folder: Path, name: str) -> Kept:
     return Kept(path, digest)
 
 
-def _copied(source: int, target: int) -> str:
-    """Copy one open file into another; the digest of what it was."""
+def _copied(source: Iterable[bytes], target: int) -> str:
+    """Write a stream into an open file; the digest of what it was."""
     digest = hashlib.sha256()
-    for piece in _pieces(source):
+    for piece in source:
         digest.update(piece)
         with memoryview(piece) as rest:
             written = 0
@@ -179,12 +186,12 @@ def _settle(folder: Path) -> None:
 def digest_of(fd: int) -> str:
     """The SHA-256 of a whole file, in hexadecimal digits."""
     digest = hashlib.sha256()
-    for piece in _pieces(fd):
+    for piece in pieces(fd):
         digest.update(piece)
     return digest.hexdigest()
 
 
-def _pieces(fd: int) -> Iterator[bytes]:
+def pieces(fd: int) -> Iterator[bytes]:
     """The whole file; where the system lets us, whoever else reads it keeps its position."""
     at = 0
     while piece := _read_at(fd, at):

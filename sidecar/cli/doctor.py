@@ -86,6 +86,8 @@ def examine() -> Iterator[Finding]:
     yield _checkpoint(settings)
     yield _port(settings)
     yield _spool(settings)
+    if settings.keep_jobs:
+        yield _kept(settings)
 
 
 def _settings() -> tuple[Settings, Finding]:
@@ -277,6 +279,22 @@ def _spool(settings: Settings) -> Finding:
     if free < LOW_DISK_BYTES:
         return Finding("uploads", State.WARNING, text, errors.DiskFull.default_hint)
     return Finding("uploads", State.GOOD, text)
+
+
+def _kept(settings: Settings) -> Finding:
+    from sidecar.jobs.journal import broken_files
+    from sidecar.jobs.keeping import jobs_folder
+    from sidecar.jobs.key import journal_key
+
+    folder = jobs_folder(settings)
+    try:
+        journal_key(settings)
+    except errors.SettingsInvalid as error:
+        return Finding("kept jobs", State.BAD, error.detail, error.hint)
+    if broken := broken_files(folder):
+        text = f"{folder}, {len(broken)} broken files were set aside, the last as {broken[-1].name}"
+        return Finding("kept jobs", State.WARNING, text, "Look at them, then move them away.")
+    return Finding("kept jobs", State.GOOD, str(folder))
 
 
 def _print(findings: Sequence[Finding], step: str) -> None:

@@ -3,7 +3,8 @@
 Every second of audio becomes a segment whose text is a fingerprint of its samples, so that a
 transcript shows whose audio it came from. ``VIBEVOICE_SCRIPTED_SPEED`` (seconds of audio per
 second, unlimited if unset) makes it take its time, ``VIBEVOICE_SCRIPTED_LOAD`` (seconds) its load;
-``VIBEVOICE_SCRIPTED_FAILS`` names a precision that does not load.
+``VIBEVOICE_SCRIPTED_FAILS`` names a precision that does not load. It settles every
+``VIBEVOICE_SCRIPTED_SETTLES`` seconds of audio (30).
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from sidecar.speech.engine import (
     Request,
     TranscribeOptions,
 )
-from sidecar.speech.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
+from sidecar.speech.transcript import (
+    Checkpoint,
+    Event,
+    Finished,
+    Progress,
+    Segment,
+    SegmentReady,
+    Transcript,
+)
 
 SPEC = EngineSpec(
     name="scripted",
@@ -34,6 +43,7 @@ SPEC = EngineSpec(
     languages=(),
     diarizes=True,
     together=4,
+    resumes="scripted-1",
 )
 
 LOAD_STEPS = 20
@@ -46,6 +56,7 @@ class ScriptedEngine:
         self._precision: Precision | None = None
         self._speed = 0.0
         self._deaf = False
+        self._settles = 30
 
     def load(self, options: LoadOptions) -> Iterator[float]:
         """Nothing to bring into memory.
@@ -62,17 +73,35 @@ class ScriptedEngine:
         self._precision = SPEC.resolve_precision(options.precision)
         self._speed = float(os.environ.get("VIBEVOICE_SCRIPTED_SPEED", "0"))
         self._deaf = os.environ.get("VIBEVOICE_SCRIPTED_DEAF") == "1"
+        self._settles = int(os.environ.get("VIBEVOICE_SCRIPTED_SETTLES", "30"))
         yield 1.0
 
     def transcribe(
         self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
     ) -> Iterator[Event]:
         """One segment a second, two speakers in turn."""
+        for event in self.transcribe_from((), audio, options, cancelled):
+            if not isinstance(event, Checkpoint):
+                yield event
+
+    def transcribe_from(
+        self,
+        settled: Sequence[Checkpoint],
+        audio: AudioStream,
+        options: TranscribeOptions,
+        cancelled: Cancelled,
+    ) -> Iterator[Event]:
+        """The same, from what is settled on."""
         assert self._precision is not None
-        segments: list[Segment] = []
+        segments = [segment for one in settled for segment in one.segments]
         samples, fingerprint = 0, 0
+        told, done_s = len(segments), settled[-1].audio_s if settled else 0.0
+        if settled:
+            fingerprint = settled[-1].state["fingerprint"]
         for second in () if self._deaf else _seconds(audio):
             start, samples = samples, samples + len(second)
+            if start / SPEC.sample_rate < done_s:
+                continue
             fingerprint = zlib.crc32(second.tobytes(), fingerprint)
             if self._speed:
                 time.sleep(len(second) / SPEC.sample_rate / self._speed)
@@ -87,6 +116,9 @@ class ScriptedEngine:
             segments.append(segment)
             yield SegmentReady(len(segments) - 1, segment)
             yield Progress(segment.end, audio.total_s)
+            if len(segments) - told >= self._settles:
+                said, told = tuple(segments[told:]), len(segments)
+                yield Checkpoint(segment.end, SPEC.resumes, said, {"fingerprint": fingerprint})
         yield Finished(
             Transcript(
                 segments=tuple(segments),

@@ -79,6 +79,20 @@ class Job:
         store.add(self.record)
         store.listen(self._heard, self.id)
 
+    def enter_again(self, store: JobStore) -> None:
+        """It is there already: from before the service was started."""
+        self._store = store
+        store.listen(self._heard, self.id)
+
+    async def written(self) -> None:
+        """Wait until what happened to it would outlive the process, if that was promised.
+
+        Raises:
+            errors.SidecarError: it cannot be kept; why.
+        """
+        if self.record.durable and self._store is not None:
+            await self._store.written(self.id)
+
     async def over(self) -> None:
         """Wait until it has ended, however."""
         await self._over.wait()
@@ -103,9 +117,9 @@ class Job:
             await changed.wait()
         yield self.record
 
-    def begin(self) -> None:
-        """An attempt starts, from nothing."""
-        self._append(Begun())
+    def begin(self, form: str = "") -> None:
+        """An attempt starts, from what is settled if its engine understands it (``form``)."""
+        self._append(Begun(anew=any(one.form != form for one in self.record.settled)))
 
     def take_in(self, event: Event, processing_s: float = 0.0) -> None:
         """The engine reported something; with the transcript it is done."""

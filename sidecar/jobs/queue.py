@@ -55,6 +55,8 @@ class JobQueue:
         self._runner: asyncio.Task[None] | None = None
         self._broken = asyncio.Event()
         self._draining = False
+        self._put_off: list[Job] = []
+        """Those that the next start goes on with."""
 
     def open(self) -> None:
         """Start to work."""
@@ -62,13 +64,15 @@ class JobQueue:
         self._runner.add_done_callback(self._runner_ended)
 
     async def close(self) -> None:
-        """Stop; jobs that have not ended end with `errors.ShuttingDown`."""
+        """Stop; jobs that have not ended end with `errors.ShuttingDown`, unless they outlive it."""
         self._draining = True
         runner, self._runner = self._runner, None
         self._end_all(errors.ShuttingDown())
         if runner is not None:
             runner.cancel()
             await asyncio.wait({runner})
+        for job in self._put_off:
+            job.source.close()
 
     async def drain(self, grace_s: float) -> None:
         """Take no more jobs; those that wait end with `errors.ShuttingDown`, and after ``grace_s``
@@ -76,7 +80,7 @@ class JobQueue:
         self._draining = True
         running = list(self._running.jobs) if self._running is not None else []
         for job in self._waiting:
-            job.fail(errors.ShuttingDown())
+            self._end(job, errors.ShuttingDown())
         self._waiting.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
@@ -134,6 +138,15 @@ class JobQueue:
             live += self._running.jobs
         return [job for job in live if job.record.owner == owner]
 
+    def resume(self, job: Job) -> None:
+        """Take in a job of before the start, which was accepted then: there is a place for it."""
+        if self._draining:
+            self._put_off.append(job)
+            return
+        job.enter_again(self._store)
+        self._waiting.join(job)
+        self._arrived.set()
+
     def live(self, job_id: str) -> Job | None:
         """The job with this id, if it waits or runs."""
         running = self._running.jobs if self._running is not None else ()
@@ -167,11 +180,19 @@ class JobQueue:
     def _end_all(self, error: errors.SidecarError) -> None:
         """End who waits and who runs."""
         running = self._running
-        if running is not None and not all(job.ended for job in running.jobs):
-            running.stop()
+        busy = running is not None and not all(job.ended for job in running.jobs)
         for job in [*self._waiting, *(running.jobs if running is not None else ())]:
-            job.fail(error)
+            self._end(job, error)
         self._waiting.clear()
+        if running is not None and busy:
+            running.stop()
+
+    def _end(self, job: Job, error: errors.SidecarError) -> None:
+        """End a job with the service; one that outlives it stays as it is for the next start."""
+        if not job.record.durable:
+            job.fail(error)
+        elif not job.ended and job not in self._put_off:
+            self._put_off.append(job)
 
     async def _run(self) -> None:
         while True:
@@ -218,6 +239,8 @@ class JobQueue:
         One for which the engine would have to be loaded anew waits a moment longer: a client that
         uses what is loaded may be about to send its next.
         """
+        if self._put_off:  # the service ends: nobody is begun any more
+            await asyncio.Event().wait()
         now = asyncio.get_running_loop().time
         deadline: float | None = None
         while True:

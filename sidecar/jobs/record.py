@@ -17,7 +17,15 @@ from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import AudioRef
 from sidecar.jobs.order import Priority
 from sidecar.speech.engine import TranscribeOptions
-from sidecar.speech.transcript import Event, Finished, Progress, Segment, SegmentReady, Transcript
+from sidecar.speech.transcript import (
+    Checkpoint,
+    Event,
+    Finished,
+    Progress,
+    Segment,
+    SegmentReady,
+    Transcript,
+)
 
 
 class JobState(StrEnum):
@@ -72,7 +80,10 @@ class JobRecord:
     who waits for it, and nobody else learns of them. ``created`` and ``ended``: seconds since 1970.
     ``attempts``: how often the engine's process died in it, and the attempt that runs. ``alone``:
     whether it runs in nobody's company, decided once something went wrong in one. ``key``: what its
-    client calls the request. ``seq``: that of the last event.
+    client calls the request; of one owner no two jobs have the same. ``durable``: whether it
+    outlives the process. ``seq``: that of the last event. ``settled``: what need not be done again
+    (dropped at its end). ``crashes`` and ``interruptions``: how often the engine's process or all
+    of the service died in it since it last got any further.
     """
 
     id: str
@@ -85,9 +96,13 @@ class JobRecord:
     kept: bool = True
     priority: Priority = Priority.INTERACTIVE
     key: RequestKey | None = None
+    durable: bool = False
     state: JobState = JobState.QUEUED
     attempts: int = 0
     alone: bool = False
+    crashes: int = 0
+    interruptions: int = 0
+    settled: tuple[Checkpoint, ...] = ()
     segments: tuple[Segment, ...] = ()
     transcript: Transcript | None = None
     error: Failure | None = None
@@ -107,12 +122,13 @@ class JobRecord:
         kept: bool = True,
         priority: Priority = Priority.INTERACTIVE,
         key: RequestKey | None = None,
+        durable: bool = False,
     ) -> Self:
         """A new one, submitted at a time of day."""
         progress = Progress(0.0, facts.total_s)
-        return cls(
-            uuid.uuid4().hex, owner, at, audio, options, facts, progress, kept, priority, key
-        )
+        name = uuid.uuid4().hex
+        record = cls(name, owner, at, audio, options, facts, progress, kept, priority, key)
+        return replace(record, durable=durable)
 
     @property
     def over(self) -> bool:
@@ -122,7 +138,10 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """An attempt starts, from nothing."""
+    """An attempt starts, from what is settled; ``anew``: from nothing all the same, because what
+    was settled means nothing to the engine."""
+
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +155,11 @@ class PutBack:
 
     counted: bool = False
     alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The service died while it was there, and has begun again; it waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +183,7 @@ class Cancelled:
     """Somebody ended it."""
 
 
-Change = Begun | Crashed | PutBack | Reported | Failed | Cancelled
+Change = Begun | Crashed | PutBack | Interrupted | Reported | Failed | Cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +199,15 @@ class JobEvent:
         """Whether only the last of its kind is worth keeping: each says all that those before it
         said."""
         return isinstance(self.change, Reported) and isinstance(self.change.event, Progress)
+
+    @property
+    def worn(self) -> JobEvent:
+        """What is left of it once its job has ended: nobody goes on from a checkpoint any more."""
+        match self.change:
+            case Reported(Checkpoint() as checkpoint, processing_s):
+                change = Reported(replace(checkpoint, state={}), processing_s)
+                return replace(self, change=change)
+        return self
 
 
 def advance(record: JobRecord, event: JobEvent) -> JobRecord:
@@ -192,27 +225,44 @@ def advance(record: JobRecord, event: JobEvent) -> JobRecord:
 def _changed(record: JobRecord, event: JobEvent) -> JobRecord | None:
     running = record.state is JobState.RUNNING
     match event.change:
-        case Begun():
-            return replace(_from_nothing(record, JobState.RUNNING), attempts=record.attempts + 1)
+        case Begun(anew):
+            settled = () if anew else record.settled
+            begun = _from_settled(replace(record, settled=settled), JobState.RUNNING)
+            return replace(begun, attempts=record.attempts + 1)
         case Crashed() if running:
-            return replace(record, alone=True)
+            return replace(record, alone=True, crashes=record.crashes + 1)
         case PutBack(counted, alone) if running:
-            waiting = _from_nothing(record, JobState.QUEUED)
-            attempts = record.attempts - (not counted)
-            return replace(waiting, attempts=attempts, alone=record.alone or alone)
+            waiting = _from_settled(record, JobState.QUEUED)
+            return replace(
+                waiting,
+                attempts=record.attempts - (not counted),
+                crashes=record.crashes + counted,
+                alone=waiting.alone or alone,
+            )
+        case Interrupted():
+            waiting = _from_settled(record, JobState.QUEUED)
+            return replace(waiting, interruptions=record.interruptions + running)
         case Reported(report, processing_s) if running:
             return replace(_reported(record, report, event.at), processing_s=processing_s)
         case Failed(failure):
-            return replace(record, state=JobState.FAILED, error=failure, ended=event.at)
+            return replace(_over(record, JobState.FAILED, event.at), error=failure)
         case Cancelled():
             failure = Failure.of(errors.JobCancelled())
-            return replace(record, state=JobState.CANCELLED, error=failure, ended=event.at)
+            return replace(_over(record, JobState.CANCELLED, event.at), error=failure)
     return None
 
 
-def _from_nothing(record: JobRecord, state: JobState) -> JobRecord:
-    progress = Progress(0.0, record.facts.total_s)
-    return replace(record, state=state, segments=(), progress=progress)
+def _from_settled(record: JobRecord, state: JobState) -> JobRecord:
+    """As it stands when an attempt begins; what is settled has nobody's company."""
+    settled = record.settled
+    progress = Progress(settled[-1].audio_s if settled else 0.0, record.facts.total_s)
+    segments = tuple(segment for one in settled for segment in one.segments)
+    alone = record.alone or bool(settled)
+    return replace(record, state=state, segments=segments, progress=progress, alone=alone)
+
+
+def _over(record: JobRecord, state: JobState, at: float) -> JobRecord:
+    return replace(record, state=state, ended=at, settled=())
 
 
 def _reported(record: JobRecord, report: Event, at: float) -> JobRecord:
@@ -222,12 +272,13 @@ def _reported(record: JobRecord, report: Event, at: float) -> JobRecord:
         case SegmentReady(index, segment):
             segments = (*record.segments[:index], segment, *record.segments[index + 1 :])
             return replace(record, segments=segments)
+        case Checkpoint():
+            settled = (*record.settled, report)
+            return replace(record, settled=settled, crashes=0, interruptions=0)
         case Finished(transcript):
             return replace(
-                record,
-                state=JobState.DONE,
+                _over(record, JobState.DONE, at),
                 transcript=transcript,
                 segments=tuple(transcript.segments),
                 progress=Progress(transcript.duration, transcript.duration),
-                ended=at,
             )

@@ -73,12 +73,16 @@ class _Result:
 
 class Retention:
     """Ended jobs go after ``retention_s``, the oldest of an owner when all that he has weigh more
-    than ``limit_bytes``; the last of each stays its time."""
+    than ``limit_bytes`` or are more than ``limit``; the last of each stays its time."""
 
-    def __init__(self, store: JobStore, retention_s: float, limit_bytes: int) -> None:
+    def __init__(
+        self, store: JobStore, retention_s: float, limit_bytes: int, limit: int | None = None
+    ) -> None:
         self._store = store
         self._retention_s = retention_s
         self._limit_bytes = limit_bytes
+        self._limit = limit or sys.maxsize
+        self._count: Counter[str] = Counter()
         self._ended: dict[str, _Result] = {}
         """In the order in which they did."""
         self._held: Counter[str] = Counter()
@@ -151,7 +155,16 @@ class Retention:
         if not record.kept:
             self._store.forget(record.id)
             return
-        self._ended[record.id] = result = _Result(record, time.monotonic())
+        self._take(_Result(record, time.monotonic()))
+
+    def remember(self, record: JobRecord, age_s: float) -> None:
+        """A job that ended so long ago, before the service was started."""
+        if record.kept:
+            self._take(_Result(record, time.monotonic() - max(0.0, age_s)))
+
+    def _take(self, result: _Result) -> None:
+        self._ended[result.record.id] = result
+        self._count[result.record.owner] += 1
         self._charge(result)
         self._set_timer()
 
@@ -161,7 +174,9 @@ class Retention:
         now = weight(record, self._store.events(record.id), result.answer)
         self._held[record.owner] += now - result.weight
         result.weight = now
-        while self._held[record.owner] > self._limit_bytes:
+        while (
+            self._held[record.owner] > self._limit_bytes or self._count[record.owner] > self._limit
+        ):
             oldest = next(
                 one for one, each in self._ended.items() if each.record.owner == record.owner
             )
@@ -171,9 +186,11 @@ class Retention:
 
     def _forget(self, job_id: str) -> None:
         result = self._ended.pop(job_id)
-        self._held[result.record.owner] -= result.weight
-        if not self._held[result.record.owner]:
-            del self._held[result.record.owner]
+        owner = result.record.owner
+        self._held[owner] -= result.weight
+        self._count[owner] -= 1
+        if not self._count[owner]:
+            del self._held[owner], self._count[owner]
         self._store.forget(job_id)
 
     def _forget_old(self) -> None:

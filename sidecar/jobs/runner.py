@@ -15,6 +15,7 @@ from contextlib import aclosing
 from sidecar import errors
 from sidecar.jobs.job import Job
 from sidecar.speech.engine import Precision, TranscribeOptions
+from sidecar.speech.transcript import Checkpoint, Finished, Notice
 from sidecar.workers.lease import LeasedEngine
 from sidecar.workers.slot import EngineSlot
 from sidecar.workers.worker import WorkerDied
@@ -23,6 +24,11 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 2
 """How many engines may die in a job before it is given up; the first perhaps in company."""
+
+STARTED_AGAIN = Notice(
+    "started_again",
+    "The service or its engine ended in the middle, and this engine had to begin again.",
+)
 
 Plan = Callable[[Job, Precision], TranscribeOptions]
 """A job's options with the memory plan that it gets when it begins."""
@@ -66,19 +72,21 @@ class Run:
             self._task.cancel()
 
     def stop(self) -> None:
-        """Give up the engine, whose jobs were ended by somebody else."""
+        """Give up the engine, whose jobs were ended by somebody else, or outlive the service."""
+        self._interrupted = True
         self._task.cancel()
 
     async def _alone(self, job: Job) -> None:
         try:
             while not job.ended:
-                job.begin()
+                job.begin(self._slot.spec.resumes)
+                await job.written()  # before the attempt: what kills us all is counted
                 try:
                     await self._attempt(job)
                 except WorkerDied:
                     log.error("the engine's process died in job %s", job.id)
                     job.crash()
-                    if job.record.attempts >= ATTEMPTS:
+                    if job.record.crashes >= ATTEMPTS:
                         job.fail(errors.EngineCrashed())
         except errors.SidecarError as error:
             job.fail(error)
@@ -95,10 +103,16 @@ class Run:
         async with self._slot.lease(job.options.precision, job.arrived_at) as engine:
             begun = time.monotonic()
             options = self._plan(job, engine.precision)
-            events = engine.transcribe(job.source.fd, job.facts, options, self._max_s)
+            resumes = job.record.durable and self._slot.spec.resumes
+            settled = job.record.settled if resumes else None
+            events = engine.transcribe(job.source.fd, job.facts, options, self._max_s, settled)
             async with aclosing(events):
                 async for event in events:
+                    if isinstance(event, Finished) and not resumes and _began_again(job):
+                        event = Finished(event.transcript.noting(STARTED_AGAIN))
                     job.take_in(event, time.monotonic() - begun)
+                    if isinstance(event, Checkpoint):
+                        await job.written()
         if not job.ended:
             raise errors.EngineFailed("The engine ended without a transcript.")
 
@@ -106,6 +120,10 @@ class Run:
         crashed = False
         for job in self.jobs:
             job.begin()
+            try:
+                await job.written()
+            except errors.SidecarError as error:
+                job.fail(error)
         try:
             await self._attempt_together()
         except asyncio.CancelledError:
@@ -127,6 +145,8 @@ class Run:
         first = self.jobs[0]
         async with self._slot.lease(first.options.precision, first.arrived_at) as engine:
             jobs = [job for job in self.jobs if not job.ended]  # some may have left while it loaded
+            if not jobs:
+                return
             self._engine, self._heard = engine, jobs
             begun = time.monotonic()
             events = engine.transcribe_together(
@@ -139,3 +159,7 @@ class Run:
                         jobs[number].take_in(event, time.monotonic() - begun)
                     elif not isinstance(event, errors.GpuOutOfMemory):  # alone there is more
                         jobs[number].fail(event)
+
+
+def _began_again(job: Job) -> bool:
+    return job.record.durable and job.record.crashes + job.record.interruptions > 0

@@ -18,7 +18,11 @@ class JobStore(Protocol):
     """Records by their id, and the events that made them what they are."""
 
     def add(self, record: JobRecord) -> None:
-        """Keep a job that was submitted."""
+        """Keep a job that was submitted.
+
+        Raises:
+            KeyTaken: its owner has a job with its key.
+        """
         ...
 
     def append(self, job_id: str, change: Change) -> JobRecord:
@@ -37,6 +41,10 @@ class JobStore(Protocol):
         Raises:
             errors.JobNotFound: there is no such job.
         """
+        ...
+
+    def by_key(self, owner: str, name: str) -> JobRecord | None:
+        """The job of an owner whose request the client calls by this name."""
         ...
 
     def all(self) -> list[JobRecord]:
@@ -68,9 +76,13 @@ class JobStore(Protocol):
         """Keep a job no longer; one that is not there is forgotten already."""
         ...
 
-    async def written(self) -> None:
+    async def written(self, job_id: str | None = None) -> None:
         """Wait until all that was added and appended so far would outlive what this store is made
-        to outlive."""
+        to outlive.
+
+        Raises:
+            errors.SidecarError: of the job with this id something could not be kept; why.
+        """
         ...
 
     def close(self) -> None:
@@ -78,23 +90,33 @@ class JobStore(Protocol):
         ...
 
 
-class _Entry:
+class KeyTaken(Exception):
+    """Of one owner no two jobs have the same key."""
+
+
+class Entry:
     """A record and its events."""
 
-    __slots__ = ("fleeting_at", "log", "record")
+    __slots__ = ("fleeting_at", "from_seq", "log", "record")
 
     def __init__(self, record: JobRecord) -> None:
         self.record = record
         self.log: list[JobEvent] = []
+        self.from_seq = 0
+        """The least number of the next event."""
         self.fleeting_at: int | None = None
         """Where the fleeting one stands."""
 
-    def take(self, event: JobEvent) -> None:
+    def take(self, record: JobRecord, event: JobEvent) -> None:
+        """One more event, and the record after it."""
+        self.record = record
         if event.fleeting:
             if self.fleeting_at is not None:
                 del self.log[self.fleeting_at]
             self.fleeting_at = len(self.log)
         self.log.append(event)
+        if record.over:
+            self.log = [one.worn for one in self.log]
 
 
 class MemoryStore:
@@ -103,26 +125,31 @@ class MemoryStore:
     def __init__(self, now: clock.Clock = clock.wall, buffer: int = BUFFER) -> None:
         self._now = now
         self._feed = Feed(buffer)
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
+        self._keys: dict[tuple[str, str], str] = {}
 
     def add(self, record: JobRecord) -> None:
         """Keep a job that was submitted."""
-        self._entries[record.id] = _Entry(record)
+        self._enter(Entry(record))
 
     def append(self, job_id: str, change: Change) -> JobRecord:
         """Something happened to a job: keep it, then tell of it."""
         entry = self._entry(job_id)
-        event = JobEvent(entry.record.seq + 1, self._now(), change)
+        event = JobEvent(self._next_seq(entry), self._now(), change)
         record = advance(entry.record, event)
         if record is not entry.record:
-            entry.record = record
-            entry.take(event)
+            self._keep(entry, record, event)
             self._feed.publish(record, event)
         return record
 
     def get(self, job_id: str) -> JobRecord:
         """What is known of a job."""
         return self._entry(job_id).record
+
+    def by_key(self, owner: str, name: str) -> JobRecord | None:
+        """The job of an owner whose request the client calls by this name."""
+        job_id = self._keys.get((owner, name))
+        return self._entries[job_id].record if job_id is not None else None
 
     def all(self) -> list[JobRecord]:
         """All records, in the order in which they were added."""
@@ -143,16 +170,34 @@ class MemoryStore:
 
     def forget(self, job_id: str) -> None:
         """Keep a job no longer."""
-        self._entries.pop(job_id, None)
+        entry = self._entries.pop(job_id, None)
+        if entry is not None and entry.record.key is not None:
+            del self._keys[entry.record.owner, entry.record.key.name]
 
-    async def written(self) -> None:
+    async def written(self, job_id: str | None = None) -> None:
         """Memory outlives nothing: there is nothing to wait for."""
 
     def close(self) -> None:
         """Let go of everything."""
         self._entries.clear()
+        self._keys.clear()
 
-    def _entry(self, job_id: str) -> _Entry:
+    def _enter(self, entry: Entry) -> None:
+        record = entry.record
+        if record.key is not None:
+            key = record.owner, record.key.name
+            if key in self._keys:
+                raise KeyTaken(record.key.name)
+            self._keys[key] = record.id
+        self._entries[record.id] = entry
+
+    def _next_seq(self, entry: Entry) -> int:
+        return max(entry.record.seq + 1, entry.from_seq)
+
+    def _keep(self, entry: Entry, record: JobRecord, event: JobEvent) -> None:
+        entry.take(record, event)
+
+    def _entry(self, job_id: str) -> Entry:
         try:
             return self._entries[job_id]
         except KeyError:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.speech.transcript import Event
+from sidecar.speech.transcript import Checkpoint, Event
 
 AUTO = "auto"
 LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8}){0,3}", re.IGNORECASE)
@@ -58,7 +58,8 @@ class EngineSpec:
     these, the number of speakers. ``together``: so many recordings it hears in step at most; an
     engine with more than one is a `SociableEngine`. ``remote``: others do the work, so that
     company costs this machine nothing. ``planned``: `memory.plan` says how it spends its device's
-    memory.
+    memory. ``resumes``: the form of its checkpoints, another one whenever their meaning changes; an
+    engine that has one is a `ResumableEngine`.
     """
 
     name: str
@@ -73,6 +74,7 @@ class EngineSpec:
     together: int = 1
     remote: bool = False
     planned: bool = False
+    resumes: str = ""
     stands_for: Mapping[Precision, Precision] = field(default_factory=dict)
 
     def resolve_precision(self, wanted: Precision) -> Precision:
@@ -271,6 +273,23 @@ class TunedEngine(Engine, Protocol):
     """An engine that knows once it is loaded at which rate it hears, whatever its spec says."""
 
     sample_rate: int
+
+
+class ResumableEngine(Engine, Protocol):
+    """An engine that says what is settled, and goes on from there."""
+
+    def transcribe_from(
+        self,
+        settled: Sequence[Checkpoint],
+        audio: AudioStream,
+        options: TranscribeOptions,
+        cancelled: Cancelled,
+    ) -> Iterator[Event]:
+        """As `Engine.transcribe`, with a `Checkpoint` every half minute of audio or so.
+
+        ``settled``: all those of this recording so far, none at its beginning; ``audio`` is the
+        whole of it. Segments are numbered on from those that are settled; `Finished` has all.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar import errors
@@ -143,13 +143,28 @@ class SegmentReady:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Up to ``audio_s`` nothing has to be done again; who goes on needs this and those before it.
+
+    ``form``: whose state it is, and of which make (`EngineSpec.resumes`). ``segments``: those that
+    were settled since the last checkpoint; their speakers may still be revised. ``state``: plain
+    values that the engine alone understands, and what it adds to those before.
+    """
+
+    audio_s: float
+    form: str
+    segments: tuple[Segment, ...] = ()
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The last event of a transcription that went well."""
 
     transcript: Transcript
 
 
-Event = Progress | SegmentReady | Finished
+Event = Progress | SegmentReady | Checkpoint | Finished
 
 
 def to_wire(event: Event) -> dict[str, Any]:
@@ -168,6 +183,8 @@ def from_wire(values: dict[str, Any]) -> Event:
             return Progress(done, total)
         case {"event": "SegmentReady", "index": index, "segment": segment}:
             return SegmentReady(index, segment_from_wire(segment))
+        case {"event": "Checkpoint", "audio_s": at, "form": form, "segments": said, "state": state}:
+            return Checkpoint(at, form, tuple(map(segment_from_wire, said)), state)
         case {"event": "Finished", "transcript": transcript}:
             return Finished(transcript_from_wire(transcript))
     raise errors.EngineFailed("The engine's process sent something that is no event.")

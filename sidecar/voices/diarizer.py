@@ -15,6 +15,9 @@ revised stays the same number for the same voice, as far as two decisions agree 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +28,7 @@ from sidecar.voices.encoder import OneVoice, SpeakerEncoder
 from sidecar.voices.listening import Listening, Window
 from sidecar.voices.models import Models
 from sidecar.voices.segmentation import VOICES
+from sidecar.voices.snapshot import known_persons, persons_values, window_of, window_values
 from sidecar.voices.timeline import (
     LEAST_GAP_S,
     NOBODY,
@@ -80,6 +84,34 @@ class Diarizer:
         """More of the recording, shape (samples,)."""
         self._listening.hear(block)
         self._take(self._listening.windows())
+
+    def snapshot(self, after: int = 0) -> dict[str, Any]:
+        """What is known, as plain values, of the windows behind the first ``after``."""
+        return {
+            "windows": [window_values(window) for window in self._windows[after:]],
+            "next": self._listening.next,
+            "decided_s": self._decided_s,
+            **persons_values(self._persons, self._known),
+        }
+
+    @property
+    def windows(self) -> int:
+        """How many there are."""
+        return len(self._windows)
+
+    def go_on(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        """Know all that the parts of a snapshot say, as if it had been heard here. What was heard
+        by then comes again by `hear_again`, and what follows by `feed`."""
+        last = parts[-1]
+        self._windows = [window_of(values) for part in parts for values in part["windows"]]
+        self._persons, self._known = known_persons(last)
+        self._decided_s = last["decided_s"]
+        self._listening.go_on(last["next"])
+        self._redraw(0)
+
+    def hear_again(self, block: Block) -> None:
+        """Sound from the beginning on, up to where the snapshot was taken."""
+        self._listening.hear_again(block)
 
     def finish(self) -> None:
         """The recording is over: decide over all of it."""

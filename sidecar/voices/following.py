@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 from sidecar.audio import Block
 from sidecar.speech.speakers import Turn
@@ -38,13 +38,33 @@ class Follower(Protocol):
         """It is over; the turns stay as they are."""
 
 
+@runtime_checkable
+class Resumable(Follower, Protocol):
+    """One that can say what it knows, for another to go on from."""
+
+    @property
+    def windows(self) -> int:
+        """How much that is."""
+
+    def snapshot(self, after: int = 0) -> dict[str, Any]:
+        """What it knows, as plain values, behind the first ``after``."""
+
+    def go_on(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        """Know all that the snapshots say."""
+
+    def hear_again(self, block: Block) -> None:
+        """Sound of which that is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a follower knew once it had heard ``end_s`` seconds."""
+    """What a follower knew once it had heard ``end_s`` seconds; now and then, for who goes on from
+    here, all of it since the last time."""
 
     end_s: float
     told_s: float
     turns: Sequence[Turn]
+    snapshot: Mapping[str, Any] | None = None
 
 
 def followed(
@@ -52,25 +72,36 @@ def followed(
     blocks: Iterable[tuple[float, Block]],
     ahead_s: float | None = None,
     cancelled: Callable[[], bool] | None = None,
+    settle_s: float | None = None,
 ) -> Iterator[Heard]:
     """What is known after each block of (its end in seconds, samples), and once they are over.
 
     The follower is on another thread, ``ahead_s`` seconds ahead at most, once there is something to
     recognize; without a second core it has to wait for its turn. Once ``cancelled()`` it ends, and
     leaves the follower to finish the block that it is at, which takes it a second on a busy
-    machine; without that it is waited for.
+    machine; without that it is waited for. ``settle_s``: how often the follower is to tell all that
+    it knows, if it can.
     """
     if ahead_s is None:
         ahead_s = AHEAD_S if (os.cpu_count() or 1) > 1 else 0.0
     known = Heard(0.0, 0.0, ())
+    settled = follower.windows if isinstance(follower, Resumable) else 0
+    settled_s: float | None = None
 
     def hear(end_s: float, block: Block) -> Heard:
-        nonlocal known
+        nonlocal known, settled, settled_s
         follower.feed(block)
         told_s = follower.told_s
         turns = follower.turns if told_s > known.told_s else known.turns
         known = Heard(end_s, told_s, turns)
-        return known
+        if settle_s is None or not isinstance(follower, Resumable):
+            return known
+        settled_s = end_s if settled_s is None else settled_s
+        if end_s - settled_s < settle_s:
+            return known
+        snapshot = follower.snapshot(settled)
+        settled, settled_s = follower.windows, end_s
+        return replace(known, snapshot=snapshot)
 
     def allowed_s() -> float:
         return ahead_s if known.told_s else 0.0

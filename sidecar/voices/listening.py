@@ -97,6 +97,20 @@ class Listening:
         """More sound, shape (samples,)."""
         self._sound = np.concatenate([self._sound, sound])
 
+    @property
+    def next(self) -> int:
+        """Where the next window begins, in samples."""
+        return self._next
+
+    def go_on(self, next_window: int) -> None:
+        """The windows before that one are known; the sound before comes by `hear_again`."""
+        self._next = next_window
+
+    def hear_again(self, sound: Block) -> None:
+        """Sound whose windows are known."""
+        self.hear(sound)
+        self._forget()
+
     def finish(self) -> None:
         """There is no more."""
         self._finished = True

@@ -28,11 +28,12 @@ from sidecar.speech.engine import (
     Engine,
     LoadOptions,
     Request,
+    ResumableEngine,
     SociableEngine,
     TranscribeOptions,
     TunedEngine,
 )
-from sidecar.speech.transcript import Event, Finished, Notice, Progress
+from sidecar.speech.transcript import Checkpoint, Event, Finished, Notice, Progress
 from sidecar.workers import channel
 from sidecar.workers.environment import ENDS_WITH_PARENT, LOG_LEVEL
 
@@ -89,7 +90,13 @@ class Inside:
         options = TranscribeOptions.from_wire(operation["options"])
         with self._opened(operation, fd) as audio:
             report = Report(audio)
-            for event in self._engine.transcribe(audio, options, self.cancel.is_set):
+            if operation.get("settled") is None:
+                events = self._engine.transcribe(audio, options, self.cancel.is_set)
+            else:
+                settled = [_checkpoint(values) for values in operation["settled"]]
+                engine = cast(ResumableEngine, self._engine)
+                events = engine.transcribe_from(settled, audio, options, self.cancel.is_set)
+            for event in events:
                 yield from report.of(event)
 
     def _transcribe_together(
@@ -122,6 +129,13 @@ class Inside:
 
     def _unwanted(self, number: int) -> bool:
         return number in self.left or self.cancel.is_set()
+
+
+def _checkpoint(values: dict[str, Any]) -> Checkpoint:
+    event = transcript.from_wire(values)
+    if not isinstance(event, Checkpoint):
+        raise errors.EngineFailed("What is to be gone on from is no checkpoint.")
+    return event
 
 
 class Report:

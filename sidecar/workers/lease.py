@@ -8,7 +8,7 @@ from contextlib import aclosing
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
 from sidecar.speech.engine import MemoryPlan, Precision, TranscribeOptions
-from sidecar.speech.transcript import Event, from_wire
+from sidecar.speech.transcript import Checkpoint, Event, from_wire, to_wire
 from sidecar.workers.worker import Worker
 
 
@@ -52,9 +52,15 @@ class LeasedEngine:
         self._worker.tell("leave", number=number)
 
     async def transcribe(
-        self, fd: int, facts: AudioFacts, options: TranscribeOptions, max_s: float
+        self,
+        fd: int,
+        facts: AudioFacts,
+        options: TranscribeOptions,
+        max_s: float,
+        settled: Sequence[Checkpoint] | None = None,
     ) -> AsyncGenerator[Event, None]:
-        """Events of one transcription; leaving early cancels it.
+        """Events of one transcription; leaving early cancels it. ``settled``: where it goes on from
+        (`engine.ResumableEngine`); None where nobody wants checkpoints.
 
         Raises:
             WorkerDied: the engine's process ended.
@@ -62,7 +68,12 @@ class LeasedEngine:
         """
         self._begins(options.memory)
         frames = self._worker.call(
-            "transcribe", [fd], facts=facts.to_wire(), options=options.to_wire(), max_s=max_s
+            "transcribe",
+            [fd],
+            facts=facts.to_wire(),
+            options=options.to_wire(),
+            max_s=max_s,
+            settled=None if settled is None else [to_wire(one) for one in settled],
         )
         async with aclosing(frames):
             async for frame in frames:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,15 @@ from sidecar.audio.recent import RecentAudio
 from sidecar.engines import moonshine
 from sidecar.engines.moonshine import transcription
 from sidecar.speech.engine import LoadOptions, TranscribeOptions
-from sidecar.speech.transcript import Finished, SegmentReady, Transcript
+from sidecar.speech.transcript import (
+    Checkpoint,
+    Finished,
+    Progress,
+    SegmentReady,
+    Transcript,
+    from_wire,
+    to_wire,
+)
 from sidecar.voices import models
 
 ASSETS = Path(get_assets_path())
@@ -190,3 +200,25 @@ def test_recent_audio_gives_back_what_it_has_not_forgotten() -> None:
     audio.forget(5.0)
     assert audio.between(5.0, 12.0).tolist() == list(range(50, 100))
     assert len(audio.between(0.0, 4.0)) == 0
+
+
+def test_who_goes_on_from_a_checkpoint_ends_with_the_same_transcript(
+    engine: moonshine.MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A minute of two people, most of it settled."""
+    monkeypatch.setattr(transcription, "REVISED_S", 15.0)
+    monkeypatch.setattr(moonshine, "SETTLE_S", 8.0)
+    play, options = Recorded(np.tile(endgame, 2)), TranscribeOptions()
+    whole = list(engine.transcribe_from((), play, options, lambda: False))
+    checkpoints = [event for event in whole if isinstance(event, Checkpoint)]
+    assert len(checkpoints) >= 5
+    assert max(later.audio_s - one.audio_s for one, later in pairwise(checkpoints)) <= 10.0
+    settled = [from_wire(json.loads(json.dumps(to_wire(one)))) for one in checkpoints[:-1]]
+    known = sum(len(one.segments) for one in checkpoints[:-1])
+    again = list(engine.transcribe_from(settled, play, options, lambda: False))  # type: ignore[arg-type]
+    assert again[-1] == whole[-1]
+    done = [event.audio_s_done for event in again if isinstance(event, Progress)]
+    assert done[0] > checkpoints[-2].audio_s, "it was heard again"
+    ready = [event.index for event in again if isinstance(event, SegmentReady)]
+    assert known > 0
+    assert ready == [*range(known, known + len(ready))]

@@ -14,12 +14,20 @@ from sidecar.jobs.record import (
     Crashed,
     Failed,
     Failure,
+    Interrupted,
     JobRecord,
     PutBack,
     Reported,
 )
 from sidecar.speech.engine import TranscribeOptions
-from sidecar.speech.transcript import Finished, Progress, Segment, SegmentReady, Transcript
+from sidecar.speech.transcript import (
+    Checkpoint,
+    Finished,
+    Progress,
+    Segment,
+    SegmentReady,
+    Transcript,
+)
 
 texts = st.text(max_size=8)
 seconds = st.floats(0, 1e6)
@@ -27,6 +35,13 @@ segments = st.builds(Segment, seconds, seconds, texts, st.none() | st.integers(0
 reports = st.one_of(
     st.builds(Progress, seconds, st.none() | seconds),
     st.builds(SegmentReady, st.integers(0, 6), segments),
+    st.builds(
+        Checkpoint,
+        seconds,
+        texts,
+        st.lists(segments, max_size=3).map(tuple),
+        st.dictionaries(texts, st.integers(), max_size=1),
+    ),
 )
 transcripts = st.builds(
     Transcript, st.lists(segments, max_size=4).map(tuple), texts, seconds, texts, texts
@@ -38,7 +53,8 @@ ends: st.SearchStrategy[Change] = st.one_of(
 )
 on_the_way: st.SearchStrategy[Change] = st.one_of(
     st.just(Begun()),
-    st.just(Begun()),
+    st.builds(Begun, st.booleans()),
+    st.just(Interrupted()),
     st.builds(Reported, reports, seconds),
     st.builds(Reported, reports, seconds),
     st.just(Crashed()),

@@ -22,7 +22,7 @@ from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord
 from sidecar.jobs.store import MemoryStore
 from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
-from sidecar.speech.transcript import Event
+from sidecar.speech.transcript import Checkpoint, Event
 from sidecar.workers.lease import LeasedEngine
 from sidecar.workers.slot import EngineSlot
 
@@ -91,10 +91,15 @@ class Overheard(LeasedEngine):
         self._slot = slot
 
     async def transcribe(
-        self, fd: int, facts: AudioFacts, options: TranscribeOptions, max_s: float
+        self,
+        fd: int,
+        facts: AudioFacts,
+        options: TranscribeOptions,
+        max_s: float,
+        settled: Sequence[Checkpoint] | None = None,
     ) -> AsyncGenerator[Event, None]:
         self._slot.sip([fd])
-        async with aclosing(super().transcribe(fd, facts, options, max_s)) as events:
+        async with aclosing(super().transcribe(fd, facts, options, max_s, settled)) as events:
             async for event in events:
                 yield event
 

@@ -240,3 +240,21 @@ async def test_results_that_nobody_fetched_in_time_are_not_waited_for(
     kept = Kept(DAY_S, 1 << 20)
     kept.finished(new_job())
     await asyncio.wait_for(kept.results.all_fetched(), 5)
+
+
+async def test_of_one_owner_the_oldest_go_when_there_are_too_many(new_job: NewJob) -> None:
+    kept = Kept(DAY_S, 1 << 30)
+    kept.results = Retention(kept.store, DAY_S, 1 << 30, 3)
+    ids = [kept.finished(new_job()).id for _ in range(5)]
+    assert kept.ids == ids[2:]
+
+
+async def test_what_ended_before_the_start_has_what_is_left_of_its_time(new_job: NewJob) -> None:
+    kept = Kept(DAY_S, 1 << 30)
+    old, young = (kept.finished(new_job()).record for _ in range(2))
+    results = Retention(kept.store, 100.0, 1 << 30)
+    results.remember(old, 101.0)
+    results.remember(young, 1.0)
+    await until(lambda: kept.ids == [young.id])
+    results.close()
+    kept.results.close()

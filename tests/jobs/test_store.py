@@ -23,13 +23,24 @@ from sidecar.jobs.record import (
     JobState,
     PutBack,
     Reported,
+    RequestKey,
     advance,
 )
-from sidecar.jobs.store import JobStore, MemoryStore
-from sidecar.speech.transcript import Finished, Progress, Segment, SegmentReady, Transcript
+from sidecar.jobs.sqlite_store import SqliteStore
+from sidecar.jobs.store import JobStore, KeyTaken, MemoryStore
+from sidecar.speech.transcript import (
+    Checkpoint,
+    Finished,
+    Progress,
+    Segment,
+    SegmentReady,
+    Transcript,
+)
 
+KEY = "a-key-of-a-test-and-of-nobody-else"
 STORES: dict[str, Callable[[Path, Clock, int], JobStore]] = {
     "memory": lambda folder, now, buffer: MemoryStore(now, buffer),
+    "sqlite": lambda folder, now, buffer: SqliteStore(folder / "jobs", KEY, now, buffer),
 }
 """How to open a store: in a folder of its own, with a clock and a buffer for each subscriber."""
 BUFFER = 4
@@ -55,7 +66,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[JobStore]:
 
 
 def added(store: JobStore) -> JobRecord:
-    record = submitted()
+    record = submitted(durable=True)
     store.add(record)
     return record
 
@@ -89,8 +100,8 @@ def test_the_log_replayed_over_what_was_submitted_gives_the_record(
     assert [event.seq for event in log] == sorted({event.seq for event in log})
     assert sum(event.fleeting for event in log) <= 1
     assert [event.seq for _, event in told] == list(range(1, record.seq + 1) if history else [])
-    assert [event for _, event in told if not event.fleeting] == [
-        event for event in log if not event.fleeting
+    assert [event.worn for _, event in told if not event.fleeting] == [
+        event.worn for event in log if not event.fleeting
     ]
     assert list(store.events(first.id, after)) == [event for event in log if event.seq > after]
     store.forget(first.id)
@@ -126,6 +137,31 @@ def test_of_progress_the_last_is_kept_and_all_of_it_told(store: JobStore) -> Non
         store.append(job.id, change)
     assert told == [1, 2, 3, 4, 5, 6, 7]
     assert [event.seq for event in store.events(job.id)] == [1, 3, 5, 6, 7]
+
+
+def test_an_owner_finds_its_job_by_its_key_and_no_two_have_the_same(store: JobStore) -> None:
+    job = submitted(durable=True, owner="me", key=RequestKey("k", "digest"))
+    store.add(job)
+    with pytest.raises(KeyTaken):
+        store.add(submitted(durable=True, owner="me", key=RequestKey("k", "digest")))
+    store.add(other := submitted(durable=True, owner="you", key=RequestKey("k", "digest")))
+    assert store.by_key("me", "k") == job
+    assert store.by_key("you", "k") == other
+    assert store.by_key("me", "l") is None
+    store.forget(job.id)
+    assert store.by_key("me", "k") is None
+    store.add(again := submitted(durable=True, owner="me", key=RequestKey("k", "digest")))
+    assert store.all() == [other, again]
+
+
+def test_of_a_checkpoint_its_state_is_kept_until_the_job_has_ended(store: JobStore) -> None:
+    job = added(store)
+    store.append(job.id, Begun())
+    record = store.append(job.id, Reported(Checkpoint(2.0, "form", (), {"large": "state"})))
+    assert record.settled[0].state == {"large": "state"}
+    store.append(job.id, DONE)
+    assert store.get(job.id).settled == ()
+    assert "state" not in str(store.events(job.id)).replace("state={}", "")
 
 
 def test_a_job_that_is_not_there_is_not_found_by_any_way(store: JobStore) -> None:

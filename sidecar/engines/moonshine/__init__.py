@@ -7,14 +7,14 @@ minutes are kept, so that memory is flat at any length; a line is recognized as 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from sidecar.engines.moonshine.library import SAMPLE_RATE, load_library
 from sidecar.engines.moonshine.listener import Listener, library_options
 from sidecar.engines.moonshine.recognizer import Recognizer, load_recognizer
-from sidecar.engines.moonshine.transcription import Transcription
+from sidecar.engines.moonshine.transcription import FORM, Transcription
 from sidecar.speech.engine import (
     AudioStream,
     Cancelled,
@@ -24,8 +24,8 @@ from sidecar.speech.engine import (
     Precision,
     TranscribeOptions,
 )
-from sidecar.speech.transcript import Event, Finished, Transcript
-from sidecar.voices.following import Follower
+from sidecar.speech.transcript import Checkpoint, Event, Finished, Transcript
+from sidecar.voices.following import Follower, Resumable
 
 if TYPE_CHECKING:
     from sidecar.voices.models import Models
@@ -41,9 +41,13 @@ SPEC = EngineSpec(
     diarizes=True,
     counted=True,
     requires=("moonshine_voice",),
+    resumes=FORM,
 )
 
 
+SETTLE_S = 20.0
+"""From one checkpoint to the next; what is heard ahead of the words (`following.AHEAD_S`) is lost
+with them."""
 STEPS_S = {Diarization.BALANCED: 2.5, Diarization.ACCURATE: 1.25}
 """From one look at who speaks to the next (docs/performance.md, "Diarization": the curve)."""
 LIBRARY_STEPS_S = {Diarization.BALANCED: 1.6, Diarization.ACCURATE: 1.0}
@@ -73,11 +77,38 @@ class MoonshineEngine:
         self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
     ) -> Iterator[Event]:
         """Segments as speech ends; whose they are is settled at the end."""
+        yield from self._events(None, audio, options, cancelled)
+
+    def transcribe_from(
+        self,
+        settled: Sequence[Checkpoint],
+        audio: AudioStream,
+        options: TranscribeOptions,
+        cancelled: Cancelled,
+    ) -> Iterator[Event]:
+        """The same, from what is settled on; the library's own ear, which is there where the models
+        cannot be run, begins again."""
+        yield from self._events(settled, audio, options, cancelled)
+
+    def _events(
+        self,
+        settled: Sequence[Checkpoint] | None,
+        audio: AudioStream,
+        options: TranscribeOptions,
+        cancelled: Cancelled,
+    ) -> Iterator[Event]:
         assert self._recognizer is not None
         with self._follower(options) as follower:
             work = Transcription(
-                self._recognizer, follower, audio, cancelled, diarize=options.diarize
+                self._recognizer,
+                follower,
+                audio,
+                cancelled,
+                diarize=options.diarize,
+                settle_s=None if settled is None else SETTLE_S,
             )
+            if settled and isinstance(follower, Resumable):
+                work.go_on(settled)
             for event in work.events():
                 if cancelled():
                     return

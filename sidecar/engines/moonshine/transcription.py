@@ -7,9 +7,10 @@ as soon as it is known, and again only if it turned out to be cut in another way
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from math import inf
+from typing import Any
 
 from sidecar.audio import Block
 from sidecar.audio.quiet import quietest
@@ -18,10 +19,12 @@ from sidecar.engines.moonshine.library import SAMPLE_RATE
 from sidecar.engines.moonshine.recognizer import Recognizer
 from sidecar.speech.engine import AudioStream, Cancelled
 from sidecar.speech.speakers import Turn, in_order_of_appearance
-from sidecar.speech.transcript import Event, Progress, Segment, SegmentReady
-from sidecar.voices.following import Follower, Heard, followed
+from sidecar.speech.transcript import Checkpoint, Event, Progress, Segment, SegmentReady
+from sidecar.voices.following import Follower, Heard, Resumable, followed
 from sidecar.voices.lines import CONTEXT_S, JOIN_S, Floor, heard_with, lines_of
 
+FORM = "moonshine-1"
+"""Of the checkpoints; another one whenever what is in them means something else."""
 LONGEST_LINE_S = 12.0
 REVISED_S = 120.0
 """After so long the borders of a line stay: by then there are fifty looks at who speaks."""
@@ -54,7 +57,9 @@ class Transcription:
         cancelled: Cancelled,
         *,
         diarize: bool,
+        settle_s: float | None = None,
     ) -> None:
+        """``settle_s``: how often there is a checkpoint, in seconds of audio."""
         self._recognizer = recognizer
         self._follower = follower
         self._source = source
@@ -67,6 +72,21 @@ class Transcription:
         self._ready = 0
         self._ready_s = 0.0
         self._turns: Sequence[Turn] = ()
+        self._settle_s = settle_s
+        self._checkpointed = 0
+        self._again_s = 0.0
+        """Up to here it was heard before."""
+
+    def go_on(self, settled: Sequence[Checkpoint]) -> None:
+        """Know all that the checkpoints say; the follower has to be one that can, too."""
+        assert isinstance(self._follower, Resumable)
+        states = [one.state for one in settled]
+        self._follower.go_on([state["voices"] for state in states])
+        self._settled = [Line(*line) for state in states for line in state["lines"]]
+        self._texts = {(start, end): text for start, end, text in states[-1]["texts"]}
+        self._settled_s = self._ready_s = states[-1]["settled_s"]
+        self._ready = self._checkpointed = len(self._settled)
+        self._again_s = settled[-1].audio_s
 
     @property
     def duration_s(self) -> float:
@@ -76,18 +96,44 @@ class Transcription:
     def events(self) -> Iterator[Event]:
         """Progress, and lines once they are known; they may still be revised in `segments`."""
         seen: Sequence[Turn] | None = None
-        for heard in followed(self._follower, self._blocks()):
+        for heard in followed(self._follower, self._blocks(), settle_s=self._settle_s):
             if heard.turns is not seen or heard.told_s == inf:
                 seen = heard.turns
                 yield from self._take(heard)
             yield self._progress(heard.end_s)
+            if heard.snapshot is not None:
+                yield self._checkpoint(heard.end_s, heard.snapshot)
+
+    def _checkpoint(self, end_s: float, voices: Mapping[str, Any]) -> Checkpoint:
+        """What is settled since the last one. Beside it goes the text of what may still be cut
+        anew, so that nothing is recognized again of which this is known."""
+        lines = self._settled[self._checkpointed :]
+        self._checkpointed = len(self._settled)
+        state = {
+            "lines": [astuple(line) for line in lines],
+            "settled_s": self._settled_s,
+            "texts": [[start, end, text] for (start, end), text in self._texts.items()],
+            "voices": voices,
+        }
+        segments = tuple(self._segment(line, line.voice) for line in lines)
+        return Checkpoint(end_s, FORM, segments, state)
 
     def _blocks(self) -> Iterator[tuple[float, Block]]:
         for block in self._source:
             for start in range(0, len(block), _STEP):
                 piece = block[start : start + _STEP]
                 self._audio.append(piece)
-                yield self._audio.end_s, piece
+                if self._audio.end_s <= self._again_s:
+                    self._hear_again(piece)
+                else:
+                    yield self._audio.end_s, piece
+            if self._cancelled():
+                return
+
+    def _hear_again(self, piece: Block) -> None:
+        assert isinstance(self._follower, Resumable)
+        self._follower.hear_again(piece)
+        self._audio.forget(self._settled_s - CONTEXT_S)
 
     def _progress(self, done: float) -> Progress:
         total = self._source.total_s

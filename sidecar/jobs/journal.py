@@ -1,0 +1,197 @@
+"""The file in which jobs are kept: opened by one service at a time, looked at before it is used.
+
+A file that is broken is set aside under a name with the time, and said; nothing deletes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.errors import SettingsInvalid
+from sidecar.jobs.sealing import SALT, Seal, SealBroken
+
+log = logging.getLogger(__name__)
+
+FILE, LOCK, UPLOADS = "jobs.db", "lock", "uploads"
+BROKEN = ".broken-"
+ANOTHER_S = 5.0
+"""So long the service that has the folder may take to end."""
+_CHECK = b"vibevoice-asr"
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE key (salt BLOB NOT NULL, check_value BLOB NOT NULL)",
+        "CREATE TABLE jobs (place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, "
+        "owner TEXT NOT NULL, submitted BLOB NOT NULL)",
+        "CREATE TABLE events (job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, "
+        "seq INTEGER NOT NULL, at REAL NOT NULL, change BLOB NOT NULL, "
+        "PRIMARY KEY (job, seq)) WITHOUT ROWID",
+    ),
+    (
+        "ALTER TABLE jobs ADD COLUMN idempotency_key TEXT",
+        "CREATE UNIQUE INDEX jobs_by_key ON jobs (owner, idempotency_key) "
+        "WHERE idempotency_key IS NOT NULL",
+    ),
+)
+"""What makes each version of the file out of the one before; a step once released never changes."""
+
+
+class Broken(Exception):
+    """The file is not what was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """An open file, and what it is sealed with."""
+
+    database: sqlite3.Connection
+    seal: Seal
+    lock: sqlite3.Connection
+
+    def close(self) -> None:
+        """Let another have it."""
+        self.database.close()
+        self.lock.close()
+
+
+def open_journal(folder: Path, secret: str, read: Callable[[Journal], None]) -> Journal:
+    """Open the file in ``folder``, brought up to date, and have it read; a new one if there is none
+    or the old one is broken (``read`` may find that, too).
+
+    Raises:
+        errors.SettingsInvalid: the folder cannot be used, another service uses it, the key is
+            another, or the file is of a later version.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chmod(folder, 0o700)
+        lock = _locked(folder)
+    except OSError as error:
+        raise SettingsInvalid(
+            f"The folder for jobs, {folder}, cannot be used: {error.strerror}.",
+            hint="Set VIBEVOICE_JOBS_DIR to a folder that can be.",
+        ) from None
+    try:
+        try:
+            return _opened(folder, secret, lock, read)
+        except (Broken, sqlite3.DatabaseError) as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise SettingsInvalid(
+                    "There is no room on the disk for the kept jobs.",
+                    hint="Free some space, or start without --keep-jobs.",
+                ) from None
+            aside = set_aside(folder)
+            log.error("the file of kept jobs is broken (%s) and was set aside: %s", error, aside)
+            return _opened(folder, secret, lock, read)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def set_aside(folder: Path) -> str:
+    """Give the file and the uploads another name, with the time."""
+    mark = f"{BROKEN}{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06}"
+    for name in (FILE, f"{FILE}-wal", f"{FILE}-shm", UPLOADS):
+        with suppress(FileNotFoundError):
+            (folder / name).rename(folder / f"{name}{mark}")
+    return f"{FILE}{mark}"
+
+
+def broken_files(folder: Path) -> list[Path]:
+    """What was set aside."""
+    return sorted(folder.glob(f"{FILE}{BROKEN}*"))
+
+
+def _locked(folder: Path) -> sqlite3.Connection:
+    """Who holds this has the folder; the system lets go of it with the process.
+
+    Raises:
+        errors.SettingsInvalid: another has it.
+    """
+    lock = sqlite3.connect(folder / LOCK, ANOTHER_S, isolation_level=None, check_same_thread=False)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        lock.close()
+        raise SettingsInvalid(
+            f"The folder for jobs, {folder}, cannot be had for this service: {error}.",
+            hint="Stop the other service that keeps its jobs there, or set VIBEVOICE_JOBS_DIR.",
+        ) from None
+    return lock
+
+
+def _opened(
+    folder: Path, secret: str, lock: sqlite3.Connection, read: Callable[[Journal], None]
+) -> Journal:
+    os.close(os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o600))
+    database = sqlite3.connect(folder / FILE, isolation_level=None, check_same_thread=False)
+    try:
+        with closing(database.execute("PRAGMA quick_check(1)")) as found:
+            if (verdict := found.fetchone()[0]) != "ok":
+                raise Broken(verdict)
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "secure_delete = ON",
+            "foreign_keys = ON",
+        ):
+            database.execute(f"PRAGMA {pragma}").fetchall()
+        migrate(database)
+        journal = Journal(database, _seal(database, secret), lock)
+        read(journal)
+    except BaseException:
+        database.close()
+        raise
+    return journal
+
+
+def migrate(database: sqlite3.Connection) -> None:
+    """Bring the file up to date, a version at a time, each whole or not at all.
+
+    Raises:
+        errors.SettingsInvalid: it is of a later version.
+    """
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise SettingsInvalid(
+            "The kept jobs were written by a later version of vibevoice-asr.",
+            hint="Use that version, or set VIBEVOICE_JOBS_DIR to another folder.",
+        )
+    for number, statements in enumerate(MIGRATIONS[version:], version + 1):
+        database.execute("BEGIN IMMEDIATE")
+        for statement in statements:
+            database.execute(statement)
+        database.execute(f"PRAGMA user_version = {number}")
+        database.execute("COMMIT")
+
+
+def _seal(database: sqlite3.Connection, secret: str) -> Seal:
+    """What the file is sealed with; a new file learns what it is to be.
+
+    Raises:
+        errors.SettingsInvalid: it was sealed with another key.
+    """
+    rows = database.execute("SELECT salt, check_value FROM key").fetchall()
+    if not rows:
+        salt = os.urandom(SALT)
+        seal = Seal(secret, salt)
+        database.execute("INSERT INTO key VALUES (?, ?)", (salt, seal.seal(_CHECK, "key")))
+        return seal
+    ((salt, check_value),) = rows
+    seal = Seal(secret, salt)
+    try:
+        seal.opened(check_value, "key")
+    except SealBroken:
+        raise SettingsInvalid(
+            "The kept jobs were encrypted with another key.",
+            hint="Give the key that they were kept with, or set VIBEVOICE_JOBS_DIR to an empty "
+            "folder.",
+        ) from None
+    return seal

@@ -1,0 +1,129 @@
+"""Jobs that outlive the service: their folder, their recordings, and how they go on after a start.
+
+Only who asks for it has that (`--keep-jobs`); nothing here runs without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+
+from sidecar import clock, errors
+from sidecar.audio import ref
+from sidecar.audio.ref import Kept, Named
+from sidecar.audio.source import AudioSource, Spool
+from sidecar.jobs.job import Job
+from sidecar.jobs.journal import UPLOADS
+from sidecar.jobs.key import journal_key
+from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.record import Failed, Failure, Interrupted, JobRecord
+from sidecar.jobs.sealing import SealBroken
+from sidecar.jobs.sqlite_store import SqliteStore
+from sidecar.settings import Settings
+from sidecar.threads import Threads
+
+log = logging.getLogger(__name__)
+
+MOST_INTERRUPTED = 10
+"""So often may the service die in a job that gets no further: it may be the job that kills it."""
+
+
+def jobs_folder(settings: Settings) -> Path:
+    """Where jobs are kept."""
+    if settings.jobs_dir is not None:
+        return settings.jobs_dir
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False)) / "jobs"
+
+
+class Keeping:
+    """What is kept, and where."""
+
+    def __init__(self, settings: Settings, now: clock.Clock = clock.wall) -> None:
+        """Open it; this waits for the disk.
+
+        Raises:
+            errors.SettingsInvalid: the folder, the file or the key cannot be used.
+        """
+        folder = jobs_folder(settings)
+        self.store = SqliteStore(folder, journal_key(settings), now)
+        self._uploads = folder / UPLOADS
+        self._roots = settings.audio_roots
+        self._spool_dir = settings.spool_dir
+        self._sweep()
+
+    def keep(self, source: AudioSource, name: str) -> Kept | Named:
+        """Have a recording outlive the process; a file that a client named stays where it is.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
+        """
+        known = ref.ref_to(source)
+        if isinstance(known, Named):
+            return known
+        return ref.keep(
+            source, self._uploads, name, lambda pieces: self.store.seal.seal_pieces(pieces, name)
+        )
+
+    def open(self, record: JobRecord) -> AudioSource:
+        """The recording of a job that was kept.
+
+        Raises:
+            errors.AudioLost, errors.BadRequest: it is not there, or not what it was.
+            errors.DiskFull, errors.SpoolUnwritable: there is no room to open it.
+        """
+        if not isinstance(record.audio, Kept):
+            return record.audio.open(self._roots)
+        spool = Spool(self._spool_dir)
+        try:
+            with record.audio.open() as sealed:
+                name = record.audio.path.name
+                for piece in self.store.seal.opened_pieces(ref.pieces(sealed.fd), name):
+                    spool.add(piece)
+                    if spool.pending >= Spool.MEMORY_BYTES:
+                        spool.spill()
+            return spool.finish()
+        except SealBroken:
+            raise errors.AudioLost("The recording that was kept is not what it was.") from None
+        finally:
+            spool.close()
+
+    def _sweep(self) -> None:
+        """Delete recordings that no job needs: their jobs were never accepted, or have ended."""
+        needed = {
+            record.audio.path.name
+            for record in self.store.all()
+            if isinstance(record.audio, Kept) and not record.over
+        }
+        for path in self._uploads.glob("*"):
+            if path.name not in needed:
+                path.unlink(missing_ok=True)
+
+
+async def go_on(keeping: Keeping, queue: JobQueue, threads: Threads) -> None:
+    """Have the jobs that were accepted and not ended wait again, in the order in which they came;
+    each goes on from what is settled."""
+    store = keeping.store
+    unfinished = [one for one in store.all() if one.durable and not one.over]
+    for record in unfinished:
+        store.append(record.id, Interrupted())
+    if unfinished:
+        log.info("%d jobs that were kept go on", len(unfinished))
+    for record in unfinished:
+        try:
+            if store.get(record.id).interruptions >= MOST_INTERRUPTED:
+                raise errors.EngineCrashed(
+                    f"The service ended {MOST_INTERRUPTED} times while it worked on this."
+                )
+            source = await threads.run(keeping.open, record)
+        except errors.SidecarError as error:
+            with contextlib.suppress(errors.JobNotFound):  # somebody deleted it meanwhile
+                store.append(record.id, Failed(Failure.of(error)))
+            continue
+        now = next((one for one in store.all() if one.id == record.id), None)
+        if now is None or now.over:  # or cancelled it
+            source.close()
+        else:
+            queue.resume(Job(source, now))

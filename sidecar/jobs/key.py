@@ -1,0 +1,80 @@
+"""The key of the kept jobs: given, from a private file, or from the system's keyring."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import sys
+from pathlib import Path
+
+from sidecar.errors import SettingsInvalid
+from sidecar.settings import SHORTEST_JOURNAL_KEY, Settings
+
+MADE_BYTES = 32
+_SERVICE, _NAME = "vibevoice-asr", "kept jobs"
+_LONGEST = 4096
+HINT = (
+    "Make one: (umask 077; openssl rand -hex 32 > FILE), and start with --journal-key-file FILE; "
+    "or set VIBEVOICE_JOURNAL_KEY; or install the package 'keyring'."
+)
+
+
+def journal_key(settings: Settings) -> str:
+    """The key; where none is given, that in the system's keyring, which is made there once.
+
+    Raises:
+        errors.SettingsInvalid: there is none, there are two, or it is no secret.
+    """
+    given = settings.journal_key
+    if given is not None and settings.journal_key_file is not None:
+        raise SettingsInvalid(
+            "The settings journal_key and journal_key_file each give a key.",
+            hint="Keep one of them.",
+        )
+    if given is not None:
+        return given.get_secret_value()
+    if settings.journal_key_file is not None:
+        return _read(settings.journal_key_file)
+    return _from_keyring()
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            key = file.read(_LONGEST).decode("utf-8", "replace").strip()
+    except OSError as error:
+        raise SettingsInvalid(
+            f"The file {path} with the key of kept jobs cannot be read: {error.strerror}.",
+            hint=HINT,
+        ) from None
+    if sys.platform != "win32" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise SettingsInvalid(f"Others may read the key in {path}.", hint=f"chmod 600 {path}")
+    if len(key) < SHORTEST_JOURNAL_KEY:
+        raise SettingsInvalid(
+            f"The file {path} holds no key of at least {SHORTEST_JOURNAL_KEY} characters.",
+            hint=HINT,
+        )
+    return key
+
+
+def _from_keyring() -> str:
+    """What the keyring has, if there is one that can keep it."""
+    try:
+        import keyring
+        from keyring.errors import KeyringError
+    except ImportError:
+        raise SettingsInvalid(
+            "Jobs that are kept are encrypted: a key is needed.", hint=HINT
+        ) from None
+    try:
+        key = keyring.get_password(_SERVICE, _NAME)
+        if key is None:
+            key = secrets.token_hex(MADE_BYTES)
+            keyring.set_password(_SERVICE, _NAME, key)
+    except (KeyringError, RuntimeError) as error:
+        raise SettingsInvalid(
+            f"The keyring of this system gives no key for kept jobs: {error}.", hint=HINT
+        ) from None
+    return str(key)

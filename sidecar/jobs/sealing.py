@@ -1,0 +1,129 @@
+"""Encryption of what is kept: AES-256-GCM under a key that does not lie beside it.
+
+What is sealed says what it is (``about``), so that one piece cannot be put in another's place. A
+recording is sealed in pieces, each numbered, the last one marked: none can be left out, moved or
+cut off (Hoang, Reyhanitabar, Rogaway, Vizár 2015, "STREAM").
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+from sidecar.errors import SettingsInvalid
+
+SALT = 16
+"""Bytes."""
+PIECE = 1 << 20
+"""Bytes of a recording that are sealed at once."""
+_NONCE = 12
+_PREFIX = 7
+_TAG = 16
+
+
+class SealBroken(Exception):
+    """It was sealed with another key, or altered."""
+
+
+class Seal:
+    """Seals and opens with one key."""
+
+    def __init__(self, secret: str, salt: bytes) -> None:
+        """``secret``: random, of 128 bits at least; ``salt``: of the folder that is sealed.
+
+        Raises:
+            errors.SettingsInvalid: the package for it is not installed.
+        """
+        try:
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+            from cryptography.hazmat.primitives.hashes import SHA256
+            from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+        except ImportError:
+            raise SettingsInvalid(
+                "Jobs that are kept are encrypted, and the package 'cryptography' is missing.",
+                hint="pip install 'vibevoice-asr[auth]', or start without --keep-jobs.",
+            ) from None
+        derived = HKDF(SHA256(), 32, salt, b"vibevoice-asr kept jobs").derive(secret.encode())
+        self._cipher = AESGCM(derived)
+
+    def seal(self, data: bytes, about: str) -> bytes:
+        """``data``, for nobody else to read."""
+        nonce = os.urandom(_NONCE)
+        return nonce + self._cipher.encrypt(nonce, data, about.encode())
+
+    def opened(self, sealed: bytes, about: str) -> bytes:
+        """What was sealed.
+
+        Raises:
+            SealBroken: it is not what it was, or not about that.
+        """
+        return self._decrypted(sealed[:_NONCE], sealed[_NONCE:], about)
+
+    def seal_pieces(self, data: Iterable[bytes], about: str) -> Iterator[bytes]:
+        """A stream, sealed."""
+        prefix = os.urandom(_PREFIX)
+        yield prefix
+        for number, piece, last in _numbered(_even(data, PIECE)):
+            yield self._cipher.encrypt(_nonce(prefix, number, last), piece, about.encode())
+
+    def opened_pieces(self, sealed: Iterable[bytes], about: str) -> Iterator[bytes]:
+        """The stream that was sealed; what comes before it breaks was right.
+
+        Raises:
+            SealBroken: it is not what it was, not about that, or not whole.
+        """
+        rest = iter(_split(sealed, _PREFIX))
+        prefix = next(rest, b"")
+        if len(prefix) != _PREFIX:
+            raise SealBroken
+        for number, piece, last in _numbered(_even(rest, PIECE + _TAG)):
+            yield self._decrypted(_nonce(prefix, number, last), piece, about)
+
+    def _decrypted(self, nonce: bytes, data: bytes, about: str) -> bytes:
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            return self._cipher.decrypt(nonce, data, about.encode())
+        except (InvalidTag, ValueError):
+            raise SealBroken from None
+
+
+def _nonce(prefix: bytes, number: int, last: bool) -> bytes:
+    return prefix + number.to_bytes(4, "big") + bytes([last])
+
+
+def _numbered(pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes, bool]]:
+    """Pieces with their numbers, and whether they are the last; at least one."""
+    number, held = 0, b""
+    for following in pieces:
+        if held:
+            yield number, held, False
+            number += 1
+        held = following
+    yield number, held, True
+
+
+def _even(data: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in pieces of ``size``; the last may be shorter."""
+    waiting = bytearray()
+    for part in data:
+        waiting += part
+        while len(waiting) >= size:
+            yield bytes(waiting[:size])
+            del waiting[:size]
+    if waiting:
+        yield bytes(waiting)
+
+
+def _split(data: Iterable[bytes], first: int) -> Iterator[bytes]:
+    """The first bytes, then the rest as it comes."""
+    waiting, begun = b"", False
+    for part in data:
+        if begun:
+            yield part
+            continue
+        waiting += part
+        if len(waiting) >= first:
+            begun = True
+            yield waiting[:first]
+            yield waiting[first:]

@@ -1,0 +1,150 @@
+"""Jobs that outlive the process, in a SQLite file: what is in memory is written down behind it.
+
+What was told may be lost with the process as long as nobody waited for `written`: a part of what a
+running engine said, which it says again. So that nobody takes the new for the old, numbers of
+events go on far behind those that may have been told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from sidecar import clock, errors
+from sidecar.audio.ref import Kept
+from sidecar.jobs.feed import BUFFER
+from sidecar.jobs.journal import UPLOADS, Broken, Journal, open_journal
+from sidecar.jobs.record import JobEvent, JobRecord, Reported, advance
+from sidecar.jobs.sealing import SealBroken
+from sidecar.jobs.store import Entry, MemoryStore
+from sidecar.jobs.writer import Part, Statement, Writer
+from sidecar.jobs.written import Unreadable, change_of, change_text, record_of, record_text
+from sidecar.speech.transcript import Checkpoint, SegmentReady
+
+TOLD = 1 << 20
+"""More events than a job tells of between two that are written: progress, a few a second."""
+
+
+class SqliteStore(MemoryStore):
+    """Keeps jobs that are to outlive the process in a folder, and the others in memory."""
+
+    def __init__(
+        self, folder: Path, secret: str, now: clock.Clock = clock.wall, buffer: int = BUFFER
+    ) -> None:
+        """Open it, with all that was kept; this waits for the disk.
+
+        Raises:
+            errors.SettingsInvalid: the folder, the file or the key cannot be used.
+        """
+        super().__init__(now, buffer)
+        self._uploads = folder / UPLOADS
+        self._journal = open_journal(folder, secret, self._read)
+        self.seal = self._journal.seal
+        self._writer = Writer(self._journal.database)
+        self._closed = False
+
+    def add(self, record: JobRecord) -> None:
+        """Keep a job that was submitted."""
+        super().add(record)
+        if record.durable:
+            name = record.key.name if record.key is not None else None
+            values = record.id, record.owner, self._sealed(record), name
+            sql = "INSERT INTO jobs (id, owner, submitted, idempotency_key) VALUES (?, ?, ?, ?)"
+            self._writer.put(Part(record.id, [(sql, values)]))
+
+    def forget(self, job_id: str) -> None:
+        """Keep a job no longer: nothing of it is left, on the disk neither."""
+        entry = self._entries.get(job_id)
+        super().forget(job_id)
+        if entry is not None and entry.record.durable:
+            deleted = ("DELETE FROM jobs WHERE id = ?", (job_id,))
+            self._writer.put(Part(job_id, [deleted], after=_upload_gone(entry.record), gone=True))
+
+    async def written(self, job_id: str | None = None) -> None:
+        """Wait until it is on the disk."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def settle(error: errors.SidecarError | None) -> None:
+            if not done.done():
+                done.set_result(None) if error is None else done.set_exception(error)
+
+        def told(error: errors.SidecarError | None) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(settle, error)
+
+        self._writer.when_written(job_id, told)
+        await done
+
+    def close(self) -> None:
+        """Write what is left, and let another have the folder."""
+        if not self._closed:
+            self._closed = True
+            self._writer.close()
+            self._journal.close()
+        super().close()
+
+    def _keep(self, entry: Entry, record: JobRecord, event: JobEvent) -> None:
+        super()._keep(entry, record, event)
+        if not record.durable or event.fleeting:
+            return
+        values = (
+            record.id,
+            event.seq,
+            event.at,
+            self._sealed(record, event.worn if record.over else event),
+        )
+        statements: list[Statement] = [("INSERT INTO events VALUES (?, ?, ?, ?)", values)]
+        if record.over:
+            statements += [
+                (
+                    "UPDATE events SET change = ? WHERE job = ? AND seq = ?",
+                    (self._sealed(record, one), record.id, one.seq),
+                )
+                for one in entry.log
+                if isinstance(one.change, Reported) and isinstance(one.change.event, Checkpoint)
+            ]
+        change = event.change
+        later = isinstance(change, Reported) and isinstance(change.event, SegmentReady)
+        after = _upload_gone(record) if record.over else None
+        self._writer.put(Part(record.id, statements, soon=not later, after=after))
+
+    def _sealed(self, record: JobRecord, event: JobEvent | None = None) -> bytes:
+        if event is None:
+            return self.seal.seal(record_text(record), record.id)
+        return self.seal.seal(change_text(event.change), f"{record.id}/{event.seq}")
+
+    def _read(self, journal: Journal) -> None:
+        """All that was kept, as it was."""
+        self._entries.clear()
+        self._keys.clear()
+        opened, read = journal.seal.opened, journal.database.execute
+        try:
+            for job_id, text in read("SELECT id, submitted FROM jobs ORDER BY place").fetchall():
+                self._enter(Entry(self._here(record_of(opened(text, job_id)))))
+            for job_id, seq, at, text in read(
+                "SELECT job, seq, at, change FROM events ORDER BY job, seq"
+            ):
+                entry = self._entries[job_id]
+                event = JobEvent(seq, at, change_of(opened(text, f"{job_id}/{seq}")))
+                entry.take(advance(entry.record, event), event)
+        except (SealBroken, Unreadable, KeyError) as error:
+            raise Broken(f"{type(error).__name__}: {error}") from None
+        for entry in self._entries.values():
+            entry.from_seq = entry.record.seq + TOLD
+
+    def _here(self, record: JobRecord) -> JobRecord:
+        """The folder may have been moved, or brought back from a copy elsewhere."""
+        if not isinstance(record.audio, Kept):
+            return record
+        path = self._uploads / record.audio.path.name
+        return replace(record, audio=Kept(path, record.audio.sha256))
+
+
+def _upload_gone(record: JobRecord) -> Callable[[], None] | None:
+    """What deletes the recording of a job that needs it no more."""
+    audio = record.audio
+    return audio.forget if isinstance(audio, Kept) else None

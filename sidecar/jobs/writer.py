@@ -1,0 +1,152 @@
+"""The one writer of a database, in a thread of its own: nobody else waits for the disk.
+
+What comes while the disk is at work is written with the next commit, all of it in one. Where that
+fails, each job's part is tried alone, so that one that cannot be kept costs nobody else; what is
+owed of it is tried again with each commit that follows.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sidecar import errors
+
+log = logging.getLogger(__name__)
+
+LATER_S = 1.0
+"""What nobody waits for may be lost for so long before it is written."""
+
+Statement = tuple[str, Sequence[object]]
+Told = Callable[[errors.SidecarError | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is to be written of one job, in one piece. ``after``: done once it is; ``gone``: there
+    is nothing else of this job to keep."""
+
+    job_id: str
+    statements: Sequence[Statement] = ()
+    soon: bool = True
+    after: Callable[[], None] | None = None
+    gone: bool = False
+
+
+class Writer:
+    """Takes parts from one thread, writes them in order from its own."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        """``database``: in autocommit mode, and nobody else's from now on."""
+        self._database = database
+        self._news = threading.Condition()
+        self._parts: list[Part] = []
+        self._waiting: list[tuple[str | None, Told]] = []
+        self._due = float("inf")
+        self._closing = False
+        self._owed: defaultdict[str, list[Part]] = defaultdict(list)
+        self._wrong: dict[str, errors.SidecarError] = {}
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    def put(self, part: Part) -> None:
+        """Have it written, behind all before it."""
+        with self._news:
+            self._parts.append(part)
+            self._due = min(self._due, time.monotonic() + LATER_S * (not part.soon))
+            self._news.notify()
+
+    def when_written(self, job_id: str | None, told: Told) -> None:
+        """Have ``told`` called (from the writer's thread) once all before was tried, with what went
+        wrong with that job."""
+        with self._news:
+            if self._closing:
+                told(None)
+                return
+            self._waiting.append((job_id, told))
+            self._due = 0.0
+            self._news.notify()
+
+    def close(self) -> None:
+        """Write all that there is, and stop."""
+        with self._news:
+            self._closing = True
+            self._news.notify()
+        self._thread.join()
+        self._database.close()
+
+    def _run(self) -> None:
+        while True:
+            with self._news:
+                while not self._closing and (wait_s := self._due - time.monotonic()) > 0:
+                    self._news.wait(min(wait_s, threading.TIMEOUT_MAX))
+                parts, self._parts = self._parts, []
+                waiting, self._waiting = self._waiting, []
+                self._due, closing = float("inf"), self._closing
+            if parts or self._owed:
+                self._write(parts)
+            for job_id, told in waiting:
+                told(self._wrong.get(job_id) if job_id is not None else None)
+            if closing:
+                return
+
+    def _write(self, parts: Sequence[Part]) -> None:
+        for part in parts:
+            if part.gone:
+                self._owed.pop(part.job_id, None)
+        owed = [part for each in self._owed.values() for part in each]
+        if self._committed([*owed, *parts]) is not None:
+            by_job: dict[str, list[Part]] = {}
+            for part in [*owed, *parts]:
+                by_job.setdefault(part.job_id, []).append(part)
+            self._owed.clear()
+            for job_id, each in by_job.items():
+                if (error := self._committed(each)) is not None:
+                    log.error("job %s cannot be kept: %s", job_id, error)
+                    self._owed[job_id] = each
+                    self._wrong[job_id] = _meaning(error)
+                else:
+                    self._wrong.pop(job_id, None)
+        else:
+            self._owed.clear()
+            self._wrong.clear()
+        if any(part.gone for part in parts):
+            self._shorten()
+
+    def _committed(self, parts: Sequence[Part]) -> sqlite3.Error | None:
+        """All of it or nothing, on the disk when this returns; or what was wrong."""
+        if not parts:
+            return None
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            for part in parts:
+                for sql, values in part.statements:
+                    self._database.execute(sql, values)
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            return error
+        for part in parts:
+            if part.after is not None:
+                part.after()
+        return None
+
+    def _shorten(self) -> None:
+        """What was deleted goes from the write-ahead log too."""
+        try:
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            log.warning("the log of the kept jobs could not be shortened: %s", error)
+
+
+def _meaning(error: sqlite3.Error) -> errors.SidecarError:
+    full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    if full:
+        return errors.DiskFull("There is no room on the disk to keep the job.")
+    return errors.SpoolUnwritable("The folder for jobs cannot be written.")

@@ -1,0 +1,157 @@
+"""What is kept is sealed: whose key it is, and what becomes of what was altered."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from overheard import OverheardSlot, queue_on
+from serving import REPOSITORY
+
+from sidecar import errors
+from sidecar.audio.ref import Kept
+from sidecar.audio.source import Spool
+from sidecar.jobs import sealing
+from sidecar.jobs.job import Job
+from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.record import JobState
+from sidecar.jobs.sealing import Seal, SealBroken
+from sidecar.jobs.sqlite_store import SqliteStore
+from sidecar.settings import Settings
+
+KEY = "0123456789abcdef0123456789abcdef"
+SEAL = Seal(KEY, b"salt")
+
+
+@given(st.lists(st.binary(max_size=50), max_size=8), st.integers(0, 8))
+def test_a_stream_is_opened_as_it_was_however_it_is_cut(parts: list[bytes], size: int) -> None:
+    sealed = b"".join(SEAL.seal_pieces(parts, "name"))
+    cuts = [sealed[at : at + size + 1] for at in range(0, len(sealed), size + 1)]
+    assert b"".join(SEAL.opened_pieces(cuts, "name")) == b"".join(parts)
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealing, "PIECE", 10)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("harm", ["cut", "piece less", "swapped", "bit", "more", "name", "key"])
+def test_a_stream_that_was_altered_is_not_opened_to_its_end(harm: str) -> None:
+    sealed = b"".join(SEAL.seal_pieces([b"0123456789" * 3], "name"))
+    head, pieces = sealed[:7], [sealed[at : at + 26] for at in range(7, len(sealed), 26)]
+    assert len(pieces) == 3
+    altered = {
+        "cut": sealed[:-1],
+        "piece less": sealed[:-26],
+        "swapped": head + pieces[1] + pieces[0] + pieces[2],
+        "bit": sealed[:-1] + bytes([sealed[-1] ^ 1]),
+        "more": sealed + pieces[0],
+    }.get(harm, sealed)
+    seal = Seal(KEY[::-1], b"salt") if harm == "key" else SEAL
+    with pytest.raises(SealBroken):
+        b"".join(seal.opened_pieces([altered], "other" if harm == "name" else "name"))
+
+
+def test_an_upload_comes_back_as_it_was_and_an_altered_one_not_at_all(tmp_path: Path) -> None:
+    from histories import submitted
+
+    data = os.urandom(3 << 20)
+    with closing(Spool(None)) as spool:
+        spool.add(data)
+        source = spool.finish()
+    settings = Settings(keep_jobs=True, jobs_dir=tmp_path / "jobs", journal_key=KEY)
+    keeping = Keeping(settings)
+    with source, closing(keeping.store):
+        kept = keeping.keep(source, "name")
+        assert isinstance(kept, Kept)
+        assert data[:64] not in kept.path.read_bytes()
+        assert kept.path.stat().st_mode & 0o777 == 0o600
+        record = submitted(durable=True)
+        object.__setattr__(record, "audio", kept)
+        with keeping.open(record) as opened:
+            assert os.pread(opened.fd, len(data) + 1, 0) == data
+        sealed = bytearray(kept.path.read_bytes())
+        sealed[100] ^= 1
+        kept.path.write_bytes(sealed)
+        with pytest.raises(errors.AudioLost):
+            keeping.open(record)
+        kept.path.unlink()
+        with pytest.raises(errors.AudioLost):
+            keeping.open(record)
+
+
+@pytest.mark.parametrize("how", ["none", "open file", "short", "both"])
+def test_without_a_key_it_does_not_start_and_says_what_to_do(how: str, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("short" if how == "short" else KEY)
+    file.chmod(0o644 if how == "open file" else 0o600)
+    outer = {name: value for name, value in os.environ.items() if "VIBEVOICE" not in name}
+    given = {"VIBEVOICE_JOURNAL_KEY_FILE": str(file)} if how != "none" else {}
+    if how == "both":
+        given["VIBEVOICE_JOURNAL_KEY"] = KEY
+    ended = subprocess.run(
+        [sys.executable, "-m", "sidecar.main", "serve", "--keep-jobs", "--port", "0"],
+        cwd=REPOSITORY,
+        env={
+            **outer,
+            "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
+            "VIBEVOICE_DATA_DIR": str(tmp_path / "data"),
+            "VIBEVOICE_JOBS_DIR": str(tmp_path / "jobs"),
+            "VIBEVOICE_ENGINE": "scripted",
+            **given,
+        },
+        capture_output=True,
+        timeout=60,
+    )
+    (line,) = ended.stdout.splitlines()
+    said = json.loads(line)
+    assert ended.returncode == 78
+    assert "settings_invalid" in line.decode()
+    assert {"none": "openssl", "open file": "chmod", "short": "openssl", "both": "Keep one"}[
+        how
+    ] in json.dumps(said)
+    assert not (tmp_path / "jobs" / "jobs.db").exists()
+
+
+async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s(
+    new_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    store = SqliteStore(tmp_path / "jobs", KEY)
+    async with queue_on(OverheardSlot(), store) as queue:
+        full, passing, later = new_job(durable=True), new_job(), new_job(durable=True)
+        queue.submit(full)
+        await full.written()
+        database = store._journal.database
+        filler = new_job(durable=True)
+        filler.enter(store)
+        await filler.written()
+        database.execute("PRAGMA max_page_count = 1")  # as many as there are
+        with suppress(errors.DiskFull):
+            for _ in range(200):  # what room there is in those is taken up
+                filler.begin()
+                await filler.written()
+            pytest.fail("there is room without end")
+        queue.open()
+        queue.submit(passing)
+        with pytest.raises(errors.DiskFull):
+            await full.result()
+        assert (await passing.result()).segments
+        database.execute("PRAGMA max_page_count = 100000")
+        queue.submit(later)
+        await later.written()
+        assert (await later.result()).segments
+    store.close()
+    with closing(SqliteStore(tmp_path / "jobs", KEY)) as again:
+        error = again.get(full.id).error
+        assert error is not None, "the end was owed"
+        assert error.code == "disk_full"
+        assert again.get(later.id).state is JobState.DONE

@@ -1,0 +1,251 @@
+"""Jobs that outlive a crash: real services, killed in the middle, and started again."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import time
+import wave
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from serving import Server, free_port, wait_until
+
+KEY = "0123456789abcdef0123456789abcdef"
+SECONDS = 40
+SETTLES = 5
+
+
+def spoken(number: int, seconds: int = SECONDS) -> bytes:
+    """A recording that is like no other: noise, 8 bit at 2 kHz."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 1, 2000, 0, "NONE", ""))
+        out.writeframes(random.Random(number).randbytes(2000 * seconds))
+    return file.getvalue()
+
+
+class Kept:
+    """A service that keeps its jobs, over all its lives."""
+
+    def __init__(self, home: Path, **settings: object) -> None:
+        self.home, self.port = home, free_port()
+        self.settings = {
+            "keep_jobs": 1,
+            "jobs_dir": home / "jobs",
+            "journal_key": KEY,
+            "scripted_speed": 40,
+            "scripted_settles": SETTLES,
+            "job_retention": "1h",
+            **settings,
+        }
+
+    def start(self) -> Server:
+        return Server(self.home / "server", port=self.port, **self.settings)
+
+    def move(self) -> None:
+        """Have its folder elsewhere from now on, as after a backup was brought back."""
+        moved = self.home / "moved"
+        (self.home / "jobs").rename(moved)
+        self.settings["jobs_dir"] = moved
+
+    def files(self) -> list[Path]:
+        return [path for path in (self.home / "jobs").rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Callable[..., Kept]:
+    made: list[Kept] = []
+
+    def make(**settings: object) -> Kept:
+        made.append(Kept(tmp_path / str(len(made)), **settings))
+        return made[-1]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def right(server: Server) -> Callable[[int], list[str]]:
+    """What a recording says, by a service that nobody kills."""
+    known: dict[int, list[str]] = {}
+
+    def texts(number: int) -> list[str]:
+        if number not in known:
+            body = server.post(spoken(number)).raise_for_status().json()
+            known[number] = [segment["text"] for segment in body["segments"]]
+        return known[number]
+
+    return texts
+
+
+def texts_of(job: dict[str, Any]) -> list[str]:
+    return [segment["text"] for segment in job["result"]["segments"]]
+
+
+def kill(process: psutil.Process) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.kill()
+        process.wait(10)
+
+
+def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
+    kept: Callable[..., Kept], right: Callable[[int], list[str]]
+) -> None:
+    life = kept(scripted_speed=20)
+    with life.start() as server:
+        job_id = server.submit(spoken(1))
+        waiting = server.submit(spoken(2, 5))
+        wait_until(lambda: len(server.job(job_id)["segments"]) > 2 * SETTLES, 60, "some is settled")
+        done_s = server.job(job_id)["progress"]["audio_seconds_done"]
+        kill(server.process)
+    life.move()
+    with life.start() as server:
+        found = server.job(job_id)
+        assert found["state"] in ("queued", "running")
+        assert found["id"] == job_id
+        settled = found["progress"]["audio_seconds_done"]
+        assert settled >= 2 * SETTLES
+        assert done_s - settled <= 2 * SETTLES, "too much of it is done again"
+        assert texts_of(server.wait_state(job_id, "done")) == right(1)
+        assert len(texts_of(server.wait_state(waiting, "done"))) == 5
+        assert not list((life.home / "moved" / "uploads").iterdir()), "ended jobs need no recording"
+
+
+def test_nothing_that_was_said_or_heard_can_be_read_on_the_disk_and_forgotten_is_gone(
+    kept: Callable[..., Kept], right: Callable[[int], list[str]]
+) -> None:
+    life = kept(scripted_speed=0, job_retention="2s")
+    with life.start() as server:
+        job_id = server.submit(spoken(1))
+        server.wait_state(job_id, "done")
+        server.client.post("/transcribe", files={"audio": spoken(2)}).raise_for_status()
+        data = b"".join(path.read_bytes() for path in life.files())
+        assert job_id.encode() in data
+        for text in (*right(1), "scripted"):
+            assert text.encode() not in data
+        assert spoken(1)[100:200] not in data
+        for path in (life.home / "jobs", life.home / "jobs" / "uploads"):
+            assert path.stat().st_mode & 0o777 == 0o700
+        for path in life.files():
+            if path.name.startswith("jobs.db"):
+                assert path.stat().st_mode & 0o777 == 0o600
+        wait_until(lambda: not server.jobs(), 20, "it is forgotten")
+        wait_until(
+            lambda: not any(job_id.encode() in path.read_bytes() for path in life.files()),
+            20,
+            "gone",
+        )
+
+
+def test_told_to_stop_it_keeps_who_waits_and_who_runs_and_goes_on_at_the_next_start(
+    kept: Callable[..., Kept], right: Callable[[int], list[str]]
+) -> None:
+    life = kept(scripted_speed=40)
+    with life.start() as server:
+        ids = [server.submit(spoken(number)) for number in (1, 2)]
+        cancelled = server.submit(spoken(3))
+        server.client.delete(f"/jobs/{cancelled}").raise_for_status()
+        wait_until(lambda: len(server.job(ids[0])["segments"]) > SETTLES, 60, "it runs")
+    with life.start() as server:
+        assert server.job(cancelled)["state"] == "cancelled"
+        for number, job_id in enumerate(ids, 1):
+            job = server.wait_state(job_id, "done")
+            assert texts_of(job) == right(number)
+            assert job["attempts"] == 1
+
+
+def test_a_recording_on_which_every_engine_dies_ends_with_its_code(
+    kept: Callable[..., Kept],
+) -> None:
+    life = kept(scripted_speed=1)
+    with life.start() as server:
+        job_id = server.submit(spoken(1))
+        for attempt in (1, 2):
+            wait_until(
+                lambda attempt=attempt: (
+                    server.job(job_id)["attempts"] == attempt and server.job(job_id)["segments"]
+                ),
+                60,
+                "it is tried",
+            )
+            kill(psutil.Process(server.health()["worker_pid"]))
+        job = server.wait_state(job_id, "failed")
+        assert job["error"]["code"] == "engine_crashed"
+    with life.start() as server:
+        assert server.job(job_id)["error"]["code"] == "engine_crashed"
+
+
+KILLS = int(os.environ.get("VIBEVOICE_TEST_KILLS", "3"))
+"""The long one: `VIBEVOICE_TEST_KILLS=200 pytest tests/jobs/test_keeping_wire.py -k random -s`."""
+
+
+def test_killed_at_random_moments_every_accepted_job_ends_right(
+    kept: Callable[..., Kept], right: Callable[[int], list[str]]
+) -> None:
+    seed = int(os.environ.get("VIBEVOICE_TEST_SEED", random.randrange(1 << 30)))
+    print(f"seed {seed}, {KILLS} kills")
+    chance = random.Random(seed)
+    life = kept(scripted_speed=20, queue_limit=1000)
+    accepted: dict[str, int] = {}
+    repeated: list[float] = []
+    before: dict[str, float] = {}
+    for _ in range(KILLS):
+        server = life.start()
+        what = chance.choice(["service", "service", "worker", "both", "start"])
+        if what == "start":
+            _killed_while_it_starts(server, chance.uniform(0.0, 1.5))
+            continue
+        with server:
+            jobs = {job["id"]: job for job in server.jobs()}
+            assert {*accepted} <= {*jobs}
+            for job_id, done_s in before.items():
+                repeated.append(done_s - jobs[job_id]["progress"]["audio_seconds_done"])
+            if sum(job["state"] != "done" for job in jobs.values()) < 3:
+                number = chance.randrange(3)
+                accepted[server.submit(spoken(number))] = number
+            time.sleep(chance.uniform(0.0, 4.0))
+            before = {
+                job["id"]: job["progress"]["audio_seconds_done"]
+                for job in server.jobs()
+                if job["state"] == "running"
+            }
+            worker = server.health()["worker_pid"]
+            if what != "service" and worker is not None:
+                kill(psutil.Process(worker))
+            if what != "worker":
+                kill(server.process)
+    crashed = 0
+    with life.start() as server:
+        assert {job["id"] for job in server.jobs()} >= {*accepted}
+        for job_id, number in accepted.items():
+            job = server.wait_state(job_id, "done", "failed", timeout_s=120)
+            if job["state"] == "done":
+                assert texts_of(job) == right(number), f"seed {seed}"
+            else:  # its engine was killed twice before it had settled anything
+                crashed += 1
+                assert job["error"]["code"] == "engine_crashed", f"seed {seed}"
+    worst = max(repeated, default=0.0)
+    print(f"{len(accepted)} jobs, {crashed} given up, {worst} s of audio repeated at most")
+    assert worst <= 60.0
+
+
+def _killed_while_it_starts(server: Server, after_s: float) -> None:
+    import subprocess
+
+    with server.log_file.open("wb") as log:
+        process = subprocess.Popen(
+            server._command,
+            cwd=server._cwd,
+            env=server._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
+    time.sleep(after_s)
+    process.kill()
+    process.wait()

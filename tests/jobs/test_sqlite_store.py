@@ -1,0 +1,272 @@
+"""Jobs on the disk: every state that a crash can leave is one that was, and what was acknowledged
+is in it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from histories import submitted
+
+from sidecar import errors
+from sidecar.jobs import journal
+from sidecar.jobs.journal import FILE, UPLOADS, broken_files, migrate
+from sidecar.jobs.record import (
+    Begun,
+    Cancelled,
+    Interrupted,
+    JobRecord,
+    JobState,
+    Reported,
+    RequestKey,
+)
+from sidecar.jobs.sqlite_store import TOLD, SqliteStore
+from sidecar.speech.transcript import (
+    Checkpoint,
+    Finished,
+    Progress,
+    Segment,
+    SegmentReady,
+    Transcript,
+)
+
+KEY = "a-key-of-a-test-and-of-nobody-else"
+SAID = Segment(0.0, 1.0, "the quick brown fox")
+DONE = Reported(Finished(Transcript((SAID,), "en", 3.0, "scripted", "fp32")))
+CHECKPOINT = Reported(Checkpoint(1.0, "form", (SAID,), {"state": "of an engine"}))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "jobs"
+
+
+@pytest.fixture
+def store(folder: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(folder, KEY)
+    yield store
+    store.close()
+
+
+def added(store: SqliteStore, **more: object) -> JobRecord:
+    record = submitted(**{"durable": True, **more})
+    store.add(record)
+    return record
+
+
+def reopened(folder: Path, copy: Path) -> list[JobRecord]:
+    """What a service finds that is started on these files."""
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("lock"))
+    with closing(SqliteStore(copy, KEY)) as store:
+        return store.all()
+
+
+async def test_after_the_process_it_is_all_there_again(folder: Path, tmp_path: Path) -> None:
+    store = SqliteStore(folder, KEY)
+    done, running, waiting = (added(store, key=RequestKey(str(one), "digest")) for one in range(3))
+    passing = added(store, durable=False)
+    for change in (Begun(), Reported(SegmentReady(0, SAID), 0.5), DONE):
+        store.append(done.id, change)
+    for change in (
+        Begun(),
+        CHECKPOINT,
+        Reported(Progress(2.0, 3.0)),
+        Reported(SegmentReady(1, SAID)),
+    ):
+        store.append(running.id, change)
+    await store.written()
+    known, log = store.all(), store.events(done.id)
+    store.close()
+    with closing(SqliteStore(folder, KEY)) as again:
+        found = again.all()
+        assert [one.id for one in found] == [done.id, running.id, waiting.id]
+        assert found[0] == known[0]
+        assert [*again.events(done.id)] == [*log]
+        assert found[1].settled == known[1].settled
+        assert found[2] == waiting
+        assert again.by_key(waiting.owner, "2") == waiting
+        assert passing.id not in {one.id for one in found}
+        after = again.append(running.id, Interrupted())
+        assert after.seq > known[1].seq + TOLD - 10, "numbers that may have been told come again"
+        assert (after.state, after.segments, after.interruptions) == (JobState.QUEUED, (SAID,), 1)
+
+
+async def test_every_cut_of_the_log_is_a_state_that_was_with_all_that_was_acknowledged(
+    folder: Path, tmp_path: Path, store: SqliteStore
+) -> None:
+    """The power fails anywhere in a write: the write-ahead log is cut off at any byte."""
+    seed = random.randrange(1 << 30)
+    chance = random.Random(seed)
+    states: dict[str, list[JobRecord]] = {}
+    acknowledged: list[tuple[int, dict[str, int]]] = []
+    wal = folder / f"{FILE}-wal"
+    for step in range(40):
+        if step % 8 == 0:
+            job = added(store)
+            states[job.id] = [job]
+        job_id = chance.choice([*states])
+        change = chance.choice([Begun(), CHECKPOINT, CHECKPOINT, DONE, Cancelled(), Interrupted()])
+        states[job_id].append(store.append(job_id, change))
+        if chance.random() < 0.6:
+            await store.written(job_id)
+            at = {one: len(each) - 1 for one, each in states.items()}
+            acknowledged.append((wal.stat().st_size, at))
+    await store.written()
+    size = wal.stat().st_size
+    cuts = [*(chance.randrange(size) for _ in range(25)), *(at for at, _ in acknowledged[-10:])]
+    base, cut_at = tmp_path / "base", tmp_path / "cut"
+    shutil.copytree(folder, base, ignore=shutil.ignore_patterns("lock", "*-shm"))
+    for cut in cuts:
+        with (base / wal.name).open("rb") as whole:
+            data = whole.read(cut)
+        torn = tmp_path / "torn"
+        shutil.rmtree(torn, ignore_errors=True)
+        shutil.copytree(base, torn)
+        (torn / wal.name).write_bytes(data)
+        found = {one.id: one for one in reopened(torn, cut_at)}
+        assert not broken_files(cut_at), f"seed {seed}"
+        for job_id, record in found.items():
+            assert record in states[job_id], f"seed {seed}, cut at {cut}"
+        for until, at in acknowledged:
+            if until <= cut:
+                for job_id, least in at.items():
+                    assert found[job_id] in states[job_id][least:], f"seed {seed}, cut at {cut}"
+
+
+async def test_a_full_disk_costs_the_job_that_does_not_fit_and_nobody_else(
+    store: SqliteStore, folder: Path, tmp_path: Path
+) -> None:
+    large, small = added(store), added(store)
+    await store.written()
+    store.append(large.id, Begun())
+    await store.written(large.id)
+    pages = store._journal.database.execute("PRAGMA page_count").fetchone()[0]
+    store._journal.database.execute(f"PRAGMA max_page_count = {pages + 2}")
+    state = {"state": "x" * 100_000}
+    store.append(large.id, Reported(Checkpoint(1.0, "form", (), state)))
+    store.append(small.id, Cancelled())
+    with pytest.raises(errors.DiskFull):
+        await store.written(large.id)
+    await store.written(small.id)
+    found = {one.id: one for one in reopened(folder, tmp_path / "copy")}
+    assert found[small.id].state is JobState.CANCELLED
+    assert found[large.id].settled == ()
+    store._journal.database.execute("PRAGMA max_page_count = 1000000")
+    store.append(small.id, Cancelled())
+    store.append(added(store).id, Begun())
+    await store.written(large.id)
+    found = {one.id: one for one in reopened(folder, tmp_path / "copy")}
+    assert found[large.id].settled[0].state == state, "what was owed was forgotten"
+
+
+@pytest.mark.parametrize("harm", ["header", "middle", "row", "nonsense"])
+def test_a_broken_file_is_set_aside_and_said_and_the_service_starts(
+    folder: Path, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(SqliteStore(folder, KEY)) as store:
+        for _ in range(20):
+            store.append(added(store).id, Begun())
+    file = folder / FILE
+    data = bytearray(file.read_bytes())
+    (folder / UPLOADS).mkdir()
+    (folder / UPLOADS / "recording").write_bytes(b"sound")
+    if harm == "header":
+        data[:100] = bytes(100)
+    elif harm == "middle":
+        data[4096 : len(data) - 100] = b"\xff" * (len(data) - 4196)
+    elif harm == "nonsense":
+        data = bytearray(b"not a database at all" * 1000)
+    else:
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("UPDATE events SET change = x'00' WHERE seq = 1")
+            database.commit()
+        data = bytearray(file.read_bytes())
+    file.write_bytes(data)
+    with closing(SqliteStore(folder, KEY)) as store:
+        assert store.all() == []
+        (aside,) = broken_files(folder)
+        assert aside.read_bytes() == data
+        assert [path.read_bytes() for path in folder.glob(f"{UPLOADS}.broken-*/*")] == [b"sound"]
+        assert aside.name in caplog.text
+
+
+def test_another_key_and_a_second_service_and_a_later_version_are_refused_and_harm_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(SqliteStore(folder, KEY)) as store:
+        job = added(store)
+        monkeypatch.setattr(journal, "ANOTHER_S", 0.1)
+        with pytest.raises(errors.SettingsInvalid, match="cannot be had"):
+            SqliteStore(folder, KEY)
+    with pytest.raises(errors.SettingsInvalid, match="another key"):
+        SqliteStore(folder, KEY[::-1])
+    with closing(SqliteStore(folder, KEY)) as store:
+        assert [one.id for one in store.all()] == [job.id]
+        store._journal.database.execute("PRAGMA user_version = 99")
+    with pytest.raises(errors.SettingsInvalid, match="later version"):
+        SqliteStore(folder, KEY)
+    assert not broken_files(folder)
+
+
+def test_a_file_of_the_first_version_is_brought_up_to_date_with_what_is_in_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(SqliteStore(folder, KEY)) as store:
+        job = added(store)
+        store.append(job.id, Begun())
+    with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as database:
+        database.execute("DROP INDEX jobs_by_key")
+        database.execute("ALTER TABLE jobs DROP COLUMN idempotency_key")
+        database.execute("PRAGMA user_version = 1")
+        halfway = (*journal.MIGRATIONS[:1], (journal.MIGRATIONS[1][0], "no SQL"))
+        monkeypatch.setattr(journal, "MIGRATIONS", halfway)
+        with pytest.raises(sqlite3.Error):  # it dies in the middle
+            migrate(database)
+    monkeypatch.undo()
+    with closing(SqliteStore(folder, KEY)) as store:
+        assert store.get(job.id).state is JobState.RUNNING
+        store.add(submitted(durable=True, key=RequestKey("k", "digest")))
+
+
+async def test_what_was_forgotten_is_in_no_file(folder: Path, store: SqliteStore) -> None:
+    jobs = [
+        added(store, key=RequestKey(f"key-{number}-of-nobody", "digest")) for number in range(30)
+    ]
+    for job in jobs:
+        for change in (Begun(), CHECKPOINT, DONE):
+            store.append(job.id, change)
+    await store.written()
+    for job in jobs:
+        store.forget(job.id)
+    await store.written()
+    data = _bytes_in(folder)
+    assert not [job for job in jobs if job.id.encode() in data]
+    assert b"-of-nobody" not in data
+
+
+async def test_who_appends_waits_for_no_disk(store: SqliteStore) -> None:
+    """A writer that is held up holds up who asks for what is written, and nobody else."""
+    other = sqlite3.connect(store._journal.database.execute("PRAGMA database_list").fetchone()[2])
+    with closing(other):
+        job = added(store)
+        await store.written()
+        other.execute("BEGIN IMMEDIATE")
+        store.append(job.id, Begun())
+        waiting = asyncio.ensure_future(store.written(job.id))
+        for _ in range(100):
+            store.append(job.id, Reported(SegmentReady(0, SAID)))
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        other.execute("ROLLBACK")
+        await asyncio.wait_for(waiting, 10)
+
+
+def _bytes_in(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.iterdir())
