@@ -149,7 +149,7 @@ def test_another_s_job_is_nowhere_on_any_wire(
         assert call("GET", "/v1/queue/status", headers=bob).json()["your_jobs"] == []
         after = call("GET", "/v1/jobs", params={"after": job["id"]}, headers=bob)
         check_problem(after, 422, "field_invalid")
-        key = {"Idempotency-Key": "of both"}
+        key = {"Idempotency-Key": "of-both"}
         of_both = [
             call("POST", "/v1/jobs", files={"audio": ("a.wav", voice)}, headers=key | who).json()
             for who in (ada, bob)
