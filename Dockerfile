@@ -13,7 +13,7 @@ COPY clients/python/src ./clients/python/src
 COPY sidecar ./sidecar
 ARG REVISION=""
 RUN printf '%s' "$REVISION" > sidecar/REVISION \
-    && pip install .
+    && pip install '.[auth]'
 
 FROM build-cpu AS build-cuda
 # Versions are said in pyproject.toml.
@@ -24,7 +24,8 @@ FROM python:3.11-slim AS runtime
 RUN useradd --uid 10001 --create-home vibevoice \
     && mkdir /models /spool \
     && chown vibevoice:vibevoice /models /spool
-# Binding beyond the loopback needs VIBEVOICE_TOKEN: without it the service refuses to start (78).
+# Binding beyond the loopback needs VIBEVOICE_TOKEN, or VIBEVOICE_TOKEN_KEYS: without either the service
+# refuses to start (78).
 ENV PATH=/opt/vibevoice-asr/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONSAFEPATH=1 \

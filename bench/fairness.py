@@ -117,7 +117,7 @@ def behind_forty() -> list[Arrival]:
 def four_owners(seed: int = 1) -> list[Arrival]:
     """Four owners, who come at once with one to eight hours of work, cut up in different ways."""
     chance = random.Random(seed)
-    sizes = {"minutes": (60.0, 8), "talks": (120.0, 4), "meetings": (300.0, 2), "days": (1200.0, 1)}
+    sizes = {"notes": (120.0, 8), "talks": (180.0, 4), "meetings": (300.0, 2), "days": (1200.0, 1)}
     jobs = []
     for owner, (size, hours) in sizes.items():
         left = 3600.0 * hours

@@ -20,6 +20,7 @@ from sidecar.audio.ref import ref_to
 from sidecar.audio.source import AudioSource
 from sidecar.engines.choice import Choice
 from sidecar.errors import JobNotFound, LanguageUnsupported, SidecarError
+from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
 from sidecar.jobs.feed import Subscription
 from sidecar.jobs.job import Job
 from sidecar.jobs.once import Once
@@ -29,7 +30,6 @@ from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord, RequestKey
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
-from sidecar.jobs.share import Uploads, check_audio, check_jobs
 from sidecar.jobs.store import JobStore, MemoryStore
 from sidecar.memory.devices import GpuMemory
 from sidecar.memory.forecast import Forecast
@@ -71,14 +71,15 @@ class Health:
 class Service:
     """The parts behind every wire, opened and closed together."""
 
-    def __init__(self, settings: Settings, choice: Choice) -> None:
+    def __init__(self, settings: Settings, choice: Choice, now: clock.Clock = clock.wall) -> None:
         max_audio_s = settings.max_audio_hours * 3600
         self.settings = settings
+        self._now = now
         self.instance = uuid.uuid4().hex
         self._provision = Provision(settings, choice)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
-        self._store: JobStore = MemoryStore()
+        self._store: JobStore = MemoryStore(now)
         self._once = Once(self._store)
         self._results = Retention(
             self._store, settings.job_retention, settings.job_retention_mb << 20
@@ -201,9 +202,9 @@ class Service:
                 facts = await self._intake.probe(source)
                 options = self._provision.admitted(options, facts.total_s)
                 waiting = self._queue.of(caller.owner, running=False)
-                check_audio(caller, facts.total_s, (each.record for each in waiting))
+                check_audio(caller, facts.total_s, (each.facts.total_s for each in waiting))
                 record = JobRecord.submitted(
-                    clock.wall(),
+                    self._now(),
                     ref_to(source),
                     facts,
                     options,
@@ -279,6 +280,14 @@ class Service:
         """
         return await self._results.answer(_own(caller, record), render)
 
+    def events(self, caller: Identity, record: JobRecord, after: int = 0) -> Subscription:
+        """What happened to a job behind the event ``after``, and then what comes, as it comes.
+
+        Raises:
+            errors.JobNotFound: it is another's, or kept no longer.
+        """
+        return self._store.subscribe(_own(caller, record).id, after)
+
     def position(self, caller: Identity, record: JobRecord) -> int | None:
         """How many jobs go before this one; None when it does not wait.
 
@@ -315,14 +324,6 @@ class Service:
         """
         self.cancel(caller, record)
         self._results.forget(record.id)
-
-    def events(self, caller: Identity, record: JobRecord, after: int) -> Subscription:
-        """What happened to a job behind the event ``after``, and then what comes, as it comes.
-
-        Raises:
-            errors.JobNotFound: it is another's, or was forgotten.
-        """
-        return self._store.subscribe(_own(caller, record).id, after)
 
     async def written(
         self, caller: Identity, record: JobRecord, render: Callable[[], bytes]

@@ -22,6 +22,8 @@ HEAVY = {
     "transformers",
     "rich",
     "httpx",
+    "cryptography",
+    "jwt",
 }
 
 

@@ -139,10 +139,12 @@ def _seconds(expires: str | None) -> float | None:
 
 
 def _scopes(names: Sequence[str]) -> list[Scope]:
-    try:
-        return [Scope(name) for name in names]
-    except ValueError as error:
-        raise errors.SettingsInvalid(f"{error}.", hint=f"One of {', '.join(Scope)}.") from None
+    for name in names:
+        if name not in set(Scope):
+            raise errors.SettingsInvalid(
+                f"There is no scope '{name}'.", hint=f"One of {', '.join(Scope)}."
+            )
+    return [Scope(name) for name in names]
 
 
 def _row(issue: Issued, state: str) -> tuple[str, ...]:

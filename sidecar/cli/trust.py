@@ -33,7 +33,7 @@ def of_flags(ca_cert: Path | None, fingerprint: str | None, insecure: bool) -> T
 
 
 def of_settings(settings: Settings) -> Trust:
-    """For the service of this machine, that the settings tell of."""
-    from sidecar.host.tls import own_certificate
+    """For the service of this machine, that the settings tell of: by any name, its certificate."""
+    from sidecar.host.tls import fingerprint_here
 
-    return Trust(ca_cert=own_certificate(settings))
+    return Trust(fingerprint=fingerprint_here(settings))

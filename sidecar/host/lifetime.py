@@ -19,6 +19,7 @@ from sidecar.host.tls import Tls
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sidecar.transports.http.deadlines import with_deadline
+from sidecar.transports.http.gate import LONGEST_HEAD
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +27,6 @@ HOST_GONE_S = 1.5
 """After the host's end an orderly end may take this long; then the process ends as it is."""
 ANSWERS_S = 1
 """For the answers to requests whose jobs were ended."""
-LONGEST_HEAD = 256 << 10
-"""Bytes of a request's head; what is longer than anybody's is refused by the gate as what it is."""
 _LOOK_S = 0.1
 
 

@@ -64,11 +64,16 @@ def tls_of(settings: Settings, watch: Watch) -> Tls | None:
     return Tls(_context(pair, watch), _fingerprint(pair) if own else None)
 
 
-def own_certificate(settings: Settings) -> Path | None:
-    """The file of the certificate of our own that the service of this machine shows."""
-    if settings.tls != "self-signed":
+def fingerprint_here(settings: Settings) -> str | None:
+    """Of the certificate that the service of this machine shows; None where it shows none, or where
+    that cannot be read."""
+    file = settings.tls_cert
+    if file is None and settings.tls == "self-signed":
+        file = certificate.pair_in(_folder(settings)).certificate
+    try:
+        return certificate.fingerprint(file.read_text("ascii")) if file is not None else None
+    except (OSError, ValueError):
         return None
-    return certificate.pair_in(_folder(settings)).certificate
 
 
 def _named(settings: Settings) -> Pair | None:

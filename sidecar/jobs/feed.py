@@ -48,14 +48,16 @@ class Subscription:
         if len(self._waiting) >= self._most:
             self._behind = True
             self.close()
-        else:
-            self._waiting.append(event)
-            self._over = over
+            return
+        self._waiting.append(event)
+        self._over = over
         self._news.set()
 
     def close(self) -> None:
-        """Hear no more."""
+        """Hear no more; what has come can still be taken."""
+        self._over = True
         self._feed.leave(self._job_id, self)
+        self._news.set()
 
     def __aiter__(self) -> Self:
         return self

@@ -17,6 +17,7 @@ all waited for longer, every one of them would be a turn of its own.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -110,22 +111,29 @@ def turns(
 
     ``busy_s``: what the job that runs still takes. ``load_s``: what it takes to load anew.
     """
-    queues: dict[str, list[int]] = {}
-    for index in sorted(range(len(waiting)), key=lambda one: not waiting[one].urgent):
-        queues.setdefault(waiting[index].owner, []).append(index)
-    tags = {owner: shares.tag(owner) for owner in queues}
-    elapsed, loaded_at = busy_s, None
+
+    def rank(index: int) -> tuple[bool, int]:
+        return not waiting[index].urgent, index
 
     def finish(index: int) -> tuple[float, int]:
         return tags[waiting[index].owner] + waiting[index].work_s, index
 
+    tags = {job.owner: shares.tag(job.owner) for job in waiting}
+    queues: dict[tuple[str, Precision], deque[int]] = {}
+    for index in sorted(range(len(waiting)), key=rank):
+        queues.setdefault((waiting[index].owner, waiting[index].wanted), deque()).append(index)
+    elapsed, loaded_at = busy_s, None
     while queues:
-        index = min((queue[0] for queue in queues.values()), key=finish)
+        heads: dict[str, int] = {}
+        for (owner, _), queue in queues.items():
+            heads[owner] = min(queue[0], heads.get(owner, queue[0]), key=rank)
+        index = min(heads.values(), key=finish)
         passed_over_s = waiting[index].passed_over_s + elapsed
         if loaded_at is not None:
             passed_over_s = min(passed_over_s, elapsed - loaded_at)
         if loaded not in (None, waiting[index].wanted) and passed_over_s < PASSED_OVER_S:
-            index = min(_fitting(waiting, queues.values(), loaded), key=finish, default=index)
+            fitting = (queue[0] for (_, wanted), queue in queues.items() if wanted is loaded)
+            index = min(fitting, key=finish, default=index)
         job = waiting[index]
         yield Turn(index, elapsed)
         if job.wanted is not loaded:
@@ -133,17 +141,6 @@ def turns(
             loaded, loaded_at = job.wanted, elapsed
         elapsed += job.work_s
         tags[job.owner] += job.work_s
-        queues[job.owner].remove(index)
-        if not queues[job.owner]:
-            del queues[job.owner]
-
-
-def _fitting(
-    waiting: Sequence[Waiting], queues: Collection[list[int]], loaded: Precision | None
-) -> Iterator[int]:
-    """Of each owner the first job that wants what is loaded."""
-    for queue in queues:
-        for index in queue:
-            if waiting[index].wanted is loaded:
-                yield index
-                break
+        queues[job.owner, job.wanted].popleft()
+        if not queues[job.owner, job.wanted]:
+            del queues[job.owner, job.wanted]

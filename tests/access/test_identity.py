@@ -27,6 +27,7 @@ from sidecar.access.identity import (
 from sidecar.app import create_app, create_service
 from sidecar.audio.source import open_path
 from sidecar.jobs.job import Job
+from sidecar.jobs.record import Cancelled
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sidecar.speech.engine import TranscribeOptions
@@ -129,6 +130,8 @@ async def test_another_s_job_is_not_there_by_any_way(service: Service, job: Job)
         for ask in (
             lambda other=other: service.job(other, job.id),
             lambda other=other: service.position(other, job.record),
+            lambda other=other: service.wait_s(other, job.record),
+            lambda other=other: service.events(other, job.record),
             lambda other=other: service.cancel(other, job.record),
         ):
             with pytest.raises(errors.JobNotFound):
@@ -138,6 +141,8 @@ async def test_another_s_job_is_not_there_by_any_way(service: Service, job: Job)
     assert not job.ended
     service.cancel(ALICE, job.record)
     assert job.ended
+    told = [event.change async for event in service.events(ALICE, job.record)]
+    assert told[-1] == Cancelled()
 
 
 async def test_what_needs_a_scope_is_refused_before_anything_is_done(

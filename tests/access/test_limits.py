@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -28,11 +27,8 @@ from sidecar.access.identity import (
 )
 from sidecar.access.limits import Buckets, Failures, Rate, address_key
 from sidecar.access.turnstile import MOST_HELD, Turnstile
-from sidecar.audio.decode import AudioFacts
-from sidecar.jobs.record import JobRecord
-from sidecar.jobs.share import Uploads, check_audio, check_jobs
+from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
 from sidecar.settings import Settings
-from sidecar.speech.engine import TranscribeOptions
 from sidecar.transports.http.gate import Gate
 
 TOKEN = "correct-horse-battery-staple"
@@ -95,9 +91,11 @@ def test_tables_have_an_end_whoever_comes() -> None:
     buckets, failures = Buckets(Rate(1, 60), most=100), Failures(most=100)
     for number in range(1000):
         buckets.take(str(number), 0)
+        assert (buckets.take("busy", 0) > 0) == (number > 0), "who comes all the time is known"
         failures.note(str(number), 0)
     assert (len(buckets), len(failures)) == (100, 100)
-    assert buckets.take("999", 0) > 0, "the last are remembered"
+    assert buckets.take("999", 0) > 0, "and so are the last"
+    assert buckets.take("0", 0) == 0
 
 
 def test_wrong_tokens_wait_longer_and_longer_and_are_forgiven() -> None:
@@ -162,19 +160,13 @@ def test_uploads_are_counted_as_they_come() -> None:
 
 
 def test_audio_that_waits_has_an_end_but_one_recording_has_any_length() -> None:
-    def waiting(total_s: float | None) -> JobRecord:
-        facts = AudioFacts("wav", "libsndfile", total_s)
-        return JobRecord.submitted(0, facts, TranscribeOptions(), owner=anna.owner)
-
     anna = Identity("anna", Proof.JWT, limits=Limits(queued_audio_s=7200))
     check_audio(anna, 100_000, [])
-    check_audio(anna, 3600, [waiting(3600)])
-    for more_s, before in ((3601, 3600), (None, 3601), (1, None), (7000, 201)):
-        others = [] if before is None else [waiting(before)]
-        others += [] if before is not None else [waiting(None), waiting(None)]
+    check_audio(anna, 3600, [3600])
+    for more_s, waiting_s in ((3601, [3600]), (None, [3601]), (1, [None, None]), (7000, [1, 200])):
         with pytest.raises(errors.AudioLimited):
-            check_audio(anna, more_s, others)
-    check_audio(EVERYBODY, 3600, [waiting(1e9)])
+            check_audio(anna, more_s, waiting_s)
+    check_audio(EVERYBODY, 3600, [1e9])
 
 
 def test_nothing_is_counted_on_the_loopback_unless_it_was_said() -> None:
@@ -237,22 +229,30 @@ async def test_who_asks_too_often_is_told_when_to_come_back() -> None:
     assert (await right()).status_code == 204
 
 
-def test_jobs_and_uploads_of_one_owner_have_an_end(tmp_path: Path, voice: bytes) -> None:
-    later = {"Prefer": "respond-async"}
-    with Server(tmp_path / "jobs", limit_jobs=2, preload="false") as server:
-        states = []
-        slow = {"audio": voice}
-        for _ in range(40):
-            states.append(server.client.post("/transcribe", files=slow, headers=later))
-            if states[-1].status_code == 429:
-                break
-        check_problem(states[-1], 429, "jobs_limited")
-        assert "retry-after" in states[-1].headers
+@pytest.mark.parametrize(
+    ("setting", "code"),
+    [({"limit_jobs": 2}, "jobs_limited"), ({"limit_queued_hours": 0.001}, "audio_limited")],
+)
+def test_jobs_of_one_owner_have_an_end(
+    tmp_path: Path, voice: bytes, setting: dict[str, float], code: str
+) -> None:
+    def send() -> httpx.Response:
+        later = {"Prefer": "respond-async"}
+        return server.client.post("/transcribe", files={"audio": voice}, headers=later)
+
+    with Server(tmp_path, **setting) as server:
+        answers = [send()]
+        while answers[-1].status_code == 202 and len(answers) < 40:
+            answers.append(send())
+        check_problem(answers[-1], 429, code)
+        assert "retry-after" in answers[-1].headers
         for job in server.jobs():
             server.client.delete(f"/jobs/{job['id']}")
-        again = server.client.post("/transcribe", files=slow, headers=later)
-        assert again.status_code == 202, "a place is free again"
-    with Server(tmp_path / "bytes", limit_upload_mb=1) as server:
+        assert send().status_code == 202, "a place is free again"
+
+
+def test_uploads_of_one_owner_have_an_end(tmp_path: Path, voice: bytes) -> None:
+    with Server(tmp_path, limit_upload_mb=1) as server:
         big = {"audio": voice + bytes(1 << 20)}
         first = server.client.post("/transcribe", files=big)
         assert first.status_code != 429, "the last one may go beyond"
@@ -260,4 +260,3 @@ def test_jobs_and_uploads_of_one_owner_have_an_end(tmp_path: Path, voice: bytes)
         check_problem(answer, 429, "uploads_limited")
         assert 0 < int(answer.headers["retry-after"]) <= 3600
         assert server.client.get("/jobs").status_code == 200
-        assert json.loads(answer.content)["code"] == "uploads_limited"

@@ -179,6 +179,7 @@ def test_browsers_are_told_to_keep_to_tls_only_where_others_vouch(
         assert ready["url"] == named.url
         assert "fingerprint" not in ready
         assert headers(named.port, at.pair)["strict-transport-security"] == "max-age=31536000"
+        assert named.run("status").returncode == 0
         process.terminate()
 
 

@@ -237,6 +237,19 @@ async def test_of_those_who_left_or_were_told_all_nothing_is_kept(store: JobStor
     assert [await _taken(one) for one in subscriptions] == [[1]] * 3
 
 
+async def test_who_hears_no_more_takes_what_has_come_and_waits_for_nothing(
+    store: JobStore,
+) -> None:
+    job = added(store)
+    subscription = store.subscribe(job.id)
+    store.append(job.id, Begun())
+    taking = asyncio.ensure_future(_taken(subscription))
+    await asyncio.sleep(0)
+    subscription.close()
+    store.append(job.id, segment(0))
+    assert await asyncio.wait_for(taking, 5) == [1]
+
+
 async def test_what_was_added_and_appended_can_be_waited_for(store: JobStore) -> None:
     job = added(store)
     store.append(job.id, Begun())

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 from eventsource import Event, events_of, follow, read_until
-from recordings import wav
-from serving import Server, check_problem, wait_until
+from recordings import Studio, wav
+from serving import REPOSITORY, Server, check_problem, wait_until
 
 from sidecar.speech.formats import FORMATS
 from sidecar.transports.jobs.api import MEDIA_TYPES
@@ -250,3 +255,33 @@ def test_hanging_up_before_the_answer_cancels_nothing(slow: Server) -> None:
         wait_until(lambda: {one["id"] for one in slow.jobs()} - before, 15, "it is there")
     (new,) = {one["id"] for one in slow.jobs()} - before
     slow.wait_state(new, "done")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_the_commands_of_the_document_do_what_it_says(
+    server: Server, studio: Studio, tmp_path: Path
+) -> None:
+    page = (REPOSITORY / "docs/queue.md").read_text("utf-8")
+    (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    commands = [line for line in block.splitlines() if line.startswith("curl")]
+    (tmp_path / "meeting.opus").write_bytes(studio.bytes("ogg-opus"))
+    environment = {"PATH": os.environ["PATH"], "KEY": "of-the-page"}
+    said = []
+    for command in commands:
+        here = command.replace("http://127.0.0.1:8765", str(server.client.base_url).rstrip("/"))
+        done = subprocess.run(
+            ["sh", "-c", here.replace("curl ", "curl -sS --fail-with-body ", 1)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0 or "17" in here, (here, done.stdout, done.stderr)
+        said.append(done.stdout)
+        environment.setdefault("ID", json.loads(said[0])["id"])
+    assert "event: done" in said[1]
+    assert "field_invalid" in said[2], "so short a job has no 17 events"
+    assert said[3].startswith("1\n00:00:00,000 --> ")
+    assert json.loads(said[4])["state"] == "done"
+    assert set(json.loads(said[5])) == {"jobs", "next"}
+    check_problem(server.client.get(f"/v1/jobs/{environment['ID']}"), 404, "job_not_found")

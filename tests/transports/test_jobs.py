@@ -15,6 +15,7 @@ from sidecar.app import create_app, create_service
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import ref_to
 from sidecar.audio.source import open_path
+from sidecar.engines.choice import choose
 from sidecar.jobs.job import Job
 from sidecar.jobs.record import JobRecord
 from sidecar.service import Service
@@ -92,6 +93,24 @@ async def test_the_list_of_twenty_hours_has_no_words_and_writes_none_out(
     assert len(response.content) < RESULTS * 500
     assert "word" not in response.text
     assert rendered == []
+
+
+async def test_when_a_job_was_sent_is_told_by_the_clock_that_the_service_was_given(
+    tmp_path: Path, voice: bytes
+) -> None:
+    settings = Settings(engine="scripted")
+    service = Service(settings, choose(settings), now=lambda: 1_700_000_000.0)
+    app = create_app(settings, service)
+    await service.open()
+    try:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            sent = await client.post(
+                "/transcribe", files={"audio": voice}, headers={"Prefer": "respond-async"}
+            )
+    finally:
+        await service.close()
+    assert sent.json()["created"] == "2023-11-14T22:13:20Z"
 
 
 async def test_an_hour_s_result_is_written_out_once_and_beside_the_loop(

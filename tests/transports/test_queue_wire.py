@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -16,7 +17,13 @@ from recordings import wav
 from serving import REPOSITORY, Server, wait_until
 
 from sidecar.app import create_app, create_service
+from sidecar.audio.decode import AudioFacts
+from sidecar.audio.ref import Named
+from sidecar.jobs.record import JobRecord
 from sidecar.settings import Settings
+from sidecar.speech.engine import TranscribeOptions
+from sidecar.speech.transcript import Segment, Transcript
+from sidecar.transports.queue.fragments import Fragments, segment_text
 
 SECOND = b"\1\0" * 16_000
 TOKEN = "a token of sixteen bytes or more"
@@ -245,3 +252,44 @@ async def test_hotwords_are_the_engine_s_prompt_wherever_they_are_sent(place: st
         await service.close()
     assert "event: done" in response.text
     assert set(prompts) == {"Nagg, Nell"}
+
+
+def heard(*starts: float, attempts: int = 1, over: bool = False) -> JobRecord:
+    """A job in which a second of speech was heard at each of these times."""
+    segments = tuple(Segment(at, at + 1, f"at {at:g}", speaker=0) for at in starts)
+    facts = AudioFacts("wav", "sndfile", 9.0)
+    record = JobRecord.submitted(0.0, Named("/a.wav", 1, 1), facts, TranscribeOptions())
+    transcript = Transcript(segments, "en", 9.0, "scripted", "fp32") if over else None
+    return dataclasses.replace(record, attempts=attempts, segments=segments, transcript=transcript)
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        ([heard(0), heard(0, 1), heard(0, 1, 2, over=True)], [0, 1, 2]),
+        (
+            [heard(0, 1), heard(attempts=2), heard(0, attempts=2), heard(0, 1, 2, over=True)],
+            [0, 1, 2],
+        ),
+        ([heard(0, 1), heard(0.1, 1.2, 2, attempts=2), heard(0.1, 1.2, 2, over=True)], [0, 1, 2]),
+        ([heard(0, 3), heard(0, 1.5, 3, over=True)], [0, 3, 1.5]),
+        ([heard(0, 0.2), heard(0, 0.2, over=True)], [0, 0.2]),
+        ([heard(over=True)], []),
+    ],
+    ids=["in order", "again", "again, a little elsewhere", "late", "at once", "silence"],
+)
+def test_the_fragments_are_one_list_in_which_nothing_is_said_twice(
+    records: list[JobRecord], expected: list[float]
+) -> None:
+    fragments = Fragments()
+    texts = [text for record in records for text in fragments.more(record)]
+    assert [one["Start"] for one in json.loads("".join(texts))] == expected
+
+
+def test_what_nobody_says_has_no_speaker_and_odd_text_stays_json() -> None:
+    music = Segment(0, 1.234, '[Music] "\\\n\u2028', flags=("non_speech",))
+    assert json.loads(segment_text(music)) == {
+        "Start": 0,
+        "End": 1.23,
+        "Content": '[Music] "\\\n\u2028',
+    }

@@ -30,6 +30,9 @@ Dialects = Mapping[str, Say]
 """How to say no at addresses whose clients do not know problems."""
 Pause = Callable[[float], Awaitable[object]]
 PREFLIGHT_KEPT_S = 600
+LONGEST_HEAD = 128 << 10
+"""Bytes of a request's headers. Far more than anybody's, so that a token of 100 KB is refused like
+any other. The parser stops only what is longer and comes in pieces."""
 FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip")
 """How the headers begin that proxies add."""
 
@@ -67,6 +70,8 @@ class Gate:
         """ASGI."""
         if scope["type"] in ("http", "websocket"):
             try:
+                if sum(len(name) + len(value) for name, value in scope["headers"]) > LONGEST_HEAD:
+                    raise errors.RequestInvalid("The head of the request is too long.")
                 self._access.check_place(approach_of(scope))
             except errors.SidecarError as error:
                 await refuse(error, scope, receive, send, self._dialects)
@@ -106,11 +111,12 @@ class _Callers:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        approach = approach_of(scope)
         try:
             if self._turnstile is not None:
-                self._turnstile.arrive(approach_of(scope))
+                self._turnstile.arrive(approach)
             if scope["path"] not in OPEN_PATHS:
-                caller = await self._identify(approach_of(scope))
+                caller = await self._identify(approach)
                 scope = with_caller(scope, caller)
                 if self._turnstile is not None:
                     try:

@@ -113,7 +113,7 @@ def build_router(service: Service) -> APIRouter:
             {"status": "success", "message": f"Model reloaded with precision: {precision}"}
         )
 
-    router.include_router(jobs.build_router(service))
+    jobs.add_routes(router, service)
     return router
 
 

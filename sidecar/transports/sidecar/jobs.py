@@ -13,9 +13,8 @@ from sidecar.transports.sidecar import models
 from sidecar.transports.sidecar.answers import job_response
 
 
-def build_router(service: Service) -> APIRouter:
+def add_routes(router: APIRouter, service: Service) -> None:
     """The routes of jobs that can be asked for."""
-    router = APIRouter()
 
     @router.get("/jobs", summary="The jobs that can be asked for", response_model=models.JobList)
     async def jobs(request: Request) -> Response:
@@ -44,5 +43,3 @@ def build_router(service: Service) -> APIRouter:
         job = service.job(caller, job_id)
         service.cancel(caller, job)
         return await job_response(service, caller, service.job(caller, job_id))
-
-    return router

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from sidecar import errors
 from sidecar.access.identity import Identity
 from sidecar.access.limits import HOUR_S, Buckets, Rate
-from sidecar.jobs.record import JobRecord
 
 UNSAID_S = 3600.0
 """What a recording counts for that does not say how long it is."""
@@ -26,14 +25,15 @@ def check_jobs(who: Identity, has: int) -> None:
         raise errors.JobsLimited(f"You have {has} jobs waiting and running, and may have {most}.")
 
 
-def check_audio(who: Identity, more_s: float | None, waiting: Iterable[JobRecord]) -> None:
+def check_audio(who: Identity, more_s: float | None, waiting_s: Iterable[float | None]) -> None:
     """Refuse a recording of ``more_s`` seconds behind those that wait; one alone may be any length.
+    None: it does not say.
 
     Raises:
         errors.AudioLimited: with it, more audio waits than may.
     """
     most = who.limits.queued_audio_s
-    has = sum(_length(record.facts.total_s) for record in waiting)
+    has = sum(map(_length, waiting_s))
     if most is not None and has and has + _length(more_s) > most:
         raise errors.AudioLimited(
             f"{has / HOUR_S:.1f} hours of your audio wait, and {most / HOUR_S:.1f} may."
