@@ -1,16 +1,14 @@
 """What transports call: submit, cancel, reload, health. No wire is known here.
 
-Who asks comes first. What touches a job is decided here, so that no wire can forget to: a job of
-another owner is not found.
+Who asks comes first; the jobs of an owner are `owned`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +17,16 @@ from sidecar.access.identity import Identity, Scope
 from sidecar.audio.ref import AudioRef, Kept, ref_to
 from sidecar.audio.source import AudioSource
 from sidecar.engines.choice import Choice, way_to
-from sidecar.errors import JobNotFound, LanguageUnsupported, SidecarError
+from sidecar.errors import LanguageUnsupported, SidecarError
 from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
-from sidecar.jobs.feed import Subscription
 from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping, go_on
 from sidecar.jobs.once import Once
 from sidecar.jobs.order import Priority
+from sidecar.jobs.owned import OwnedJobs
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import Cancelled, JobRecord, RequestKey
+from sidecar.jobs.record import JobRecord, RequestKey
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
 from sidecar.jobs.store import JobStore, MemoryStore
@@ -99,6 +97,8 @@ class Service:
             company=self._provision.company,
             guess=self._provision.guess,
         )
+        self.owned = OwnedJobs(self._store, self._queue, self._results)
+        """The jobs of whoever asks."""
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
         self._uploads = Uploads()
         self.spooling = Threads("spool", SPOOLING)
@@ -276,92 +276,6 @@ class Service:
         assert self._keeping is not None
         return await self.spooling.run(self._keeping.keep, source, uuid.uuid4().hex)
 
-    def job(self, caller: Identity, job_id: str) -> JobRecord:
-        """The caller's job with this id.
-
-        Raises:
-            errors.JobNotFound: there is none, or it is another's.
-        """
-        record = _own(caller, self._store.get(job_id))
-        if not record.kept:
-            raise JobNotFound()
-        return record
-
-    def jobs(self, caller: Identity) -> list[JobRecord]:
-        """All jobs of the caller that can be asked for, oldest first."""
-        return [one for one in self._store.all() if one.kept and one.owner == caller.owner]
-
-    async def answer(
-        self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
-    ) -> bytes:
-        """What ``render`` makes of a job, without keeping anybody waiting; of one that has ended it
-        is made once.
-
-        Raises:
-            errors.JobNotFound: it is another's.
-        """
-        if _own(caller, record).over and record.durable:
-            with contextlib.suppress(SidecarError):  # it is as it is; the next start says otherwise
-                await self._store.written(record.id)
-        return await self._results.answer(record, render)
-
-    def events(self, caller: Identity, record: JobRecord, after: int = 0) -> Subscription:
-        """What happened to a job behind the event ``after``, and then what comes, as it comes.
-
-        Raises:
-            errors.JobNotFound: it is another's, or was forgotten.
-        """
-        return self._store.subscribe(_own(caller, record).id, after)
-
-    def position(self, caller: Identity, record: JobRecord) -> int | None:
-        """How many jobs go before this one; None when it does not wait.
-
-        Raises:
-            errors.JobNotFound: it is another's.
-        """
-        live = self._queue.live(_own(caller, record).id)
-        return self._queue.position(live) if live is not None else None
-
-    def wait_s(self, caller: Identity, record: JobRecord) -> float | None:
-        """For about how many seconds others go before this one; None when it does not wait.
-
-        Raises:
-            errors.JobNotFound: it is another's.
-        """
-        live = self._queue.live(_own(caller, record).id)
-        return self._queue.wait_s(live) if live is not None else None
-
-    def cancel(self, caller: Identity, record: JobRecord) -> None:
-        """End a job; one that has ended stays as it is.
-
-        Raises:
-            errors.JobNotFound: it is another's.
-        """
-        live = self._queue.live(_own(caller, record).id)
-        if live is not None:
-            self._queue.cancel(live)
-        elif not self._store.get(record.id).over:  # its recording is still being opened
-            self._store.append(record.id, Cancelled())
-
-    def delete(self, caller: Identity, record: JobRecord) -> None:
-        """End a job if it has not ended, and forget it and its transcript.
-
-        Raises:
-            errors.JobNotFound: it is another's.
-        """
-        self.cancel(caller, record)
-        self._results.forget(record.id)
-
-    async def written(
-        self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
-    ) -> bytes:
-        """One of the forms of a result, as ``render`` makes it in a thread.
-
-        Raises:
-            errors.JobNotFound: it is another's.
-        """
-        return await self._results.written(_own(caller, record), render)
-
     def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
         """A transcript with what its client should know of how the wishes were met."""
         notices = []
@@ -454,10 +368,3 @@ class Service:
         task = asyncio.get_running_loop().create_task(work, name=what)
         self._background.add(task)
         task.add_done_callback(ended)
-
-
-def _own(caller: Identity, record: JobRecord) -> JobRecord:
-    """The job, if it is the caller's; another's is not there."""
-    if record.owner != caller.owner:
-        raise JobNotFound()
-    return record

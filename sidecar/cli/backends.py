@@ -132,7 +132,7 @@ async def _without_server(options: Mapping[str, str]) -> AsyncGenerator[Transcri
                 told("running", record.progress.audio_s_done, record.progress.audio_s_total)
             return service.noted(await job.result(), meant)
         finally:
-            service.cancel(EVERYBODY, job.record)  # one that has ended stays as it is
+            service.owned.cancel(EVERYBODY, job.record)  # one that has ended stays as it is
 
     await service.open()
     try:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import stat
-import sys
 from pathlib import Path
 
+from sidecar.access import private
 from sidecar.errors import SettingsInvalid
 from sidecar.settings import SHORTEST_JOURNAL_KEY, Settings
 
@@ -40,17 +38,7 @@ def journal_key(settings: Settings) -> str:
 
 
 def _read(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            key = file.read(_LONGEST).decode("utf-8", "replace").strip()
-    except OSError as error:
-        raise SettingsInvalid(
-            f"The file {path} with the key of kept jobs cannot be read: {error.strerror}.",
-            hint=HINT,
-        ) from None
-    if sys.platform != "win32" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise SettingsInvalid(f"Others may read the key in {path}.", hint=f"chmod 600 {path}")
+    key = private.read(path, _LONGEST, private=True).decode("utf-8", "replace").strip()
     if len(key) < SHORTEST_JOURNAL_KEY:
         raise SettingsInvalid(
             f"The file {path} holds no key of at least {SHORTEST_JOURNAL_KEY} characters.",

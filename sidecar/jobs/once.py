@@ -25,7 +25,7 @@ class Once:
 
     def knows(self, owner: str, name: str) -> bool:
         """Whether there is a job of this key."""
-        return self._find(owner, name) is not None
+        return self._store.by_key(owner, name) is not None
 
     @asynccontextmanager
     async def turn(self, owner: str, key: RequestKey) -> AsyncGenerator[JobRecord | None, None]:
@@ -36,13 +36,7 @@ class Once:
         """
         lock = self._turns.setdefault((owner, key.name), asyncio.Lock())
         async with lock:
-            known = self._find(owner, key.name)
+            known = self._store.by_key(owner, key.name)
             if known is not None and known.key != key:
                 raise errors.IdempotencyKeyReused()
             yield known
-
-    def _find(self, owner: str, name: str) -> JobRecord | None:
-        for record in self._store.all():
-            if record.key is not None and (record.owner, record.key.name) == (owner, name):
-                return record
-        return None

@@ -123,25 +123,25 @@ async def job(service: Service, voice: bytes, tmp_path: Path) -> Job:
 
 
 async def test_another_s_job_is_not_there_by_any_way(service: Service, job: Job) -> None:
-    assert service.job(ALICE, job.id) == job.record
-    assert service.jobs(ALICE) == [job.record]
+    assert service.owned.job(ALICE, job.id) == job.record
+    assert service.owned.jobs(ALICE) == [job.record]
     for other in (MALLORY, EVERYBODY):
-        assert service.jobs(other) == []
+        assert service.owned.jobs(other) == []
         for ask in (
-            lambda other=other: service.job(other, job.id),
-            lambda other=other: service.position(other, job.record),
-            lambda other=other: service.wait_s(other, job.record),
-            lambda other=other: service.events(other, job.record),
-            lambda other=other: service.cancel(other, job.record),
+            lambda other=other: service.owned.job(other, job.id),
+            lambda other=other: service.owned.position(other, job.record),
+            lambda other=other: service.owned.wait_s(other, job.record),
+            lambda other=other: service.owned.events(other, job.record),
+            lambda other=other: service.owned.cancel(other, job.record),
         ):
             with pytest.raises(errors.JobNotFound):
                 ask()
         with pytest.raises(errors.JobNotFound):
-            await service.answer(other, job.record, lambda: b"all that was said")
+            await service.owned.answer(other, job.record, lambda: b"all that was said")
     assert not job.ended
-    service.cancel(ALICE, job.record)
+    service.owned.cancel(ALICE, job.record)
     assert job.ended
-    told = [event.change async for event in service.events(ALICE, job.record)]
+    told = [event.change async for event in service.owned.events(ALICE, job.record)]
     assert told[-1] == Cancelled()
 
 

@@ -10,6 +10,7 @@ import pytest
 from overheard import Companies, OverheardSlot, job_of, queue_on, until
 
 from sidecar.jobs.job import Job
+from sidecar.jobs.lineup import Lineup
 from sidecar.jobs.order import Priority
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobState
@@ -135,3 +136,14 @@ async def test_whose_work_cannot_be_guessed_is_not_taken_in_by_half(
             queue.submit(new_job())
         assert queue.depth == 0
         assert queue._store.all() == []
+
+
+async def test_who_runs_in_company_is_charged_a_part_of_the_work_each(recording: Path) -> None:
+    lineup = Lineup(OverheardSlot(), by_owner)
+    mine = [job_of(recording, owner="me 10") for _ in range(3)]
+    yours = [job_of(recording, owner="you 15") for _ in range(2)]
+    for job in [*yours, *mine]:
+        lineup.join(job)
+    lineup.begin(mine[:2])  # ten seconds of work for two of ten
+    lineup.begin(yours[:1])
+    assert lineup.due() is mine[2]

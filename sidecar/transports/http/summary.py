@@ -18,7 +18,7 @@ def job_summary(service: Service, caller: Identity, job: JobRecord) -> dict[str,
     body: dict[str, Any] = {
         "id": job.id,
         "state": job.state.value,
-        "position": service.position(caller, job),
+        "position": service.owned.position(caller, job),
         "attempts": job.attempts,
         "created": clock.for_people(job.created),
         "duration": duration and round(duration, 3),

@@ -34,7 +34,7 @@ MEDIA_TYPES = {
 
 def job_body(service: Service, caller: Identity, job: JobRecord) -> dict[str, Any]:
     """A job as it stands, without what was said; times in seconds."""
-    wait_s = service.wait_s(caller, job)
+    wait_s = service.owned.wait_s(caller, job)
     return {
         **job_summary(service, caller, job),
         "priority": job.priority.value,
@@ -84,7 +84,7 @@ def build_router(service: Service) -> APIRouter:
     )
     async def listed(request: Request) -> Response:
         caller = caller_of(request)
-        page, after = page_of(service.jobs(caller), request.query_params)
+        page, after = page_of(service.owned.jobs(caller), request.query_params)
         bodies = [job_body(service, caller, job) for job in page]
         return json_response({"jobs": bodies, "next": after})
 
@@ -93,7 +93,7 @@ def build_router(service: Service) -> APIRouter:
     )
     async def state(request: Request, job_id: str) -> Response:
         caller = caller_of(request)
-        return json_response(job_body(service, caller, service.job(caller, job_id)))
+        return json_response(job_body(service, caller, service.owned.job(caller, job_id)))
 
     @router.get(
         "/{job_id}/events",
@@ -104,7 +104,7 @@ def build_router(service: Service) -> APIRouter:
     )
     async def events(request: Request, job_id: str) -> Response:
         caller = caller_of(request)
-        job, after = service.job(caller, job_id), sse.last_event_id(request)
+        job, after = service.owned.job(caller, job_id), sse.last_event_id(request)
         if after > job.seq:
             raise errors.FieldInvalid(
                 f"The job has no event {after} yet; its last is {job.seq}.",
@@ -112,7 +112,7 @@ def build_router(service: Service) -> APIRouter:
             )
         if job.over and after == job.seq:
             return Response(status_code=204)  # which tells a browser to ask no more
-        subscription = service.events(caller, job, after)
+        subscription = service.owned.events(caller, job, after)
         return sse.EventStream(frames(job.id, subscription), lambda left: subscription.close())
 
     @router.get(
@@ -124,7 +124,7 @@ def build_router(service: Service) -> APIRouter:
     )
     async def transcript(request: Request, job_id: str) -> Response:
         caller = caller_of(request)
-        job, fmt = service.job(caller, job_id), request.query_params.get("format", "json")
+        job, fmt = service.owned.job(caller, job_id), request.query_params.get("format", "json")
         format_of(fmt)
         if not job.over:
             raise errors.JobNotDone()
@@ -132,7 +132,7 @@ def build_router(service: Service) -> APIRouter:
             assert job.error is not None
             raise job.error.error()
         noted = service.noted(job.transcript, job.options)
-        body = await service.written(caller, job, lambda: render(noted, fmt, job.id).encode())
+        body = await service.owned.written(caller, job, lambda: render(noted, fmt, job.id).encode())
         return Response(body, media_type=MEDIA_TYPES[fmt])
 
     @router.delete(
@@ -143,7 +143,7 @@ def build_router(service: Service) -> APIRouter:
     )
     async def delete(request: Request, job_id: str) -> Response:
         caller = caller_of(request)
-        service.delete(caller, service.job(caller, job_id))
+        service.owned.delete(caller, service.owned.job(caller, job_id))
         return Response(status_code=204)
 
     return router

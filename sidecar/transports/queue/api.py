@@ -50,7 +50,7 @@ def build_router(service: Service) -> APIRouter:
         recent.add(job)
 
         def closed(left: bool) -> None:
-            service.cancel(caller, job.record)
+            service.owned.cancel(caller, job.record)
             recent.over(job)
 
         told = _place(service, caller, job)
@@ -64,7 +64,7 @@ def build_router(service: Service) -> APIRouter:
     )
     async def status(request: Request) -> Response:
         caller = caller_of(request)
-        others = [job for job in service.jobs(caller) if not job.over]
+        others = [job for job in service.owned.jobs(caller) if not job.over]
         bodies = [job_info(service, caller, job) for job in [*recent.of(caller.owner), *others]]
         waiting = service.health().jobs_waiting
         return json_response({"your_jobs": bodies, "total_queued": waiting})
@@ -78,7 +78,7 @@ def job_info(service: Service, caller: Identity, job: JobRecord | Over) -> dict[
         status, place, wait_s = job.status, None, None
     else:
         status = status_of(job)
-        place, wait_s = service.position(caller, job), service.wait_s(caller, job)
+        place, wait_s = service.owned.position(caller, job), service.owned.wait_s(caller, job)
     return {
         "job_id": job.id,
         "status": status,

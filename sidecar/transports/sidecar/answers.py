@@ -46,5 +46,5 @@ async def job_response(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """The answer about one job."""
-    body = await service.answer(caller, job, job_rendering(service, caller, job))
+    body = await service.owned.answer(caller, job, job_rendering(service, caller, job))
     return json_response(body, status, headers)

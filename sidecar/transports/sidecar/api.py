@@ -154,13 +154,13 @@ async def _cancelled_on_hang_up(
     async def listen() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        service.cancel(caller, job)
+        service.owned.cancel(caller, job)
 
     listening = asyncio.get_running_loop().create_task(listen())
     try:
         yield
     except asyncio.CancelledError:
-        service.cancel(caller, job)
+        service.owned.cancel(caller, job)
         raise
     finally:
         listening.cancel()

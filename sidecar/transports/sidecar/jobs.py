@@ -19,7 +19,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
     @router.get("/jobs", summary="The jobs that can be asked for", response_model=models.JobList)
     async def jobs(request: Request) -> Response:
         caller = caller_of(request)
-        own = service.jobs(caller)
+        own = service.owned.jobs(caller)
         return json_response({"jobs": [job_summary(service, caller, job) for job in own]})
 
     @router.get(
@@ -30,7 +30,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
     )
     async def job_state(request: Request, job_id: str) -> Response:
         caller = caller_of(request)
-        return await job_response(service, caller, service.job(caller, job_id))
+        return await job_response(service, caller, service.owned.job(caller, job_id))
 
     @router.delete(
         "/jobs/{job_id}",
@@ -40,6 +40,6 @@ def add_routes(router: APIRouter, service: Service) -> None:
     )
     async def cancel_job(request: Request, job_id: str) -> Response:
         caller = caller_of(request)
-        job = service.job(caller, job_id)
-        service.cancel(caller, job)
-        return await job_response(service, caller, service.job(caller, job_id))
+        job = service.owned.job(caller, job_id)
+        service.owned.cancel(caller, job)
+        return await job_response(service, caller, service.owned.job(caller, job_id))

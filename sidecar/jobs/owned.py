@@ -1,0 +1,118 @@
+"""The jobs of whoever asks: looked up, followed, ended. A job of another owner is not found."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from sidecar.access.identity import Identity
+from sidecar.errors import JobNotFound, SidecarError
+from sidecar.jobs.feed import Subscription
+from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.record import Cancelled, JobRecord
+from sidecar.jobs.retention import Retention
+from sidecar.jobs.store import JobStore
+
+
+class OwnedJobs:
+    """What an owner may do with its jobs. Who asks comes first, and is asked here, so that no wire
+    can forget to."""
+
+    def __init__(self, store: JobStore, queue: JobQueue, results: Retention) -> None:
+        self._store = store
+        self._queue = queue
+        self._results = results
+
+    def job(self, caller: Identity, job_id: str) -> JobRecord:
+        """The caller's job with this id.
+
+        Raises:
+            errors.JobNotFound: there is none, or it is another's.
+        """
+        record = _own(caller, self._store.get(job_id))
+        if not record.kept:
+            raise JobNotFound()
+        return record
+
+    def jobs(self, caller: Identity) -> list[JobRecord]:
+        """All jobs of the caller that can be asked for, oldest first."""
+        return [one for one in self._store.all() if one.kept and one.owner == caller.owner]
+
+    async def answer(
+        self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
+    ) -> bytes:
+        """What ``render`` makes of a job, without keeping anybody waiting; of one that has ended it
+        is made once.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        if _own(caller, record).over and record.durable:
+            with contextlib.suppress(SidecarError):  # it is as it is; the next start says otherwise
+                await self._store.written(record.id)
+        return await self._results.answer(record, render)
+
+    def events(self, caller: Identity, record: JobRecord, after: int = 0) -> Subscription:
+        """What happened to a job behind the event ``after``, and then what comes, as it comes.
+
+        Raises:
+            errors.JobNotFound: it is another's, or was forgotten.
+        """
+        return self._store.subscribe(_own(caller, record).id, after)
+
+    def position(self, caller: Identity, record: JobRecord) -> int | None:
+        """How many jobs go before this one; None when it does not wait.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        live = self._queue.live(_own(caller, record).id)
+        return self._queue.position(live) if live is not None else None
+
+    def wait_s(self, caller: Identity, record: JobRecord) -> float | None:
+        """For about how many seconds others go before this one; None when it does not wait.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        live = self._queue.live(_own(caller, record).id)
+        return self._queue.wait_s(live) if live is not None else None
+
+    def cancel(self, caller: Identity, record: JobRecord) -> None:
+        """End a job; one that has ended stays as it is.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        live = self._queue.live(_own(caller, record).id)
+        if live is not None:
+            self._queue.cancel(live)
+        elif record.durable and not self._store.get(record.id).over:
+            # It was kept over a start, and its recording is still being opened.
+            self._store.append(record.id, Cancelled())
+
+    def delete(self, caller: Identity, record: JobRecord) -> None:
+        """End a job if it has not ended, and forget it and its transcript.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        self.cancel(caller, record)
+        self._results.forget(record.id)
+
+    async def written(
+        self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
+    ) -> bytes:
+        """One of the forms of a result, as ``render`` makes it in a thread.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+        """
+        return await self._results.written(_own(caller, record), render)
+
+
+def _own(caller: Identity, record: JobRecord) -> JobRecord:
+    """The job, if it is the caller's; another's is not there."""
+    if record.owner != caller.owner:
+        raise JobNotFound()
+    return record
