@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from faults import FaultyProxy
+from faulty_proxy import FaultyProxy
 from serving import Server, free_port, wait_until
 from sounding import RATE, Engine, Sound
 from stand_ins import OpenAiStandIn, VllmStandIn, words_of

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from faults import FaultyProxy
+from faulty_proxy import FaultyProxy
 from serving import Server, counting_listener, free_port, wait_until
 from sounding import RATE, Engine, Sound
 from stand_ins import OpenAiStandIn

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from faults import FaultyProxy
+from faulty_proxy import FaultyProxy
 from serving import free_port, wait_until
 from sounding import Engine, Sound
 
