@@ -31,12 +31,13 @@ def engine_row(clip: Clip, row: str) -> Hypothesis:
     from sidecar.engines import moonshine
     from sidecar.speech.engine import Diarization, LoadOptions, TranscribeOptions
     from sidecar.speech.transcript import Finished
+    from sidecar.voices import diarizer
 
     options = TranscribeOptions()
     if row in list(Diarization):
         options = TranscribeOptions(diarization=Diarization(row))
     else:
-        moonshine.STEPS_S = {options.diarization: float(row)}
+        diarizer.STEPS_S = {options.diarization: float(row)}
     engine = moonshine.MoonshineEngine()
     list(engine.load(LoadOptions()))
     with clip.path.open("rb", buffering=0) as file:

@@ -16,12 +16,13 @@ revised stays the same number for the same voice, as far as two decisions agree 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from sidecar.audio import Block
+from sidecar.speech.engine import Diarization, TranscribeOptions
 from sidecar.speech.speakers import Turn
 from sidecar.voices.clustering import clustered
 from sidecar.voices.encoder import OneVoice, SpeakerEncoder
@@ -42,6 +43,10 @@ from sidecar.voices.timeline import (
 )
 
 STEP_S = 2.5
+STEPS_S = {Diarization.BALANCED: STEP_S, Diarization.ACCURATE: 1.25}
+"""From one look at who speaks to the next (docs/performance.md, "Diarization": the curve)."""
+SPEECH_STEP_S = 5.0
+"""The same where nobody asks who, only whether."""
 LEAST_S = 2.0
 """A voice of a window that is heard alone for less founds no person; it is given to one."""
 DECIDE_S = 10.0
@@ -79,6 +84,14 @@ class Diarizer:
         self._active: npt.NDArray[np.bool_] = np.zeros((0, 0), np.bool_)
         self._decided_s = 0.0
         self._finished = False
+
+    @classmethod
+    def wished(
+        cls, models: Models, options: TranscribeOptions, speech_step_s: float = SPEECH_STEP_S
+    ) -> Self:
+        """As a request wishes: whether voices are told apart, how closely, and among how many."""
+        step_s = STEPS_S[options.diarization] if options.diarize else speech_step_s
+        return cls(models, step_s, options.num_speakers, tell_apart=options.diarize)
 
     def feed(self, block: Block) -> None:
         """More of the recording, shape (samples,)."""

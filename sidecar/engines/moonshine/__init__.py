@@ -48,10 +48,9 @@ SPEC = EngineSpec(
 SETTLE_S = 20.0
 """From one checkpoint to the next; what is heard ahead of the words (`following.AHEAD_S`) is lost
 with them."""
-STEPS_S = {Diarization.BALANCED: 2.5, Diarization.ACCURATE: 1.25}
-"""From one look at who speaks to the next (docs/performance.md, "Diarization": the curve)."""
 LIBRARY_STEPS_S = {Diarization.BALANCED: 1.6, Diarization.ACCURATE: 1.0}
-"""The same where the library has to do it, which goes wrong in short recordings beyond that."""
+"""From one look at who speaks to the next where the library has to do it, which goes wrong in short
+recordings beyond that (`voices.diarizer` has the curve of ours)."""
 
 
 class MoonshineEngine:
@@ -138,5 +137,4 @@ class MoonshineEngine:
             return
         from sidecar.voices.diarizer import Diarizer
 
-        step_s = STEPS_S[options.diarization] if options.diarize else 5.0
-        yield Diarizer(self._voices, step_s, options.num_speakers, tell_apart=options.diarize)
+        yield Diarizer.wished(self._voices, options)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.audio import Block
 from sidecar.engines.upstream.pieces import Piece, to_float
-from sidecar.speech.engine import Diarization, TranscribeOptions
+from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.speakers import Turn
 
 if TYPE_CHECKING:
@@ -21,10 +21,6 @@ log = logging.getLogger(__name__)
 RATE = 16_000
 STEP_S = 5.0
 """Of sound at once: what can be left between two looks at whether to go on."""
-STEPS_S = {Diarization.BALANCED: 2.5, Diarization.ACCURATE: 1.25}
-"""From one look at who speaks to the next (docs/performance.md, "Diarization": the curve)."""
-ONLY_SPEECH_S = 5.0
-"""The same where only speech is looked for."""
 
 
 @cache
@@ -45,8 +41,7 @@ class Turns:
     def __init__(self, given: Models, options: TranscribeOptions, stop: Callable[[], bool]) -> None:
         from sidecar.voices.diarizer import Diarizer
 
-        step_s = STEPS_S[options.diarization] if options.diarize else ONLY_SPEECH_S
-        self._diarizer = Diarizer(given, step_s, options.num_speakers, tell_apart=options.diarize)
+        self._diarizer = Diarizer.wished(given, options)
         self._thread = ThreadPoolExecutor(1, "voices")
         self._stop = stop
         self._resample: Any = None

@@ -16,7 +16,6 @@ from sidecar.engines.whisper.languages import LANGUAGES
 from sidecar.speech.engine import (
     AudioStream,
     Cancelled,
-    Diarization,
     EngineSpec,
     LoadOptions,
     Precision,
@@ -42,8 +41,6 @@ SPEC = EngineSpec(
     steerable=True,
 )
 
-STEPS_S = {Diarization.BALANCED: 2.5, Diarization.ACCURATE: 1.25}
-"""From one look at who speaks to the next (docs/performance.md, "Diarization": the curve)."""
 SPEECH_STEP_S = 10.0
 """From one look at whether anybody speaks to the next, where nobody asks who: each second once."""
 
@@ -100,5 +97,4 @@ class WhisperEngine:
             return Everything()
         from sidecar.voices.diarizer import Diarizer
 
-        step_s = STEPS_S[options.diarization] if options.diarize else SPEECH_STEP_S
-        return Diarizer(self._voices, step_s, options.num_speakers, tell_apart=options.diarize)
+        return Diarizer.wished(self._voices, options, SPEECH_STEP_S)
