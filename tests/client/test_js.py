@@ -140,6 +140,21 @@ def test_errors_are_known_by_their_codes(case: Callable[..., Any]) -> None:
     ]
 
 
+def test_the_example_of_the_documents_runs(node: str, server: Server, studio: Any) -> None:
+    page = (ROOT / "docs/clients.md").read_text("utf-8")
+    (example,) = re.findall(r"```js\n(.+?)```", page, re.DOTALL)
+    assert "http://127.0.0.1:8765" in example
+    names = f"""
+        import {{ readFile }} from "node:fs/promises";
+        const token = undefined;
+        const file = new Blob([await readFile({json.dumps(str(studio.voice))})]);
+    """
+    here = example.replace("http://127.0.0.1:8765", f"http://127.0.0.1:{server.port}")
+    said = run(node, "--input-type=module", "--eval", names + here)
+    assert "uploading 1\n" in said
+    assert "Speaker_0" in said
+
+
 def test_its_types_name_what_the_service_s_openapi_does() -> None:
     text = (PACKAGE / "types/wire.d.ts").read_text("utf-8")
     types = {

@@ -45,11 +45,6 @@ export class Following {
     return events(this.#id, this.#last);
   }
 
-  /** Whether the last connection ended without a word: the job may be over for long. */
-  get silent() {
-    return !this.#heard;
-  }
-
   /**
    * There is an answer, whose body comes in pieces.
    *
@@ -79,14 +74,14 @@ export class Following {
    */
   *took(piece) {
     for (const frame of this.#parser.feed(piece)) {
-      [this.#heard, this.#failures] = [true, 0];
       const event = eventOf(frame);
       if (!event || event.kind === BEHIND) continue;
+      this.ended ||= ENDED.has(event.kind); // also where it was there: a proxy may drop our header
       if (event.id !== null) {
         if (this.#last !== null && event.id <= this.#last) continue;
         this.#last = event.id;
       }
-      this.ended ||= ENDED.has(event.kind);
+      [this.#heard, this.#failures] = [true, 0];
       yield event;
     }
   }
@@ -99,7 +94,7 @@ export class Following {
    * @throws {import("./errors.js").ClientError} it has been enough
    */
   closed(error, chance) {
-    if (this.#heard && !error) return 0; // told to come again from where it was
+    if (this.#heard && !error) return 0; // it said something new: on from there
     this.#failures += 1;
     const asked = error instanceof ServiceError ? error.retryAfter : null;
     const wait = waitMs(this.#retry, this.#failures, chance, asked);

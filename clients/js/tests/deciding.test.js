@@ -108,13 +108,25 @@ test("a job is followed over connections, and no event comes twice", () => {
   const first = 'retry: 900\n\nid: 1\nevent: begun\ndata: {}\n\nid: 2\nevent: segm';
   assert.deepEqual(took(first), [["begun", 1]]);
   assert.equal(following.closed(new ConnectionLost("gone"), 1), 900, "retry of the stream, if longer");
-  assert.equal(following.call.headers["Last-Event-ID"], "1");
+  const asked = { Accept: "text/event-stream", "Last-Event-ID": "1" };
+  assert.deepEqual(following.call.headers, asked, "and no other: a page may send these");
   following.opened(STREAM, 0);
   assert.deepEqual(took('id: 1\nevent: begun\ndata: {}\n\nid: 2\nevent: segment\ndata: {}\n\nevent: behind\ndata: {}\n\n'), [["segment", 2]]);
   assert.equal(following.closed(null, 1), 0, "told to come again");
   assert.equal(following.ended, false);
   following.opened(STREAM, 0);
   assert.deepEqual(took('id: 9\nevent: done\ndata: {}\n\n'), [["done", 9]]);
+  assert.equal(following.ended, true);
+});
+
+test("a stream that begins anew, whatever it is asked for, is not followed for ever", () => {
+  const again = 'id: 1\nevent: begun\ndata: {}\n\n';
+  const following = new Following("1", 2, PATIENT);
+  following.opened(STREAM, 0);
+  assert.deepEqual([...following.took(bytes(again))], []);
+  assert.equal(following.closed(null, 1), 500);
+  following.opened(STREAM, 0);
+  assert.deepEqual([...following.took(bytes(again + 'id: 2\nevent: done\ndata: {}\n\n'))], []);
   assert.equal(following.ended, true);
 });
 

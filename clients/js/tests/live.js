@@ -1,13 +1,13 @@
 /** Cases against a real service: `node live.js CASE`, which prints what it came to as JSON. */
 
-import { openAsBlob } from "node:fs";
+import * as fs from "node:fs";
 import { readFile } from "node:fs/promises";
 
 import { FORMATS, ServiceError, VibevoiceClient } from "../src/index.js";
 
 const { SERVICE_URL: url, RECORDING: recording } = process.env;
 const client = new VibevoiceClient({ url, retry: { firstMs: 10, longestMs: 50 } });
-const audio = openAsBlob ? await openAsBlob(recording) : new Blob([await readFile(recording)]);
+const audio = fs.openAsBlob ? await fs.openAsBlob(recording) : new Blob([await readFile(recording)]);
 
 async function all(iterator) {
   const found = [];

@@ -12,8 +12,6 @@ export class Following {
     ended: boolean;
     /** The request for what comes next. */
     get call(): import("./calls.js").Call;
-    /** Whether the last connection ended without a word: the job may be over for long. */
-    get silent(): boolean;
     /**
      * There is an answer, whose body comes in pieces.
      *
