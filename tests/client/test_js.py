@@ -119,11 +119,11 @@ def test_events_over_cut_connections_are_those_of_a_whole_one(
 def test_who_aborts_ends_the_job_and_who_leaves_the_events_does_not(
     case: Callable[..., Any], start_server: Callable[..., Server]
 ) -> None:
-    slow = start_server(scripted_speed=2)
+    slow = start_server(scripted_speed=4)
     found = case("abort", slow.port)
     assert found["reason"] is True
     assert len(found["events"]) == 1
-    assert found["state"] == "running"
+    assert found["state"] in ("running", "done"), "not cancelled"
     assert found["left"] == []
 
 

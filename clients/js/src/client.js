@@ -4,7 +4,7 @@ import { ask } from "./asking.js";
 import * as calls from "./calls.js";
 import { Connection } from "./connection.js";
 import { errorOf, ServiceUnreachable } from "./errors.js";
-import { Following as Followed, hasEnded } from "./following.js";
+import { Following, hasEnded } from "./following.js";
 import { progress, progressAfter, progressOf } from "./progress.js";
 import { NEVER, PATIENT } from "./retry.js";
 import { checked } from "./wire.js";
@@ -28,7 +28,7 @@ import { newKey, REAL } from "./world.js";
  */
 
 /**
- * @typedef {object} Following
+ * @typedef {object} Waiting
  * @property {AbortSignal} [signal] ends the call, which then rejects with its reason
  * @property {(progress: import("./progress.js").Progress) => void} [onProgress]
  */
@@ -37,7 +37,7 @@ import { newKey, REAL } from "./world.js";
  * `key`: whatever is sent with the same one is the same job (`Idempotency-Key`); a new one if unset.
  * `name`: what the recording is called; a `File` has one.
  *
- * @typedef {Following & { key?: string, name?: string }} Submission
+ * @typedef {Waiting & { key?: string, name?: string }} Submission
  */
 
 const SILENCE_MS = 60_000;
@@ -153,7 +153,7 @@ export class VibevoiceClient {
    * @returns {AsyncGenerator<import("./following.js").JobEvent, void, void>}
    */
   async *events(id, { after, signal } = {}) {
-    const following = new Followed(id, after ?? null, this.#retry);
+    const following = new Following(id, after ?? null, this.#retry);
     while (!following.ended) {
       /** @type {import("./errors.js").ClientError | null} */
       let error = null;
@@ -183,7 +183,7 @@ export class VibevoiceClient {
    * The job, once it has ended in whatever way.
    *
    * @param {string} id
-   * @param {Following} [how]
+   * @param {Waiting} [how]
    * @returns {Promise<Job>}
    */
   async wait(id, { signal, onProgress } = {}) {

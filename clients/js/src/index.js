@@ -12,8 +12,8 @@ export { FORMATS } from "./calls.js";
 export { NEVER, PATIENT } from "./retry.js";
 
 /** @typedef {import("./client.js").ClientOptions} ClientOptions */
-/** @typedef {import("./client.js").Following} Following */
 /** @typedef {import("./client.js").Submission} Submission */
+/** @typedef {import("./client.js").Waiting} Waiting */
 /** @typedef {import("./calls.js").Audio} Audio */
 /** @typedef {import("./calls.js").Format} Format */
 /** @typedef {import("./following.js").JobEvent} JobEvent */

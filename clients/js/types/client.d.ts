@@ -78,10 +78,10 @@ export class VibevoiceClient {
      * The job, once it has ended in whatever way.
      *
      * @param {string} id
-     * @param {Following} [how]
+     * @param {Waiting} [how]
      * @returns {Promise<Job>}
      */
-    wait(id: string, { signal, onProgress }?: Following): Promise<Job>;
+    wait(id: string, { signal, onProgress }?: Waiting): Promise<Job>;
     /**
      * What was said; with a `format`, as text in it.
      *
@@ -154,7 +154,7 @@ export type ClientOptions = {
     silenceMs?: number | undefined;
     world?: Partial<import("./world.js").World> | undefined;
 };
-export type Following = {
+export type Waiting = {
     /**
      * ends the call, which then rejects with its reason
      */
@@ -165,7 +165,7 @@ export type Following = {
  * `key`: whatever is sent with the same one is the same job (`Idempotency-Key`); a new one if unset.
  * `name`: what the recording is called; a `File` has one.
  */
-export type Submission = Following & {
+export type Submission = Waiting & {
     key?: string;
     name?: string;
 };

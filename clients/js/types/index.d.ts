@@ -1,8 +1,8 @@
 export { VibevoiceClient } from "./client.js";
 export { FORMATS } from "./calls.js";
 export type ClientOptions = import("./client.js").ClientOptions;
-export type Following = import("./client.js").Following;
 export type Submission = import("./client.js").Submission;
+export type Waiting = import("./client.js").Waiting;
 export type Audio = import("./calls.js").Audio;
 export type Format = import("./calls.js").Format;
 export type JobEvent = import("./following.js").JobEvent;
