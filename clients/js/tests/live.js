@@ -1,0 +1,89 @@
+/** Cases against a real service: `node live.js CASE`, which prints what it came to as JSON. */
+
+import * as fs from "node:fs";
+import { readFile } from "node:fs/promises";
+
+import { FORMATS, ServiceError, VibevoiceClient } from "../src/index.js";
+
+const { SERVICE_URL: url, RECORDING: recording } = process.env;
+const client = new VibevoiceClient({ url, retry: { firstMs: 10, longestMs: 50 } });
+const audio = fs.openAsBlob ? await fs.openAsBlob(recording) : new Blob([await readFile(recording)]);
+
+async function all(iterator) {
+  const found = [];
+  for await (const each of iterator) found.push(each);
+  return found;
+}
+
+const CASES = {
+  async transcribe() {
+    const told = [];
+    const options = { language: "de", hotwords: ["Nagg", "Nell"] };
+    const transcript = await client.transcribe(audio, options, { onProgress: (at) => told.push(at) });
+    const buffer = await client.transcribe(await readFile(recording), options);
+    return { transcript, told, again: buffer.segments };
+  },
+
+  async jobs() {
+    const [one, other] = [await client.submit(audio, {}, { key: "talk-js" }), await client.submit(audio, {}, { key: "talk-js" })];
+    const ended = await client.wait(one.id);
+    const formats = {};
+    for (const format of FORMATS) formats[format] = await client.transcript(one.id, format);
+    const page = await client.jobs({ state: ["done", "failed"], limit: 100 });
+    await client.cancel(one.id);
+    const health = await client.health();
+    return { one, other, ended, formats, listed: page.jobs.map(({ id }) => id), health };
+  },
+
+  /** SERVICE_URL leads through a network that cuts; DIRECT does not. */
+  async resume() {
+    const near = new VibevoiceClient({ url: process.env.DIRECT });
+    const { id } = await near.submit(audio);
+    await near.wait(id);
+    const whole = await all(near.events(id));
+    const resumed = await all(client.events(id));
+    const last = whole.at(-1).id;
+    const rest = [await all(near.events(id, { after: last })), await all(near.events(id, { after: last - 1 }))];
+    await near.cancel(id);
+    return { whole, resumed, rest };
+  },
+
+  /** The job runs; then nobody wants it any more. */
+  async abort() {
+    const aborter = new AbortController();
+    const reason = new Error("enough");
+    const began = ({ stage, done }) => stage === "running" && done > 0 && aborter.abort(reason);
+    const how = { signal: aborter.signal, onProgress: began };
+    const caught = await client.transcribe(audio, {}, how).catch((error) => error);
+    const { id } = await client.submit(audio);
+    const events = [];
+    for await (const event of client.events(id)) {
+      events.push(event.kind);
+      break; // leaves the connection, and not the job
+    }
+    const { state } = await client.job(id);
+    await client.cancel(id);
+    return { reason: caught === reason, events, state, left: (await client.jobs()).jobs };
+  },
+
+  async errors() {
+    const wrong = [
+      () => client.submit(new Blob([])),
+      () => client.transcribe(Buffer.from("this is no recording".repeat(100))),
+      () => client.job("../health"),
+      () => all(client.events("0".repeat(32))),
+      () => client.submit(audio, { num_speakers: 21 }),
+      () => client.transcript("0".repeat(32), "srt"),
+    ];
+    const said = [];
+    for (const call of wrong) {
+      const error = await call().catch((caught) => caught);
+      if (!(error instanceof ServiceError)) throw error;
+      const { code, status, detail, hint, requestId } = error;
+      said.push({ code, status, whole: Boolean(detail && hint && requestId) });
+    }
+    return said;
+  },
+};
+
+console.log(JSON.stringify(await CASES[process.argv[2]]()));

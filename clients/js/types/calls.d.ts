@@ -1,0 +1,113 @@
+/** @typedef {"json" | "text" | "srt" | "vtt" | "tsv" | "rttm"} Format */
+/**
+ * A recording: a `Blob` or `File`, or its bytes (a `Buffer` of Node's is such).
+ *
+ * @typedef {Blob | ArrayBuffer | ArrayBufferView} Audio
+ */
+/**
+ * One request. All may be sent twice without anything being done twice. `form` makes the body anew
+ * for each attempt; `ends`: whether what it is about is gone after it.
+ *
+ * @typedef {object} Call
+ * @property {string} method
+ * @property {string} path
+ * @property {Record<string, string>} [headers]
+ * @property {() => FormData} [form]
+ * @property {boolean} [ends]
+ */
+/**
+ * What came back: the body as text.
+ *
+ * @typedef {{ status: number, headers: Headers, text: string }} Answer
+ */
+/**
+ * `url` with a scheme and without a slash at its end.
+ *
+ * @param {string} url
+ * @throws {ServiceUnreachable} it is no address
+ */
+export function address(url: string): string;
+/**
+ * A recording to be worked on; a second one with the same `key` is the first.
+ *
+ * @param {Audio} audio
+ * @param {Record<string, unknown>} options
+ * @param {string} key
+ * @param {string} name
+ * @returns {Call}
+ */
+export function submit(audio: Audio, options: Record<string, unknown>, key: string, name: string): Call;
+/**
+ * A page of the caller's jobs.
+ *
+ * @param {{ state?: string | string[], limit?: number, after?: string }} which
+ * @returns {Call}
+ */
+export function jobs(which: {
+    state?: string | string[];
+    limit?: number;
+    after?: string;
+}): Call;
+/**
+ * What happened and happens to a job, after the event with this number.
+ *
+ * @param {string} id
+ * @param {number | null} after
+ * @returns {Call}
+ */
+export function events(id: string, after: number | null): Call;
+/**
+ * Options as a form has them: what is null or undefined is left out, lists have commas.
+ *
+ * @param {Record<string, unknown>} options
+ * @returns {[string, string][]}
+ */
+export function formFields(options: Record<string, unknown>): [string, string][];
+/**
+ * The JSON object in an answer.
+ *
+ * @param {Answer} answer
+ * @returns {Record<string, unknown>}
+ * @throws {AnswerNotUnderstood} there is none
+ */
+export function bodyOf(answer: Answer): Record<string, unknown>;
+/**
+ * What the service said no with; or that it is not this service that said no.
+ *
+ * @param {Answer} answer
+ * @param {number} nowMs since 1970
+ */
+export function refusalOf(answer: Answer, nowMs: number): AnswerNotUnderstood | import("./errors.js").ServiceError;
+/** What `transcript` can be had as. */
+export const FORMATS: readonly ["json", "text", "srt", "vtt", "tsv", "rttm"];
+export const EVENT_STREAM: "text/event-stream";
+export function health(): Call;
+export function job(id: string): Call;
+export function cancel(id: string): Call;
+export function transcript(id: string, format: string): Call;
+export function fine(status: number): boolean;
+export type Format = "json" | "text" | "srt" | "vtt" | "tsv" | "rttm";
+/**
+ * A recording: a `Blob` or `File`, or its bytes (a `Buffer` of Node's is such).
+ */
+export type Audio = Blob | ArrayBuffer | ArrayBufferView;
+/**
+ * One request. All may be sent twice without anything being done twice. `form` makes the body anew
+ * for each attempt; `ends`: whether what it is about is gone after it.
+ */
+export type Call = {
+    method: string;
+    path: string;
+    headers?: Record<string, string> | undefined;
+    form?: (() => FormData) | undefined;
+    ends?: boolean | undefined;
+};
+/**
+ * What came back: the body as text.
+ */
+export type Answer = {
+    status: number;
+    headers: Headers;
+    text: string;
+};
+import { AnswerNotUnderstood } from "./errors.js";

@@ -1,0 +1,172 @@
+/**
+ * One service and whoever `token` names. Every call may reject with `ServiceUnreachable`,
+ * `ServiceError` (by its `code`), `AnswerNotUnderstood`, or the reason of its signal.
+ */
+export class VibevoiceClient {
+    /**
+     * @param {ClientOptions} options
+     * @throws {ServiceUnreachable} `url` is no address
+     */
+    constructor({ url, token, fetch, retry, silenceMs, world }: ClientOptions);
+    /** The service's address. */
+    get url(): string;
+    /**
+     * How the service is, now: asked once, whatever becomes of it.
+     *
+     * @param {{ signal?: AbortSignal }} [how]
+     * @returns {Promise<import("./wire.js").Health>}
+     */
+    health({ signal }?: {
+        signal?: AbortSignal;
+    }): Promise<import("./wire.js").Health>;
+    /**
+     * Send a recording and wait for what was said. The job is forgotten then, and where this is left
+     * early it is cancelled.
+     *
+     * @param {calls.Audio} audio
+     * @param {Options} [options]
+     * @param {Submission} [how]
+     * @returns {Promise<Transcript>}
+     * @throws {import("./errors.js").ServiceError} the job failed, or was cancelled by somebody
+     */
+    transcribe(audio: calls.Audio, options?: Options, how?: Submission): Promise<Transcript>;
+    /**
+     * Send a recording; the job that works on it, which goes on without us. An answer that was lost
+     * costs no second job.
+     *
+     * @param {calls.Audio} audio
+     * @param {Options} [options]
+     * @param {Submission} [how]
+     * @returns {Promise<Job>}
+     */
+    submit(audio: calls.Audio, options?: Options, { signal, onProgress, key, name }?: Submission): Promise<Job>;
+    /**
+     * A job as it stands.
+     *
+     * @param {string} id
+     * @param {{ signal?: AbortSignal }} [how]
+     * @returns {Promise<Job>}
+     */
+    job(id: string, { signal }?: {
+        signal?: AbortSignal;
+    }): Promise<Job>;
+    /**
+     * The caller's jobs, oldest first; `after`: `next` of the page before.
+     *
+     * @param {{ state?: string | string[], limit?: number, after?: string, signal?: AbortSignal }} [which]
+     * @returns {Promise<import("./wire.js").JobPage>}
+     */
+    jobs({ signal, ...which }?: {
+        state?: string | string[];
+        limit?: number;
+        after?: string;
+        signal?: AbortSignal;
+    }): Promise<import("./wire.js").JobPage>;
+    /**
+     * What happened to a job (after the event `after`) and happens, to its end. A connection that is
+     * lost is made again where it was; no event is lost and none comes twice.
+     *
+     * @param {string} id
+     * @param {{ after?: number, signal?: AbortSignal }} [how]
+     * @returns {AsyncGenerator<import("./following.js").JobEvent, void, void>}
+     */
+    events(id: string, { after, signal }?: {
+        after?: number;
+        signal?: AbortSignal;
+    }): AsyncGenerator<import("./following.js").JobEvent, void, void>;
+    /**
+     * The job, once it has ended in whatever way.
+     *
+     * @param {string} id
+     * @param {Waiting} [how]
+     * @returns {Promise<Job>}
+     */
+    wait(id: string, { signal, onProgress }?: Waiting): Promise<Job>;
+    /**
+     * What was said; with a `format`, as text in it.
+     *
+     * @overload
+     * @param {string} id
+     * @param {undefined} [format]
+     * @param {{ signal?: AbortSignal }} [how]
+     * @returns {Promise<Transcript>}
+     *
+     * @overload
+     * @param {string} id
+     * @param {calls.Format} format
+     * @param {{ signal?: AbortSignal }} [how]
+     * @returns {Promise<string>}
+     *
+     * @param {string} id
+     * @param {calls.Format} [format]
+     * @param {{ signal?: AbortSignal }} [how]
+     * @returns {Promise<Transcript | string>}
+     */
+    transcript(id: string, format?: undefined, how?: {
+        signal?: AbortSignal;
+    } | undefined): Promise<Transcript>;
+    /**
+     * What was said; with a `format`, as text in it.
+     *
+     * @overload
+     * @param {string} id
+     * @param {undefined} [format]
+     * @param {{ signal?: AbortSignal }} [how]
+     * @returns {Promise<Transcript>}
+     *
+     * @overload
+     * @param {string} id
+     * @param {calls.Format} format
+     * @param {{ signal?: AbortSignal }} [how]
+     * @returns {Promise<string>}
+     *
+     * @param {string} id
+     * @param {calls.Format} [format]
+     * @param {{ signal?: AbortSignal }} [how]
+     * @returns {Promise<Transcript | string>}
+     */
+    transcript(id: string, format: calls.Format, how?: {
+        signal?: AbortSignal;
+    } | undefined): Promise<string>;
+    /**
+     * End a job, or forget one that has ended: it and its words are gone then.
+     *
+     * @param {string} id
+     * @param {{ signal?: AbortSignal }} [how]
+     */
+    cancel(id: string, { signal }?: {
+        signal?: AbortSignal;
+    }): Promise<void>;
+    #private;
+}
+export type Job = import("./wire.js").Job;
+export type Options = import("./wire.js").Options;
+export type Transcript = import("./wire.js").Transcript;
+/**
+ * `url`: the service's address. `token`: who asks. `fetch`: another one, such as Tauri's. `silenceMs`:
+ * the longest silence of the service that is borne, a minute if unset. `world`: time and chance.
+ */
+export type ClientOptions = {
+    url: string;
+    token?: string | undefined;
+    fetch?: typeof fetch | undefined;
+    retry?: Partial<import("./retry.js").Retry> | undefined;
+    silenceMs?: number | undefined;
+    world?: Partial<import("./world.js").World> | undefined;
+};
+export type Waiting = {
+    /**
+     * ends the call, which then rejects with its reason
+     */
+    signal?: AbortSignal | undefined;
+    onProgress?: ((progress: import("./progress.js").Progress) => void) | undefined;
+};
+/**
+ * `key`: whatever is sent with the same one is the same job (`Idempotency-Key`); a new one if unset.
+ * `name`: what the recording is called; a `File` has one.
+ */
+export type Submission = Waiting & {
+    key?: string;
+    name?: string;
+};
+import * as calls from "./calls.js";

@@ -1,0 +1,147 @@
+/**
+ * A body of which it is known that it is what was asked for.
+ *
+ * @template T
+ * @param {Record<string, unknown>} body
+ * @param {Record<string, string>} has the kind of what it must have, by name; "array" is one
+ * @returns {T}
+ * @throws {AnswerNotUnderstood} it has not
+ */
+export function checked<T>(body: Record<string, unknown>, has: Record<string, string>): T;
+export type JobState = "queued" | "running" | "done" | "failed" | "cancelled";
+/**
+ * The fields of a transcription. What is left out is as the service has it.
+ */
+export type Options = {
+    precision?: "auto" | "fp32" | "bf16" | "fp16" | "int8" | "int4" | undefined;
+    /**
+     * "auto", or a code such as "en"
+     */
+    language?: string | undefined;
+    /**
+     * tell speakers apart
+     */
+    diarize?: boolean | undefined;
+    diarization?: "balanced" | "accurate" | undefined;
+    /**
+     * names and terms that may be said
+     */
+    hotwords?: string | string[] | undefined;
+    /**
+     * what the recording is about
+     */
+    prompt?: string | undefined;
+    /**
+     * the same as `prompt`; send one of them
+     */
+    context?: string | undefined;
+    /**
+     * 1 to 20, a hint
+     */
+    num_speakers?: number | undefined;
+    /**
+     * 0 to 1
+     */
+    temperature?: number | undefined;
+    max_tokens?: number | undefined;
+    windows?: "auto" | "parallel" | undefined;
+    priority?: "interactive" | "batch" | undefined;
+};
+export type Word = {
+    start_time: number;
+    end_time: number;
+    text: string;
+};
+/**
+ * One stretch of speech by one speaker (`Speaker_0`); times in seconds.
+ */
+export type Segment = {
+    speaker: string;
+    start_time: number;
+    end_time: number;
+    text: string;
+    words?: Word[] | undefined;
+    flags?: string[] | undefined;
+};
+/**
+ * About a transcript as a whole; `duration` in seconds of audio.
+ */
+export type Metadata = {
+    duration: number;
+    language: string;
+    processing_time: number;
+    model_precision: string;
+    num_speakers: number;
+    engine: string;
+    diarized: boolean;
+    no_speech: boolean;
+    job_id: string;
+    warnings: {
+        code: string;
+        message: string;
+    }[];
+};
+export type Transcript = {
+    segments: Segment[];
+    metadata: Metadata;
+};
+export type AudioProgress = {
+    audio_seconds_done: number;
+    audio_seconds_total: number | null;
+    fraction: number | null;
+};
+/**
+ * A job as it stands, without what was said.
+ */
+export type Job = {
+    id: string;
+    state: JobState;
+    position: number | null;
+    attempts: number;
+    /**
+     * in UTC
+     */
+    created: string;
+    duration: number | null;
+    progress: AudioProgress;
+    error?: {
+        code: string;
+        detail: string;
+        hint: string;
+    } | undefined;
+    priority: "interactive" | "batch";
+    estimated_wait_seconds: number | null;
+    /**
+     * in UTC
+     */
+    ended: string | null;
+    last_event: number;
+};
+export type JobPage = {
+    jobs: Job[];
+    next: string | null;
+};
+/**
+ * How the service is.
+ */
+export type Health = {
+    /**
+     * ok, loading, or stopping
+     */
+    status: string;
+    model_loaded: boolean;
+    gpu_available: boolean;
+    vram_used_mb: number | null;
+    vram_total_mb: number | null;
+    contract: number;
+    version: string;
+    pid: number;
+    instance: string;
+    engine: string;
+    precision: string;
+    engine_state: "absent" | "loading" | "ready" | "busy";
+    load_percent: number | null;
+    worker_pid: number | null;
+    jobs_waiting: number;
+    vllm: "ok" | "degraded" | "unreachable";
+};
