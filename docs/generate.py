@@ -24,8 +24,8 @@ MARK = "<!-- Written by docs/generate.py. Change the code, then run it. -->"
 ENV_WIDTH = 98
 ENV_HEAD = """\
 # Settings of vibevoice-asr: what does not begin with '#' counts. As it stands nothing
-# is set, and what each line has is the default (nothing behind '=': unset). Where secrets are in it:
-# chmod 600.
+# is set, and what each line has is the default (nothing behind '=': unset). Where secrets are
+# in it: chmod 600.
 # Written by docs/generate.py. Change the code, then run it.
 """
 
