@@ -100,7 +100,7 @@ async def test_every_backup_is_of_one_moment_however_much_is_going_on(
 
     busy = [asyncio.create_task(come_and_go()) for _ in range(4)]
     seen = 0
-    for number in range(12):
+    for number in range(20):
         file, new = tmp_path / f"{number}.tar", tmp_path / str(number)
         await asyncio.to_thread(back_up, tmp_path / "jobs", file)
         await asyncio.to_thread(restore, file, new)
