@@ -17,6 +17,7 @@ from sidecar.settings import ENV_PREFIX, Settings, load_settings
 DEPLOY = Path(__file__).parents[1] / "deploy"
 SYSTEM = DEPLOY / "systemd/system/vibevoice-asr.service"
 USER = DEPLOY / "systemd/user/vibevoice-asr.service"
+SOCKET = DEPLOY / "systemd/vibevoice-asr.socket"
 EXPOSURE = {SYSTEM: 12, USER: 63}
 """Tenths, at most; systemd 252 says 1.0 and 6.3 (docs/deploy.md)."""
 
@@ -55,6 +56,17 @@ def test_systemd_understands_the_unit_for_everybody(
     unit = placed(SYSTEM, tmp_path / "units", *drop_ins)
     done = analyzed("verify", "--man=no", unit, runtime=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_systemd_understands_the_socket_and_it_is_where_the_service_would_be(
+    tmp_path: Path,
+) -> None:
+    placed(SYSTEM, tmp_path / "units")
+    socket = shutil.copy(SOCKET, tmp_path / "units")
+    done = analyzed("verify", "--man=no", socket, runtime=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    host, port = (Settings.model_fields[name].default for name in ("host", "port"))
+    assert lines_of(SOCKET, "ListenStream") == [f"{host}:{port}"]
 
 
 def test_systemd_understands_the_unit_for_one_user(tmp_path: Path) -> None:
