@@ -1,4 +1,4 @@
-"""A socket that another opened: it is served on, handed to nobody, and trusted no more than a port."""
+"""A socket that another opened: served on, handed to nobody, trusted no more than a port."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ import psutil
 import pytest
 from serving import REPOSITORY
 
+from sidecar import errors
+from sidecar.host import inherited
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="systemd is of Linux")
 
 AS_SYSTEMD = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=sys.argv[2], LISTEN_FDNAMES="http")
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="http")
 os.execv(sys.executable, [sys.executable, "-m", "sidecar.main", "serve", "--port", "1"])
 """
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -31,11 +34,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts services on a socket, as systemd does."""
     started = []
 
-    def begin(sock: socket.socket, count: int = 1) -> subprocess.Popen[bytes]:
+    def begin(sock: socket.socket) -> subprocess.Popen[bytes]:
         outer = {key: value for key, value in os.environ.items() if "VIBEVOICE" not in key}
         started.append(
             subprocess.Popen(
-                [sys.executable, "-c", AS_SYSTEMD, str(sock.fileno()), str(count)],
+                [sys.executable, "-c", AS_SYSTEMD, str(sock.fileno())],
                 cwd=REPOSITORY,
                 env={
                     **outer,
@@ -95,15 +98,20 @@ def test_beyond_the_loopback_it_wants_a_token_as_with_a_port_of_its_own(start: S
         assert service.wait(30) == 78
 
 
-@pytest.mark.parametrize("what", ["two", "a socket file", "nobody listens"])
-def test_what_is_not_one_socket_of_tcp_is_refused(what: str, start: Start, tmp_path: Path) -> None:
-    family = socket.AF_UNIX if what == "a socket file" else socket.AF_INET
-    with socket.socket(family) as sock:
-        sock.bind(str(tmp_path / "s") if family == socket.AF_UNIX else ("127.0.0.1", 0))
-        if what != "nobody listens":
-            sock.listen()
-        service = start(sock, 2 if what == "two" else 1)
+def test_a_socket_file_is_refused(start: Start, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "socket"))
+        sock.listen()
+        service = start(sock)
         said = line_of(service)
         assert (said["event"], said["code"]) == ("fatal", "settings_invalid")
-        assert "handed over" in str(said["message"])
+        assert "not TCP" in str(said["message"])
         assert service.wait(30) == 78
+
+
+def test_what_is_for_another_process_is_left_alone_and_several_are_refused() -> None:
+    environment = {"LISTEN_PID": str(os.getppid()), "LISTEN_FDS": "1", "PATH": "/bin"}
+    assert inherited.take(environment) is None
+    assert environment == {"PATH": "/bin"}
+    with pytest.raises(errors.SettingsInvalid, match="2 sockets"):
+        inherited.take({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"})

@@ -1,4 +1,4 @@
-"""A socket that another opened for us and listens on: systemd's socket activation (sd_listen_fds(3)).
+"""A listening socket that another opened for us: socket activation, as sd_listen_fds(3) has it.
 
 Who connects before the service is up, or while it starts again, waits and is not refused.
 """
@@ -17,8 +17,8 @@ _HINT = "One TCP socket (ListenStream=127.0.0.1:8765) is what it takes: deploy/s
 
 
 def take(environment: MutableMapping[str, str]) -> socket.socket | None:
-    """The socket that was handed to this process, if one was. It is asked for once: what tells of it
-    leaves the environment, and no child of ours gets either.
+    """The socket that was handed to this process, if one was. It is asked for once: what tells of
+    it leaves the environment, and no child of ours gets either.
 
     Raises:
         errors.SettingsInvalid: there are several, or it is not TCP that is listened on.

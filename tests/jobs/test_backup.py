@@ -19,6 +19,8 @@ from histories import submitted
 from sidecar import errors
 from sidecar.audio.ref import Kept
 from sidecar.audio.source import Spool
+from sidecar.cli.table import build_command
+from sidecar.host.process import EXIT_CODES
 from sidecar.jobs import journal
 from sidecar.jobs.backup import LIST, back_up, restore
 from sidecar.jobs.journal import FILE, LOCK, UPLOADS, locked
@@ -100,7 +102,7 @@ async def test_every_backup_is_of_one_moment_however_much_is_going_on(
 
     busy = [asyncio.create_task(come_and_go()) for _ in range(4)]
     seen = 0
-    for number in range(20):
+    for number in range(14):
         file, new = tmp_path / f"{number}.tar", tmp_path / str(number)
         await asyncio.to_thread(back_up, tmp_path / "jobs", file)
         await asyncio.to_thread(restore, file, new)
@@ -192,6 +194,26 @@ async def test_nothing_is_overwritten_and_no_service_s_folder_is_touched(
     assert left(new) == {UPLOADS, *(str(one.relative_to(new)) for one in (new / UPLOADS).iterdir())}
     with pytest.raises(errors.SettingsInvalid, match="cannot be read"):
         restore(tmp_path / "none", tmp_path / "other")
+
+
+def test_the_command_line_says_what_it_did_and_what_it_would_not(
+    keeping: Keeping, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, new = str(tmp_path / "backup.tar"), str(tmp_path / "new")
+    keeping.store.close()
+
+    def said(word: str, folder: str) -> tuple[object, str]:
+        words = ["jobs", word, file, "--jobs-dir", folder]
+        code = build_command().main(words, standalone_mode=False)
+        return code, capsys.readouterr().err
+
+    assert said("backup", str(tmp_path / "jobs"))[1].startswith(
+        "vibevoice-asr: backed up: 0 jobs, 0 recordings, 0.0 MB"
+    )
+    assert "restored: 0 jobs" in said("restore", new)[1]
+    code, wrong = said("restore", new)
+    assert code == EXIT_CODES["settings_invalid"]
+    assert "nothing is overwritten" in wrong
 
 
 def test_a_backup_of_a_later_version_is_left_to_that(keeping: Keeping, tmp_path: Path) -> None:
