@@ -14,13 +14,13 @@ import re
 import sqlite3
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
+from sidecar import clock
 from sidecar.audio.ref import PARTIAL, settle
 from sidecar.audio.source import storage_error
 from sidecar.errors import DiskFull, SettingsInvalid, SidecarError
@@ -28,7 +28,7 @@ from sidecar.jobs.journal import FILE, UPLOADS, check_version, locked
 
 LIST = "backup.json"
 _LONGEST_LIST = 64 << 20
-_NAME = re.compile(rf"{re.escape(FILE)}|{UPLOADS}/\w[\w-]*")
+_RECORDING = re.compile(rf"{UPLOADS}/\w[\w-]*")
 _PIECE = 1 << 20
 
 
@@ -198,7 +198,7 @@ def _pack(target: IO[bytes], copy: Path, recordings: Sequence[tuple[str, IO[byte
 
 def _member(name: str, size: int) -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
-    member.size, member.mode, member.mtime = size, 0o600, int(time.time())
+    member.size, member.mode, member.mtime = size, 0o600, int(clock.wall())
     return member
 
 
@@ -215,7 +215,7 @@ def _unpack(packed: IO[bytes], source: Path, folder: Path) -> int:
                     raise _no_backup(source, f"'{member.name}' does not belong there")
                 if member.name == LIST:
                     listed = json.loads(file.read(_LONGEST_LIST))["files"]
-                elif _NAME.fullmatch(member.name):
+                elif member.name == FILE or _RECORDING.fullmatch(member.name):
                     digests[member.name] = _written(file, folder / member.name)
                 else:
                     raise _no_backup(source, f"'{member.name}' does not belong there")
