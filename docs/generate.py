@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from models import models_page, models_plot
 
 from sidecar import errors
-from sidecar.cli.flags import describe
+from sidecar.cli.flags import NO_FLAG, describe
 from sidecar.errors import Kind
 from sidecar.host.process import EXIT_CODES
 from sidecar.transports.http.problems import STATUS
 
 HERE = Path(__file__).resolve().parent
 CLIENT_CODES = "../clients/python/src/vibevoice_asr_client/codes.py"
+ENV_EXAMPLE = "../deploy/env.example"
 MARK = "<!-- Written by docs/generate.py. Change the code, then run it. -->"
+
+
+ENV_WIDTH = 98
+ENV_HEAD = """\
+# Settings of vibevoice-asr: what does not begin with '#' counts. As it stands nothing
+# is set, and what each line has is the default (nothing behind '=': unset). Where secrets are
+# in it: chmod 600.
+# Written by docs/generate.py. Change the code, then run it.
+"""
 
 
 def settings_page() -> str:
@@ -54,6 +65,19 @@ keep_alive = "1h"
 diarization = "accurate"
 ```
 """
+
+
+def env_example() -> str:
+    """Every setting as a line of a file for systemd, Docker or a shell, with its default."""
+    parts = []
+    for flag in describe():
+        unset = flag.default == "none"
+        value = "" if unset else flag.default.replace(", ", ",")
+        kind = ", ".join(flag.choices) or ("" if flag.value == NO_FLAG else flag.value)
+        said = f"{flag.description} ({kind})" if kind else flag.description
+        words = textwrap.wrap(said, ENV_WIDTH, break_long_words=False, break_on_hyphens=False)
+        parts.append("".join(f"# {line}\n" for line in words) + f"#{flag.env}={value}\n")
+    return ENV_HEAD + "\n".join(["", *parts])
 
 
 def errors_page() -> str:
@@ -147,6 +171,7 @@ def main(words: Sequence[str]) -> int:
         "models.md": models_page(MARK, _table),
         "models.svg": models_plot(),
         CLIENT_CODES: client_codes(),
+        ENV_EXAMPLE: env_example(),
     }
     for name, text in pages.items():
         page = HERE / name

@@ -26,7 +26,8 @@ _PIECE = 1 << 20
 _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _OPEN_KEPT = _READ | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _MAKE_KEPT = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-_PARTIAL = ".part"
+PARTIAL = ".part"
+"""How the name of a recording ends that is not written whole yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def keep(
         errors.DiskFull: there is no room.
         errors.SpoolUnwritable: the folder cannot be written, or the name is taken.
     """
-    path, partial = folder / name, folder / f"{name}{_PARTIAL}"
+    path, partial = folder / name, folder / f"{name}{PARTIAL}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chmod(folder, 0o700)  # it may have been there before
@@ -154,7 +155,7 @@ def keep(
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-        _settle(folder)
+        settle(folder)
     except OSError as error:
         raise storage_error(error) from None
     return Kept(path, digest)
@@ -172,7 +173,7 @@ def _copied(source: Iterable[bytes], target: int) -> str:
     return digest.hexdigest()
 
 
-def _settle(folder: Path) -> None:
+def settle(folder: Path) -> None:
     """A name is on the disk once its folder is."""
     if os.name == "nt":
         return

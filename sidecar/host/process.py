@@ -16,7 +16,7 @@ from sidecar import __version__, errors
 from sidecar.access.credentials import with_token
 from sidecar.diagnostics.crash import data_folder
 from sidecar.diagnostics.logs import Logs
-from sidecar.host import neighbour
+from sidecar.host import inherited, neighbour
 from sidecar.host.announcement import announce, ready_line
 from sidecar.settings import Settings
 
@@ -38,16 +38,19 @@ def serve(settings: Settings) -> None:
     Raises:
         errors.SidecarError: it cannot start; `EXIT_CODES` has the exit code.
     """
+    given = inherited.take(os.environ)
+    if given is not None:
+        settings = settings.model_copy(update=inherited.address(given))
     logs = Logs(settings.log_level, as_json=settings.log_format == "json", file=log_file(settings))
     try:
         settings = with_token(settings)
-        _serve(settings)
+        _serve(settings, given)
     finally:
         logs.close()
 
 
-def _serve(settings: Settings) -> None:
-    place = take_place(settings)
+def _serve(settings: Settings, given: socket.socket | None) -> None:
+    place = take_place(settings) if given is None else given
     if isinstance(place, socket.socket):
         # The port is ours, and nobody is let in yet: the old host tries again when it is refused,
         # and gives up when it is kept waiting.

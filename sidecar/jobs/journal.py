@@ -72,7 +72,7 @@ def open_journal(folder: Path, secret: str, read: Callable[[Journal], None]) -> 
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chmod(folder, 0o700)
-        lock = _locked(folder)
+        lock = locked(folder)
     except OSError as error:
         raise SettingsInvalid(
             f"The folder for jobs, {folder}, cannot be used: {error.strerror}.",
@@ -109,12 +109,14 @@ def broken_files(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{FILE}{BROKEN}*"))
 
 
-def _locked(folder: Path) -> sqlite3.Connection:
+def locked(folder: Path) -> sqlite3.Connection:
     """Who holds this has the folder; the system lets go of it with the process.
 
     Raises:
         errors.SettingsInvalid: another has it.
+        OSError: the folder cannot be written.
     """
+    os.close(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600))
     lock = sqlite3.connect(folder / LOCK, ANOTHER_S, isolation_level=None, check_same_thread=False)
     try:
         lock.execute("BEGIN EXCLUSIVE")
@@ -158,18 +160,28 @@ def migrate(database: sqlite3.Connection) -> None:
     Raises:
         errors.SettingsInvalid: it is of a later version.
     """
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
-        raise SettingsInvalid(
-            "The kept jobs were written by a later version of vibevoice-asr.",
-            hint="Use that version, or set VIBEVOICE_JOBS_DIR to another folder.",
-        )
+    version = check_version(database)
     for number, statements in enumerate(MIGRATIONS[version:], version + 1):
         database.execute("BEGIN IMMEDIATE")
         for statement in statements:
             database.execute(statement)
         database.execute(f"PRAGMA user_version = {number}")
         database.execute("COMMIT")
+
+
+def check_version(database: sqlite3.Connection) -> int:
+    """The version of the file.
+
+    Raises:
+        errors.SettingsInvalid: it is later than this program.
+    """
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise SettingsInvalid(
+            "The kept jobs were written by a later version of vibevoice-asr.",
+            hint="Use that version, or set VIBEVOICE_JOBS_DIR to another folder.",
+        )
+    return int(version)
 
 
 def _seal(database: sqlite3.Connection, secret: str) -> Seal:

@@ -16,6 +16,8 @@ import psutil
 import pytest
 from serving import Server, free_port, wait_until
 
+from sidecar.jobs.backup import back_up, restore
+
 KEY = "0123456789abcdef0123456789abcdef"
 SECONDS = 40
 SETTLES = 5
@@ -114,6 +116,26 @@ def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
         assert texts_of(server.wait_state(job_id, "done")) == right(1)
         assert len(texts_of(server.wait_state(waiting, "done"))) == 5
         assert not list((life.home / "moved" / "uploads").iterdir()), "ended jobs need no recording"
+
+
+def test_jobs_of_a_backup_that_was_made_meanwhile_go_on_elsewhere(
+    kept: Callable[..., Kept], right: Callable[[int], list[str]], tmp_path: Path
+) -> None:
+    life, file = kept(scripted_speed=10), tmp_path / "jobs.tar"
+    with life.start() as server:
+        job_id, waiting = server.submit(spoken(1)), server.submit(spoken(2, 5))
+        wait_until(
+            lambda: server.job(job_id)["progress"]["audio_seconds_done"] > SETTLES, 30, "settled"
+        )
+        assert back_up(life.home / "jobs", file).recordings == 2
+        assert server.job(job_id)["state"] == "running", "it does not notice"
+        kill(server.process)
+    life.settings |= {"jobs_dir": life.home / "restored", "scripted_speed": 0}
+    assert restore(file, life.home / "restored").jobs == 2
+    with life.start() as server:
+        assert server.job(job_id)["progress"]["audio_seconds_done"] >= SETTLES
+        assert texts_of(server.wait_state(job_id, "done")) == right(1)
+        assert len(texts_of(server.wait_state(waiting, "done"))) == 5
 
 
 def test_nothing_that_was_said_or_heard_can_be_read_on_the_disk_and_forgotten_is_gone(

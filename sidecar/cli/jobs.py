@@ -1,0 +1,73 @@
+"""`vibevoice-asr jobs`: the jobs that a service keeps, into a file and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sidecar import errors
+from sidecar.cli.said import PROGRAM, complain, say
+
+if TYPE_CHECKING:
+    from sidecar.jobs.backup import Backup
+
+HELP = f"""
+Back up and restore the jobs that a service keeps (--keep-jobs), as they are: encrypted.
+
+Neither needs the key; the service that goes on with them does. They lie in the folder of the
+settings (VIBEVOICE_JOBS_DIR), or in the one that --jobs-dir names.
+
+Examples:
+
+* `{PROGRAM} jobs backup jobs-monday.tar`: while the service runs, or while it does not
+* `{PROGRAM} jobs restore jobs-monday.tar`: into a folder without jobs, with the service stopped
+"""
+
+FolderOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder of the jobs, instead of the settings'.")
+]
+
+
+def build() -> typer.Typer:
+    """The word `jobs` and the words after it."""
+    app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
+    app.command("backup", help="Write jobs and recordings into a new file, 0600.")(_backup)
+    app.command("restore", help="Put them into a folder in which there are none.")(_restore)
+    return app
+
+
+def _backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where they go; it must be new.")],
+    jobs_dir: FolderOption = None,
+) -> None:
+    from sidecar.jobs.backup import back_up
+
+    _done("backed up", lambda: back_up(_folder(jobs_dir), file))
+
+
+def _restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `jobs backup` wrote.")],
+    jobs_dir: FolderOption = None,
+) -> None:
+    from sidecar.jobs.backup import restore
+
+    _done("restored", lambda: restore(file, _folder(jobs_dir)))
+
+
+def _folder(named: Path | None) -> Path:
+    from sidecar.jobs.keeping import jobs_folder
+    from sidecar.settings import load_settings
+
+    return named or jobs_folder(load_settings())
+
+
+def _done(what: str, act: Callable[[], Backup]) -> None:
+    try:
+        found = act()
+    except errors.SidecarError as error:
+        raise typer.Exit(complain(error)) from None
+    size = f"{found.size / 1e6:.1f} MB"
+    say(f"{what}: {found.jobs} jobs, {found.recordings} recordings, {size}")
