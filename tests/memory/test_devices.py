@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -231,7 +232,8 @@ async def test_each_job_is_planned_by_what_others_leave_when_it_begins(
     path.write_bytes(voice)
     checkpoint = Checkpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
     settings = Settings(precision="fp32", preload=False)
-    service = Service(settings, Choice(spec_of("scripted"), "", checkpoint))
+    planned = replace(spec_of("scripted"), planned=True)
+    service = Service(settings, Choice(planned, "", checkpoint))
     await service.open()
 
     async def available_gib() -> float:
