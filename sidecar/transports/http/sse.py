@@ -86,8 +86,8 @@ async def with_pauses(
 class EventStream(Response):
     """An answer that goes on as long as there are ``frames``.
 
-    ``closed`` is called once it is over, whatever came of it: with True if the client left before
-    the end, also before the first frame.
+    ``closed`` is called once it is over, whatever came of it, also where the client left before the
+    first frame.
     """
 
     media_type = MEDIA_TYPE
@@ -95,7 +95,7 @@ class EventStream(Response):
     def __init__(
         self,
         frames: AsyncGenerator[bytes, None],
-        closed: Callable[[bool], None] = lambda left: None,
+        closed: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
@@ -106,16 +106,14 @@ class EventStream(Response):
         """ASGI."""
         spawn = asyncio.get_running_loop().create_task
         sending, leaving = spawn(self._send_all(send)), spawn(_disconnected(receive))
-        left = True
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            left = not sending.done()
         finally:
             sending.cancel()
             leaving.cancel()
-            self._closed(left)
+            self._closed()
             await asyncio.wait({sending, leaving})
-        if not left:
+        if not sending.cancelled():
             sending.result()
 
     async def _send_all(self, send: Send) -> None:

@@ -113,7 +113,7 @@ def build_router(service: Service) -> APIRouter:
         if job.over and after == job.seq:
             return Response(status_code=204)  # which tells a browser to ask no more
         subscription = service.owned.events(caller, job, after)
-        return sse.EventStream(frames(job.id, subscription), lambda left: subscription.close())
+        return sse.EventStream(frames(job.id, subscription), subscription.close)
 
     @router.get(
         "/{job_id}/transcript",

@@ -49,7 +49,7 @@ def build_router(service: Service) -> APIRouter:
         job = await _submitted(request, service, caller)
         recent.add(job)
 
-        def closed(left: bool) -> None:
+        def closed() -> None:
             service.owned.cancel(caller, job.record)
             recent.over(job)
 
