@@ -90,12 +90,14 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=30.0, help="length (the goal: 180)")
     parser.add_argument("--no-speakers", action="store_true", help="without diarization")
+    parser.add_argument("--engine", default="moonshine", help="'whisper' with --model, too")
+    parser.add_argument("--model", default="", metavar="FOLDER", help="the engine's model")
     given = parser.parse_args()
     print(serving.machine())
-    with (
-        serving.workshop() as folder,
-        ours(folder, engine="moonshine", max_audio_hours=f"{given.minutes / 60 + 1:.1f}") as server,
-    ):
+    settings = {"engine": given.engine, "max_audio_hours": f"{given.minutes / 60 + 1:.1f}"}
+    if given.model:
+        settings["model_path"] = given.model
+    with serving.workshop() as folder, ours(folder, **settings) as server:
         recording = serving.looped(folder, given.minutes * 60, "wav")
         run = follow(server, recording, not given.no_speakers)
     tenth = at(run.samples, MARKS[0])
