@@ -768,7 +768,7 @@ def test_a_demo_finds_its_service_at_any_port_and_with_any_token(
         wait_until(lambda: "Still serving" in (tmp_path / "said").read_text(), 30, "it serves")
         processes = family(demo.pid)
         demo.send_signal(signal.SIGINT)
-        out, _ = demo.communicate(timeout=20)
+        out, _ = demo.communicate(timeout=60)
     finally:
         demo.kill()
     assert demo.returncode == 130
