@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 from safetensors.numpy import save_file
+from serving import PATIENCE_S
 
 CONFIG = {"model_type": "vibevoice_asr", "architectures": ["VibeVoiceAsrForConditionalGeneration"]}
 ORIGINAL_CONFIG = {
@@ -176,7 +177,7 @@ class Hub:
         if stop < len(content):
             if name in self.stall:
                 self.stalled.set()
-                self.go_on.wait(60)
+                self.go_on.wait(PATIENCE_S)
             request.close_connection = True
             request.connection.close()
 

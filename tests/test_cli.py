@@ -17,7 +17,7 @@ import checkpoints
 import moonshine_voice
 import psutil
 import pytest
-from serving import Server, free_port, wait_until
+from serving import PATIENCE_S, Server, free_port, wait_until
 
 from sidecar import __version__, errors
 from sidecar.cli.doctor import READY, Finding, State, next_step
@@ -261,7 +261,7 @@ def test_an_address_of_something_else_is_said_so(terminal):
         stderr=subprocess.DEVNULL,
     ) as other:
         try:
-            wait_until(lambda: not is_free(port), 30, "the other server listens")
+            wait_until(lambda: not is_free(port), PATIENCE_S, "the other server listens")
             run = terminal.run("status", "--server", f"127.0.0.1:{port}")
         finally:
             other.kill()
@@ -277,7 +277,7 @@ def is_free(port: int) -> bool:
 def test_ctrl_c_ends_it_with_130_and_leaves_no_process(terminal):
     with terminal.start("transcribe", BECKETT, VIBEVOICE_SCRIPTED_SPEED="0.1") as process:
         parent = psutil.Process(process.pid)
-        wait_until(lambda: len(parent.children()) == 1, 60, "the engine is at work")
+        wait_until(lambda: len(parent.children()) == 1, PATIENCE_S, "the engine is at work")
         children = parent.children(recursive=True)
         process.send_signal(signal.SIGINT)
         out, wrong = process.communicate(timeout=LIMIT_S)
@@ -290,11 +290,15 @@ def test_ctrl_c_cancels_the_job_on_the_server(terminal, start_server: Callable[.
     slow = start_server(scripted_speed=0.1)
     where = ("--server", f"http://127.0.0.1:{slow.port}")
     with terminal.start("transcribe", BECKETT, *where) as process:
-        wait_until(lambda: [job for job in slow.jobs() if job["state"] == "running"], 60, "it runs")
+        wait_until(
+            lambda: [job for job in slow.jobs() if job["state"] == "running"], PATIENCE_S, "it runs"
+        )
         process.send_signal(signal.SIGINT)
         out, wrong = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, out, wrong) == (130, "", "")
-    wait_until(lambda: slow.health()["engine_state"] == "ready", 60, "nobody works on it any more")
+    wait_until(
+        lambda: slow.health()["engine_state"] == "ready", PATIENCE_S, "nobody works on it any more"
+    )
     assert slow.jobs() == [], "it is forgotten, too"
 
 
@@ -476,7 +480,7 @@ def test_it_serves_without_importing_what_only_other_commands_need(words, tmp_pa
 def test_ctrl_c_ends_a_service_without_a_traceback(terminal):
     port = free_port()
     with terminal.start("--port", port) as process:
-        wait_until(lambda: not is_free(port), 60, "it listens")
+        wait_until(lambda: not is_free(port), PATIENCE_S, "it listens")
         status = terminal.run("status", "--server", f"127.0.0.1:{port}")
         process.send_signal(signal.SIGINT)
         out, wrong = process.communicate(timeout=LIMIT_S)

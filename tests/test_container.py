@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import free_port, wait_until
+from serving import PATIENCE_S, free_port, wait_until
 
 from sidecar.host.process import EXIT_CODES
 from sidecar.settings import SHORTEST_TOKEN
@@ -231,7 +231,7 @@ class Tree:
             env={**self.env, **env},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
 
 
@@ -277,12 +277,16 @@ def test_with_a_token_it_serves_whom_it_knows_and_the_health_check_agrees(tree: 
     ) as process:
         try:
             wait_until(
-                lambda: tree.run(*words, VIBEVOICE_TOKEN=TOKEN).returncode == 0, 30, "healthy"
+                lambda: tree.run(*words, VIBEVOICE_TOKEN=TOKEN).returncode == 0,
+                PATIENCE_S,
+                "healthy",
             )
-            with httpx.Client(base_url=f"http://127.0.0.1:{tree.port}", timeout=60.0) as client:
+            with httpx.Client(
+                base_url=f"http://127.0.0.1:{tree.port}", timeout=PATIENCE_S
+            ) as client:
                 assert client.get("/jobs").status_code == 401
                 known = {"Authorization": f"Bearer {TOKEN}"}
                 assert client.get("/jobs", headers=known).status_code == 200
         finally:
             process.terminate()
-            assert process.wait(15) == 0
+            assert process.wait(PATIENCE_S) == 0

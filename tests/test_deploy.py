@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from serving import PATIENCE_S
 
 from sidecar.cli.flags import describe
 from sidecar.host.process import EXIT_CODES
@@ -30,7 +31,7 @@ def analyzed(*words: str | Path, runtime: Path) -> subprocess.CompletedProcess[s
         env={**os.environ, "XDG_RUNTIME_DIR": str(runtime), "SYSTEMD_COLORS": "0"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 

@@ -27,6 +27,7 @@ from typing import Any
 
 import psutil
 import pytest
+from serving import PATIENCE_S
 
 from sidecar import engines
 from sidecar.cli.demo import sample
@@ -436,7 +437,7 @@ def test_it_serves_with_its_page_and_its_workers_and_dies_with_them(guest: Guest
         assert below, "its workers are processes of their own"
         assert {Path(child.exe()).name for child in below} == {guest.executable.name}
         process.kill()
-        process.wait(10)
+        process.wait(PATIENCE_S)
         assert until(lambda: not any(child.is_running() for child in below), 5), below
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from serving import REPOSITORY
+from serving import PATIENCE_S, REPOSITORY
 
 from sidecar import errors
 from sidecar.host import inherited
@@ -75,9 +75,11 @@ def test_who_connects_before_it_is_up_is_answered_and_after_its_end_the_next_one
             ready = line_of(service)
             assert (ready["event"], ready["port"]) == ("ready", port)
             assert ready["url"] == f"http://127.0.0.1:{port}"
-            early.settimeout(30)
+            early.settimeout(PATIENCE_S)
             assert early.recv(100).startswith(b"HTTP/1.1 200")
-        answer = httpx.post(f"{ready['url']}/transcribe", files={"audio": voice}, timeout=60)
+        answer = httpx.post(
+            f"{ready['url']}/transcribe", files={"audio": voice}, timeout=PATIENCE_S
+        )
         assert answer.status_code == 200
         workers = psutil.Process(service.pid).children(recursive=True)
         assert workers
@@ -85,7 +87,7 @@ def test_who_connects_before_it_is_up_is_answered_and_after_its_end_the_next_one
             assert not worker.net_connections("tcp"), "nobody else has the socket"
             assert not [name for name in worker.environ() if name.startswith("LISTEN_")]
         service.terminate()
-        assert service.wait(30) == 0
+        assert service.wait(PATIENCE_S) == 0
         assert line_of(start(sock))["port"] == port
 
 
@@ -95,7 +97,7 @@ def test_beyond_the_loopback_it_wants_a_token_as_with_a_port_of_its_own(start: S
         said = line_of(service)
         assert (said["event"], said["code"]) == ("fatal", "settings_invalid")
         assert "0.0.0.0" in str(said["message"])
-        assert service.wait(30) == 78
+        assert service.wait(PATIENCE_S) == 78
 
 
 def test_a_socket_file_is_refused(start: Start, tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_a_socket_file_is_refused(start: Start, tmp_path: Path) -> None:
         said = line_of(service)
         assert (said["event"], said["code"]) == ("fatal", "settings_invalid")
         assert "not TCP" in str(said["message"])
-        assert service.wait(30) == 78
+        assert service.wait(PATIENCE_S) == 78
 
 
 def test_what_is_for_another_process_is_left_alone_and_several_are_refused() -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from serving import REPOSITORY, Server, free_port, wait_until
+from serving import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
 
 posix = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 SERVE = [sys.executable, "-m", "sidecar.main"]
@@ -65,7 +65,7 @@ class Child:
 
     def rest(self) -> tuple[bytes, str]:
         """What else came on standard output, and all of standard error, up to its end."""
-        out, wrong = self.process.communicate(timeout=30)
+        out, wrong = self.process.communicate(timeout=PATIENCE_S)
         return out, wrong.decode()
 
 
@@ -101,12 +101,14 @@ def busy(url: str, tmp_path: Path, jobs: int = 1) -> list[str]:
             f"{url}/transcribe",
             files={"audio": silence(600)},
             headers={"Prefer": "respond-async"},
-            timeout=30,
+            timeout=PATIENCE_S,
         )
         assert response.status_code == 202, response.text
         ids.append(response.json()["id"])
     wait_until(
-        lambda: httpx.get(f"{url}/jobs/{ids[0]}").json()["state"] == "running", 20, "a job runs"
+        lambda: httpx.get(f"{url}/jobs/{ids[0]}").json()["state"] == "running",
+        PATIENCE_S,
+        "a job runs",
     )
     return ids
 
@@ -242,7 +244,7 @@ def test_a_second_start_says_who_has_the_port(child: Any) -> None:
     fatal = second.line()
     assert fatal["code"] == "port_in_use"
     assert f"pid {first['pid']}" in fatal["message"]
-    assert second.process.wait(20) == 75
+    assert second.process.wait(PATIENCE_S) == 75
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -250,14 +252,14 @@ def test_a_second_start_says_who_has_the_port(child: Any) -> None:
         fatal = stranger.line()
         assert fatal["code"] == "port_in_use"
         assert "not vibevoice-asr" in fatal["message"]
-        assert stranger.process.wait(20) == 75
+        assert stranger.process.wait(PATIENCE_S) == 75
 
 
 def test_reuse_leaves_it_to_the_one_that_serves(child: Any) -> None:
     first = child("--port", 0).line()
     second = child("--port", first["port"], "--reuse")
     assert second.line() == {**first, "reused": True}
-    assert second.process.wait(20) == 0
+    assert second.process.wait(PATIENCE_S) == 0
     assert httpx.get(f"{first['url']}/health").json()["pid"] == first["pid"]
 
 
@@ -274,7 +276,7 @@ def test_takeover_replaces_ours_and_nobody_elses(child: Any) -> None:
     first = old.line()
     second = child("--port", first["port"], "--takeover").line()
     assert second["pid"] != first["pid"]
-    assert old.process.wait(20) is not None
+    assert old.process.wait(PATIENCE_S) is not None
     assert httpx.get(f"{second['url']}/health").json()["pid"] == second["pid"]
     liar = subprocess.Popen([sys.executable, "-c", PRETENDER], stdout=subprocess.PIPE)
     victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -388,14 +390,14 @@ def test_told_to_stop_it_finishes_the_running_job_and_tells_the_waiting_ones(
 ) -> None:
     service = child("--port", 0, "--shutdown-grace", "20s", vibevoice_scripted_speed=1.5)
     url = service.line()["url"]
-    with httpx.Client(timeout=60) as one, httpx.Client(timeout=60) as two:
+    with httpx.Client(timeout=PATIENCE_S) as one, httpx.Client(timeout=PATIENCE_S) as two:
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(2) as pool:
             running = pool.submit(one.post, f"{url}/transcribe", files={"audio": voice})
-            wait_until(lambda: health_of(url)["engine_state"] == "busy", 20, "one job runs")
+            wait_until(lambda: health_of(url)["engine_state"] == "busy", PATIENCE_S, "one job runs")
             waiting = pool.submit(two.post, f"{url}/transcribe", files={"audio": voice})
-            wait_until(lambda: health_of(url)["jobs_waiting"] == 1, 60, "one job waits")
+            wait_until(lambda: health_of(url)["jobs_waiting"] == 1, PATIENCE_S, "one job waits")
             service.process.send_signal(signal.SIGTERM)
             answers = running.result(), waiting.result()
     assert answers[0].status_code == 200
@@ -414,7 +416,7 @@ def test_told_twice_it_waits_for_nobody(child: Any, tmp_path: Path) -> None:
     assert not all_gone(processes, 1.0), "the running job has its grace"
     service.process.send_signal(signal.SIGTERM)
     assert all_gone(processes)
-    assert service.process.wait(10) == 0
+    assert service.process.wait(PATIENCE_S) == 0
 
 
 @posix
@@ -427,7 +429,7 @@ def test_after_the_grace_the_running_job_is_told_too(child: Any, tmp_path: Path)
         running = pool.submit(
             httpx.post, f"{url}/transcribe", files={"audio": silence(60)}, timeout=60
         )
-        wait_until(lambda: health_of(url)["engine_state"] == "busy", 60, "it runs")
+        wait_until(lambda: health_of(url)["engine_state"] == "busy", PATIENCE_S, "it runs")
         processes = family(service.process.pid)
         service.process.terminate()
         assert running.result().json()["code"] == "shutting_down"
@@ -450,13 +452,13 @@ def test_what_ends_in_the_grace_can_still_be_fetched_and_nothing_new_is_taken(
     later = {"Prefer": "respond-async"}
     job = httpx.post(f"{url}/transcribe", files={"audio": voice}, headers=later).json()["id"]
     address = f"{url}/jobs/{job}"
-    wait_until(lambda: httpx.get(address).json()["state"] == "running", 20, "it runs")
+    wait_until(lambda: httpx.get(address).json()["state"] == "running", PATIENCE_S, "it runs")
     processes = family(service.process.pid)
     service.process.send_signal(signal.SIGTERM)
     wait_until(lambda: health_of(url)["status"] == "stopping", 5, "it was told")
     refused = httpx.post(f"{url}/transcribe", files={"audio": voice}, headers=later)
     assert (refused.status_code, refused.json()["code"]) == (503, "shutting_down")
-    wait_until(lambda: health_of(url)["engine_state"] == "ready", 20, "the job has ended")
+    wait_until(lambda: health_of(url)["engine_state"] == "ready", PATIENCE_S, "the job has ended")
     time.sleep(1.0)
     assert httpx.get(address).json()["result"]["segments"]
     assert all_gone(processes, 5.0), "nothing is left to be fetched"
@@ -505,7 +507,7 @@ main()
     with Server(tmp_path, command=[sys.executable, "-c", fault]) as server:
         response = server.post(voice)
         assert response.status_code == 500
-        assert server.process.wait(20) == 1
+        assert server.process.wait(PATIENCE_S) == 1
         assert "no job is worked on any more" in server.log()
 
 
@@ -542,7 +544,7 @@ def test_a_host_that_never_reads_its_pipes_blocks_nothing(child: Any, voice: byt
     (file,) = Path(service.env["VIBEVOICE_DATA_DIR"]).glob("log/*.log")
     assert "engine scripted loaded" in file.read_text(), "there are lines for the full pipe too"
     service.process.terminate()
-    assert service.process.wait(20) == 0, "nor does its end wait for a reader"
+    assert service.process.wait(PATIENCE_S) == 0, "nor does its end wait for a reader"
     assert service.rest()[0] == b""
 
 
@@ -554,7 +556,7 @@ def test_a_host_that_closed_its_pipes_kills_nothing(stream: str, child: Any, voi
         service.process.stdout.close()
     if stream != "stdout":
         service.process.stderr.close()
-    wait_until(lambda: reachable(port), 60, "it listens")
+    wait_until(lambda: reachable(port), PATIENCE_S, "it listens")
     url = f"http://127.0.0.1:{port}"
     for _ in range(20):
         assert httpx.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
@@ -571,7 +573,7 @@ def test_half_open_requests_are_not_felt_and_do_not_stay(tmp_path: Path) -> None
             for _ in range(50)
         ]
         for number, sock in enumerate(socks):
-            sock.settimeout(20)
+            sock.settimeout(PATIENCE_S)
             if number % 2:
                 sock.sendall(b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
         quiet = server.health()
@@ -586,7 +588,7 @@ def test_a_kept_connection_may_rest_but_not_begin_and_stop(tmp_path: Path) -> No
         Server(tmp_path, request_deadline="1s") as server,
         socket.create_connection(("127.0.0.1", server.port)) as sock,
     ):
-        sock.settimeout(20)
+        sock.settimeout(PATIENCE_S)
         for _ in range(2):
             sock.sendall(ask)
             answer = b""
@@ -604,10 +606,10 @@ def test_a_worker_that_is_killed_leaves_a_note_without_a_word_of_what_was_said(
 ) -> None:
     with Server(tmp_path, scripted_speed="5") as server:
         job = server.submit(silence(60))
-        segments = wait_until(lambda: server.job(job)["segments"], 60, "something was said")
+        segments = wait_until(lambda: server.job(job)["segments"], PATIENCE_S, "something was said")
         os.kill(server.health()["worker_pid"], signal.SIGKILL)
         folder = tmp_path / "data" / "crash"
-        wait_until(lambda: list(folder.glob("*.json")), 60, "the note is there")
+        wait_until(lambda: list(folder.glob("*.json")), PATIENCE_S, "the note is there")
     said = {segment["text"] for segment in segments}
     assert said
     (file,) = folder.glob("*.json")
@@ -731,7 +733,9 @@ def test_a_demo_that_is_killed_takes_its_service_with_it(tmp_path: Path, voice: 
     )
     try:
         assert demo.stderr is not None
-        wait_until(lambda: "Still serving" in (demo.stderr.readline() or ""), 60, "it serves")
+        wait_until(
+            lambda: "Still serving" in (demo.stderr.readline() or ""), PATIENCE_S, "it serves"
+        )
         processes = family(demo.pid)
         assert len(processes) >= 3
     finally:
@@ -765,10 +769,12 @@ def test_a_demo_finds_its_service_at_any_port_and_with_any_token(
             text=True,
         )
     try:
-        wait_until(lambda: "Still serving" in (tmp_path / "said").read_text(), 30, "it serves")
+        wait_until(
+            lambda: "Still serving" in (tmp_path / "said").read_text(), PATIENCE_S, "it serves"
+        )
         processes = family(demo.pid)
         demo.send_signal(signal.SIGINT)
-        out, _ = demo.communicate(timeout=60)
+        out, _ = demo.communicate(timeout=PATIENCE_S)
     finally:
         demo.kill()
     assert demo.returncode == 130

@@ -24,7 +24,7 @@ from model_hub import (
     Hub,
     write_checkpoint,
 )
-from serving import wait_until
+from serving import PATIENCE_S, wait_until
 
 from sidecar import engines, errors
 from sidecar.checkpoints.checkpoint import read_checkpoint
@@ -194,8 +194,10 @@ def test_a_server_without_ranges_begins_again_and_the_file_is_right(shell, hub):
 def test_what_an_interruption_leaves_is_not_fetched_again(number, code, shell, hub):
     hub.stall = {SHARDS[0]: 200_000}
     with shell.start() as process:
-        assert hub.stalled.wait(60)
-        wait_until(lambda: shell.left(f"snapshots/*/{SHARDS[1]}"), 60, "the other file is there")
+        assert hub.stalled.wait(PATIENCE_S)
+        wait_until(
+            lambda: shell.left(f"snapshots/*/{SHARDS[1]}"), PATIENCE_S, "the other file is there"
+        )
         wait_until(
             lambda: [p for p in shell.left("blobs/*.incomplete") if p.stat().st_size >= 196_608],
             60,
@@ -347,7 +349,7 @@ def test_the_token_goes_to_the_hub_and_nowhere_else(shell, hub):
 def test_a_second_pull_at_the_same_time_is_told_of_the_first(shell, hub):
     hub.stall = {SHARDS[0]: 200_000}
     with shell.start() as first:
-        assert hub.stalled.wait(60)
+        assert hub.stalled.wait(PATIENCE_S)
         check_one_line(shell.pull(), "at work")
         hub.stall = {}
         hub.go_on.set()

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from serving import PATIENCE_S
 
 from sidecar import errors
 from sidecar.cli.flags import describe
@@ -107,6 +108,6 @@ def test_the_generated_pages_are_up_to_date():
         [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert check.returncode == 0, check.stderr

@@ -13,6 +13,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from serving import PATIENCE_S
 
 from sidecar import errors
 from sidecar.access import keys, revocations, watched
@@ -145,7 +146,7 @@ async def test_files_are_looked_at_while_the_service_runs(tmp_path: Path) -> Non
     seen = watch.add("revoked tokens", [file], revocations.Revocations(file))
     looking = asyncio.create_task(watch.run())
     file.write_text("abc\ndef\n")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while "def" not in seen.value:  # noqa: ASYNC110 - it is a file that is waited for
             await asyncio.sleep(0.01)
     looking.cancel()

@@ -17,7 +17,7 @@ from typing import Any
 import moonshine_voice
 import pytest
 from cryptography import x509
-from serving import REPOSITORY, free_port
+from serving import PATIENCE_S, REPOSITORY, free_port
 from vibevoice_asr_client import Trust
 
 from sidecar import errors
@@ -256,7 +256,7 @@ async def test_a_new_certificate_is_shown_to_who_comes_and_nobody_is_dropped(
         return certificate.fingerprint(pem)
 
     async def until(true: Callable[[str], bool]) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while not true(await shown()):  # noqa: ASYNC110 - files are waited for
                 await asyncio.sleep(0.01)
 

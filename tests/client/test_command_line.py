@@ -12,7 +12,7 @@ from pathlib import Path
 
 import moonshine_voice
 import pytest
-from serving import Server, wait_until
+from serving import PATIENCE_S, Server, wait_until
 from vibevoice_asr_client import Client
 from vibevoice_asr_client.vvv import EventType, VibevoiceClient
 
@@ -156,7 +156,7 @@ async def test_options_that_mean_nothing_end_a_watch_and_move_nothing(
     where = Where(f"http://127.0.0.1:{server.port}")
     async with backend(where, {"language": "!!"}) as transcribe:
         with pytest.raises(errors.LanguageInvalid):
-            await asyncio.wait_for(watch.run(inbox, inbox, "srt", transcribe, 2), 60)
+            await asyncio.wait_for(watch.run(inbox, inbox, "srt", transcribe, 2), PATIENCE_S)
     assert not (inbox / "failed").exists()
 
 

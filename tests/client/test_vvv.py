@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from serving import PATIENCE_S
 from vibevoice_asr_client.vvv import EventType, TranscriptionEvent, VibevoiceClient
 
 QUEUED = (
@@ -104,7 +105,7 @@ def vvv(*words: object, **env: str) -> subprocess.CompletedProcess[bytes]:
         [sys.executable, "-m", "vibevoice_asr_client.vvv_cli", *map(str, words)],
         env={"PYTHONPATH": str(Path(__file__).parents[2] / "clients/python/src"), **env},
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 

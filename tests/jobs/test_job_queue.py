@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from overheard import OverheardSlot, job_of, queue_on, until
+from serving import PATIENCE_S
 
 from sidecar import errors
 from sidecar.engines import spec_of
@@ -199,7 +200,7 @@ async def test_a_job_is_done_when_its_transcript_is_there_whatever_comes_after(
         queue.submit(one)
         queue.submit(following)
         queue.open()
-        text = (await asyncio.wait_for(one.result(), 10)).text
+        text = (await asyncio.wait_for(one.result(), PATIENCE_S)).text
         assert queue.position(following) == 0, "the engine is not free"
         queue.cancel(one)
         queue.interrupt()
@@ -207,7 +208,7 @@ async def test_a_job_is_done_when_its_transcript_is_there_whatever_comes_after(
         assert (one.state, one.record.attempts, said(one)) == (JobState.DONE, 1, text)
         assert queue.position(following) == 0, "and its way out was not disturbed"
         slot.release.set()
-        assert (await asyncio.wait_for(following.result(), 10)).text == text
+        assert (await asyncio.wait_for(following.result(), PATIENCE_S)).text == text
 
 
 async def test_the_order_to_stop_waits_for_no_engine_once_the_job_is_done(new_job: NewJob) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from overheard import OverheardSlot, queue_on
-from serving import REPOSITORY
+from serving import PATIENCE_S, REPOSITORY
 
 from sidecar import errors
 from sidecar.audio.ref import Kept
@@ -110,7 +110,7 @@ def test_without_a_key_it_does_not_start_and_says_what_to_do(how: str, tmp_path:
             **given,
         },
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     (line,) = ended.stdout.splitlines()
     said = json.loads(line)

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from serving import Server, free_port, wait_until
+from serving import PATIENCE_S, Server, free_port, wait_until
 
 from sidecar.jobs.backup import back_up, restore
 
@@ -92,7 +92,7 @@ def texts_of(job: dict[str, Any]) -> list[str]:
 def kill(process: psutil.Process) -> None:
     with suppress(psutil.NoSuchProcess):
         process.kill()
-        process.wait(10)
+        process.wait(PATIENCE_S)
 
 
 def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
@@ -102,7 +102,9 @@ def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
     with life.start() as server:
         job_id = server.submit(spoken(1))
         waiting = server.submit(spoken(2, 5))
-        wait_until(lambda: len(server.job(job_id)["segments"]) > 2 * SETTLES, 60, "some is settled")
+        wait_until(
+            lambda: len(server.job(job_id)["segments"]) > 2 * SETTLES, PATIENCE_S, "some is settled"
+        )
         done_s = server.job(job_id)["progress"]["audio_seconds_done"]
         kill(server.process)
     life.move()
@@ -125,7 +127,9 @@ def test_jobs_of_a_backup_that_was_made_meanwhile_go_on_elsewhere(
     with life.start() as server:
         job_id, waiting = server.submit(spoken(1)), server.submit(spoken(2, 5))
         wait_until(
-            lambda: server.job(job_id)["progress"]["audio_seconds_done"] > SETTLES, 30, "settled"
+            lambda: server.job(job_id)["progress"]["audio_seconds_done"] > SETTLES,
+            PATIENCE_S,
+            "settled",
         )
         assert back_up(life.home / "jobs", file).recordings == 2
         assert server.job(job_id)["state"] == "running", "it does not notice"
@@ -156,7 +160,7 @@ def test_nothing_that_was_said_or_heard_can_be_read_on_the_disk_and_forgotten_is
         for path in life.files():
             if path.name.startswith("jobs.db"):
                 assert path.stat().st_mode & 0o777 == 0o600
-        wait_until(lambda: not server.jobs(), 20, "it is forgotten")
+        wait_until(lambda: not server.jobs(), PATIENCE_S, "it is forgotten")
         wait_until(
             lambda: not any(job_id.encode() in path.read_bytes() for path in life.files()),
             20,
@@ -172,7 +176,7 @@ def test_told_to_stop_it_keeps_who_waits_and_who_runs_and_goes_on_at_the_next_st
         ids = [server.submit(spoken(number)) for number in (1, 2)]
         cancelled = server.submit(spoken(3))
         server.client.delete(f"/jobs/{cancelled}").raise_for_status()
-        wait_until(lambda: len(server.job(ids[0])["segments"]) > SETTLES, 60, "it runs")
+        wait_until(lambda: len(server.job(ids[0])["segments"]) > SETTLES, PATIENCE_S, "it runs")
     with life.start() as server:
         assert server.job(cancelled)["state"] == "cancelled"
         for number, job_id in enumerate(ids, 1):
@@ -245,7 +249,7 @@ def test_killed_at_random_moments_every_accepted_job_ends_right(
     with life.start() as server:
         assert {job["id"] for job in server.jobs()} >= {*accepted}
         for job_id, number in accepted.items():
-            job = server.wait_state(job_id, "done", "failed", timeout_s=120)
+            job = server.wait_state(job_id, "done", "failed", timeout_s=PATIENCE_S)
             if job["state"] == "done":
                 assert texts_of(job) == right(number), f"seed {seed}"
             else:  # its engine was killed twice before it had settled anything

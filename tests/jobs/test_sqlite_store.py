@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from histories import submitted
+from serving import PATIENCE_S
 
 from sidecar import errors
 from sidecar.jobs import journal
@@ -265,7 +266,7 @@ async def test_who_appends_waits_for_no_disk(store: SqliteStore) -> None:
         await asyncio.sleep(0.2)
         assert not waiting.done()
         other.execute("ROLLBACK")
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, PATIENCE_S)
 
 
 def _bytes_in(folder: Path) -> bytes:

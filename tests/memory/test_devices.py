@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from serving import PATIENCE_S
 
 from sidecar.access.identity import EVERYBODY
 from sidecar.audio.source import open_path
@@ -92,7 +93,7 @@ async def test_where_there_is_no_gpu_nobody_goes_on_looking(
 ) -> None:
     driver = Driver(None)
     gpu = watch(driver)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await gpu.go_on()
     assert (driver.asked, gpu.seen, gpu.own_bytes) == (1, None, 0)
     assert not caplog.records
@@ -107,7 +108,7 @@ async def test_a_driver_that_hangs_holds_up_nobody_and_one_thread(
 
     def hang() -> GpuMemory | None:
         asked.append(1)
-        answers.wait(30)
+        answers.wait(PATIENCE_S)
         return card(7)
 
     gpu = watch(hang, Holding())

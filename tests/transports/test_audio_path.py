@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from recordings import SECONDS, Studio
-from serving import HOST_PATIENCE_S, REFUSED_S, Server, check_problem, counting_listener
+from serving import HOST_PATIENCE_S, PATIENCE_S, REFUSED_S, Server, check_problem, counting_listener
 
 INVALID = (422, "audio_path_invalid")
 NOT_A_FILE = (422, "audio_path_not_a_file")
@@ -196,7 +196,7 @@ def test_twenty_pipes_at_once_block_nothing(server: Server, voice: bytes, tmp_pa
             server.health()
             assert time.monotonic() - begun <= HOST_PATIENCE_S
         for answer in waiting:
-            check_problem(answer.result(60), *NOT_A_FILE)
+            check_problem(answer.result(PATIENCE_S), *NOT_A_FILE)
     assert server.post(voice).status_code == 200
 
 

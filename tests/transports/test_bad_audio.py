@@ -17,7 +17,16 @@ from pathlib import Path
 import httpx
 import pytest
 from recordings import FORMATS, SECONDS, Studio, mov_that_names, mp4_boxes, mp4_join, wav
-from serving import MB, REFUSED_S, Peak, Server, check_problem, counting_listener, wait_until
+from serving import (
+    MB,
+    PATIENCE_S,
+    REFUSED_S,
+    Peak,
+    Server,
+    check_problem,
+    counting_listener,
+    wait_until,
+)
 
 LONGEST_ANSWER_S = 15.0
 UNSUPPORTED = (415, "audio_format_unsupported")
@@ -415,4 +424,4 @@ def test_after_all_these_files_the_same_service_works_as_before(
 ) -> None:
     assert server.health()["pid"] == server.process.pid
     assert server.post(voice).status_code == 200
-    wait_until(lambda: server.health()["jobs_waiting"] == 0, 60, "an empty queue")
+    wait_until(lambda: server.health()["jobs_waiting"] == 0, PATIENCE_S, "an empty queue")

@@ -152,7 +152,7 @@ def visit(name: str, site: Site, profile: Path) -> dict[str, Any]:
         assert site.heard.wait(PATIENCE_S), "the browser told nothing"
     finally:
         browser.terminate()
-        browser.wait(20)
+        browser.wait(PATIENCE_S)
     return site.told
 
 

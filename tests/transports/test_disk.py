@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from serving import MB, Server, check_problem, wait_until
+from serving import MB, PATIENCE_S, Server, check_problem, wait_until
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_beside_a_recording_that_fills_the_disk_others_are_refused_and_it_is_not
     assert used(tiny_disk) == before
     assert server.job(first)["state"] == "running"
     assert server.client.delete(f"/jobs/{first}").is_success
-    wait_until(lambda: used(tiny_disk) == 0, 30, "the recording is gone from the disk")
+    wait_until(lambda: used(tiny_disk) == 0, PATIENCE_S, "the recording is gone from the disk")
     server.wait_state(server.submit(big), "running")
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recordings import Studio, wav
-from serving import MB, Server, check_problem, wait_until
+from serving import MB, PATIENCE_S, Server, check_problem, wait_until
 
 SEEDS = (
     *("wav-s16", "wav-adpcm", "flac", "mp3-cbr", "mp3-id3", "ogg-vorbis", "ogg-opus", "m4a"),
@@ -143,7 +143,7 @@ def test_hundreds_of_bad_and_good_requests_leak_nothing(
 
     round_of(60)
     gc.collect()
-    wait_until(lambda: server.health()["engine_state"] == "ready", 60, "idle")
+    wait_until(lambda: server.health()["engine_state"] == "ready", PATIENCE_S, "idle")
     descriptors = [process.num_fds() for process in server.family()]
     memory = server.rss()
     answers = round_of(240)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
-from serving import Server, check_problem
+from serving import PATIENCE_S, Server, check_problem
 
 from sidecar import errors
 from sidecar.access.approach import Approach, is_loopback
@@ -61,7 +61,7 @@ def routes() -> list[tuple[str, str]]:
 
 def raw(port: int, request: str) -> tuple[int, str]:
     """Send bytes as they are; the status and all that came back."""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as sock:
         sock.sendall(request.encode())
         answer = b""
         while part := sock.recv(1 << 16):

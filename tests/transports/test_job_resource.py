@@ -17,7 +17,7 @@ import httpx
 import pytest
 from eventsource import Event, events_of, follow, read_until
 from recordings import Studio, wav
-from serving import REPOSITORY, Server, check_problem, wait_until
+from serving import PATIENCE_S, REPOSITORY, Server, check_problem, wait_until
 
 from sidecar.speech.formats import FORMATS
 from sidecar.transports.jobs.api import MEDIA_TYPES
@@ -224,7 +224,7 @@ def test_a_stream_ends_when_the_service_does(start_server: Any) -> None:
             last = list(events)[-1]
             assert last.name == "failed"
             assert last.data["error"]["code"] == "shutting_down"
-    assert server.process.wait(15) == 0
+    assert server.process.wait(PATIENCE_S) == 0
     assert "Traceback" not in server.log()
 
 
@@ -240,7 +240,9 @@ def test_who_left_leaves_nothing_behind(slow: Server) -> None:
             read_until(stream.__enter__(), "begun")
         for stream in streams:
             stream.__exit__(None, None, None)
-    wait_until(lambda: slow.process.num_fds() <= before + 5, 15, "the descriptors are closed")
+    wait_until(
+        lambda: slow.process.num_fds() <= before + 5, PATIENCE_S, "the descriptors are closed"
+    )
     assert job(slow, job_id)["state"] == "running"
     slow.client.delete(f"/v1/jobs/{job_id}")
     assert "Traceback" not in slow.log()
@@ -252,7 +254,7 @@ def test_hanging_up_before_the_answer_cancels_nothing(slow: Server) -> None:
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
     with slow.raw() as sock:
         sock.sendall(f"POST /v1/jobs HTTP/1.1\r\n{head}\r\n".encode() + request.read())
-        wait_until(lambda: {one["id"] for one in slow.jobs()} - before, 15, "it is there")
+        wait_until(lambda: {one["id"] for one in slow.jobs()} - before, PATIENCE_S, "it is there")
     (new,) = {one["id"] for one in slow.jobs()} - before
     slow.wait_state(new, "done")
 

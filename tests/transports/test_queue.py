@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 from recordings import Studio, wav
-from serving import Server, check_problem, read_answer, wait_until
+from serving import PATIENCE_S, Server, check_problem, read_answer, wait_until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
 
@@ -48,7 +48,7 @@ def running_job(server: Server, audio: bytes) -> str:
     """A job that is being worked on, half a second of audio in."""
     job_id = server.submit(audio)
     server.wait_state(job_id, "running")
-    wait_until(lambda: server.job(job_id)["progress"]["audio_seconds_done"], 60, "progress")
+    wait_until(lambda: server.job(job_id)["progress"]["audio_seconds_done"], PATIENCE_S, "progress")
     return job_id
 
 
@@ -128,7 +128,7 @@ def test_a_job_goes_from_queued_to_done_and_can_be_watched(idle_slow_server: Ser
         seen.append(job["progress"]["fraction"] or 0.0)
         return job["state"] == "done"
 
-    wait_until(watch, 60, "the first job is done")
+    wait_until(watch, PATIENCE_S, "the first job is done")
     assert seen == sorted(seen)
     assert any(0 < fraction < 1 for fraction in seen)
     done = server.wait_state(second, "done")
@@ -170,7 +170,7 @@ def test_what_a_client_waits_for_is_for_nobody_else(idle_slow_server: Server) ->
     before = server.jobs()
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(server.post, tone(4, 5.0))
-        wait_until(lambda: server.health()["engine_state"] == "busy", 10, "the job runs")
+        wait_until(lambda: server.health()["engine_state"] == "busy", PATIENCE_S, "the job runs")
         assert server.jobs() == before
     job_id = answer.result().json()["metadata"]["job_id"]
     assert server.jobs() == before
@@ -206,9 +206,9 @@ def test_the_job_of_a_client_that_hangs_up_is_cancelled(
     with server.raw() as impatient:
         impatient.sendall(f"POST /transcribe HTTP/1.1\r\n{head}\r\n".encode() + request.read())
         if ahead:
-            wait_until(lambda: server.health()["jobs_waiting"] == 1, 60, "it waits")
+            wait_until(lambda: server.health()["jobs_waiting"] == 1, PATIENCE_S, "it waits")
         else:
-            wait_until(lambda: server.health()["engine_state"] == "busy", 60, "it runs")
+            wait_until(lambda: server.health()["engine_state"] == "busy", PATIENCE_S, "it runs")
     if ahead:
         wait_until(lambda: server.health()["jobs_waiting"] == 0, 2.0, "it waits no more")
         assert server.job(ahead)["state"] == "running"
@@ -257,7 +257,7 @@ def test_a_job_whose_engine_is_killed_twice_fails_alone(idle_slow_server: Server
     server = idle_slow_server
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(server.post, tone(0, ENDLESS_S))
-        wait_until(lambda: server.health()["engine_state"] == "busy", 60, "the job runs")
+        wait_until(lambda: server.health()["engine_state"] == "busy", PATIENCE_S, "the job runs")
         killed = kill_worker(server)
         following = server.submit(tone(1))
         wait_until(
@@ -269,7 +269,7 @@ def test_a_job_whose_engine_is_killed_twice_fails_alone(idle_slow_server: Server
             "the second attempt",
         )
         kill_worker(server)
-        response = answer.result(60)
+        response = answer.result(PATIENCE_S)
     check_problem(response, 503, "engine_crashed")
     assert int(response.headers["retry-after"]) >= 1
     assert server.wait_state(following, *ENDED)["state"] == "done"

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import vvv
 from recordings import wav
-from serving import REPOSITORY, Server, wait_until
+from serving import PATIENCE_S, REPOSITORY, Server, wait_until
 
 from sidecar.app import create_app, create_service
 from sidecar.audio.decode import AudioFacts
@@ -147,7 +147,7 @@ def test_the_status_lists_who_waits_and_for_half_a_minute_who_has_ended(
         (one,) = (each for each in status(queue)["your_jobs"] if each["job_id"] == place["job_id"])
         return bool(one["status"] == "failed")
 
-    wait_until(cancelled, 10, "it is cancelled")
+    wait_until(cancelled, PATIENCE_S, "it is cancelled")
     assert status(queue)["total_queued"] == 0
     assert queue.client.get(f"/v1/jobs/{place['job_id']}").status_code == 404, "nothing is kept"
 

@@ -15,6 +15,7 @@ import pytest
 from fastapi import FastAPI, HTTPException
 from serving import (
     MB,
+    PATIENCE_S,
     REFUSED_S,
     Peak,
     Server,
@@ -332,7 +333,9 @@ def test_a_client_that_hangs_up_in_the_upload_leaves_nothing(
         with small_server.raw() as sock:
             sock.sendall((FORM_HEAD + "Content-Length: 900000\r\n\r\n").encode())
             sock.sendall(part("audio", voice, "a.wav"))
-    wait_until(lambda: small_server.process.num_fds() <= before, 60, "the descriptors are closed")
+    wait_until(
+        lambda: small_server.process.num_fds() <= before, PATIENCE_S, "the descriptors are closed"
+    )
     assert not small_server.leftovers()
     assert small_server.post(voice).status_code == 200
 
@@ -594,7 +597,7 @@ def test_health_has_every_field_that_the_host_parses(server: Server) -> None:
 
 
 def test_a_keep_alive_connection_serves_on_after_an_error(server: Server, voice: bytes) -> None:
-    with httpx.Client(base_url=server.client.base_url, timeout=30) as client:
+    with httpx.Client(base_url=server.client.base_url, timeout=PATIENCE_S) as client:
         for _ in range(3):
             assert client.post("/transcribe", files={"audio": b"no audio"}).status_code == 415
             assert client.post("/transcribe", files={"audio": voice}).status_code == 200

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from moonshine_voice import get_assets_path
 from recordings import wav
-from serving import Server, check_problem
+from serving import PATIENCE_S, Server, check_problem
 
 ENDGAME = Path(get_assets_path()) / "endgame_nagg_nell.wav"
 BECKETT = Path(get_assets_path()) / "beckett.wav"
@@ -149,7 +149,7 @@ def test_an_engine_that_is_preloaded_is_there_without_a_request(
     from serving import wait_until
 
     server = start_server(engine="moonshine", preload="true")
-    wait_until(lambda: server.health()["model_loaded"], 60, "the engine is loaded")
+    wait_until(lambda: server.health()["model_loaded"], PATIENCE_S, "the engine is loaded")
 
 
 def test_no_word_of_a_recording_reaches_the_log(embedded: Server, conversation: object) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import uvicorn
 from eventsource import parse
+from serving import PATIENCE_S
 
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import Named
@@ -152,7 +153,7 @@ async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> No
         writer.close()
         idle.connect(listener.getsockname())
         idle.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await asyncio.wait_for(given_up.wait(), 60)
+        await asyncio.wait_for(given_up.wait(), PATIENCE_S)
         got = 0
         with suppress(ConnectionResetError):
             while piece := idle.recv(1 << 20):

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from fastapi import FastAPI
 from recordings import Studio
-from serving import MB, Server, check_problem, read_answer, wait_until
+from serving import MB, PATIENCE_S, Server, check_problem, read_answer, wait_until
 
 from sidecar.app import create_app
 from sidecar.audio import source
@@ -42,7 +42,7 @@ def test_uploads_beyond_the_room_are_refused_before_they_are_read(
     begun = [server.raw() for _ in range(3)]  # one would run, two would wait
     for sock in begun:
         sock.sendall(head(len(body)) + body[:-1])
-    wait_until(lambda: service.memory_info().rss > before + MB, 10, "they are on their way")
+    wait_until(lambda: service.memory_info().rss > before + MB, PATIENCE_S, "they are on their way")
     for _ in range(100):
         with server.raw() as sock:
             sock.sendall(head(len(body)))  # not a byte of it is asked for
@@ -80,19 +80,19 @@ def test_what_is_measured_only_is_bounded_too_and_the_bytes_are(
     server = start_server(queue_limit=8, upload_room_mb=3)
     first, second, third = (server.raw() for _ in range(3))
     first.sendall(head(64 * MB, "/v1/estimate") + FORM + voice + bytes(2 * MB))
-    wait_until(lambda: server.disk() >= 2 * MB, 10, "the first is on its way")
+    wait_until(lambda: server.disk() >= 2 * MB, PATIENCE_S, "the first is on its way")
     second.sendall(head(64 * MB, "/v1/estimate") + FORM + voice + bytes(2 * MB))
     status, _, content = read_answer(second)  # the one that found no room any more
     assert (status, json.loads(content)["code"]) == (503, "uploads_full")
     first.sendall(bytes(2 * MB))  # one alone may have more
-    wait_until(lambda: server.disk() >= 4 * MB, 10, "the first goes on")
+    wait_until(lambda: server.disk() >= 4 * MB, PATIENCE_S, "the first goes on")
     third.sendall(head(64 * MB))
     status, headers, content = read_answer(third)
     assert (status, json.loads(content)["code"]) == (503, "uploads_full")
     assert headers["connection"] == "close"
     for sock in (first, second, third):
         sock.close()
-    wait_until(lambda: server.disk() == 0, 10, "nothing is left")
+    wait_until(lambda: server.disk() == 0, PATIENCE_S, "nothing is left")
     assert server.post(voice + bytes(4 * MB)).status_code == 200
 
 
@@ -109,7 +109,7 @@ def test_a_sender_of_a_byte_now_and_then_is_given_up(start_server: Callable[...,
             except TimeoutError:
                 sock.sendall(b"x")
                 sent += 1
-        sock.settimeout(10)
+        sock.settimeout(PATIENCE_S)
         status, headers, content = read_answer(sock)
     assert 5 < sent < 100  # three times the longest silence, not the first of them
     assert (status, json.loads(content)["code"]) == (408, "upload_stalled")

@@ -24,7 +24,7 @@ from typing import Any
 import checkpoints
 import httpx
 import pytest
-from serving import HOST_PATIENCE_S, Server, check_problem, wait_until
+from serving import HOST_PATIENCE_S, PATIENCE_S, Server, check_problem, wait_until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops processes with POSIX signals")
 
@@ -53,7 +53,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         ) as server,
     ):
         first = server.health()
-        wait_until(lambda: server.health()["model_loaded"], 60, "the engine is loaded")
+        wait_until(lambda: server.health()["model_loaded"], PATIENCE_S, "the engine is loaded")
         yield Served(server, folder, first)
 
 
@@ -118,7 +118,7 @@ def submit(server: Server, name: str, **fields: str) -> str:
 
 def finished(server: Server, job_id: str) -> dict[str, Any]:
     """The job, done."""
-    job = server.wait_state(job_id, *ENDED, timeout_s=60)
+    job = server.wait_state(job_id, *ENDED, timeout_s=PATIENCE_S)
     assert job["state"] == "done", job
     return job
 
@@ -250,7 +250,7 @@ def test_a_reload_under_a_queue_of_eight_loses_none_and_mixes_up_none(server: Se
             jobs = [first, *(submit(server, name) for name in names[1:])]
             reloading = pool.submit(reload_model, server, after)
             states = {server.job(job)["state"] for job in jobs[1:]}
-        answer = reloading.result(60)
+        answer = reloading.result(PATIENCE_S)
     assert answer.json() == {
         "status": "success",
         "message": f"Model reloaded with precision: {after}",
@@ -271,8 +271,10 @@ def test_a_reload_that_does_not_wait_puts_the_running_job_back_and_it_ends_right
         with stopped(server):
             waiting = submit(server, "two_cities")
             reloading = pool.submit(reload_model, server, after, now="true")
-            wait_until(lambda: server.health()["status"] == "loading", 60, "it was put back")
-        assert reloading.result(60).status_code == 200
+            wait_until(
+                lambda: server.health()["status"] == "loading", PATIENCE_S, "it was put back"
+            )
+        assert reloading.result(PATIENCE_S).status_code == 200
     assert check_right(server, running, "endgame_nagg_nell")["model_precision"] == after
     assert check_right(server, waiting, "two_cities")["model_precision"] == after
 
@@ -332,7 +334,7 @@ def test_a_checkpoint_that_is_damaged_meanwhile_leaves_the_old_engine_serving(
 def test_a_load_is_finished_though_the_job_that_asked_for_it_is_cancelled(server: Server) -> None:
     after, before = other_precision(server), loads(server)
     job = submit(server, "beckett", precision=after)
-    wait_until(lambda: server.health()["status"] == "loading", 60, "it loads")
+    wait_until(lambda: server.health()["status"] == "loading", PATIENCE_S, "it loads")
     assert server.client.delete(f"/jobs/{job}").json()["state"] == "cancelled"
     check_serves(server)
     assert server.health()["precision"] == after
@@ -370,7 +372,7 @@ def test_a_job_is_cancelled_while_it_decodes_and_the_worker_lives(server: Server
     worker = server.health()["worker_pid"]
     for _ in range(3):
         job = submit(server, "endgame_nagg_nell")
-        seen = wait_until(lambda: server.job(job)["segments"], 60, "a segment")  # noqa: B023
+        seen = wait_until(lambda: server.job(job)["segments"], PATIENCE_S, "a segment")  # noqa: B023
         assert len(seen) < len(expected("endgame_nagg_nell"))
         check_cancelled(server, job)
     assert server.health()["worker_pid"] == worker
@@ -380,7 +382,7 @@ def test_a_job_is_cancelled_while_it_decodes_and_the_worker_lives(server: Server
 def check_cancelled(server: Server, job_id: str) -> None:
     """It ends now, and the engine is free without a new process."""
     assert server.client.delete(f"/jobs/{job_id}").json()["state"] == "cancelled"
-    wait_until(lambda: server.health()["engine_state"] == "ready", 60, "it stopped")
+    wait_until(lambda: server.health()["engine_state"] == "ready", PATIENCE_S, "it stopped")
 
 
 def test_a_job_whose_worker_is_killed_is_tried_once_more_and_right(server: Server) -> None:
@@ -419,7 +421,7 @@ def test_short_recordings_that_wait_are_decoded_in_step_and_each_gets_its_own(
         one_thread(),
         Server(tmp_path, engine="vibevoice", model_path=folder, batch=3, preload="true") as server,
     ):
-        wait_until(lambda: server.health()["model_loaded"], 60, "the engine is loaded")
+        wait_until(lambda: server.health()["model_loaded"], PATIENCE_S, "the engine is loaded")
         with stopped(server):
             jobs = [submit(server, name) for name in names]
         at_once = 0

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import whisper_models
 from checkpoints import clip
-from serving import MB, Server, check_problem, wait_until
+from serving import MB, PATIENCE_S, Server, check_problem, wait_until
 from whisper_models import LANGUAGES, PLAY, PROSE
 
 from sidecar.audio.decode import decode_file
@@ -156,7 +156,7 @@ def test_who_is_cancelled_is_answered_at_once_and_the_engine_lives(server: Serve
         server.wait_state(job, "running")
         time.sleep(part_s)
         assert server.client.delete(f"/jobs/{job}").json()["state"] == "cancelled"
-        wait_until(lambda: server.health()["engine_state"] == "ready", 60, "it stopped")
+        wait_until(lambda: server.health()["engine_state"] == "ready", PATIENCE_S, "it stopped")
     assert server.health()["worker_pid"] == worker
     check_right(server.post(audio(PLAY)).json(), PLAY)
 
@@ -167,10 +167,10 @@ def test_memory_is_given_back_after_an_unload(tmp_path_factory: pytest.TempPathF
         before = server.rss()
         job = server.submit(audio(PROSE))
         server.wait_state(job, "running")
-        pid = wait_until(lambda: server.health()["worker_pid"], 60, "a worker")
+        pid = wait_until(lambda: server.health()["worker_pid"], PATIENCE_S, "a worker")
         worker = psutil.Process(int(pid))
         check_right(server.wait_state(job, "done", "failed")["result"], PROSE)
-        wait_until(lambda: not worker.is_running(), 60, "the worker is gone")
+        wait_until(lambda: not worker.is_running(), PATIENCE_S, "the worker is gone")
         assert server.rss() < before + 20 * MB
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from serving import PATIENCE_S
 
 from sidecar.workers import channel
 from sidecar.workers.line import UNREAD_LIMIT, Line
@@ -42,7 +43,7 @@ async def ends(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Line, sock
 
 
 async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         return await asyncio.to_thread(work, *arguments)
 
 
@@ -52,7 +53,7 @@ async def test_a_message_that_the_socket_does_not_hold_waits_for_a_slow_reader(
 ) -> None:
     line, theirs = ends
     text = "😀" * 500_000
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await line.send({"text": text}, [recording.fileno()])
         line.tell({"operation": "leave"})
         following = asyncio.ensure_future(line.send({"text": "next"}, [recording.fileno()]))
@@ -125,7 +126,7 @@ async def test_a_worker_that_says_more_than_anybody_reads_has_to_wait(
     flooding = asyncio.ensure_future(asyncio.to_thread(flood))
     await asyncio.sleep(0.3)
     assert sent * size <= 2 * UNREAD_LIMIT + (1 << 20)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         assert [(await line.frame())["number"] for _ in range(frames)] == list(range(frames))
         await flooding
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from serving import PATIENCE_S
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
@@ -243,7 +244,7 @@ async def test_a_load_nobody_waits_for_gives_way_to_who_wants_another_precision(
     old = slot.worker_pid
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "60")
     await given_up_while_it_loads(slot, INT8)
-    async with asyncio.timeout(10), slot.lease(FP32) as engine:
+    async with asyncio.timeout(PATIENCE_S), slot.lease(FP32) as engine:
         assert (engine.precision, slot.precision, slot.worker_pid) == (FP32, FP32, old)
         assert children() - others == {old}
 
@@ -394,7 +395,7 @@ async def test_a_slot_that_closes_while_it_loads_leaves_no_engine(
         await until(lambda: slot.state is SlotState.LOADING)
         waiting += [asyncio.ensure_future(one) for one in (slot.reload(FP32), slot.reload(INT8))]
         await asyncio.sleep(0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await slot.close()
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
         for late in (slot.reload(FP32), precision_of_a_lease(slot), slot.preload()):

@@ -64,6 +64,7 @@ def test_the_end_of_the_process_waits_for_no_disk() -> None:
     code = """
 import asyncio, threading
 from sidecar.threads import Threads
+from serving import PATIENCE_S
 
 async def main():
     asyncio.ensure_future(Threads("hangs", 1).run(threading.Event().wait))
@@ -71,5 +72,7 @@ async def main():
 
 asyncio.run(main())
 """
-    ended = subprocess.run([sys.executable, "-c", code], timeout=20, capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], timeout=PATIENCE_S, capture_output=True, text=True
+    )
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -18,7 +18,7 @@ from typing import IO, Any
 import psutil
 import pytest
 from moonshine_voice import get_assets_path
-from serving import wait_until
+from serving import PATIENCE_S, wait_until
 
 from sidecar import errors
 from sidecar.engines import spec_of
@@ -262,7 +262,7 @@ def test_a_worker_dies_with_the_process_that_started_it(at_work: bool) -> None:
         subprocess.run([sys.executable, "-c", script], stdout=out)
         out.seek(0)
         pid = int(out.read())
-    wait_until(lambda: gone(pid), 30, "the worker is gone")
+    wait_until(lambda: gone(pid), PATIENCE_S, "the worker is gone")
 
 
 async def test_a_slot_loads_lends_reloads_and_unloads() -> None:

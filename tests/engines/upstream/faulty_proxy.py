@@ -8,6 +8,8 @@ import threading
 from collections import deque
 from typing import Self
 
+from serving import PATIENCE_S
+
 RETRY_AFTER_S = "0.3"
 
 
@@ -33,14 +35,14 @@ class FaultyProxy:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         begin = asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self._server = asyncio.run_coroutine_threadsafe(begin, self._loop).result(10)
+        self._server = asyncio.run_coroutine_threadsafe(begin, self._loop).result(PATIENCE_S)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._server.close)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):

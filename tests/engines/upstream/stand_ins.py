@@ -19,6 +19,7 @@ from typing import Any, Self
 import soundfile
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from serving import PATIENCE_S
 from starlette.responses import JSONResponse, StreamingResponse
 
 WORD_S = 0.5
@@ -62,7 +63,7 @@ class StandIn:
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = self._server.force_exit = True
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
 
 
 class OpenAiStandIn(StandIn):

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from faulty_proxy import FaultyProxy
-from serving import Server, free_port, wait_until
+from serving import PATIENCE_S, Server, free_port, wait_until
 from sounding import RATE, Engine, Sound
 from stand_ins import OpenAiStandIn, VllmStandIn, words_of
 
@@ -171,9 +171,9 @@ def test_a_server_that_stops_answering_is_left_in_the_middle_of_a_piece(
     work = threading.Thread(target=lambda: came.append(engine.transcript(noise)))
     came: list[Transcript] = []
     work.start()
-    wait_until(lambda: stuck.health()["engine_state"] == "busy", 30, "it works")
+    wait_until(lambda: stuck.health()["engine_state"] == "busy", PATIENCE_S, "it works")
     stuck.process.suspend()
-    work.join(30)
+    work.join(PATIENCE_S)
     stuck.process.resume()
     assert [one.engine for one in came] == [f"upstream 127.0.0.1:{server.port}"]
 

@@ -82,10 +82,10 @@ def test_a_job_that_is_cancelled_hangs_up_and_the_worker_stays(
         worker = here.health()["worker_pid"]
         proxy.plan.append("slow")
         job = here.submit(noise(2, 2).wav())
-        wait_until(lambda: len(proxy.posts) == 2, 20, "it is sent")
+        wait_until(lambda: len(proxy.posts) == 2, PATIENCE_S, "it is sent")
         begin = time.monotonic()
         here.client.delete(f"/jobs/{job}")
-        assert proxy.hung_up.wait(10)
+        assert proxy.hung_up.wait(PATIENCE_S)
         assert time.monotonic() - begin < 1.0  # the promise
         assert here.post(noise(3, 2).wav()).status_code == 200
         assert here.health()["worker_pid"] == worker
@@ -106,7 +106,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(start_server: Started) -> N
         os.kill(worker.pid, signal.SIGKILL)
         assert here.post(noise(2, 2).wav()).status_code == 200  # by a fresh one
         notes = here.home / "data/crash"
-        wait_until(lambda: list(notes.glob("*.json")), 20, "the crash is noted")
+        wait_until(lambda: list(notes.glob("*.json")), PATIENCE_S, "the crash is noted")
         refused = here.post(b"no audio").text
     report = here.home / "report.zip"
     assert reports.write(report, "", Settings(data_dir=here.home / "data")) == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from faulty_proxy import FaultyProxy
-from serving import free_port, wait_until
+from serving import PATIENCE_S, free_port, wait_until
 from sounding import Engine, Sound
 
 pytest.importorskip("openai")
@@ -69,6 +69,6 @@ def ask(port: int, body: bytes) -> str:
         f"http://127.0.0.1:{port}/v1/audio/transcriptions",
         content=body,
         headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     return str(answer.raise_for_status().json()["text"]).strip()
