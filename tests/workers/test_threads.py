@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+from serving import PATIENCE_S
 
 from sidecar.threads import Threads
 
@@ -64,7 +65,6 @@ def test_the_end_of_the_process_waits_for_no_disk() -> None:
     code = """
 import asyncio, threading
 from sidecar.threads import Threads
-from serving import PATIENCE_S
 
 async def main():
     asyncio.ensure_future(Threads("hangs", 1).run(threading.Event().wait))
