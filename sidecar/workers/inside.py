@@ -33,6 +33,7 @@ from sidecar.speech.engine import (
     TranscribeOptions,
     TunedEngine,
 )
+from sidecar.speech.spread import with_words
 from sidecar.speech.transcript import Checkpoint, Event, Finished, Notice, Progress
 from sidecar.workers import channel
 from sidecar.workers.environment import ENDS_WITH_PARENT, LOG_LEVEL
@@ -97,7 +98,7 @@ class Inside:
                 engine = cast(ResumableEngine, self._engine)
                 events = engine.transcribe_from(settled, audio, options, self.cancel.is_set)
             for event in events:
-                yield from report.of(event)
+                yield from report.of(with_words(event) if options.words else event)
 
     def _transcribe_together(
         self, wanted: list[dict[str, Any]], fds: list[int]
@@ -120,6 +121,8 @@ class Inside:
                 if isinstance(event, errors.SidecarError):
                     yield {"number": numbers[index], "failed": event.to_wire()}
                     continue
+                if requests[index].options.words:
+                    event = with_words(event)
                 for frame in reports[index].of(event):
                     yield {"number": numbers[index], "event": frame}
 
