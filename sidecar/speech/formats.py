@@ -165,6 +165,9 @@ FORMATS: Mapping[str, Format] = {
 }
 """Every format by its name; all take the transcript and the recording's name."""
 
+SUBTITLES = ("srt", "vtt")
+"""Those that are better with times of words."""
+
 
 def extension(fmt: str) -> str:
     """The ending of a file in this format, without the dot."""
