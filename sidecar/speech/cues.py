@@ -12,7 +12,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, zip_longest
 from math import inf
 
 from sidecar.speech.lettering import atoms, chunks, pieces_of, placed, width
@@ -116,6 +116,8 @@ def _atoms_of(segment: Segment) -> list[_Atom]:
         segment = replace(segment, text=text, flags=())
     words = [replace(word, text=_printable(word.text)) for word in spread(segment).words]
     words = [word for word in words if word.text.strip()]
+    if not words:
+        return []
     found: list[_Atom] = []
     before = segment.start
     for word, piece in zip(words, pieces_of(text, [word.text for word in words]), strict=True):
@@ -232,10 +234,9 @@ def _apart(ordered: Sequence[Cue]) -> list[Cue]:
             start = max(start, wanted if _crowded(found[-1], cue) else start, last + 1)
         last = start
         found.append(replace(cue, start_ms=start))
-    ends = [cue.start_ms for cue in found[1:]]
+    nexts = [cue.start_ms for cue in found[1:]]
     return [
-        replace(cue, end_ms=_end(cue, next_ms))
-        for cue, next_ms in zip(found, [*ends, None], strict=True)
+        replace(cue, end_ms=_end(cue, next_ms)) for cue, next_ms in zip_longest(found, nexts)
     ]
 
 
