@@ -235,9 +235,7 @@ def _apart(ordered: Sequence[Cue]) -> list[Cue]:
         last = start
         found.append(replace(cue, start_ms=start))
     nexts = [cue.start_ms for cue in found[1:]]
-    return [
-        replace(cue, end_ms=_end(cue, next_ms)) for cue, next_ms in zip_longest(found, nexts)
-    ]
+    return [replace(cue, end_ms=_end(cue, next_ms)) for cue, next_ms in zip_longest(found, nexts)]
 
 
 def _crowded(before: Cue, cue: Cue) -> bool:
