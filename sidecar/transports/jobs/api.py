@@ -143,7 +143,7 @@ def build_router(service: Service) -> APIRouter:
     )
     async def delete(request: Request, job_id: str) -> Response:
         caller = caller_of(request)
-        service.owned.delete(caller, service.owned.job(caller, job_id))
+        await service.owned.delete(caller, service.owned.job(caller, job_id))
         return Response(status_code=204)
 
     return router
