@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from sidecar.access import private
+from sidecar import private
 from sidecar.errors import SettingsInvalid
 from sidecar.jobs.pace import Known, Line, Means, Pace
 
