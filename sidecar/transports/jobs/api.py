@@ -47,6 +47,14 @@ def job_body(service: Service, caller: Identity, job: JobRecord) -> dict[str, An
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
     router = APIRouter(prefix=PATH)
+    _add_coming_and_going(router, service)
+    _add_looking(router, service)
+    _add_results(router, service)
+    return router
+
+
+def _add_coming_and_going(router: APIRouter, service: Service) -> None:
+    """Submit a job, end it."""
 
     @router.post(
         "",
@@ -75,6 +83,21 @@ def build_router(service: Service) -> APIRouter:
             headers["Idempotent-Replayed"] = "true"
         return json_response(job_body(service, caller, record), 202, headers)
 
+    @router.delete(
+        "/{job_id}",
+        summary="End a job, and forget it and its transcript",
+        status_code=204,
+        responses=PROBLEMS,
+    )
+    async def delete(request: Request, job_id: str) -> Response:
+        caller = caller_of(request)
+        await service.owned.delete(caller, service.owned.job(caller, job_id))
+        return Response(status_code=204)
+
+
+def _add_looking(router: APIRouter, service: Service) -> None:
+    """How jobs are."""
+
     @router.get(
         "",
         summary="Your jobs, oldest first",
@@ -94,6 +117,10 @@ def build_router(service: Service) -> APIRouter:
     async def state(request: Request, job_id: str) -> Response:
         caller = caller_of(request)
         return json_response(job_body(service, caller, service.owned.job(caller, job_id)))
+
+
+def _add_results(router: APIRouter, service: Service) -> None:
+    """What happens to a job, and what was said."""
 
     @router.get(
         "/{job_id}/events",
@@ -134,16 +161,3 @@ def build_router(service: Service) -> APIRouter:
         noted = service.noted(job.transcript, job.options)
         body = await service.owned.written(caller, job, lambda: render(noted, fmt, job.id).encode())
         return Response(body, media_type=MEDIA_TYPES[fmt])
-
-    @router.delete(
-        "/{job_id}",
-        summary="End a job, and forget it and its transcript",
-        status_code=204,
-        responses=PROBLEMS,
-    )
-    async def delete(request: Request, job_id: str) -> Response:
-        caller = caller_of(request)
-        await service.owned.delete(caller, service.owned.job(caller, job_id))
-        return Response(status_code=204)
-
-    return router
