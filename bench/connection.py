@@ -34,7 +34,8 @@ class Connection:
         Raises:
             Refused: it is no success; what it says.
         """
-        if self._streams is None or self._head.get("connection") == "close":
+        over = self._streams is not None and self._streams[0].at_eof()
+        if self._streams is None or over or self._head.get("connection") == "close":
             self.close()
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
