@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from eventsource import follow
 from serving import PATIENCE_S, Server, free_port, wait_until
 
 from sidecar.jobs.backup import back_up, restore
@@ -106,6 +107,8 @@ def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
             lambda: len(server.job(job_id)["segments"]) > 2 * SETTLES, PATIENCE_S, "some is settled"
         )
         done_s = server.job(job_id)["progress"]["audio_seconds_done"]
+        with follow(server, job_id) as events:
+            heard = [next(events) for _ in range(3 * SETTLES)]
         kill(server.process)
     life.move()
     with life.start() as server:
@@ -117,6 +120,16 @@ def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
         assert done_s - settled <= 2 * SETTLES, "too much of it is done again"
         assert texts_of(server.wait_state(job_id, "done")) == right(1)
         assert len(texts_of(server.wait_state(waiting, "done"))) == 5
+        with follow(server, job_id, heard[-1].id) as events:
+            rest = list(events)
+        numbers = [event.id for event in (*heard, *rest)]
+        assert numbers == sorted({*numbers}), "a number means two things"
+        assert [event.name for event in rest if event.name in ("put_back", "done")] == [
+            "put_back",
+            "done",
+        ]
+        said = {e.data["index"]: e.data["segment"] for e in (*heard, *rest) if e.name == "segment"}
+        assert [said[index]["text"] for index in sorted(said)] == right(1)
         assert not list((life.home / "moved" / "uploads").iterdir()), "ended jobs need no recording"
 
 

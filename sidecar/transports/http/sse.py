@@ -7,24 +7,16 @@ all, and the job goes on at its own pace.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from sidecar import errors
 from sidecar.transports.http.bodies import to_json
-
-Item = TypeVar("Item")
-
-
-class _End:
-    """What comes after the last item."""
-
 
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment, which every reader passes over."""
@@ -54,33 +46,6 @@ def last_event_id(request: Request) -> int:
             hint="Send the last id that was read, or leave the header out to begin anew.",
         )
     return int(given or 0)
-
-
-async def with_pauses(
-    items: AsyncIterator[Item], pause_s: float
-) -> AsyncGenerator[Item | None, None]:
-    """The items as they come, and None each time that none came for so long."""
-
-    async def following() -> object:
-        return await anext(items, _End)
-
-    waiting: asyncio.Task[object] | None = None
-    try:
-        while True:
-            waiting = waiting or asyncio.get_running_loop().create_task(following())
-            done, _ = await asyncio.wait({waiting}, timeout=pause_s)
-            if not done:
-                yield None
-                continue
-            item, waiting = waiting.result(), None
-            if item is _End:
-                return
-            yield item  # type: ignore[misc]
-    finally:
-        if waiting is not None:
-            waiting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await waiting
 
 
 class EventStream(Response):

@@ -17,7 +17,7 @@ from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.schemas import PROBLEMS
 from sidecar.transports.http.summary import job_summary
 from sidecar.transports.jobs import models
-from sidecar.transports.jobs.events import frames
+from sidecar.transports.jobs.events import Frames
 from sidecar.transports.jobs.listing import page_of
 from sidecar.transports.jobs.request import key_name, read_request
 
@@ -47,6 +47,7 @@ def job_body(service: Service, caller: Identity, job: JobRecord) -> dict[str, An
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
     router = APIRouter(prefix=PATH)
+    frames = Frames()
 
     @router.post(
         "",
@@ -113,7 +114,7 @@ def build_router(service: Service) -> APIRouter:
         if job.over and after == job.seq:
             return Response(status_code=204)  # which tells a browser to ask no more
         subscription = service.owned.events(caller, job, after)
-        return sse.EventStream(frames(job.id, subscription), subscription.close)
+        return sse.EventStream(frames.following(job.id, subscription), subscription.close)
 
     @router.get(
         "/{job_id}/transcript",
