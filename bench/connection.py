@@ -8,11 +8,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 
 class Refused(Exception):
     """The answer is no success."""
+
+
+class Event(NamedTuple):
+    """One server-sent event; without an id it is 0."""
+
+    name: str
+    data: dict[str, Any]
+    id: int
 
 
 class Connection:
@@ -71,15 +79,16 @@ class Connection:
         await self.ask(method, path, body, headers)
         return json.loads(await self.body())
 
-    async def events(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """The body as server-sent events: names and data."""
+    async def events(self) -> AsyncIterator[Event]:
+        """The body as server-sent events."""
         rest = b""
         async for piece in self.pieces():
             *frames, rest = (rest + piece).split(b"\n\n")
             for frame in frames:
                 fields = dict(line.split(b": ", 1) for line in frame.split(b"\n") if b": " in line)
                 if b"data" in fields:
-                    yield fields.get(b"event", b"data").decode(), json.loads(fields[b"data"])
+                    name = fields.get(b"event", b"data").decode()
+                    yield Event(name, json.loads(fields[b"data"]), int(fields.get(b"id", b"0")))
 
     def close(self) -> None:
         """Hang up."""

@@ -107,7 +107,7 @@ async def over_jobs(client: Connection, body: bytes) -> tuple[str, list[str]]:
     job = await client.json("POST", "/v1/jobs", body, FORM)
     path = f"/v1/jobs/{job['id']}"
     await client.ask("GET", f"{path}/events")
-    names = Counter([name async for name, _ in client.events()])
+    names = Counter([event.name async for event in client.events()])
     assert names["done"] == names["begun"] == 1, names
     transcript = await client.json("GET", f"{path}/transcript")
     if int(job["id"], 16) % 2:
@@ -119,10 +119,10 @@ async def over_vvv(client: Connection, body: bytes) -> tuple[str, list[str]]:
     """Send, and read to the end."""
     await client.ask("POST", "/v1/transcribe", body, FORM)
     said, job_id = "", ""
-    async for name, data in client.events():
-        assert name != "error", data
-        said += data.get("text", "")
-        job_id = data["job_id"] if name == "done" else job_id
+    async for event in client.events():
+        assert event.name != "error", event.data
+        said += event.data.get("text", "")
+        job_id = event.data["job_id"] if event.name == "done" else job_id
     return job_id, [line["Content"] for line in json.loads(said)]
 
 
@@ -186,7 +186,7 @@ async def time_events(port: int, token: str, seen: Seen) -> None:
             await follower.ask("GET", f"{path}/events")
             begun = time.perf_counter()
             await client.ask("DELETE", path)
-            names = [name async for name, _ in follower.events()]
+            names = [event.name async for event in follower.events()]
             if names == ["cancelled"]:  # it did wait
                 seen.event_s.append(time.perf_counter() - begun)
 
@@ -198,7 +198,7 @@ async def alone(port: int, token: str, work: Sequence[Recording]) -> float:
         for recording in work:
             last = (await client.json("POST", "/v1/jobs", recording.form(), FORM))["id"]
         await client.ask("GET", f"/v1/jobs/{last}/events")
-        names = [name async for name, _ in client.events()]
+        names = [event.name async for event in client.events()]
         assert names[-1] == "done", names
         return time.perf_counter() - begun
 

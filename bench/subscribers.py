@@ -99,8 +99,8 @@ async def begin(client: Connection, seconds: int) -> str:
     """A job that runs; its id."""
     job = await client.json("POST", "/v1/jobs", Recording(0, seconds).form(), FORM)
     await client.ask("GET", f"/v1/jobs/{job['id']}/events")
-    async for name, _ in client.events():
-        if name == "begun":
+    async for event in client.events():
+        if event.name == "begun":
             break
     client.close()
     return str(job["id"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
@@ -115,7 +115,7 @@ class Job:
             assert record is not None
             yield record
 
-    async def watched(self, pause_s: float | None) -> AsyncIterator[JobRecord | None]:
+    async def watched(self, pause_s: float | None) -> AsyncGenerator[JobRecord | None, None]:
         """The same, and None each time that nothing changed for so long."""
         while not self.ended:
             changed = self._changed  # before the yield: what happens meanwhile is not missed
