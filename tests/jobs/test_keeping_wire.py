@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import random
-import time
 import wave
 from collections.abc import Callable
 from contextlib import suppress
@@ -217,74 +215,3 @@ def test_a_recording_on_which_every_engine_dies_ends_with_its_code(
         assert job["error"]["code"] == "engine_crashed"
     with life.start() as server:
         assert server.job(job_id)["error"]["code"] == "engine_crashed"
-
-
-KILLS = int(os.environ.get("VIBEVOICE_TEST_KILLS", "3"))
-"""The long one: `VIBEVOICE_TEST_KILLS=200 pytest tests/jobs/test_keeping_wire.py -k random -s`."""
-
-
-def test_killed_at_random_moments_every_accepted_job_ends_right(
-    kept: Callable[..., Kept], right: Callable[[int], list[str]]
-) -> None:
-    seed = int(os.environ.get("VIBEVOICE_TEST_SEED", random.randrange(1 << 30)))
-    print(f"seed {seed}, {KILLS} kills")
-    chance = random.Random(seed)
-    life = kept(scripted_speed=20, queue_limit=1000)
-    accepted: dict[str, int] = {}
-    repeated: list[float] = []
-    before: dict[str, float] = {}
-    for _ in range(KILLS):
-        server = life.start()
-        what = chance.choice(["service", "service", "worker", "both", "start"])
-        if what == "start":
-            _killed_while_it_starts(server, chance.uniform(0.0, 1.5))
-            continue
-        with server:
-            jobs = {job["id"]: job for job in server.jobs()}
-            assert {*accepted} <= {*jobs}
-            for job_id, done_s in before.items():
-                repeated.append(done_s - jobs[job_id]["progress"]["audio_seconds_done"])
-            if sum(job["state"] != "done" for job in jobs.values()) < 3:
-                number = chance.randrange(3)
-                accepted[server.submit(spoken(number))] = number
-            time.sleep(chance.uniform(0.0, 4.0))
-            before = {
-                job["id"]: job["progress"]["audio_seconds_done"]
-                for job in server.jobs()
-                if job["state"] == "running"
-            }
-            worker = server.health()["worker_pid"]
-            if what != "service" and worker is not None:
-                kill(psutil.Process(worker))
-            if what != "worker":
-                kill(server.process)
-    crashed = 0
-    with life.start() as server:
-        assert {job["id"] for job in server.jobs()} >= {*accepted}
-        for job_id, number in accepted.items():
-            job = server.wait_state(job_id, "done", "failed", timeout_s=PATIENCE_S)
-            if job["state"] == "done":
-                assert texts_of(job) == right(number), f"seed {seed}"
-            else:  # its engine was killed twice before it had settled anything
-                crashed += 1
-                assert job["error"]["code"] == "engine_crashed", f"seed {seed}"
-    worst = max(repeated, default=0.0)
-    print(f"{len(accepted)} jobs, {crashed} given up, {worst} s of audio repeated at most")
-    assert worst <= 60.0
-
-
-def _killed_while_it_starts(server: Server, after_s: float) -> None:
-    import subprocess
-
-    with server.log_file.open("wb") as log:
-        process = subprocess.Popen(
-            server._command,
-            cwd=server._cwd,
-            env=server._env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-        )
-    time.sleep(after_s)
-    process.kill()
-    process.wait()
