@@ -10,9 +10,9 @@ right       every recording is answered once, with its own words; who is not sto
 fair        Jain's index of the work that each owner had while all of them had something waiting.
 /health     asked every 50 ms meanwhile, by somebody without a token.
 event       from DELETE of a job that waits to `cancelled` at who follows it, twice a second.
-memory      of the API process after a fifth of the jobs, and at the end.
+memory      of the API process after the round that is thrown away, and at the end.
 
-All of it once without and once with `--keep-jobs`.
+All of it without and with `--keep-jobs`, in turns: a service each.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ import asyncio
 import io
 import json
 import random
+import statistics
 import time
 import wave
 import zlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,7 +92,6 @@ class Seen:
     ids: Counter[str] = field(default_factory=Counter)
     ended: list[tuple[float, str, int]] = field(default_factory=list)
     """When, whose, and how many seconds of audio."""
-    waited: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     health_s: list[float] = field(default_factory=list)
     event_s: list[float] = field(default_factory=list)
     rss: list[float] = field(default_factory=list)
@@ -147,11 +148,9 @@ async def crowd(
         owner = OWNERS[0] if number < many else OWNERS[1 + number % (len(OWNERS) - 1)]
         async with Connection(port, tokens[owner]) as client:
             for recording in left:
-                begun = time.perf_counter()
                 body = recording.form()
                 job_id, lines = await SENDS[WIRES[number % len(WIRES)]](client, body)
                 seen.note(job_id, owner, recording, lines)
-                seen.waited[owner].append(time.perf_counter() - begun)
 
     async with asyncio.TaskGroup() as group:
         meanwhile = [
@@ -213,12 +212,10 @@ async def watch_memory(server: Server, seen: Seen, jobs: int) -> None:
 
 def evenness(seen: Seen) -> float:
     """Jain's index of the audio that each owner had done while all had something waiting."""
-    until = min(
-        max(at for at, one, _ in seen.ended if one == owner) for owner in {*OWNERS} & {*seen.waited}
-    )
-    had = Counter(dict.fromkeys(seen.waited, 0))
+    last = {owner: at for at, owner, _ in seen.ended}
+    had = Counter(dict.fromkeys(last, 0))
     for at, owner, seconds in seen.ended:
-        had[owner] += seconds * (at <= until)
+        had[owner] += seconds * (at <= min(last.values()))
     return jain(had.values())
 
 
@@ -227,51 +224,57 @@ def high(values: Sequence[float], share: float = 0.99) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
-@dataclass(frozen=True)
-class Figures:
-    """A run: seconds of audio a second, shares of what one client and the engine do, the rest."""
+class Side:
+    """A service, and what its clients saw in all rounds; ``keep``: its jobs outlive it."""
 
-    rate: float
-    of_one: float
-    of_engine: float
-    rest: list[str]
+    def __init__(self, folder: Path, given: argparse.Namespace, keep: bool) -> None:
+        self._given, issuer = given, Issuer(folder / f"tokens-{keep}")
+        self._tokens = {owner: issuer.create(owner)[0] for owner in OWNERS}
+        self.seen: list[Seen] = []
+        kept = {"keep_jobs": "1", "jobs_dir": str(folder / "jobs"), "journal_key": KEY}
+        self.server = ours(
+            folder,
+            engine="scripted",
+            keep_alive="-1",
+            scripted_speed=str(given.speed),
+            queue_limit=str(given.jobs + given.clients),
+            job_retention="10s",
+            token_keys=str(issuer.keys.public),
+            **(kept if keep else {}),
+        )
 
+    def by_one(self) -> float:
+        """Seconds of audio a second, of one client that never waits."""
+        work = recordings(self._given.jobs)
+        token = self._tokens[OWNERS[1]]
+        return _audio_s(work) / asyncio.run(alone(self.server.port, token, work))
 
-def measured(folder: Path, given: argparse.Namespace, keep: bool) -> Figures:
-    """One run; ``keep``: with jobs that outlive the process."""
-    issuer = Issuer(folder / f"tokens-{keep}")
-    tokens = {owner: issuer.create(owner)[0] for owner in OWNERS}
-    work = recordings(given.jobs)
-    audio_s = sum(one.seconds for one in work)
-    kept = {"keep_jobs": "1", "jobs_dir": str(folder / "jobs"), "journal_key": KEY}
-    with ours(
-        folder,
-        engine="scripted",
-        keep_alive="-1",
-        scripted_speed=str(given.speed),
-        queue_limit=str(given.jobs + given.clients),
-        job_retention="10s",
-        token_keys=str(issuer.keys.public),
-        **(kept if keep else {}),
-    ) as server:
-        asyncio.run(alone(server.port, tokens["ada"], work[:3]))  # the engine is loaded
-        own_s = asyncio.run(alone(server.port, tokens["ada"], work))
+    def by_all(self) -> float:
+        """The same of all clients; each answer was looked at."""
+        work = recordings(self._given.jobs)
         begun = time.perf_counter()
-        seen = asyncio.run(crowd(server, tokens, work, given.clients))
+        seen = asyncio.run(crowd(self.server, self._tokens, work, self._given.clients))
         taken_s = time.perf_counter() - begun
-    assert len(seen.ids) == sum(seen.ids.values()) == given.jobs
-    flat = seen.rss[-1] / seen.rss[len(seen.rss) // 5]
-    return Figures(
-        audio_s / taken_s,
-        own_s / taken_s,
-        audio_s / given.speed / taken_s,
-        [
-            f"{evenness(seen):.3f}",
-            f"{high(seen.health_s, 0.5) * 1e3:.1f}, {high(seen.health_s) * 1e3:.1f}",
-            f"{high(seen.event_s, 0.5) * 1e3:.1f}, {high(seen.event_s) * 1e3:.1f}",
-            f"{seen.rss[len(seen.rss) // 5]:.1f}, {seen.rss[-1]:.1f}; {verdict(flat, 1.1)}",
-        ],
-    )
+        assert len(seen.ids) == sum(seen.ids.values()) == len(work)
+        self.seen.append(seen)
+        return _audio_s(work) / taken_s
+
+    def rest(self) -> list[str]:
+        """Of the rounds that count: how even, `/health`, events, memory."""
+        after, counted = self.seen[0].rss[-1], self.seen[1:]
+        health_s = [one for seen in counted for one in seen.health_s]
+        event_s = [one for seen in counted for one in seen.event_s]
+        end = counted[-1].rss[-1]
+        return [
+            f"{statistics.median(evenness(seen) for seen in counted):.3f}",
+            f"{high(health_s, 0.5) * 1e3:.1f}, {high(health_s) * 1e3:.1f}",
+            f"{high(event_s, 0.5) * 1e3:.1f}, {high(event_s) * 1e3:.1f}",
+            f"{after:.1f}, {end:.1f}; {verdict(end / after, 1.1)}",
+        ]
+
+
+def _audio_s(work: Sequence[Recording]) -> int:
+    return sum(one.seconds for one in work)
 
 
 def main() -> None:
@@ -280,35 +283,47 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clients", type=int, default=200)
-    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--jobs", type=int, default=400, help="of each side in each round")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--speed", type=int, default=100, help="of the engine: audio a second")
-    parser.add_argument("--only", choices=("memory", "kept"))
     given = parser.parse_args()
     print(serving.machine())
-    rows, without = [], None
-    with serving.workshop() as folder:
-        for keep in (False, True):
-            if given.only not in (None, "kept" if keep else "memory"):
-                continue
-            figures = measured(folder, given, keep)
-            kept = verdict(figures.rate / without, 0.85, at_least=True) if without else ""
+    with serving.workshop() as folder, ExitStack() as stack:
+        sides = {"in memory": Side(folder, given, False), "kept": Side(folder, given, True)}
+        for side in sides.values():
+            stack.enter_context(side.server)
+        measures = {}
+        for name, side in sides.items():
+            measures |= {f"{name}, one": side.by_one, f"{name}, all": side.by_all}
+        taken = serving.interleaved(given.rounds, measures)
+        rows = []
+        for name, side in sides.items():
+            rate, one = taken[f"{name}, all"], taken[f"{name}, one"]
+            pairs = zip(rate, one, strict=True)
+            of_one = statistics.median(many / alone for many, alone in pairs)
+            pairs = zip(rate, taken["in memory, all"], strict=True)
+            of_memory = statistics.median(kept / without for kept, without in pairs)
             rows.append(
                 [
-                    "kept" if keep else "in memory",
-                    f"{figures.rate:.1f}",
-                    f"{figures.of_engine:.3f}",
-                    f"{figures.of_one:.3f}; {verdict(figures.of_one, 0.95, at_least=True)}",
-                    f"{figures.rate / without:.3f}; {kept}" if without else "",
-                    *figures.rest,
+                    name,
+                    f"{statistics.median(rate):.1f}",
+                    f"{statistics.median(rate) / given.speed:.3f}",
+                    f"{of_one:.3f}; {verdict(of_one, 0.95, at_least=True)}",
+                    f"{of_memory:.3f}; {verdict(of_memory, 0.85, at_least=True)}",
+                    *side.rest(),
                 ]
             )
-            without = figures.rate
     headers = (
         *("jobs", "audio s/s", "of the engine's", "of one client's", "of that in memory"),
-        *("Jain's index", "/health p50, p99 ms", "event p50, p99 ms", "MB at a fifth, at the end"),
+        *(
+            "Jain's index",
+            "/health p50, p99 ms",
+            "event p50, p99 ms",
+            "MB after one round, all",
+        ),
     )
-    title = f"{given.clients} clients, {given.jobs} recordings, an engine of {given.speed} s/s"
-    table(title, headers, rows)
+    title = f"{given.clients} clients, an engine of {given.speed} s/s, median of {given.rounds}"
+    table(f"{title} x {given.jobs} recordings", headers, rows)
 
 
 if __name__ == "__main__":
