@@ -6,18 +6,20 @@ event can cost. Half of them vanish without a word, the others are there to the 
 memory    of the API process for each subscriber, once all are there.
 heard     from the first who heard a line to the last, for each line: median and worst.
 end       from DELETE to the end of the last stream.
-slow      what a reader that reads nothing costs: memory for each, once it has been told to resume
-          later and its connection's buffers are full; and what the others hear meanwhile.
 left      descriptors and memory of the process afterwards, over those before.
+waves     ten thousand in all, 500 at a time on one service: memory after the first and the last.
+slow      two hundred that read nothing of a job of three hours that is heard in 18 s: memory for
+          each, and what they cost the one who reads (seconds to the end, beside alone).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import resource
+import io
 import statistics
 import time
+import wave
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -25,11 +27,12 @@ import psutil
 
 from bench import serving
 from bench.connection import Connection
-from bench.load import FORM, Recording
-from bench.serving import Server, ours, table
+from bench.load import FORM
+from bench.serving import ours, table
 
 LINE = b"event: segment"
-MIB = 1 << 20
+WAVE = 500
+PATIENCE_S = 300.0
 
 
 @dataclass
@@ -42,9 +45,9 @@ class Heard:
     ended: int = 0
     ended_at: float = 0.0
 
-    def spread_s(self, everybody: int) -> list[float]:
+    def spread_s(self, everybody: int, since: int) -> list[float]:
         """Of the lines that everybody heard, from the first who did to the last."""
-        whole = [line for line, count in self.count.items() if count == everybody]
+        whole = [line for line, n in self.count.items() if n == everybody and line > since]
         return [self.last[line] - self.first[line] for line in whole]
 
 
@@ -79,6 +82,16 @@ class Subscriber(asyncio.Protocol):
             heard.ended += 1
             heard.ended_at = now
 
+    def sleep(self) -> None:
+        """Read nothing any more."""
+        assert self.transport is not None
+        self.transport.pause_reading()
+
+    def leave(self) -> None:
+        """Go without a word."""
+        assert self.transport is not None
+        self.transport.abort()
+
 
 async def follow(port: int, job_id: str, count: int, heard: Heard) -> list[Subscriber]:
     """So many more, all of them answered."""
@@ -95,9 +108,18 @@ async def follow(port: int, job_id: str, count: int, heard: Heard) -> list[Subsc
     return everybody
 
 
+def quiet(seconds: int) -> bytes:
+    """A form with a recording in which nothing is heard, 8 bit at 2 kHz."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 1, 2000, 0, "NONE", ""))
+        out.writeframes(b"\x80" * 2000 * seconds)
+    return serving.form(file.getvalue())
+
+
 async def begin(client: Connection, seconds: int) -> str:
     """A job that runs; its id."""
-    job = await client.json("POST", "/v1/jobs", Recording(0, seconds).form(), FORM)
+    job = await client.json("POST", "/v1/jobs", quiet(seconds), FORM)
     await client.ask("GET", f"/v1/jobs/{job['id']}/events")
     async for event in client.events():
         if event.name == "begun":
@@ -106,59 +128,86 @@ async def begin(client: Connection, seconds: int) -> str:
     return str(job["id"])
 
 
-async def many(server: Server, count: int, lines: int) -> list[str]:
-    """A row: so many follow a job for so many lines; half of them vanish, and it is ended."""
-    process, heard = psutil.Process(server.pid), Heard()
-    async with Connection(server.port) as client:
+@dataclass(frozen=True)
+class Cost:
+    """Of many who follow one job: seconds until all are there, kB for each, from the first to the
+    last who heard a line, processor time for each of them and line, seconds to the end of all,
+    descriptors and MB that are left."""
+
+    joined_s: float
+    each_kb: float
+    spread_s: list[float]
+    cpu_s: float
+    end_s: float
+    left_fds: int
+    left_mb: float
+
+
+async def many(port: int, pid: int, count: int, lines: int) -> Cost:
+    """So many follow a job for so many lines; half of them vanish, and it is ended."""
+    process, heard = psutil.Process(pid), Heard()
+    async with Connection(port) as client:
         job_id = await begin(client, 3600)
-        before, open_before = serving.memory(server.pid).rss, process.num_fds()
+        before, open_before = serving.memory(pid).rss, process.num_fds()
         begun = time.perf_counter()
-        everybody = await follow(server.port, job_id, count, heard)
+        everybody = await follow(port, job_id, count, heard)
         joined_s = time.perf_counter() - begun
-        each_kb = (serving.memory(server.pid).rss - before) * 1e3 / count
-        since, used = max(heard.first, default=0), process.cpu_times().user
-        begun = time.perf_counter()
-        while sum(heard.count[line] == count for line in list(heard.count) if line > since) < lines:
-            assert time.perf_counter() - begun < 60 + 10 * lines, "not everybody hears everything"
+        each_kb = (serving.memory(pid).rss - before) * 1e3 / count
+        since, used = max(heard.first, default=0), _cpu_s(process)
+        while len(spread := heard.spread_s(count, since)) < lines:
+            assert time.perf_counter() - begun < PATIENCE_S, "not everybody hears everything"
             await asyncio.sleep(0.1)
-        cpu = (process.cpu_times().user - used) / (time.perf_counter() - begun)
-        spread = [
-            heard.last[line] - heard.first[line]
-            for line, number in heard.count.items()
-            if line > since and number == count
-        ]
+        cpu_s = (_cpu_s(process) - used) / (max(heard.first) - since) / count
         for subscriber in everybody[::2]:
-            assert subscriber.transport is not None
-            subscriber.transport.abort()
+            subscriber.leave()
         begun = time.perf_counter()
         await client.ask("DELETE", f"/v1/jobs/{job_id}")
         while heard.ended < count // 2:
-            assert time.perf_counter() - begun < 60, "not everybody hears the end"
+            assert time.perf_counter() - begun < PATIENCE_S, "not everybody hears the end"
             await asyncio.sleep(0.02)
         end_s = heard.ended_at - begun
-        for subscriber in everybody[1::2]:
-            assert subscriber.transport is not None
-            subscriber.transport.close()
-        while process.num_fds() > open_before:
-            assert time.perf_counter() - begun < 60, "descriptors are left"
+        for subscriber in everybody:
+            subscriber.leave()
+        client.close()
+        while process.num_fds() >= open_before:  # with the client's own
+            assert time.perf_counter() - begun < PATIENCE_S, "descriptors are left"
             await asyncio.sleep(0.1)
-        left = serving.memory(server.pid).rss - before
-    return [
-        f"{count}",
-        f"{joined_s:.1f}",
-        f"{each_kb:.1f}",
-        f"{statistics.median(spread) * 1e3:.0f}, {max(spread) * 1e3:.0f}",
-        f"{cpu:.2f}",
-        f"{end_s * 1e3:.0f}",
-        f"{process.num_fds() - open_before}, {left:.1f}",
-    ]
+        left = process.num_fds() + 1 - open_before, serving.memory(pid).rss - before
+    return Cost(joined_s, each_kb, spread, cpu_s, end_s, *left)
 
 
-def allowed(count: int) -> int:
-    """As many as there may be descriptors, here and in the service, which inherits the limit."""
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+async def to_the_end(port: int, pid: int, idle: int) -> tuple[float, float]:
+    """Seconds until one who reads has all of a long job beside so many who read nothing, and the kB
+    that each of those costs."""
+    heard = Heard()
+    async with Connection(port) as client:
+        job_id = await begin(client, 3 * 3600)
+        before, begun = serving.memory(pid).rss, time.perf_counter()
+        sleepers = await follow(port, job_id, idle, heard)
+        for sleeper in sleepers:
+            sleeper.sleep()
+        await client.ask("GET", f"/v1/jobs/{job_id}/events")
+        names = [event.name async for event in client.events()]
+        assert names[-1] == "done", names[-1]
+        taken_s = time.perf_counter() - begun
+        each_kb = (serving.memory(pid).rss - before) * 1e3 / max(1, idle)
+        for sleeper in sleepers:
+            sleeper.leave()
+    return taken_s, each_kb
+
+
+def most_descriptors() -> int:
+    """As many as there may be, here and in a service that is started now: it inherits the limit."""
+    import resource
+
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return min(count, most - 200)
+    return most
 
 
 def main() -> None:
@@ -168,18 +217,39 @@ def main() -> None:
     )
     parser.add_argument("--count", type=int, nargs="+", default=[500, 10_000])
     parser.add_argument("--lines", type=int, default=10)
+    parser.add_argument("--waves", type=int, default=20)
     given = parser.parse_args()
     print(serving.machine())
+    limit = most_descriptors()
+    print(f"{limit} descriptors for each process")
     rows = []
     with serving.workshop() as folder:
-        for count in given.count:
+        for count in (min(count, limit - 200) for count in given.count):
             with ours(folder, engine="scripted", keep_alive="-1", scripted_speed="1") as server:
-                rows.append(asyncio.run(many(server, allowed(count), given.lines)))
+                cost = asyncio.run(many(server.port, server.pid, count, given.lines))
+                spread = f"{statistics.median(cost.spread_s):.2f}, {max(cost.spread_s):.2f}"
+                rows.append(
+                    [
+                        *(f"{count}", f"{cost.joined_s:.1f}", f"{cost.each_kb:.1f}"),
+                        *(spread, f"{cost.cpu_s * 1e6:.0f}", f"{cost.end_s:.2f}"),
+                        *(f"{cost.left_fds}", f"{cost.left_mb:.1f}"),
+                    ]
+                )
+        with ours(folder, engine="scripted", keep_alive="-1", scripted_speed="1") as server:
+            left = []
+            for _ in range(given.waves):
+                asyncio.run(many(server.port, server.pid, WAVE, 1))
+                left.append(serving.memory(server.pid).rss)
+        with ours(folder, engine="scripted", keep_alive="-1", scripted_speed="600") as server:
+            alone_s, _ = asyncio.run(to_the_end(server.port, server.pid, 0))
+            beside_s, each_kb = asyncio.run(to_the_end(server.port, server.pid, 200))
     headers = (
-        *("subscribers", "all there s", "kB for each", "a line heard: median, worst ms"),
-        *("cores", "end ms", "left: descriptors, MB"),
+        *("subscribers", "all there s", "kB each", "a line heard by all: median, worst s"),
+        *("CPU µs each and line", "end s", "descriptors left", "MB left"),
     )
     table("subscribers of one job, a line a second", headers, rows)
+    print(f"\n{given.waves} waves of {WAVE}: {left[0]:.1f} MB after one, {left[-1]:.1f} after all")
+    print(f"200 who read nothing: {each_kb:.1f} kB each; {beside_s:.1f} s, alone {alone_s:.1f}")
 
 
 if __name__ == "__main__":

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import closing, suppress
 from typing import Any
 
 import pytest
 import uvicorn
 from eventsource import parse
-from serving import PATIENCE_S
+from serving import PATIENCE_S, Server
 
+from bench.subscribers import many
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import Named
 from sidecar.jobs.record import Begun, Cancelled, JobRecord, Reported
@@ -172,3 +173,14 @@ async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> No
         server.should_exit = True
         with suppress(asyncio.CancelledError):
             await serving
+
+
+async def test_hundreds_hear_every_line_and_the_end_and_who_vanishes_leaves_nothing(
+    start_server: Callable[..., Server],
+) -> None:
+    """`python -m bench.subscribers` is the same with ten thousand, and says what it costs."""
+    server = start_server(scripted_speed=1)
+    cost = await many(server.port, server.process.pid, 400, 2)
+    assert len(cost.spread_s) >= 2
+    assert cost.left_fds <= 0
+    assert cost.each_kb < 100
