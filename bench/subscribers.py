@@ -131,13 +131,12 @@ async def begin(client: Connection, seconds: int) -> str:
 @dataclass(frozen=True)
 class Cost:
     """Of many who follow one job: seconds until all are there, kB for each, from the first to the
-    last who heard a line, processor time for each of them and line, seconds to the end of all,
+    last who heard a line, seconds to the end of all,
     descriptors and MB that are left."""
 
     joined_s: float
     each_kb: float
     spread_s: list[float]
-    cpu_s: float
     end_s: float
     left_fds: int
     left_mb: float
@@ -153,11 +152,10 @@ async def many(port: int, pid: int, count: int, lines: int) -> Cost:
         everybody = await follow(port, job_id, count, heard)
         joined_s = time.perf_counter() - begun
         each_kb = (serving.memory(pid).rss - before) * 1e3 / count
-        since, used = max(heard.first, default=0), _cpu_s(process)
+        since = max(heard.first, default=0)
         while len(spread := heard.spread_s(count, since)) < lines:
             assert time.perf_counter() - begun < PATIENCE_S, "not everybody hears everything"
             await asyncio.sleep(0.1)
-        cpu_s = (_cpu_s(process) - used) / (max(heard.first) - since) / count
         for subscriber in everybody[::2]:
             subscriber.leave()
         begun = time.perf_counter()
@@ -173,12 +171,7 @@ async def many(port: int, pid: int, count: int, lines: int) -> Cost:
             assert time.perf_counter() - begun < PATIENCE_S, "descriptors are left"
             await asyncio.sleep(0.1)
         left = process.num_fds() + 1 - open_before, serving.memory(pid).rss - before
-    return Cost(joined_s, each_kb, spread, cpu_s, end_s, *left)
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+    return Cost(joined_s, each_kb, spread, end_s, *left)
 
 
 async def to_the_end(port: int, pid: int, idle: int) -> tuple[float, float]:
@@ -235,13 +228,13 @@ def main() -> None:
                 rows.append(
                     [
                         *(f"{count}", f"{cost.joined_s:.1f}", f"{cost.each_kb:.1f}"),
-                        *(spread, f"{cost.cpu_s * 1e6:.0f}", f"{cost.end_s:.2f}"),
+                        *(spread, f"{cost.end_s:.2f}"),
                         *(f"{cost.left_fds}", f"{cost.left_mb:.1f}"),
                     ]
                 )
         headers = (
             *("subscribers", "all there s", "kB each", "a line heard by all: median, worst s"),
-            *("CPU µs each and line", "end s", "descriptors left", "MB left"),
+            *("end s", "descriptors left", "MB left"),
         )
         table("subscribers of one job, a line a second", headers, rows)
         with ours(folder, engine="scripted", keep_alive="-1", scripted_speed="1") as server:
