@@ -220,6 +220,10 @@ def test_who_goes_on_from_a_checkpoint_ends_with_the_same_transcript(
     assert again[-1] == whole[-1]
     assert isinstance(again[-1], Finished)
     assert {one.words_by for one in again[-1].transcript.segments} == {BY_ATTENTION}
+    for segment in again[-1].transcript.segments:
+        edges = [edge for word in segment.words for edge in (word.start, word.end)]
+        assert edges == sorted(edges)
+        assert segment.start <= edges[0] <= edges[-1] <= segment.end
     done = [event.audio_s_done for event in again if isinstance(event, Progress)]
     assert done[0] > checkpoints[-2].audio_s, "it was heard again"
     ready = [event.index for event in again if isinstance(event, SegmentReady)]

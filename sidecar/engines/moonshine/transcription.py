@@ -201,8 +201,12 @@ class Transcription:
             yield self._line(start, line.end, (begin, end), line.label)
 
     def _line(self, start: float, end: float, heard: tuple[float, float], voice: int) -> Line:
-        text, words = self._text(*heard)
-        return Line(start, end, text, voice, words)
+        text, words = self._text(*heard)  # of a little more than the line
+        inside = (
+            Word(min(max(one.start, start), end), max(min(one.end, end), start), one.text)
+            for one in words
+        )
+        return Line(start, end, text, voice, tuple(inside))
 
     def _text(self, start: float, end: float) -> _Heard:
         for (known_start, known_end), said in self._texts.items():
