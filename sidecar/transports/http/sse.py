@@ -96,8 +96,10 @@ class EventStream(Response):
         self,
         frames: AsyncGenerator[bytes, None],
         closed: Callable[[], None] = lambda: None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        usual = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(headers=usual | dict(headers or {}))
         del self.headers["content-length"]
         self._frames = frames
         self._closed = closed
