@@ -11,10 +11,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, get_args
 
+import moonshine_voice
 import openai
 import pytest
+import soundfile
 from openai.types.audio import (
     Transcription,
     TranscriptionDiarized,
@@ -27,12 +30,14 @@ from pydantic import TypeAdapter
 from recordings import wav
 from serving import PATIENCE_S, REPOSITORY, Server, check_discreet, wait_until
 
+from sidecar.audio.decode import decode_file
 from sidecar.transports.openai.aliases import ALIASES
 
 SECOND = b"\1\0" * 16_000
 CLIP = ("clip.wav", wav(SECOND * 3))
 ANY_KEY = "sk-whatever-these-packages-insist-on"
 GOLDEN = json.loads((REPOSITORY / "tests/golden/openai.json").read_text("utf-8"))
+PLAY = Path(moonshine_voice.get_assets_path()) / "endgame_nagg_nell.wav"
 TYPES: dict[str, Any] = {
     "json": Transcription,
     "verbose_json": TranscriptionVerbose,
@@ -404,8 +409,9 @@ def test_a_key_makes_one_job_of_a_request_that_is_sent_again(slow: Server) -> No
     raw = create(file=clip, model="whisper-1", **keyed)
     assert raw.headers["x-request-id"] == job["id"]
     assert raw.headers["idempotent-replayed"] == "true"
-    streamed = create(file=clip, model="whisper-1", response_format="json", **keyed)
-    assert streamed.status_code == 200
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        create(file=CLIP, model="whisper-1", **keyed)
+    check_error(caught.value, 422, "idempotency_key_reused", None)
     slow.client.delete(f"/v1/jobs/{job['id']}")
 
 
@@ -430,3 +436,41 @@ def test_who_hangs_up_ends_the_job(slow: Server) -> None:
 
     asyncio.run(leave())
     wait_until(lambda: not busy(slow), PATIENCE_S, "the waiting one's job is ended")
+
+
+def test_the_embedded_engine_speaks_it_and_a_service_that_asks_it_keeps_its_speakers(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    """What the wheel's clip says, by two voices, to the package and to our own dialect."""
+    clip = tmp_path / "play.wav"  # as it goes to another service, which sends no less
+    soundfile.write(clip, decode_file(PLAY, 16_000)[: 12 * 16_000], 16_000, subtype="PCM_16")
+    there = start_server(engine="moonshine")
+    model = "gpt-4o-transcribe-diarize"
+    raw = sdk(there).audio.transcriptions.with_raw_response.create(
+        file=clip, model=model, response_format="diarized_json", chunking_strategy="auto"
+    )
+    answer = checked(TranscriptionDiarized, raw.text)
+    assert {segment.speaker for segment in answer.segments} == {"A", "B"}
+    assert answer.text == " ".join(segment.text for segment in answer.segments)
+    last, final = {}, None
+    for event in sdk(there).audio.transcriptions.create(
+        file=clip, model=model, response_format="diarized_json", stream=True
+    ):
+        if event.type == "transcript.text.segment":
+            last[event.id] = event
+        final = event
+    said = [(one.id, one.speaker, one.text) for one in answer.segments]
+    assert [(one.id, one.speaker, one.text) for one in last.values()] == said
+    assert final is not None
+    assert final.text == answer.text  # type: ignore[union-attr]
+    here = start_server(
+        engine="upstream",
+        upstream=f"http://127.0.0.1:{there.port}",
+        upstream_dialect="openai",
+        upstream_model=model,
+    )
+    body = here.post(clip.read_bytes()).json()
+    assert body["metadata"]["engine"].startswith("upstream")
+    assert [(one["speaker"], one["text"]) for one in body["segments"]] == [
+        (f"Speaker_{'AB'.index(one.speaker)}", one.text) for one in answer.segments
+    ]
