@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -104,3 +105,18 @@ def test_a_retry_takes_its_job_over_and_who_aborts_ends_it(
     slow = start_server(scripted_speed=4, batch=1)
     assert len(case("retried", slow, 20).split()) == 20
     assert case("abort", slow, 600) == "APIUserAbortError"
+
+
+def test_the_example_of_the_documents_runs(package: Path, server: Server, tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs/openai.md").read_text("utf-8")
+    (example,) = re.findall(r"```js\n(.+?)```", page, re.DOTALL)
+    (tmp_path / "meeting.wav").write_bytes(wav(SECOND * 3))
+    (tmp_path / "node_modules").symlink_to(package / "node_modules", target_is_directory=True)
+    here = example.replace("http://127.0.0.1:8765", f"http://127.0.0.1:{server.port}")
+    assert here != example
+    (tmp_path / "example.mjs").write_text(here)
+    result = subprocess.run(
+        ["node", "example.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert result.returncode == 0, result.stderr
+    assert re.match(r"A 0 1 \w{8}\nB 1 2 \w{8}\nA 2 3 \w{8}\n", result.stdout)

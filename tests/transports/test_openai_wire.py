@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -474,3 +475,27 @@ def test_the_embedded_engine_speaks_it_and_a_service_that_asks_it_keeps_its_spea
     assert [(one["speaker"], one["text"]) for one in body["segments"]] == [
         (f"Speaker_{'AB'.index(one.speaker)}", one.text) for one in answer.segments
     ]
+
+
+def test_the_examples_of_the_documents_run(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    page = (REPOSITORY / "docs/openai.md").read_text("utf-8")
+    (tmp_path / "meeting.wav").write_bytes(CLIP[1])
+    monkeypatch.chdir(tmp_path)
+    here = "http://127.0.0.1:8765", f"http://127.0.0.1:{server.port}"
+    (example,) = re.findall(r"```python\n(.+?)```", page, re.DOTALL)
+    assert here[0] in example
+    exec(compile(example.replace(*here), "openai.md", "exec"), {})
+    said = capfd.readouterr().out
+    assert re.match(r"A 0\.0-1\.0: \w{8}\nB 1\.0-2\.0: \w{8}\nA 2\.0-3\.0: \w{8}\n", said)
+    assert said.endswith(GOLDEN["json"]["text"])
+    (commands,) = re.findall(r"```sh\n(.+?)```", page, re.DOTALL)
+    subprocess.run(["sh", "-euc", commands.replace(*here)], check=True)
+    said = capfd.readouterr().out
+    assert said.startswith(GOLDEN["srt"])
+    assert "transcript.text.done" in said
+    assert '"whisper-1"' in said
