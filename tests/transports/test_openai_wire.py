@@ -285,6 +285,21 @@ def test_other_addresses_and_methods_are_refused_in_the_same_shape(server: Serve
     assert foreign.headers["x-request-id"]
 
 
+def test_a_page_that_may_ask_may_use_the_package(server: Server) -> None:
+    """Whose headers a browser asks about first."""
+    asked = {
+        "Origin": "tauri://localhost",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,x-stainless-arch,x-stainless-lang,"
+        "x-stainless-os,x-stainless-package-version,x-stainless-retry-count,x-stainless-runtime,"
+        "x-stainless-runtime-version,x-stainless-timeout",
+    }
+    answer = server.client.options("/v1/audio/transcriptions", headers=asked)
+    assert answer.status_code == 200, answer.text
+    listed = server.client.get("/v1/models", headers={"Origin": "tauri://localhost"})
+    assert "X-Request-Id" in listed.headers["access-control-expose-headers"]
+
+
 def test_with_a_token_only_that_key_counts(start_server: Callable[..., Server]) -> None:
     token = "a token of sixteen bytes or more"
     closed = start_server(token=token)
