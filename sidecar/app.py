@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 DESCRIPTION = """
 Speech to text with speakers, for one machine. Post a recording to `/transcribe`, get back who said
-what and when. Every error is `application/problem+json` with a stable `code` and a `hint`.
+what and when. Every error is `application/problem+json` with a stable `code` and a `hint`; at the
+addresses of OpenAI's API, with the same code in its shape.
 """
 
 

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
+from fastapi import Request
 from hypothesis import given
 from hypothesis import strategies as st
+from serving import PATIENCE_S
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import Named
+from sidecar.audio.source import Spool
 from sidecar.engines import moonshine, scripted, whisper
+from sidecar.jobs.job import Job
 from sidecar.jobs.record import JobRecord, JobState
 from sidecar.speech.engine import Precision, TranscribeOptions
 from sidecar.speech.transcript import NON_SPEECH, Segment, Transcript, Word
-from sidecar.transports.openai import languages
+from sidecar.transports.http.unsaid import Unsaid, covered
+from sidecar.transports.openai import following, languages
 from sidecar.transports.openai.aliases import names, precision_of
 from sidecar.transports.openai.answers import answer, diarized_body, letters, verbose_body
 from sidecar.transports.openai.dialect import again, error_body, param_of, status_of
+from sidecar.transports.openai.following import Retries, timed_out
 from sidecar.transports.openai.request import Form, Format, Granularity, Wish, fields_of, wish_of
 from sidecar.transports.openai.stream import Told
 
@@ -226,3 +236,77 @@ def test_the_parameter_to_blame_is_named() -> None:
     assert param_of(errors.FieldInvalid("The field is wrong.")) is None
     assert param_of(errors.AudioTooLong()) == "file"
     assert param_of(errors.QueueFull()) is None
+
+
+def request(**headers: str) -> Request:
+    named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "headers": named})
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "headers", "expected"),
+    [
+        (600.0, {"x_stainless_retry_count": "0"}, True),
+        (500.0, {"x_stainless_retry_count": "0"}, False),
+        (600.0, {}, False),
+        (600.0, {"x_stainless_retry_count": "2"}, False),
+        (600.0, {"x_stainless_retry_count": "-1"}, False),
+        (2.0, {"x_stainless_retry_count": "1", "x_stainless_read_timeout": "2.0"}, True),
+        (2.0, {"x_stainless_retry_count": "1", "x_stainless_timeout": "3"}, False),
+        (2.0, {"x_stainless_retry_count": "1", "x_stainless_timeout": "none"}, False),
+    ],
+)
+def test_who_hung_up_when_its_patience_was_over_will_ask_again(
+    waited_s: float, headers: dict[str, str], expected: bool
+) -> None:
+    assert timed_out(request(**headers), waited_s) is expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+async def test_a_job_that_nobody_takes_over_is_ended_and_its_recording_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(following, "GRACE_S", 0.01)
+    spool = Spool(None)
+    spool.add(b"a recording")
+    ended, job = asyncio.Event(), Job(spool.finish(), record())
+    retries, before = Retries(), len(os.listdir("/proc/self/fd"))
+    retries.leave("me", {}, job, ended.set)
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert await retries.take("somebody else", {}, job.source.fd) is None
+    assert await retries.take("me", {"fields": 1}, job.source.fd) is None
+    await asyncio.wait_for(ended.wait(), PATIENCE_S)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert await retries.take("me", {}, job.source.fd) is None
+    job.source.close()
+    retries.leave("me", {}, job, ended.set)  # it has ended meanwhile: there is nothing to keep
+
+
+def test_an_hour_s_transcript_is_told_in_time_that_grows_with_it() -> None:
+    """Each segment is compared with those beside it, and not with all."""
+    looked = [0, 0]
+
+    class Counted(float):
+        def __lt__(self, other: float) -> bool:
+            looked[-1] += 1
+            return float(self) < float(other)
+
+    for number, count in enumerate((200, 800)):
+        heard = [Segment(Counted(2 * at), Counted(2 * at + 1), "a") for at in range(count)]
+        unsaid = Unsaid()
+        looked[-1] = 0
+        assert len([*unsaid.more(record(*heard))]) == count
+        assert [*unsaid.more(record(*heard, done=True))] == []
+        looked[number] = looked[-1]
+    assert 0 < looked[1] < 8 * looked[0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5)), max_size=12))
+def test_time_that_was_told_of_is_counted_once(spans: list[tuple[int, int]]) -> None:
+    found = covered(Segment(start, start + length, "a") for start, length in spans)
+    assert all(one[1] < other[0] for one, other in pairwise(found))
+    half_seconds = {
+        half for start, length in spans for half in range(2 * start, 2 * (start + length))
+    }
+    told = {half for start, end in found for half in range(int(2 * start), int(2 * end))}
+    assert told == half_seconds

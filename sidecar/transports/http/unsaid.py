@@ -6,7 +6,10 @@ crash, or whose borders the whole transcript has a little elsewhere, is not told
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from math import inf
 
 from sidecar.jobs.record import JobRecord
 from sidecar.speech.transcript import Segment
@@ -17,8 +20,8 @@ class Unsaid:
 
     def __init__(self) -> None:
         self._said: list[Segment] = []
-        self._before: Sequence[Segment] = ()
-        """Said in an attempt that came to nothing."""
+        self._before: list[tuple[float, float]] = []
+        """When it was spoken, what was said in an attempt that came to nothing; apart, in order."""
         self._next = 0
         self._attempt = 0
 
@@ -26,7 +29,7 @@ class Unsaid:
         """The segments that are new in a job, each with its index there."""
         again = job.attempts != self._attempt or len(job.segments) < self._next
         if again or job.transcript is not None:
-            self._attempt, self._next, self._before = job.attempts, 0, tuple(self._said)
+            self._attempt, self._next, self._before = job.attempts, 0, covered(self._said)
         for index in range(self._next, len(job.segments)):
             self._next = index + 1
             segment = job.segments[index]
@@ -37,8 +40,21 @@ class Unsaid:
     def _was_said(self, segment: Segment) -> bool:
         """Whether most of its time was told of before; an attempt begins anew, and at its end some
         borders may lie a little elsewhere."""
-        overlap = sum(
-            max(0.0, min(segment.end, one.end) - max(segment.start, one.start))
-            for one in self._before
-        )
+        first = max(0, bisect_right(self._before, (segment.start, inf)) - 1)
+        overlap = 0.0
+        for start, end in islice(self._before, first, None):
+            if start >= segment.end:
+                break
+            overlap += max(0.0, min(segment.end, end) - max(segment.start, start))
         return bool(self._before) and overlap >= (segment.end - segment.start) / 2
+
+
+def covered(segments: Iterable[Segment]) -> list[tuple[float, float]]:
+    """The time that segments take, as stretches that do not touch, in order."""
+    found: list[tuple[float, float]] = []
+    for start, end in sorted((one.start, one.end) for one in segments):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((start, end))
+    return found

@@ -48,6 +48,7 @@ class Granularity(StrEnum):
     SEGMENT = "segment"
 
 
+SUBTITLES = (Format.SRT, Format.VTT)
 STREAMED = (Format.JSON, Format.TEXT, Format.DIARIZED)
 
 
@@ -199,6 +200,8 @@ def fields_of(
     keywords = [word for one in form.all("keywords") if (word := " ".join(one.split()))]
     if keywords:
         fields["hotwords"] = ", ".join([*filter(None, [form.one("hotwords")]), *keywords])
+    # cues are made of words where there are any
+    fields["words"] = Granularity.WORD in wish.granularities or wish.format in SUBTITLES
     if precision is not Precision.AUTO:
         fields["precision"] = precision.value
     if wish.format is Format.DIARIZED:
