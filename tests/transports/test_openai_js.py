@@ -101,9 +101,9 @@ def test_models_are_listed(case: Case, server: Server) -> None:
 def test_a_retry_takes_its_job_over_and_who_aborts_ends_it(
     case: Case, start_server: Callable[..., Server]
 ) -> None:
-    """Five seconds of work, three of patience; then an hour of work that nobody waits for."""
+    """Four seconds of work, three of patience; then minutes of work that nobody waits for."""
     slow = start_server(scripted_speed=4, batch=1)
-    assert len(case("retried", slow, 20).split()) == 20
+    assert len(case("retried", slow, 16).split()) == 16
     assert case("abort", slow, 600) == "APIUserAbortError"
 
 

@@ -390,7 +390,7 @@ def test_a_job_whose_client_timed_out_is_taken_over_by_the_retry(slow: Server) -
 
 def test_another_recording_or_another_wish_is_no_retry(slow: Server) -> None:
     """The count alone takes nothing over."""
-    clips = [("clip.wav", wav(bytes([seed, 0]) * 16_000 * 9)) for seed in (1, 2)]
+    clips = [("clip.wav", wav(bytes([seed, 0]) * 16_000 * 6)) for seed in (1, 2)]
     with pytest.raises(openai.APITimeoutError):
         sdk(slow, timeout=1.0).audio.transcriptions.create(file=clips[0], model="whisper-1")
     answers = [
@@ -459,7 +459,7 @@ def test_the_embedded_engine_speaks_it_and_a_service_that_asks_it_keeps_its_spea
 ) -> None:
     """What the wheel's clip says, by two voices, to the package and to our own dialect."""
     clip = tmp_path / "play.wav"  # as it goes to another service, which sends no less
-    soundfile.write(clip, decode_file(PLAY, 16_000)[: 12 * 16_000], 16_000, subtype="PCM_16")
+    soundfile.write(clip, decode_file(PLAY, 16_000)[: 8 * 16_000], 16_000, subtype="PCM_16")
     there = start_server(engine="moonshine")
     model = "gpt-4o-transcribe-diarize"
     raw = sdk(there).audio.transcriptions.with_raw_response.create(

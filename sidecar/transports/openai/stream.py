@@ -72,7 +72,7 @@ class Told:
             delta, self._last = text[len(self._last) :], text[-1:]
             if delta:
                 yield {"type": "transcript.text.delta", "delta": delta}
-            if self._diarized and record.transcript is None:
+            if self._diarized:
                 number = sum(one.is_speech for one in record.segments[:index])
                 yield from self._segment(segment_body(number, segment))
 
