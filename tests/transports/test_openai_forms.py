@@ -30,6 +30,7 @@ from sidecar.transports.openai.answers import answer, diarized_body, letters, ve
 from sidecar.transports.openai.dialect import again, error_body, param_of, status_of
 from sidecar.transports.openai.following import Retries, timed_out
 from sidecar.transports.openai.request import Form, Format, Granularity, Wish, fields_of, wish_of
+from sidecar.transports.openai.speakers import known_speakers
 from sidecar.transports.openai.stream import Told
 
 
@@ -310,3 +311,35 @@ def test_time_that_was_told_of_is_counted_once(spans: list[tuple[int, int]]) -> 
     }
     told = {half for start, end in found for half in range(int(2 * start), int(2 * end))}
     assert told == half_seconds
+
+
+words = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(["{", '{"type": "server_vad"}', '{"type": []}', "word", "en", "auto", "true"]),
+)
+fields = st.sampled_from(
+    "chunking_strategy chunking_strategy[type] chunking_strategy[ languages[] language include[] "
+    "timestamp_granularities[] response_format stream keywords model".split()
+)
+
+
+@given(st.dictionaries(fields, st.lists(words, min_size=1, max_size=3)))
+def test_whatever_a_form_says_is_understood_or_refused(lists: dict[str, list[str]]) -> None:
+    try:
+        wish = wish_of(Form(lists), scripted.SPEC, translate=False)
+        said = fields_of(Form(lists), scripted.SPEC, wish, Precision.AUTO)
+    except errors.BadRequest:
+        return
+    assert wish.format in Format
+    assert said.keys() >= {"language", "prompt", "temperature", "diarize"}
+
+
+@given(st.lists(st.text(max_size=70), max_size=5), st.lists(st.text(max_size=40), max_size=5))
+def test_whoever_is_said_to_be_known_is_understood_or_refused(
+    names: list[str], voices: list[str]
+) -> None:
+    try:
+        known = known_speakers(names, [f"data:audio/wav;base64,{voice}" for voice in voices])
+    except errors.FieldInvalid:
+        return
+    assert len(known) == len(names) <= 4

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -459,7 +460,7 @@ def test_the_embedded_engine_speaks_it_and_a_service_that_asks_it_keeps_its_spea
 ) -> None:
     """What the wheel's clip says, by two voices, to the package and to our own dialect."""
     clip = tmp_path / "play.wav"  # as it goes to another service, which sends no less
-    soundfile.write(clip, decode_file(PLAY, 16_000)[: 8 * 16_000], 16_000, subtype="PCM_16")
+    soundfile.write(clip, decode_file(PLAY, 16_000)[: 12 * 16_000], 16_000, subtype="PCM_16")
     there = start_server(engine="moonshine")
     model = "gpt-4o-transcribe-diarize"
     raw = sdk(there).audio.transcriptions.with_raw_response.create(
@@ -514,3 +515,23 @@ def test_the_examples_of_the_documents_run(
     assert said.startswith(GOLDEN["srt"])
     assert "transcript.text.done" in said
     assert '"whisper-1"' in said
+
+
+@pytest.mark.skipif(
+    shutil.which("curl") is None, reason="curl is the client of whisper.cpp's server"
+)
+def test_clients_of_whisper_cpp_s_server_are_answered(server: Server, tmp_path: Path) -> None:
+    """The command of its README, another format, and a refusal."""
+    (tmp_path / "clip.wav").write_bytes(CLIP[1])
+    url = f"http://127.0.0.1:{server.port}/inference"
+
+    def curl(*more: str) -> str:
+        usual = ["-H", "Content-Type: multipart/form-data", "-F", "file=@clip.wav"]
+        usual += ["-F", "temperature=0.0", "-F", "temperature_inc=0.2", "-F", "language=en"]
+        command = ["curl", "-s", url, *usual, *more]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+
+    assert json.loads(curl("-F", "response_format=json")) == GOLDEN["json"]
+    assert curl("-F", "response_format=srt") == GOLDEN["srt"]
+    refused = json.loads(curl("-F", "translate=true"))
+    assert refused["error"]["code"] == "translation_unavailable"

@@ -1,6 +1,7 @@
 """OpenAI's transcription API: POST /v1/audio/transcriptions and /translations, GET /v1/models.
 
-For clients that are made for it, unchanged. A client that hangs up takes its job with it.
+For clients that are made for it, unchanged. A client that hangs up takes its job with it. Those of
+whisper.cpp's server (POST /inference) send the same form, without a model.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from sidecar import clock
 from sidecar.access.identity import Identity
 from sidecar.jobs.job import Job
 from sidecar.jobs.record import JobRecord, RequestKey
+from sidecar.jobs.room import Place
 from sidecar.service import Service
 from sidecar.speech.transcript import Transcript
 from sidecar.transports.http import hanging_up, sse
@@ -30,8 +32,9 @@ from sidecar.transports.openai.request import Asked, read_request
 from sidecar.transports.openai.stream import frames
 
 TRANSCRIPTIONS, TRANSLATIONS = "/v1/audio/transcriptions", "/v1/audio/translations"
+INFERENCE = "/inference"
 MODELS = "/v1/models"
-PATHS = ("/v1/audio/", MODELS, f"{MODELS}/")
+PATHS = ("/v1/audio/", INFERENCE, MODELS, f"{MODELS}/")
 """What is said in this wire's way, errors included."""
 
 
@@ -61,6 +64,17 @@ def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
     async def translate(request: Request) -> Response:
         return await _answered(request, service, retries, translate=True)
 
+    @router.post(
+        INFERENCE,
+        summary="What was said (whisper.cpp's server)",
+        response_class=Response,
+        responses=models.TRANSCRIPTION,
+        openapi_extra=models.INFER,
+    )
+    async def infer(request: Request) -> Response:
+        usual = service.spec.name
+        return await _answered(request, service, retries, translate=False, usual=usual)
+
     @router.get(
         MODELS,
         summary="What is loaded, by all its names (OpenAI's API)",
@@ -87,18 +101,20 @@ def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
 class _Begun:
     """The job of a request; ``live`` where it goes with its client."""
 
-    asked: Asked
     running: Running
     live: Job | None = None
     replayed: bool = False
 
 
 async def _answered(
-    request: Request, service: Service, retries: Retries, *, translate: bool
+    request: Request, service: Service, retries: Retries, *, translate: bool, usual: str = ""
 ) -> Response:
     caller, arrived = caller_of(request), _now()
-    begun = await _begun(request, service, caller, retries, translate=translate)
-    asked, running = begun.asked, begun.running
+    key = key_name(request)
+    with service.place(caller, key) as place:
+        asked = await read_request(request, service, translate=translate, usual=usual)
+        begun = await _begun(request, service, caller, retries, asked, place, key)
+    running = begun.running
     headers = {REQUEST_ID: running.record.id}
     if begun.replayed:
         headers["Idempotent-Replayed"] = "true"
@@ -132,28 +148,29 @@ async def _answered(
 
 
 async def _begun(
-    request: Request, service: Service, caller: Identity, retries: Retries, *, translate: bool
+    request: Request,
+    service: Service,
+    caller: Identity,
+    retries: Retries,
+    asked: Asked,
+    place: Place,
+    key: str | None,
 ) -> _Begun:
     """The job of a request: a new one, or the one that it is sent again for."""
-    key = key_name(request)
-    with service.place(caller, key) as place:
-        asked = await read_request(request, service, translate=translate)
-        if key is not None:
-            try:
-                said = await asyncio.to_thread(digest, asked.fields, asked.source.fd)
-            except BaseException:
-                asked.source.close()
-                raise
-            record, replayed = await service.submit_once(
-                caller, asked.source, asked.options, place, RequestKey(key, said)
-            )
-            return _Begun(asked, Kept(service, caller, record), replayed=replayed)
-        if retries_of(request):
-            known = await _taken(caller, retries, asked)
-            if known is not None:
-                return _Begun(asked, known, known)
-        job = await service.submit(caller, asked.source, asked.options, place, kept=False)
-        return _Begun(asked, job, job)
+    if key is not None:
+        try:
+            said = await asyncio.to_thread(digest, asked.fields, asked.source.fd)
+        except BaseException:
+            asked.source.close()
+            raise
+        record, replayed = await service.submit_once(
+            caller, asked.source, asked.options, place, RequestKey(key, said)
+        )
+        return _Begun(Kept(service, caller, record), replayed=replayed)
+    if retries_of(request) and (known := await _taken(caller, retries, asked)) is not None:
+        return _Begun(known, known)
+    job = await service.submit(caller, asked.source, asked.options, place, kept=False)
+    return _Begun(job, job)
 
 
 async def _taken(caller: Identity, retries: Retries, asked: Asked) -> Job | None:

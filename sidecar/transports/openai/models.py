@@ -92,7 +92,7 @@ def texts(said: str) -> dict[str, Any]:
     return {"type": "array", "items": {"type": "string"}, "description": said}
 
 
-def form(fields: dict[str, Any]) -> dict[str, Any]:
+def form(fields: dict[str, Any], *needed: str) -> dict[str, Any]:
     """The body of a request with these fields, and its headers."""
     return {
         "requestBody": {
@@ -101,7 +101,7 @@ def form(fields: dict[str, Any]) -> dict[str, Any]:
                 "multipart/form-data": {
                     "schema": {
                         "type": "object",
-                        "required": ["file", "model"],
+                        "required": ["file", *needed],
                         "properties": fields,
                     }
                 }
@@ -132,20 +132,26 @@ _BOTH: dict[str, Any] = {
     "language": {"type": "string", "examples": ["en"], "description": "Of the recording."},
     **{name: OPTIONS[name] for name in OWN},
 }
+_FORMAT: dict[str, Any] = {"type": "string", "enum": [*Format], "default": "json"}
 TRANSLATE = form(
     _BOTH
     | {
-        "response_format": {
-            "type": "string",
-            "enum": [one.value for one in Format if one is not Format.DIARIZED],
-            "default": "json",
-        }
+        "response_format": _FORMAT
+        | {"enum": [one.value for one in Format if one is not Format.DIARIZED]}
+    },
+    "model",
+)
+INFER = form(
+    _BOTH
+    | {
+        "response_format": _FORMAT,
+        "translate": {"type": "boolean", "default": False, "description": "Into English."},
     }
 )
 TRANSCRIBE = form(
     _BOTH
     | {
-        "response_format": {"type": "string", "enum": [*Format], "default": "json"},
+        "response_format": _FORMAT,
         "timestamp_granularities[]": {
             "type": "array",
             "items": {"type": "string", "enum": [*Granularity]},
@@ -161,5 +167,6 @@ TRANSCRIBE = form(
         "include[]": texts("'logprobs' is refused: no engine tells them."),
         "known_speaker_names[]": texts(f"Up to {MOST} names."),
         "known_speaker_references[]": texts("2 to 10 s of each voice, as data URLs."),
-    }
+    },
+    "model",
 )

@@ -105,8 +105,10 @@ class Form:
         return ({"type": word} if word else {}) | found
 
 
-async def read_request(request: Request, service: Service, *, translate: bool) -> Asked:
-    """Read the body.
+async def read_request(
+    request: Request, service: Service, *, translate: bool, usual: str = ""
+) -> Asked:
+    """Read the body; ``usual`` is the model of who names none.
 
     Raises:
         errors.BadRequest: it is not what it says it is, or means nothing.
@@ -120,17 +122,20 @@ async def read_request(request: Request, service: Service, *, translate: bool) -
     except errors.FileMissing:
         raise _no_file() from None
     try:
-        return await _understood(upload, service, translate=translate)
+        return await _understood(upload, service, translate, usual)
     except BaseException:
         upload.source.close()
         raise
 
 
-async def _understood(upload: Upload, service: Service, *, translate: bool) -> Asked:
+async def _understood(upload: Upload, service: Service, translate: bool, usual: str) -> Asked:
     if upload.part != FILE:
         raise _no_file()
     form = Form(upload.lists)
-    precision = precision_of(service.spec, form.one("model").strip())
+    precision = precision_of(service.spec, form.one("model").strip() or usual)
+    translate = translate or (
+        bool(usual) and parse_flag("translate", form.one("translate"), default=False)
+    )
     wish = wish_of(form, service.spec, translate=translate)
     options = service.options(fields_of(form, service.spec, wish, precision))
     known = speakers.known_speakers(form.all(speakers.NAMES), form.all(speakers.REFERENCES))

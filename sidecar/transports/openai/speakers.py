@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +66,7 @@ def _bytes_of(name: str, url: str) -> bytes:
         raise _wrong(name, "is no data URL in base64, or too long")
     try:
         voice = base64.b64decode(url.strip()[said.end() :], validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one, and what is not ASCII another
         raise _wrong(name, "is not valid base64") from None
     if not voice:
         raise _wrong(name, "is empty")
