@@ -267,6 +267,7 @@ def test_what_is_loaded_goes_by_every_name_of_openai_s(server: Server) -> None:
     check_error(caught.value, 404, "model_not_found", "model")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_translation_is_refused_by_an_engine_that_cannot(server: Server) -> None:
     with pytest.raises(openai.UnprocessableEntityError, match="Whisper translates") as caught:
         sdk(server).audio.translations.create(file=CLIP, model="whisper-1")
