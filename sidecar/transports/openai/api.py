@@ -29,7 +29,7 @@ from sidecar.transports.openai.answers import answer
 from sidecar.transports.openai.dialect import REQUEST_ID
 from sidecar.transports.openai.following import Kept, Retries, Running, retries_of, timed_out
 from sidecar.transports.openai.request import Asked, read_request
-from sidecar.transports.openai.stream import frames
+from sidecar.transports.openai.stream import farewell, frames
 
 TRANSCRIPTIONS, TRANSLATIONS = "/v1/audio/transcriptions", "/v1/audio/translations"
 INFERENCE = "/inference"
@@ -138,11 +138,12 @@ async def _answered(
 
     if asked.wish.stream:
         sent = frames(running.changes(), asked.wish.format, noted)
-        return sse.EventStream(sent, cancel if begun.live else _nothing, headers)
-    async with hanging_up.noticed(request, gone):
+        closed = cancel if begun.live else _nothing
+        return sse.EventStream(sent, closed, farewell(), headers)
+    async with hanging_up.noticed(request, gone, cancel):
         async for _ in running.changes():
             pass
-    transcript, temperature = noted(running.record), running.record.options.temperature
+        transcript, temperature = noted(running.record), running.record.options.temperature
     body, kind = await asyncio.to_thread(answer, transcript, asked.wish, temperature)
     return Response(body, media_type=kind, headers=headers)
 

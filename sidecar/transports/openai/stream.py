@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any
 
-from sidecar.errors import SidecarError
+from sidecar.errors import SidecarError, TokenInvalid
 from sidecar.jobs.record import JobRecord
 from sidecar.speech.transcript import Transcript, joined
 from sidecar.transports.http import sse
@@ -51,6 +51,11 @@ async def frames(
     except SidecarError as error:
         yield sse.frame(error_body(error))
     yield DONE
+
+
+def farewell() -> bytes:
+    """What is said last to who has a token that counts no more."""
+    return sse.frame(error_body(TokenInvalid())) + DONE
 
 
 class Told:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -88,7 +89,8 @@ def build_router(service: Service) -> APIRouter:
         if later:
             said = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
             return await job_response(service, caller, job.record, 202, said)
-        async with hanging_up.noticed(request, lambda: service.owned.cancel(caller, job.record)):
+        cancel = partial(service.owned.cancel, caller, job.record)
+        async with hanging_up.noticed(request, cancel, cancel):
             transcript = await job.result()
         return json_response(
             await asyncio.to_thread(lambda: to_json(answer_body(service, job.record, transcript)))
