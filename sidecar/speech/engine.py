@@ -127,9 +127,9 @@ class TranscribeOptions:
 
     ``prompt``: names, terms, context, in the speaker's language. ``num_speakers``: how many there
     are, if somebody knows. ``temperature``: 0 is greedy. ``max_tokens``: of text, None leaves it
-    to the length of the audio. ``translate``: into English (`EngineSpec.translates`).
-    ``memory_fallback``: the plan to try again with, once, where the
-    memory did not suffice after all.
+    to the length of the audio. ``translate``: into English (`EngineSpec.translates`). ``words``:
+    with their times, also where these cost something. ``memory_fallback``: the plan to try again
+    with, once, where the memory did not suffice after all.
     """
 
     precision: Precision = Precision.AUTO
@@ -142,6 +142,7 @@ class TranscribeOptions:
     max_tokens: int | None = None
     translate: bool = False
     windows: Windowing = Windowing.AUTO
+    words: bool = False
     memory: MemoryPlan = MemoryPlan()
     memory_fallback: MemoryPlan | None = None
 

@@ -159,12 +159,6 @@ def test_speakers_have_letters_only_where_they_are_asked_for(ask: Asking) -> Non
         ({"prompt": "a" * 5000}, 422, "field_invalid", "prompt"),
         ({"include": ["logprobs"]}, 422, "logprobs_unavailable", "include"),
         ({"include": ["item"]}, 422, "field_invalid", "include"),
-        (
-            {"timestamp_granularities": ["word"], "response_format": "verbose_json"},
-            422,
-            "words_unavailable",
-            "timestamp_granularities",
-        ),
         ({"timestamp_granularities": ["word"]}, 422, "field_invalid", "timestamp_granularities"),
         ({"stream": True, "response_format": "srt"}, 422, "field_invalid", "stream"),
         ({"chunking_strategy": "manual"}, 422, "field_invalid", "chunking_strategy"),

@@ -137,11 +137,11 @@ async def _answered(
         return service.noted(record.transcript, record.options).noting(*asked.wish.notices)
 
     if asked.wish.stream:
-        sent = frames(running.changes(), asked.wish.format, noted)
+        sent = frames(running, asked.wish.format, noted)
         closed = cancel if begun.live else _nothing
         return sse.EventStream(sent, closed, farewell(), headers)
     async with hanging_up.noticed(request, gone, cancel):
-        async for _ in running.changes():
+        async for _ in running.watched(sse.KEEP_ALIVE_S):
             pass
         transcript, temperature = noted(running.record), running.record.options.temperature
     body, kind = await asyncio.to_thread(answer, transcript, asked.wish, temperature)

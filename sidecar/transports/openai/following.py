@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Protocol
 
 from fastapi import Request
@@ -39,8 +41,9 @@ class Running(Protocol):
 
     record: JobRecord
 
-    def changes(self) -> AsyncIterator[JobRecord]:
-        """What is known of it, now and after changes, until it has ended."""
+    def watched(self, pause_s: float) -> AsyncGenerator[JobRecord | None, None]:
+        """What is known of it, now and after changes, until it has ended; None each time that
+        nothing changed for so long."""
         ...
 
 
@@ -52,15 +55,16 @@ class Kept:
         self._caller = caller
         self.record = record
 
-    async def changes(self) -> AsyncIterator[JobRecord]:
+    async def watched(self, pause_s: float) -> AsyncGenerator[JobRecord | None, None]:
         """As those of a job that was just submitted."""
         yield self.record
         while not self.record.over:
             with self._service.owned.events(self._caller, self.record, self.record.seq) as events:
                 try:
-                    async for event in events:
-                        self.record = advance(self.record, event)
-                        yield self.record
+                    async with aclosing(events.batches(pause_s)) as batches:
+                        async for batch in batches:
+                            self.record = reduce(advance, batch, self.record)
+                            yield self.record if batch else None
                 except Behind:
                     continue
             if not self.record.over:  # it was forgotten

@@ -7,7 +7,7 @@ all.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -24,6 +24,7 @@ from sidecar.transports.openai.answers import (
     warnings_of,
 )
 from sidecar.transports.openai.dialect import error_body
+from sidecar.transports.openai.following import Running
 from sidecar.transports.openai.request import Format
 
 DONE = b"data: [DONE]\n\n"
@@ -32,13 +33,11 @@ Noted = Callable[[JobRecord], Transcript]
 is none."""
 
 
-async def frames(
-    records: AsyncIterator[JobRecord], fmt: Format, noted: Noted
-) -> AsyncGenerator[bytes, None]:
+async def frames(running: Running, fmt: Format, noted: Noted) -> AsyncGenerator[bytes, None]:
     """What a client gets to read, with a comment where nothing comes for a while."""
     told = Told(diarized=fmt is Format.DIARIZED)
     try:
-        async with aclosing(sse.with_pauses(records, sse.KEEP_ALIVE_S)) as changes:
+        async with aclosing(running.watched(sse.KEEP_ALIVE_S)) as changes:
             async for record in changes:
                 if record is None:
                     yield sse.KEEP_ALIVE
