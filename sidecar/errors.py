@@ -268,6 +268,41 @@ class LanguageUnsupported(BadRequest):
     default_detail = "The engine does not know this language."
 
 
+class TranslationUnavailable(BadRequest):
+    """A translation by an engine that writes down what is said, and no other language."""
+
+    code = "translation_unavailable"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "The engine does not translate."
+
+
+class LogprobsUnavailable(BadRequest):
+    """Probabilities of tokens, which leave no engine."""
+
+    code = "logprobs_unavailable"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "No engine here tells the probabilities of its tokens."
+    default_hint = "Leave 'include' out."
+
+
+class WordsUnavailable(BadRequest):
+    """Times of words from an engine that has none."""
+
+    code = "words_unavailable"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "The engine tells no times of words."
+    default_hint = "Ask for 'segment' alone, or start with --engine whisper, which tells them."
+
+
+class KnownSpeakersUnavailable(BadRequest):
+    """Voices that are to be recognised, where nobody can."""
+
+    code = "known_speakers_unavailable"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "Known speakers are not recognised here."
+    default_hint = "Leave them out: voices are told apart, and called A, B and so on."
+
+
 class AudioPathInvalid(BadRequest):
     """Not a path that could be read."""
 
@@ -328,6 +363,14 @@ class JobNotFound(NotFound):
     code = "job_not_found"
     default_detail = "There is no job with this id."
     default_hint = "Finished jobs are kept for a while only; submit it again."
+
+
+class ModelNotFound(NotFound):
+    """A model by a name that is none of what is loaded."""
+
+    code = "model_not_found"
+    default_detail = "There is no model of this name here."
+    default_hint = "GET /v1/models lists the names that count."
 
 
 class JobNotDone(SidecarError):

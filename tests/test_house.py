@@ -87,7 +87,7 @@ MAKE_VALUES = {
         "Notice",
         "Sampling",
     ),
-    *("parameter", "submission"),  # of the OpenAPI page
+    *("parameter", "submission", "form", "texts"),  # of the OpenAPI page
     "build_version",  # reads the file that a build left beside us, and nothing else
 }
 """Calls that give a value and leave nothing behind."""

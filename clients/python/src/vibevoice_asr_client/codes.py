@@ -244,6 +244,12 @@ class JsonTooLarge(errors.TooLarge):
     known_code = "json_too_large"
 
 
+class KnownSpeakersUnavailable(errors.Refused):
+    """Known speakers are not recognised here."""
+
+    known_code = "known_speakers_unavailable"
+
+
 class LanguageInvalid(errors.Refused):
     """The language is not a language tag."""
 
@@ -256,6 +262,12 @@ class LanguageUnsupported(errors.Refused):
     known_code = "language_unsupported"
 
 
+class LogprobsUnavailable(errors.Refused):
+    """No engine here tells the probabilities of its tokens."""
+
+    known_code = "logprobs_unavailable"
+
+
 class MethodNotAllowed(errors.Refused):
     """This address does not take this method."""
 
@@ -266,6 +278,12 @@ class ModelLoadFailed(errors.Busy):
     """The engine could not be loaded."""
 
     known_code = "model_load_failed"
+
+
+class ModelNotFound(errors.NotFound):
+    """There is no model of this name here."""
+
+    known_code = "model_not_found"
 
 
 class MultipartInvalid(errors.Refused):
@@ -406,6 +424,12 @@ class TokenMissing(errors.Unauthorized):
     known_code = "token_missing"
 
 
+class TranslationUnavailable(errors.Refused):
+    """The engine does not translate."""
+
+    known_code = "translation_unavailable"
+
+
 class UploadStalled(errors.Busy):
     """The upload stopped before it was complete."""
 
@@ -472,6 +496,12 @@ class WontFit(errors.OutOfSpace):
     known_code = "wont_fit"
 
 
+class WordsUnavailable(errors.Refused):
+    """The engine tells no times of words."""
+
+    known_code = "words_unavailable"
+
+
 BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "audio_decode_timeout": AudioDecodeTimeout,
     "audio_empty": AudioEmpty,
@@ -512,10 +542,13 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "jobs_limited": JobsLimited,
     "json_invalid": JsonInvalid,
     "json_too_large": JsonTooLarge,
+    "known_speakers_unavailable": KnownSpeakersUnavailable,
     "language_invalid": LanguageInvalid,
     "language_unsupported": LanguageUnsupported,
+    "logprobs_unavailable": LogprobsUnavailable,
     "method_not_allowed": MethodNotAllowed,
     "model_load_failed": ModelLoadFailed,
+    "model_not_found": ModelNotFound,
     "multipart_invalid": MultipartInvalid,
     "multipart_too_many_parts": MultipartTooManyParts,
     "multiple_files": MultipleFiles,
@@ -539,6 +572,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "spool_unwritable": SpoolUnwritable,
     "token_invalid": TokenInvalid,
     "token_missing": TokenMissing,
+    "translation_unavailable": TranslationUnavailable,
     "upload_stalled": UploadStalled,
     "upload_too_large": UploadTooLarge,
     "uploads_full": UploadsFull,
@@ -550,4 +584,5 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "upstream_timeout": UpstreamTimeout,
     "upstream_unreachable": UpstreamUnreachable,
     "wont_fit": WontFit,
+    "words_unavailable": WordsUnavailable,
 }
