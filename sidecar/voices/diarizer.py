@@ -15,7 +15,7 @@ revised stays the same number for the same voice, as far as two decisions agree 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -178,6 +178,12 @@ class Diarizer:
             if length and person < len(heard_s) and heard_s[person]:
                 voices[person] = Voice(mean / length, float(heard_s[person]))
         return Speakers(self.turns, voices)
+
+    def local_voices(self) -> Iterator[tuple[float, Vector]]:
+        """The voices of each window by itself: seconds heard alone, and the vector."""
+        for window in self._windows:
+            for voice in np.flatnonzero(window.heard):
+                yield float(window.alone_s[voice]), window.vectors[voice].astype(np.float32)
 
     def _take(self, windows: list[Window]) -> None:
         """More windows: by the persons known, until it is time to decide anew."""

@@ -25,7 +25,7 @@ SAME_PERSON = 0.55
 MARGIN = 0.08
 """So much likelier than anybody else a person has to be; of two who are as like it is neither."""
 LEAST_S = 2.0
-"""A voice of which less is heard alone is nobody's: with less, one in ten is mistaken."""
+"""A voice of which less is heard alone is nobody's: with less, it is too often taken for nobody."""
 COUNTED_S = 30.0
 """A longer recording of a person counts no more than so much: one of each microphone is better
 than an hour of one."""

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from typing import Any, cast
 
@@ -66,6 +67,8 @@ class Inside:
         match operation:
             case {"operation": "probe", "max_s": max_s} if fds:
                 yield probe(fds[0], max_s).to_wire()
+            case {"operation": "voice", "max_s": max_s} if fds:
+                yield _voice(fds[0], max_s)
             case {"operation": "load", "engine": name, "options": options}:
                 yield from self._load(name, LoadOptions.from_wire(options))
             case {"operation": "transcribe"} if fds:
@@ -129,6 +132,24 @@ class Inside:
 
     def _unwanted(self, number: int) -> bool:
         return number in self.left or self.cancel.is_set()
+
+
+def _voice(fd: int, max_s: float) -> dict[str, Any]:
+    """What the one person in a clip sounds like, as plain values."""
+    from sidecar.voices.enrolment import voice_print
+    from sidecar.voices.features import RATE
+    from sidecar.voices.models import VoicesUnavailable, load_models
+
+    try:
+        models = load_models()
+    except VoicesUnavailable as error:
+        log.warning("%s", error)
+        raise errors.VoicesUnavailable() from None
+    try:
+        with open_audio(fd, probe(fd, max_s), rate=RATE, max_s=max_s) as audio:
+            return asdict(voice_print(models, audio))
+    except errors.AudioTooLong:
+        raise errors.ClipTooLong(f"The clip is longer than {max_s:g} s.") from None
 
 
 def _checkpoint(values: dict[str, Any]) -> Checkpoint:
