@@ -11,8 +11,6 @@ from sidecar.voices.diarizer import Diarizer
 from sidecar.voices.models import Models
 from sidecar.voices.recognition import LEAST_S, print_of
 
-LONGEST_S = 60.0
-"""Of a clip; a longer recording has its speakers told apart as a job, and one of them is named."""
 STRANGER_S = 1.0
 """So much of another voice and the clip is nobody's. One that is heard for less is not compared."""
 KIN = 0.3

@@ -19,11 +19,11 @@ from serving import PATIENCE_S, REPOSITORY
 from sidecar import errors
 from sidecar.audio.ref import Kept
 from sidecar.audio.source import Spool
-from sidecar.jobs import sealing
+from sidecar.vault import sealing
 from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping
 from sidecar.jobs.record import JobState
-from sidecar.jobs.sealing import Seal, SealBroken
+from sidecar.vault.sealing import Seal, SealBroken
 from sidecar.jobs.sqlite_store import SqliteStore
 from sidecar.settings import Settings
 
