@@ -108,7 +108,7 @@ def recognised(
                 person,
                 None if person is None else known[person].name,
                 None if likeness is None else round(likeness, 3),
-                print_of(voice) if options.voiceprints else None,
+                print_of(voice) if options.voiceprints and voice.seconds >= LEAST_S else None,
             )
         )
     return replace(transcript, voices=tuple(found))

@@ -19,13 +19,13 @@ from serving import PATIENCE_S, REPOSITORY
 from sidecar import errors
 from sidecar.audio.ref import Kept
 from sidecar.audio.source import Spool
-from sidecar.vault import sealing
 from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping
 from sidecar.jobs.record import JobState
-from sidecar.vault.sealing import Seal, SealBroken
 from sidecar.jobs.sqlite_store import SqliteStore
 from sidecar.settings import Settings
+from sidecar.vault import sealing
+from sidecar.vault.sealing import Seal, SealBroken
 
 KEY = "0123456789abcdef0123456789abcdef"
 SEAL = Seal(KEY, b"salt")
