@@ -36,7 +36,7 @@ MOST = 12
 """Pieces of one voice in one recording."""
 KNOWN_BY_S = 10.0
 """Seconds of voice that a person is known by, at the most."""
-DRAWS = 1000
+DRAWS = 300
 UNCLEAR = frozenset({("beckett", "two_cities")})
 """Recordings of which nobody says whether it is one reader; they are no trial."""
 LEAST_TURN_S = 0.3
