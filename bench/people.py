@@ -9,13 +9,18 @@ are no independent trials.
 
     python -m bench.people
     python -m bench.people --seconds 5 --curve
+
+With ``--clips`` it is how often clips by which somebody is to become known are taken: of one voice,
+which should be, and of two after a pause, which should not.
+
+    python -m bench.people --clips
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -26,8 +31,11 @@ import numpy.typing as npt
 from bench.metrics import Clip, clips
 from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
+from sidecar.errors import SidecarError
 from sidecar.voices.encoder import SpeakerEncoder
+from sidecar.voices.enrolment import voice_print
 from sidecar.voices.features import RATE
+from sidecar.voices.models import load_models
 from sidecar.voices.recognition import SAME_PERSON
 
 Floats = npt.NDArray[np.float64]
@@ -40,6 +48,9 @@ DRAWS = 300
 UNCLEAR = frozenset({("beckett", "two_cities")})
 """Recordings of which nobody says whether it is one reader; they are no trial."""
 LEAST_TURN_S = 0.3
+CLIPS = 40
+"""Of each kind, at the most."""
+PAUSE_S = 0.4
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,7 @@ class Trials:
 
     @property
     def true(self) -> npt.NDArray[np.bool_]:
+        """Whether it is one speaker."""
         return np.array([one == other for one, other in self.pairs], np.bool_)
 
 
@@ -160,7 +172,7 @@ def equal_error(trials: Trials, weight: Floats) -> tuple[float, float]:
     accepts = 1 - np.cumsum(weight * ~true) / max((weight * ~true).sum(), 1e-12)
     at = int(np.argmin(np.abs(rejects - accepts)))
     border = trials.likeness[order][min(at + 1, len(order) - 1)]
-    return 50 * float(rejects[at] + accepts[at]), float(border)
+    return 50 * abs(float(rejects[at] + accepts[at])), float(border)
 
 
 def interval(trials: Trials, speakers: list[str]) -> tuple[float, float]:
@@ -184,12 +196,16 @@ def main() -> None:
     )
     parser.add_argument("--seconds", nargs="+", type=float, default=[2.0, 3.0, 5.0, 10.0])
     parser.add_argument("--curve", action="store_true", help="both rates at every border")
+    parser.add_argument("--clips", action="store_true", help="how many clips are taken")
     args = parser.parse_args()
     heard = [
         (speaker, clip.name, sound)
         for clip in clips(english_only=False)
         for speaker, sound in voices(clip)
     ]
+    if args.clips:
+        enrolments(heard)
+        return
     encoder = SpeakerEncoder()
     print("| s of voice | against | speakers | trials, true + false | EER, % | 95 % | its border |"
           f" at {SAME_PERSON}: false accepts, % | false rejects, % |")  # fmt: skip
@@ -200,6 +216,38 @@ def main() -> None:
         ways[f"known by {max(s, KNOWN_BY_S):g} s"] = against_the_known(found, s)
         for name, trials in ways.items():
             report(s, name, trials, curve=args.curve)
+
+
+def enrolments(heard: list[tuple[str, str, Block]]) -> None:
+    """How many clips are taken, of one voice and of two, by their seconds."""
+    models, random = load_models(), np.random.default_rng(0)
+    long = [one for one in heard if len(one[2]) >= 10 * RATE]
+    pause = np.zeros(round(PAUSE_S * RATE), np.float32)
+
+    def cut(samples: Block, seconds: float) -> Block:
+        at = int(random.integers(len(samples) - round(seconds * RATE) + 1))
+        return samples[at : at + round(seconds * RATE)]
+
+    def outcome(samples: Block) -> str:
+        try:
+            voice_print(models, [samples])
+        except SidecarError as error:
+            return error.code
+        return "taken"
+
+    print("| seconds of voices | clips | taken | refused |\n|---|---|---|---|")
+    for seconds in ((3.0,), (5.0,), (9.0,), (3.0, 3.0), (6.0, 3.0), (6.0, 2.0)):
+        found: Counter[str] = Counter()
+        for _ in range(CLIPS):
+            first, second = random.choice(len(long), 2)
+            if len(seconds) == 1:
+                found[outcome(cut(long[first][2], seconds[0]))] += 1
+            elif long[first][0] != long[second][0]:
+                parts = [cut(long[first][2], seconds[0]), pause, cut(long[second][2], seconds[1])]
+                found[outcome(np.concatenate(parts))] += 1
+        taken, words = found.pop("taken", 0), ", ".join(f"{k} {n}" for k, n in found.items())
+        spoken = " and ".join(f"{one:g}" for one in seconds)
+        print(f"| {spoken} | {taken + found.total()} | {taken} | {words or '–'} |", flush=True)
 
 
 def report(s: float, name: str, trials: Trials, *, curve: bool) -> None:

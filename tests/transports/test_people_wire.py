@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -159,6 +160,29 @@ def test_what_is_no_recording_or_no_name_is_refused(
     nameless = known.client.post("/v1/people", files={"audio": ("a.wav", sounds["man"])})
     check_problem(nameless, 422, "field_missing")
     assert known.leftovers() == []
+
+
+def test_the_command_line_adds_lists_renames_exports_and_deletes(
+    known: Server, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    file = tmp_path / "nagg.wav"
+    file.write_bytes(sounds["man"])
+
+    def people(*words: object, code: int = 0) -> str:
+        server = ["--server", f"http://127.0.0.1:{known.port}"]
+        command = [sys.executable, "-m", "sidecar.main", "people", *map(str, words), *server]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    identity = people("add", "Nagg", file).split()[0]
+    assert people("rename", identity[:8], "Old Nagg").split()[-2:] == ["Old", "Nagg"]
+    assert identity in people("list")
+    (stored,) = json.loads(people("export"))["people"]
+    assert (stored["id"], stored["name"]) == (identity, "Old Nagg")
+    assert "No ids begin" in people("delete", "none", code=1)
+    people("delete", identity[:8])
+    assert people("list") == ""
 
 
 def test_without_the_setting_nothing_is_kept_and_the_answer_says_how_to_have_it(

@@ -64,7 +64,7 @@ _SPEAKER: dict[str, Any] = {
 }
 
 
-def _body(required: list[str]) -> dict[str, Any]:
+def person_form(required: list[str]) -> dict[str, Any]:
     form: dict[str, Any] = {
         "type": "object",
         "required": [*required, "audio"],
@@ -93,5 +93,5 @@ def _body(required: list[str]) -> dict[str, Any]:
     }
 
 
-ADD = _body(["name"])
-CHANGE = _body([])
+ADD = person_form(["name"])
+CHANGE = person_form([])
