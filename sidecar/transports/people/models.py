@@ -65,6 +65,7 @@ _SPEAKER: dict[str, Any] = {
 
 
 def person_form(required: list[str]) -> dict[str, Any]:
+    """The body of a request about a person, in its two forms."""
     form: dict[str, Any] = {
         "type": "object",
         "required": [*required, "audio"],
