@@ -48,7 +48,7 @@ DRAWS = 300
 UNCLEAR = frozenset({("beckett", "two_cities")})
 """Recordings of which nobody says whether it is one reader; they are no trial."""
 LEAST_TURN_S = 0.3
-CLIPS = 40
+CLIPS = 20
 """Of each kind, at the most."""
 PAUSE_S = 0.4
 
