@@ -126,10 +126,11 @@ class TranscribeOptions:
 
     ``prompt``: names, terms, context, in the speaker's language. ``num_speakers``: how many there
     are, if somebody knows. ``temperature``: 0 is greedy. ``max_tokens``: of text, None leaves it
-    to the length of the audio. ``memory_fallback``: the plan to try again with, once, where the
-    memory did not suffice after all. ``recognise``: whether people whom the service knows may be
-    told by their voices; ``known_voices``: who is. ``voiceprints``: the transcript says what each
-    speaker sounds like, for who wants to know them again.
+    to the length of the audio. ``words``: with their times, also where these cost something.
+    ``memory_fallback``: the plan to try again with, once, where the memory did not suffice after
+    all. ``recognise``: whether people whom the service knows may be told by their voices;
+    ``known_voices``: who is. ``voiceprints``: the transcript says what each speaker sounds like,
+    for who wants to know them again.
     """
 
     precision: Precision = Precision.AUTO
@@ -141,6 +142,7 @@ class TranscribeOptions:
     temperature: float = 0.0
     max_tokens: int | None = None
     windows: Windowing = Windowing.AUTO
+    words: bool = False
     memory: MemoryPlan = MemoryPlan()
     memory_fallback: MemoryPlan | None = None
     recognise: bool = True

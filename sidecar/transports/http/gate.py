@@ -18,6 +18,7 @@ from sidecar.access.approach import Approach
 from sidecar.access.auth import Access
 from sidecar.access.identity import Identity
 from sidecar.access.turnstile import Turnstile
+from sidecar.access.visits import Visits
 from sidecar.transports.http import ratelimit
 from sidecar.transports.http.caller import with_caller
 from sidecar.transports.http.problems import problem
@@ -47,12 +48,14 @@ class Gate:
         turnstile: Turnstile | None = None,
         pause: Pause = asyncio.sleep,
         dialects: Dialects | None = None,
+        visits: Visits | None = None,
     ) -> None:
-        """Without a ``turnstile`` nobody is counted; ``pause`` waits for so many seconds."""
+        """Without a ``turnstile`` nobody is counted, without ``visits`` nobody sent away again;
+        ``pause`` waits for so many seconds."""
         self._access = access
         self._dialects = dialects or {}
         self._behind = _Origins(
-            _Callers(app, access, turnstile, pause, self._dialects),
+            _Callers(app, access, turnstile, pause, self._dialects, visits or Visits()),
             access,
             allow_methods=("GET", "HEAD", "POST", "DELETE"),
             allow_headers=(
@@ -100,8 +103,10 @@ class _Callers:
         turnstile: Turnstile | None,
         pause: Pause,
         dialects: Dialects,
+        visits: Visits,
     ) -> None:
         self._dialects = dialects
+        self._visits = visits
         self._app = app
         self._access = access
         self._turnstile = turnstile
@@ -117,7 +122,7 @@ class _Callers:
                 self._turnstile.arrive(approach)
             if scope["path"] not in OPEN_PATHS:
                 caller = await self._identify(approach)
-                scope = with_caller(scope, caller)
+                scope = with_caller(scope, caller, self._visits)
                 if self._turnstile is not None:
                     try:
                         self._turnstile.enter(caller)

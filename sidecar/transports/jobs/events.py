@@ -6,20 +6,21 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from sidecar.errors import JobCancelled
-from sidecar.jobs.feed import Behind, Subscription
+from sidecar.errors import JobCancelled, TokenInvalid
+from sidecar.jobs.feed import TOGETHER, Behind, Subscription
 from sidecar.jobs.record import (
     Begun,
     Cancelled,
     Crashed,
     Failed,
     Failure,
+    Interrupted,
     JobEvent,
     PutBack,
     Reported,
 )
 from sidecar.speech.formats import segment_body
-from sidecar.speech.transcript import Finished, Progress, SegmentReady
+from sidecar.speech.transcript import Checkpoint, Finished, Progress, SegmentReady
 from sidecar.transports.http import sse
 from sidecar.transports.http.summary import error_body, progress_body
 
@@ -27,14 +28,14 @@ RETRY = b"retry: 1000\n\n"
 """Milliseconds until a browser asks again by itself."""
 
 
-def event_body(job_id: str, event: JobEvent) -> tuple[str, dict[str, Any]]:
-    """The name and the data of an event."""
+def event_body(job_id: str, event: JobEvent) -> tuple[str, dict[str, Any]] | None:
+    """The name and the data of an event; None of one that says nothing to a client."""
     match event.change:
         case Begun():
             return "begun", {}
         case Crashed():
             return "crashed", {}
-        case PutBack():
+        case PutBack() | Interrupted():
             return "put_back", {}
         case Failed(failure):
             return "failed", {"error": error_body(failure)}
@@ -44,6 +45,8 @@ def event_body(job_id: str, event: JobEvent) -> tuple[str, dict[str, Any]]:
             return "progress", progress_body(progress)
         case Reported(SegmentReady(index, segment)):
             return "segment", {"index": index, "segment": segment_body(segment)}
+        case Reported(Checkpoint()):  # between us and the engine
+            return None
         case Reported(Finished(transcript), processing_s):
             return "done", {
                 "duration": round(transcript.duration, 3),
@@ -54,17 +57,42 @@ def event_body(job_id: str, event: JobEvent) -> tuple[str, dict[str, Any]]:
     raise AssertionError(event)
 
 
-async def frames(job_id: str, subscription: Subscription) -> AsyncGenerator[bytes, None]:
-    """Every event of a subscription, until the job has ended. A reader that is too slow is told
-    after which one to resume, and that is the last it gets."""
-    yield RETRY
-    try:
-        async with aclosing(sse.with_pauses(subscription, sse.KEEP_ALIVE_S)) as events:
-            async for event in events:
-                if event is None:
-                    yield sse.KEEP_ALIVE
-                else:
-                    name, body = event_body(job_id, event)
-                    yield sse.frame(body, name, event.seq)
-    except Behind as behind:
-        yield sse.frame({"resume_after": behind.seq}, "behind")
+def farewell() -> bytes:
+    """The last frame of a stream whose reader's token counts no more."""
+    return sse.frame({"error": error_body(Failure.of(TokenInvalid()))}, "unauthorized")
+
+
+class Frames:
+    """Events as they go out, each written once for all who follow it."""
+
+    def __init__(self, most: int = TOGETHER) -> None:
+        """``most``: so many of the last are kept, for those who take them a moment later."""
+        self._most = most
+        self._written: dict[tuple[str, int], bytes] = {}
+
+    def of(self, job_id: str, event: JobEvent) -> bytes:
+        """One event; nothing of what is none of a client's."""
+        frame = self._written.get((job_id, event.seq))
+        if frame is None:
+            told = event_body(job_id, event)
+            frame = b"" if told is None else sse.frame(told[1], told[0], event.seq)
+            while len(self._written) >= self._most:
+                del self._written[next(iter(self._written))]
+            self._written[job_id, event.seq] = frame
+        return frame
+
+    async def following(
+        self, job_id: str, subscription: Subscription
+    ) -> AsyncGenerator[bytes, None]:
+        """Every event of a subscription, until the job has ended. A reader that is too slow is told
+        after which one to resume, and that is the last it gets."""
+        yield RETRY
+        try:
+            async with aclosing(subscription.batches(sse.KEEP_ALIVE_S)) as batches:
+                async for events in batches:
+                    if not events:
+                        yield sse.KEEP_ALIVE
+                    elif frames := b"".join(self.of(job_id, event) for event in events):
+                        yield frames
+        except Behind as behind:
+            yield sse.frame({"resume_after": behind.seq}, "behind")
