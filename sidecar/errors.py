@@ -294,15 +294,6 @@ class WordsUnavailable(BadRequest):
     default_hint = "Ask for 'segment' alone, or start with --engine whisper, which tells them."
 
 
-class KnownSpeakersUnavailable(BadRequest):
-    """Voices that are to be recognised, where nobody can."""
-
-    code = "known_speakers_unavailable"
-    kind = Kind.UNPROCESSABLE
-    default_detail = "Known speakers are not recognised here."
-    default_hint = "Leave them out: voices are told apart, and called A, B and so on."
-
-
 class AudioPathInvalid(BadRequest):
     """Not a path that could be read."""
 

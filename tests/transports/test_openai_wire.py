@@ -214,12 +214,12 @@ def test_known_speakers_are_looked_at_before_any_work(
         ask(known_speaker_names=names, known_speaker_references=voices)
 
 
-def test_known_speakers_of_ten_seconds_in_stereo_fit_and_are_refused_honestly(ask: Asking) -> None:
+def test_four_known_speakers_of_ten_seconds_in_stereo_fit_and_are_listened_to(ask: Asking) -> None:
     """1.92 MB each; more than four of them are too long for any form."""
     voice = data_url(wav(b"\1\0" * 48_000 * 2 * 10, rate=48_000, channels=2))
-    with pytest.raises(openai.UnprocessableEntityError) as caught:
+    with pytest.raises(openai.UnprocessableEntityError, match="Nobody speaks") as caught:
         ask(known_speaker_names=list("ABCD"), known_speaker_references=[voice] * 4)
-    check_error(caught.value, 422, "known_speakers_unavailable", "known_speaker_references")
+    check_error(caught.value, 422, "field_invalid", "known_speaker_references")
     with pytest.raises(openai.BadRequestError) as caught_too:
         ask(known_speaker_names=["A"], known_speaker_references=["data:" + "A" * (13 << 20)])
     check_error(caught_too.value, 400, "field_too_long", None)
@@ -478,6 +478,22 @@ def test_the_embedded_engine_speaks_it_and_a_service_that_asks_it_keeps_its_spea
     assert [(one.id, one.speaker, one.text) for one in last.values()] == said
     assert final is not None
     assert final.text == answer.text  # type: ignore[union-attr]
+    man = tmp_path / "man.wav"
+    soundfile.write(man, decode_file(PLAY, 16_000)[: 8 * 16_000], 16_000, subtype="PCM_16")
+    named, done = {}, None
+    for event in sdk(there).audio.transcriptions.create(
+        file=clip,
+        model=model,
+        response_format="diarized_json",
+        stream=True,
+        known_speaker_names=["Nagg"],
+        known_speaker_references=[data_url(man.read_bytes())],
+    ):
+        if event.type == "transcript.text.segment":
+            named[event.id] = event.speaker
+        done = event
+    assert list(named.values()) == [{"A": "Nagg", "B": "B"}[speaker] for _, speaker, _ in said]
+    assert [one["speaker"] for one in done.segments] == list(named.values())  # type: ignore[union-attr]
     here = start_server(
         engine="upstream",
         upstream=f"http://127.0.0.1:{there.port}",

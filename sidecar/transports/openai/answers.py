@@ -97,20 +97,21 @@ def diarized_body(transcript: Transcript) -> dict[str, Any]:
         "duration": round(transcript.duration, 3),
         "text": transcript.text,
         "segments": [
-            segment_body(number, segment) for number, segment in enumerate(spoken(transcript))
+            segment_body(number, segment, transcript.name_of(segment.speaker))
+            for number, segment in enumerate(spoken(transcript))
         ],
     }
 
 
-def segment_body(number: int, segment: Segment) -> dict[str, Any]:
-    """A segment with its speaker, which is also an event."""
+def segment_body(number: int, segment: Segment, name: str | None = None) -> dict[str, Any]:
+    """A segment with its speaker, by ``name`` where that is known, which is also an event."""
     return {
         "type": SEGMENT,
         "id": f"seg_{number:03}",
         "start": round(segment.start, 3),
         "end": round(segment.end, 3),
         "text": segment.text,
-        "speaker": letters(segment.speaker or 0),
+        "speaker": name or letters(segment.speaker or 0),
     }
 
 

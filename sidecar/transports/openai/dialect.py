@@ -37,7 +37,7 @@ _PARAMS: dict[type[errors.SidecarError], str] = {
     errors.PrecisionUnknown: "precision",
     errors.LogprobsUnavailable: "include",
     errors.WordsUnavailable: "timestamp_granularities",
-    errors.KnownSpeakersUnavailable: "known_speaker_references",
+    errors.VoicesUnavailable: "known_speaker_references",
 }
 _NAMED = re.compile(r"'([a-z_]+)(?:\[[a-z_]*\])?'")
 

@@ -139,8 +139,8 @@ async def _understood(upload: Upload, service: Service, translate: bool, usual: 
     wish = wish_of(form, service.spec, translate=translate)
     options = service.options(fields_of(form, service.spec, wish, precision))
     known = speakers.known_speakers(form.all(speakers.NAMES), form.all(speakers.REFERENCES))
-    await speakers.check_voices(service, known)
-    options = speakers.recognised(replace(options, translate=translate), known)
+    options = replace(options, translate=translate)
+    options = await speakers.recognised(service, options, known)
     return Asked(upload.source, options, wish, {"translate": translate, "fields": upload.lists})
 
 

@@ -1,7 +1,4 @@
-"""Speakers that a client knows: their names, and for each a few seconds of the voice.
-
-`recognised` is the one place that they would go to.
-"""
+"""Speakers that a client knows: their names, and for each a few seconds of the voice."""
 
 from __future__ import annotations
 
@@ -73,30 +70,25 @@ def _bytes_of(name: str, url: str) -> bytes:
     return voice
 
 
-async def check_voices(service: Service, known: Sequence[KnownSpeaker]) -> None:
-    """Look whether each voice is a recording, and long enough, where it says how long it is.
+async def recognised(
+    service: Service, options: TranscribeOptions, known: Sequence[KnownSpeaker]
+) -> TranscribeOptions:
+    """The options with the voices to recognise, each of which was listened to.
 
     Raises:
-        errors.FieldInvalid: one is not.
+        errors.FieldInvalid: one is no recording, too short or too long, or not one voice.
+        errors.VoicesUnavailable: voices cannot be compared on this machine.
     """
     for one in known:
         try:
-            with await service.spooling.run(_source, one.voice) as source:
-                length_s = await service.measure(source)
+            source = await service.spooling.run(_source, one.voice)
+            length_s = await service.measure(source)
+            if length_s is not None and not SHORTEST_S <= length_s <= LONGEST_S:
+                source.close()
+                raise _wrong(one.name, f"has {length_s:.1f} s")
+            options = await service.knowing(options, [(one.name, source)], LONGEST_S)
         except errors.BadAudio as error:
             raise _wrong(one.name, f"cannot be used: {error.detail}") from None
-        if length_s is not None and not SHORTEST_S <= length_s <= LONGEST_S:
-            raise _wrong(one.name, f"has {length_s:.1f} s")
-
-
-def recognised(options: TranscribeOptions, known: Sequence[KnownSpeaker]) -> TranscribeOptions:
-    """The options with the voices to recognise, all of which have been looked at.
-
-    Raises:
-        errors.KnownSpeakersUnavailable: nobody here recognises voices.
-    """
-    if known:
-        raise errors.KnownSpeakersUnavailable()
     return options
 
 

@@ -1,6 +1,7 @@
 """A running job as OpenAI's stream of events: text as it is heard, segments, the end.
 
-What was said stays said. Who says it may be revised until the end: a segment that the whole
+What was said stays said. Who says it may be revised until the end, when voices that are known get
+their names: a segment that the whole
 transcript has otherwise comes once more then, by the same id, and `transcript.text.done` has them
 all.
 """
@@ -20,7 +21,6 @@ from sidecar.transports.openai.answers import (
     diarized_body,
     languages_of,
     segment_body,
-    spoken,
     warnings_of,
 )
 from sidecar.transports.openai.dialect import error_body
@@ -98,9 +98,9 @@ class Told:
             },
         }
         if self._diarized:
-            for number, segment in enumerate(spoken(transcript)):
-                yield from self._segment(segment_body(number, segment))
             done["segments"] = diarized_body(transcript)["segments"]
+            for body in done["segments"]:
+                yield from self._segment(body)
         yield done | warnings_of(transcript)
 
     def _segment(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -250,12 +250,6 @@ class JsonTooLarge(errors.TooLarge):
     known_code = "json_too_large"
 
 
-class KnownSpeakersUnavailable(errors.Refused):
-    """Known speakers are not recognised here."""
-
-    known_code = "known_speakers_unavailable"
-
-
 class LanguageInvalid(errors.Refused):
     """The language is not a language tag."""
 
@@ -597,7 +591,6 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "jobs_limited": JobsLimited,
     "json_invalid": JsonInvalid,
     "json_too_large": JsonTooLarge,
-    "known_speakers_unavailable": KnownSpeakersUnavailable,
     "language_invalid": LanguageInvalid,
     "language_unsupported": LanguageUnsupported,
     "logprobs_unavailable": LogprobsUnavailable,
