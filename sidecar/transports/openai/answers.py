@@ -69,6 +69,8 @@ def verbose_body(transcript: Transcript, wish: Wish, temperature: float) -> dict
         ]
     if Granularity.WORD in wish.granularities:
         body["words"] = words_of(transcript)
+        if transcript.words_by:
+            body["words_by"] = transcript.words_by
     return body
 
 
