@@ -23,6 +23,8 @@ from sidecar.settings import Settings, load_settings
 from sidecar.transports.estimate import api as estimate_api
 from sidecar.transports.http import docs_page, gate, head, lingering, problems
 from sidecar.transports.jobs import api as jobs_api
+from sidecar.transports.page import api as page_api
+from sidecar.transports.page import front
 from sidecar.transports.queue import api as queue_api
 from sidecar.transports.queue import dialect as queue_dialect
 from sidecar.transports.sidecar import api as sidecar_api
@@ -109,7 +111,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would go to whatever Host the client claims
     )
-    wires = (sidecar_api, estimate_api, jobs_api, queue_api)
+    wires = (sidecar_api, estimate_api, jobs_api, queue_api, page_api)
     routers = [wire.build_router(service) for wire in wires]
     for router in routers:
         app.include_router(router)
@@ -117,8 +119,11 @@ def create_app(
     per_minute = access.limits.requests_per_minute
     turnstile = Turnstile(per_minute) if per_minute else None
     dialects = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
-    app.add_middleware(gate.Gate, access=access, turnstile=turnstile, dialects=dialects)
+    app.add_middleware(
+        gate.Gate, access=access, turnstile=turnstile, dialects=dialects, opens=front.is_open
+    )
     app.add_middleware(lingering.Lingering)
     docs_page.install(app)
+    front.install(app)
     problems.install(app, *routers)
     return app

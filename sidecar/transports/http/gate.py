@@ -26,6 +26,8 @@ OPEN_PATHS = frozenset({"/health"})
 """Answered whoever asks: who looks whether the service lives has no token yet."""
 Say = Callable[[errors.SidecarError], Response]
 """Writes an error in the language of a wire."""
+Opens = Callable[[Scope], bool]
+"""Whether a request is for what everybody gets who may come at all."""
 Dialects = Mapping[str, Say]
 """How to say no at addresses whose clients do not know problems."""
 Pause = Callable[[float], Awaitable[object]]
@@ -47,12 +49,14 @@ class Gate:
         turnstile: Turnstile | None = None,
         pause: Pause = asyncio.sleep,
         dialects: Dialects | None = None,
+        opens: Opens = lambda scope: False,
     ) -> None:
-        """Without a ``turnstile`` nobody is counted; ``pause`` waits for so many seconds."""
+        """Without a ``turnstile`` nobody is counted; ``pause`` waits for so many seconds; who asks
+        for what ``opens`` means is not asked who it is, as at `OPEN_PATHS`."""
         self._access = access
         self._dialects = dialects or {}
         self._behind = _Origins(
-            _Callers(app, access, turnstile, pause, self._dialects),
+            _Callers(app, access, turnstile, pause, self._dialects, opens),
             access,
             allow_methods=("GET", "HEAD", "POST", "DELETE"),
             allow_headers=(
@@ -100,8 +104,10 @@ class _Callers:
         turnstile: Turnstile | None,
         pause: Pause,
         dialects: Dialects,
+        opens: Opens,
     ) -> None:
         self._dialects = dialects
+        self._opens = opens
         self._app = app
         self._access = access
         self._turnstile = turnstile
@@ -115,7 +121,7 @@ class _Callers:
         try:
             if self._turnstile is not None:
                 self._turnstile.arrive(approach)
-            if scope["path"] not in OPEN_PATHS:
+            if scope["path"] not in OPEN_PATHS and not self._opens(scope):
                 caller = await self._identify(approach)
                 scope = with_caller(scope, caller)
                 if self._turnstile is not None:
