@@ -14,12 +14,13 @@ from sidecar.jobs.record import (
     Crashed,
     Failed,
     Failure,
+    Interrupted,
     JobEvent,
     PutBack,
     Reported,
 )
 from sidecar.speech.formats import segment_body
-from sidecar.speech.transcript import Finished, Progress, SegmentReady
+from sidecar.speech.transcript import Checkpoint, Finished, Peaks, Progress, SegmentReady
 from sidecar.transports.http import sse
 from sidecar.transports.http.summary import error_body, progress_body
 
@@ -27,19 +28,22 @@ RETRY = b"retry: 1000\n\n"
 """Milliseconds until a browser asks again by itself."""
 
 
-def event_body(job_id: str, event: JobEvent) -> tuple[str, dict[str, Any]]:
-    """The name and the data of an event."""
+def event_body(job_id: str, event: JobEvent) -> tuple[str, dict[str, Any]] | None:
+    """The name and the data of an event; None where it is not for clients: what an engine goes on
+    from, and what is asked for at an address of its own."""
     match event.change:
         case Begun():
             return "begun", {}
         case Crashed():
             return "crashed", {}
-        case PutBack():
+        case PutBack() | Interrupted():
             return "put_back", {}
         case Failed(failure):
             return "failed", {"error": error_body(failure)}
         case Cancelled():
             return "cancelled", {"error": error_body(Failure.of(JobCancelled()))}
+        case Reported(Checkpoint() | Peaks()):
+            return None
         case Reported(Progress() as progress):
             return "progress", progress_body(progress)
         case Reported(SegmentReady(index, segment)):
@@ -63,8 +67,8 @@ async def frames(job_id: str, subscription: Subscription) -> AsyncGenerator[byte
             async for event in events:
                 if event is None:
                     yield sse.KEEP_ALIVE
-                else:
-                    name, body = event_body(job_id, event)
+                elif (told := event_body(job_id, event)) is not None:
+                    name, body = told
                     yield sse.frame(body, name, event.seq)
     except Behind as behind:
         yield sse.frame({"resume_after": behind.seq}, "behind")

@@ -38,7 +38,7 @@ class File:
 
 
 class Files:
-    """All of them, read when the first is asked for: a service that nobody looks at pays nothing."""
+    """All of them, read when the first is asked for: who looks at no page pays for none."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self._folder = folder
@@ -63,7 +63,7 @@ class Files:
     @cached_property
     def digest(self) -> str:
         """Of all files with their names."""
-        said = hashlib.sha256()
+        said = hashlib.sha256((self._folder / FRONT).read_bytes())
         for name, file in self._all.items():
             said.update(f"{name}\0{len(file.body)}\0".encode() + file.body)
         return said.hexdigest()[:16]

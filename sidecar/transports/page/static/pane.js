@@ -41,7 +41,7 @@ function Head({ job, name, shown, recordings, say }) {
   const done = job?.state === "done";
   const said = shown?.final && shown.metadata;
   const facts = said
-    ? [clock(said.duration), said.diarized && counted(said.num_speakers, "speaker"), said.language !== "auto" && said.language, `${said.engine}, ${said.model_precision}`, `took ${about(said.processing_time)}`]
+    ? [clock(said.duration), said.diarized && counted(said.num_speakers, "speaker"), said.language !== "auto" && said.language, `${said.engine}, ${said.model_precision}`, said.processing_time && `took ${about(said.processing_time)}`]
     : [job && stateOf(job)];
   const download = async (format, ending) => {
     document.getElementById("formats").hidePopover?.();

@@ -51,8 +51,10 @@ export function draw(canvas, { segments, duration, peaks, colours, ink, faint })
   const top = peaks ? WAVE : 0;
   if (peaks && duration) {
     pen.fillStyle = ink;
-    columns(peaks, Math.floor(width / 3), duration).forEach((level, x) => {
-      const tall = Math.max(1, level * (WAVE - 8));
+    const bars = columns(peaks, Math.floor(width / 3), duration);
+    const loudest = bars.reduce((most, level) => Math.max(most, level), 0.05);
+    bars.forEach((level, x) => {
+      const tall = Math.max(1, (level / loudest) * (WAVE - 8));
       pen.fillRect(x * 3, (WAVE - tall) / 2 - 2, 2, tall);
     });
   }
