@@ -131,7 +131,7 @@ def test_with_a_token_the_page_is_everybodys_and_what_it_shows_is_not(
     assert TOKEN not in str(link)
     assert server.client.post("/v1/page/sessions", json=word).json() == {"token": TOKEN}
     check_problem(server.client.post("/v1/page/sessions", json=word), 401, "link_invalid")
-    check_problem(server.client.post("/v1/page/sessions", json={}), 400, "field_missing")
+    check_problem(server.client.post("/v1/page/sessions", json={}), 422, "field_missing")
     assert TOKEN not in server.log()
     assert word["word"] not in server.log()
 

@@ -38,7 +38,7 @@ export function Aside({ state, store, recordings, empty, say }) {
   const { jobs, uploads } = state;
   const waiting = jobs.filter((job) => !OVER.has(job.state)).sort(inLine);
   const ended = jobs.filter((job) => OVER.has(job.state)).reverse();
-  return html`<aside class="side" aria-label="Recordings">
+  return html`<div class="side" role=${empty ? "main" : "complementary"} id=${empty ? "main" : undefined} aria-label="Recordings">
     <${Intake} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
     ${(waiting.length > 0 || uploads.length > 0) && html`<section>
       <h2>On the way</h2>
@@ -53,7 +53,7 @@ export function Aside({ state, store, recordings, empty, say }) {
         ${ended.map((job) => html`<${Item} key=${job.id} job=${job} state=${state} recordings=${recordings} say=${say} />`)}
       </ul>
     </section>`}
-  </aside>`;
+  </div>`;
 }
 
 /** Those that run go first, then as the queue has them. */
@@ -113,7 +113,7 @@ function Intake({ state, store, recordings, empty, say }) {
   };
   return html`<section class="intake" aria-label="New recording">
     <div class="drop">
-      ${empty && html`<h1>Who said what, and when</h1>`}
+      ${empty ? html`<h1>Who said what, and when</h1>` : html`<h1 class="unseen">Recordings</h1>`}
       <p>${empty ? "Drop a recording here: a call, a meeting, an interview. You get what was said, by whom, and when." : "Drop recordings or a folder anywhere."}</p>
       <div class="choice">
         <button type="button" class="main" onClick=${() => files.current.click()}>${icon("add")} Choose files</button>

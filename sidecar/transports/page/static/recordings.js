@@ -212,6 +212,7 @@ export class Recordings {
         this.look();
       }
       const ended = await client().job(id, { signal });
+      this.#store.set({ jobs: this.#store.state.jobs.map((one) => (one.id === id ? ended : one)) });
       if (ended.error) return show({ final: true, error: ended.error, revision: -1 });
       const { segments: said, metadata } = await client().transcript(id, undefined, { signal });
       show({ segments: said, metadata, final: true, revision: -1 });
