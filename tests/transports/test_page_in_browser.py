@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import REPOSITORY, Server, wait_until
+from serving import PATIENCE_S, REPOSITORY, Server, wait_until
 from test_browser import CHROMIUM
 from test_page import TOKEN, opened
 
@@ -24,10 +24,16 @@ from bench.page import LONG, made_up
 
 CHROMEDRIVER = shutil.which("chromedriver")
 AXE = os.environ.get("VIBEVOICE_AXE")
-PATIENCE_S=25
 WIDTH, HEIGHT = 1280, 860
 STRANGER = "evil.example"
-BLOCKED = ("Content Security Policy", "TrustedScript", "TrustedHTML", "Refused to")
+BAD = (
+    "Content Security Policy",
+    "TrustedScript",
+    "TrustedHTML",
+    "Refused to",
+    "Uncaught",
+    "Error:",
+)
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 pytest.importorskip("selenium", reason="selenium is not installed: no browser looked at the page")
@@ -38,7 +44,8 @@ if CHROMIUM is None or CHROMEDRIVER is None:
     )
 
 
-LAST="return performance.getEntriesByType('resource').slice(-6).map(e=>[e.name,e.startTime,e.duration]).concat([performance.now()])"
+
+
 class Visitor:
     """Somebody with a browser."""
 
@@ -78,7 +85,7 @@ class Visitor:
                 pass
             return None
 
-        return wait_until(look, PATIENCE_S, f"{selector} {text!r}\n{self.text()}\n{self.js(LAST)}\n{self.driver.get_log('browser')}")
+        return wait_until(look, PATIENCE_S, f"{selector} {text!r}\n{self.text()}\n{self.said()}")
 
     def text(self) -> str:
         """All that is to be read."""
@@ -109,10 +116,14 @@ class Visitor:
         """How many segments stand."""
         return int(self.js("return document.querySelectorAll('.row').length"))
 
-    def blocked(self) -> list[str]:
-        """What the browser did not let the page do."""
+    def said(self) -> list[str]:
+        """What the browser had to say."""
         self.log += [str(line["message"]) for line in self.driver.get_log("browser")]
-        return [line for line in self.log if any(word in line for word in BLOCKED)]
+        return self.log
+
+    def wrong(self) -> list[str]:
+        """What it did not let the page do, and faults of the page."""
+        return [line for line in self.said() if any(word in line for word in BAD)]
 
     def findings(self) -> list[str]:
         """What axe has to say against the page as it stands."""
@@ -152,7 +163,7 @@ def visitor(browser: Visitor) -> Iterator[Visitor]:
     browser.log.clear()
     browser.driver.get_log("browser")
     yield browser
-    assert browser.blocked() == []
+    assert browser.wrong() == []
     for handle in browser.driver.window_handles[1:]:
         browser.driver.switch_to.window(handle)
         browser.driver.close()
@@ -397,7 +408,7 @@ def test_a_stranger_s_page_cannot_show_it_nor_ask_it(visitor: Visitor, server: S
         f"http://127.0.0.1:{server.port}/v1/page/about",
     )
     assert told == "refused"
-    visitor.blocked()
+    assert any("frame-ancestors" in line or "X-Frame" in line for line in visitor.said())
     visitor.log.clear()  # here it is meant
     visitor.driver.get("about:blank")
 
