@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar.access import private
+from sidecar import private
 from sidecar.access.dates import today
 from sidecar.access.extra import needed_for
 

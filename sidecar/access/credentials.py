@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
-import stat
-import sys
 from pathlib import Path
 
 from pydantic import SecretStr
 
+from sidecar import private
 from sidecar.errors import SettingsInvalid
 from sidecar.settings import SHORTEST_TOKEN, Settings
 
@@ -61,18 +60,7 @@ def read_file(path: Path) -> str:
     Raises:
         errors.SettingsInvalid: others may read it, it is not there, or holds no token.
     """
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            text = file.read(_LONGEST_LINE).decode("utf-8", "replace")
-    except OSError as error:
-        raise SettingsInvalid(
-            f"The token's file {path} cannot be read: {error.strerror}."
-        ) from None
-    if sys.platform != "win32" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise SettingsInvalid(
-            f"Others may read the token's file {path}.", hint=f"Close it: chmod 600 {path}"
-        )
+    text = private.read(path, _LONGEST_LINE, private=True).decode("utf-8", "replace")
     return _checked(text.strip(), f"The file {path}")
 
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar.access import private, revocations
+from sidecar import private
+from sidecar.access import revocations
 from sidecar.access.dates import today
 from sidecar.access.extra import needed_for
 from sidecar.access.keys import KeyPairs

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidecar.access import private
+from sidecar import private
 from sidecar.access.dates import today
 from sidecar.access.extra import needed_for
 from sidecar.errors import SettingsInvalid

@@ -11,7 +11,7 @@ import logging
 import re
 from pathlib import Path
 
-from sidecar.access import private
+from sidecar import private
 from sidecar.errors import SettingsInvalid
 
 log = logging.getLogger(__name__)

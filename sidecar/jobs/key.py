@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from sidecar.access import private
+from sidecar import private
 from sidecar.errors import SettingsInvalid
 from sidecar.settings import SHORTEST_JOURNAL_KEY, Settings
 

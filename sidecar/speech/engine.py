@@ -253,6 +253,24 @@ class AudioStream(Protocol):
         """Blocks of at most a few seconds, at the engine's rate."""
 
 
+class Watched:
+    """Audio whose reading can be stopped between two blocks: an hour takes its time."""
+
+    def __init__(self, audio: AudioStream, check: Callable[[], None]) -> None:
+        self._audio = audio
+        self._check = check
+
+    @property
+    def total_s(self) -> float | None:
+        """As the audio itself."""
+        return self._audio.total_s
+
+    def __iter__(self) -> Iterator[Block]:
+        for block in self._audio:
+            self._check()  # raises what ends the reading
+            yield block
+
+
 class Engine(Protocol):
     """Blocking, plain, testable without a server. What it took goes with its process."""
 

@@ -67,6 +67,41 @@ class Heard:
     snapshot: Mapping[str, Any] | None = None
 
 
+class _Knowledge:
+    """What is known of a recording by its follower, and when it is told in full."""
+
+    def __init__(self, follower: Follower, settle_s: float | None) -> None:
+        self._follower = follower
+        self._settle_s = settle_s
+        self._settled = follower.windows if isinstance(follower, Resumable) else 0
+        self._settled_s: float | None = None
+        self.latest = Heard(0.0, 0.0, ())
+
+    def hear(self, end_s: float, block: Block) -> Heard:
+        """After one more block, which ends at ``end_s``."""
+        self._follower.feed(block)
+        told_s = self._follower.told_s
+        turns = self._follower.turns if told_s > self.latest.told_s else self.latest.turns
+        self.latest = Heard(end_s, told_s, turns)
+        return replace(self.latest, snapshot=self._snapshot(end_s))
+
+    def finish(self) -> Heard:
+        """After the last block."""
+        self._follower.finish()
+        return Heard(self.latest.end_s, float("inf"), self._follower.turns)
+
+    def _snapshot(self, end_s: float) -> Mapping[str, Any] | None:
+        if self._settle_s is None or not isinstance(self._follower, Resumable):
+            return None
+        if self._settled_s is None:
+            self._settled_s = end_s
+        if end_s - self._settled_s < self._settle_s:
+            return None
+        snapshot = self._follower.snapshot(self._settled)
+        self._settled, self._settled_s = self._follower.windows, end_s
+        return snapshot
+
+
 def followed(
     follower: Follower,
     blocks: Iterable[tuple[float, Block]],
@@ -84,52 +119,31 @@ def followed(
     """
     if ahead_s is None:
         ahead_s = AHEAD_S if (os.cpu_count() or 1) > 1 else 0.0
-    known = Heard(0.0, 0.0, ())
-    settled = follower.windows if isinstance(follower, Resumable) else 0
-    settled_s: float | None = None
-
-    def hear(end_s: float, block: Block) -> Heard:
-        nonlocal known, settled, settled_s
-        follower.feed(block)
-        told_s = follower.told_s
-        turns = follower.turns if told_s > known.told_s else known.turns
-        known = Heard(end_s, told_s, turns)
-        if settle_s is None or not isinstance(follower, Resumable):
-            return known
-        settled_s = end_s if settled_s is None else settled_s
-        if end_s - settled_s < settle_s:
-            return known
-        snapshot = follower.snapshot(settled)
-        settled, settled_s = follower.windows, end_s
-        return replace(known, snapshot=snapshot)
-
-    def allowed_s() -> float:
-        return ahead_s if known.told_s else 0.0
-
-    def finish() -> Heard:
-        follower.finish()
-        return Heard(known.end_s, float("inf"), follower.turns)
-
-    def known_now(future: Future[Heard]) -> Heard | None:
-        """What the follower says; None once it is cancelled."""
-        while cancelled is not None and not wait([future], ASKED_S).done:
-            if cancelled():
-                return None
-        return future.result()
-
+    knowledge = _Knowledge(follower, settle_s)
     asked: deque[tuple[float, Future[Heard]]] = deque()
     thread = ThreadPoolExecutor(1, "voices")
     try:
         for end_s, block in blocks:
-            asked.append((end_s, thread.submit(hear, end_s, block)))
-            while asked and (asked[0][1].done() or end_s - asked[0][0] >= allowed_s()):
-                if (heard := known_now(asked.popleft()[1])) is None:
+            asked.append((end_s, thread.submit(knowledge.hear, end_s, block)))
+            while asked:
+                allowed_s = ahead_s if knowledge.latest.told_s else 0.0
+                if not asked[0][1].done() and end_s - asked[0][0] < allowed_s:
+                    break
+                if (heard := _answer(asked.popleft()[1], cancelled)) is None:
                     return
                 yield heard
-        asked.append((0.0, thread.submit(finish)))
+        asked.append((0.0, thread.submit(knowledge.finish)))
         while asked:
-            if (heard := known_now(asked.popleft()[1])) is None:
+            if (heard := _answer(asked.popleft()[1], cancelled)) is None:
                 return
             yield heard
     finally:
         thread.shutdown(wait=cancelled is None, cancel_futures=True)
+
+
+def _answer(future: Future[Heard], cancelled: Callable[[], bool] | None) -> Heard | None:
+    """What the follower says; None once that is not wanted any more."""
+    while cancelled is not None and not wait([future], ASKED_S).done:
+        if cancelled():
+            return None
+    return future.result()

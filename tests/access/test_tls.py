@@ -20,8 +20,8 @@ from cryptography import x509
 from serving import PATIENCE_S, REPOSITORY, free_port
 from vibevoice_asr_client import Trust
 
-from sidecar import errors
-from sidecar.access import certificate, private
+from sidecar import errors, private
+from sidecar.access import certificate
 from sidecar.access.watched import Watch
 from sidecar.cli.remote import service_at
 from sidecar.cli.trust import of_flags

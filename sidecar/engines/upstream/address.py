@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import stat
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sidecar import private
 from sidecar.errors import SettingsInvalid
 from sidecar.settings import Settings
 from sidecar.speech.engine import Upstream
@@ -98,18 +96,7 @@ def _keys(settings: Settings, count: int) -> tuple[str, ...]:
 
 
 def _lines_of(path: Path) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            text = file.read(_LONGEST_FILE).decode("utf-8", "replace")
-    except OSError as error:
-        raise SettingsInvalid(
-            f"The file of keys {path} cannot be read: {error.strerror}."
-        ) from None
-    if sys.platform != "win32" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise SettingsInvalid(
-            f"Others may read the file of keys {path}.", hint=f"Close it: chmod 600 {path}"
-        )
+    text = private.read(path, _LONGEST_FILE, private=True).decode("utf-8", "replace")
     lines = [line for part in text.splitlines() if (line := part.strip())]
     if not lines:
         raise SettingsInvalid(f"The file of keys {path} has no key.")

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TypeVar
 
-from sidecar.audio import Block
 from sidecar.engines.upstream.pieces import Piece, pieces
 from sidecar.engines.upstream.stretches import stretches_of
 from sidecar.engines.upstream.turns import Turns, models
 from sidecar.engines.upstream.upstreams import Upstreams
 from sidecar.engines.upstream.whole import Heard, shifted, transcript_of, with_speakers
-from sidecar.speech.engine import AudioStream, Cancelled, TranscribeOptions
+from sidecar.speech.engine import AudioStream, Cancelled, TranscribeOptions, Watched
 from sidecar.speech.speakers import Turn
 from sidecar.speech.transcript import (
     Event,
@@ -95,7 +94,7 @@ class Transcription:
         upstreams = self._upstreams
         self._wait(upstreams.run(upstreams.meet()))
         sent: deque[_Sent] = deque()
-        watched = _Watched(self._audio, self._check)
+        watched = Watched(self._audio, self._check)
         for piece in pieces(watched, self._rate, upstreams.longest_s):
             self._end_s = piece.end_s
             if self._turns is not None or self._needs_turns(piece):
@@ -228,20 +227,3 @@ class Transcription:
     def _check(self) -> None:
         if self._cancelled():
             raise _Stopped
-
-
-class _Watched:
-    """A recording that can be stopped while it is still being read."""
-
-    def __init__(self, audio: AudioStream, check: Callable[[], None]) -> None:
-        self._audio = audio
-        self._check = check
-
-    @property
-    def total_s(self) -> float | None:
-        return self._audio.total_s
-
-    def __iter__(self) -> Iterator[Block]:
-        for block in self._audio:
-            self._check()
-            yield block

@@ -6,12 +6,11 @@ import contextlib
 import dataclasses
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import torch
 
 from sidecar import errors
-from sidecar.audio import Block
 from sidecar.engines.vibevoice.answer import Answer
 from sidecar.engines.vibevoice.decoding import Decoding
 from sidecar.engines.vibevoice.language import language_of
@@ -27,6 +26,7 @@ from sidecar.speech.engine import (
     Cancelled,
     Precision,
     TranscribeOptions,
+    Watched,
     Windowing,
 )
 from sidecar.speech.output import settled
@@ -51,23 +51,6 @@ TOP_P = 0.95
 
 class _Stopped(Exception):
     """The request was cancelled between two steps."""
-
-
-class _Watched:
-    """A recording that can be stopped while it is still being read: an hour takes its time."""
-
-    def __init__(self, audio: AudioStream, check: Callable[[], None]) -> None:
-        self._audio = audio
-        self._check = check
-
-    @property
-    def total_s(self) -> float | None:
-        return self._audio.total_s
-
-    def __iter__(self) -> Iterator[Block]:
-        for block in self._audio:
-            self._check()
-            yield block
 
 
 @dataclasses.dataclass(slots=True)
@@ -103,7 +86,7 @@ class Transcription:
         self._audio = audio
         self._options = options
         self._cancelled = cancelled
-        watched = _Watched(audio, self._check)
+        watched = Watched(audio, self._check)
         self._windows = Windows(watched, SAMPLE_RATE, options.memory.window_s, speech)
         self._whole = Stitching(Voices(SAMPLE_RATE) if options.diarize else None)
         self._notices: dict[str, Notice] = {}

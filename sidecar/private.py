@@ -18,7 +18,7 @@ Alone = AbstractContextManager[None]
 
 
 def read(path: Path, most: int, *, private: bool = False) -> bytes:
-    """What a file holds; with ``private`` nobody but its owner may be able to read it.
+    """What a file or a pipe holds; with ``private`` only its owner may be able to read it.
 
     Raises:
         errors.SettingsInvalid: it is not there, not readable, longer than ``most`` bytes, or others
@@ -27,10 +27,11 @@ def read(path: Path, most: int, *, private: bool = False) -> bytes:
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
-            data = file.read(most + 1) if stat.S_ISREG(status.st_mode) else b""
+            is_file = stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)
+            data = file.read(most + 1) if is_file else b""
     except OSError as error:
         raise SettingsInvalid(f"The file {path} cannot be read: {error.strerror}.") from None
-    if not stat.S_ISREG(status.st_mode):
+    if not is_file:
         raise SettingsInvalid(f"{path} is not a file.")
     if len(data) > most:
         raise SettingsInvalid(f"The file {path} has more than {most} bytes: it is something else.")
