@@ -44,8 +44,6 @@ if CHROMIUM is None or CHROMEDRIVER is None:
     )
 
 
-
-
 class Visitor:
     """Somebody with a browser."""
 

@@ -256,6 +256,12 @@ class LanguageUnsupported(errors.Refused):
     known_code = "language_unsupported"
 
 
+class LinkInvalid(errors.Unauthorized):
+    """This link does not count any more: it opens the page once, within two minutes."""
+
+    known_code = "link_invalid"
+
+
 class MethodNotAllowed(errors.Refused):
     """This address does not take this method."""
 
@@ -514,6 +520,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "json_too_large": JsonTooLarge,
     "language_invalid": LanguageInvalid,
     "language_unsupported": LanguageUnsupported,
+    "link_invalid": LinkInvalid,
     "method_not_allowed": MethodNotAllowed,
     "model_load_failed": ModelLoadFailed,
     "multipart_invalid": MultipartInvalid,
