@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from serving import REPOSITORY, Server, check_problem
+from vibevoice_asr_client import Client
 
 from sidecar import errors
 from sidecar.access.handover import LASTS_S, MOST, Handover
@@ -145,6 +146,8 @@ def test_open_prints_a_link_that_holds_no_token_and_opens_once(
     assert TOKEN not in link
     word = {"word": link.partition("=")[2]}
     assert server.client.post("/v1/page/sessions", json=word).json()["token"] == TOKEN
+    with Client(f"http://127.0.0.1:{server.port}", TOKEN) as client:
+        assert re.fullmatch(r"/#open=[\w-]{43}", client.page_path())
 
 
 def opened(server: Server, token: str = "") -> str:

@@ -68,6 +68,7 @@ function Item({ job, state, recordings, say }) {
     try {
       await recordings.end(job.id);
       say(over ? `${name} is deleted.` : `${name} is cancelled.`);
+      document.querySelector(".job .pick, .intake .main")?.focus(); // what had it is gone
     } catch (error) {
       say(error.detail || String(error));
     }
