@@ -192,8 +192,9 @@ function Microphone({ recordings, say }) {
     say("Recording.");
   };
   const end = async () => {
+    const file = await recorder.end();
     setRecorder(null);
-    recordings.send([await recorder.end()]);
+    recordings.send([file]);
   };
   if (!recorder)
     return html`<button type="button" onClick=${begin}>${icon("mic")} Record</button>

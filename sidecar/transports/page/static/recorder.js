@@ -50,9 +50,10 @@ export class Recorder {
     return new File(this.#pieces, `Recording ${at}.${kind}`, { type });
   }
 
+  /** Let go of the microphone; once more does nothing. */
   close() {
     for (const track of this.#stream?.getTracks() ?? []) track.stop();
-    this.#context?.close();
+    if (this.#context && this.#context.state !== "closed") this.#context.close();
   }
 }
 

@@ -7,7 +7,7 @@
  * it comes there and in `update`.
  */
 
-import { called, clock, numberOf, spoken } from "./words.js";
+import { called, clock, numberOf } from "./words.js";
 
 const SLICE_MS = 8;
 const CHUNK = 30;
@@ -130,7 +130,7 @@ export class TranscriptView {
     const at = element("button", "at", clock(segment.start_time));
     at.type = "button";
     at.tabIndex = index === this.#cursor ? 0 : -1;
-    at.setAttribute("aria-label", `${speaker} at ${spoken(segment.start_time)}, play`);
+    at.setAttribute("aria-label", `${clock(segment.start_time)}, ${speaker}, play`);
     row.append(at, element("p", "said", segment.text));
     if (segment.flags?.length) row.dataset.flags = segment.flags.join(" ");
     if (index === this.#now) row.classList.add("now");
