@@ -13,6 +13,7 @@ ENTRY = ROOT / "sidecar" / "main.py"
 GIT_LIMIT_S = 10
 
 HIDDEN = (
+    "_cffi_backend",  # cryptography's compiled part asks for it
     "fastapi_offline",  # looked up for its files, never imported
     "imageio_ffmpeg.binaries",
     "moonshine_voice.transcriber",

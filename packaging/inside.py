@@ -25,6 +25,7 @@ class Within:
 
 
 WITHIN: dict[str, tuple[Within, ...]] = {
+    "cryptography": (Within("openssl", "Apache-2.0"),),
     "imageio-ffmpeg": (Within("ffmpeg", "GPL-3.0-or-later", "GPL-3.0.txt"),),
     "moonshine-voice": (
         Within("onnxruntime", "MIT"),
@@ -76,6 +77,10 @@ def version_within(name: str) -> str:
     match name:
         case "ffmpeg":
             return flavours.ffmpeg().name.removesuffix(".exe").rpartition("-v")[2]
+        case "openssl":
+            from cryptography.hazmat.backends.openssl import backend
+
+            return backend.openssl_version_text().split()[1]
         case "libsndfile":
             import soundfile
 

@@ -15,6 +15,7 @@ from sidecar.access.approach import is_loopback
 from sidecar.access.auth import Access
 from sidecar.access.known import authenticator_of, limits_of
 from sidecar.access.turnstile import Turnstile
+from sidecar.access.visits import Visits
 from sidecar.access.watched import Watch
 from sidecar.engines.choice import choose
 from sidecar.errors import SettingsInvalid
@@ -89,17 +90,20 @@ def create_app(
     service = service or create_service(settings)
     watch = watch or Watch()
     access = access_of(settings, watch)
+    visits = Visits(access.authenticator.refusal)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.open()
         gc.collect()
         gc.freeze()
-        watching = asyncio.get_running_loop().create_task(watch.run(), name="watch")
+        spawn = asyncio.get_running_loop().create_task
+        looking = spawn(watch.run(), name="watch"), spawn(visits.run(), name="visits")
         try:
             yield
         finally:
-            watching.cancel()
+            for task in looking:
+                task.cancel()
             await service.close()
 
     app = FastAPI(
@@ -120,7 +124,12 @@ def create_app(
     turnstile = Turnstile(per_minute) if per_minute else None
     dialects = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
     app.add_middleware(
-        gate.Gate, access=access, turnstile=turnstile, dialects=dialects, opens=front.is_open
+        gate.Gate,
+        access=access,
+        turnstile=turnstile,
+        dialects=dialects,
+        visits=visits,
+        opens=front.is_open,
     )
     app.add_middleware(lingering.Lingering)
     docs_page.install(app)

@@ -16,6 +16,7 @@ from sidecar import __version__, clock
 from sidecar.access.identity import Identity, Scope
 from sidecar.audio.ref import AudioRef, Kept, ref_to
 from sidecar.audio.source import AudioSource
+from sidecar.diagnostics.crash import data_folder
 from sidecar.engines.choice import Choice, way_to
 from sidecar.errors import LanguageUnsupported, SidecarError
 from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
@@ -24,6 +25,8 @@ from sidecar.jobs.keeping import Keeping, go_on
 from sidecar.jobs.once import Once
 from sidecar.jobs.order import Priority
 from sidecar.jobs.owned import OwnedJobs
+from sidecar.jobs.pace import Pace
+from sidecar.jobs.pace_file import PaceFile
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord, RequestKey
@@ -88,6 +91,9 @@ class Service:
             settings.job_retention_mb << 20,
             settings.job_retention_count,
         )
+        self._pace_file = PaceFile(data_folder(settings.data_dir))
+        model = choice.checkpoint.folder.name if choice.checkpoint else ""
+        self._pace = Pace(self.spec.name, model, self._pace_file.read())
         self._queue = JobQueue(
             self._slot,
             self._store,
@@ -96,6 +102,7 @@ class Service:
             plan=self._provision.plan,
             company=self._provision.company,
             guess=self._provision.guess,
+            pace=self._pace,
         )
         self.owned = OwnedJobs(self._store, self._queue, self._results)
         """The jobs of whoever asks."""
@@ -114,6 +121,7 @@ class Service:
                     self._results.remember(record, self._now() - (record.ended or 0.0))
             self._spawn("go on", go_on(self._keeping, self._queue, self.spooling))
         self._spawn("look at the GPU", self._provision.watch())
+        self._spawn("remember the pace", self._pace_file.run(self._pace))
         if self.settings.preload:
             self._spawn("preload", self._preload())
 
@@ -134,6 +142,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._queue.close()
+        await asyncio.to_thread(self._pace_file.write, self._pace.known)
         self._results.close()
         self._store.close()
         await self._intake.close()

@@ -31,6 +31,8 @@ TESTS = {
     "jobs/retention": "tests/jobs/test_retention.py",
     "jobs/store": "tests/jobs/test_store.py",
     "workers/channel": "tests/workers/test_channel.py",
+    "workers/calls": "tests/workers/test_calls.py",
+    "workers/credit": "tests/workers/test_calls.py",
     "workers/slot": "tests/workers/test_slot.py",
     "workers/worker": "tests/workers/test_worker.py",
 }

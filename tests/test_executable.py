@@ -58,13 +58,22 @@ def importable(module: str) -> bool:
 
 
 def exists(module: str) -> bool:
-    """Whether there is a file for a module; its packages are not imported to look."""
+    """Whether there is a file for a module."""
+    return file_of(module) is not None
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module; its packages are not imported to look."""
     top, *rest = module.split(".")
     spec = importlib.util.find_spec(top)
     if spec is None or spec.origin is None:
-        return False
+        return None
+    if not rest:
+        return Path(spec.origin)
     path = Path(spec.origin).parent.joinpath(*rest)
-    return not rest or path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+    compiled = [*path.parent.glob(f"{path.name}.*.so"), *path.parent.glob(f"{path.name}*.pyd")]
+    places = (path / "__init__.py", path.with_suffix(".py"), *compiled)
+    return next((place for place in places if place.exists()), None)
 
 
 # The recipe
@@ -83,6 +92,53 @@ def test_the_recipe_is_python_and_packs_neither_flavour_with_upx() -> None:
 @pytest.mark.parametrize("module", flavours.flavour("cpu").hidden)
 def test_every_module_that_is_found_by_name_is_there(module: str) -> None:
     assert importable(module)
+
+
+def found_by_reading(tops: tuple[str, ...]) -> set[str]:
+    """Modules of packages that imports in the source lead to, as a packager follows them."""
+    waiting = [(path, "") for path in (ROOT / "sidecar").rglob("*.py")]
+    found: set[str] = set()
+    while waiting:
+        path, package = waiting.pop()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = set()
+            if isinstance(node, ast.Import):
+                names = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                above = package.rsplit(".", node.level - 1)[0] if node.level else ""
+                base = ".".join(filter(None, (above, node.module or "")))
+                names = {base, *(f"{base}.{alias.name}" for alias in node.names)}
+            for name in names:
+                parts = name.split(".")
+                for length in range(1, len(parts) + 1):
+                    module = ".".join(parts[:length])
+                    if parts[0] not in tops or module in found or not (file := file_of(module)):
+                        continue
+                    found.add(module)
+                    if file.suffix == ".py":
+                        of = module if file.stem == "__init__" else module.rpartition(".")[0]
+                        waiting.append((file, of))
+    return found
+
+
+def test_tokens_certificates_and_kept_jobs_find_all_of_their_libraries_in_the_build() -> None:
+    pytest.importorskip("cryptography", reason="the extra 'auth' is not installed")
+    tops = ("cryptography", "jwt", "_cffi_backend")
+    for name in ("cpu", "gpu") if importable("transformers") else ("cpu",):
+        flavour = flavours.flavour(name)
+        packed = found_by_reading(tops) | set(flavour.hidden)
+        assert not {top for top in tops if top in flavour.excluded}
+        ran = subprocess.run(
+            [sys.executable, "-m", "tests.sealed_modules"],
+            cwd=ROOT,
+            input="\n".join(packed),
+            text=True,
+            capture_output=True,
+            timeout=LIMIT_S,
+        )
+        assert ran.returncode == 0, ran.stderr
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert "vibevoice-asr[auth,package]" in build["optional-dependencies"]["build"]
 
 
 def test_every_module_of_the_gpu_flavour_is_there() -> None:
@@ -278,9 +334,9 @@ class Guest:
         return out
 
     @contextlib.contextmanager
-    def serving(self) -> Iterator[dict[str, Any]]:
+    def serving(self, **env: str) -> Iterator[dict[str, Any]]:
         """The ready line of a service that runs meanwhile."""
-        process = self.start("serve", "--log-level", "warning")
+        process = self.start("serve", "--log-level", "warning", **env)
         try:
             assert process.stdout is not None
             limit = threading.Timer(LIMIT_S, process.kill)
@@ -376,6 +432,25 @@ def test_it_tells_two_people_apart_in_a_folder_with_a_space_and_an_umlaut(guest:
     segments = said["segments"]
     assert SAYS in segments[0]["text"]
     assert {one["speaker"] for one in segments} == {"Speaker_0", "Speaker_1"}
+
+
+@built
+def test_it_makes_tokens_a_certificate_and_keeps_jobs(guest: Guest) -> None:
+    """What needs the extra `auth`: in a service that others can reach, with TLS of its own."""
+    token = guest.run("token", "create", "--subject", "anna", "--expires", "90d").strip()
+    assert "anna" in guest.run("token", "list")
+    settings = {
+        "VIBEVOICE_KEEP_JOBS": "1",
+        "VIBEVOICE_JOURNAL_KEY": "0123456789abcdef0123456789abcdef",
+        "VIBEVOICE_TLS": "self-signed",
+        "VIBEVOICE_HOST": "0.0.0.0",
+    }
+    recording = next(guest.executable.parent.rglob(sample().name))
+    with guest.serving(**settings) as ready:
+        server = re.sub(r"//[^/]+:", "//127.0.0.1:", ready["url"])
+        words = ("--server", server, "--fingerprint", ready["fingerprint"])
+        said = guest.run("transcribe", recording, *words, VIBEVOICE_TOKEN=token)
+    assert SAYS in said
 
 
 @built

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sidecar import errors
 from sidecar.access.identity import EVERYBODY
 from sidecar.app import create_service
 from sidecar.audio.source import open_path
+from sidecar.jobs.pace_file import NAME
 from sidecar.jobs.record import JobState
 from sidecar.memory.placement import LoadPlan
 from sidecar.service import Service
@@ -70,3 +72,18 @@ async def test_a_reload_that_does_not_wait_puts_the_running_job_back(
     assert await service.reload(EVERYBODY, "int8", now=True) is Precision.INT8
     assert not job.ended
     assert (await job.result()).precision == "int8"
+
+
+async def test_what_work_took_is_known_at_the_next_start_and_nothing_of_what_was_heard(
+    service: Service, voice: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "voice.wav"
+    path.write_bytes(voice)
+    job = await service.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
+    await job.result()
+    await service.close()
+    (known,) = json.loads((tmp_path / NAME).read_text())["paces"]
+    assert (known["engine"], known["precision"]) == ("scripted", "fp32")
+    assert known["per_s"] > 0.0
+    again = create_service(load_settings(engine="scripted", data_dir=tmp_path))
+    assert again._pace.seconds("fp32", 1000.0, 7.0) == pytest.approx(1000.0 * known["per_s"])

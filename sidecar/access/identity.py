@@ -59,6 +59,16 @@ UNLIMITED = Limits()
 
 
 @dataclass(frozen=True, slots=True)
+class Credential:
+    """A signed token, as far as it tells whether it still counts."""
+
+    token_id: str
+    key_id: str
+    until: int | None = None
+    """Seconds since 1970, None without an end."""
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Who asks, how that is known, and what it allows."""
 
@@ -66,6 +76,8 @@ class Identity:
     proof: Proof
     scopes: frozenset[Scope] = frozenset()
     limits: Limits = UNLIMITED
+    credential: Credential | None = dataclasses.field(default=None, compare=False)
+    """What may be taken back while somebody is being answered; None: nothing."""
 
     @property
     def owner(self) -> str:
@@ -113,6 +125,10 @@ class Authenticator(Protocol):
         """
         ...
 
+    def refusal(self, credential: Credential) -> str | None:
+        """Why what proved an identity counts no more, None while it does."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Nobody:
@@ -123,6 +139,10 @@ class Nobody:
     def identify(self, approach: Approach) -> Identity:
         """Everybody; nobody else was let in."""
         return EVERYBODY
+
+    def refusal(self, credential: Credential) -> str | None:
+        """Nothing was asked for."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +161,10 @@ class SharedToken:
         if not self.knows(bearer(approach)):
             raise errors.TokenInvalid()
         return self.identity
+
+    def refusal(self, credential: Credential) -> str | None:
+        """It counts as long as the service lives."""
+        return None
 
     def knows(self, given: str) -> bool:
         """Whether that is it, in the same time whatever was given."""

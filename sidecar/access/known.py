@@ -11,6 +11,7 @@ from sidecar.access.approach import Approach, is_loopback
 from sidecar.access.identity import (
     UNLIMITED,
     Authenticator,
+    Credential,
     Identity,
     Limits,
     Nobody,
@@ -54,7 +55,11 @@ class SignedTokens:
         if claims is None:
             raise TokenInvalid()
         scopes = frozenset(scope for scope in Scope if scope in claims.scopes)
-        return Identity(claims.subject, Proof.JWT, scopes)
+        return Identity(claims.subject, Proof.JWT, scopes, credential=claims.credential)
+
+    def refusal(self, credential: Credential) -> str | None:
+        """Why a token counts no more."""
+        return self.verifier.refusal(credential)
 
 
 def authenticator_of(settings: Settings, watch: Watch) -> Authenticator:

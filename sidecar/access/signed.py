@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sidecar import clock
 from sidecar.access.extra import needed_for
+from sidecar.access.identity import Credential
 from sidecar.access.revocations import TOKEN_ID
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class Claims:
     """What a token says that counts."""
 
     subject: str
-    token_id: str
+    credential: Credential
     scopes: frozenset[str] = frozenset()
     """Words of `scope` (RFC 8693), as they are."""
 
@@ -52,12 +54,14 @@ class Verifier:
         self,
         keys: Callable[[], Mapping[str, EllipticCurvePublicKey]],
         revoked: Callable[[], frozenset[str]],
+        now: clock.Clock = clock.wall,
     ) -> None:
         with needed_for("Signed tokens"):
             import jwt
             from cryptography.hazmat.primitives.asymmetric import ec
         self._keys = keys
         self._revoked = revoked
+        self._now = now
         self._jwt = jwt
         signer, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
         filling = {"sub": "nobody", "jti": "0" * 32, "aud": AUDIENCE}
@@ -65,7 +69,8 @@ class Verifier:
 
     def verify(self, token: str) -> Claims | None:
         """What the token says; None if it does not count, for whatever reason."""
-        key = self._key_of(token)
+        key_id = self._key_named(token)
+        key = self._keys().get(key_id)
         known = key is not None
         if key is None:
             token, key = self._decoy
@@ -81,30 +86,41 @@ class Verifier:
         except (self._jwt.InvalidTokenError, ValueError, OverflowError, RecursionError) as error:
             log.debug("a token refused: %s", type(error).__name__ if known else "malformed")
             return None
-        return self._counting(said)
+        return self._counting(said, key_id)
 
-    def _counting(self, said: Mapping[str, Any]) -> Claims | None:
+    def refusal(self, credential: Credential) -> str | None:
+        """Why a token that counted does so no more, by the same rules; None while it does."""
+        if credential.token_id in self._revoked():
+            return "was revoked"
+        if credential.key_id not in self._keys():
+            return "was signed with a key that is known no more"
+        if credential.until is not None and credential.until <= self._now() - LEEWAY_S:
+            return "has expired"
+        return None
+
+    def _counting(self, said: Mapping[str, Any], key_id: str) -> Claims | None:
         subject, token_id, scope = said["sub"], said["jti"], said.get("scope", "")
         if not isinstance(scope, str) or not SUBJECT.fullmatch(subject):
             return None
         if not TOKEN_ID.fullmatch(token_id) or token_id in self._revoked():
             return None
-        return Claims(subject, token_id, frozenset(scope.split()))
+        until = int(said["exp"]) if "exp" in said else None  # a number, or it were refused
+        return Claims(subject, Credential(token_id, key_id, until), frozenset(scope.split()))
 
-    def _key_of(self, token: str) -> EllipticCurvePublicKey | None:
-        """The key that a well-formed token names; None is said of every other."""
+    def _key_named(self, token: str) -> str:
+        """The name of its key in a well-formed token; of every other, and without one, none."""
         if len(token) > LONGEST:
-            return None
+            return ""
         try:
             header = self._jwt.get_unverified_header(token)
             signature = _decoded(token.rpartition(".")[2])
         except (self._jwt.InvalidTokenError, ValueError, RecursionError):
-            return None
+            return ""
         if len(signature) != _SIGNATURE_BYTES or not _HEADER.issuperset(header):
-            return None
+            return ""
         if header.get("alg") != ALGORITHM or header.get("typ", "JWT") != "JWT":
-            return None
-        return self._keys().get(header.get("kid", ""))
+            return ""
+        return str(header.get("kid", ""))
 
 
 def _decoded(part: str) -> bytes:

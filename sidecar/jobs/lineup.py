@@ -22,10 +22,16 @@ Guess = Callable[[Job, Precision], float | None]
 class Lineup:
     """The jobs that wait for one engine, and how much of it each owner has had."""
 
-    def __init__(self, slot: EngineSlot, guess: Guess = lambda job, precision: None) -> None:
+    def __init__(
+        self,
+        slot: EngineSlot,
+        guess: Guess = lambda job, precision: None,
+        pace: Pace | None = None,
+    ) -> None:
         self._slot = slot
         self._guess = guess
-        self._pace = Pace()
+        self._pace = pace if pace is not None else Pace()
+        self._loaded_at = slot.loaded_at
         self._shares = Shares()
         self._jobs: list[Job] = []
         """In order of arrival; who was put back is before who came later."""
@@ -54,7 +60,7 @@ class Lineup:
         if job.record.owner not in self._active():
             self._shares = self._shares.joined(job.record.owner)
         wanted = self.wanted(job)
-        guess_s = self._guess(job, wanted)
+        guess_s = None if self._pace.knows(wanted) else self._guess(job, wanted)
         self._predicted[job.id] = self._pace.seconds(wanted, job.facts.total_s, guess_s)
         self._jobs.append(job)
         self._changed()
@@ -78,6 +84,7 @@ class Lineup:
     def finish(self) -> None:
         """They run no more; who has not ended waits again, in front, and has had nothing."""
         jobs, self._running = self._running, ()
+        self._learn_load()
         for job in jobs:
             if job.ended:
                 self._learn(job, len(jobs))
@@ -128,29 +135,48 @@ class Lineup:
                 waited_s=now - job.arrived_at,
                 passed_over_s=now - max(job.arrived_at, self._slot.loaded_at),
                 priority=job.record.priority,
+                takes_s=self._takes_s(job),
             )
             for job in self._jobs
         ]
         loaded = self._slot.precision if self._slot.loaded else None
-        return turns(waiting, self._shares, loaded, busy_s=busy_s)
+        load_s = self._pace.load_s(self._slot.precision)
+        return turns(waiting, self._shares, loaded, busy_s=busy_s, load_s=load_s)
 
     def _busy_s(self, now: float) -> float:
-        """What those that run still take."""
-        left = [
-            remaining_s(self._predicted[job.id], now - self._begun_at, job.record.progress.fraction)
-            for job in self._running
-            if not job.ended
-        ]
-        return max(left, default=0.0)
+        """What those that run still take, with what the engine takes to be there for them."""
+        working = [job for job in self._running if not job.ended]
+        if not working:
+            return 0.0
+        if not self._slot.loaded:
+            load_s = self._pace.load_s(self._slot.precision) * (1.0 - (self._slot.loading or 0.0))
+            return load_s + max(map(self._takes_s, working))
+        elapsed_s = now - max(self._begun_at, self._slot.loaded_at)
+        return max(
+            remaining_s(self._takes_s(job), elapsed_s, job.record.progress.fraction)
+            for job in working
+        )
 
     def _active(self) -> set[str]:
         return {job.record.owner for job in [*self._jobs, *self._running]}
+
+    def _takes_s(self, job: Job) -> float:
+        """Seconds of work of a job, by what is known now; between owners that counts which was
+        known when it came, or what one has had would change with it."""
+        return self._pace.seconds(
+            self.wanted(job), job.facts.total_s, guess_s=self._predicted[job.id]
+        )
 
     def _learn(self, job: Job, together: int) -> None:
         record = job.record
         if together == 1 and record.state is JobState.DONE and record.transcript is not None:
             done = record.transcript
             self._pace.learn(done.precision, done.duration, record.processing_s)
+
+    def _learn_load(self) -> None:
+        if self._slot.loaded and self._slot.loaded_at != self._loaded_at:
+            self._loaded_at = self._slot.loaded_at
+            self._pace.learn_load(self._slot.precision, self._slot.load_s)
 
     def _changed(self) -> None:
         self._turns_until = 0.0

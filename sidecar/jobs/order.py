@@ -40,7 +40,8 @@ class Priority(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A job that waits. ``work_s``: predicted seconds of work. ``waited_s``: since it came;
+    """A job that waits. ``work_s``: predicted seconds of work, as they count between owners;
+    ``takes_s``: as they are predicted now, if otherwise. ``waited_s``: since it came;
     ``passed_over_s``: since then or since the engine was loaded, whichever was later."""
 
     owner: str
@@ -49,6 +50,7 @@ class Waiting:
     waited_s: float = 0.0
     passed_over_s: float = 0.0
     priority: Priority = Priority.INTERACTIVE
+    takes_s: float | None = None
 
     @property
     def urgent(self) -> bool:
@@ -139,7 +141,7 @@ def turns(
         if job.wanted is not loaded:
             elapsed += load_s
             loaded, loaded_at = job.wanted, elapsed
-        elapsed += job.work_s
+        elapsed += job.work_s if job.takes_s is None else job.takes_s
         tags[job.owner] += job.work_s
         queues[job.owner, job.wanted].popleft()
         if not queues[job.owner, job.wanted]:

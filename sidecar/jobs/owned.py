@@ -91,14 +91,28 @@ class OwnedJobs:
             # It was kept over a start, and its recording is still being opened.
             self._store.append(record.id, Cancelled())
 
-    def delete(self, caller: Identity, record: JobRecord) -> None:
-        """End a job if it has not ended, and forget it and its transcript.
+    async def end(self, caller: Identity, record: JobRecord) -> None:
+        """`cancel`, and wait until the next start would not go on with it either.
 
         Raises:
             errors.JobNotFound: it is another's.
+            errors.DiskFull, errors.SpoolUnwritable: it has ended, but that cannot be kept.
+        """
+        self.cancel(caller, record)
+        await self._settled(record)
+
+    async def delete(self, caller: Identity, record: JobRecord) -> None:
+        """End a job if it has not ended, and forget it and its transcript; on the disk too, once
+        this returns.
+
+        Raises:
+            errors.JobNotFound: it is another's.
+            errors.DiskFull, errors.SpoolUnwritable: it is still on the disk, and goes from there
+                with the next that can be written.
         """
         self.cancel(caller, record)
         self._results.forget(record.id)
+        await self._settled(record)
 
     async def written(
         self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
@@ -109,6 +123,10 @@ class OwnedJobs:
             errors.JobNotFound: it is another's.
         """
         return await self._results.written(_own(caller, record), render)
+
+    async def _settled(self, record: JobRecord) -> None:
+        if record.durable:
+            await self._store.written(record.id)
 
 
 def _own(caller: Identity, record: JobRecord) -> JobRecord:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from sidecar import errors
 from sidecar.jobs.job import Job
 from sidecar.jobs.lineup import Guess, Lineup
+from sidecar.jobs.pace import Pace
 from sidecar.jobs.runner import Plan, Run
 from sidecar.jobs.store import JobStore
 from sidecar.speech.engine import Precision
@@ -42,6 +43,7 @@ class JobQueue:
         plan: Plan,
         company: Company = lambda waiting, _: waiting[:1],
         guess: Guess = lambda job, precision: None,
+        pace: Pace | None = None,
     ) -> None:
         self._slot = slot
         self._store = store
@@ -49,7 +51,7 @@ class JobQueue:
         self._company = company
         self._limit = limit
         self._max_s = max_s
-        self._waiting = Lineup(slot, guess)
+        self._waiting = Lineup(slot, guess, pace)
         self._arrived = asyncio.Event()
         self._running: Run | None = None
         self._runner: asyncio.Task[None] | None = None

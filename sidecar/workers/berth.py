@@ -52,6 +52,8 @@ class Berth:
         """How often an engine came in."""
         self.loaded_at = -math.inf
         """When it did last (`time.monotonic`)."""
+        self.load_s = 0.0
+        """How long that took."""
         self._spec = spec
         self._options = load
         self._place = place
@@ -183,13 +185,14 @@ class Berth:
             evict_encoders=memory.evict_encoders,
             host_token_table=memory.host_token_table,
         )
-        self._loading = Loading(self._spec, options)
+        self._loading, begun = Loading(self._spec, options), time.monotonic()
         try:
             worker = await self._loading.run()
         finally:
             self._loading = None
         self.loads += 1
         self.loaded_at = time.monotonic()
+        self.load_s = self.loaded_at - begun
         return worker
 
 

@@ -1,9 +1,9 @@
-"""The line between the service and a worker: framed JSON, with open files riding along.
+"""The line between the service and a worker: framed JSON, with sound and open files riding along.
 
-One stream socket pair. A frame is four bytes of length (big-endian) and as many of JSON. JSON,
-not pickle: a worker parses hostile files, and what it sends must stay data. An open file travels
-as a descriptor beside the frame that speaks of it; on Windows as a handle made valid in the
-worker, named in the frame.
+One stream socket pair. A frame is two lengths (four bytes each, big-endian), so many bytes of JSON,
+and so many of anything else: sound, as it is. JSON, not pickle: a worker parses hostile files, and
+what it sends must stay data. An open file travels as a descriptor beside the frame that speaks of
+it; on Windows as a handle made valid in the worker, named in the frame.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
-HEADER = struct.Struct("!I")
+HEADER = struct.Struct("!II")
 FRAME_LIMIT = 1 << 26
 """Bytes; the transcript of a day is a few of them."""
+_SHARE = struct.Struct("!I")
 MOST_FILES = 16
 """Open files that go with a message."""
 _HANDLES = "windows_handles"
@@ -30,11 +31,19 @@ class ChannelClosed(Exception):
     """The other side is gone."""
 
 
-def encode(message: dict[str, Any]) -> bytes:
+class Frame(NamedTuple):
+    """A message, what rides behind it, and the bytes that both took on the line."""
+
+    message: dict[str, Any]
+    raw: bytes
+    size: int
+
+
+def encode(message: dict[str, Any], raw: bytes = b"") -> bytes:
     """A message as a frame; half a surrogate pair, which JSON may hold, passes as it is."""
     text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
     body = text.encode("utf-8", "surrogatepass")
-    return HEADER.pack(len(body)) + body
+    return b"".join((HEADER.pack(len(body), len(raw)), body, raw))
 
 
 def decode(body: bytes | bytearray) -> dict[str, Any]:
@@ -52,7 +61,7 @@ def decode(body: bytes | bytearray) -> dict[str, Any]:
     return message
 
 
-def take_frame(data: bytearray) -> dict[str, Any] | None:
+def take_frame(data: bytearray) -> Frame | None:
     """Take the first frame off the front of what has come in; None while it is not whole.
 
     Raises:
@@ -60,19 +69,19 @@ def take_frame(data: bytearray) -> dict[str, Any] | None:
     """
     if len(data) < HEADER.size:
         return None
-    (length,) = HEADER.unpack_from(data)
-    if length > FRAME_LIMIT:
+    length, rest = HEADER.unpack_from(data)
+    if length + rest > FRAME_LIMIT:
         raise ChannelClosed("a frame beyond all limits")
-    end = HEADER.size + length
+    middle, end = HEADER.size + length, HEADER.size + length + rest
     if len(data) < end:
         return None
-    body = data[HEADER.size : end]
+    body, raw = data[HEADER.size : middle], bytes(data[middle:end])
     del data[:end]
-    return decode(body)
+    return Frame(decode(body), raw, end)
 
 
 def with_files(
-    message: dict[str, Any], fds: Sequence[int], pid: int
+    message: dict[str, Any], fds: Sequence[int], pid: int, raw: bytes = b""
 ) -> tuple[bytes, Sequence[int]]:
     """A message to the process ``pid`` as a frame, and the descriptors that travel beside it.
 
@@ -80,22 +89,27 @@ def with_files(
     """
     if sys.platform == "win32" and fds:
         message, fds = {**message, _HANDLES: [_handle_for(pid, fd) for fd in fds]}, ()
-    return encode(message), fds
+    return encode(message, raw), fds
 
 
-def send(sock: socket.socket, message: dict[str, Any]) -> None:
+def send(sock: socket.socket, message: dict[str, Any], raw: bytes = b"") -> None:
     """Send one message (blocking).
 
     Raises:
         ChannelClosed: the other side is gone.
     """
+    send_frame(sock, encode(message, raw))
+
+
+def send_frame(sock: socket.socket, frame: bytes) -> None:
+    """As `send`, with a frame that is made."""
     try:
-        sock.sendall(encode(message))
+        sock.sendall(frame)
     except OSError as error:
         raise ChannelClosed(str(error)) from None
 
 
-def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
+def receive(sock: socket.socket) -> tuple[Frame, list[int]]:
     """Wait for one message (blocking), and the descriptors that came with it.
 
     Raises:
@@ -108,8 +122,8 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
         else:
             header, fds, _, _ = socket.recv_fds(sock, HEADER.size, MOST_FILES)
             header += _exactly(sock, HEADER.size - len(header))
-        (length,) = HEADER.unpack(header)
-        message = decode(_exactly(sock, length))
+        length, rest = HEADER.unpack(header)
+        message, raw = decode(_exactly(sock, length)), _exactly(sock, rest)
     except OSError as error:
         raise ChannelClosed(str(error)) from None
     if sys.platform == "win32" and _HANDLES in message:
@@ -117,7 +131,7 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
         flags = os.O_RDONLY | os.O_BINARY
         fds = [msvcrt.open_osfhandle(handle, flags) for handle in message.pop(_HANDLES)]
-    return message, fds
+    return Frame(message, raw, HEADER.size + length + rest), fds
 
 
 def _exactly(sock: socket.socket, count: int) -> bytes:
@@ -152,7 +166,7 @@ def spawn(command: list[str], env: dict[str, str]) -> tuple[subprocess.Popen[byt
         if sys.platform == "win32":
             assert process.stdin is not None
             share = theirs.share(process.pid)
-            process.stdin.write(HEADER.pack(len(share)) + share)
+            process.stdin.write(_SHARE.pack(len(share)) + share)
             process.stdin.close()
         undone.pop_all()
     return process, ours
@@ -161,7 +175,7 @@ def spawn(command: list[str], env: dict[str, str]) -> tuple[subprocess.Popen[byt
 def inherited() -> socket.socket:
     """In a worker: the socket that stands in for its standard input (which it then has no more)."""
     if sys.platform == "win32":
-        (length,) = HEADER.unpack(sys.stdin.buffer.read(HEADER.size))
+        (length,) = _SHARE.unpack(sys.stdin.buffer.read(_SHARE.size))
         return socket.fromshare(sys.stdin.buffer.read(length))
     sock = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDONLY)

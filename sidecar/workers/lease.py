@@ -9,6 +9,7 @@ from sidecar import errors
 from sidecar.audio.decode import AudioFacts
 from sidecar.speech.engine import MemoryPlan, Precision, TranscribeOptions
 from sidecar.speech.transcript import Checkpoint, Event, from_wire, to_wire
+from sidecar.workers.calls import Call
 from sidecar.workers.worker import Worker
 
 
@@ -20,6 +21,7 @@ class LeasedEngine:
     ) -> None:
         self._worker = worker
         self._begins = begins
+        self._company: Call | None = None
         self.precision = precision
 
     async def transcribe_together(
@@ -32,16 +34,14 @@ class LeasedEngine:
             errors.SidecarError: the engine said no to all of them.
         """
         self._begins(requests[0][2].memory)
-        frames = self._worker.call(
-            "transcribe_together",
-            [fd for fd, _, _ in requests],
-            requests=[
-                {"facts": facts.to_wire(), "options": options.to_wire(), "max_s": max_s}
-                for _, facts, options in requests
-            ],
-        )
-        async with aclosing(frames):
-            async for frame in frames:
+        wanted = [
+            {"facts": facts.to_wire(), "options": options.to_wire(), "max_s": max_s}
+            for _, facts, options in requests
+        ]
+        fds = [fd for fd, _, _ in requests]
+        async with self._worker.calling("transcribe_together", fds, requests=wanted) as call:
+            self._company = call
+            async for frame, _ in call.answers():
                 if "failed" in frame:
                     yield frame["number"], errors.from_wire(frame["failed"])
                 else:
@@ -49,7 +49,8 @@ class LeasedEngine:
 
     def leave(self, number: int) -> None:
         """One of several does not want its transcription any more."""
-        self._worker.tell("leave", number=number)
+        if self._company is not None:
+            self._company.tell(leave=number)
 
     async def transcribe(
         self,

@@ -37,6 +37,7 @@ class Loading:
             worker = self._worker = Worker(name)
         except OSError as error:
             raise _failed(name, error) from None
+        begun = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
                 call = worker.call("load", engine=name, options=self._options.to_wire())
@@ -50,6 +51,7 @@ class Loading:
             worker.kill()
             await worker.close()
             raise
+        worker.patience_s = asyncio.get_running_loop().time() - begun
         log.info("engine %s loaded (%s)", name, self._options.precision)
         return worker
 

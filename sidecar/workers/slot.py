@@ -79,6 +79,11 @@ class EngineSlot:
         return self._berth.loaded_at
 
     @property
+    def load_s(self) -> float:
+        """How many seconds that took."""
+        return self._berth.load_s
+
+    @property
     def loading(self) -> float | None:
         """How much of an engine that is being loaded is there (0 to 1), None at other times."""
         return self._berth.loading

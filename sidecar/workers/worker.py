@@ -13,20 +13,20 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import IO, Any
 
-from sidecar import errors
 from sidecar.version import own_command
 from sidecar.workers import channel
+from sidecar.workers.calls import Call, Calls
 from sidecar.workers.environment import Needs, environment
 from sidecar.workers.line import Line
 
 log = logging.getLogger(__name__)
 
 CANCEL_GRACE_S = 1.0
-"""How long a cancelled call may take to stop before its process is killed."""
+"""How long a process may take to answer a ping, and a cancelled call to stop, at least."""
 EXIT_GRACE_S = 2.0
 LAST_LINES = 40
 """Of a worker's standard error that are remembered."""
@@ -42,7 +42,7 @@ def worker_command() -> list[str]:
 
 
 class Worker:
-    """One child process that answers one call at a time; its owner awaits `close`."""
+    """One child process that answers calls; its owner awaits `close`."""
 
     def __init__(self, name: str, needs: Needs = Needs.ENGINE) -> None:
         """Start it.
@@ -57,7 +57,10 @@ class Worker:
         threading.Thread(
             target=_relay, args=(self._process.stderr, name, self._last_lines), daemon=True
         ).start()
+        self.patience_s = CANCEL_GRACE_S
+        """How long a call that is cancelled may go on; who loads it knows what a new one costs."""
         self._connecting: asyncio.Task[Line] | None = None
+        self._calls = Calls()
         self._dead = False
         self._ours = False
         log.info("worker %s started, pid %d", name, self._process.pid)
@@ -82,39 +85,44 @@ class Worker:
         """Whether it can be called."""
         return not self._dead and self._process.poll() is None
 
+    @contextlib.asynccontextmanager
+    async def calling(
+        self, operation: str, fds: Sequence[int] = (), **arguments: Any
+    ) -> AsyncIterator[Call]:
+        """One operation, to be read and told more; leaving early cancels it.
+
+        A worker that does not answer a ping then is killed, and so is one that goes on with the
+        operation for as long as it took to load (`patience_s`): a new one would be there by now.
+
+        Raises:
+            WorkerDied: the process ended.
+        """
+        try:
+            line = await self._connected()
+            call = await self._calls.begin(line, operation, fds, arguments)
+        except (OSError, channel.ChannelClosed) as error:
+            raise self._died(error) from None
+        try:
+            yield call
+        except channel.ChannelClosed as error:
+            raise self._died(error) from None
+        finally:
+            if not (call.over.is_set() or self._dead):
+                await self._stop(call)
+            self._calls.forget(call)
+
     async def call(
         self, operation: str, fds: Sequence[int] = (), **arguments: Any
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """Run one operation and yield what it sends until it is done.
-
-        Leaving the iteration early cancels the operation; a worker that does not stop within
-        `CANCEL_GRACE_S` is killed.
+        """Run one operation and yield what it answers until it is done; as `calling`.
 
         Raises:
             WorkerDied: the process ended.
             errors.SidecarError: the operation said no.
         """
-        message = {"operation": operation, **arguments}
-        running = False
-        try:
-            with self._dying():
-                line = await self._line()
-                await line.send(message, fds)
-            running = True
-            while True:
-                with self._dying():
-                    frame = await line.frame()
-                match frame:
-                    case {"done": _}:
-                        running = False
-                        return
-                    case {"error": wrong}:
-                        running = False
-                        raise errors.from_wire(wrong)
-                yield frame
-        finally:
-            if running and not self._dead:
-                await self._stop_call(line)
+        async with self.calling(operation, fds, **arguments) as call:
+            async for answer, _ in call.answers():
+                yield answer
 
     async def ask(
         self, operation: str, fds: Sequence[int] = (), **arguments: Any
@@ -126,18 +134,13 @@ class Worker:
                 answer = frame
         return answer
 
-    def tell(self, operation: str, **arguments: Any) -> None:
-        """Send what nobody answers, to a call that is going on."""
-        if self._connecting is not None and self._connecting.done() and not self._dead:
-            self._connecting.result().tell({"operation": operation, **arguments})
-
     async def close(self) -> None:
         """End the process: closed politely, killed if it does not go."""
         self._ours = self._ours or self._process.poll() is None
         self._dead = True
         if self._connecting is not None:
             with contextlib.suppress(OSError):
-                (await self._line()).close()
+                (await self._connected()).close()
         self._sock.close()
         if not await self._exited(EXIT_GRACE_S):
             self.kill()
@@ -168,40 +171,42 @@ class Worker:
             pause = min(2 * pause, 0.05)
         return True
 
-    async def _stop_call(self, line: Line) -> None:
-        """Cancel what runs, and read its remaining frames away."""
+    async def _stop(self, call: Call) -> None:
+        """Cancel a call, and wait until it has ended."""
+        call.cancel()
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + max(self.patience_s, CANCEL_GRACE_S)
         try:
-            async with asyncio.timeout(CANCEL_GRACE_S):
-                line.tell({"operation": "cancel"})
-                with self._dying():
-                    while True:
-                        frame = await line.frame()
-                        if "done" in frame or "error" in frame:
-                            return
-        except WorkerDied:
-            return
-        except TimeoutError:
-            log.warning("worker %s did not stop in time and is killed", self.name)
-            self.kill()
+            while True:
+                ping = loop.create_task(self._calls.answers_ping(CANCEL_GRACE_S))
+                over = loop.create_task(call.over.wait())
+                try:
+                    await asyncio.wait({over}, timeout=CANCEL_GRACE_S)
+                    if call.over.is_set():
+                        return None
+                    hears = await ping
+                finally:
+                    ping.cancel()
+                    over.cancel()
+                if not hears or loop.time() >= latest:
+                    why = "did not stop in time" if hears else "does not answer"
+                    log.warning("worker %s %s and is killed", self.name, why)
+                    return self.kill()
         except asyncio.CancelledError:
             self.kill()
             raise
 
-    async def _line(self) -> Line:
+    async def _connected(self) -> Line:
         """The line to it. It is made once, and whole: whoever is cancelled meanwhile."""
         if self._connecting is None:
-            made = Line.on(self._sock, self.pid)
+            made = Line.on(self._sock, self.pid, self._calls.heard, self._calls.end)
             self._connecting = asyncio.get_running_loop().create_task(made)
         return await asyncio.shield(self._connecting)
 
-    @contextlib.contextmanager
-    def _dying(self) -> Iterator[None]:
+    def _died(self, error: Exception) -> WorkerDied:
         """A line that is closed is a worker that is gone."""
-        try:
-            yield
-        except (OSError, channel.ChannelClosed) as error:
-            self._dead = True
-            raise WorkerDied(str(error)) from None
+        self._dead = True
+        return WorkerDied(str(error))
 
 
 def _relay(pipe: IO[bytes], name: str, last_lines: deque[str]) -> None:

@@ -17,6 +17,7 @@ from sidecar.access.auth import Access
 from sidecar.access.identity import (
     EVERYBODY,
     EVERYTHING,
+    Credential,
     Identity,
     Nobody,
     Proof,
@@ -165,6 +166,9 @@ class ByName:
 
     def identify(self, approach: Approach) -> Identity:
         return Identity(bearer(approach), Proof.JWT)
+
+    def refusal(self, credential: Credential) -> str | None:
+        return None
 
 
 @pytest.fixture

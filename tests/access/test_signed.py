@@ -14,7 +14,9 @@ from attacks import CLAIMS, Attacker
 
 from sidecar import errors
 from sidecar.access import keys, signed
+from sidecar.access.identity import Credential
 from sidecar.access.issuing import Issuer
+from sidecar.access.signed import LEEWAY_S
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +33,34 @@ def test_no_attack_counts_and_what_the_issuer_makes_does(attacker: Attacker) -> 
     verifier = verifier_of(attacker.issuer)
     let_in = [name for name, token in attacker.tokens().items() if verifier.verify(token)]
     assert let_in == []
-    assert verifier.verify(attacker.good) == signed.Claims("anna", attacker.good_id)
+    assert verifier.verify(attacker.good) == signed.Claims(
+        "anna", Credential(attacker.good_id, attacker.kid)
+    )
     # What the attacks are made of would do, but for what is wrong with each.
-    assert verifier.verify(attacker.signed({})) == signed.Claims("anna", CLAIMS["jti"])
+    assert verifier.verify(attacker.signed({})) == signed.Claims(
+        "anna", Credential(CLAIMS["jti"], attacker.kid)
+    )
     assert verifier.verify(attacker._with_kid(attacker.kid))
+
+
+def test_what_counted_is_refused_later_for_the_reasons_it_would_be_at_the_door(
+    attacker: Attacker,
+) -> None:
+    now = 1_800_000_000.0
+    known, revoked = keys.read_public(attacker.issuer.keys.public), set[str]()
+    verifier = signed.Verifier(lambda: known, lambda: frozenset(revoked), lambda: now)
+    claims = verifier.verify(attacker.signed({"exp": int(now)}))
+    assert claims is not None
+    assert claims.credential == Credential(CLAIMS["jti"], attacker.kid, int(now))
+    for later, why in ((0.0, None), (LEEWAY_S - 0.5, None), (float(LEEWAY_S), "has expired")):
+        now = 1_800_000_000.0 + later
+        assert verifier.refusal(claims.credential) == why
+    now = 0.0
+    revoked.add(CLAIMS["jti"])
+    assert verifier.refusal(claims.credential) == "was revoked"
+    revoked.clear()
+    known.clear()
+    assert "key" in str(verifier.refusal(claims.credential))
 
 
 def test_one_signature_of_bounded_size_is_checked_whatever_is_sent(

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
+import threading
+import time
+import wave
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attacks import Attacker
-from serving import Server, check_problem, read_answer, wait_until
+from eventsource import Event, parse
+from serving import PATIENCE_S, Server, check_problem, read_answer, wait_until
+from vibevoice_asr_client import Client
+from vibevoice_asr_client.codes import TokenInvalid
 
 from sidecar import errors
 from sidecar.access.issuing import Issuer
+from sidecar.access.signed import LEEWAY_S
 from sidecar.app import create_app
 from sidecar.settings import Settings
 
@@ -35,8 +44,19 @@ def door(
 ) -> Iterator[Server]:
     """A service that knows of all that was revoked for the attacks."""
     home = tmp_path_factory.mktemp("door")
-    with Server(home, token_keys=attacker.issuer.keys.public, log_level="debug") as running:
+    with Server(
+        home, token_keys=attacker.issuer.keys.public, log_level="debug", scripted_speed=5
+    ) as running:
         yield running
+
+
+def silence(seconds: int) -> bytes:
+    """A recording in which nothing is heard, 8 bit at 2 kHz."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 1, 2000, 0, "NONE", ""))
+        out.writeframes(bytes([128]) * 2000 * seconds)
+    return file.getvalue()
 
 
 def ask(server: Server, authorizations: list[bytes]) -> tuple[int, dict[str, str], bytes]:
@@ -112,6 +132,73 @@ def test_a_revocation_and_a_new_key_count_while_it_runs(door: Server, attacker: 
     assert state(new) == 401, "its key is not known yet"
     wait_until(lambda: state(lost) == 401 and state(new) == 200, NOTICED_S, "both noticed")
     assert state(attacker.good) == 200
+
+
+class Listener:
+    """Reads an answer in a thread, to its end."""
+
+    def __init__(self, server: Server, token: str, method: str, url: str, **request: Any) -> None:
+        self._said = threading.Event()
+        self.status, self.lines = 0, list[str]()
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._ask = lambda: server.client.stream(method, url, headers=self._headers, **request)
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        with self._ask() as response:
+            self.status = response.status_code
+            for line in response.iter_lines():
+                self.lines.append(line)
+
+    @property
+    def ended(self) -> bool:
+        return not self.thread.is_alive()
+
+    @property
+    def last(self) -> Event:
+        return list(parse(self.lines))[-1]
+
+
+def test_who_is_revoked_or_expires_is_told_no_more_of_what_was_asked_before(
+    door: Server, attacker: Attacker
+) -> None:
+    """Streams and waits that began with a token that counted; its jobs of `/v1/jobs` go on."""
+    made = {name: attacker.issuer.create("listener") for name in ("stays", "goes")}
+    who = {name: token for name, (token, _) in made.items()}
+    almost = int(time.time()) - LEEWAY_S + 8
+    who["ends"] = attacker.signed({"sub": "listener", "jti": "ends", "exp": almost})
+    stays = {"Authorization": f"Bearer {who['stays']}"}
+    long = {"files": {"audio": ("long.wav", silence(600))}}
+    job = door.client.post("/v1/jobs", headers=stays, **long).raise_for_status().json()
+    events = f"/v1/jobs/{job['id']}/events"
+    followers = {name: Listener(door, token, "GET", events) for name, token in who.items()}
+    original = Listener(door, who["goes"], "POST", "/v1/transcribe", **long)
+    waiting = Listener(door, who["goes"], "POST", "/transcribe", **long)
+    wait_until(lambda: all(each.lines for each in followers.values()), PATIENCE_S, "they listen")
+    wait_until(lambda: door.health()["jobs_waiting"] == 2, PATIENCE_S, "all three are there")
+    attacker.issuer.revoke(made["goes"][1].token_id)
+    gone = (followers["goes"], followers["ends"], original, waiting)
+    wait_until(lambda: all(each.ended for each in gone), NOTICED_S, "they are told to go")
+    for each in gone[:2]:
+        assert (each.last.name, each.last.data["error"]["code"]) == (
+            "unauthorized",
+            "token_invalid",
+        )
+    assert (original.last.name, original.last.data) == ("error", {"error": "Invalid token"})
+    assert (waiting.status, json.loads(waiting.lines[0])["code"]) == (401, "token_invalid")
+    assert "was revoked: 3 open answers" in door.log()
+    assert "has expired: 1 open answers" in door.log()
+    assert not followers["stays"].ended
+    assert door.health()["jobs_waiting"] == 0, "who hangs up takes the job along"
+    with (
+        pytest.raises(TokenInvalid),
+        Client(str(door.client.base_url), token=who["goes"]) as client,
+    ):
+        list(client.events(job["id"]))
+    door.client.delete(f"/v1/jobs/{job['id']}", headers=stays).raise_for_status()
+    wait_until(lambda: followers["stays"].ended, PATIENCE_S, "its job has ended")
+    assert followers["stays"].last.name == "cancelled"
 
 
 def test_listening_elsewhere_takes_the_usual_keys_and_without_any_it_is_no_start(

@@ -29,11 +29,11 @@ def test_a_token_is_made_listed_and_revoked_by_three_words(
     claims = signed.Verifier(lambda: public, issuer.revoked).verify(token)
     assert claims is not None
     assert (claims.subject, claims.scopes) == ("anna", {"reload"})
-    assert claims.token_id in said.err
+    assert claims.credential.token_id in said.err
     assert token not in said.err
     assert run(["token", "list"]) == 0
     (row,) = capsys.readouterr().out.splitlines()
-    assert row.split()[:3] == [claims.token_id, "counts", "anna"]
+    assert row.split()[:3] == [claims.credential.token_id, "counts", "anna"]
     assert run(["token", "revoke", "anna"]) == 0
     assert run(["token", "list"]) == 0
     assert "revoked" in capsys.readouterr().out

@@ -180,6 +180,18 @@ def test_a_job_is_followed_over_connections_without_a_gap_or_a_repeat() -> None:
     assert following.ended
 
 
+def test_a_job_that_is_over_ends_the_following_though_its_last_event_was_there_already() -> None:
+    """As where a proxy drops `Last-Event-ID`: all comes again, and nothing of it is new."""
+    following = Following("a", 9, AROUND)
+    following.opened(Answer(200, STREAM, ""))
+    assert list(following.took(frames(1, 2))) == []
+    assert not following.ended
+    assert following.closed() == 1.0, "nothing new is no reason to come again at once"
+    following.opened(Answer(200, STREAM, ""))
+    assert list(following.took(frames(1, 2) + b"event: done\nid: 9\ndata: {}\n\n")) == []
+    assert following.ended
+
+
 def test_a_stream_that_stays_away_is_given_up_and_what_comes_in_between_counts() -> None:
     following = Following("a", 5, AROUND)
     cut = families.ConnectionLost("cut")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,15 @@ from overheard import OverheardSlot, queue_on
 from serving import PATIENCE_S, REPOSITORY
 
 from sidecar import errors
+from sidecar.access.identity import EVERYBODY
 from sidecar.audio.ref import Kept
 from sidecar.audio.source import Spool
 from sidecar.jobs import sealing
 from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.owned import OwnedJobs
 from sidecar.jobs.record import JobState
+from sidecar.jobs.retention import Retention
 from sidecar.jobs.sealing import Seal, SealBroken
 from sidecar.jobs.sqlite_store import SqliteStore
 from sidecar.settings import Settings
@@ -155,3 +159,33 @@ async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s
         assert error is not None, "the end was owed"
         assert error.code == "disk_full"
         assert again.get(later.id).state is JobState.DONE
+
+
+async def test_a_deletion_that_cannot_be_written_is_said_and_is_done_with_the_next_that_can(
+    new_job: Callable[..., Job], tmp_path: Path
+) -> None:
+    store = SqliteStore(tmp_path / "jobs", KEY)
+    results = Retention(store, 3600, 1 << 20)
+    async with queue_on(OverheardSlot(), store) as queue:
+        owned = OwnedJobs(store, queue, results)
+        ended, deleted = new_job(durable=True), new_job(durable=True)
+        for job in (ended, deleted):
+            job.record = replace(job.record, owner=EVERYBODY.owner)
+            queue.submit(job)
+            await job.written()
+        database = store._journal.database
+        database.execute("PRAGMA query_only = ON")
+        with pytest.raises(errors.SpoolUnwritable):
+            await owned.end(EVERYBODY, ended.record)
+        with pytest.raises(errors.SpoolUnwritable):
+            await owned.delete(EVERYBODY, deleted.record)
+        with pytest.raises(errors.JobNotFound):
+            owned.job(EVERYBODY, deleted.id)
+        database.execute("PRAGMA query_only = OFF")
+        await owned.end(EVERYBODY, ended.record)
+        kept = database.execute("SELECT id FROM jobs").fetchall()
+    results.close()
+    store.close()
+    assert kept == [(ended.id,)]
+    with closing(SqliteStore(tmp_path / "jobs", KEY)) as reopened:
+        assert [job.state for job in reopened.all()] == [JobState.CANCELLED]

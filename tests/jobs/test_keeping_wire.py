@@ -6,10 +6,12 @@ import base64
 import io
 import os
 import random
+import sqlite3
+import threading
 import time
 import wave
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from eventsource import events_of
 from serving import PATIENCE_S, Server, free_port, wait_until
 
 from sidecar.jobs.backup import back_up, restore
+from sidecar.jobs.journal import FILE
 
 KEY = "0123456789abcdef0123456789abcdef"
 SECONDS = 40
@@ -57,6 +60,23 @@ class Kept:
         moved = self.home / "moved"
         (self.home / "jobs").rename(moved)
         self.settings["jobs_dir"] = moved
+
+    @contextmanager
+    def disk_held(self) -> Iterator[threading.Event]:
+        """For a moment nothing can be written; the event is set when that is over."""
+        free = threading.Event()
+
+        def let_go() -> None:
+            free.set()
+            held.execute("ROLLBACK")
+
+        file = self.home / "jobs" / FILE
+        with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as held:
+            held.execute("BEGIN IMMEDIATE")
+            timer = threading.Timer(0.5, let_go)
+            timer.start()
+            yield free
+            timer.join()
 
     def files(self) -> list[Path]:
         return [path for path in (self.home / "jobs").rglob("*") if path.is_file()]
@@ -191,6 +211,23 @@ def test_nothing_that_was_said_or_heard_can_be_read_on_the_disk_and_forgotten_is
             20,
             "gone",
         )
+
+
+def test_what_was_ended_or_deleted_is_so_on_the_disk_before_anybody_is_told(
+    kept: Callable[..., Kept],
+) -> None:
+    life = kept()
+    with life.start() as server:
+        done, cancelled = server.submit(spoken(1, 2)), server.submit(spoken(2, 3600))
+        server.wait_state(done, "done")
+        for address in (f"/jobs/{cancelled}", f"/v1/jobs/{done}"):
+            with life.disk_held() as free:
+                assert server.client.delete(address).is_success
+                assert free.is_set(), "told before it was written"
+        server.process.kill()
+        server.process.wait(PATIENCE_S)
+    with life.start() as server:
+        assert [(job["id"], job["state"]) for job in server.jobs()] == [(cancelled, "cancelled")]
 
 
 def test_told_to_stop_it_keeps_who_waits_and_who_runs_and_goes_on_at_the_next_start(

@@ -12,6 +12,7 @@ from overheard import Companies, OverheardSlot, job_of, queue_on, until
 from sidecar.jobs.job import Job
 from sidecar.jobs.lineup import Lineup
 from sidecar.jobs.order import Priority
+from sidecar.jobs.pace import Pace
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobState
 from sidecar.speech.engine import Precision
@@ -147,3 +148,29 @@ async def test_who_runs_in_company_is_charged_a_part_of_the_work_each(recording:
     lineup.begin(mine[:2])  # ten seconds of work for two of ten
     lineup.begin(yours[:1])
     assert lineup.due() is mine[2]
+
+
+async def test_waits_follow_what_is_measured_and_the_order_stays_what_it_was(
+    new_job: NewJob,
+) -> None:
+    slot, pace = OverheardSlot(), Pace("scripted")
+    async with queue_on(slot, guess=lambda job, precision: 500.0, pace=pace) as queue:
+        first, *rest = submitted(queue, [new_job(owner="a") for _ in range(4)])
+        assert [queue.wait_s(job) for job in rest] == [500.0, 1000.0, 1500.0]
+        slot.release.clear()
+        queue.open()
+        await first.result()
+
+        def let_it_go() -> bool:
+            slot.release.set()
+            slot.release.clear()  # for the next one keeps the engine, too
+            return pace.knows("fp32")
+
+        await until(let_it_go)
+        assert pace.load_s("fp32") == slot.load_s > 0.0
+        await rest[0].result()
+        waits = [queue.wait_s(job) or 0.0 for job in rest[1:]]
+        assert waits[0] < waits[1] < 50.0
+        slot.release.set()
+        for job in rest:
+            await job.result()

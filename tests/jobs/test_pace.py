@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
-from sidecar.jobs.pace import GUESS, LEAST_S, REMEMBERED, USUAL_S, Pace, remaining_s
+import json
+import logging
+import random
+from pathlib import Path
+
+import pytest
+
+from sidecar.jobs.pace import (
+    FEW,
+    GUESS,
+    LEAST_S,
+    REMEMBERED,
+    USUAL_S,
+    Line,
+    Means,
+    Pace,
+    remaining_s,
+)
+from sidecar.jobs.pace_file import MOST, NAME, PaceFile
 
 
 def test_before_anything_was_measured_it_is_a_guess_and_then_what_was_measured() -> None:
@@ -31,3 +49,95 @@ def test_nothing_takes_no_time_and_what_runs_is_never_over() -> None:
     assert remaining_s(60.0, 20.0, None) == 40.0
     assert remaining_s(60.0, 20.0, 0.25) == 60.0
     assert remaining_s(60.0, 80.0, None) == remaining_s(60.0, 80.0, 1.0) == LEAST_S
+
+
+def test_a_beginning_is_told_from_the_pace_and_a_quarter_of_wrong_ones_change_neither() -> None:
+    chance = random.Random(7)
+    for _ in range(50):
+        begin_s, per_s = chance.uniform(0.0, 5.0), chance.uniform(0.01, 2.0)
+        lengths = [chance.choice([5, 20, 60, 300, 1800]) * chance.uniform(1, 2) for _ in range(12)]
+        pace = Pace()
+        for number, length_s in enumerate(lengths):
+            wrong = chance.uniform(5.0, 50.0) if number % 4 == 3 else 1.0
+            pace.learn("int8", length_s, (begin_s + per_s * length_s) * wrong)
+        for length_s in (10.0, 1000.0):
+            right = begin_s + per_s * length_s
+            assert pace.seconds("int8", length_s) == pytest.approx(max(LEAST_S, right), rel=0.25)
+
+
+def test_loading_is_told_apart_and_the_one_in_the_middle_counts() -> None:
+    pace = Pace()
+    assert pace.load_s("int8") == 0.0
+    for took in (10.0, 12.0, 400.0):
+        pace.learn_load("int8", took)
+    assert pace.load_s("int8") == 12.0
+    assert pace.seconds("int8", 100.0) == 100.0 * GUESS
+
+
+def test_what_was_measured_is_known_after_a_restart_by_engine_model_and_precision(
+    tmp_path: Path,
+) -> None:
+    pace = Pace("whisper", "small")
+    pace.learn("int8", 100.0, 50.0)
+    pace.learn_load("int8", 3.0)
+    PaceFile(tmp_path / "data").write(pace.known)
+    known = PaceFile(tmp_path / "data").read()
+    assert known == {Means("whisper", "small", "int8"): Line(0.0, 0.5, 3.0)}
+    again = Pace("whisper", "small", known)
+    assert (again.seconds("int8", 10.0, 99.0), again.load_s("int8")) == (5.0, 3.0)
+    for engine, model, precision in (
+        ("whisper", "tiny", "int8"),
+        ("moonshine", "small", "int8"),
+        ("whisper", "small", "fp32"),
+    ):
+        assert not Pace(engine, model, known).knows(precision)
+    for measured in range(FEW):
+        assert again.seconds("int8", 10.0) == 5.0, f"{measured} are too few to know better"
+        again.learn("int8", 10.0, 10.0)
+    assert again.seconds("int8", 10.0) == 10.0
+    other = Pace("moonshine", "", known)
+    other.learn("fp32", 10.0, 1.0)
+    assert [*other.known] == [*known, Means("moonshine", "", "fp32")]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"[]",
+        b'{"version": 2, "paces": []}',
+        b'{"version": 1, "paces": [7]}',
+        json.dumps({"version": 1, "paces": [{"engine": "a"}]}).encode(),
+        *(
+            b'{"version":1,"paces":[{"engine":"a","model":"","precision":"b","begin_s":0,'
+            b'"per_s":%s,"load_s":0}]}' % number
+            for number in (b"-1", b"NaN", b"1e300", b'"1"', b"true", b"1" * 4000)
+        ),
+        b" " * (65 << 10),
+    ],
+)
+def test_a_broken_file_is_said_and_nothing_else_comes_of_it(
+    broken: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / NAME).write_bytes(broken)
+    with caplog.at_level(logging.WARNING):
+        assert PaceFile(tmp_path).read() == {}
+    assert "cannot be read" in caplog.text
+
+
+def test_the_file_stays_small_and_one_that_cannot_be_written_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    many = {Means("engine", str(number), "int8"): Line(0.0, 0.1) for number in range(3 * MOST)}
+    PaceFile(tmp_path).write(many)
+    assert [*PaceFile(tmp_path).read()] == [*many][-MOST:]
+    (tmp_path / "file").touch()
+    nowhere = PaceFile(tmp_path / "file")
+    with caplog.at_level(logging.WARNING):
+        nowhere.write(many)
+        nowhere.write(many)
+    assert len(caplog.records) == 1
+    PaceFile(None).write(many)
+    assert PaceFile(None).read() == {}

@@ -12,11 +12,20 @@ def test_several_messages_keep_their_borders() -> None:
     with ours, theirs:
         for number in range(50):
             channel.send(ours, {"number": number})
-        assert [channel.receive(theirs)[0]["number"] for _ in range(50)] == list(range(50))
+        assert [channel.receive(theirs)[0].message["number"] for _ in range(50)] == list(range(50))
 
 
 @pytest.mark.parametrize(
-    "sent", [b"", b"\0\0", b"\0\0\0\5{}", b"\0\0\0\2[]", b"\0\0\0\3abc"], ids=repr
+    "sent",
+    [
+        b"",
+        b"\0\0",
+        b"\0\0\0\5\0\0\0\0{}",
+        b"\0\0\0\2\0\0\0\0[]",
+        b"\0\0\0\3\0\0\0\0abc",
+        b"\0\0\0\2\0\0\0\2{}a",
+    ],
+    ids=repr,
 )
 def test_whatever_is_no_message_closes_the_channel(sent: bytes) -> None:
     ours, theirs = socket.socketpair()
@@ -39,7 +48,18 @@ def test_any_text_arrives_as_it_was(text: str) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         channel.send(ours, {"text": text})
-        assert channel.receive(theirs)[0] == {"text": text}
+        assert channel.receive(theirs)[0].message == {"text": text}
+
+
+def test_sound_rides_behind_a_message_as_it_is() -> None:
+    sound = bytes(range(256)) * 40
+    frame = channel.encode({"call": 1}, sound)
+    assert len(frame) == channel.HEADER.size + len(b'{"call":1}') + len(sound)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel.send(ours, {"call": 1}, sound)
+        received, fds = channel.receive(theirs)
+    assert (received, fds) == (({"call": 1}, sound, len(frame)), [])
 
 
 def test_a_prompt_in_other_scripts_is_sent_as_it_is_and_not_in_escapes() -> None:
@@ -47,13 +67,13 @@ def test_a_prompt_in_other_scripts_is_sent_as_it_is_and_not_in_escapes() -> None
 
 
 def test_a_frame_comes_off_the_front_only_once_it_is_whole() -> None:
-    frame = channel.encode({"number": 1})
+    frame = channel.encode({"number": 1}, b"sound")
     data = bytearray()
     for byte in frame[:-1]:
         data.append(byte)
         assert channel.take_frame(data) is None
     data += frame[-1:] + frame[:3]
-    assert channel.take_frame(data) == {"number": 1}
+    assert channel.take_frame(data) == ({"number": 1}, b"sound", len(frame))
     assert bytes(data) == frame[:3]
 
 
@@ -62,6 +82,6 @@ def test_a_frame_comes_off_the_front_only_once_it_is_whole() -> None:
 )
 def test_a_frame_that_holds_no_message_is_the_end(body: bytes) -> None:
     with pytest.raises(channel.ChannelClosed):
-        channel.take_frame(bytearray(channel.HEADER.pack(len(body)) + body))
+        channel.take_frame(bytearray(channel.HEADER.pack(len(body), 0) + body))
     with pytest.raises(channel.ChannelClosed, match="beyond"):
-        channel.take_frame(bytearray(channel.HEADER.pack(channel.FRAME_LIMIT + 1)))
+        channel.take_frame(bytearray(channel.HEADER.pack(channel.FRAME_LIMIT, 1)))

@@ -14,7 +14,7 @@ import pytest
 from serving import PATIENCE_S
 
 from sidecar.workers import channel
-from sidecar.workers.line import UNREAD_LIMIT, Line
+from sidecar.workers.line import Line
 
 SMALL = 4096
 """Of a socket's buffer; some systems give 8 KiB."""
@@ -28,14 +28,35 @@ def recording(tmp_path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
+class Heard:
+    """What a line brought, and how it ended."""
+
+    def __init__(self) -> None:
+        self.frames: asyncio.Queue[dict[str, Any] | channel.ChannelClosed] = asyncio.Queue()
+
+    def take(self, frame: channel.Frame) -> None:
+        self.frames.put_nowait(frame.message)
+
+    async def next(self) -> dict[str, Any] | channel.ChannelClosed:
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.frames.get()
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
 @pytest.fixture(params=[SMALL, None], ids=["small buffers", "usual buffers"])
-async def ends(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Line, socket.socket]]:
+async def ends(
+    request: pytest.FixtureRequest, heard: Heard
+) -> AsyncIterator[tuple[Line, socket.socket]]:
     """The service's end, and the worker's, which blocks."""
     ours, theirs = socket.socketpair()
     if request.param:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, request.param)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, request.param)
-    line = await Line.on(ours, os.getpid())
+    line = await Line.on(ours, os.getpid(), heard.take, heard.frames.put_nowait)
     yield line, theirs
     line.close()
     theirs.close()
@@ -61,7 +82,7 @@ async def test_a_message_that_the_socket_does_not_hold_waits_for_a_slow_reader(
         assert not following.done(), "an open file does not go past what waits"
     received = [await in_thread(channel.receive, theirs) for _ in range(3)]
     await following
-    assert [message for message, _ in received] == [
+    assert [frame.message for frame, _ in received] == [
         {"text": text},
         {"operation": "leave"},
         {"text": "next"},
@@ -86,7 +107,9 @@ async def test_a_message_is_sent_whole_or_if_it_is_cancelled_not_at_all(
     with pytest.raises(asyncio.CancelledError):
         await cancelled
     line.tell({"number": 2})
-    numbers = [(await in_thread(channel.receive, theirs))[0].get("number") for _ in range(2)]
+    numbers = [
+        (await in_thread(channel.receive, theirs))[0].message.get("number") for _ in range(2)
+    ]
     assert numbers == [None, 2]
 
 
@@ -104,51 +127,42 @@ async def test_an_open_file_waits_until_a_full_socket_takes_it(
     assert not sending.done()
     while held:
         held -= len(await in_thread(theirs.recv, held))
-    message, (fd,) = await in_thread(channel.receive, theirs)
+    frame, (fd,) = await in_thread(channel.receive, theirs)
     await sending
-    assert message == {"number": 1}
+    assert frame.message == {"number": 1}
     assert os.pread(fd, 10, 0) == b"sound"
     os.close(fd)
 
 
-async def test_a_worker_that_says_more_than_anybody_reads_has_to_wait(
-    ends: tuple[Line, socket.socket],
+async def test_large_frames_arrive_whole_and_in_order(
+    ends: tuple[Line, socket.socket], heard: Heard
 ) -> None:
-    line, theirs = ends
-    frames, size, sent = 32, 1 << 20, 0
-
-    def flood() -> None:
-        nonlocal sent
-        for number in range(frames):
-            channel.send(theirs, {"number": number, "text": "x" * size})
-            sent += 1
-
-    flooding = asyncio.ensure_future(asyncio.to_thread(flood))
-    await asyncio.sleep(0.3)
-    assert sent * size <= 2 * UNREAD_LIMIT + (1 << 20)
-    async with asyncio.timeout(PATIENCE_S):
-        assert [(await line.frame())["number"] for _ in range(frames)] == list(range(frames))
-        await flooding
-
-
-async def test_a_frame_larger_than_what_may_lie_unread_arrives(
-    ends: tuple[Line, socket.socket],
-) -> None:
-    line, theirs = ends
-    text = "x" * (3 * UNREAD_LIMIT)
-    sending = asyncio.ensure_future(in_thread(channel.send, theirs, {"text": text}))
-    assert (await line.frame()) == {"text": text}
+    _, theirs = ends
+    text = "x" * (3 << 20)
+    sending = asyncio.ensure_future(
+        in_thread(lambda: [channel.send(theirs, {"n": n, "text": text}) for n in range(3)])
+    )
+    assert [await heard.next() for _ in range(3)] == [{"n": n, "text": text} for n in range(3)]
     await sending
 
 
-async def test_what_was_said_before_the_end_is_heard(ends: tuple[Line, socket.socket]) -> None:
-    line, theirs = ends
+async def test_what_was_said_before_the_end_is_heard_and_then_the_end(
+    ends: tuple[Line, socket.socket], heard: Heard
+) -> None:
+    _, theirs = ends
     channel.send(theirs, {"number": 1})
     theirs.close()
-    await asyncio.sleep(0.05)
-    assert await line.frame() == {"number": 1}
-    with pytest.raises(channel.ChannelClosed):
-        await line.frame()
+    assert await heard.next() == {"number": 1}
+    assert isinstance(await heard.next(), channel.ChannelClosed)
+
+
+async def test_what_is_no_frame_ends_the_line(
+    ends: tuple[Line, socket.socket], heard: Heard
+) -> None:
+    _, theirs = ends
+    theirs.sendall(channel.HEADER.pack(3, 0) + b"abc" + channel.encode({"number": 1}))
+    assert isinstance(await heard.next(), channel.ChannelClosed)
+    assert heard.frames.empty()
 
 
 async def test_nobody_waits_for_a_worker_that_is_gone(

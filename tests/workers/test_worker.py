@@ -24,6 +24,7 @@ from sidecar import errors
 from sidecar.engines import spec_of
 from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
 from sidecar.workers import channel, inside
+from sidecar.workers.asked import Asked, Voice
 from sidecar.workers.environment import Needs
 from sidecar.workers.slot import EngineSlot, SlotState
 from sidecar.workers.worker import Worker, WorkerDied
@@ -153,7 +154,7 @@ async def test_prompts_larger_than_the_socket_holds_reach_a_worker_that_is_late(
 
 def together(worker: Worker, files: list[IO[bytes]]) -> Any:
     one = {"facts": FACTS, "options": TranscribeOptions().to_wire(), "max_s": 1e5}
-    return worker.call(
+    return worker.calling(
         "transcribe_together", [file.fileno() for file in files], requests=[one] * len(files)
     )
 
@@ -166,16 +167,18 @@ async def test_who_leaves_a_company_is_heard_no_more_and_the_next_company_is_hea
     try:
         with CLIP.open("rb") as first, CLIP.open("rb") as second:
             heard: list[tuple[int, str]] = []
-            async for frame in together(worker, [first, second]):
-                heard.append((frame["number"], frame["event"]["event"]))
-                if len(heard) == 2:
-                    worker.tell("leave", number=0)
+            async with together(worker, [first, second]) as call:
+                async for frame, _ in call.answers():
+                    heard.append((frame["number"], frame["event"]["event"]))
+                    if len(heard) == 2:
+                        call.tell(leave=0)
             assert (0, "Finished") not in heard
             assert heard[-1] == (1, "Finished")
             segments = [number for number, event in heard if event == "SegmentReady"]
             assert segments.count(0) < 8 < segments.count(1)
 
-            again = [frame async for frame in together(worker, [first, second])]
+            async with together(worker, [first, second]) as call:
+                again = [frame async for frame, _ in call.answers()]
         ended = {frame["number"] for frame in again if frame["event"]["event"] == "Finished"}
         assert ended == {0, 1}
     finally:
@@ -357,12 +360,14 @@ def test_a_worker_without_work_gives_free_memory_back_to_the_kernel() -> None:
 def test_between_two_recordings_a_worker_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
     monkeypatch.setattr(inside, "give_back", lambda: given.append("back"))
-    operations: queue.SimpleQueue[inside.Operation] = queue.SimpleQueue()
-    operations.put(({"operation": "load"}, []))
-    assert inside._next(operations) == ({"operation": "load"}, [])
+    voice = Voice(socket.socket())
+    waiting: queue.SimpleQueue[Asked] = queue.SimpleQueue()
+    first, late = (Asked(number, {}, [], voice) for number in range(2))
+    waiting.put(first)
+    assert inside._next(waiting) is first
     assert given == []
 
     monkeypatch.setattr(inside, "IDLE_S", 0.01)
-    threading.Timer(0.3, operations.put, [({"operation": "late"}, [])]).start()
-    assert inside._next(operations) == ({"operation": "late"}, [])
+    threading.Timer(0.3, waiting.put, [late]).start()
+    assert inside._next(waiting) is late
     assert given == ["back"]

@@ -37,6 +37,10 @@ def with_deadline(seconds: float, unread_s: float = UNREAD_S) -> type[asyncio.Pr
             if self._answering:
                 self._stop()
 
+        def handle_websocket_upgrade(self, event: Any) -> None:
+            self._stop()  # from here on it is no request, and its wire has clocks of its own
+            super().handle_websocket_upgrade(event)
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop()
             self._taken()

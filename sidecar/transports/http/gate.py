@@ -18,6 +18,7 @@ from sidecar.access.approach import Approach
 from sidecar.access.auth import Access
 from sidecar.access.identity import Identity
 from sidecar.access.turnstile import Turnstile
+from sidecar.access.visits import Visits
 from sidecar.transports.http import ratelimit
 from sidecar.transports.http.caller import with_caller
 from sidecar.transports.http.problems import problem
@@ -49,14 +50,17 @@ class Gate:
         turnstile: Turnstile | None = None,
         pause: Pause = asyncio.sleep,
         dialects: Dialects | None = None,
+        visits: Visits | None = None,
         opens: Opens = lambda scope: False,
     ) -> None:
-        """Without a ``turnstile`` nobody is counted; ``pause`` waits for so many seconds; who asks
-        for what ``opens`` means is not asked who it is, as at `OPEN_PATHS`."""
+        """Without a ``turnstile`` nobody is counted, without ``visits`` nobody sent away again;
+        ``pause`` waits for so many seconds. Who asks for what ``opens`` means is not asked who it
+        is, as at `OPEN_PATHS`."""
         self._access = access
         self._dialects = dialects or {}
+        visits = visits or Visits()
         self._behind = _Origins(
-            _Callers(app, access, turnstile, pause, self._dialects, opens),
+            _Callers(app, access, turnstile, pause, self._dialects, visits, opens),
             access,
             allow_methods=("GET", "HEAD", "POST", "DELETE"),
             allow_headers=(
@@ -104,9 +108,11 @@ class _Callers:
         turnstile: Turnstile | None,
         pause: Pause,
         dialects: Dialects,
+        visits: Visits,
         opens: Opens,
     ) -> None:
         self._dialects = dialects
+        self._visits = visits
         self._opens = opens
         self._app = app
         self._access = access
@@ -123,7 +129,7 @@ class _Callers:
                 self._turnstile.arrive(approach)
             if scope["path"] not in OPEN_PATHS and not self._opens(scope):
                 caller = await self._identify(approach)
-                scope = with_caller(scope, caller)
+                scope = with_caller(scope, caller, self._visits)
                 if self._turnstile is not None:
                     try:
                         self._turnstile.enter(caller)

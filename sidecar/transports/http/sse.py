@@ -14,10 +14,11 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from sidecar import errors
 from sidecar.transports.http.bodies import to_json
+from sidecar.transports.http.caller import lasting
 
 Item = TypeVar("Item")
 
@@ -30,6 +31,8 @@ KEEP_ALIVE = b": keep-alive\n\n"
 """A comment, which every reader passes over."""
 KEEP_ALIVE_S = 15.0
 """As the standard advises against proxies that close what is silent."""
+FAREWELL_S = 5.0
+"""How long a reader is given to take the last frame of a stream that is ended."""
 MEDIA_TYPE = "text/event-stream"
 _ID = re.compile(r"\d{1,15}", re.ASCII)
 
@@ -87,7 +90,7 @@ class EventStream(Response):
     """An answer that goes on as long as there are ``frames``.
 
     ``closed`` is called once it is over, whatever came of it, also where the client left before the
-    first frame.
+    first frame. ``farewell`` is the last frame where the token of who asked counts no more.
     """
 
     media_type = MEDIA_TYPE
@@ -96,18 +99,27 @@ class EventStream(Response):
         self,
         frames: AsyncGenerator[bytes, None],
         closed: Callable[[], None] = lambda: None,
+        farewell: bytes = b"",
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._frames = frames
         self._closed = closed
+        self._farewell = farewell
+        self._begun = self._sent_away = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         spawn = asyncio.get_running_loop().create_task
         sending, leaving = spawn(self._send_all(send)), spawn(_disconnected(receive))
+
+        def sent_away() -> None:
+            self._sent_away = True
+            leaving.cancel()
+
         try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            with lasting(scope, sent_away):
+                await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             sending.cancel()
             leaving.cancel()
@@ -115,6 +127,10 @@ class EventStream(Response):
             await asyncio.wait({sending, leaving})
         if not sending.cancelled():
             sending.result()
+        elif self._sent_away and self._begun:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FAREWELL_S):
+                    await send(_body(self._farewell, more=False))
 
     async def _send_all(self, send: Send) -> None:
         async with aclosing(self._frames) as frames:
@@ -125,9 +141,14 @@ class EventStream(Response):
                     "headers": self.raw_headers,
                 }
             )
+            self._begun = True
             async for each in frames:
-                await send({"type": "http.response.body", "body": each, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await send(_body(each, more=True))
+            await send(_body(b"", more=False))
+
+
+def _body(part: bytes, *, more: bool) -> Message:
+    return {"type": "http.response.body", "body": part, "more_body": more}
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -19,7 +19,7 @@ from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.schemas import PROBLEMS
 from sidecar.transports.http.summary import job_summary
 from sidecar.transports.jobs import models
-from sidecar.transports.jobs.events import frames
+from sidecar.transports.jobs.events import farewell, frames
 from sidecar.transports.jobs.listing import page_of
 from sidecar.transports.jobs.request import key_name, read_request
 
@@ -49,6 +49,14 @@ def job_body(service: Service, caller: Identity, job: JobRecord) -> dict[str, An
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
     router = APIRouter(prefix=PATH)
+    _add_coming_and_going(router, service)
+    _add_looking(router, service)
+    _add_results(router, service)
+    return router
+
+
+def _add_coming_and_going(router: APIRouter, service: Service) -> None:
+    """Submit a job, end it."""
 
     @router.post(
         "",
@@ -77,6 +85,21 @@ def build_router(service: Service) -> APIRouter:
             headers["Idempotent-Replayed"] = "true"
         return json_response(job_body(service, caller, record), 202, headers)
 
+    @router.delete(
+        "/{job_id}",
+        summary="End a job, and forget it and its transcript",
+        status_code=204,
+        responses=PROBLEMS,
+    )
+    async def delete(request: Request, job_id: str) -> Response:
+        caller = caller_of(request)
+        await service.owned.delete(caller, service.owned.job(caller, job_id))
+        return Response(status_code=204)
+
+
+def _add_looking(router: APIRouter, service: Service) -> None:
+    """How jobs are."""
+
     @router.get(
         "",
         summary="Your jobs, oldest first",
@@ -97,6 +120,10 @@ def build_router(service: Service) -> APIRouter:
         caller = caller_of(request)
         return json_response(job_body(service, caller, service.owned.job(caller, job_id)))
 
+
+def _add_results(router: APIRouter, service: Service) -> None:
+    """What happens to a job, and what was said."""
+
     @router.get(
         "/{job_id}/events",
         summary="What happens to a job, as server-sent events",
@@ -115,7 +142,7 @@ def build_router(service: Service) -> APIRouter:
         if job.over and after == job.seq:
             return Response(status_code=204)  # which tells a browser to ask no more
         subscription = service.owned.events(caller, job, after)
-        return sse.EventStream(frames(job.id, subscription), subscription.close)
+        return sse.EventStream(frames(job.id, subscription), subscription.close, farewell())
 
     @router.get(
         "/{job_id}/transcript",
@@ -147,16 +174,3 @@ def build_router(service: Service) -> APIRouter:
         job = service.owned.job(caller_of(request), job_id)
         levels = base64.b64encode(job.peaks).decode()
         return json_response({"per_second": PER_SECOND, "peaks": levels})
-
-    @router.delete(
-        "/{job_id}",
-        summary="End a job, and forget it and its transcript",
-        status_code=204,
-        responses=PROBLEMS,
-    )
-    async def delete(request: Request, job_id: str) -> Response:
-        caller = caller_of(request)
-        service.owned.delete(caller, service.owned.job(caller, job_id))
-        return Response(status_code=204)
-
-    return router

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from sidecar.errors import JobCancelled
+from sidecar.errors import JobCancelled, TokenInvalid
 from sidecar.jobs.feed import Behind, Subscription
 from sidecar.jobs.record import (
     Begun,
@@ -56,6 +56,11 @@ def event_body(job_id: str, event: JobEvent) -> tuple[str, dict[str, Any]] | Non
                 "transcript": f"/v1/jobs/{job_id}/transcript",
             }
     raise AssertionError(event)
+
+
+def farewell() -> bytes:
+    """The last frame of a stream whose reader's token counts no more."""
+    return sse.frame({"error": error_body(Failure.of(TokenInvalid()))}, "unauthorized")
 
 
 async def frames(job_id: str, subscription: Subscription) -> AsyncGenerator[bytes, None]:

@@ -21,7 +21,7 @@ from sidecar.transports.http.bodies import json_response, media_type
 from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.upload import read_form
 from sidecar.transports.queue import models
-from sidecar.transports.queue.dialect import Dialect, check_name
+from sidecar.transports.queue.dialect import TOKEN_INVALID, Dialect, check_name
 from sidecar.transports.queue.fragments import Fragments
 from sidecar.transports.queue.recent import Over, Recent, status_of
 
@@ -54,7 +54,8 @@ def build_router(service: Service) -> APIRouter:
             recent.over(job)
 
         told = _place(service, caller, job)
-        return sse.EventStream(frames(service, caller, job, told), closed)
+        farewell = sse.frame({"error": TOKEN_INVALID}, "error")
+        return sse.EventStream(frames(service, caller, job, told), closed, farewell)
 
     @router.get(
         STATUS,

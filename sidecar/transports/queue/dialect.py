@@ -16,6 +16,7 @@ from sidecar.transports.http.problems import headers_of, problem_body
 
 EXTENSIONS = ("wav", "mp3", "m4a", "mp4", "flac", "ogg", "opus", "webm", "wma", "aac")
 
+TOKEN_INVALID = "Invalid token"  # noqa: S105 - what is said of one
 _MISSING = [{"type": "missing", "loc": ["body", "audio"], "msg": "Field required", "input": None}]
 """As the framework of the original says it."""
 _SAID: dict[type[errors.SidecarError], tuple[int, str | list[dict[str, Any]]]] = {
@@ -26,7 +27,7 @@ _SAID: dict[type[errors.SidecarError], tuple[int, str | list[dict[str, Any]]]] =
     errors.FileMissing: (422, _MISSING),
     errors.ContentTypeUnsupported: (422, _MISSING),
     errors.TokenMissing: (401, "Not authenticated"),
-    errors.TokenInvalid: (401, "Invalid token"),
+    errors.TokenInvalid: (401, TOKEN_INVALID),
 }
 _UNREADABLE = (
     errors.AudioFormatUnsupported,

@@ -28,7 +28,7 @@ from sidecar.transports.http.bodies import (
     read_fields,
     to_json,
 )
-from sidecar.transports.http.caller import caller_of
+from sidecar.transports.http.caller import caller_of, lasting
 from sidecar.transports.http.prefer import wants_async
 from sidecar.transports.http.schemas import PROBLEMS
 from sidecar.transports.http.upload import read_json
@@ -150,7 +150,18 @@ async def _read_request(
 async def _cancelled_on_hang_up(
     request: Request, service: Service, caller: Identity, job: JobRecord
 ) -> AsyncGenerator[None, None]:
-    """While this lasts, a client that goes away takes its job with it."""
+    """While this lasts, a client that goes away takes its job with it, and so does one whose token
+    counts no more.
+
+    Raises:
+        errors.TokenInvalid: it does not, and there is no transcript.
+    """
+    sent_away = False
+
+    def end() -> None:
+        nonlocal sent_away
+        sent_away = True
+        service.owned.cancel(caller, job)
 
     async def listen() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -159,9 +170,14 @@ async def _cancelled_on_hang_up(
 
     listening = asyncio.get_running_loop().create_task(listen())
     try:
-        yield
+        with lasting(request.scope, end):
+            yield
     except asyncio.CancelledError:
         service.owned.cancel(caller, job)
+        raise
+    except errors.JobCancelled:
+        if sent_away:
+            raise errors.TokenInvalid() from None
         raise
     finally:
         listening.cancel()

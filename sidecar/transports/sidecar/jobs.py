@@ -41,5 +41,5 @@ def add_routes(router: APIRouter, service: Service) -> None:
     async def cancel_job(request: Request, job_id: str) -> Response:
         caller = caller_of(request)
         job = service.owned.job(caller, job_id)
-        service.owned.cancel(caller, job)
+        await service.owned.end(caller, job)
         return await job_response(service, caller, service.owned.job(caller, job_id))

@@ -51,7 +51,7 @@ def fingerprints(sound: Sound) -> list[str]:
 def test_twenty_jobs_over_two_servers_are_all_right_though_one_is_killed_in_the_middle(
     start_server: Started,
 ) -> None:
-    one, other = (start_server(scripted_speed=4) for _ in range(2))
+    one, other = (start_server(scripted_speed=16) for _ in range(2))
     urls = ",".join(f"http://127.0.0.1:{there.port}" for there in (one, other))
     here = start_server(engine="upstream", upstream=urls)
     sounds = [noise(seed, 2) for seed in range(JOBS)]

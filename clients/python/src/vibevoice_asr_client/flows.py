@@ -138,16 +138,19 @@ class Following:
     def took(self, piece: bytes) -> Iterator[Event]:
         """The events that ``piece`` completes, without those that were there already."""
         for frame in self._parser.feed(piece):
-            self._heard = True
-            self._failures = 0
             event = event_of(frame)
-            if event is None or event.kind == BEHIND:
+            if event is None:
                 continue
+            if event.kind == BEHIND:
+                self._heard = True
+                continue
+            # Also where it was there already: a proxy may drop the header that says so.
+            self.ended = self.ended or event.ends
             if event.id is not None:
                 if self._last is not None and event.id <= self._last:
                     continue
                 self._last = event.id
-            self.ended = self.ended or event.ends
+            self._heard, self._failures = True, 0
             yield event
 
     def closed(self, error: Optional[ClientError] = None) -> float:
@@ -169,5 +172,5 @@ class Following:
 
     @property
     def silent(self) -> bool:
-        """Whether the last connection ended without a word: the job may be over for long."""
+        """Whether the last connection ended without anything new: the job may be over for long."""
         return not self._heard

@@ -1,0 +1,46 @@
+"""How much of a call may be on its way and not yet read: each side grants the other bytes.
+
+Without it one call that nobody reads would fill the line for all. A frame may be larger than the
+window: it goes when nothing else is on its way.
+"""
+
+from __future__ import annotations
+
+WINDOW = 1 << 20
+"""Bytes of one call in one direction: half a minute of sound as 16-bit samples at 16 kHz."""
+
+
+class Outgoing:
+    """What was sent and not yet read."""
+
+    def __init__(self, window: int = WINDOW) -> None:
+        self._window = window
+        self._unread = 0
+
+    def allows(self, size: int) -> bool:
+        """Whether a frame of ``size`` bytes may go now."""
+        return not self._unread or self._unread + size <= self._window
+
+    def sent(self, size: int) -> None:
+        """A frame went."""
+        self._unread += size
+
+    def granted(self, size: int) -> None:
+        """The other side has read so many bytes."""
+        self._unread = max(0, self._unread - size)
+
+
+class Incoming:
+    """What was read and not yet said to be."""
+
+    def __init__(self, window: int = WINDOW) -> None:
+        self._step = window // 2
+        self._owed = 0
+
+    def read(self, size: int) -> int:
+        """A frame was read; the bytes to grant now, 0 while it is not worth a frame."""
+        self._owed += size
+        if self._owed < self._step:
+            return 0
+        owed, self._owed = self._owed, 0
+        return owed

@@ -1,0 +1,149 @@
+"""What a worker can be asked to do, and what it answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, cast
+
+from sidecar import errors
+from sidecar.audio.decode import AudioFacts, DecodedAudio, open_audio, probe
+from sidecar.engines import create_engine, spec_of
+from sidecar.speech import transcript
+from sidecar.speech.engine import (
+    Engine,
+    LoadOptions,
+    Request,
+    ResumableEngine,
+    SociableEngine,
+    TranscribeOptions,
+    TunedEngine,
+)
+from sidecar.speech.transcript import Checkpoint, Event, Finished, Notice, Peaks, Progress
+from sidecar.workers.asked import Asked
+
+TRUNCATED = Notice("audio_truncated", "The recording was cut off; this is what is there.")
+PROGRESS_S = 0.1
+"""Least time between two reports of progress that are sent on."""
+PEAKS = 50
+"""Least tenths of a second that are worth a report of how loud they are."""
+
+
+class Operations:
+    """What the worker holds, at most one engine, and what can be asked of it."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._sample_rate = 0
+
+    def run(self, asked: Asked) -> Iterator[dict[str, Any]]:
+        """The answers to one call."""
+        match asked.message:
+            case {"operation": "probe", "max_s": max_s} if asked.fds:
+                yield probe(asked.fds[0], max_s).to_wire()
+            case {"operation": "load", "engine": name, "options": options}:
+                yield from self._load(name, LoadOptions.from_wire(options))
+            case {"operation": "transcribe"} if asked.fds:
+                yield from self._transcribe(asked)
+            case {"operation": "transcribe_together"} if asked.fds:
+                yield from self._transcribe_together(asked)
+            case _:
+                raise errors.EngineFailed("The worker does not know this operation.")
+
+    def _load(self, name: str, options: LoadOptions) -> Iterator[dict[str, Any]]:
+        """Load an engine; how much of it is there is told meanwhile."""
+        engine = create_engine(name)
+        for part in engine.load(options):
+            yield {"loaded": part}
+        self._engine, self._sample_rate = engine, spec_of(name).sample_rate
+        if isinstance(engine, TunedEngine):
+            self._sample_rate = engine.sample_rate
+
+    def _transcribe(self, asked: Asked) -> Iterator[dict[str, Any]]:
+        operation = asked.message
+        if self._engine is None:
+            raise errors.EngineFailed("The engine is not loaded.")
+        options = TranscribeOptions.from_wire(operation["options"])
+        with self._opened(operation, asked.fds[0]) as audio:
+            report = Report(audio)
+            if operation.get("settled") is None:
+                events = self._engine.transcribe(audio, options, asked.unwanted)
+            else:
+                settled = [_checkpoint(values) for values in operation["settled"]]
+                engine = cast(ResumableEngine, self._engine)
+                events = engine.transcribe_from(settled, audio, options, asked.unwanted)
+            for event in events:
+                yield from report.of(event)
+
+    def _transcribe_together(self, asked: Asked) -> Iterator[dict[str, Any]]:
+        """Several in step; one that cannot be opened fails alone, who leaves is heard no more."""
+        engine = cast(SociableEngine, self._engine)
+        left: set[int] = set()
+
+        def unwanted(number: int) -> bool:
+            left.update(message["leave"] for message, _ in asked.told())
+            return number in left or asked.unwanted()
+
+        with ExitStack() as opened:
+            numbers, requests, reports = [], [], []
+            for number, (one, fd) in enumerate(
+                zip(asked.message["requests"], asked.fds, strict=True)
+            ):
+                try:
+                    audio = opened.enter_context(self._opened(one, fd))
+                except errors.SidecarError as error:
+                    yield {"number": number, "failed": error.to_wire()}
+                    continue
+                options = TranscribeOptions.from_wire(one["options"])
+                numbers.append(number)
+                requests.append(Request(audio, options, partial(unwanted, number)))
+                reports.append(Report(audio))
+            for index, event in engine.transcribe_together(requests) if requests else ():
+                if isinstance(event, errors.SidecarError):
+                    yield {"number": numbers[index], "failed": event.to_wire()}
+                    continue
+                for frame in reports[index].of(event):
+                    yield {"number": numbers[index], "event": frame}
+
+    def _opened(self, operation: dict[str, Any], fd: int) -> DecodedAudio:
+        facts = AudioFacts.from_wire(operation["facts"])
+        return open_audio(fd, facts, rate=self._sample_rate, max_s=operation["max_s"])
+
+
+def _checkpoint(values: dict[str, Any]) -> Checkpoint:
+    event = transcript.from_wire(values)
+    if not isinstance(event, Checkpoint):
+        raise errors.EngineFailed("What is to be gone on from is no checkpoint.")
+    return event
+
+
+class Report:
+    """What of a transcription is told to the service."""
+
+    def __init__(self, audio: DecodedAudio) -> None:
+        self._audio = audio
+        self._told = 0.0
+        self._drawn = 0
+
+    def of(self, event: Event) -> Iterator[dict[str, Any]]:
+        """The frames for an event; none for progress that comes too soon after the last. With them
+        goes how loud it was until here; of the whole, before the end."""
+        if not isinstance(event, Finished):
+            yield from self._said(event)
+        levels = self._audio.peaks.since(self._drawn)
+        if len(levels) >= PEAKS or (levels and isinstance(event, Finished)):
+            yield transcript.to_wire(Peaks(self._drawn, levels))
+            self._drawn += len(levels)
+        if isinstance(event, Finished):
+            yield from self._said(event)
+
+    def _said(self, event: Event) -> Iterator[dict[str, Any]]:
+        if isinstance(event, Progress):
+            if time.monotonic() - self._told < PROGRESS_S:
+                return
+            self._told = time.monotonic()
+        if isinstance(event, Finished) and self._audio.truncated:
+            event = Finished(event.transcript.noting(TRUNCATED))
+        yield transcript.to_wire(event)

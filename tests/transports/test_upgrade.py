@@ -1,0 +1,42 @@
+"""A connection that becomes a WebSocket is no request any more."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import uvicorn
+from websockets.asyncio.client import connect
+
+from sidecar.transports.http.deadlines import with_deadline
+
+DEADLINE_S = 0.2
+
+
+async def test_the_deadline_of_a_request_ends_at_an_upgrade() -> None:
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+
+    config = uvicorn.Config(
+        echo,
+        http=with_deadline(DEADLINE_S),
+        ws="websockets-sansio",
+        lifespan="off",
+        log_config=None,
+    )
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        port = listener.getsockname()[1]
+        silent_reader, silent_writer = await asyncio.open_connection("127.0.0.1", port)
+        async with connect(f"ws://127.0.0.1:{port}/live") as live:
+            assert await silent_reader.read() == b"", "who asks nothing is closed meanwhile"
+            await live.send("still here")
+            assert await live.recv() == "still here"
+        silent_writer.close()
+        server.should_exit = True
+        await serving
