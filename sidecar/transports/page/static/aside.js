@@ -202,7 +202,7 @@ function Microphone({ recordings, say }) {
   return html`<div class="recording" role="group" aria-label="Recording">
     <span class="dot" aria-hidden="true"></span><span ref=${time} class="time">0:00</span>
     <meter ref=${meter} min="0" max="1" aria-label="Loudness"></meter>
-    <button type="button" class="main" onClick=${end}>${icon("stop")} Stop and transcribe</button>
+    <button type="button" class="main" onClick=${end}>${icon("stop")} Stop and send</button>
     <button type="button" class="bare" aria-label="Throw this recording away" onClick=${() => setRecorder(null)}>${icon("close")}</button>
   </div>`;
 }
