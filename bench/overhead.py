@@ -31,7 +31,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from bench import load, serving
+from bench import clients, serving
 from bench.serving import Server, bare, clip, interleaved, median, ours, table, verdict
 
 CLIENTS = 4
@@ -190,13 +190,13 @@ def _uploads(
     with (
         ours(folder, engine="scripted", keep_alive="-1", scripted_deaf=str(int(deaf))) as server,
         bare(folder, "echo_main") as echo,
-        load.clients(CLIENTS) as pool,
+        clients.processes(CLIENTS) as pool,
     ):
 
         def rate(port: int, path: str) -> float:
             begin = time.time() + 0.2
             work = (port, path, body, serving.FORM_TYPE, begin, seconds)
-            futures = [pool.submit(load.post_for, *work) for _ in range(CLIENTS)]
+            futures = [pool.submit(clients.post_for, *work) for _ in range(CLIENTS)]
             return sum(future.result() for future in futures) / seconds
 
         taken = interleaved(
@@ -225,7 +225,7 @@ def health(folder: Path, rounds: int, seconds: float) -> None:
     with (
         ours(folder, engine="moonshine", keep_alive="-1") as server,
         bare(folder) as hello,
-        load.clients(1) as pool,
+        clients.processes(1) as pool,
     ):
         for pause_s in (0.1, 0.0):
             sides = {"ours": server.port, "bare FastAPI": hello.port}
@@ -266,7 +266,7 @@ def _latency(
     pool: ProcessPoolExecutor, port: int, pause_s: float, seconds: float
 ) -> tuple[float, float]:
     """p50 and p99 in seconds."""
-    latencies = sorted(pool.submit(load.poll_for, port, POLLERS, pause_s, seconds).result())
+    latencies = sorted(pool.submit(clients.poll_for, port, POLLERS, pause_s, seconds).result())
     assert latencies, "no poll was answered"
     return latencies[len(latencies) // 2], latencies[int(len(latencies) * 0.99)]
 

@@ -239,7 +239,7 @@ def form_ends(fields: Mapping[str, str]) -> tuple[bytes, bytes]:
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
         for name, value in fields.items()
     ]
-    audio = 'Content-Disposition: form-data; name="audio"; filename="audio"'
+    audio = 'Content-Disposition: form-data; name="audio"; filename="audio.wav"'
     head = f"{''.join(parts)}--{BOUNDARY}\r\n{audio}\r\nContent-Type: audio/wav\r\n\r\n"
     return head.encode(), f"\r\n--{BOUNDARY}--\r\n".encode()
 

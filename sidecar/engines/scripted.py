@@ -98,13 +98,15 @@ class ScriptedEngine:
         told, done_s = len(segments), settled[-1].audio_s if settled else 0.0
         if settled:
             fingerprint = settled[-1].state["fingerprint"]
+        due = time.monotonic()
         for second in () if self._deaf else _seconds(audio):
             start, samples = samples, samples + len(second)
             if start / SPEC.sample_rate < done_s:
                 continue
             fingerprint = zlib.crc32(second.tobytes(), fingerprint)
             if self._speed:
-                time.sleep(len(second) / SPEC.sample_rate / self._speed)
+                due += len(second) / SPEC.sample_rate / self._speed
+                time.sleep(max(0.0, due - time.monotonic()))
             if cancelled():
                 return
             segment = Segment(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +12,9 @@ from sidecar.jobs.record import JobEvent, JobRecord
 
 BUFFER = 256
 """Events that a subscriber may be behind: some minutes of a recording that is heard fast."""
+
+TOGETHER = 64
+"""Events that are taken at once by who takes all that there are."""
 
 Listener = Callable[[JobRecord, JobEvent], None]
 """Called at once with each event and the record after it; it does not wait and does not raise."""
@@ -63,7 +66,7 @@ class Subscription:
         return self
 
     async def __anext__(self) -> JobEvent:
-        while not self._waiting and not self._over and not self._behind:
+        while not self._ready:
             self._news.clear()
             await self._news.wait()
         if self._behind:
@@ -74,6 +77,30 @@ class Subscription:
         event = self._waiting.popleft()
         self._seq = event.seq
         return event
+
+    async def batches(self, pause_s: float) -> AsyncGenerator[Sequence[JobEvent], None]:
+        """The same, all that has come at once; and nothing each time that none came for so long.
+
+        Raises:
+            Behind: as iterating does.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(None if self._ready else pause_s):
+                    first = await anext(self)
+            except TimeoutError:
+                yield ()
+                continue
+            except StopAsyncIteration:
+                return
+            more = [self._waiting.popleft() for _ in range(min(len(self._waiting), TOGETHER - 1))]
+            if more:
+                self._seq = more[-1].seq
+            yield first, *more
+
+    @property
+    def _ready(self) -> bool:
+        return bool(self._waiting) or self._over or self._behind
 
     def __enter__(self) -> Self:
         return self

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
@@ -111,10 +111,21 @@ class Job:
 
     async def changes(self) -> AsyncIterator[JobRecord]:
         """What is known of it, now and after changes, until it has ended."""
+        async for record in self.watched(None):
+            assert record is not None
+            yield record
+
+    async def watched(self, pause_s: float | None) -> AsyncGenerator[JobRecord | None, None]:
+        """The same, and None each time that nothing changed for so long."""
         while not self.ended:
             changed = self._changed  # before the yield: what happens meanwhile is not missed
             yield self.record
-            await changed.wait()
+            while not changed.is_set():
+                try:
+                    async with asyncio.timeout(pause_s):
+                        await changed.wait()
+                except TimeoutError:
+                    yield None
         yield self.record
 
     def begin(self, form: str = "") -> None:

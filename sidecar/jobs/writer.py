@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sidecar import errors
@@ -20,7 +20,9 @@ from sidecar import errors
 log = logging.getLogger(__name__)
 
 LATER_S = 1.0
-"""What nobody waits for may be lost for so long before it is written."""
+"""What nobody waits for may be lost for so long before it is written, and what was deleted may be
+so long in the log, unless somebody waits for that: cutting the log off takes as long as five
+commits, which those who wait for theirs would have to wait for, too."""
 
 Statement = tuple[str, Sequence[object]]
 Told = Callable[[errors.SidecarError | None], None]
@@ -49,6 +51,7 @@ class Writer:
         self._waiting: list[tuple[str | None, Told]] = []
         self._due = float("inf")
         self._closing = False
+        self._shorten_at = float("inf")
         self._owed: defaultdict[str, list[Part]] = defaultdict(list)
         self._wrong: dict[str, errors.SidecarError] = {}
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -83,17 +86,31 @@ class Writer:
     def _run(self) -> None:
         while True:
             with self._news:
-                while not self._closing and (wait_s := self._due - time.monotonic()) > 0:
+                while not self._closing and (wait_s := self._next_at - time.monotonic()) > 0:
                     self._news.wait(min(wait_s, threading.TIMEOUT_MAX))
                 parts, self._parts = self._parts, []
                 waiting, self._waiting = self._waiting, []
                 self._due, closing = float("inf"), self._closing
             if parts or self._owed:
                 self._write(parts)
-            for job_id, told in waiting:
-                told(self._wrong.get(job_id) if job_id is not None else None)
+            gone = {None, *(part.job_id for part in parts if part.gone)}
+            self._tell(one for one in waiting if one[0] not in gone)
+            last = [one for one in waiting if one[0] in gone]
+            if len(gone) > 1:
+                self._shorten_at = min(self._shorten_at, time.monotonic() + LATER_S)
+            if last or closing or time.monotonic() >= self._shorten_at:
+                self._shorten()
+            self._tell(last)
             if closing:
                 return
+
+    @property
+    def _next_at(self) -> float:
+        return min(self._due, self._shorten_at)
+
+    def _tell(self, waiting: Iterable[tuple[str | None, Told]]) -> None:
+        for job_id, told in waiting:
+            told(self._wrong.get(job_id) if job_id is not None else None)
 
     def _write(self, parts: Sequence[Part]) -> None:
         for part in parts:
@@ -115,8 +132,6 @@ class Writer:
         else:
             self._owed.clear()
             self._wrong.clear()
-        if any(part.gone for part in parts):
-            self._shorten()
 
     def _committed(self, parts: Sequence[Part]) -> sqlite3.Error | None:
         """All of it or nothing, on the disk when this returns; or what was wrong."""
@@ -139,6 +154,9 @@ class Writer:
 
     def _shorten(self) -> None:
         """What was deleted goes from the write-ahead log too."""
+        if self._shorten_at == float("inf"):
+            return
+        self._shorten_at = float("inf")
         try:
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.Error as error:

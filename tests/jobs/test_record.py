@@ -43,7 +43,9 @@ def test_any_history_gives_a_record_that_makes_sense(history: Sequence[Change]) 
         assert (record.transcript is not None) == (record.state is JobState.DONE)
         has_failed = record.state in (JobState.FAILED, JobState.CANCELLED)
         assert (record.error is not None) == has_failed
-        assert not record.segments or record.state is not JobState.QUEUED
+        if record.state is JobState.QUEUED:
+            settled = [segment for one in record.settled for segment in one.segments]
+            assert [*record.segments] == settled, "who waits has what is settled, and no more"
         same = ("id", "owner", "created", "audio", "options", "facts", "kept")
         assert [getattr(record, name) for name in same] == [getattr(before, name) for name in same]
 

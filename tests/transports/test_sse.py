@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import closing, suppress
 from typing import Any
 
 import pytest
 import uvicorn
 from eventsource import parse
-from serving import PATIENCE_S
+from serving import PATIENCE_S, Server
 
+from bench.subscribers import many
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import Named
 from sidecar.jobs.record import Begun, Cancelled, JobRecord, Reported
@@ -21,7 +22,7 @@ from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Segment, SegmentReady
 from sidecar.transports.http import sse
 from sidecar.transports.http.deadlines import with_deadline
-from sidecar.transports.jobs.events import frames
+from sidecar.transports.jobs.events import Frames
 
 BUFFER = 4
 FACTS = AudioFacts("wav", "sndfile", 3.0)
@@ -60,7 +61,7 @@ async def test_a_slow_reader_holds_nobody_and_resumes_without_a_gap() -> None:
     store, job, reader = MemoryStore(buffer=BUFFER), submitted(), Reader()
     store.add(job)
     subscription = store.subscribe(job.id)
-    answer = sse.EventStream(frames(job.id, subscription), subscription.close)
+    answer = sse.EventStream(Frames().following(job.id, subscription), subscription.close)
     answering = asyncio.ensure_future(answer({}, reader.receive, reader.send))
     await asyncio.sleep(0)
     store.append(job.id, Begun())
@@ -105,18 +106,28 @@ async def test_who_leaves_ends_the_stream_even_before_its_first_frame(reads: boo
 
 
 async def test_a_silence_is_a_pause_and_loses_nothing() -> None:
-    queue: asyncio.Queue[int] = asyncio.Queue()
+    store, job, found = MemoryStore(), submitted(), []
+    store.add(job)
+    async for events in store.subscribe(job.id).batches(0.01):
+        found.append([event.seq for event in events])
+        if not events:
+            store.append(job.id, Begun())
+            store.append(job.id, Begun() if len(found) < 3 else Cancelled())
+    assert found == [[], [1, 2], [], [3, 4]]
 
-    async def items() -> AsyncGenerator[int, None]:
-        while (item := await queue.get()) < 3:
-            yield item
 
-    found = []
-    async for item in sse.with_pauses(items(), 0.01):
-        found.append(item)
-        if item is None:
-            queue.put_nowait(sum(each is None for each in found))
-    assert found == [None, 1, None, 2, None]
+async def test_an_event_is_written_once_for_all_who_follow_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, job, frames, written = MemoryStore(), submitted(), Frames(), []
+    store.add(job)
+    monkeypatch.setattr(sse, "to_json", lambda data: written.append(data) or b"{}")
+    followers = [frames.following(job.id, store.subscribe(job.id)) for _ in range(20)]
+    store.append(job.id, Begun())
+    store.append(job.id, Cancelled())
+    bodies = {b"".join([piece async for piece in each]) for each in followers}
+    assert len(bodies) == 1
+    assert len(written) == 2, "not once for each"
 
 
 async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> None:
@@ -162,3 +173,14 @@ async def test_a_connection_of_whose_answer_nothing_is_taken_is_given_up() -> No
         server.should_exit = True
         with suppress(asyncio.CancelledError):
             await serving
+
+
+async def test_hundreds_hear_every_line_and_the_end_and_who_vanishes_leaves_nothing(
+    start_server: Callable[..., Server],
+) -> None:
+    """`python -m bench.subscribers` is the same with ten thousand, and says what it costs."""
+    server = start_server(scripted_speed=1)
+    cost = await many(server.port, server.process.pid, 400, 2)
+    assert len(cost.spread_s) >= 2
+    assert cost.left_fds <= 0
+    assert cost.each_kb < 100

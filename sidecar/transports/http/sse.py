@@ -7,11 +7,10 @@ all, and the job goes on at its own pace.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
+from typing import Any
 
 from fastapi import Request, Response
 from starlette.types import Message, Receive, Scope, Send
@@ -19,13 +18,6 @@ from starlette.types import Message, Receive, Scope, Send
 from sidecar import errors
 from sidecar.transports.http.bodies import to_json
 from sidecar.transports.http.caller import lasting
-
-Item = TypeVar("Item")
-
-
-class _End:
-    """What comes after the last item."""
-
 
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment, which every reader passes over."""
@@ -57,33 +49,6 @@ def last_event_id(request: Request) -> int:
             hint="Send the last id that was read, or leave the header out to begin anew.",
         )
     return int(given or 0)
-
-
-async def with_pauses(
-    items: AsyncIterator[Item], pause_s: float
-) -> AsyncGenerator[Item | None, None]:
-    """The items as they come, and None each time that none came for so long."""
-
-    async def following() -> object:
-        return await anext(items, _End)
-
-    waiting: asyncio.Task[object] | None = None
-    try:
-        while True:
-            waiting = waiting or asyncio.get_running_loop().create_task(following())
-            done, _ = await asyncio.wait({waiting}, timeout=pause_s)
-            if not done:
-                yield None
-                continue
-            item, waiting = waiting.result(), None
-            if item is _End:
-                return
-            yield item  # type: ignore[misc]
-    finally:
-        if waiting is not None:
-            waiting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await waiting
 
 
 class EventStream(Response):
@@ -128,7 +93,7 @@ class EventStream(Response):
         if not sending.cancelled():
             sending.result()
         elif self._sent_away and self._begun:
-            with contextlib.suppress(TimeoutError):
+            with suppress(TimeoutError):
                 async with asyncio.timeout(FAREWELL_S):
                     await send(_body(self._farewell, more=False))
 

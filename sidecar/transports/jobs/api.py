@@ -19,7 +19,7 @@ from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.schemas import PROBLEMS
 from sidecar.transports.http.summary import job_summary
 from sidecar.transports.jobs import models
-from sidecar.transports.jobs.events import farewell, frames
+from sidecar.transports.jobs.events import Frames, farewell
 from sidecar.transports.jobs.listing import page_of
 from sidecar.transports.jobs.request import key_name, read_request
 
@@ -123,6 +123,7 @@ def _add_looking(router: APIRouter, service: Service) -> None:
 
 def _add_results(router: APIRouter, service: Service) -> None:
     """What happens to a job, and what was said."""
+    frames = Frames()
 
     @router.get(
         "/{job_id}/events",
@@ -142,7 +143,8 @@ def _add_results(router: APIRouter, service: Service) -> None:
         if job.over and after == job.seq:
             return Response(status_code=204)  # which tells a browser to ask no more
         subscription = service.owned.events(caller, job, after)
-        return sse.EventStream(frames(job.id, subscription), subscription.close, farewell())
+        stream = frames.following(job.id, subscription)
+        return sse.EventStream(stream, subscription.close, farewell())
 
     @router.get(
         "/{job_id}/transcript",

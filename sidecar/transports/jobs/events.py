@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from sidecar.errors import JobCancelled, TokenInvalid
-from sidecar.jobs.feed import Behind, Subscription
+from sidecar.jobs.feed import TOGETHER, Behind, Subscription
 from sidecar.jobs.record import (
     Begun,
     Cancelled,
@@ -29,8 +29,7 @@ RETRY = b"retry: 1000\n\n"
 
 
 def event_body(job_id: str, event: JobEvent) -> tuple[str, dict[str, Any]] | None:
-    """The name and the data of an event; None where it is not for clients: what an engine goes on
-    from, and what is asked for at an address of its own."""
+    """The name and the data of an event; None of one that says nothing to a client."""
     match event.change:
         case Begun():
             return "begun", {}
@@ -42,12 +41,12 @@ def event_body(job_id: str, event: JobEvent) -> tuple[str, dict[str, Any]] | Non
             return "failed", {"error": error_body(failure)}
         case Cancelled():
             return "cancelled", {"error": error_body(Failure.of(JobCancelled()))}
-        case Reported(Checkpoint() | Peaks()):
-            return None
         case Reported(Progress() as progress):
             return "progress", progress_body(progress)
         case Reported(SegmentReady(index, segment)):
             return "segment", {"index": index, "segment": segment_body(segment)}
+        case Reported(Checkpoint() | Peaks()):  # between us and the engine; for another address
+            return None
         case Reported(Finished(transcript), processing_s):
             return "done", {
                 "duration": round(transcript.duration, 3),
@@ -63,17 +62,37 @@ def farewell() -> bytes:
     return sse.frame({"error": error_body(Failure.of(TokenInvalid()))}, "unauthorized")
 
 
-async def frames(job_id: str, subscription: Subscription) -> AsyncGenerator[bytes, None]:
-    """Every event of a subscription, until the job has ended. A reader that is too slow is told
-    after which one to resume, and that is the last it gets."""
-    yield RETRY
-    try:
-        async with aclosing(sse.with_pauses(subscription, sse.KEEP_ALIVE_S)) as events:
-            async for event in events:
-                if event is None:
-                    yield sse.KEEP_ALIVE
-                elif (told := event_body(job_id, event)) is not None:
-                    name, body = told
-                    yield sse.frame(body, name, event.seq)
-    except Behind as behind:
-        yield sse.frame({"resume_after": behind.seq}, "behind")
+class Frames:
+    """Events as they go out, each written once for all who follow it."""
+
+    def __init__(self, most: int = TOGETHER) -> None:
+        """``most``: so many of the last are kept, for those who take them a moment later."""
+        self._most = most
+        self._written: dict[tuple[str, int], bytes] = {}
+
+    def of(self, job_id: str, event: JobEvent) -> bytes:
+        """One event; nothing of what is none of a client's."""
+        frame = self._written.get((job_id, event.seq))
+        if frame is None:
+            told = event_body(job_id, event)
+            frame = b"" if told is None else sse.frame(told[1], told[0], event.seq)
+            while len(self._written) >= self._most:
+                del self._written[next(iter(self._written))]
+            self._written[job_id, event.seq] = frame
+        return frame
+
+    async def following(
+        self, job_id: str, subscription: Subscription
+    ) -> AsyncGenerator[bytes, None]:
+        """Every event of a subscription, until the job has ended. A reader that is too slow is told
+        after which one to resume, and that is the last it gets."""
+        yield RETRY
+        try:
+            async with aclosing(subscription.batches(sse.KEEP_ALIVE_S)) as batches:
+                async for events in batches:
+                    if not events:
+                        yield sse.KEEP_ALIVE
+                    elif frames := b"".join(self.of(job_id, event) for event in events):
+                        yield frames
+        except Behind as behind:
+            yield sse.frame({"resume_after": behind.seq}, "behind")

@@ -96,7 +96,7 @@ async def frames(
     fragments = Fragments()
     if told is not None:
         yield sse.frame(told, "queue")
-    async with aclosing(sse.with_pauses(job.changes(), LOOK_S)) as changes:
+    async with aclosing(job.watched(LOOK_S)) as changes:
         async for change in changes:
             place = _place(service, caller, job)
             if place is not None and told is not None and place["position"] != told["position"]:
