@@ -22,6 +22,7 @@ from serving import PATIENCE_S, Server, free_port, wait_until
 from sidecar import __version__, errors
 from sidecar.cli.doctor import READY, Finding, State, next_step
 from sidecar.cli.recordings import output_names
+from sidecar.cli.transcribe import Order
 from sidecar.settings import Settings
 from sidecar.speech.engine import LoadOptions
 from sidecar.workers import worker
@@ -116,6 +117,16 @@ def test_with_a_server_it_prints_what_it_prints_without(fmt, terminal, server):
     assert (served.returncode, served.stderr) == (0, "")
     assert served.stdout == alone.stdout
     assert served.stdout
+
+
+def test_times_of_words_are_asked_for_and_for_subtitles_unasked(terminal):
+    bare = Order(files=[], format="json")
+    assert "words" not in bare.options
+    assert Order(files=[], format="srt").options["words"] == "true"
+    assert Order(files=[], format="vtt", words=False).options["words"] == "false"
+    run = terminal.run("transcribe", BECKETT, "--format", "json", "--words")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["metadata"]["words_by"] == "spread"
 
 
 def test_options_reach_the_engine_on_both_ways(terminal, server):

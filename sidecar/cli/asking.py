@@ -150,6 +150,10 @@ def transcribe(
             autocompletion=lambda: list(Windowing),
         ),
     ] = None,
+    words: Annotated[
+        bool | None,
+        typer.Option("--words/--no-words", help="Times of words (unasked for srt and vtt)."),
+    ] = None,
 ) -> None:
     """What was asked for, done."""
     from sidecar.cli.transcribe import Order, run
@@ -176,5 +180,6 @@ def transcribe(
         prompt=prompt,
         num_speakers=speakers,
         windows=windows,
+        words=words,
     )
     raise typer.Exit(run(order))

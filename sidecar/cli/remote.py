@@ -86,4 +86,5 @@ def _segment(said: models.Segment, *, diarized: bool) -> Segment:
         speaker=int(number) if diarized and number.isdecimal() else None,
         words=tuple(Word(word.start, word.end, word.text) for word in said.words),
         flags=said.flags,
+        words_by=said.words_by,
     )

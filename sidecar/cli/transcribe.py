@@ -50,6 +50,7 @@ class Order:
     prompt: str | None = None
     num_speakers: int | None = None
     windows: str | None = None
+    words: bool | None = None
 
     @property
     def options(self) -> dict[str, str]:
@@ -63,10 +64,18 @@ class Order:
             "prompt": self.prompt,
             "num_speakers": None if self.num_speakers is None else str(self.num_speakers),
             "windows": self.windows,
+            "words": self._words,
             # Of one's own recordings those of a pile go last, and only a service has others.
             "priority": "batch" if self.server is not None and self.many else None,
         }
         return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def _words(self) -> str | None:
+        """Subtitles are cut by the times of words: there they are asked for unasked."""
+        if self.words is None:
+            return "true" if self.format in formats.SUBTITLES else None
+        return str(self.words).lower()
 
     @property
     def many(self) -> bool:

@@ -125,8 +125,9 @@ class TranscribeOptions:
 
     ``prompt``: names, terms, context, in the speaker's language. ``num_speakers``: how many there
     are, if somebody knows. ``temperature``: 0 is greedy. ``max_tokens``: of text, None leaves it
-    to the length of the audio. ``memory_fallback``: the plan to try again with, once, where the
-    memory did not suffice after all.
+    to the length of the audio. ``words``: with their times, also where these cost something.
+    ``memory_fallback``: the plan to try again with, once, where the memory did not suffice after
+    all.
     """
 
     precision: Precision = Precision.AUTO
@@ -138,6 +139,7 @@ class TranscribeOptions:
     temperature: float = 0.0
     max_tokens: int | None = None
     windows: Windowing = Windowing.AUTO
+    words: bool = False
     memory: MemoryPlan = MemoryPlan()
     memory_fallback: MemoryPlan | None = None
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sidecar import errors
+from sidecar.speech.cues import cues
 from sidecar.speech.transcript import Segment, Transcript
 
 Format = Callable[[Transcript, str], str]
@@ -65,6 +66,7 @@ def to_json(transcript: Transcript, name: str) -> str:
 
 def transcript_body(transcript: Transcript) -> dict[str, Any]:
     """A transcript as JSON has it, here and on the sidecar's wire; times in seconds."""
+    words_by = transcript.words_by
     return {
         "segments": [segment_body(segment) for segment in transcript.segments],
         "metadata": {
@@ -78,6 +80,7 @@ def transcript_body(transcript: Transcript) -> dict[str, Any]:
             "warnings": [
                 {"code": notice.code, "message": notice.message} for notice in transcript.notices
             ],
+            **({"words_by": words_by} if words_by else {}),
         },
     }
 
@@ -95,37 +98,36 @@ def segment_body(segment: Segment) -> dict[str, Any]:
             {"start_time": round(word.start, 3), "end_time": round(word.end, 3), "text": word.text}
             for word in segment.words
         ]
+        body["words_by"] = segment.words_by
     if segment.flags:
         body["flags"] = list(segment.flags)
     return body
 
 
 def to_srt(transcript: Transcript, name: str) -> str:
-    """SubRip: numbered cues, comma before the milliseconds."""
-    diarized = transcript.diarized
-    cues = []
-    for number, segment in enumerate(transcript.segments, 1):
-        start, end = _cue_ms(segment)
+    """SubRip: numbered cues, comma before the milliseconds; who speaks stands before the words."""
+    lead = _voice if transcript.diarized else _nobody
+    blocks = []
+    for number, cue in enumerate(cues(transcript, lead), 1):
+        times = f"{_timestamp(cue.start_ms, ',')} --> {_timestamp(cue.end_ms, ',')}"
         # SubRip has no escapes; an arrow in the text would be taken for a line of times.
-        text = _one_line(segment.text).replace("-->", "->")
-        if diarized:
-            text = f"{_voice(segment)}{text}"
-        cues.append(f"{number}\n{_timestamp(start, ',')} --> {_timestamp(end, ',')}\n{text}\n")
-    return "\n".join(cues)
+        text = "\n".join(cue.lines).replace("-->", "->")
+        blocks.append(f"{number}\n{times}\n{text}\n")
+    return "\n".join(blocks)
 
 
 def to_vtt(transcript: Transcript, name: str) -> str:
     """WebVTT, with voice tags where speakers were told apart."""
     diarized = transcript.diarized
-    parts = ["WEBVTT\n"]
-    for segment in transcript.segments:
-        start, end = _cue_ms(segment)
-        text = _one_line(segment.text)
+    blocks = ["WEBVTT\n"]
+    for cue in cues(transcript):
+        times = f"{_timestamp(cue.start_ms, '.')} --> {_timestamp(cue.end_ms, '.')}"
+        text = "\n".join(cue.lines)
         text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        if diarized and segment.is_speech:
-            text = f"<v {speaker_label(segment.speaker)}>{text}"
-        parts.append(f"{_timestamp(start, '.')} --> {_timestamp(end, '.')}\n{text}\n")
-    return "\n".join(parts)
+        if diarized and cue.segment.is_speech:
+            text = f"<v {speaker_label(cue.segment.speaker)}>{text}"
+        blocks.append(f"{times}\n{text}\n")
+    return "\n".join(blocks)
 
 
 def to_tsv(transcript: Transcript, name: str) -> str:
@@ -163,6 +165,9 @@ FORMATS: Mapping[str, Format] = {
 }
 """Every format by its name; all take the transcript and the recording's name."""
 
+SUBTITLES = ("srt", "vtt")
+"""Those that are better with times of words."""
+
 
 def extension(fmt: str) -> str:
     """The ending of a file in this format, without the dot."""
@@ -178,6 +183,10 @@ def _voice(segment: Segment) -> str:
     return f"{speaker_label(segment.speaker)}: " if segment.is_speech else ""
 
 
+def _nobody(segment: Segment) -> str:
+    return ""
+
+
 def _one_line(text: str) -> str:
     """The text without tabs and line breaks: both have a meaning in most formats."""
     return " ".join(text.split())
@@ -185,12 +194,6 @@ def _one_line(text: str) -> str:
 
 def _ms(seconds: float) -> int:
     return max(0, round(seconds * 1000))
-
-
-def _cue_ms(segment: Segment) -> tuple[int, int]:
-    """Start and end; a player drops a cue that ends before it has begun."""
-    start = _ms(segment.start)
-    return start, max(_ms(segment.end), start + 1)
 
 
 def _timestamp(ms: int, point: str) -> str:

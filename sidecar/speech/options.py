@@ -58,6 +58,7 @@ def parse_options(
         temperature=parse_number("temperature", given.get("temperature"), 0, 1) or 0.0,
         max_tokens=parse_whole("max_tokens", given.get("max_tokens"), 1, MOST_TOKENS),
         windows=parse_choice("windows", given.get("windows"), Windowing.AUTO),
+        words=parse_flag("words", given.get("words"), default=False),
     )
 
 

@@ -22,6 +22,10 @@ LOOP = "loop"
 """The flag of a segment that stands for a stretch the model could not get through."""
 UNINTELLIGIBLE = "[Unintelligible Speech]"
 """The text of such a segment."""
+BY_ATTENTION, BY_SERVER, BY_RULE = "attention", "server", "spread"
+"""How times of words were found: read from a model's attention (exact to some hundredths of a
+second); told by another server, which does not say how; characters spread evenly over the segment
+(a guess, exact at its ends only). From the surest to the least."""
 
 
 _MARKS = ",;:.!?…"
@@ -42,6 +46,8 @@ class Segment:
     """One stretch of speech by one speaker.
 
     ``start`` and ``end`` in seconds; ``speaker`` is None where nobody looked for speakers.
+    ``words_by``: how the times of ``words`` were found (`BY_ATTENTION` and the like), '' where
+    there are none.
     """
 
     start: float
@@ -50,6 +56,7 @@ class Segment:
     speaker: int | None = None
     words: tuple[Word, ...] = ()
     flags: tuple[str, ...] = ()
+    words_by: str = ""
 
     @property
     def is_speech(self) -> bool:
@@ -86,6 +93,12 @@ class Transcript:
     def has_speech(self) -> bool:
         """Whether anybody says anything."""
         return any(segment.is_speech for segment in self.segments)
+
+    @property
+    def words_by(self) -> str:
+        """How times of words were found: the least sure of the segments' ways, '' without any."""
+        ways = {segment.words_by for segment in self.segments}
+        return next((way for way in (BY_RULE, BY_SERVER, BY_ATTENTION) if way in ways), "")
 
     def noting(self, *notices: Notice) -> Transcript:
         """The same transcript with more to know about it."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from sidecar.speech.lettering import pieces_of
 from sidecar.speech.speakers import Turn, dominant
 from sidecar.speech.transcript import Segment, Word
 from sidecar.voices.lines import floor_of
@@ -78,13 +79,13 @@ def _cut(segment: Segment, floor: _Floor) -> list[Segment]:
     for speaker, (first, last) in zip(speakers, edges, strict=True):
         inside = words[first:last]
         found.append(
-            Segment(
-                segment.start if first == 0 else inside[0].start,
-                segment.end if last == len(words) else max(word.end for word in inside),
-                "".join(pieces[first:last]).strip(),
-                speaker,
-                inside,
-                segment.flags,
+            replace(
+                segment,
+                start=segment.start if first == 0 else inside[0].start,
+                end=segment.end if last == len(words) else max(word.end for word in inside),
+                text="".join(pieces[first:last]).strip(),
+                speaker=speaker,
+                words=inside,
             )
         )
     return found
@@ -111,21 +112,3 @@ def _unlikely(words: Sequence[Word], at: int, cut: int) -> tuple[int, float]:
     closed = before.text.rstrip(" \"'”’»)").endswith(_CLOSES)
     paused = after.start - before.end >= PAUSE_S
     return 2 - 2 * closed - (paused and not closed), abs(after.start - words[cut].start)
-
-
-def pieces_of(text: str, words: Sequence[str]) -> list[str]:
-    """``text`` in as many pieces as there are words, each with its word in it.
-
-    What stands between two words, marks and space, belongs to the one before; an engine may list
-    its words without either, and some languages write none between them. Where a word is not found
-    in the text the pieces are the words, with a space between them.
-    """
-    starts: list[int] = []
-    at = 0
-    for word in words:
-        found = text.find(word.strip(), at)
-        if found < 0:
-            return [f"{word.strip()} " for word in words]
-        starts.append(found)
-        at = found + len(word.strip())
-    return [text[first:last] for first, last in pairwise([0, *starts[1:], len(text)])]

@@ -21,6 +21,7 @@ from sidecar.speech.engine import (
     TranscribeOptions,
     TunedEngine,
 )
+from sidecar.speech.spread import with_words
 from sidecar.speech.transcript import Checkpoint, Event, Finished, Notice, Peaks, Progress
 from sidecar.workers.asked import Asked
 
@@ -75,7 +76,7 @@ class Operations:
                 engine = cast(ResumableEngine, self._engine)
                 events = engine.transcribe_from(settled, audio, options, asked.unwanted)
             for event in events:
-                yield from report.of(event)
+                yield from report.of(with_words(event) if options.words else event)
 
     def _transcribe_together(self, asked: Asked) -> Iterator[dict[str, Any]]:
         """Several in step; one that cannot be opened fails alone, who leaves is heard no more."""
@@ -104,6 +105,8 @@ class Operations:
                 if isinstance(event, errors.SidecarError):
                     yield {"number": numbers[index], "failed": event.to_wire()}
                     continue
+                if requests[index].options.words:
+                    event = with_words(event)
                 for frame in reports[index].of(event):
                     yield {"number": numbers[index], "event": frame}
 

@@ -18,6 +18,7 @@ from sidecar.engines import moonshine
 from sidecar.engines.moonshine import transcription
 from sidecar.speech.engine import LoadOptions, TranscribeOptions
 from sidecar.speech.transcript import (
+    BY_ATTENTION,
     Checkpoint,
     Finished,
     Progress,
@@ -208,7 +209,7 @@ def test_who_goes_on_from_a_checkpoint_ends_with_the_same_transcript(
     """A minute of two people, most of it settled."""
     monkeypatch.setattr(transcription, "REVISED_S", 15.0)
     monkeypatch.setattr(moonshine, "SETTLE_S", 8.0)
-    play, options = Recorded(np.tile(endgame, 2)), TranscribeOptions()
+    play, options = Recorded(np.tile(endgame, 2)), TranscribeOptions(words=True)
     whole = list(engine.transcribe_from((), play, options, lambda: False))
     checkpoints = [event for event in whole if isinstance(event, Checkpoint)]
     assert len(checkpoints) >= 5
@@ -217,6 +218,12 @@ def test_who_goes_on_from_a_checkpoint_ends_with_the_same_transcript(
     known = sum(len(one.segments) for one in checkpoints[:-1])
     again = list(engine.transcribe_from(settled, play, options, lambda: False))  # type: ignore[arg-type]
     assert again[-1] == whole[-1]
+    assert isinstance(again[-1], Finished)
+    assert {one.words_by for one in again[-1].transcript.segments} == {BY_ATTENTION}
+    for segment in again[-1].transcript.segments:
+        edges = [edge for word in segment.words for edge in (word.start, word.end)]
+        assert edges == sorted(edges)
+        assert segment.start <= edges[0] <= edges[-1] <= segment.end
     done = [event.audio_s_done for event in again if isinstance(event, Progress)]
     assert done[0] > checkpoints[-2].audio_s, "it was heard again"
     ready = [event.index for event in again if isinstance(event, SegmentReady)]

@@ -64,6 +64,7 @@ def test_fields_become_options(given: dict[str, object], expected: dict[str, Any
         ("precision", [True, 8]),
         ("language", [True]),
         ("diarize", ["perhaps", 1, []]),
+        ("words", ["perhaps", 1, []]),
         ("diarization", ["best", 1]),
         ("windows", ["many", 4, True]),
     ],

@@ -17,6 +17,7 @@
  * @property {number} [temperature] 0 to 1
  * @property {number} [max_tokens]
  * @property {"auto" | "parallel"} [windows]
+ * @property {boolean} [words] their times, also where that is more work
  * @property {"interactive" | "batch"} [priority]
  */
 
@@ -31,6 +32,7 @@
  * @property {number} end_time
  * @property {string} text
  * @property {Word[]} [words]
+ * @property {string} [words_by] how their times were found: "attention", "server" or "spread"
  * @property {string[]} [flags]
  */
 
@@ -48,6 +50,7 @@
  * @property {boolean} no_speech
  * @property {string} job_id
  * @property {{ code: string, message: string }[]} warnings
+ * @property {string} [words_by] the least sure of the segments'
  */
 
 /** @typedef {{ segments: Segment[], metadata: Metadata }} Transcript */

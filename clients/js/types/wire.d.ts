@@ -45,6 +45,10 @@ export type Options = {
     temperature?: number | undefined;
     max_tokens?: number | undefined;
     windows?: "auto" | "parallel" | undefined;
+    /**
+     * their times, also where that is more work
+     */
+    words?: boolean | undefined;
     priority?: "interactive" | "batch" | undefined;
 };
 export type Word = {
@@ -61,6 +65,10 @@ export type Segment = {
     end_time: number;
     text: string;
     words?: Word[] | undefined;
+    /**
+     * how their times were found: "attention", "server" or "spread"
+     */
+    words_by?: string | undefined;
     flags?: string[] | undefined;
 };
 /**
@@ -80,6 +88,10 @@ export type Metadata = {
         code: string;
         message: string;
     }[];
+    /**
+     * the least sure of the segments'
+     */
+    words_by?: string | undefined;
 };
 export type Transcript = {
     segments: Segment[];

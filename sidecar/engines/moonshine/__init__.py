@@ -104,6 +104,7 @@ class MoonshineEngine:
                 audio,
                 cancelled,
                 diarize=options.diarize,
+                words=options.words,
                 settle_s=None if settled is None else SETTLE_S,
             )
             if settled and isinstance(follower, Resumable):

@@ -8,6 +8,7 @@ that it ends when nobody wants it any more (docs/performance.md, "Recognition").
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 ENCODER, DECODER = "encoder_model.ort", "decoder_model_merged.ort"
 TOKENS_PER_S = 6.5
 """The library's limit: a model that says more repeats itself."""
+FRAME = 384
+"""Samples of a frame that the encoder hands out: 24 ms."""
 _RATE = 16_000
 _START, _END = 1, 2
 
@@ -42,11 +45,14 @@ class Decoder:
             runtime = inference.load_runtime()
         except (ImportError, OSError) as error:
             raise errors.ModelLoadFailed(f"onnxruntime does not load: {error}.") from None
-        options = inference.session_options(threads)
+        self._file = folder / DECODER
+        self._attention: Any = None
+        self._drawing = threading.Lock()
+        self._options = options = inference.session_options(threads)
         options.enable_mem_pattern = False  # one is kept for every length that was ever seen
         options.enable_cpu_mem_arena = False  # it keeps what the longest stretch took; no faster
         try:
-            model = ort_file.read(folder / DECODER)
+            model = ort_file.read(self._file)
             self._encoder = inference.session(str(folder / ENCODER), options)
             self._frames = inference.session(decoder_graph.frames_graph(model), options)
             self._tokens = inference.session(decoder_graph.tokens_graph(model), options)
@@ -64,12 +70,51 @@ class Decoder:
         ``draft`` is what may be said: the part of it that the model would have said itself costs
         one pass.
         """
+        if cancelled():
+            return None
+        return self._said(self._listen(audio), len(audio), draft, cancelled)
+
+    def aligned(
+        self, audio: Block, draft: Sequence[int], cancelled: Cancelled
+    ) -> tuple[tuple[int, ...], npt.NDArray[np.float32]] | None:
+        """As `tokens`, and where in the sound each was heard: one more pass, over all at once.
+
+        The other part has the shape (heads, tokens, frames of `FRAME` samples): of each token, how
+        much of a head's attention was where.
+        """
         import numpy as np
 
         if cancelled():
             return None
-        most = min(math.ceil(len(audio) / _RATE * TOKENS_PER_S), POSITIONS)
         feed = self._listen(audio)
+        tokens = self._said(dict(feed), len(audio), draft, cancelled)
+        if tokens is None:
+            return None
+        feed["tokens"] = np.array([[_START, *tokens[:-1]]], np.int64)
+        feed["position"] = np.array([0], np.int64)
+        if not tokens:
+            return tokens, np.zeros((1, 0, 1), np.float32)
+        (attention,) = self._aligning().run(None, feed)
+        return tokens, attention[0]
+
+    def _aligning(self) -> Any:
+        """The graph that shows attention, drawn when it is first wanted: most never need it."""
+        with self._drawing:
+            if self._attention is None:
+                graph = decoder_graph.attention_graph(ort_file.read(self._file))
+                self._attention = inference.session(graph, self._options)
+            return self._attention
+
+    def _said(
+        self,
+        feed: dict[str, npt.NDArray[Any]],
+        samples: int,
+        draft: Sequence[int],
+        cancelled: Cancelled,
+    ) -> tuple[int, ...] | None:
+        import numpy as np
+
+        most = min(math.ceil(samples / _RATE * TOKENS_PER_S), POSITIONS)
         found: list[int] = []
         ahead = [_START, *draft][:most]
         while len(found) < most:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from sidecar.engines.moonshine.ort_file import OrtModel
 
 LAYERS, HEADS, HEAD_SIZE, WIDTH, INNER = 6, 8, 36, 288, 1152
+ALIGNING = ((2, 0), (3, 7), (4, 1), (5, 2))
+"""The heads (layer, head) that look at the sound of the token that comes next; which those are was
+found by measuring each (docs/performance.md, "Times of words")."""
 POSITIONS = 512
 """The longest text that the rotary tables reach to, in tokens; 78 s of speech at the limit."""
 _ROTARY, _ROTARY_BASE = 32, 10_000.0
@@ -63,14 +66,7 @@ def tokens_graph(model: OrtModel) -> bytes:
     """
     drawing = _Drawing(model)
     graph = drawing.graph
-    tokens = graph.input("tokens", "int64", (1, "tokens"))
-    graph.input("position", "int64", (1,))
-    for name in memory_names("past"):
-        graph.input(name, "float32", _KEYS)
-    for name in memory_names("frames"):
-        graph.input(name, "float32", _FRAME_KEYS)
-    drawing.rotary_tables()
-    state = drawing.embedded(tokens)
+    state = drawing.begun()
     for layer in range(LAYERS):
         state = drawing.layer(state, layer)
     logits = drawing.product(drawing.norm(state, "norm/"), "/proj_out/")
@@ -81,6 +77,26 @@ def tokens_graph(model: OrtModel) -> bytes:
     return graph.model()
 
 
+def attention_graph(model: OrtModel) -> bytes:
+    """Tokens, shape (1, tokens), into where each looks for the next: how much of the attention of
+    `ALIGNING` is on each frame, shape (1, heads, tokens, frames). Takes what `tokens_graph` takes.
+
+    Raises:
+        KeyError: the model is not laid out as expected.
+    """
+    drawing = _Drawing(model)
+    state = drawing.begun()
+    shown = []
+    for layer in range(LAYERS):
+        query = drawing.listening(state, layer)
+        heads = [head for which, head in ALIGNING if which == layer]
+        shown += [drawing.attention(query[1], layer, head) for head in heads]
+        state = drawing.heard(*query, layer)
+    drawing.graph.node("Concat", shown, ["attention"], axis=1)
+    drawing.graph.output("attention", "float32", (1, len(ALIGNING), "tokens", "frames"))
+    return drawing.graph.model()
+
+
 class _Drawing:
     """A graph over the weights of ``model``, which are found by the nodes that use them."""
 
@@ -88,15 +104,50 @@ class _Drawing:
         self.graph = Graph()
         self._model = model
 
+    def begun(self) -> str:
+        """All inputs of a pass over tokens, and the tokens' vectors."""
+        tokens = self.graph.input("tokens", "int64", (1, "tokens"))
+        self.graph.input("position", "int64", (1,))
+        for name in memory_names("past"):
+            self.graph.input(name, "float32", _KEYS)
+        for name in memory_names("frames"):
+            self.graph.input(name, "float32", _FRAME_KEYS)
+        self.rotary_tables()
+        return self.embedded(tokens)
+
     def layer(self, state: str, layer: int) -> str:
         """One layer of the decoder."""
+        return self.heard(*self.listening(state, layer), layer)
+
+    def listening(self, state: str, layer: int) -> tuple[str, str]:
+        """A layer up to its attention to the frames: its state, and what it asks them."""
         prefix = f"layers.{layer}/"
         heard = self._self_attention(self.norm(state, f"{prefix}input_layernorm/"), layer)
         state = self.graph.node("Add", [state, heard])
         normal = self.norm(state, f"{prefix}post_attention_layernorm/")
-        state = self.graph.node("Add", [state, self._frame_attention(normal, layer)])
+        return state, self.product(normal, f"{prefix}encoder_attn/q_proj/")
+
+    def heard(self, state: str, query: str, layer: int) -> str:
+        """The rest of it."""
+        prefix = f"layers.{layer}/"
+        state = self.graph.node("Add", [state, self._frame_attention(query, layer)])
         normal = self.norm(state, f"{prefix}final_layernorm/")
         return self.graph.node("Add", [state, self._feed_forward(normal, prefix)])
+
+    def attention(self, query: str, layer: int, head: int) -> str:
+        """Where one head looks, shape (1, 1, tokens, frames), each token's in sum 1."""
+        import numpy as np
+
+        one = self.graph.weight(f"head.{head}", _int64(head))
+        split = self.graph.weight("heads", _int64(1, -1, HEADS, HEAD_SIZE))
+        query = self.graph.node("Reshape", [query, split])
+        query = self.graph.node("Transpose", [query], perm=(0, 2, 1, 3))
+        query = self.graph.node("Gather", [query, one], axis=1)
+        keys = self.graph.node("Gather", [f"frames.{layer}.key", one], axis=1)
+        keys = self.graph.node("Transpose", [keys], perm=(0, 1, 3, 2))
+        scale = self.graph.weight("scale", np.array(_SCALE, np.float32))
+        alike = self.graph.node("Mul", [self.graph.node("MatMul", [query, keys]), scale])
+        return self.graph.node("Softmax", [alike], axis=-1)
 
     def product(self, state: str, node: str) -> str:
         """``state`` times the 8-bit matrix of ``node``, plus its bias where it has one."""
@@ -150,9 +201,7 @@ class _Drawing:
         )
         return self.product(heard, f"{prefix}o_proj/")
 
-    def _frame_attention(self, state: str, layer: int) -> str:
-        prefix = f"layers.{layer}/encoder_attn/"
-        query = self.product(state, f"{prefix}q_proj/")
+    def _frame_attention(self, query: str, layer: int) -> str:
         heard = self.graph.node(
             "MultiHeadAttention",
             [query, f"frames.{layer}.key", f"frames.{layer}.value"],
@@ -160,7 +209,7 @@ class _Drawing:
             num_heads=HEADS,
             scale=_SCALE,
         )
-        return self.product(heard, f"{prefix}o_proj/")
+        return self.product(heard, f"layers.{layer}/encoder_attn/o_proj/")
 
     def _feed_forward(self, state: str, prefix: str) -> str:
         both = self.product(state, f"{prefix}mlp/fc1/")

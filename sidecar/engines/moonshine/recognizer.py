@@ -11,17 +11,19 @@ takes four times the processor time.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.engines.moonshine.decoder import Decoder
+from sidecar.engines.moonshine.alignment import silence, spans
+from sidecar.engines.moonshine.decoder import FRAME, Decoder
 from sidecar.engines.moonshine.library import SAMPLE_RATE, load_library, recognize
 from sidecar.engines.moonshine.tokenizer import Tokenizer
 from sidecar.speech.engine import Cancelled
-from sidecar.speech.transcript import joined, one_comma
+from sidecar.speech.transcript import Word, joined, one_comma
 
 if TYPE_CHECKING:
     from moonshine_voice.transcriber import Transcriber
@@ -43,10 +45,15 @@ def _never() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """What a stretch of speech seems to say; ``tokens`` are a draft for more of the stretch."""
+    """What a stretch of speech seems to say; ``tokens`` are a draft for more of the stretch.
+
+    ``words``: seconds from the begin of the stretch; none where nobody asked, or where the
+    recognizer cannot tell.
+    """
 
     text: str
     tokens: tuple[int, ...] = ()
+    words: tuple[Word, ...] = ()
 
 
 class Recognizer(Protocol):
@@ -56,11 +63,16 @@ class Recognizer(Protocol):
     """What runs the model: the name of a package."""
 
     def hear(
-        self, audio: Block, draft: Hypothesis | None = None, cancelled: Cancelled = _never
+        self,
+        audio: Block,
+        draft: Hypothesis | None = None,
+        cancelled: Cancelled = _never,
+        *,
+        words: bool = False,
     ) -> Hypothesis | None:
         """What is said in ``audio``, shape (samples,): one utterance. None if it was cancelled.
 
-        ``draft`` is what was heard in a part of it.
+        ``draft`` is what was heard in a part of it. ``words``: with their times.
         """
 
     def text(self, audio: Block, cancelled: Cancelled = _never) -> str:
@@ -86,16 +98,34 @@ class OnnxRecognizer(Recognizer):
         self._decoder = Decoder(folder, threads)
 
     def hear(
-        self, audio: Block, draft: Hypothesis | None = None, cancelled: Cancelled = _never
+        self,
+        audio: Block,
+        draft: Hypothesis | None = None,
+        cancelled: Cancelled = _never,
+        *,
+        words: bool = False,
     ) -> Hypothesis | None:
         """What is said in ``audio``; None if it was cancelled."""
         said = () if draft is None else draft.tokens
-        tokens = self._decoder.tokens(
-            _padded(audio, max(len(audio) + _TAIL, _SHORTEST)), said, cancelled
-        )
-        if tokens is None:
+        sound = _padded(audio, max(len(audio) + _TAIL, _SHORTEST))
+        if not words:
+            tokens = self._decoder.tokens(sound, said, cancelled)
+            if tokens is None:
+                return None
+            return Hypothesis(one_comma(self._tokenizer.text(tokens)), tokens)
+        aligned = self._decoder.aligned(sound, said, cancelled)
+        if aligned is None:
             return None
-        return Hypothesis(one_comma(self._tokenizer.text(tokens)), tokens)
+        tokens, attention = aligned
+        pieces = self._tokenizer.pieces(tokens)
+        text = one_comma("".join(pieces).strip())
+        silent = silence(audio, FRAME, attention.shape[2])
+        begins = [piece.startswith(" ") for piece in pieces]
+        at = [
+            (first * FRAME / SAMPLE_RATE, min(end * FRAME, len(audio)) / SAMPLE_RATE)
+            for first, end in spans(attention, silent, begins)
+        ]
+        return Hypothesis(text, tokens, tuple(words_of(text, pieces, at)))
 
     def close(self) -> None:
         """Free the model."""
@@ -111,9 +141,14 @@ class LibraryRecognizer(Recognizer):
         self._library = library
 
     def hear(
-        self, audio: Block, draft: Hypothesis | None = None, cancelled: Cancelled = _never
+        self,
+        audio: Block,
+        draft: Hypothesis | None = None,
+        cancelled: Cancelled = _never,
+        *,
+        words: bool = False,
     ) -> Hypothesis | None:
-        """What is said in ``audio``; None if it was cancelled before."""
+        """What is said in ``audio``, without times of words; None if it was cancelled before."""
         if cancelled():
             return None
         whole = max(1, -(-len(audio) // _HOP)) * _HOP  # it drops what does not fill a hop
@@ -123,6 +158,35 @@ class LibraryRecognizer(Recognizer):
     def close(self) -> None:
         """Free the model."""
         self._library.close()
+
+
+def words_of(text: str, pieces: Sequence[str], at: Sequence[tuple[float, float]]) -> Iterator[Word]:
+    """The words of ``text``, each from its first character to its last.
+
+    ``pieces``: what each token says, ``at``: when, in seconds. They say the same as ``text`` but
+    for commas and space; a mark that stands alone belongs to the word before it.
+    """
+    times = [when for piece, when in zip(pieces, at, strict=True) for _ in _kept(piece)]
+    done = 0
+    word: Word | None = None
+    for part in text.split():
+        count = sum(1 for _ in _kept(part))
+        if not count:
+            word = word and replace(word, text=f"{word.text} {part}")
+            continue
+        if word is not None:
+            yield word
+        spans = times[done : done + count]
+        done += count
+        begin = spans[0][0] if word is None else max(spans[0][0], word.start)
+        word = Word(begin, max(begin, spans[-1][1]), part)
+    if word is not None:
+        yield word
+
+
+def _kept(text: str) -> Iterator[str]:
+    """The characters that tidying leaves as they are."""
+    return (one for one in text if one != "," and not one.isspace())
 
 
 def load_recognizer(threads: int = 1) -> Recognizer:

@@ -7,6 +7,7 @@ angle brackets is a mark and no text. The first 256 after the three marks are si
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,6 +39,15 @@ class Tokenizer:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def pieces(self, tokens: Iterable[int]) -> list[str]:
+        """The characters that each token completes; together they are `text` before it is
+        stripped."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        found = [decoder.decode(self._entries[token].replace(_SPACE, b" ")) for token in tokens]
+        if found:
+            found[-1] += decoder.decode(b"", True)
+        return found
 
     def text(self, tokens: Iterable[int]) -> str:
         """What ``tokens`` say, without the space in front; half a character becomes ``�``."""

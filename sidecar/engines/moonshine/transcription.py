@@ -16,14 +16,22 @@ from sidecar.audio import Block
 from sidecar.audio.quiet import quietest
 from sidecar.audio.recent import RecentAudio
 from sidecar.engines.moonshine.library import SAMPLE_RATE
-from sidecar.engines.moonshine.recognizer import Recognizer
+from sidecar.engines.moonshine.recognizer import Hypothesis, Recognizer
 from sidecar.speech.engine import AudioStream, Cancelled
 from sidecar.speech.speakers import Turn, in_order_of_appearance
-from sidecar.speech.transcript import Checkpoint, Event, Progress, Segment, SegmentReady
+from sidecar.speech.transcript import (
+    BY_ATTENTION,
+    Checkpoint,
+    Event,
+    Progress,
+    Segment,
+    SegmentReady,
+    Word,
+)
 from sidecar.voices.following import Follower, Heard, Resumable, followed
 from sidecar.voices.lines import CONTEXT_S, JOIN_S, Floor, heard_with, lines_of
 
-FORM = "moonshine-1"
+FORM = "moonshine-2"
 """Of the checkpoints; another one whenever what is in them means something else."""
 LONGEST_LINE_S = 12.0
 REVISED_S = 120.0
@@ -44,6 +52,11 @@ class Line:
     end: float
     text: str
     voice: int
+    words: tuple[Word, ...] = ()
+
+
+_Heard = tuple[str, tuple[Word, ...]]
+"""A text, and its words on the recording's clock."""
 
 
 class Transcription:
@@ -57,16 +70,19 @@ class Transcription:
         cancelled: Cancelled,
         *,
         diarize: bool,
+        words: bool = False,
         settle_s: float | None = None,
     ) -> None:
-        """``settle_s``: how often there is a checkpoint, in seconds of audio."""
+        """``words``: with their times, where the recognizer can tell. ``settle_s``: how often there
+        is a checkpoint, in seconds of audio."""
         self._recognizer = recognizer
         self._follower = follower
         self._source = source
         self._cancelled = cancelled
         self._diarize = diarize
+        self._words = words
         self._audio = RecentAudio(SAMPLE_RATE)
-        self._texts: dict[tuple[float, float], str] = {}
+        self._texts: dict[tuple[float, float], _Heard] = {}
         self._settled: list[Line] = []
         self._settled_s = 0.0
         self._ready = 0
@@ -82,8 +98,14 @@ class Transcription:
         assert isinstance(self._follower, Resumable)
         states = [one.state for one in settled]
         self._follower.go_on([state["voices"] for state in states])
-        self._settled = [Line(*line) for state in states for line in state["lines"]]
-        self._texts = {(start, end): text for start, end, text in states[-1]["texts"]}
+        self._settled = [
+            Line(start, end, text, voice, _words(words))
+            for state in states
+            for start, end, text, voice, words in state["lines"]
+        ]
+        self._texts = {
+            (start, end): (text, _words(words)) for start, end, text, words in states[-1]["texts"]
+        }
         self._settled_s = self._ready_s = states[-1]["settled_s"]
         self._ready = self._checkpointed = len(self._settled)
         self._again_s = settled[-1].audio_s
@@ -112,7 +134,10 @@ class Transcription:
         state = {
             "lines": [astuple(line) for line in lines],
             "settled_s": self._settled_s,
-            "texts": [[start, end, text] for (start, end), text in self._texts.items()],
+            "texts": [
+                [start, end, text, list(map(astuple, words))]
+                for (start, end), (text, words) in self._texts.items()
+            ],
             "voices": voices,
         }
         segments = tuple(self._segment(line, line.voice) for line in lines)
@@ -170,18 +195,32 @@ class Transcription:
             middle = start + LONGEST_LINE_S / 2
             sound = self._audio.between(middle, start + LONGEST_LINE_S)
             cut = middle + quietest(sound, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
-            yield Line(start, cut, self._text(begin, cut), line.label)
+            yield self._line(start, cut, (begin, cut), line.label)
             start = begin = cut
         if until_s == inf:
-            yield Line(start, line.end, self._text(begin, end), line.label)
+            yield self._line(start, line.end, (begin, end), line.label)
 
-    def _text(self, start: float, end: float) -> str:
-        for (known_start, known_end), text in self._texts.items():
+    def _line(self, start: float, end: float, heard: tuple[float, float], voice: int) -> Line:
+        text, words = self._text(*heard)  # of a little more than the line
+        inside = (
+            Word(min(max(one.start, start), end), max(min(one.end, end), start), one.text)
+            for one in words
+        )
+        return Line(start, end, text, voice, tuple(inside))
+
+    def _text(self, start: float, end: float) -> _Heard:
+        for (known_start, known_end), said in self._texts.items():
             if abs(known_start - start) <= _SAME_S and abs(known_end - end) <= _SAME_S:
-                return text
-        text = self._recognizer.text(self._audio.between(start, end), self._cancelled)
-        self._texts[start, end] = text
-        return text
+                return said
+        sound = self._audio.between(start, end)
+        heard = self._recognizer.hear(sound, None, self._cancelled, words=self._words)
+        found = heard or Hypothesis("")  # cancelled
+        words = tuple(
+            Word(round(start + one.start, 3), round(start + one.end, 3), one.text)
+            for one in found.words
+        )
+        self._texts[start, end] = found.text, words
+        return found.text, words
 
     def _settle(self, known: Sequence[Line], told_s: float) -> None:
         """Keep the lines that are not to be revised, and forget their sound.
@@ -204,7 +243,9 @@ class Transcription:
         return sum(turn.start < time_s < turn.end for turn in self._turns) <= 1
 
     def _segment(self, line: Line, voice: int) -> Segment:
-        return Segment(line.start, line.end, line.text, voice if self._diarize else None)
+        speaker = voice if self._diarize else None
+        by = BY_ATTENTION if line.words else ""
+        return Segment(line.start, line.end, line.text, speaker, line.words, words_by=by)
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -215,3 +256,7 @@ class Transcription:
             for line in self._settled
         ]
         return tuple(in_order_of_appearance(found))
+
+
+def _words(values: Sequence[Sequence[Any]]) -> tuple[Word, ...]:
+    return tuple(Word(start, end, text) for start, end, text in values)

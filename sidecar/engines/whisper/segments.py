@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from sidecar.engines.whisper.windows import Window
-from sidecar.speech.transcript import Segment, Word
+from sidecar.speech.transcript import BY_ATTENTION, Segment, Word
 
 PAUSE_S = 0.7
 """Who is silent for so long begins another segment (`voices.lines.JOIN_S`)."""
@@ -50,4 +50,6 @@ def _ends(held: Sequence[Word], word: Word) -> bool:
 def _segment(words: Sequence[Word]) -> Segment:
     text = "".join(word.text for word in words).strip()
     said = tuple(Word(word.start, word.end, word.text.strip()) for word in words)
-    return Segment(words[0].start, max(word.end for word in words), text, words=said)
+    return Segment(
+        words[0].start, max(word.end for word in words), text, words=said, words_by=BY_ATTENTION
+    )

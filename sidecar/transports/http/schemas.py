@@ -158,5 +158,11 @@ OPTIONS: dict[str, Any] = {
         ),
         "examples": ["auto"],
     },
+    "words": {
+        "type": "boolean",
+        "default": False,
+        "description": "Times of words, also from an engine for which they are more work.",
+    },
 }
-"""An engine that cannot follow one of the last seven says so (`option_ignored` in the warnings)."""
+"""An engine that cannot follow one of those from
+`hotwords` to `windows` says so (`option_ignored` in the warnings)."""

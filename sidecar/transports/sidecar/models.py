@@ -65,6 +65,14 @@ class Segment(BaseModel):
     end_time: float = Field(examples=[0.93])
     text: str = Field(examples=["Do you hear me?"])
     words: list[Word] = []
+    words_by: str = Field(
+        default="",
+        examples=["attention"],
+        description=(
+            "How the times of words were found, there with them: 'attention' (of the model), "
+            "'server' (told by an upstream), 'spread' (evenly over the segment, a guess)."
+        ),
+    )
     flags: list[str] = []
 
 
@@ -90,6 +98,11 @@ class Metadata(BaseModel):
     no_speech: bool
     job_id: str
     warnings: list[Warning]
+    words_by: str = Field(
+        default="",
+        examples=["attention"],
+        description="Of all segments with words the least sure way; left out where none has any.",
+    )
 
 
 class Transcription(BaseModel):

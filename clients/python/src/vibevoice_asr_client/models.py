@@ -33,6 +33,7 @@ class Segment:
     speaker: str
     words: Tuple[Word, ...] = ()
     flags: Tuple[str, ...] = ()
+    words_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,7 @@ def segment_of(body: Mapping[str, Any]) -> Segment:
             for word in body.get("words", ())
         ),
         flags=tuple(map(str, body.get("flags", ()))),
+        words_by=str(body.get("words_by", "")),
     )
 
 

@@ -20,7 +20,7 @@ from sidecar.engines.upstream.repeated import without_loops
 from sidecar.engines.upstream.trouble import Step, Trouble
 from sidecar.speech.engine import AUTO, TranscribeOptions
 from sidecar.speech.recovery import next_attempt
-from sidecar.speech.transcript import Notice, Segment, Word
+from sidecar.speech.transcript import BY_SERVER, Notice, Segment, Word
 
 PATH = "/v1/audio/transcriptions"
 LIMITS = Limits(600.0, 25_000_000)
@@ -212,7 +212,8 @@ def answer_of(body: Mapping[str, Any], duration_s: float) -> Answer:
     for one, (start, end), inside in zip(listed, spans, owners, strict=True):
         speaker = one.get("speaker")
         number = names.setdefault(speaker, len(names)) if isinstance(speaker, str) else None
-        segments.append(Segment(start, end, str(one["text"]).strip(), number, tuple(inside)))
+        text, by = str(one["text"]).strip(), BY_SERVER if inside else ""
+        segments.append(Segment(start, end, text, number, tuple(inside), words_by=by))
     return Answer(tuple(segments), diarized=diarized, language=language)
 
 

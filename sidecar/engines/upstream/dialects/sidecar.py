@@ -13,7 +13,15 @@ from sidecar.engines.upstream.dialect import Answer, Call, Limits
 from sidecar.engines.upstream.trouble import Step, Trouble
 from sidecar.errors import Kind
 from sidecar.speech.engine import AUTO, TranscribeOptions
-from sidecar.speech.transcript import NON_SPEECH, Notice, Segment, Word
+from sidecar.speech.transcript import (
+    BY_ATTENTION,
+    BY_RULE,
+    BY_SERVER,
+    NON_SPEECH,
+    Notice,
+    Segment,
+    Word,
+)
 
 PATH = "/transcribe"
 LONGEST_S = 3600.0
@@ -70,6 +78,8 @@ class Hearing:
             "windows": options.windows.value,
             "temperature": f"{options.temperature:g}",
         }
+        if options.words:
+            fields["words"] = "true"
         if options.prompt:
             fields["prompt"] = options.prompt
         if options.num_speakers is not None:
@@ -137,14 +147,17 @@ def _segment(one: Mapping[str, Any], diarized: bool) -> Segment:
     flags = tuple(map(str, one.get("flags", ())))
     told = diarized and NON_SPEECH not in flags  # music has a name on the wire, and no voice
     speaker = _SPEAKER.fullmatch(str(one["speaker"])) if told else None
+    words = tuple(
+        Word(float(word["start_time"]), float(word["end_time"]), str(word["text"]))
+        for word in one.get("words", ())
+    )
+    by = str(one.get("words_by", ""))
     return Segment(
         start=float(one["start_time"]),
         end=float(one["end_time"]),
         text=str(one["text"]),
         speaker=int(speaker[1]) if speaker else None,
-        words=tuple(
-            Word(float(word["start_time"]), float(word["end_time"]), str(word["text"]))
-            for word in one.get("words", ())
-        ),
+        words=words,
         flags=flags,
+        words_by="" if not words else by if by in (BY_ATTENTION, BY_RULE) else BY_SERVER,
     )
