@@ -111,7 +111,7 @@ def kept(settings: Settings) -> Finding:
     """The jobs that outlive the service."""
     from sidecar.jobs.journal import broken_files
     from sidecar.jobs.keeping import jobs_folder
-    from sidecar.jobs.key import journal_key
+    from sidecar.vault.key import journal_key
 
     folder = jobs_folder(settings)
     try:

@@ -17,6 +17,7 @@
  * @property {number} [temperature] 0 to 1
  * @property {number} [max_tokens]
  * @property {"auto" | "parallel"} [windows]
+ * @property {boolean} [recognise]
  * @property {boolean} [words] their times, also where that is more work
  * @property {"interactive" | "batch"} [priority]
  */
@@ -34,6 +35,7 @@
  * @property {Word[]} [words]
  * @property {string} [words_by] how their times were found: "attention", "server" or "spread"
  * @property {string[]} [flags]
+ * @property {string} [name] who that is, where somebody was recognised
  */
 
 /**
@@ -51,6 +53,7 @@
  * @property {string} job_id
  * @property {{ code: string, message: string }[]} warnings
  * @property {string} [words_by] the least sure of the segments'
+ * @property {object[]} [speakers] what is known of them by voice
  */
 
 /** @typedef {{ segments: Segment[], metadata: Metadata }} Transcript */

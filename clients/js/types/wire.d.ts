@@ -45,6 +45,7 @@ export type Options = {
     temperature?: number | undefined;
     max_tokens?: number | undefined;
     windows?: "auto" | "parallel" | undefined;
+    recognise?: boolean | undefined;
     /**
      * their times, also where that is more work
      */
@@ -70,6 +71,8 @@ export type Segment = {
      */
     words_by?: string | undefined;
     flags?: string[] | undefined;
+    /** who that is, where somebody was recognised */
+    name?: string | undefined;
 };
 /**
  * About a transcript as a whole; `duration` in seconds of audio.
@@ -92,6 +95,8 @@ export type Metadata = {
      * the least sure of the segments'
      */
     words_by?: string | undefined;
+    /** what is known of them by voice */
+    speakers?: object[] | undefined;
 };
 export type Transcript = {
     segments: Segment[];

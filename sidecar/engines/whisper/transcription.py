@@ -30,6 +30,7 @@ from sidecar.speech.transcript import (
 )
 from sidecar.voices.attribution import attributed
 from sidecar.voices.following import ASKED_S, Follower, followed
+from sidecar.voices.recognition import recognised_by
 
 NAME = "whisper"
 _STEP = SAMPLE_RATE
@@ -111,7 +112,7 @@ class Transcription:
         if self._cancelled():
             return
         yield Progress(self._audio.end_s, self._audio.end_s)
-        yield Finished(self._transcript())
+        yield Finished(recognised_by(self._follower, self._transcript(), self._options))
 
     def _blocks(self) -> Iterator[tuple[float, Block]]:
         for block in self._source:
@@ -142,6 +143,7 @@ class Transcription:
             self._options.prompt,
             self._options.temperature,
             left,
+            self._options.translate,
         )
         hearing: Future[Heard] = self._thread.submit(self._model.hear, samples, wish, self._last)
         while not self._cancelled():

@@ -16,12 +16,13 @@ from sidecar.speech.formats import format_of, render
 from sidecar.transports.http import sse
 from sidecar.transports.http.bodies import json_response
 from sidecar.transports.http.caller import caller_of
+from sidecar.transports.http.idempotency import key_name
 from sidecar.transports.http.schemas import PROBLEMS
 from sidecar.transports.http.summary import job_summary
 from sidecar.transports.jobs import models
 from sidecar.transports.jobs.events import Frames, farewell
 from sidecar.transports.jobs.listing import page_of
-from sidecar.transports.jobs.request import key_name, read_request
+from sidecar.transports.jobs.request import read_request
 
 PATH = "/v1/jobs"
 MEDIA_TYPES = {

@@ -118,6 +118,12 @@ class CheckpointUnwritable(errors.OutOfSpace):
     known_code = "checkpoint_unwritable"
 
 
+class ClipTooLong(errors.TooLarge):
+    """The clip is longer than a clip of a voice may be."""
+
+    known_code = "clip_too_long"
+
+
 class ContentTypeUnsupported(errors.Refused):
     """The Content-Type of the request is not supported here."""
 
@@ -262,6 +268,12 @@ class LinkInvalid(errors.Unauthorized):
     known_code = "link_invalid"
 
 
+class LogprobsUnavailable(errors.Refused):
+    """No engine here tells the probabilities of its tokens."""
+
+    known_code = "logprobs_unavailable"
+
+
 class MethodNotAllowed(errors.Refused):
     """This address does not take this method."""
 
@@ -272,6 +284,12 @@ class ModelLoadFailed(errors.Busy):
     """The engine could not be loaded."""
 
     known_code = "model_load_failed"
+
+
+class ModelNotFound(errors.NotFound):
+    """There is no model of this name here."""
+
+    known_code = "model_not_found"
 
 
 class MultipartInvalid(errors.Refused):
@@ -308,6 +326,24 @@ class PeerNotAllowed(errors.Forbidden):
     """Without a token this service answers its own machine only, and no proxy."""
 
     known_code = "peer_not_allowed"
+
+
+class PeopleFull(errors.Conflict):
+    """There are as many people as one owner may have."""
+
+    known_code = "people_full"
+
+
+class PeopleOff(errors.Forbidden):
+    """This service keeps no voices: the setting 'people' is off."""
+
+    known_code = "people_off"
+
+
+class PersonNotFound(errors.NotFound):
+    """There is no such person, or it was deleted."""
+
+    known_code = "person_not_found"
 
 
 class PortInUse(errors.Conflict):
@@ -388,10 +424,22 @@ class SettingsInvalid(errors.Refused):
     known_code = "settings_invalid"
 
 
+class SeveralVoices(errors.Refused):
+    """More than one person speaks in the clip."""
+
+    known_code = "several_voices"
+
+
 class ShuttingDown(errors.Busy):
     """The service is shutting down."""
 
     known_code = "shutting_down"
+
+
+class SpeakerNotFound(errors.NotFound):
+    """The job has no such speaker, or its voice was not heard well enough."""
+
+    known_code = "speaker_not_found"
 
 
 class SpoolUnwritable(errors.OutOfSpace):
@@ -410,6 +458,12 @@ class TokenMissing(errors.Unauthorized):
     """This service wants a token."""
 
     known_code = "token_missing"
+
+
+class TranslationUnavailable(errors.Refused):
+    """The engine does not translate."""
+
+    known_code = "translation_unavailable"
 
 
 class UploadStalled(errors.Busy):
@@ -472,10 +526,34 @@ class UpstreamUnreachable(errors.Busy):
     known_code = "upstream_unreachable"
 
 
+class VoiceAbsent(errors.Refused):
+    """Nobody speaks in the clip."""
+
+    known_code = "voice_absent"
+
+
+class VoiceTooShort(errors.Refused):
+    """There is too little voice in the clip."""
+
+    known_code = "voice_too_short"
+
+
+class VoicesUnavailable(errors.Failed):
+    """Voices cannot be compared on this machine."""
+
+    known_code = "voices_unavailable"
+
+
 class WontFit(errors.OutOfSpace):
     """There is not enough memory for this."""
 
     known_code = "wont_fit"
+
+
+class WordsUnavailable(errors.Refused):
+    """The engine tells no times of words."""
+
+    known_code = "words_unavailable"
 
 
 BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
@@ -497,6 +575,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "checkpoint_unsafe": CheckpointUnsafe,
     "checkpoint_unsupported": CheckpointUnsupported,
     "checkpoint_unwritable": CheckpointUnwritable,
+    "clip_too_long": ClipTooLong,
     "content_type_unsupported": ContentTypeUnsupported,
     "device_lost": DeviceLost,
     "disk_full": DiskFull,
@@ -521,14 +600,19 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "language_invalid": LanguageInvalid,
     "language_unsupported": LanguageUnsupported,
     "link_invalid": LinkInvalid,
+    "logprobs_unavailable": LogprobsUnavailable,
     "method_not_allowed": MethodNotAllowed,
     "model_load_failed": ModelLoadFailed,
+    "model_not_found": ModelNotFound,
     "multipart_invalid": MultipartInvalid,
     "multipart_too_many_parts": MultipartTooManyParts,
     "multiple_files": MultipleFiles,
     "not_found": NotFound,
     "origin_not_allowed": OriginNotAllowed,
     "peer_not_allowed": PeerNotAllowed,
+    "people_full": PeopleFull,
+    "people_off": PeopleOff,
+    "person_not_found": PersonNotFound,
     "port_in_use": PortInUse,
     "precision_unavailable": PrecisionUnavailable,
     "precision_unknown": PrecisionUnknown,
@@ -542,10 +626,13 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "scope_missing": ScopeMissing,
     "service_unreachable": ServiceUnreachable,
     "settings_invalid": SettingsInvalid,
+    "several_voices": SeveralVoices,
     "shutting_down": ShuttingDown,
+    "speaker_not_found": SpeakerNotFound,
     "spool_unwritable": SpoolUnwritable,
     "token_invalid": TokenInvalid,
     "token_missing": TokenMissing,
+    "translation_unavailable": TranslationUnavailable,
     "upload_stalled": UploadStalled,
     "upload_too_large": UploadTooLarge,
     "uploads_full": UploadsFull,
@@ -556,5 +643,9 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "upstream_refused": UpstreamRefused,
     "upstream_timeout": UpstreamTimeout,
     "upstream_unreachable": UpstreamUnreachable,
+    "voice_absent": VoiceAbsent,
+    "voice_too_short": VoiceTooShort,
+    "voices_unavailable": VoicesUnavailable,
     "wont_fit": WontFit,
+    "words_unavailable": WordsUnavailable,
 }
