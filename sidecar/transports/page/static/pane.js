@@ -141,13 +141,14 @@ function Timeline({ job, shown, lanes, duration, seek, move, audio }) {
     return () => (watching.disconnect(), scheme.removeEventListener("change", redraw), removeEventListener("looks", redraw));
   }, []);
   useEffect(() => {
+    if (!canvas.current) return undefined; // gone by now
     const colours = [...names.current.querySelectorAll(".badge")].map((one) => getComputedStyle(one).backgroundColor);
     const { color: ink, borderTopColor: faint } = getComputedStyle(canvas.current);
-    const frame = requestAnimationFrame(() => draw(canvas.current, { segments: shown.segments, duration, peaks, colours, ink, faint }));
+    const frame = requestAnimationFrame(() => canvas.current && draw(canvas.current, { segments: shown.segments, duration, peaks, colours, ink, faint }));
     return () => cancelAnimationFrame(frame);
   }, [shown.segments, shown.revision, lanes, peaks, size, duration]);
   move.current = (at) => {
-    if (!slider.current || !duration) return;
+    if (!slider.current || !canvas.current || !duration) return;
     head.current.style.transform = `translateX(${Math.min(1, at / duration) * canvas.current.clientWidth}px)`;
     slider.current.setAttribute("aria-valuenow", at.toFixed(0));
     slider.current.setAttribute("aria-valuetext", `${spoken(at)} of ${spoken(duration)}`);
