@@ -26,6 +26,8 @@ from sidecar.transports.http import docs_page, gate, head, lingering, problems
 from sidecar.transports.jobs import api as jobs_api
 from sidecar.transports.openai import api as openai_api
 from sidecar.transports.openai import dialect as openai_dialect
+from sidecar.transports.page import api as page_api
+from sidecar.transports.page import front
 from sidecar.transports.people import api as people_api
 from sidecar.transports.queue import api as queue_api
 from sidecar.transports.queue import dialect as queue_dialect
@@ -117,7 +119,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would go to whatever Host the client claims
     )
-    wires = (sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api)
+    wires = (sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api, page_api)
     routers = [wire.build_router(service) for wire in wires]
     for router in routers:
         app.include_router(router)
@@ -127,9 +129,15 @@ def create_app(
     dialects = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
     dialects |= dict.fromkeys(openai_api.PATHS, openai_dialect.say)
     app.add_middleware(
-        gate.Gate, access=access, turnstile=turnstile, dialects=dialects, visits=visits
+        gate.Gate,
+        access=access,
+        turnstile=turnstile,
+        dialects=dialects,
+        visits=visits,
+        opens=front.is_open,
     )
     app.add_middleware(lingering.Lingering)
     docs_page.install(app)
+    front.install(app)
     problems.install(app, *routers, dialects=dialects)
     return app

@@ -524,6 +524,16 @@ class TokenInvalid(Unauthorized):
     )
 
 
+class LinkInvalid(Unauthorized):
+    """The word of a link to the page was used, is too old, or never was one."""
+
+    code = "link_invalid"
+    default_detail = (
+        "This link does not count any more: it opens the page once, within two minutes."
+    )
+    default_hint = "Make another one: vibevoice-asr open"
+
+
 class ScopeMissing(SidecarError):
     """A token that is right, but not for this."""
 

@@ -23,6 +23,7 @@ from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import (
     Checkpoint,
     Finished,
+    Peaks,
     Progress,
     Segment,
     SegmentReady,
@@ -34,6 +35,7 @@ seconds = st.floats(0, 1e6)
 segments = st.builds(Segment, seconds, seconds, texts, st.none() | st.integers(0, 9))
 reports = st.one_of(
     st.builds(Progress, seconds, st.none() | seconds),
+    st.builds(Peaks, st.integers(0, 9), st.binary(max_size=9)),
     st.builds(SegmentReady, st.integers(0, 6), segments),
     st.builds(
         Checkpoint,

@@ -24,6 +24,8 @@ from sidecar.transports.http.problems import Dialects, say_at
 
 OPEN_PATHS = frozenset({"/health"})
 """Answered whoever asks: who looks whether the service lives has no token yet."""
+Opens = Callable[[Scope], bool]
+"""Whether a request is for what everybody gets who may come at all."""
 Pause = Callable[[float], Awaitable[object]]
 PREFLIGHT_KEPT_S = 600
 LONGEST_HEAD = 128 << 10
@@ -50,13 +52,16 @@ class Gate:
         pause: Pause = asyncio.sleep,
         dialects: Dialects | None = None,
         visits: Visits | None = None,
+        opens: Opens = lambda scope: False,
     ) -> None:
         """Without a ``turnstile`` nobody is counted, without ``visits`` nobody sent away again;
-        ``pause`` waits for so many seconds."""
+        ``pause`` waits for so many seconds. Who asks for what ``opens`` means is not asked who it
+        is, as at `OPEN_PATHS`."""
         self._access = access
         self._dialects = dialects or {}
+        visits = visits or Visits()
         self._behind = _Origins(
-            _Callers(app, access, turnstile, pause, self._dialects, visits or Visits()),
+            _Callers(app, access, turnstile, pause, self._dialects, visits, opens),
             access,
             allow_methods=("GET", "HEAD", "POST", "DELETE"),
             allow_headers=(
@@ -107,9 +112,11 @@ class _Callers:
         pause: Pause,
         dialects: Dialects,
         visits: Visits,
+        opens: Opens,
     ) -> None:
         self._dialects = dialects
         self._visits = visits
+        self._opens = opens
         self._app = app
         self._access = access
         self._turnstile = turnstile
@@ -123,7 +130,7 @@ class _Callers:
         try:
             if self._turnstile is not None:
                 self._turnstile.arrive(approach)
-            if scope["path"] not in OPEN_PATHS:
+            if scope["path"] not in OPEN_PATHS and not self._opens(scope):
                 caller = await self._identify(approach)
                 scope = with_caller(scope, caller, self._visits)
                 if self._turnstile is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from sidecar import clock, errors
 from sidecar.access.identity import Identity
+from sidecar.audio.peaks import PER_SECOND
 from sidecar.jobs.record import JobRecord, JobState
 from sidecar.service import Service
 from sidecar.speech.formats import format_of, render
@@ -164,3 +166,14 @@ def _add_results(router: APIRouter, service: Service) -> None:
         noted = service.noted(job.transcript, job.options)
         body = await service.owned.written(caller, job, lambda: render(noted, fmt, job.id).encode())
         return Response(body, media_type=MEDIA_TYPES[fmt])
+
+    @router.get(
+        "/{job_id}/peaks",
+        summary="How loud it is, tenth of a second by tenth, as far as it was heard",
+        response_model=models.Peaks,
+        responses=PROBLEMS,
+    )
+    async def peaks(request: Request, job_id: str) -> Response:
+        job = service.owned.job(caller_of(request), job_id)
+        levels = base64.b64encode(job.peaks).decode()
+        return json_response({"per_second": PER_SECOND, "peaks": levels})

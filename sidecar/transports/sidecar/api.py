@@ -46,7 +46,8 @@ def build_router(service: Service) -> APIRouter:
     @router.get("/", summary="Who answers here", response_model=models.Root)
     async def root() -> Response:
         return json_response(
-            {"service": "vibevoice-asr", "version": __version__, "status": "running"}
+            {"service": "vibevoice-asr", "version": __version__, "status": "running"},
+            headers={"Vary": "Accept"},  # who asks for HTML gets the page (transports/page)
         )
 
     @router.get("/health", summary="How the service is", response_model=models.Health)

@@ -262,6 +262,12 @@ class LanguageUnsupported(errors.Refused):
     known_code = "language_unsupported"
 
 
+class LinkInvalid(errors.Unauthorized):
+    """This link does not count any more: it opens the page once, within two minutes."""
+
+    known_code = "link_invalid"
+
+
 class LogprobsUnavailable(errors.Refused):
     """No engine here tells the probabilities of its tokens."""
 
@@ -593,6 +599,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "json_too_large": JsonTooLarge,
     "language_invalid": LanguageInvalid,
     "language_unsupported": LanguageUnsupported,
+    "link_invalid": LinkInvalid,
     "logprobs_unavailable": LogprobsUnavailable,
     "method_not_allowed": MethodNotAllowed,
     "model_load_failed": ModelLoadFailed,
