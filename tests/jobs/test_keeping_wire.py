@@ -110,9 +110,14 @@ def texts_of(job: dict[str, Any]) -> list[str]:
 
 
 def kill(process: psutil.Process) -> None:
+    """It is dead then; a worker is a zombie until the service looks at it again."""
     with suppress(psutil.NoSuchProcess):
         process.kill()
-        process.wait(PATIENCE_S)
+        wait_until(
+            lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE,
+            PATIENCE_S,
+            "it is dead",
+        )
 
 
 def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(

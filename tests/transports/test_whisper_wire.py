@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import signal
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -154,10 +153,17 @@ def test_a_worker_that_is_killed_is_replaced_and_the_job_ends_right(server: Serv
 def test_who_is_cancelled_is_answered_at_once_and_the_engine_lives(server: Server) -> None:
     check_right(server.post(audio(PROSE)).json(), PROSE)
     worker = server.health()["worker_pid"]
-    for part_s in (0.3, 2.0):  # while voices are told apart, and while a window is heard
-        job = server.submit(audio(PLAY))
+    samples, rate = soundfile.read(io.BytesIO(audio(PLAY)), dtype="int16")
+    long = io.BytesIO()
+    soundfile.write(long, np.tile(samples, 8), rate, format="WAV")
+    for done_s in (0.0, 30.0):  # while voices are told apart, and while a window is heard
+        job = server.submit(long.getvalue())
         server.wait_state(job, "running")
-        time.sleep(part_s)
+        wait_until(
+            lambda: server.job(job)["progress"]["audio_seconds_done"] >= done_s,  # noqa: B023
+            PATIENCE_S,
+            "so far",
+        )
         assert server.client.delete(f"/jobs/{job}").json()["state"] == "cancelled"
         wait_until(lambda: server.health()["engine_state"] == "ready", PATIENCE_S, "it stopped")
     assert server.health()["worker_pid"] == worker
