@@ -52,7 +52,9 @@ def run(audio: Path | None, given: dict[str, Any]) -> int:
         code = transcribe.run(order)
         if code or ready.get("reused"):
             return code
-        say(f"Still serving. Try {url}/docs, or: curl -F audio=@recording.m4a {url}/transcribe")
+        say(
+            f"Still serving. Open {url} in a browser, or: curl -F audio=@recording.m4a {url}/transcribe"
+        )
         say("Ctrl-C stops it.")
         return service.wait()
     except KeyboardInterrupt:
