@@ -24,6 +24,7 @@ from sidecar.settings import Settings, load_settings
 from sidecar.transports.estimate import api as estimate_api
 from sidecar.transports.http import docs_page, gate, head, lingering, problems
 from sidecar.transports.jobs import api as jobs_api
+from sidecar.transports.people import api as people_api
 from sidecar.transports.queue import api as queue_api
 from sidecar.transports.queue import dialect as queue_dialect
 from sidecar.transports.sidecar import api as sidecar_api
@@ -113,7 +114,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would go to whatever Host the client claims
     )
-    wires = (sidecar_api, estimate_api, jobs_api, queue_api)
+    wires = (sidecar_api, estimate_api, jobs_api, people_api, queue_api)
     routers = [wire.build_router(service) for wire in wires]
     for router in routers:
         app.include_router(router)

@@ -389,12 +389,22 @@ class Settings(BaseSettings):
         None,
         min_length=SHORTEST_JOURNAL_KEY,
         description=(
-            "Key that kept jobs are encrypted with; the system's keyring has one if unset and the "
-            "package 'keyring' is installed."
+            "Key that kept jobs and people are encrypted with; the system's keyring has one if "
+            "unset and the package 'keyring' is installed."
         ),
     )
     journal_key_file: Path | None = Field(
         None, description="File with that key, which nobody else may read (0600)."
+    )
+    people: bool = Field(
+        False,
+        description=(
+            "Whether voices of people may be stored, to be recognised in later recordings: "
+            "biometric data, encrypted, in one file (docs/people.md). Nothing is stored without."
+        ),
+    )
+    people_dir: Path | None = Field(
+        None, description="Folder of that file; in the user's data folder if unset."
     )
     max_upload_mb: int = Field(2048, ge=1, description="Largest upload in MB.")
     upload_room_mb: int = Field(

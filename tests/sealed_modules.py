@@ -32,7 +32,7 @@ def main() -> None:
     sys.meta_path.insert(0, Packed(frozenset(sys.stdin.read().split())))  # type: ignore[arg-type]
     from sidecar.access import certificate, keys, signed
     from sidecar.access.issuing import Issuer
-    from sidecar.jobs.sealing import Seal
+    from sidecar.vault.sealing import Seal
 
     folder = Path(tempfile.mkdtemp())
     issuer = Issuer(folder / "tokens")

@@ -73,7 +73,14 @@ MAKE_VALUES = {
         "dataclasses.field",
         "model_json_schema",
     ),
-    *("BeforeValidator", "ConfigDict", "Field", "SettingsConfigDict", "typer.Option"),
+    *(
+        "BeforeValidator",
+        "ConfigDict",
+        "Field",
+        "SettingsConfigDict",
+        "typer.Option",
+        "typer.Argument",
+    ),
     *(
         "Container",
         "EncoderShape",
@@ -87,7 +94,8 @@ MAKE_VALUES = {
         "Notice",
         "Sampling",
     ),
-    *("parameter", "submission"),  # of the OpenAPI page
+    *("parameter", "submission", "person_form"),  # of the OpenAPI page
+    "Words",  # of the sealed files
     "build_version",  # reads the file that a build left beside us, and nothing else
 }
 """Calls that give a value and leave nothing behind."""

@@ -284,7 +284,7 @@ def _spool(settings: Settings) -> Finding:
 def _kept(settings: Settings) -> Finding:
     from sidecar.jobs.journal import broken_files
     from sidecar.jobs.keeping import jobs_folder
-    from sidecar.jobs.key import journal_key
+    from sidecar.vault.key import journal_key
 
     folder = jobs_folder(settings)
     try:

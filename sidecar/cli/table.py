@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sidecar import __version__
-from sidecar.cli import asking, jobs, serve, tokens
+from sidecar.cli import asking, jobs, people, serve, tokens
 from sidecar.cli.asking import (
     SERVER_HELP,
     CaCertOption,
@@ -108,6 +108,7 @@ def build_command() -> Any:
     app.command("doctor", help=DOCTOR_HELP)(_doctor)
     app.add_typer(tokens.build(), name="token")
     app.add_typer(jobs.build(), name="jobs")
+    app.add_typer(people.build(), name="people")
     return typer.main.get_command(app)
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.errors import SettingsInvalid
-from sidecar.jobs.sealing import SALT, Seal, SealBroken
+from sidecar.vault import file
+from sidecar.vault.sealing import Seal
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +24,11 @@ FILE, LOCK, UPLOADS = "jobs.db", "lock", "uploads"
 BROKEN = ".broken-"
 ANOTHER_S = 5.0
 """So long the service that has the folder may take to end."""
-_CHECK = b"vibevoice-asr"
+WORDS = file.Words("kept jobs", "VIBEVOICE_JOBS_DIR")
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
-        "CREATE TABLE key (salt BLOB NOT NULL, check_value BLOB NOT NULL)",
+        file.KEY_TABLE,
         "CREATE TABLE jobs (place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, "
         "owner TEXT NOT NULL, submitted BLOB NOT NULL)",
         "CREATE TABLE events (job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, "
@@ -146,7 +147,7 @@ def _opened(
         ):
             database.execute(f"PRAGMA {pragma}").fetchall()
         migrate(database)
-        journal = Journal(database, _seal(database, secret), lock)
+        journal = Journal(database, file.seal_of(database, secret, WORDS), lock)
         read(journal)
     except BaseException:
         database.close()
@@ -160,13 +161,7 @@ def migrate(database: sqlite3.Connection) -> None:
     Raises:
         errors.SettingsInvalid: it is of a later version.
     """
-    version = check_version(database)
-    for number, statements in enumerate(MIGRATIONS[version:], version + 1):
-        database.execute("BEGIN IMMEDIATE")
-        for statement in statements:
-            database.execute(statement)
-        database.execute(f"PRAGMA user_version = {number}")
-        database.execute("COMMIT")
+    file.migrate(database, MIGRATIONS, WORDS)
 
 
 def check_version(database: sqlite3.Connection) -> int:
@@ -175,35 +170,4 @@ def check_version(database: sqlite3.Connection) -> int:
     Raises:
         errors.SettingsInvalid: it is later than this program.
     """
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
-        raise SettingsInvalid(
-            "The kept jobs were written by a later version of vibevoice-asr.",
-            hint="Use that version, or set VIBEVOICE_JOBS_DIR to another folder.",
-        )
-    return int(version)
-
-
-def _seal(database: sqlite3.Connection, secret: str) -> Seal:
-    """What the file is sealed with; a new file learns what it is to be.
-
-    Raises:
-        errors.SettingsInvalid: it was sealed with another key.
-    """
-    rows = database.execute("SELECT salt, check_value FROM key").fetchall()
-    if not rows:
-        salt = os.urandom(SALT)
-        seal = Seal(secret, salt)
-        database.execute("INSERT INTO key VALUES (?, ?)", (salt, seal.seal(_CHECK, "key")))
-        return seal
-    ((salt, check_value),) = rows
-    seal = Seal(secret, salt)
-    try:
-        seal.opened(check_value, "key")
-    except SealBroken:
-        raise SettingsInvalid(
-            "The kept jobs were encrypted with another key.",
-            hint="Give the key that they were kept with, or set VIBEVOICE_JOBS_DIR to an empty "
-            "folder.",
-        ) from None
-    return seal
+    return file.check_version(database, MIGRATIONS, WORDS)

@@ -15,13 +15,13 @@ from sidecar.audio.ref import Kept, Named
 from sidecar.audio.source import AudioSource, Spool
 from sidecar.jobs.job import Job
 from sidecar.jobs.journal import UPLOADS
-from sidecar.jobs.key import journal_key
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import Failed, Failure, Interrupted, JobRecord
-from sidecar.jobs.sealing import SealBroken
 from sidecar.jobs.sqlite_store import SqliteStore
 from sidecar.settings import Settings
 from sidecar.threads import Threads
+from sidecar.vault.key import journal_key
+from sidecar.vault.sealing import SealBroken
 
 log = logging.getLogger(__name__)
 

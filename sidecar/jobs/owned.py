@@ -6,12 +6,14 @@ import contextlib
 from collections.abc import Callable
 
 from sidecar.access.identity import Identity
-from sidecar.errors import JobNotFound, SidecarError
+from sidecar.errors import JobNotDone, JobNotFound, SidecarError, SpeakerNotFound
 from sidecar.jobs.feed import Subscription
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import Cancelled, JobRecord
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.store import JobStore
+from sidecar.speech.formats import speaker_label
+from sidecar.speech.people import VoicePrint
 
 
 class OwnedJobs:
@@ -113,6 +115,21 @@ class OwnedJobs:
         self.cancel(caller, record)
         self._results.forget(record.id)
         await self._settled(record)
+
+    def voice(self, caller: Identity, job_id: str, speaker: str) -> VoicePrint:
+        """What a speaker of a job that has ended sounds like; ``speaker`` as a transcript says it.
+
+        Raises:
+            errors.JobNotFound, errors.JobNotDone: there is no such job of the caller's, or not yet.
+            errors.SpeakerNotFound: it has no such speaker, or too little is known of the voice.
+        """
+        record = self.job(caller, job_id)
+        if not record.over:
+            raise JobNotDone()
+        for one in record.transcript.voices if record.transcript is not None else ():
+            if speaker_label(one.speaker) == speaker and one.print is not None:
+                return one.print
+        raise SpeakerNotFound()
 
     async def written(
         self, caller: Identity, record: JobRecord, render: Callable[[], bytes]

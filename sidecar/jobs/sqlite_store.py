@@ -18,11 +18,11 @@ from sidecar.audio.ref import Kept
 from sidecar.jobs.feed import BUFFER
 from sidecar.jobs.journal import UPLOADS, Broken, Journal, open_journal
 from sidecar.jobs.record import JobEvent, JobRecord, Reported, advance
-from sidecar.jobs.sealing import SealBroken
 from sidecar.jobs.store import Entry, MemoryStore
 from sidecar.jobs.writer import Part, Statement, Writer
 from sidecar.jobs.written import Unreadable, change_of, change_text, record_of, record_text
 from sidecar.speech.transcript import Checkpoint, SegmentReady
+from sidecar.vault.sealing import SealBroken
 
 TOLD = 1 << 20
 """More events than a job tells of between two that are written: progress, a few a second."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from sidecar import errors
 from sidecar.audio import Block
+from sidecar.speech.people import KnownVoice
 from sidecar.speech.transcript import Checkpoint, Event
 
 AUTO = "auto"
@@ -127,7 +128,9 @@ class TranscribeOptions:
     are, if somebody knows. ``temperature``: 0 is greedy. ``max_tokens``: of text, None leaves it
     to the length of the audio. ``words``: with their times, also where these cost something.
     ``memory_fallback``: the plan to try again with, once, where the memory did not suffice after
-    all.
+    all. ``recognise``: whether people whom the service knows may be told by their voices;
+    ``known_voices``: who is. ``voiceprints``: the transcript says what each speaker sounds like,
+    for who wants to know them again.
     """
 
     precision: Precision = Precision.AUTO
@@ -142,6 +145,14 @@ class TranscribeOptions:
     words: bool = False
     memory: MemoryPlan = MemoryPlan()
     memory_fallback: MemoryPlan | None = None
+    recognise: bool = True
+    known_voices: tuple[KnownVoice, ...] = ()
+    voiceprints: bool = False
+
+    @property
+    def hears_voices(self) -> bool:
+        """Whether somebody wants to know who the speakers are, and not only that they differ."""
+        return self.diarize and (bool(self.known_voices) or self.voiceprints)
 
     def to_wire(self) -> dict[str, Any]:
         """The options as plain values."""
@@ -159,6 +170,7 @@ class TranscribeOptions:
                 "windows": Windowing(values["windows"]),
                 "memory": MemoryPlan(**values["memory"]),
                 "memory_fallback": fallback and MemoryPlan(**fallback),
+                "known_voices": tuple(map(KnownVoice.from_wire, values.get("known_voices", ()))),
             }
         )
 

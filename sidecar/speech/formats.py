@@ -68,7 +68,10 @@ def transcript_body(transcript: Transcript) -> dict[str, Any]:
     """A transcript as JSON has it, here and on the sidecar's wire; times in seconds."""
     words_by = transcript.words_by
     return {
-        "segments": [segment_body(segment) for segment in transcript.segments],
+        "segments": [
+            segment_body(segment, transcript.name_of(segment.speaker))
+            for segment in transcript.segments
+        ],
         "metadata": {
             "duration": round(transcript.duration, 3),
             "language": transcript.language,
@@ -81,18 +84,35 @@ def transcript_body(transcript: Transcript) -> dict[str, Any]:
                 {"code": notice.code, "message": notice.message} for notice in transcript.notices
             ],
             **({"words_by": words_by} if words_by else {}),
+            **({"speakers": speakers_body(transcript)} if transcript.voices else {}),
         },
     }
 
 
-def segment_body(segment: Segment) -> dict[str, Any]:
-    """One segment as JSON has it; times in seconds."""
+def speakers_body(transcript: Transcript) -> list[dict[str, Any]]:
+    """What is known of the speakers by voice, as JSON has it; vectors are nobody's business."""
+    return [
+        {
+            "speaker": speaker_label(one.speaker),
+            "name": one.name,
+            "person": one.person,
+            "likeness": one.likeness,
+            "voice_seconds": one.seconds,
+        }
+        for one in transcript.voices
+    ]
+
+
+def segment_body(segment: Segment, name: str | None = None) -> dict[str, Any]:
+    """One segment as JSON has it; times in seconds. ``name``: who its speaker was recognised as."""
     body: dict[str, Any] = {
         "speaker": speaker_label(segment.speaker),
         "start_time": round(segment.start, 3),
         "end_time": round(segment.end, 3),
         "text": segment.text,
     }
+    if name is not None:
+        body["name"] = name
     if segment.words:
         body["words"] = [
             {"start_time": round(word.start, 3), "end_time": round(word.end, 3), "text": word.text}

@@ -59,6 +59,7 @@ def parse_options(
         max_tokens=parse_whole("max_tokens", given.get("max_tokens"), 1, MOST_TOKENS),
         windows=parse_choice("windows", given.get("windows"), Windowing.AUTO),
         words=parse_flag("words", given.get("words"), default=False),
+        recognise=parse_flag("recognise", given.get("recognise"), default=True),
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar import errors
+from sidecar.speech.people import SpeakerVoice
 
 NON_SPEECH = "non_speech"
 """The flag of a segment in which nobody says words: music, silence, noise."""
@@ -72,7 +73,10 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """A whole recording; ``duration`` in seconds, ``diarized`` if speakers were looked for."""
+    """A whole recording; ``duration`` in seconds, ``diarized`` if speakers were looked for.
+
+    ``voices``: what is known of its speakers by voice, where somebody asked who they are.
+    """
 
     segments: tuple[Segment, ...]
     language: str
@@ -81,6 +85,11 @@ class Transcript:
     precision: str
     diarized: bool = False
     notices: tuple[Notice, ...] = ()
+    voices: tuple[SpeakerVoice, ...] = ()
+
+    def name_of(self, speaker: int | None) -> str | None:
+        """Who a speaker was recognised as; None for all others."""
+        return next((one.name for one in self.voices if one.speaker == speaker), None)
 
     @property
     def text(self) -> str:
@@ -216,5 +225,6 @@ def transcript_from_wire(values: dict[str, Any]) -> Transcript:
             **values,
             "segments": tuple(segment_from_wire(segment) for segment in values["segments"]),
             "notices": tuple(Notice(**notice) for notice in values["notices"]),
+            "voices": tuple(SpeakerVoice.from_wire(one) for one in values.get("voices", ())),
         }
     )

@@ -15,7 +15,7 @@ revised stays the same number for the same voice, as far as two decisions agree 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -25,9 +25,11 @@ from sidecar.audio import Block
 from sidecar.speech.engine import Diarization, TranscribeOptions
 from sidecar.speech.speakers import Turn
 from sidecar.voices.clustering import clustered
-from sidecar.voices.encoder import OneVoice, SpeakerEncoder
+from sidecar.voices.encoder import OneVoice, SpeakerEncoder, Vector
 from sidecar.voices.listening import Listening, Window
 from sidecar.voices.models import Models
+from sidecar.voices.recognition import Speakers, Voice
+from sidecar.voices.segmentation import STEP_S as FRAME_STEP_S
 from sidecar.voices.segmentation import VOICES
 from sidecar.voices.snapshot import known_persons, persons_values, window_of, window_values
 from sidecar.voices.timeline import (
@@ -156,6 +158,32 @@ class Diarizer:
         """Where anybody speaks, in order. It does not depend on who is who."""
         speaking: npt.NDArray[np.bool_] = np.any(self._active, axis=1)
         return stretches(speaking, 0, self._listening.end_s)
+
+    def speakers(self) -> Speakers:
+        """Who spoke when, and what they sound like; for when it is finished.
+
+        A voice is the mean of what the windows heard of it alone, each second weighing the same;
+        its seconds are those that nobody else speaks in.
+        """
+        voices: dict[int, Voice] = {}
+        if not self._known:
+            return Speakers(self.turns, voices)
+        alone = self._active & (self._active.sum(axis=1) == 1)[:, None]
+        heard_s = alone.sum(axis=0) * FRAME_STEP_S
+        vectors = np.concatenate([window.vectors for window in self._windows]).astype(np.float32)
+        weights = np.concatenate([window.alone_s * window.heard for window in self._windows])
+        for person in self._known:
+            mean: Vector = (weights * (self._persons.reshape(-1) == person)) @ vectors
+            length = np.linalg.norm(mean)
+            if length and person < len(heard_s) and heard_s[person]:
+                voices[person] = Voice(mean / length, float(heard_s[person]))
+        return Speakers(self.turns, voices)
+
+    def local_voices(self) -> Iterator[tuple[float, Vector]]:
+        """The voices of each window by itself: seconds heard alone, and the vector."""
+        for window in self._windows:
+            for voice in np.flatnonzero(window.heard):
+                yield float(window.alone_s[voice]), window.vectors[voice].astype(np.float32)
 
     def _take(self, windows: list[Window]) -> None:
         """More windows: by the persons known, until it is time to decide anew."""

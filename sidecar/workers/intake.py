@@ -11,10 +11,12 @@ import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts, glance
 from sidecar.audio.source import AudioSource, open_path
+from sidecar.speech.people import VoicePrint
 from sidecar.threads import Threads
 from sidecar.workers.environment import Needs
 from sidecar.workers.worker import Worker, WorkerDied
@@ -26,6 +28,8 @@ excepted, which needs no lane; how many there can be is bounded by the places in
 ATTEMPTS = 2
 """A rested worker may have died in its sleep; only a fresh one proves that the file is to blame."""
 PROBE_TIMEOUT_S = 14.0
+VOICE_TIMEOUT_S = 60.0
+"""A minute of sound takes 2 s of a core, and a busy machine has not got one."""
 OPENS = 16
 """Paths that are opened side by side. A network mount that is gone keeps a thread for each that is
 tried there, until it comes back; with all of them kept no path is opened, and all else goes on."""
@@ -78,7 +82,23 @@ class Intake:
         except TimeoutError:
             raise errors.AudioDecodeTimeout() from None
 
+    async def voice(self, source: AudioSource, max_s: float) -> VoicePrint:
+        """What the one person in a clip of ``max_s`` seconds at most sounds like.
+
+        Raises:
+            errors.BadAudio: it cannot be decoded, is too long, or has not just one voice in it.
+            errors.VoicesUnavailable: voices cannot be compared here.
+        """
+        return VoicePrint(**await self._ask(source, VOICE_TIMEOUT_S, "voice", max_s))
+
     async def _probe(self, source: AudioSource) -> AudioFacts:
+        found = await self._ask(source, PROBE_TIMEOUT_S, "probe", self._max_audio_s)
+        return AudioFacts.from_wire(found)
+
+    async def _ask(
+        self, source: AudioSource, timeout_s: float, operation: str, max_s: float
+    ) -> dict[str, Any]:
+        """The answer of a process that looks at a file."""
         async with self._lanes:
             if self._idle is not None:
                 self._idle.cancel()
@@ -87,7 +107,11 @@ class Intake:
                     rested = self._resting and not attempt
                     worker = self._resting.pop() if rested else Worker("intake", Needs.LEAST)
                     try:
-                        return await self._probe_with(worker, source)
+                        async with asyncio.timeout(timeout_s):
+                            return await worker.ask(operation, [source.fd], max_s=max_s)
+                    except TimeoutError:
+                        worker.kill()
+                        raise errors.AudioDecodeTimeout() from None
                     except WorkerDied:
                         continue
                     finally:
@@ -112,15 +136,6 @@ class Intake:
             self._resting.remove(worker)
         for worker in dead:
             await worker.close()
-
-    async def _probe_with(self, worker: Worker, source: AudioSource) -> AudioFacts:
-        try:
-            async with asyncio.timeout(PROBE_TIMEOUT_S):
-                facts = await worker.ask("probe", [source.fd], max_s=self._max_audio_s)
-        except TimeoutError:
-            worker.kill()
-            raise errors.AudioDecodeTimeout() from None
-        return AudioFacts.from_wire(facts)
 
     def _idled(self) -> None:
         self._closing = asyncio.get_running_loop().create_task(self._drop())

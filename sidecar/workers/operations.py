@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from typing import Any, cast
 
@@ -25,6 +27,8 @@ from sidecar.speech.spread import with_words
 from sidecar.speech.transcript import Checkpoint, Event, Finished, Notice, Progress
 from sidecar.workers.asked import Asked
 
+log = logging.getLogger(__name__)
+
 TRUNCATED = Notice("audio_truncated", "The recording was cut off; this is what is there.")
 PROGRESS_S = 0.1
 """Least time between two reports of progress that are sent on."""
@@ -42,6 +46,8 @@ class Operations:
         match asked.message:
             case {"operation": "probe", "max_s": max_s} if asked.fds:
                 yield probe(asked.fds[0], max_s).to_wire()
+            case {"operation": "voice", "max_s": max_s} if asked.fds:
+                yield _voice(asked.fds[0], max_s)
             case {"operation": "load", "engine": name, "options": options}:
                 yield from self._load(name, LoadOptions.from_wire(options))
             case {"operation": "transcribe"} if asked.fds:
@@ -111,6 +117,24 @@ class Operations:
     def _opened(self, operation: dict[str, Any], fd: int) -> DecodedAudio:
         facts = AudioFacts.from_wire(operation["facts"])
         return open_audio(fd, facts, rate=self._sample_rate, max_s=operation["max_s"])
+
+
+def _voice(fd: int, max_s: float) -> dict[str, Any]:
+    """What the one person in a clip sounds like, as plain values."""
+    from sidecar.voices.enrolment import voice_print
+    from sidecar.voices.features import RATE
+    from sidecar.voices.models import VoicesUnavailable, load_models
+
+    try:
+        models = load_models()
+    except VoicesUnavailable as error:
+        log.warning("%s", error)
+        raise errors.VoicesUnavailable() from None
+    try:
+        with open_audio(fd, probe(fd, max_s), rate=RATE, max_s=max_s) as audio:
+            return asdict(voice_print(models, audio))
+    except errors.AudioTooLong:
+        raise errors.ClipTooLong(f"The clip is longer than {max_s:g} s.") from None
 
 
 def _checkpoint(values: dict[str, Any]) -> Checkpoint:

@@ -21,15 +21,15 @@ from sidecar import errors
 from sidecar.access.identity import EVERYBODY
 from sidecar.audio.ref import Kept
 from sidecar.audio.source import Spool
-from sidecar.jobs import sealing
 from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping
 from sidecar.jobs.owned import OwnedJobs
 from sidecar.jobs.record import JobState
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.sealing import Seal, SealBroken
 from sidecar.jobs.sqlite_store import SqliteStore
 from sidecar.settings import Settings
+from sidecar.vault import sealing
+from sidecar.vault.sealing import Seal, SealBroken
 
 KEY = "0123456789abcdef0123456789abcdef"
 SEAL = Seal(KEY, b"salt")

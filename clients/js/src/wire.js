@@ -17,6 +17,7 @@
  * @property {number} [temperature] 0 to 1
  * @property {number} [max_tokens]
  * @property {"auto" | "parallel"} [windows]
+ * @property {boolean} [recognise]
  * @property {boolean} [words] their times, also where that is more work
  * @property {"interactive" | "batch"} [priority]
  */

@@ -45,6 +45,7 @@ export type Options = {
     temperature?: number | undefined;
     max_tokens?: number | undefined;
     windows?: "auto" | "parallel" | undefined;
+    recognise?: boolean | undefined;
     /**
      * their times, also where that is more work
      */

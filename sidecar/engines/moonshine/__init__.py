@@ -96,6 +96,8 @@ class MoonshineEngine:
         options: TranscribeOptions,
         cancelled: Cancelled,
     ) -> Iterator[Event]:
+        from sidecar.voices.recognition import recognised_by
+
         assert self._recognizer is not None
         with self._follower(options) as follower:
             work = Transcription(
@@ -113,17 +115,15 @@ class MoonshineEngine:
                 if cancelled():
                     return
                 yield event
-            segments = work.segments
-        yield Finished(
-            Transcript(
-                segments=segments,
+            transcript = Transcript(
+                segments=work.segments,
                 language="en",
                 duration=work.duration_s,
                 engine=SPEC.name,
                 precision=Precision.INT8.value,
                 diarized=options.diarize,
             )
-        )
+            yield Finished(recognised_by(follower, transcript, options))
 
     @contextmanager
     def _follower(self, options: TranscribeOptions) -> Iterator[Follower]:

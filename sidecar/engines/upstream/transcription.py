@@ -109,13 +109,14 @@ class Transcription:
             yield from self._come(sent.popleft())
         self._check()
         yield Progress(self._end_s, self._end_s)
-        yield Finished(self._transcript())
+        yield Finished(self._recognised(self._transcript()))
 
     def _needs_turns(self, piece: Piece) -> bool:
-        """Whether the servers' own speakers will not do: there are none, or each of several
-        pieces has its own."""
+        """Whether the servers' own speakers will not do: there are none, each of several pieces
+        has its own, or somebody asks who they are."""
         several = piece.start_s > 0 or not piece.last
-        return self._options.diarize and (several or not self._upstreams.diarize)
+        lacking = several or not self._upstreams.diarize or self._options.hears_voices
+        return self._options.diarize and lacking
 
     @property
     def _ahead(self) -> int:
@@ -212,6 +213,15 @@ class Transcription:
         )
         lacking = diarize and not transcript.diarized and transcript.has_speech
         return transcript.noting(NO_SPEAKERS) if lacking else transcript
+
+    def _recognised(self, transcript: Transcript) -> Transcript:
+        """Whose voices these are; no server is told, or asked."""
+        if not self._options.hears_voices:
+            return transcript
+        from sidecar.voices.recognition import recognised
+
+        speakers = None if self._turns is None else self._wait(self._turns.speakers())
+        return recognised(transcript, speakers, self._options)
 
     def _known(self) -> tuple[Sequence[Turn], float]:
         """Turns of all that was cut so far, and up to where they are known; none where nobody

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from sidecar.speech.speakers import Turn
 
 if TYPE_CHECKING:
     from sidecar.voices.models import Models
+    from sidecar.voices.recognition import Speakers
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,10 @@ class Turns:
         the last piece they stay."""
         return self._thread.submit(self._known)
 
+    def speakers(self) -> Future[Speakers]:
+        """What everybody sounds like, once all that was fed is heard."""
+        return self._thread.submit(self._speakers)
+
     def close(self) -> None:
         """Leave what was not heard yet; ``stop`` has to be true by now, or all be done."""
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -85,6 +91,10 @@ class Turns:
             self._resample = soxr.ResampleStream(rate, RATE, 1, dtype="float32")
         found: Block = self._resample.resample_chunk(block, last=over)
         return found
+
+    def _speakers(self) -> Speakers:
+        turns, _ = self._known()
+        return replace(self._diarizer.speakers(), turns=turns)
 
     def _known(self) -> tuple[list[Turn], float]:
         while self._fed:

@@ -50,11 +50,13 @@ class Stitching:
     """The transcript as it grows, window by window: `begin`, `place` as they come, `end`.
 
     ``segments`` are settled, their speakers persons from 0. All times are the recording's.
+    ``remember``: the listener is to know everybody at the end, and not only who has to be linked.
     """
 
-    def __init__(self, listener: Listener | None) -> None:
+    def __init__(self, listener: Listener | None, *, remember: bool = False) -> None:
         self.segments: list[Segment] = []
         self._listener = listener
+        self._remember = remember
         self._heard: list[Segment] = []
         self._held: list[Segment] = []
         self._persons = 0
@@ -107,14 +109,15 @@ class Stitching:
         labels = {one.speaker: None for one in segments if one.speaker is not None}
         first, last = window.start_s == 0, window.border_s is None
         voices: Mapping[int, Any] = {}
-        if self._listener is not None and labels and not (first and last):
+        needed = self._remember or not (first and last)
+        if self._listener is not None and labels and needed:
             voices = self._listener.hear(window.samples, turns(segments, window.start_s))
         persons = {} if first else matched(self._signs(window, segments, voices), SAME_VOICE)
         for label in labels:
             if label not in persons:
                 persons[label] = self._persons
                 self._persons += 1
-        if self._listener is not None and voices and not last:
+        if self._listener is not None and voices and (self._remember or not last):
             self._listener.remember(voices, persons)
         return persons
 

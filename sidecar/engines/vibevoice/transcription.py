@@ -17,7 +17,7 @@ from sidecar.engines.vibevoice.language import language_of
 from sidecar.engines.vibevoice.listening import SAMPLE_RATE
 from sidecar.engines.vibevoice.lockstep import Pass, in_step, together
 from sidecar.engines.vibevoice.model import Model, NotFinite, token_limit
-from sidecar.engines.vibevoice.stitching import Stitching
+from sidecar.engines.vibevoice.stitching import Stitching, turns
 from sidecar.engines.vibevoice.voices import Voices, speech
 from sidecar.engines.vibevoice.windows import Window, Windows
 from sidecar.speech.engine import (
@@ -42,6 +42,7 @@ from sidecar.speech.transcript import (
     SegmentReady,
     Transcript,
 )
+from sidecar.voices.recognition import Speakers, recognised
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,8 @@ class Transcription:
         self._cancelled = cancelled
         watched = Watched(audio, self._check)
         self._windows = Windows(watched, SAMPLE_RATE, options.memory.window_s, speech)
-        self._whole = Stitching(Voices(SAMPLE_RATE) if options.diarize else None)
+        self._voices = Voices(SAMPLE_RATE) if options.diarize else None
+        self._whole = Stitching(self._voices, remember=options.hears_voices)
         self._notices: dict[str, Notice] = {}
         self._announced = 0
         self._settled = 0
@@ -116,17 +118,18 @@ class Transcription:
             self._note("windows_not_parallel", "The recording was heard in one window at a time.")
         yield Progress(done_s, done_s)
         options, segments = self._options, in_order_of_appearance(settled(self._whole.segments))
-        yield Finished(
-            Transcript(
-                segments=tuple(segments),
-                language=options.language if options.language != AUTO else language_of(segments),
-                duration=done_s,
-                engine=NAME,
-                precision=self._model.loaded.precision.value,
-                diarized=options.diarize,
-                notices=tuple(self._notices.values()),
-            )
+        transcript = Transcript(
+            segments=tuple(segments),
+            language=options.language if options.language != AUTO else language_of(segments),
+            duration=done_s,
+            engine=NAME,
+            precision=self._model.loaded.precision.value,
+            diarized=options.diarize,
+            notices=tuple(self._notices.values()),
         )
+        persons = self._voices.persons if self._voices is not None else {}
+        heard = Speakers(turns(self._whole.segments), persons) if persons else None
+        yield Finished(recognised(transcript, heard, options))
 
     def _batches(self) -> Iterator[list[Window]]:
         """The windows, as many at once as the plan says."""

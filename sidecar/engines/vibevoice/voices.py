@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +18,7 @@ from sidecar.speech.speakers import Turn, clearest_stretches
 from sidecar.voices.encoder import SpeakerEncoder, Vector
 from sidecar.voices.features import RATE
 from sidecar.voices.models import VoicesUnavailable, load_models
+from sidecar.voices.recognition import Voice
 from sidecar.voices.speech import speech as stretches_of_speech
 
 log = logging.getLogger(__name__)
@@ -47,14 +47,6 @@ def speech(samples: Block, rate: int) -> list[tuple[float, float]]:
     return stretches_of_speech(models, at_rate(samples, rate))
 
 
-@dataclass(frozen=True, slots=True)
-class Voice:
-    """What a label sounds like in one window; ``seconds`` of it were heard."""
-
-    vector: Vector
-    seconds: float
-
-
 class Voices:
     """The voices of the persons in a recording at ``rate``.
 
@@ -66,6 +58,15 @@ class Voices:
     def __init__(self, rate: int) -> None:
         self._rate = rate
         self._known: dict[int, Vector] = {}
+        self._seconds: dict[int, float] = {}
+
+    @property
+    def persons(self) -> Mapping[int, Voice]:
+        """What everybody that is remembered sounds like."""
+        return {
+            person: Voice(heard / np.linalg.norm(heard), self._seconds[person])
+            for person, heard in self._known.items()
+        }
 
     def hear(self, samples: Block, turns: Sequence[Turn]) -> Mapping[int, Voice]:
         """The voice of each label of a window, where there is enough of it.
@@ -109,6 +110,7 @@ class Voices:
         for label, voice in voices.items():
             heard = voice.vector * voice.seconds
             self._known[persons[label]] = self._known.get(persons[label], 0.0) + heard
+            self._seconds[persons[label]] = self._seconds.get(persons[label], 0.0) + voice.seconds
 
     @cached_property
     def _encoder(self) -> SpeakerEncoder | None:

@@ -30,6 +30,7 @@ from sidecar.speech.transcript import (
 )
 from sidecar.voices.attribution import attributed
 from sidecar.voices.following import ASKED_S, Follower, followed
+from sidecar.voices.recognition import recognised_by
 
 NAME = "whisper"
 _STEP = SAMPLE_RATE
@@ -111,7 +112,7 @@ class Transcription:
         if self._cancelled():
             return
         yield Progress(self._audio.end_s, self._audio.end_s)
-        yield Finished(self._transcript())
+        yield Finished(recognised_by(self._follower, self._transcript(), self._options))
 
     def _blocks(self) -> Iterator[tuple[float, Block]]:
         for block in self._source:

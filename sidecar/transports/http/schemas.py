@@ -112,6 +112,11 @@ OPTIONS: dict[str, Any] = {
         "description": "Tell speakers apart; without it the work is a fraction.",
     },
     "diarization": {"type": "string", "enum": [*Diarization], "default": "balanced"},
+    "recognise": {
+        "type": "boolean",
+        "default": True,
+        "description": "Say who of your people speaks, where the setting 'people' is on.",
+    },
     "hotwords": {
         "type": "string",
         "description": (

@@ -61,6 +61,7 @@ class Segment(BaseModel):
     """One stretch of speech by one speaker."""
 
     speaker: str = Field(examples=["Speaker_0"])
+    name: str | None = Field(None, description="Who that is, where somebody was recognised.")
     start_time: float = Field(examples=[0.07], description="Seconds from the start.")
     end_time: float = Field(examples=[0.93])
     text: str = Field(examples=["Do you hear me?"])
@@ -83,6 +84,19 @@ class Warning(BaseModel):
     message: str
 
 
+class Speaker(BaseModel):
+    """What is known of a speaker by voice."""
+
+    speaker: str = Field(examples=["Speaker_0"])
+    name: str | None = Field(examples=["Nell"], description="Null: it is nobody who is known.")
+    person: str | None = Field(description="Id of that person, in /v1/people.")
+    likeness: float | None = Field(
+        examples=[0.78],
+        description="To that person, or to the likeliest of those that it is not; 1 is the most.",
+    )
+    voice_seconds: float = Field(examples=[15.1], description="Heard alone.")
+
+
 class Metadata(BaseModel):
     """About the transcript as a whole."""
 
@@ -102,6 +116,9 @@ class Metadata(BaseModel):
         default="",
         examples=["attention"],
         description="Of all segments with words the least sure way; left out where none has any.",
+    )
+    speakers: list[Speaker] = Field(
+        [], description="There with the setting 'people', or where voices came with the request."
     )
 
 

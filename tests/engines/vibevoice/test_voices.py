@@ -14,10 +14,15 @@ import pytest
 from bench.metrics import clips
 from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
-from sidecar.engines.vibevoice.stitching import SAME_VOICE
+from sidecar.engines.vibevoice.stitching import SAME_VOICE, Stitching, turns
 from sidecar.engines.vibevoice.voices import LEAST_S, Voice, Voices, agreed, speech
+from sidecar.engines.vibevoice.windows import Window
+from sidecar.speech.engine import TranscribeOptions
+from sidecar.speech.people import KnownVoice
 from sidecar.speech.speakers import Turn, matched, stretches_alone
+from sidecar.speech.transcript import Segment, Transcript
 from sidecar.voices import models
+from sidecar.voices.recognition import Speakers, print_of, recognised
 
 RATE = 24_000
 NAGG, NELL, READER = 0, 1, 2
@@ -166,6 +171,36 @@ def test_where_no_voice_can_be_heard_there_is_a_warning_and_no_error(
             assert voices.likenesses(heard) == {}
     (record,) = caplog.records
     assert missing.removeprefix("the ") in record.getMessage()
+
+
+def test_the_voices_of_one_window_are_remembered_only_where_somebody_asks_who_they_are(
+    recording: Block,
+) -> None:
+    segments = [
+        Segment(start, end, "words", person)
+        for person, spans in PEOPLE.items()
+        for start, end in spans
+    ]
+    for remember in (False, True):
+        voices = Voices(RATE)
+        stitching = Stitching(voices, remember=remember)
+        window = Window(0.0, recording, None)
+        stitching.begin(window)
+        stitching.end(window, segments)
+        assert set(voices.persons) == (set(PEOPLE) if remember else set())
+    assert voices.persons[NAGG].seconds > voices.persons[NELL].seconds > 4
+    (found,) = [
+        one
+        for one in recognised(
+            Transcript(tuple(segments), "en", 60.0, "any", "int8", diarized=True),
+            Speakers(turns(stitching.segments), voices.persons),
+            TranscribeOptions(
+                known_voices=(KnownVoice("n", "Nell", (print_of(voices.persons[NELL]),)),)
+            ),
+        ).voices
+        if one.name
+    ]
+    assert (found.speaker, found.name) == (NELL, "Nell")
 
 
 def test_nothing_is_loaded_before_two_windows_are_compared() -> None:

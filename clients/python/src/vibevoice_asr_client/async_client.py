@@ -86,6 +86,41 @@ class AsyncClient:
         """The caller's jobs in the words of the queue's own wire."""
         return (await self._ask(calls.queue_status())).body()
 
+    # People
+
+    async def people(self) -> Dict[str, Any]:
+        """The people whose voices the service knows for this caller."""
+        return (await self._ask(calls.people())).body()
+
+    async def export_people(self) -> Dict[str, Any]:
+        """All that is stored of them, vectors too."""
+        return (await self._ask(calls.export_people())).body()
+
+    async def add_person(self, name: str, source: Source) -> Dict[str, Any]:
+        """Make somebody known by some seconds of their voice."""
+        with Upload(source) as upload:
+            return (await self._ask(calls.add_person(name), upload)).body()
+
+    async def add_speaker(self, name: str, job_id: str, speaker: str) -> Dict[str, Any]:
+        """Make a speaker of a job known."""
+        return (await self._ask(calls.add_speaker(name, job_id, speaker))).body()
+
+    async def change_person(
+        self,
+        person_id: str,
+        name: Optional[str] = None,
+        *,
+        job: Optional[str] = None,
+        speaker: Optional[str] = None,
+    ) -> Dict[str, Any]:
+        """Another name, or a job's speaker that is this person, or both."""
+        said = {"name": name, "job": job, "speaker": speaker}
+        return (await self._ask(calls.change_person(person_id, said))).body()
+
+    async def delete_person(self, person_id: str) -> None:
+        """Forget somebody, for good."""
+        await self._ask(calls.delete_person(person_id))
+
     # Jobs
 
     async def submit(

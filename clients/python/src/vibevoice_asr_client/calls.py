@@ -20,7 +20,7 @@ EVENT_STREAM = "text/event-stream"
 class Call:
     """One request. ``again``: whether it may be sent twice without anything being done twice.
 
-    ``fields``: of the form that goes with an upload.
+    ``fields``: of the form that goes with an upload. ``body``: of a request in JSON.
     """
 
     method: str
@@ -29,6 +29,7 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=dict)
+    body: Optional[Mapping[str, Any]] = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,38 @@ def events(job_id: str, after: Optional[int]) -> Call:
     if after is not None:
         headers["Last-Event-ID"] = str(after)
     return Call("GET", f"{_job(job_id)}/events", headers=headers)
+
+
+def people() -> Call:
+    """The caller's people."""
+    return Call("GET", "/v1/people")
+
+
+def export_people() -> Call:
+    """All that is stored of them."""
+    return Call("GET", "/v1/people/export")
+
+
+def add_person(name: str) -> Call:
+    """Somebody new, by a clip of their voice."""
+    return Call("POST", "/v1/people", again=False, fields={"name": name})
+
+
+def add_speaker(name: str, job_id: str, speaker: str) -> Call:
+    """Somebody new, by a speaker of a job."""
+    said = {"name": name, "job": job_id, "speaker": speaker}
+    return Call("POST", "/v1/people", again=False, body=said)
+
+
+def change_person(person_id: str, said: Mapping[str, Any]) -> Call:
+    """Another name, or a job's speaker that is them."""
+    given = {name: value for name, value in said.items() if value is not None}
+    return Call("PATCH", f"/v1/people/{quote(person_id, safe='')}", body=given)
+
+
+def delete_person(person_id: str) -> Call:
+    """Forget somebody."""
+    return Call("DELETE", f"/v1/people/{quote(person_id, safe='')}")
 
 
 def form(options: Mapping[str, Any]) -> Dict[str, str]:

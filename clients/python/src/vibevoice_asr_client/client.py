@@ -87,6 +87,41 @@ class Client:
         """The caller's jobs in the words of the queue's own wire."""
         return self._ask(calls.queue_status()).body()
 
+    # People
+
+    def people(self) -> Dict[str, Any]:
+        """The people whose voices the service knows for this caller."""
+        return self._ask(calls.people()).body()
+
+    def export_people(self) -> Dict[str, Any]:
+        """All that is stored of them, vectors too."""
+        return self._ask(calls.export_people()).body()
+
+    def add_person(self, name: str, source: Source) -> Dict[str, Any]:
+        """Make somebody known by some seconds of their voice."""
+        with Upload(source) as upload:
+            return self._ask(calls.add_person(name), upload).body()
+
+    def add_speaker(self, name: str, job_id: str, speaker: str) -> Dict[str, Any]:
+        """Make a speaker of a job known."""
+        return self._ask(calls.add_speaker(name, job_id, speaker)).body()
+
+    def change_person(
+        self,
+        person_id: str,
+        name: Optional[str] = None,
+        *,
+        job: Optional[str] = None,
+        speaker: Optional[str] = None,
+    ) -> Dict[str, Any]:
+        """Another name, or a job's speaker that is this person, or both."""
+        said = {"name": name, "job": job, "speaker": speaker}
+        return self._ask(calls.change_person(person_id, said)).body()
+
+    def delete_person(self, person_id: str) -> None:
+        """Forget somebody, for good."""
+        self._ask(calls.delete_person(person_id))
+
     # Jobs
 
     def submit(

@@ -118,6 +118,12 @@ class CheckpointUnwritable(errors.OutOfSpace):
     known_code = "checkpoint_unwritable"
 
 
+class ClipTooLong(errors.TooLarge):
+    """The clip is longer than a clip of a voice may be."""
+
+    known_code = "clip_too_long"
+
+
 class ContentTypeUnsupported(errors.Refused):
     """The Content-Type of the request is not supported here."""
 
@@ -304,6 +310,24 @@ class PeerNotAllowed(errors.Forbidden):
     known_code = "peer_not_allowed"
 
 
+class PeopleFull(errors.Conflict):
+    """There are as many people as one owner may have."""
+
+    known_code = "people_full"
+
+
+class PeopleOff(errors.Forbidden):
+    """This service keeps no voices: the setting 'people' is off."""
+
+    known_code = "people_off"
+
+
+class PersonNotFound(errors.NotFound):
+    """There is no such person, or it was deleted."""
+
+    known_code = "person_not_found"
+
+
 class PortInUse(errors.Conflict):
     """The port is in use."""
 
@@ -382,10 +406,22 @@ class SettingsInvalid(errors.Refused):
     known_code = "settings_invalid"
 
 
+class SeveralVoices(errors.Refused):
+    """More than one person speaks in the clip."""
+
+    known_code = "several_voices"
+
+
 class ShuttingDown(errors.Busy):
     """The service is shutting down."""
 
     known_code = "shutting_down"
+
+
+class SpeakerNotFound(errors.NotFound):
+    """The job has no such speaker, or its voice was not heard well enough."""
+
+    known_code = "speaker_not_found"
 
 
 class SpoolUnwritable(errors.OutOfSpace):
@@ -466,6 +502,24 @@ class UpstreamUnreachable(errors.Busy):
     known_code = "upstream_unreachable"
 
 
+class VoiceAbsent(errors.Refused):
+    """Nobody speaks in the clip."""
+
+    known_code = "voice_absent"
+
+
+class VoiceTooShort(errors.Refused):
+    """There is too little voice in the clip."""
+
+    known_code = "voice_too_short"
+
+
+class VoicesUnavailable(errors.Failed):
+    """Voices cannot be compared on this machine."""
+
+    known_code = "voices_unavailable"
+
+
 class WontFit(errors.OutOfSpace):
     """There is not enough memory for this."""
 
@@ -491,6 +545,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "checkpoint_unsafe": CheckpointUnsafe,
     "checkpoint_unsupported": CheckpointUnsupported,
     "checkpoint_unwritable": CheckpointUnwritable,
+    "clip_too_long": ClipTooLong,
     "content_type_unsupported": ContentTypeUnsupported,
     "device_lost": DeviceLost,
     "disk_full": DiskFull,
@@ -522,6 +577,9 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "not_found": NotFound,
     "origin_not_allowed": OriginNotAllowed,
     "peer_not_allowed": PeerNotAllowed,
+    "people_full": PeopleFull,
+    "people_off": PeopleOff,
+    "person_not_found": PersonNotFound,
     "port_in_use": PortInUse,
     "precision_unavailable": PrecisionUnavailable,
     "precision_unknown": PrecisionUnknown,
@@ -535,7 +593,9 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "scope_missing": ScopeMissing,
     "service_unreachable": ServiceUnreachable,
     "settings_invalid": SettingsInvalid,
+    "several_voices": SeveralVoices,
     "shutting_down": ShuttingDown,
+    "speaker_not_found": SpeakerNotFound,
     "spool_unwritable": SpoolUnwritable,
     "token_invalid": TokenInvalid,
     "token_missing": TokenMissing,
@@ -549,5 +609,8 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "upstream_refused": UpstreamRefused,
     "upstream_timeout": UpstreamTimeout,
     "upstream_unreachable": UpstreamUnreachable,
+    "voice_absent": VoiceAbsent,
+    "voice_too_short": VoiceTooShort,
+    "voices_unavailable": VoicesUnavailable,
     "wont_fit": WontFit,
 }

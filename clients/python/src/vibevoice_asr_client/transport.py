@@ -64,6 +64,8 @@ def request(call: Call, upload: Optional[Upload] = None) -> Dict[str, Any]:
         upload.rewind()
         said["data"] = dict(call.fields)
         said["files"] = {"audio": (upload.name, upload, CONTENT_TYPE)}
+    elif call.body is not None:
+        said["json"] = dict(call.body)
     return said
 
 

@@ -28,8 +28,9 @@ class SealBroken(Exception):
 class Seal:
     """Seals and opens with one key."""
 
-    def __init__(self, secret: str, salt: bytes) -> None:
-        """``secret``: random, of 128 bits at least; ``salt``: of the folder that is sealed.
+    def __init__(self, secret: str, salt: bytes, purpose: str = "kept jobs") -> None:
+        """``secret``: random, of 128 bits at least; ``salt``: of the file that is sealed;
+        ``purpose``: what is in it, so that one secret gives a key for each.
 
         Raises:
             errors.SettingsInvalid: the package for it is not installed.
@@ -40,10 +41,11 @@ class Seal:
             from cryptography.hazmat.primitives.kdf.hkdf import HKDF
         except ImportError:
             raise SettingsInvalid(
-                "Jobs that are kept are encrypted, and the package 'cryptography' is missing.",
-                hint="pip install 'vibevoice-asr[auth]', or start without --keep-jobs.",
+                "What is kept is encrypted, and the package 'cryptography' is missing.",
+                hint="pip install 'vibevoice-asr[auth]', or start without --keep-jobs, --people.",
             ) from None
-        derived = HKDF(SHA256(), 32, salt, b"vibevoice-asr kept jobs").derive(secret.encode())
+        about = f"vibevoice-asr {purpose}".encode()
+        derived = HKDF(SHA256(), 32, salt, about).derive(secret.encode())
         self._cipher = AESGCM(derived)
 
     def seal(self, data: bytes, about: str) -> bytes:

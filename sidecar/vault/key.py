@@ -1,4 +1,4 @@
-"""The key of the kept jobs: given, from a private file, or from the system's keyring."""
+"""The key of what is kept: given, from a private file, or from the system's keyring."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def _from_keyring() -> str:
         import keyring
         from keyring.errors import KeyringError
     except ImportError:
-        raise SettingsInvalid(
-            "Jobs that are kept are encrypted: a key is needed.", hint=HINT
-        ) from None
+        raise SettingsInvalid("What is kept is encrypted: a key is needed.", hint=HINT) from None
     try:
         key = keyring.get_password(_SERVICE, _NAME)
         if key is None:
@@ -63,6 +61,6 @@ def _from_keyring() -> str:
             keyring.set_password(_SERVICE, _NAME, key)
     except (KeyringError, RuntimeError) as error:
         raise SettingsInvalid(
-            f"The keyring of this system gives no key for kept jobs: {error}.", hint=HINT
+            f"The keyring of this system gives no key for what is kept: {error}.", hint=HINT
         ) from None
     return str(key)

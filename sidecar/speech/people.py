@@ -1,0 +1,61 @@
+"""People known by their voice, and who of them was recognised. Plain values, without numpy.
+
+A vector travels as text: the service keeps it and hands it on, and only a worker looks inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class VoicePrint:
+    """What a person sounds like in one recording.
+
+    ``vector``: base64 of 256 little-endian float16, of length 1 (`voices.recognition`).
+    ``seconds``: of voice, heard alone, that it was made of.
+    """
+
+    vector: str = field(repr=False)
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class KnownVoice:
+    """Somebody to be recognised in a recording; ``person`` is an id of whoever asks."""
+
+    person: str
+    name: str
+    prints: tuple[VoicePrint, ...]
+
+    @classmethod
+    def from_wire(cls, values: Mapping[str, Any]) -> KnownVoice:
+        """One from the values of `dataclasses.asdict`."""
+        prints = tuple(VoicePrint(**one) for one in values["prints"])
+        return cls(values["person"], values["name"], prints)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerVoice:
+    """What is known of a transcript's speaker by voice.
+
+    ``seconds``: of voice that could be compared. ``person`` and ``name``: who it is, None where
+    nobody is like enough. ``likeness``: the cosine to that person, or to the likeliest of those
+    that it is not; None where nobody was compared. ``print``: what it sounds like, only where
+    somebody asked for that.
+    """
+
+    speaker: int
+    seconds: float
+    person: str | None = None
+    name: str | None = None
+    likeness: float | None = None
+    print: VoicePrint | None = None
+
+    @classmethod
+    def from_wire(cls, values: Mapping[str, Any]) -> SpeakerVoice:
+        """One from the values of `dataclasses.asdict`."""
+        given = values["print"]
+        return cls(**{**values, "print": given and VoicePrint(**given)})

@@ -1,0 +1,217 @@
+"""`/v1/people` against a real service: known by a clip, recognised later, confirmed, deleted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+from serving import REPOSITORY, Server, check_problem
+from wheel import RATE, clip
+
+from sidecar.audio import Block
+
+KEY = "0123456789abcdef" * 4
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The embedded engine, and people on."""
+    home = tmp_path_factory.mktemp("people")
+    folder = home / "kept"
+    with Server(home, engine="moonshine", people="1", people_dir=folder, journal_key=KEY) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The man of the play for eight seconds, the play, silence, a moment, both people."""
+    folder = tmp_path_factory.mktemp("sounds")
+    play = clip("endgame_nagg_nell")
+
+    def written(name: str, samples: Block) -> bytes:
+        path = folder / f"{name}.wav"
+        soundfile.write(path, samples, RATE)
+        return path.read_bytes()
+
+    return {
+        "man": written("man", play[: 8 * RATE]),
+        "play": written("play", play),
+        "silence": written("silence", np.zeros(4 * RATE, np.float32)),
+        "moment": written("moment", play[: round(1.2 * RATE)]),
+        "both": written("both", play[4 * RATE : 20 * RATE]),
+        "long": written("long", np.tile(play, 3)[: 61 * RATE]),
+    }
+
+
+@pytest.fixture(autouse=True)
+def nobody_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test begins without people."""
+    yield
+    if "known" in request.fixturenames:
+        up = request.getfixturevalue("known")
+        for person in up.client.get("/v1/people").json()["people"]:
+            assert up.client.delete(f"/v1/people/{person['id']}").status_code == 204
+
+
+def enrol(up: Server, audio: bytes, name: str = "Nagg") -> httpx.Response:
+    return up.client.post("/v1/people", data={"name": name}, files={"audio": ("a.wav", audio)})
+
+
+def speakers(answer: httpx.Response) -> dict[str, Any]:
+    assert answer.status_code == 200, answer.text
+    return {one["speaker"]: one["name"] for one in answer.json()["metadata"].get("speakers", ())}
+
+
+def test_who_is_known_by_a_clip_is_named_beside_the_speaker_until_deleted(
+    known: Server, sounds: dict[str, bytes]
+) -> None:
+    added = enrol(known, sounds["man"])
+    assert added.status_code == 201, added.text
+    person = added.json()
+    assert added.headers["location"] == f"/v1/people/{person['id']}"
+    assert person["name"] == "Nagg"
+    assert 4 < person["voices"][0]["seconds"] <= 8
+    assert known.client.get("/v1/people").json() == {"people": [person]}
+    assert known.client.get(f"/v1/people/{person['id']}").json() == person
+
+    said = known.post(sounds["play"])
+    assert speakers(said) == {"Speaker_0": "Nagg", "Speaker_1": None}
+    names = {(one["speaker"], one.get("name")) for one in said.json()["segments"]}
+    assert names == {("Speaker_0", "Nagg"), ("Speaker_1", None)}
+    first, second = said.json()["metadata"]["speakers"]
+    assert first["person"] == person["id"]
+    assert first["likeness"] > 0.55 > second["likeness"]
+    assert "vector" not in said.text
+
+    unasked = known.post(sounds["play"], recognise="false")
+    assert speakers(unasked) == {}
+    assert {one.get("name") for one in unasked.json()["segments"]} == {None}
+
+    assert known.client.delete(f"/v1/people/{person['id']}").status_code == 204
+    check_problem(known.client.get(f"/v1/people/{person['id']}"), 404, "person_not_found")
+    assert speakers(known.post(sounds["man"])) == {}
+
+
+def test_a_jobs_speaker_becomes_a_person_and_confirms_one(
+    known: Server, sounds: dict[str, bytes]
+) -> None:
+    job = known.submit(sounds["play"])
+    known.wait_state(job, "done")
+    nell = {"name": "Nell", "job": job, "speaker": "Speaker_1"}
+    person = known.client.post("/v1/people", json=nell).json()
+    assert person["name"] == "Nell"
+    again = known.submit(sounds["play"])
+    result = known.wait_state(again, "done")["result"]
+    assert [one["name"] for one in result["metadata"]["speakers"]] == [None, "Nell"]
+
+    path = f"/v1/people/{person['id']}"
+    nagg = enrol(known, sounds["man"]).json()
+    one_more = {"job": again, "speaker": "Speaker_0", "name": "Old Nagg"}
+    changed = known.client.patch(f"/v1/people/{nagg['id']}", json=one_more).json()
+    assert changed["name"] == "Old Nagg"
+    assert len(changed["voices"]) == 2
+    twice = known.client.patch(f"/v1/people/{nagg['id']}", json=one_more).json()
+    assert len(twice["voices"]) == 2
+
+    export = known.client.get("/v1/people/export").json()["people"]
+    assert {one["name"] for one in export} == {"Nell", "Old Nagg"}
+    assert all(len(voice["vector"]) == 684 for one in export for voice in one["voices"])
+
+    for wrong in ({"speaker": "Speaker_9"}, {"speaker": "0"}):
+        check_problem(
+            known.client.patch(path, json={"job": job, **wrong}), 404, "speaker_not_found"
+        )
+    nobody = {"job": "nobody's", "speaker": "Speaker_0"}
+    check_problem(known.client.patch(path, json=nobody), 404, "job_not_found")
+    check_problem(known.client.patch(path, json={"job": job}), 422, "field_missing")
+    check_problem(known.client.patch(path, json={}), 422, "field_missing")
+
+
+@pytest.mark.parametrize(
+    ("sound", "status", "code"),
+    [
+        ("silence", 422, "voice_absent"),
+        ("moment", 422, "voice_too_short"),
+        ("both", 422, "several_voices"),
+        ("long", 413, "clip_too_long"),
+    ],
+)
+def test_a_clip_that_is_not_one_voice_is_refused_and_says_why(
+    known: Server, sounds: dict[str, bytes], sound: str, status: int, code: str
+) -> None:
+    check_problem(enrol(known, sounds[sound]), status, code)
+    assert known.client.get("/v1/people").json() == {"people": []}
+
+
+def test_what_is_no_recording_or_no_name_is_refused(
+    known: Server, sounds: dict[str, bytes]
+) -> None:
+    check_problem(enrol(known, b"no sound at all" * 100), 415, "audio_format_unsupported")
+    check_problem(enrol(known, sounds["man"], " "), 422, "field_invalid")
+    check_problem(known.client.post("/v1/people", json={"name": "Nagg"}), 422, "field_missing")
+    nameless = known.client.post("/v1/people", files={"audio": ("a.wav", sounds["man"])})
+    check_problem(nameless, 422, "field_missing")
+    assert known.leftovers() == []
+
+
+def test_the_command_line_adds_lists_renames_exports_and_deletes(
+    known: Server, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    file = tmp_path / "nagg.wav"
+    file.write_bytes(sounds["man"])
+
+    def people(*words: object, code: int = 0) -> str:
+        server = ["--server", f"http://127.0.0.1:{known.port}"]
+        command = [sys.executable, "-m", "sidecar.main", "people", *map(str, words), *server]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    identity = people("add", "Nagg", file).split()[0]
+    assert people("rename", identity[:8], "Old Nagg").split()[-2:] == ["Old", "Nagg"]
+    assert identity in people("list")
+    (stored,) = json.loads(people("export"))["people"]
+    assert (stored["id"], stored["name"]) == (identity, "Old Nagg")
+    assert "No ids begin" in people("delete", "none", code=1)
+    people("delete", identity[:8])
+    assert people("list") == ""
+
+
+def test_without_the_setting_nothing_is_kept_and_the_answer_says_how_to_have_it(
+    server: Server, voice: bytes
+) -> None:
+    for answer in (
+        server.client.get("/v1/people"),
+        server.client.get("/v1/people/export"),
+        server.client.get("/v1/people/any"),
+        server.client.delete("/v1/people/any"),
+        server.client.patch("/v1/people/any", json={"name": "Anna"}),
+        server.client.post("/v1/people", data={"name": "Anna"}, files={"audio": voice}),
+    ):
+        check_problem(answer, 403, "people_off")
+        assert "--people" in answer.json()["hint"]
+    said = server.post(voice).json()
+    assert "speakers" not in said["metadata"]
+
+
+def test_people_without_a_key_are_no_start(tmp_path: Path) -> None:
+    env = {"PATH": "", "HOME": str(tmp_path), "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
+           "VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_PORT": "0"}  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "sidecar.main", "--people", "--people-dir", tmp_path / "people"],
+        cwd=REPOSITORY,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "key is needed" in done.stdout + done.stderr
