@@ -57,12 +57,13 @@ class Gate:
         self._behind = _Origins(
             _Callers(app, access, turnstile, pause, self._dialects, visits or Visits()),
             access,
-            allow_methods=("GET", "HEAD", "POST", "DELETE"),
+            allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
             allow_headers=(
                 *("Authorization", "Content-Type", "Prefer", "Idempotency-Key", "Last-Event-ID"),
+                *("If-Match", "If-None-Match"),
             ),
             expose_headers=(
-                *("Location", "Preference-Applied", "Retry-After", "Idempotent-Replayed"),
+                *("Location", "Preference-Applied", "Retry-After", "Idempotent-Replayed", "ETag"),
                 *ratelimit.NAMES,
             ),
             allow_private_network=True,
