@@ -13,7 +13,7 @@ from histories import submitted
 from serving import PATIENCE_S, REPOSITORY
 
 from bench.kills import KEY, SECONDS, SETTLES, killed, older
-from sidecar.jobs.journal import FILE, MIGRATIONS
+from sidecar.jobs.journal import FILE
 from sidecar.jobs.record import Begun, RequestKey
 from sidecar.jobs.sqlite_store import SqliteStore
 
