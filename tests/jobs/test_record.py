@@ -65,9 +65,13 @@ def as_it_ended(record: JobRecord) -> JobRecord:
 
 def test_edits_count_behind_the_end_of_a_job_with_a_transcript_and_nowhere_else() -> None:
     rename = Edited((Rename(0, "Nell"),))
-    for history, changes in [([], False), ([Begun()], False), ([Cancelled()], False)] + [
-        ([Begun(), DONE], True)
-    ]:
+    histories: list[tuple[list[Change], bool]] = [
+        ([], False),
+        ([Begun()], False),
+        ([Cancelled()], False),
+        ([Begun(), DONE], True),
+    ]
+    for history, changes in histories:
         record = submitted()
         for seq, change in enumerate(history, 1):
             record = advance(record, JobEvent(seq, float(seq), change))

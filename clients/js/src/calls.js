@@ -18,14 +18,14 @@ export const EVENT_STREAM = "text/event-stream";
  */
 
 /**
- * One request. All may be sent twice without anything being done twice. `form` makes the body anew
- * for each attempt; `ends`: whether what it is about is gone after it.
+ * One request. All but an edit may be sent twice without anything being done twice. `form` makes the
+ * body anew for each attempt; `ends`: whether what it is about is gone after it.
  *
  * @typedef {object} Call
  * @property {string} method
  * @property {string} path
  * @property {Record<string, string>} [headers]
- * @property {() => FormData} [form]
+ * @property {() => FormData | string} [form]
  * @property {boolean} [ends]
  */
 
@@ -116,6 +116,22 @@ export const transcript = (id, format) => ({
   method: "GET",
   path: `${pathOf(id)}/transcript?format=${encodeURIComponent(format)}`,
 });
+
+/**
+ * Change a transcript, all operations or none. Undoing twice is not undoing once: this is sent once.
+ *
+ * @param {string} id
+ * @param {readonly Record<string, unknown>[]} operations
+ * @param {number | undefined} revision
+ * @returns {Call}
+ */
+export function edit(id, operations, revision) {
+  /** @type {Record<string, string>} */
+  const headers = { "Content-Type": "application/json" };
+  if (revision !== undefined) headers["If-Match"] = `"${revision}"`;
+  const form = () => JSON.stringify({ operations });
+  return { method: "PATCH", path: `${pathOf(id)}/transcript`, headers, form };
+}
 
 /**
  * What happened and happens to a job, after the event with this number.

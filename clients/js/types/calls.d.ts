@@ -5,14 +5,14 @@
  * @typedef {Blob | ArrayBuffer | ArrayBufferView} Audio
  */
 /**
- * One request. All may be sent twice without anything being done twice. `form` makes the body anew
- * for each attempt; `ends`: whether what it is about is gone after it.
+ * One request. All but an edit may be sent twice without anything being done twice. `form` makes the
+ * body anew for each attempt; `ends`: whether what it is about is gone after it.
  *
  * @typedef {object} Call
  * @property {string} method
  * @property {string} path
  * @property {Record<string, string>} [headers]
- * @property {() => FormData} [form]
+ * @property {() => FormData | string} [form]
  * @property {boolean} [ends]
  */
 /**
@@ -48,6 +48,15 @@ export function jobs(which: {
     limit?: number;
     after?: string;
 }): Call;
+/**
+ * Change a transcript, all operations or none. Undoing twice is not undoing once: this is sent once.
+ *
+ * @param {string} id
+ * @param {readonly Record<string, unknown>[]} operations
+ * @param {number | undefined} revision
+ * @returns {Call}
+ */
+export function edit(id: string, operations: readonly Record<string, unknown>[], revision: number | undefined): Call;
 /**
  * What happened and happens to a job, after the event with this number.
  *
@@ -92,14 +101,14 @@ export type Format = "json" | "text" | "srt" | "vtt" | "tsv" | "rttm";
  */
 export type Audio = Blob | ArrayBuffer | ArrayBufferView;
 /**
- * One request. All may be sent twice without anything being done twice. `form` makes the body anew
- * for each attempt; `ends`: whether what it is about is gone after it.
+ * One request. All but an edit may be sent twice without anything being done twice. `form` makes the
+ * body anew for each attempt; `ends`: whether what it is about is gone after it.
  */
 export type Call = {
     method: string;
     path: string;
     headers?: Record<string, string> | undefined;
-    form?: (() => FormData) | undefined;
+    form?: (() => FormData | string) | undefined;
     ends?: boolean | undefined;
 };
 /**

@@ -65,6 +65,10 @@ export type Segment = {
     start_time: number;
     end_time: number;
     text: string;
+    /**
+     * who the speaker is, where that was recognised or said
+     */
+    name?: string | undefined;
     words?: Word[] | undefined;
     /**
      * how their times were found: "attention", "server" or "spread"
@@ -129,10 +133,31 @@ export type Job = {
      */
     ended: string | null;
     last_event: number;
+    /**
+     * how often its transcript was edited
+     */
+    revision: number;
 };
 export type JobPage = {
     jobs: Job[];
     next: string | null;
+};
+/**
+ * What an edit came to: how the transcript stands, who is in it, and the segments that are not as they
+ * were. `undo`, `redo`: how many steps there are in each direction.
+ */
+export type Edited = {
+    revision: number;
+    undo: number;
+    redo: number;
+    speakers: {
+        speaker: string;
+        name: string | null;
+    }[];
+    segments: {
+        index: number;
+        segment: Segment;
+    }[];
 };
 /**
  * How the service is.
