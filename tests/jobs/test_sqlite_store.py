@@ -20,8 +20,8 @@ from sidecar.jobs import journal
 from sidecar.jobs.journal import FILE, UPLOADS, broken_files, migrate
 from sidecar.jobs.record import (
     Begun,
-    Edited,
     Cancelled,
+    Edited,
     Interrupted,
     JobRecord,
     JobState,
