@@ -66,8 +66,9 @@ HEAVY = (
 FILES = {
     "moonshine_voice": ("assets/tiny-en/*", "assets/endgame_nagg_nell.wav"),
     "fastapi_offline": ("static/swagger-ui-bundle.js", "static/swagger-ui.css"),
+    "sidecar": tuple(f"transports/page/static/{part}*.*" for part in ("", "client/", "vendor/")),
 }
-"""Data by package: the weights and the sample; the page at /docs."""
+"""Data by package: the weights and the sample; the pages at /docs and /."""
 
 GPU_FILES = {"py3langid": ("data/*",)}
 """The model that knows which language a transcript is in."""

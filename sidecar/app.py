@@ -24,6 +24,10 @@ from sidecar.settings import Settings, load_settings
 from sidecar.transports.estimate import api as estimate_api
 from sidecar.transports.http import docs_page, gate, head, lingering, problems
 from sidecar.transports.jobs import api as jobs_api
+from sidecar.transports.openai import api as openai_api
+from sidecar.transports.openai import dialect as openai_dialect
+from sidecar.transports.page import api as page_api
+from sidecar.transports.page import front
 from sidecar.transports.people import api as people_api
 from sidecar.transports.queue import api as queue_api
 from sidecar.transports.queue import dialect as queue_dialect
@@ -33,7 +37,8 @@ log = logging.getLogger(__name__)
 
 DESCRIPTION = """
 Speech to text with speakers, for one machine. Post a recording to `/transcribe`, get back who said
-what and when. Every error is `application/problem+json` with a stable `code` and a `hint`.
+what and when. Every error is `application/problem+json` with a stable `code` and a `hint`; at the
+addresses of OpenAI's API, with the same code in its shape.
 """
 
 
@@ -114,7 +119,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would go to whatever Host the client claims
     )
-    wires = (sidecar_api, estimate_api, jobs_api, people_api, queue_api)
+    wires = (sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api, page_api)
     routers = [wire.build_router(service) for wire in wires]
     for router in routers:
         app.include_router(router)
@@ -122,10 +127,17 @@ def create_app(
     per_minute = access.limits.requests_per_minute
     turnstile = Turnstile(per_minute) if per_minute else None
     dialects = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
+    dialects |= dict.fromkeys(openai_api.PATHS, openai_dialect.say)
     app.add_middleware(
-        gate.Gate, access=access, turnstile=turnstile, dialects=dialects, visits=visits
+        gate.Gate,
+        access=access,
+        turnstile=turnstile,
+        dialects=dialects,
+        visits=visits,
+        opens=front.is_open,
     )
     app.add_middleware(lingering.Lingering)
     docs_page.install(app)
-    problems.install(app, *routers)
+    front.install(app)
+    problems.install(app, *routers, dialects=dialects)
     return app

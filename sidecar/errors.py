@@ -269,6 +269,32 @@ class LanguageUnsupported(BadRequest):
     default_detail = "The engine does not know this language."
 
 
+class TranslationUnavailable(BadRequest):
+    """A translation by an engine that writes down what is said, and no other language."""
+
+    code = "translation_unavailable"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "The engine does not translate."
+
+
+class LogprobsUnavailable(BadRequest):
+    """Probabilities of tokens, which leave no engine."""
+
+    code = "logprobs_unavailable"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "No engine here tells the probabilities of its tokens."
+    default_hint = "Leave 'include' out."
+
+
+class WordsUnavailable(BadRequest):
+    """Times of words from an engine that has none."""
+
+    code = "words_unavailable"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "The engine tells no times of words."
+    default_hint = "Ask for 'segment' alone, or start with --engine whisper, which tells them."
+
+
 class AudioPathInvalid(BadRequest):
     """Not a path that could be read."""
 
@@ -329,6 +355,14 @@ class JobNotFound(NotFound):
     code = "job_not_found"
     default_detail = "There is no job with this id."
     default_hint = "Finished jobs are kept for a while only; submit it again."
+
+
+class ModelNotFound(NotFound):
+    """A model by a name that is none of what is loaded."""
+
+    code = "model_not_found"
+    default_detail = "There is no model of this name here."
+    default_hint = "GET /v1/models lists the names that count."
 
 
 class PersonNotFound(NotFound):
@@ -516,6 +550,16 @@ class TokenInvalid(Unauthorized):
         "A service that was started anew may have another: read its ready line again. A signed one "
         "may have expired or been revoked."
     )
+
+
+class LinkInvalid(Unauthorized):
+    """The word of a link to the page was used, is too old, or never was one."""
+
+    code = "link_invalid"
+    default_detail = (
+        "This link does not count any more: it opens the page once, within two minutes."
+    )
+    default_hint = "Make another one: vibevoice-asr open"
 
 
 class ScopeMissing(SidecarError):

@@ -325,7 +325,7 @@ class Service:
         try:
             known = [
                 KnownVoice(f"clip-{number}", name, (await self.voice_of(source, max_s),))
-                for number, (name, source) in enumerate(clips)
+                for number, (name, source) in enumerate(clips, len(options.known_voices))
             ]
         finally:
             for _, source in clips:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from serving import Server
 
 
 def pytest_configure() -> None:
-    """Properties without a clock, and a lesser processor where that is asked for."""
+    """Properties without a clock, Ctrl-C as in a terminal, and a lesser processor where that is
+    asked for."""
     _without_a_clock()
+    # A shell that starts this in the background has it ignored, and so would all children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     _be_a_lesser_processor()
 
 

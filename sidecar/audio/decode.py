@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from sidecar import errors
 from sidecar.audio import Block, ffmpeg
 from sidecar.audio.complete import is_truncated
+from sidecar.audio.peaks import Peaks
 from sidecar.audio.sniff import CONTAINERS, HEAD_BYTES, WAV, Container, sniff
 from sidecar.audio.wav import read_header
 
@@ -122,6 +123,8 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         self._rate = rate
         self._max_samples = int(max_s * rate)
         self._samples = 0
+        self.peaks = Peaks(rate)
+        """How loud it is, as far as it has come out."""
 
     @property
     def total_s(self) -> float | None:
@@ -148,7 +151,10 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
             finite = np.isfinite(block)
             if not finite.all():
                 block = np.where(finite, block, np.float32(0))
-            yield np.clip(block, -1.0, 1.0)
+            block = np.clip(block, -1.0, 1.0)
+            self.peaks.hear(block)
+            yield block
+        self.peaks.end()
         if not self._samples:
             raise errors.AudioUndecodable()
 

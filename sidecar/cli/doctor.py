@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 
-from sidecar import __version__, errors
+from sidecar import __version__, errors, findings
 from sidecar.cli.said import INTERRUPTED
+from sidecar.findings import Finding, State
 from sidecar.host import neighbour
 from sidecar.settings import Settings, config_file, load_settings
 from sidecar.speech.engine import AUTO, EngineSpec, LoadOptions, few
@@ -22,28 +17,7 @@ from sidecar.speech.engine import AUTO, EngineSpec, LoadOptions, few
 LOAD_TIMEOUT_S = 60.0
 LIGHT_ENGINES = frozenset({"moonshine"})
 """Loaded for a moment, because only that finds a broken library; the others weigh gigabytes."""
-LOW_DISK_BYTES = 4 << 30
 READY = "Nothing. Transcribe with: vibevoice-asr transcribe FILE"
-
-
-class State(IntEnum):
-    """How bad it is; the worst comes first when it is asked what to do."""
-
-    GOOD = 0
-    ABSENT = 1
-    """Not here, and it works without."""
-    WARNING = 2
-    BAD = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at; ``remedy`` is what to do about it."""
-
-    topic: str
-    state: State
-    text: str
-    remedy: str = ""
 
 
 def run(report: bool = False, file: Path | None = None) -> int:
@@ -52,16 +26,16 @@ def run(report: bool = False, file: Path | None = None) -> int:
     With ``report`` it goes into a file for a bug report, together with logs and notes of crashes.
     """
     try:
-        findings = list(examine())
+        found = list(examine())
     except KeyboardInterrupt:
         return INTERRUPTED
     if report:
         from sidecar.cli import report as reports
 
-        words = [f"{finding.state.name:<8} {finding.topic}: {finding.text}" for finding in findings]
+        words = [f"{finding.state.name:<8} {finding.topic}: {finding.text}" for finding in found]
         return reports.write(file, "\n".join(words) + "\n", _settings()[0])
-    _print(findings, next_step(findings))
-    return int(any(finding.state is State.BAD for finding in findings))
+    _print(found, next_step(found))
+    return int(any(finding.state is State.BAD for finding in found))
 
 
 def next_step(findings: Sequence[Finding]) -> str:
@@ -81,13 +55,13 @@ def examine() -> Iterator[Finding]:
     yield finding
     yield from _engines(settings)
     yield from _upstreams(settings)
-    yield _gpu()
-    yield _ffmpeg()
-    yield _checkpoint(settings)
+    yield findings.gpu()
+    yield findings.ffmpeg()
+    yield findings.checkpoint(settings)
     yield _port(settings)
-    yield _spool(settings)
+    yield findings.spool(settings)
     if settings.keep_jobs:
-        yield _kept(settings)
+        yield findings.kept(settings)
 
 
 def _settings() -> tuple[Settings, Finding]:
@@ -200,56 +174,6 @@ async def _load(spec: EngineSpec) -> errors.SidecarError | None:
     return None
 
 
-def _gpu() -> Finding:
-    from sidecar.memory.devices import gpu_memory
-    from sidecar.memory.visible import VISIBLE
-
-    gpu = gpu_memory()
-    if gpu is None and (named := os.environ.get(VISIBLE)) is not None:
-        text = f"none that {VISIBLE}={named!r} means, or no driver; the CPU does it"
-        return Finding("GPU", State.ABSENT, text)
-    if gpu is None:
-        return Finding("GPU", State.ABSENT, "no NVIDIA GPU, or no driver; the CPU does it")
-    free = gpu.total_mb - gpu.used_mb
-    return Finding("GPU", State.GOOD, f"{gpu.name}, {free} of {gpu.total_mb} MiB VRAM free")
-
-
-def _ffmpeg() -> Finding:
-    from sidecar.audio import ffmpeg
-
-    try:
-        path = ffmpeg.executable()
-        banner = subprocess.run(
-            [path, "-version"], capture_output=True, text=True, timeout=20, check=True
-        ).stdout.split("\n")[0]
-    except errors.SidecarError as error:
-        return Finding("ffmpeg", State.WARNING, error.detail, error.hint)
-    except (OSError, subprocess.SubprocessError) as problem:
-        return Finding(
-            "ffmpeg",
-            State.WARNING,
-            f"{path} does not run ({type(problem).__name__}); wav, flac, ogg and mp3 still work",
-            "Reinstall it: pip install --force-reinstall imageio-ffmpeg",
-        )
-    return Finding("ffmpeg", State.GOOD, f"{banner.partition(' Copyright')[0]}, {path}")
-
-
-def _checkpoint(settings: Settings) -> Finding:
-    """The checkpoint that VibeVoice-ASR would load: the one that is set, or the cache's."""
-    from sidecar.checkpoints import weights
-
-    try:
-        found = weights.find_checkpoint(settings.model_path)
-    except errors.CheckpointNotFound as error:
-        if settings.model_path is None:
-            text = f"none in {weights.cache_root()}; the embedded engine needs none"
-            return Finding("checkpoint", State.ABSENT, text)
-        return Finding("checkpoint", State.WARNING, error.detail, error.hint)
-    except errors.BadCheckpoint as error:
-        return Finding("checkpoint", State.WARNING, error.detail, error.hint)
-    return Finding("checkpoint", State.GOOD, f"{found.folder}, {found.bytes / 1e6:,.0f} MB")
-
-
 def _port(settings: Settings) -> Finding:
     from sidecar.host.process import bind
 
@@ -265,36 +189,6 @@ def _port(settings: Settings) -> Finding:
     except errors.SidecarError as error:
         return Finding("port", State.BAD, error.detail, error.hint)
     return Finding("port", State.GOOD, f"{settings.port} on {settings.host} is free")
-
-
-def _spool(settings: Settings) -> Finding:
-    folder = settings.spool_dir or Path(tempfile.gettempdir())
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            free = shutil.disk_usage(folder).free
-    except OSError as error:
-        remedy = errors.SpoolUnwritable.default_hint
-        return Finding("uploads", State.BAD, f"{folder}: {error.strerror}", remedy)
-    text = f"{folder}, {free >> 30} GiB free"
-    if free < LOW_DISK_BYTES:
-        return Finding("uploads", State.WARNING, text, errors.DiskFull.default_hint)
-    return Finding("uploads", State.GOOD, text)
-
-
-def _kept(settings: Settings) -> Finding:
-    from sidecar.jobs.journal import broken_files
-    from sidecar.jobs.keeping import jobs_folder
-    from sidecar.vault.key import journal_key
-
-    folder = jobs_folder(settings)
-    try:
-        journal_key(settings)
-    except errors.SettingsInvalid as error:
-        return Finding("kept jobs", State.BAD, error.detail, error.hint)
-    if broken := broken_files(folder):
-        text = f"{folder}, {len(broken)} broken files were set aside, the last as {broken[-1].name}"
-        return Finding("kept jobs", State.WARNING, text, "Look at them, then move them away.")
-    return Finding("kept jobs", State.GOOD, str(folder))
 
 
 def _print(findings: Sequence[Finding], step: str) -> None:

@@ -29,6 +29,7 @@ Examples:
 
 * `{PROGRAM}`: serve on 127.0.0.1:8765
 * `{PROGRAM} --port 0 --preload`: serve on a free port, with the engine loaded
+* `{PROGRAM} open`: the page of a running service, in the browser
 * `{PROGRAM} transcribe talk.m4a`: who said what, on the terminal
 * `{PROGRAM} transcribe *.wav --format srt --output subtitles`: a file of subtitles for each
 * `{PROGRAM} pull`: download VibeVoice-ASR, for machines with a GPU
@@ -60,6 +61,14 @@ STATUS_HELP = f"""
 Show how a running service is.
 
 Example: `{PROGRAM} status --server http://127.0.0.1:9000`
+"""
+OPEN_HELP = f"""
+Open the page of a running service in the browser: drop recordings, read and search what was said.
+
+Where the service wants a token, the page gets the one that is known here, by a link that counts
+once. The token itself is in no address.
+
+Example: `{PROGRAM} open --server http://127.0.0.1:9000`
 """
 DEMO_HELP = f"""
 Start the service, transcribe a recording through it (one that came along, or yours), keep serving.
@@ -104,6 +113,7 @@ def build_command() -> Any:
     app.command("estimate", help=ESTIMATE_HELP)(_estimate)
     app.command("demo", help=DEMO_HELP)(_demo)
     app.command("status", help=STATUS_HELP)(_status)
+    app.command("open", help=OPEN_HELP)(_open)
     app.command("pull", help=PULL_HELP)(_pull)
     app.command("doctor", help=DOCTOR_HELP)(_doctor)
     app.add_typer(tokens.build(), name="token")
@@ -170,6 +180,22 @@ def _status(
     from sidecar.cli import status
 
     _exit(status.run(where_of(server, token, ca_cert, fingerprint, insecure)))
+
+
+def _open(
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help=f"{SERVER_HELP} Without it: where the settings say."),
+    ] = None,
+    token: TokenOption = None,
+    ca_cert: CaCertOption = None,
+    fingerprint: FingerprintOption = None,
+    insecure: InsecureOption = False,
+    show: Annotated[bool, typer.Option("--print", help="Print the link instead.")] = False,
+) -> None:
+    from sidecar.cli import opening
+
+    _exit(opening.run(where_of(server, token, ca_cert, fingerprint, insecure), show=show))
 
 
 def _pull(

@@ -83,7 +83,7 @@ def choose(settings: Settings) -> Choice:
     found = {VIBEVOICE: facts.checkpoint, WHISPER: facts.whisper}.get(name)
     checkpoint = found if isinstance(found, Checkpoint) else None
     if name == WHISPER and checkpoint is not None and not checkpoint.config["multilingual"]:
-        spec = replace(spec, languages=("en",))
+        spec = replace(spec, languages=("en",), translates=False)
     return Choice(spec, reason, checkpoint)
 
 

@@ -22,6 +22,7 @@ from sidecar.speech.transcript import (
     Checkpoint,
     Event,
     Finished,
+    Peaks,
     Progress,
     Segment,
     SegmentReady,
@@ -83,9 +84,9 @@ class JobRecord:
     whether it runs in nobody's company, decided once something went wrong in one. ``key``: what its
     client calls the request; of one owner no two jobs have the same. ``durable``: whether it
     outlives the process. ``seq``: that of the last event. ``settled``: what need not be done again
-    (dropped at its end). ``crashes`` and ``interruptions``: how often the engine's process or all
-    of the service died in it since it last got any further. ``transcript``: as it is after all
-    edits (``history``); so are ``segments``.
+    (dropped at its end). ``peaks``: how loud it is, tenth of a second by tenth. ``crashes`` and
+    ``interruptions``: how often the engine's process or all of the service died in it since it last
+    got any further. ``transcript``: as it is after all edits (``history``); so are ``segments``.
     """
 
     id: str
@@ -106,6 +107,7 @@ class JobRecord:
     interruptions: int = 0
     settled: tuple[Checkpoint, ...] = ()
     segments: tuple[Segment, ...] = ()
+    peaks: bytes = b""
     transcript: Transcript | None = None
     error: Failure | None = None
     processing_s: float = 0.0
@@ -306,6 +308,10 @@ def _reported(record: JobRecord, report: Event, at: float) -> JobRecord:
         case SegmentReady(index, segment):
             segments = (*record.segments[:index], segment, *record.segments[index + 1 :])
             return replace(record, segments=segments)
+        case Peaks(first, levels) if 0 <= first <= len(record.peaks):
+            return replace(record, peaks=record.peaks[:first] + levels)  # an attempt draws anew
+        case Peaks():
+            return record
         case Checkpoint():
             settled = (*record.settled, report)
             return replace(record, settled=settled, crashes=0, interruptions=0)

@@ -59,8 +59,9 @@ class EngineSpec:
     these, the number of speakers. ``together``: so many recordings it hears in step at most; an
     engine with more than one is a `SociableEngine`. ``remote``: others do the work, so that
     company costs this machine nothing. ``planned``: `memory.plan` says how it spends its device's
-    memory. ``resumes``: the form of its checkpoints, another one whenever their meaning changes; an
-    engine that has one is a `ResumableEngine`.
+    memory. ``translates``: it writes in English what is said in another language. ``resumes``: the
+    form of its checkpoints, another one whenever their meaning changes; an engine that has one is a
+    `ResumableEngine`.
     """
 
     name: str
@@ -75,6 +76,7 @@ class EngineSpec:
     together: int = 1
     remote: bool = False
     planned: bool = False
+    translates: bool = False
     resumes: str = ""
     stands_for: Mapping[Precision, Precision] = field(default_factory=dict)
 
@@ -126,11 +128,11 @@ class TranscribeOptions:
 
     ``prompt``: names, terms, context, in the speaker's language. ``num_speakers``: how many there
     are, if somebody knows. ``temperature``: 0 is greedy. ``max_tokens``: of text, None leaves it
-    to the length of the audio. ``words``: with their times, also where these cost something.
-    ``memory_fallback``: the plan to try again with, once, where the memory did not suffice after
-    all. ``recognise``: whether people whom the service knows may be told by their voices;
-    ``known_voices``: who is. ``voiceprints``: the transcript says what each speaker sounds like,
-    for who wants to know them again.
+    to the length of the audio. ``translate``: into English (`EngineSpec.translates`). ``words``:
+    with their times, also where these cost something. ``memory_fallback``: the plan to try again
+    with, once, where the memory did not suffice after all. ``recognise``: whether people whom the
+    service knows may be told by their voices; ``known_voices``: who is. ``voiceprints``: the
+    transcript says what each speaker sounds like, for who wants to know them again.
     """
 
     precision: Precision = Precision.AUTO
@@ -141,6 +143,7 @@ class TranscribeOptions:
     num_speakers: int | None = None
     temperature: float = 0.0
     max_tokens: int | None = None
+    translate: bool = False
     windows: Windowing = Windowing.AUTO
     words: bool = False
     memory: MemoryPlan = MemoryPlan()

@@ -6,6 +6,8 @@ the start of the recording. The wires choose their own names for both.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
@@ -165,6 +167,14 @@ class SegmentReady:
 
 
 @dataclass(frozen=True, slots=True)
+class Peaks:
+    """How loud the recording is from tenth of a second number ``first`` on, 0 to 255 each."""
+
+    first: int
+    levels: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """Up to ``audio_s`` nothing has to be done again; who goes on needs this and those before it.
 
@@ -186,12 +196,15 @@ class Finished:
     transcript: Transcript
 
 
-Event = Progress | SegmentReady | Checkpoint | Finished
+Event = Progress | SegmentReady | Peaks | Checkpoint | Finished
 
 
 def to_wire(event: Event) -> dict[str, Any]:
     """An event as plain values (for JSON between our own processes)."""
-    return {"event": type(event).__name__, **dataclasses.asdict(event)}
+    values = {"event": type(event).__name__, **dataclasses.asdict(event)}
+    if isinstance(event, Peaks):
+        values["levels"] = base64.b64encode(event.levels).decode()
+    return values
 
 
 def from_wire(values: dict[str, Any]) -> Event:
@@ -205,6 +218,11 @@ def from_wire(values: dict[str, Any]) -> Event:
             return Progress(done, total)
         case {"event": "SegmentReady", "index": index, "segment": segment}:
             return SegmentReady(index, segment_from_wire(segment))
+        case {"event": "Peaks", "first": int(first), "levels": str(levels)}:
+            try:
+                return Peaks(first, base64.b64decode(levels, validate=True))
+            except binascii.Error:
+                raise errors.EngineFailed("The engine's process sent no peaks.") from None
         case {"event": "Checkpoint", "audio_s": at, "form": form, "segments": said, "state": state}:
             return Checkpoint(at, form, tuple(map(segment_from_wire, said)), state)
         case {"event": "Finished", "transcript": transcript}:

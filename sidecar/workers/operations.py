@@ -24,7 +24,7 @@ from sidecar.speech.engine import (
     TunedEngine,
 )
 from sidecar.speech.spread import with_words
-from sidecar.speech.transcript import Checkpoint, Event, Finished, Notice, Progress
+from sidecar.speech.transcript import Checkpoint, Event, Finished, Notice, Peaks, Progress
 from sidecar.workers.asked import Asked
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 TRUNCATED = Notice("audio_truncated", "The recording was cut off; this is what is there.")
 PROGRESS_S = 0.1
 """Least time between two reports of progress that are sent on."""
+PEAKS = 50
+"""Least tenths of a second that are worth a report of how loud they are."""
 
 
 class Operations:
@@ -150,9 +152,21 @@ class Report:
     def __init__(self, audio: DecodedAudio) -> None:
         self._audio = audio
         self._told = 0.0
+        self._drawn = 0
 
     def of(self, event: Event) -> Iterator[dict[str, Any]]:
-        """The frame for an event; none for progress that comes too soon after the last."""
+        """The frames for an event; none for progress that comes too soon after the last. With them
+        goes how loud it was until here; of the whole, before the end."""
+        if not isinstance(event, Finished):
+            yield from self._said(event)
+        levels = self._audio.peaks.since(self._drawn)
+        if len(levels) >= PEAKS or (levels and isinstance(event, Finished)):
+            yield transcript.to_wire(Peaks(self._drawn, levels))
+            self._drawn += len(levels)
+        if isinstance(event, Finished):
+            yield from self._said(event)
+
+    def _said(self, event: Event) -> Iterator[dict[str, Any]]:
         if isinstance(event, Progress):
             if time.monotonic() - self._told < PROGRESS_S:
                 return

@@ -26,6 +26,7 @@ from sidecar.speech.history import Redo, Undo
 from sidecar.speech.transcript import (
     Checkpoint,
     Finished,
+    Peaks,
     Progress,
     Segment,
     SegmentReady,
@@ -37,6 +38,7 @@ seconds = st.floats(0, 1e6)
 segments = st.builds(Segment, seconds, seconds, texts, st.none() | st.integers(0, 9))
 reports = st.one_of(
     st.builds(Progress, seconds, st.none() | seconds),
+    st.builds(Peaks, st.integers(0, 9), st.binary(max_size=9)),
     st.builds(SegmentReady, st.integers(0, 6), segments),
     st.builds(
         Checkpoint,

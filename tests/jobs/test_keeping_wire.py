@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import random
 import sqlite3
@@ -14,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from eventsource import follow
+from eventsource import events_of, follow
 from serving import PATIENCE_S, Server, free_port, wait_until
 
 from sidecar.jobs.backup import back_up, restore
@@ -109,9 +110,14 @@ def texts_of(job: dict[str, Any]) -> list[str]:
 
 
 def kill(process: psutil.Process) -> None:
+    """It is dead then; a worker is a zombie until the service looks at it again."""
     with suppress(psutil.NoSuchProcess):
         process.kill()
-        process.wait(PATIENCE_S)
+        wait_until(
+            lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE,
+            PATIENCE_S,
+            "it is dead",
+        )
 
 
 def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
@@ -149,6 +155,29 @@ def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
         said = {e.data["index"]: e.data["segment"] for e in (*heard, *rest) if e.name == "segment"}
         assert [said[index]["text"] for index in sorted(said)] == right(1)
         assert not list((life.home / "moved" / "uploads").iterdir()), "ended jobs need no recording"
+
+
+def test_its_stream_goes_on_over_what_is_settled_and_over_a_start(
+    kept: Callable[..., Kept],
+) -> None:
+    """Checkpoints, starts and peaks are no events for clients; their numbers are left out."""
+    service = kept()
+    with service.start() as server:
+        name = server.client.post("/v1/jobs", files={"audio": spoken(7)}).json()["id"]
+        wait_until(
+            lambda: server.job(name)["progress"]["audio_seconds_done"] > 2 * SETTLES,
+            PATIENCE_S,
+            "something is settled",
+        )
+        kill(server.process)
+    with service.start() as server:
+        told = events_of(server, name)
+        assert told[-1].name == "done"
+        assert {"begun", "segment", "put_back"} <= {event.name for event in told}
+        state = server.client.get(f"/v1/jobs/{name}").json()
+        assert state["last_event"] == told[-1].id
+        levels = base64.b64decode(server.client.get(f"/v1/jobs/{name}/peaks").json()["peaks"])
+        assert len(levels) == 10 * SECONDS
 
 
 def test_jobs_of_a_backup_that_was_made_meanwhile_go_on_elsewhere(

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
-from serving import PATIENCE_S, Server, check_problem
+from serving import PATIENCE_S, Server, check_discreet, check_problem
 
 from sidecar import errors
 from sidecar.access.approach import Approach, is_loopback
@@ -46,13 +47,15 @@ FOREIGN = (
 )
 ALLOWED = ("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost")
 TOKEN = "correct-horse-battery-staple"
+OPENAI = ("/v1/audio/", "/v1/models", "/inference")
+"""How the addresses begin whose errors have OpenAI's shape."""
 
 
 def routes() -> list[tuple[str, str]]:
     """Every method and address of the service, and one that it has not."""
     paths = create_app(Settings(engine="scripted")).openapi()["paths"]
     known = [
-        (method.upper(), path.replace("{job_id}", "x"))
+        (method.upper(), path.replace("{job_id}", "x").replace("{model}", "x"))
         for path, methods in paths.items()
         for method in methods
     ]
@@ -68,6 +71,16 @@ def raw(port: int, request: str) -> tuple[int, str]:
             answer += part
     text = answer.decode()
     return int(text.split()[1]), text
+
+
+def check_refused(response: httpx.Response, status: int, code: str) -> None:
+    """As a problem, or at the addresses of OpenAI's API in its shape."""
+    if not response.request.url.path.startswith(OPENAI):
+        check_problem(response, status, code)
+        return
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+    assert response.headers["content-type"] == "application/json"
+    check_discreet(response.text)
 
 
 @pytest.mark.parametrize(("method", "path"), routes())
@@ -109,7 +122,7 @@ def test_pages_that_are_not_ours_are_refused_by_every_method(
     method: str, path: str, origin: str, server: Server
 ) -> None:
     response = server.client.request(method, path, headers={"Origin": origin})
-    check_problem(response, 403, "origin_not_allowed")
+    check_refused(response, 403, "origin_not_allowed")
     assert "access-control-allow-origin" not in response.headers
 
 
@@ -181,7 +194,7 @@ def test_with_a_token_nobody_else_gets_anything_but_health(
     if path == "/health":
         assert guarded.client.request(method, path).status_code == 200
         return
-    check_problem(guarded.client.request(method, path), 401, "token_missing")
+    check_refused(guarded.client.request(method, path), 401, "token_missing")
     for wrong in (
         "Bearer wrong",
         f"Bearer {TOKEN}x",
@@ -194,7 +207,7 @@ def test_with_a_token_nobody_else_gets_anything_but_health(
         response = guarded.client.request(
             method, path, headers={"Authorization": wrong.encode("latin-1")}
         )
-        check_problem(response, 401, "token_invalid")
+        check_refused(response, 401, "token_invalid")
         assert response.headers["www-authenticate"] == "Bearer"
     right = guarded.client.request(method, path, headers={"Authorization": f"bearer {TOKEN}"})
     assert right.status_code not in (401, 403)
@@ -318,8 +331,10 @@ async def ask(
 
     await app(scope, receive, send)
     content = b"".join(message.get("body", b"") for message in sent[1:])
-    problem = sent[0]["status"] >= 400
-    return sent[0]["status"], json.loads(content)["code"] if problem else ""
+    if sent[0]["status"] < 400:
+        return sent[0]["status"], ""
+    said = json.loads(content)
+    return sent[0]["status"], said.get("error", said)["code"]
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import os
 import signal
-import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import psutil
@@ -18,6 +18,8 @@ from serving import MB, PATIENCE_S, Server, check_problem, wait_until
 from whisper_models import LANGUAGES, PLAY, PROSE
 
 from sidecar.audio.decode import decode_file
+from sidecar.engines.whisper.model import Model, Wish, load
+from sidecar.speech.engine import LoadOptions
 
 RATE = 16_000
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops processes with POSIX signals")
@@ -151,10 +153,17 @@ def test_a_worker_that_is_killed_is_replaced_and_the_job_ends_right(server: Serv
 def test_who_is_cancelled_is_answered_at_once_and_the_engine_lives(server: Server) -> None:
     check_right(server.post(audio(PROSE)).json(), PROSE)
     worker = server.health()["worker_pid"]
-    for part_s in (0.3, 2.0):  # while voices are told apart, and while a window is heard
-        job = server.submit(audio(PLAY))
+    samples, rate = soundfile.read(io.BytesIO(audio(PLAY)), dtype="int16")
+    long = io.BytesIO()
+    soundfile.write(long, np.tile(samples, 8), rate, format="WAV")
+    for done_s in (0.0, 30.0):  # while voices are told apart, and while a window is heard
+        job = server.submit(long.getvalue())
         server.wait_state(job, "running")
-        time.sleep(part_s)
+        wait_until(
+            lambda: server.job(job)["progress"]["audio_seconds_done"] >= done_s,  # noqa: B023
+            PATIENCE_S,
+            "so far",
+        )
         assert server.client.delete(f"/jobs/{job}").json()["state"] == "cancelled"
         wait_until(lambda: server.health()["engine_state"] == "ready", PATIENCE_S, "it stopped")
     assert server.health()["worker_pid"] == worker
@@ -183,3 +192,46 @@ def test_auto_takes_it_for_a_language_that_is_set(tmp_path_factory: pytest.TempP
         body = server.post(audio(PROSE)).json()
         assert said(body) == whisper_models.text(PROSE)
         assert body["metadata"]["language"] == "de"
+
+
+def asked(server: Server, what: str, name: str, **fields: str) -> dict:
+    files, fields = {"file": (f"{name}.wav", audio(name))}, {"model": "whisper-1", **fields}
+    response = server.client.post(f"/v1/audio/{what}", files=files, data=fields)
+    return dict(response.raise_for_status().json())
+
+
+def test_openai_s_clients_get_every_word_with_its_times(server: Server) -> None:
+    body = asked(
+        server,
+        "transcriptions",
+        PROSE,
+        **{"response_format": "verbose_json", "timestamp_granularities[]": "word"},
+    )
+    assert body["text"] == whisper_models.text(PROSE)
+    assert [word["word"] for word in body["words"]] == body["text"].split()
+    assert all(word["start"] <= word["end"] for word in body["words"])
+    assert "segments" not in body
+
+
+def test_a_translation_asks_the_model_for_another_task(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This one was taught a single task, and does that whatever it is asked for."""
+    body = asked(server, "translations", PLAY, response_format="verbose_json")
+    assert (body["task"], body["language"]) == ("translate", "english")
+    assert body["text"]
+    prompts: list[list[int]] = []
+    answered = Model._answer
+
+    def spied(self: Model, encoded: object, prompt: list[int], *rest: Any) -> Any:
+        prompts.append(prompt)
+        return answered(self, encoded, prompt, *rest)
+
+    monkeypatch.setattr(Model, "_answer", spied)
+    model = load(LoadOptions(checkpoint=str(whisper_models.model())))
+    samples = decode_file(clip(PLAY), RATE)[: 5 * RATE]
+    for translate in (False, True):
+        model.hear(samples, Wish("en", translate=translate))
+    names = ("<|transcribe|>", "<|translate|>")
+    tasks = [model._whisper.hf_tokenizer.token_to_id(name) for name in names]
+    assert [set(prompt) & set(tasks) for prompt in prompts] == [{tasks[0]}, {tasks[1]}]

@@ -19,14 +19,17 @@ export const EVENT_STREAM = "text/event-stream";
 
 /**
  * One request. All but an edit may be sent twice without anything being done twice. `form` makes the
- * body anew for each attempt; `ends`: whether what it is about is gone after it.
+ * body anew for each attempt; `ends`: whether what it is about is gone after it. `long`: it is answered
+ * only when work is done that nobody knows the length of.
  *
  * @typedef {object} Call
  * @property {string} method
  * @property {string} path
  * @property {Record<string, string>} [headers]
- * @property {() => FormData | string} [form]
+ * @property {() => FormData} [form]
+ * @property {string} [body]
  * @property {boolean} [ends]
+ * @property {boolean} [long]
  */
 
 /**
@@ -58,6 +61,21 @@ export function address(url) {
 
 /** @returns {Call} */
 export const health = () => ({ method: "GET", path: "/health" });
+
+/**
+ * Any other question that is answered in JSON, with a body in JSON or without one.
+ *
+ * @param {string} method
+ * @param {string} path
+ * @param {unknown} [json]
+ * @param {boolean} [long]
+ * @returns {Call}
+ */
+export function question(method, path, json, long = false) {
+  if (json === undefined) return { method, path, long };
+  const headers = { "Content-Type": "application/json" };
+  return { method, path, headers, body: JSON.stringify(json), long };
+}
 
 /**
  * A recording to be worked on; a second one with the same `key` is the first.
@@ -129,8 +147,8 @@ export function edit(id, operations, revision) {
   /** @type {Record<string, string>} */
   const headers = { "Content-Type": "application/json" };
   if (revision !== undefined) headers["If-Match"] = `"${revision}"`;
-  const form = () => JSON.stringify({ operations });
-  return { method: "PATCH", path: `${pathOf(id)}/transcript`, headers, form };
+  const body = JSON.stringify({ operations });
+  return { method: "PATCH", path: `${pathOf(id)}/transcript`, headers, body };
 }
 
 /**

@@ -81,6 +81,19 @@ export class VibevoiceClient {
   }
 
   /**
+   * Anything else of the service's API (`/docs`) that is answered in JSON. `json` is the body; `once`:
+   * not to be tried again; `long`: the answer may take its time.
+   *
+   * @param {string} path
+   * @param {{ method?: string, json?: unknown, once?: boolean, long?: boolean, signal?: AbortSignal }} [how]
+   * @returns {Promise<Record<string, any>>}
+   */
+  async question(path, { method = "GET", json, once = false, long = false, signal } = {}) {
+    const call = calls.question(method, path, json, long);
+    return calls.bodyOf(await this.#ask(call, signal, once ? NEVER : this.#retry));
+  }
+
+  /**
    * Send a recording and wait for what was said. The job is forgotten then, and where this is left
    * early it is cancelled.
    *

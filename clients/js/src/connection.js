@@ -54,8 +54,9 @@ export class Connection {
       signal: this.#ours.signal,
     };
     if (call.form) request.body = call.form();
+    else if (call.body !== undefined) request.body = call.body;
     const opening = () => fetch(url + call.path, request);
-    this.#response = await this.#heard(opening, !call.form);
+    this.#response = await this.#heard(opening, !call.form && !call.long);
     return this.#response;
   }
 

@@ -36,6 +36,7 @@
  * @property {Word[]} [words]
  * @property {string} [words_by] how their times were found: "attention", "server" or "spread"
  * @property {string[]} [flags]
+ * @property {string} [name] who that is, where somebody was recognised
  */
 
 /**
@@ -53,6 +54,7 @@
  * @property {string} job_id
  * @property {{ code: string, message: string }[]} warnings
  * @property {string} [words_by] the least sure of the segments'
+ * @property {object[]} [speakers] what is known of them by voice
  */
 
 /** @typedef {{ segments: Segment[], metadata: Metadata }} Transcript */

@@ -6,14 +6,17 @@
  */
 /**
  * One request. All but an edit may be sent twice without anything being done twice. `form` makes the
- * body anew for each attempt; `ends`: whether what it is about is gone after it.
+ * body anew for each attempt; `ends`: whether what it is about is gone after it. `long`: it is answered
+ * only when work is done that nobody knows the length of.
  *
  * @typedef {object} Call
  * @property {string} method
  * @property {string} path
  * @property {Record<string, string>} [headers]
- * @property {() => FormData | string} [form]
+ * @property {() => FormData} [form]
+ * @property {string} [body]
  * @property {boolean} [ends]
+ * @property {boolean} [long]
  */
 /**
  * What came back: the body as text.
@@ -27,6 +30,16 @@
  * @throws {ServiceUnreachable} it is no address
  */
 export function address(url: string): string;
+/**
+ * Any other question that is answered in JSON, with a body in JSON or without one.
+ *
+ * @param {string} method
+ * @param {string} path
+ * @param {unknown} [json]
+ * @param {boolean} [long]
+ * @returns {Call}
+ */
+export function question(method: string, path: string, json?: unknown, long?: boolean): Call;
 /**
  * A recording to be worked on; a second one with the same `key` is the first.
  *
@@ -102,14 +115,17 @@ export type Format = "json" | "text" | "srt" | "vtt" | "tsv" | "rttm";
 export type Audio = Blob | ArrayBuffer | ArrayBufferView;
 /**
  * One request. All but an edit may be sent twice without anything being done twice. `form` makes the
- * body anew for each attempt; `ends`: whether what it is about is gone after it.
+ * body anew for each attempt; `ends`: whether what it is about is gone after it. `long`: it is answered
+ * only when work is done that nobody knows the length of.
  */
 export type Call = {
     method: string;
     path: string;
     headers?: Record<string, string> | undefined;
-    form?: (() => FormData | string) | undefined;
+    form?: (() => FormData) | undefined;
+    body?: string | undefined;
     ends?: boolean | undefined;
+    long?: boolean | undefined;
 };
 /**
  * What came back: the body as text.

@@ -20,6 +20,21 @@ export class VibevoiceClient {
         signal?: AbortSignal;
     }): Promise<import("./wire.js").Health>;
     /**
+     * Anything else of the service's API (`/docs`) that is answered in JSON. `json` is the body; `once`:
+     * not to be tried again; `long`: the answer may take its time.
+     *
+     * @param {string} path
+     * @param {{ method?: string, json?: unknown, once?: boolean, long?: boolean, signal?: AbortSignal }} [how]
+     * @returns {Promise<Record<string, any>>}
+     */
+    question(path: string, { method, json, once, long, signal }?: {
+        method?: string;
+        json?: unknown;
+        once?: boolean;
+        long?: boolean;
+        signal?: AbortSignal;
+    }): Promise<Record<string, any>>;
+    /**
      * Send a recording and wait for what was said. The job is forgotten then, and where this is left
      * early it is cancelled.
      *

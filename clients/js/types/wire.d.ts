@@ -75,6 +75,8 @@ export type Segment = {
      */
     words_by?: string | undefined;
     flags?: string[] | undefined;
+    /** who that is, where somebody was recognised */
+    name?: string | undefined;
 };
 /**
  * About a transcript as a whole; `duration` in seconds of audio.
@@ -97,6 +99,8 @@ export type Metadata = {
      * the least sure of the segments'
      */
     words_by?: string | undefined;
+    /** what is known of them by voice */
+    speakers?: object[] | undefined;
 };
 export type Transcript = {
     segments: Segment[];

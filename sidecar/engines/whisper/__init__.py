@@ -39,6 +39,7 @@ SPEC = EngineSpec(
     diarizes=True,
     requires=("faster_whisper", "ctranslate2"),
     steerable=True,
+    translates=True,
 )
 
 SPEECH_STEP_S = 10.0

@@ -41,6 +41,7 @@ class Wish:
     prompt: str = ""
     temperature: float = 0.0
     max_tokens: int | None = None
+    translate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,8 @@ class Model:
                 f"This Whisper model does not know the language '{language}'.",
                 hint="large-v3 and large-v3-turbo know most: vibevoice-asr pull whisper:large-v3",
             )
-        tokenizer = Tokenizer(
-            whisper.hf_tokenizer, self.multilingual, task="transcribe", language=language
-        )
+        task = "translate" if wish.translate else "transcribe"
+        tokenizer = Tokenizer(whisper.hf_tokenizer, self.multilingual, task=task, language=language)
         prompt = whisper.get_prompt(
             tokenizer, [], without_timestamps=True, hotwords=wish.prompt or None
         )

@@ -143,6 +143,7 @@ class Transcription:
             self._options.prompt,
             self._options.temperature,
             left,
+            self._options.translate,
         )
         hearing: Future[Heard] = self._thread.submit(self._model.hear, samples, wish, self._last)
         while not self._cancelled():

@@ -6,11 +6,10 @@ Behind it every request has a caller, but for those at open addresses.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sidecar import errors
@@ -21,14 +20,12 @@ from sidecar.access.turnstile import Turnstile
 from sidecar.access.visits import Visits
 from sidecar.transports.http import ratelimit
 from sidecar.transports.http.caller import with_caller
-from sidecar.transports.http.problems import problem
+from sidecar.transports.http.problems import Dialects, say_at
 
 OPEN_PATHS = frozenset({"/health"})
 """Answered whoever asks: who looks whether the service lives has no token yet."""
-Say = Callable[[errors.SidecarError], Response]
-"""Writes an error in the language of a wire."""
-Dialects = Mapping[str, Say]
-"""How to say no at addresses whose clients do not know problems."""
+Opens = Callable[[Scope], bool]
+"""Whether a request is for what everybody gets who may come at all."""
 Pause = Callable[[float], Awaitable[object]]
 PREFLIGHT_KEPT_S = 600
 LONGEST_HEAD = 128 << 10
@@ -36,6 +33,12 @@ LONGEST_HEAD = 128 << 10
 any other. The parser stops only what is longer and comes in pieces."""
 FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip")
 """How the headers begin that proxies add."""
+OPENAI = (
+    *("X-Stainless-Arch", "X-Stainless-Lang", "X-Stainless-OS", "X-Stainless-Package-Version"),
+    *("X-Stainless-Retry-Count", "X-Stainless-Runtime", "X-Stainless-Runtime-Version"),
+    *("X-Stainless-Timeout", "OpenAI-Organization", "OpenAI-Project"),
+)
+"""What OpenAI's SDK sends along from a page."""
 
 
 class Gate:
@@ -49,21 +52,26 @@ class Gate:
         pause: Pause = asyncio.sleep,
         dialects: Dialects | None = None,
         visits: Visits | None = None,
+        opens: Opens = lambda scope: False,
     ) -> None:
         """Without a ``turnstile`` nobody is counted, without ``visits`` nobody sent away again;
-        ``pause`` waits for so many seconds."""
+        ``pause`` waits for so many seconds. Who asks for what ``opens`` means is not asked who it
+        is, as at `OPEN_PATHS`."""
         self._access = access
         self._dialects = dialects or {}
+        visits = visits or Visits()
         self._behind = _Origins(
-            _Callers(app, access, turnstile, pause, self._dialects, visits or Visits()),
+            _Callers(app, access, turnstile, pause, self._dialects, visits, opens),
             access,
             allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
             allow_headers=(
                 *("Authorization", "Content-Type", "Prefer", "Idempotency-Key", "Last-Event-ID"),
                 *("If-Match", "If-None-Match"),
+                *OPENAI,
             ),
             expose_headers=(
                 *("Location", "Preference-Applied", "Retry-After", "Idempotent-Replayed", "ETag"),
+                *("X-Request-Id", "X-Should-Retry"),
                 *ratelimit.NAMES,
             ),
             allow_private_network=True,
@@ -105,9 +113,11 @@ class _Callers:
         pause: Pause,
         dialects: Dialects,
         visits: Visits,
+        opens: Opens,
     ) -> None:
         self._dialects = dialects
         self._visits = visits
+        self._opens = opens
         self._app = app
         self._access = access
         self._turnstile = turnstile
@@ -121,7 +131,7 @@ class _Callers:
         try:
             if self._turnstile is not None:
                 self._turnstile.arrive(approach)
-            if scope["path"] not in OPEN_PATHS:
+            if scope["path"] not in OPEN_PATHS and not self._opens(scope):
                 caller = await self._identify(approach)
                 scope = with_caller(scope, caller, self._visits)
                 if self._turnstile is not None:
@@ -171,5 +181,4 @@ async def refuse(
         message: Message = {"type": "websocket.close", "code": 1008, "reason": error.code}
         await send(message)
         return
-    say = dialects.get(scope["path"], problem)
-    await say(error)(scope, receive, send)
+    await say_at(scope["path"], dialects)(error)(scope, receive, send)

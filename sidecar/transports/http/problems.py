@@ -6,7 +6,7 @@ import http
 import json
 import logging
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -46,6 +46,12 @@ _FROM_STATUS: Mapping[int, type[errors.SidecarError]] = {
     415: errors.ContentTypeUnsupported,
 }
 """What the framework says no with, in our words; the method is a case of its own."""
+Say = Callable[[errors.SidecarError], Response]
+"""Writes an error in the language of a wire."""
+Dialects = Mapping[str, Say]
+"""How to say no at addresses whose clients do not know problems; one that ends in '/' stands for
+all below it."""
+_NO_DIALECTS: Dialects = {}
 
 
 def problem_body(error: errors.SidecarError) -> dict[str, Any]:
@@ -62,18 +68,31 @@ def problem_body(error: errors.SidecarError) -> dict[str, Any]:
     }
 
 
-def problem(error: errors.SidecarError, headers: Mapping[str, str] | None = None) -> Response:
+def problem(error: errors.SidecarError) -> Response:
     """The response that says ``error``; the log has its id."""
     body = problem_body(error)
-    ours = body["status"] >= 500 and error.kind is not Kind.BUSY
-    level = logging.WARNING if ours else logging.INFO
-    log.log(level, "answered %s, request %s", error.code, body["request_id"])
+    note(error, body["request_id"])
     return Response(
         json.dumps(body),
         status_code=body["status"],
         media_type="application/problem+json",
-        headers={**(headers or {}), **headers_of(error)},
+        headers=headers_of(error),
     )
+
+
+def note(error: errors.SidecarError, request_id: str) -> None:
+    """A line in the log, as a warning where it is our fault."""
+    ours = STATUS[error.kind] >= 500 and error.kind is not Kind.BUSY
+    level = logging.WARNING if ours else logging.INFO
+    log.log(level, "answered %s, request %s", error.code, request_id)
+
+
+def say_at(path: str, dialects: Dialects) -> Say:
+    """How errors are said at an address."""
+    if path in dialects:
+        return dialects[path]
+    above = (say for begin, say in dialects.items() if begin[-1] == "/" and path.startswith(begin))
+    return next(above, problem)
 
 
 def headers_of(error: errors.SidecarError) -> dict[str, str]:
@@ -86,37 +105,46 @@ def headers_of(error: errors.SidecarError) -> dict[str, str]:
     return headers
 
 
-def install(app: FastAPI, *routers: APIRouter) -> None:
-    """Make ``app``, which has these ``routers``, answer every error as a problem."""
+def install(app: FastAPI, *routers: APIRouter, dialects: Dialects = _NO_DIALECTS) -> None:
+    """Make ``app``, which has these ``routers``, answer every error in the language of its address:
+    as a problem, unless ``dialects`` has another."""
     own = [route for router in routers for route in router.routes]
+
+    def said(
+        request: Request, error: errors.SidecarError, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        response = say_at(request.scope["path"], dialects)(error)
+        response.headers.update(headers or {})
+        return response
 
     @app.exception_handler(errors.SidecarError)
     async def known(request: Request, error: errors.SidecarError) -> Response:
-        return problem(error)
+        return said(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"][1:]) or "body"
         if first["type"] == "missing":
-            return problem(errors.FieldMissing(f"The field '{field}' is missing."))
-        return problem(errors.FieldInvalid(f"The field '{field}' is not possible: {first['msg']}."))
+            return said(request, errors.FieldMissing(f"The field '{field}' is missing."))
+        wrong = f"The field '{field}' is not possible: {first['msg']}."
+        return said(request, errors.FieldInvalid(wrong))
 
     @app.exception_handler(HTTPException)
     async def routing(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
             methods = _methods(request.scope, [*app.routes, *own])
-            return problem(errors.MethodNotAllowed(), {"Allow": ", ".join(methods)})
+            return said(request, errors.MethodNotAllowed(), {"Allow": ", ".join(methods)})
         if (known := _FROM_STATUS.get(error.status_code)) is not None:
-            return problem(known())
+            return said(request, known())
         if 400 <= error.status_code < 500:
-            return problem(errors.RequestInvalid())
-        return problem(errors.SidecarError())
+            return said(request, errors.RequestInvalid())
+        return said(request, errors.SidecarError())
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> Response:
         # Answered from outside of everything else, which would have seen what is left unread.
-        return problem(errors.SidecarError(), {"Connection": "close"})
+        return said(request, errors.SidecarError(), {"Connection": "close"})
 
 
 def _methods(scope: Scope, routes: Iterable[BaseRoute]) -> list[str]:

@@ -65,8 +65,10 @@ class EventStream(Response):
         frames: AsyncGenerator[bytes, None],
         closed: Callable[[], None] = lambda: None,
         farewell: bytes = b"",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        usual = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(headers=usual | dict(headers or {}))
         del self.headers["content-length"]
         self._frames = frames
         self._closed = closed

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ SLOWEST = 8 << 10
 """Bytes a second that a sender reaches on the whole: the slowest of mobile networks does."""
 PATIENCE = 3
 """Times `upload_stall` that a sender may be behind that."""
+_NONE: Mapping[str, int] = {}
 FORM_OVERHEAD = 1 << 20
 """Bytes that boundaries, headers and text fields may add to the file's own."""
 
@@ -45,11 +46,13 @@ class Upload:
     """A form: the recording, and the text fields beside it.
 
     ``part``: the name of the recording's part. ``file_name``: what the client calls the file, ''
-    where it does not say: text to look at, never a path.
+    where it does not say: text to look at, never a path. ``lists``: all values of every field, in
+    order, where ``fields`` has the last.
     """
 
     source: AudioSource
     fields: dict[str, str]
+    lists: dict[str, list[str]]
     part: str = ""
     file_name: str = ""
 
@@ -79,8 +82,13 @@ async def read_json(request: Request, settings: Settings) -> dict[str, Any]:
     return values
 
 
-async def read_form(request: Request, service: Service) -> Upload:
+async def read_form(
+    request: Request, service: Service, *, file: str = "audio", long: Mapping[str, int] = _NONE
+) -> Upload:
     """The recording and the fields of a multipart body.
+
+    ``file``: the part that is the recording's also where it has no file name. ``long``: bytes that
+    fields of a name may have together, where that is more than `FIELD_LIMIT` each.
 
     Raises:
         errors.BadRequest: the form is broken, too large, without a file, or with two.
@@ -92,15 +100,16 @@ async def read_form(request: Request, service: Service) -> Upload:
     too_large = errors.UploadTooLarge(
         hint=f"The limit is {settings.max_upload_mb} MB. {errors.UploadTooLarge.default_hint}"
     )
-    if _declared_length(request) > limit + FORM_OVERHEAD:
+    most = limit + FORM_OVERHEAD + sum(long.values())
+    if _declared_length(request) > most:
         raise too_large
-    form = _Form(_boundary(request), settings.spool_dir, service.spooling)
+    form = _Form(_boundary(request), settings.spool_dir, service.spooling, file, long)
     received = 0
 
     async def take(chunk: bytes) -> None:
         nonlocal received
         received += len(chunk)
-        if received > limit + FORM_OVERHEAD or form.file_bytes > limit:
+        if received > most or form.file_bytes > limit:
             raise too_large
         body.grow(len(chunk))
         await form.feed(chunk)
@@ -172,9 +181,18 @@ class _Part:
 class _Form:
     """The callbacks of the push parser, and what they have gathered."""
 
-    def __init__(self, boundary: bytes, folder: Path | None, threads: Threads) -> None:
+    def __init__(
+        self,
+        boundary: bytes,
+        folder: Path | None,
+        threads: Threads,
+        file: str,
+        long: Mapping[str, int],
+    ) -> None:
         self._folder = folder
         self._threads = threads
+        self._file_part = file
+        self._left = dict(long)
         self._parser = MultipartParser(
             boundary,
             {
@@ -192,7 +210,7 @@ class _Form:
         self._parts = 0
         self._ended = False
         self._spool: Spool | None = None
-        self._fields: dict[str, str] = {}
+        self._lists: dict[str, list[str]] = {}
         self._file: tuple[str, str] = ("", "")
         """Its part and its name."""
 
@@ -221,8 +239,11 @@ class _Form:
         if self._spool is None:
             raise errors.FileMissing()
         if self._spool.in_memory:
-            return Upload(self._spool.finish(), self._fields, *self._file)
-        return Upload(await self._threads.run(self._spool.finish), self._fields, *self._file)
+            source = self._spool.finish()
+        else:
+            source = await self._threads.run(self._spool.finish)
+        last = {name: values[-1] for name, values in self._lists.items()}
+        return Upload(source, last, self._lists, *self._file)
 
     def close(self) -> None:
         """Let go of a form that came to nothing."""
@@ -252,7 +273,7 @@ class _Form:
         part = self._part
         _, options = parse_options_header(part.headers.get(b"content-disposition", b""))
         part.name = options.get(b"name", b"").decode("utf-8", "replace")
-        part.is_file = b"filename" in options or part.name == "audio"
+        part.is_file = b"filename" in options or part.name == self._file_part
         if part.is_file:
             if self._spool is not None:
                 raise errors.MultipleFiles()
@@ -263,12 +284,16 @@ class _Form:
         if self._part.is_file:
             assert self._spool is not None
             self._spool.add(memoryview(data)[start:end])
-        else:
+        elif (left := self._left.get(self._part.name)) is None:
             self._grow(self._part.text, data[start:end], FIELD_LIMIT)
+        else:
+            self._left[self._part.name] = left - (end - start)
+            self._grow(self._part.text, data[start:end], len(self._part.text) + left)
 
     def _part_end(self) -> None:
         if not self._part.is_file:
-            self._fields[self._part.name] = self._part.text.decode("utf-8", "replace")
+            text = self._part.text.decode("utf-8", "replace")
+            self._lists.setdefault(self._part.name, []).append(text)
 
     def _end(self) -> None:
         self._ended = True

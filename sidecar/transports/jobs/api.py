@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from sidecar import clock, errors
 from sidecar.access.identity import Identity
+from sidecar.audio.peaks import PER_SECOND
 from sidecar.jobs.record import JobRecord
 from sidecar.service import Service
 from sidecar.speech.formats import format_of, render
 from sidecar.transports.http import sse
 from sidecar.transports.http.bodies import json_response
 from sidecar.transports.http.caller import caller_of
+from sidecar.transports.http.idempotency import key_name
 from sidecar.transports.http.schemas import PROBLEMS
 from sidecar.transports.http.summary import job_summary
 from sidecar.transports.jobs import models
 from sidecar.transports.jobs.editing import add_editing, etag_of, unchanged
 from sidecar.transports.jobs.events import Frames, farewell
 from sidecar.transports.jobs.listing import page_of
-from sidecar.transports.jobs.request import key_name, read_request
+from sidecar.transports.jobs.request import read_request
 
 PATH = "/v1/jobs"
 MEDIA_TYPES = {
@@ -165,3 +168,14 @@ def _add_results(router: APIRouter, service: Service) -> None:
         noted = service.noted(said, job.options)
         body = await service.owned.written(caller, job, lambda: render(noted, fmt, job.id).encode())
         return Response(body, media_type=MEDIA_TYPES[fmt], headers=headers)
+
+    @router.get(
+        "/{job_id}/peaks",
+        summary="How loud it is, tenth of a second by tenth, as far as it was heard",
+        response_model=models.Peaks,
+        responses=PROBLEMS,
+    )
+    async def peaks(request: Request, job_id: str) -> Response:
+        job = service.owned.job(caller_of(request), job_id)
+        levels = base64.b64encode(job.peaks).decode()
+        return json_response({"per_second": PER_SECOND, "peaks": levels})

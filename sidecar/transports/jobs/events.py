@@ -22,7 +22,7 @@ from sidecar.jobs.record import (
 )
 from sidecar.speech.edit_values import step_values
 from sidecar.speech.formats import segment_body
-from sidecar.speech.transcript import Checkpoint, Finished, Progress, SegmentReady
+from sidecar.speech.transcript import Checkpoint, Finished, Peaks, Progress, SegmentReady
 from sidecar.transports.http import sse
 from sidecar.transports.http.summary import error_body, progress_body
 
@@ -47,7 +47,7 @@ def event_body(job_id: str, event: JobEvent) -> tuple[str, dict[str, Any]] | Non
             return "progress", progress_body(progress)
         case Reported(SegmentReady(index, segment)):
             return "segment", {"index": index, "segment": segment_body(segment)}
-        case Reported(Checkpoint()):  # between us and the engine
+        case Reported(Checkpoint() | Peaks()):  # between us and the engine; for another address
             return None
         case Reported(Finished(transcript), processing_s):
             return "done", {

@@ -34,6 +34,13 @@ class JobPage(BaseModel):
     next: str | None = Field(description="What to send as 'after' for the next page.")
 
 
+class Peaks(BaseModel):
+    """What a picture of a recording's sound is drawn from."""
+
+    per_second: int = Field(examples=[10])
+    peaks: str = Field(description="A byte for each, 0 to 255: the loudest sample; in base64.")
+
+
 def parameter(name: str, where: str, schema: dict[str, Any], said: str) -> dict[str, Any]:
     """One that may be left out."""
     return {"name": name, "in": where, "required": False, "schema": schema, "description": said}

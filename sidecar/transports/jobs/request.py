@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import re
 from dataclasses import dataclass
 
 from fastapi import Request
 
-from sidecar import errors
-from sidecar.audio.ref import digest_of
 from sidecar.audio.source import AudioSource
 from sidecar.jobs.order import Priority
 from sidecar.jobs.record import RequestKey
 from sidecar.service import Service
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.options import parse_choice
-from sidecar.transports.http.bodies import Fields, open_local, read_fields
-
-KEY = "idempotency-key"
-_KEY = re.compile(r'"?(?P<name>[\x21\x23-\x7e]{1,255})"?', re.ASCII)
-"""A structured string by the draft (draft-ietf-httpapi-idempotency-key-header); most clients send
-it without the quotes."""
+from sidecar.transports.http.bodies import open_local, read_fields
+from sidecar.transports.http.idempotency import digest, key_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +25,6 @@ class JobRequest:
     options: TranscribeOptions
     priority: Priority
     key: RequestKey | None
-
-
-def key_name(request: Request) -> str | None:
-    """What the client calls this request, None if it has no name.
-
-    Raises:
-        errors.FieldInvalid: it is no name.
-    """
-    given = request.headers.getlist(KEY)
-    if not given:
-        return None
-    said = _KEY.fullmatch(given[0].strip())
-    if said is None or len(given) > 1:
-        raise errors.FieldInvalid(
-            "'Idempotency-Key' is not a key.",
-            hint="Send one, of 1 to 255 ASCII characters without spaces, such as a UUID.",
-        )
-    return said["name"]
 
 
 async def read_request(request: Request, service: Service) -> JobRequest:
@@ -70,18 +43,9 @@ async def read_request(request: Request, service: Service) -> JobRequest:
         key = None
         if name is not None:
             fd = source.fd if uploaded else None
-            key = RequestKey(name, await asyncio.to_thread(_digest, fields, fd))
+            key = RequestKey(name, await asyncio.to_thread(digest, fields, fd))
         return JobRequest(source, options, priority, key)
     except BaseException:
         if source is not None:
             source.close()
         raise
-
-
-def _digest(fields: Fields, upload: int | None) -> str:
-    """Of all that was sent: two requests with the same are one. A file that was named counts by its
-    name."""
-    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
-    if upload is not None:
-        digest.update(digest_of(upload).encode())
-    return digest.hexdigest()

@@ -21,7 +21,7 @@ from sidecar.transports.http.bodies import json_response, media_type
 from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.upload import read_form
 from sidecar.transports.queue import models
-from sidecar.transports.queue.dialect import TOKEN_INVALID, Dialect, check_name
+from sidecar.transports.queue.dialect import TOKEN_INVALID, check_name
 from sidecar.transports.queue.fragments import Fragments
 from sidecar.transports.queue.recent import Over, Recent, status_of
 
@@ -34,7 +34,7 @@ LOOK_S = 5.0
 
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
-    router = APIRouter(route_class=Dialect)
+    router = APIRouter()
     recent = Recent()
 
     @router.post(

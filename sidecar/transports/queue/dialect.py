@@ -3,12 +3,10 @@ far as it has any; the rest of a problem is beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import Request, Response
-from fastapi.routing import APIRoute
+from fastapi import Response
 
 from sidecar import errors
 from sidecar.transports.http.bodies import to_json
@@ -70,19 +68,3 @@ def check_name(name: str) -> None:
     if name.rpartition(".")[2].lower() not in EXTENSIONS or "." not in name:
         known = ", ".join(f".{each}" for each in EXTENSIONS)
         raise FileNameUnsupported(f"Unsupported audio format. Supported extensions: {known}")
-
-
-class Dialect(APIRoute):
-    """A route whose errors are said in this wire's way."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """What answers a request."""
-        answer = super().get_route_handler()
-
-        async def answered(request: Request) -> Response:
-            try:
-                return await answer(request)
-            except errors.SidecarError as error:
-                return say(error)
-
-        return answered

@@ -8,10 +8,11 @@ after that (who said it; a stretch that is heard again after a crash) is not tol
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from sidecar.jobs.record import JobRecord
 from sidecar.speech.transcript import Segment
+from sidecar.transports.http.unsaid import Unsaid
 
 
 def segment_text(segment: Segment) -> str:
@@ -27,30 +28,13 @@ class Fragments:
     """What is still to be said of one job."""
 
     def __init__(self) -> None:
-        self._said: list[Segment] = []
-        self._before: Sequence[Segment] = ()
-        """Said in an attempt that came to nothing."""
-        self._next = 0
-        self._attempt = 0
+        self._unsaid = Unsaid()
+        self._begun = False
 
     def more(self, job: JobRecord) -> Iterator[str]:
         """A fragment for each segment that is new in a job, and one for the end of the list."""
-        again = job.attempts != self._attempt or len(job.segments) < self._next
-        if again or job.transcript is not None:
-            self._attempt, self._next, self._before = job.attempts, 0, tuple(self._said)
-        for segment in job.segments[self._next :]:
-            self._next += 1
-            if not self._was_said(segment):
-                yield ("," if self._said else "[") + segment_text(segment)
-                self._said.append(segment)
+        for _, segment in self._unsaid.more(job):
+            yield ("," if self._begun else "[") + segment_text(segment)
+            self._begun = True
         if job.transcript is not None:
-            yield "]" if self._said else "[]"
-
-    def _was_said(self, segment: Segment) -> bool:
-        """Whether most of its time was told of before; an attempt begins anew, and at its end some
-        borders may lie a little elsewhere."""
-        overlap = sum(
-            max(0.0, min(segment.end, one.end) - max(segment.start, one.start))
-            for one in self._before
-        )
-        return bool(self._before) and overlap >= (segment.end - segment.start) / 2
+            yield "]" if self._begun else "[]"

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from sidecar import __version__, errors
-from sidecar.access.identity import Identity
 from sidecar.audio.source import AudioSource
-from sidecar.jobs.record import JobRecord
 from sidecar.service import Health, Service
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.options import parse_flag
+from sidecar.transports.http import hanging_up
 from sidecar.transports.http.bodies import (
     json_response,
     media_type,
@@ -28,7 +27,7 @@ from sidecar.transports.http.bodies import (
     read_fields,
     to_json,
 )
-from sidecar.transports.http.caller import caller_of, lasting
+from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.prefer import wants_async
 from sidecar.transports.http.schemas import PROBLEMS
 from sidecar.transports.http.upload import read_json
@@ -47,7 +46,8 @@ def build_router(service: Service) -> APIRouter:
     @router.get("/", summary="Who answers here", response_model=models.Root)
     async def root() -> Response:
         return json_response(
-            {"service": "vibevoice-asr", "version": __version__, "status": "running"}
+            {"service": "vibevoice-asr", "version": __version__, "status": "running"},
+            headers={"Vary": "Accept"},  # who asks for HTML gets the page (transports/page)
         )
 
     @router.get("/health", summary="How the service is", response_model=models.Health)
@@ -90,7 +90,8 @@ def build_router(service: Service) -> APIRouter:
         if later:
             said = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
             return await job_response(service, caller, job.record, 202, said)
-        async with _cancelled_on_hang_up(request, service, caller, job.record):
+        cancel = partial(service.owned.cancel, caller, job.record)
+        async with hanging_up.noticed(request, cancel, cancel):
             transcript = await job.result()
         return json_response(
             await asyncio.to_thread(lambda: to_json(answer_body(service, job.record, transcript)))
@@ -143,40 +144,3 @@ async def _read_request(
         if source is not None:
             source.close()
         raise
-
-
-@asynccontextmanager
-async def _cancelled_on_hang_up(
-    request: Request, service: Service, caller: Identity, job: JobRecord
-) -> AsyncGenerator[None, None]:
-    """While this lasts, a client that goes away takes its job with it, and so does one whose token
-    counts no more.
-
-    Raises:
-        errors.TokenInvalid: it does not, and there is no transcript.
-    """
-    sent_away = False
-
-    def end() -> None:
-        nonlocal sent_away
-        sent_away = True
-        service.owned.cancel(caller, job)
-
-    async def listen() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        service.owned.cancel(caller, job)
-
-    listening = asyncio.get_running_loop().create_task(listen())
-    try:
-        with lasting(request.scope, end):
-            yield
-    except asyncio.CancelledError:
-        service.owned.cancel(caller, job)
-        raise
-    except errors.JobCancelled:
-        if sent_away:
-            raise errors.TokenInvalid() from None
-        raise
-    finally:
-        listening.cancel()

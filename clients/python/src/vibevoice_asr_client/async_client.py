@@ -96,6 +96,10 @@ class AsyncClient:
         """The caller's jobs in the words of the queue's own wire."""
         return (await self._ask(calls.queue_status())).body()
 
+    async def page_path(self) -> str:
+        """What behind `url` opens the service's page in a browser, once, with our token."""
+        return str((await self._ask(calls.page_link())).body()["path"])
+
     # People
 
     async def people(self) -> Dict[str, Any]:

@@ -95,6 +95,11 @@ def health() -> Call:
     return Call("GET", "/health")
 
 
+def page_link() -> Call:
+    """A link to the page, which has our token when it is opened."""
+    return Call("POST", "/v1/page/links")
+
+
 def queue_status() -> Call:
     """The caller's jobs, as the queue's own wire has them."""
     return Call("GET", "/v1/queue/status")

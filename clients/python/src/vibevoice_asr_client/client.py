@@ -98,6 +98,10 @@ class Client:
         """The caller's jobs in the words of the queue's own wire."""
         return self._ask(calls.queue_status()).body()
 
+    def page_path(self) -> str:
+        """What behind `url` opens the service's page in a browser, once, with our token."""
+        return str(self._ask(calls.page_link()).body()["path"])
+
     # People
 
     def people(self) -> Dict[str, Any]:

@@ -274,6 +274,18 @@ class LanguageUnsupported(errors.Refused):
     known_code = "language_unsupported"
 
 
+class LinkInvalid(errors.Unauthorized):
+    """This link does not count any more: it opens the page once, within two minutes."""
+
+    known_code = "link_invalid"
+
+
+class LogprobsUnavailable(errors.Refused):
+    """No engine here tells the probabilities of its tokens."""
+
+    known_code = "logprobs_unavailable"
+
+
 class MethodNotAllowed(errors.Refused):
     """This address does not take this method."""
 
@@ -284,6 +296,12 @@ class ModelLoadFailed(errors.Busy):
     """The engine could not be loaded."""
 
     known_code = "model_load_failed"
+
+
+class ModelNotFound(errors.NotFound):
+    """There is no model of this name here."""
+
+    known_code = "model_not_found"
 
 
 class MultipartInvalid(errors.Refused):
@@ -460,6 +478,12 @@ class TranscriptChanged(errors.Conflict):
     known_code = "transcript_changed"
 
 
+class TranslationUnavailable(errors.Refused):
+    """The engine does not translate."""
+
+    known_code = "translation_unavailable"
+
+
 class UploadStalled(errors.Busy):
     """The upload stopped before it was complete."""
 
@@ -544,6 +568,12 @@ class WontFit(errors.OutOfSpace):
     known_code = "wont_fit"
 
 
+class WordsUnavailable(errors.Refused):
+    """The engine tells no times of words."""
+
+    known_code = "words_unavailable"
+
+
 BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "audio_decode_timeout": AudioDecodeTimeout,
     "audio_empty": AudioEmpty,
@@ -589,8 +619,11 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "json_too_large": JsonTooLarge,
     "language_invalid": LanguageInvalid,
     "language_unsupported": LanguageUnsupported,
+    "link_invalid": LinkInvalid,
+    "logprobs_unavailable": LogprobsUnavailable,
     "method_not_allowed": MethodNotAllowed,
     "model_load_failed": ModelLoadFailed,
+    "model_not_found": ModelNotFound,
     "multipart_invalid": MultipartInvalid,
     "multipart_too_many_parts": MultipartTooManyParts,
     "multiple_files": MultipleFiles,
@@ -620,6 +653,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "token_invalid": TokenInvalid,
     "token_missing": TokenMissing,
     "transcript_changed": TranscriptChanged,
+    "translation_unavailable": TranslationUnavailable,
     "upload_stalled": UploadStalled,
     "upload_too_large": UploadTooLarge,
     "uploads_full": UploadsFull,
@@ -634,4 +668,5 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "voice_too_short": VoiceTooShort,
     "voices_unavailable": VoicesUnavailable,
     "wont_fit": WontFit,
+    "words_unavailable": WordsUnavailable,
 }

@@ -1,0 +1,198 @@
+"""OpenAI's transcription API: POST /v1/audio/transcriptions and /translations, GET /v1/models.
+
+For clients that are made for it, unchanged. A client that hangs up takes its job with it. Those of
+whisper.cpp's server (POST /inference) send the same form, without a model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request, Response
+
+from sidecar import clock
+from sidecar.access.identity import Identity
+from sidecar.jobs.job import Job
+from sidecar.jobs.record import JobRecord, RequestKey
+from sidecar.jobs.room import Place
+from sidecar.service import Service
+from sidecar.speech.transcript import Transcript
+from sidecar.transports.http import hanging_up, sse
+from sidecar.transports.http.bodies import json_response
+from sidecar.transports.http.caller import caller_of
+from sidecar.transports.http.idempotency import digest, key_name
+from sidecar.transports.openai import models
+from sidecar.transports.openai.aliases import model_body, names
+from sidecar.transports.openai.answers import answer
+from sidecar.transports.openai.dialect import REQUEST_ID
+from sidecar.transports.openai.following import Kept, Retries, Running, retries_of, timed_out
+from sidecar.transports.openai.request import Asked, read_request
+from sidecar.transports.openai.stream import farewell, frames
+
+TRANSCRIPTIONS, TRANSLATIONS = "/v1/audio/transcriptions", "/v1/audio/translations"
+INFERENCE = "/inference"
+MODELS = "/v1/models"
+PATHS = ("/v1/audio/", INFERENCE, MODELS, f"{MODELS}/")
+"""What is said in this wire's way, errors included."""
+
+
+def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
+    """The routes of this wire."""
+    router = APIRouter()
+    retries = Retries()
+    created = int(now())
+
+    @router.post(
+        TRANSCRIPTIONS,
+        summary="What was said (OpenAI's API)",
+        response_class=Response,
+        responses=models.TRANSCRIPTION,
+        openapi_extra=models.TRANSCRIBE,
+    )
+    async def transcribe(request: Request) -> Response:
+        return await _answered(request, service, retries, translate=False)
+
+    @router.post(
+        TRANSLATIONS,
+        summary="What was said, in English (OpenAI's API)",
+        response_class=Response,
+        responses=models.TRANSLATION,
+        openapi_extra=models.TRANSLATE,
+    )
+    async def translate(request: Request) -> Response:
+        return await _answered(request, service, retries, translate=True)
+
+    @router.post(
+        INFERENCE,
+        summary="What was said (whisper.cpp's server)",
+        response_class=Response,
+        responses=models.TRANSCRIPTION,
+        openapi_extra=models.INFER,
+    )
+    async def infer(request: Request) -> Response:
+        usual = service.spec.name
+        return await _answered(request, service, retries, translate=False, usual=usual)
+
+    @router.get(
+        MODELS,
+        summary="What is loaded, by all its names (OpenAI's API)",
+        response_model=models.ModelList,
+        responses=models.ERRORS,
+    )
+    async def listed() -> Response:
+        bodies = [model_body(service.spec, name, created) for name in names(service.spec)]
+        return json_response({"object": "list", "data": bodies}, headers=_request_id())
+
+    @router.get(
+        f"{MODELS}/{{model}}",
+        summary="A model (OpenAI's API)",
+        response_model=models.Model,
+        responses=models.ERRORS,
+    )
+    async def model(model: str) -> Response:
+        return json_response(model_body(service.spec, model, created), headers=_request_id())
+
+    return router
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """The job of a request; ``live`` where it goes with its client."""
+
+    running: Running
+    live: Job | None = None
+    replayed: bool = False
+
+
+async def _answered(
+    request: Request, service: Service, retries: Retries, *, translate: bool, usual: str = ""
+) -> Response:
+    caller, arrived = caller_of(request), _now()
+    key = key_name(request)
+    with service.place(caller, key) as place:
+        asked = await read_request(request, service, translate=translate, usual=usual)
+        begun = await _begun(request, service, caller, retries, asked, place, key)
+    running = begun.running
+    headers = {REQUEST_ID: running.record.id}
+    if begun.replayed:
+        headers["Idempotent-Replayed"] = "true"
+
+    def cancel() -> None:
+        service.owned.cancel(caller, running.record)
+
+    def gone() -> None:
+        if begun.live is None or begun.live.ended:
+            return
+        if timed_out(request, _now() - arrived):
+            retries.leave(caller.owner, asked.fields, begun.live, cancel)
+        else:
+            cancel()
+
+    def noted(record: JobRecord) -> Transcript:
+        if record.error is not None:
+            raise record.error.error()
+        assert record.transcript is not None
+        return service.noted(record.transcript, record.options).noting(*asked.wish.notices)
+
+    if asked.wish.stream:
+        sent = frames(running, asked.wish.format, noted)
+        closed = cancel if begun.live else _nothing
+        return sse.EventStream(sent, closed, farewell(), headers)
+    async with hanging_up.noticed(request, gone, cancel):
+        async for _ in running.watched(sse.KEEP_ALIVE_S):
+            pass
+        transcript, temperature = noted(running.record), running.record.options.temperature
+    body, kind = await asyncio.to_thread(answer, transcript, asked.wish, temperature)
+    return Response(body, media_type=kind, headers=headers)
+
+
+async def _begun(
+    request: Request,
+    service: Service,
+    caller: Identity,
+    retries: Retries,
+    asked: Asked,
+    place: Place,
+    key: str | None,
+) -> _Begun:
+    """The job of a request: a new one, or the one that it is sent again for."""
+    if key is not None:
+        try:
+            said = await asyncio.to_thread(digest, asked.fields, asked.source.fd)
+        except BaseException:
+            asked.source.close()
+            raise
+        record, replayed = await service.submit_once(
+            caller, asked.source, asked.options, place, RequestKey(key, said)
+        )
+        return _Begun(Kept(service, caller, record), replayed=replayed)
+    if retries_of(request) and (known := await _taken(caller, retries, asked)) is not None:
+        return _Begun(known, known)
+    job = await service.submit(caller, asked.source, asked.options, place, kept=False)
+    return _Begun(job, job)
+
+
+async def _taken(caller: Identity, retries: Retries, asked: Asked) -> Job | None:
+    """The job that was left behind by the same request; it has the recording already."""
+    try:
+        known = await retries.take(caller.owner, asked.fields, asked.source.fd)
+    except BaseException:
+        asked.source.close()
+        raise
+    if known is not None:
+        asked.source.close()
+    return known
+
+
+def _nothing() -> None:
+    """Its job goes on without the client, who may ask again by the same key."""
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _request_id() -> dict[str, str]:
+    return {REQUEST_ID: uuid.uuid4().hex}

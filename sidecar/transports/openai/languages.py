@@ -1,0 +1,70 @@
+"""Languages by the names that OpenAI's answers have for them: English ones, in lower case. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sidecar import errors
+from sidecar.speech.engine import AUTO, EngineSpec, parse_language
+
+UNKNOWN = "unknown"
+NAMES = {
+    "af": "afrikaans", "am": "amharic", "ar": "arabic", "as": "assamese", "az": "azerbaijani",
+    "ba": "bashkir", "be": "belarusian", "bg": "bulgarian", "bn": "bengali", "bo": "tibetan",
+    "br": "breton", "bs": "bosnian", "ca": "catalan", "cs": "czech", "cy": "welsh", "da": "danish",
+    "de": "german", "el": "greek", "en": "english", "es": "spanish", "et": "estonian",
+    "eu": "basque", "fa": "persian", "fi": "finnish", "fo": "faroese", "fr": "french",
+    "gl": "galician", "gu": "gujarati", "ha": "hausa", "haw": "hawaiian", "he": "hebrew",
+    "hi": "hindi", "hr": "croatian", "ht": "haitian creole", "hu": "hungarian", "hy": "armenian",
+    "id": "indonesian", "is": "icelandic", "it": "italian", "ja": "japanese", "jw": "javanese",
+    "ka": "georgian", "kk": "kazakh", "km": "khmer", "kn": "kannada", "ko": "korean", "la": "latin",
+    "lb": "luxembourgish", "ln": "lingala", "lo": "lao", "lt": "lithuanian", "lv": "latvian",
+    "mg": "malagasy", "mi": "maori", "mk": "macedonian", "ml": "malayalam", "mn": "mongolian",
+    "mr": "marathi", "ms": "malay", "mt": "maltese", "my": "myanmar", "ne": "nepali", "nl": "dutch",
+    "nn": "nynorsk", "no": "norwegian", "oc": "occitan", "pa": "punjabi", "pl": "polish",
+    "ps": "pashto", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sa": "sanskrit",
+    "sd": "sindhi", "si": "sinhala", "sk": "slovak", "sl": "slovenian", "sn": "shona",
+    "so": "somali", "sq": "albanian", "sr": "serbian", "su": "sundanese", "sv": "swedish",
+    "sw": "swahili", "ta": "tamil", "te": "telugu", "tg": "tajik", "th": "thai", "tk": "turkmen",
+    "tl": "tagalog", "tr": "turkish", "tt": "tatar", "uk": "ukrainian", "ur": "urdu", "uz": "uzbek",
+    "vi": "vietnamese", "yi": "yiddish", "yo": "yoruba", "yue": "cantonese", "zh": "chinese",
+}  # fmt: skip
+"""By the code."""
+
+
+def code_of(tag: str) -> str | None:
+    """The code of a tag's language, None where nobody knows it."""
+    return None if tag == AUTO else tag.split("-")[0].lower()
+
+
+def name_of(tag: str) -> str:
+    """The name of a tag's language; its code where it has none."""
+    code = code_of(tag)
+    return UNKNOWN if code is None else NAMES.get(code, code)
+
+
+def tag_of(value: str) -> str:
+    """The tag that a client means, who may also send a name, as answers have it.
+
+    Raises:
+        errors.LanguageInvalid: it is neither.
+    """
+    codes = {name: code for code, name in NAMES.items()}
+    return codes.get(value.strip().lower()) or parse_language(value)
+
+
+def only(spec: EngineSpec, possible: Sequence[str]) -> str:
+    """The tag that an engine is told where a client names the languages that there may be: the one
+    that it knows, or that it find out by itself.
+
+    Raises:
+        errors.LanguageInvalid: one of them is no language.
+        errors.LanguageUnsupported: the engine knows none of them.
+    """
+    tags = list(dict.fromkeys(tag_of(one) for one in possible))
+    known = [tag for tag in tags if spec.speaks(tag)]
+    if tags and not known:
+        raise errors.LanguageUnsupported(
+            f"The engine '{spec.name}' knows none of these languages: {', '.join(tags)}."
+        )
+    return known[0] if len(known) == 1 else AUTO

@@ -1,0 +1,104 @@
+"""The page's own wire, `/v1/page`: how it comes by a token, and what is here and what is missing.
+
+All else the page asks for at the addresses that everybody has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from sidecar import __version__, errors, findings
+from sidecar.access.handover import LASTS_S, Handover
+from sidecar.access.identity import Scope
+from sidecar.service import Service
+from sidecar.threads import Threads
+from sidecar.transports.http.bodies import json_response, media_type
+from sidecar.transports.http.caller import caller_of
+from sidecar.transports.http.schemas import PROBLEMS
+from sidecar.transports.http.upload import read_json
+from sidecar.transports.page import models
+from sidecar.transports.page.front import SESSIONS
+
+OPENS = "/#open="
+"""Before the word of a link: what stands behind a '#' is sent to nobody and is in no log."""
+UNREAD = {"Cache-Control": "no-store"}
+
+
+def build_router(service: Service) -> APIRouter:
+    """The routes of this wire."""
+    router = APIRouter()
+    handover, looking = Handover(), Threads("findings", 1)
+
+    @router.post(
+        "/v1/page/links",
+        summary="A link that opens the page, once, with the token of this request",
+        status_code=201,
+        response_model=models.Link,
+        responses=PROBLEMS,
+    )
+    async def link(request: Request) -> Response:
+        _, _, token = request.headers.get("authorization", "").partition(" ")
+        path = f"{OPENS}{handover.give(token.strip())}" if token.strip() else "/"
+        return json_response({"path": path, "expires_in": LASTS_S}, 201, UNREAD)
+
+    @router.post(
+        SESSIONS,
+        summary="The token that a link stands for; the link is used up",
+        response_model=models.Session,
+        responses=PROBLEMS,
+        openapi_extra={"requestBody": models.SESSION},
+    )
+    async def session(request: Request) -> Response:
+        if media_type(request) != "application/json":
+            raise errors.ContentTypeUnsupported(hint="Send application/json.")
+        word = (await read_json(request, service.settings)).get("word")
+        if not isinstance(word, str):
+            raise errors.FieldMissing("The field 'word' is missing.")
+        return json_response({"token": handover.take(word)}, headers=UNREAD)
+
+    @router.get(
+        "/v1/page/about",
+        summary="What the engine can do, and what is missing",
+        response_model=models.About,
+        responses=PROBLEMS,
+    )
+    async def about(request: Request) -> Response:
+        caller = caller_of(request)
+        found: list[dict[str, str]] = []
+        if Scope.AUDIO_PATH in caller.scopes:
+            found = await looking.run(lambda: list(_amiss(service)))
+        settings, spec = service.settings, service.spec
+        body: dict[str, Any] = {
+            "version": __version__,
+            "engine": {
+                "name": spec.name,
+                "title": spec.title,
+                "precisions": [one.value for one in spec.precisions],
+                "languages": list(spec.languages),
+                "diarizes": spec.diarizes,
+                "planned": spec.planned,
+            },
+            "may_reload": Scope.RELOAD in caller.scopes,
+            "keeps_seconds": settings.job_retention,
+            "keeps_jobs": settings.keep_jobs,
+            "longest_audio_seconds": settings.max_audio_hours * 3600,
+            "findings": found,
+        }
+        return json_response(body, headers=UNREAD)
+
+    return router
+
+
+def _amiss(service: Service) -> Iterator[dict[str, str]]:
+    """What is not as it might be; what is good needs no words."""
+    for finding in findings.around(service.settings):
+        if finding.state is not findings.State.GOOD:
+            yield {
+                "topic": finding.topic,
+                "state": finding.state.name.lower(),
+                "text": finding.text,
+                "remedy": finding.remedy,
+            }

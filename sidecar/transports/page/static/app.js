@@ -1,0 +1,102 @@
+/** The page: put together here. */
+
+import { Aside, filesIn } from "./aside.js";
+import { Bar } from "./bar.js";
+import { dress } from "./memory.js";
+import { Pane } from "./pane.js";
+import { Recordings } from "./recordings.js";
+import { arrive, keep } from "./session.js";
+import { Store } from "./store.js";
+import { html, render, Trouble, useEffect, useState } from "./view.js";
+import { trouble } from "./words.js";
+
+const store = new Store({
+  about: null,
+  arrival: null,
+  health: null,
+  jobs: [],
+  loaded: false,
+  locked: false,
+  names: new Map(),
+  offline: false,
+  options: {},
+  problem: null,
+  selected: "",
+  shown: null,
+  uploads: [],
+});
+
+function say(text) {
+  document.getElementById("said").textContent = text;
+}
+
+const recordings = new Recordings(store, say);
+
+function App() {
+  const [state, setState] = useState(store.state);
+  const [over, setOver] = useState(false);
+  useEffect(() => store.listen(setState), []);
+  useEffect(() => {
+    let depth = 0;
+    const holds = (event) => event.dataTransfer?.types.includes("Files");
+    const on = {
+      dragenter: (event) => holds(event) && (event.preventDefault(), (depth += 1), setOver(true)),
+      dragover: (event) => holds(event) && event.preventDefault(),
+      dragleave: (event) => holds(event) && (depth -= 1) <= 0 && setOver(false),
+      drop: async (event) => {
+        if (!holds(event)) return;
+        event.preventDefault();
+        depth = 0;
+        setOver(false);
+        recordings.send(await filesIn(event.dataTransfer, say));
+      },
+      beforeunload: (event) => store.state.uploads.some((one) => one.state !== "failed") && event.preventDefault(),
+    };
+    for (const [name, act] of Object.entries(on)) addEventListener(name, act);
+    return () => Object.entries(on).forEach(([name, act]) => removeEventListener(name, act));
+  }, []);
+  if (state.locked) return html`<${Door} state=${state} />`;
+  const empty = state.loaded && !state.jobs.length && !state.uploads.length;
+  const view = empty ? "empty" : state.selected ? "transcript" : "list";
+  return html`
+    <a class="skip" href="#main">To the transcript</a>
+    <${Bar} state=${state} recordings=${recordings} say=${say} />
+    ${state.arrival && html`<div class="banner"><${Trouble} error=${state.arrival} /></div>`}
+    <div class="page" data-view=${view} data-ready=${state.loaded ? "yes" : "no"}>
+      <${Aside} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
+      ${!empty && html`<${Pane} key=${state.selected} state=${state} recordings=${recordings} say=${say} />`}
+    </div>
+    ${over && html`<div class="over" aria-hidden="true"><p>Let go to transcribe</p></div>`}
+  `;
+}
+
+/** Where a token is wanted and none is here. */
+function Door({ state }) {
+  const enter = (event) => {
+    event.preventDefault();
+    keep(new FormData(event.target).get("token").trim());
+    location.reload();
+  };
+  return html`<main class="door" id="main">
+    <h1>This service wants to know who you are</h1>
+    ${state.arrival && html`<${Trouble} error=${state.arrival} />`}
+    <p>On the machine where it runs, type <code>vibevoice-asr open</code>: the page opens and is let in.</p>
+    <form onSubmit=${enter}>
+      <label for="token">Or give the token that it was started with, or one made for you:</label>
+      <input id="token" name="token" type="password" autocomplete="off" required />
+      <button class="main" type="submit">Enter</button>
+    </form>
+    <p class="quiet">It is kept in this tab until the tab is closed, and is put in no address.</p>
+  </main>`;
+}
+
+dress();
+try {
+  await arrive();
+} catch (error) {
+  store.set({ arrival: trouble(error) });
+}
+const root = document.getElementById("app");
+root.replaceChildren();
+render(html`<${App} />`, root);
+recordings.watch();

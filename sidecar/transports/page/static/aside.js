@@ -1,0 +1,208 @@
+/** What comes in and what is on its way: dropping, choosing, recording, the queue. */
+
+import { Recorder, refusal } from "./recorder.js";
+import { html, icon, useEffect, useRef, useState } from "./view.js";
+import { clock, counted, mayBeRecording, stateOf } from "./words.js";
+
+const OVER = new Set(["done", "failed", "cancelled"]);
+const KINDS = "audio/*,video/*,.opus,.amr,.caf,.mkv,.wma,.aiff,.flac";
+
+/** The recordings among what was dropped, folders opened. */
+export async function filesIn(transfer, say) {
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  if (!entries.some((entry) => entry.isDirectory)) return [...transfer.files];
+  const found = [];
+  const walk = async (entry) => {
+    if (entry.isFile) found.push(await new Promise((done, failed) => entry.file(done, failed)));
+    else if (entry.isDirectory) {
+      const reader = entry.createReader();
+      for (;;) {
+        const some = await new Promise((done, failed) => reader.readEntries(done, failed));
+        if (!some.length) return;
+        for (const one of some) await walk(one);
+      }
+    }
+  };
+  for (const entry of entries) await walk(entry);
+  return recordingsAmong(found, say);
+}
+
+function recordingsAmong(files, say) {
+  const some = files.filter(mayBeRecording);
+  const left = files.length - some.length;
+  if (left || !some.length) say(some.length ? `${counted(left, "file")} left out: no recordings.` : "There is no recording in this folder.");
+  return some;
+}
+
+export function Aside({ state, store, recordings, empty, say }) {
+  const { jobs, uploads } = state;
+  const waiting = jobs.filter((job) => !OVER.has(job.state)).sort(inLine);
+  const ended = jobs.filter((job) => OVER.has(job.state)).reverse();
+  return html`<div class="side" role=${empty ? "main" : "complementary"} id=${empty ? "main" : undefined} aria-label="Recordings">
+    <${Intake} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
+    ${(waiting.length > 0 || uploads.length > 0) && html`<section>
+      <h2>On the way</h2>
+      <ul class="jobs">
+        ${waiting.map((job) => html`<${Item} key=${job.id} job=${job} state=${state} recordings=${recordings} say=${say} />`)}
+        ${uploads.map((one) => html`<${Sending} key=${one.key} one=${one} recordings=${recordings} />`)}
+      </ul>
+    </section>`}
+    ${ended.length > 0 && html`<section>
+      <h2>Heard</h2>
+      <ul class="jobs">
+        ${ended.map((job) => html`<${Item} key=${job.id} job=${job} state=${state} recordings=${recordings} say=${say} />`)}
+      </ul>
+    </section>`}
+  </div>`;
+}
+
+/** Those that run go first, then as the queue has them. */
+const inLine = (one, other) => (one.position ?? -1) - (other.position ?? -1);
+
+export const nameOf = (state, job) => state.names.get(job.id) || `Recording of ${new Date(job.created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}`;
+
+function Item({ job, state, recordings, say }) {
+  const name = nameOf(state, job);
+  const over = OVER.has(job.state);
+  const end = async () => {
+    try {
+      await recordings.end(job.id);
+      say(over ? `${name} is deleted.` : `${name} is cancelled.`);
+      document.querySelector(".job .pick, .intake .main")?.focus(); // what had it is gone
+    } catch (error) {
+      say(error.detail || String(error));
+    }
+  };
+  const sure = () => over && job.state === "done" ? document.getElementById(`sure-${job.id}`).showModal() : end();
+  return html`<li class="job" data-state=${job.state}>
+    <button type="button" class="pick" aria-current=${state.selected === job.id ? "true" : undefined} onClick=${() => recordings.select(job.id)}>
+      <span class="name">${name}</span>
+      <span class="how">${stateOf(job)}</span>
+    </button>
+    <button type="button" class="bare" aria-label=${`${over ? "Delete" : "Cancel"} ${name}`} onClick=${sure}>${icon(over ? "trash" : "close")}</button>
+    ${job.state === "running" && html`<progress max="1" value=${job.progress.fraction ?? undefined} aria-label=${`How far ${name} is`}></progress>`}
+    ${job.state === "done" && html`<dialog id=${`sure-${job.id}`} aria-label="Delete?" class="small">
+      <p>Delete the transcript of <strong>${name}</strong>? It cannot be had back.</p>
+      <form method="dialog" class="choice">
+        <button type="submit">Keep it</button>
+        <button type="submit" class="danger" onClick=${end}>Delete</button>
+      </form>
+    </dialog>`}
+  </li>`;
+}
+
+function Sending({ one, recordings }) {
+  const said = { waiting: "Waits to be sent", sending: "Is being sent", failed: one.error?.detail }[one.state];
+  return html`<li class="job" data-state=${one.state}>
+    <div class="pick">
+      <span class="name">${one.name}</span>
+      <span class="how">${said}${one.error?.hint && html` ${one.error.hint}`}</span>
+      ${one.state === "failed" && html`<button type="button" class="again" onClick=${() => recordings.retry(one.key)}>Try again</button>`}
+    </div>
+    <button type="button" class="bare" aria-label=${`Leave out ${one.name}`} onClick=${() => recordings.drop(one.key)}>${icon("close")}</button>
+    ${one.state === "sending" && html`<progress aria-label=${`${one.name} is being sent`}></progress>`}
+  </li>`;
+}
+
+function Intake({ state, store, recordings, empty, say }) {
+  const files = useRef(null);
+  const folder = useRef(null);
+  const took = (event, all) => {
+    const chosen = [...event.target.files];
+    recordings.send(all ? recordingsAmong(chosen, say) : chosen);
+    event.target.value = "";
+  };
+  return html`<section class="intake" aria-label="New recording">
+    <div class="drop">
+      ${empty ? html`<h1>Who said what, and when</h1>` : html`<h1 class="unseen">Recordings</h1>`}
+      <p>${empty ? "Drop a recording here: a call, a meeting, an interview. You get what was said, by whom, and when." : "Drop recordings or a folder anywhere."}</p>
+      <div class="choice">
+        <button type="button" class="main" onClick=${() => files.current.click()}>${icon("add")} Choose files</button>
+        <button type="button" onClick=${() => folder.current.click()}>${icon("folder")} Folder</button>
+        <${Microphone} recordings=${recordings} say=${say} />
+      </div>
+      <input ref=${files} class="unseen" id="files" type="file" multiple accept=${KINDS} tabindex="-1" aria-label="Recordings" onChange=${(event) => took(event, false)} />
+      <input ref=${folder} class="unseen" id="folder" type="file" webkitdirectory tabindex="-1" aria-label="A folder of recordings" onChange=${(event) => took(event, true)} />
+      ${empty && html`<p class="quiet">wav, mp3, m4a, ogg, flac, webm, mp4 and most others.${here(state)}</p>`}
+    </div>
+    <${Options} state=${state} store=${store} />
+  </section>`;
+}
+
+const here = ({ about }) =>
+  about && about.engine.name !== "upstream" ? " The service hears it itself; nothing goes anywhere else." : "";
+
+/** What is sent with the next recordings. */
+function Options({ state, store }) {
+  const { about, options } = state;
+  const set = (name, value) => {
+    const { [name]: _, ...rest } = options;
+    store.set({ options: value ? { ...rest, [name]: value } : rest });
+  };
+  const count = Object.keys(options).length;
+  const languages = about?.engine.languages ?? [];
+  return html`<details class="options">
+    <summary>Options${count > 0 && html` <span class="quiet">(${count} set)</span>`}</summary>
+    <div class="fields">
+      ${languages.length !== 1 && html`<label>Language
+        <input list="languages" placeholder="as it is heard" value=${options.language ?? ""} onChange=${(event) => set("language", event.target.value.trim())} />
+        <datalist id="languages">${languages.map((tag) => html`<option value=${tag}></option>`)}</datalist>
+      </label>`}
+      <label>How many people speak
+        <input type="number" min="1" max="20" placeholder="nobody knows" value=${options.num_speakers ?? ""} onChange=${(event) => set("num_speakers", event.target.value)} />
+      </label>
+      <label>Names and terms that may be said
+        <input placeholder="Nagg, Nell" value=${options.hotwords ?? ""} onChange=${(event) => set("hotwords", event.target.value.trim())} />
+      </label>
+    </div>
+  </details>`;
+}
+
+function Microphone({ recordings, say }) {
+  const [recorder, setRecorder] = useState(null);
+  const [since, setSince] = useState(0);
+  const [wrong, setWrong] = useState("");
+  const meter = useRef(null);
+  const time = useRef(null);
+  useEffect(() => {
+    if (!recorder) return undefined;
+    let frame = 0;
+    const show = () => {
+      if (meter.current) meter.current.value = recorder.level();
+      if (time.current) time.current.textContent = clock((performance.now() - since) / 1000);
+      frame = requestAnimationFrame(show);
+    };
+    show();
+    return () => cancelAnimationFrame(frame);
+  }, [recorder]);
+  useEffect(() => () => recorder?.close(), [recorder]);
+  const begin = async () => {
+    const why = Recorder.why();
+    if (why) return setWrong(why);
+    const fresh = new Recorder();
+    try {
+      await fresh.begin();
+    } catch (error) {
+      fresh.close();
+      return setWrong(refusal(error));
+    }
+    setWrong("");
+    setSince(performance.now());
+    setRecorder(fresh);
+    say("Recording.");
+  };
+  const end = async () => {
+    const file = await recorder.end();
+    setRecorder(null);
+    recordings.send([file]);
+  };
+  if (!recorder)
+    return html`<button type="button" onClick=${begin}>${icon("mic")} Record</button>
+      ${wrong && html`<p class="trouble" role="alert">${wrong}</p>`}`;
+  return html`<div class="recording" role="group" aria-label="Recording">
+    <span class="dot" aria-hidden="true"></span><span ref=${time} class="time">0:00</span>
+    <meter ref=${meter} min="0" max="1" aria-label="Loudness"></meter>
+    <button type="button" class="main" onClick=${end}>${icon("stop")} Stop and send</button>
+    <button type="button" class="bare" aria-label="Throw this recording away" onClick=${() => setRecorder(null)}>${icon("close")}</button>
+  </div>`;
+}

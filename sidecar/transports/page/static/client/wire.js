@@ -1,0 +1,144 @@
+/** What the service says and is told, as it stands in its OpenAPI (`/docs`); `tests/client/test_js.py` compares. */
+
+/** @typedef {"queued" | "running" | "done" | "failed" | "cancelled"} JobState */
+
+/**
+ * The fields of a transcription. What is left out is as the service has it.
+ *
+ * @typedef {object} Options
+ * @property {"auto" | "fp32" | "bf16" | "fp16" | "int8" | "int4"} [precision]
+ * @property {string} [language] "auto", or a code such as "en"
+ * @property {boolean} [diarize] tell speakers apart
+ * @property {"balanced" | "accurate"} [diarization]
+ * @property {string | string[]} [hotwords] names and terms that may be said
+ * @property {string} [prompt] what the recording is about
+ * @property {string} [context] the same as `prompt`; send one of them
+ * @property {number} [num_speakers] 1 to 20, a hint
+ * @property {number} [temperature] 0 to 1
+ * @property {number} [max_tokens]
+ * @property {"auto" | "parallel"} [windows]
+ * @property {boolean} [recognise]
+ * @property {boolean} [words] their times, also where that is more work
+ * @property {"interactive" | "batch"} [priority]
+ */
+
+/** @typedef {{ start_time: number, end_time: number, text: string }} Word */
+
+/**
+ * One stretch of speech by one speaker (`Speaker_0`); times in seconds.
+ *
+ * @typedef {object} Segment
+ * @property {string} speaker
+ * @property {number} start_time
+ * @property {number} end_time
+ * @property {string} text
+ * @property {string} [name] who the speaker is, where that was recognised or said
+ * @property {Word[]} [words]
+ * @property {string} [words_by] how their times were found: "attention", "server" or "spread"
+ * @property {string[]} [flags]
+ * @property {string} [name] who that is, where somebody was recognised
+ */
+
+/**
+ * About a transcript as a whole; `duration` in seconds of audio.
+ *
+ * @typedef {object} Metadata
+ * @property {number} duration
+ * @property {string} language
+ * @property {number} processing_time
+ * @property {string} model_precision
+ * @property {number} num_speakers
+ * @property {string} engine
+ * @property {boolean} diarized
+ * @property {boolean} no_speech
+ * @property {string} job_id
+ * @property {{ code: string, message: string }[]} warnings
+ * @property {string} [words_by] the least sure of the segments'
+ * @property {object[]} [speakers] what is known of them by voice
+ */
+
+/** @typedef {{ segments: Segment[], metadata: Metadata }} Transcript */
+
+/**
+ * @typedef {object} AudioProgress
+ * @property {number} audio_seconds_done
+ * @property {number | null} audio_seconds_total
+ * @property {number | null} fraction
+ */
+
+/**
+ * A job as it stands, without what was said.
+ *
+ * @typedef {object} Job
+ * @property {string} id
+ * @property {JobState} state
+ * @property {number | null} position
+ * @property {number} attempts
+ * @property {string} created in UTC
+ * @property {number | null} duration
+ * @property {AudioProgress} progress
+ * @property {{ code: string, detail: string, hint: string }} [error]
+ * @property {"interactive" | "batch"} priority
+ * @property {number | null} estimated_wait_seconds
+ * @property {string | null} ended in UTC
+ * @property {number} last_event
+ * @property {number} revision how often its transcript was edited
+ */
+
+/** @typedef {{ jobs: Job[], next: string | null }} JobPage */
+
+/**
+ * What an edit came to: how the transcript stands, who is in it, and the segments that are not as they
+ * were. `undo`, `redo`: how many steps there are in each direction.
+ *
+ * @typedef {object} Edited
+ * @property {number} revision
+ * @property {number} undo
+ * @property {number} redo
+ * @property {{ speaker: string, name: string | null }[]} speakers
+ * @property {{ index: number, segment: Segment }[]} segments
+ */
+
+/**
+ * How the service is.
+ *
+ * @typedef {object} Health
+ * @property {string} status ok, loading, or stopping
+ * @property {boolean} model_loaded
+ * @property {boolean} gpu_available
+ * @property {number | null} vram_used_mb
+ * @property {number | null} vram_total_mb
+ * @property {number} contract
+ * @property {string} version
+ * @property {number} pid
+ * @property {string} instance
+ * @property {string} engine
+ * @property {string} precision
+ * @property {"absent" | "loading" | "ready" | "busy"} engine_state
+ * @property {number | null} load_percent
+ * @property {number | null} worker_pid
+ * @property {number} jobs_waiting
+ * @property {"ok" | "degraded" | "unreachable"} vllm
+ */
+
+import { AnswerNotUnderstood } from "./errors.js";
+
+/**
+ * A body of which it is known that it is what was asked for.
+ *
+ * @template T
+ * @param {Record<string, unknown>} body
+ * @param {Record<string, string>} has the kind of what it must have, by name; "array" is one
+ * @returns {T}
+ * @throws {AnswerNotUnderstood} it has not
+ */
+export function checked(body, has) {
+  for (const [name, kind] of Object.entries(has)) {
+    const value = body[name];
+    if ((Array.isArray(value) ? "array" : typeof value) !== kind)
+      throw new AnswerNotUnderstood(`The service's answer is not understood ('${name}').`, {
+        hint: "Use the same version of vibevoice-asr on both ends.",
+      });
+  }
+  return /** @type {T} */ (body);
+}

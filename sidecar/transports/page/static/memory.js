@@ -1,0 +1,44 @@
+/** What this browser remembers: what recordings are called, and how the page is to look. The service
+ * keeps no names. */
+
+const NAMES = "vibevoice-names";
+const THEME = "vibevoice-theme";
+const MOST = 500;
+
+function read(key, otherwise) {
+  try {
+    return JSON.parse(localStorage.getItem(key)) ?? otherwise;
+  } catch {
+    return otherwise;
+  }
+}
+
+function write(key, value) {
+  try {
+    localStorage.setItem(key, JSON.stringify(value));
+  } catch {
+    // Then it is not remembered.
+  }
+}
+
+export const names = () => new Map(read(NAMES, []));
+
+/** @param {string} id @param {string | null} name null: forget it */
+export function call(id, name) {
+  const known = names();
+  known.delete(id);
+  if (name !== null) known.set(id, name);
+  write(NAMES, [...known].slice(-MOST));
+}
+
+export const theme = () => read(THEME, "auto");
+
+/** @param {string} wanted auto, light or dark */
+export function look(wanted) {
+  write(THEME, wanted);
+  dress();
+}
+
+export function dress() {
+  document.documentElement.dataset.theme = theme();
+}

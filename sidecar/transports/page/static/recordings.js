@@ -1,0 +1,250 @@
+/** Recordings on their way: sent two at a time, followed while they are heard, known by name. */
+
+import { names, call } from "./memory.js";
+import { client } from "./session.js";
+import { trouble } from "./words.js";
+
+const AT_ONCE = 2;
+const BUSY_MS = 1000;
+const IDLE_MS = 4000;
+const HIDDEN_MS = 15000;
+const OVER = new Set(["done", "failed", "cancelled"]);
+
+/** Everything that is asked of the service, and what it says, put into the store. */
+export class Recordings {
+  /** The person's own files, by job: they are played, and sent again where a job was lost. */
+  files = new Map();
+  #store;
+  #say;
+  #tick = () => {};
+  #following = new AbortController();
+  #followed = "";
+  #known = new Map();
+  #stopped = new Set();
+
+  /** @param {import("./store.js").Store} store @param {(text: string) => void} say */
+  constructor(store, say) {
+    this.#store = store;
+    this.#say = say;
+  }
+
+  /** Look at the service, again and again, as long as the page is there. */
+  async watch() {
+    document.addEventListener("visibilitychange", () => this.look());
+    for (;;) {
+      await this.#look();
+      const { jobs, uploads, offline } = this.#store.state;
+      const busy = offline || uploads.length || jobs.some((job) => !OVER.has(job.state));
+      const pause = document.hidden ? HIDDEN_MS : busy ? BUSY_MS : IDLE_MS;
+      await new Promise((resolve) => {
+        const timer = setTimeout(resolve, pause);
+        this.#tick = () => (clearTimeout(timer), resolve());
+      });
+    }
+  }
+
+  /** Look now. */
+  look() {
+    this.#tick();
+  }
+
+  /** @param {File[]} files */
+  send(files) {
+    const { uploads, options } = this.#store.state;
+    const fresh = files.map((file) => ({ key: key(), file, name: file.name, options, state: "waiting" }));
+    this.#store.set({ uploads: [...uploads, ...fresh] });
+    this.#sendNext();
+  }
+
+  /** @param {string} which the key of one that was not sent */
+  drop(which) {
+    this.#stopped.add(which);
+    this.#store.set({ uploads: this.#store.state.uploads.filter((one) => one.key !== which) });
+    this.#sendNext();
+  }
+
+  /** @param {string} which */
+  retry(which) {
+    this.#mark(which, { state: "waiting", error: null });
+    this.#sendNext();
+  }
+
+  /** @param {string} id the job that is shown; "" for none */
+  select(id) {
+    if (id === this.#store.state.selected && this.#followed === id) return;
+    this.#following.abort();
+    [this.#following, this.#followed] = [new AbortController(), id];
+    this.#store.set({ selected: id, shown: null, problem: null });
+    if (id) this.#follow(id, this.#following.signal);
+  }
+
+  /** End a job, or forget one that has ended. */
+  async end(id) {
+    await client().cancel(id);
+    call(id, null);
+    this.files.delete(id);
+    this.#known.delete(id);
+    if (this.#store.state.selected === id) this.select("");
+    this.#store.set({ jobs: this.#store.state.jobs.filter((job) => job.id !== id) });
+    this.look();
+  }
+
+  /** @param {string} id @param {File} file the recording itself, to be heard */
+  attach(id, file) {
+    this.files.set(id, file);
+    this.#store.set({ attached: (this.#store.state.attached || 0) + 1 });
+  }
+
+  async #look() {
+    try {
+      const asking = client({ attempts: 1 });
+      const health = await asking.health();
+      const before = this.#store.state.health;
+      this.#store.set({ health, offline: false });
+      const jobs = await allJobs(asking);
+      if (!this.#store.state.about || before?.instance !== health.instance)
+        this.#store.set({ about: await asking.question("/v1/page/about") });
+      const anew = before && before.instance !== health.instance;
+      this.#told(jobs);
+      this.#store.set({ jobs, names: names(), locked: false, loaded: true });
+      if (anew) this.#again(jobs);
+      else if (this.#store.state.problem?.code === "") this.#resume();
+    } catch (error) {
+      if (error.status === 401) this.#store.set({ locked: true, loaded: true });
+      else if (!document.hidden) this.#store.set({ offline: true, loaded: true });
+    }
+  }
+
+  /** What ended since the last look is said, once. */
+  #told(jobs) {
+    for (const job of jobs) {
+      const before = this.#known.get(job.id);
+      this.#known.set(job.id, job.state);
+      if (!before || OVER.has(before) || !OVER.has(job.state)) continue;
+      const name = names().get(job.id) || "The recording";
+      this.#say(job.state === "done" ? `${name} is done.` : `${name}: ${job.state}.`);
+    }
+  }
+
+  /** The service was started anew: what it forgot before it was done is sent again, if we have it. */
+  #again(jobs) {
+    const there = new Set(jobs.map((job) => job.id));
+    for (const [id, state] of [...this.#known]) {
+      if (there.has(id) || OVER.has(state)) continue;
+      this.#known.delete(id);
+      const file = this.files.get(id);
+      if (file) {
+        this.#say(`The service was started anew; ${file.name} is sent again.`);
+        if (this.#store.state.selected === id) this.select("");
+        this.send([file]);
+      }
+    }
+    if (there.has(this.#store.state.selected)) this.#resume();
+  }
+
+  #resume() {
+    this.#followed = "";
+    this.select(this.#store.state.selected);
+  }
+
+  #sendNext() {
+    const { uploads } = this.#store.state;
+    let free = AT_ONCE - uploads.filter((one) => one.state === "sending").length;
+    for (const one of uploads) {
+      if (free <= 0) return;
+      if (one.state !== "waiting") continue;
+      free -= 1;
+      this.#mark(one.key, { state: "sending" });
+      this.#sendOne(one);
+    }
+  }
+
+  async #sendOne({ key: which, file, name, options }) {
+    try {
+      const job = await client().submit(file, options, { key: which, name });
+      if (this.#stopped.has(which)) {
+        await client().cancel(job.id);
+        return;
+      }
+      call(job.id, name);
+      this.files.set(job.id, file);
+      this.#known.set(job.id, job.state);
+      const { uploads, jobs, selected } = this.#store.state;
+      this.#store.set({
+        uploads: uploads.filter((one) => one.key !== which),
+        jobs: [...jobs.filter((one) => one.id !== job.id), job],
+        names: names(),
+      });
+      const shown = jobs.find((one) => one.id === selected);
+      if (!shown || shown.state === "failed") this.select(job.id);
+      this.look();
+    } catch (error) {
+      if (error.status === 401) this.#store.set({ locked: true });
+      this.#mark(which, { state: "failed", error: trouble(error) });
+      this.#say(`${name} was not taken: ${trouble(error).detail}`);
+    } finally {
+      this.#sendNext();
+    }
+  }
+
+  #mark(which, change) {
+    const { uploads } = this.#store.state;
+    this.#store.set({ uploads: uploads.map((one) => (one.key === which ? { ...one, ...change } : one)) });
+  }
+
+  /** The transcript of a job, as it grows and as it is in the end. A stream for the job that is
+   * shown, and no other: a browser has six connections to a server, for all its tabs. */
+  async #follow(id, signal) {
+    const segments = [];
+    const show = (change) => {
+      if (!signal.aborted) this.#store.set({ shown: { id, segments, final: false, revision: 0, ...change } });
+    };
+    let revision = 0;
+    try {
+      const job = await client().job(id, { signal });
+      if (!OVER.has(job.state)) {
+        show({});
+        for await (const event of client().events(id, { signal })) {
+          if (event.kind === "segment") segments[event.data.index] = event.data.segment;
+          else if (event.kind === "progress") this.#progress(id, event.data);
+          if (event.kind !== "progress") show({ revision: (revision += 1) });
+        }
+        this.look();
+      }
+      const ended = await client().job(id, { signal });
+      this.#store.set({ jobs: this.#store.state.jobs.map((one) => (one.id === id ? ended : one)) });
+      if (ended.error) return show({ final: true, error: ended.error, revision: -1 });
+      const { segments: said, metadata } = await client().transcript(id, undefined, { signal });
+      show({ segments: said, metadata, final: true, revision: -1 });
+    } catch (error) {
+      if (signal.aborted) return;
+      if (error.code === "job_not_found") this.#store.set({ problem: LOST });
+      else this.#store.set({ problem: trouble(error) });
+    }
+  }
+
+  #progress(id, progress) {
+    const jobs = this.#store.state.jobs.map((job) =>
+      job.id === id ? { ...job, state: "running", position: null, progress } : job,
+    );
+    this.#store.set({ jobs });
+  }
+}
+
+const LOST = {
+  detail: "The service does not know this recording any more.",
+  hint: "It was deleted, its time was over, or the service was started anew. Send the recording again.",
+  code: "job_not_found",
+};
+
+const key = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+async function allJobs(asking) {
+  const jobs = [];
+  for (let after; ; ) {
+    const page = await asking.jobs({ limit: 500, after });
+    jobs.push(...page.jobs);
+    if (!page.next) return jobs;
+    after = page.next;
+  }
+}

@@ -1,0 +1,32 @@
+/** Who asks: the token of a link or of the person, for this tab alone, and the client that sends it. */
+
+import { VibevoiceClient } from "./client/index.js";
+
+const KEY = "vibevoice-token";
+const LINK = /^#open=([\w-]{20,100})$/;
+
+/** @returns {string} the token of this tab, "" without one */
+export const token = () => sessionStorage.getItem(KEY) || "";
+
+/** @param {string} given */
+export function keep(given) {
+  if (given) sessionStorage.setItem(KEY, given);
+  else sessionStorage.removeItem(KEY);
+}
+
+/** A client with the token that there is; sent by header, so that no other page can have it sent. */
+export const client = (retry = {}) =>
+  new VibevoiceClient({ url: location.origin, token: token() || undefined, retry });
+
+/**
+ * Where the page was opened by a link: its word out of the address, and the token for it.
+ *
+ * @throws the word does not count any more
+ */
+export async function arrive() {
+  const word = LINK.exec(location.hash)?.[1];
+  if (!word) return;
+  history.replaceState(null, "", location.pathname);
+  const how = { method: "POST", json: { word }, once: true };
+  keep((await client().question("/v1/page/sessions", how)).token);
+}

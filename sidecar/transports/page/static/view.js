@@ -1,0 +1,38 @@
+/** What all parts of the page are drawn with. */
+
+import { h } from "./vendor/preact.js";
+import htm from "./vendor/htm.js";
+
+export const html = htm.bind(h);
+export { render } from "./vendor/preact.js";
+export { useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/hooks.js";
+
+const SHAPES = {
+  add: "M12 5v14M5 12h14",
+  close: "M6 6l12 12M18 6L6 18",
+  copy: "M9 9h11v11H9zM5 15H4V4h11v1",
+  down: "M12 4v11m-5-5 5 5 5-5M5 20h14",
+  back: "M15 5l-7 7 7 7",
+  folder: "M3 6h6l2 2h10v11H3z",
+  listen: "M4 10v4h4l5 4V6l-5 4zM17 9a4 4 0 0 1 0 6",
+  mic: "M12 3a3 3 0 0 0-3 3v5a3 3 0 0 0 6 0V6a3 3 0 0 0-3-3zM6 11a6 6 0 0 0 12 0M12 17v4",
+  moon: "M20 14.5A8 8 0 0 1 9.5 4 8 8 0 1 0 20 14.5z",
+  pause: "M8 5v14M16 5v14",
+  play: "M8 5l11 7-11 7z",
+  search: "M10.5 4a6.5 6.5 0 1 0 0 13 6.5 6.5 0 0 0 0-13zM15.5 15.5L21 21",
+  stop: "M7 7h10v10H7z",
+  sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8zM12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.5 1.5M17.5 17.5L19 19M19 5l-1.5 1.5M6.5 17.5L5 19",
+  trash: "M4 7h16M9 7V4h6v3M6 7l1 13h10l1-13",
+  up: "M6 15l6-6 6 6",
+  next: "M6 9l6 6 6-6",
+};
+
+/** @param {keyof typeof SHAPES} name */
+export const icon = (name) => html`<svg class="icon" viewBox="0 0 24 24" aria-hidden="true"><path d=${SHAPES[name]} /></svg>`;
+
+/** What was wrong, and what to do. */
+export const Trouble = ({ error, children }) => html`<div class="trouble" role="alert">
+  <p><strong>${error.detail}</strong></p>
+  ${error.hint && html`<p>${error.hint}</p>`}
+  ${children}
+</div>`;

@@ -1,0 +1,76 @@
+/** Times, sizes and states as people say them. Pure. */
+
+const two = (value) => String(value).padStart(2, "0");
+
+/** 83.4 → "1:23"; 3700 → "1:01:40". */
+export function clock(seconds) {
+  const whole = Math.max(0, Math.floor(seconds || 0));
+  const [h, m, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
+}
+
+/** 83.4 → "1 minute 23 seconds", for who hears it. */
+export function spoken(seconds) {
+  const whole = Math.max(0, Math.round(seconds || 0));
+  const parts = [];
+  for (const [size, name] of [[3600, "hour"], [60, "minute"], [1, "second"]]) {
+    const count = Math.floor(whole / size) % (size === 3600 ? Infinity : 60);
+    if (count) parts.push(`${count} ${name}${count === 1 ? "" : "s"}`);
+  }
+  return parts.slice(0, 2).join(" ") || "0 seconds";
+}
+
+/** For about how long: "a few seconds", "40 seconds", "3 minutes", "2 hours". */
+export function about(seconds) {
+  if (seconds < 8) return "a few seconds";
+  if (seconds < 90) return `${Math.round(seconds / 10) * 10} seconds`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} minutes`;
+  return `${Math.round(seconds / 3600)} hours`;
+}
+
+/** MiB → "11.2 GB". */
+export const gigabytes = (mb) => `${(mb / 1024).toFixed(1)} GB`;
+
+/** @param {number} count @param {string} one */
+export const counted = (count, one) => `${count} ${one}${count === 1 ? "" : "s"}`;
+
+/** "Speaker_0" → "Speaker 0": as the service counts, so that every format says the same. */
+export const called = (speaker) => (speaker || "").replaceAll("_", " ") || "Somebody";
+
+/** "Speaker_7" → 7; null where nobody was told apart. */
+export function numberOf(speaker) {
+  const found = /_(\d+)$/.exec(speaker || "");
+  return found ? Number(found[1]) : null;
+}
+
+/** How a job is, in a few words. */
+export function stateOf(job) {
+  switch (job.state) {
+    case "queued": {
+      const ahead = job.position ? `${counted(job.position, "recording")} before it` : "Next in line";
+      const wait = job.estimated_wait_seconds;
+      return wait ? `${ahead}, about ${about(wait)}` : ahead;
+    }
+    case "running": {
+      const { fraction, audio_seconds_done: done } = job.progress;
+      if (fraction) return `${Math.floor(fraction * 100)} % of ${clock(job.progress.audio_seconds_total)}`;
+      return done ? `${clock(done)} heard` : "Begins";
+    }
+    case "done":
+      return clock(job.duration);
+    case "cancelled":
+      return "Cancelled";
+    default:
+      return "Failed";
+  }
+}
+
+const SOUND = /\.(wav|wave|flac|mp3|ogg|oga|opus|m4a|aac|webm|wma|mp4|m4v|mov|mkv|aiff?|amr|caf|au|3gp)$/i;
+
+/** Whether a file looks like a recording; the service decides by what is in it. */
+export const mayBeRecording = (file) => /^(audio|video)\//.test(file.type) || SOUND.test(file.name);
+
+/** What went wrong and what to do, of whatever was thrown. */
+export function trouble(error) {
+  return { detail: error?.detail || error?.message || String(error), hint: error?.hint || "", code: error?.code || "" };
+}

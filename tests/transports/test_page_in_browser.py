@@ -1,0 +1,468 @@
+"""The page in a real browser, on a real service: what a person does with it.
+
+One browser for all; with VIBEVOICE_SCREENSHOTS it also writes the pictures of docs/images.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import struct
+import time
+import warnings
+import wave
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import PATIENCE_S, REPOSITORY, Server, wait_until
+from test_browser import CHROMIUM
+from test_page import TOKEN, opened
+
+from bench.page import LONG, made_up
+
+CHROMEDRIVER = shutil.which("chromedriver")
+AXE = os.environ.get("VIBEVOICE_AXE")
+WIDTH, HEIGHT = 1280, 860
+STRANGER = "evil.example"
+BAD = (
+    "Content Security Policy",
+    "TrustedScript",
+    "TrustedHTML",
+    "Refused to",
+    "Uncaught",
+    "Error:",
+)
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+if CHROMIUM is None or CHROMEDRIVER is None or find_spec("selenium") is None:
+    LACKING = "no Chromium with chromedriver and selenium here: no browser looked at the page"
+    warnings.warn(f"SKIPPED: {LACKING}", stacklevel=1)
+    pytest.skip(LACKING, allow_module_level=True)
+
+
+class Visitor:
+    """Somebody with a browser."""
+
+    def __init__(self) -> None:
+        from selenium import webdriver
+
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM or ""
+        for flag in (
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--mute-audio",
+            f"--window-size={WIDTH},{HEIGHT}", f"--host-resolver-rules=MAP {STRANGER} 127.0.0.1",
+            "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+            "--autoplay-policy=no-user-gesture-required",
+        ):  # fmt: skip
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        service = webdriver.ChromeService(CHROMEDRIVER)
+        self.driver = webdriver.Chrome(options=options, service=service)
+        self.driver.set_script_timeout(PATIENCE_S)
+        self.log: list[str] = []
+
+    def opens(self, server: Server, path: str = "/") -> None:
+        """The page of a service, as it is for who comes for the first time."""
+        self.driver.get(f"http://127.0.0.1:{server.port}{path}")
+        self.sees(".page[data-ready=yes], .door")
+
+    def sees(self, selector: str, text: str = "") -> Any:
+        """What is there, once it is, with this text in it."""
+        from selenium.common.exceptions import StaleElementReferenceException
+
+        def look() -> Any:
+            try:
+                for one in self.driver.find_elements("css selector", selector):
+                    if text in (one.get_attribute("textContent") or ""):
+                        return one
+            except StaleElementReferenceException:
+                pass
+            return None
+
+        return wait_until(look, PATIENCE_S, f"{selector} {text!r}\n{self.text()}\n{self.said()}")
+
+    def text(self) -> str:
+        """All that is to be read."""
+        return str(self.js("return document.body.innerText"))
+
+    def js(self, script: str, *given: object) -> Any:
+        """What a script returns in the page."""
+        return self.driver.execute_script(script, *given)
+
+    def sends(self, *files: Path) -> None:
+        """Chooses files by the button."""
+        self.driver.find_element("id", "files").send_keys("\n".join(map(str, files)))
+
+    def drops(self, name: str, body: bytes) -> None:
+        """A file let go over the page."""
+        self.js(
+            """const bytes = Uint8Array.from(atob(arguments[1]), (one) => one.charCodeAt(0));
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([bytes], arguments[0], {type: "audio/wav"}));
+            for (const kind of ["dragenter", "dragover", "drop"])
+              document.body.dispatchEvent(new DragEvent(kind, {
+                bubbles: true, cancelable: true, dataTransfer}));""",
+            name,
+            base64.b64encode(body).decode(),
+        )
+
+    def rows(self) -> int:
+        """How many segments stand."""
+        return int(self.js("return document.querySelectorAll('.row').length"))
+
+    def said(self) -> list[str]:
+        """What the browser had to say."""
+        self.log += [str(line["message"]) for line in self.driver.get_log("browser")]
+        return self.log
+
+    def wrong(self) -> list[str]:
+        """What it did not let the page do, and faults of the page."""
+        return [line for line in self.said() if any(word in line for word in BAD)]
+
+    def findings(self) -> list[str]:
+        """What axe has to say against the page as it stands."""
+        source = axe_source()
+        self.driver.execute_script(source)
+        found = self.driver.execute_async_script(
+            """const done = arguments[arguments.length - 1];
+            axe.run(document, {runOnly: arguments[0]}).then((said) => done(said.violations));""",
+            RULES,
+        )
+        return [f"{one['id']}: {node['html'][:150]}" for one in found for node in one["nodes"]]
+
+    def shot(self, name: str) -> None:
+        """A picture for the docs, where somebody wants them."""
+        if folder := os.environ.get("VIBEVOICE_SCREENSHOTS"):
+            self.driver.save_screenshot(str(Path(folder) / f"{name}.png"))
+
+
+def axe_source() -> str:
+    package = find_spec("axe_core_python")
+    assert package is not None
+    assert package.origin is not None
+    path = Path(AXE) if AXE else Path(package.origin).with_name("axe.min.js")
+    return path.read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Visitor]:
+    visitor = Visitor()
+    yield visitor
+    visitor.driver.quit()
+
+
+@pytest.fixture
+def visitor(browser: Visitor) -> Iterator[Visitor]:
+    """The one browser, with nothing of the test before, and nothing blocked in this one."""
+    browser.log.clear()
+    browser.driver.get_log("browser")
+    yield browser
+    assert browser.wrong() == []
+    for handle in browser.driver.window_handles[1:]:
+        browser.driver.switch_to.window(handle)
+        browser.driver.close()
+    browser.driver.switch_to.window(browser.driver.window_handles[0])
+    browser.js("try { sessionStorage.clear(); localStorage.clear(); } catch {}")
+    browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.driver.get("about:blank")
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service that hears ten seconds in one."""
+    with Server(tmp_path_factory.mktemp("slow"), scripted_speed=10) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _emptied(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test finds another's recordings."""
+    yield
+    for name in {"server", "slow"} & set(request.fixturenames):
+        running = request.getfixturevalue(name)
+        for job in running.client.get("/v1/jobs").json()["jobs"]:
+            running.client.delete(f"/v1/jobs/{job['id']}")
+
+
+def tone(path: Path, seconds: float) -> Path:
+    """A recording of silence with a click a second: nothing is said, and it can be played."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        second = struct.pack("<8000h", *(30000 if at < 80 else 0 for at in range(8000)))
+        file.writeframes((second * (int(seconds) + 1))[: int(seconds * 8000) * 2])
+    return path
+
+
+def test_a_dropped_recording_is_heard_and_read_played_and_searched(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    visitor.opens(server)
+    visitor.sees("h1", "Who said what")
+    assert visitor.findings() == []
+    visitor.drops("talk.wav", tone(tmp_path / "talk.wav", 12).read_bytes())
+    visitor.sees("#main .title", "2 speakers")
+    wait_until(lambda: visitor.rows() == 12, PATIENCE_S, "all rows")
+    visitor.sees(".job .name", "talk.wav")
+    assert visitor.driver.find_elements("css selector", ".lanes li")[1].text.split()[1] == "Speaker"
+    wait_until(
+        lambda: visitor.js("return document.querySelector('canvas').clientHeight") > 50,
+        PATIENCE_S,
+        "the waveform, above two lanes",
+    )
+    # played from a segment
+    visitor.driver.find_elements("css selector", ".row .said")[5].click()
+    place = (
+        "const audio = document.querySelector('audio'); return [audio.currentTime, audio.paused]"
+    )
+    wait_until(lambda: visitor.js(place)[0] > 5.2, PATIENCE_S, "it plays from there")
+    assert visitor.js(place)[0] < 12
+    wait_until(
+        lambda: visitor.js("return document.querySelector('.row.now').dataset.index") != "5",
+        PATIENCE_S,
+        "the row that is heard is the one that is marked",
+    )
+    visitor.sees(".player .round[aria-label=Pause]").click()
+    assert visitor.js(place)[1]
+    # by keys alone, on the timeline and in the transcript
+    track = visitor.driver.find_element("css selector", ".track")
+    track.send_keys("\ue011")  # Home
+    assert visitor.js(place)[0] == 0
+    track.send_keys("\ue014")  # right
+    assert track.get_attribute("aria-valuetext") == "5 seconds of 12 seconds"
+    first = visitor.driver.find_elements("css selector", ".row .at")[0]
+    assert visitor.js("return document.querySelectorAll('.at[tabindex=\"0\"]').length") == 1
+    first.send_keys("\ue015\ue015")  # down, down
+    assert visitor.js("return document.activeElement.closest('.row').dataset.index") in ("2", "7")
+    # searched
+    said = visitor.js("return document.querySelectorAll('.said')[7].textContent")
+    field = visitor.driver.find_element("css selector", ".search input")
+    field.send_keys(said)
+    visitor.sees(".found", "1 of 1")
+    assert visitor.js("return CSS.highlights.get('found')?.size") == 1
+    field.send_keys("zzz")
+    visitor.sees(".found", "none")
+    assert visitor.findings() == []
+
+
+def test_progress_is_seen_and_a_reload_in_the_middle_loses_nothing(
+    visitor: Visitor, slow: Server, tmp_path: Path
+) -> None:
+    visitor.opens(slow)
+    visitor.sends(tone(tmp_path / "long one.wav", 60))
+    visitor.sees(".job[data-state=running] .name", "long one.wav")
+    visitor.sends(tone(tmp_path / "second.wav", 3))
+    visitor.sees(".job[data-state=queued] .how", "Next in line")
+    visitor.sees(".job[data-state=running] .name", "long one.wav").click()
+    wait_until(lambda: 3 < visitor.rows() < 60, PATIENCE_S, "it grows")
+    visitor.driver.refresh()
+    visitor.sees(".job[data-state=running] .name", "long one.wav").click()
+    wait_until(lambda: 3 < visitor.rows() < 60, PATIENCE_S, "it is there again, and grows")
+    assert visitor.findings() == []
+    visitor.driver.find_element("css selector", "[aria-label='Cancel second.wav']").click()
+    visitor.sees("#said", "second.wav is cancelled.")
+    visitor.sees("#main .title", "2 speakers")
+    assert visitor.rows() == 60
+    visitor.sees(".player button", "Choose the file to listen")
+    visitor.driver.find_element("id", "listen").send_keys(str(tmp_path / "long one.wav"))
+    visitor.sees(".player .round[aria-label=Play]")
+
+
+def test_two_tabs_see_the_same_and_what_one_ends_is_gone_in_the_other(
+    visitor: Visitor, slow: Server, tmp_path: Path
+) -> None:
+    visitor.opens(slow)
+    visitor.sends(tone(tmp_path / "shared.wav", 40))
+    visitor.sees(".job[data-state=running] .name", "shared.wav")
+    first = visitor.driver.current_window_handle
+    visitor.driver.switch_to.new_window("tab")
+    visitor.opens(slow)
+    visitor.sees(".job[data-state=running] .name", "shared.wav")
+    visitor.driver.find_element("css selector", "[aria-label='Cancel shared.wav']").click()
+    visitor.sees("h1", "Who said what")
+    visitor.driver.switch_to.window(first)
+    wait_until(lambda: "shared.wav" not in visitor.text(), PATIENCE_S, "gone there, too")
+
+
+def test_a_service_that_is_started_anew_is_waited_for_and_gets_the_recording_again(
+    visitor: Visitor, tmp_path: Path
+) -> None:
+    with Server(tmp_path / "before", scripted_speed=5) as server:
+        port = server.port
+        visitor.opens(server)
+        visitor.sends(tone(tmp_path / "kept.wav", 30))
+        visitor.sees(".job[data-state=running]")
+        wait_until(lambda: visitor.rows() > 2, PATIENCE_S, "it grows")
+    visitor.sees(".banner", "does not answer")
+    with Server(tmp_path / "after", port=port) as server:
+        visitor.sees("#main .title", "2 speakers")
+        wait_until(lambda: visitor.rows() == 30, PATIENCE_S, "all of it")
+        assert len(server.client.get("/v1/jobs").json()["jobs"]) == 1
+        assert "does not answer" not in visitor.text()
+
+
+def test_a_link_lets_one_tab_in_once_and_leaves_no_token_in_its_address(
+    visitor: Visitor, start_server: Callable[..., Server]
+) -> None:
+    server = start_server(token=TOKEN)
+    visitor.opens(server)
+    visitor.sees(".door", "vibevoice-asr open")
+    assert visitor.findings() == []
+    link = opened(server, TOKEN)
+    visitor.driver.get("about:blank")
+    visitor.driver.get(link)
+    visitor.sees("h1", "Who said what")
+    assert visitor.driver.current_url == f"http://127.0.0.1:{server.port}/"
+    assert visitor.js("return document.cookie") == ""
+    visitor.driver.refresh()
+    visitor.sees("h1", "Who said what")
+    visitor.driver.switch_to.new_window("tab")
+    visitor.driver.get(link)
+    visitor.sees(".trouble", "does not count any more")
+    field = visitor.driver.find_element("id", "token")
+    field.send_keys(TOKEN)
+    field.submit()
+    visitor.sees("h1", "Who said what")
+
+
+def test_what_is_no_recording_is_refused_in_words_and_can_be_left_out(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    letter = tmp_path / "letter.wav"
+    letter.write_text("This is no sound at all.\n" * 99)
+    visitor.opens(server)
+    visitor.sends(letter)
+    visitor.sees(".job[data-state=failed] .how", "not audio in a format")
+    visitor.sees(".job[data-state=failed] .how", "Send wav, flac")
+    assert visitor.findings() == []
+    visitor.driver.find_element("css selector", "[aria-label='Leave out letter.wav']").click()
+    visitor.sees("h1", "Who said what")
+
+
+def test_the_microphone_becomes_a_recording(visitor: Visitor, server: Server) -> None:
+    visitor.opens(server)
+    visitor.sees(".intake button", "Record").click()
+    visitor.sees(".recording .time", "0:01")
+    visitor.sees(".recording button", "Stop").click()
+    visitor.sees("#main .title", "2 speakers")
+    visitor.sees(".job .name", "Recording 2")
+
+
+def test_the_precision_is_changed_after_its_plan_was_read(visitor: Visitor, server: Server) -> None:
+    visitor.opens(server)
+    visitor.sees(".status").click()
+    visitor.sees(".plan", "fits: int8")
+    assert visitor.findings() == []
+    before = server.health()["precision"]
+    other = "int8" if before == "fp32" else "fp32"
+    visitor.driver.find_element("css selector", f".plan input[value={other}]").click()
+    visitor.sees(".precision button", f"Load {other}").click()
+    visitor.sees(".status", f"scripted, {other}")
+    assert server.health()["precision"] == other
+
+
+def test_a_long_transcript_is_built_in_slices_and_searched_whole(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    """What takes its time in a slice is measured by bench/page.py."""
+    visitor.opens(server)
+    visitor.js(made_up())
+    visitor.sends(tone(tmp_path / "hour.wav", 3))
+    wait_until(lambda: visitor.rows() == LONG, PATIENCE_S, "all rows")
+    chunk = "return getComputedStyle(document.querySelector('.chunk')).contentVisibility"
+    assert visitor.js(chunk) == "auto"
+    visitor.driver.find_element("css selector", ".search input").send_keys("word7 ")
+    total = visitor.js(
+        "return [...document.querySelectorAll('.said')]"
+        ".reduce((sum, one) => sum + one.textContent.split('word7').length - 1, 0)"
+    )
+    visitor.sees(".found", f"1 of {total}")
+    assert visitor.js("return CSS.highlights.get('found').size") < total / 4, "those in sight"
+
+
+def test_a_stranger_s_page_cannot_show_it_nor_ask_it(visitor: Visitor, server: Server) -> None:
+    visitor.driver.get(f"http://{STRANGER}:{server.port}/")  # a page of that origin, refused
+    visitor.sees("body", "host_not_allowed")
+    visitor.driver.execute_async_script(
+        """const done = arguments[arguments.length - 1];
+        const frame = document.createElement("iframe");
+        frame.onload = () => done();
+        frame.src = arguments[0];
+        document.body.append(frame);""",
+        f"http://127.0.0.1:{server.port}/",
+    )
+    visitor.driver.switch_to.frame(0)
+    assert "Who said what" not in visitor.text()
+    assert visitor.js("return document.getElementById('app')") is None
+    visitor.driver.switch_to.default_content()
+    told = visitor.driver.execute_async_script(
+        """const done = arguments[arguments.length - 1];
+        fetch(arguments[0]).then((answer) => done(answer.status), () => done("refused"));""",
+        f"http://127.0.0.1:{server.port}/v1/page/about",
+    )
+    assert told == "refused"
+    assert any("frame-ancestors" in line or "X-Frame" in line for line in visitor.said())
+    visitor.log.clear()  # here it is meant
+    visitor.driver.get("about:blank")
+
+
+@pytest.mark.parametrize("looks", ["light", "dark"])
+def test_nothing_is_found_against_it_in_light_and_in_dark_and_on_a_phone(
+    looks: str, visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    visitor.opens(server)
+    visitor.sends(tone(tmp_path / "talk.wav", 20))
+    visitor.sees("#main .title", "2 speakers")
+    while visitor.js("return document.documentElement.dataset.theme") != looks:
+        visitor.driver.find_element("css selector", ".bar > .bare").click()
+    background = visitor.js("return getComputedStyle(document.documentElement).backgroundColor")
+    assert (int(background.split("(")[1].split(",")[0]) < 128) is (looks == "dark")
+    visitor.driver.find_element("css selector", ".search input").send_keys("a")
+    assert visitor.findings() == []
+    visitor.driver.find_element("css selector", "[popovertarget]").click()
+    visitor.sees("#formats button", "Subtitles")
+    assert visitor.findings() == []
+    phone = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    visitor.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    wide = "return [document.documentElement.scrollWidth, innerWidth]"
+    wait_until(lambda: visitor.js(wide)[1] == 360, PATIENCE_S, "it is a phone")
+    assert visitor.js(wide)[0] <= 360, "nothing to be moved sideways"
+    assert visitor.findings() == []
+
+
+@pytest.mark.skipif(
+    "VIBEVOICE_SCREENSHOTS" not in os.environ,
+    reason="nobody wants pictures (VIBEVOICE_SCREENSHOTS)",
+)
+def test_pictures_for_the_docs(visitor: Visitor, start_server: Callable[..., Server]) -> None:
+    package = find_spec("moonshine_voice")
+    assert package is not None
+    assert package.origin is not None
+    server = start_server(engine="moonshine")
+    visitor.opens(server)
+    visitor.sends(Path(package.origin).parent / "assets/endgame_nagg_nell.wav")
+    visitor.sees("#main .title", "2 speakers")
+    visitor.driver.find_elements("css selector", ".row .said")[2].click()
+    visitor.sees(".player .round[aria-label=Pause]").click()
+    time.sleep(1)
+    visitor.js("document.activeElement.blur(); scrollTo(0, 0)")
+    for name, theme, metrics in (
+        ("page-light", "light", {"width": 1280, "height": 800}),
+        ("page-dark", "dark", {"width": 1280, "height": 800}),
+        ("page-phone", "light", {"width": 390, "height": 800}),
+    ):
+        while visitor.js("return document.documentElement.dataset.theme") != theme:
+            visitor.driver.find_element("css selector", ".bar > .bare").click()
+        visitor.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {**metrics, "deviceScaleFactor": 1, "mobile": False},
+        )
+        visitor.js("document.activeElement.blur()")
+        time.sleep(0.5)
+        visitor.shot(name)
+    assert REPOSITORY.exists()
