@@ -27,7 +27,6 @@ LONGEST_TEXT = 10_000
 MOST_SEGMENTS = 1_000_000
 """No transcript has so many."""
 _LABEL = re.compile(r"Speaker_(0|[1-9]\d{0,2})", re.ASCII)
-_ABSENT = object()
 
 
 def step_values(step: Step) -> list[dict[str, Any]]:
@@ -120,15 +119,20 @@ class _Given:
             raise self._wrong("'segments' is not a list of segments")
         return tuple(sorted({self._place(one, "segments") for one in value}))
 
-    def name(self, absent: object = _ABSENT) -> str | None:
-        """What somebody is called; None where that is sent, or nothing is and that may be."""
-        value = self._value("name", absent)
+    def name(self) -> str | None:
+        """What somebody is called, None for nothing."""
+        value = self._value("name")
         if value is None:
             return None
         name = one_line(value) if isinstance(value, str) else ""
         if not 0 < len(name) <= LONGEST_NAME:
             raise self._wrong(f"'name' has not 1 to {LONGEST_NAME} characters")
         return name
+
+    def name_if_any(self) -> str | None:
+        """The same, None where it was left out."""
+        assert isinstance(self._values, Mapping)
+        return self.name() if "name" in self._values else None
 
     def text(self) -> str:
         """What was said, on one line."""
@@ -138,12 +142,11 @@ class _Given:
             raise self._wrong(f"'text' has not 1 to {LONGEST_TEXT} characters")
         return text
 
-    def _value(self, field: str, absent: object = _ABSENT) -> object:
+    def _value(self, field: str) -> object:
         assert isinstance(self._values, Mapping)
-        value = self._values.get(field, absent)
-        if value is _ABSENT:
+        if field not in self._values:
             raise FieldMissing(f"Operation {self._number}: '{field}' is missing.")
-        return value
+        return self._values[field]
 
     def _place(self, value: object, field: str) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MOST_SEGMENTS:
@@ -157,7 +160,7 @@ class _Given:
 _FORMS: Mapping[str, tuple[tuple[str, ...], Callable[[_Given], Operation]]] = {
     "rename": (("speaker", "name"), lambda one: Rename(one.speaker("speaker"), one.name())),
     "merge": (("speaker", "into"), lambda one: Merge(one.speaker("speaker"), one.speaker("into"))),
-    "split": (("segments", "name"), lambda one: Split(one.segments(), one.name(None))),
+    "split": (("segments", "name"), lambda one: Split(one.segments(), one.name_if_any())),
     "move": (("segments", "speaker"), lambda one: Move(one.segments(), one.speaker("speaker"))),
     "text": (("segment", "text"), lambda one: Rewrite(one.segment(), one.text())),
 }

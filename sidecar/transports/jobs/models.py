@@ -192,7 +192,8 @@ _NAME: dict[str, Any] = {"type": ["string", "null"], "minLength": 1, "maxLength"
 _LINE: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT}
 
 
-def _operation(op: str, needed: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:
+def operation(op: str, needed: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:
+    """One operation of an edit: the fields that it needs, and those that it takes besides."""
     return {
         "type": "object",
         "required": ["op", *needed],
@@ -218,13 +219,13 @@ EDIT: dict[str, Any] = {
                             "description": "All of them are done, in order, or none.",
                             "items": {
                                 "oneOf": [
-                                    _operation("rename", {"speaker": _SPEAKER, "name": _NAME}),
-                                    _operation("merge", {"speaker": _SPEAKER, "into": _SPEAKER}),
-                                    _operation("split", {"segments": _PLACES}, name=_NAME),
-                                    _operation("move", {"segments": _PLACES, "speaker": _SPEAKER}),
-                                    _operation("text", {"segment": _PLACE, "text": _LINE}),
-                                    _operation("undo", {}),
-                                    _operation("redo", {}),
+                                    operation("rename", {"speaker": _SPEAKER, "name": _NAME}),
+                                    operation("merge", {"speaker": _SPEAKER, "into": _SPEAKER}),
+                                    operation("split", {"segments": _PLACES}, name=_NAME),
+                                    operation("move", {"segments": _PLACES, "speaker": _SPEAKER}),
+                                    operation("text", {"segment": _PLACE, "text": _LINE}),
+                                    operation("undo", {}),
+                                    operation("redo", {}),
                                 ]
                             },
                         }
