@@ -65,17 +65,15 @@ export type Segment = {
     start_time: number;
     end_time: number;
     text: string;
-    /**
-     * who the speaker is, where that was recognised or said
-     */
-    name?: string | undefined;
     words?: Word[] | undefined;
     /**
      * how their times were found: "attention", "server" or "spread"
      */
     words_by?: string | undefined;
     flags?: string[] | undefined;
-    /** who that is, where somebody was recognised */
+    /**
+     * who that is, where somebody was recognised
+     */
     name?: string | undefined;
 };
 /**
@@ -99,7 +97,9 @@ export type Metadata = {
      * the least sure of the segments'
      */
     words_by?: string | undefined;
-    /** what is known of them by voice */
+    /**
+     * what is known of them by voice
+     */
     speakers?: object[] | undefined;
 };
 export type Transcript = {
