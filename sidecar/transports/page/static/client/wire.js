@@ -32,7 +32,6 @@
  * @property {number} start_time
  * @property {number} end_time
  * @property {string} text
- * @property {string} [name] who the speaker is, where that was recognised or said
  * @property {Word[]} [words]
  * @property {string} [words_by] how their times were found: "attention", "server" or "spread"
  * @property {string[]} [flags]
