@@ -226,10 +226,11 @@ class Lives:
 
 
 def older(file: Path) -> None:
-    """Make it a file of the version before, as that one would have written it."""
-    assert len(MIGRATIONS) == 2, "say what the version before was like"
+    """Make it a file of the first version, as that one would have written it; between the second
+    and the third nothing but the number differs."""
+    assert len(MIGRATIONS) == 3, "say what the version before was like"
     with closing(sqlite3.connect(file, isolation_level=None)) as database:
-        if database.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS):
+        if database.execute("PRAGMA user_version").fetchone()[0] >= 2:
             database.execute("DROP INDEX jobs_by_key")
             database.execute("ALTER TABLE jobs DROP COLUMN idempotency_key")
             database.execute("PRAGMA user_version = 1")

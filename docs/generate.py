@@ -118,6 +118,7 @@ FAMILIES: Mapping[Kind, str] = {
     Kind.FORBIDDEN: "Forbidden",
     Kind.UNAUTHORIZED: "Unauthorized",
     Kind.CONFLICT: "Conflict",
+    Kind.PRECONDITION: "Conflict",
     Kind.CANCELLED: "Cancelled",
     Kind.BUSY: "Busy",
     Kind.LIMITED: "Busy",

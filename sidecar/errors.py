@@ -25,6 +25,7 @@ class Kind(StrEnum):
     FORBIDDEN = "forbidden"
     UNAUTHORIZED = "unauthorized"
     CONFLICT = "conflict"
+    PRECONDITION = "precondition"
     CANCELLED = "cancelled"
     LIMITED = "limited"
     BUSY = "busy"
@@ -450,6 +451,33 @@ class JobNotDone(SidecarError):
     default_detail = "The job has not ended yet: there is no transcript."
     default_hint = "Follow its events, or ask again; what was said so far is in its events."
     default_retry_after = 2
+
+
+class EditImpossible(BadRequest):
+    """An edit of a transcript names what is not there, or cannot be done to it."""
+
+    code = "edit_impossible"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "That cannot be done to this transcript."
+    default_hint = "None of the operations was done; fetch the transcript and send them anew."
+
+
+class TranscriptChanged(SidecarError):
+    """Somebody edited the transcript since the revision that was sent."""
+
+    code = "transcript_changed"
+    kind = Kind.PRECONDITION
+    default_detail = "The transcript is of another revision than 'If-Match' says."
+    default_hint = "Fetch it again, and send the edit with the new ETag if it still makes sense."
+
+
+class EditsFull(SidecarError):
+    """A transcript has been edited as often as it may be."""
+
+    code = "edits_full"
+    kind = Kind.CONFLICT
+    default_detail = "No more edits of this transcript are kept."
+    default_hint = "Fetch it in the format that you need, and go on with that."
 
 
 class IdempotencyKeyReused(SidecarError):

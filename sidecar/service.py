@@ -121,9 +121,9 @@ class Service:
         """Start working; returns at once."""
         self._queue.open()
         if self._keeping is not None:
-            for record in self._store.all():
-                if record.over:
-                    self._results.remember(record, self._now() - (record.ended or 0.0))
+            ended = [record for record in self._store.all() if record.over]
+            for record in sorted(ended, key=lambda one: one.touched):
+                self._results.remember(record, self._now() - record.touched)
             self._spawn("go on", go_on(self._keeping, self._queue, self.spooling))
         self._spawn("look at the GPU", self._provision.watch())
         self._spawn("remember the pace", self._pace_file.run(self._pace))

@@ -94,7 +94,14 @@ MAKE_VALUES = {
         "Notice",
         "Sampling",
     ),
-    *("parameter", "submission", "person_form", "form", "texts"),  # of the OpenAPI page
+    *(
+        "parameter",
+        "submission",
+        "person_form",
+        "form",
+        "texts",
+        "operation",
+    ),  # of the OpenAPI page
     "Words",  # of the sealed files
     "build_version",  # reads the file that a build left beside us, and nothing else
 }

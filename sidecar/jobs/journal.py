@@ -40,8 +40,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE UNIQUE INDEX jobs_by_key ON jobs (owner, idempotency_key) "
         "WHERE idempotency_key IS NOT NULL",
     ),
+    (),
 )
-"""What makes each version of the file out of the one before; a step once released never changes."""
+"""What makes each version of the file out of the one before; a step once released never changes.
+The third adds a kind of event, an edit, which a program before it would take for damage."""
 
 
 class Broken(Exception):

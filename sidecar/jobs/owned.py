@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from sidecar.access.identity import Identity
-from sidecar.errors import JobNotDone, JobNotFound, SidecarError, SpeakerNotFound
+from sidecar.errors import (
+    JobNotDone,
+    JobNotFound,
+    SidecarError,
+    SpeakerNotFound,
+    TranscriptChanged,
+)
 from sidecar.jobs.feed import Subscription
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import Cancelled, JobRecord
+from sidecar.jobs.record import Cancelled, Edited, JobRecord
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.store import JobStore
 from sidecar.speech.formats import speaker_label
+from sidecar.speech.history import Step
 from sidecar.speech.people import VoicePrint
+from sidecar.speech.transcript import Transcript
 
 
 class OwnedJobs:
@@ -130,6 +138,44 @@ class OwnedJobs:
             if speaker_label(one.speaker) == speaker and one.print is not None:
                 return one.print
         raise SpeakerNotFound()
+
+    def transcript(self, caller: Identity, job_id: str) -> tuple[JobRecord, Transcript]:
+        """The caller's job with this id, and what was said in it.
+
+        Raises:
+            errors.JobNotFound: there is none, or it is another's.
+            errors.JobNotDone: it has not ended.
+            errors.SidecarError: why there is no transcript.
+        """
+        record = self.job(caller, job_id)
+        if not record.over:
+            raise JobNotDone()
+        if record.error is not None:
+            raise record.error.error()
+        assert record.transcript is not None
+        return record, record.transcript
+
+    async def edit(
+        self, caller: Identity, job_id: str, step: Step, revisions: Container[int] | None = None
+    ) -> tuple[Transcript, JobRecord]:
+        """Change a transcript, all of the step or nothing; the one before it, and the job after.
+        What changes nothing is no revision.
+
+        ``revisions``: those that it may have; any without.
+
+        Raises:
+            errors.SidecarError: as `transcript`.
+            errors.TranscriptChanged: it has another revision.
+            errors.EditImpossible, errors.EditsFull: it cannot be done.
+            errors.DiskFull, errors.SpoolUnwritable: it is done, but that cannot be kept for now.
+        """
+        record, before = self.transcript(caller, job_id)
+        if revisions is not None and record.history.revision not in revisions:
+            raise TranscriptChanged(f"The transcript is of revision {record.history.revision}.")
+        record.history.after(before, step, 0.0)
+        edited = self._store.append(record.id, Edited(step))
+        await self._settled(edited)
+        return before, edited
 
     async def written(
         self, caller: Identity, record: JobRecord, render: Callable[[], bytes]

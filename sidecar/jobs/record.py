@@ -7,7 +7,7 @@ was submitted gives the same record again, after a restart or anywhere else.
 from __future__ import annotations
 
 import uuid
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Self
 
@@ -17,6 +17,7 @@ from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import AudioRef
 from sidecar.jobs.order import Priority
 from sidecar.speech.engine import TranscribeOptions
+from sidecar.speech.history import History, Step
 from sidecar.speech.transcript import (
     Checkpoint,
     Event,
@@ -85,7 +86,7 @@ class JobRecord:
     outlives the process. ``seq``: that of the last event. ``settled``: what need not be done again
     (dropped at its end). ``peaks``: how loud it is, tenth of a second by tenth. ``crashes`` and
     ``interruptions``: how often the engine's process or all of the service died in it since it last
-    got any further.
+    got any further. ``transcript``: as it is after all edits (``history``); so are ``segments``.
     """
 
     id: str
@@ -112,6 +113,7 @@ class JobRecord:
     processing_s: float = 0.0
     ended: float | None = None
     seq: int = 0
+    history: History = field(default_factory=History)
 
     @classmethod
     def submitted(
@@ -135,8 +137,13 @@ class JobRecord:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether it has come to its end: of what follows only its transcript changes."""
         return self.state in ENDED
+
+    @property
+    def touched(self) -> float:
+        """When anything last changed in it, once it has ended."""
+        return self.history.changed or self.ended or self.created
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +193,14 @@ class Cancelled:
     """Somebody ended it."""
 
 
-Change = Begun | Crashed | PutBack | Interrupted | Reported | Failed | Cancelled
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """Somebody changed the transcript, after the end."""
+
+    step: Step
+
+
+Change = Begun | Crashed | PutBack | Interrupted | Reported | Failed | Cancelled | Edited
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +218,11 @@ class JobEvent:
         return isinstance(self.change, Reported) and isinstance(self.change.event, Progress)
 
     @property
+    def ends(self) -> bool:
+        """Whether a job that is over after it was not so before."""
+        return not isinstance(self.change, Edited)
+
+    @property
     def worn(self) -> JobEvent:
         """What is left of it once its job has ended: nobody goes on from a checkpoint any more."""
         match self.change:
@@ -216,12 +235,13 @@ class JobEvent:
 def advance(record: JobRecord, event: JobEvent) -> JobRecord:
     """The record after ``event``; itself where the event changes nothing.
 
-    Nothing changes what has ended, nor does an event that was applied already, nor what an engine
-    reports of a job that waits.
+    How a job ended never changes: behind its end only edits of its transcript count, and before
+    it none. Nor does an event change anything that was applied already, or what an engine reports
+    of a job that waits.
     """
-    if record.over or event.seq <= record.seq:
+    if event.seq <= record.seq:
         return record
-    changed = _changed(record, event)
+    changed = _edited(record, event) if record.over else _changed(record, event)
     return record if changed is None else replace(changed, seq=event.seq)
 
 
@@ -253,6 +273,19 @@ def _changed(record: JobRecord, event: JobEvent) -> JobRecord | None:
             failure = Failure.of(errors.JobCancelled())
             return replace(_over(record, JobState.CANCELLED, event.at), error=failure)
     return None
+
+
+def _edited(record: JobRecord, event: JobEvent) -> JobRecord | None:
+    if not isinstance(event.change, Edited) or record.transcript is None:
+        return None
+    try:
+        after = record.history.after(record.transcript, event.change.step, event.at)
+    except (errors.EditImpossible, errors.EditsFull):
+        return None
+    if after is None:
+        return None
+    history, transcript = after
+    return replace(record, history=history, transcript=transcript, segments=transcript.segments)
 
 
 def _from_settled(record: JobRecord, state: JobState) -> JobRecord:

@@ -1,6 +1,7 @@
 """How long jobs that have ended are kept, in whatever store: results until they are fetched.
 
-A result stays for a time, and as long as those of its owner do not take more than their share.
+A result stays for a time, from its end or from the last edit of its transcript, and as long as
+those of its owner do not take more than their share.
 What nobody asks for later is forgotten at its end.
 """
 
@@ -17,6 +18,8 @@ from dataclasses import dataclass, field
 from sidecar import errors
 from sidecar.jobs.record import JobEvent, JobRecord, JobState, Reported
 from sidecar.jobs.store import JobStore
+from sidecar.speech.edits import Rewrite
+from sidecar.speech.history import History
 from sidecar.speech.transcript import Segment, SegmentReady
 
 JOB_BYTES = 16 << 10
@@ -24,6 +27,8 @@ JOB_BYTES = 16 << 10
 SEGMENT_BYTES = 150
 WORD_BYTES = 120
 """What a segment and a word take in memory beside their text (tracemalloc, CPython 3.11)."""
+EDIT_BYTES = 700
+"""What an edit takes beside what it says, in the history and among the events; an undo, too."""
 FEW_SEGMENTS = 50
 """Whose rendering takes about a millisecond, with words."""
 FETCH_S = 2.0
@@ -39,7 +44,21 @@ def weight(record: JobRecord, events: Sequence[JobEvent] = (), answer: bytes | N
         for event in events
         if isinstance(event.change, Reported) and isinstance(event.change.event, SegmentReady)
     ]
-    return JOB_BYTES + _spoken(record.segments) + _spoken(told) + len(answer or b"")
+    spoken = _spoken(record.segments) + _spoken(told)
+    return JOB_BYTES + spoken + _edited(record.history) + len(answer or b"")
+
+
+def _edited(history: History) -> int:
+    """What is kept so that edits can be undone; a segment that only changed hands shares its
+    words."""
+    size = EDIT_BYTES * history.revision + history.said
+    for entry in history.entries:
+        replaced = [segment for _, segment in entry.before.segments]
+        if any(isinstance(one, Rewrite) for one in entry.operations):
+            size += _spoken(replaced)
+        else:
+            size += SEGMENT_BYTES * len(replaced)
+    return size
 
 
 def _spoken(segments: Iterable[Segment]) -> int:
@@ -56,6 +75,8 @@ class _Result:
 
     record: JobRecord
     ended_at: float
+    young_at: float
+    """From when its time counts: an edit renews it."""
     weight: int = 0
     answer: bytes | None = None
     """What a wire made of it."""
@@ -84,7 +105,7 @@ class Retention:
         self._limit = limit or sys.maxsize
         self._count: Counter[str] = Counter()
         self._ended: dict[str, _Result] = {}
-        """In the order in which they did."""
+        """In the order in which they did, or were edited."""
         self._held: Counter[str] = Counter()
         self._rendering = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -96,12 +117,15 @@ class Retention:
         result = self._ended.get(record.id)
         if result is None or not record.over:
             return await self._rendered(record, render)
-        if result.answer is None:
-            result.answer = await self._rendered(record, render)
-            if record.id in self._ended:
-                self._charge(result)
+        answer = result.answer
+        if answer is None:
+            answer = await self._rendered(record, render)
+            if result.record is record:  # it was not edited meanwhile
+                result.answer = answer
+                if record.id in self._ended:
+                    self._charge(result)
         result.fetched.set()
-        return result.answer
+        return answer
 
     async def written(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
         """One of many forms of a result: made each time, and then it was fetched."""
@@ -155,12 +179,20 @@ class Retention:
         if not record.kept:
             self._store.forget(record.id)
             return
-        self._take(_Result(record, time.monotonic()))
+        now = time.monotonic()
+        if event.ends:
+            self._take(_Result(record, now, now))
+        elif (result := self._ended.pop(record.id, None)) is not None:
+            result.record, result.young_at, result.answer = record, now, None
+            self._ended[record.id] = result
+            self._charge(result)
 
     def remember(self, record: JobRecord, age_s: float) -> None:
-        """A job that ended so long ago, before the service was started."""
+        """A job that ended or was edited so long ago, before the service was started; the oldest
+        come first."""
         if record.kept:
-            self._take(_Result(record, time.monotonic() - max(0.0, age_s)))
+            at = time.monotonic() - max(0.0, age_s)
+            self._take(_Result(record, at, at))
 
     def _take(self, result: _Result) -> None:
         self._ended[result.record.id] = result
@@ -197,7 +229,7 @@ class Retention:
         self._timer = None
         oldest_kept = time.monotonic() - self._retention_s
         for job_id, result in list(self._ended.items()):
-            if result.ended_at > oldest_kept:
+            if result.young_at > oldest_kept:
                 break
             self._forget(job_id)
         self._set_timer()
@@ -206,6 +238,6 @@ class Retention:
         """Come back when the oldest has had its time."""
         if self._timer is not None or self._closed or not self._ended:
             return
-        ended_at = next(iter(self._ended.values())).ended_at
-        wait_s = max(0.0, ended_at + self._retention_s - time.monotonic())
+        young_at = next(iter(self._ended.values())).young_at
+        wait_s = max(0.0, young_at + self._retention_s - time.monotonic())
         self._timer = asyncio.get_running_loop().call_later(wait_s, self._forget_old)

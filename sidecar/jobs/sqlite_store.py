@@ -98,7 +98,8 @@ class SqliteStore(MemoryStore):
             self._sealed(record, event.worn if record.over else event),
         )
         statements: list[Statement] = [("INSERT INTO events VALUES (?, ?, ?, ?)", values)]
-        if record.over:
+        ended = record.over and event.ends
+        if ended:
             statements += [
                 (
                     "UPDATE events SET change = ? WHERE job = ? AND seq = ?",
@@ -109,7 +110,7 @@ class SqliteStore(MemoryStore):
             ]
         change = event.change
         later = isinstance(change, Reported) and isinstance(change.event, SegmentReady)
-        after = _upload_gone(record) if record.over else None
+        after = _upload_gone(record) if ended else None
         self._writer.put(Part(record.id, statements, soon=not later, after=after))
 
     def _sealed(self, record: JobRecord, event: JobEvent | None = None) -> bytes:

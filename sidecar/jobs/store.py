@@ -115,7 +115,7 @@ class Entry:
                 del self.log[self.fleeting_at]
             self.fleeting_at = len(self.log)
         self.log.append(event)
-        if record.over:
+        if record.over and event.ends:
             self.log = [one.worn for one in self.log]
 
 

@@ -14,12 +14,14 @@ from typing import Any
 
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import AudioRef, Held, Kept, Named
+from sidecar.errors import BadRequest
 from sidecar.jobs.order import Priority
 from sidecar.jobs.record import (
     Begun,
     Cancelled,
     Change,
     Crashed,
+    Edited,
     Failed,
     Failure,
     Interrupted,
@@ -29,6 +31,7 @@ from sidecar.jobs.record import (
     RequestKey,
 )
 from sidecar.speech import transcript
+from sidecar.speech.edit_values import step_of, step_values
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Progress
 
@@ -86,6 +89,8 @@ def change_text(change: Change) -> bytes:
             values = {"report": transcript.to_wire(event), "processing_s": processing_s}
         case Failed(failure):
             values = {"failure": asdict(failure)}
+        case Edited(step):
+            values = {"edit": step_values(step)}
         case _:
             values = {"change": type(change).__name__, **asdict(change)}
     return _text(values)
@@ -103,9 +108,11 @@ def change_of(text: bytes) -> Change:
                 return Reported(transcript.from_wire(report), processing_s)
             case {"failure": failure}:
                 return Failed(Failure(**failure))
+            case {"edit": operations}:
+                return Edited(step_of(operations))
             case {"change": str(name), **values}:
                 return _PLAIN[name](**{str(key): value for key, value in values.items()})
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, BadRequest) as error:
         raise Unreadable(f"no change: {error}") from None
     raise Unreadable("no change")
 

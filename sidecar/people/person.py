@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sidecar import clock, errors
-from sidecar.speech.people import KnownVoice, VoicePrint
+from sidecar.speech.lettering import one_line
+from sidecar.speech.people import LONGEST_NAME, KnownVoice, VoicePrint
 
 MOST_PEOPLE = 200
 """Of one owner: their vectors, 1.4 MB at the most, go to the engine with each of its jobs."""
 MOST_SAMPLES = 10
 """Of one person. More recordings hardly move the mean that a voice is compared with."""
-LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,7 @@ def parse_name(value: object) -> str:
     """
     if not isinstance(value, str):
         raise errors.FieldInvalid("The field 'name' is not a string.")
-    plain = (" " if unicodedata.category(one) in ("Cc", "Cs") else one for one in value)
-    name = " ".join("".join(plain).split())
+    name = one_line(value)
     if not 0 < len(name) <= LONGEST_NAME:
         raise errors.FieldInvalid(
             f"'name' has not 1 to {LONGEST_NAME} characters.", hint="Send the name of the person."

@@ -22,6 +22,8 @@ from sidecar.speech.transcript import Segment, Transcript
 LINE = 42
 LINES = 2
 """Columns of a line and lines of a cue (BBC's and Netflix's guides, for Latin letters)."""
+LEAD = 32
+"""Columns of a line that may say who speaks."""
 READ_PER_S = 17.0
 """Columns a second that people read with ease (Netflix for adults; 8.5 full-width characters)."""
 LEAST_S, MOST_S = 1.0, 7.0
@@ -89,7 +91,7 @@ def cues(transcript: Transcript, lead: Callable[[Segment], str] = lambda segment
     """The cues, by their begin; each begins before it ends, and ends before the next begins.
 
     ``lead``: what stands before the words of a segment in each of its cues, and counts in the
-    line.
+    line; of at most `LEAD` columns.
     """
     found: list[Cue] = []
     for segment in transcript.segments:
@@ -99,7 +101,7 @@ def cues(transcript: Transcript, lead: Callable[[Segment], str] = lambda segment
 
 def _cues_of(segment: Segment, lead: str) -> Iterable[Cue]:
     held = _atoms_of(segment)
-    room = max(LINE // 4, LINE - width(lead))
+    room = max(LINE - LEAD, LINE - width(lead))
     text = _Set([part for atom in held for part in _no_wider(atom, room)], room)
     for first, last in _cut(text):
         inside = text.atoms[first:last]

@@ -1,6 +1,7 @@
 """A transcript as text, in the formats that people and programs read. Pure functions.
 
-Outside the house a speaker is ``Speaker_0``; times are written as each format wants them, all of
+Outside the house a speaker is ``Speaker_0``, and who that is stands beside it; subtitles, which
+are for viewers, show the name alone. Times are written as each format wants them, all of
 them from whole milliseconds, so that no format can round to a 60th second or a 1000th millisecond.
 """
 
@@ -11,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sidecar import errors
-from sidecar.speech.cues import cues
+from sidecar.speech.cues import LEAD, cues
+from sidecar.speech.lettering import chunks, width
 from sidecar.speech.transcript import Segment, Transcript
 
 Format = Callable[[Transcript, str], str]
@@ -51,7 +53,7 @@ def to_text(transcript: Transcript, name: str) -> str:
     """A line per segment; with the time and the speaker where speakers were told apart."""
     diarized = transcript.diarized
     return _lines(
-        f"[{_clock(segment.start)}] {_voice(segment)}{_one_line(segment.text)}"
+        f"[{_clock(segment.start)}] {_voice(transcript, segment)}{_one_line(segment.text)}"
         if diarized
         else _one_line(segment.text)
         for segment in transcript.segments
@@ -126,9 +128,8 @@ def segment_body(segment: Segment, name: str | None = None) -> dict[str, Any]:
 
 def to_srt(transcript: Transcript, name: str) -> str:
     """SubRip: numbered cues, comma before the milliseconds; who speaks stands before the words."""
-    lead = _voice if transcript.diarized else _nobody
     blocks = []
-    for number, cue in enumerate(cues(transcript, lead), 1):
+    for number, cue in enumerate(cues(transcript, lambda one: _lead(transcript, one)), 1):
         times = f"{_timestamp(cue.start_ms, ',')} --> {_timestamp(cue.end_ms, ',')}"
         # SubRip has no escapes; an arrow in the text would be taken for a line of times.
         text = "\n".join(cue.lines).replace("-->", "->")
@@ -137,26 +138,37 @@ def to_srt(transcript: Transcript, name: str) -> str:
 
 
 def to_vtt(transcript: Transcript, name: str) -> str:
-    """WebVTT, with voice tags where speakers were told apart."""
+    """WebVTT, with voice tags where speakers were told apart: ``<v Speaker_0>``, and for who has a
+    name ``<v.Speaker_0 Nell>``, the label as a class."""
     diarized = transcript.diarized
     blocks = ["WEBVTT\n"]
     for cue in cues(transcript):
         times = f"{_timestamp(cue.start_ms, '.')} --> {_timestamp(cue.end_ms, '.')}"
-        text = "\n".join(cue.lines)
-        text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        text = _escaped("\n".join(cue.lines))
         if diarized and cue.segment.is_speech:
-            text = f"<v {speaker_label(cue.segment.speaker)}>{text}"
+            label, name_ = (
+                speaker_label(cue.segment.speaker),
+                transcript.name_of(cue.segment.speaker),
+            )
+            text = (
+                f"<v.{label} {_escaped(_one_line(name_))}>{text}" if name_ else f"<v {label}>{text}"
+            )
         blocks.append(f"{times}\n{text}\n")
     return "\n".join(blocks)
 
 
 def to_tsv(transcript: Transcript, name: str) -> str:
-    """A header, then start and end in milliseconds, speaker (empty if unknown) and text."""
-    rows = ["start\tend\tspeaker\ttext"]
+    """A header, then start and end in milliseconds, speaker (empty if unknown) and text; where
+    anybody has a name, that is one column more."""
+    named = any(one.name for one in transcript.voices)
+    rows = ["start\tend\tspeaker\ttext" + "\tname" * named]
     for segment in transcript.segments:
         speaker = "" if segment.speaker is None else speaker_label(segment.speaker)
         text = _one_line(segment.text)
-        rows.append(f"{_ms(segment.start)}\t{_ms(segment.end)}\t{speaker}\t{text}")
+        row = f"{_ms(segment.start)}\t{_ms(segment.end)}\t{speaker}\t{text}"
+        rows.append(
+            f"{row}\t{_one_line(transcript.name_of(segment.speaker) or '')}" if named else row
+        )
     return _lines(rows)
 
 
@@ -198,13 +210,26 @@ def _lines(lines: Iterator[str] | list[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _voice(segment: Segment) -> str:
+def _voice(transcript: Transcript, segment: Segment) -> str:
     """Who speaks, before the words; nobody speaks music."""
-    return f"{speaker_label(segment.speaker)}: " if segment.is_speech else ""
+    if not segment.is_speech:
+        return ""
+    name = transcript.name_of(segment.speaker)
+    beside = f" ({_one_line(name)})" if name else ""
+    return f"{speaker_label(segment.speaker)}{beside}: "
 
 
-def _nobody(segment: Segment) -> str:
-    return ""
+def _lead(transcript: Transcript, segment: Segment) -> str:
+    """The same in a subtitle: no longer than leaves room for words."""
+    if not (transcript.diarized and segment.is_speech):
+        return ""
+    name = _one_line(transcript.name_of(segment.speaker) or "") or speaker_label(segment.speaker)
+    room = LEAD - len(": ")
+    return f"{name if width(name) <= room else chunks(name, room - 1)[0] + '…'}: "
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _one_line(text: str) -> str:

@@ -97,3 +97,10 @@ def _may_part(before: str, after: str) -> bool:
     if not (is_wide(last) or is_wide(after)) or last in _OPENS:
         return False
     return after in _OPENS or not unicodedata.category(after).startswith("P")
+
+
+def one_line(text: str) -> str:
+    """``text`` as a line: without control characters, halves of surrogate pairs, and space that
+    nobody sees."""
+    plain = (" " if unicodedata.category(one) in ("Cc", "Cs") else one for one in text)
+    return " ".join("".join(plain).split())

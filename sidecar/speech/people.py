@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+LONGEST_NAME = 200
+"""Characters of what somebody is called."""
+
 
 @dataclass(frozen=True, slots=True)
 class VoicePrint:
@@ -42,9 +45,9 @@ class SpeakerVoice:
     """What is known of a transcript's speaker by voice.
 
     ``seconds``: of voice that could be compared. ``person`` and ``name``: who it is, None where
-    nobody is like enough. ``likeness``: the cosine to that person, or to the likeliest of those
-    that it is not; None where nobody was compared. ``print``: what it sounds like, only where
-    somebody asked for that.
+    nobody is like enough; a ``name`` without a ``person`` was given by hand. ``likeness``: the
+    cosine to that person, or to the likeliest of those that it is not; None where nobody was
+    compared. ``print``: what it sounds like, only where somebody asked for that.
     """
 
     speaker: int

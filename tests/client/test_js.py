@@ -101,6 +101,9 @@ def test_a_job_of_its_own_is_submitted_once_listed_fetched_and_forgotten(
     assert found["one"]["id"] in found["listed"]
     assert list(found["formats"]) == list(FORMATS)
     assert all(text.strip() for text in found["formats"].values())
+    edited, refused = found["edits"]
+    assert (edited["revision"], edited["speakers"][0]["name"]) == (1, "Nell")
+    assert refused == "transcript_changed"
     assert found["health"]["engine"] == "scripted"
 
 

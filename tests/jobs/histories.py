@@ -12,6 +12,7 @@ from sidecar.jobs.record import (
     Cancelled,
     Change,
     Crashed,
+    Edited,
     Failed,
     Failure,
     Interrupted,
@@ -19,7 +20,9 @@ from sidecar.jobs.record import (
     PutBack,
     Reported,
 )
+from sidecar.speech.edits import Merge, Move, Rename, Rewrite, Split
 from sidecar.speech.engine import TranscribeOptions
+from sidecar.speech.history import Redo, Undo
 from sidecar.speech.transcript import (
     Checkpoint,
     Finished,
@@ -62,7 +65,22 @@ on_the_way: st.SearchStrategy[Change] = st.one_of(
     st.just(Crashed()),
     st.builds(PutBack, st.booleans(), st.booleans()),
 )
-histories = st.lists(st.one_of(on_the_way, on_the_way, on_the_way, ends), max_size=30)
+places = st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True).map(
+    lambda given: tuple(sorted(given))
+)
+speakers = st.integers(0, 9)
+operations = st.one_of(
+    st.builds(Rename, speakers, st.none() | st.just("Nell")),
+    st.builds(Merge, speakers, speakers),
+    st.builds(Split, places),
+    st.builds(Move, places, speakers),
+    st.builds(Rewrite, st.integers(0, 3), st.sampled_from(["said", "other words"])),
+)
+edits: st.SearchStrategy[Change] = st.builds(
+    Edited,
+    st.lists(operations, min_size=1, max_size=2).map(tuple) | st.just(Undo()) | st.just(Redo()),
+)
+histories = st.lists(st.one_of(on_the_way, on_the_way, on_the_way, ends, edits), max_size=30)
 """Mostly ones that go on for a while, some with events behind their end."""
 
 

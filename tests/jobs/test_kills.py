@@ -13,7 +13,7 @@ from histories import submitted
 from serving import PATIENCE_S, REPOSITORY
 
 from bench.kills import KEY, SECONDS, SETTLES, killed, older
-from sidecar.jobs.journal import FILE, MIGRATIONS
+from sidecar.jobs.journal import FILE
 from sidecar.jobs.record import Begun, RequestKey
 from sidecar.jobs.sqlite_store import SqliteStore
 
@@ -78,10 +78,10 @@ def test_killed_at_any_step_of_a_migration_nothing_is_lost(tmp_path: Path) -> No
                 (version,) = database.execute("PRAGMA user_version").fetchone()
                 columns = {row[1] for row in database.execute("PRAGMA table_info(jobs)")}
             found += [version] * died
-            assert ("idempotency_key" in columns) == (version == len(MIGRATIONS)), "half of it"
+            assert ("idempotency_key" in columns) == (version >= 2), "half of it"
         process.stdin.close()
         process.wait(PATIENCE_S)
-    before, behind = found.count(1), found.count(2)
+    before, behind = found.count(1), len(found) - found.count(1)
     assert before > 5, "it was hardly ever killed before the file was up to date"
     assert behind > 0, "nor ever between that and the rest of the start"
     with closing(SqliteStore(folder, KEY)) as store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from histories import histories, submitted
@@ -15,18 +16,23 @@ from sidecar.jobs.record import (
     Cancelled,
     Change,
     Crashed,
+    Edited,
     Failed,
     Failure,
     JobEvent,
+    JobRecord,
     JobState,
     PutBack,
     Reported,
     advance,
 )
+from sidecar.speech.edits import Rename
+from sidecar.speech.history import History, Undo
 from sidecar.speech.transcript import Finished, Progress, Segment, SegmentReady, Transcript
 
 SEGMENT = Segment(0.0, 1.0, "said")
-DONE = Reported(Finished(Transcript((SEGMENT,), "en", 3.0, "scripted", "fp32")), 2.0)
+TRANSCRIPT = Transcript((SEGMENT,), "en", 3.0, "scripted", "fp32")
+DONE = Reported(Finished(TRANSCRIPT), 2.0)
 
 
 @given(histories)
@@ -36,7 +42,8 @@ def test_any_history_gives_a_record_that_makes_sense(history: Sequence[Change]) 
         before = record
         record = advance(record, JobEvent(seq, float(seq), change))
         if before.over:
-            assert record is before, "what has ended never changes"
+            assert as_it_ended(record) == as_it_ended(before), "how it ended never changes"
+            assert record is before or isinstance(change, Edited)
         assert record is before or record.seq == seq
         assert record.over == (record.ended is not None)
         assert record.attempts >= (record.state is JobState.RUNNING)
@@ -48,6 +55,36 @@ def test_any_history_gives_a_record_that_makes_sense(history: Sequence[Change]) 
             assert [*record.segments] == settled, "who waits has what is settled, and no more"
         same = ("id", "owner", "created", "audio", "options", "facts", "kept")
         assert [getattr(record, name) for name in same] == [getattr(before, name) for name in same]
+
+
+def as_it_ended(record: JobRecord) -> JobRecord:
+    """Without what edits change, which is one transcript for another."""
+    transcript = record.transcript and TRANSCRIPT
+    return replace(record, transcript=transcript, segments=(), history=History(), seq=0)
+
+
+def test_edits_count_behind_the_end_of_a_job_with_a_transcript_and_nowhere_else() -> None:
+    rename = Edited((Rename(0, "Nell"),))
+    histories: list[tuple[list[Change], bool]] = [
+        ([], False),
+        ([Begun()], False),
+        ([Cancelled()], False),
+        ([Begun(), DONE], True),
+    ]
+    for history, changes in histories:
+        record = submitted()
+        for seq, change in enumerate(history, 1):
+            record = advance(record, JobEvent(seq, float(seq), change))
+        edited = advance(record, JobEvent(9, 9.0, rename))
+        assert (edited is not record) is changes
+        assert (edited.ended, edited.state) == (record.ended, record.state)
+    assert edited.transcript is not None
+    assert edited.transcript.name_of(0) == "Nell"
+    assert (edited.history.revision, edited.touched, edited.seq) == (1, 9.0, 9)
+    undone = advance(edited, JobEvent(10, 10.0, Edited(Undo())))
+    assert undone.transcript == record.transcript
+    assert undone.history.revision == 2
+    assert advance(undone, JobEvent(11, 11.0, Edited(Undo()))) is undone, "there is nothing"
 
 
 @given(histories, st.data())

@@ -14,9 +14,11 @@ from overheard import until
 from sidecar import errors
 from sidecar.jobs import retention as module
 from sidecar.jobs.job import Job
-from sidecar.jobs.record import JobRecord
+from sidecar.jobs.record import Edited, JobRecord
 from sidecar.jobs.retention import JOB_BYTES, Retention, weight
 from sidecar.jobs.store import MemoryStore
+from sidecar.speech.edits import Rewrite
+from sidecar.speech.history import Undo
 from sidecar.speech.transcript import Finished, Segment, SegmentReady, Transcript, Word
 
 NewJob = Callable[..., Job]
@@ -146,6 +148,35 @@ async def test_the_weight_grows_with_what_was_said_and_with_what_was_made_of_it(
     told, untold = weight(job.record, events), weight(job.record)
     assert told - untold == untold - JOB_BYTES, "what was told of it is kept beside what it is"
     assert weight(job.record, events, bytes(5000)) == told + 5000
+
+
+async def test_edits_weigh_what_they_say_and_what_it_takes_to_undo_them(new_job: NewJob) -> None:
+    kept = Kept(DAY_S, 1 << 20)
+    job = kept.finished(new_job())
+    before = weight(job.record)
+    little = kept.store.append(job.id, Edited((Rewrite(0, "other"),)))
+    much = kept.store.append(job.id, Edited((Rewrite(0, "x" * 5000),)))
+    assert before < weight(little) < before + 3000
+    assert 15_000 < weight(much) - weight(little) < 18_000, "in the edit, the line and its word"
+    undone = kept.store.append(job.id, Edited(Undo()))
+    assert weight(undone) > before + 5000, "it can be done again"
+
+
+async def test_an_edit_renews_a_result_s_time_and_makes_its_answer_anew(new_job: NewJob) -> None:
+    kept = Kept(DAY_S, weight_of(new_job(), 100) * 9 // 2)
+    edited, *others = (kept.finished(new_job(), 100) for _ in range(3))
+
+    def render() -> bytes:
+        return kept.store.get(edited.id).segments[0].text.encode()
+
+    assert await kept.results.answer(edited.record, render) == b"said"
+    record = kept.store.append(edited.id, Edited((Rewrite(0, "edited"),)))
+    assert await kept.results.answer(edited.record, lambda: b"of before") == b"of before"
+    assert await kept.results.answer(record, render) == b"edited"
+    assert await kept.results.answer(record, lambda: b"once more") == b"edited"
+    more = [kept.finished(new_job(), 100) for _ in range(2)]
+    left = [edited, others[1], *more]
+    assert kept.ids == [one.id for one in left], "the oldest that nobody edited goes"
 
 
 async def test_the_answer_about_an_ended_job_is_made_once_and_beside_the_loop(

@@ -21,6 +21,7 @@ from sidecar.jobs.journal import FILE, UPLOADS, broken_files, migrate
 from sidecar.jobs.record import (
     Begun,
     Cancelled,
+    Edited,
     Interrupted,
     JobRecord,
     JobState,
@@ -28,6 +29,8 @@ from sidecar.jobs.record import (
     RequestKey,
 )
 from sidecar.jobs.sqlite_store import TOLD, SqliteStore
+from sidecar.speech.edits import Rename, Rewrite
+from sidecar.speech.history import Redo, Undo
 from sidecar.speech.transcript import (
     Checkpoint,
     Finished,
@@ -73,8 +76,10 @@ async def test_after_the_process_it_is_all_there_again(folder: Path, tmp_path: P
     store = SqliteStore(folder, KEY)
     done, running, waiting = (added(store, key=RequestKey(str(one), "digest")) for one in range(3))
     passing = added(store, durable=False)
-    for change in (Begun(), Reported(SegmentReady(0, SAID), 0.5), DONE):
+    edits = Edited((Rename(0, "Nell"), Rewrite(0, "Other words."))), Edited(Undo()), Edited(Redo())
+    for change in (Begun(), Reported(SegmentReady(0, SAID), 0.5), DONE, *edits):
         store.append(done.id, change)
+    assert store.get(done.id).history.revision == 3
     for change in (
         Begun(),
         CHECKPOINT,

@@ -18,6 +18,7 @@ from sidecar.jobs.record import (
     Begun,
     Cancelled,
     Change,
+    Edited,
     JobEvent,
     JobRecord,
     JobState,
@@ -28,6 +29,8 @@ from sidecar.jobs.record import (
 )
 from sidecar.jobs.sqlite_store import SqliteStore
 from sidecar.jobs.store import JobStore, KeyTaken, MemoryStore
+from sidecar.speech.edits import Rename, Rewrite
+from sidecar.speech.history import Undo
 from sidecar.speech.transcript import (
     Checkpoint,
     Finished,
@@ -91,7 +94,7 @@ def test_the_log_replayed_over_what_was_submitted_gives_the_record(
         before = store.get(first.id)
         record = store.append(first.id, change)
         assert store.get(first.id) == record
-        assert not before.over or record == before
+        assert not before.over or record == before or isinstance(change, Edited)
     log = store.events(first.id)
     replayed = first
     for event in log:
@@ -198,6 +201,26 @@ def test_who_is_told_finds_it_in_the_store(store: JobStore) -> None:
     for change in (Begun(), progress(1.0), DONE):
         store.append(job.id, change)
     assert seen == [True] * 3
+
+
+async def test_edits_of_a_job_that_ended_are_kept_and_told_to_whoever_asks_later(
+    store: JobStore,
+) -> None:
+    job = added(store)
+    told: list[int] = []
+    store.listen(lambda _, event: told.append(event.seq))
+    for change in (Begun(), DONE, PutBack(), Edited((Rename(0, "Nell"), Rewrite(0, "Said.")))):
+        edited = store.append(job.id, change)
+    assert edited.transcript is not None
+    assert [one.text for one in edited.segments] == ["Said."]
+    assert edited.transcript.name_of(0) == "Nell"
+    assert store.append(job.id, Edited((Rename(7, "Nobody"),))) is edited
+    assert await _taken(store.subscribe(job.id, 2)) == [3]
+    undone = store.append(job.id, Edited(Undo()))
+    assert undone.transcript == TRANSCRIPT
+    assert told == [1, 2, 3, 4]
+    assert await _taken(store.subscribe(job.id)) == [1, 2, 3, 4]
+    assert await _taken(store.subscribe(job.id, 4)) == []
 
 
 async def test_two_subscribers_and_one_who_comes_late_all_get_everything(store: JobStore) -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 _TIMES = re.compile(
     r"(?:(\d{2,}):)?([0-5]\d):([0-5]\d)\.(\d{3}) --> (?:(\d{2,}):)?([0-5]\d):([0-5]\d)\.(\d{3})"
 )
-_TAG = re.compile(r"<v(?:\.[^\s<>&.]+)* ([^<>&\n]+)>")
+_TAG = re.compile(r"<v(?:\.[^\s<>&.]+)* ((?:[^<>&\n]|&[a-z]+;)+)>")
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&lrm;": "\u200e", "&rlm;": "\u200f"}
 _ENTITY = re.compile(r"&[a-z]+;")
 

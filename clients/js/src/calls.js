@@ -18,9 +18,9 @@ export const EVENT_STREAM = "text/event-stream";
  */
 
 /**
- * One request. All may be sent twice without anything being done twice. `form` makes the body anew
- * for each attempt; `ends`: whether what it is about is gone after it. `long`: it is answered only when
- * work is done that nobody knows the length of.
+ * One request. All but an edit may be sent twice without anything being done twice. `form` makes the
+ * body anew for each attempt; `ends`: whether what it is about is gone after it. `long`: it is answered
+ * only when work is done that nobody knows the length of.
  *
  * @typedef {object} Call
  * @property {string} method
@@ -134,6 +134,22 @@ export const transcript = (id, format) => ({
   method: "GET",
   path: `${pathOf(id)}/transcript?format=${encodeURIComponent(format)}`,
 });
+
+/**
+ * Change a transcript, all operations or none. Undoing twice is not undoing once: this is sent once.
+ *
+ * @param {string} id
+ * @param {readonly Record<string, unknown>[]} operations
+ * @param {number | undefined} revision
+ * @returns {Call}
+ */
+export function edit(id, operations, revision) {
+  /** @type {Record<string, string>} */
+  const headers = { "Content-Type": "application/json" };
+  if (revision !== undefined) headers["If-Match"] = `"${revision}"`;
+  const body = JSON.stringify({ operations });
+  return { method: "PATCH", path: `${pathOf(id)}/transcript`, headers, body };
+}
 
 /**
  * What happened and happens to a job, after the event with this number.

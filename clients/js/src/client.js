@@ -237,6 +237,24 @@ export class VibevoiceClient {
   }
 
   /**
+   * Change what was said and by whom, after the fact; all operations or none. It is sent once, and
+   * where the answer is lost the transcript says whether it was done.
+   *
+   * `operations` as `PATCH /v1/jobs/ID/transcript` takes them, such as
+   * `{ op: "rename", speaker: "Speaker_0", name: "Nell" }` or `{ op: "undo" }`. `revision`: reject
+   * with `transcript_changed` if it is another by now.
+   *
+   * @param {string} id
+   * @param {readonly Record<string, unknown>[]} operations
+   * @param {{ revision?: number, signal?: AbortSignal }} [how]
+   * @returns {Promise<import("./wire.js").Edited>}
+   */
+  async edit(id, operations, { revision, signal } = {}) {
+    const answer = await this.#ask(calls.edit(id, operations, revision), signal, NEVER);
+    return checked(calls.bodyOf(answer), { revision: "number", segments: "array" });
+  }
+
+  /**
    * End a job, or forget one that has ended: it and its words are gone then.
    *
    * @param {string} id

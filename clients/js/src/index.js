@@ -19,6 +19,7 @@ export { NEVER, PATIENT } from "./retry.js";
 /** @typedef {import("./following.js").JobEvent} JobEvent */
 /** @typedef {import("./progress.js").Progress} Progress */
 /** @typedef {import("./retry.js").Retry} Retry */
+/** @typedef {import("./wire.js").Edited} Edited */
 /** @typedef {import("./wire.js").Health} Health */
 /** @typedef {import("./wire.js").Job} Job */
 /** @typedef {import("./wire.js").JobPage} JobPage */

@@ -29,10 +29,12 @@ const CASES = {
     const ended = await client.wait(one.id);
     const formats = {};
     for (const format of FORMATS) formats[format] = await client.transcript(one.id, format);
+    const edits = [await client.edit(one.id, [{ op: "rename", speaker: "Speaker_0", name: "Nell" }], { revision: 0 })];
+    edits.push(await client.edit(one.id, [{ op: "undo" }], { revision: 0 }).catch(({ code }) => code));
     const page = await client.jobs({ state: ["done", "failed"], limit: 100 });
     await client.cancel(one.id);
     const health = await client.health();
-    return { one, other, ended, formats, listed: page.jobs.map(({ id }) => id), health };
+    return { one, other, ended, formats, edits, listed: page.jobs.map(({ id }) => id), health };
   },
 
   /** SERVICE_URL leads through a network that cuts; DIRECT does not. */

@@ -5,9 +5,9 @@
  * @typedef {Blob | ArrayBuffer | ArrayBufferView} Audio
  */
 /**
- * One request. All may be sent twice without anything being done twice. `form` makes the body anew
- * for each attempt; `ends`: whether what it is about is gone after it. `long`: it is answered only when
- * work is done that nobody knows the length of.
+ * One request. All but an edit may be sent twice without anything being done twice. `form` makes the
+ * body anew for each attempt; `ends`: whether what it is about is gone after it. `long`: it is answered
+ * only when work is done that nobody knows the length of.
  *
  * @typedef {object} Call
  * @property {string} method
@@ -62,6 +62,15 @@ export function jobs(which: {
     after?: string;
 }): Call;
 /**
+ * Change a transcript, all operations or none. Undoing twice is not undoing once: this is sent once.
+ *
+ * @param {string} id
+ * @param {readonly Record<string, unknown>[]} operations
+ * @param {number | undefined} revision
+ * @returns {Call}
+ */
+export function edit(id: string, operations: readonly Record<string, unknown>[], revision: number | undefined): Call;
+/**
  * What happened and happens to a job, after the event with this number.
  *
  * @param {string} id
@@ -105,9 +114,9 @@ export type Format = "json" | "text" | "srt" | "vtt" | "tsv" | "rttm";
  */
 export type Audio = Blob | ArrayBuffer | ArrayBufferView;
 /**
- * One request. All may be sent twice without anything being done twice. `form` makes the body anew
- * for each attempt; `ends`: whether what it is about is gone after it. `long`: it is answered only when
- * work is done that nobody knows the length of.
+ * One request. All but an edit may be sent twice without anything being done twice. `form` makes the
+ * body anew for each attempt; `ends`: whether what it is about is gone after it. `long`: it is answered
+ * only when work is done that nobody knows the length of.
  */
 export type Call = {
     method: string;

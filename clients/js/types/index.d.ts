@@ -8,6 +8,7 @@ export type Format = import("./calls.js").Format;
 export type JobEvent = import("./following.js").JobEvent;
 export type Progress = import("./progress.js").Progress;
 export type Retry = import("./retry.js").Retry;
+export type Edited = import("./wire.js").Edited;
 export type Health = import("./wire.js").Health;
 export type Job = import("./wire.js").Job;
 export type JobPage = import("./wire.js").JobPage;

@@ -71,7 +71,9 @@ export type Segment = {
      */
     words_by?: string | undefined;
     flags?: string[] | undefined;
-    /** who that is, where somebody was recognised */
+    /**
+     * who that is, where somebody was recognised
+     */
     name?: string | undefined;
 };
 /**
@@ -95,7 +97,9 @@ export type Metadata = {
      * the least sure of the segments'
      */
     words_by?: string | undefined;
-    /** what is known of them by voice */
+    /**
+     * what is known of them by voice
+     */
     speakers?: object[] | undefined;
 };
 export type Transcript = {
@@ -133,10 +137,31 @@ export type Job = {
      */
     ended: string | null;
     last_event: number;
+    /**
+     * how often its transcript was edited
+     */
+    revision: number;
 };
 export type JobPage = {
     jobs: Job[];
     next: string | null;
+};
+/**
+ * What an edit came to: how the transcript stands, who is in it, and the segments that are not as they
+ * were. `undo`, `redo`: how many steps there are in each direction.
+ */
+export type Edited = {
+    revision: number;
+    undo: number;
+    redo: number;
+    speakers: {
+        speaker: string;
+        name: string | null;
+    }[];
+    segments: {
+        index: number;
+        segment: Segment;
+    }[];
 };
 /**
  * How the service is.

@@ -63,13 +63,14 @@ class Gate:
         self._behind = _Origins(
             _Callers(app, access, turnstile, pause, self._dialects, visits, opens),
             access,
-            allow_methods=("GET", "HEAD", "POST", "DELETE"),
+            allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
             allow_headers=(
                 *("Authorization", "Content-Type", "Prefer", "Idempotency-Key", "Last-Event-ID"),
+                *("If-Match", "If-None-Match"),
                 *OPENAI,
             ),
             expose_headers=(
-                *("Location", "Preference-Applied", "Retry-After", "Idempotent-Replayed"),
+                *("Location", "Preference-Applied", "Retry-After", "Idempotent-Replayed", "ETag"),
                 *("X-Request-Id", "X-Should-Retry"),
                 *ratelimit.NAMES,
             ),

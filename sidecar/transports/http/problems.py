@@ -31,6 +31,7 @@ STATUS: Mapping[Kind, int] = {
     Kind.FORBIDDEN: 403,
     Kind.UNAUTHORIZED: 401,
     Kind.CONFLICT: 409,
+    Kind.PRECONDITION: 412,
     Kind.CANCELLED: 409,
     Kind.LIMITED: 429,
     Kind.BUSY: 503,

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from sidecar import clock, errors
 from sidecar.access.identity import Identity
 from sidecar.audio.peaks import PER_SECOND
-from sidecar.jobs.record import JobRecord, JobState
+from sidecar.jobs.record import JobRecord
 from sidecar.service import Service
 from sidecar.speech.formats import format_of, render
 from sidecar.transports.http import sse
@@ -20,6 +20,7 @@ from sidecar.transports.http.idempotency import key_name
 from sidecar.transports.http.schemas import PROBLEMS
 from sidecar.transports.http.summary import job_summary
 from sidecar.transports.jobs import models
+from sidecar.transports.jobs.editing import add_editing, etag_of, unchanged
 from sidecar.transports.jobs.events import Frames, farewell
 from sidecar.transports.jobs.listing import page_of
 from sidecar.transports.jobs.request import read_request
@@ -44,6 +45,7 @@ def job_body(service: Service, caller: Identity, job: JobRecord) -> dict[str, An
         "estimated_wait_seconds": wait_s and round(wait_s, 1),
         "ended": job.ended and clock.for_people(job.ended),
         "last_event": job.seq,
+        "revision": job.history.revision,
     }
 
 
@@ -53,6 +55,7 @@ def build_router(service: Service) -> APIRouter:
     _add_coming_and_going(router, service)
     _add_looking(router, service)
     _add_results(router, service)
+    add_editing(router, service)
     return router
 
 
@@ -155,17 +158,16 @@ def _add_results(router: APIRouter, service: Service) -> None:
         openapi_extra=models.FORMAT,
     )
     async def transcript(request: Request, job_id: str) -> Response:
-        caller = caller_of(request)
-        job, fmt = service.owned.job(caller, job_id), request.query_params.get("format", "json")
+        caller, fmt = caller_of(request), request.query_params.get("format", "json")
+        service.owned.job(caller, job_id)
         format_of(fmt)
-        if not job.over:
-            raise errors.JobNotDone()
-        if job.state is not JobState.DONE or job.transcript is None:
-            assert job.error is not None
-            raise job.error.error()
-        noted = service.noted(job.transcript, job.options)
+        job, said = service.owned.transcript(caller, job_id)
+        headers = {"ETag": etag_of(job)}
+        if unchanged(request, job):
+            return Response(status_code=304, headers=headers)
+        noted = service.noted(said, job.options)
         body = await service.owned.written(caller, job, lambda: render(noted, fmt, job.id).encode())
-        return Response(body, media_type=MEDIA_TYPES[fmt])
+        return Response(body, media_type=MEDIA_TYPES[fmt], headers=headers)
 
     @router.get(
         "/{job_id}/peaks",

@@ -12,6 +12,7 @@ from sidecar.jobs.record import (
     Begun,
     Cancelled,
     Crashed,
+    Edited,
     Failed,
     Failure,
     Interrupted,
@@ -19,6 +20,7 @@ from sidecar.jobs.record import (
     PutBack,
     Reported,
 )
+from sidecar.speech.edit_values import step_values
 from sidecar.speech.formats import segment_body
 from sidecar.speech.transcript import Checkpoint, Finished, Peaks, Progress, SegmentReady
 from sidecar.transports.http import sse
@@ -54,6 +56,8 @@ def event_body(job_id: str, event: JobEvent) -> tuple[str, dict[str, Any]] | Non
                 "segments": len(transcript.segments),
                 "transcript": f"/v1/jobs/{job_id}/transcript",
             }
+        case Edited(step):
+            return "edited", {"operations": step_values(step)}
     raise AssertionError(event)
 
 

@@ -8,7 +8,9 @@ from pydantic import BaseModel, Field
 
 from sidecar.jobs.order import Priority
 from sidecar.jobs.record import JobState
+from sidecar.speech.edit_values import LONGEST_TEXT, MOST_OPERATIONS
 from sidecar.speech.formats import FORMATS
+from sidecar.speech.people import LONGEST_NAME
 from sidecar.transports.http.schemas import OPTIONS, PROBLEMS, JobSummary, submission
 from sidecar.transports.jobs.listing import MOST, USUAL
 
@@ -22,6 +24,7 @@ class Job(JobSummary):
     )
     ended: str | None = Field(examples=["2026-11-20T21:12:00Z"], description="In UTC.")
     last_event: int = Field(description="The number of its last event.")
+    revision: int = Field(description="How often its transcript was edited; the ETag of that.")
 
 
 class JobPage(BaseModel):
@@ -94,8 +97,9 @@ RESUME: dict[str, Any] = {
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": (
-            "begun, progress, segment, crashed, put_back; then done, failed or cancelled, and the "
-            "end. 'behind': you read too slowly; resume after the id that it names."
+            "begun, progress, segment, crashed, put_back; then done, failed or cancelled, what was "
+            "edited since, and the end. 'behind': you read too slowly; resume after the id that it "
+            "names."
         ),
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     },
@@ -103,11 +107,16 @@ EVENTS: dict[int | str, dict[str, Any]] = {
     **PROBLEMS,
 }
 
+_ETAG: dict[str, Any] = {"type": "string", "pattern": r'^("[0-9]{1,9}"|\*)$'}
+
 FORMAT: dict[str, Any] = {
     "parameters": [
         parameter(
             "format", "query", {"type": "string", "enum": [*FORMATS], "default": "json"}, "Which."
-        )
+        ),
+        parameter(
+            "If-None-Match", "header", _ETAG, "An ETag of before: 304 if that is what there is."
+        ),
     ]
 }
 
@@ -123,5 +132,123 @@ TRANSCRIPT: dict[int | str, dict[str, Any]] = {
             "text/tab-separated-values": _TEXT,
         },
     },
+    304: {"description": "Nothing was edited since the revision that you have."},
     **PROBLEMS,
+}
+
+
+class NamedSpeaker(BaseModel):
+    """A speaker of a transcript."""
+
+    speaker: str = Field(examples=["Speaker_0"])
+    name: str | None = Field(examples=["Nell"])
+
+
+class ChangedSegment(BaseModel):
+    """A segment that is not as it was."""
+
+    index: int
+    segment: dict[str, Any] = Field(description="As the transcript has it.")
+
+
+class Revision(BaseModel):
+    """How a transcript stands."""
+
+    revision: int
+    undo: int = Field(description="Steps that can be undone.")
+    redo: int = Field(description="Steps that can be done again.")
+
+
+class Edited(Revision):
+    """What an edit came to."""
+
+    speakers: list[NamedSpeaker]
+    segments: list[ChangedSegment]
+
+
+class HistoryEntry(BaseModel):
+    """Operations that were done together."""
+
+    at: str = Field(examples=["2026-11-20T21:12:00Z"], description="In UTC.")
+    operations: list[dict[str, Any]]
+    undone: bool
+
+
+class History(Revision):
+    """What was done to a transcript."""
+
+    first: int = Field(description="How many entries came before these.")
+    entries: list[HistoryEntry]
+
+
+_SPEAKER: dict[str, Any] = {
+    "type": "string",
+    "pattern": "^Speaker_(0|[1-9][0-9]{0,2})$",
+    "examples": ["Speaker_0"],
+}
+_PLACE: dict[str, Any] = {"type": "integer", "minimum": 0, "description": "From 0."}
+_PLACES: dict[str, Any] = {"type": "array", "items": _PLACE, "minItems": 1}
+_NAME: dict[str, Any] = {"type": ["string", "null"], "minLength": 1, "maxLength": LONGEST_NAME}
+_LINE: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT}
+
+
+def operation(op: str, needed: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:
+    """One operation of an edit: the fields that it needs, and those that it takes besides."""
+    return {
+        "type": "object",
+        "required": ["op", *needed],
+        "properties": {"op": {"const": op}, **needed, **more},
+        "additionalProperties": False,
+    }
+
+
+EDIT: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["operations"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "operations": {
+                            "type": "array",
+                            "minItems": 1,
+                            "maxItems": MOST_OPERATIONS,
+                            "description": "All of them are done, in order, or none.",
+                            "items": {
+                                "oneOf": [
+                                    operation("rename", {"speaker": _SPEAKER, "name": _NAME}),
+                                    operation("merge", {"speaker": _SPEAKER, "into": _SPEAKER}),
+                                    operation("split", {"segments": _PLACES}, name=_NAME),
+                                    operation("move", {"segments": _PLACES, "speaker": _SPEAKER}),
+                                    operation("text", {"segment": _PLACE, "text": _LINE}),
+                                    operation("undo", {}),
+                                    operation("redo", {}),
+                                ]
+                            },
+                        }
+                    },
+                },
+                "example": {
+                    "operations": [{"op": "rename", "speaker": "Speaker_0", "name": "Nell"}]
+                },
+            }
+        },
+    },
+    "parameters": [
+        parameter("If-Match", "header", _ETAG, "The revision that is edited; any without.")
+    ],
+}
+
+HISTORY: dict[str, Any] = {
+    "parameters": [
+        parameter(
+            "limit",
+            "query",
+            {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+            "So many of the last entries.",
+        )
+    ]
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from sidecar.people.person import LONGEST_NAME
+from sidecar.speech.people import LONGEST_NAME
 from sidecar.transports.http.schemas import PATH
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import asyncio
 import uuid
 from contextlib import suppress
-from typing import Any, AsyncGenerator, Dict, Optional, TypeVar, Union, overload
+from typing import (
+    Any,
+    AsyncGenerator,
+    Dict,
+    Mapping,
+    Optional,
+    Sequence,
+    TypeVar,
+    Union,
+    overload,
+)
 
 import httpx
 
@@ -213,6 +223,24 @@ class AsyncClient:
         """What was said; with ``fmt`` as text in a format of `FORMATS`."""
         answer = await self._ask(calls.transcript(job_id, fmt or "json"))
         return answer.text if fmt else transcript_of(answer.body())
+
+    async def edit(
+        self,
+        job_id: str,
+        operations: Sequence[Mapping[str, Any]],
+        revision: Optional[int] = None,
+    ) -> Dict[str, Any]:
+        """Change what was said and by whom, after the fact; all operations or none.
+
+        ``operations`` as `PATCH /v1/jobs/ID/transcript` takes them, such as
+        ``{"op": "rename", "speaker": "Speaker_0", "name": "Nell"}`` or ``{"op": "undo"}``.
+        ``revision``: refuse (`codes.TranscriptChanged`) if it is another by now.
+        """
+        return (await self._ask(calls.edit(job_id, operations, revision))).body()
+
+    async def history(self, job_id: str) -> Dict[str, Any]:
+        """What was done to a transcript, the oldest first."""
+        return (await self._ask(calls.history(job_id))).body()
 
     async def transcribe(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Sequence
 from urllib.parse import quote
 
 from vibevoice_asr_client import retry
@@ -134,6 +134,18 @@ def cancel(job_id: str) -> Call:
 def transcript(job_id: str, fmt: str) -> Call:
     """What was said, in one of `FORMATS`."""
     return Call("GET", f"{_job(job_id)}/transcript", params={"format": fmt})
+
+
+def edit(job_id: str, operations: Sequence[Mapping[str, Any]], revision: Optional[int]) -> Call:
+    """Change a transcript; all operations or none."""
+    headers = {} if revision is None else {"If-Match": f'"{revision}"'}
+    body = {"operations": [dict(one) for one in operations]}
+    return Call("PATCH", f"{_job(job_id)}/transcript", again=False, headers=headers, body=body)
+
+
+def history(job_id: str) -> Call:
+    """What was done to a transcript."""
+    return Call("GET", f"{_job(job_id)}/transcript/history")
 
 
 def events(job_id: str, after: Optional[int]) -> Call:

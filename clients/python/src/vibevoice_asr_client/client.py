@@ -5,7 +5,18 @@ from __future__ import annotations
 import time
 import uuid
 from contextlib import suppress
-from typing import Any, Callable, Dict, Iterator, Optional, TypeVar, Union, overload
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    Mapping,
+    Optional,
+    Sequence,
+    TypeVar,
+    Union,
+    overload,
+)
 
 import httpx
 
@@ -209,6 +220,24 @@ class Client:
         """What was said; with ``fmt`` as text in a format of `FORMATS`."""
         answer = self._ask(calls.transcript(job_id, fmt or "json"))
         return answer.text if fmt else transcript_of(answer.body())
+
+    def edit(
+        self,
+        job_id: str,
+        operations: Sequence[Mapping[str, Any]],
+        revision: Optional[int] = None,
+    ) -> Dict[str, Any]:
+        """Change what was said and by whom, after the fact; all operations or none.
+
+        ``operations`` as `PATCH /v1/jobs/ID/transcript` takes them, such as
+        ``{"op": "rename", "speaker": "Speaker_0", "name": "Nell"}`` or ``{"op": "undo"}``.
+        ``revision``: refuse (`codes.TranscriptChanged`) if it is another by now.
+        """
+        return self._ask(calls.edit(job_id, operations, revision)).body()
+
+    def history(self, job_id: str) -> Dict[str, Any]:
+        """What was done to a transcript, the oldest first."""
+        return self._ask(calls.history(job_id)).body()
 
     def transcribe(
         self,

@@ -142,6 +142,18 @@ class DiskFull(errors.OutOfSpace):
     known_code = "disk_full"
 
 
+class EditImpossible(errors.Refused):
+    """That cannot be done to this transcript."""
+
+    known_code = "edit_impossible"
+
+
+class EditsFull(errors.Conflict):
+    """No more edits of this transcript are kept."""
+
+    known_code = "edits_full"
+
+
 class EngineCrashed(errors.Busy):
     """The engine's process died while it worked on this audio."""
 
@@ -460,6 +472,12 @@ class TokenMissing(errors.Unauthorized):
     known_code = "token_missing"
 
 
+class TranscriptChanged(errors.Conflict):
+    """The transcript is of another revision than 'If-Match' says."""
+
+    known_code = "transcript_changed"
+
+
 class TranslationUnavailable(errors.Refused):
     """The engine does not translate."""
 
@@ -579,6 +597,8 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "content_type_unsupported": ContentTypeUnsupported,
     "device_lost": DeviceLost,
     "disk_full": DiskFull,
+    "edit_impossible": EditImpossible,
+    "edits_full": EditsFull,
     "engine_crashed": EngineCrashed,
     "engine_failed": EngineFailed,
     "engine_unavailable": EngineUnavailable,
@@ -632,6 +652,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "spool_unwritable": SpoolUnwritable,
     "token_invalid": TokenInvalid,
     "token_missing": TokenMissing,
+    "transcript_changed": TranscriptChanged,
     "translation_unavailable": TranslationUnavailable,
     "upload_stalled": UploadStalled,
     "upload_too_large": UploadTooLarge,

@@ -81,9 +81,22 @@
  * @property {number | null} estimated_wait_seconds
  * @property {string | null} ended in UTC
  * @property {number} last_event
+ * @property {number} revision how often its transcript was edited
  */
 
 /** @typedef {{ jobs: Job[], next: string | null }} JobPage */
+
+/**
+ * What an edit came to: how the transcript stands, who is in it, and the segments that are not as they
+ * were. `undo`, `redo`: how many steps there are in each direction.
+ *
+ * @typedef {object} Edited
+ * @property {number} revision
+ * @property {number} undo
+ * @property {number} redo
+ * @property {{ speaker: string, name: string | null }[]} speakers
+ * @property {{ index: number, segment: Segment }[]} segments
+ */
 
 /**
  * How the service is.

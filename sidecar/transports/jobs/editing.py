@@ -1,0 +1,140 @@
+"""A transcript changed after the fact, and what was done to it: `/v1/jobs/{id}/transcript`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from sidecar import clock, errors
+from sidecar.jobs.record import JobRecord
+from sidecar.service import Service
+from sidecar.speech.edit_values import step_of, step_values
+from sidecar.speech.edits import speakers_in
+from sidecar.speech.formats import segment_body, speaker_label
+from sidecar.speech.history import History
+from sidecar.speech.options import parse_whole
+from sidecar.speech.transcript import Transcript
+from sidecar.transports.http.bodies import json_response, media_type
+from sidecar.transports.http.caller import caller_of
+from sidecar.transports.http.schemas import PROBLEMS
+from sidecar.transports.http.upload import read_json
+from sidecar.transports.jobs import models
+
+USUAL, MOST = 100, 1000
+"""Entries of a history that are told at once: of 100 bytes at the least, of 64 KiB at the most."""
+_ETAGS = re.compile(r'\s*(?:W/)?"([^"]{0,40})"\s*(?:,|$)')
+
+
+def etag_of(job: JobRecord) -> str:
+    """The revision of a job's transcript, as `ETag` has it."""
+    return f'"{job.history.revision}"'
+
+
+def revisions_in(request: Request, header: str) -> set[int] | None:
+    """Those that a header names; None without one, or if any will do.
+
+    Raises:
+        errors.FieldInvalid: it names none that could be ours.
+    """
+    given = ",".join(request.headers.getlist(header)).strip()
+    if given in ("", "*"):
+        return None
+    if _ETAGS.sub("", given):
+        raise errors.FieldInvalid(
+            f"'{header}' has no ETag in it.",
+            hint="Send the ETag of the transcript as it came, with its quotes.",
+        )
+    return {int(one) for one in _ETAGS.findall(given) if one.isascii() and one.isdigit()}
+
+
+def unchanged(request: Request, job: JobRecord) -> bool:
+    """Whether the client has this revision already (`If-None-Match`)."""
+    revisions = revisions_in(request, "If-None-Match")
+    return revisions is not None and job.history.revision in revisions
+
+
+def add_editing(router: APIRouter, service: Service) -> None:
+    """The routes."""
+
+    @router.patch(
+        "/{job_id}/transcript",
+        summary="Rename, merge and split speakers, move segments, correct lines; undo and redo",
+        response_model=models.Edited,
+        responses=PROBLEMS,
+        openapi_extra=models.EDIT,
+    )
+    async def edit(request: Request, job_id: str) -> Response:
+        caller = caller_of(request)
+        service.owned.transcript(caller, job_id)  # before anything of the body is read
+        revisions = revisions_in(request, "If-Match")
+        if media_type(request) != "application/json":
+            raise errors.ContentTypeUnsupported("An edit is sent as JSON.")
+        fields = await read_json(request, service.settings)
+        if "operations" not in fields:
+            raise errors.FieldMissing("The field 'operations' is missing.")
+        if more := [name for name in fields if name != "operations"]:
+            raise errors.FieldInvalid(f"There is no field '{more[0][:40]}' in an edit.")
+        step = step_of(fields["operations"])
+        before, job = await service.owned.edit(caller, job_id, step, revisions)
+        return json_response(edited_body(before, job), headers={"ETag": etag_of(job)})
+
+    @router.get(
+        "/{job_id}/transcript/history",
+        summary="What was done to a transcript, the oldest first",
+        response_model=models.History,
+        responses=PROBLEMS,
+        openapi_extra=models.HISTORY,
+    )
+    async def history(request: Request, job_id: str) -> Response:
+        job, _ = service.owned.transcript(caller_of(request), job_id)
+        limit = parse_whole("limit", request.query_params.get("limit"), 1, MOST) or USUAL
+        history = job.history
+        first = max(0, len(history.entries) - limit)
+        entries = [
+            {
+                "at": clock.for_people(entry.at),
+                "operations": step_values(entry.operations),
+                "undone": number >= history.applied,
+            }
+            for number, entry in islice(enumerate(history.entries), first, None)
+        ]
+        body = {**counts_body(history), "first": first, "entries": entries}
+        return json_response(body, headers={"ETag": etag_of(job)})
+
+
+def counts_body(history: History) -> dict[str, Any]:
+    """Which revision there is, and how many steps there are in both directions."""
+    return {
+        "revision": history.revision,
+        "undo": history.applied,
+        "redo": len(history.entries) - history.applied,
+    }
+
+
+def edited_body(before: Transcript, job: JobRecord) -> dict[str, Any]:
+    """What an edit came to: the segments that are not as they were, and who there is now."""
+    assert job.transcript is not None
+    after = job.transcript
+    return {
+        **counts_body(job.history),
+        "speakers": [
+            {"speaker": speaker_label(one), "name": after.name_of(one)}
+            for one in speakers_in(after)
+        ],
+        "segments": list(_changed(before, after)),
+    }
+
+
+def _changed(before: Transcript, after: Transcript) -> Iterator[dict[str, Any]]:
+    names: list[dict[int | None, str | None]] = [
+        {one.speaker: one.name for one in each.voices} for each in (before, after)
+    ]
+    pairs = zip(before.segments, after.segments, strict=True)
+    for index, (old, new) in enumerate(pairs):
+        was, name = (each.get(new.speaker) for each in names)
+        if old != new or was != name:
+            yield {"index": index, "segment": segment_body(new, after.name_of(new.speaker))}
