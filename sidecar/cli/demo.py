@@ -52,9 +52,8 @@ def run(audio: Path | None, given: dict[str, Any]) -> int:
         code = transcribe.run(order)
         if code or ready.get("reused"):
             return code
-        say(
-            f"Still serving. Open {url} in a browser, or: curl -F audio=@recording.m4a {url}/transcribe"
-        )
+        curl = f"curl -F audio=@recording.m4a {url}/transcribe"
+        say(f"Still serving. Open {url} in a browser, or: {curl}")
         say("Ctrl-C stops it.")
         return service.wait()
     except KeyboardInterrupt:

@@ -284,6 +284,7 @@ def test_the_commands_of_the_document_do_what_it_says(
     assert "event: done" in said[1]
     assert "field_invalid" in said[2], "so short a job has no 17 events"
     assert said[3].startswith("1\n00:00:00,000 --> ")
-    assert json.loads(said[4])["state"] == "done"
-    assert set(json.loads(said[5])) == {"jobs", "next"}
+    assert json.loads(said[4])["peaks"]
+    assert json.loads(said[5])["state"] == "done"
+    assert set(json.loads(said[6])) == {"jobs", "next"}
     check_problem(server.client.get(f"/v1/jobs/{environment['ID']}"), 404, "job_not_found")
