@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sidecar import __version__, clock
@@ -18,7 +18,7 @@ from sidecar.audio.ref import AudioRef, Kept, ref_to
 from sidecar.audio.source import AudioSource
 from sidecar.diagnostics.crash import data_folder
 from sidecar.engines.choice import Choice, way_to
-from sidecar.errors import LanguageUnsupported, PeopleOff, SidecarError
+from sidecar.errors import LanguageUnsupported, SidecarError
 from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
 from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping, go_on
@@ -35,7 +35,7 @@ from sidecar.jobs.room import Body, Place, Room
 from sidecar.jobs.store import JobStore, MemoryStore
 from sidecar.memory.devices import GpuMemory
 from sidecar.memory.forecast import Forecast
-from sidecar.people.owned import OwnedPeople
+from sidecar.people.known import KnownVoices
 from sidecar.settings import Settings
 from sidecar.speech.engine import (
     Precision,
@@ -44,7 +44,6 @@ from sidecar.speech.engine import (
     parse_precision,
 )
 from sidecar.speech.options import ignored, parse_options
-from sidecar.speech.people import KnownVoice, VoicePrint
 from sidecar.speech.transcript import Notice, Transcript
 from sidecar.threads import Threads
 from sidecar.workers.intake import Intake
@@ -52,8 +51,6 @@ from sidecar.workers.slot import SlotState
 
 log = logging.getLogger(__name__)
 
-LONGEST_CLIP_S = 60.0
-"""Of one person's voice; a longer recording is a job, one of whose speakers is named."""
 SPOOLING = 4
 """Uploads that are written to the disk side by side."""
 
@@ -108,7 +105,8 @@ class Service:
             guess=self._provision.guess,
             pace=self._pace,
         )
-        self._people = OwnedPeople(settings, now) if settings.people else None
+        self.voices = KnownVoices(settings, self._intake, now)
+        """What is known of who may speak."""
         self.owned = OwnedJobs(self._store, self._queue, self._results)
         """The jobs of whoever asks."""
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
@@ -150,8 +148,7 @@ class Service:
         await asyncio.to_thread(self._pace_file.write, self._pace.known)
         self._results.close()
         self._store.close()
-        if self._people is not None:
-            self._people.close()
+        self.voices.close()
         await self._intake.close()
         await self._slot.close()
 
@@ -288,58 +285,10 @@ class Service:
         source.close()
         return known, True
 
-    @property
-    def people(self) -> OwnedPeople:
-        """The people of whoever asks.
-
-        Raises:
-            errors.PeopleOff: nobody's voice is kept here.
-        """
-        if self._people is None:
-            raise PeopleOff()
-        return self._people
-
-    async def voice_of(self, source: AudioSource, max_s: float = LONGEST_CLIP_S) -> VoicePrint:
-        """What the one person in a clip sounds like; the clip is closed.
-
-        Raises:
-            errors.BadAudio: it cannot be decoded, is too long, or has not just one voice in it.
-            errors.VoicesUnavailable: voices cannot be compared here.
-        """
-        try:
-            return await self._intake.voice(source, max_s)
-        finally:
-            source.close()
-
-    async def knowing(
-        self, options: TranscribeOptions, clips: Sequence[tuple[str, AudioSource]], max_s: float
-    ) -> TranscribeOptions:
-        """The options of a job in which the speakers of some clips are recognised, each by the name
-        that is given with it; nothing of them is kept beyond the job. All clips are closed.
-
-        ``max_s``: the longest clip.
-
-        Raises:
-            errors.BadAudio, errors.VoicesUnavailable: as `voice_of`, for any of them.
-        """
-        try:
-            known = [
-                KnownVoice(f"clip-{number}", name, (await self.voice_of(source, max_s),))
-                for number, (name, source) in enumerate(clips, len(options.known_voices))
-            ]
-        finally:
-            for _, source in clips:
-                source.close()
-        return replace(options, known_voices=(*options.known_voices, *known))
-
     def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
-        """A job's options when it begins: the plan for its memory, and who is known by then. Its
-        record has none of these people, so that who is deleted is in no record."""
+        """A job's options when it begins: the plan for its memory, and who is known by then."""
         options = self._provision.plan(job, precision)
-        if self._people is None or not options.recognise:
-            return options
-        known = (*options.known_voices, *self._people.known(job.record.owner))
-        return replace(options, known_voices=known, voiceprints=job.record.kept)
+        return self.voices.with_people(options, job.record.owner, kept=job.record.kept)
 
     async def _kept(self, source: AudioSource) -> AudioRef:
         assert self._keeping is not None

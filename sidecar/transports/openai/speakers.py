@@ -86,7 +86,7 @@ async def recognised(
             if length_s is not None and not SHORTEST_S <= length_s <= LONGEST_S:
                 source.close()
                 raise _wrong(one.name, f"has {length_s:.1f} s")
-            options = await service.knowing(options, [(one.name, source)], LONGEST_S)
+            options = await service.voices.with_clips(options, [(one.name, source)], LONGEST_S)
         except errors.BadAudio as error:
             raise _wrong(one.name, f"cannot be used: {error.detail}") from None
     return options

@@ -44,7 +44,7 @@ def build_router(service: Service) -> APIRouter:
         openapi_extra=models.ADD,
     )
     async def add(request: Request) -> Response:
-        caller, people = caller_of(request), service.people
+        caller, people = caller_of(request), service.voices.people
         people.check_room(caller)
         name, heard = await _read(request, service)
         if name is None:
@@ -59,7 +59,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.get("", summary="Your people", response_model=models.PersonList, responses=PROBLEMS)
     async def listed(request: Request) -> Response:
-        everybody = service.people.all(caller_of(request))
+        everybody = service.voices.people.all(caller_of(request))
         return json_response({"people": [person_body(one) for one in everybody]})
 
     @router.get(
@@ -69,14 +69,16 @@ def build_router(service: Service) -> APIRouter:
         responses=PROBLEMS,
     )
     async def export(request: Request) -> Response:
-        everybody = service.people.all(caller_of(request))
+        everybody = service.voices.people.all(caller_of(request))
         return json_response({"people": [exported(one) for one in everybody]})
 
     @router.get(
         "/{person_id}", summary="One of them", response_model=models.Person, responses=PROBLEMS
     )
     async def one(request: Request, person_id: str) -> Response:
-        return json_response(person_body(service.people.person(caller_of(request), person_id)))
+        return json_response(
+            person_body(service.voices.people.person(caller_of(request), person_id))
+        )
 
     @router.patch(
         "/{person_id}",
@@ -86,7 +88,7 @@ def build_router(service: Service) -> APIRouter:
         openapi_extra=models.CHANGE,
     )
     async def change(request: Request, person_id: str) -> Response:
-        caller, people = caller_of(request), service.people
+        caller, people = caller_of(request), service.voices.people
         people.person(caller, person_id)
         name, heard = await _read(request, service)
         if name is None and heard is None:
@@ -103,7 +105,7 @@ def build_router(service: Service) -> APIRouter:
         responses=PROBLEMS,
     )
     async def delete(request: Request, person_id: str) -> Response:
-        await service.people.delete(caller_of(request), person_id)
+        await service.voices.people.delete(caller_of(request), person_id)
         return Response(status_code=204)
 
     return router
@@ -123,7 +125,7 @@ async def _read(request: Request, service: Service) -> tuple[str | None, VoicePr
         if source is None and "audio_path" in fields:
             source = await open_local(request, fields, service)
         if source is not None:
-            return name, await service.voice_of(source)
+            return name, await service.voices.of(source)
         if "job" in fields or "speaker" in fields:
             job, speaker = _text(fields, "job"), _text(fields, "speaker")
             return name, service.owned.voice(caller_of(request), job, speaker)
