@@ -58,7 +58,8 @@ def test_every_line_is_what_the_server_itself_says_to_its_sound_plus_a_speaker(
     plain = [body for body in proxy.posts if b"verbose_json" not in body]
     assert len(proxy.posts) - len(plain) == 2  # one form was refused, one answered without times
     said = [ask(port, body) for body in plain]
-    assert [one.text for one in transcript.segments] == said
+    texts = [one.text for one in transcript.segments]
+    assert sorted(texts) == sorted(said), "they are asked for side by side, in any order"
     assert len(set(said)) > 2
 
 
