@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,7 +27,15 @@ CHECKS = [
     response_schema_conformance,
     unsupported_method,
 ]
+KEY = "0123456789abcdef0123456789abcdef"
 page = schemathesis.openapi.from_dict(create_app(Settings(engine="scripted")).openapi())
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service in which nothing is off."""
+    with Server(tmp_path_factory.mktemp("fuzz"), people="true", journal_key=KEY) as running:
+        yield running
 
 
 @page.parametrize()
@@ -38,16 +47,16 @@ page = schemathesis.openapi.from_dict(create_app(Settings(engine="scripted")).op
     suppress_health_check=list(HealthCheck),
 )
 def test_whatever_fits_the_page_or_does_not_gets_an_answer_that_does(
-    case: Any, server: Server
+    case: Any, everything: Server
 ) -> None:
-    response = case.call(base_url=str(server.client.base_url).rstrip("/"))
+    response = case.call(base_url=str(everything.client.base_url).rstrip("/"))
     assert response.status_code != 403, "it comes from a client of ours"
     case.validate_response(response, checks=CHECKS)
 
 
-def test_the_service_lives_on(server: Server) -> None:
-    assert server.health()["status"] == "ok"
-    assert "Traceback" not in server.log()
+def test_the_service_lives_on(everything: Server) -> None:
+    assert everything.health()["status"] == "ok"
+    assert "Traceback" not in everything.log()
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -114,6 +114,10 @@ class Unheard:
     def __init__(self, rate: int) -> None:
         pass
 
+    @property
+    def persons(self) -> dict[int, Any]:
+        return {}
+
     def hear(self, samples: Block, turns: Any) -> dict[int, Any]:
         return {}
 
