@@ -180,12 +180,18 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def _emptied(request: pytest.FixtureRequest) -> Iterator[None]:
-    """No test finds another's recordings."""
+    """No test finds another's recordings, nor leaves any; the service has had other tests."""
+    running = [request.getfixturevalue(one) for one in {"server", "slow"} & {*request.fixturenames}]
+
+    def empty() -> None:
+        for one in running:
+            while jobs := one.client.get("/v1/jobs").json()["jobs"]:
+                for job in jobs:
+                    one.client.delete(f"/v1/jobs/{job['id']}")
+
+    empty()
     yield
-    for name in {"server", "slow"} & set(request.fixturenames):
-        running = request.getfixturevalue(name)
-        for job in running.client.get("/v1/jobs").json()["jobs"]:
-            running.client.delete(f"/v1/jobs/{job['id']}")
+    empty()
 
 
 def tone(path: Path, seconds: float) -> Path:
