@@ -48,7 +48,7 @@ def main() -> None:
     given = parser.parse_args()
     copy = ROOT / "build/mutants"
     shutil.rmtree(copy, ignore_errors=True)
-    listed = ["git", "ls-files", "-z", "sidecar", "tests", "pyproject.toml"]
+    listed = ["git", "ls-files", "-z", "sidecar", "tests", "bench", "clients", "pyproject.toml"]
     for name in subprocess.check_output(listed, cwd=ROOT, text=True).split("\0"):
         if name and (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)

@@ -209,6 +209,9 @@ def test_a_frame_larger_than_the_window_goes_when_nothing_else_is_on_its_way() -
     outgoing.sent(60)
     assert outgoing.allows(40)
     assert not outgoing.allows(41)
+    outgoing.granted(20)
+    assert outgoing.allows(60)
+    assert not outgoing.allows(61)
 
 
 async def slow_worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
