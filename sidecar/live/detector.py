@@ -124,6 +124,10 @@ class Detector:
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
 
+    def state(self) -> State:
+        """Of a stream that begins."""
+        return State()
+
     def probabilities(self, frames: Block, states: Sequence[State]) -> Floats:
         """How likely somebody speaks in each of ``frames`` (n, 512), at 16 kHz: (n,) of 0 to 1.
 
