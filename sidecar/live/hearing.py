@@ -39,6 +39,7 @@ from sidecar.speech.live import (
     SpeechStarted,
     SpeechStopped,
     Summary,
+    TurnDropped,
     TurnEnded,
     Turns,
 )
@@ -193,6 +194,7 @@ class Hearing:
         self._of_turn.clear()
         self._ends = Endpointer(self.options.endpointing, self._looked)
         self._turn_began = None
+        yield TurnDropped(self._turn, self._looked / LIVE_RATE)
         self._turn += 1
         if last:
             self._rows.append(_LastMark())

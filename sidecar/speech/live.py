@@ -185,6 +185,14 @@ class TurnEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnDropped:
+    """The client did not want the turn: nothing more is said of it."""
+
+    turn: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class SpeakersRevised:
     """Who said pieces that were told before, as it looks now: piece → speaker."""
 
@@ -221,13 +229,15 @@ LiveEvent = (
     | Partial
     | Final
     | TurnEnded
+    | TurnDropped
     | SpeakersRevised
     | Heard
     | Noticed
     | Summary
 )
 _PLAIN: dict[str, Callable[..., LiveEvent]] = {
-    one.__name__: one for one in (SpeechStarted, SpeechStopped, Partial, TurnEnded, Heard)
+    one.__name__: one
+    for one in (SpeechStarted, SpeechStopped, Partial, TurnEnded, TurnDropped, Heard)
 }
 
 
