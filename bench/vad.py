@@ -3,8 +3,8 @@
 On the clips with turns, in frames of 10 ms; beginnings and ends of speech where nobody speaks for a
 while before or after. Beside ours stands what the Silero package's own ``VADIterator`` would decide
 from the same probabilities. Then CPU of the detector per second of sound of a session, for so
-many sessions at once, beside onnxruntime with the same model; they take turns, as beside other work,
-so that each finds its weights out of the cache.
+many sessions at once, beside onnxruntime with the same model; they take turns, so that each finds
+its weights out of the cache, as it does beside other work.
 
     python -m bench.vad
     python -m bench.vad FOLDER_WITH_A_MANIFEST
