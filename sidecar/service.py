@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +37,12 @@ from sidecar.jobs.store import JobStore, MemoryStore
 from sidecar.memory.devices import GpuMemory
 from sidecar.memory.forecast import Forecast
 from sidecar.people.known import KnownVoices
+from sidecar.sessions.registry import Room as LiveRoom
+from sidecar.sessions.registry import Sessions
+from sidecar.sessions.session import Bounds
 from sidecar.settings import Settings
 from sidecar.speech.engine import (
+    LoadOptions,
     Precision,
     TranscribeOptions,
     few,
@@ -47,7 +52,7 @@ from sidecar.speech.options import ignored, parse_options
 from sidecar.speech.transcript import Notice, Transcript
 from sidecar.threads import Threads
 from sidecar.workers.intake import Intake
-from sidecar.workers.slot import SlotState
+from sidecar.workers.slot import EngineSlot, SlotState
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +75,32 @@ class Health:
     gpu: GpuMemory | None
     jobs_waiting: int
     stopping: bool
+
+
+class _Sharing:
+    """Until the fleet is there: one lease for all who hear live."""
+
+    def __init__(self, slot: EngineSlot) -> None:
+        self._slot = slot
+        self._turn = asyncio.Lock()
+        self._stack = AsyncExitStack()
+        self._holders = 0
+        self._engine: Any = None
+
+    @asynccontextmanager
+    async def share(self) -> AsyncIterator[Any]:
+        async with self._turn:
+            if not self._holders or not self._engine.alive:
+                await self._stack.aclose()
+                lease = await self._stack.enter_async_context(self._slot.lease())
+                self._engine = lease._worker
+            self._holders += 1
+        try:
+            yield self._engine
+        finally:
+            self._holders -= 1
+            if not self._holders:
+                await self._stack.aclose()
 
 
 class Service:
@@ -109,6 +140,30 @@ class Service:
         """What is known of who may speak."""
         self.owned = OwnedJobs(self._store, self._queue, self._results)
         """The jobs of whoever asks."""
+        self.live = Sessions(
+            self.spec if self.spec.sessions else None,
+            _Sharing(
+                EngineSlot(
+                    self.spec,
+                    LoadOptions(settings.precision, None, settings.device),
+                    settings.keep_alive,
+                )
+            ).share,
+            LiveRoom(
+                settings.live_sessions,
+                settings.live_sessions_per_owner or settings.live_sessions,
+                settings.live_grace,
+                settings.live_buffer_mb << 20,
+            ),
+            Bounds(
+                settings.live_idle,
+                settings.live_longest,
+                settings.live_chunk,
+                settings.live_buffer,
+            ),
+            settings.live_timeout,
+        )
+        """The live sessions of everybody."""
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
         self._uploads = Uploads()
         self.spooling = Threads("spool", SPOOLING)
@@ -131,7 +186,7 @@ class Service:
     async def drain(self, grace_s: float) -> None:
         """Take no more jobs and tell those that wait; the running ones have ``grace_s`` to end, and
         their results a moment to be fetched."""
-        await self._queue.drain(grace_s)
+        await asyncio.gather(self._queue.drain(grace_s), self.live.drain(grace_s))
         if grace_s > 0:
             await self._results.all_fetched()
 
@@ -144,6 +199,7 @@ class Service:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self.live.close()
         await self._queue.close()
         await asyncio.to_thread(self._pace_file.write, self._pace.known)
         self._results.close()

@@ -131,6 +131,10 @@ class Detector:
         threadpool_limits(1, user_api="blas")
         self._weights = weights
 
+    def state(self) -> State:
+        """Of a stream that begins."""
+        return State()
+
     def probabilities(self, frames: Block, states: Sequence[State]) -> Floats:
         """How likely somebody speaks in each of ``frames`` (n, 512), at 16 kHz: (n,) of 0 to 1.
 

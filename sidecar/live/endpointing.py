@@ -10,53 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-RATE = 16_000
-"""Samples a second, of every position here."""
+from sidecar.speech.live import LIVE_RATE, Endpointing
+
 FRAME = 512
 """Samples that one probability stands for."""
 
 Reason: TypeAlias = Literal["silence", "cut", "commit", "finish"]
 """Why it is over: nobody speaks; it is as long as may be; the client says so; nothing comes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpointing:
-    """What counts as speech, and how an utterance is cut out of it; seconds.
-
-    Somebody speaks from a probability of ``threshold`` on until it falls below ``neg_threshold``.
-    An utterance begins when that has lasted ``min_speech_s``, or ``min_sure_speech_s`` at
-    ``sure_threshold``, and reaches back ``pre_roll_s`` before it. It ends after ``silence_s``
-    without speech, and reaches ``post_roll_s`` into those; after ``pause_s`` its end is hinted at.
-    With a ``threshold`` of 0 all is speech, and only the client and ``longest_s`` end an utterance.
-
-    Raises:
-        ValueError: no such utterances can be.
-    """
-
-    threshold: float = 0.5
-    neg_threshold: float = 0.35
-    sure_threshold: float = 0.8
-    min_speech_s: float = 0.096
-    min_sure_speech_s: float = 0.064
-    pre_roll_s: float = 0.2
-    post_roll_s: float = 0.1
-    pause_s: float = 0.2
-    silence_s: float = 0.5
-    longest_s: float = 8.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.neg_threshold <= self.threshold <= 1:
-            raise ValueError("neg_threshold and threshold lie between 0 and 1, in that order")
-        lengths = (self.min_speech_s, self.min_sure_speech_s, self.pre_roll_s, self.post_roll_s)
-        if not all(0 <= length < float("inf") for length in (*lengths, self.pause_s)):
-            raise ValueError("a length of time is not below zero, and ends")
-        if not 0 < self.silence_s < float("inf"):
-            raise ValueError("silence_s is more than zero")
-        opening = self.pre_roll_s + max(lengths[:2]) + 4 * FRAME / RATE
-        if not 2 * opening <= self.longest_s < float("inf"):
-            raise ValueError(
-                f"longest_s is at least {2 * opening:g}: twice what comes before speech"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,4 +191,4 @@ class Endpointer:
 
 
 def _samples(seconds: float) -> int:
-    return round(seconds * RATE)
+    return round(seconds * LIVE_RATE)

@@ -55,20 +55,42 @@ class Turns(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Endpointing:
-    """When speech begins and ends. Defaults are Silero's own, and those measured best
-    (docs/performance.md, "Live: voice activity").
+    """What counts as speech, and how an utterance is cut out of it; seconds.
 
-    ``threshold`` of the probability that opens a piece, ``release`` of the one that holds it open;
-    ``silence_s`` of pause that end it; ``lead_s`` of sound kept from before; ``longest_s``: a
-    longer piece is cut where a pause is likeliest. A ``threshold`` of 0 takes everything for
-    speech.
+    Somebody speaks from a probability of ``threshold`` on until it falls below ``neg_threshold``.
+    An utterance begins when that has lasted ``min_speech_s``, or ``min_sure_speech_s`` at
+    ``sure_threshold``, and reaches back ``pre_roll_s`` before it. It ends after ``silence_s``
+    without speech, and reaches ``post_roll_s`` into those; after ``pause_s`` its end is hinted at.
+    With a ``threshold`` of 0 all is speech, and only the client and ``longest_s`` end an utterance.
+
+    Raises:
+        ValueError: no such utterances can be.
     """
 
     threshold: float = 0.5
-    release: float = 0.35
+    neg_threshold: float = 0.35
+    sure_threshold: float = 0.8
+    min_speech_s: float = 0.096
+    min_sure_speech_s: float = 0.064
+    pre_roll_s: float = 0.2
+    post_roll_s: float = 0.1
+    pause_s: float = 0.2
     silence_s: float = 0.5
-    lead_s: float = 0.2
     longest_s: float = 8.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.neg_threshold <= self.threshold <= 1:
+            raise ValueError("neg_threshold and threshold lie between 0 and 1, in that order")
+        lengths = (self.min_speech_s, self.min_sure_speech_s, self.pre_roll_s, self.post_roll_s)
+        if not all(0 <= length < float("inf") for length in (*lengths, self.pause_s)):
+            raise ValueError("a length of time is not below zero, and ends")
+        if not 0 < self.silence_s < float("inf"):
+            raise ValueError("silence_s is more than zero")
+        opening = self.pre_roll_s + max(lengths[:2]) + 0.128
+        if not 2 * opening <= self.longest_s < float("inf"):
+            raise ValueError(
+                f"longest_s is at least {2 * opening:g}: twice what comes before speech"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +100,8 @@ class LiveOptions:
     ``partials``: words while somebody speaks. ``diarize``: whose they are. ``words``: times of
     words in finals. ``prompt``: as `TranscribeOptions.prompt`. ``delay_s``: how far behind the
     sound an engine that steps may be, None leaves it to the engine. ``accurate``: rather right than
-    quick. ``client``: sessions with the same one share their part of the engine.
+    quick. ``client``: sessions with the same one share their part of the engine. ``patience_s``: a
+    stretch that takes longer to recognise is given up.
     """
 
     language: str = AUTO
@@ -92,6 +115,7 @@ class LiveOptions:
     prompt: str = ""
     delay_s: float | None = None
     client: str = ""
+    patience_s: float = 20.0
 
     def to_wire(self) -> dict[str, Any]:
         """The options as plain values."""
@@ -161,6 +185,14 @@ class TurnEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnDropped:
+    """The client did not want the turn: nothing more is said of it."""
+
+    turn: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class SpeakersRevised:
     """Who said pieces that were told before, as it looks now: piece → speaker."""
 
@@ -169,10 +201,12 @@ class SpeakersRevised:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The sound was heard up to ``at``; before ``settled`` nobody needs it any more."""
+    """The sound was heard up to ``at``; before ``settled`` nobody needs it any more. ``commits``:
+    so many of the client's have been answered."""
 
     at: float
     settled: float
+    commits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +229,15 @@ LiveEvent = (
     | Partial
     | Final
     | TurnEnded
+    | TurnDropped
     | SpeakersRevised
     | Heard
     | Noticed
     | Summary
 )
 _PLAIN: dict[str, Callable[..., LiveEvent]] = {
-    one.__name__: one for one in (SpeechStarted, SpeechStopped, Partial, TurnEnded, Heard)
+    one.__name__: one
+    for one in (SpeechStarted, SpeechStopped, Partial, TurnEnded, TurnDropped, Heard)
 }
 
 
@@ -219,7 +255,6 @@ def from_wire(values: dict[str, Any]) -> LiveEvent:
     try:
         match dict(values):
             case {"live": "Final", "segment": segment, **rest}:
-                del rest["live"]
                 return Final(segment=segment_from_wire(segment), **rest)
             case {"live": "SpeakersRevised", "speakers": speakers}:
                 return SpeakersRevised({int(piece): who for piece, who in speakers.items()})
@@ -269,12 +304,14 @@ class LiveSession(Protocol):
 @dataclass(frozen=True, slots=True)
 class Begin:
     """Where a session begins that goes on for one whose process died: times, and the next numbers
-    of a turn and a piece; ``said`` is what was told before, for the summary."""
+    of a turn and a piece. ``said`` is what was told before; the last ``open`` of it belong to the
+    turn that goes on."""
 
     at: float = 0.0
     turn: int = 0
     piece: int = 0
     said: tuple[Segment, ...] = field(default=())
+    open: int = 0
 
     NOTHING: ClassVar[Begin]
 

@@ -24,6 +24,7 @@ from sidecar.live.detector import (
     State,
     load_weights,
 )
+from sidecar.speech.live import LIVE_RATE
 
 
 @pytest.fixture(scope="module")
@@ -118,4 +119,4 @@ def test_without_the_model_there_is_one_error_that_says_why(
 
 
 def test_what_decides_counts_in_what_hears() -> None:
-    assert (endpointing.RATE, endpointing.FRAME) == (RATE, FRAME)
+    assert (LIVE_RATE, endpointing.FRAME) == (RATE, FRAME)

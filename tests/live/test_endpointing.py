@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from sidecar.live.endpointing import (
     FRAME,
-    RATE,
     Began,
     Ended,
     Endpointer,
-    Endpointing,
     Paused,
     Resumed,
     Spoken,
 )
+from sidecar.speech.live import LIVE_RATE as RATE
+from sidecar.speech.live import Endpointing
 
 EXACT = Endpointing(pre_roll_s=0, post_roll_s=0)
 """Utterances that are as long as speech was."""
