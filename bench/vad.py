@@ -29,7 +29,8 @@ from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
 from sidecar.inference.embedded import find
 from sidecar.live.detector import FRAME, MODEL, RATE, Detector, State, load_weights
-from sidecar.live.endpointing import Began, Ended, Endpointer, Endpointing
+from sidecar.live.endpointing import Began, Ended, Endpointer
+from sidecar.speech.live import Endpointing
 
 CELL_S = 0.01
 APART_S = 0.75
