@@ -16,6 +16,7 @@ from sidecar.live.hearing import UNHEARD, Hearing, Listen
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.schedule import Urgency
 from sidecar.speech.live import (
+    AT_THE_START,
     LIVE_RATE,
     Begin,
     Endpointing,
@@ -40,7 +41,7 @@ SHORT = Endpointing(longest_s=2.0)
 class Table:
     """Where a session sits: what it tells, and an engine that hears when it is let."""
 
-    def __init__(self, options: LiveOptions | None = None, begin: Begin = Begin.NOTHING) -> None:
+    def __init__(self, options: LiveOptions | None = None, begin: Begin = AT_THE_START) -> None:
         self.hearing = Hearing(options or LiveOptions(), begin, "made-up", "fp32")
         self.told: list[LiveEvent] = []
         self.going: list[Listen] = []
