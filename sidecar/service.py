@@ -47,7 +47,7 @@ from sidecar.speech.options import ignored, parse_options
 from sidecar.speech.transcript import Notice, Transcript
 from sidecar.threads import Threads
 from sidecar.workers.intake import Intake
-from sidecar.workers.slot import SlotState
+from sidecar.workers.lifecycle import SlotState
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,8 @@ from sidecar.memory.placement import LoadPlan
 from sidecar.memory.shape import ModelShape
 from sidecar.settings import Settings
 from sidecar.speech.engine import EngineSpec, LoadOptions, Precision, TranscribeOptions
-from sidecar.workers.slot import EngineSlot, SlotState
+from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.slot import EngineSlot
 from sidecar.workers.worker import Worker
 
 log = logging.getLogger(__name__)
