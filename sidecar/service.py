@@ -48,6 +48,8 @@ from sidecar.speech.transcript import Notice, Transcript
 from sidecar.threads import Threads
 from sidecar.workers.intake import Intake
 from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.lodging import Devices, Lodging
+from sidecar.workers.slot import EngineSlot
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +82,9 @@ class Service:
         self.settings = settings
         self._now = now
         self.instance = uuid.uuid4().hex
-        self._provision = Provision(settings, choice)
+        self._devices = Devices()
+        lodging = Lodging("files", settings, choice, self._devices, EngineSlot)
+        self._provision = Provision(settings, lodging)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
         self._keeping = Keeping(settings, now) if settings.keep_jobs else None
@@ -123,7 +127,7 @@ class Service:
             for record in sorted(ended, key=lambda one: one.touched):
                 self._results.remember(record, self._now() - record.touched)
             self._spawn("go on", go_on(self._keeping, self._queue, self.spooling))
-        self._spawn("look at the GPU", self._provision.watch())
+        self._spawn("look at the GPU", self._devices.gpu.go_on())
         self._spawn("remember the pace", self._pace_file.run(self._pace))
         if self.settings.preload:
             self._spawn("preload", self._preload())
@@ -361,7 +365,7 @@ class Service:
             model_loaded=self._slot.loaded,
             worker_pid=self._slot.worker_pid,
             loading=self._slot.loading,
-            gpu=self._provision.gpu,
+            gpu=self._devices.gpu.seen,
             jobs_waiting=self._queue.depth,
             stopping=self._queue.draining,
         )
