@@ -88,6 +88,7 @@ MAKE_VALUES = {
         "Identity",
         "Layout",
         "Limits",
+        "Manner",
         "MemoryPlan",
         "ModelShape",
         "Named",

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from enum import StrEnum
+from typing import ClassVar
 
 from sidecar import errors
 from sidecar.memory.placement import Account, Look, NoAccount, Place, always_beside, nothing
@@ -42,8 +43,11 @@ class EngineLife:
 
     ``load`` says how it loads; its precision is the first, others come by `reload` and `lease`.
     ``look`` is awaited before each load, for ``place`` to decide by; ``account`` keeps what
-    follows from it. ``manner``: how its process behaves.
+    follows from it.
     """
+
+    manner: ClassVar[Manner] = Manner()
+    """How its process behaves."""
 
     def __init__(
         self,
@@ -54,7 +58,6 @@ class EngineLife:
         look: Look = nothing,
         on_crash: Callable[[Worker], None] = lambda worker: None,
         account: Account | None = None,
-        manner: Manner | None = None,
     ) -> None:
         self.spec = spec
         self._berth = Berth(
@@ -65,7 +68,7 @@ class EngineLife:
             on_crash,
             account or NoAccount(),
             self._arrived,
-            manner or Manner(),
+            self.manner,
         )
         self._keep_alive_s = keep_alive_s
         self._place = place
@@ -207,9 +210,13 @@ class EngineLife:
             try:
                 yield
             finally:  # also after a load that failed and left the old one standing
-                if self._berth.worker is None:
-                    self._berth.let_go()
-                self._start_idling()
+                self._rest()
+
+    def _rest(self) -> None:
+        """Nobody decides about the engine: one that died leaves, one that nobody has idles."""
+        if self._berth.worker is None:
+            self._berth.let_go()
+        self._start_idling()
 
     async def _renew(self, precision: Precision, loads: int) -> None:
         """Load the engine anew, unless that was done since there had been so many ``loads``."""

@@ -19,7 +19,6 @@ from sidecar.memory.placement import LoadPlan, Placement
 from sidecar.memory.shape import ModelShape
 from sidecar.settings import Settings
 from sidecar.speech.engine import EngineSpec, LoadOptions, MemoryPlan, Precision
-from sidecar.workers.environment import Manner
 from sidecar.workers.lifecycle import EngineLife
 from sidecar.workers.worker import Worker
 
@@ -47,7 +46,6 @@ class Lodging(Generic[Slot]):
         choice: Choice,
         devices: Devices,
         kind: type[Slot],
-        manner: Manner | None = None,
     ) -> None:
         self.who = who
         self._devices = devices
@@ -75,7 +73,6 @@ class Lodging(Generic[Slot]):
             self._look,
             self._note_crash,
             self,
-            manner,
         )
         devices.gpu.ledger.enlist(who, lambda: self._holding(on_gpu=True))
         devices.host.ledger.enlist(who, lambda: self._holding(on_gpu=False))
