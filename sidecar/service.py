@@ -46,10 +46,9 @@ from sidecar.speech.engine import (
 from sidecar.speech.options import ignored, parse_options
 from sidecar.speech.transcript import Notice, Transcript
 from sidecar.threads import Threads
+from sidecar.workers.fleet import Fleet, Role, Standing
 from sidecar.workers.intake import Intake
 from sidecar.workers.lifecycle import SlotState
-from sidecar.workers.lodging import Devices, Lodging
-from sidecar.workers.slot import EngineSlot
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +69,7 @@ class Health:
     worker_pid: int | None
     loading: float | None
     gpu: GpuMemory | None
+    live: Standing | None
     jobs_waiting: int
     stopping: bool
 
@@ -77,14 +77,21 @@ class Health:
 class Service:
     """The parts behind every wire, opened and closed together."""
 
-    def __init__(self, settings: Settings, choice: Choice, now: clock.Clock = clock.wall) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        choice: Choice,
+        now: clock.Clock = clock.wall,
+        live: Choice | None = None,
+    ) -> None:
+        """``choice``: the engine for files; ``live``: the one for live audio, None without."""
         max_audio_s = settings.max_audio_hours * 3600
         self.settings = settings
         self._now = now
         self.instance = uuid.uuid4().hex
-        self._devices = Devices()
-        lodging = Lodging("files", settings, choice, self._devices, EngineSlot)
-        self._provision = Provision(settings, lodging)
+        self.fleet = Fleet(settings, choice, live)
+        """The engines, each for what it is there for."""
+        self._provision = Provision(settings, self.fleet.files)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
         self._keeping = Keeping(settings, now) if settings.keep_jobs else None
@@ -127,7 +134,7 @@ class Service:
             for record in sorted(ended, key=lambda one: one.touched):
                 self._results.remember(record, self._now() - record.touched)
             self._spawn("go on", go_on(self._keeping, self._queue, self.spooling))
-        self._spawn("look at the GPU", self._devices.gpu.go_on())
+        self._spawn("look at the GPU", self.fleet.watch())
         self._spawn("remember the pace", self._pace_file.run(self._pace))
         if self.settings.preload:
             self._spawn("preload", self._preload())
@@ -154,7 +161,7 @@ class Service:
         self._store.close()
         self.voices.close()
         await self._intake.close()
-        await self._slot.close()
+        await self.fleet.close()
 
     def options(self, given: Mapping[str, object]) -> TranscribeOptions:
         """The options that a client's fields mean, checked against the engine.
@@ -365,7 +372,8 @@ class Service:
             model_loaded=self._slot.loaded,
             worker_pid=self._slot.worker_pid,
             loading=self._slot.loading,
-            gpu=self._devices.gpu.seen,
+            gpu=self.fleet.gpu,
+            live=self.fleet.standing().get(Role.LIVE),
             jobs_waiting=self._queue.depth,
             stopping=self._queue.draining,
         )

@@ -61,7 +61,8 @@ class EngineSpec:
     company costs this machine nothing. ``planned``: `memory.plan` says how it spends its device's
     memory. ``translates``: it writes in English what is said in another language. ``resumes``: the
     form of its checkpoints, another one whenever their meaning changes; an engine that has one is a
-    `ResumableEngine`.
+    `ResumableEngine`. ``sessions``: so many live sessions one process of it holds at most; 0: it
+    does not hear live.
     """
 
     name: str
@@ -78,6 +79,7 @@ class EngineSpec:
     planned: bool = False
     translates: bool = False
     resumes: str = ""
+    sessions: int = 0
     stands_for: Mapping[Precision, Precision] = field(default_factory=dict)
 
     def resolve_precision(self, wanted: Precision) -> Precision:

@@ -82,7 +82,7 @@ async def test_a_driver_that_raises_whatever_it_likes_is_one_that_does_not_answe
     monkeypatch.setattr(devices, "SILENT_LOOK_S", 0.001)
     settings = Settings(engine="scripted")
     service = Service(settings, choose(settings))
-    service._devices.gpu.begin()
+    service.fleet._devices.gpu.begin()
     await service.open()
     try:
         await until(lambda: len(asked) >= 6)
