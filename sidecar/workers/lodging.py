@@ -14,7 +14,7 @@ from sidecar.diagnostics.crash import CrashNotes, data_folder
 from sidecar.engines.choice import WHISPER, Choice
 from sidecar.memory.admission import Admission, Memory
 from sidecar.memory.devices import GpuMemory, GpuWatch, HostWatch
-from sidecar.memory.ledger import DeviceLedger, Holding
+from sidecar.memory.ledger import Holding
 from sidecar.memory.placement import LoadPlan, Placement
 from sidecar.memory.shape import ModelShape
 from sidecar.settings import Settings
@@ -96,7 +96,7 @@ class Lodging(Generic[Slot]):
         looked at go on beside it."""
         loaded = self._weights(self.slot.precision, self.slot.memory)
         self._expected += max(0, peak_bytes - loaded)
-        self._ledger.reserve(self.who, loaded + self._expected)
+        self._reserve(loaded + self._expected)
 
     def comes(self, precision: Precision, plan: LoadPlan) -> None:
         """The engine is about to be loaded (`placement.Account`)."""
@@ -105,7 +105,7 @@ class Lodging(Generic[Slot]):
         if plan.placement is Placement.BESIDE and old.pid is not None:
             size += max(old.weights_bytes, self._devices.gpu.own_bytes(self.who))
         self._stood = old
-        self._ledger.reserve(self.who, size)
+        self._reserve(size)
 
     def settled(self) -> None:
         """The engine came, or did not, or is gone (`placement.Account`)."""
@@ -113,14 +113,20 @@ class Lodging(Generic[Slot]):
             return
         arrived, self._stood = self._stood is not None, None
         if self.slot.worker_pid is None:
-            self._ledger.release(self.who)
+            self._release()
         elif arrived:
             weights = self._weights(self.slot.precision, self.slot.memory)
-            self._ledger.reserve(self.who, weights)
+            self._reserve(weights)
 
-    @property
-    def _ledger(self) -> DeviceLedger:
-        return self._devices.gpu.ledger if self.on_gpu else self._devices.host.ledger
+    def _reserve(self, size: int) -> None:
+        """On the device that it is on; a driver may have begun to answer since the last time."""
+        self._release()
+        device = self._devices.gpu if self.on_gpu else self._devices.host
+        device.ledger.reserve(self.who, size)
+
+    def _release(self) -> None:
+        for device in (self._devices.gpu, self._devices.host):
+            device.ledger.release(self.who)
 
     def _place(self, precision: Precision) -> LoadPlan:
         if self.admission is None:

@@ -134,3 +134,21 @@ async def test_what_one_has_reserved_the_other_is_refused(
     with pytest.raises(errors.ModelLoadFailed):
         await house.live.slot.preload()
     assert await house.room(house.files) == 78, "a load that fails leaves none either"
+
+
+async def test_a_card_whose_driver_answers_late_leaves_no_reservation_of_the_host_s_memory(
+    tmp_path: Path,
+) -> None:
+    says: list[GpuMemory | None] = [None]
+    devices = Devices(GpuWatch(lambda: says[0]))
+    settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
+    checkpoint = Checkpoint(tmp_path, {"text_config": TEXT}, (), 33 * GIB, None)
+    files = Lodging(
+        FILES, settings, Choice(spec_of("scripted"), "", checkpoint), devices, EngineSlot
+    )
+    await files.slot.preload()
+    assert devices.host.ledger.promised_bytes(LIVE) == 33 * GIB
+    says[0] = GpuMemory("a card", 2 << 10, 80 << 10)
+    await devices.gpu.look()
+    await files.slot.close()
+    assert devices.host.ledger.promised_bytes(LIVE) == devices.gpu.ledger.promised_bytes(LIVE) == 0
