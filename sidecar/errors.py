@@ -639,6 +639,96 @@ class UploadsFull(SidecarError):
     default_retry_after = 5
 
 
+class LiveUnavailable(SidecarError):
+    """No engine here hears live."""
+
+    code = "live_unavailable"
+    kind = Kind.UNSUPPORTED
+    default_detail = "No engine of this service hears while somebody speaks."
+    default_hint = (
+        "Send the recording when it is done; 'vibevoice-asr doctor' says what is missing."
+    )
+
+
+class LiveFull(SidecarError):
+    """As many live sessions as the service takes are going on."""
+
+    code = "live_full"
+    kind = Kind.BUSY
+    default_detail = "As many live sessions as this service takes are going on."
+    default_hint = "Try again later, or raise live_sessions if the machine has room."
+    default_retry_after = 5
+
+
+class LiveLimited(Limited):
+    """One client has as many live sessions as it may."""
+
+    code = "live_limited"
+    default_detail = "You have as many live sessions as you may."
+    default_hint = "End one of them first."
+
+
+class SessionNotFound(NotFound):
+    """There is no such live session, or it is another's, or its time is over."""
+
+    code = "session_not_found"
+    default_detail = "There is no such live session."
+    default_hint = "Begin a new one; what it lasts when nobody is connected is live_grace."
+
+
+class SessionTaken(SidecarError):
+    """A live session with that name goes on."""
+
+    code = "session_taken"
+    kind = Kind.CONFLICT
+    default_detail = "A live session with this id goes on."
+    default_hint = "End it first, or take another id."
+
+
+class SessionOver(SidecarError):
+    """The live session has ended, or takes no more sound."""
+
+    code = "session_over"
+    kind = Kind.CONFLICT
+    default_detail = "The live session takes no more sound."
+    default_hint = "Begin a new one."
+
+
+class SessionIdle(SidecarError):
+    """Nothing came for a live session for too long."""
+
+    code = "session_idle"
+    kind = Kind.TIMEOUT
+    default_detail = "Nothing came for this live session for too long."
+    default_hint = "Begin a new one when somebody speaks; live_idle says how long it waits."
+
+
+class SessionTooLong(SidecarError):
+    """A live session has lasted as long as one may."""
+
+    code = "session_too_long"
+    kind = Kind.TIMEOUT
+    default_detail = "The live session has lasted as long as one may."
+    default_hint = "Begin a new one; live_longest says how long one lasts."
+
+
+class ChunkTooLong(SidecarError):
+    """A piece of live sound is longer than one may be."""
+
+    code = "chunk_too_long"
+    kind = Kind.TOO_LARGE
+    default_detail = "The piece of sound is too long."
+    default_hint = "Send pieces of about 0.1 s; a whole recording is better sent as a file."
+
+
+class SoundInvalid(BadRequest):
+    """What was sent as live sound is none."""
+
+    code = "sound_invalid"
+    default_detail = "What was sent is no sound in the agreed form."
+    default_hint = "Send mono samples, pcm16 (2 bytes each) or float32 (4), little-endian."
+
+
 class ModelLoadFailed(SidecarError):
     """The engine could not be loaded."""
 

@@ -36,6 +36,9 @@ from sidecar.jobs.store import JobStore, MemoryStore
 from sidecar.memory.devices import GpuMemory
 from sidecar.memory.forecast import Forecast
 from sidecar.people.known import KnownVoices
+from sidecar.sessions.registry import Room as LiveRoom
+from sidecar.sessions.registry import Sessions
+from sidecar.sessions.session import Bounds
 from sidecar.settings import Settings
 from sidecar.speech.engine import (
     Precision,
@@ -120,6 +123,24 @@ class Service:
         """What is known of who may speak."""
         self.owned = OwnedJobs(self._store, self._queue, self._results)
         """The jobs of whoever asks."""
+        self.live = Sessions(
+            self.fleet.live_spec,
+            lambda: self.fleet.live.share(),
+            LiveRoom(
+                settings.live_sessions,
+                settings.live_sessions_per_owner or settings.live_sessions,
+                settings.live_grace,
+                settings.live_buffer_mb << 20,
+            ),
+            Bounds(
+                settings.live_idle,
+                settings.live_longest,
+                settings.live_chunk,
+                settings.live_buffer,
+            ),
+            settings.live_timeout,
+        )
+        """The live sessions of everybody."""
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
         self._uploads = Uploads()
         self.spooling = Threads("spool", SPOOLING)
@@ -142,7 +163,7 @@ class Service:
     async def drain(self, grace_s: float) -> None:
         """Take no more jobs and tell those that wait; the running ones have ``grace_s`` to end, and
         their results a moment to be fetched."""
-        await self._queue.drain(grace_s)
+        await asyncio.gather(self._queue.drain(grace_s), self.live.drain(grace_s))
         if grace_s > 0:
             await self._results.all_fetched()
 
@@ -155,6 +176,7 @@ class Service:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self.live.close()
         await self._queue.close()
         await asyncio.to_thread(self._pace_file.write, self._pace.known)
         self._results.close()

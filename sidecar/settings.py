@@ -413,6 +413,40 @@ class Settings(BaseSettings):
     people_dir: Path | None = Field(
         None, description="Folder of that file; in the user's data folder if unset."
     )
+    live_sessions: int = Field(
+        100, ge=0, description="Most live sessions at once; fewer where the engine hears fewer."
+    )
+    live_sessions_per_owner: int = Field(
+        0, ge=0, description="Most live sessions of one owner; 0 is no limit of its own."
+    )
+    live_idle: Duration = Field(
+        150.0, gt=0, description="How long a live session waits for sound before it ends."
+    )
+    live_longest: Duration = Field(5400.0, gt=0, description="How long a live session lasts.")
+    live_grace: Duration = Field(
+        15.0, ge=0, description="How long a live session waits for a client whose connection broke."
+    )
+    live_chunk: Duration = Field(
+        10.0, gt=0, description="Most sound that one message of a live session may bring."
+    )
+    live_buffer: Duration = Field(
+        60.0,
+        ge=20,
+        description="Sound of a live session that may wait for the engine; then its client waits.",
+    )
+    live_buffer_mb: int = Field(
+        256, ge=1, description="MB of sound that all live sessions keep; beyond it clients wait."
+    )
+    live_inbound: int = Field(
+        256, ge=1, description="Messages of a live client that wait before its connection ends."
+    )
+    live_messages_per_minute: int = Field(
+        5000, ge=0, description="Most messages of a live connection in a minute; 0 is no limit."
+    )
+    live_cancels_per_minute: int = Field(50, ge=0, description="Of these, cancels; 0 is no limit.")
+    live_timeout: Duration = Field(
+        20.0, gt=0, description="How long one stretch of live speech may take to recognise."
+    )
     max_upload_mb: int = Field(2048, ge=1, description="Largest upload in MB.")
     upload_room_mb: int = Field(
         4096,

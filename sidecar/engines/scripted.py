@@ -4,7 +4,9 @@ Every second of audio becomes a segment whose text is a fingerprint of its sampl
 transcript shows whose audio it came from. ``VIBEVOICE_SCRIPTED_SPEED`` (seconds of audio per
 second, unlimited if unset) makes it take its time, ``VIBEVOICE_SCRIPTED_LOAD`` (seconds) its load;
 ``VIBEVOICE_SCRIPTED_FAILS`` names a precision that does not load. It settles every
-``VIBEVOICE_SCRIPTED_SETTLES`` seconds of audio (30).
+``VIBEVOICE_SCRIPTED_SETTLES`` seconds of audio (30). Live, whatever is not quiet is speech, and
+each quarter of a second of it is a word; ``VIBEVOICE_SCRIPTED_HEAR`` (seconds) is what each look at
+a stretch takes.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.audio import Block
@@ -25,7 +28,9 @@ from sidecar.speech.engine import (
     Request,
     TranscribeOptions,
 )
+from sidecar.speech.live import LIVE_RATE, Begin, LiveOptions, LiveSession, Tell
 from sidecar.speech.transcript import (
+    BY_ATTENTION,
     Checkpoint,
     Event,
     Finished,
@@ -33,7 +38,15 @@ from sidecar.speech.transcript import (
     Segment,
     SegmentReady,
     Transcript,
+    Word,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from sidecar.live.hall import Hall
+    from sidecar.live.hypothesis import Hypothesis
 
 SPEC = EngineSpec(
     name="scripted",
@@ -43,10 +56,14 @@ SPEC = EngineSpec(
     languages=(),
     diarizes=True,
     together=4,
+    sessions=200,
     resumes="scripted-1",
 )
 
 LOAD_STEPS = 20
+WORD_S = 0.25
+LOUD = 0.01
+"""The mean of what is speech."""
 
 
 class ScriptedEngine:
@@ -57,6 +74,8 @@ class ScriptedEngine:
         self._speed = 0.0
         self._deaf = False
         self._settles = 30
+        self._hear_s = 0.0
+        self._hall: Hall | None = None
 
     def load(self, options: LoadOptions) -> Iterator[float]:
         """Nothing to bring into memory.
@@ -74,6 +93,7 @@ class ScriptedEngine:
         self._speed = float(os.environ.get("VIBEVOICE_SCRIPTED_SPEED", "0"))
         self._deaf = os.environ.get("VIBEVOICE_SCRIPTED_DEAF") == "1"
         self._settles = int(os.environ.get("VIBEVOICE_SCRIPTED_SETTLES", "30"))
+        self._hear_s = float(os.environ.get("VIBEVOICE_SCRIPTED_HEAR", "0"))
         yield 1.0
 
     def transcribe(
@@ -152,6 +172,48 @@ class ScriptedEngine:
                     del running[number]
                 else:
                     yield number, event
+
+    def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> LiveSession:
+        """A session in which each quarter of a second is a word."""
+        from sidecar.live.hall import Hall
+
+        if self._hall is None:
+            assert self._precision is not None
+            self._hall = Hall(self._hear, Loudness(), SPEC.name, self._precision.value)
+        return self._hall.open(options, begin, tell)
+
+    def _hear(
+        self, audio: Block, draft: Hypothesis | None, options: LiveOptions, cancelled: Cancelled
+    ) -> Hypothesis | None:
+        from sidecar.live.hypothesis import Hypothesis
+
+        due = time.monotonic() + self._hear_s
+        while time.monotonic() < due and not cancelled():
+            time.sleep(0.005)
+        if cancelled():
+            return None
+        step = round(WORD_S * LIVE_RATE)
+        words = tuple(
+            Word(at / LIVE_RATE, (at + step) / LIVE_RATE, f"w{int(abs(part).mean() * 1000)}")
+            for at in range(0, len(audio) - step + 1, step)
+            if abs(part := audio[at : at + step]).mean() > LOUD
+        )
+        text = " ".join(word.text for word in words)
+        return Hypothesis(text, words if options.words else (), BY_ATTENTION, "en")
+
+
+class Loudness:
+    """What is not quiet is speech."""
+
+    def state(self) -> None:
+        """It remembers nothing."""
+
+    def probabilities(self, frames: Block, states: Sequence[None]) -> npt.NDArray[np.float32]:
+        """1 for each frame that is loud, 0 for the others."""
+        import numpy as np
+
+        found: npt.NDArray[np.float32] = (np.abs(frames).mean(axis=1) > LOUD).astype(np.float32)
+        return found
 
 
 def _seconds(audio: AudioStream) -> Iterator[Block]:

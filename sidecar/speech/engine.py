@@ -57,12 +57,12 @@ class EngineSpec:
     ``stands_for`` names what is used in a precision's place on this machine. ``steerable``: it
     takes a prompt, a number of speakers, a temperature and a limit of tokens. ``counted``: of
     these, the number of speakers. ``together``: so many recordings it hears in step at most; an
-    engine with more than one is a `SociableEngine`. ``remote``: others do the work, so that
-    company costs this machine nothing. ``planned``: `memory.plan` says how it spends its device's
-    memory. ``translates``: it writes in English what is said in another language. ``resumes``: the
-    form of its checkpoints, another one whenever their meaning changes; an engine that has one is a
-    `ResumableEngine`. ``sessions``: so many live sessions one process of it holds at most; 0: it
-    does not hear live.
+    engine with more than one is a `SociableEngine`. ``sessions``: so many live ones it hears in one
+    process at most; an engine with any is a `speech.live.LiveEngine`. ``remote``: others do the
+    work, so that company costs this machine nothing. ``planned``: `memory.plan` says how it spends
+    its device's memory. ``translates``: it writes in English what is said in another language.
+    ``resumes``: the form of its checkpoints, another one whenever their meaning changes; an engine
+    that has one is a `ResumableEngine`.
     """
 
     name: str

@@ -13,9 +13,6 @@ on it. All this takes a tenth of a second when an engine loads; nothing is kept 
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import mmap
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar import inference
+from sidecar.inference.embedded import Embedded, find
 from sidecar.voices.protobuf import contents, fields, written
 
 if TYPE_CHECKING:
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnxruntime
 
-_MARK, _BEFORE_MARK = b"ORTM", 4
 _FEATURES = "fbank"
 _TRUNK = "/resnet/layer4/layer4.2/Relu_1_output_0"
 _WEIGHT, _BIAS = "resnet.seg_1.weight", "resnet.seg_1.bias"
@@ -47,15 +44,6 @@ _FLOATS = b"\x0a\x02\x08\x01"  # a tensor of floats, of any shape
 
 class VoicesUnavailable(Exception):
     """The models that tell voices apart are not here, or do not run; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """A model inside the library's file: what it is for, its bytes and its SHA-256."""
-
-    what: str
-    size: int
-    digest: str
 
 
 SEGMENTATION = Embedded(
@@ -117,29 +105,9 @@ def embedded() -> Mapping[Embedded, bytes]:
     Raises:
         VoicesUnavailable: when one is not there.
     """
-    spec = importlib.util.find_spec("moonshine_voice")
-    found: dict[Embedded, bytes] = {}
-    for folder in (spec and spec.submodule_search_locations) or ():
-        for path in sorted(Path(folder).glob("*moonshine*")):
-            if path.suffix in (".so", ".dll", ".dylib"):
-                found |= _within(path)
+    found = find((SEGMENTATION, ENCODER))
     if lacking := [model.what for model in (SEGMENTATION, ENCODER) if model not in found]:
         raise VoicesUnavailable(f"this moonshine-voice does not carry the {', the '.join(lacking)}")
-    return found
-
-
-def _within(path: Path) -> dict[Embedded, bytes]:
-    """What of the models a file holds."""
-    found: dict[Embedded, bytes] = {}
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
-        at = held.find(_MARK)
-        while at >= 0:
-            begin = max(0, at - _BEFORE_MARK)
-            for model in (SEGMENTATION, ENCODER):
-                content = held[begin : begin + model.size]
-                if hashlib.sha256(content).hexdigest() == model.digest:
-                    found[model] = content
-            at = held.find(_MARK, at + 1)
     return found
 
 

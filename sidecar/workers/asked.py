@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sidecar.workers import channel
@@ -47,6 +47,8 @@ class Asked:
         self._voice = voice
         self._changed = threading.Condition()
         self._cancelled = False
+        self.news: Callable[[], None] = _nobody
+        """Called by the listener's thread when something more was told, read, or cancelled."""
         self._told: deque[channel.Frame] = deque()
         self._outgoing, self._incoming = Outgoing(), Incoming()
 
@@ -79,6 +81,20 @@ class Asked:
             self._outgoing.sent(len(frame))
         self._voice.send_frame(frame)
 
+    def offer(self, answer: dict[str, Any]) -> bool:
+        """As `answer`, where enough was read; else it is not sent.
+
+        Raises:
+            channel.ChannelClosed: the other side is gone.
+        """
+        frame = channel.encode({"call": self.number, "answer": answer})
+        with self._changed:
+            if not self._outgoing.allows(len(frame)):
+                return False
+            self._outgoing.sent(len(frame))
+        self._voice.send_frame(frame)
+        return True
+
     def end(self, **last: Any) -> None:
         """Say that it is over: ``done`` or ``error``."""
         self._voice.send({"call": self.number, **last})
@@ -94,3 +110,8 @@ class Asked:
                 case {"cancel": _}:
                     self._cancelled = True
             self._changed.notify_all()
+        self.news()
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""

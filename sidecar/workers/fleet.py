@@ -12,6 +12,7 @@ from sidecar import errors
 from sidecar.engines.choice import Choice
 from sidecar.memory.devices import GpuMemory
 from sidecar.settings import Settings
+from sidecar.speech.engine import EngineSpec
 from sidecar.workers.lifecycle import EngineLife, SlotState
 from sidecar.workers.lodging import Devices, Lodging
 from sidecar.workers.shared import SharedSlot
@@ -56,6 +57,11 @@ class Fleet:
         self._live: Lodging[SharedSlot] | None = None
         if live is not None:
             self._live = Lodging(Role.LIVE, settings, live, self._devices, SharedSlot)
+
+    @property
+    def live_spec(self) -> EngineSpec | None:
+        """The engine that hears live, None where none does."""
+        return self._live.spec if self._live is not None else None
 
     @property
     def live(self) -> SharedSlot:

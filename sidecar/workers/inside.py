@@ -31,20 +31,22 @@ for seconds."""
 
 def serve(sock: socket.socket) -> None:
     """Answer calls until the other side is gone (which ends the process)."""
-    operations = Operations()
     waiting: queue.SimpleQueue[Asked] = queue.SimpleQueue()
     going: dict[int, Asked] = {}
+    operations = Operations(lambda asked: going.pop(asked.number, None))
     threading.Thread(target=_listen, args=(sock, going, waiting), daemon=True).start()
     while True:
         asked = _next(waiting)
+        goes_on = False
         try:
-            _answer(operations, asked)
+            goes_on = _answer(operations, asked)
         except channel.ChannelClosed:
             os._exit(0)
         finally:
             for fd in asked.fds:
                 os.close(fd)
-            going.pop(asked.number, None)
+            if not goes_on:
+                going.pop(asked.number, None)
 
 
 def _next(waiting: queue.SimpleQueue[Asked]) -> Asked:
@@ -66,11 +68,14 @@ def give_back() -> None:
             library.malloc_trim(0)
 
 
-def _answer(operations: Operations, asked: Asked) -> None:
-    """Run one call to its end."""
+def _answer(operations: Operations, asked: Asked) -> bool:
+    """Run one call to its end; or begin it, where it goes on beside others: then it is true."""
     try:
         if asked.unwanted():
             raise Unwanted
+        if asked.message.get("operation") == "live":
+            operations.seat(asked)
+            return True
         for answer in operations.run(asked):
             asked.answer(answer)
     except Unwanted:
@@ -87,6 +92,7 @@ def _answer(operations: Operations, asked: Asked) -> None:
         asked.end(error=failed.to_wire())
     else:
         asked.end(done=True)
+    return False
 
 
 def _listen(

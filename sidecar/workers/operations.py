@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts, DecodedAudio, open_audio, probe
@@ -23,9 +23,13 @@ from sidecar.speech.engine import (
     TranscribeOptions,
     TunedEngine,
 )
+from sidecar.speech.live import LiveEngine
 from sidecar.speech.spread import with_words
 from sidecar.speech.transcript import Checkpoint, Event, Finished, Notice, Peaks, Progress
 from sidecar.workers.asked import Asked
+
+if TYPE_CHECKING:
+    from sidecar.workers.seated import Seated
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +41,30 @@ PEAKS = 50
 
 
 class Operations:
-    """What the worker holds, at most one engine, and what can be asked of it."""
+    """What the worker holds, at most one engine, and what can be asked of it.
 
-    def __init__(self) -> None:
+    ``over`` is told of each call that went on beside others and has ended.
+    """
+
+    def __init__(self, over: Callable[[Asked], object]) -> None:
         self._engine: Engine | None = None
         self._sample_rate = 0
+        self._over = over
+        self._seated: Seated | None = None
+
+    def seat(self, asked: Asked) -> None:
+        """A live session: it goes on by itself, and ends its call itself.
+
+        Raises:
+            errors.SidecarError: the engine does not take it.
+        """
+        from sidecar.workers.seated import Seated
+
+        if self._engine is None:
+            raise errors.EngineFailed("The engine is not loaded.")
+        if self._seated is None:
+            self._seated = Seated(cast(LiveEngine, self._engine), self._over)
+        self._seated.take(asked)
 
     def run(self, asked: Asked) -> Iterator[dict[str, Any]]:
         """The answers to one call."""

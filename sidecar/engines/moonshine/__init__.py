@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
+from sidecar import errors
 from sidecar.engines.moonshine.library import SAMPLE_RATE, load_library
 from sidecar.engines.moonshine.listener import Listener, library_options
+from sidecar.engines.moonshine.recognizer import Hypothesis as Heard
 from sidecar.engines.moonshine.recognizer import Recognizer, load_recognizer
 from sidecar.engines.moonshine.transcription import FORM, Transcription
 from sidecar.speech.engine import (
@@ -24,10 +26,14 @@ from sidecar.speech.engine import (
     Precision,
     TranscribeOptions,
 )
+from sidecar.speech.live import Begin, LiveOptions, LiveSession, Tell
 from sidecar.speech.transcript import Checkpoint, Event, Finished, Transcript
 from sidecar.voices.following import Follower, Resumable
 
 if TYPE_CHECKING:
+    from sidecar.audio import Block
+    from sidecar.live.hall import Hall
+    from sidecar.live.hypothesis import Hypothesis
     from sidecar.voices.models import Models
 
 log = logging.getLogger(__name__)
@@ -41,6 +47,7 @@ SPEC = EngineSpec(
     diarizes=True,
     counted=True,
     requires=("moonshine_voice",),
+    sessions=48,  # of people who talk without a pause, on two cores (docs/performance.md, "Live")
     resumes=FORM,
 )
 
@@ -59,6 +66,7 @@ class MoonshineEngine:
     def __init__(self) -> None:
         self._recognizer: Recognizer | None = None
         self._voices: Models | None = None
+        self._hall: Hall | None = None
 
     def load(self, options: LoadOptions) -> Iterator[float]:
         """Bring the models into memory (about 0.5 s)."""
@@ -88,6 +96,36 @@ class MoonshineEngine:
         """The same, from what is settled on; the library's own ear, which is there where the models
         cannot be run, begins again."""
         yield from self._events(settled, audio, options, cancelled)
+
+    def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> LiveSession:
+        """A session among others: one detector looks at the sound of all.
+
+        Raises:
+            errors.LiveUnavailable: the detector is not to be had here.
+        """
+        if self._hall is None:
+            from sidecar.live.detector import Detector, DetectorUnavailable, load_weights
+            from sidecar.live.hall import Hall
+
+            try:
+                detector = Detector(load_weights())
+            except DetectorUnavailable as error:
+                raise errors.LiveUnavailable(f"{error}") from None
+            self._hall = Hall(self._hear, detector, SPEC.name, Precision.INT8.value)
+        return self._hall.open(options, begin, tell)
+
+    def _hear(
+        self, audio: Block, draft: Hypothesis | None, options: LiveOptions, cancelled: Cancelled
+    ) -> Hypothesis | None:
+        from sidecar.live.hypothesis import Hypothesis
+
+        assert self._recognizer is not None
+        before = draft.draft if draft is not None else None
+        assert before is None or isinstance(before, Heard)
+        found = self._recognizer.hear(audio, before, cancelled, words=options.words)
+        if found is None:
+            return None
+        return Hypothesis(found.text, found.words, language="en", draft=found)
 
     def _events(
         self,

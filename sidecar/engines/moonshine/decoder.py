@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors, inference
 from sidecar.audio import Block
-from sidecar.engines.moonshine import decoder_graph, ort_file
+from sidecar.engines.moonshine import decoder_graph
 from sidecar.engines.moonshine.decoder_graph import HEAD_SIZE, HEADS, POSITIONS, memory_names
+from sidecar.inference import ort_file
 from sidecar.speech.engine import Cancelled
 
 if TYPE_CHECKING:

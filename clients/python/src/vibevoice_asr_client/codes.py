@@ -118,6 +118,12 @@ class CheckpointUnwritable(errors.OutOfSpace):
     known_code = "checkpoint_unwritable"
 
 
+class ChunkTooLong(errors.TooLarge):
+    """The piece of sound is too long."""
+
+    known_code = "chunk_too_long"
+
+
 class ClipTooLong(errors.TooLarge):
     """The clip is longer than a clip of a voice may be."""
 
@@ -280,6 +286,24 @@ class LinkInvalid(errors.Unauthorized):
     known_code = "link_invalid"
 
 
+class LiveFull(errors.Busy):
+    """As many live sessions as this service takes are going on."""
+
+    known_code = "live_full"
+
+
+class LiveLimited(errors.Busy):
+    """You have as many live sessions as you may."""
+
+    known_code = "live_limited"
+
+
+class LiveUnavailable(errors.Refused):
+    """No engine of this service hears while somebody speaks."""
+
+    known_code = "live_unavailable"
+
+
 class LogprobsUnavailable(errors.Refused):
     """No engine here tells the probabilities of its tokens."""
 
@@ -430,6 +454,36 @@ class ServiceUnreachable(errors.Busy):
     known_code = "service_unreachable"
 
 
+class SessionIdle(errors.Busy):
+    """Nothing came for this live session for too long."""
+
+    known_code = "session_idle"
+
+
+class SessionNotFound(errors.NotFound):
+    """There is no such live session."""
+
+    known_code = "session_not_found"
+
+
+class SessionOver(errors.Conflict):
+    """The live session takes no more sound."""
+
+    known_code = "session_over"
+
+
+class SessionTaken(errors.Conflict):
+    """A live session with this id goes on."""
+
+    known_code = "session_taken"
+
+
+class SessionTooLong(errors.Busy):
+    """The live session has lasted as long as one may."""
+
+    known_code = "session_too_long"
+
+
 class SettingsInvalid(errors.Refused):
     """A setting has a value that is not possible."""
 
@@ -446,6 +500,12 @@ class ShuttingDown(errors.Busy):
     """The service is shutting down."""
 
     known_code = "shutting_down"
+
+
+class SoundInvalid(errors.Refused):
+    """What was sent is no sound in the agreed form."""
+
+    known_code = "sound_invalid"
 
 
 class SpeakerNotFound(errors.NotFound):
@@ -593,6 +653,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "checkpoint_unsafe": CheckpointUnsafe,
     "checkpoint_unsupported": CheckpointUnsupported,
     "checkpoint_unwritable": CheckpointUnwritable,
+    "chunk_too_long": ChunkTooLong,
     "clip_too_long": ClipTooLong,
     "content_type_unsupported": ContentTypeUnsupported,
     "device_lost": DeviceLost,
@@ -620,6 +681,9 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "language_invalid": LanguageInvalid,
     "language_unsupported": LanguageUnsupported,
     "link_invalid": LinkInvalid,
+    "live_full": LiveFull,
+    "live_limited": LiveLimited,
+    "live_unavailable": LiveUnavailable,
     "logprobs_unavailable": LogprobsUnavailable,
     "method_not_allowed": MethodNotAllowed,
     "model_load_failed": ModelLoadFailed,
@@ -645,9 +709,15 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "request_invalid": RequestInvalid,
     "scope_missing": ScopeMissing,
     "service_unreachable": ServiceUnreachable,
+    "session_idle": SessionIdle,
+    "session_not_found": SessionNotFound,
+    "session_over": SessionOver,
+    "session_taken": SessionTaken,
+    "session_too_long": SessionTooLong,
     "settings_invalid": SettingsInvalid,
     "several_voices": SeveralVoices,
     "shutting_down": ShuttingDown,
+    "sound_invalid": SoundInvalid,
     "speaker_not_found": SpeakerNotFound,
     "spool_unwritable": SpoolUnwritable,
     "token_invalid": TokenInvalid,

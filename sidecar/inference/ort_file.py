@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+MARK, BEFORE_MARK = b"ORTM", 4
+"""What such a model has near its beginning, and how many bytes before that."""
 _MODEL, _GRAPH = 1, 7
 _INITIALIZERS, _NODES = 0, 2
 _NAME = 0
@@ -39,12 +41,20 @@ def read(file: Path) -> OrtModel:
         OSError: it cannot be read.
         ValueError: it is no such model.
     """
+    with file.open("rb") as opened:
+        return parse(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), file.name)
+
+
+def parse(data: bytes | mmap.mmap, name: str) -> OrtModel:
+    """The model in ``data``, which is called ``name`` where it is none; the weights are views.
+
+    Raises:
+        ValueError: it is no such model.
+    """
     from flatbuffers.table import Table
 
-    with file.open("rb") as opened:
-        data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-    if data[4:8] != b"ORTM":
-        raise ValueError(f"{file.name} is not in ONNX Runtime's format")
+    if data[4:8] != MARK:
+        raise ValueError(f"{name} is not in ONNX Runtime's format")
     model = OrtModel({}, {})
     root = Table(data, int.from_bytes(data[:4], "little"))
     _collect(_table(_table(root, _MODEL), _GRAPH), model)

@@ -1,0 +1,294 @@
+"""Many sessions in one process, for an engine that hears one stretch of speech after another.
+
+One thread looks at the sound of all of them, in one batch (`live.detector`); as many as there are
+cores recognise what is due (`live.schedule`). What an engine of this kind has to give is a `Hear`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sidecar.audio import Block
+from sidecar.live.hearing import Hearing, Listen
+from sidecar.live.hypothesis import Hypothesis
+from sidecar.live.schedule import Urgency, Wish, next_of
+from sidecar.speech.engine import Cancelled
+from sidecar.speech.live import LIVE_RATE, Begin, LiveEvent, LiveOptions, Tell
+
+log = logging.getLogger(__name__)
+
+Hear: TypeAlias = Callable[[Block, Hypothesis | None, LiveOptions, Cancelled], Hypothesis | None]
+"""What is said in a stretch, shape (samples,) at `LIVE_RATE`; the hypothesis is what was said of a
+beginning of it. None once it is cancelled. Called by several threads at once."""
+
+TICK_S = 0.096
+"""How often the sound is looked at: three frames, so that a batch is worth it."""
+AT_ONCE = 64
+"""Frames of one session that are looked at in one go: two seconds."""
+
+
+def usable_cores() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Detector(Protocol):
+    """Tells speech from other sound, for many streams at once."""
+
+    def state(self) -> Any:
+        """What is remembered of a stream that begins."""
+
+    def probabilities(self, frames: Block, states: Sequence[Any]) -> npt.NDArray[np.float32]:
+        """How likely each of ``frames``, shape (streams, `FRAME`), is speech; the ``states`` of
+        their streams are changed."""
+
+
+class Seat:
+    """A session in the hall (`speech.live.LiveSession`)."""
+
+    def __init__(self, hall: Hall, hearing: Hearing, tell: Tell, client: str) -> None:
+        self.hearing, self.tell, self.client = hearing, tell, client
+        self.inbox: deque[Block | Callable[[float], Iterable[LiveEvent]]] = deque()
+        self.unread = 0
+        self.state = hall.detector.state()
+        self._hall = hall
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds that were pushed, and neither looked at nor recognised yet."""
+        return self.hearing.backlog_s + self.unread / LIVE_RATE
+
+    @property
+    def busy(self) -> bool:
+        """Whether something of it is to be looked at."""
+        return bool(self.inbox or self.hearing.backlog)
+
+    def push(self, block: Block) -> None:
+        """More sound."""
+        self._hall.bring(self, block)
+
+    def change(self, options: LiveOptions) -> None:
+        """Other options from here on."""
+
+        def change(now: float) -> Iterable[LiveEvent]:
+            self.hearing.change(options)
+            return ()
+
+        self._hall.bring(self, change)
+
+    def commit(self) -> None:
+        """End the turn here."""
+        self._hall.bring(self, self.hearing.commit)
+
+    def cancel(self) -> None:
+        """Forget what is not told yet."""
+        self._hall.bring(self, lambda now: self.hearing.cancel())
+
+    def finish(self) -> None:
+        """No more sound."""
+        self._hall.bring(self, self.hearing.finish)
+
+    def close(self) -> None:
+        """Nobody listens any more."""
+        self._hall.leave(self)
+
+
+class Hall:
+    """Owns the threads; they end with `close`."""
+
+    def __init__(
+        self,
+        hear: Hear,
+        detector: Detector,
+        engine: str,
+        precision: str,
+        threads: int | None = None,
+    ) -> None:
+        """``threads`` recognise at once: None stands for as many as there are cores to use."""
+        self.detector = detector
+        self._hear = hear
+        self._about = engine, precision
+        self._changed = threading.Condition()
+        self._seats: dict[int, Seat] = {}
+        self._next = 0
+        self._served: dict[str, float] = {}
+        self._closed = False
+        targets = [self._look, *[self._recognise] * (threads or usable_cores())]
+        self._threads = [
+            threading.Thread(target=target, daemon=True, name=f"live-{number}")
+            for number, target in enumerate(targets)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> Seat:
+        """A session in it."""
+        hearing = Hearing(options, begin, *self._about)
+        seat = Seat(self, hearing, tell, options.client)
+        with self._changed:
+            self._seats[self._next] = seat
+            self._next += 1
+        return seat
+
+    def close(self) -> None:
+        """End the threads; nobody is told anything any more."""
+        with self._changed:
+            self._closed = True
+            self._seats.clear()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def bring(self, seat: Seat, what: Block | Callable[[float], Iterable[LiveEvent]]) -> None:
+        """Sound for a session, or what is to be done behind the sound that came."""
+        with self._changed:
+            seat.inbox.append(what)
+            if isinstance(what, np.ndarray):
+                seat.unread += len(what)
+            self._changed.notify_all()
+
+    def leave(self, seat: Seat) -> None:
+        """A session is not heard any more."""
+        with self._changed:
+            self._drop(seat)
+
+    def _drop(self, seat: Seat) -> None:
+        for _ in seat.hearing.cancel():
+            pass
+        for number, one in list(self._seats.items()):
+            if one is seat:
+                del self._seats[number]
+        if all(one.client != seat.client for one in self._seats.values()):
+            self._served.pop(seat.client, None)
+
+    # ── the thread that looks ──
+
+    def _look(self) -> None:
+        while True:
+            begun = time.monotonic()
+            with self._changed:
+                while not (self._closed or any(one.busy for one in self._seats.values())):
+                    self._changed.wait()
+                if self._closed:
+                    return
+                due = self._due()
+            if due:
+                self._detect(due)
+            pause = TICK_S - (time.monotonic() - begun)
+            if pause > 0:
+                time.sleep(pause)
+
+    def _due(self) -> list[tuple[Seat, Block]]:
+        """The frames of all sessions that are there; what is behind them is done."""
+        now, due = time.monotonic(), []
+        for seat in list(self._seats.values()):
+            frames = self._frames_of(seat, now)
+            if frames is not None:
+                due.append((seat, frames))
+        return due
+
+    def _frames_of(self, seat: Seat, now: float) -> Block | None:
+        hearing = seat.hearing
+        while True:
+            while seat.inbox and isinstance(sound := seat.inbox[0], np.ndarray):
+                if hearing.backlog >= AT_ONCE:
+                    break
+                seat.inbox.popleft()
+                seat.unread -= len(sound)
+                hearing.sound(sound)
+            frames = hearing.frames(AT_ONCE)
+            if frames is not None or not seat.inbox:
+                return frames
+            order = seat.inbox.popleft()
+            assert not isinstance(order, np.ndarray)
+            self._say(seat, order(now))
+
+    def _detect(self, due: list[tuple[Seat, Block]]) -> None:
+        """Look at frames, a batch of the first of all, then of the second, and so on."""
+        for step in range(max(len(frames) for _, frames in due)):
+            rows = [(seat, frames) for seat, frames in due if len(frames) > step]
+            batch = np.stack([frames[step] for _, frames in rows])
+            found = self.detector.probabilities(batch, [seat.state for seat, _ in rows])
+            with self._changed:
+                now = time.monotonic()
+                for row, (seat, _) in enumerate(rows):
+                    self._say(seat, seat.hearing.looked(float(found[row]), now))
+                self._changed.notify_all()
+
+    # ── the threads that recognise ──
+
+    def _recognise(self) -> None:
+        while True:
+            with self._changed:
+                while not self._closed and (chosen := self._choose()) is None:
+                    self._changed.wait()
+                if self._closed:
+                    return
+                assert chosen is not None
+                seat, listen = chosen
+                audio = seat.hearing.began(listen)
+                draft, options = listen.piece.draft, seat.hearing.options
+            begun = time.monotonic()
+            found = self._listen(audio, draft, options, listen, begun + options.patience_s)
+            with self._changed:
+                now = time.monotonic()
+                self._say(seat, seat.hearing.recognised(listen, found, now, now - begun))
+                self._changed.notify_all()
+
+    def _listen(
+        self,
+        audio: Block,
+        draft: Hypothesis | None,
+        options: LiveOptions,
+        listen: Listen,
+        latest: float,
+    ) -> Hypothesis | None:
+        def unwanted() -> bool:
+            return self._closed or listen.unwanted or time.monotonic() > latest
+
+        try:
+            if listen.urgency is Urgency.PARTIAL:
+                options = dataclasses.replace(options, words=False)
+            else:
+                draft = None
+            return self._hear(audio, draft, options, unwanted)
+        except Exception:  # whatever an engine raises costs one stretch, not the others' sessions
+            log.exception("a stretch of speech was not recognised")
+            return None
+
+    def _choose(self) -> tuple[Seat, Listen] | None:
+        wished = {
+            number: listen
+            for number, seat in self._seats.items()
+            if (listen := seat.hearing.wish()) is not None
+        }
+        due = next_of(
+            (
+                Wish(number, self._seats[number].client, listen.urgency, listen.since)
+                for number, listen in wished.items()
+            ),
+            self._served,
+        )
+        if due is None:
+            return None
+        if due.urgency is not Urgency.FINAL:
+            self._served[due.client] = time.monotonic()
+        return self._seats[due.session], wished[due.session]
+
+    def _say(self, seat: Seat, events: Iterable[LiveEvent]) -> None:
+        for event in events:
+            seat.tell(event)
+        if seat.hearing.over:
+            self._drop(seat)

@@ -1,0 +1,396 @@
+"""One stream of sound on its way to words: what is asked of an engine, and what is told. Pure.
+
+`Hearing` is fed with sound, with what a detector says of it and with what an engine made of it, and
+gives events. It has no thread, no clock and no engine; who calls it (`live.hall`) has them, for
+many at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from sidecar.audio import Block
+from sidecar.live.agreement import Agreement
+from sidecar.live.endpointing import (
+    FRAME,
+    Began,
+    Ended,
+    Endpointer,
+    Paused,
+    Reason,
+    Resumed,
+    Spoken,
+)
+from sidecar.live.hypothesis import Hypothesis
+from sidecar.live.ring import Ring
+from sidecar.live.schedule import Urgency
+from sidecar.speech.live import (
+    LIVE_RATE,
+    Begin,
+    Final,
+    Heard,
+    LiveEvent,
+    LiveOptions,
+    Noticed,
+    Partial,
+    SpeechStarted,
+    SpeechStopped,
+    Summary,
+    TurnDropped,
+    TurnEnded,
+    Turns,
+)
+from sidecar.speech.transcript import Notice, Segment, Transcript, Word, joined
+
+FIRST_S, STEP_S = 0.6, 1.0
+"""Seconds of a piece until its first partial, and from one to the next (docs/performance.md,
+"Live": half the step costs twice as much and takes twice as many words back)."""
+LATE_TOLD_S = 30.0
+"""Seconds between two notices that partials are late."""
+UNHEARD = "unheard"
+"""The flag of a piece that no engine could make words of in time; its text is the last partial."""
+
+
+@dataclass(eq=False, slots=True)
+class Piece:
+    """A stretch of speech, on the session's clock in samples; ``end`` is None while it goes on."""
+
+    number: int
+    turn: int
+    start: int
+    opened: int
+    """When it was known to have begun, which may be a little later."""
+    end: int | None = None
+    since: float = 0.0
+    """When it was known to have ended."""
+    paused: int | None = None
+    """Where the pause began that it is in, and that may be its end."""
+    early: Hypothesis | None = None
+    """What it says if that pause is its end."""
+    draft: Hypothesis | None = None
+    asked: int = 0
+    """Up to where it was last wished to be heard."""
+    agreement: Agreement = field(default_factory=Agreement)
+    final: Final | None = None
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _TurnMark:
+    """Behind all pieces of a turn."""
+
+    turn: int
+    end: int
+    committed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _LastMark:
+    """Behind everything."""
+
+
+@dataclass(eq=False, slots=True)
+class Listen:
+    """Something to be recognised: a piece from its start up to ``to``."""
+
+    piece: Piece
+    to: int
+    urgency: Urgency
+    since: float
+    pause: int | None = None
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether what comes of it is of no use any more."""
+        piece = self.piece
+        if piece.cancelled or piece.final is not None:
+            return True
+        over = piece.end is not None or piece.paused is not None
+        return self.urgency is Urgency.PARTIAL and over
+
+
+class Hearing:
+    """One session. ``engine`` and ``precision`` are for the summary."""
+
+    def __init__(
+        self, options: LiveOptions, begin: Begin, engine: str = "", precision: str = ""
+    ) -> None:
+        self.options = options
+        self._engine, self._precision = engine, precision
+        self._sound = Ring(round(begin.at * LIVE_RATE))
+        self._looked = self._sound.start
+        self._ends = Endpointer(options.endpointing, self._looked)
+        self._turn, self._piece = begin.turn, begin.piece
+        self._turn_began = self._sound.start if begin.open else None
+        self._open: Piece | None = None
+        self._rows: deque[Piece | _TurnMark | _LastMark] = deque()
+        self._said = list(begin.said)
+        self._of_turn: list[Segment] = self._said[len(self._said) - begin.open :]
+        self._commits = 0
+        self._language = options.language
+        self._going: list[Listen] = []
+        self._told_at = self._looked
+        self._late: int | None = None
+        self.over = False
+        """`Summary` was told."""
+        self.finishing = False
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds that were not looked at, or wait to be recognised."""
+        waiting = sum((row.end or 0) - row.start for row in self._rows if isinstance(row, Piece))
+        return (self._sound.end - self._looked + waiting) / LIVE_RATE
+
+    @property
+    def backlog(self) -> int:
+        """Frames that were not looked at."""
+        return (self._sound.end - self._looked) // FRAME
+
+    def sound(self, block: Block) -> None:
+        """More of it, shape (samples,)."""
+        self._sound.append(block)
+
+    def frames(self, most: int) -> Block | None:
+        """The next frames to be looked at, shape (frames, `FRAME`); None where there is none."""
+        count = min(most, self.backlog)
+        if count <= 0:
+            return None
+        found = self._sound.cut(self._looked, self._looked + count * FRAME)
+        return found.reshape(count, FRAME)
+
+    def looked(self, probability: float, now: float) -> Iterator[LiveEvent]:
+        """The next frame is speech with that probability."""
+        self._looked += FRAME
+        for event in self._ends.feed(probability):
+            yield from self._take(event, now)
+        yield from self._heard()
+
+    def change(self, options: LiveOptions) -> None:
+        """From here on."""
+        self.options = options
+        self._ends.use(options.endpointing)
+
+    def commit(self, now: float) -> Iterator[LiveEvent]:
+        """The turn ends here."""
+        at = self._within_frame()
+        for event in self._ends.commit(at):
+            yield from self._take(event, now)
+        self._end_turn(at, committed=True)
+        yield from self._flush()
+
+    def cancel(self) -> Iterator[LiveEvent]:
+        """Nothing more is said of this turn."""
+        for row in (*self._rows, self._open):
+            if isinstance(row, Piece):
+                row.cancelled = True
+            elif isinstance(row, _TurnMark):
+                self._commits += row.committed
+        last = any(isinstance(row, _LastMark) for row in self._rows)
+        self._rows.clear()
+        self._open = None
+        self._of_turn.clear()
+        self._ends = Endpointer(self.options.endpointing, self._looked)
+        self._turn_began = None
+        yield TurnDropped(self._turn, self._looked / LIVE_RATE)
+        self._turn += 1
+        if last:
+            self._rows.append(_LastMark())
+        yield from self._heard(always=True)
+        yield from self._flush()
+
+    def finish(self, now: float) -> Iterator[LiveEvent]:
+        """No more sound comes."""
+        if self.finishing:
+            return
+        self.finishing = True
+        at = self._within_frame()
+        for event in self._ends.finish(at):
+            yield from self._take(event, now)
+        if self._turn_began is not None:
+            self._end_turn(at)
+        self._rows.append(_LastMark())
+        yield from self._flush()
+
+    def wish(self) -> Listen | None:
+        """What it would have recognised next; `began` says that it is."""
+        for row in self._rows:
+            if isinstance(row, Piece) and row.final is None:
+                if not self._busy(row, Urgency.FINAL):
+                    assert row.end is not None
+                    return Listen(row, row.end, Urgency.FINAL, row.since)
+                return None
+        piece = self._open
+        if piece is None:
+            return None
+        if piece.paused is not None:
+            if piece.early is not None or self._busy(piece, Urgency.SPECULATIVE):
+                return None
+            return Listen(piece, piece.paused, Urgency.SPECULATIVE, 0.0, piece.paused)
+        due = piece.asked + round((STEP_S if piece.asked > piece.start else FIRST_S) * LIVE_RATE)
+        if self.options.partials and self._looked >= due and not self._going:
+            since = max(due, piece.opened) / LIVE_RATE
+            return Listen(piece, self._looked, Urgency.PARTIAL, since)
+        return None
+
+    def began(self, listen: Listen) -> Block:
+        """It is being recognised; its sound."""
+        self._going.append(listen)
+        if listen.urgency is not Urgency.FINAL:
+            listen.piece.asked = listen.to
+        return self._sound.cut(listen.piece.start, listen.to)
+
+    def recognised(
+        self, listen: Listen, found: Hypothesis | None, now: float, work_s: float
+    ) -> Iterator[LiveEvent]:
+        """What came of it; None where it was stopped, or went wrong."""
+        self._going.remove(listen)
+        piece = listen.piece
+        if piece.cancelled or piece.final is not None:
+            return
+        if listen.urgency is Urgency.FINAL:
+            yield from self._settle(piece, found, now, work_s)
+            return
+        if found is None:
+            return
+        piece.draft = found
+        if listen.pause is not None and listen.pause == piece.paused:
+            piece.early = found
+            if piece.end is not None:
+                yield from self._settle(piece, found, now, work_s)
+                return
+        if piece.end is None and self.options.partials and found.text:
+            yield from self._partial(piece, found, listen)
+
+    def _within_frame(self) -> int:
+        """Where the sound ends, which may be in the middle of a frame."""
+        return min(self._sound.end, self._looked + FRAME - 1)
+
+    def _busy(self, piece: Piece, urgency: Urgency) -> bool:
+        """Whether a piece is being heard to the end that it has, or may have, already."""
+        ends = {piece.paused} - {None}
+        return any(
+            one.piece is piece and (one.pause in ends or one.urgency is urgency is Urgency.FINAL)
+            for one in self._going
+        )
+
+    def _take(self, event: Spoken, now: float) -> Iterator[LiveEvent]:
+        match event:
+            case Began(at):
+                self._open = Piece(self._piece, self._turn, at, self._looked, asked=at)
+                self._piece += 1
+                if self._turn_began is None:
+                    self._turn_began = at
+                    yield SpeechStarted(self._turn, at / LIVE_RATE)
+            case Paused(at):
+                assert self._open is not None
+                self._open.paused, self._open.early = at, None
+            case Resumed():
+                assert self._open is not None
+                self._open.paused = self._open.early = None
+            case Ended(at, reason):
+                yield from self._ended(at, reason, now)
+
+    def _ended(self, at: int, reason: Reason, now: float) -> Iterator[LiveEvent]:
+        piece, self._open = self._open, None
+        assert piece is not None
+        piece.end, piece.since = at, now
+        if reason == "cut":
+            piece.paused = piece.early = None
+        self._rows.append(piece)
+        if reason == "silence":
+            yield SpeechStopped(piece.turn, at / LIVE_RATE)
+            if self.options.turns is not Turns.CLIENT:
+                self._end_turn(at)
+        if piece.early is not None:
+            yield from self._settle(piece, piece.early, now, 0.0)
+        if reason == "silence" and self.options.turns is Turns.ONE:
+            yield from self.finish(now)
+
+    def _end_turn(self, at: int, *, committed: bool = False) -> None:
+        self._rows.append(_TurnMark(self._turn, at, committed))
+        self._turn += 1
+        self._turn_began = None
+
+    def _settle(
+        self, piece: Piece, found: Hypothesis | None, now: float, work_s: float
+    ) -> Iterator[LiveEvent]:
+        """What a piece says stands; it is told when those before it are."""
+        assert piece.end is not None
+        flags: tuple[str, ...] = ()
+        if found is None:
+            found = piece.draft or Hypothesis("")
+            found, flags = dataclasses.replace(found, words=()), (UNHEARD,)
+            yield Noticed(Notice("recognition_failed", "A stretch of speech was not understood."))
+        at = piece.start / LIVE_RATE
+        words = tuple(Word(at + one.start, at + one.end, one.text) for one in found.words)
+        segment = Segment(at, piece.end / LIVE_RATE, found.text.strip(), None, words, flags)
+        if words:
+            segment = dataclasses.replace(segment, words_by=found.words_by)
+        wait_s = max(0.0, now - piece.since - work_s)
+        language = found.language or self.options.language
+        piece.final = Final(piece.turn, piece.number, segment, language, wait_s, work_s)
+        yield from self._flush()
+
+    def _flush(self) -> Iterator[LiveEvent]:
+        """Tell what is due, in order."""
+        while self._rows and not self.over:
+            row = self._rows[0]
+            if isinstance(row, Piece):
+                if row.final is None:
+                    return
+                segment = row.final.segment
+                if segment.text:
+                    self._language = row.final.language
+                    self._said.append(segment)
+                    self._of_turn.append(segment)
+                    yield row.final
+            elif isinstance(row, _TurnMark):
+                start = self._of_turn[0].start if self._of_turn else row.end / LIVE_RATE
+                text = joined(one.text for one in self._of_turn)
+                self._of_turn.clear()
+                self._commits += row.committed
+                yield TurnEnded(row.turn, start, row.end / LIVE_RATE, text)
+            else:
+                self.over = True
+                yield self._summary()
+            self._rows.popleft()
+            yield from self._heard(always=True)
+
+    def _partial(self, piece: Piece, found: Hypothesis, listen: Listen) -> Iterator[LiveEvent]:
+        late_s = listen.to / LIVE_RATE - listen.since
+        often = self._late is not None and listen.to - self._late < LATE_TOLD_S * LIVE_RATE
+        if listen.urgency is Urgency.PARTIAL and late_s > STEP_S and not often:
+            self._late = listen.to
+            yield Noticed(Notice("partials_late", "Too many speak: words come later than usual."))
+        shown = piece.agreement.update(found.text)
+        start, end = piece.start / LIVE_RATE, listen.to / LIVE_RATE
+        if shown.text or shown.tail:
+            yield Partial(
+                piece.turn, piece.number, start, end, shown.text, shown.stable, shown.tail
+            )
+
+    def _summary(self) -> Summary:
+        return Summary(
+            Transcript(
+                segments=tuple(self._said),
+                language=self._language,
+                duration=self._looked / LIVE_RATE,
+                engine=self._engine,
+                precision=self._precision,
+                diarized=False,
+            )
+        )
+
+    def _heard(self, always: bool = False) -> Iterator[LiveEvent]:
+        """Let go of the sound that nobody needs, and say so now and then."""
+        settled = min(self._ends.keep_from, self._looked)
+        for row in (self._open, *self._rows):
+            if isinstance(row, Piece):
+                settled = min(settled, row.start)
+        self._sound.drop(settled)
+        if always or self._looked - self._told_at >= LIVE_RATE // 2:
+            self._told_at = self._looked
+            yield Heard(self._looked / LIVE_RATE, settled / LIVE_RATE, self._commits)

@@ -1,0 +1,184 @@
+"""All live sessions: who may have how many, who finds which, and when one ends by the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+import uuid
+from collections.abc import Callable
+
+from sidecar import errors
+from sidecar.access.identity import Identity
+from sidecar.sessions.relay import Share, carry
+from sidecar.sessions.session import Bounds, Session
+from sidecar.sessions.sound import Held
+from sidecar.speech.engine import EngineSpec
+from sidecar.speech.live import LiveOptions
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+"""How often is looked whose time is over."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Room:
+    """How many there may be: in all, and of one owner; for how many seconds one waits for a client
+    that went; bytes of sound that all of them keep."""
+
+    sessions: int = 100
+    of_owner: int = 100
+    grace_s: float = 15.0
+    sound_bytes: int = 256 << 20
+
+
+class Sessions:
+    """Owns all of them, and the tasks that see to them.
+
+    ``spec`` is of the engine that hears live, None where none does; ``share`` gives it.
+    """
+
+    def __init__(
+        self,
+        spec: EngineSpec | None,
+        share: Share,
+        room: Room,
+        bounds: Bounds,
+        patience_s: float = 20.0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.spec = spec
+        self._share, self._room, self._bounds = share, room, bounds
+        self._patience_s = patience_s
+        self._now = now
+        self._held = Held(room.sound_bytes)
+        self._sessions: dict[tuple[str, str], Session] = {}
+        self._tasks: dict[Session, asyncio.Task[None]] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def __len__(self) -> int:
+        """How many go on."""
+        return len(self._sessions)
+
+    @property
+    def most(self) -> int:
+        """How many there may be."""
+        return min(self._room.sessions, self.spec.sessions if self.spec else 0)
+
+    def open(self, caller: Identity, options: LiveOptions, number: str | None = None) -> Session:
+        """A new session; who opens it holds it. ``number``: how the client calls it.
+
+        Raises:
+            errors.LiveUnavailable: no engine here hears live.
+            errors.LanguageUnsupported: it does not know the language.
+            errors.LiveFull, errors.LiveLimited: there are enough of them.
+            errors.SessionTaken: there is one with that number.
+            errors.ShuttingDown: the service is about to end.
+        """
+        if self.spec is None:
+            raise errors.LiveUnavailable()
+        if self._closing:
+            raise errors.ShuttingDown()
+        if not self.spec.speaks(options.language):
+            raise errors.LanguageUnsupported(
+                f"The engine '{self.spec.name}' does not know '{options.language}'."
+            )
+        number = number or uuid.uuid4().hex
+        if (caller.owner, number) in self._sessions:
+            raise errors.SessionTaken()
+        if sum(owner == caller.owner for owner, _ in self._sessions) >= self._room.of_owner:
+            raise errors.LiveLimited()
+        if len(self) >= self.most:
+            raise errors.LiveFull()
+        ends = options.endpointing
+        longest_s = min(ends.longest_s, self._bounds.buffer_s / 2)  # all of a piece is kept
+        options = dataclasses.replace(
+            options,
+            client=caller.owner,
+            patience_s=self._patience_s,
+            endpointing=dataclasses.replace(ends, longest_s=longest_s),
+        )
+        session = Session(number, caller.owner, options, self._bounds, self._held, self._now)
+        self._sessions[caller.owner, number] = session
+        task = asyncio.get_running_loop().create_task(carry(session, self._share), name="live")
+        task.add_done_callback(lambda task: self._carried(session, task))
+        self._tasks[session] = task
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look(), name="live clock")
+        return session
+
+    def find(self, caller: Identity, number: str) -> Session:
+        """A session of theirs, to be held again; whoever held it holds it no more.
+
+        Raises:
+            errors.SessionNotFound: it is not there, or another's.
+        """
+        session = self._sessions.get((caller.owner, number))
+        if session is None:
+            raise errors.SessionNotFound()
+        session.left_at = None
+        return session
+
+    def leave(self, session: Session) -> None:
+        """Nobody holds it; it ends if nobody comes in time. One that has said all is gone now."""
+        if session.over or not self._room.grace_s:
+            self.end(session)
+        else:
+            session.left_at = self._now()
+
+    def end(self, session: Session, wrong: errors.SidecarError | None = None) -> None:
+        """It is over now, whatever it was at."""
+        session.end(wrong)
+        self._sessions.pop((session.owner, session.id), None)
+        if (task := self._tasks.get(session)) is not None:
+            task.cancel()
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no more; those that go on say what they have heard, if that is within the grace."""
+        self._closing = True
+        for session in self._sessions.values():
+            session.finish()
+        if self._tasks and grace_s > 0:
+            await asyncio.wait(set(self._tasks.values()), timeout=grace_s)
+        await self.close()
+
+    async def close(self) -> None:
+        """End all of them."""
+        self._closing = True
+        for session in list(self._sessions.values()):
+            self.end(session, errors.ShuttingDown())
+        tasks = set(self._tasks.values())
+        if self._looking is not None:
+            self._looking.cancel()
+            tasks.add(self._looking)
+            self._looking = None
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _carried(self, session: Session, task: asyncio.Task[None]) -> None:
+        del self._tasks[session]
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None:
+            log.error("a live session failed", exc_info=fault)
+            session.end(errors.SidecarError())
+        if session.left_at is not None:
+            self._sessions.pop((session.owner, session.id), None)
+
+    async def _look(self) -> None:
+        """End those whose time is over."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now = self._now()
+            for session in list(self._sessions.values()):
+                left = session.left_at
+                if left is not None and now - left >= self._room.grace_s:
+                    self.end(session)
+                elif not session.over and (wrong := session.overdue(now)) is not None:
+                    log.info("a live session ends: %s", wrong.code)
+                    session.end(wrong)
+                    with contextlib.suppress(KeyError):
+                        self._tasks[session].cancel()

@@ -1,0 +1,86 @@
+"""Between a session and the engine's process: carries sound there and events back, and begins anew
+in a fresh process where one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from sidecar import errors
+from sidecar.sessions.session import Session
+from sidecar.sessions.sound import Chunk, Commit
+from sidecar.speech.live import Noticed, from_wire
+from sidecar.speech.transcript import Notice
+from sidecar.workers import channel
+from sidecar.workers.calls import Call, CallOver
+from sidecar.workers.worker import WorkerDied
+
+log = logging.getLogger(__name__)
+
+RESTARTED = Notice("engine_restarted", "The engine had to be started anew; nothing said is lost.")
+
+
+class Shared(Protocol):
+    """An engine that several use at once."""
+
+    def calling(self, operation: str, **arguments: Any) -> AbstractAsyncContextManager[Call]:
+        """As `workers.worker.Worker.calling`."""
+
+
+Share = Callable[[], AbstractAsyncContextManager[Shared]]
+"""An engine for as long as the session needs it, loaded if it is not there."""
+
+
+async def carry(session: Session, share: Share) -> None:
+    """See a session to its end; it is told of whatever goes wrong."""
+    died_at: float | None = None
+    while True:
+        try:
+            async with share() as engine:
+                await _carry_once(session, engine)
+                return session.end()
+        except WorkerDied:
+            if session.sound.settled == died_at:
+                log.warning("the engine died twice at the same place of a live session")
+                return session.end(errors.EngineCrashed())
+            died_at = session.sound.settled
+            session.heard(Noticed(RESTARTED))
+        except errors.SidecarError as error:
+            return session.end(error)
+
+
+async def _carry_once(session: Session, engine: Shared) -> None:
+    session.begins_anew()
+    begin = session.told.so_far(session.sound.settled)
+    options = session.options.to_wire()
+    async with engine.calling("live", options=options, begin=begin.to_wire()) as call:
+        sending = asyncio.get_running_loop().create_task(_send(session, call))
+        try:
+            async for answer, _ in call.answers():
+                session.heard(from_wire(answer))
+        finally:
+            sending.cancel()
+            await asyncio.wait({sending})
+
+
+async def _send(session: Session, call: Call) -> None:
+    """Everything that is not settled, and then what comes."""
+    with contextlib.suppress(channel.ChannelClosed, CallOver):  # who reads is told
+        while True:
+            session.news.clear()
+            for order in session.orders():
+                await call.send(order)
+            match session.sound.take():
+                case Chunk(raw=raw, encoding=encoding, rate=rate):
+                    if raw:
+                        await call.send({"sound": encoding.value, "rate": rate}, raw)
+                case Commit():
+                    await call.send({"commit": True})
+                case None if session.finishing:
+                    return await call.send({"finish": True})
+                case None:
+                    await session.news.wait()

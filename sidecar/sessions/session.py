@@ -1,0 +1,205 @@
+"""One live session, as whoever holds it sees it: sound in, numbered events out.
+
+It outlives the connection it came by (`sessions.registry` ends it when nobody comes back) and the
+process its engine lives in (`sessions.relay` begins anew from what is not settled).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar import errors
+from sidecar.sessions.sound import Held, KeptSound
+from sidecar.sessions.told import Numbered, Told
+from sidecar.speech.live import Encoding, Heard, LiveEvent, LiveOptions
+
+LEAST_S = 1.0
+"""Seconds of sound that each session may keep, however much the others do."""
+RATES = range(8_000, 192_001)
+"""Samples a second that are taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one session may take, in seconds: ``idle_s`` without sound, ``longest_s`` in all,
+    ``chunk_s`` of sound at once, ``buffer_s`` of sound that is not settled."""
+
+    idle_s: float = 150.0
+    longest_s: float = 5400.0
+    chunk_s: float = 10.0
+    buffer_s: float = 60.0
+
+
+class Session:
+    """Held by one connection at a time; not for two tasks at once, but for `events`.
+
+    ``now`` is a clock that only goes forward.
+    """
+
+    def __init__(
+        self,
+        number: str,
+        owner: str,
+        options: LiveOptions,
+        bounds: Bounds,
+        held: Held,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.id = number
+        self.owner = owner
+        self.options = options
+        self.bounds = bounds
+        self.told = Told()
+        self.sound = KeptSound(held)
+        self.began = self.touched = now()
+        self.left_at: float | None = None
+        """When the last one who held it went, None while somebody does."""
+        self.finishing = False
+        self.news = asyncio.Event()
+        """Set when there is something for an engine."""
+        self._now, self._held = now, held
+        self._room = asyncio.Event()
+        self._waiting = False
+        self._orders: deque[dict[str, Any]] = deque()
+
+    @property
+    def received_s(self) -> float:
+        """Seconds of sound that came: what a client need not send again."""
+        return self.sound.at
+
+    @property
+    def received_samples(self) -> int:
+        """The same in samples, as they came."""
+        return self.sound.samples
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is said."""
+        return self.told.over
+
+    async def send(
+        self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
+    ) -> None:
+        """More sound: mono samples, little-endian. Waits where the engine is far behind.
+
+        Raises:
+            errors.SoundInvalid: these are no whole samples, or at no rate.
+            errors.ChunkTooLong: it is more than may come at once.
+            errors.SessionOver: it takes no more.
+        """
+        if rate not in RATES:
+            raise errors.SoundInvalid(f"{rate} samples a second are not taken: 8,000 to 192,000.")
+        if len(raw) % encoding.width:
+            raise errors.SoundInvalid(
+                f"{len(raw)} bytes are no whole samples of {encoding.width} bytes."
+            )
+        if len(raw) > self.bounds.chunk_s * rate * encoding.width:
+            raise errors.ChunkTooLong(
+                f"At once {self.bounds.chunk_s:g} s of sound are taken, and this is "
+                f"{len(raw) / encoding.width / rate:.1f} s."
+            )
+        self._check()
+        while self._is_full():
+            self._room.clear()
+            self._waiting = True
+            await self._room.wait()
+            self._waiting = False
+            self._check()
+        self.touched = self._now()
+        if raw:
+            self.sound.add(raw, encoding, rate)
+            self.news.set()
+
+    def commit(self) -> None:
+        """End the turn behind the sound that came.
+
+        Raises:
+            errors.SessionOver: it takes nothing any more.
+        """
+        self._check()
+        self.touched = self._now()
+        self.sound.commit()
+        self.news.set()
+
+    def forget(self) -> None:
+        """Drop the turn, and what was sent and not heard; `TurnDropped` says that it is done."""
+        self._check()
+        self.touched = self._now()
+        self.sound.forget()
+        self._order({"forget": True})
+
+    def change(self, options: LiveOptions) -> None:
+        """Hear on with other options."""
+        self._check()
+        self.options = options
+        self._order({"change": options.to_wire()})
+
+    def finish(self) -> None:
+        """No more sound comes: the rest is told, and then the summary."""
+        if not (self.finishing or self.over):
+            self.finishing = True
+            self.news.set()
+
+    def events(self, after: int = 0) -> AsyncIterator[Numbered]:
+        """Everything that is said behind number ``after``, until the end.
+
+        Raises:
+            errors.SidecarError: what ended the session, where the client did not.
+        """
+        return self.told.after(after)
+
+    def end(self, wrong: errors.SidecarError | None = None) -> None:
+        """Nothing more is said or heard."""
+        self.told.end(wrong)
+        self.sound.forget()
+        self.news.set()
+        self._room.set()
+
+    def heard(self, event: LiveEvent) -> None:
+        """From the engine."""
+        if isinstance(event, Heard):
+            self.sound.settle(event.settled, event.commits)
+            self._room.set()
+        self.told.add(event)
+
+    def touch(self) -> None:
+        """Somebody is there."""
+        self.touched = self._now()
+
+    def orders(self) -> list[dict[str, Any]]:
+        """What else an engine is to be told; each once."""
+        orders = list(self._orders)
+        self._orders.clear()
+        return orders
+
+    def begins_anew(self) -> None:
+        """For an engine that knows nothing of it, and gets the options as they are now."""
+        self.sound.rewind()
+        dropping = [order for order in self._orders if "forget" in order]
+        self._orders = deque(dropping[:1])
+
+    def overdue(self, now: float) -> errors.SidecarError | None:
+        """What ends it by the clock, None while nothing does."""
+        if now - self.began >= self.bounds.longest_s:
+            return errors.SessionTooLong()
+        is_ours = self.finishing or self._waiting
+        if now - self.touched >= self.bounds.idle_s and not is_ours:
+            return errors.SessionIdle()
+        return None
+
+    def _is_full(self) -> bool:
+        kept_s = self.sound.seconds
+        return kept_s >= self.bounds.buffer_s or (self._held.full and kept_s >= LEAST_S)
+
+    def _order(self, order: dict[str, Any]) -> None:
+        self._orders.append(order)
+        self.news.set()
+
+    def _check(self) -> None:
+        if self.over or self.finishing:
+            raise self.told.wrong or errors.SessionOver()

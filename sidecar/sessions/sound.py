@@ -1,0 +1,139 @@
+"""What a live session has been sent and may be needed again: until it is settled. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from sidecar.speech.live import Encoding
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Sound as it came; ``at``: seconds on the session's clock where it begins."""
+
+    at: float
+    raw: bytes
+    encoding: Encoding
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return len(self.raw) / self.encoding.width / self.rate
+
+    def behind(self, at: float) -> Chunk:
+        """What of it lies behind ``at``, from the first whole sample on."""
+        samples = max(0, round((at - self.at) * self.rate))
+        raw = self.raw[samples * self.encoding.width :]
+        return Chunk(self.at + samples / self.rate, raw, self.encoding, self.rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The client ended its turn here."""
+
+
+@dataclass(slots=True)
+class Held:
+    """What all sessions keep together."""
+
+    most: int
+    """Bytes; a session that keeps more than a second then takes no more."""
+    bytes: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether that is as much as it may be."""
+        return self.bytes >= self.most
+
+
+class KeptSound:
+    """Sound and commits in the order in which they came, until they are settled.
+
+    An engine takes them one by one (`take`), and another one after it from the beginning of what is
+    left (`rewind`).
+    """
+
+    def __init__(self, held: Held) -> None:
+        self.at = 0.0
+        """Where the sound ends that came, in seconds: the session's clock."""
+        self.samples = 0
+        """How many came, at whatever rate."""
+        self.settled = 0.0
+        """Up to where nobody needs it any more."""
+        self.bytes = 0
+        """Of what is kept."""
+        self._held = held
+        self._rate, self._at_rate = 0, (0.0, 0)
+        self._items: deque[Chunk | Commit] = deque()
+        self._taken = 0
+        self._answered = 0
+        self._before = 0
+
+    @property
+    def seconds(self) -> float:
+        """Of sound that are kept."""
+        oldest = next((one for one in self._items if isinstance(one, Chunk)), None)
+        return 0.0 if oldest is None else self.at - oldest.at
+
+    def add(self, raw: bytes, encoding: Encoding, rate: int) -> None:
+        """More sound, of whole samples."""
+        chunk = Chunk(self.at, raw, encoding, rate)
+        if rate != self._rate:
+            self._rate, self._at_rate = rate, (self.at, self.samples)
+        self.samples += len(raw) // encoding.width
+        since, before = self._at_rate
+        self.at = since + (self.samples - before) / rate  # sums of tenths would drift
+        self._count(len(raw))
+        self._items.append(chunk)
+
+    def commit(self) -> None:
+        """The turn ends here."""
+        self._items.append(Commit())
+
+    def take(self) -> Chunk | Commit | None:
+        """The next that was not taken, None where there is none."""
+        if self._taken == len(self._items):
+            return None
+        item = self._items[self._taken]
+        self._taken += 1
+        return item.behind(self.settled) if isinstance(item, Chunk) else item
+
+    def rewind(self) -> None:
+        """It is taken anew, by an engine that counts commits from 0."""
+        self._taken, self._before = 0, self._answered
+
+    def settle(self, before: float, commits: int) -> None:
+        """Let go of what lies before a time, and of as many commits as were answered since
+        `rewind`. What came before a commit that has no answer stays: it is about that."""
+        answered = self._before + commits
+        self.settled = max(self.settled, before)
+        while self._taken:
+            oldest = self._items[0]
+            if isinstance(oldest, Chunk):
+                if oldest.at + oldest.seconds > before:
+                    return
+                self._count(-len(oldest.raw))
+            elif self._answered >= answered:
+                return
+            else:
+                self._answered += 1
+            self._items.popleft()
+            self._taken -= 1
+
+    def forget(self) -> None:
+        """Let go of all of it. A commit that was taken is still answered, by whoever took it."""
+        items = list(self._items)
+        taken = sum(isinstance(one, Commit) for one in items[: self._taken])
+        left = sum(isinstance(one, Commit) for one in items[self._taken :])
+        self._answered += taken + left
+        self._before += left
+        self._items.clear()
+        self._taken = 0
+        self._count(-self.bytes)
+        self.settled = self.at
+
+    def _count(self, more: int) -> None:
+        self.bytes += more
+        self._held.bytes += more

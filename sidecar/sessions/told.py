@@ -1,0 +1,138 @@
+"""What a session has said, numbered, for whoever listens now or comes again."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from sidecar import errors
+from sidecar.speech.live import (
+    Begin,
+    Final,
+    Heard,
+    LiveEvent,
+    Partial,
+    SpeakersRevised,
+    SpeechStarted,
+    TurnDropped,
+    TurnEnded,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """An event and its place among all of the session, from 1."""
+
+    number: int
+    event: LiveEvent
+
+
+class Told:
+    """The events of one session. Of partials and of how far it is the last is kept; so who reads
+    slowly misses some of these and nothing else."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._started = -1
+        self._kept: list[Numbered] = []
+        self._partial: Numbered | None = None
+        self._heard: Numbered | None = None
+        self._ended = False
+        self._wrong: errors.SidecarError | None = None
+        self._bell = asyncio.Event()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is said."""
+        return self._ended
+
+    @property
+    def wrong(self) -> errors.SidecarError | None:
+        """What ended the session, where it was no wish of the client's."""
+        return self._wrong
+
+    @property
+    def last(self) -> int:
+        """The number of the last event."""
+        return self._last
+
+    def so_far(self, at: float) -> Begin:
+        """Where an engine that knows nothing of the session goes on from ``at``."""
+        turn, piece, said, opened = 0, 0, {}, 0
+        for one in self._kept:
+            match one.event:
+                case Final() as final:
+                    turn, piece = final.turn, final.piece + 1
+                    said[final.piece] = final.segment
+                    opened += 1
+                case SpeakersRevised(speakers):
+                    for number, who in speakers.items():
+                        said[number] = dataclasses.replace(said[number], speaker=who)
+                case TurnEnded(ended) | TurnDropped(ended):
+                    turn, opened = ended + 1, 0
+        return Begin(at, turn, piece, tuple(said.values()), opened)
+
+    def add(self, event: LiveEvent) -> None:
+        """Say it; that a turn begins is said once, though an engine that went on for another says
+        it again."""
+        if isinstance(event, SpeechStarted):
+            if event.turn <= self._started:
+                return
+            self._started = event.turn
+        self._last += 1
+        numbered = Numbered(self._last, event)
+        if isinstance(event, Partial):
+            self._partial = numbered
+        elif isinstance(event, Heard):
+            self._heard = numbered
+        else:
+            self._kept.append(numbered)
+            if isinstance(event, Final):
+                self._partial = None
+        self._ring()
+
+    def end(self, wrong: errors.SidecarError | None = None) -> None:
+        """Nothing more is said."""
+        if not self._ended:
+            self._ended, self._wrong = True, wrong
+            self._ring()
+
+    async def after(self, number: int) -> AsyncIterator[Numbered]:
+        """Everything behind ``number``, as it is said, until the end.
+
+        Raises:
+            errors.SidecarError: what ended the session.
+        """
+        read = self._place_behind(number)
+        while True:
+            bell = self._bell
+            while (found := self._next(number, read)) is not None:
+                if isinstance(found.event, Partial | Heard):
+                    number = found.number
+                else:
+                    read, number = read + 1, max(number, found.number)
+                yield found
+            if self._ended:
+                if self._wrong is not None:
+                    raise self._wrong
+                return
+            await bell.wait()
+
+    def _place_behind(self, number: int) -> int:
+        return next(
+            (place for place, one in enumerate(self._kept) if one.number > number), len(self._kept)
+        )
+
+    def _next(self, number: int, read: int) -> Numbered | None:
+        kept = self._kept[read] if read < len(self._kept) else None
+        fleeting = [
+            one for one in (self._partial, self._heard) if one is not None and one.number > number
+        ]
+        candidates = fleeting if kept is None else [kept, *fleeting]
+        return min(candidates, key=lambda one: one.number, default=None)
+
+    def _ring(self) -> None:
+        self._bell.set()
+        self._bell = asyncio.Event()

@@ -1,0 +1,338 @@
+"""What is said while somebody speaks: options of a live session, its events, engines that hear it.
+
+A session hears one stream of sound. It falls into *turns*: what one means by "an utterance", from
+the first word to the pause behind the last, or between two commits of a client that ends them
+itself. A turn falls into *pieces*, none longer than an engine hears at once; each is told as
+`Partial` while it grows and as `Final` when it has ended, and they stand one behind the other.
+Times are seconds on the session's clock, which is its sound: it begins at 0 and knows no other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, Self
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.speech.engine import AUTO, Engine
+from sidecar.speech.transcript import (
+    Notice,
+    Segment,
+    Transcript,
+    segment_from_wire,
+    transcript_from_wire,
+)
+
+LIVE_RATE = 16_000
+"""Samples a second that live engines hear, whatever comes in."""
+
+
+class Encoding(StrEnum):
+    """How samples come in, mono and little-endian."""
+
+    PCM16 = "pcm16"
+    FLOAT32 = "float32"
+
+    @property
+    def width(self) -> int:
+        """Bytes of a sample."""
+        return 2 if self is Encoding.PCM16 else 4
+
+
+class Turns(StrEnum):
+    """Who ends a turn."""
+
+    SILENCE = "silence"
+    """A pause, or a commit of the client."""
+    CLIENT = "client"
+    """The client alone; pauses end pieces."""
+    ONE = "one"
+    """The first pause, and the session with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpointing:
+    """What counts as speech, and how an utterance is cut out of it; seconds.
+
+    Somebody speaks from a probability of ``threshold`` on until it falls below ``neg_threshold``.
+    An utterance begins when that has lasted ``min_speech_s``, or ``min_sure_speech_s`` at
+    ``sure_threshold``, and reaches back ``pre_roll_s`` before it. It ends after ``silence_s``
+    without speech, and reaches ``post_roll_s`` into those; after ``pause_s`` its end is hinted at.
+    With a ``threshold`` of 0 all is speech, and only the client and ``longest_s`` end an utterance.
+
+    Raises:
+        ValueError: no such utterances can be.
+    """
+
+    threshold: float = 0.5
+    neg_threshold: float = 0.35
+    sure_threshold: float = 0.8
+    min_speech_s: float = 0.096
+    min_sure_speech_s: float = 0.064
+    pre_roll_s: float = 0.2
+    post_roll_s: float = 0.1
+    pause_s: float = 0.2
+    silence_s: float = 0.5
+    longest_s: float = 8.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.neg_threshold <= self.threshold <= 1:
+            raise ValueError("neg_threshold and threshold lie between 0 and 1, in that order")
+        lengths = (self.min_speech_s, self.min_sure_speech_s, self.pre_roll_s, self.post_roll_s)
+        if not all(0 <= length < float("inf") for length in (*lengths, self.pause_s)):
+            raise ValueError("a length of time is not below zero, and ends")
+        if not 0 < self.silence_s < float("inf"):
+            raise ValueError("silence_s is more than zero")
+        opening = self.pre_roll_s + max(lengths[:2]) + 0.128
+        if not 2 * opening <= self.longest_s < float("inf"):
+            raise ValueError(
+                f"longest_s is at least {2 * opening:g}: twice what comes before speech"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """What a client asks of a session.
+
+    ``partials``: words while somebody speaks. ``diarize``: whose they are. ``words``: times of
+    words in finals. ``prompt``: as `TranscribeOptions.prompt`. ``delay_s``: how far behind the
+    sound an engine that steps may be, None leaves it to the engine. ``accurate``: rather right than
+    quick. ``client``: sessions with the same one share their part of the engine. ``patience_s``: a
+    stretch that takes longer to recognise is given up.
+    """
+
+    language: str = AUTO
+    turns: Turns = Turns.SILENCE
+    endpointing: Endpointing = Endpointing()
+    partials: bool = True
+    diarize: bool = True
+    words: bool = False
+    translate: bool = False
+    accurate: bool = False
+    prompt: str = ""
+    delay_s: float | None = None
+    client: str = ""
+    patience_s: float = 20.0
+
+    def to_wire(self) -> dict[str, Any]:
+        """The options as plain values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_wire(cls, values: dict[str, Any]) -> Self:
+        """The options that `to_wire` wrote."""
+        ends = Endpointing(**values["endpointing"])
+        return cls(**{**values, "turns": Turns(values["turns"]), "endpointing": ends})
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """Somebody begins to speak."""
+
+    turn: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStopped:
+    """A pause that is long enough; ``at`` is where it began."""
+
+    turn: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What a piece that goes on seems to say.
+
+    ``text`` is worth showing, ``stable`` its beginning that is not taken back before the final, and
+    ``tail`` what follows it and may well change.
+    """
+
+    turn: int
+    piece: int
+    start: float
+    end: float
+    text: str
+    stable: str = ""
+    tail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """A piece that has ended; its speaker may still be revised. ``wait_s``: how long it lay before
+    an engine had time for it; ``work_s``: how long that took then."""
+
+    turn: int
+    piece: int
+    segment: Segment
+    language: str = AUTO
+    wait_s: float = 0.0
+    work_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """All pieces of a turn are told, ``text`` is what they say together."""
+
+    turn: int
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnDropped:
+    """The client did not want the turn: nothing more is said of it."""
+
+    turn: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakersRevised:
+    """Who said pieces that were told before, as it looks now: piece → speaker."""
+
+    speakers: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The sound was heard up to ``at``; before ``settled`` nobody needs it any more. ``commits``:
+    so many of the client's have been answered."""
+
+    at: float
+    settled: float
+    commits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something the client should know."""
+
+    notice: Notice
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The last event: all that was said, by whom as far as that is known at the end."""
+
+    transcript: Transcript
+
+
+LiveEvent = (
+    SpeechStarted
+    | SpeechStopped
+    | Partial
+    | Final
+    | TurnEnded
+    | TurnDropped
+    | SpeakersRevised
+    | Heard
+    | Noticed
+    | Summary
+)
+_PLAIN: dict[str, Callable[..., LiveEvent]] = {
+    one.__name__: one
+    for one in (SpeechStarted, SpeechStopped, Partial, TurnEnded, TurnDropped, Heard)
+}
+
+
+def to_wire(event: LiveEvent) -> dict[str, Any]:
+    """An event as plain values."""
+    return {"live": type(event).__name__, **dataclasses.asdict(event)}
+
+
+def from_wire(values: dict[str, Any]) -> LiveEvent:
+    """The event that `to_wire` wrote.
+
+    Raises:
+        errors.EngineFailed: it is none.
+    """
+    try:
+        match dict(values):
+            case {"live": "Final", "segment": segment, **rest}:
+                return Final(segment=segment_from_wire(segment), **rest)
+            case {"live": "SpeakersRevised", "speakers": speakers}:
+                return SpeakersRevised({int(piece): who for piece, who in speakers.items()})
+            case {"live": "Noticed", "notice": notice}:
+                return Noticed(Notice(**notice))
+            case {"live": "Summary", "transcript": transcript}:
+                return Summary(transcript_from_wire(transcript))
+            case {"live": str(name), **rest} if name in _PLAIN:
+                return _PLAIN[name](**rest)
+    except (TypeError, KeyError, ValueError):
+        pass
+    raise errors.EngineFailed("The engine's process sent something that is no event.")
+
+
+Tell = Callable[[LiveEvent], None]
+"""Takes what a session has to say, from whichever thread says it; never waits."""
+
+
+class LiveSession(Protocol):
+    """One stream of sound in an engine. Nothing here waits for recognition; `Summary` is the last
+    event, and comes after `finish` alone."""
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds of sound that were pushed and not looked at, or wait to be recognised: who pushes
+        more than some of them pushes too fast."""
+
+    def push(self, block: Block) -> None:
+        """More sound at `LIVE_RATE`, shape (samples,)."""
+
+    def change(self, options: LiveOptions) -> None:
+        """Hear from here on with other options."""
+
+    def commit(self) -> None:
+        """End the turn here."""
+
+    def cancel(self) -> None:
+        """Forget what is not told yet: of this turn nothing more is said."""
+
+    def finish(self) -> None:
+        """No more sound: tell the rest, and then the summary."""
+
+    def close(self) -> None:
+        """Nobody listens any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Where a session begins that goes on for one whose process died: times, and the next numbers
+    of a turn and a piece. ``said`` is what was told before; the last ``open`` of it belong to the
+    turn that goes on."""
+
+    at: float = 0.0
+    turn: int = 0
+    piece: int = 0
+    said: tuple[Segment, ...] = field(default=())
+    open: int = 0
+
+    def to_wire(self) -> dict[str, Any]:
+        """As plain values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_wire(cls, values: dict[str, Any]) -> Begin:
+        """What `to_wire` wrote."""
+        return cls(**{**values, "said": tuple(map(segment_from_wire, values["said"]))})
+
+
+AT_THE_START = Begin()
+"""Nothing was said before."""
+
+
+class LiveEngine(Engine, Protocol):
+    """An engine that hears as many as `EngineSpec.sessions` streams at once."""
+
+    def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> LiveSession:
+        """A session; its events come by ``tell`` on threads of the engine's.
+
+        Raises:
+            errors.SidecarError: not with these options.
+        """
