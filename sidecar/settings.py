@@ -238,6 +238,13 @@ class Settings(BaseSettings):
             "(for the developers of hosts)."
         ),
     )
+    live_engine: Literal["auto", "vibevoice", "whisper", "moonshine", "scripted"] = Field(
+        "auto",
+        description=(
+            "Engine for live audio, in a process of its own: 'auto' takes the one that transcribes "
+            "files where it can hear live, the embedded one otherwise."
+        ),
+    )
     language: Language = Field(
         AUTO,
         description=(
