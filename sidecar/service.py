@@ -30,6 +30,7 @@ from sidecar.jobs.pace_file import PaceFile
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord, RequestKey
+from sidecar.jobs.recordings import Recordings
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
 from sidecar.jobs.store import JobStore, MemoryStore
@@ -109,6 +110,8 @@ class Service:
         """What is known of who may speak."""
         self.owned = OwnedJobs(self._store, self._queue, self._results)
         """The jobs of whoever asks."""
+        self.recordings = Recordings(self.owned, self._keeping)
+        """What of them can be listened to."""
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
         self._uploads = Uploads()
         self.spooling = Threads("spool", SPOOLING)
