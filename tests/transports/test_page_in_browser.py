@@ -256,6 +256,150 @@ def test_a_dropped_recording_is_heard_and_read_played_and_searched(
     assert visitor.findings() == []
 
 
+UP, DOWN, SHIFT, CONTROL, ENTER, ESCAPE = "\ue013", "\ue015", "\ue008", "\ue009", "\ue007", "\ue00c"
+FOCUS = "return document.activeElement"
+
+
+def names(visitor: Visitor) -> list[str]:
+    """Who speaks, by the lanes."""
+    return list(
+        visitor.js(
+            "return [...document.querySelectorAll('.lanes .name')].map((one) => one.textContent)"
+        )
+    )
+
+
+def line(visitor: Visitor, index: int) -> Any:
+    """The time of a line, which takes the keys."""
+    return visitor.driver.find_elements("css selector", ".row .at")[index]
+
+
+def said(visitor: Visitor, index: int) -> str:
+    return str(
+        visitor.js("return document.querySelectorAll('.said')[arguments[0]].textContent", index)
+    )
+
+
+def test_lines_and_speakers_are_put_right_by_keys_alone_and_undone(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    from selenium.webdriver import ActionChains
+
+    visitor.opens(server)
+    visitor.sends(tone(tmp_path / "talk.wav", 12))
+    visitor.sees("#main .title", "2 speakers")
+    wait_until(lambda: visitor.rows() == 12, PATIENCE_S, "all rows")
+    before = [said(visitor, index) for index in range(12)]
+    # a line: corrected, and left as it was
+    line(visitor, 3).send_keys("e")
+    field = visitor.driver.switch_to.active_element
+    assert (field.tag_name, field.get_attribute("value")) == ("textarea", before[3])
+    assert visitor.findings() == []
+    field.send_keys(CONTROL, "a", CONTROL, "In other words.", ENTER)
+    visitor.sees("#said", "The line is corrected.")
+    wait_until(lambda: said(visitor, 3) == "In other words.", PATIENCE_S, "it reads so")
+    assert visitor.js(f"{FOCUS}.closest('.row').dataset.index") == "3", "where it was"
+    line(visitor, 4).send_keys("e")
+    visitor.driver.switch_to.active_element.send_keys("something else", ESCAPE)
+    assert said(visitor, 4) == before[4]
+    # a speaker: renamed
+    visitor.driver.find_element("css selector", ".lane").send_keys(ENTER)
+    field = visitor.driver.switch_to.active_element
+    assert field.get_attribute("id") == "called"
+    assert visitor.findings() == []
+    field.send_keys("Nell", ENTER)
+    visitor.sees("#said", "called Nell")
+    wait_until(lambda: names(visitor)[0] == "Nell", PATIENCE_S, "it says so")
+    assert visitor.js("return document.querySelector('.row .name').textContent") == "Nell"
+    assert "Nell" in visitor.js(f"{FOCUS}.textContent"), "the dialog gave it back"
+    job = server.client.get("/v1/jobs").json()["jobs"][0]["id"]
+    text = f"/v1/jobs/{job}/transcript?format=text"
+    assert "Speaker_0 (Nell): " in server.client.get(text).text
+    # two lines: a new speaker's
+    line(visitor, 6).send_keys("x", SHIFT, DOWN)
+    visitor.sees(".chosen-lines", "2 lines chosen")
+    assert "chosen" in line(visitor, 7).get_attribute("aria-label")
+    assert visitor.findings() == []
+    visitor.driver.find_element("css selector", ".chosen-lines .main").send_keys(ENTER)
+    visitor.sees("#main .title", "3 speakers")
+    assert names(visitor)[2] == "Speaker 2"
+    wait_until(lambda: visitor.js(f"{FOCUS}.closest('.row') !== null"), PATIENCE_S, "back")
+    # merged again, into the one with the name
+    visitor.driver.find_elements("css selector", ".lane")[2].send_keys(ENTER)
+    visitor.driver.find_element("id", "same").submit()
+    visitor.sees("#main .title", "2 speakers")
+    visitor.sees("#said", "Speaker 2 said is Nell's")
+    wait_until(lambda: "Nell" in visitor.js(f"{FOCUS}.textContent"), PATIENCE_S, "on who has it")
+    assert server.client.get("/v1/jobs").json()["jobs"][0]["revision"] == 4
+    # all undone, and one done again
+    for _ in range(4):
+        ActionChains(visitor.driver).key_down(CONTROL).send_keys("z").key_up(CONTROL).perform()
+    visitor.sees("[aria-label='Undo, 0'][aria-disabled=true]")
+    wait_until(lambda: [said(visitor, at) for at in range(12)] == before, PATIENCE_S, "as before")
+    assert names(visitor) == ["Speaker 0", "Speaker 1"]
+    visitor.sees("[aria-label='Redo, 4']").click()
+    wait_until(lambda: said(visitor, 3) == "In other words.", PATIENCE_S, "again")
+
+
+def test_who_edits_what_another_changed_is_told_and_sees_it_as_it_is(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    visitor.opens(server)
+    visitor.sends(tone(tmp_path / "talk.wav", 6))
+    visitor.sees("#main .title", "2 speakers")
+    wait_until(lambda: visitor.rows() == 6, PATIENCE_S, "all rows")
+    job = server.client.get("/v1/jobs").json()["jobs"][0]["id"]
+    path = f"/v1/jobs/{job}/transcript"
+
+    def elsewhere(name: str) -> None:
+        operation = {"op": "rename", "speaker": "Speaker_1", "name": name}
+        server.client.patch(path, json={"operations": [operation]}).raise_for_status()
+
+    elsewhere("Hamm")
+    wait_until(lambda: names(visitor)[1] == "Hamm", PATIENCE_S, "it is noticed by itself")
+    visitor.js("window.real = window.fetch; let held = 0; window.fetch = (address, ...more) =>"
+               " /v1.jobs$|limit=500/.test(address) ? new Promise(() => {}) : real(address, ...more)")  # fmt: skip
+    time.sleep(1.5)  # what was asked for is answered
+    elsewhere("Clov")
+    line(visitor, 2).send_keys("e")
+    visitor.driver.switch_to.active_element.send_keys(" And more.", ENTER)
+    visitor.sees(".trouble", "changed elsewhere")
+    visitor.sees(".trouble", "make it again")
+    assert visitor.findings() == []
+    wait_until(lambda: names(visitor)[1] == "Clov", PATIENCE_S, "it is shown as it is")
+    field = visitor.driver.switch_to.active_element
+    assert field.get_attribute("value").endswith(" And more."), "what was typed is still there"
+    field.send_keys(ENTER)
+    visitor.sees("#said", "The line is corrected.")
+    assert said(visitor, 2).endswith(" And more.")
+    assert visitor.driver.find_elements("css selector", ".trouble") == []
+
+
+@pytest.mark.parametrize("lost", ["its end", "all"])
+def test_a_stream_that_falls_silent_keeps_nobody_from_the_end(
+    lost: str, visitor: Visitor, slow: Server, tmp_path: Path
+) -> None:
+    visitor.opens(slow)
+    visitor.js(
+        """window.real = window.fetch;
+        window.fetch = async (address, ...more) => {
+          if (!/events$/.test(address)) return real(address, ...more);
+          const answer = await real(address, ...more);
+          let whole = arguments[0] === "its end" ? 2 : 0;
+          const silent = new ReadableStream({async start(out) {
+            for (const reader = answer.body.getReader(); whole > 0; whole -= 1)
+              out.enqueue((await reader.read()).value);
+            more[0].signal.addEventListener("abort", () => out.error(more[0].signal.reason));
+          }});
+          return new Response(silent, {headers: answer.headers});
+        };""",
+        lost,
+    )
+    visitor.sends(tone(tmp_path / "talk.wav", 20))
+    visitor.sees("#main .title", "2 speakers")
+    assert visitor.rows() == 20
+
+
 def test_progress_is_seen_and_a_reload_in_the_middle_loses_nothing(
     visitor: Visitor, slow: Server, tmp_path: Path
 ) -> None:

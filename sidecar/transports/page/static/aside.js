@@ -1,10 +1,10 @@
 /** What comes in and what is on its way: dropping, choosing, recording, the queue. */
 
+import { isOver } from "./reading.js";
 import { Recorder, refusal } from "./recorder.js";
 import { html, icon, useEffect, useRef, useState } from "./view.js";
 import { clock, counted, mayBeRecording, stateOf } from "./words.js";
 
-const OVER = new Set(["done", "failed", "cancelled"]);
 const KINDS = "audio/*,video/*,.opus,.amr,.caf,.mkv,.wma,.aiff,.flac";
 
 /** The recordings among what was dropped, folders opened. */
@@ -36,8 +36,8 @@ function recordingsAmong(files, say) {
 
 export function Aside({ state, store, recordings, empty, say }) {
   const { jobs, uploads } = state;
-  const waiting = jobs.filter((job) => !OVER.has(job.state)).sort(inLine);
-  const ended = jobs.filter((job) => OVER.has(job.state)).reverse();
+  const waiting = jobs.filter((job) => !isOver(job)).sort(inLine);
+  const ended = jobs.filter((job) => isOver(job)).reverse();
   return html`<div class="side" role=${empty ? "main" : "complementary"} id=${empty ? "main" : undefined} aria-label="Recordings">
     <${Intake} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
     ${(waiting.length > 0 || uploads.length > 0) && html`<section>
@@ -63,7 +63,7 @@ export const nameOf = (state, job) => state.names.get(job.id) || `Recording of $
 
 function Item({ job, state, recordings, say }) {
   const name = nameOf(state, job);
-  const over = OVER.has(job.state);
+  const over = isOver(job);
   const end = async () => {
     try {
       await recordings.end(job.id);

@@ -1,6 +1,8 @@
 /** Recordings on their way: sent two at a time, followed while they are heard, known by name. */
 
+import { Editing } from "./editing.js";
 import { names, call } from "./memory.js";
+import { heard, isOver, newest, read } from "./reading.js";
 import { client } from "./session.js";
 import { trouble } from "./words.js";
 
@@ -8,7 +10,10 @@ const AT_ONCE = 2;
 const BUSY_MS = 1000;
 const IDLE_MS = 4000;
 const HIDDEN_MS = 15000;
-const OVER = new Set(["done", "failed", "cancelled"]);
+/** A service that says nothing for so long is taken for gone. */
+const SILENCE_MS = 10000;
+/** What went wrong with the recording that is shown is tried again after so long. */
+const AGAIN_MS = 5000;
 
 /** Everything that is asked of the service, and what it says, put into the store. */
 export class Recordings {
@@ -26,6 +31,7 @@ export class Recordings {
   constructor(store, say) {
     this.#store = store;
     this.#say = say;
+    this.editing = new Editing(store, say);
   }
 
   /** Look at the service, again and again, as long as the page is there. */
@@ -34,7 +40,7 @@ export class Recordings {
     for (;;) {
       await this.#look();
       const { jobs, uploads, offline } = this.#store.state;
-      const busy = offline || uploads.length || jobs.some((job) => !OVER.has(job.state));
+      const busy = offline || uploads.length || jobs.some((job) => !isOver(job));
       const pause = document.hidden ? HIDDEN_MS : busy ? BUSY_MS : IDLE_MS;
       await new Promise((resolve) => {
         const timer = setTimeout(resolve, pause);
@@ -97,18 +103,18 @@ export class Recordings {
 
   async #look() {
     try {
-      const asking = client({ attempts: 1 });
+      const asking = client({ attempts: 1 }, SILENCE_MS);
       const health = await asking.health();
       const before = this.#store.state.health;
       this.#store.set({ health, offline: false });
-      const jobs = await allJobs(asking);
+      const jobs = newest(this.#store.state.jobs, await allJobs(asking));
       if (!this.#store.state.about || before?.instance !== health.instance)
         this.#store.set({ about: await asking.question("/v1/page/about") });
       const anew = before && before.instance !== health.instance;
       this.#told(jobs);
       this.#store.set({ jobs, names: names(), locked: false, loaded: true });
       if (anew) this.#again(jobs);
-      else if (this.#store.state.problem?.code === "") this.#resume();
+      else this.#reconcile(jobs);
     } catch (error) {
       if (error.status === 401) this.#store.set({ locked: true, loaded: true });
       else if (!document.hidden) this.#store.set({ offline: true, loaded: true });
@@ -120,7 +126,7 @@ export class Recordings {
     for (const job of jobs) {
       const before = this.#known.get(job.id);
       this.#known.set(job.id, job.state);
-      if (!before || OVER.has(before) || !OVER.has(job.state)) continue;
+      if (!before || isOver({ state: before }) || !isOver(job)) continue;
       const name = names().get(job.id) || "The recording";
       this.#say(job.state === "done" ? `${name} is done.` : `${name}: ${job.state}.`);
     }
@@ -130,7 +136,7 @@ export class Recordings {
   #again(jobs) {
     const there = new Set(jobs.map((job) => job.id));
     for (const [id, state] of [...this.#known]) {
-      if (there.has(id) || OVER.has(state)) continue;
+      if (there.has(id) || isOver({ state })) continue;
       this.#known.delete(id);
       const file = this.files.get(id);
       if (file) {
@@ -145,6 +151,14 @@ export class Recordings {
   #resume() {
     this.#followed = "";
     this.select(this.#store.state.selected);
+  }
+
+  /** What is shown against what there is: edited in another tab, or something went wrong with it. */
+  #reconcile(jobs) {
+    const { problem, selected, shown } = this.#store.state;
+    if (problem && problem.code !== LOST.code && performance.now() - problem.at > AGAIN_MS) return this.#resume();
+    const job = jobs.find((one) => one.id === selected);
+    if (job && shown?.edits && shown.id === selected && job.revision > shown.edits.revision) this.editing.again(selected);
   }
 
   #sendNext() {
@@ -202,9 +216,9 @@ export class Recordings {
     let revision = 0;
     try {
       const job = await client().job(id, { signal });
-      if (!OVER.has(job.state)) {
+      if (!isOver(job)) {
         show({});
-        for await (const event of client().events(id, { signal })) {
+        for await (const event of heard(client(), id, signal)) {
           if (event.kind === "segment") segments[event.data.index] = event.data.segment;
           else if (event.kind === "progress") this.#progress(id, event.data);
           if (event.kind !== "progress") show({ revision: (revision += 1) });
@@ -214,18 +228,17 @@ export class Recordings {
       const ended = await client().job(id, { signal });
       this.#store.set({ jobs: this.#store.state.jobs.map((one) => (one.id === id ? ended : one)) });
       if (ended.error) return show({ final: true, error: ended.error, revision: -1 });
-      const { segments: said, metadata } = await client().transcript(id, undefined, { signal });
-      show({ segments: said, metadata, final: true, revision: -1 });
+      show({ ...(await read(client(), id, signal)), final: true, revision: -1 });
     } catch (error) {
       if (signal.aborted) return;
       if (error.code === "job_not_found") this.#store.set({ problem: LOST });
-      else this.#store.set({ problem: trouble(error) });
+      else this.#store.set({ problem: { ...trouble(error), at: performance.now() } });
     }
   }
 
   #progress(id, progress) {
     const jobs = this.#store.state.jobs.map((job) =>
-      job.id === id ? { ...job, state: "running", position: null, progress } : job,
+      job.id === id && !isOver(job) ? { ...job, state: "running", position: null, progress } : job,
     );
     this.#store.set({ jobs });
   }
