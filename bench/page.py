@@ -46,10 +46,18 @@ const body = JSON.stringify({segments, metadata: {duration: long * 2.4, language
   num_speakers: voices, engine: "made up", model_precision: "none", processing_time: 1,
   diarized: true, no_speech: false, job_id: "x", warnings: []}});
 const real = window.fetch;
+let revision = 0;
+const edited = ({operations: [{name}]}) => JSON.stringify({
+  revision: revision += 1, undo: revision, redo: 0, speakers: [],
+  segments: segments.flatMap((segment, index) => segment.speaker === "Speaker_0"
+    ? [{index, segment: {...segment, name}}] : [])});
+const answer = (address, {method, body: sent} = {}) => method === "PATCH" ? edited(JSON.parse(sent))
+  : /history/.test(address) ? JSON.stringify({revision, undo: revision, redo: 0}) : body;
 window.fetch = async (address, ...more) => /transcript/.test(address)
-  ? new Response(body, {headers: {"Content-Type": "application/json"}}) : real(address, ...more);
+  ? new Response(answer(address, ...more), {headers: {"Content-Type": "application/json"}})
+  : real(address, ...more);
 """
-"""Puts the long transcript in the place of every transcript."""
+"""Puts the long transcript in the place of every transcript; every edit is a speaker's new name."""
 
 WATCHES = """
 window.tasks = [];
@@ -189,6 +197,21 @@ let count = 0;
 const step = () => { next.click(); if ((count += 1) < 40) setTimeout(step, 30); else done(); };
 step();
 """
+RENAMES = """
+document.querySelector(".lane").click();
+setTimeout(() => {
+  const field = document.getElementById("called");
+  field.value = "Nell";
+  field.dispatchEvent(new Event("input", {bubbles: true}));
+  setTimeout(() => {
+    field.form.requestSubmit();
+    const named = () => document.querySelectorAll(".row[data-voice='0'].turn").length;
+    const wait = () => [...document.querySelectorAll(".row.turn[data-voice='0'] .name")]
+      .every((one) => one.textContent === "Nell") && named() ? done() : setTimeout(wait, 20);
+    wait();
+  }, 100);
+}, 300);
+"""
 
 
 def recording(path: Path) -> Path:
@@ -229,6 +252,7 @@ def run() -> dict[str, Any]:
                 "scrolled": longest(driver, SCROLLS),
                 "searched": longest(driver, TYPES),
                 "walked": longest(driver, WALKS),
+                "a speaker renamed": longest(driver, RENAMES),
             }
             one = heap_mb(driver)
             for file in files[1:]:

@@ -119,6 +119,6 @@ function Reading({ job, shown, file, recordings, people, say }) {
     <div ref=${list} class=${`said-list ${edits ? "editable" : ""}`} role="list" aria-label="Transcript" aria-busy=${shown.final ? "false" : "true"}></div>
     ${!shown.final && html`<p class="growing quiet"><span class="dot" aria-hidden="true"></span>${job.state === "queued" ? "It waits for its turn." : "Listening. Speakers may still change."}</p>`}
     <${Chosen} chosen=${chosen} lanes=${lanes} editing=${editing} view=${view} />
-    ${edits && html`<${SpeakerDialog} speaker=${speaker} lanes=${lanes} job=${job} people=${people} editing=${editing} close=${() => setSpeaker(null)} say=${say} />`}
+    ${edits && html`<${SpeakerDialog} speaker=${speaker} lanes=${lanes} job=${job} heard=${shown.metadata.speakers ?? []} people=${people} editing=${editing} close=${() => setSpeaker(null)} say=${say} />`}
   `;
 }

@@ -20,7 +20,7 @@ export function Lanes({ lanes, below, open, names }) {
 }
 
 /** Rename a speaker, make it another's, or have its voice remembered. Open while there is a `speaker`. */
-export function SpeakerDialog({ speaker, lanes, job, people, editing, close, say }) {
+export function SpeakerDialog({ speaker, lanes, job, heard, people, editing, close, say }) {
   const dialog = useRef(null);
   const one = lanes.find((lane) => lane.speaker === speaker);
   useEffect(() => {
@@ -28,11 +28,11 @@ export function SpeakerDialog({ speaker, lanes, job, people, editing, close, say
     else if (!one && dialog.current.open) dialog.current.close();
   }, [speaker, !one]);
   return html`<dialog ref=${dialog} class="small" aria-labelledby="speaker" onClose=${close} onClick=${(event) => event.target === dialog.current && dialog.current.close()}>
-    ${one && html`<${Speaker} key=${speaker} one=${one} others=${lanes.filter((lane) => lane !== one)} job=${job} people=${people} editing=${editing} close=${() => dialog.current.close()} say=${say} />`}
+    ${one && html`<${Speaker} key=${speaker} one=${one} others=${lanes.filter((lane) => lane !== one)} job=${job} heard=${heard.find((each) => each.speaker === speaker)} people=${people} editing=${editing} close=${() => dialog.current.close()} say=${say} />`}
   </dialog>`;
 }
 
-function Speaker({ one, others, job, people, editing, close, say }) {
+function Speaker({ one, others, job, heard, people, editing, close, say }) {
   const [name, setName] = useState(one.named ? one.name : "");
   const [into, setInto] = useState(others[0]?.speaker ?? "");
   const [wrong, setWrong] = useState(null);
@@ -63,6 +63,7 @@ function Speaker({ one, others, job, people, editing, close, say }) {
   return html`
     <div class="top"><h2 id="speaker">${one.name}</h2>
       <button type="button" class="bare" aria-label="Close" onClick=${close}>${icon("close")}</button></div>
+    ${heard?.person && heard.name === one.name && html`<p class="quiet asked">Recognised by voice; the likeness is ${heard.likeness.toFixed(2)}.</p>`}
     <form class="asked" onSubmit=${rename}>
       <label for="called">Called</label>
       <div class="pair"><input id="called" autofocus maxlength="200" autocomplete="off" placeholder=${label} value=${name} onInput=${(event) => setName(event.target.value)} />
@@ -74,7 +75,7 @@ function Speaker({ one, others, job, people, editing, close, say }) {
           ${others.map((each) => html`<option value=${each.speaker}>${each.name}</option>`)}
         </select><button type="submit">Merge</button></div>
     </form>`}
-    ${people && one.named && html`<div class="asked">
+    ${people && one.named && !heard?.person && html`<div class="asked">
       <p class="quiet">Voices are biometric data: have ${one.name} recognised in later recordings only if that is all right.</p>
       <button type="button" onClick=${know}>Remember this voice</button>
     </div>`}
