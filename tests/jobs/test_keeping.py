@@ -106,6 +106,9 @@ def test_a_sealed_file_that_was_altered_is_not_read_to_its_end(harm: str, tmp_pa
     seal = Seal(KEY[::-1], b"salt") if harm == "key" else SEAL
     with pytest.raises(SealBroken):
         read_all(seal, path, "other" if harm == "name" else "name")
+    if harm not in ("swapped", "bit"):  # before anything of it is given out
+        with pytest.raises(SealBroken):
+            SealedFile(seal, os.open(path, os.O_RDONLY), "other" if harm == "name" else "name")
 
 
 def test_an_upload_comes_back_as_it_was_and_an_altered_one_not_at_all(tmp_path: Path) -> None:

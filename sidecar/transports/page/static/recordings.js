@@ -26,6 +26,11 @@ export class Recordings {
   #followed = "";
   #known = new Map();
   #stopped = new Set();
+  /** The start of the service that the list is of. */
+  #instance = "";
+  /** The start that `about` is of. */
+  #learnt = "";
+  #learning = false;
 
   /** @param {import("./store.js").Store} store @param {(text: string) => void} say */
   constructor(store, say) {
@@ -105,12 +110,11 @@ export class Recordings {
     try {
       const asking = client({ attempts: 1 }, SILENCE_MS);
       const health = await asking.health();
-      const before = this.#store.state.health;
       this.#store.set({ health, offline: false });
+      this.#learn(health.instance);
       const jobs = newest(this.#store.state.jobs, await allJobs(asking));
-      if (!this.#store.state.about || before?.instance !== health.instance)
-        this.#store.set({ about: await asking.question("/v1/page/about") });
-      const anew = before && before.instance !== health.instance;
+      const anew = this.#instance && this.#instance !== health.instance;
+      this.#instance = health.instance; // only now: had there been no list, it would still be new
       this.#told(jobs);
       this.#store.set({ jobs, names: names(), locked: false, loaded: true });
       if (anew) this.#again(jobs);
@@ -118,6 +122,20 @@ export class Recordings {
     } catch (error) {
       if (error.status === 401) this.#store.set({ locked: true, loaded: true });
       else if (!document.hidden) this.#store.set({ offline: true, loaded: true });
+    }
+  }
+
+  /** What the service can do: asked once for each start of it, and nothing waits for the answer. */
+  async #learn(instance) {
+    if (this.#learnt === instance || this.#learning) return;
+    this.#learning = true;
+    try {
+      this.#store.set({ about: await client().question("/v1/page/about", { once: true }) });
+      this.#learnt = instance;
+    } catch {
+      // The next look asks again.
+    } finally {
+      this.#learning = false;
     }
   }
 
