@@ -97,9 +97,9 @@ function Sending({ one, recordings }) {
     <div class="pick">
       <span class="name">${one.name}</span>
       <span class="how">${said}${one.error?.hint && html` ${one.error.hint}`}</span>
-      ${one.state === "failed" && html`<button type="button" class="again" onClick=${() => recordings.retry(one.key)}>Try again</button>`}
+      ${one.state === "failed" && html`<button type="button" class="again" onClick=${() => recordings.sending.retry(one.key)}>Try again</button>`}
     </div>
-    <button type="button" class="bare" aria-label=${`Leave out ${one.name}`} onClick=${() => recordings.drop(one.key)}>${icon("close")}</button>
+    <button type="button" class="bare" aria-label=${`Leave out ${one.name}`} onClick=${() => recordings.sending.drop(one.key)}>${icon("close")}</button>
     ${one.state === "sending" && html`<progress aria-label=${`${one.name} is being sent`}></progress>`}
   </li>`;
 }
@@ -109,7 +109,7 @@ function Intake({ state, store, recordings, empty, say }) {
   const folder = useRef(null);
   const took = (event, all) => {
     const chosen = [...event.target.files];
-    recordings.send(all ? recordingsAmong(chosen, say) : chosen);
+    recordings.sending.send(all ? recordingsAmong(chosen, say) : chosen);
     event.target.value = "";
   };
   return html`<section class="intake" aria-label="New recording">
@@ -194,7 +194,7 @@ function Microphone({ recordings, say }) {
   const end = async () => {
     const file = await recorder.end();
     setRecorder(null);
-    recordings.send([file]);
+    recordings.sending.send([file]);
   };
   if (!recorder)
     return html`<button type="button" onClick=${begin}>${icon("mic")} Record</button>

@@ -1,17 +1,17 @@
-/** Recordings on their way: sent two at a time, followed while they are heard, known by name. */
+/** Recordings of the service: listed again and again, the one that is shown followed while it is heard. */
 
 import { Editing } from "./editing.js";
 import { names, call } from "./memory.js";
 import { heard, isOver, newest, read } from "./reading.js";
+import { Sending } from "./sending.js";
 import { client } from "./session.js";
 import { trouble } from "./words.js";
 
-const AT_ONCE = 2;
 const BUSY_MS = 1000;
 const IDLE_MS = 4000;
 const HIDDEN_MS = 15000;
 /** A service that says nothing for so long is taken for gone. */
-const SILENCE_MS = 10000;
+const SILENCE_MS = 20000;
 /** What went wrong with the recording that is shown is tried again after so long. */
 const AGAIN_MS = 5000;
 
@@ -25,7 +25,6 @@ export class Recordings {
   #following = new AbortController();
   #followed = "";
   #known = new Map();
-  #stopped = new Set();
   /** The start of the service that the list is of. */
   #instance = "";
   /** The start that `about` is of. */
@@ -37,6 +36,7 @@ export class Recordings {
     this.#store = store;
     this.#say = say;
     this.editing = new Editing(store, say);
+    this.sending = new Sending(store, say, (job, file, name) => this.#sent(job, file, name));
   }
 
   /** Look at the service, again and again, as long as the page is there. */
@@ -57,27 +57,6 @@ export class Recordings {
   /** Look now. */
   look() {
     this.#tick();
-  }
-
-  /** @param {File[]} files */
-  send(files) {
-    const { uploads, options } = this.#store.state;
-    const fresh = files.map((file) => ({ key: key(), file, name: file.name, options, state: "waiting" }));
-    this.#store.set({ uploads: [...uploads, ...fresh] });
-    this.#sendNext();
-  }
-
-  /** @param {string} which the key of one that was not sent */
-  drop(which) {
-    this.#stopped.add(which);
-    this.#store.set({ uploads: this.#store.state.uploads.filter((one) => one.key !== which) });
-    this.#sendNext();
-  }
-
-  /** @param {string} which */
-  retry(which) {
-    this.#mark(which, { state: "waiting", error: null });
-    this.#sendNext();
   }
 
   /** @param {string} id the job that is shown; "" for none */
@@ -160,7 +139,7 @@ export class Recordings {
       if (file) {
         this.#say(`The service was started anew; ${file.name} is sent again.`);
         if (this.#store.state.selected === id) this.select("");
-        this.send([file]);
+        this.sending.send([file]);
       }
     }
     if (there.has(this.#store.state.selected)) this.#resume();
@@ -171,57 +150,24 @@ export class Recordings {
     this.select(this.#store.state.selected);
   }
 
+  /** A recording is a job now. */
+  #sent(job, file, name) {
+    call(job.id, name);
+    this.files.set(job.id, file);
+    this.#known.set(job.id, job.state);
+    const { jobs, selected } = this.#store.state;
+    this.#store.set({ jobs: [...jobs.filter((one) => one.id !== job.id), job], names: names() });
+    const shown = jobs.find((one) => one.id === selected);
+    if (!shown || shown.state === "failed") this.select(job.id);
+    this.look();
+  }
+
   /** What is shown against what there is: edited in another tab, or something went wrong with it. */
   #reconcile(jobs) {
     const { problem, selected, shown } = this.#store.state;
     if (problem && problem.code !== LOST.code && performance.now() - problem.at > AGAIN_MS) return this.#resume();
     const job = jobs.find((one) => one.id === selected);
     if (job && shown?.edits && shown.id === selected && job.revision > shown.edits.revision) this.editing.again(selected);
-  }
-
-  #sendNext() {
-    const { uploads } = this.#store.state;
-    let free = AT_ONCE - uploads.filter((one) => one.state === "sending").length;
-    for (const one of uploads) {
-      if (free <= 0) return;
-      if (one.state !== "waiting") continue;
-      free -= 1;
-      this.#mark(one.key, { state: "sending" });
-      this.#sendOne(one);
-    }
-  }
-
-  async #sendOne({ key: which, file, name, options }) {
-    try {
-      const job = await client().submit(file, options, { key: which, name });
-      if (this.#stopped.has(which)) {
-        await client().cancel(job.id);
-        return;
-      }
-      call(job.id, name);
-      this.files.set(job.id, file);
-      this.#known.set(job.id, job.state);
-      const { uploads, jobs, selected } = this.#store.state;
-      this.#store.set({
-        uploads: uploads.filter((one) => one.key !== which),
-        jobs: [...jobs.filter((one) => one.id !== job.id), job],
-        names: names(),
-      });
-      const shown = jobs.find((one) => one.id === selected);
-      if (!shown || shown.state === "failed") this.select(job.id);
-      this.look();
-    } catch (error) {
-      if (error.status === 401) this.#store.set({ locked: true });
-      this.#mark(which, { state: "failed", error: trouble(error) });
-      this.#say(`${name} was not taken: ${trouble(error).detail}`);
-    } finally {
-      this.#sendNext();
-    }
-  }
-
-  #mark(which, change) {
-    const { uploads } = this.#store.state;
-    this.#store.set({ uploads: uploads.map((one) => (one.key === which ? { ...one, ...change } : one)) });
   }
 
   /** The transcript of a job, as it grows and as it is in the end. A stream for the job that is
@@ -267,8 +213,6 @@ const LOST = {
   hint: "It was deleted, its time was over, or the service was started anew. Send the recording again.",
   code: "job_not_found",
 };
-
-const key = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 async function allJobs(asking) {
   const jobs = [];
