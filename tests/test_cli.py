@@ -110,7 +110,7 @@ def test_in_a_pipe_there_is_the_transcript_and_nothing_else(terminal):
     assert body["segments"][0]["speaker"] == "Speaker_0"
 
 
-@pytest.mark.parametrize("fmt", ["text", "json", "srt", "vtt", "tsv", "rttm"])
+@pytest.mark.parametrize("fmt", ["text", "json", "srt"])
 def test_with_a_server_it_prints_what_it_prints_without(fmt, terminal, server):
     words = ("transcribe", BECKETT, "--format", fmt)
     alone = terminal.run(*words)
@@ -341,11 +341,13 @@ def test_ctrl_c_ends_it_with_130_and_leaves_no_process(terminal):
 
 @posix
 def test_ctrl_c_cancels_the_job_on_the_server(terminal, start_server: Callable[..., Server]):
-    slow = start_server(scripted_speed=0.1)
+    slow = start_server(scripted_speed=1)
     where = ("--server", f"http://127.0.0.1:{slow.port}")
     with terminal.start("transcribe", BECKETT, *where) as process:
         wait_until(
-            lambda: [job for job in slow.jobs() if job["state"] == "running"], PATIENCE_S, "it runs"
+            lambda: [job for job in slow.jobs() if slow.job(job["id"])["segments"]],
+            PATIENCE_S,
+            "it runs, and who asked knows its id",
         )
         process.send_signal(signal.SIGINT)
         out, wrong = process.communicate(timeout=LIMIT_S)
