@@ -1,8 +1,8 @@
 """Many sessions in one process, for an engine that hears one stretch of speech after another.
 
 One thread looks at the sound of all of them, in one batch (`live.detector`); as many as there are
-cores recognise what is due (`live.schedule`). What an engine of this kind has to give is a `Hear`, and an `Encoder`
-where speakers are to be told apart.
+cores recognise what is due (`live.schedule`). What an engine of this kind has to give is a `Hear`,
+and an `Encoder` where speakers are to be told apart.
 """
 
 from __future__ import annotations

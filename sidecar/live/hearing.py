@@ -323,6 +323,8 @@ class Hearing:
         )
 
     def _take(self, event: Spoken, now: float) -> Iterator[LiveEvent]:
+        if self._voicing is not None:
+            self._voicing.paused(isinstance(event, Paused))
         match event:
             case Began(at):
                 self._open = Piece(self._piece, self._turn, at, self._looked, asked=at)

@@ -57,7 +57,8 @@ class Decision:
 
 def decided(question: Question) -> Decision:
     """The answer to a question: the part that takes time (0.1 s where there are a thousand)."""
-    founding = question.seconds >= min(FOUNDS_S, float(question.seconds.max()) / 2)
+    longest = float(question.seconds.max())
+    founding = question.seconds >= (FOUNDS_S if longest >= FOUNDS_S else longest / 2)
     firm = clustered(question.vectors[founding], question.seconds[founding])
     voices = directions(question.vectors[founding], firm)
     labels: Labels = (question.vectors @ voices.T).argmax(axis=1)

@@ -1,8 +1,9 @@
 """What is heard of the voices of one session's pieces, and what is still to become a vector. Pure.
 
 A vector costs as much as a partial, so a piece has one, of its first seconds of voice: made while
-it goes on, if somebody has the time, and else of a copy that waits. Few wait: where nobody has time
-for long, the oldest goes and its piece is taken for its neighbour's.
+it goes on or pauses, if somebody has the time, so that its final has a label; else of a copy that
+waits. Few wait: where nobody has time for long, the oldest goes and its piece is taken for its
+neighbour's.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from sidecar.live.schedule import Urgency
 from sidecar.live.speakers import Decision, Question, Speakers, Vector
 from sidecar.speech.live import LIVE_RATE, Begin, LiveEvent, SpeakersRevised, VoicesKnown
 
-EARLY_S, MOST_S = 2.0, 3.0
-"""Seconds of a piece's voice from which on it is worth a vector while it goes on, and of which one
-is made (docs/performance.md, "Live: speakers": the curve)."""
+ENOUGH_S = 3.0
+"""Seconds of a piece's voice that become its vector (docs/performance.md, "Live: speakers": the
+curve)."""
 LEAST_S = 0.4
 """Less voice says nothing."""
+ANEW = 1.5
+"""A piece that went on after a pause gets another vector where so many times more is heard of it."""
 WAITING = 8
 """Pieces of a session that may wait for their vectors: 1.5 MB of sound."""
 PRESSING = 3
@@ -48,10 +51,19 @@ class _Sample:
     since: float = 0.0
     frames: list[int] = field(default_factory=list)
     sound: Block | None = None
+    paused: bool = False
+    made_s: float = 0.0
+    """Of so much there is a vector, or will be."""
 
     @property
     def seconds(self) -> float:
         return len(self.frames) * FRAME / LIVE_RATE
+
+    @property
+    def worth(self) -> bool:
+        """Whether it is worth a vector, if no more is heard of it."""
+        again = self.made_s < ENOUGH_S and self.seconds >= ANEW * self.made_s
+        return self.seconds >= LEAST_S and again
 
     def cut(self, ring: Ring) -> Block:
         """Its sound: a copy, of shape (samples,)."""
@@ -98,13 +110,18 @@ class Voicing:
         if self._open is not None:
             self._add(at)
 
+    def paused(self, paused: bool) -> None:
+        """The piece may be over, or goes on after all."""
+        if self._open is not None:
+            self._open.paused = paused
+
     def ended(self, piece: int, end: int, now: float, ring: Ring) -> None:
         """The piece is over: keep what is needed of it."""
         sample, self._open = self._open, None
         if sample is None or sample.piece != piece:
             return
         sample.frames = [at for at in sample.frames if at + FRAME <= end]
-        if sample.seconds < LEAST_S:
+        if not sample.worth:
             self.speakers.hear_nothing(piece)
             return
         sample.sound, sample.since = sample.cut(ring), now
@@ -132,8 +149,10 @@ class Voicing:
             urgency = Urgency.PARTIAL
         if self._waiting:
             return Voiced(self._waiting[0].piece, urgency, self._waiting[0].since)
-        if self._open is not None and self._open.seconds >= EARLY_S:
-            return Voiced(self._open.piece, urgency, 0.0)
+        sample = self._open
+        if sample is not None and sample.worth and sample.piece not in self._going:
+            if sample.paused or sample.seconds >= ENOUGH_S:
+                return Voiced(sample.piece, urgency, 0.0)
         if finished and not self._going and not self._deciding:
             return Voiced(None, urgency, 0.0)
         return None
@@ -154,13 +173,13 @@ class Voicing:
             self._deciding = True
             return None
         if self._open is not None and self._open.piece == voiced.piece:
-            sample, self._open = self._open, None
-            sample.sound = sample.cut(ring)
+            sample, sound = self._open, self._open.cut(ring)
+            sample.made_s = sample.seconds
         else:
             sample = self._waiting.popleft()
-        assert sample.sound is not None
+            sound = sample.sound
         self._going[sample.piece] = sample.seconds
-        return sample.sound
+        return sound
 
     def heard(self, voiced: Voiced, vector: Vector | None) -> Question | None:
         """What the voice of a piece sounds like, None where that went wrong; what is to be decided
@@ -207,5 +226,5 @@ class Voicing:
         return self._pieces < 2
 
     def _add(self, at: int) -> None:
-        if self._open is not None and self._open.seconds < MOST_S:
+        if self._open is not None and self._open.seconds < ENOUGH_S:
             self._open.frames.append(at)
