@@ -45,7 +45,7 @@ from sidecar.voices.encoder import SpeakerEncoder, Vector
 from sidecar.voices.models import load_models
 
 LATER_S = 10.0
-CURVE = (1.0, 1.5), (1.5, 1.5), (2.0, 1.5), (3.0, 1.0), (3.0, 1.5), (3.0, 2.0), (4.0, 1.5)
+CURVE = (1.0, 1.0), (1.5, 1.5), (2.0, 1.5), (3.0, 1.0), (3.0, 1.5), (3.0, 2.0), (4.0, 1.5)
 """The curve: seconds of voice that become a vector, and that found a speaker."""
 
 Said = list[Segment]

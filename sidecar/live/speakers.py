@@ -23,7 +23,8 @@ Vector = npt.NDArray[np.float32]
 """Shape (256,), of length 1."""
 
 FOUNDS_S = 1.5
-"""A piece of which less is heard founds no speaker; it is given to one."""
+"""A piece of which less is heard founds no speaker, unless nobody is heard longer; it is given to
+one. Vectors of less scatter: a voice of one second each would be many (docs/performance.md)."""
 DECIDED_PART = 0.05
 """So much more has to be known for the next decision: those over an hour cost as much as a few of
 its last one."""
@@ -57,8 +58,7 @@ class Decision:
 
 def decided(question: Question) -> Decision:
     """The answer to a question: the part that takes time (0.1 s where there are a thousand)."""
-    longest = float(question.seconds.max())
-    founding = question.seconds >= (FOUNDS_S if longest >= FOUNDS_S else longest / 2)
+    founding = question.seconds >= min(FOUNDS_S, float(question.seconds.max()))
     firm = clustered(question.vectors[founding], question.seconds[founding])
     voices = directions(question.vectors[founding], firm)
     labels: Labels = (question.vectors @ voices.T).argmax(axis=1)

@@ -25,7 +25,7 @@ curve)."""
 LEAST_S = 0.4
 """Less voice says nothing."""
 ANEW = 1.5
-"""A piece that went on after a pause gets another vector where so many times more is heard of it."""
+"""What went on after a pause gets another vector where so many times more is heard of it."""
 WAITING = 8
 """Pieces of a session that may wait for their vectors: 1.5 MB of sound."""
 PRESSING = 3
@@ -64,6 +64,11 @@ class _Sample:
         """Whether it is worth a vector, if no more is heard of it."""
         again = self.made_s < ENOUGH_S and self.seconds >= ANEW * self.made_s
         return self.seconds >= LEAST_S and again
+
+    @property
+    def due(self) -> bool:
+        """Whether to make it while the piece goes on."""
+        return self.worth and (self.paused or self.seconds >= ENOUGH_S)
 
     def cut(self, ring: Ring) -> Block:
         """Its sound: a copy, of shape (samples,)."""
@@ -150,9 +155,8 @@ class Voicing:
         if self._waiting:
             return Voiced(self._waiting[0].piece, urgency, self._waiting[0].since)
         sample = self._open
-        if sample is not None and sample.worth and sample.piece not in self._going:
-            if sample.paused or sample.seconds >= ENOUGH_S:
-                return Voiced(sample.piece, urgency, 0.0)
+        if sample is not None and sample.due and sample.piece not in self._going:
+            return Voiced(sample.piece, urgency, 0.0)
         if finished and not self._going and not self._deciding:
             return Voiced(None, urgency, 0.0)
         return None
@@ -173,10 +177,12 @@ class Voicing:
             self._deciding = True
             return None
         if self._open is not None and self._open.piece == voiced.piece:
-            sample, sound = self._open, self._open.cut(ring)
+            sample = self._open
             sample.made_s = sample.seconds
+            sound = sample.cut(ring)
         else:
             sample = self._waiting.popleft()
+            assert sample.sound is not None
             sound = sample.sound
         self._going[sample.piece] = sample.seconds
         return sound

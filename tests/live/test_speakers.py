@@ -92,6 +92,15 @@ def test_too_little_voice_founds_nobody_and_is_given_to_the_nearest() -> None:
     assert speakers.of(2) in (0, 1)
 
 
+def test_where_nobody_says_more_than_a_word_all_are_one() -> None:
+    speakers = Speakers()
+    for piece in range(6):
+        speakers.hear(piece, voice(piece), 0.5 + piece / 10)
+        decide(speakers)
+        speakers.tell(piece)
+    assert set(labels(speakers, 6)) == {0}
+
+
 def test_what_was_told_is_revised_when_a_voice_turns_out_to_be_two() -> None:
     """Two pieces seem one voice, barely; what follows of each is farther apart."""
     speakers = Speakers()
