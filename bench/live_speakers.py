@@ -19,6 +19,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from bench.diarization import engine_row
 from bench.metrics import Clip, Piece, Scores, clips, score
 from sidecar.audio import Block
@@ -29,7 +31,7 @@ from sidecar.live.detector import Detector, State, load_weights
 from sidecar.live.endpointing import FRAME
 from sidecar.live.hearing import Hearing, Listen
 from sidecar.live.hypothesis import Hypothesis
-from sidecar.live.speakers import decided
+from sidecar.live.speakers import Question, decided
 from sidecar.speech.live import (
     LIVE_RATE,
     Begin,
@@ -41,12 +43,13 @@ from sidecar.speech.live import (
     Summary,
 )
 from sidecar.speech.transcript import Segment
-from sidecar.voices.encoder import SpeakerEncoder, Vector
+from sidecar.voices.encoder import SIZE, SpeakerEncoder, Vector
 from sidecar.voices.models import load_models
 
 LATER_S = 10.0
 CURVE = (1.0, 1.0), (1.5, 1.5), (2.0, 1.5), (3.0, 1.0), (3.0, 1.5), (3.0, 2.0), (4.0, 1.5)
 """The curve: seconds of voice that become a vector, and that found a speaker."""
+DECIDED = (100, 480, 1000)
 
 Said = list[Segment]
 
@@ -225,6 +228,20 @@ def main() -> None:
         f"{1000 * room.cpu_s / sound_s:.0f} per second of sound; "
         f"{1000 * room.voice_s / sound_s:.0f} ms of each second were heard."
     )
+    for count in DECIDED:
+        print(f"A decision over {count} pieces: {1000 * deciding(count):.0f} CPU-ms.")
+
+
+def deciding(count: int) -> float:
+    """CPU of one decision over made-up pieces of six people."""
+    chance = np.random.default_rng(1)
+    noise = 0.05 * chance.normal(size=(count, SIZE))
+    vectors = (np.eye(SIZE)[chance.integers(6, size=count)] + noise).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    question = Question(tuple(range(count)), vectors, np.full(count, 3.0, np.float32))
+    begun = time.process_time()
+    decided(question)
+    return time.process_time() - begun
 
 
 if __name__ == "__main__":
