@@ -24,7 +24,7 @@ from sidecar.audio import Block
 from sidecar.live.hearing import NO_SPEAKERS, Hearing, Listen
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.schedule import Urgency, Wish, next_of
-from sidecar.live.speakers import Vector, decided
+from sidecar.live.speakers import Decision, Question, Vector, decided
 from sidecar.live.voicing import Voiced
 from sidecar.speech.engine import Cancelled
 from sidecar.speech.live import LIVE_RATE, Begin, LiveEvent, LiveOptions, Noticed, Tell
@@ -74,6 +74,8 @@ class Seat:
         self.inbox: deque[Block | Callable[[float], Iterable[LiveEvent]]] = deque()
         self.unread = 0
         self.state = hall.detector.state()
+        self.left = False
+        """Nothing more is told."""
         self._hall = hall
 
     @property
@@ -183,6 +185,7 @@ class Hall:
             self._drop(seat)
 
     def _drop(self, seat: Seat) -> None:
+        seat.left = True
         for _ in seat.hearing.cancel():
             pass
         for number, one in list(self._seats.items()):
@@ -287,7 +290,7 @@ class Hall:
         vector = None if sound is None else self._vector(sound)
         with self._changed:
             question = seat.hearing.heard_voice(voiced, vector)
-        decision = None if question is None else decided(question)
+        decision = None if question is None else self._decision(question)
         with self._changed:
             self._encoding -= 1
             self._say(seat, seat.hearing.decided(voiced, decision))
@@ -296,9 +299,17 @@ class Hall:
     def _vector(self, sound: Block) -> Vector | None:
         assert self._encoder is not None
         try:
-            return self._encoder.vector(sound)
+            vector = self._encoder.vector(sound)
         except Exception:  # it costs one label, not the others' sessions
             log.exception("a voice was not heard")
+            return None
+        return vector if np.isfinite(vector).all() and vector.any() else None
+
+    def _decision(self, question: Question) -> Decision | None:
+        try:
+            return decided(question)
+        except Exception:  # as above: the labels stay what they were
+            log.exception("voices were not told apart")
             return None
 
     def _listen(
@@ -344,6 +355,7 @@ class Hall:
 
     def _say(self, seat: Seat, events: Iterable[LiveEvent]) -> None:
         for event in events:
-            seat.tell(event)
+            if not (seat.left or self._closed):
+                seat.tell(event)
         if seat.hearing.over:
             self._drop(seat)

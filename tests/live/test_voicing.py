@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving import PATIENCE_S
+from serving import PATIENCE_S, wait_until
 
 from sidecar.audio import Block
 from sidecar.engines.scripted import Loudness, LoudnessOfOne, ScriptedEngine
@@ -369,6 +369,25 @@ def test_finals_come_while_all_that_may_are_at_voices() -> None:
     for _ in seats:
         assert isinstance(listener.all()[-1], Summary)
     hall.close()
+
+
+def test_who_left_while_a_voice_was_heard_is_told_nothing_more() -> None:
+    ear, listener = Ear(), Listener()
+    hall = Hall(words, Loudness(), "made-up", "fp32", threads=2, encoder=ear)
+    seat = hall.open(LiveOptions(), Begin.NOTHING, listener)
+    seat.push(talk(ANNE, BERT))
+    seat.finish()
+    finals = 0
+    while finals < 2:
+        finals += isinstance(listener.events.get(timeout=PATIENCE_S), Final)
+    wait_until(lambda: ear.at_once == 1, PATIENCE_S, "a voice is heard")
+    seat.close()
+    while not listener.events.empty():
+        listener.events.get()
+    ear.go_on.set()
+    wait_until(lambda: ear.at_once == 0, PATIENCE_S, "it was heard")
+    hall.close()
+    assert listener.events.empty()
 
 
 def test_an_ear_that_fails_costs_labels_and_no_words(caplog: pytest.LogCaptureFixture) -> None:
