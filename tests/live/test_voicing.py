@@ -197,6 +197,24 @@ def test_too_little_voice_is_the_neighbours() -> None:
     assert table.summary == [0, 1, 1]
 
 
+def test_a_voice_whose_turn_is_dropped_while_it_is_heard_is_nobodys() -> None:
+    table = Table()
+    table.say(ANNE)
+    table.speak(CLEO, 3.5)
+    table.work(voices=False)
+    assert isinstance(table.begin(), Voiced)
+    table.end()
+    assert isinstance(table.begin(), Voiced)
+    table.take(table.hearing.cancel())
+    table.end()
+    table.say(BERT)
+    table.finish()
+    assert table.summary == [0, 1]
+    assert len(table.encoded_s) == 3
+    assert table.hearing._voicing is not None
+    assert table.hearing._voicing.speakers.heard == 2
+
+
 def test_of_many_that_wait_the_oldest_go_and_the_summary_has_labels_all_the_same() -> None:
     table = Table()
     for turn in range(WAITING + 4):
