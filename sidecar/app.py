@@ -34,6 +34,7 @@ from sidecar.transports.people import api as people_api
 from sidecar.transports.queue import api as queue_api
 from sidecar.transports.queue import dialect as queue_dialect
 from sidecar.transports.sidecar import api as sidecar_api
+from sidecar.transports.streaming import api as streaming_api
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,10 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would go to whatever Host the client claims
     )
-    wires = (sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api, page_api)
+    wires = (
+        *(sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api, page_api),
+        streaming_api,
+    )
     tickets = Handover()
     routers = [tickets_api.build_router(tickets)] + [wire.build_router(service) for wire in wires]
     for router in routers:
@@ -138,6 +142,7 @@ def create_app(
         dialects=dialects,
         visits=visits,
         opens=front.is_open,
+        refusals={streaming_api.PATH: streaming_api.refuse(settings)},
         tickets=tickets,
     )
     app.add_middleware(lingering.Lingering)
