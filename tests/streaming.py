@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -84,12 +85,12 @@ class Streaming:
 
     async def closed(self) -> tuple[int, str]:
         """How the server closes, whatever it says before."""
-        try:
+        with contextlib.suppress(ConnectionClosed):
             while True:
                 await self.frame()
-        except ConnectionClosed as closed:
-            assert closed.rcvd is not None, "it is closed without a word"
-            return closed.rcvd.code, closed.rcvd.reason
+        assert self.live.close_code is not None
+        assert self.live.close_code != 1006, "it is closed without a word"
+        return self.live.close_code, self.live.close_reason or ""
 
     async def begin(self, request: str = "r1") -> None:
         await self.send("input_audio_buffer.commit", request, {"final": False})
