@@ -18,7 +18,7 @@ from sidecar.access.known import authenticator_of, limits_of
 from sidecar.access.turnstile import Turnstile
 from sidecar.access.visits import Visits
 from sidecar.access.watched import Watch
-from sidecar.engines.choice import choose
+from sidecar.engines.choice import choose, choose_live
 from sidecar.errors import SettingsInvalid
 from sidecar.service import Service
 from sidecar.settings import Settings, load_settings
@@ -54,7 +54,9 @@ def create_service(settings: Settings) -> Service:
     """
     choice = choose(settings)
     log.info("engine %s: %s", choice.spec.name, choice.reason)
-    return Service(settings, choice)
+    live, reason = choose_live(settings, choice)
+    log.info("live engine %s: %s", live.spec.name if live else "(none)", reason)
+    return Service(settings, choice, live=live)
 
 
 def access_of(settings: Settings, watch: Watch) -> Access:

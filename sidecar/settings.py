@@ -239,6 +239,13 @@ class Settings(BaseSettings):
             "(for the developers of hosts)."
         ),
     )
+    live_engine: Literal["auto", "vibevoice", "whisper", "moonshine", "scripted"] = Field(
+        "auto",
+        description=(
+            "Engine for live audio, in a process of its own: 'auto' takes the one that transcribes "
+            "files where it can hear live, the embedded one otherwise."
+        ),
+    )
     language: Language = Field(
         AUTO,
         description=(
@@ -425,7 +432,7 @@ class Settings(BaseSettings):
     )
     live_buffer: Duration = Field(
         60.0,
-        gt=0,
+        ge=20,
         description="Sound of a live session that may wait for the engine; then its client waits.",
     )
     live_buffer_mb: int = Field(
