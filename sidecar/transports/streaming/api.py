@@ -61,14 +61,8 @@ def refuse(settings: Settings) -> Refusal:
     async def say_no(
         error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        websocket = WebSocket(scope, receive, send)
-        await sockets.greet(websocket, SPOKEN)
-        last = ending(error, settings)
-        try:
-            if last.said is not None:
-                await websocket.send_text(last.said)
-        finally:
-            await sockets.close(websocket, last.code, last.reason)
+        websocket, last = WebSocket(scope, receive, send), ending(error, settings)
+        await sockets.turn_away(websocket, last.said, last.code, last.reason, SPOKEN)
 
     return say_no
 
