@@ -403,7 +403,7 @@ class Hearing:
                 text = joined(one.text for one in self._of_turn)
                 self._of_turn.clear()
                 self._commits += row.committed
-                yield TurnEnded(row.turn, start, row.end / LIVE_RATE, text)
+                yield TurnEnded(row.turn, start, row.end / LIVE_RATE, text, row.committed)
             else:
                 if self._voicing is not None and not self._voicing.settled:
                     if not self._voicing.needless:

@@ -177,12 +177,14 @@ class Final:
 
 @dataclass(frozen=True, slots=True)
 class TurnEnded:
-    """All pieces of a turn are told, ``text`` is what they say together."""
+    """All pieces of a turn are told, ``text`` is what they say together. ``committed``: the client
+    had ended it."""
 
     turn: int
     start: float
     end: float
     text: str
+    committed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
