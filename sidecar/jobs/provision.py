@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from sidecar.diagnostics.crash import CrashNotes, data_folder
 from sidecar.engines.choice import WHISPER, Choice
 from sidecar.jobs.job import Job
+from sidecar.jobs.pace import LEAST_S
 from sidecar.memory import devices
 from sidecar.memory.admission import Admission, Memory
 from sidecar.memory.devices import GpuMemory, GpuWatch, Holding, host_free_bytes
@@ -58,6 +59,13 @@ class Provision:
             self._note_crash,
         )
         self._crash_notes = CrashNotes(data_folder(settings.data_dir))
+
+    @property
+    def lead_s(self) -> float:
+        """So long before a job is likely to end the next may be handed to the engine (`JobQueue`);
+        nobody can tell that more exactly. Never where a plan is made of the memory that is free
+        when a job begins."""
+        return LEAST_S if self._admission is None else 0.0
 
     @property
     def gpu(self) -> GpuMemory | None:

@@ -56,6 +56,8 @@ class EngineSlot:
         self._place = place
         self._look = look
         self._turn = asyncio.Lock()
+        self._in_line = 0
+        """Who has the turn, and all who wait for it."""
         self._leased = False
         self._used_load = 0
         self._reloads = Reloads(self._in_turn, self._renew)
@@ -106,6 +108,11 @@ class EngineSlot:
     def worker_pid(self) -> int | None:
         """The process the engine lives in, None while it is not loaded."""
         return self._berth.worker.pid if self._berth.worker is not None else None
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for the turn of whoever has it."""
+        return self._in_line > 1
 
     def resolve(self, wanted: Precision, since: float) -> Precision:
         """The precision for a job that asked for ``wanted`` at ``since`` (`time.monotonic`).
@@ -197,16 +204,20 @@ class EngineSlot:
     @asynccontextmanager
     async def _in_turn(self) -> AsyncIterator[None]:
         """Who has the turn decides about the engine; afterwards it idles."""
-        async with self._turn:
-            if self._closed:
-                raise errors.ShuttingDown()
-            self._stop_idling()
-            try:
-                yield
-            finally:  # also after a load that failed and left the old one standing
-                if self._berth.worker is None:
-                    self._berth.let_go()
-                self._start_idling()
+        self._in_line += 1
+        try:
+            async with self._turn:
+                if self._closed:
+                    raise errors.ShuttingDown()
+                self._stop_idling()
+                try:
+                    yield
+                finally:  # also after a load that failed and left the old one standing
+                    if self._berth.worker is None:
+                        self._berth.let_go()
+                    self._start_idling()
+        finally:
+            self._in_line -= 1
 
     async def _renew(self, precision: Precision, loads: int) -> None:
         """Load the engine anew, unless that was done since there had been so many ``loads``."""

@@ -261,3 +261,18 @@ async def test_a_worker_answers_pings_while_it_works(monkeypatch: pytest.MonkeyP
             await following
     await slow.close()
     assert not await slow._calls.answers_ping(PATIENCE_S)
+
+
+async def test_a_call_behind_another_is_at_work_once_the_end_of_that_was_heard(ends: Ends) -> None:
+    (first, asked), (second, _), (third, _) = [await ends.begun() for _ in range(3)]
+    assert [call.began for call in (first, second, third)] == [True, False, False]
+    asked.answer({"n": 0})
+    asked.end(done=True)
+    assert await read(first) == [0]
+    assert [call.began for call in (second, third)] == [True, False]
+    ends.peer.sock.close()
+    ends.line.close()
+    async with asyncio.timeout(PATIENCE_S):
+        await third.reached.wait()
+    assert [call.over.is_set() for call in (second, third)] == [True, True]
+    assert not third.began, "it was never at work"
