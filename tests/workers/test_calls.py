@@ -276,3 +276,17 @@ async def test_a_call_behind_another_is_at_work_once_the_end_of_that_was_heard(e
         await third.reached.wait()
     assert [call.over.is_set() for call in (second, third)] == [True, True]
     assert not third.began, "it was never at work"
+
+
+async def test_a_call_hears_what_it_is_told_until_it_has_ended(ends: Ends) -> None:
+    call, asked = await ends.begun()
+    call.tell(leave=1)
+    await ends.begun()  # behind it on the line
+    assert [message for message, _ in asked.told()] == [{"leave": 1}]
+    asked.end(done=True)
+    assert await read(call) == []
+    call.tell(leave=2)
+    call.cancel()
+    await ends.begun()
+    assert [*asked.told()] == []
+    assert not asked.unwanted()
