@@ -36,7 +36,7 @@ TESTS = {
     "workers/calls": "tests/workers/test_calls.py",
     "workers/credit": "tests/workers/test_calls.py",
     "workers/slot": "tests/workers/test_slot.py",
-    "workers/worker": "tests/workers/test_worker.py",
+    "workers/worker": "tests/workers/test_calls.py tests/workers/test_worker.py",
 }
 LONGEST_S = 150.0
 """A fault that makes the tests run for so long was noticed."""
