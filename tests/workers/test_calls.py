@@ -82,9 +82,13 @@ async def read(call: Call) -> list[Any]:
         return [answer["n"] async for answer, _ in call.answers()]
 
 
-def answer_all(asked: Asked, count: int) -> None:
+def answer_all_but_the_end(asked: Asked, count: int) -> None:
     for number in range(count):
         asked.answer({"n": number}, PIECE)
+
+
+def answer_all(asked: Asked, count: int) -> None:
+    answer_all_but_the_end(asked, count)
     asked.end(done=True)
 
 
@@ -209,9 +213,11 @@ def test_a_frame_larger_than_the_window_goes_when_nothing_else_is_on_its_way() -
     outgoing.sent(60)
     assert outgoing.allows(40)
     assert not outgoing.allows(41)
-    outgoing.granted(20)
-    assert outgoing.allows(60)
-    assert not outgoing.allows(61)
+    outgoing.granted(10)
+    assert outgoing.allows(50)
+    assert not outgoing.allows(51)
+    outgoing.granted(1)
+    assert outgoing.allows(1000), "the other side may owe us all of the 49"
 
 
 async def slow_worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
@@ -290,3 +296,18 @@ async def test_a_call_hears_what_it_is_told_until_it_has_ended(ends: Ends) -> No
     await ends.begun()
     assert [*asked.told()] == []
     assert not asked.unwanted()
+
+
+async def test_a_frame_larger_than_the_window_comes_behind_some_that_were_read_and_not_granted(
+    ends: Ends,
+) -> None:
+    call, asked = await ends.begun()
+
+    def say() -> None:
+        answer_all_but_the_end(asked, 3)
+        asked.answer({"n": 3}, b"s" * (2 * WINDOW))
+        asked.end(done=True)
+
+    said = asyncio.ensure_future(in_thread(say))
+    assert await read(call) == [0, 1, 2, 3]
+    await said
