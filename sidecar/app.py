@@ -25,7 +25,7 @@ from sidecar.transports.estimate import api as estimate_api
 from sidecar.transports.http import docs_page, gate, head, lingering, problems
 from sidecar.transports.jobs import api as jobs_api
 from sidecar.transports.openai import api as openai_api
-from sidecar.transports.openai import dialect as openai_dialect
+from sidecar.transports.openai_terms import dialect as openai_dialect
 from sidecar.transports.page import api as page_api
 from sidecar.transports.page import front
 from sidecar.transports.people import api as people_api

@@ -24,12 +24,12 @@ from sidecar.transports.http.bodies import json_response
 from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.idempotency import digest, key_name
 from sidecar.transports.openai import models
-from sidecar.transports.openai.aliases import model_body, names
 from sidecar.transports.openai.answers import answer
-from sidecar.transports.openai.dialect import REQUEST_ID
 from sidecar.transports.openai.following import Kept, Retries, Running, retries_of, timed_out
 from sidecar.transports.openai.request import Asked, read_request
 from sidecar.transports.openai.stream import farewell, frames
+from sidecar.transports.openai_terms.aliases import model_body, names
+from sidecar.transports.openai_terms.dialect import REQUEST_ID
 
 TRANSCRIPTIONS, TRANSLATIONS = "/v1/audio/transcriptions", "/v1/audio/translations"
 INFERENCE = "/inference"
