@@ -29,6 +29,7 @@ from sidecar.live.ring import Ring
 from sidecar.live.schedule import Urgency
 from sidecar.speech.live import (
     LIVE_RATE,
+    NOT_UNDERSTOOD,
     Begin,
     Final,
     Heard,
@@ -323,7 +324,7 @@ class Hearing:
         if found is None:
             found = piece.draft or Hypothesis("")
             found, flags = dataclasses.replace(found, words=()), (UNHEARD,)
-            yield Noticed(Notice("recognition_failed", "A stretch of speech was not understood."))
+            yield Noticed(Notice(NOT_UNDERSTOOD, "A stretch of speech was not understood."))
         at = piece.start / LIVE_RATE
         words = tuple(Word(at + one.start, at + one.end, one.text) for one in found.words)
         segment = Segment(at, piece.end / LIVE_RATE, found.text.strip(), None, words, flags)
