@@ -33,6 +33,7 @@ from sidecar.transports.page import front
 from sidecar.transports.people import api as people_api
 from sidecar.transports.queue import api as queue_api
 from sidecar.transports.queue import dialect as queue_dialect
+from sidecar.transports.realtime import api as realtime_api
 from sidecar.transports.sidecar import api as sidecar_api
 
 log = logging.getLogger(__name__)
@@ -123,14 +124,15 @@ def create_app(
     )
     wires = (sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api, page_api)
     tickets = Handover()
-    routers = [tickets_api.build_router(tickets)] + [wire.build_router(service) for wire in wires]
+    routers = [tickets_api.build_router(tickets), realtime_api.build_router(service, tickets)]
+    routers += [wire.build_router(service) for wire in wires]
     for router in routers:
         app.include_router(router)
     app.add_middleware(head.Head)
     per_minute = access.limits.requests_per_minute
     turnstile = Turnstile(per_minute) if per_minute else None
     dialects = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
-    dialects |= dict.fromkeys(openai_api.PATHS, openai_dialect.say)
+    dialects |= dict.fromkeys((*openai_api.PATHS, *realtime_api.PATHS), openai_dialect.say)
     app.add_middleware(
         gate.Gate,
         access=access,
@@ -138,6 +140,7 @@ def create_app(
         dialects=dialects,
         visits=visits,
         opens=front.is_open,
+        refusals={realtime_api.REALTIME: realtime_api.refuse},
         tickets=tickets,
     )
     app.add_middleware(lingering.Lingering)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import io
 import json
@@ -129,13 +128,6 @@ def test_what_is_no_event_is_refused_with_its_code(message: str | bytes, code: s
         read(message)
     assert refused.value.error.code == code
     assert refused.value.event_id == ("mine" if b"mine" in str(message).encode() else None)
-
-
-def test_sound_of_more_than_fifteen_mebibytes_is_refused() -> None:
-    audio = base64.b64encode(bytes((15 << 20) + 1)).decode()
-    with pytest.raises(OrderInvalid) as refused:
-        read(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
-    assert refused.value.error.code == "chunk_too_long"
 
 
 @given(st.binary(max_size=40) | st.text(max_size=40))

@@ -30,6 +30,7 @@ from sidecar.transports.openai.request import Asked, read_request
 from sidecar.transports.openai.stream import farewell, frames
 from sidecar.transports.openai_terms.aliases import model_body, names
 from sidecar.transports.openai_terms.dialect import REQUEST_ID
+from sidecar.transports.openai_terms.schemas import ERRORS
 
 TRANSCRIPTIONS, TRANSLATIONS = "/v1/audio/transcriptions", "/v1/audio/translations"
 INFERENCE = "/inference"
@@ -79,7 +80,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
         MODELS,
         summary="What is loaded, by all its names (OpenAI's API)",
         response_model=models.ModelList,
-        responses=models.ERRORS,
+        responses=ERRORS,
     )
     async def listed() -> Response:
         bodies = [model_body(service.spec, name, created) for name in names(service.spec)]
@@ -89,7 +90,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
         f"{MODELS}/{{model}}",
         summary="A model (OpenAI's API)",
         response_model=models.Model,
-        responses=models.ERRORS,
+        responses=ERRORS,
     )
     async def model(model: str) -> Response:
         return json_response(model_body(service.spec, model, created), headers=_request_id())

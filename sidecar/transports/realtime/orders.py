@@ -11,8 +11,6 @@ from typing import Any, TypeAlias
 
 from sidecar import errors
 
-MOST_BYTES = 15 << 20
-"""Of sound in one event, as at OpenAI's."""
 UPDATE, BETA_UPDATE = "session.update", "transcription_session.update"
 APPEND = "input_audio_buffer.append"
 COMMIT, CLEAR = "input_audio_buffer.commit", "input_audio_buffer.clear"
@@ -106,8 +104,6 @@ def _order(event: Mapping[str, Any]) -> Order:
 def _sound(audio: object) -> bytes:
     if not isinstance(audio, str):
         raise errors.FieldMissing("The field 'audio' is missing.", hint="Send base64 text.")
-    if len(audio) > MOST_BYTES * 4 // 3:
-        raise errors.ChunkTooLong(f"An event has up to {MOST_BYTES >> 20} MiB of sound.")
     try:
         return base64.b64decode(audio, validate=True)
     except (binascii.Error, ValueError):
