@@ -25,6 +25,8 @@ from sidecar.transports.realtime.vocabulary import Said
 
 _ID = 16
 """Letters of a session's number in the ids of what is in it."""
+PIECE_S = 1.0
+"""Most sound that a session is given at once, however long the events are."""
 
 
 class Conversation:
@@ -108,9 +110,9 @@ class Conversation:
                 await self._say(lambda: [self._view("updated", beta)])
 
     async def _append(self, raw: bytes) -> None:
-        """In pieces that are as long as may be at most."""
+        """In pieces, each of which can be let go of when it was heard."""
         sound, encoding, rate = self._configuration.samples(raw)
-        most = int(self._session.bounds.chunk_s * rate) * encoding.width
+        most = int(min(PIECE_S, self._session.bounds.chunk_s) * rate) * encoding.width
         for begin in range(0, len(sound), most):
             await self._session.send(sound[begin : begin + most], encoding, rate)
 
