@@ -16,7 +16,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.sessions.sound import Held, KeptSound
 from sidecar.sessions.told import Numbered, Told
-from sidecar.speech.live import Encoding, Heard, LiveEvent, LiveOptions
+from sidecar.speech.live import Encoding, Heard, LiveEvent, LiveOptions, TurnDropped
 
 LEAST_S = 1.0
 """Seconds of sound that each session may keep, however much the others do."""
@@ -64,12 +64,20 @@ class Session:
         """Set when there is something for an engine."""
         self._now, self._held = now, held
         self._room = asyncio.Event()
+        self._waiting = False
         self._orders: deque[dict[str, Any]] = deque()
+        self._forgetting = 0
+        """Turns that are to be dropped and are not yet."""
 
     @property
     def received_s(self) -> float:
         """Seconds of sound that came: what a client need not send again."""
         return self.sound.at
+
+    @property
+    def received_samples(self) -> int:
+        """The same in samples, as they came."""
+        return self.sound.samples
 
     @property
     def over(self) -> bool:
@@ -100,7 +108,9 @@ class Session:
         self._check()
         while self._is_full():
             self._room.clear()
+            self._waiting = True
             await self._room.wait()
+            self._waiting = False
             self._check()
         self.touched = self._now()
         if raw:
@@ -119,10 +129,12 @@ class Session:
         self.news.set()
 
     def forget(self) -> None:
-        """Drop the turn, and what was sent and not heard; `TurnDropped` says that it is done."""
+        """Drop the turn, and what was sent and not heard; one `TurnDropped` says that it is done,
+        whatever becomes of the engine that was told."""
         self._check()
         self.touched = self._now()
         self.sound.forget()
+        self._forgetting += 1
         self._order({"forget": True})
 
     def change(self, options: LiveOptions) -> None:
@@ -157,6 +169,8 @@ class Session:
         if isinstance(event, Heard):
             self.sound.settle(event.settled, event.commits)
             self._room.set()
+        elif isinstance(event, TurnDropped):
+            self._forgetting = max(0, self._forgetting - 1)
         self.told.add(event)
 
     def touch(self) -> None:
@@ -170,16 +184,20 @@ class Session:
         return orders
 
     def begins_anew(self) -> None:
-        """For an engine that knows nothing of it, and gets the options as they are now."""
+        """For an engine that knows nothing of it, and gets the options as they are now: what was
+        to be forgotten is."""
         self.sound.rewind()
-        dropping = [order for order in self._orders if "forget" in order]
-        self._orders = deque(dropping[:1])
+        self._orders.clear()
+        while self._forgetting:
+            turn = self.told.so_far(self.sound.settled).turn
+            self.heard(TurnDropped(turn, self.sound.settled))
 
     def overdue(self, now: float) -> errors.SidecarError | None:
         """What ends it by the clock, None while nothing does."""
         if now - self.began >= self.bounds.longest_s:
             return errors.SessionTooLong()
-        if now - self.touched >= self.bounds.idle_s and not self.finishing:
+        is_ours = self.finishing or self._waiting
+        if now - self.touched >= self.bounds.idle_s and not is_ours:
             return errors.SessionIdle()
         return None
 
