@@ -770,7 +770,7 @@ class EventUnsupported(BadRequest):
     code = "event_unsupported"
     kind = Kind.UNSUPPORTED
     default_detail = "The event has no type that is known here."
-    default_hint = "See docs/live.md for the events of each address."
+    default_hint = "See docs/openai.md for the events that transcribe."
 
 
 class CommitEmpty(BadRequest):

@@ -205,6 +205,7 @@ def test_the_model_that_tells_speakers_apart_does() -> None:
         ({"audio": []}, None, None),
         ({"audio": 1}, "field_invalid", "session.audio"),
         ({"audio": {"input": "x"}}, "field_invalid", "session.audio.input"),
+        ({"input_audio_format": ["pcm16"]}, "field_invalid", "session.input_audio_format"),
         ({"input_audio_format": "mp3"}, "field_invalid", "session.input_audio_format"),
         ({"input_audio_transcription": {"model": "gpt-9"}}, "model_not_found", "model"),
         ({"input_audio_transcription": {"language": "e"}}, "language_invalid", "language"),

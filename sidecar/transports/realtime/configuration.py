@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -99,7 +99,7 @@ class Configuration:
     language: str = AUTO
     prompt: str = ""
     delay: Delay = Delay.UNSAID
-    pauses: Pauses | None = Pauses()
+    pauses: Pauses | None = field(default_factory=Pauses)
 
     @property
     def diarizes(self) -> bool:
@@ -234,7 +234,7 @@ def _inputs(session: Mapping[str, Any]) -> Mapping[str, Any]:
     }
     given |= {ours: session[theirs] for theirs, ours in names.items() if theirs in session}
     if (sound := session.get("input_audio_format")) is not None:
-        if sound not in _BETA_SOUND:
+        if not isinstance(sound, str) or sound not in _BETA_SOUND:
             raise errors.FieldInvalid(
                 "'session.input_audio_format' has a value that is not possible.",
                 hint=f"Use one of: {', '.join(_BETA_SOUND)}.",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 RATE = 8_000
 """Samples a second."""
 
@@ -20,19 +23,16 @@ def _a(byte: int) -> int:
     return size if byte & 0x80 else -size
 
 
-def _samples(law: str) -> tuple[bytes, ...]:
-    expand = {"mu": _mu, "a": _a}[law]
+@cache
+def _samples(expand: Callable[[int], int]) -> tuple[bytes, ...]:
     return tuple(expand(byte).to_bytes(2, "little", signed=True) for byte in range(256))
-
-
-_MU, _A = _samples("mu"), _samples("a")
 
 
 def from_mu_law(raw: bytes) -> bytes:
     """16-bit samples, little-endian, twice as many bytes."""
-    return b"".join(map(_MU.__getitem__, raw))
+    return b"".join(map(_samples(_mu).__getitem__, raw))
 
 
 def from_a_law(raw: bytes) -> bytes:
     """The same of the other law."""
-    return b"".join(map(_A.__getitem__, raw))
+    return b"".join(map(_samples(_a).__getitem__, raw))

@@ -30,7 +30,8 @@ class BetaSession(BaseModel):
     client_secret: Key
 
 
-def _asked(fields: dict[str, Any]) -> dict[str, Any]:
+def form(fields: dict[str, Any]) -> dict[str, Any]:
+    """The body of a request with these fields."""
     schema = {"type": "object", "properties": fields}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
@@ -43,8 +44,8 @@ _SESSION = {
     },
     "description": "As in session.update (docs/openai.md).",
 }
-ASK = _asked({"session": _SESSION})
-ASK_BETA = _asked(
+ASK = form({"session": _SESSION})
+ASK_BETA = form(
     {
         "input_audio_format": {"type": "string", "enum": ["pcm16", "g711_ulaw", "g711_alaw"]},
         "input_audio_transcription": {"type": "object"},
