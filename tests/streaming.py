@@ -95,9 +95,9 @@ class Streaming:
     async def begin(self, request: str = "r1") -> None:
         await self.send("input_audio_buffer.commit", request, {"final": False})
 
-    async def append(self, pcm: bytes, request: str = "r1") -> None:
-        for at in range(0, len(pcm), 2 * CHUNK):
-            sound = base64_of(pcm[at : at + 2 * CHUNK])
+    async def append(self, pcm: bytes, request: str = "r1", chunk: int = CHUNK) -> None:
+        for at in range(0, len(pcm), 2 * chunk):
+            sound = base64_of(pcm[at : at + 2 * chunk])
             await self.send("input_audio_buffer.append", request, {"audio": sound})
 
     async def end(self, request: str = "r1") -> None:
