@@ -127,7 +127,7 @@ async def _serve(websocket: WebSocket, service: Service, keys: Keys, expires_at:
             await socket.side_by_side(conversation.hear(), conversation.tell())
         finally:
             service.live.end(session)
-        await socket.close()
+        raise errors.ShuttingDown()  # nothing else ends a session that has no error
     except Gone:
         pass
     except errors.SidecarError as error:

@@ -95,16 +95,16 @@ class Conversation:
             raise
 
     async def _do(self, order: Order) -> None:
+        if not isinstance(order, Append):  # sound is bounded by what a session takes
+            self._socket.count()
         match order:
             case Append(raw):
                 await self._append(raw)
             case Commit():
                 await self._say(self._commit)
             case Clear():
-                self._socket.count()
                 await self._clear()
             case Update(session, beta):
-                self._socket.count()
                 self._use(updated(self._configuration, session, self._spec))
                 self._session.change(self._configuration.options(self._session.options))
                 await self._say(lambda: [self._view("updated", beta)])
