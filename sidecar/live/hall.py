@@ -184,7 +184,7 @@ class Hall:
                 if self._closed:
                     return
                 due = self._due()
-                self._changed.notify_all()  # an end that came behind all sound is to be recognised
+                self._changed.notify_all()  # a commit may have ended what they are to recognise
             if due:
                 self._detect(due)
             pause = TICK_S - (time.monotonic() - begun)
