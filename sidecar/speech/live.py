@@ -29,6 +29,8 @@ from sidecar.speech.transcript import (
 
 LIVE_RATE = 16_000
 """Samples a second that live engines hear, whatever comes in."""
+NOT_UNDERSTOOD = "recognition_failed"
+"""The notice of a stretch that no engine could make words of in time."""
 
 
 class Encoding(StrEnum):
