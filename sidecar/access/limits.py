@@ -112,7 +112,7 @@ class Window:
         while self._times and now - self._times[0] >= self.rate.window_s:
             self._times.popleft()
         if len(self._times) >= self.rate.amount:
-            return self._times[0] + self.rate.window_s - now
+            return min(self.rate.window_s, self._times[0] + self.rate.window_s - now)
         self._times.append(now)
         return 0.0
 
