@@ -1,4 +1,4 @@
-"""A hundred live connections on a scripted engine: what the service itself takes, and what it holds.
+"""A hundred live connections on a scripted engine: what the service takes, and what it holds.
 
 1. In real time, 0.1 s a message: how much of a core the service's own process takes (the engine has
    a process of its own) on our wire (bytes) and on the streaming one (JSON and base64).
