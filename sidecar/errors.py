@@ -685,6 +685,15 @@ class SessionTaken(SidecarError):
     default_hint = "End it first, or take another id."
 
 
+class SessionMoved(SidecarError):
+    """Another connection holds the live session now."""
+
+    code = "session_moved"
+    kind = Kind.CONFLICT
+    default_detail = "Another connection has taken this live session over."
+    default_hint = "One connection holds a session; the last one to come."
+
+
 class SessionOver(SidecarError):
     """The live session has ended, or takes no more sound."""
 
