@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from sidecar import __version__
 from sidecar.access.approach import is_loopback
 from sidecar.access.auth import Access
+from sidecar.access.handover import Handover
 from sidecar.access.known import authenticator_of, limits_of
 from sidecar.access.turnstile import Turnstile
 from sidecar.access.visits import Visits
@@ -23,6 +24,7 @@ from sidecar.service import Service
 from sidecar.settings import Settings, load_settings
 from sidecar.transports.estimate import api as estimate_api
 from sidecar.transports.http import docs_page, gate, head, lingering, problems
+from sidecar.transports.http import tickets as tickets_api
 from sidecar.transports.jobs import api as jobs_api
 from sidecar.transports.openai import api as openai_api
 from sidecar.transports.openai import dialect as openai_dialect
@@ -120,7 +122,8 @@ def create_app(
         redirect_slashes=False,  # a redirect would go to whatever Host the client claims
     )
     wires = (sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api, page_api)
-    routers = [wire.build_router(service) for wire in wires]
+    tickets = Handover()
+    routers = [tickets_api.build_router(tickets)] + [wire.build_router(service) for wire in wires]
     for router in routers:
         app.include_router(router)
     app.add_middleware(head.Head)
@@ -135,6 +138,7 @@ def create_app(
         dialects=dialects,
         visits=visits,
         opens=front.is_open,
+        tickets=tickets,
     )
     app.add_middleware(lingering.Lingering)
     docs_page.install(app)

@@ -595,6 +595,41 @@ class RateLimited(Limited):
     default_detail = "Too many requests in a short time."
 
 
+class MessageInvalid(BadRequest):
+    """A message of a live connection that means nothing there."""
+
+    code = "message_invalid"
+    default_detail = "The message is none that this connection knows."
+    default_hint = "docs/live.md says which there are, and what is in them."
+
+
+class MessageTooBig(SidecarError):
+    """More at once than a live connection takes."""
+
+    code = "message_too_big"
+    kind = Kind.TOO_LARGE
+    default_detail = "The message is too big."
+    default_hint = "Send pieces of about 0.1 s of sound."
+
+
+class InboundFull(SidecarError):
+    """A live client sends more than is taken from it, and does not wait."""
+
+    code = "inbound_full"
+    kind = Kind.BUSY
+    default_detail = "More messages wait on this connection than may."
+    default_hint = "Send sound no faster than somebody speaks, or connect again and go on."
+    default_retry_after = 1
+
+
+class TicketInvalid(Unauthorized):
+    """The ticket of a live connection was used, is too old, or never was one."""
+
+    code = "ticket_invalid"
+    default_detail = "This ticket does not count any more: it opens one connection, within minutes."
+    default_hint = "Get another one: POST /v1/live/ticket"
+
+
 class JobsLimited(Limited):
     """As many jobs at once as one owner may have."""
 

@@ -430,6 +430,14 @@ class Settings(BaseSettings):
     live_buffer_mb: int = Field(
         256, ge=1, description="MB of sound that all live sessions keep; beyond it clients wait."
     )
+    live_ping: Duration = Field(
+        20.0,
+        gt=0,
+        description=(
+            "How often a live connection is asked whether somebody is there; who does not answer "
+            "within the same time is not."
+        ),
+    )
     live_inbound: int = Field(
         256, ge=1, description="Messages of a live client that wait before its connection ends."
     )

@@ -30,6 +30,8 @@ TESTS = {
     "jobs/record": "tests/jobs/test_record.py",
     "jobs/retention": "tests/jobs/test_retention.py",
     "jobs/store": "tests/jobs/test_store.py",
+    "live/detector": "tests/live/test_detector.py",
+    "live/endpointing": "tests/live/test_endpointing.py",
     "workers/channel": "tests/workers/test_channel.py",
     "workers/calls": "tests/workers/test_calls.py",
     "workers/credit": "tests/workers/test_calls.py",

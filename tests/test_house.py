@@ -51,6 +51,8 @@ STATEMENTS = (
 )  # fmt: skip
 MAKE_VALUES = {
     *(
+        "Begin",
+        "Endpointing",
         "frozenset",
         "float",
         "round",

@@ -119,9 +119,16 @@ def _arranged(found: dict[str, Floats]) -> Weights:
 
 
 class Detector:
-    """The network. It keeps nothing of a stream, and may be used by several threads at once."""
+    """The network. It keeps nothing of a stream, and may be used by several threads at once.
+
+    From the first one on, all that numpy multiplies in this process it multiplies on one thread: by
+    itself it divides matrices as small as these among all cores, where they wait for each other.
+    """
 
     def __init__(self, weights: Weights) -> None:
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(1, user_api="blas")
         self._weights = weights
 
     def state(self) -> State:

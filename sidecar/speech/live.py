@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, Protocol, Self
 
 from sidecar import errors
 from sidecar.audio import Block
@@ -313,8 +313,6 @@ class Begin:
     said: tuple[Segment, ...] = field(default=())
     open: int = 0
 
-    NOTHING: ClassVar[Begin]
-
     def to_wire(self) -> dict[str, Any]:
         """As plain values."""
         return dataclasses.asdict(self)
@@ -325,7 +323,8 @@ class Begin:
         return cls(**{**values, "said": tuple(map(segment_from_wire, values["said"]))})
 
 
-Begin.NOTHING = Begin()
+AT_THE_START = Begin()
+"""Nothing was said before."""
 
 
 class LiveEngine(Engine, Protocol):

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 import pytest
+from threadpoolctl import threadpool_info
 from wheel import clip
 
 from sidecar import inference
@@ -93,6 +94,12 @@ def test_sound_that_is_no_number_is_silence_and_its_stream_begins_anew(
         said = detector.probabilities(frames, [good, bad, fresh])
         assert said[1] == pytest.approx(said[2], abs=1e-6)
     assert said[0] == pytest.approx(expected[0, 19], abs=1e-5)
+
+
+def test_it_multiplies_on_one_thread(detector: Detector) -> None:
+    assert detector
+    numpys = [pool for pool in threadpool_info() if "numpy" in pool["filepath"]]
+    assert [pool["num_threads"] for pool in numpys] == [1] * len(numpys)
 
 
 def test_frames_of_another_length_are_refused(detector: Detector) -> None:

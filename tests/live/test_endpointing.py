@@ -85,6 +85,12 @@ def test_who_never_stops_is_cut_where_speech_is_least_likely_in_the_second_half(
     assert told(endpointer, (QUIET, 16))[-1] == Ended(frames(100), "silence")
 
 
+def test_what_is_no_probability_is_cut_in_the_middle() -> None:
+    endpointer = Endpointer(replace(EXACT, longest_s=100 * FRAME / RATE))
+    told(endpointer, (SPEECH, 3))
+    assert told(endpointer, (math.nan, 97))[0] == Ended(frames(50), "cut")
+
+
 def test_silence_that_passes_the_limit_ends_the_utterance_where_it_paused() -> None:
     by = Endpointing(longest_s=100 * FRAME / RATE, silence_s=2, pre_roll_s=0.064)
     endpointer = Endpointer(by)

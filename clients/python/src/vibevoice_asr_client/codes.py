@@ -226,6 +226,12 @@ class IdempotencyKeyReused(errors.Refused):
     known_code = "idempotency_key_reused"
 
 
+class InboundFull(errors.Busy):
+    """More messages wait on this connection than may."""
+
+    known_code = "inbound_full"
+
+
 class Internal(errors.Failed):
     """Something went wrong inside the service."""
 
@@ -308,6 +314,18 @@ class LogprobsUnavailable(errors.Refused):
     """No engine here tells the probabilities of its tokens."""
 
     known_code = "logprobs_unavailable"
+
+
+class MessageInvalid(errors.Refused):
+    """The message is none that this connection knows."""
+
+    known_code = "message_invalid"
+
+
+class MessageTooBig(errors.TooLarge):
+    """The message is too big."""
+
+    known_code = "message_too_big"
 
 
 class MethodNotAllowed(errors.Refused):
@@ -520,6 +538,12 @@ class SpoolUnwritable(errors.OutOfSpace):
     known_code = "spool_unwritable"
 
 
+class TicketInvalid(errors.Unauthorized):
+    """This ticket does not count any more: it opens one connection, within minutes."""
+
+    known_code = "ticket_invalid"
+
+
 class TokenInvalid(errors.Unauthorized):
     """The token does not count here."""
 
@@ -671,6 +695,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "host_not_allowed": HostNotAllowed,
     "hub_unreachable": HubUnreachable,
     "idempotency_key_reused": IdempotencyKeyReused,
+    "inbound_full": InboundFull,
     "internal": Internal,
     "job_cancelled": JobCancelled,
     "job_not_done": JobNotDone,
@@ -685,6 +710,8 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "live_limited": LiveLimited,
     "live_unavailable": LiveUnavailable,
     "logprobs_unavailable": LogprobsUnavailable,
+    "message_invalid": MessageInvalid,
+    "message_too_big": MessageTooBig,
     "method_not_allowed": MethodNotAllowed,
     "model_load_failed": ModelLoadFailed,
     "model_not_found": ModelNotFound,
@@ -720,6 +747,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "sound_invalid": SoundInvalid,
     "speaker_not_found": SpeakerNotFound,
     "spool_unwritable": SpoolUnwritable,
+    "ticket_invalid": TicketInvalid,
     "token_invalid": TokenInvalid,
     "token_missing": TokenMissing,
     "transcript_changed": TranscriptChanged,

@@ -1,0 +1,373 @@
+"""One session's machine, fed with made-up sound, made-up probabilities and made-up words."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.live.endpointing import FRAME
+from sidecar.live.hearing import UNHEARD, Hearing, Listen
+from sidecar.live.hypothesis import Hypothesis
+from sidecar.live.schedule import Urgency
+from sidecar.speech.live import (
+    AT_THE_START,
+    LIVE_RATE,
+    Begin,
+    Endpointing,
+    Final,
+    Heard,
+    LiveEvent,
+    LiveOptions,
+    Noticed,
+    Partial,
+    SpeechStarted,
+    SpeechStopped,
+    Summary,
+    TurnDropped,
+    TurnEnded,
+    Turns,
+)
+from sidecar.speech.transcript import Segment, Word, joined
+
+SHORT = Endpointing(longest_s=2.0)
+
+
+class Table:
+    """Where a session sits: what it tells, and an engine that hears when it is let."""
+
+    def __init__(self, options: LiveOptions | None = None, begin: Begin = AT_THE_START) -> None:
+        self.hearing = Hearing(options or LiveOptions(), begin, "made-up", "fp32")
+        self.told: list[LiveEvent] = []
+        self.going: list[Listen] = []
+
+    def take(self, events: Iterable[LiveEvent]) -> None:
+        self.told += events
+
+    def sound(self, seconds: float, probability: float) -> None:
+        for _ in range(round(seconds * LIVE_RATE / FRAME)):
+            self.hearing.sound(np.full(FRAME, probability, np.float32))
+            assert self.hearing.frames(9) is not None
+            self.take(self.hearing.looked(probability, 0.0))
+
+    def begin(self) -> Listen | None:
+        listen = self.hearing.wish()
+        if listen is not None:
+            audio = self.hearing.began(listen)
+            assert len(audio) == listen.to - listen.piece.start
+            self.going.append(listen)
+        return listen
+
+    def end(self, listen: Listen, text: str | None) -> None:
+        self.going.remove(listen)
+        found = None if text is None else Hypothesis(text, (Word(0.0, 0.1, "w"),))
+        self.take(self.hearing.recognised(listen, found, 0.0, 0.0))
+
+    def hear(self, text: str | None = "some words") -> Listen | None:
+        """The engine hears what is due, and is done at once."""
+        listen = self.begin()
+        if listen is not None:
+            self.end(listen, text)
+        return listen
+
+    def of(self, *kinds: type[LiveEvent]) -> list[LiveEvent]:
+        return [event for event in self.told if isinstance(event, kinds)]
+
+    @property
+    def finals(self) -> list[Final]:
+        return [event for event in self.told if isinstance(event, Final)]
+
+
+def test_a_pause_ends_a_turn_which_is_told_once_it_is_recognised() -> None:
+    table = Table()
+    table.sound(0.5, 0.0)
+    table.sound(1.0, 0.9)
+    table.sound(1.0, 0.0)
+    assert not table.finals
+    assert table.hear("hello there") is not None
+    [final] = table.finals
+    assert final.segment.text == "hello there"
+    assert (final.turn, final.piece) == (0, 0)
+    assert 0.2 <= final.segment.start <= 0.5 < 1.5 <= final.segment.end <= 1.7
+    assert final.segment.words == (Word(final.segment.start, final.segment.start + 0.1, "w"),)
+    kinds = [type(one) for one in table.of(SpeechStarted, SpeechStopped, Final, TurnEnded)]
+    assert kinds == [SpeechStarted, SpeechStopped, Final, TurnEnded]
+    [ended] = table.of(TurnEnded)
+    assert isinstance(ended, TurnEnded)
+    assert ended.text == "hello there"
+
+
+def test_what_is_recognised_in_the_pause_need_not_be_after_it() -> None:
+    table = Table()
+    table.sound(1.0, 0.9)
+    table.sound(0.3, 0.0)
+    listen = table.hear("hello there")
+    assert listen is not None and listen.urgency is Urgency.SPECULATIVE
+    table.sound(0.5, 0.0)
+    assert [one.segment.text for one in table.finals] == ["hello there"]
+    assert table.hear() is None
+
+
+def test_what_is_being_recognised_in_the_pause_becomes_the_final() -> None:
+    table = Table()
+    table.sound(1.0, 0.9)
+    table.sound(0.3, 0.0)
+    listen = table.begin()
+    assert listen is not None and listen.urgency is Urgency.SPECULATIVE
+    table.sound(0.5, 0.0)
+    assert table.begin() is None, "the same is heard twice"
+    table.end(listen, "hello there")
+    assert [one.segment.text for one in table.finals] == ["hello there"]
+
+
+def test_a_pause_that_was_none_is_not_taken_for_the_end() -> None:
+    table = Table()
+    table.sound(1.0, 0.9)
+    table.sound(0.3, 0.0)
+    table.hear("hello")
+    table.sound(1.0, 0.9)
+    table.sound(1.0, 0.0)
+    table.hear("hello again")
+    assert [one.segment.text for one in table.finals] == ["hello again"]
+
+
+def test_partials_come_first_soon_and_then_by_the_second() -> None:
+    table = Table()
+    table.sound(0.7, 0.9)
+    assert table.hear("one two") is not None
+    assert table.hear() is None
+    for said in ("one two three", "one two three four", "one too three"):
+        table.sound(0.5, 0.9)
+        assert table.hear() is None
+        table.sound(0.55, 0.9)
+        assert table.hear(said) is not None
+    shown = [(one.text, one.stable, one.tail) for one in table.of(Partial)]  # type: ignore[union-attr]
+    assert shown == [
+        ("one", "", "two"),
+        ("one two", "one two", "three"),
+        ("one two three", "one two three", "four"),
+        ("one two three", "one two three", ""),
+    ]
+
+
+def test_without_partials_nothing_is_recognised_before_a_pause() -> None:
+    table = Table(LiveOptions(partials=False))
+    table.sound(3.0, 0.9)
+    assert table.hear() is None
+    table.sound(0.3, 0.0)
+    assert table.hear("all of it") is not None
+    assert not table.of(Partial)
+
+
+def test_a_partial_that_is_going_is_stopped_when_the_pause_comes() -> None:
+    table = Table()
+    table.sound(1.0, 0.9)
+    partial = table.begin()
+    assert partial is not None and not partial.unwanted
+    table.sound(0.3, 0.0)
+    assert partial.unwanted
+    speculative = table.begin()
+    assert speculative is not None and speculative.urgency is Urgency.SPECULATIVE
+
+
+def test_a_long_turn_is_cut_into_pieces_and_told_as_one() -> None:
+    table = Table(LiveOptions(endpointing=SHORT))
+    table.sound(5.0, 0.9)
+    table.sound(1.0, 0.0)
+    while table.hear("words") is not None:
+        pass
+    pieces = table.finals
+    assert len(pieces) >= 3
+    assert {one.turn for one in pieces} == {0}
+    assert [one.piece for one in pieces] == list(range(len(pieces)))
+    for one, after in zip(pieces, pieces[1:], strict=False):
+        assert one.segment.end == after.segment.start
+    [ended] = table.of(TurnEnded)
+    assert isinstance(ended, TurnEnded)
+    assert ended.text == joined(["words"] * len(pieces))
+
+
+def test_where_the_client_ends_turns_a_pause_ends_none() -> None:
+    table = Table(LiveOptions(turns=Turns.CLIENT))
+    for _ in range(2):
+        table.sound(1.0, 0.9)
+        table.sound(1.0, 0.0)
+        table.hear("words")
+    assert len(table.finals) == 2
+    assert not table.of(TurnEnded)
+    table.take(table.hearing.commit(0.0))
+    [ended] = table.of(TurnEnded)
+    assert isinstance(ended, TurnEnded)
+    assert ended.text == "words words"
+
+
+def test_a_commit_of_silence_is_answered_with_nothing_said() -> None:
+    table = Table(LiveOptions(turns=Turns.CLIENT))
+    table.sound(1.0, 0.0)
+    table.take(table.hearing.commit(0.0))
+    assert table.of(TurnEnded) == [
+        TurnEnded(0, pytest.approx(1.0, abs=0.05), pytest.approx(1.0, abs=0.05), "")
+    ]
+
+
+def test_a_session_of_one_turn_ends_with_its_first_pause() -> None:
+    table = Table(LiveOptions(turns=Turns.ONE))
+    table.sound(1.0, 0.9)
+    table.sound(1.0, 0.0)
+    table.hear("over")
+    assert isinstance(table.told[-2], Summary | Heard)
+    assert table.hearing.over
+    [summary] = table.of(Summary)
+    assert isinstance(summary, Summary)
+    assert summary.transcript.text == "over"
+
+
+def test_of_a_turn_that_is_dropped_nothing_more_is_said() -> None:
+    table = Table()
+    table.sound(1.0, 0.9)
+    partial = table.begin()
+    assert partial is not None
+    table.take(table.hearing.cancel())
+    before = len(table.told)
+    assert partial.unwanted
+    table.end(partial, "too late")
+    assert len(table.told) == before
+    assert table.of(TurnDropped)
+    table.sound(1.0, 0.9)
+    table.sound(1.0, 0.0)
+    table.hear("next")
+    assert [(one.turn, one.segment.text) for one in table.finals] == [(1, "next")]
+
+
+def test_what_no_engine_understands_is_told_as_far_as_it_was() -> None:
+    table = Table()
+    table.sound(0.9, 0.9)
+    table.hear("one two")
+    table.sound(1.2, 0.9)
+    table.take(table.hearing.commit(0.0))
+    table.hear(None)
+    [final] = table.finals
+    assert (final.segment.text, final.segment.flags) == ("one two", (UNHEARD,))
+    [noticed] = table.of(Noticed)
+    assert isinstance(noticed, Noticed)
+    assert noticed.notice.code == "recognition_failed"
+
+
+def test_it_goes_on_for_one_that_died() -> None:
+    said = (Segment(1.0, 2.0, "before that"), Segment(2.0, 3.0, "and that"))
+    table = Table(LiveOptions(turns=Turns.CLIENT), Begin(3.0, 7, 12, said, 1))
+    table.sound(1.0, 0.9)
+    table.take(table.hearing.commit(0.0))
+    table.hear("and this")
+    table.take(table.hearing.finish(0.0))
+    [final] = table.finals
+    assert (final.turn, final.piece) == (7, 12)
+    assert final.segment.start >= 3.0
+    [ended] = table.of(TurnEnded)
+    assert isinstance(ended, TurnEnded)
+    assert ended.text == "and that and this"
+    [summary] = table.of(Summary)
+    assert isinstance(summary, Summary)
+    assert summary.transcript.text == "before that and that and this"
+    assert not table.of(SpeechStarted), "its turn had begun"
+
+
+def test_sound_is_let_go_of_when_it_is_settled_and_the_backlog_says_what_waits() -> None:
+    table = Table(LiveOptions(partials=False))
+    table.sound(30.0, 0.0)
+    assert table.hearing._sound.end - table.hearing._sound.start < LIVE_RATE
+    table.sound(1.0, 0.9)
+    table.sound(1.0, 0.0)
+    assert table.hearing.backlog_s == pytest.approx(1.3, abs=0.2)
+    table.hear()
+    assert table.hearing.backlog_s == 0.0
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    turns=st.sampled_from(list(Turns)),
+    partials=st.booleans(),
+)
+def test_whatever_comes_in_whatever_order_the_story_is_whole(
+    seed: int, turns: Turns, partials: bool
+) -> None:
+    chance = random.Random(seed)
+    table = Table(LiveOptions(turns=turns, partials=partials, endpointing=SHORT))
+    hearing = table.hearing
+    for _ in range(chance.randrange(5, 60)):
+        match chance.randrange(8):
+            case 0 | 1 | 2 if not hearing.finishing:
+                table.sound(chance.random() * 1.5, chance.choice((0.0, 0.2, 0.6, 0.9)))
+            case 3 | 4 if len(table.going) < 3:
+                table.begin()
+            case 5 | 6 if table.going:
+                said = " ".join("abc"[: chance.randrange(4)])
+                table.end(chance.choice(table.going), chance.choice((said, said, None)))
+            case 7 if not hearing.finishing:
+                table.take(
+                    chance.choice((lambda: hearing.commit(0.0), hearing.cancel))()
+                    if chance.random() < 0.5
+                    else ()
+                )
+    table.take(hearing.finish(0.0))
+    while table.going or hearing.wish() is not None:
+        table.end(table.going[0] if table.going else table.begin(), "end")  # type: ignore[arg-type]
+    assert hearing.over and hearing.wish() is None
+    _holds(table.told)
+
+
+def _holds(told: list[LiveEvent]) -> None:
+    """What is promised of any story."""
+    summary = [one for one in told if isinstance(one, Summary)]
+    assert len(summary) == 1
+    finals = [one for one in told if isinstance(one, Final)]
+    assert [one.segment for one in finals] == list(summary[0].transcript.segments)
+    assert [one.piece for one in finals] == sorted({one.piece for one in finals})
+    ended: list[int] = []
+    stable: dict[int, str] = {}
+    final_of: set[int] = set()
+    settled = 0.0
+    texts: dict[int, list[str]] = {}
+    for place, one in enumerate(told):
+        match one:
+            case SpeechStarted(turn) | SpeechStopped(turn):
+                assert turn not in ended
+            case Partial() as partial:
+                assert partial.turn not in ended and partial.piece not in final_of
+                before = stable.get(partial.piece, "")
+                assert partial.stable.startswith(before) and partial.text.startswith(partial.stable)
+                stable[partial.piece] = partial.stable
+            case Final() as final:
+                assert final.turn not in ended
+                assert final.segment.start >= settled - 1e-6, "the sound of it was let go of"
+                final_of.add(final.piece)
+                texts.setdefault(final.turn, []).append(final.segment.text)
+            case TurnEnded(turn, start, end, text):
+                assert turn not in ended and start <= end
+                assert text == joined(texts.get(turn, []))
+                ended.append(turn)
+            case TurnDropped(turn):
+                ended.append(turn)
+            case Heard(at, now_settled):
+                assert settled <= now_settled <= at
+                settled = now_settled
+            case Summary():
+                assert all(isinstance(after, Heard) for after in told[place + 1 :])
+    assert ended == sorted(ended)
+
+
+def test_options_may_change_between_two_pieces() -> None:
+    table = Table()
+    patient = dataclasses.replace(LiveOptions(), endpointing=Endpointing(silence_s=2.0))
+    table.hearing.change(patient)
+    table.sound(1.0, 0.9)
+    table.sound(1.0, 0.0)
+    assert not table.of(SpeechStopped)
+    table.sound(1.2, 0.0)
+    assert table.of(SpeechStopped)
