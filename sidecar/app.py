@@ -26,6 +26,7 @@ from sidecar.transports.estimate import api as estimate_api
 from sidecar.transports.http import docs_page, gate, head, lingering, problems
 from sidecar.transports.http import tickets as tickets_api
 from sidecar.transports.jobs import api as jobs_api
+from sidecar.transports.live import api as live_api
 from sidecar.transports.openai import api as openai_api
 from sidecar.transports.openai import dialect as openai_dialect
 from sidecar.transports.page import api as page_api
@@ -121,7 +122,16 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would go to whatever Host the client claims
     )
-    wires = (sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api, page_api)
+    wires = (
+        sidecar_api,
+        estimate_api,
+        jobs_api,
+        live_api,
+        people_api,
+        queue_api,
+        openai_api,
+        page_api,
+    )
     tickets = Handover()
     routers = [tickets_api.build_router(tickets)] + [wire.build_router(service) for wire in wires]
     for router in routers:
@@ -138,6 +148,7 @@ def create_app(
         dialects=dialects,
         visits=visits,
         opens=front.is_open,
+        refusals={live_api.PATH: live_api.refuse},
         tickets=tickets,
     )
     app.add_middleware(lingering.Lingering)

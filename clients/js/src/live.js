@@ -63,8 +63,11 @@ const DONE = 1000;
  * behind the last that came, as long as the service keeps the session (its `live_grace`).
  */
 export class LiveSession {
+  /** @type {import("./connection.js").Service} */
   #service;
+  /** @type {import("./world.js").World} */
   #world;
+  /** @type {import("./retry.js").Retry} */
   #retry;
   #stream;
   #setup;

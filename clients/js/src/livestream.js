@@ -35,9 +35,12 @@ export class LiveStream {
   /** Seconds of sound that the service has, and of these heard. */
   receivedS = 0;
   heardS = 0;
+  /** @type {number} */
   #width;
+  /** @type {number} */
   #rate;
   #begin;
+  /** @type {import("./retry.js").Retry} */
   #retry;
   /** @type {(Sound | Order)[]} */
   #line = [];

@@ -1,4 +1,4 @@
-"""One connection of `/v1/live`: it begins or takes up a session, brings it sound, and tells of it."""
+"""One connection of `/v1/live`: a session begun or taken up, sound for it, and what it says."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def message(kind: str, **body: Any) -> str:
 
 def error_message(error: errors.SidecarError) -> str:
     """What was wrong, and what to do; the last message of a connection."""
-    body = {"code": error.code, "message": error.detail, "hint": error.hint}
+    body: dict[str, Any] = {"code": error.code, "message": error.detail, "hint": error.hint}
     if error.retry_after is not None:
         body["retry_after"] = error.retry_after
     return message("error", **body)

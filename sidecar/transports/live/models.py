@@ -119,5 +119,3 @@ def order_of(text: str) -> Order:
         raise errors.FieldInvalid(f"'{name}': {first['msg']}.") from None
     except RecursionError:
         raise errors.MessageInvalid() from None
-
-
