@@ -424,7 +424,7 @@ class Settings(BaseSettings):
     )
     live_buffer: Duration = Field(
         60.0,
-        gt=0,
+        ge=20,
         description="Sound of a live session that may wait for the engine; then its client waits.",
     )
     live_buffer_mb: int = Field(

@@ -99,7 +99,14 @@ class Sessions:
             raise errors.LiveLimited()
         if len(self) >= self.most:
             raise errors.LiveFull()
-        options = dataclasses.replace(options, client=caller.owner, patience_s=self._patience_s)
+        ends = options.endpointing
+        longest_s = min(ends.longest_s, self._bounds.buffer_s / 2)  # all of a piece is kept
+        options = dataclasses.replace(
+            options,
+            client=caller.owner,
+            patience_s=self._patience_s,
+            endpointing=dataclasses.replace(ends, longest_s=longest_s),
+        )
         session = Session(number, caller.owner, options, self._bounds, self._held, self._now)
         self._sessions[caller.owner, number] = session
         task = asyncio.get_running_loop().create_task(carry(session, self._share), name="live")

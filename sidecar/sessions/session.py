@@ -68,12 +68,18 @@ class Session:
         """Set when there is something for an engine."""
         self._now, self._held = now, held
         self._room = asyncio.Event()
+        self._waiting = False
         self._orders: deque[dict[str, Any]] = deque()
 
     @property
     def received_s(self) -> float:
         """Seconds of sound that came: what a client need not send again."""
         return self.sound.at
+
+    @property
+    def received_samples(self) -> int:
+        """The same in samples, as they came."""
+        return self.sound.samples
 
     @property
     def over(self) -> bool:
@@ -104,7 +110,9 @@ class Session:
         self._check()
         while self._is_full():
             self._room.clear()
+            self._waiting = True
             await self._room.wait()
+            self._waiting = False
             self._check()
         self.touched = self._now()
         if raw:
@@ -182,7 +190,8 @@ class Session:
         """What ends it by the clock, None while nothing does."""
         if now - self.began >= self.bounds.longest_s:
             return errors.SessionTooLong()
-        if now - self.touched >= self.bounds.idle_s and not self.finishing:
+        is_ours = self.finishing or self._waiting
+        if now - self.touched >= self.bounds.idle_s and not is_ours:
             return errors.SessionIdle()
         return None
 

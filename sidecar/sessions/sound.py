@@ -58,11 +58,14 @@ class KeptSound:
     def __init__(self, held: Held) -> None:
         self.at = 0.0
         """Where the sound ends that came, in seconds: the session's clock."""
+        self.samples = 0
+        """How many came, at whatever rate."""
         self.settled = 0.0
         """Up to where nobody needs it any more."""
         self.bytes = 0
         """Of what is kept."""
         self._held = held
+        self._rate, self._at_rate = 0, (0.0, 0)
         self._items: deque[Chunk | Commit] = deque()
         self._taken = 0
         self._answered = 0
@@ -77,7 +80,11 @@ class KeptSound:
     def add(self, raw: bytes, encoding: Encoding, rate: int) -> None:
         """More sound, of whole samples."""
         chunk = Chunk(self.at, raw, encoding, rate)
-        self.at += chunk.seconds
+        if rate != self._rate:
+            self._rate, self._at_rate = rate, (self.at, self.samples)
+        self.samples += len(raw) // encoding.width
+        since, before = self._at_rate
+        self.at = since + (self.samples - before) / rate  # sums of tenths would drift
         self._count(len(raw))
         self._items.append(chunk)
 

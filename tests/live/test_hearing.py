@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 from collections.abc import Iterable
 
@@ -107,7 +108,8 @@ def test_what_is_recognised_in_the_pause_need_not_be_after_it() -> None:
     table.sound(1.0, 0.9)
     table.sound(0.3, 0.0)
     listen = table.hear("hello there")
-    assert listen is not None and listen.urgency is Urgency.SPECULATIVE
+    assert listen is not None
+    assert listen.urgency is Urgency.SPECULATIVE
     table.sound(0.5, 0.0)
     assert [one.segment.text for one in table.finals] == ["hello there"]
     assert table.hear() is None
@@ -118,7 +120,8 @@ def test_what_is_being_recognised_in_the_pause_becomes_the_final() -> None:
     table.sound(1.0, 0.9)
     table.sound(0.3, 0.0)
     listen = table.begin()
-    assert listen is not None and listen.urgency is Urgency.SPECULATIVE
+    assert listen is not None
+    assert listen.urgency is Urgency.SPECULATIVE
     table.sound(0.5, 0.0)
     assert table.begin() is None, "the same is heard twice"
     table.end(listen, "hello there")
@@ -168,11 +171,13 @@ def test_a_partial_that_is_going_is_stopped_when_the_pause_comes() -> None:
     table = Table()
     table.sound(1.0, 0.9)
     partial = table.begin()
-    assert partial is not None and not partial.unwanted
+    assert partial is not None
+    assert not partial.unwanted
     table.sound(0.3, 0.0)
     assert partial.unwanted
     speculative = table.begin()
-    assert speculative is not None and speculative.urgency is Urgency.SPECULATIVE
+    assert speculative is not None
+    assert speculative.urgency is Urgency.SPECULATIVE
 
 
 def test_a_long_turn_is_cut_into_pieces_and_told_as_one() -> None:
@@ -185,7 +190,7 @@ def test_a_long_turn_is_cut_into_pieces_and_told_as_one() -> None:
     assert len(pieces) >= 3
     assert {one.turn for one in pieces} == {0}
     assert [one.piece for one in pieces] == list(range(len(pieces)))
-    for one, after in zip(pieces, pieces[1:], strict=False):
+    for one, after in itertools.pairwise(pieces):
         assert one.segment.end == after.segment.start
     [ended] = table.of(TurnEnded)
     assert isinstance(ended, TurnEnded)
@@ -318,7 +323,8 @@ def test_whatever_comes_in_whatever_order_the_story_is_whole(
     table.take(hearing.finish(0.0))
     while table.going or hearing.wish() is not None:
         table.end(table.going[0] if table.going else table.begin(), "end")  # type: ignore[arg-type]
-    assert hearing.over and hearing.wish() is None
+    assert hearing.over
+    assert hearing.wish() is None
     _holds(table.told)
 
 
@@ -339,9 +345,11 @@ def _holds(told: list[LiveEvent]) -> None:
             case SpeechStarted(turn) | SpeechStopped(turn):
                 assert turn not in ended
             case Partial() as partial:
-                assert partial.turn not in ended and partial.piece not in final_of
+                assert partial.turn not in ended
+                assert partial.piece not in final_of
                 before = stable.get(partial.piece, "")
-                assert partial.stable.startswith(before) and partial.text.startswith(partial.stable)
+                assert partial.stable.startswith(before)
+                assert partial.text.startswith(partial.stable)
                 stable[partial.piece] = partial.stable
             case Final() as final:
                 assert final.turn not in ended
@@ -349,7 +357,8 @@ def _holds(told: list[LiveEvent]) -> None:
                 final_of.add(final.piece)
                 texts.setdefault(final.turn, []).append(final.segment.text)
             case TurnEnded(turn, start, end, text):
-                assert turn not in ended and start <= end
+                assert turn not in ended
+                assert start <= end
                 assert text == joined(texts.get(turn, []))
                 ended.append(turn)
             case TurnDropped(turn):
