@@ -214,6 +214,7 @@ class Hall:
             order = seat.inbox.popleft()
             assert not isinstance(order, np.ndarray)
             self._say(seat, order(now))
+            self._changed.notify_all()  # there may be something to recognise, and no sound after it
 
     def _detect(self, due: list[tuple[Seat, Block]]) -> None:
         """Look at frames, a batch of the first of all, then of the second, and so on."""
