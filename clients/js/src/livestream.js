@@ -18,8 +18,8 @@ const MESSAGE_S = 1;
 const MESSAGES = 64;
 /** Seconds of sound that wait for the service, at most: whoever sends waits then, too. */
 const KEPT_S = 120;
-/** Codes of what may be another answer a little later, said before there is a session. */
-const PASSING = new Set(["live_full", "live_limited", "rate_limited", "shutting_down"]);
+/** Codes of what may be another answer a little later, to somebody who comes again. */
+const PASSING = new Set(["rate_limited", "shutting_down"]);
 
 /** @typedef {{ start: number, bytes: Uint8Array }} Sound `start`: its first sample, of the session's */
 /** @typedef {{ number: number, text: string }} Order */
@@ -180,7 +180,9 @@ export class LiveStream {
       return 0;
     }
     const said = error instanceof ServiceError || error instanceof AnswerNotUnderstood;
-    if (said && (told || !PASSING.has(code))) throw error;
+    // Who wants to begin is told at once that there is no room; who comes again, comes again.
+    const passing = PASSING.has(code) && this.began && !told;
+    if (said && !passing) throw error;
     this.#failures += 1;
     const asked = error instanceof ServiceError ? error.retryAfter : null;
     const wait = waitMs(this.#retry, this.#failures, chance, asked);

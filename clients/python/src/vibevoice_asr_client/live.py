@@ -23,6 +23,7 @@ from typing import (
 
 from vibevoice_asr_client import calls, transport
 from vibevoice_asr_client.calls import Answer
+from vibevoice_asr_client.codes import SessionOver
 from vibevoice_asr_client.errors import (
     CertificateRefused,
     ClientError,
@@ -116,7 +117,7 @@ class AsyncLive:
         """
         while self._stream.full and not self._over:
             await self._change()
-        self._raise()
+        self._check()
         self._stream.sound(sound)
         self._news.set()
 
@@ -134,7 +135,7 @@ class AsyncLive:
 
     async def finish(self) -> None:
         """No more sound comes: the rest is told, and then `Summary`."""
-        if not self._stream.finishing:
+        if not (self._stream.finishing or self._stream.ended):
             self._order("finish")
 
     async def close(self) -> None:
@@ -165,8 +166,14 @@ class AsyncLive:
         if self._error is not None:
             raise self._error
 
-    def _order(self, kind: str, options: Optional[Mapping[str, Any]] = None) -> None:
+    def _check(self) -> None:
+        """Raise what it ended with, if it did."""
         self._raise()
+        if self._over:
+            raise SessionOver("The live session is over.", hint="Begin a new one.")
+
+    def _order(self, kind: str, options: Optional[Mapping[str, Any]] = None) -> None:
+        self._check()
         self._stream.order(kind, options)
         self._news.set()
 
@@ -270,7 +277,9 @@ class Live:
     def __init__(self, live: AsyncLive) -> None:
         self._live = live
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="vibevoice live", daemon=True
+        )
 
     def __enter__(self) -> Live:
         self._thread.start()
@@ -350,6 +359,9 @@ class Live:
             raise StopIteration from None
 
     def _do(self, work: Coroutine[Any, Any, Value]) -> Value:
+        if self._loop.is_closed():
+            work.close()
+            self._live._check()
         future: concurrent.futures.Future[Value] = asyncio.run_coroutine_threadsafe(
             work, self._loop
         )

@@ -185,7 +185,9 @@ class Stream:
             self._tried = False  # it never got there, and begins now
             return 0.0
         final = isinstance(error, (ServiceError, AnswerNotUnderstood, CertificateRefused))
-        if error is not None and final and (told or not isinstance(error, Busy)):
+        # Who wants to begin is told at once that there is no room; who comes again, comes again.
+        passing = isinstance(error, Busy) and self.began and not told
+        if error is not None and final and not passing:
             raise error
         self._failures += 1
         asked_s = error.retry_after if isinstance(error, ServiceError) else None
