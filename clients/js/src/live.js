@@ -251,12 +251,23 @@ export class LiveSession {
     socket.binaryType = "arraybuffer";
     /** @type {ClientError | null} */
     let wrong = null;
-    let open = true;
+    let [open, opened] = [true, false];
     return new Promise((resolve, reject) => {
       const farewell = () => socket.close(DONE);
-      const silence = setTimeout(() => socket.close(), OPENING_MS);
+      const ended = () => {
+        open = false;
+        clearTimeout(silence);
+        this.#closing.signal.removeEventListener("abort", farewell);
+        this.#ring();
+        resolve(wrong ?? this.#lost());
+      };
+      const silence = setTimeout(() => {
+        socket.close();
+        ended();
+      }, OPENING_MS);
       this.#closing.signal.addEventListener("abort", farewell, { once: true });
       socket.onopen = () => {
+        opened = true;
         socket.send(this.#stream.opening());
         this.#send(socket, () => open).catch(reject);
       };
@@ -274,14 +285,10 @@ export class LiveSession {
         if (this.#stream.ended) socket.close(DONE);
         this.#ring();
       };
-      socket.onclose = () => {
-        open = false;
-        clearTimeout(silence);
-        this.#closing.signal.removeEventListener("abort", farewell);
-        this.#ring();
-        resolve(wrong ?? this.#lost());
+      socket.onclose = ended;
+      socket.onerror = () => {
+        if (!opened) ended(); // Node does not always close what never opened
       };
-      socket.onerror = () => {}; // browsers say no more than that it closes
       if (this.#closing.signal.aborted) farewell();
     });
   }

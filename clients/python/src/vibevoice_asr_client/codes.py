@@ -478,6 +478,12 @@ class SessionIdle(errors.Busy):
     known_code = "session_idle"
 
 
+class SessionMoved(errors.Conflict):
+    """Another connection has taken this live session over."""
+
+    known_code = "session_moved"
+
+
 class SessionNotFound(errors.NotFound):
     """There is no such live session."""
 
@@ -737,6 +743,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "scope_missing": ScopeMissing,
     "service_unreachable": ServiceUnreachable,
     "session_idle": SessionIdle,
+    "session_moved": SessionMoved,
     "session_not_found": SessionNotFound,
     "session_over": SessionOver,
     "session_taken": SessionTaken,
