@@ -173,7 +173,7 @@ def test_live_sessions_are_left_and_refused_in_words(
 def test_live_a_token_goes_beside_the_subprotocol_or_by_a_ticket(
     case: Callable[..., Any], start_server: Callable[..., Server], websockets: None
 ) -> None:
-    token = "with/slashes+and=such"  # noqa: S105
+    token = "with/slashes+and=such"
     server = start_server(token=token)
     assert case("tokens", server.port, TOKEN=token) == {
         token: "opened",

@@ -14,7 +14,7 @@ import { newKey } from "./world.js";
  *
  * @typedef {{ type: "speech_started" | "speech_stopped" | "turn_dropped", number: number, turn: number, at: number }} Spoken
  * @typedef {{ type: "partial", number: number, turn: number, piece: number, start: number, end: number, text: string, stable: string, tail: string }} Partial
- * @typedef {{ type: "final", number: number, turn: number, piece: number, segment: Segment, language: string, wait_s: number, work_s: number }} Final
+ * @typedef {{ type: "final", number: number, turn: number, piece: number, segment: Segment, diarized: boolean, language: string, wait_s: number, work_s: number }} Final
  * @typedef {{ type: "turn_ended", number: number, turn: number, start: number, end: number, text: string }} TurnEnded
  * @typedef {{ type: "speakers_revised", number: number, speakers: Record<string, string> }} SpeakersRevised
  * @typedef {{ type: "notice", number: number, code: string, message: string }} Notice

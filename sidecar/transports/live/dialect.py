@@ -85,6 +85,7 @@ def _body(event: LiveEvent) -> dict[str, Any]:
                 "turn": event.turn,
                 "piece": event.piece,
                 "segment": segment_body(event.segment),
+                "diarized": event.segment.speaker is not None,
                 "language": event.language,
                 "wait_s": round(event.wait_s, 3),
                 "work_s": round(event.work_s, 3),

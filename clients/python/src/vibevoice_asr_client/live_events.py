@@ -47,13 +47,17 @@ class Partial:
 
 @dataclass(frozen=True)
 class Final:
-    """A piece that has ended; its speaker may still be revised. ``wait_s`` and ``work_s``: how long
-    it lay before an engine had time for it, and how long that took then."""
+    """A piece that has ended; its speaker may still be revised, and is known where ``diarized``.
+
+    ``wait_s`` and ``work_s``: how long it lay before an engine had time for it, and how long that
+    took then.
+    """
 
     number: int
     turn: int
     piece: int
     segment: Segment
+    diarized: bool = False
     language: str = ""
     wait_s: float = 0.0
     work_s: float = 0.0
@@ -140,6 +144,7 @@ def _final(body: Mapping[str, Any]) -> Final:
         turn=int(body["turn"]),
         piece=int(body["piece"]),
         segment=segment_of(body["segment"]),
+        diarized=bool(body.get("diarized", False)),
         language=str(body.get("language", "")),
         wait_s=float(body.get("wait_s", 0.0)),
         work_s=float(body.get("work_s", 0.0)),
