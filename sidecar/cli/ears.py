@@ -73,11 +73,10 @@ async def _with_server(
     from sidecar.settings import load_settings
 
     token = where.token or for_clients(load_settings())
-    async with (
-        service_at(url, token, where.trust) as client,
-        client.live(rate=rate, **options) as live,
-    ):
-        yield _Far(live)
+    async with service_at(url, token, where.trust) as client:
+        await client.health()  # nobody there is said now, not after all attempts
+        async with client.live(rate=rate, **options) as live:
+            yield _Far(live)
 
 
 class _Near:

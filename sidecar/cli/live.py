@@ -18,7 +18,7 @@ from sidecar.cli.captions import Show, captions
 from sidecar.cli.ears import Ear, ear
 from sidecar.cli.recordings import write
 from sidecar.cli.said import INTERRUPTED, complain, say
-from sidecar.cli.sounds import Microphone, devices, loudness, of_file, of_pipe
+from sidecar.cli.sounds import Microphone, devices, look_at, loudness, of_file, of_pipe
 from sidecar.speech import formats
 from sidecar.speech.live import LIVE_RATE, Summary
 from sidecar.speech.transcript import Transcript
@@ -120,6 +120,7 @@ def _sound_of(order: Order) -> tuple[int, Any]:
         return microphone.rate, microphone.sound()
     if order.source == PIPE:
         return order.rate, of_pipe(order.rate)
+    look_at(Path(order.source))
     return LIVE_RATE, of_file(Path(order.source), order.pace)
 
 

@@ -24,6 +24,18 @@ LONGEST_S = 24 * 3600.0
 INSTALL = "pip install 'vibevoice-asr[microphone]'"
 
 
+def look_at(path: Path) -> None:
+    """See that it is a recording, before anything is done for it.
+
+    Raises:
+        errors.SidecarError: it is none, or not there.
+    """
+    from sidecar.audio.decode import probe
+
+    with open_file(path) as source:
+        probe(source.fd, LONGEST_S)
+
+
 async def of_file(path: Path, pace: float) -> AsyncIterator[bytes]:
     """A recording at `LIVE_RATE` as pcm16, ``pace`` seconds of it in a second; 0: without a pause.
 
