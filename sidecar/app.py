@@ -18,7 +18,7 @@ from sidecar.access.known import authenticator_of, limits_of
 from sidecar.access.turnstile import Turnstile
 from sidecar.access.visits import Visits
 from sidecar.access.watched import Watch
-from sidecar.engines.choice import choose
+from sidecar.engines.choice import choose, choose_live
 from sidecar.errors import SettingsInvalid
 from sidecar.service import Service
 from sidecar.settings import Settings, load_settings
@@ -35,6 +35,7 @@ from sidecar.transports.people import api as people_api
 from sidecar.transports.queue import api as queue_api
 from sidecar.transports.queue import dialect as queue_dialect
 from sidecar.transports.sidecar import api as sidecar_api
+from sidecar.transports.streaming import api as streaming_api
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,9 @@ def create_service(settings: Settings) -> Service:
     """
     choice = choose(settings)
     log.info("engine %s: %s", choice.spec.name, choice.reason)
-    return Service(settings, choice)
+    live, reason = choose_live(settings, choice)
+    log.info("live engine %s: %s", live.spec.name if live else "(none)", reason)
+    return Service(settings, choice, live=live)
 
 
 def access_of(settings: Settings, watch: Watch) -> Access:
@@ -123,14 +126,8 @@ def create_app(
         redirect_slashes=False,  # a redirect would go to whatever Host the client claims
     )
     wires = (
-        sidecar_api,
-        estimate_api,
-        jobs_api,
-        live_api,
-        people_api,
-        queue_api,
-        openai_api,
-        page_api,
+        *(sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api, page_api),
+        *(live_api, streaming_api),
     )
     tickets = Handover()
     routers = [tickets_api.build_router(tickets)] + [wire.build_router(service) for wire in wires]
@@ -148,7 +145,10 @@ def create_app(
         dialects=dialects,
         visits=visits,
         opens=front.is_open,
-        refusals={live_api.PATH: live_api.refuse},
+        refusals={
+            live_api.PATH: live_api.refuse,
+            streaming_api.PATH: streaming_api.refuse(settings),
+        },
         tickets=tickets,
     )
     app.add_middleware(lingering.Lingering)

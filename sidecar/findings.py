@@ -76,6 +76,23 @@ def ffmpeg() -> Finding:
     return Finding("ffmpeg", State.GOOD, f"{banner.partition(' Copyright')[0]}, {path}")
 
 
+def live(settings: Settings) -> Finding:
+    """Which engine hears live audio, and why that one."""
+    from sidecar.engines.choice import choose, choose_live
+
+    try:
+        files = choose(settings)
+    except errors.SidecarError as error:  # which is said of that engine
+        return Finding("live", State.ABSENT, f"no engine at all: {error.detail}")
+    try:
+        chosen, reason = choose_live(settings, files)
+    except errors.SidecarError as error:
+        return Finding("live", State.BAD, error.detail, error.hint)
+    if chosen is None:
+        return Finding("live", State.ABSENT, f"none: {reason}")
+    return Finding("live", State.GOOD, f"{chosen.spec.name} ({settings.live_engine}): {reason}")
+
+
 def checkpoint(settings: Settings) -> Finding:
     """The checkpoint that VibeVoice-ASR would load: the one that is set, or the cache's."""
     from sidecar.checkpoints import weights

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +41,6 @@ from sidecar.sessions.registry import Sessions
 from sidecar.sessions.session import Bounds
 from sidecar.settings import Settings
 from sidecar.speech.engine import (
-    LoadOptions,
     Precision,
     TranscribeOptions,
     few,
@@ -51,8 +49,9 @@ from sidecar.speech.engine import (
 from sidecar.speech.options import ignored, parse_options
 from sidecar.speech.transcript import Notice, Transcript
 from sidecar.threads import Threads
+from sidecar.workers.fleet import Fleet, Role, Standing
 from sidecar.workers.intake import Intake
-from sidecar.workers.slot import EngineSlot, SlotState
+from sidecar.workers.lifecycle import SlotState
 
 log = logging.getLogger(__name__)
 
@@ -73,45 +72,29 @@ class Health:
     worker_pid: int | None
     loading: float | None
     gpu: GpuMemory | None
+    live: Standing | None
     jobs_waiting: int
     stopping: bool
-
-
-class _Sharing:
-    """Until the fleet is there: one lease for all who hear live."""
-
-    def __init__(self, slot: EngineSlot) -> None:
-        self._slot = slot
-        self._turn = asyncio.Lock()
-        self._stack = AsyncExitStack()
-        self._holders = 0
-        self._engine: Any = None
-
-    @asynccontextmanager
-    async def share(self) -> AsyncIterator[Any]:
-        async with self._turn:
-            if not self._holders or not self._engine.alive:
-                await self._stack.aclose()
-                lease = await self._stack.enter_async_context(self._slot.lease())
-                self._engine = lease._worker
-            self._holders += 1
-        try:
-            yield self._engine
-        finally:
-            self._holders -= 1
-            if not self._holders:
-                await self._stack.aclose()
 
 
 class Service:
     """The parts behind every wire, opened and closed together."""
 
-    def __init__(self, settings: Settings, choice: Choice, now: clock.Clock = clock.wall) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        choice: Choice,
+        now: clock.Clock = clock.wall,
+        live: Choice | None = None,
+    ) -> None:
+        """``choice``: the engine for files; ``live``: the one for live audio, None without."""
         max_audio_s = settings.max_audio_hours * 3600
         self.settings = settings
         self._now = now
         self.instance = uuid.uuid4().hex
-        self._provision = Provision(settings, choice)
+        self.fleet = Fleet(settings, choice, live)
+        """The engines, each for what it is there for."""
+        self._provision = Provision(settings, self.fleet.files)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
         self._keeping = Keeping(settings, now) if settings.keep_jobs else None
@@ -141,14 +124,8 @@ class Service:
         self.owned = OwnedJobs(self._store, self._queue, self._results)
         """The jobs of whoever asks."""
         self.live = Sessions(
-            self.spec if self.spec.sessions else None,
-            _Sharing(
-                EngineSlot(
-                    self.spec,
-                    LoadOptions(settings.precision, None, settings.device),
-                    settings.keep_alive,
-                )
-            ).share,
+            self.fleet.live_spec,
+            lambda: self.fleet.live.share(),
             LiveRoom(
                 settings.live_sessions,
                 settings.live_sessions_per_owner or settings.live_sessions,
@@ -178,7 +155,7 @@ class Service:
             for record in sorted(ended, key=lambda one: one.touched):
                 self._results.remember(record, self._now() - record.touched)
             self._spawn("go on", go_on(self._keeping, self._queue, self.spooling))
-        self._spawn("look at the GPU", self._provision.watch())
+        self._spawn("look at the GPU", self.fleet.watch())
         self._spawn("remember the pace", self._pace_file.run(self._pace))
         if self.settings.preload:
             self._spawn("preload", self._preload())
@@ -206,7 +183,7 @@ class Service:
         self._store.close()
         self.voices.close()
         await self._intake.close()
-        await self._slot.close()
+        await self.fleet.close()
 
     def options(self, given: Mapping[str, object]) -> TranscribeOptions:
         """The options that a client's fields mean, checked against the engine.
@@ -417,7 +394,8 @@ class Service:
             model_loaded=self._slot.loaded,
             worker_pid=self._slot.worker_pid,
             loading=self._slot.loading,
-            gpu=self._provision.gpu,
+            gpu=self.fleet.gpu,
+            live=self.fleet.standing().get(Role.LIVE),
             jobs_waiting=self._queue.depth,
             stopping=self._queue.draining,
         )

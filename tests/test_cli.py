@@ -374,6 +374,7 @@ def test_doctor_says_what_is_here_and_what_to_do_next(terminal):
         "moonshine",
         "(serves)",
         "by onnxruntime",
+        "hear live",
         "GPU",
         "ffmpeg version",
         "checkpoint",

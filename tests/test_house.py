@@ -90,6 +90,7 @@ MAKE_VALUES = {
         "Identity",
         "Layout",
         "Limits",
+        "Manner",
         "MemoryPlan",
         "ModelShape",
         "Named",

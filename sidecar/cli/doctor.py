@@ -54,6 +54,7 @@ def examine() -> Iterator[Finding]:
     settings, finding = _settings()
     yield finding
     yield from _engines(settings)
+    yield findings.live(settings)
     yield from _upstreams(settings)
     yield findings.gpu()
     yield findings.ffmpeg()

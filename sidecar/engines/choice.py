@@ -87,6 +87,45 @@ def choose(settings: Settings) -> Choice:
     return Choice(spec, reason, checkpoint)
 
 
+def choose_live(settings: Settings, files: Choice) -> tuple[Choice | None, str]:
+    """The engine for live audio beside the one that serves ``files``, and why it is that one; None
+    where nobody named one and none can.
+
+    Raises:
+        errors.EngineUnavailable: the engine that was named cannot run here, or does not hear live.
+        errors.BadCheckpoint: its weights are not usable.
+    """
+    wanted = settings.live_engine
+    if wanted == AUTO:
+        return _live_by_itself(files)
+    named = files
+    if wanted != files.spec.name:  # the folder that is set is that of the engine for files
+        named = choose(settings.model_copy(update={"engine": wanted, "model_path": None}))
+    if not named.spec.sessions:
+        raise errors.EngineUnavailable(
+            f"The engine '{wanted}' does not hear live audio.",
+            hint=f"Those that do: {', '.join(_live_engines()) or 'none'}; or set 'auto'.",
+        )
+    return named, "as set"
+
+
+def _live_by_itself(files: Choice) -> tuple[Choice | None, str]:
+    if files.spec.sessions:
+        return files, "it transcribes files, and hears live too"
+    reason = f"the engine '{files.spec.name}', for files, does not hear live"
+    embedded = engines.spec_of(EMBEDDED)
+    if lacking := engines.missing(embedded):
+        return None, f"{reason}; for the embedded one are not installed: {', '.join(lacking)}"
+    if not embedded.sessions:
+        return None, f"{reason}, nor does the embedded one"
+    return Choice(embedded, reason), reason
+
+
+def _live_engines() -> list[str]:
+    """The names of all that hear live."""
+    return [spec.name for spec in engines.ENGINES if spec.sessions]
+
+
 def look(settings: Settings) -> Facts:
     """The facts, as far as the settings make them matter: each costs some milliseconds."""
     lacking = {spec.name: engines.missing(spec) for spec in engines.ENGINES}

@@ -184,6 +184,7 @@ class Hall:
                 if self._closed:
                     return
                 due = self._due()
+                self._changed.notify_all()  # an end that came behind all sound is to be recognised
             if due:
                 self._detect(due)
             pause = TICK_S - (time.monotonic() - begun)

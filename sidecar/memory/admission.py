@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sidecar import errors
 from sidecar.memory import plan
 from sidecar.memory.footprint import PROMPT_TOKENS, WINDOW_S, Work, loading, peak_bytes
-from sidecar.memory.parallel import windows_in_step
+from sidecar.memory.parallel import peak_in_step, windows_in_step
 from sidecar.memory.placement import LoadPlan, Placement
 from sidecar.memory.plan import Estimate
 from sidecar.memory.shape import ModelShape
@@ -35,6 +35,7 @@ EVERYTHING = plan.LOADS[0]
 class Memory:
     """A look at the engine's device: bytes that are free, and the precision that is loaded.
 
+    Free is not what another engine of ours has reserved (`memory.ledger`).
     ``on_gpu`` tells which precisions are worth it; ``bandwidth`` is in bytes per second, None where
     it is not known. ``own_bytes`` is what the engine's process takes in all, with the cache of the
     job that runs and what its allocator keeps; None: what its weights take.
@@ -148,12 +149,21 @@ class Admission:
         own = now.own_bytes
         if own is None:
             own = self.loaded_bytes(now.held) if now.held is not None else 0
-        available = now.free_bytes + own
+        available = max(0, now.free_bytes + own)
         return available if self._limit is None else min(available, self._limit)
 
     def loaded_bytes(self, precision: Precision, memory: MemoryPlan = EVERYTHING) -> int:
         """What an engine takes that loads or does nothing; ``memory`` keeps parts on the host."""
         return loading(self._shape, precision, memory).total
+
+    def peak_bytes(
+        self, precision: Precision, audio_s: float | None, options: TranscribeOptions
+    ) -> int:
+        """What an engine comes to take that hears a recording by the plan in its ``options``."""
+        memory, text_tokens = options.memory, _text_tokens(options)
+        if memory.together > 1:
+            return peak_in_step(self._shape, precision, memory, text_tokens=text_tokens)
+        return peak_bytes(self._shape, precision, memory, self._work(audio_s, options)).total
 
     def fits_together(
         self,

@@ -7,9 +7,10 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sidecar.memory.ledger import DeviceLedger, Holding
 from sidecar.memory.visible import VISIBLE, Device, first_visible
 from sidecar.threads import Threads
 
@@ -51,41 +52,33 @@ class GpuMemory:
         return self.total_mb - self.used_mb << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """The engine's process: its id, None while there is none, and what its weights take."""
-
-    pid: int | None = None
-    weights_bytes: int = 0
-
-
 class GpuWatch:
-    """The GPU that is used as it was last seen, and what others than the engine take of it.
+    """The GPU that is used as it was last seen, and who has what of it.
 
-    ``engine`` tells what the engine holds, None while it comes; ``read`` is the driver's word.
+    ``read`` is the driver's word.
     """
 
-    def __init__(
-        self,
-        engine: Callable[[], Holding | None],
-        read: Callable[[], GpuMemory | None] | None = None,
-    ) -> None:
+    def __init__(self, read: Callable[[], GpuMemory | None] | None = None) -> None:
         self.seen: GpuMemory | None = None
-        self.others_bytes = 0
-        self._engine = engine
-        self._read = read or gpu_memory
+        self.ledger = DeviceLedger()
+        self._read = read or what_the_driver_says
         self._looking: asyncio.Task[None] | None = None
         self._silent = False
         self._thread = Threads("gpu", 1)
 
-    @property
-    def own_bytes(self) -> int:
-        """What the engine takes in all."""
-        return max(0, self.seen.used_bytes - self.others_bytes) if self.seen else 0
+    def free_bytes(self, who: str) -> int:
+        """What nobody takes, and no other engine of ours will; less than nothing where an engine
+        is to let go of something first."""
+        return self.seen.free_bytes - self.ledger.promised_bytes(who) if self.seen else 0
+
+    def own_bytes(self, who: str) -> int:
+        """What an engine takes in all."""
+        return self.ledger.own_bytes(who, self.seen.used_bytes) if self.seen else 0
 
     def begin(self) -> None:
         """Look for the first time, while there is no engine; waits for the driver."""
-        self._take_in(self._read(), Holding())
+        if self.seen is None:
+            self._take_in(self._read(), {})
 
     async def look(self) -> None:
         """Look now; where the driver takes longer than `PATIENCE_S`, what it said last counts."""
@@ -107,15 +100,13 @@ class GpuWatch:
                 self._looking.cancel()
 
     async def _look(self) -> None:
-        before = self._engine()
+        before = self.ledger.holdings()
         gpu = await self._thread.run(self._read)
-        self._take_in(gpu, before if before == self._engine() else None)
+        now = self.ledger.holdings()
+        self._take_in(gpu, {who: _over(before.get(who), one) for who, one in now.items()})
 
-    def _take_in(self, gpu: GpuMemory | None, engine: Holding | None) -> None:
-        """``engine``: None where it came or went meanwhile; the others are who they were then.
-
-        A GPU whose driver falls silent stays what it was.
-        """
+    def _take_in(self, gpu: GpuMemory | None, holdings: Mapping[str, Holding]) -> None:
+        """A GPU whose driver falls silent stays what it was."""
         if gpu is None:
             if self.seen is not None and not self._silent:
                 log.warning("the GPU's driver does not answer; what it said last is what counts")
@@ -125,22 +116,33 @@ class GpuWatch:
             log.info("the GPU's driver answers again")
             self._silent = False
         self.seen = gpu
-        if engine is not None:
-            self.others_bytes = others_bytes(self.others_bytes, gpu, engine)
+        self.ledger.see(holdings, gpu.used_bytes, gpu.processes)
 
 
-def others_bytes(before: int, gpu: GpuMemory, engine: Holding) -> int:
-    """What others take of a GPU: what is not the engine's.
+def _over(before: Holding | None, now: Holding) -> Holding:
+    """What an engine held during a look: of one that came or went meanwhile nobody can tell."""
+    return now if before == now else replace(now, coming=True)
 
-    Where the driver does not say how much the engine takes beside its weights, others are taken for
-    what they were ``before``, or for less where that leaves too little for the weights.
-    """
-    if engine.pid is None:
-        return gpu.used_bytes
-    told = gpu.processes.get(engine.pid)
-    if told is not None:
-        return max(0, gpu.used_bytes - told)
-    return max(0, min(before, gpu.used_bytes - engine.weights_bytes))
+
+class HostWatch:
+    """The host's memory, and who has what of it."""
+
+    def __init__(self) -> None:
+        self.ledger = DeviceLedger()
+
+    def free_bytes(self, who: str) -> int:
+        """What is free now, and no other engine of ours will take."""
+        self.ledger.see(self.ledger.holdings(), 0, {})
+        return host_free_bytes() - self.ledger.promised_bytes(who)
+
+
+def what_the_driver_says() -> GpuMemory | None:
+    """The GPU; whatever goes wrong with asking is a driver that does not answer."""
+    try:
+        return gpu_memory()
+    except Exception as error:
+        log.warning("the GPU's driver cannot be asked: %r", error)
+        return None
 
 
 def gpu_memory() -> GpuMemory | None:

@@ -38,14 +38,20 @@ def windows_in_step(
     for count in range(min(most, int(audio_s // SHORTEST_S)), 1, -1):
         window_s = min(audio_s / count + BORDER_S, WINDOW_S)
         one = Work.of(shape, window_s, text_tokens=text_tokens)
-        all_ = Work(count * window_s, count * one.prompt_tokens, count * one.output_tokens)
         for step in ladder(one, apart=apart):
-            held = replace(
-                step,
-                cache_tokens=count * step.cache_tokens,
-                cache_step=count * step.cache_step,
-                together=count,
-            )
-            if peak_bytes(shape, precision, held, all_).total <= available_bytes:
-                return replace(step, window_s=window_s, together=count)
+            plan = replace(step, window_s=window_s, together=count)
+            peak = peak_in_step(shape, precision, plan, text_tokens=text_tokens)
+            if peak <= available_bytes:
+                return plan
     return None
+
+
+def peak_in_step(
+    shape: ModelShape, precision: Precision, plan: MemoryPlan, *, text_tokens: int = PROMPT_TOKENS
+) -> int:
+    """Bytes that a plan takes with all of its windows."""
+    count = plan.together
+    one = Work.of(shape, plan.window_s, text_tokens=text_tokens)
+    all_ = Work(count * plan.window_s, count * one.prompt_tokens, count * one.output_tokens)
+    held = replace(plan, cache_tokens=count * plan.cache_tokens, cache_step=count * plan.cache_step)
+    return peak_bytes(shape, precision, held, all_).total

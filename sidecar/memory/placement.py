@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from sidecar.speech.engine import MemoryPlan, Precision
 
@@ -33,6 +34,26 @@ Place = Callable[[Precision], LoadPlan]
 def always_beside(precision: Precision) -> LoadPlan:
     """For engines that are small."""
     return LoadPlan()
+
+
+class Account(Protocol):
+    """Who keeps what an engine takes of its device's memory, and what it will."""
+
+    def comes(self, precision: Precision, plan: LoadPlan) -> None:
+        """It is about to be loaded so."""
+
+    def settled(self) -> None:
+        """It came, or did not, or is gone."""
+
+
+class NoAccount:
+    """For engines whose memory nobody plans."""
+
+    def comes(self, precision: Precision, plan: LoadPlan) -> None:
+        """Nothing is kept."""
+
+    def settled(self) -> None:
+        """Nothing is kept."""
 
 
 Look = Callable[[], Awaitable[None]]

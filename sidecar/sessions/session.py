@@ -16,7 +16,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.sessions.sound import Held, KeptSound
 from sidecar.sessions.told import Numbered, Told
-from sidecar.speech.live import Encoding, Heard, LiveEvent, LiveOptions
+from sidecar.speech.live import Encoding, Heard, LiveEvent, LiveOptions, TurnDropped
 
 LEAST_S = 1.0
 """Seconds of sound that each session may keep, however much the others do."""
@@ -70,6 +70,8 @@ class Session:
         self._room = asyncio.Event()
         self._waiting = False
         self._orders: deque[dict[str, Any]] = deque()
+        self._forgetting = 0
+        """Turns that are to be dropped and are not yet."""
 
     @property
     def received_s(self) -> float:
@@ -130,9 +132,11 @@ class Session:
         self.news.set()
 
     def forget(self) -> None:
-        """Drop the turn, and what was sent and not heard; `TurnDropped` says that it is done."""
+        """Drop the turn, and what was sent and not heard; one `TurnDropped` says that it is done,
+        whatever becomes of the engine that was told."""
         self._ordered()
         self.sound.forget()
+        self._forgetting += 1
         self._order({"forget": True})
 
     def change(self, options: LiveOptions) -> None:
@@ -168,6 +172,8 @@ class Session:
         if isinstance(event, Heard):
             self.sound.settle(event.settled, event.commits)
             self._room.set()
+        elif isinstance(event, TurnDropped):
+            self._forgetting = max(0, self._forgetting - 1)
         self.told.add(event)
 
     def touch(self) -> None:
@@ -181,10 +187,13 @@ class Session:
         return orders
 
     def begins_anew(self) -> None:
-        """For an engine that knows nothing of it, and gets the options as they are now."""
+        """For an engine that knows nothing of it, and gets the options as they are now: what was
+        to be forgotten is."""
         self.sound.rewind()
-        dropping = [order for order in self._orders if "forget" in order]
-        self._orders = deque(dropping[:1])
+        self._orders.clear()
+        while self._forgetting:
+            turn = self.told.so_far(self.sound.settled).turn
+            self.heard(TurnDropped(turn, self.sound.settled))
 
     def overdue(self, now: float) -> errors.SidecarError | None:
         """What ends it by the clock, None while nothing does."""

@@ -76,10 +76,10 @@ class EngineSpec:
     counted: bool = False
     together: int = 1
     remote: bool = False
-    sessions: int = 0
     planned: bool = False
     translates: bool = False
     resumes: str = ""
+    sessions: int = 0
     stands_for: Mapping[Precision, Precision] = field(default_factory=dict)
 
     def resolve_precision(self, wanted: Precision) -> Precision:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sidecar import errors
-from sidecar.memory.placement import Look, Place, Placement
+from sidecar.memory.placement import Account, Look, Place, Placement
 from sidecar.speech.engine import EngineSpec, LoadOptions, MemoryPlan, Precision
+from sidecar.workers.environment import Manner
 from sidecar.workers.loading import Leaving, Loading
 from sidecar.workers.worker import Worker
 
@@ -42,7 +43,9 @@ class Berth:
         place: Place,
         look: Look,
         on_crash: Callable[[Worker], None],
+        account: Account,
         arrived: Callable[[], None],
+        manner: Manner,
     ) -> None:
         self.precision = spec.resolve_precision(load.precision)
         """Of the engine that is there, or that is on its way."""
@@ -58,11 +61,13 @@ class Berth:
         self._options = load
         self._place = place
         self._look = look
+        self._account = account
         self._arrived = arrived
+        self._manner = manner
         self._worker: Worker | None = None
         self._change: _Change | None = None
         self._loading: Loading | None = None
-        self._leaving = Leaving(on_crash)
+        self._leaving = Leaving(on_crash, account.settled)
         self._closed = False
 
     @property
@@ -152,12 +157,14 @@ class Berth:
             return await self._bring_in(precision)
         finally:
             self._change = None
+            self._account.settled()
             self._arrived()
 
     async def _bring_in(self, precision: Precision) -> Worker:
         await self.gone()
         await self._look()
         plan = self._place(precision)
+        self._account.comes(precision, plan)
         before, stood = self.precision, self.worker is not None
         self.precision = precision
         try:
@@ -185,7 +192,7 @@ class Berth:
             evict_encoders=memory.evict_encoders,
             host_token_table=memory.host_token_table,
         )
-        self._loading, begun = Loading(self._spec, options), time.monotonic()
+        self._loading, begun = Loading(self._spec, options, self._manner), time.monotonic()
         try:
             worker = await self._loading.run()
         finally:

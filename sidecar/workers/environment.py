@@ -11,12 +11,17 @@ import os
 import re
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
 from sidecar import inference
 from sidecar.memory import visible
 
+NICENESS = 5
+"""Workers stand back behind the service, which must answer, and the desktop they run on."""
+NICE = "VIBEVOICE_WORKER_NICENESS"
+"""Tells a worker how far."""
 LOG_LEVEL = "VIBEVOICE_WORKER_LOG_LEVEL"
 """Tells a worker the service's level, wherever that came from."""
 ENDS_WITH_PARENT = "VIBEVOICE_WORKER_ENDS_WITH_PARENT"
@@ -74,7 +79,19 @@ class Needs(Enum):
     """What it takes to start, and to find ffmpeg."""
 
 
-def environment(ours: Mapping[str, str], needs: Needs) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How an engine's process behaves.
+
+    ``niceness``: how far it stands back behind others. ``shared``: calls of many go on in it at
+    once, so that it is not ended for one that is slow to stop.
+    """
+
+    niceness: int = NICENESS
+    shared: bool = False
+
+
+def environment(ours: Mapping[str, str], needs: Needs, niceness: int = NICENESS) -> dict[str, str]:
     """The environment of a worker: what it ``needs`` of ours, and the package findable."""
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [ours.get("PYTHONPATH")])]
@@ -84,6 +101,7 @@ def environment(ours: Mapping[str, str], needs: Needs) -> dict[str, str]:
         "PYTHONUTF8": "1",
         **inference.TELLS_NOBODY,
         **visible.ORDER,  # so that a number means the GPU whose memory was planned with
+        NICE: str(niceness),
         LOG_LEVEL: logging.getLevelName(logging.getLogger().level),
     }
     given.pop(ENDS_WITH_PARENT, None)

@@ -18,13 +18,11 @@ from sidecar import errors
 from sidecar.diagnostics.logs import JsonFormatter
 from sidecar.workers import channel
 from sidecar.workers.asked import Asked, Unwanted, Voice
-from sidecar.workers.environment import ENDS_WITH_PARENT, LOG_LEVEL
+from sidecar.workers.environment import ENDS_WITH_PARENT, LOG_LEVEL, NICE, NICENESS
 from sidecar.workers.operations import Operations
 
 log = logging.getLogger(__name__)
 
-NICENESS = 5
-"""Workers stand back behind the service, which must answer, and the desktop they run on."""
 IDLE_S = 15.0
 """Without work for so long, free memory goes back to the kernel. Not sooner: the next recording
 would fault it in again, which makes it 1 to 10 % slower (docs/performance.md); who dictates pauses
@@ -138,7 +136,7 @@ def main() -> None:
     sock = channel.inherited()
     _die_with_parent()
     if hasattr(os, "nice"):
-        os.nice(NICENESS)
+        os.nice(int(os.environ.get(NICE, NICENESS)))
     serve(sock)
 
 

@@ -9,6 +9,7 @@ from contextlib import aclosing
 
 from sidecar import errors
 from sidecar.speech.engine import EngineSpec, LoadOptions
+from sidecar.workers.environment import Manner
 from sidecar.workers.worker import Worker, WorkerDied
 
 log = logging.getLogger(__name__)
@@ -19,11 +20,12 @@ LOAD_TIMEOUT_S = 600.0
 class Loading:
     """One engine on its way into a process of its own."""
 
-    def __init__(self, spec: EngineSpec, options: LoadOptions) -> None:
+    def __init__(self, spec: EngineSpec, options: LoadOptions, manner: Manner) -> None:
         self.part = 0.0
         """How much of it is there, from 0 to 1."""
         self._spec = spec
         self._options = options
+        self._manner = manner
         self._worker: Worker | None = None
 
     async def run(self) -> Worker:
@@ -34,7 +36,7 @@ class Loading:
         """
         name = self._spec.name
         try:
-            worker = self._worker = Worker(name)
+            worker = self._worker = Worker(name, manner=self._manner)
         except OSError as error:
             raise _failed(name, error) from None
         begun = asyncio.get_running_loop().time()
@@ -71,8 +73,11 @@ def _failed(name: str, error: Exception) -> errors.ModelLoadFailed:
 class Leaving:
     """Workers on their way out: each ends in a task of its own, and somebody sees to the last."""
 
-    def __init__(self, on_crash: Callable[[Worker], None]) -> None:
+    def __init__(
+        self, on_crash: Callable[[Worker], None], left: Callable[[], None] = lambda: None
+    ) -> None:
         self._on_crash = on_crash
+        self._left = left
         self._ends: set[asyncio.Task[None]] = set()
 
     def take(self, worker: Worker) -> None:
@@ -89,5 +94,6 @@ class Leaving:
     async def _end(self, worker: Worker) -> None:
         crashed = await worker.crashed()
         await worker.close()
+        self._left()
         if crashed:
             await asyncio.to_thread(self._on_crash, worker)

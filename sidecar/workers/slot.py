@@ -1,121 +1,18 @@
-"""One engine's life: absent, loading, ready, working; leased to one job at a time."""
+"""An engine that is leased to one job at a time."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import math
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from enum import StrEnum
 
-from sidecar import errors
-from sidecar.memory.placement import Look, Place, always_beside, nothing
-from sidecar.speech.engine import EngineSpec, LoadOptions, MemoryPlan, Precision
-from sidecar.workers.berth import Berth
+from sidecar.speech.engine import MemoryPlan, Precision
 from sidecar.workers.lease import LeasedEngine
-from sidecar.workers.reloads import Reloads
-from sidecar.workers.worker import Worker
-
-log = logging.getLogger(__name__)
-
-UNUSED_S = 60.0
-"""Where nothing is kept (``keep_alive_s`` 0), an engine that was loaded ahead of its job waits so
-long for it."""
+from sidecar.workers.lifecycle import EngineLife
 
 
-class SlotState(StrEnum):
-    """Where the engine is in its life."""
-
-    ABSENT = "absent"
-    LOADING = "loading"
-    READY = "ready"
-    BUSY = "busy"
-
-
-class EngineSlot:
-    """Owns the worker of one engine, and nobody else starts or ends it.
-
-    ``load`` says how it loads; its precision is the first, others come by `reload` and `lease`.
-    ``look`` is awaited before each load and each lease, for ``place`` and who leases to decide by.
-    """
-
-    def __init__(
-        self,
-        spec: EngineSpec,
-        load: LoadOptions,
-        keep_alive_s: float,
-        place: Place = always_beside,
-        look: Look = nothing,
-        on_crash: Callable[[Worker], None] = lambda worker: None,
-    ) -> None:
-        self.spec = spec
-        self._berth = Berth(spec, load, place, look, on_crash, self._arrived)
-        self._keep_alive_s = keep_alive_s
-        self._place = place
-        self._look = look
-        self._turn = asyncio.Lock()
-        self._leased = False
-        self._used_load = 0
-        self._reloads = Reloads(self._in_turn, self._renew)
-        self._reloaded_at = -math.inf
-        self._idle: asyncio.TimerHandle | None = None
-        self._closed = False
-
-    @property
-    def precision(self) -> Precision:
-        """Of the engine that is there, or that is on its way."""
-        return self._berth.precision
-
-    @property
-    def memory(self) -> MemoryPlan:
-        """By which plan its parts lie: that of the load, then that of the job which came last."""
-        return self._berth.memory
-
-    @property
-    def loaded_at(self) -> float:
-        """When the engine came into memory last (`time.monotonic`)."""
-        return self._berth.loaded_at
-
-    @property
-    def load_s(self) -> float:
-        """How many seconds that took."""
-        return self._berth.load_s
-
-    @property
-    def loading(self) -> float | None:
-        """How much of an engine that is being loaded is there (0 to 1), None at other times."""
-        return self._berth.loading
-
-    @property
-    def state(self) -> SlotState:
-        """Where the engine is now."""
-        if self.loading is not None:
-            return SlotState.LOADING
-        if self._berth.worker is None:
-            return SlotState.ABSENT
-        return SlotState.BUSY if self._leased else SlotState.READY
-
-    @property
-    def loaded(self) -> bool:
-        """Whether the engine is in memory."""
-        return self.state in (SlotState.READY, SlotState.BUSY)
-
-    @property
-    def worker_pid(self) -> int | None:
-        """The process the engine lives in, None while it is not loaded."""
-        return self._berth.worker.pid if self._berth.worker is not None else None
-
-    def resolve(self, wanted: Precision, since: float) -> Precision:
-        """The precision for a job that asked for ``wanted`` at ``since`` (`time.monotonic`).
-
-        AUTO takes what is there, and so does what was asked for before somebody had the engine
-        loaded anew.
-        """
-        if wanted is Precision.AUTO or since < self._reloaded_at:
-            return self.precision
-        return self.spec.resolve_precision(wanted)
+class EngineSlot(EngineLife):
+    """One engine, which whoever has the turn has alone. Memory is looked at before each lease."""
 
     @asynccontextmanager
     async def lease(
@@ -133,111 +30,11 @@ class EngineSlot:
             worker = await self._berth.standing(self.resolve(wanted, since))
             await self._berth.gone()
             await self._look()
-            self._leased, self._used_load = True, self._berth.loads
+            self._holders, self._used_load = 1, self._berth.loads
             try:
                 yield LeasedEngine(worker, self.precision, self._begins)
             finally:
-                self._leased = False
-
-    async def preload(self) -> None:
-        """Load the engine ahead of the first job.
-
-        Raises:
-            errors.ModelLoadFailed: it does not load.
-            errors.WontFit: there is no room for it.
-        """
-        async with self._in_turn():
-            await self._berth.settle(self.precision)
-            await self._berth.standing(self.precision)
-
-    def check(self, precision: Precision) -> Precision:
-        """What a reload at ``precision`` would load.
-
-        Raises:
-            errors.PrecisionUnavailable: the engine has no such precision.
-        """
-        target = self.spec.resolve_precision(precision)
-        if precision not in (Precision.AUTO, target, *self.spec.stands_for):
-            raise errors.PrecisionUnavailable(
-                f"The engine '{self.spec.name}' has no precision '{precision}'.",
-                hint=f"It has: {', '.join(self.spec.precisions)}.",
-            )
-        return target
-
-    async def check_room(self, precision: Precision) -> None:
-        """Raise `errors.WontFit` where a reload at ``precision`` would now find no room."""
-        target = self.check(precision)
-        await self._look()
-        if not self._berth.changing:  # else nobody can tell what will be free
-            self._place(target)
-
-    async def reload(self, precision: Precision) -> Precision:
-        """Load the engine anew at another precision, after the job that runs; which it is then.
-
-        Whoever asked may hang up: it is done all the same. Of several that ask for the same
-        meanwhile, one does it for all; of those that wait and want different ones, the last wins.
-
-        Raises:
-            errors.PrecisionUnavailable: the engine has no such precision.
-            errors.ReloadSuperseded: somebody wanted another one before it was this one's turn.
-            errors.WontFit: there is no room for it; the old one goes on serving.
-            errors.ModelLoadFailed: it does not load; the old one goes on serving.
-        """
-        target = self.check(precision)
-        await self._reloads.ask(target, self._berth.loads)
-        return target
-
-    async def close(self) -> None:
-        """Unload, whatever is going on; what would be loaded is not."""
-        self._closed = True
-        self._stop_idling()
-        await self._reloads.close()
-        await self._berth.close()
-
-    @asynccontextmanager
-    async def _in_turn(self) -> AsyncIterator[None]:
-        """Who has the turn decides about the engine; afterwards it idles."""
-        async with self._turn:
-            if self._closed:
-                raise errors.ShuttingDown()
-            self._stop_idling()
-            try:
-                yield
-            finally:  # also after a load that failed and left the old one standing
-                if self._berth.worker is None:
-                    self._berth.let_go()
-                self._start_idling()
-
-    async def _renew(self, precision: Precision, loads: int) -> None:
-        """Load the engine anew, unless that was done since there had been so many ``loads``."""
-        await self._berth.settle(precision)
-        if self._berth.loads == loads or self.precision is not precision or not self.loaded:
-            await self._berth.changed_to(precision)
-        self._reloaded_at = time.monotonic()
-        await self._berth.gone()
-
-    def _arrived(self) -> None:
-        if not self._turn.locked():  # else who has the turn sees to it
-            self._start_idling()
+                self._holders = 0
 
     def _begins(self, memory: MemoryPlan) -> None:
         self._berth.memory = memory
-
-    def _start_idling(self) -> None:
-        self._stop_idling()
-        coming_or_none = self._berth.changing or self._berth.worker is None
-        if self._keep_alive_s < 0 or coming_or_none or self._closed:
-            return
-        unused = self._used_load != self._berth.loads
-        idle_s = self._keep_alive_s or (UNUSED_S if unused else 0.0)
-        self._idle = asyncio.get_running_loop().call_later(idle_s, self._idled)
-
-    def _stop_idling(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
-
-    def _idled(self) -> None:
-        self._idle = None
-        log.info("engine %s unloaded after being idle", self.spec.name)
-        self._berth.let_go()

@@ -20,7 +20,7 @@ from typing import IO, Any
 from sidecar.version import own_command
 from sidecar.workers import channel
 from sidecar.workers.calls import Call, Calls
-from sidecar.workers.environment import Needs, environment
+from sidecar.workers.environment import Manner, Needs, environment
 from sidecar.workers.line import Line
 
 log = logging.getLogger(__name__)
@@ -44,14 +44,18 @@ def worker_command() -> list[str]:
 class Worker:
     """One child process that answers calls; its owner awaits `close`."""
 
-    def __init__(self, name: str, needs: Needs = Needs.ENGINE) -> None:
+    def __init__(
+        self, name: str, needs: Needs = Needs.ENGINE, manner: Manner | None = None
+    ) -> None:
         """Start it.
 
         Raises:
             OSError: it cannot be started.
         """
         self.name = name
-        self._process, self._sock = channel.spawn(worker_command(), environment(os.environ, needs))
+        self._manner = manner or Manner()
+        given = environment(os.environ, needs, self._manner.niceness)
+        self._process, self._sock = channel.spawn(worker_command(), given)
         assert self._process.stderr is not None
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
         threading.Thread(
@@ -93,6 +97,7 @@ class Worker:
 
         A worker that does not answer a ping then is killed, and so is one that goes on with the
         operation for as long as it took to load (`patience_s`): a new one would be there by now.
+        Where others have calls in it too (`Manner.shared`), it is left to itself instead.
 
         Raises:
             WorkerDied: the process ended.
@@ -188,12 +193,15 @@ class Worker:
                 finally:
                     ping.cancel()
                     over.cancel()
+                if hears and loop.time() >= latest and self._manner.shared:
+                    return log.warning("worker %s goes on with a call nobody wants", self.name)
                 if not hears or loop.time() >= latest:
                     why = "did not stop in time" if hears else "does not answer"
                     log.warning("worker %s %s and is killed", self.name, why)
                     return self.kill()
         except asyncio.CancelledError:
-            self.kill()
+            if not self._manner.shared:
+                self.kill()
             raise
 
     async def _connected(self) -> Line:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import whisper_models
 
-from sidecar import errors
+from sidecar import engines, errors
 from sidecar.checkpoints.checkpoint import Checkpoint
 from sidecar.checkpoints.weights import cache_folder
 from sidecar.checkpoints.whisper import NAMES
-from sidecar.engines.choice import Facts, choose, decide, torch_has_cuda, way_to
+from sidecar.engines.choice import (
+    Facts,
+    choose,
+    choose_live,
+    decide,
+    torch_has_cuda,
+    way_to,
+)
 from sidecar.settings import Settings
 
 ALL = {"vibevoice": [], "whisper": [], "moonshine": [], "upstream": [], "scripted": []}
@@ -193,3 +201,39 @@ def test_the_engine_that_is_chosen_is_one_that_can_be_made():
 def test_whether_torch_can_use_a_gpu_is_told_without_importing_it():
     torch = pytest.importorskip("torch")
     assert torch_has_cuda() is (torch.version.cuda is not None)
+
+
+@pytest.mark.parametrize(
+    ("hear", "wanted", "files", "live", "reason"),
+    [
+        pytest.param(
+            {"scripted", "moonshine"}, "auto", "scripted", "scripted", "too", id="its-own"
+        ),
+        pytest.param({"moonshine"}, "auto", "scripted", "moonshine", "'scripted'", id="embedded"),
+        pytest.param(set(), "auto", "scripted", None, "nor does the embedded", id="none"),
+        pytest.param({"scripted", "moonshine"}, "moonshine", "scripted", "moonshine", "as set"),
+        pytest.param({"scripted"}, "scripted", "scripted", "scripted", "as set"),
+        pytest.param({"scripted"}, "moonshine", "scripted", "scripted", "refused", id="deaf"),
+    ],
+)
+def test_live_audio_has_the_engine_for_files_or_the_embedded_one(
+    hear: set[str],
+    wanted: str,
+    files: str,
+    live: str | None,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``hear``: who hears live in this build."""
+    sessions = {spec.name: 4 if spec.name in hear else 0 for spec in engines.ENGINES}
+    specs = [replace(spec, sessions=sessions[spec.name]) for spec in engines.ENGINES]
+    monkeypatch.setattr(engines, "ENGINES", tuple(specs))
+    settings = Settings(engine=files, live_engine=wanted)
+    chosen = choose(settings)
+    if reason == "refused":
+        with pytest.raises(errors.EngineUnavailable, match="does not hear live") as refused:
+            choose_live(settings, chosen)
+        assert f"do: {live};" in refused.value.hint
+        return
+    found, why = choose_live(settings, chosen)
+    assert (found and found.spec.name, reason in why) == (live, True)

@@ -10,13 +10,13 @@ from overheard import until
 
 from sidecar import errors
 from sidecar.engines.choice import choose
-from sidecar.jobs.provision import Provision
 from sidecar.memory import devices
 from sidecar.memory.devices import GpuMemory
 from sidecar.memory.placement import LoadPlan
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sidecar.speech.engine import Precision
+from sidecar.workers.lodging import Lodging
 
 TOO_LARGE = "CUDA out of memory: the model takes 16.5 GB, 3.0 GB are free."
 
@@ -28,10 +28,10 @@ def lines(caplog: pytest.LogCaptureFixture, least: int = logging.ERROR) -> list[
 async def test_an_engine_that_has_no_room_at_the_start_is_said_and_the_service_goes_on(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def place(self: Provision, precision: Precision) -> LoadPlan:
+    def place(self: object, precision: Precision) -> LoadPlan:
         raise errors.WontFit(TOO_LARGE)
 
-    monkeypatch.setattr(Provision, "_place", place)
+    monkeypatch.setattr(Lodging, "_place", place)
     settings = Settings(engine="scripted", preload=True)
     service = Service(settings, choose(settings))
     await service.open()
@@ -48,10 +48,10 @@ async def test_an_engine_that_has_no_room_at_the_start_is_said_and_the_service_g
 async def test_background_work_that_fails_is_in_the_log_with_its_cause(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def watch(self: Provision) -> None:
+    async def go_on(self: object) -> None:
         raise RuntimeError("nobody thought of this")
 
-    monkeypatch.setattr(Provision, "watch", watch)
+    monkeypatch.setattr(devices.GpuWatch, "go_on", go_on)
     settings = Settings(engine="scripted")
     service = Service(settings, choose(settings))
     await service.open()
@@ -81,15 +81,13 @@ async def test_a_driver_that_raises_whatever_it_likes_is_one_that_does_not_answe
     monkeypatch.setattr(devices, "LOOK_S", 0.001)
     monkeypatch.setattr(devices, "SILENT_LOOK_S", 0.001)
     settings = Settings(engine="scripted")
-    provision = Provision(settings, choose(settings))
-    provision._gpu.begin()
     service = Service(settings, choose(settings))
-    service._provision = provision
+    service.fleet._devices.gpu.begin()
     await service.open()
     try:
         await until(lambda: len(asked) >= 6)
     finally:
         await service.close()
-    assert provision.gpu == gpu
+    assert service.health().gpu == gpu
     assert lines(caplog) == []
     assert sum("cannot be asked" in line for line in lines(caplog, logging.WARNING)) == 2

@@ -22,6 +22,8 @@ from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobState
 from sidecar.settings import Settings
 from sidecar.speech.engine import Precision, TranscribeOptions
+from sidecar.workers.lodging import Devices, Lodging
+from sidecar.workers.slot import EngineSlot
 
 posix = pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
 
@@ -274,7 +276,8 @@ def test_what_is_left_to_chance_has_no_company(
 ) -> None:
     """The rows of others change last digits, and a draw hangs on them."""
     settings = Settings(engine="scripted", batch=4)
-    provision = Provision(settings, choose(settings))
+    lodging = Lodging("files", settings, choose(settings), Devices(), EngineSlot)
+    provision = Provision(settings, lodging)
     jobs = [job_of(recording, TranscribeOptions(temperature=one)) for one in temperatures]
     chosen = provision.company(jobs, Precision.FP32)
     assert [jobs.index(one) for one in chosen] == company

@@ -6,12 +6,13 @@ import pytest
 
 from sidecar import errors
 from sidecar.memory.admission import USUAL_S, Admission, Memory
-from sidecar.memory.devices import GpuMemory, Holding, others_bytes
+from sidecar.memory.devices import GpuMemory
 from sidecar.memory.footprint import Work
+from sidecar.memory.ledger import Holding, strangers_bytes
 from sidecar.memory.placement import LoadPlan, Placement
 from sidecar.memory.plan import LOADS, ladder, longest_audio_s
 from sidecar.memory.shape import FULL
-from sidecar.speech.engine import MemoryPlan, Precision, TranscribeOptions
+from sidecar.speech.engine import MemoryPlan, Precision, TranscribeOptions, Windowing
 
 GIB = 1 << 30
 BF16, FP16, INT8, INT4, FP32 = (
@@ -209,9 +210,23 @@ def test_a_limit_of_tokens_saves_memory_and_never_asks_for_more() -> None:
     assert peak(TranscribeOptions(prompt="Nagg, Nell " * 300)) > peak(PLAIN)
 
 
+def test_what_a_job_comes_to_take_is_what_its_plan_was_chosen_by() -> None:
+    now = free(80)
+    alone = admission().planned(BF16, HOUR, PLAIN, now)
+    assert admission().peak_bytes(BF16, HOUR, alone) == (
+        admission().estimate(BF16, HOUR, PLAIN, now)[0].peak_bytes
+    )
+    in_step = TranscribeOptions(windows=Windowing.PARALLEL)
+    several = admission().planned(BF16, HOUR, in_step, now)
+    assert several.memory.together > 1
+    assert admission().peak_bytes(BF16, HOUR, several) > admission().peak_bytes(
+        BF16, several.memory.window_s, PLAIN
+    )
+
+
 def test_what_the_running_job_takes_is_not_taken_from_the_next_one() -> None:
     """24 GiB, 1 of them a desktop's: the job that runs holds 22, and the next may have them."""
-    others = others_bytes(1 * GIB, gpu(23), Holding(PID, 17 * GIB))
+    others = strangers_bytes(1 * GIB, gpu(23).used_bytes, {}, {"files": Holding(PID, 17 * GIB)})
     busy = Memory(1 * GIB, BF16, on_gpu=True, own_bytes=23 * GIB - others)
     assert admission().available_bytes(busy) == 23 * GIB
     assert admission().planned(BF16, HOUR, PLAIN, busy).memory
@@ -243,4 +258,5 @@ def test_who_else_uses_the_gpu(
     before: int, seen: GpuMemory, weights: int | None, expected: int
 ) -> None:
     engine = Holding() if weights is None else Holding(PID, weights * GIB)
-    assert others_bytes(before * GIB, seen, engine) == expected * GIB
+    found = strangers_bytes(before * GIB, seen.used_bytes, seen.processes, {"files": engine})
+    assert found == expected * GIB

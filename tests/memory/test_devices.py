@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from released_model import TEXT
 from serving import PATIENCE_S
 
 from sidecar.access.identity import EVERYBODY
@@ -21,21 +22,14 @@ from sidecar.checkpoints.checkpoint import Checkpoint
 from sidecar.engines import spec_of
 from sidecar.engines.choice import Choice
 from sidecar.memory import devices
-from sidecar.memory.devices import GpuMemory, GpuWatch, Holding, gpu_memory
+from sidecar.memory.devices import GpuMemory, GpuWatch, gpu_memory
+from sidecar.memory.ledger import Holding
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sidecar.speech.engine import TranscribeOptions
 
 GIB = 1 << 30
-TEXT = {
-    "hidden_size": 3584,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-    "intermediate_size": 18944,
-    "vocab_size": 152064,
-}
-"""Of the released model."""
+WHO = "files"
 
 
 class Driver:
@@ -55,7 +49,10 @@ def card(used_gib: float, processes: dict[int, int] | None = None) -> GpuMemory:
 
 
 def watch(driver: Callable[[], GpuMemory | None], engine: Holding | None = None) -> GpuWatch:
-    return GpuWatch(lambda: engine, driver)
+    gpu = GpuWatch(driver)
+    if engine is not None:
+        gpu.ledger.enlist(WHO, lambda: engine)
+    return gpu
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -84,7 +81,7 @@ async def test_a_driver_that_falls_silent_is_asked_again_and_warned_of_once(
         await until(lambda: gpu.seen == card(5))
         going_on.cancel()
     assert believed[:5] == [None, *[card(1)] * 4], "what it said last"
-    assert gpu.others_bytes == 5 * GIB
+    assert gpu.ledger.strangers_bytes == 5 * GIB
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
@@ -95,7 +92,7 @@ async def test_where_there_is_no_gpu_nobody_goes_on_looking(
     gpu = watch(driver)
     async with asyncio.timeout(PATIENCE_S):
         await gpu.go_on()
-    assert (driver.asked, gpu.seen, gpu.own_bytes) == (1, None, 0)
+    assert (driver.asked, gpu.seen, gpu.own_bytes(WHO)) == (1, None, 0)
     assert not caplog.records
 
 
@@ -129,9 +126,10 @@ async def test_an_engine_that_comes_while_somebody_looks_is_not_taken_for_others
         engine[0] = Holding(7, 17 * GIB)
         return card(21)
 
-    gpu = GpuWatch(lambda: engine[0], driver)
+    gpu = GpuWatch(driver)
+    gpu.ledger.enlist(WHO, lambda: engine[0])
     await gpu.look()
-    assert (gpu.seen, gpu.others_bytes) == (card(21), 0)
+    assert (gpu.seen, gpu.ledger.strangers_bytes, gpu.own_bytes(WHO)) == (card(21), 0, 21 * GIB)
 
 
 class NvmlError(Exception):

@@ -20,7 +20,8 @@ from sidecar.audio.decode import AudioFacts
 from sidecar.engines import spec_of
 from sidecar.memory.placement import LoadPlan, Placement
 from sidecar.speech.engine import LoadOptions, MemoryPlan, Precision, TranscribeOptions
-from sidecar.workers.slot import EngineSlot, SlotState
+from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.slot import EngineSlot
 from sidecar.workers.worker import Worker
 
 FP32, INT8 = Precision.FP32, Precision.INT8
@@ -334,7 +335,7 @@ async def test_where_nothing_is_kept_an_engine_that_was_loaded_ahead_waits_for_i
 async def test_where_nothing_is_kept_an_engine_nobody_came_for_leaves_too(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.slot.UNUSED_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.lifecycle.UNUSED_S", 0.05)
     slot = build(keep_alive_s=0)
     await slot.reload(INT8)
     await until(lambda: slot.state is SlotState.ABSENT)

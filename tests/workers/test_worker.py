@@ -26,7 +26,8 @@ from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
 from sidecar.workers import channel, inside
 from sidecar.workers.asked import Asked, Voice
 from sidecar.workers.environment import Needs
-from sidecar.workers.slot import EngineSlot, SlotState
+from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.slot import EngineSlot
 from sidecar.workers.worker import Worker, WorkerDied
 
 CLIP = Path(get_assets_path()) / "beckett.wav"

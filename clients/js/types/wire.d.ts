@@ -184,6 +184,8 @@ export type Health = {
     engine_state: "absent" | "loading" | "ready" | "busy";
     load_percent: number | null;
     worker_pid: number | null;
+    live_engine: string | null;
+    live_engine_state: "absent" | "loading" | "ready" | "busy" | null;
     jobs_waiting: number;
     vllm: "ok" | "degraded" | "unreachable";
 };

@@ -175,25 +175,27 @@ class Socket:
             if not await at_once(message):
                 self.inbound.put(message, len(message))
 
-    async def send(self, message: Message) -> None:
-        """Send, after what is being sent; waits for a peer that reads slowly.
+    async def send(self, *messages: Message) -> None:
+        """Send them one behind the other, after what is being sent and with nothing in between;
+        waits for a peer that reads slowly.
 
         Raises:
             Gone: nobody is there, or nobody that reads.
         """
         try:
             async with self._sending:
-                if isinstance(message, str):
-                    await self.websocket.send_text(message)
-                else:
-                    await self.websocket.send_bytes(message)
+                for message in messages:
+                    if isinstance(message, str):
+                        await self.websocket.send_text(message)
+                    else:
+                        await self.websocket.send_bytes(message)
         except (WebSocketDisconnect, RuntimeError, OSError) as error:
             raise Gone() from error
 
-    async def say(self, message: Message) -> None:
-        """`send` the last word to somebody who may be gone already."""
+    async def say(self, *messages: Message) -> None:
+        """`send` the last words to somebody who may be gone already."""
         with suppress(Gone):
-            await self.send(message)
+            await self.send(*messages)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """End it; once more, or after the peer did, does nothing."""

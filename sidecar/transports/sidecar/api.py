@@ -69,6 +69,8 @@ def build_router(service: Service) -> APIRouter:
                 "engine_state": now.state.value,
                 "load_percent": None if now.loading is None else round(100 * now.loading),
                 "worker_pid": now.worker_pid,
+                "live_engine": now.live and now.live.engine,
+                "live_engine_state": now.live and now.live.state.value,
                 "jobs_waiting": now.jobs_waiting,
                 "vllm": VLLM[_status(now)],
             }

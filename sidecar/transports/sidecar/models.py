@@ -39,6 +39,10 @@ class Health(BaseModel):
     engine_state: Literal["absent", "loading", "ready", "busy"]
     load_percent: int | None = Field(description="While an engine is being loaded.")
     worker_pid: int | None = Field(description="Process id of the engine, null if not loaded.")
+    live_engine: str | None = Field(
+        examples=["moonshine"], description="For live audio, null where none hears it."
+    )
+    live_engine_state: Literal["absent", "loading", "ready", "busy"] | None
     jobs_waiting: int = Field(examples=[0])
     vllm: Literal["ok", "degraded", "unreachable"] = Field(
         description=(

@@ -21,7 +21,8 @@ from sidecar.engines.vibevoice.loading import EMBEDDING, ENCODERS, device_map, l
 from sidecar.engines.vibevoice.model import Model
 from sidecar.memory.placement import LoadPlan, Placement
 from sidecar.speech.engine import LoadOptions, MemoryPlan, Precision
-from sidecar.workers.slot import EngineSlot, SlotState
+from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.slot import EngineSlot
 
 CPU, ELSEWHERE = torch.device("cpu"), torch.device("meta")
 BF16, FP32, INT4, INT8 = Precision.BF16, Precision.FP32, Precision.INT4, Precision.INT8

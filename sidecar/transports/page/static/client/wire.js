@@ -116,6 +116,8 @@
  * @property {"absent" | "loading" | "ready" | "busy"} engine_state
  * @property {number | null} load_percent
  * @property {number | null} worker_pid
+ * @property {string | null} live_engine
+ * @property {"absent" | "loading" | "ready" | "busy" | null} live_engine_state
  * @property {number} jobs_waiting
  * @property {"ok" | "degraded" | "unreachable"} vllm
  */

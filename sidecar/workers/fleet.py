@@ -1,0 +1,97 @@
+"""All engines of this service: each role has a slot of its own, and devices are shared by a ledger.
+
+An hour of live audio is not an hour without files, nor the reverse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sidecar import errors
+from sidecar.engines.choice import Choice
+from sidecar.memory.devices import GpuMemory
+from sidecar.settings import Settings
+from sidecar.speech.engine import EngineSpec
+from sidecar.workers.lifecycle import EngineLife, SlotState
+from sidecar.workers.lodging import Devices, Lodging
+from sidecar.workers.shared import SharedSlot
+from sidecar.workers.slot import EngineSlot
+
+
+class Role(StrEnum):
+    """What an engine is there for."""
+
+    FILES = "files"
+    """Recordings, one after the other."""
+    LIVE = "live"
+    """People who are speaking, many at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an engine is: where in its life, how much of it is there, and in which process."""
+
+    engine: str
+    precision: str
+    state: SlotState
+    loading: float | None
+    worker_pid: int | None
+
+    @classmethod
+    def of(cls, slot: EngineLife) -> Standing:
+        """As it is now."""
+        return cls(slot.spec.name, slot.precision.value, slot.state, slot.loading, slot.worker_pid)
+
+
+class Fleet:
+    """Owns the slots, and what is seen of the devices. No engine is loaded before somebody asks.
+
+    ``live``: None where no engine here can hear live.
+    """
+
+    def __init__(self, settings: Settings, files: Choice, live: Choice | None) -> None:
+        self._devices = Devices()
+        self.files = Lodging(Role.FILES, settings, files, self._devices, EngineSlot)
+        """Where the engine for files lives."""
+        self._live: Lodging[SharedSlot] | None = None
+        if live is not None:
+            self._live = Lodging(Role.LIVE, settings, live, self._devices, SharedSlot)
+
+    @property
+    def live_spec(self) -> EngineSpec | None:
+        """The engine that hears live, None where none does."""
+        return self._live.spec if self._live is not None else None
+
+    @property
+    def live(self) -> SharedSlot:
+        """The slot for live audio.
+
+        Raises:
+            errors.EngineUnavailable: no engine here can hear live.
+        """
+        if self._live is None:
+            raise errors.EngineUnavailable("No engine of this installation can hear live audio.")
+        return self._live.slot
+
+    @property
+    def gpu(self) -> GpuMemory | None:
+        """The GPU as it was last seen, None where there is none."""
+        return self._devices.gpu.seen
+
+    def standing(self) -> dict[Role, Standing]:
+        """How each engine is; from memory, nobody is asked."""
+        found = {Role.FILES: Standing.of(self.files.slot)}
+        if self._live is not None:
+            found[Role.LIVE] = Standing.of(self._live.slot)
+        return found
+
+    async def watch(self) -> None:
+        """Go on looking at the GPU, until cancelled."""
+        await self._devices.gpu.go_on()
+
+    async def close(self) -> None:
+        """Unload all, the last opened first."""
+        if self._live is not None:
+            await self._live.slot.close()
+        await self.files.slot.close()

@@ -1,0 +1,201 @@
+"""Where an engine lives on this machine: what it is here, its slot, and its share of a device.
+
+What it has and what it will take stands in its device's ledger, as for every engine of ours.
+`memory.admission` decides on snapshots; here they are taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from sidecar.diagnostics.crash import CrashNotes, data_folder
+from sidecar.engines.choice import WHISPER, Choice
+from sidecar.memory.admission import Admission, Memory
+from sidecar.memory.devices import GpuMemory, GpuWatch, HostWatch
+from sidecar.memory.ledger import Holding
+from sidecar.memory.placement import LoadPlan, Placement
+from sidecar.memory.shape import ModelShape
+from sidecar.settings import Settings
+from sidecar.speech.engine import EngineSpec, LoadOptions, MemoryPlan, Precision
+from sidecar.workers.lifecycle import EngineLife
+from sidecar.workers.worker import Worker
+
+Slot = TypeVar("Slot", bound=EngineLife)
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """The memory that engines of ours share: of the GPU that is used, and of the host."""
+
+    gpu: GpuWatch = field(default_factory=GpuWatch)
+    host: HostWatch = field(default_factory=HostWatch)
+
+
+class Lodging(Generic[Slot]):
+    """Owns an engine's slot, which is of the given ``kind``, and accounts for what it takes.
+
+    ``who``: its name in the ledgers and in notes of crashes.
+    """
+
+    def __init__(
+        self,
+        who: str,
+        settings: Settings,
+        choice: Choice,
+        devices: Devices,
+        kind: type[Slot],
+    ) -> None:
+        self.who = who
+        self._devices = devices
+        self._device = settings.device
+        self._file_bytes = choice.checkpoint.bytes if choice.checkpoint is not None else 0
+        heavy = choice.checkpoint is not None
+        looks = heavy and (choice.spec.planned or settings.device != "cpu")
+        if looks:
+            devices.gpu.begin()
+        self.spec = _on_this_machine(choice.spec, self.gpu if looks else None)
+        self.admission = _admission(settings, choice)
+        precision = settings.precision
+        if precision is Precision.AUTO and self.admission is not None:
+            precision = self.admission.first_precision(self._memory(None))
+        checkpoint = str(choice.checkpoint.folder) if choice.checkpoint else None
+        self._stood: Holding | None = None
+        """What there was of it when a new one began to come; None while none does."""
+        self._expected = 0
+        self._crash_notes = CrashNotes(data_folder(settings.data_dir))
+        self.slot: Slot = kind(
+            self.spec,
+            LoadOptions(precision, checkpoint, settings.device, upstream=choice.upstream),
+            settings.keep_alive,
+            self._place,
+            self._look,
+            self._note_crash,
+            self,
+        )
+        devices.gpu.ledger.enlist(who, lambda: self._holding(on_gpu=True))
+        devices.host.ledger.enlist(who, lambda: self._holding(on_gpu=False))
+
+    @property
+    def gpu(self) -> GpuMemory | None:
+        """The GPU as it was last seen, None where there is none."""
+        return self._devices.gpu.seen
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the engine uses it."""
+        return self.gpu is not None and self._device != "cpu"
+
+    def memory_now(self) -> Memory:
+        """Its device's memory as it was last looked at."""
+        return self._memory(self.slot.precision if self.slot.loaded else None)
+
+    def expects(self, peak_bytes: int) -> None:
+        """A job begins that takes ``peak_bytes`` with the engine; those that began since memory was
+        looked at go on beside it."""
+        loaded = self._weights(self.slot.precision, self.slot.memory)
+        self._expected += max(0, peak_bytes - loaded)
+        self._reserve(loaded + self._expected)
+
+    def comes(self, precision: Precision, plan: LoadPlan) -> None:
+        """The engine is about to be loaded (`placement.Account`)."""
+        old = self._holding(self.on_gpu)
+        size = self._weights(precision, plan.memory)
+        if plan.placement is Placement.BESIDE and old.pid is not None:
+            size += max(old.weights_bytes, self._devices.gpu.own_bytes(self.who))
+        self._stood = old
+        self._reserve(size)
+
+    def settled(self) -> None:
+        """The engine came, or did not, or is gone (`placement.Account`)."""
+        if self.slot.changing:
+            return
+        arrived, self._stood = self._stood is not None, None
+        if self.slot.worker_pid is None:
+            self._release()
+        elif arrived:
+            weights = self._weights(self.slot.precision, self.slot.memory)
+            self._reserve(weights)
+
+    def _reserve(self, size: int) -> None:
+        """On the device that it is on; a driver may have begun to answer since the last time."""
+        self._release()
+        device = self._devices.gpu if self.on_gpu else self._devices.host
+        device.ledger.reserve(self.who, size)
+
+    def _release(self) -> None:
+        for device in (self._devices.gpu, self._devices.host):
+            device.ledger.release(self.who)
+
+    def _place(self, precision: Precision) -> LoadPlan:
+        if self.admission is None:
+            return LoadPlan()
+        return self.admission.place(precision, self.memory_now())
+
+    async def _look(self) -> None:
+        """See what is free, for who plans by it."""
+        self._expected = 0
+        if self.admission is not None:
+            await self._devices.gpu.look()
+
+    def _holding(self, on_gpu: bool) -> Holding:
+        """What the engine's process holds of the GPU, or of the host."""
+        if on_gpu is not self.on_gpu:
+            return Holding()
+        pid, stood = self.slot.worker_pid, self._stood
+        if pid is None:
+            return Holding(coming=stood is not None)
+        if stood is not None:
+            return Holding(pid, stood.weights_bytes, coming=True)
+        return Holding(pid, self._weights(self.slot.precision, self.slot.memory))
+
+    def _weights(self, precision: Precision, memory: MemoryPlan) -> int:
+        """What the engine takes that does nothing; that of its files where nobody plans."""
+        if self.admission is None:
+            return self._file_bytes
+        return self.admission.loaded_bytes(precision, memory)
+
+    def _memory(self, held: Precision | None) -> Memory:
+        gpu, watch = self.gpu, self._devices.gpu
+        if gpu is None or not self.on_gpu:
+            return Memory(self._devices.host.free_bytes(self.who), held, on_gpu=False)
+        return Memory(
+            watch.free_bytes(self.who),
+            held,
+            on_gpu=True,
+            bandwidth=gpu.bandwidth,
+            own_bytes=watch.own_bytes(self.who),
+        )
+
+    def _note_crash(self, worker: Worker) -> None:
+        """What a bug report needs, without audio and text."""
+        about = {
+            "engine": self.spec.name,
+            "role": self.who,
+            "precision": self.slot.precision.value,
+            "memory_plan": dataclasses.asdict(self.slot.memory),
+            "gpu": self.gpu and dataclasses.asdict(self.gpu),
+        }
+        self._crash_notes.write(worker.name, worker.exit_code, worker.last_lines, about)
+
+
+def _on_this_machine(spec: EngineSpec, gpu: GpuMemory | None) -> EngineSpec:
+    """Where bf16 is at hand it takes the place of fp16: as wide, and it does not overflow.
+
+    Without a GPU CTranslate2 has no fp16, and fp32 takes its place.
+    """
+    if spec.name == WHISPER and gpu is None:
+        return dataclasses.replace(spec, stands_for={Precision.FP16: Precision.FP32})
+    if Precision.BF16 not in spec.precisions or (gpu is not None and not gpu.bf16):
+        return spec
+    return dataclasses.replace(spec, stands_for={Precision.FP16: Precision.BF16})
+
+
+def _admission(settings: Settings, choice: Choice) -> Admission | None:
+    """Who decides about memory, for an engine whose checkpoint is known."""
+    if choice.checkpoint is None or not choice.spec.planned:
+        return None
+    limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
+    shape = ModelShape.from_config(choice.checkpoint.config)
+    return Admission(shape, choice.spec.precisions, limit)

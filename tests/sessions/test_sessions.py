@@ -1,0 +1,352 @@
+"""Live sessions on a real engine's process: sound in, a story out, whatever happens between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import math
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from serving import PATIENCE_S
+
+from sidecar import errors
+from sidecar.access.identity import EVERYBODY, Identity, Proof
+from sidecar.app import create_service
+from sidecar.service import Service
+from sidecar.sessions.session import Session
+from sidecar.settings import load_settings
+from sidecar.speech.live import (
+    Encoding,
+    Final,
+    Heard,
+    LiveEvent,
+    LiveOptions,
+    Noticed,
+    Partial,
+    Summary,
+    TurnDropped,
+    TurnEnded,
+    Turns,
+)
+
+RATE = 16_000
+OTHER = Identity("other", Proof.TOKEN)
+Open = Callable[..., Awaitable[Service]]
+
+
+@pytest.fixture
+async def open_service(tmp_path: Path) -> AsyncIterator[Open]:
+    opened: list[Service] = []
+
+    async def start(**settings: Any) -> Service:
+        values = {"engine": "scripted", "data_dir": tmp_path, "live_grace": 0.0, **settings}
+        service = create_service(load_settings(**values))
+        await service.open()
+        opened.append(service)
+        return service
+
+    yield start
+    for service in opened:
+        await service.close()
+
+
+def sound(*levels: tuple[float, float]) -> bytes:
+    """Pcm16 of so many seconds at a level each."""
+    return b"".join(
+        round(level * 32767).to_bytes(2, "little", signed=True) * round(seconds * RATE)
+        for seconds, level in levels
+    )
+
+
+SPEECH = sound((0.5, 0.0), (2.0, 0.3), (1.0, 0.0), (1.5, 0.1), (1.0, 0.0), (10.0, 0.2), (1.0, 0.0))
+
+
+async def say(session: Session, said: bytes, step: int = 3200) -> None:
+    for at in range(0, len(said), step):
+        await session.send(said[at : at + step])
+
+
+async def story(session: Session) -> list[LiveEvent]:
+    async with asyncio.timeout(PATIENCE_S):
+        return [one.event async for one in session.events()]
+
+
+async def heard(session: Session, said: bytes) -> list[LiveEvent]:
+    reading = asyncio.create_task(story(session))
+    await say(session, said)
+    session.finish()
+    return await reading
+
+
+def of(told: list[LiveEvent], kind: type[Any]) -> list[Any]:
+    return [one for one in told if isinstance(one, kind)]
+
+
+def workers() -> list[psutil.Process]:
+    """Processes of engines that live."""
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # as one that has ended just now is
+            if any("workers.inside" in word for word in one.cmdline()):
+                found.append(one)
+    return found
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    begun = asyncio.get_running_loop().time()
+    while not condition():
+        await asyncio.sleep(0.01)
+        assert asyncio.get_running_loop().time() - begun < PATIENCE_S, what
+
+
+async def test_what_is_said_is_told_in_turns_and_summed_up(open_service: Open) -> None:
+    service = await open_service()
+    session = service.live.open(EVERYBODY, LiveOptions(words=True))
+    told = await heard(session, SPEECH)
+    finals: list[Final] = of(told, Final)
+    assert [one.turn for one in finals] == [0, 1, 2, 2]
+    assert [one.turn for one in of(told, TurnEnded)] == [0, 1, 2]
+    assert of(told, Partial)
+    [summary] = of(told, Summary)
+    assert summary is told[-1]
+    assert [one.segment for one in finals] == list(summary.transcript.segments)
+    assert finals[0].segment.words[0].text.startswith("w")
+    assert summary.transcript.duration == pytest.approx(17.0, abs=0.05)
+    assert (session.received_s, session.received_samples) == (17.0, 17 * RATE)
+    service.live.leave(session)
+    assert len(service.live) == 0
+
+
+@pytest.mark.parametrize(("encoding", "rate"), [("float32", 16_000), ("pcm16", 48_000)])
+async def test_the_same_is_heard_in_every_form_of_sound(
+    encoding: str, rate: int, open_service: Open
+) -> None:
+    import numpy as np
+
+    service = await open_service()
+    plain = await heard(service.live.open(EVERYBODY, LiveOptions(partials=False)), SPEECH)
+    samples = np.frombuffer(SPEECH, "<i2").repeat(rate // RATE)
+    raw = samples.tobytes() if encoding == "pcm16" else (samples / 32768).astype("<f4").tobytes()
+    session = service.live.open(EVERYBODY, LiveOptions(partials=False))
+    reading = asyncio.create_task(story(session))
+    step = 5000 * Encoding(encoding).width
+    for at in range(0, len(raw), step):
+        await session.send(raw[at : at + step], Encoding(encoding), rate)
+    session.finish()
+    told = await reading
+    times = [
+        [(one.segment.start, one.segment.end) for one in of(each, Final)] for each in (plain, told)
+    ]
+    assert times[0] == [pytest.approx(pair, abs=0.07) for pair in times[1]]
+
+
+async def test_an_engine_that_dies_costs_a_notice_and_no_word(open_service: Open) -> None:
+    service = await open_service()
+    options = LiveOptions(partials=False, turns=Turns.CLIENT)
+
+    async def session(kills: int) -> list[LiveEvent]:
+        one = service.live.open(EVERYBODY, options)
+        reading = asyncio.create_task(story(one))
+
+        def is_in(part: int) -> bool:
+            return one.sound.settled > 17.0 * part + 4.0
+
+        for part in range(4):
+            await say(one, SPEECH)
+            one.commit()
+            if part < kills:
+                await until(functools.partial(is_in, part), "it hears")
+                for worker in workers():
+                    worker.send_signal(signal.SIGKILL)
+        one.finish()
+        return await reading
+
+    whole, told = await session(0), await session(3)
+    assert [one.notice.code for one in of(told, Noticed)].count("engine_restarted") == 3
+    [before], [after] = of(whole, Summary), of(told, Summary)
+    words = [" ".join(one.text for one in each.transcript.segments) for each in (before, after)]
+    assert len(words[1].split()) == pytest.approx(len(words[0].split()), abs=6)
+    assert [one.turn for one in of(told, TurnEnded)] == [0, 1, 2, 3]
+    counts = [[len(one.text.split()) for one in of(each, TurnEnded)] for each in (whole, told)]
+    assert counts[0] == [pytest.approx(count, abs=2) for count in counts[1]]
+    starts = [one.segment.start for one in of(told, Final)]
+    assert starts == sorted(starts)
+
+
+async def test_an_engine_that_dies_twice_at_the_same_place_ends_the_session(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "60")
+    service = await open_service()
+    session = service.live.open(EVERYBODY, LiveOptions())
+    reading = asyncio.create_task(story(session))
+    await say(session, SPEECH[: 4 * RATE])
+    for deaths in (1, 2):
+        await until(lambda: session.sound.take() is None and workers(), "it hears")
+        await asyncio.sleep(0.5)
+        for worker in workers():
+            worker.send_signal(signal.SIGKILL)
+        if deaths == 1:
+            await until(lambda: session.told.last and of_code(session), "it begins anew")
+    with pytest.raises(errors.EngineCrashed):
+        await reading
+
+
+def of_code(session: Session) -> bool:
+    return any(
+        isinstance(one.event, Noticed) and one.event.notice.code == "engine_restarted"
+        for one in session.told._kept
+    )
+
+
+async def test_what_is_dropped_is_not_told_and_what_comes_after_is(open_service: Open) -> None:
+    service = await open_service()
+    session = service.live.open(EVERYBODY, LiveOptions(turns=Turns.CLIENT))
+    reading = asyncio.create_task(story(session))
+    await say(session, SPEECH[: 4 * RATE])
+    session.forget()
+    await say(session, SPEECH)
+    session.commit()
+    session.finish()
+    told = await reading
+    [dropped] = of(told, TurnDropped)
+    behind = told[told.index(dropped) :]
+    assert not [one for one in of(behind, Final) if one.turn <= dropped.turn]
+    [ended] = of(behind, TurnEnded)
+    assert ended.text
+
+
+async def test_bad_sound_is_refused_and_the_session_goes_on(open_service: Open) -> None:
+    service = await open_service(live_chunk=2.0)
+    session = service.live.open(EVERYBODY, LiveOptions())
+    with pytest.raises(errors.SoundInvalid, match="3 bytes"):
+        await session.send(b"abc")
+    with pytest.raises(errors.SoundInvalid, match="7 samples a second"):
+        await session.send(b"abcd", rate=7)
+    with pytest.raises(errors.ChunkTooLong, match=r"3\.0 s"):
+        await session.send(bytes(6 * RATE))
+    told = await heard(session, SPEECH)
+    assert of(told, Summary)
+    with pytest.raises(errors.SessionOver):
+        await session.send(b"ab")
+
+
+async def test_floats_that_are_no_numbers_are_heard_as_silence(open_service: Open) -> None:
+    import numpy as np
+
+    service = await open_service()
+    session = service.live.open(EVERYBODY, LiveOptions())
+    reading = asyncio.create_task(story(session))
+    wild = np.array([math.nan, math.inf, -math.inf, 1e30] * 4000, "<f4")
+    await session.send(wild.tobytes(), Encoding.FLOAT32)
+    await say(session, SPEECH)
+    session.finish()
+    assert of(await reading, Summary)
+
+
+async def test_there_are_as_many_as_may_be_and_each_finds_its_own(open_service: Open) -> None:
+    service = await open_service(live_sessions=3, live_sessions_per_owner=2)
+    first = service.live.open(EVERYBODY, LiveOptions(), "mine")
+    with pytest.raises(errors.SessionTaken):
+        service.live.open(EVERYBODY, LiveOptions(), "mine")
+    service.live.open(EVERYBODY, LiveOptions())
+    with pytest.raises(errors.LiveLimited):
+        service.live.open(EVERYBODY, LiveOptions())
+    theirs = service.live.open(OTHER, LiveOptions(), "mine")
+    with pytest.raises(errors.LiveFull):
+        service.live.open(OTHER, LiveOptions())
+    assert service.live.find(EVERYBODY, "mine") is first
+    assert service.live.find(OTHER, "mine") is theirs
+    with pytest.raises(errors.SessionNotFound):
+        service.live.find(OTHER, first.id + "x")
+    service.live.end(first)
+    service.live.open(EVERYBODY, LiveOptions(), "mine")
+
+
+async def test_who_sends_faster_than_is_heard_waits_and_loses_nothing(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.2")
+    service = await open_service(live_buffer=20.0)
+    session = service.live.open(EVERYBODY, LiveOptions(partials=False))
+    reading = asyncio.create_task(story(session))
+    most = 0.0
+    for _ in range(6):
+        for at in range(0, len(SPEECH), 32_000):
+            await session.send(SPEECH[at : at + 32_000])
+            most = max(most, session.sound.seconds)
+    session.finish()
+    told = await reading
+    assert 20.0 <= most <= 20.0 + 1.0
+    assert len(of(told, TurnEnded)) == 18
+
+
+async def test_time_ends_what_is_idle_what_is_too_long_and_what_nobody_comes_back_for(
+    open_service: Open,
+) -> None:
+    service = await open_service(live_idle=1.0, live_longest=3.0, live_grace=1.0)
+    idle = service.live.open(EVERYBODY, LiveOptions())
+    left = service.live.open(EVERYBODY, LiveOptions())
+    service.live.leave(left)
+    with pytest.raises(errors.SessionIdle):
+        await story(idle)
+    busy = service.live.open(EVERYBODY, LiveOptions())
+
+    async def talk() -> None:
+        while True:
+            await busy.send(bytes(3200))
+            await asyncio.sleep(0.1)
+
+    talking = asyncio.create_task(talk())
+    with pytest.raises(errors.SessionTooLong):
+        await story(busy)
+    with pytest.raises(errors.SessionTooLong):
+        await talking
+    await until(lambda: left.over, "nobody came back")
+    with pytest.raises(errors.SessionNotFound):
+        service.live.find(EVERYBODY, left.id)
+
+
+async def test_the_end_of_the_service_lets_them_say_what_they_heard(open_service: Open) -> None:
+    service = await open_service()
+    session = service.live.open(EVERYBODY, LiveOptions())
+    reading = asyncio.create_task(story(session))
+    await say(session, SPEECH)
+    await service.drain(PATIENCE_S)
+    told = await reading
+    assert of(told, Summary)[0].transcript.segments
+    with pytest.raises(errors.ShuttingDown):
+        service.live.open(EVERYBODY, LiveOptions())
+
+
+async def test_a_thousand_that_come_and_go_leave_nothing(open_service: Open) -> None:
+    service = await open_service(live_sessions=50)
+    await heard(service.live.open(EVERYBODY, LiveOptions()), SPEECH[: 3 * RATE])
+    for one in list(service.live._sessions.values()):
+        service.live.end(one)
+    await until(lambda: not service.live._tasks, "its task ends")
+    tasks, files = len(asyncio.all_tasks()), os_files()
+    for number in range(1000):
+        session = service.live.open(EVERYBODY, LiveOptions())
+        if number % 3:
+            await session.send(SPEECH[:3200])
+        service.live.end(session)
+        if number % 50 == 49:
+            await until(lambda: not service.live._tasks, "their tasks end")
+    assert len(asyncio.all_tasks()) == tasks
+    assert os_files() <= files + 2
+    assert service.live._held.bytes == 0
+    told = await heard(service.live.open(EVERYBODY, LiveOptions()), SPEECH)
+    assert of(told, Heard)
+    assert of(told, Summary)
+
+
+def os_files() -> int:
+    return len(os.listdir("/proc/self/fd"))

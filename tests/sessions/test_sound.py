@@ -1,0 +1,123 @@
+"""What of a session's sound is kept, and what an engine takes of it."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.sessions.sound import Chunk, Commit, Held, KeptSound
+from sidecar.speech.live import Encoding
+
+SECOND = bytes(range(250)) * 128
+"""Of pcm16 at 16 kHz."""
+
+
+def kept(held: Held | None = None) -> KeptSound:
+    return KeptSound(held or Held(1 << 30))
+
+
+def taken(sound: KeptSound) -> list[Chunk | Commit]:
+    items = []
+    while (item := sound.take()) is not None:
+        items.append(item)
+    return items
+
+
+def test_sound_has_its_place_on_the_sessions_clock_whatever_its_form() -> None:
+    sound = kept()
+    sound.add(SECOND, Encoding.PCM16, 16_000)
+    sound.add(SECOND, Encoding.FLOAT32, 8_000)
+    sound.add(SECOND, Encoding.PCM16, 32_000)
+    assert sound.at == 2.5
+    assert [one.at for one in taken(sound) if isinstance(one, Chunk)] == [0.0, 1.0, 2.0]
+
+
+def test_what_is_settled_is_let_go_of_and_the_next_engine_takes_the_rest() -> None:
+    held = Held(1 << 30)
+    sound = kept(held)
+    for _ in range(3):
+        sound.add(SECOND, Encoding.PCM16, 16_000)
+    assert held.bytes == 3 * len(SECOND)
+    taken(sound)
+    sound.settle(1.25, 0)
+    assert held.bytes == sound.bytes == 2 * len(SECOND)
+    assert sound.take() is None
+    sound.rewind()
+    first, second = taken(sound)
+    assert isinstance(first, Chunk)
+    assert (first.at, first.raw) == (1.25, SECOND[8000:])
+    assert isinstance(second, Chunk)
+    assert (second.at, second.raw) == (2.0, SECOND)
+
+
+def test_a_commit_is_taken_again_until_it_was_answered() -> None:
+    sound = kept()
+    for _ in range(2):
+        sound.add(SECOND, Encoding.PCM16, 16_000)
+        sound.commit()
+    assert len(taken(sound)) == 4
+    sound.settle(1.9, 1)
+    sound.rewind()
+    assert [type(one) for one in taken(sound)] == [Chunk, Commit]
+    sound.settle(2.0, 0)
+    sound.rewind()
+    assert [type(one) for one in taken(sound)] == [Commit]
+    sound.settle(2.0, 1)
+    assert taken(sound) == []
+
+
+def test_what_is_forgotten_is_taken_by_nobody() -> None:
+    held = Held(1 << 30)
+    sound = kept(held)
+    sound.add(SECOND, Encoding.PCM16, 16_000)
+    sound.commit()
+    sound.take()
+    sound.forget()
+    assert (held.bytes, sound.take(), sound.settled) == (0, None, 1.0)
+    sound.add(SECOND, Encoding.PCM16, 16_000)
+    sound.rewind()
+    [rest] = taken(sound)
+    assert isinstance(rest, Chunk)
+    assert rest.at == 1.0
+
+
+@given(seed=st.integers(0, 2**32))
+def test_whatever_is_answered_and_forgotten_no_commit_is_lost_or_doubled(seed: int) -> None:
+    """An engine answers commits in order; it dies at any time, and another begins anew."""
+    chance = random.Random(seed)
+    sound = kept()
+    asked = answered = forgotten = done = 0
+    pending: list[Chunk | Commit] = []
+    for _ in range(80):
+        match chance.randrange(6):
+            case 0:
+                sound.add(SECOND[: 2 * chance.randrange(1, 99)], Encoding.PCM16, 16_000)
+            case 1:
+                sound.commit()
+                asked += 1
+            case 2:
+                if (item := sound.take()) is not None:
+                    pending.append(item)
+            case 3 if pending:
+                item = pending.pop(0)
+                if isinstance(item, Commit):
+                    done += 1
+                    answered += 1
+                    sound.settle(sound.settled, done)
+                else:
+                    sound.settle(item.at + item.seconds, done)
+            case 4 if chance.random() < 0.3:
+                sound.rewind()
+                pending, done = [], 0
+            case 5 if chance.random() < 0.2:
+                done += sum(isinstance(one, Commit) for one in pending)
+                sound.forget()
+                forgotten, answered = asked, asked
+                pending = []
+    sound.rewind()
+    left = sum(isinstance(one, Commit) for one in taken(sound))
+    assert answered + left == asked
+    assert forgotten <= asked
+    assert sound.bytes >= 0

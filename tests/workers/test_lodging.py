@@ -1,0 +1,154 @@
+"""Two engines of ours on one card: a driver made up, processes real, weights as of the real one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from released_model import TEXT
+from serving import PATIENCE_S
+
+from sidecar import errors
+from sidecar.checkpoints.checkpoint import Checkpoint
+from sidecar.engines import spec_of
+from sidecar.engines.choice import Choice
+from sidecar.memory.devices import GpuMemory, GpuWatch
+from sidecar.settings import Settings
+from sidecar.speech.engine import Precision
+from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.lodging import Devices, Lodging
+from sidecar.workers.slot import EngineSlot
+
+GIB = 1 << 30
+WEIGHTS = 33
+"""GiB of the released model in 32 bit, about."""
+FILES, LIVE = "files", "live"
+
+
+@dataclass
+class Card:
+    """A card of 80 GiB: engines that are there have their weights, strangers 2."""
+
+    tells: bool
+    engines: list[Lodging[EngineSlot]] = field(default_factory=list)
+
+    def __call__(self) -> GpuMemory:
+        ours: dict[int, int] = {}
+        for one in self.engines:
+            if (pid := one.slot.worker_pid) is not None and one.admission is not None:
+                ours[pid] = one.admission.loaded_bytes(one.slot.precision)
+        used = (2 << 10) + (sum(ours.values()) >> 20)
+        return GpuMemory("a card", used, 80 << 10, processes=ours if self.tells else {})
+
+
+@dataclass
+class House:
+    """The card, and two engines that may live there."""
+
+    card: Card
+    devices: Devices
+    files: Lodging[EngineSlot]
+    live: Lodging[EngineSlot]
+
+    async def room(self, one: Lodging[EngineSlot]) -> float:
+        """GiB that an engine may take in all, by a look just now."""
+        await self.devices.gpu.look()
+        assert one.admission is not None
+        return one.admission.available_bytes(one.memory_now()) / GIB
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    for _ in range(int(PATIENCE_S / 0.002)):
+        if condition():
+            return
+        await asyncio.sleep(0.002)
+    raise AssertionError("it did not come to that")
+
+
+@pytest.fixture(params=[True, False], ids=["the driver tells", "the driver does not tell"])
+async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
+    card = Card(request.param)
+    devices = Devices(GpuWatch(card))
+    settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
+    checkpoint = Checkpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
+    choice = Choice(replace(spec_of("scripted"), planned=True), "", checkpoint)
+    files, live = (Lodging(who, settings, choice, devices, EngineSlot) for who in (FILES, LIVE))
+    card.engines = [files, live]
+    yield House(card, devices, files, live)
+    for one in (files, live):
+        await one.slot.close()
+
+
+async def test_an_engine_that_comes_is_reckoned_with_before_the_driver_shows_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await house.room(house.files), await house.room(house.live)) == (78, 78)
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "60")
+    loading = asyncio.ensure_future(house.files.slot.preload())
+    await until(lambda: house.files.slot.state is SlotState.LOADING)
+    assert await house.room(house.live) == pytest.approx(78 - WEIGHTS, abs=1)
+    loading.cancel()
+    await house.files.slot.close()
+    assert await house.room(house.live) == 78, "one that was given up takes nothing"
+
+
+async def test_what_the_driver_shows_of_another_engine_is_counted_once(house: House) -> None:
+    await house.files.slot.preload()
+    assert await house.room(house.live) == pytest.approx(78 - WEIGHTS, abs=1)
+    assert await house.room(house.files) == pytest.approx(78, abs=1)
+
+
+async def test_what_a_job_is_going_to_take_is_nobody_elses(house: House) -> None:
+    await house.files.slot.preload()
+    async with house.files.slot.lease():
+        for _ in range(2):  # in step
+            house.files.expects((WEIGHTS + 5) * GIB)
+        assert await house.room(house.live) == pytest.approx(78 - WEIGHTS - 10, abs=2)
+    async with house.files.slot.lease():
+        house.files.expects((WEIGHTS + 5) * GIB)
+        assert await house.room(house.live) == pytest.approx(78 - WEIGHTS - 5, abs=1)
+
+
+async def test_an_engine_that_has_left_leaves_no_reservation(house: House) -> None:
+    await house.files.slot.preload()
+    await house.files.slot.reload(Precision.INT8)
+    lighter = await house.room(house.live)
+    assert lighter > 78 - WEIGHTS + 10, "the one in 32 bit is gone"
+    await house.files.slot.close()
+    assert await house.room(house.live) == 78
+
+
+async def test_what_one_has_reserved_the_other_is_refused(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.files.slot.preload()
+    house.files.expects(70 * GIB)
+    with pytest.raises(errors.WontFit, match=r"8\.\d GB are free"):
+        await house.live.slot.preload()
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "fp32")
+    await house.files.slot.close()
+    with pytest.raises(errors.ModelLoadFailed):
+        await house.live.slot.preload()
+    assert await house.room(house.files) == 78, "a load that fails leaves none either"
+
+
+async def test_a_card_whose_driver_answers_late_leaves_no_reservation_of_the_host_s_memory(
+    tmp_path: Path,
+) -> None:
+    says: list[GpuMemory | None] = [None]
+    devices = Devices(GpuWatch(lambda: says[0]))
+    settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
+    checkpoint = Checkpoint(tmp_path, {"text_config": TEXT}, (), 33 * GIB, None)
+    files = Lodging(
+        FILES, settings, Choice(spec_of("scripted"), "", checkpoint), devices, EngineSlot
+    )
+    await files.slot.preload()
+    assert devices.host.ledger.promised_bytes(LIVE) == 33 * GIB
+    says[0] = GpuMemory("a card", 2 << 10, 80 << 10)
+    await devices.gpu.look()
+    await files.slot.close()
+    assert devices.host.ledger.promised_bytes(LIVE) == devices.gpu.ledger.promised_bytes(LIVE) == 0
