@@ -152,7 +152,7 @@ async def row(
     sessions = [service.live.open(EVERYBODY, options) for _ in range(count)]
     for session in sessions:
         await session.send(bytes(round(QUIET_S * LIVE_RATE) * 2))
-    while not all(session.told.last for session in sessions):
+    while not all(session.told.last for session in sessions):  # noqa: ASYNC110 - what is told
         await asyncio.sleep(0.05)
     found = Measured()
     whole = b"".join(sounds)

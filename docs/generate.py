@@ -119,6 +119,7 @@ FAMILIES: Mapping[Kind, str] = {
     Kind.UNAUTHORIZED: "Unauthorized",
     Kind.CONFLICT: "Conflict",
     Kind.PRECONDITION: "Conflict",
+    Kind.RANGE: "Refused",
     Kind.CANCELLED: "Cancelled",
     Kind.BUSY: "Busy",
     Kind.LIMITED: "Busy",

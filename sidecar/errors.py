@@ -26,6 +26,7 @@ class Kind(StrEnum):
     UNAUTHORIZED = "unauthorized"
     CONFLICT = "conflict"
     PRECONDITION = "precondition"
+    RANGE = "range"
     CANCELLED = "cancelled"
     LIMITED = "limited"
     BUSY = "busy"
@@ -382,6 +383,26 @@ class SpeakerNotFound(NotFound):
         "Name one that is in 'speakers' of the transcript's metadata, of a job that was submitted "
         "with the setting 'people' on and without recognise=false."
     )
+
+
+class RecordingNotKept(NotFound):
+    """Of a job there is no recording that could be listened to."""
+
+    code = "recording_not_kept"
+    default_detail = "The recording of this job is not kept."
+    default_hint = (
+        "Recordings are kept with the settings 'keep_jobs' and, after the end of their jobs, "
+        "'keep_recordings_mb'; files that a client named never are. Play your own file."
+    )
+
+
+class RangeUnsatisfiable(SidecarError):
+    """Bytes were asked for that lie behind the end."""
+
+    code = "range_unsatisfiable"
+    kind = Kind.RANGE
+    default_detail = "The recording has no such bytes."
+    default_hint = "Ask for bytes before its end: 'Content-Range' says how long it is."
 
 
 class PeopleOff(SidecarError):

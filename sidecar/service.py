@@ -30,15 +30,14 @@ from sidecar.jobs.pace_file import PaceFile
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord, RequestKey
+from sidecar.jobs.recordings import Recordings
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
 from sidecar.jobs.store import JobStore, MemoryStore
 from sidecar.memory.devices import GpuMemory
 from sidecar.memory.forecast import Forecast
 from sidecar.people.known import KnownVoices
-from sidecar.sessions.registry import Room as LiveRoom
 from sidecar.sessions.registry import Sessions
-from sidecar.sessions.session import Bounds
 from sidecar.settings import Settings
 from sidecar.speech.engine import (
     Precision,
@@ -123,24 +122,10 @@ class Service:
         """What is known of who may speak."""
         self.owned = OwnedJobs(self._store, self._queue, self._results)
         """The jobs of whoever asks."""
-        self.live = Sessions(
-            self.fleet.live_spec,
-            lambda: self.fleet.live.share(),
-            LiveRoom(
-                settings.live_sessions,
-                settings.live_sessions_per_owner or settings.live_sessions,
-                settings.live_grace,
-                settings.live_buffer_mb << 20,
-            ),
-            Bounds(
-                settings.live_idle,
-                settings.live_longest,
-                settings.live_chunk,
-                settings.live_buffer,
-            ),
-            settings.live_timeout,
-        )
+        self.live = Sessions.of(settings, self.fleet.live_spec, lambda: self.fleet.live.share())
         """The live sessions of everybody."""
+        self.recordings = Recordings(self.owned, self._keeping)
+        """What of them can be listened to."""
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
         self._uploads = Uploads()
         self.spooling = Threads("spool", SPOOLING)

@@ -390,6 +390,15 @@ class Settings(BaseSettings):
             "recordings, encrypted, in a folder (docs/keeping-jobs.md). Nothing is kept without."
         ),
     )
+    keep_recordings_mb: int = Field(
+        0,
+        ge=0,
+        description=(
+            "With 'keep_jobs': disk in MB for recordings of jobs that are done, encrypted, so that "
+            "they can be listened to as long as their transcripts are there; where those of one "
+            "owner need more, the oldest go. With 0 a recording goes when its job ends."
+        ),
+    )
     jobs_dir: Path | None = Field(
         None, description="Folder of the jobs that are kept; in the user's data folder if unset."
     )

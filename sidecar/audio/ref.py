@@ -70,7 +70,7 @@ class Kept:
             errors.AudioLost: it is gone, cut short or altered.
         """
         try:
-            fd = os.open(self.path, _OPEN_KEPT)
+            fd = open_kept(self.path)
         except OSError:
             raise errors.AudioLost() from None
         source = AudioSource(fd, spooled=True)
@@ -182,6 +182,15 @@ def settle(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def open_kept(path: Path) -> int:
+    """A descriptor of what `keep` wrote; never of what a name leads to.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    return os.open(path, _OPEN_KEPT)
 
 
 def digest_of(fd: int) -> str:

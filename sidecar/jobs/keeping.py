@@ -17,10 +17,12 @@ from sidecar.jobs.job import Job
 from sidecar.jobs.journal import UPLOADS
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import Failed, Failure, Interrupted, JobRecord
+from sidecar.jobs.shelf import Shelf
 from sidecar.jobs.sqlite_store import SqliteStore
 from sidecar.settings import Settings
 from sidecar.threads import Threads
 from sidecar.vault.key import journal_key
+from sidecar.vault.reading import SealedFile
 from sidecar.vault.sealing import SealBroken
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,9 @@ class Keeping:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """
         folder = jobs_folder(settings)
-        self.store = SqliteStore(folder, journal_key(settings), now)
+        self.shelf = Shelf(settings.keep_recordings_mb << 20)
+        """Recordings that can be listened to."""
+        self.store = SqliteStore(folder, journal_key(settings), now, shelf=self.shelf)
         self._uploads = folder / UPLOADS
         self._roots = settings.audio_roots
         self._spool_dir = settings.spool_dir
@@ -90,12 +94,34 @@ class Keeping:
         finally:
             spool.close()
 
+    def recording(self, record: JobRecord) -> SealedFile:
+        """The recording of a job, to be listened to: opened piece by piece, and written nowhere.
+
+        Raises:
+            errors.RecordingNotKept: it is not kept, or no longer.
+            errors.AudioLost: it is not what it was.
+        """
+        if not isinstance(record.audio, Kept) or not self.shelf.has(record):
+            raise errors.RecordingNotKept()
+        path = record.audio.path
+        try:
+            return SealedFile(self.store.seal, ref.open_kept(path), path.name)
+        except FileNotFoundError:  # it went just now
+            raise errors.RecordingNotKept() from None
+        except (OSError, SealBroken):
+            raise errors.AudioLost("The recording that was kept is not what it was.") from None
+
     def _sweep(self) -> None:
-        """Delete recordings that no job needs: their jobs were never accepted, or have ended."""
+        """Delete recordings that no job needs: their jobs were never accepted, or have ended and
+        there is no room for more."""
+        records = [one for one in self.store.all() if isinstance(one.audio, Kept)]
+        for record in sorted(records, key=lambda one: one.ended or 0.0):
+            if record.over:
+                self.shelf.put(record)
         needed = {
             record.audio.path.name
-            for record in self.store.all()
-            if isinstance(record.audio, Kept) and not record.over
+            for record in records
+            if isinstance(record.audio, Kept) and self.shelf.has(record)
         }
         for path in self._uploads.glob("*"):
             if path.name not in needed:

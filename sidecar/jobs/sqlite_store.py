@@ -8,9 +8,9 @@ events go on far behind those that may have been told.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from sidecar import clock, errors
@@ -18,6 +18,7 @@ from sidecar.audio.ref import Kept
 from sidecar.jobs.feed import BUFFER
 from sidecar.jobs.journal import UPLOADS, Broken, Journal, open_journal
 from sidecar.jobs.record import JobEvent, JobRecord, Reported, advance
+from sidecar.jobs.shelf import Shelf
 from sidecar.jobs.store import Entry, MemoryStore
 from sidecar.jobs.writer import Part, Statement, Writer
 from sidecar.jobs.written import Unreadable, change_of, change_text, record_of, record_text
@@ -32,15 +33,23 @@ class SqliteStore(MemoryStore):
     """Keeps jobs that are to outlive the process in a folder, and the others in memory."""
 
     def __init__(
-        self, folder: Path, secret: str, now: clock.Clock = clock.wall, buffer: int = BUFFER
+        self,
+        folder: Path,
+        secret: str,
+        now: clock.Clock = clock.wall,
+        buffer: int = BUFFER,
+        *,
+        shelf: Shelf | None = None,
     ) -> None:
-        """Open it, with all that was kept; this waits for the disk.
+        """Open it, with all that was kept; this waits for the disk. ``shelf``: who has the
+        recordings of jobs that have ended.
 
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """
         super().__init__(now, buffer)
         self._uploads = folder / UPLOADS
+        self._shelf = shelf or Shelf()
         self._journal = open_journal(folder, secret, self._read)
         self.seal = self._journal.seal
         self._writer = Writer(self._journal.database)
@@ -61,7 +70,8 @@ class SqliteStore(MemoryStore):
         super().forget(job_id)
         if entry is not None and entry.record.durable:
             deleted = ("DELETE FROM jobs WHERE id = ?", (job_id,))
-            self._writer.put(Part(job_id, [deleted], after=_upload_gone(entry.record), gone=True))
+            after = partial(self._shelf.drop, entry.record)
+            self._writer.put(Part(job_id, [deleted], after=after, gone=True))
 
     async def written(self, job_id: str | None = None) -> None:
         """Wait until it is on the disk."""
@@ -110,7 +120,7 @@ class SqliteStore(MemoryStore):
             ]
         change = event.change
         later = isinstance(change, Reported) and isinstance(change.event, SegmentReady)
-        after = _upload_gone(record) if ended else None
+        after = partial(self._shelf.put, record) if ended else None
         self._writer.put(Part(record.id, statements, soon=not later, after=after))
 
     def _sealed(self, record: JobRecord, event: JobEvent | None = None) -> bytes:
@@ -143,9 +153,3 @@ class SqliteStore(MemoryStore):
             return record
         path = self._uploads / record.audio.path.name
         return replace(record, audio=Kept(path, record.audio.sha256))
-
-
-def _upload_gone(record: JobRecord) -> Callable[[], None] | None:
-    """What deletes the recording of a job that needs it no more."""
-    audio = record.audio
-    return audio.forget if isinstance(audio, Kept) else None

@@ -184,7 +184,7 @@ class Hall:
                 if self._closed:
                     return
                 due = self._due()
-                self._changed.notify_all()  # an end that came behind all sound is to be recognised
+                self._changed.notify_all()  # a commit may have ended what they are to recognise
             if due:
                 self._detect(due)
             pause = TICK_S - (time.monotonic() - begun)
@@ -215,7 +215,6 @@ class Hall:
             order = seat.inbox.popleft()
             assert not isinstance(order, np.ndarray)
             self._say(seat, order(now))
-            self._changed.notify_all()  # there may be something to recognise, and no sound after it
 
     def _detect(self, due: list[tuple[Seat, Block]]) -> None:
         """Look at frames, a batch of the first of all, then of the second, and so on."""

@@ -9,12 +9,14 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
+from typing import Self
 
 from sidecar import errors
 from sidecar.access.identity import Identity
 from sidecar.sessions.relay import Share, carry
 from sidecar.sessions.session import Bounds, Session
 from sidecar.sessions.sound import Held
+from sidecar.settings import Settings
 from sidecar.speech.engine import EngineSpec
 from sidecar.speech.live import LiveOptions
 
@@ -59,6 +61,20 @@ class Sessions:
         self._tasks: dict[Session, asyncio.Task[None]] = {}
         self._looking: asyncio.Task[None] | None = None
         self._closing = False
+
+    @classmethod
+    def of(cls, settings: Settings, spec: EngineSpec | None, share: Share) -> Self:
+        """As the settings say."""
+        room = Room(
+            settings.live_sessions,
+            settings.live_sessions_per_owner or settings.live_sessions,
+            settings.live_grace,
+            settings.live_buffer_mb << 20,
+        )
+        bounds = Bounds(
+            settings.live_idle, settings.live_longest, settings.live_chunk, settings.live_buffer
+        )
+        return cls(spec, share, room, bounds, settings.live_timeout)
 
     def __len__(self) -> int:
         """How many go on."""

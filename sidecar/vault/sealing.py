@@ -16,9 +16,11 @@ SALT = 16
 """Bytes."""
 PIECE = 1 << 20
 """Bytes of a recording that are sealed at once."""
+PREFIX = 7
+"""Bytes before the first piece."""
+TAG = 16
+"""Bytes by which a sealed piece is longer."""
 _NONCE = 12
-_PREFIX = 7
-_TAG = 16
 
 
 class SealBroken(Exception):
@@ -63,7 +65,7 @@ class Seal:
 
     def seal_pieces(self, data: Iterable[bytes], about: str) -> Iterator[bytes]:
         """A stream, sealed."""
-        prefix = os.urandom(_PREFIX)
+        prefix = os.urandom(PREFIX)
         yield prefix
         for number, piece, last in _numbered(_even(data, PIECE)):
             yield self._cipher.encrypt(_nonce(prefix, number, last), piece, about.encode())
@@ -74,12 +76,22 @@ class Seal:
         Raises:
             SealBroken: it is not what it was, not about that, or not whole.
         """
-        rest = iter(_split(sealed, _PREFIX))
+        rest = iter(_split(sealed, PREFIX))
         prefix = next(rest, b"")
-        if len(prefix) != _PREFIX:
+        if len(prefix) != PREFIX:
             raise SealBroken
-        for number, piece, last in _numbered(_even(rest, PIECE + _TAG)):
+        for number, piece, last in _numbered(_even(rest, PIECE + TAG)):
             yield self._decrypted(_nonce(prefix, number, last), piece, about)
+
+    def opened_piece(
+        self, data: bytes, prefix: bytes, number: int, about: str, *, last: bool
+    ) -> bytes:
+        """One piece of a stream that was sealed, and is whole if its ``last`` one opens as such.
+
+        Raises:
+            SealBroken: it is not what it was, not about that, or not in that place.
+        """
+        return self._decrypted(_nonce(prefix, number, last), data, about)
 
     def _decrypted(self, nonce: bytes, data: bytes, about: str) -> bytes:
         from cryptography.exceptions import InvalidTag

@@ -126,7 +126,7 @@ def test_events_over_cut_connections_are_those_of_a_whole_one(
 ) -> None:
     with network(server.port, 0, 700) as between:
         found = case("resume", between.port)
-        assert between.connections == 3
+        assert between.connections >= 3  # one more for each "not now" of a busy service
         assert b"last-event-id: " in between.sent.lower()
     assert found["resumed"] == found["whole"]
     assert found["whole"][-1]["kind"] == "done"
@@ -191,6 +191,7 @@ def test_errors_are_known_by_their_codes(case: Callable[..., Any]) -> None:
         ("not_found", 404),
         ("job_not_found", 404),
         ("field_invalid", 422),
+        ("job_not_found", 404),
         ("job_not_found", 404),
     ]
 

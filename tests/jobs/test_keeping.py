@@ -29,6 +29,7 @@ from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_store import SqliteStore
 from sidecar.settings import Settings
 from sidecar.vault import sealing
+from sidecar.vault.reading import SealedFile
 from sidecar.vault.sealing import Seal, SealBroken
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -63,6 +64,51 @@ def test_a_stream_that_was_altered_is_not_opened_to_its_end(harm: str) -> None:
     seal = Seal(KEY[::-1], b"salt") if harm == "key" else SEAL
     with pytest.raises(SealBroken):
         b"".join(seal.opened_pieces([altered], "other" if harm == "name" else "name"))
+
+
+def read_all(seal: Seal, path: Path, about: str) -> bytes:
+    """The whole of a sealed file, a piece at a time from its end."""
+    with closing(SealedFile(seal, os.open(path, os.O_RDONLY), about)) as file:
+        begins = range(0, max(file.size, 1), sealing.PIECE)
+        return b"".join([file.read(at) for at in reversed(begins)][::-1])
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 20, 35])
+def test_a_sealed_file_is_read_from_any_place(size: int, tmp_path: Path) -> None:
+    data, path = os.urandom(size), tmp_path / "sealed"
+    path.write_bytes(b"".join(SEAL.seal_pieces([data], "name")))
+    assert read_all(SEAL, path, "name") == data
+    with closing(SealedFile(SEAL, os.open(path, os.O_RDONLY), "name")) as file:
+        assert file.size == size
+        for at in range(size + 2):
+            assert file.read(at, 3) == data[at : min(at + 3, at - at % 10 + 10)]
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize(
+    "harm", ["empty", "head", "cut", "piece less", "swapped", "bit", "more", "name", "key"]
+)
+def test_a_sealed_file_that_was_altered_is_not_read_to_its_end(harm: str, tmp_path: Path) -> None:
+    sealed = b"".join(SEAL.seal_pieces([b"0123456789" * 3], "name"))
+    head, pieces = sealed[:7], [sealed[at : at + 26] for at in range(7, len(sealed), 26)]
+    altered = {
+        "empty": b"",
+        "head": head,
+        "cut": sealed[:-1],
+        "piece less": sealed[:-26],
+        "swapped": head + pieces[1] + pieces[0] + pieces[2],
+        "bit": sealed[:8] + bytes([sealed[8] ^ 1]) + sealed[9:],
+        "more": sealed + pieces[0],
+    }.get(harm, sealed)
+    path = tmp_path / "sealed"
+    path.write_bytes(altered)
+    seal = Seal(KEY[::-1], b"salt") if harm == "key" else SEAL
+    with pytest.raises(SealBroken):
+        read_all(seal, path, "other" if harm == "name" else "name")
+    if harm not in ("swapped", "bit"):  # before anything of it is given out
+        with pytest.raises(SealBroken):
+            SealedFile(seal, os.open(path, os.O_RDONLY), "other" if harm == "name" else "name")
 
 
 def test_an_upload_comes_back_as_it_was_and_an_altered_one_not_at_all(tmp_path: Path) -> None:

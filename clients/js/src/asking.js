@@ -51,6 +51,7 @@ async function attempt(service, call, signal) {
   const connection = new Connection(service, signal);
   try {
     const { status, headers } = await connection.open(call);
+    if (call.bytes && fine(status)) return { status, headers, text: "", bytes: await connection.blob() };
     return { status, headers, text: await connection.text() };
   } catch (trouble) {
     if (trouble instanceof ServiceUnreachable) return trouble;

@@ -238,6 +238,18 @@ export class VibevoiceClient {
   }
 
   /**
+   * The recording itself, where the service keeps it (`job.recording`).
+   *
+   * @param {string} id
+   * @param {{ signal?: AbortSignal }} [how]
+   * @returns {Promise<Blob>}
+   */
+  async recording(id, { signal } = {}) {
+    const { bytes } = await this.#ask(calls.recording(id), signal);
+    return /** @type {Blob} */ (bytes);
+  }
+
+  /**
    * Change what was said and by whom, after the fact; all operations or none. It is sent once, and
    * where the answer is lost the transcript says whether it was done.
    *

@@ -65,6 +65,13 @@ export class Connection {
     return this.#heard(() => /** @type {Response} */ (this.#response).text());
   }
 
+  /** The rest of the answer, as it was sent. */
+  async blob() {
+    const pieces = [];
+    for await (const piece of this.pieces()) pieces.push(/** @type {BlobPart} */ (piece));
+    return new Blob(pieces, { type: this.#response?.headers.get("content-type") ?? "" });
+  }
+
   /**
    * The rest of the answer, as it comes.
    *

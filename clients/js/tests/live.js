@@ -117,6 +117,7 @@ const CASES = {
       () => all(client.events("0".repeat(32))),
       () => client.submit(audio, { num_speakers: 21 }),
       () => client.transcript("0".repeat(32), "srt"),
+      () => client.recording("0".repeat(32)),
     ];
     const said = [];
     for (const call of wrong) {

@@ -7,7 +7,7 @@
 /**
  * One request. All but an edit may be sent twice without anything being done twice. `form` makes the
  * body anew for each attempt; `ends`: whether what it is about is gone after it. `long`: it is answered
- * only when work is done that nobody knows the length of.
+ * only when work is done that nobody knows the length of; `bytes`: a good answer is no text.
  *
  * @typedef {object} Call
  * @property {string} method
@@ -17,11 +17,12 @@
  * @property {string} [body]
  * @property {boolean} [ends]
  * @property {boolean} [long]
+ * @property {boolean} [bytes]
  */
 /**
- * What came back: the body as text.
+ * What came back: the body as text, or as bytes where that was asked for.
  *
- * @typedef {{ status: number, headers: Headers, text: string }} Answer
+ * @typedef {{ status: number, headers: Headers, text: string, bytes?: Blob }} Answer
  */
 /**
  * `url` with a scheme and without a slash at its end.
@@ -107,6 +108,7 @@ export function health(): Call;
 export function job(id: string): Call;
 export function cancel(id: string): Call;
 export function transcript(id: string, format: string): Call;
+export function recording(id: string): Call;
 export function fine(status: number): boolean;
 export type Format = "json" | "text" | "srt" | "vtt" | "tsv" | "rttm";
 /**
@@ -116,7 +118,7 @@ export type Audio = Blob | ArrayBuffer | ArrayBufferView;
 /**
  * One request. All but an edit may be sent twice without anything being done twice. `form` makes the
  * body anew for each attempt; `ends`: whether what it is about is gone after it. `long`: it is answered
- * only when work is done that nobody knows the length of.
+ * only when work is done that nobody knows the length of; `bytes`: a good answer is no text.
  */
 export type Call = {
     method: string;
@@ -126,13 +128,15 @@ export type Call = {
     body?: string | undefined;
     ends?: boolean | undefined;
     long?: boolean | undefined;
+    bytes?: boolean | undefined;
 };
 /**
- * What came back: the body as text.
+ * What came back: the body as text, or as bytes where that was asked for.
  */
 export type Answer = {
     status: number;
     headers: Headers;
     text: string;
+    bytes?: Blob;
 };
 import { AnswerNotUnderstood } from "./errors.js";

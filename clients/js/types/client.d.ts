@@ -144,6 +144,16 @@ export class VibevoiceClient {
         signal?: AbortSignal;
     } | undefined): Promise<string>;
     /**
+     * The recording itself, where the service keeps it (`job.recording`).
+     *
+     * @param {string} id
+     * @param {{ signal?: AbortSignal }} [how]
+     * @returns {Promise<Blob>}
+     */
+    recording(id: string, { signal }?: {
+        signal?: AbortSignal;
+    }): Promise<Blob>;
+    /**
      * Change what was said and by whom, after the fact; all operations or none. It is sent once, and
      * where the answer is lost the transcript says whether it was done.
      *

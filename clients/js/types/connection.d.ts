@@ -22,6 +22,8 @@ export class Connection {
     open(call: import("./calls.js").Call): Promise<Response>;
     /** The rest of the answer, as text. */
     text(): Promise<string>;
+    /** The rest of the answer, as it was sent. */
+    blob(): Promise<Blob>;
     /**
      * The rest of the answer, as it comes.
      *

@@ -141,6 +141,10 @@ export type Job = {
      * how often its transcript was edited
      */
     revision: number;
+    /**
+     * whether its recording is kept
+     */
+    recording: boolean;
 };
 export type JobPage = {
     jobs: Job[];

@@ -32,6 +32,7 @@ STATUS: Mapping[Kind, int] = {
     Kind.UNAUTHORIZED: 401,
     Kind.CONFLICT: 409,
     Kind.PRECONDITION: 412,
+    Kind.RANGE: 416,
     Kind.CANCELLED: 409,
     Kind.LIMITED: 429,
     Kind.BUSY: 503,

@@ -22,6 +22,7 @@ from sidecar.transports.http.summary import job_summary
 from sidecar.transports.jobs import models
 from sidecar.transports.jobs.editing import add_editing, etag_of, unchanged
 from sidecar.transports.jobs.events import Frames, farewell
+from sidecar.transports.jobs.listening import add_listening
 from sidecar.transports.jobs.listing import page_of
 from sidecar.transports.jobs.request import read_request
 
@@ -46,6 +47,7 @@ def job_body(service: Service, caller: Identity, job: JobRecord) -> dict[str, An
         "ended": job.ended and clock.for_people(job.ended),
         "last_event": job.seq,
         "revision": job.history.revision,
+        "recording": service.recordings.has(job),
     }
 
 
@@ -56,6 +58,7 @@ def build_router(service: Service) -> APIRouter:
     _add_looking(router, service)
     _add_results(router, service)
     add_editing(router, service)
+    add_listening(router, service)
     return router
 
 

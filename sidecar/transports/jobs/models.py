@@ -25,6 +25,7 @@ class Job(JobSummary):
     ended: str | None = Field(examples=["2026-11-20T21:12:00Z"], description="In UTC.")
     last_event: int = Field(description="The number of its last event.")
     revision: int = Field(description="How often its transcript was edited; the ETag of that.")
+    recording: bool = Field(description="Whether its recording is kept: /audio gives it out.")
 
 
 class JobPage(BaseModel):
@@ -133,6 +134,25 @@ TRANSCRIPT: dict[int | str, dict[str, Any]] = {
         },
     },
     304: {"description": "Nothing was edited since the revision that you have."},
+    **PROBLEMS,
+}
+
+RANGE: dict[str, Any] = {
+    "parameters": [
+        parameter(
+            "Range",
+            "header",
+            {"type": "string", "pattern": "^bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})$"},
+            "One stretch of it; of several the whole is sent.",
+        ),
+        parameter("If-Range", "header", {"type": "string"}, "An ETag of before."),
+    ]
+}
+_BYTES = {"audio/*": {"schema": {"type": "string", "format": "binary"}}}
+AUDIO: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The recording as it was sent", "content": _BYTES},
+    206: {"description": "The bytes that were asked for", "content": _BYTES},
+    416: {**PROBLEMS["4XX"], "description": "It has no such bytes"},
     **PROBLEMS,
 }
 

@@ -84,6 +84,8 @@ def build_router(service: Service) -> APIRouter:
             "may_reload": Scope.RELOAD in caller.scopes,
             "keeps_seconds": settings.job_retention,
             "keeps_jobs": settings.keep_jobs,
+            "keeps_recordings": settings.keep_jobs and settings.keep_recordings_mb > 0,
+            "people": settings.people,
             "longest_audio_seconds": settings.max_audio_hours * 3600,
             "findings": found,
         }

@@ -45,6 +45,11 @@ class Files:
     def __iter__(self) -> Iterator[str]:
         return iter(self._all)
 
+    @property
+    def ready(self) -> bool:
+        """Whether all is read: then nothing here waits for a disk."""
+        return {"front", "digest"} <= self.__dict__.keys()
+
     def get(self, digest: str, name: str) -> File | None:
         """A file by its name under a digest; None if there is none, or it is of another build."""
         return self._all.get(name) if digest == self.digest else None

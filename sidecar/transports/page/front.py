@@ -6,7 +6,8 @@ come at all; what it shows it asks for with a token, where one is wanted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from fastapi import FastAPI, Request, Response
 from starlette.datastructures import Headers
@@ -17,13 +18,14 @@ from sidecar import errors
 from sidecar.threads import Threads
 from sidecar.transports.page.files import ASSETS, File, Files
 
+T = TypeVar("T")
 PATH = "/"
 SESSIONS = "/v1/page/sessions"
 """Where the word of a link is exchanged for its token."""
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 """Nothing from elsewhere, nothing inline, no text that becomes markup, and no page around it."""
 STRICT: Mapping[str, str] = {
@@ -69,14 +71,17 @@ def install(app: FastAPI) -> None:
     """Serve the page and its files; after this no route is in front of it."""
     files, reading = Files(), Threads("page", 1)
 
+    async def have(which: Callable[[], T]) -> T:
+        return which() if files.ready else await reading.run(which)
+
     async def front(request: Request) -> Response:
-        page = await reading.run(lambda: files.front)
+        page = await have(lambda: files.front)
         said = {"Cache-Control": "no-cache", "Vary": "Accept, Accept-Encoding", **STRICT}
         return _answer(request, page, said, f'"{files.digest}"')
 
     async def asset(request: Request) -> Response:
         digest, name = request.path_params["digest"], request.path_params["name"]
-        file = await reading.run(files.get, digest, name)
+        file = await have(lambda: files.get(digest, name))
         if file is None:
             raise errors.NotFound()
         said = {"Cache-Control": LASTING, "Vary": "Accept-Encoding", **STRICT}

@@ -48,6 +48,8 @@ class About(BaseModel):
     may_reload: bool
     keeps_seconds: float = Field(description="How long a result waits to be fetched.")
     keeps_jobs: bool = Field(description="Whether jobs outlive the service.")
+    keeps_recordings: bool = Field(description="Whether recordings of jobs that are done stay.")
+    people: bool = Field(description="Whether voices of people may be stored: /v1/people.")
     longest_audio_seconds: float
     findings: list[Finding] = Field(
         description="Only for who asks from this machine: they name folders of it."

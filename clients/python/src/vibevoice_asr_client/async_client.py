@@ -227,6 +227,10 @@ class AsyncClient:
         answer = await self._ask(calls.transcript(job_id, fmt or "json"))
         return answer.text if fmt else transcript_of(answer.body())
 
+    async def recording(self, job_id: str) -> bytes:
+        """The recording itself, where the service keeps it (``job.raw["recording"]``)."""
+        return (await self._ask(calls.recording(job_id))).content
+
     async def edit(
         self,
         job_id: str,
@@ -332,7 +336,7 @@ class AsyncClient:
             try:
                 http = await self._http()
                 response = await http.request(**transport.request(effect.call, upload))
-                reply = transport.answer(response, response.text)
+                reply = transport.whole(effect.call, response)
             except httpx.TransportError as error:
                 reply = transport.lost(error, self.url)
             except httpx.InvalidURL as error:

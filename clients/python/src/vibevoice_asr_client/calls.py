@@ -30,15 +30,19 @@ class Call:
     params: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=dict)
     body: Optional[Mapping[str, Any]] = None
+    text: bool = True
+    """Whether a good answer is text."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: the body as text, the headers' names in lower case."""
+    """What came back: the body as text, or as bytes where that was asked for; the headers' names in
+    lower case."""
 
     status: int
     headers: Mapping[str, str]
     text: str
+    content: bytes = b""
 
     @property
     def fine(self) -> bool:
@@ -134,6 +138,11 @@ def cancel(job_id: str) -> Call:
 def transcript(job_id: str, fmt: str) -> Call:
     """What was said, in one of `FORMATS`."""
     return Call("GET", f"{_job(job_id)}/transcript", params={"format": fmt})
+
+
+def recording(job_id: str) -> Call:
+    """The recording itself, where it is kept."""
+    return Call("GET", f"{_job(job_id)}/audio", text=False)
 
 
 def edit(job_id: str, operations: Sequence[Mapping[str, Any]], revision: Optional[int]) -> Call:

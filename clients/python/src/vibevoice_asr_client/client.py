@@ -224,6 +224,10 @@ class Client:
         answer = self._ask(calls.transcript(job_id, fmt or "json"))
         return answer.text if fmt else transcript_of(answer.body())
 
+    def recording(self, job_id: str) -> bytes:
+        """The recording itself, where the service keeps it (``job.raw["recording"]``)."""
+        return self._ask(calls.recording(job_id)).content
+
     def edit(
         self,
         job_id: str,
@@ -322,7 +326,7 @@ class Client:
                 continue
             try:
                 response = self._http.request(**transport.request(effect.call, upload))
-                reply = transport.answer(response, response.text)
+                reply = transport.whole(effect.call, response)
             except httpx.TransportError as error:
                 reply = transport.lost(error, self.url)
             except httpx.InvalidURL as error:

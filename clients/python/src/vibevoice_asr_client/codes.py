@@ -430,10 +430,22 @@ class QueueFull(errors.Busy):
     known_code = "queue_full"
 
 
+class RangeUnsatisfiable(errors.Refused):
+    """The recording has no such bytes."""
+
+    known_code = "range_unsatisfiable"
+
+
 class RateLimited(errors.Busy):
     """Too many requests in a short time."""
 
     known_code = "rate_limited"
+
+
+class RecordingNotKept(errors.NotFound):
+    """The recording of this job is not kept."""
+
+    known_code = "recording_not_kept"
 
 
 class ReloadSuperseded(errors.Conflict):
@@ -735,7 +747,9 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "precision_unknown": PrecisionUnknown,
     "pull_running": PullRunning,
     "queue_full": QueueFull,
+    "range_unsatisfiable": RangeUnsatisfiable,
     "rate_limited": RateLimited,
+    "recording_not_kept": RecordingNotKept,
     "reload_superseded": ReloadSuperseded,
     "repository_forbidden": RepositoryForbidden,
     "repository_not_found": RepositoryNotFound,

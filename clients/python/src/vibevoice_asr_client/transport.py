@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, Dict, Mapping, Optional
 
@@ -67,6 +68,13 @@ def request(call: Call, upload: Optional[Upload] = None) -> Dict[str, Any]:
     elif call.body is not None:
         said["json"] = dict(call.body)
     return said
+
+
+def whole(call: Call, response: httpx.Response) -> Answer:
+    """An answer that was read to its end."""
+    if call.text or not response.is_success:
+        return answer(response, response.text)
+    return replace(answer(response), content=response.content)
 
 
 def answer(response: httpx.Response, text: str = "") -> Answer:

@@ -48,7 +48,7 @@ function App() {
         event.preventDefault();
         depth = 0;
         setOver(false);
-        recordings.send(await filesIn(event.dataTransfer, say));
+        recordings.sending.send(await filesIn(event.dataTransfer, say));
       },
       beforeunload: (event) => store.state.uploads.some((one) => one.state !== "failed") && event.preventDefault(),
     };

@@ -1,10 +1,10 @@
 /** What comes in and what is on its way: dropping, choosing, recording, the queue. */
 
+import { isOver } from "./reading.js";
 import { Recorder, refusal } from "./recorder.js";
 import { html, icon, useEffect, useRef, useState } from "./view.js";
 import { clock, counted, mayBeRecording, stateOf } from "./words.js";
 
-const OVER = new Set(["done", "failed", "cancelled"]);
 const KINDS = "audio/*,video/*,.opus,.amr,.caf,.mkv,.wma,.aiff,.flac";
 
 /** The recordings among what was dropped, folders opened. */
@@ -36,8 +36,8 @@ function recordingsAmong(files, say) {
 
 export function Aside({ state, store, recordings, empty, say }) {
   const { jobs, uploads } = state;
-  const waiting = jobs.filter((job) => !OVER.has(job.state)).sort(inLine);
-  const ended = jobs.filter((job) => OVER.has(job.state)).reverse();
+  const waiting = jobs.filter((job) => !isOver(job)).sort(inLine);
+  const ended = jobs.filter((job) => isOver(job)).reverse();
   return html`<div class="side" role=${empty ? "main" : "complementary"} id=${empty ? "main" : undefined} aria-label="Recordings">
     <${Intake} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
     ${(waiting.length > 0 || uploads.length > 0) && html`<section>
@@ -63,7 +63,7 @@ export const nameOf = (state, job) => state.names.get(job.id) || `Recording of $
 
 function Item({ job, state, recordings, say }) {
   const name = nameOf(state, job);
-  const over = OVER.has(job.state);
+  const over = isOver(job);
   const end = async () => {
     try {
       await recordings.end(job.id);
@@ -97,9 +97,9 @@ function Sending({ one, recordings }) {
     <div class="pick">
       <span class="name">${one.name}</span>
       <span class="how">${said}${one.error?.hint && html` ${one.error.hint}`}</span>
-      ${one.state === "failed" && html`<button type="button" class="again" onClick=${() => recordings.retry(one.key)}>Try again</button>`}
+      ${one.state === "failed" && html`<button type="button" class="again" onClick=${() => recordings.sending.retry(one.key)}>Try again</button>`}
     </div>
-    <button type="button" class="bare" aria-label=${`Leave out ${one.name}`} onClick=${() => recordings.drop(one.key)}>${icon("close")}</button>
+    <button type="button" class="bare" aria-label=${`Leave out ${one.name}`} onClick=${() => recordings.sending.drop(one.key)}>${icon("close")}</button>
     ${one.state === "sending" && html`<progress aria-label=${`${one.name} is being sent`}></progress>`}
   </li>`;
 }
@@ -109,7 +109,7 @@ function Intake({ state, store, recordings, empty, say }) {
   const folder = useRef(null);
   const took = (event, all) => {
     const chosen = [...event.target.files];
-    recordings.send(all ? recordingsAmong(chosen, say) : chosen);
+    recordings.sending.send(all ? recordingsAmong(chosen, say) : chosen);
     event.target.value = "";
   };
   return html`<section class="intake" aria-label="New recording">
@@ -194,7 +194,7 @@ function Microphone({ recordings, say }) {
   const end = async () => {
     const file = await recorder.end();
     setRecorder(null);
-    recordings.send([file]);
+    recordings.sending.send([file]);
   };
   if (!recorder)
     return html`<button type="button" onClick=${begin}>${icon("mic")} Record</button>

@@ -61,9 +61,10 @@ function Engine({ state, recordings, say, close }) {
     <dl class="facts">
       <dt>Engine</dt><dd>${about.engine.title}</dd>
       <dt>Loaded</dt><dd>${health.model_loaded ? `yes, in ${health.precision}` : "not now; it is loaded for the next recording"}</dd>
+      <dt>Now</dt><dd>${standing(state)[0]}</dd>
       <dt>Waiting</dt><dd>${counted(health.jobs_waiting, "recording")}</dd>
       ${memory && html`<dt>Graphics memory</dt><dd><meter min="0" max=${memory} value=${health.vram_used_mb} aria-label="Graphics memory used"></meter> ${gigabytes(health.vram_used_mb)} of ${gigabytes(memory)}</dd>`}
-      <dt>Keeps</dt><dd>${about.keeps_jobs ? "jobs and transcripts on disk, also over a restart" : `transcripts for ${clock(about.keeps_seconds)} after their end, in memory`}</dd>
+      <dt>Keeps</dt><dd>${about.keeps_jobs ? `jobs and transcripts${about.keeps_recordings ? ", and recordings to be listened to," : ""} on disk, also over a restart` : `transcripts for ${clock(about.keeps_seconds)} after their end, in memory`}</dd>
       <dt>Version</dt><dd>${about.version}</dd>
     </dl>
     <${Precision} state=${state} recordings=${recordings} say=${say} />

@@ -1,14 +1,19 @@
-/** Recordings on their way: sent two at a time, followed while they are heard, known by name. */
+/** Recordings of the service: listed again and again, the one that is shown followed while it is heard. */
 
+import { Editing } from "./editing.js";
 import { names, call } from "./memory.js";
+import { heard, isOver, newest, read } from "./reading.js";
+import { Sending } from "./sending.js";
 import { client } from "./session.js";
 import { trouble } from "./words.js";
 
-const AT_ONCE = 2;
 const BUSY_MS = 1000;
 const IDLE_MS = 4000;
 const HIDDEN_MS = 15000;
-const OVER = new Set(["done", "failed", "cancelled"]);
+/** A service that says nothing for so long is taken for gone. */
+const SILENCE_MS = 20000;
+/** What went wrong with the recording that is shown is tried again after so long. */
+const AGAIN_MS = 5000;
 
 /** Everything that is asked of the service, and what it says, put into the store. */
 export class Recordings {
@@ -20,12 +25,18 @@ export class Recordings {
   #following = new AbortController();
   #followed = "";
   #known = new Map();
-  #stopped = new Set();
+  /** The start of the service that the list is of. */
+  #instance = "";
+  /** The start that `about` is of. */
+  #learnt = "";
+  #learning = false;
 
   /** @param {import("./store.js").Store} store @param {(text: string) => void} say */
   constructor(store, say) {
     this.#store = store;
     this.#say = say;
+    this.editing = new Editing(store, say);
+    this.sending = new Sending(store, say, (job, file, name) => this.#sent(job, file, name));
   }
 
   /** Look at the service, again and again, as long as the page is there. */
@@ -34,7 +45,7 @@ export class Recordings {
     for (;;) {
       await this.#look();
       const { jobs, uploads, offline } = this.#store.state;
-      const busy = offline || uploads.length || jobs.some((job) => !OVER.has(job.state));
+      const busy = offline || uploads.length || jobs.some((job) => !isOver(job));
       const pause = document.hidden ? HIDDEN_MS : busy ? BUSY_MS : IDLE_MS;
       await new Promise((resolve) => {
         const timer = setTimeout(resolve, pause);
@@ -46,27 +57,6 @@ export class Recordings {
   /** Look now. */
   look() {
     this.#tick();
-  }
-
-  /** @param {File[]} files */
-  send(files) {
-    const { uploads, options } = this.#store.state;
-    const fresh = files.map((file) => ({ key: key(), file, name: file.name, options, state: "waiting" }));
-    this.#store.set({ uploads: [...uploads, ...fresh] });
-    this.#sendNext();
-  }
-
-  /** @param {string} which the key of one that was not sent */
-  drop(which) {
-    this.#stopped.add(which);
-    this.#store.set({ uploads: this.#store.state.uploads.filter((one) => one.key !== which) });
-    this.#sendNext();
-  }
-
-  /** @param {string} which */
-  retry(which) {
-    this.#mark(which, { state: "waiting", error: null });
-    this.#sendNext();
   }
 
   /** @param {string} id the job that is shown; "" for none */
@@ -97,21 +87,34 @@ export class Recordings {
 
   async #look() {
     try {
-      const asking = client({ attempts: 1 });
+      const asking = client({ attempts: 1 }, SILENCE_MS);
       const health = await asking.health();
-      const before = this.#store.state.health;
       this.#store.set({ health, offline: false });
-      const jobs = await allJobs(asking);
-      if (!this.#store.state.about || before?.instance !== health.instance)
-        this.#store.set({ about: await asking.question("/v1/page/about") });
-      const anew = before && before.instance !== health.instance;
+      this.#learn(health.instance);
+      const jobs = newest(this.#store.state.jobs, await allJobs(asking));
+      const anew = this.#instance && this.#instance !== health.instance;
+      this.#instance = health.instance; // only now: had there been no list, it would still be new
       this.#told(jobs);
       this.#store.set({ jobs, names: names(), locked: false, loaded: true });
       if (anew) this.#again(jobs);
-      else if (this.#store.state.problem?.code === "") this.#resume();
+      else this.#reconcile(jobs);
     } catch (error) {
       if (error.status === 401) this.#store.set({ locked: true, loaded: true });
       else if (!document.hidden) this.#store.set({ offline: true, loaded: true });
+    }
+  }
+
+  /** What the service can do: asked once for each start of it, and nothing waits for the answer. */
+  async #learn(instance) {
+    if (this.#learnt === instance || this.#learning) return;
+    this.#learning = true;
+    try {
+      this.#store.set({ about: await client().question("/v1/page/about", { once: true }) });
+      this.#learnt = instance;
+    } catch {
+      // The next look asks again.
+    } finally {
+      this.#learning = false;
     }
   }
 
@@ -120,7 +123,7 @@ export class Recordings {
     for (const job of jobs) {
       const before = this.#known.get(job.id);
       this.#known.set(job.id, job.state);
-      if (!before || OVER.has(before) || !OVER.has(job.state)) continue;
+      if (!before || isOver({ state: before }) || !isOver(job)) continue;
       const name = names().get(job.id) || "The recording";
       this.#say(job.state === "done" ? `${name} is done.` : `${name}: ${job.state}.`);
     }
@@ -130,13 +133,13 @@ export class Recordings {
   #again(jobs) {
     const there = new Set(jobs.map((job) => job.id));
     for (const [id, state] of [...this.#known]) {
-      if (there.has(id) || OVER.has(state)) continue;
+      if (there.has(id) || isOver({ state })) continue;
       this.#known.delete(id);
       const file = this.files.get(id);
       if (file) {
         this.#say(`The service was started anew; ${file.name} is sent again.`);
         if (this.#store.state.selected === id) this.select("");
-        this.send([file]);
+        this.sending.send([file]);
       }
     }
     if (there.has(this.#store.state.selected)) this.#resume();
@@ -147,49 +150,24 @@ export class Recordings {
     this.select(this.#store.state.selected);
   }
 
-  #sendNext() {
-    const { uploads } = this.#store.state;
-    let free = AT_ONCE - uploads.filter((one) => one.state === "sending").length;
-    for (const one of uploads) {
-      if (free <= 0) return;
-      if (one.state !== "waiting") continue;
-      free -= 1;
-      this.#mark(one.key, { state: "sending" });
-      this.#sendOne(one);
-    }
+  /** A recording is a job now. */
+  #sent(job, file, name) {
+    call(job.id, name);
+    this.files.set(job.id, file);
+    this.#known.set(job.id, job.state);
+    const { jobs, selected } = this.#store.state;
+    this.#store.set({ jobs: [...jobs.filter((one) => one.id !== job.id), job], names: names() });
+    const shown = jobs.find((one) => one.id === selected);
+    if (!shown || shown.state === "failed") this.select(job.id);
+    this.look();
   }
 
-  async #sendOne({ key: which, file, name, options }) {
-    try {
-      const job = await client().submit(file, options, { key: which, name });
-      if (this.#stopped.has(which)) {
-        await client().cancel(job.id);
-        return;
-      }
-      call(job.id, name);
-      this.files.set(job.id, file);
-      this.#known.set(job.id, job.state);
-      const { uploads, jobs, selected } = this.#store.state;
-      this.#store.set({
-        uploads: uploads.filter((one) => one.key !== which),
-        jobs: [...jobs.filter((one) => one.id !== job.id), job],
-        names: names(),
-      });
-      const shown = jobs.find((one) => one.id === selected);
-      if (!shown || shown.state === "failed") this.select(job.id);
-      this.look();
-    } catch (error) {
-      if (error.status === 401) this.#store.set({ locked: true });
-      this.#mark(which, { state: "failed", error: trouble(error) });
-      this.#say(`${name} was not taken: ${trouble(error).detail}`);
-    } finally {
-      this.#sendNext();
-    }
-  }
-
-  #mark(which, change) {
-    const { uploads } = this.#store.state;
-    this.#store.set({ uploads: uploads.map((one) => (one.key === which ? { ...one, ...change } : one)) });
+  /** What is shown against what there is: edited in another tab, or something went wrong with it. */
+  #reconcile(jobs) {
+    const { problem, selected, shown } = this.#store.state;
+    if (problem && problem.code !== LOST.code && performance.now() - problem.at > AGAIN_MS) return this.#resume();
+    const job = jobs.find((one) => one.id === selected);
+    if (job && shown?.edits && shown.id === selected && job.revision > shown.edits.revision) this.editing.again(selected);
   }
 
   /** The transcript of a job, as it grows and as it is in the end. A stream for the job that is
@@ -202,9 +180,9 @@ export class Recordings {
     let revision = 0;
     try {
       const job = await client().job(id, { signal });
-      if (!OVER.has(job.state)) {
+      if (!isOver(job)) {
         show({});
-        for await (const event of client().events(id, { signal })) {
+        for await (const event of heard(client(), id, signal)) {
           if (event.kind === "segment") segments[event.data.index] = event.data.segment;
           else if (event.kind === "progress") this.#progress(id, event.data);
           if (event.kind !== "progress") show({ revision: (revision += 1) });
@@ -214,18 +192,17 @@ export class Recordings {
       const ended = await client().job(id, { signal });
       this.#store.set({ jobs: this.#store.state.jobs.map((one) => (one.id === id ? ended : one)) });
       if (ended.error) return show({ final: true, error: ended.error, revision: -1 });
-      const { segments: said, metadata } = await client().transcript(id, undefined, { signal });
-      show({ segments: said, metadata, final: true, revision: -1 });
+      show({ ...(await read(client(), id, signal)), final: true, revision: -1 });
     } catch (error) {
       if (signal.aborted) return;
       if (error.code === "job_not_found") this.#store.set({ problem: LOST });
-      else this.#store.set({ problem: trouble(error) });
+      else this.#store.set({ problem: { ...trouble(error), at: performance.now() } });
     }
   }
 
   #progress(id, progress) {
     const jobs = this.#store.state.jobs.map((job) =>
-      job.id === id ? { ...job, state: "running", position: null, progress } : job,
+      job.id === id && !isOver(job) ? { ...job, state: "running", position: null, progress } : job,
     );
     this.#store.set({ jobs });
   }
@@ -236,8 +213,6 @@ const LOST = {
   hint: "It was deleted, its time was over, or the service was started anew. Send the recording again.",
   code: "job_not_found",
 };
-
-const key = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 async function allJobs(asking) {
   const jobs = [];

@@ -15,8 +15,8 @@ export function keep(given) {
 }
 
 /** A client with the token that there is; sent by header, so that no other page can have it sent. */
-export const client = (retry = {}) =>
-  new VibevoiceClient({ url: location.origin, token: token() || undefined, retry });
+export const client = (retry = {}, silenceMs = undefined) =>
+  new VibevoiceClient({ url: location.origin, token: token() || undefined, retry, silenceMs });
 
 /**
  * Where the page was opened by a link: its word out of the address, and the token for it.

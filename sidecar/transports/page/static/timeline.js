@@ -1,10 +1,10 @@
 /** A recording at a glance: its loudness, and a lane for each voice. Drawn on a canvas; what it says
  * is said in words beside it, too. */
 
-import { called } from "./words.js";
+import { nameOf } from "./words.js";
 
 const WAVE = 44;
-const LANE = 18;
+const LANE = 24;
 /** Peaks of a second, as the service has them. */
 const PER_SECOND = 10;
 
@@ -13,7 +13,7 @@ export function voices(segments) {
   const found = new Map();
   for (const segment of segments) {
     if (!segment) continue;
-    const known = found.get(segment.speaker) ?? { speaker: segment.speaker, name: called(segment.speaker), seconds: 0 };
+    const known = found.get(segment.speaker) ?? { speaker: segment.speaker, name: nameOf(segment), named: Boolean(segment.name), seconds: 0 };
     known.seconds += Math.max(0, segment.end_time - segment.start_time);
     found.set(segment.speaker, known);
   }
@@ -69,7 +69,7 @@ export function draw(canvas, { segments, duration, peaks, colours, ink, faint })
     pen.fillStyle = colours[lane];
     const [x, end] = [segment.start_time, segment.end_time].map((at) => (at / duration) * width);
     pen.beginPath();
-    pen.roundRect(x, top + lane * LANE + 4, Math.max(1.5, end - x - 0.5), LANE - 7, 2);
+    pen.roundRect(x, top + lane * LANE + 6, Math.max(1.5, end - x - 0.5), LANE - 11, 3);
     pen.fill();
   }
 }

@@ -1,60 +1,79 @@
-/** A transcript of any length as a list in the document: read, searched, walked by key, played by
- * word. Built a few rows at a time, so that nothing waits for it; what is out of sight costs no
- * layout (`content-visibility`), and stays there for the browser's own search and for screen readers.
- *
- * Words are no elements: where one was clicked is asked of the browser, and marks are drawn by
- * `CSS.highlights`. A row is made by `row` alone, from a segment and its number: where editing comes,
- * it comes there and in `update`.
+/** A transcript of any length as a list in the document: read, walked by key, played by word, its
+ * lines corrected and chosen. Built a few rows at a time, so that nothing waits for it; what is out of
+ * sight costs no layout (`content-visibility`), and stays there for the browser's own search and for
+ * screen readers. Words are no elements: where one was clicked is asked of the browser.
  */
 
-import { called, clock, numberOf } from "./words.js";
+import { Acts, choose, LineEditor, rowOf } from "./line.js";
+import { Marks, placesOf } from "./marks.js";
 
 const SLICE_MS = 8;
 const CHUNK = 30;
-/** Marks beyond the rows in sight are not drawn; of one letter there may be ten thousand. */
-const MOST_MARKS = 2000;
+const NOTHING = { speaker: "", start_time: 0, end_time: 0, text: "" };
 const pause = () =>
   globalThis.scheduler?.yield ? scheduler.yield() : new Promise((resolve) => setTimeout(resolve));
+
+/**
+ * What the view has done elsewhere. `text` corrects a line; `chosen` is told which lines are, `speaker`
+ * whose name was clicked.
+ *
+ * @typedef {object} Doing
+ * @property {(seconds: number, play: boolean) => void} seek
+ * @property {(index: number, text: string) => Promise<boolean>} text
+ * @property {(chosen: number[]) => void} chosen
+ * @property {(speaker: string) => void} speaker
+ */
 
 export class TranscriptView {
   /** How many rows stand. */
   built = 0;
   #list;
-  #seek;
+  #doing;
+  #marks;
+  #acts = null;
+  #editor = null;
   #segments = [];
   #rows = [];
   #chunks = [];
+  #dirty = new Set();
   #seen = new Set();
+  #chosen = new Set();
   #building = false;
   #cursor = 0;
   #word = -1;
   #now = -1;
-  #query = null;
-  #hits = [];
-  #hit = -1;
   #quiet = matchMedia("(prefers-reduced-motion: reduce)");
   #watching;
-  #drawing = 0;
 
-  /**
-   * @param {HTMLElement} list it is filled here, and by nobody else
-   * @param {(seconds: number, play: boolean) => void} seek
-   */
-  constructor(list, seek) {
-    [this.#list, this.#seek] = [list, seek];
+  /** @param {HTMLElement} list it is filled here, and by nobody else @param {Doing} doing */
+  constructor(list, doing) {
+    [this.#list, this.#doing] = [list, doing];
+    this.#marks = new Marks(
+      () => this.#segments,
+      (index) => this.#rows[index]?.querySelector(".said")?.firstChild,
+      (index) => this.#seen.has(this.#rows[index]?.parentElement),
+    );
     list.addEventListener("click", (event) => this.#clicked(event));
     list.addEventListener("keydown", (event) => this.#pressed(event));
     list.addEventListener("focusin", (event) => this.#focused(event));
+    list.addEventListener("pointerover", (event) => this.#pointed(event));
     this.#watching = new IntersectionObserver((entries) => {
       for (const { target, isIntersecting } of entries)
         this.#seen[isIntersecting ? "add" : "delete"](target);
-      this.#draw();
+      this.#marks.draw();
     }, { rootMargin: "300px" });
   }
 
   close() {
     this.#watching.disconnect();
-    for (const name of ["word", "found", "found-now"]) globalThis.CSS?.highlights?.delete(name);
+    this.#marks.close();
+  }
+
+  /** Whether lines may be corrected and chosen. */
+  set editable(wanted) {
+    if (wanted === (this.#acts !== null)) return;
+    this.#acts?.away();
+    this.#acts = wanted ? new Acts((index) => this.#edit(index), (index) => this.toggle(index)) : null;
   }
 
   /** The segments as they are now; rows that say the same stay. */
@@ -62,9 +81,10 @@ export class TranscriptView {
     const before = this.#segments;
     this.#segments = segments.slice();
     for (let i = 0; i < Math.min(this.built, segments.length); i += 1)
-      if (before[i] !== segments[i] || before[i - 1]?.speaker !== segments[i - 1]?.speaker) this.#replace(i);
+      if (before[i] !== segments[i] || before[i - 1]?.speaker !== segments[i - 1]?.speaker) this.#dirty.add(i);
     while (this.built > segments.length) this.#rows[(this.built -= 1)]?.remove();
     this.#rows.length = this.built;
+    if (this.#dirty.delete(this.#cursor)) this.#replace(this.#cursor); // whoever acted sees it first
     this.#build();
   }
 
@@ -73,9 +93,12 @@ export class TranscriptView {
     this.#building = true;
     try {
       let begun = performance.now();
-      while (this.built < this.#segments.length) {
-        this.#append(this.built);
-        this.built += 1;
+      while (this.#dirty.size || this.built < this.#segments.length) {
+        const [index] = this.#dirty;
+        if (index === undefined) {
+          this.#append(this.built);
+          this.built += 1;
+        } else if (this.#dirty.delete(index) && index < this.built) this.#replace(index);
         if (performance.now() - begun > SLICE_MS) {
           await pause();
           begun = performance.now();
@@ -85,8 +108,7 @@ export class TranscriptView {
       this.#building = false;
     }
     this.#list.dataset.built = String(this.built);
-    if (this.#query) this.#find();
-    this.#draw();
+    this.#marks.again();
   }
 
   #append(index) {
@@ -99,42 +121,27 @@ export class TranscriptView {
       this.#list.append(chunk);
       this.#watching.observe(chunk);
     }
-    this.#rows[index] = this.row(index);
+    this.#rows[index] = this.#row(index);
     chunk.append(this.#rows[index]);
   }
 
   #replace(index) {
-    const fresh = this.row(index);
-    this.#rows[index].replaceWith(fresh);
+    const old = this.#rows[index];
+    const held = old.contains(document.activeElement) ? document.activeElement : null;
+    const fresh = this.#row(index);
+    old.replaceWith(fresh);
     this.#rows[index] = fresh;
+    if (this.#editor?.index === index) this.#editor.into(fresh);
+    if (held || this.#acts?.lost) this.#acts?.to(fresh);
+    if (!held) return;
+    if (fresh.contains(held)) held.focus();
+    else fresh.querySelector(".at").focus({ preventScroll: true });
   }
 
-  /** The row of a segment. */
-  row(index) {
-    const segment = this.#segments[index] ?? { speaker: "", start_time: 0, text: "" };
-    const before = this.#segments[index - 1];
-    const row = element("div", "row");
-    row.setAttribute("role", "listitem");
-    row.dataset.index = String(index);
-    const number = numberOf(segment.speaker);
-    if (number !== null) row.dataset.voice = String(number % 8);
-    const speaker = called(segment.speaker);
-    if (!before || before.speaker !== segment.speaker) {
-      row.classList.add("turn");
-      const who = element("div", "who");
-      const badge = element("span", "badge", number === null ? "?" : String(number));
-      badge.setAttribute("aria-hidden", "true");
-      who.append(badge, element("span", "name", speaker));
-      row.append(who);
-    }
-    const at = element("button", "at", clock(segment.start_time));
-    at.type = "button";
-    at.tabIndex = index === this.#cursor ? 0 : -1;
-    at.setAttribute("aria-label", `${clock(segment.start_time)}, ${speaker}, play`);
-    row.append(at, element("p", "said", segment.text));
-    if (segment.flags?.length) row.dataset.flags = segment.flags.join(" ");
-    if (index === this.#now) row.classList.add("now");
-    return row;
+  #row(index) {
+    const [segment, before] = [this.#segments[index] ?? NOTHING, this.#segments[index - 1]];
+    const how = { current: index === this.#cursor, chosen: this.#chosen.has(index), now: index === this.#now };
+    return rowOf(index, segment, before, how);
   }
 
   /** Where playback is; `follow`: bring it into sight. */
@@ -144,87 +151,68 @@ export class TranscriptView {
       this.#rows[this.#now]?.classList.remove("now");
       this.#rows[index]?.classList.add("now");
       this.#now = index;
-      if (follow && this.#rows[index]) this.#reveal(this.#rows[index]);
+      if (follow && this.#rows[index] && !this.#editor) this.#reveal(this.#rows[index]);
     }
     const segment = this.#segments[index];
     const word = segment?.words?.findIndex((one) => seconds >= one.start_time && seconds < one.end_time);
-    this.#mark("word", word >= 0 ? [this.#rangeOf(index, word)] : []);
+    this.#markWord(index, word ?? -1);
   }
 
   /** Look for words; what is told is how many there are and which is the one in sight. */
   search(text) {
-    const wanted = text.trim();
-    this.#query = wanted ? new RegExp(wanted.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(/\s+/g, "\\s+"), "giu") : null;
-    this.#hit = -1;
-    this.#find();
+    this.#marks.look(text);
     return this.next(1);
+  }
+
+  /** The words are looked for in what there is now. */
+  searched() {
+    this.#marks.again();
+    return this.#marks.next(0);
   }
 
   /** The next match, or with -1 the one before. */
   next(step) {
-    const count = this.#hits.length;
-    if (count) {
-      this.#hit = (this.#hit + step + count) % count;
-      const row = this.#rows[this.#hits[this.#hit].index];
-      if (row) this.#reveal(row);
-    }
-    this.#draw();
-    return { count, number: count ? this.#hit + 1 : 0 };
+    const found = this.#marks.next(step);
+    if (this.#rows[found.index]) this.#reveal(this.#rows[found.index]);
+    return found;
   }
 
-  #find() {
-    this.#hits = [];
-    for (let index = 0; this.#query && index < this.#segments.length; index += 1)
-      for (const found of this.#segments[index]?.text.matchAll(this.#query) ?? [])
-        this.#hits.push({ index, start: found.index, end: found.index + found[0].length });
+  /** Choose a line, or do so no more. */
+  toggle(index, chosen = !this.#chosen.has(index)) {
+    this.#chosen[chosen ? "add" : "delete"](index);
+    if (this.#rows[index]) choose(this.#rows[index], this.#segments[index], chosen);
+    this.#acts?.show();
+    this.#doing.chosen([...this.#chosen].sort((one, other) => one - other));
   }
 
-  /** Draws the marks of what is in sight, in the next frame. */
-  #draw() {
-    if (this.#drawing) return;
-    this.#drawing = requestAnimationFrame(() => {
-      this.#drawing = 0;
-      const ranges = [];
-      for (const hit of this.#hits) {
-        const row = this.#rows[hit.index];
-        if (row && this.#seen.has(row.parentElement)) ranges.push(this.#range(hit));
-        if (ranges.length >= MOST_MARKS) break;
-      }
-      this.#mark("found", ranges);
-      this.#mark("found-now", this.#hit >= 0 ? [this.#range(this.#hits[this.#hit])] : []);
+  /** Nothing is chosen any more; where somebody was at it, the focus is back in the list. */
+  clear() {
+    const chosen = [...this.#chosen];
+    this.#chosen.clear();
+    for (const index of chosen) if (this.#rows[index]) choose(this.#rows[index], this.#segments[index], false);
+    this.#acts?.show();
+    this.#doing.chosen([]);
+  }
+
+  /** The focus to the line that had it last. */
+  focus() {
+    this.#rows[this.#cursor]?.querySelector(".at").focus({ preventScroll: true });
+  }
+
+  #edit(index) {
+    if (!this.#acts || this.#editor) return;
+    this.#stand(index, -1);
+    const save = (text) => this.#doing.text(index, text);
+    this.#editor = new LineEditor(index, this.#rows[index], this.#segments[index].text, save, () => {
+      this.#editor = null;
+      this.#replace(index);
+      this.focus();
     });
   }
 
-  #mark(name, ranges) {
-    const known = ranges.filter(Boolean);
-    if (!globalThis.CSS?.highlights) return;
-    if (known.length) CSS.highlights.set(name, new Highlight(...known));
-    else CSS.highlights.delete(name);
-  }
-
-  #range({ index, start, end }) {
-    const node = this.#rows[index]?.querySelector(".said")?.firstChild;
-    if (!node || end > node.length) return null;
-    const range = new StaticRange({ startContainer: node, startOffset: start, endContainer: node, endOffset: end });
-    return range;
-  }
-
-  #rangeOf(index, word) {
-    const place = this.#places(index)[word];
-    return place ? this.#range({ index, ...place }) : null;
-  }
-
-  /** Where each word of a segment stands in its text. */
-  #places(index) {
-    const { text, words = [] } = this.#segments[index];
-    let from = 0;
-    return words.map((word) => {
-      const said = word.text.trim();
-      const start = text.indexOf(said, from);
-      if (start < 0 || !said) return null;
-      from = start + said.length;
-      return { start, end: from };
-    });
+  #markWord(index, word) {
+    const place = word >= 0 ? placesOf(this.#segments[index])[word] : null;
+    this.#marks.word(place && { index, ...place });
   }
 
   #indexAt(seconds) {
@@ -241,34 +229,45 @@ export class TranscriptView {
     const row = event.target.closest(".row");
     if (!row || !getSelection().isCollapsed) return;
     const index = Number(row.dataset.index);
-    if (event.target.closest(".at")) return this.#go(index, -1, true);
+    if (event.target.closest(".at")) {
+      if (this.#acts && (event.ctrlKey || event.metaKey)) return this.toggle(index);
+      return this.#go(index, -1, true);
+    }
+    if (this.#acts && event.target.closest(".who")) return this.#doing.speaker(this.#segments[index].speaker);
     if (!event.target.closest(".said")) return;
     const caret = document.caretPositionFromPoint?.(event.clientX, event.clientY);
     const offset = caret?.offset ?? document.caretRangeFromPoint?.(event.clientX, event.clientY)?.startOffset ?? 0;
-    const word = this.#places(index).findIndex((place) => place && offset >= place.start && offset <= place.end);
+    const word = placesOf(this.#segments[index]).findIndex((place) => place && offset >= place.start && offset <= place.end);
     this.#go(index, word, true);
   }
 
   #go(index, word, play) {
     const segment = this.#segments[index];
     this.#stand(index, word);
-    this.#seek(segment.words?.[word]?.start_time ?? segment.start_time, play);
+    this.#doing.seek(segment.words?.[word]?.start_time ?? segment.start_time, play);
   }
 
   #stand(index, word) {
     const before = this.#rows[this.#cursor]?.querySelector(".at");
     if (before) before.tabIndex = -1;
     [this.#cursor, this.#word] = [index, word];
-    const at = this.#rows[index].querySelector(".at");
-    at.tabIndex = 0;
+    this.#rows[index].querySelector(".at").tabIndex = 0;
+    if (!this.#acts?.held) this.#acts?.to(this.#rows[index]);
   }
 
   #focused(event) {
     const row = event.target.closest(".row");
-    if (row && Number(row.dataset.index) !== this.#cursor) this.#stand(Number(row.dataset.index), -1);
+    if (!row) return;
+    if (Number(row.dataset.index) !== this.#cursor) this.#stand(Number(row.dataset.index), -1);
+    if (event.target.closest(".at")) this.#acts?.to(row);
   }
 
-  /** Up and down by segment, left and right by word; Enter plays from there. */
+  #pointed(event) {
+    const row = event.target.closest(".row");
+    if (row && this.#acts && !this.#acts.held && !this.#editor) this.#acts.to(row);
+  }
+
+  /** Up and down by segment, left and right by word; Enter plays from there, E corrects, X chooses. */
   #pressed(event) {
     if (!event.target.closest(".at") || event.altKey || event.ctrlKey || event.metaKey) return;
     const last = this.built - 1;
@@ -276,15 +275,25 @@ export class TranscriptView {
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -last, End: last };
     if (event.key in steps) {
       const index = Math.min(last, Math.max(0, this.#cursor + steps[event.key]));
+      if (event.shiftKey && this.#acts) {
+        const [from, to] = [Math.min(index, this.#cursor), Math.max(index, this.#cursor)];
+        for (let i = from; i <= to; i += 1) this.toggle(i, true);
+      }
       this.#stand(index, -1);
-      this.#rows[index].querySelector(".at").focus({ preventScroll: true });
+      this.focus();
       this.#reveal(this.#rows[index]);
     } else if ((event.key === "ArrowRight" || event.key === "ArrowLeft") && words) {
       const word = Math.min(words - 1, Math.max(0, this.#word + (event.key === "ArrowRight" ? 1 : -1)));
       this.#go(this.#cursor, word, false);
-      this.#mark("word", [this.#rangeOf(this.#cursor, word)]);
+      this.#markWord(this.#cursor, word);
     } else if (event.key === "Enter" || event.key === " ") {
       this.#go(this.#cursor, this.#word, true);
+    } else if (this.#acts && event.key.toLowerCase() === "e") {
+      this.#edit(this.#cursor);
+    } else if (this.#acts && event.key.toLowerCase() === "x") {
+      this.toggle(this.#cursor);
+    } else if (event.key === "Escape" && this.#chosen.size) {
+      this.clear();
     } else return;
     event.preventDefault();
   }
@@ -292,11 +301,4 @@ export class TranscriptView {
   #reveal(row) {
     row.scrollIntoView({ block: "center", behavior: this.#quiet.matches ? "instant" : "auto" });
   }
-}
-
-function element(name, kind, text) {
-  const made = document.createElement(name);
-  made.className = kind;
-  if (text !== undefined) made.textContent = text;
-  return made;
 }

@@ -37,6 +37,9 @@ export const counted = (count, one) => `${count} ${one}${count === 1 ? "" : "s"}
 /** "Speaker_0" → "Speaker 0": as the service counts, so that every format says the same. */
 export const called = (speaker) => (speaker || "").replaceAll("_", " ") || "Somebody";
 
+/** Who says a segment: by name where there is one. */
+export const nameOf = (segment) => segment.name || called(segment.speaker);
+
 /** "Speaker_7" → 7; null where nobody was told apart. */
 export function numberOf(speaker) {
   const found = /_(\d+)$/.exec(speaker || "");

@@ -20,7 +20,7 @@ export const EVENT_STREAM = "text/event-stream";
 /**
  * One request. All but an edit may be sent twice without anything being done twice. `form` makes the
  * body anew for each attempt; `ends`: whether what it is about is gone after it. `long`: it is answered
- * only when work is done that nobody knows the length of.
+ * only when work is done that nobody knows the length of; `bytes`: a good answer is no text.
  *
  * @typedef {object} Call
  * @property {string} method
@@ -30,12 +30,13 @@ export const EVENT_STREAM = "text/event-stream";
  * @property {string} [body]
  * @property {boolean} [ends]
  * @property {boolean} [long]
+ * @property {boolean} [bytes]
  */
 
 /**
- * What came back: the body as text.
+ * What came back: the body as text, or as bytes where that was asked for.
  *
- * @typedef {{ status: number, headers: Headers, text: string }} Answer
+ * @typedef {{ status: number, headers: Headers, text: string, bytes?: Blob }} Answer
  */
 
 /**
@@ -134,6 +135,14 @@ export const transcript = (id, format) => ({
   method: "GET",
   path: `${pathOf(id)}/transcript?format=${encodeURIComponent(format)}`,
 });
+
+/**
+ * The recording itself, where it is kept.
+ *
+ * @param {string} id
+ * @returns {Call}
+ */
+export const recording = (id) => ({ method: "GET", path: `${pathOf(id)}/audio`, bytes: true });
 
 /**
  * Change a transcript, all operations or none. Undoing twice is not undoing once: this is sent once.

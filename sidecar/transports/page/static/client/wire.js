@@ -82,6 +82,7 @@
  * @property {string | null} ended in UTC
  * @property {number} last_event
  * @property {number} revision how often its transcript was edited
+ * @property {boolean} recording whether its recording is kept
  */
 
 /** @typedef {{ jobs: Job[], next: string | null }} JobPage */

@@ -1,0 +1,81 @@
+/** The transcript that is shown, changed: one edit after the other, each for the revision that was
+ * seen. What the service made of it is shown; nothing is shown that it did not take. */
+
+import { read } from "./reading.js";
+import { client } from "./session.js";
+import { trouble } from "./words.js";
+
+const CHANGED = {
+  detail: "This transcript was changed elsewhere meanwhile, so your change was not made.",
+  hint: "It is shown as it is now. If your change still makes sense, make it again.",
+  code: "transcript_changed",
+};
+
+export class Editing {
+  #store;
+  #say;
+  #turn = Promise.resolve(true);
+
+  /** @param {import("./store.js").Store} store @param {(text: string) => void} say */
+  constructor(store, say) {
+    [this.#store, this.#say] = [store, say];
+  }
+
+  /**
+   * Do it, behind what is on its way.
+   *
+   * @param {Record<string, unknown>[]} operations
+   * @param {string} said what is said once it is done
+   * @returns {Promise<boolean>} whether it is
+   */
+  apply(operations, said) {
+    this.#turn = this.#turn.then(() => this.#apply(operations, said));
+    return this.#turn;
+  }
+
+  /** @param {"undo" | "redo"} op */
+  step(op) {
+    if (!this.#store.state.shown?.edits?.[op]) return Promise.resolve(false);
+    return this.apply([{ op }], op === "undo" ? "Undone." : "Done again.");
+  }
+
+  /** The transcript as it is now, where somebody else changed it. */
+  async again(id) {
+    try {
+      const fresh = await read(client(), id);
+      this.#show(id, fresh);
+      return true;
+    } catch {
+      return false; // the next look says what is wrong
+    }
+  }
+
+  /** What was wrong is read. */
+  forgive() {
+    this.#show(this.#store.state.shown?.id, { wrong: null });
+  }
+
+  async #apply(operations, said) {
+    const { shown } = this.#store.state;
+    if (!shown?.edits) return false;
+    const { id } = shown;
+    try {
+      const { revision, undo, redo, segments: changed } = await client().edit(id, operations, { revision: shown.edits.revision });
+      const segments = shown.segments.slice();
+      for (const { index, segment } of changed) segments[index] = segment;
+      this.#show(id, { segments, edits: { revision, undo, redo }, wrong: null });
+      this.#say(said);
+      return true;
+    } catch (error) {
+      const changed = error.code === CHANGED.code;
+      if (changed) await this.again(id);
+      this.#show(id, { wrong: changed ? CHANGED : trouble(error) });
+      return false;
+    }
+  }
+
+  #show(id, change) {
+    const { shown } = this.#store.state;
+    if (id && shown?.id === id) this.#store.set({ shown: { ...shown, ...change } });
+  }
+}

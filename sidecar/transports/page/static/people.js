@@ -1,0 +1,19 @@
+/** People whose voices are known, where the service has that on: remembered when somebody says so. */
+
+import { client } from "./session.js";
+
+/**
+ * Have a speaker of a job recognised in later recordings: somebody new, or one more recording of
+ * somebody who is known by that name.
+ *
+ * @param {string} name @param {string} job @param {string} speaker
+ * @returns {Promise<boolean>} whether it is somebody new
+ */
+export async function remember(name, job, speaker) {
+  const { people } = await client().question("/v1/people");
+  const known = people.find((one) => one.name === name);
+  const path = known ? `/v1/people/${encodeURIComponent(known.id)}` : "/v1/people";
+  const json = known ? { job, speaker } : { name, job, speaker };
+  await client().question(path, { method: known ? "PATCH" : "POST", json, once: true, long: true });
+  return !known;
+}

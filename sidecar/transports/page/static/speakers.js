@@ -1,0 +1,85 @@
+/** Who speaks: the lanes' names, and what can be done to a speaker. */
+
+import { remember } from "./people.js";
+import { html, icon, Trouble, useEffect, useRef, useState } from "./view.js";
+import { called, numberOf, trouble } from "./words.js";
+
+/** Everybody with their share; a button each, where they can be edited. */
+export function Lanes({ lanes, below, open, names }) {
+  const heard = lanes.reduce((sum, one) => sum + one.seconds, 0);
+  return html`<ul ref=${names} class=${`lanes ${below ? "below" : ""}`} aria-label="Who speaks how much">
+    ${lanes.map((one) => {
+      const number = numberOf(one.speaker);
+      const share = `${heard ? Math.round((100 * one.seconds) / heard) : 0} %`;
+      const who = html`<span class="badge" aria-hidden="true">${number ?? "?"}</span><span class="name">${one.name}</span><span class="quiet share">${share}</span>`;
+      return html`<li key=${one.speaker} data-voice=${number === null ? undefined : String(number % 8)}>
+        ${open ? html`<button type="button" class="lane" data-speaker=${one.speaker} aria-label=${`${one.name}, ${share}. Rename or merge`} onClick=${() => open(one.speaker)}>${who}${icon("edit")}</button>` : who}
+      </li>`;
+    })}
+  </ul>`;
+}
+
+/** Rename a speaker, make it another's, or have its voice remembered. Open while there is a `speaker`. */
+export function SpeakerDialog({ speaker, lanes, job, heard, people, editing, close, say }) {
+  const dialog = useRef(null);
+  const one = lanes.find((lane) => lane.speaker === speaker);
+  useEffect(() => {
+    if (one && !dialog.current.open) dialog.current.showModal();
+    else if (!one && dialog.current.open) dialog.current.close();
+  }, [speaker, !one]);
+  return html`<dialog ref=${dialog} class="small" aria-labelledby="speaker" onClose=${close} onClick=${(event) => event.target === dialog.current && dialog.current.close()}>
+    ${one && html`<${Speaker} key=${speaker} one=${one} others=${lanes.filter((lane) => lane !== one)} job=${job} heard=${heard.find((each) => each.speaker === speaker)} people=${people} editing=${editing} close=${() => dialog.current.close()} say=${say} />`}
+  </dialog>`;
+}
+
+function Speaker({ one, others, job, heard, people, editing, close, say }) {
+  const [name, setName] = useState(one.named ? one.name : "");
+  const [into, setInto] = useState(others[0]?.speaker ?? "");
+  const [wrong, setWrong] = useState(null);
+  const label = called(one.speaker);
+  const rename = (event) => {
+    event.preventDefault();
+    const said = name.trim() || null;
+    close();
+    if (said !== (one.named ? one.name : null))
+      editing.apply([{ op: "rename", speaker: one.speaker, name: said }], `${label} is ${said ? `called ${said}` : "called nothing else"} now.`);
+  };
+  const merge = async (event) => {
+    event.preventDefault();
+    close();
+    const other = others.find((each) => each.speaker === into);
+    if (await editing.apply([{ op: "merge", speaker: one.speaker, into }], `All that ${one.name} said is ${other.name}'s now.`))
+      document.querySelector(`.lane[data-speaker="${into}"]`)?.focus(); // what had it is gone
+  };
+  const know = async () => {
+    try {
+      const fresh = await remember(one.name, job.id, one.speaker);
+      say(fresh ? `${one.name} is known from now on.` : `One more recording of ${one.name} is known.`);
+      close();
+    } catch (error) {
+      setWrong(trouble(error));
+    }
+  };
+  return html`
+    <div class="top"><h2 id="speaker">${one.name}</h2>
+      <button type="button" class="bare" aria-label="Close" onClick=${close}>${icon("close")}</button></div>
+    ${heard?.person && heard.name === one.name && html`<p class="quiet asked">Recognised by voice; the likeness is ${heard.likeness.toFixed(2)}.</p>`}
+    <form class="asked" onSubmit=${rename}>
+      <label for="called">Called</label>
+      <div class="pair"><input id="called" autofocus maxlength="200" autocomplete="off" placeholder=${label} value=${name} onInput=${(event) => setName(event.target.value)} />
+        <button type="submit" class="main">Save</button></div>
+    </form>
+    ${others.length > 0 && html`<form class="asked" onSubmit=${merge}>
+      <label for="same">The same person as</label>
+      <div class="pair"><select id="same" value=${into} onChange=${(event) => setInto(event.target.value)}>
+          ${others.map((each) => html`<option value=${each.speaker}>${each.name}</option>`)}
+        </select><button type="submit">Merge</button></div>
+    </form>`}
+    ${people && one.named && !heard?.person && html`<div class="asked">
+      <p class="quiet">Voices are biometric data: have ${one.name} recognised in later recordings only if that is all right.</p>
+      <button type="button" onClick=${know}>Remember this voice</button>
+    </div>`}
+    ${wrong && html`<${Trouble} error=${wrong} />`}
+    <p class="quiet">To split somebody, choose lines (X on a line's time) and give them to a new speaker.</p>
+  `;
+}

@@ -1,0 +1,82 @@
+"""A sealed recording read from any place: a piece is opened when it is asked for, and nothing of it
+is written anywhere.
+
+All that is here waits for a disk: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+from sidecar.vault import sealing
+from sidecar.vault.sealing import PREFIX, TAG, Seal, SealBroken
+
+
+class SealedFile:
+    """What `Seal.seal_pieces` wrote. That it is whole is known from the start: only the last piece
+    opens as the last."""
+
+    def __init__(self, seal: Seal, fd: int, about: str) -> None:
+        """``fd`` is closed with this, also where this raises.
+
+        Raises:
+            SealBroken: it is not what it was, not about that, or not whole.
+        """
+        self._seal, self._fd, self._about = seal, fd, about
+        self._turn, self._over = threading.Lock(), False
+        self._step = sealing.PIECE + TAG
+        try:
+            self._prefix = self._at(0, PREFIX)
+            sealed = os.fstat(fd).st_size - PREFIX
+            self._last = max(0, -(-sealed // self._step) - 1)
+            self.size = sealed - (self._last + 1) * TAG
+            """Bytes of the recording."""
+            if self.size < 0:
+                raise SealBroken
+            self._piece(self._last)
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, at: int, most: int = sys.maxsize) -> bytes:
+        """Some bytes from there on: to the end of a piece at most, none at the end of it all.
+
+        Raises:
+            SealBroken: it is not what it was.
+        """
+        if not 0 <= at < self.size:
+            return b""
+        number, begin = divmod(at, sealing.PIECE)
+        return self._piece(number)[begin : begin + most]
+
+    def close(self) -> None:
+        """Let go of the file, without waiting: who reads just now does it then; once more does
+        nothing."""
+        self._over = True
+        if self._turn.acquire(blocking=False):
+            try:
+                fd, self._fd = self._fd, -1
+                if fd >= 0:
+                    os.close(fd)
+            finally:
+                self._turn.release()
+
+    def _piece(self, number: int) -> bytes:
+        data = self._at(PREFIX + number * self._step, self._step)
+        last = number == self._last
+        return self._seal.opened_piece(data, self._prefix, number, self._about, last=last)
+
+    def _at(self, at: int, size: int) -> bytes:
+        try:
+            with self._turn:
+                if sys.platform != "win32":
+                    return os.pread(self._fd, size, at)
+                os.lseek(self._fd, at, os.SEEK_SET)
+                return os.read(self._fd, size)
+        except OSError:
+            raise SealBroken from None
+        finally:
+            if self._over:
+                self.close()
