@@ -1,4 +1,4 @@
-"""Sound that the scripted engine hears as speech: what is loud is said, and how loud is the word."""
+"""Sound that the scripted engine hears as speech: the loud is said, and how loud is the word."""
 
 from __future__ import annotations
 

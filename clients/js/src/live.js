@@ -10,7 +10,7 @@ import { newKey } from "./world.js";
 
 /**
  * What is said, the `number`-th; times are seconds on the session's clock, which is its sound
- * (docs/live.md).
+ * (docs/live-wire.md).
  *
  * @typedef {{ type: "speech_started" | "speech_stopped" | "turn_dropped", number: number, turn: number, at: number }} Spoken
  * @typedef {{ type: "partial", number: number, turn: number, piece: number, start: number, end: number, text: string, stable: string, tail: string }} Partial
@@ -23,7 +23,7 @@ import { newKey } from "./world.js";
  */
 
 /**
- * Options of a session (docs/live.md). What is left out is as the service has it.
+ * Options of a session (docs/live-wire.md). What is left out is as the service has it.
  *
  * @typedef {object} LiveOptions
  * @property {string} [language] "auto", or a code such as "en"

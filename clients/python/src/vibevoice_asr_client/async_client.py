@@ -281,7 +281,7 @@ class AsyncClient:
 
         ``rate``: samples a second; ``encoding``: `pcm16` or `float32`, mono, little-endian.
         ``options``: `language`, `turns`, `partials`, `diarize`, `words`, `prompt` and the rest of
-        what `begin` takes (docs/live.md). Needs `websockets` (the extra `live`).
+        what `begin` takes (docs/live-wire.md). Needs `websockets` (the extra `live`).
         """
         return AsyncLive(self.url, self._token, self._trust, self._around, options, encoding, rate)
 

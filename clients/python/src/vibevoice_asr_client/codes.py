@@ -334,6 +334,12 @@ class MethodNotAllowed(errors.Refused):
     known_code = "method_not_allowed"
 
 
+class MicrophoneUnavailable(errors.Refused):
+    """There is no microphone that can be used."""
+
+    known_code = "microphone_unavailable"
+
+
 class ModelLoadFailed(errors.Busy):
     """The engine could not be loaded."""
 
@@ -731,6 +737,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "message_invalid": MessageInvalid,
     "message_too_big": MessageTooBig,
     "method_not_allowed": MethodNotAllowed,
+    "microphone_unavailable": MicrophoneUnavailable,
     "model_load_failed": ModelLoadFailed,
     "model_not_found": ModelNotFound,
     "multipart_invalid": MultipartInvalid,

@@ -10,11 +10,11 @@ import { newKey } from "./world.js";
 
 /**
  * What is said, the `number`-th; times are seconds on the session's clock, which is its sound
- * (docs/live.md).
+ * (docs/live-wire.md).
  *
  * @typedef {{ type: "speech_started" | "speech_stopped" | "turn_dropped", number: number, turn: number, at: number }} Spoken
  * @typedef {{ type: "partial", number: number, turn: number, piece: number, start: number, end: number, text: string, stable: string, tail: string }} Partial
- * @typedef {{ type: "final", number: number, turn: number, piece: number, segment: Segment, language: string, wait_s: number, work_s: number }} Final
+ * @typedef {{ type: "final", number: number, turn: number, piece: number, segment: Segment, diarized: boolean, language: string, wait_s: number, work_s: number }} Final
  * @typedef {{ type: "turn_ended", number: number, turn: number, start: number, end: number, text: string }} TurnEnded
  * @typedef {{ type: "speakers_revised", number: number, speakers: Record<string, string> }} SpeakersRevised
  * @typedef {{ type: "notice", number: number, code: string, message: string }} Notice
@@ -23,7 +23,7 @@ import { newKey } from "./world.js";
  */
 
 /**
- * Options of a session (docs/live.md). What is left out is as the service has it.
+ * Options of a session (docs/live-wire.md). What is left out is as the service has it.
  *
  * @typedef {object} LiveOptions
  * @property {string} [language] "auto", or a code such as "en"
