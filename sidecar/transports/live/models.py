@@ -6,6 +6,7 @@ Pydantic reads them: strictly, and no name that is not known is taken for a wish
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -99,7 +100,11 @@ class Plain(BaseModel):
 
 
 Order = Begin | Change | Plain
-_ORDERS: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="type")])
+
+
+@cache
+def _orders() -> TypeAdapter[Order]:
+    return TypeAdapter(Annotated[Order, Field(discriminator="type")])
 
 
 def order_of(text: str) -> Order:
@@ -110,7 +115,7 @@ def order_of(text: str) -> Order:
         errors.FieldInvalid: a field holds what it cannot, or there is no such field.
     """
     try:
-        return _ORDERS.validate_json(text)
+        return _orders().validate_json(text)
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
         if len(first["loc"]) < 2:  # of the object itself, or which order it is
