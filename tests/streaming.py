@@ -31,7 +31,7 @@ def base64_of(pcm: bytes) -> str:
 
 @dataclass
 class Streaming:
-    """One connection. ``generation`` says by which of the two vocabularies it reads finals."""
+    """One connection; it reads finals in both vocabularies, and holds them against each other."""
 
     server: Server
     key: str = ""

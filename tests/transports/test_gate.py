@@ -187,7 +187,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-OPEN = {"/health": 200, "/v1/page/sessions": 415}
+OPEN = {"/health": 200, "/healthz": 200, "/v1/page/sessions": 415}
 """What answers without a token, and how: the latter wants a word that counts once instead."""
 
 

@@ -349,8 +349,8 @@ def test_what_waits_is_bounded_in_bytes_too_but_one_message_always_may() -> None
     assert len(inbound) == 1
 
 
-@given(st.lists(st.floats(0, 30), max_size=60), st.integers(1, 5))
-def test_no_stretch_of_a_window_has_more_than_its_rate(steps: list[float], most: int) -> None:
+@given(st.lists(st.integers(0, 30), max_size=60), st.integers(1, 5))
+def test_no_stretch_of_a_window_has_more_than_its_rate(steps: list[int], most: int) -> None:
     window, now, taken = Window(Rate(most, 10.0)), 0.0, []
     for step in steps:
         now += step

@@ -256,6 +256,17 @@ async def greet(websocket: WebSocket, spoken: Sequence[str] = ()) -> None:
         await websocket.accept(subprotocol=handshake.chosen(websocket.scope, spoken))
 
 
+async def turn_away(
+    websocket: WebSocket, said: str | None, code: int, reason: str, spoken: Sequence[str] = ()
+) -> None:
+    """Refuse somebody where their client looks: accept, say why (or nothing), and close."""
+    await greet(websocket, spoken)
+    with suppress(RuntimeError, WebSocketDisconnect, OSError):
+        if said is not None:
+            await websocket.send_text(said)
+    await close(websocket, code, reason)
+
+
 async def close(websocket: WebSocket, code: int = 1000, reason: str = "") -> None:
     """Send a close frame, if there is anybody to."""
     if websocket.application_state is not WebSocketState.CONNECTED:

@@ -6,13 +6,11 @@ in a frame, and closed: that is where these clients look.
 
 from __future__ import annotations
 
-import time
-
 from fastapi import APIRouter, Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from sidecar import errors
+from sidecar import clock, errors
 from sidecar.access.limits import MINUTE_S
 from sidecar.service import Service
 from sidecar.sessions.session import Session
@@ -63,14 +61,8 @@ def refuse(settings: Settings) -> Refusal:
     async def say_no(
         error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        websocket = WebSocket(scope, receive, send)
-        await sockets.greet(websocket, SPOKEN)
-        last = ending(error, settings)
-        try:
-            if last.said is not None:
-                await websocket.send_text(last.said)
-        finally:
-            await sockets.close(websocket, last.code, last.reason)
+        websocket, last = WebSocket(scope, receive, send), ending(error, settings)
+        await sockets.turn_away(websocket, last.said, last.code, last.reason, SPOKEN)
 
     return say_no
 
@@ -101,7 +93,7 @@ class _Wire:
 
     def greeting(self) -> str:
         """Clients wait for it before they send anything."""
-        body = {"id": self._session.id, "created": int(time.time()), "model": self._model}
+        body = {"id": self._session.id, "created": int(clock.wall()), "model": self._model}
         return frame("session.created", Ids(self._session.id), body)
 
     async def at_once(self, message: Message) -> bool:
