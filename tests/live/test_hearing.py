@@ -265,7 +265,7 @@ def test_what_no_engine_understands_is_told_as_far_as_it_was() -> None:
 
 def test_it_goes_on_for_one_that_died() -> None:
     said = (Segment(1.0, 2.0, "before that"), Segment(2.0, 3.0, "and that"))
-    table = Table(LiveOptions(turns=Turns.CLIENT), Begin(3.0, 7, 12, said, 1))
+    table = Table(LiveOptions(turns=Turns.CLIENT), Begin(3.0, 7, 12, said, 1, (10, 11)))
     table.sound(1.0, 0.9)
     table.take(table.hearing.commit(0.0))
     table.hear("and this")
