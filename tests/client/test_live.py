@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import random
 import threading
@@ -10,7 +11,7 @@ import wave
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from faults import network
@@ -32,7 +33,14 @@ from vibevoice_asr_client import (
     codes,
 )
 from vibevoice_asr_client.flows import Surroundings
+from vibevoice_asr_client.live_events import live_event_of
 from vibevoice_asr_client.live_stream import Stream
+
+from sidecar.cli import remote
+from sidecar.sessions.told import Numbered
+from sidecar.speech import live
+from sidecar.speech.transcript import Notice, Segment, Transcript, Word
+from sidecar.transports.live.dialect import event_message
 
 SOON = Retry(attempts=20, first_s=0.01, longest_s=0.05)
 LOUDS = (0.3, 0.2, 0.35, 0.25)
@@ -45,8 +53,8 @@ def whole(server: Server) -> list[Any]:
         return spoken(client)
 
 
-def spoken(client: Client, **options: Any) -> list[Any]:
-    with client.live(partials=False, **options) as live:
+def spoken(client: Client) -> list[Any]:
+    with client.live(partials=False, diarize=False) as live:
         for piece in pieces(talk(*LOUDS)):
             live.send(piece)
         live.finish()
@@ -77,7 +85,10 @@ async def test_over_cut_connections_nothing_said_is_lost_or_doubled(
             assert said(spoken(far)) == said(whole)
         assert between.connections >= 6
     with network(server.port, 900, 900, 900, 900, 900, 900) as between:
-        async with AsyncClient(between.url, retry=SOON) as far, far.live(partials=False) as live:
+        async with (
+            AsyncClient(between.url, retry=SOON) as far,
+            far.live(partials=False, diarize=False) as live,
+        ):
             for piece in pieces(talk(*LOUDS)):
                 await live.send(piece)
                 await asyncio.sleep(0.005)
@@ -252,6 +263,36 @@ def test_however_connections_break_everything_arrives_once_and_in_order(
         stream.took(json.dumps({"type": "received", **service.counts()}))
     assert (service.sound, service.orders) == (meant, orders)
     assert stream.waiting_s == 0
+
+
+SEGMENT = Segment(0.25, 1.5, "Ever tried.", 1, (Word(0.25, 0.75, "Ever"),), (), "spread")
+EVERY_EVENT = (
+    live.SpeechStarted(2, 0.25),
+    live.SpeechStopped(2, 1.5),
+    live.Partial(2, 5, 0.25, 1.25, "Ever", "Ev", "tri"),
+    live.Final(2, 5, SEGMENT, "en", 0.125, 0.25),
+    live.Final(2, 5, dataclasses.replace(SEGMENT, speaker=None), "en"),
+    live.TurnEnded(2, 0.25, 1.5, "Ever tried."),
+    live.TurnDropped(2, 1.5),
+    live.SpeakersRevised({5: 0, 6: 1}),
+    live.Noticed(Notice("engine_restarted", "It died.")),
+    live.Summary(Transcript((SEGMENT,), "en", 2.0, "scripted", "fp32", diarized=True)),
+)
+
+
+@pytest.mark.parametrize("event", EVERY_EVENT, ids=lambda event: type(event).__name__)
+def test_an_event_comes_out_as_it_went_in(event: live.LiveEvent) -> None:
+    said = live_event_of(json.loads(event_message(Numbered(7, event))))
+    assert said is not None
+    assert said.number == 7
+    assert remote.live_event_of(said) == event
+
+
+def test_there_is_no_other_event() -> None:
+    assert {type(event) for event in EVERY_EVENT} | {
+        live.Heard,  # told by `received`
+        live.VoicesKnown,  # for the next engine, never for a client
+    } == set(get_args(live.LiveEvent))
 
 
 def test_what_is_no_answer_of_this_wire_is_not_believed() -> None:

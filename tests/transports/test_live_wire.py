@@ -9,10 +9,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from serving import PATIENCE_S, Server
+from serving import PATIENCE_S, REPOSITORY, Server
 from speaking import pieces, sound, talk
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+
+from sidecar.transports.live import dialect, models
 
 
 @asynccontextmanager
@@ -54,7 +56,7 @@ async def rest(socket: ClientConnection) -> tuple[list[dict[str, Any]], int | No
 
 async def test_a_conversation_from_begin_to_summary(server: Server) -> None:
     async with wire(server) as socket:
-        await say(socket, "begin", session="first", language="en", partials=True)
+        await say(socket, "begin", session="first", language="en", diarize=False)
         began = await next_of(socket, "began")
         assert began == {
             "type": "began",
@@ -207,3 +209,11 @@ async def test_who_may_not_come_in_is_told_in_a_frame(
         assert (said[-1]["type"], code) == ("error", 4401)
     async with wire(server, subprotocols=["vibevoice-live", "bearer.wrong"]) as socket:
         assert (await rest(socket))[1] == 4401
+
+
+def test_the_document_names_every_message_and_field() -> None:
+    page = (REPOSITORY / "docs/live-wire.md").read_text("utf-8")
+    fields = {*models.Begin.model_fields, *models.Ends.model_fields}
+    unnamed = [name for name in (*dialect.TYPES.values(), *fields) if f"`{name}`" not in page]
+    assert unnamed == []
+    assert all(str(code) in page for code in dialect.CODES.values())

@@ -16,7 +16,7 @@ async function all(iterator) {
 }
 
 async function spoken(client) {
-  const live = client.live({ partials: false, encoding: "pcm16" });
+  const live = client.live({ partials: false, diarize: false, encoding: "pcm16" });
   for (const loud of [0, 0.3, 0.2, 0.35, 0.25]) {
     const turn = new Int16Array(16_000 * 2.3).fill(loud * 32767, 0, 16_000 * 1.5);
     for (let at = 0; at < turn.length; at += 1600) await live.send(turn.subarray(at, at + 1600));

@@ -23,6 +23,7 @@ from sidecar.speech.live import (
     Summary,
     TurnDropped,
     TurnEnded,
+    VoicesKnown,
 )
 
 CODES: Mapping[Kind | str, int] = {
@@ -96,8 +97,8 @@ def _body(event: LiveEvent) -> dict[str, Any]:
             return dataclasses.asdict(notice)
         case Summary(transcript):
             return {"transcript": transcript_body(transcript)}
-        case Heard():
-            raise AssertionError("told in `received`")
+        case Heard() | VoicesKnown():
+            raise AssertionError("told in `received`, or to no client")
     return {
         name: round(value, 3) if isinstance(value, float) else value
         for name, value in dataclasses.asdict(event).items()
