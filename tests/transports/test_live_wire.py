@@ -100,12 +100,14 @@ async def test_who_comes_again_is_told_what_is_there_and_hears_what_was_missed(
     async with wire(server) as socket:
         await say(socket, "begin", session="cut", encoding="pcm16", rate=16_000)
         await socket.send(raw[: 2 * 44_444])
+        await say(socket, "commit")
         final = await next_of(socket, "final")
         socket.transport.abort()
     async with wire(server) as socket:
         await say(socket, "begin", session="cut", after=0, rate=16_000)
         began = await next_of(socket, "began")
         assert began["received_samples"] == 44_444, "exact: from here it is sent again"
+        assert began["received_orders"] == 1
         again = await next_of(socket, "final")
         assert again == final
         await socket.send(raw[2 * 44_444 :])
@@ -123,7 +125,9 @@ async def test_what_was_said_last_is_kept_until_somebody_has_heard_it(server: Se
         await socket.send(talk(0.3))
         await say(socket, "finish")
         summary = await next_of(socket, "summary")
+        await asyncio.sleep(0.5)  # its engine has let go of it by now
         socket.transport.abort()
+        await asyncio.sleep(0.5)  # and the service knows that nobody holds it
     async with wire(server) as socket:
         await say(socket, "begin", session="unheard", after=summary["number"] - 1)
         said, code = await rest(socket)

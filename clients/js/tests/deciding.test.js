@@ -183,4 +183,5 @@ test("a live session's sound arrives once and in order, however connections brea
   assert.throws(() => stream.took('{"type": "began", "received_samples": 999, "received_orders": 0}'));
   assert.equal(stream.took('{"type": "partial", "number": 3, "text": "so"}')?.text, "so");
   assert.equal(stream.took('{"type": "partial", "number": 3, "text": "so"}'), null, "it was there");
+  assert.equal(JSON.parse(stream.opening()).after, 3);
 });
