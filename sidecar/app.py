@@ -28,12 +28,13 @@ from sidecar.transports.http import tickets as tickets_api
 from sidecar.transports.jobs import api as jobs_api
 from sidecar.transports.live import api as live_api
 from sidecar.transports.openai import api as openai_api
-from sidecar.transports.openai import dialect as openai_dialect
+from sidecar.transports.openai_terms import dialect as openai_dialect
 from sidecar.transports.page import api as page_api
 from sidecar.transports.page import front
 from sidecar.transports.people import api as people_api
 from sidecar.transports.queue import api as queue_api
 from sidecar.transports.queue import dialect as queue_dialect
+from sidecar.transports.realtime import api as realtime_api
 from sidecar.transports.sidecar import api as sidecar_api
 from sidecar.transports.streaming import api as streaming_api
 
@@ -130,14 +131,15 @@ def create_app(
         *(live_api, streaming_api),
     )
     tickets = Handover()
-    routers = [tickets_api.build_router(tickets)] + [wire.build_router(service) for wire in wires]
+    routers = [tickets_api.build_router(tickets), realtime_api.build_router(service, tickets)]
+    routers += [wire.build_router(service) for wire in wires]
     for router in routers:
         app.include_router(router)
     app.add_middleware(head.Head)
     per_minute = access.limits.requests_per_minute
     turnstile = Turnstile(per_minute) if per_minute else None
     dialects = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
-    dialects |= dict.fromkeys(openai_api.PATHS, openai_dialect.say)
+    dialects |= dict.fromkeys((*openai_api.PATHS, *realtime_api.PATHS), openai_dialect.say)
     app.add_middleware(
         gate.Gate,
         access=access,
@@ -147,6 +149,7 @@ def create_app(
         opens=front.is_open,
         refusals={
             live_api.PATH: live_api.refuse,
+            realtime_api.REALTIME: realtime_api.refuse,
             streaming_api.PATH: streaming_api.refuse(settings),
         },
         tickets=tickets,

@@ -803,6 +803,23 @@ class SoundInvalid(BadRequest):
     default_hint = "Send mono samples, pcm16 (2 bytes each) or float32 (4), little-endian."
 
 
+class EventUnsupported(BadRequest):
+    """A live client sent an event that its address does not know."""
+
+    code = "event_unsupported"
+    kind = Kind.UNSUPPORTED
+    default_detail = "The event has no type that is known here."
+    default_hint = "See docs/openai.md for the events that transcribe."
+
+
+class CommitEmpty(BadRequest):
+    """A live client ended its turn where no sound came (the code is OpenAI's)."""
+
+    code = "input_audio_buffer_commit_empty"
+    default_detail = "There is less than 0.1 s of sound since the last commit."
+    default_hint = "Send sound first; where the service hears pauses, it ends turns by itself."
+
+
 class ModelLoadFailed(SidecarError):
     """The engine could not be loaded."""
 

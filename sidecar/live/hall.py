@@ -138,7 +138,8 @@ class Hall:
         self._encoder, self._encoding, self._encode_at_once = encoder, 0, max(1, threads // 2)
         self._hear = hear
         self._about = engine, precision
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._came, self._wanted = (threading.Condition(self._lock) for _ in range(2))
         self._seats: dict[int, Seat] = {}
         self._next = 0
         self._served: dict[str, float] = {}
@@ -157,31 +158,32 @@ class Hall:
         seat = Seat(self, hearing, tell, options.client)
         if options.diarize and self._encoder is None and not begin.at:
             tell(Noticed(NO_SPEAKERS))
-        with self._changed:
+        with self._lock:
             self._seats[self._next] = seat
             self._next += 1
         return seat
 
     def close(self) -> None:
         """End the threads; nobody is told anything any more."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._seats.clear()
-            self._changed.notify_all()
+            self._came.notify_all()
+            self._wanted.notify_all()
         for thread in self._threads:
             thread.join()
 
     def bring(self, seat: Seat, what: Block | Callable[[float], Iterable[LiveEvent]]) -> None:
         """Sound for a session, or what is to be done behind the sound that came."""
-        with self._changed:
+        with self._lock:
             seat.inbox.append(what)
             if isinstance(what, np.ndarray):
                 seat.unread += len(what)
-            self._changed.notify_all()
+            self._came.notify()
 
     def leave(self, seat: Seat) -> None:
         """A session is not heard any more."""
-        with self._changed:
+        with self._lock:
             self._drop(seat)
 
     def _drop(self, seat: Seat) -> None:
@@ -199,13 +201,13 @@ class Hall:
     def _look(self) -> None:
         while True:
             begun = time.monotonic()
-            with self._changed:
+            with self._lock:
                 while not (self._closed or any(one.busy for one in self._seats.values())):
-                    self._changed.wait()
+                    self._came.wait()
                 if self._closed:
                     return
                 due = self._due()
-                self._changed.notify_all()  # a commit may have ended what they are to recognise
+                self._wanted.notify_all()  # a commit may have ended what they are to recognise
             if due:
                 self._detect(due)
             pause = TICK_S - (time.monotonic() - begun)
@@ -236,7 +238,6 @@ class Hall:
             order = seat.inbox.popleft()
             assert not isinstance(order, np.ndarray)
             self._say(seat, order(now))
-            self._changed.notify_all()
 
     def _detect(self, due: list[tuple[Seat, Block]]) -> None:
         """Look at frames, a batch of the first of all, then of the second, and so on."""
@@ -244,19 +245,20 @@ class Hall:
             rows = [(seat, frames) for seat, frames in due if len(frames) > step]
             batch = np.stack([frames[step] for _, frames in rows])
             found = self.detector.probabilities(batch, [seat.state for seat, _ in rows])
-            with self._changed:
+            with self._lock:
                 now = time.monotonic()
                 for row, (seat, _) in enumerate(rows):
                     self._say(seat, seat.hearing.looked(float(found[row]), now))
-                self._changed.notify_all()
+        with self._lock:
+            self._wanted.notify_all()
 
     # ── the threads that recognise ──
 
     def _work(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 while not self._closed and (chosen := self._choose()) is None:
-                    self._changed.wait()
+                    self._wanted.wait()
                 if self._closed:
                     return
                 assert chosen is not None
@@ -282,20 +284,20 @@ class Hall:
     ) -> None:
         begun = time.monotonic()
         found = self._listen(audio, draft, options, listen, begun + options.patience_s)
-        with self._changed:
+        with self._lock:
             now = time.monotonic()
             self._say(seat, seat.hearing.recognised(listen, found, now, now - begun))
-            self._changed.notify_all()
+            self._wanted.notify_all()
 
     def _tell_apart(self, seat: Seat, voiced: Voiced, sound: Block | None) -> None:
         vector = None if sound is None else self._vector(sound)
-        with self._changed:
+        with self._lock:
             question = seat.hearing.heard_voice(voiced, vector)
         decision = None if question is None else self._decision(question)
-        with self._changed:
+        with self._lock:
             self._encoding -= 1
             self._say(seat, seat.hearing.decided(voiced, decision))
-            self._changed.notify_all()
+            self._wanted.notify_all()
 
     def _vector(self, sound: Block) -> Vector | None:
         assert self._encoder is not None

@@ -31,6 +31,7 @@ from sidecar.live.speakers import Decision, Question, Vector
 from sidecar.live.voicing import Voiced, Voicing
 from sidecar.speech.live import (
     LIVE_RATE,
+    NOT_UNDERSTOOD,
     Begin,
     Final,
     Heard,
@@ -376,7 +377,7 @@ class Hearing:
         if found is None:
             found = piece.draft or Hypothesis("")
             found, flags = dataclasses.replace(found, words=()), (UNHEARD,)
-            yield Noticed(Notice("recognition_failed", "A stretch of speech was not understood."))
+            yield Noticed(Notice(NOT_UNDERSTOOD, "A stretch of speech was not understood."))
         at = piece.start / LIVE_RATE
         words = tuple(Word(at + one.start, at + one.end, one.text) for one in found.words)
         segment = Segment(at, piece.end / LIVE_RATE, found.text.strip(), None, words, flags)
@@ -403,7 +404,7 @@ class Hearing:
                 text = joined(one.text for one in self._of_turn)
                 self._of_turn.clear()
                 self._commits += row.committed
-                yield TurnEnded(row.turn, start, row.end / LIVE_RATE, text)
+                yield TurnEnded(row.turn, start, row.end / LIVE_RATE, text, row.committed)
             else:
                 if self._voicing is not None and not self._voicing.settled:
                     if not self._voicing.needless:

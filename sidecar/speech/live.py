@@ -29,6 +29,8 @@ from sidecar.speech.transcript import (
 
 LIVE_RATE = 16_000
 """Samples a second that live engines hear, whatever comes in."""
+NOT_UNDERSTOOD = "recognition_failed"
+"""The notice of a stretch that no engine could make words of in time."""
 
 
 class Encoding(StrEnum):
@@ -177,12 +179,14 @@ class Final:
 
 @dataclass(frozen=True, slots=True)
 class TurnEnded:
-    """All pieces of a turn are told, ``text`` is what they say together."""
+    """All pieces of a turn are told, ``text`` is what they say together. ``committed``: the client
+    had ended it."""
 
     turn: int
     start: float
     end: float
     text: str
+    committed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

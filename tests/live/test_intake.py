@@ -58,3 +58,16 @@ def test_the_ring_gives_what_is_there_of_what_is_asked(
     assert ring.start <= max(drop, 100)
     there = [sample for sample in range(begin, begin + 60) if ring.start <= sample < ring.end]
     assert ring.cut(begin, begin + 60).tolist() == there
+
+
+@pytest.mark.parametrize("rate", [8_000, LIVE_RATE, 24_000, 44_100])
+def test_every_stretch_up_to_its_rest_is_as_long_as_it_came(rate: int) -> None:
+    """And the next one begins anew, at the same rate or another."""
+    intake = Intake()
+    second = (np.ones(rate) * 8192).astype("<i2").tobytes()
+    for _ in range(2):
+        block = intake.take(second, Encoding.PCM16, rate)
+        whole = np.concatenate([block, intake.rest()])
+        assert len(whole) == LIVE_RATE
+        assert whole[LIVE_RATE // 2] == pytest.approx(0.25, abs=0.01)
+    assert len(intake.take(bytes(640), Encoding.PCM16, LIVE_RATE)) == 320

@@ -47,7 +47,7 @@ FOREIGN = (
 )
 ALLOWED = ("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost")
 TOKEN = "correct-horse-battery-staple"
-OPENAI = ("/v1/audio/", "/v1/models", "/inference")
+OPENAI = ("/v1/audio/", "/v1/models", "/v1/realtime/", "/inference")
 """How the addresses begin whose errors have OpenAI's shape."""
 
 

@@ -6,6 +6,7 @@ Behind it every request has a caller, but for those at open addresses.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -165,9 +166,14 @@ class _Callers:
 
     def _with_ticket(self, scope: Scope, approach: Approach) -> Approach:
         """The approach of a WebSocket with the token that its ticket stands for."""
-        if scope["type"] != "websocket" or self._tickets is None or approach.authorizations:
+        if scope["type"] != "websocket" or self._tickets is None:
             return approach
-        if (word := handshake.ticket(scope)) is None:
+        if (key := handshake.ephemeral(approach.authorizations)) is not None:
+            with contextlib.suppress(errors.LinkInvalid):  # then it may be a token that looks so
+                given = f"Bearer {self._tickets.take(key[0])}"
+                return dataclasses.replace(approach, authorizations=[given])
+        word = handshake.ticket(scope)
+        if word is None or approach.authorizations:
             return approach
         try:
             given = f"Bearer {self._tickets.take(word)}"

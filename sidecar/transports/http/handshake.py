@@ -16,6 +16,8 @@ KEYS_OFFERED = ("bearer.", "openai-insecure-api-key.")
 """How a subprotocol begins that is a key: ours, and that of OpenAI's clients."""
 TICKET = "ticket"
 """Its name in an address."""
+EPHEMERAL = "ek_"
+"""How a key begins that may be a ticket, up to the first dot, in all places where a key may be."""
 
 
 def authorizations(scope: Scope) -> list[str]:
@@ -40,6 +42,14 @@ def authorizations(scope: Scope) -> list[str]:
 def ticket(scope: Scope) -> str | None:
     """The ticket in the address, None where there is none."""
     return next(iter(_query(scope).get(TICKET, [])), None)
+
+
+def ephemeral(authorizations: Sequence[str]) -> tuple[str, str] | None:
+    """The word in a key that may be a ticket, and what stands behind it."""
+    if len(authorizations) != 1 or not authorizations[0].startswith(f"Bearer {EPHEMERAL}"):
+        return None
+    word, _, rest = authorizations[0].removeprefix(f"Bearer {EPHEMERAL}").partition(".")
+    return word, rest
 
 
 def chosen(scope: Scope, spoken: Sequence[str]) -> str | None:

@@ -71,6 +71,14 @@ def upgraded(unread_s: float = UNREAD_S) -> type[asyncio.Protocol]:
             self._taken()
             super().resume_writing()
 
+        def keepalive_timeout(self) -> None:
+            if self.read_paused:  # its answer may lie behind what a wire has no room for yet
+                self.pong_timer = self.loop.call_later(
+                    self.ping_timeout or 0, self.keepalive_timeout
+                )
+            else:
+                super().keepalive_timeout()
+
         def shutdown(self) -> None:
             if self.close_sent or not self.handshake_complete:
                 super().shutdown()

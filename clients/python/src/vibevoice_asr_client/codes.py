@@ -178,6 +178,12 @@ class EngineUnavailable(errors.Busy):
     known_code = "engine_unavailable"
 
 
+class EventUnsupported(errors.Refused):
+    """The event has no type that is known here."""
+
+    known_code = "event_unsupported"
+
+
 class FieldInvalid(errors.Refused):
     """A field has a value that is not possible."""
 
@@ -230,6 +236,12 @@ class InboundFull(errors.Busy):
     """More messages wait on this connection than may."""
 
     known_code = "inbound_full"
+
+
+class InputAudioBufferCommitEmpty(errors.Refused):
+    """There is less than 0.1 s of sound since the last commit."""
+
+    known_code = "input_audio_buffer_commit_empty"
 
 
 class Internal(errors.Failed):
@@ -711,6 +723,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "engine_crashed": EngineCrashed,
     "engine_failed": EngineFailed,
     "engine_unavailable": EngineUnavailable,
+    "event_unsupported": EventUnsupported,
     "field_invalid": FieldInvalid,
     "field_missing": FieldMissing,
     "field_too_long": FieldTooLong,
@@ -720,6 +733,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "hub_unreachable": HubUnreachable,
     "idempotency_key_reused": IdempotencyKeyReused,
     "inbound_full": InboundFull,
+    "input_audio_buffer_commit_empty": InputAudioBufferCommitEmpty,
     "internal": Internal,
     "job_cancelled": JobCancelled,
     "job_not_done": JobNotDone,
