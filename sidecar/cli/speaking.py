@@ -40,7 +40,7 @@ def live(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             help="A recording, played in real time; '-': raw pcm16 on standard input; the "
             "microphone without it.",
         ),
