@@ -6,7 +6,7 @@ Behind it every request has a caller, but for those at open addresses.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sidecar import errors
 from sidecar.access.approach import Approach
 from sidecar.access.auth import Access
+from sidecar.access.entrance import Pause, identified
 from sidecar.access.identity import Identity
 from sidecar.access.turnstile import Turnstile
 from sidecar.access.visits import Visits
@@ -26,7 +27,6 @@ OPEN_PATHS = frozenset({"/health"})
 """Answered whoever asks: who looks whether the service lives has no token yet."""
 Opens = Callable[[Scope], bool]
 """Whether a request is for what everybody gets who may come at all."""
-Pause = Callable[[float], Awaitable[object]]
 PREFLIGHT_KEPT_S = 600
 LONGEST_HEAD = 128 << 10
 """Bytes of a request's headers. Far more than anybody's, so that a token of 100 KB is refused like
@@ -145,16 +145,7 @@ class _Callers:
         await self._app(scope, receive, send)
 
     async def _identify(self, approach: Approach) -> Identity:
-        try:
-            return self._access.identify(approach)
-        except errors.TokenInvalid:
-            if self._turnstile is not None and (delay := self._turnstile.fail(approach)):
-                self._turnstile.held += 1
-                try:
-                    await self._pause(delay)
-                finally:
-                    self._turnstile.held -= 1
-            raise
+        return await identified(self._access, self._turnstile, approach, self._pause)
 
 
 def approach_of(scope: Scope) -> Approach:
