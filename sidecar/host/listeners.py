@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
@@ -69,9 +69,13 @@ class Listeners:
         """End all of them; who is being served has ``grace_s`` seconds for its last words."""
         while self._started:
             listener = self._started.pop()
-            try:
-                if grace_s > 0:
-                    await listener.drain(grace_s)
-                await listener.close()
-            except Exception:
-                log.exception("a fault of ours while a listener ended")
+            if grace_s > 0:
+                await _ended(listener.drain(grace_s))
+            await _ended(listener.close())
+
+
+async def _ended(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except Exception:
+        log.exception("a fault of ours while a listener ended")

@@ -49,7 +49,7 @@ CODES: Mapping[str, Said] = {
     errors.SessionTooLong.code: Said("ERR1006", StatusCode.DEADLINE_EXCEEDED),
     errors.ChunkTooLong.code: CHUNK_TOO_LONG,
     errors.LiveFull.code: Said("ERR1008", StatusCode.RESOURCE_EXHAUSTED),
-    errors.LiveLimited.code: Said("ERR1011", StatusCode.RESOURCE_EXHAUSTED),
+    errors.LiveLimited.code: Said("ERR1008", StatusCode.RESOURCE_EXHAUSTED),
     errors.RateLimited.code: Said("ERR1012", StatusCode.RESOURCE_EXHAUSTED),
     errors.ShuttingDown.code: Said("ERR1013", StatusCode.UNAVAILABLE),
     errors.TokenMissing.code: NO_KEY,
