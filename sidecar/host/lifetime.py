@@ -92,7 +92,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve, then say so; a known host is watched from here on."""
         await super().startup(sockets)
-        if self.should_exit:  # the application did not start; its reason is in the log
+        if self.lifespan.should_exit:  # the application did not start; why is in the log
             return
         try:
             self._service.also = await self._listeners.start()

@@ -72,7 +72,7 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
         place = listening(place, settings)
     if isinstance(place, neighbour.Neighbour):
         log.info("port %d is served by pid %d already", place.port, place.pid)
-        announce(_ready(settings, place.port, place.pid, None, reused=True))
+        announce(_ready(settings, place.port, place.pid, None, reused=True, **place.also))
         return
     port = place.getsockname()[1]
 

@@ -156,7 +156,7 @@ async def test_who_calls_too_often_is_told_when_to_come_again(start: Start) -> N
             await create(channel)(request, metadata=me)
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert refused.value.details().startswith("ERR1012 ")
-    assert int(dict(refused.value.trailing_metadata())["retry-after"]) > 0
+    assert int(dict(tuple(refused.value.trailing_metadata()))["retry-after"]) > 0
 
 
 async def test_two_owners_may_have_sessions_with_the_same_id(start: Start) -> None:
