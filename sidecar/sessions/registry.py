@@ -81,6 +81,11 @@ class Sessions:
         return len(self._sessions)
 
     @property
+    def grace_s(self) -> float:
+        """How long a session is kept for a client that went."""
+        return self._room.grace_s
+
+    @property
     def most(self) -> int:
         """How many there may be."""
         return min(self._room.sessions, self.spec.sessions if self.spec else 0)
@@ -137,11 +142,14 @@ class Sessions:
         if session is None:
             raise errors.SessionNotFound()
         session.left_at = None
+        session.taken.set()
+        session.taken = asyncio.Event()
         return session
 
-    def leave(self, session: Session) -> None:
-        """Nobody holds it; it ends if nobody comes in time. One that has said all is gone now."""
-        if session.over or not self._room.grace_s:
+    def leave(self, session: Session, *, unheard: bool = False) -> None:
+        """Nobody holds it; it ends if nobody comes in time. One that has said all is gone now,
+        unless its last words may be ``unheard``."""
+        if (session.over and not unheard) or not self._room.grace_s:
             self.end(session)
         else:
             session.left_at = self._now()
@@ -181,8 +189,6 @@ class Sessions:
         if fault is not None:
             log.error("a live session failed", exc_info=fault)
             session.end(errors.SidecarError())
-        if session.left_at is not None:
-            self._sessions.pop((session.owner, session.id), None)
 
     async def _look(self) -> None:
         """End those whose time is over."""

@@ -57,6 +57,7 @@ def test_each_recording_is_heard_in_its_language_with_its_speakers(
     check_right(body, name)
     about = body["metadata"]
     assert (about["engine"], about["model_precision"]) == ("whisper", "int8")
+    assert about["model"] == whisper_models.model().name
     assert about["diarized"] is True
     assert about["num_speakers"] == (2 if name == PLAY else 1)
     assert about["warnings"] == []
