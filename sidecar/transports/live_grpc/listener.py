@@ -21,8 +21,6 @@ from sidecar.transports.live_grpc.doorway import Doorway
 
 log = logging.getLogger(__name__)
 
-PING_S = 20
-"""How often a connection is asked whether somebody is there, and how long that may take."""
 OFTENEST_PING_S = 5
 """A client may ask so often itself."""
 AHEAD_BYTES = 256 << 10
@@ -36,6 +34,7 @@ LARGEST_ANSWER = 4 << 20
 
 def options_of(settings: Settings) -> list[tuple[str, int]]:
     """The server's bounds, as gRPC calls them."""
+    ping_ms = round(settings.live_ping * 1000)
     return [
         ("grpc.so_reuseport", 0),  # or a second server shares the port
         ("grpc.max_receive_message_length", settings.grpc_message_mb << 20),
@@ -45,8 +44,8 @@ def options_of(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", MOST_STREAMS),
         ("grpc.http2.lookahead_bytes", AHEAD_BYTES),
         ("grpc.http2.bdp_probe", 0),
-        ("grpc.keepalive_time_ms", PING_S * 1000),
-        ("grpc.keepalive_timeout_ms", PING_S * 1000),
+        ("grpc.keepalive_time_ms", ping_ms),
+        ("grpc.keepalive_timeout_ms", ping_ms),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", OFTENEST_PING_S * 1000),
         ("grpc.http2.max_pings_without_data", 0),
