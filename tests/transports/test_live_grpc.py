@@ -306,6 +306,27 @@ def mutated(raw: bytes, chance: random.Random) -> bytes:
     return bytes(data)
 
 
+def wild(chance: random.Random) -> bytes:
+    """A request that can be read, with any values."""
+    number = [0.0, -0.0, 0.5, 1.0, 1e-300, 1e308, -1.0, float("nan"), float("inf")]
+    pick = chance.choice
+    request = SessionRequest(
+        session_id=pick(["", "a", "\x00", "ü" * 256, "a/../b"]),
+        attributes={
+            pick(["decode_profile", "api_key", "", "x"]): pick(["", "accurate", "\n" * 99])
+        },
+        vad_silence=pick(number),
+        vad_threshold=pick(number),
+        language_code=pick(["", "EN", "zz", "de-AT", "\x00", "-" * 99]),
+        require_token=pick([False, True]),
+    )
+    for field, values in (("vad_mode", 4), ("task", 5), ("decode_profile", 5)):
+        setattr(request, field, chance.randrange(values))  # beyond the last, too
+    if pick([False, True]):
+        request.vad_threshold_override = pick(number)
+    return request.SerializeToString()
+
+
 def test_made_up_messages_are_answered_and_never_as_faults_of_ours(
     client: Client, heard: Server
 ) -> None:
@@ -317,17 +338,19 @@ def test_made_up_messages_are_answered_and_never_as_faults_of_ours(
     ).SerializeToString()  # fmt: skip
     statuses = set()
     for _ in range(MUTATIONS // 2):
-        request = mutated(whole, chance)
+        request = wild(chance) if chance.random() < 0.2 else mutated(whole, chance)
         try:
             token = client.call(request).token
         except grpc.RpcError as error:
             statuses.add(error.code())
             continue
         session_id = SessionRequest.FromString(request).session_id
-        fields = {"session_id": session_id, "session_token": token, "sample_rate": RATE}
+        rate = chance.choice([RATE, RATE, 0, -1, 7999, 192_000, 2**31 - 1])
+        fields = {"session_id": session_id, "session_token": token, "sample_rate": rate}
         chunk = AudioChunk(pcm16=sound((0.3, 0.02)), **fields).SerializeToString()
         last = AudioChunk(is_final=True, **fields).SerializeToString()
-        statuses.add(ended(client.open(iter([mutated(chunk, chance), last]))).status)
+        first = chance.choice([chunk, mutated(chunk, chance)])
+        statuses.add(ended(client.open(iter([first, last]))).status)
         # the mutated one may have been for another session, or for none
         ended(client.open(iter([last])))
     assert statuses <= {
