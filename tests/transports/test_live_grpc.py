@@ -394,6 +394,24 @@ def test_a_port_that_is_taken_is_said_before_anything_else(heard: Server, tmp_pa
     assert "--grpc-port" in line["hint"]
 
 
+def test_the_ready_line_has_the_port_also_that_of_one_that_serves_already(tmp_path: Path) -> None:
+    port = str(free_port())
+    words = ("--port", port, "--data-dir", str(tmp_path), "--reuse", "--grpc-port", "0")
+    command = [sys.executable, "-m", "sidecar.main", "serve", "--engine", "scripted", *words]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as first:
+        assert first.stdout is not None
+        ready = json.loads(first.stdout.readline())
+        second = subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=PATIENCE_S)
+        with Client(ready["grpc_port"]) as client:
+            assert client.say("nobody", b"").number == "ERR1004"
+        first.terminate()
+    again = json.loads(second.stdout)
+    assert again["reused"]
+    assert again["grpc_port"] == ready["grpc_port"] > 0
+
+
 def test_who_talks_when_the_service_ends_hears_a_last_final(tmp_path: Path) -> None:
     with Server(tmp_path, grpc_port=0, shutdown_grace=30) as server:
         port = server.health()["grpc_port"]
