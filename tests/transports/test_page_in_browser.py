@@ -247,6 +247,15 @@ def spoken(path: Path) -> Path:
     return path
 
 
+def is_a_phone(visitor: Visitor) -> None:
+    """The page in a narrow window: all of it."""
+    phone = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    visitor.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    wide = "return [document.documentElement.scrollWidth, innerWidth]"
+    wait_until(lambda: visitor.js(wide)[1] == 360, PATIENCE_S, "it is a phone")
+    assert visitor.js(wide)[0] <= 360, "nothing to be moved sideways"
+
+
 def test_a_dropped_recording_is_heard_and_read_played_and_searched(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
@@ -549,6 +558,12 @@ def test_a_link_lets_one_tab_in_once_and_leaves_no_token_in_its_address(
     field.send_keys(TOKEN)
     field.submit()
     visitor.sees(".job .name")
+    visitor.js(SOCKETS)
+    visitor.sees(".intake button", LIVE).click()
+    visitor.sees(".title", "Listening")
+    assert visitor.js("return sockets[0].url") == f"ws://127.0.0.1:{server.port}/v1/live"
+    visitor.sees(".talking button", "Stop").click()
+    visitor.sees(".title", "only in this page")
 
 
 def test_what_is_no_recording_is_refused_in_words_and_can_be_left_out(
@@ -594,9 +609,7 @@ def test_what_is_said_is_read_while_it_is_said_and_heard_again_in_full(
     visitor: Visitor, server: Server
 ) -> None:
     visitor.opens(server)
-    before = visitor.before(SOCKETS)
-    visitor.driver.refresh()
-    visitor.late(before)
+    visitor.js(SOCKETS)
     visitor.sees(".intake button", LIVE).click()
     visitor.sees(".talking [aria-label=Loudness]")
     visitor.sees(".tail p", "w")
@@ -637,15 +650,16 @@ def test_what_is_said_is_read_while_it_is_said_and_heard_again_in_full(
 def test_captions_that_end_too_soon_cost_no_word_of_the_recording(
     visitor: Visitor, server: Server
 ) -> None:
-    before = visitor.before(SOCKETS)
     visitor.opens(server)
-    visitor.late(before)
+    visitor.js(SOCKETS)
     visitor.sees(".intake button", LIVE).click()
     captions(visitor)
     fault = {"type": "error", "code": "live_gone", "message": "It is gone.", "hint": "Try later."}
     visitor.js("sockets[0].onmessage({data: arguments[0]})", json.dumps(fault))
     visitor.sees(".trouble", "Try later.")
     visitor.sees(".title", "The sound is still recorded")
+    is_a_phone(visitor)
+    assert visitor.findings() == []
     at = visitor.sees(".talking .time").text
     wait_until(lambda: visitor.sees(".talking .time").text > at, PATIENCE_S, "it is recorded")
     visitor.sees(".talking button", "Stop").click()
@@ -775,11 +789,7 @@ def test_nothing_is_found_against_it_in_light_and_in_dark_and_on_a_phone(
     visitor.driver.find_element("css selector", "[popovertarget]").click()
     visitor.sees("#formats button", "Subtitles")
     assert visitor.findings() == []
-    phone = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
-    visitor.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
-    wide = "return [document.documentElement.scrollWidth, innerWidth]"
-    wait_until(lambda: visitor.js(wide)[1] == 360, PATIENCE_S, "it is a phone")
-    assert visitor.js(wide)[0] <= 360, "nothing to be moved sideways"
+    is_a_phone(visitor)
     assert visitor.findings() == []
 
 
