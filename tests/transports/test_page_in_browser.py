@@ -793,17 +793,40 @@ def test_nothing_is_found_against_it_in_light_and_in_dark_and_on_a_phone(
     assert visitor.findings() == []
 
 
-@pytest.mark.skipif(
+pictures = pytest.mark.skipif(
     "VIBEVOICE_SCREENSHOTS" not in os.environ,
     reason="nobody wants pictures (VIBEVOICE_SCREENSHOTS)",
 )
-def test_pictures_for_the_docs(visitor: Visitor, start_server: Callable[..., Server]) -> None:
+
+
+def endgame() -> Path:
+    """Two people, of the wheel."""
     package = find_spec("moonshine_voice")
     assert package is not None
     assert package.origin is not None
+    return Path(package.origin).parent / "assets/endgame_nagg_nell.wav"
+
+
+@pictures
+def test_a_picture_of_live_captions(start_server: Callable[..., Server]) -> None:
+    visitor = Visitor(endgame())
+    try:
+        visitor.opens(start_server(engine="moonshine"))
+        visitor.driver.set_window_size(1280, 800)
+        visitor.sees(".intake button", LIVE).click()
+        visitor.sees(".who .name", "Speaker 1")
+        captions(visitor, 2)
+        visitor.sees(".tail p", " ")
+        visitor.shot("page-live")
+    finally:
+        visitor.driver.quit()
+
+
+@pictures
+def test_pictures_for_the_docs(visitor: Visitor, start_server: Callable[..., Server]) -> None:
     server = start_server(engine="moonshine")
     visitor.opens(server)
-    visitor.sends(Path(package.origin).parent / "assets/endgame_nagg_nell.wav")
+    visitor.sends(endgame())
     visitor.sees("#main .title", "2 speakers")
     job = server.client.get("/v1/jobs").json()["jobs"][0]["id"]
     called = [

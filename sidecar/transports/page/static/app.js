@@ -70,7 +70,7 @@ function App() {
     ${state.arrival && html`<div class="banner"><${Trouble} error=${state.arrival} /></div>`}
     <div class="page" data-view=${view} data-ready=${state.loaded ? "yes" : "no"}>
       <${Aside} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
-      ${talk && html`<${TalkPane} key=${talk.id} talk=${talk} recordings=${recordings} />`}
+      ${talk && html`<${TalkPane} key=${talk.id} talk=${talk} state=${state} recordings=${recordings} />`}
       ${!empty && !talk && html`<${Pane} key=${state.selected} state=${state} recordings=${recordings} say=${say} />`}
     </div>
     ${over && html`<div class="over" aria-hidden="true"><p>Let go to transcribe</p></div>`}

@@ -14,7 +14,7 @@ const LOUDER = 4;
 
 /**
  * `opening`: the service gets ready, and nothing said is lost; `recording`: the service has gone, and
- * the sound is still kept; `ending`: the last words are waited for.
+ * the sound is still kept, unless it was paused; `ending`: the last words are waited for.
  *
  * @typedef {"opening" | "live" | "paused" | "recording" | "ending" | "over"} State
  */
@@ -122,10 +122,8 @@ export class Talk {
   }
 
   async #listen() {
-    let began = false;
     const opened = async () => {
       await this.#session.opened();
-      began = true;
       if (this.state === "opening") this.#set("live");
     };
     try {
@@ -138,9 +136,8 @@ export class Talk {
     } catch (error) {
       this.error = trouble(error);
     }
-    if (this.state === "paused") await this.#capture.pause(false);
-    if (this.error && began && !["ending", "over"].includes(this.state)) return this.#set("recording");
-    this.#over();
+    if (this.error && this.state === "live") this.#set("recording");
+    else this.#over();
   }
 
   #over() {

@@ -22,7 +22,7 @@ const SAID = {
   ending: "The last words are waited for.",
 };
 
-export function TalkPane({ talk, recordings }) {
+export function TalkPane({ talk, state, recordings }) {
   const over = talk.state === "over";
   const live = recordings.talks.get(talk.id);
   const facts = over
@@ -35,7 +35,7 @@ export function TalkPane({ talk, recordings }) {
     <div class="head">
       <button type="button" class="bare back" aria-label="Back to the recordings" onClick=${() => recordings.select("")}>${icon("back")}</button>
       <div class="title"><h1>${talk.name}</h1><p class="quiet">${facts.join(" · ")}</p></div>
-      ${over && html`<${Kept} talk=${talk} recordings=${recordings} />`}
+      ${over && html`<${Kept} talk=${talk} state=${state} recordings=${recordings} />`}
     </div>
     ${!over && live && html`<${Controls} talk=${talk} live=${live} />`}
     ${talk.error && html`<${Trouble} error=${talk.error} />`}
@@ -76,24 +76,27 @@ function Controls({ talk, live }) {
 /** What is being said. The page goes along while somebody reads its end. */
 function Tail({ talk }) {
   const near = useRef(true);
+  const end = useRef(null);
   useEffect(() => {
-    const look = () => (near.current = innerHeight + scrollY >= document.documentElement.scrollHeight - NEAR_PX);
+    const look = () => (near.current = end.current.getBoundingClientRect().top <= innerHeight + NEAR_PX);
     addEventListener("scroll", look, { passive: true });
     return () => removeEventListener("scroll", look);
   }, []);
   useLayoutEffect(() => {
-    if (near.current) scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
+    if (near.current) end.current.scrollIntoView({ block: "nearest", behavior: "instant" });
   }, [talk.revision]);
   const said = talk.captions ? tailOf(talk.captions) : [];
-  return html`<div class="tail">
+  return html`<div ref=${end} class="tail">
     ${said.map(({ piece, sure, unsure }) => html`<p key=${piece}>${sure}<span class="quiet">${unsure}</span></p>`)}
   </div>`;
 }
 
 /** What can be done with a talk that is over. */
-function Kept({ talk, recordings }) {
+function Kept({ talk, state, recordings }) {
   const { talks } = recordings;
   const again = useRef(null);
+  const heard = state.jobs.some((one) => one.id === talk.job);
+  const sent = state.uploads.some((one) => one.file === talk.file);
   useEffect(() => {
     if (!document.activeElement || document.activeElement === document.body) again.current?.focus(); // what had it is gone
   }, []);
@@ -109,9 +112,9 @@ function Kept({ talk, recordings }) {
     document.querySelector(".job .pick, .intake .main")?.focus();
   };
   return html`<div class="choice">
-    ${talk.job
+    ${heard
       ? html`<button ref=${again} type="button" class="main" onClick=${() => recordings.select(talk.job)}>Show it heard again</button>`
-      : talk.seconds > 0 && html`<button ref=${again} type="button" class="main" onClick=${() => recordings.sending.send([talk.file])}>${icon("listen")} Hear it again in full</button>`}
+      : talk.seconds > 0 && html`<button ref=${again} type="button" class="main" disabled=${sent} onClick=${() => recordings.sending.send([talk.file])}>${icon("listen")} Hear it again in full</button>`}
     <button type="button" popovertarget="formats" aria-haspopup="true">${icon("down")} Download</button>
     <div id="formats" popover class="menu" role="group" aria-label="Download as">
       <button type="button" onClick=${() => download(textOf(talk.segments), "txt")}>Text <span class="quiet">.txt</span></button>
@@ -127,5 +130,5 @@ function Kept({ talk, recordings }) {
       </form>
     </dialog>
   </div>
-  ${!talk.job && html`<p class="quiet kept">Heard again as a recording it gets its speakers anew, can be put right, and has every format.</p>`}`;
+  ${!heard && html`<p class="quiet kept">Heard again as a recording it gets its speakers anew, can be put right, and has every format.</p>`}`;
 }
