@@ -595,6 +595,9 @@ window.WebSocket = class extends WebSocket {
   constructor(...given) { super(...given); window.sockets.push(this); }
 };"""
 """The connections of a page, for who wants to break them."""
+GONE = json.dumps(
+    {"type": "error", "code": "live_gone", "message": "It is gone.", "hint": "Try later."}
+)
 LIVE = "Live captions"
 
 
@@ -654,8 +657,7 @@ def test_captions_that_end_too_soon_cost_no_word_of_the_recording(
     visitor.js(SOCKETS)
     visitor.sees(".intake button", LIVE).click()
     captions(visitor)
-    fault = {"type": "error", "code": "live_gone", "message": "It is gone.", "hint": "Try later."}
-    visitor.js("sockets[0].onmessage({data: arguments[0]})", json.dumps(fault))
+    visitor.js("sockets[0].onmessage({data: arguments[0]})", GONE)
     visitor.sees(".trouble", "Try later.")
     visitor.sees(".title", "The sound is still recorded")
     is_a_phone(visitor)
@@ -665,6 +667,20 @@ def test_captions_that_end_too_soon_cost_no_word_of_the_recording(
     visitor.sees(".talking button", "Stop").click()
     visitor.sees(".head button", "Hear it again").click()
     visitor.sees("#main .title", "2 speakers · scripted")
+
+
+def test_a_microphone_that_was_paused_stays_off_when_captions_end(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    visitor.js(SOCKETS)
+    visitor.sees(".intake button", LIVE).click()
+    visitor.sees(".title", "Listening")
+    visitor.sees(".talking button", "Pause").click()
+    visitor.sees(".title", "Paused")
+    visitor.js("sockets[0].onmessage({data: arguments[0]})", GONE)
+    visitor.sees(".trouble", "Try later.")
+    visitor.sees(".title", "only in this page")
 
 
 def test_a_microphone_that_is_refused_is_said_with_what_to_do(

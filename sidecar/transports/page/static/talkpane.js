@@ -54,7 +54,7 @@ function Controls({ talk, live }) {
   const time = useRef(null);
   const paused = talk.state === "paused";
   const mayPause = paused || talk.state === "live";
-  useEffect(() => document.getElementById("main").focus(), []); // on a phone what had it is gone
+  useEffect(() => document.getElementById("main").focus({ preventScroll: true }), []); // on a phone what had it is gone
   useEffect(() => {
     let frame = 0;
     const show = () => {
@@ -77,8 +77,9 @@ function Controls({ talk, live }) {
 function Tail({ talk }) {
   const near = useRef(true);
   const end = useRef(null);
-  useEffect(() => {
-    const look = () => (near.current = end.current.getBoundingClientRect().top <= innerHeight + NEAR_PX);
+  useLayoutEffect(() => {
+    const node = end.current;
+    const look = () => (near.current = node.getBoundingClientRect().top <= innerHeight + NEAR_PX);
     addEventListener("scroll", look, { passive: true });
     return () => removeEventListener("scroll", look);
   }, []);
