@@ -77,8 +77,8 @@ class Sessions:
         return cls(spec, share, room, bounds, settings.live_timeout)
 
     def __len__(self) -> int:
-        """How many go on."""
-        return len(self._sessions)
+        """How many go on; one that has said all waits for nobody but its client."""
+        return sum(not session.over for session in self._sessions.values())
 
     @property
     def grace_s(self) -> float:
@@ -111,10 +111,13 @@ class Sessions:
         number = number or uuid.uuid4().hex
         if (caller.owner, number) in self._sessions:
             raise errors.SessionTaken()
-        if sum(owner == caller.owner for owner, _ in self._sessions) >= self._room.of_owner:
-            raise errors.LiveLimited()
         if len(self) >= self.most:
             raise errors.LiveFull()
+        of_owner = [
+            one for one in self._sessions.values() if one.owner == caller.owner and not one.over
+        ]
+        if len(of_owner) >= self._room.of_owner:
+            raise errors.LiveLimited()
         ends = options.endpointing
         longest_s = min(ends.longest_s, self._bounds.buffer_s / 2)  # all of a piece is kept
         options = dataclasses.replace(
