@@ -456,6 +456,14 @@ class Settings(BaseSettings):
     live_timeout: Duration = Field(
         20.0, gt=0, description="How long one stretch of live speech may take to recognise."
     )
+    live_short_windows: bool = Field(
+        False,
+        description=(
+            "Whisper, live: words while somebody speaks are recognised in windows as long as what "
+            "was said, several times cheaper than of half a minute. Nobody has trained the models "
+            "for that, and what it does to the words is not known here; finals never are."
+        ),
+    )
     max_upload_mb: int = Field(2048, ge=1, description="Largest upload in MB.")
     upload_room_mb: int = Field(
         4096,

@@ -21,18 +21,22 @@ import numpy.typing as npt
 from sidecar.audio import Block
 from sidecar.live.hearing import Hearing, Listen
 from sidecar.live.hypothesis import Hypothesis
+from sidecar.live.pace import Pace
 from sidecar.live.schedule import Urgency, Wish, next_of
 from sidecar.speech.engine import Cancelled
-from sidecar.speech.live import LIVE_RATE, Begin, LiveEvent, LiveOptions, Tell
+from sidecar.speech.live import LIVE_RATE, Begin, LiveEvent, LiveOptions, Noticed, Tell
+from sidecar.speech.transcript import Notice
 
 log = logging.getLogger(__name__)
 
 Hear: TypeAlias = Callable[[Block, Hypothesis | None, LiveOptions, Cancelled], Hypothesis | None]
 """What is said in a stretch, shape (samples,) at `LIVE_RATE`; the hypothesis is what was said of a
-beginning of it. None once it is cancelled. Called by several threads at once."""
+beginning of it. None once it is cancelled. Called by several threads at once. A language in the
+options is to be believed, whether the client said it or the session was heard in it."""
 
 TICK_S = 0.096
 """How often the sound is looked at: three frames, so that a batch is worth it."""
+NO_PARTIALS = "The model is too slow here for words while somebody speaks: they come behind it."
 AT_ONCE = 64
 """Frames of one session that are looked at in one go: two seconds."""
 
@@ -63,6 +67,8 @@ class Seat:
         self.inbox: deque[Block | Callable[[float], Iterable[LiveEvent]]] = deque()
         self.unread = 0
         self.state = hall.detector.state()
+        self.wordless = False
+        """It was told that there are no words before finals."""
         self._hall = hall
 
     @property
@@ -115,10 +121,17 @@ class Hall:
         engine: str,
         precision: str,
         threads: int | None = None,
+        *,
+        glimpse: Hear | None = None,
+        pace: Pace | None = None,
     ) -> None:
-        """``threads`` recognise at once: None stands for as many as there are cores to use."""
+        """``threads`` recognise at once: None stands for as many as there are cores to use.
+
+        ``glimpse`` hears what goes on, where that is another thing than what has ended. ``pace``
+        is for an engine that cannot be stopped within a stretch, and decides what it leaves out.
+        """
         self.detector = detector
-        self._hear = hear
+        self._hear, self._glimpse, self._pace = hear, glimpse or hear, pace
         self._about = engine, precision
         self._changed = threading.Condition()
         self._seats: dict[int, Seat] = {}
@@ -240,10 +253,13 @@ class Hall:
                 seat, listen = chosen
                 audio = seat.hearing.began(listen)
                 draft, options = listen.piece.draft, seat.hearing.options
+                options = dataclasses.replace(options, language=seat.hearing.language)
             begun = time.monotonic()
             found = self._listen(audio, draft, options, listen, begun + options.patience_s)
             with self._changed:
                 now = time.monotonic()
+                if self._pace is not None and found is not None:
+                    self._pace.took(listen.urgency, now - begun, now)
                 self._say(seat, seat.hearing.recognised(listen, found, now, now - begun))
                 self._changed.notify_all()
 
@@ -261,9 +277,8 @@ class Hall:
         try:
             if listen.urgency is Urgency.PARTIAL:
                 options = dataclasses.replace(options, words=False)
-            else:
-                draft = None
-            return self._hear(audio, draft, options, unwanted)
+                return self._glimpse(audio, draft, options, unwanted)
+            return self._hear(audio, None, options, unwanted)
         except Exception:  # whatever an engine raises costs one stretch, not the others' sessions
             log.exception("a stretch of speech was not recognised")
             return None
@@ -272,7 +287,7 @@ class Hall:
         wished = {
             number: listen
             for number, seat in self._seats.items()
-            if (listen := seat.hearing.wish()) is not None
+            if (listen := seat.hearing.wish()) is not None and self._worth(seat, listen)
         }
         due = next_of(
             (
@@ -284,8 +299,19 @@ class Hall:
         if due is None:
             return None
         if due.urgency is not Urgency.FINAL:
-            self._served[due.client] = time.monotonic()
+            now = self._served[due.client] = time.monotonic()
+            if self._pace is not None:
+                self._pace.tried(due.urgency, now)
         return self._seats[due.session], wished[due.session]
+
+    def _worth(self, seat: Seat, listen: Listen) -> bool:
+        """Whether it may be recognised now; who waits for words in vain is told."""
+        if self._pace is None or self._pace.allows(listen.urgency, time.monotonic()):
+            return True
+        if listen.urgency is Urgency.PARTIAL and not seat.wordless:
+            seat.wordless = True
+            self._say(seat, [Noticed(Notice("partials_off", NO_PARTIALS))])
+        return False
 
     def _say(self, seat: Seat, events: Iterable[LiveEvent]) -> None:
         for event in events:

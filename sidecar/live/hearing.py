@@ -27,6 +27,7 @@ from sidecar.live.endpointing import (
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.ring import Ring
 from sidecar.live.schedule import Urgency
+from sidecar.speech.engine import AUTO
 from sidecar.speech.live import (
     LIVE_RATE,
     Begin,
@@ -131,12 +132,20 @@ class Hearing:
         self._of_turn: list[Segment] = self._said[len(self._said) - begin.open :]
         self._commits = 0
         self._language = options.language
+        self._known = ""
         self._going: list[Listen] = []
         self._told_at = self._looked
         self._late: int | None = None
         self.over = False
         """`Summary` was told."""
         self.finishing = False
+
+    @property
+    def language(self) -> str:
+        """What is asked for, else the first that was heard without a doubt in what stands."""
+        if self.options.language != AUTO:
+            return self.options.language
+        return self._known or AUTO
 
     @property
     def backlog_s(self) -> float:
@@ -331,6 +340,8 @@ class Hearing:
             segment = dataclasses.replace(segment, words_by=found.words_by)
         wait_s = max(0.0, now - piece.since - work_s)
         language = found.language or self.options.language
+        if found.sure and found.text and not self._known:
+            self._known = found.language
         piece.final = Final(piece.turn, piece.number, segment, language, wait_s, work_s)
         yield from self._flush()
 
