@@ -46,6 +46,7 @@ bench: $(BENCH_STAMP)  ## measure (minutes to an hour; a quiet machine)
 	$(BIN)/python -m bench.diarization
 	$(BIN)/python -m bench.recognition
 	$(BIN)/python -m bench.vad
+	$(BIN)/python -m bench.live_speakers
 	$(BIN)/python -m bench.intake
 	$(BIN)/python -m bench.long
 

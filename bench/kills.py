@@ -226,9 +226,9 @@ class Lives:
 
 
 def older(file: Path) -> None:
-    """Make it a file of the first version, as that one would have written it; between the second
-    and the third nothing but the number differs."""
-    assert len(MIGRATIONS) == 3, "say what the version before was like"
+    """Make it a file of the first version, as that one would have written it; from the second
+    on nothing but the number differs."""
+    assert len(MIGRATIONS) == 4, "say what the version before was like"
     with closing(sqlite3.connect(file, isolation_level=None)) as database:
         if database.execute("PRAGMA user_version").fetchone()[0] >= 2:
             database.execute("DROP INDEX jobs_by_key")
@@ -237,11 +237,13 @@ def older(file: Path) -> None:
 
 
 def end(processes: list[psutil.Process]) -> None:
-    """Kill them, and wait until they are gone."""
+    """Kill them, and wait until they are gone; whose parent does not ask after them stay behind as
+    names, and are gone all the same."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(processes, PATIENCE_S)
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.005)
 
 
 async def killed(folder: Path, kills: int, seed: int) -> tuple[Told, Counter[str]]:

@@ -49,6 +49,7 @@ brackets the peak of memory):
 |---|---|---|---|
 | `tiny` | 0.075 (296 MB) | 0.075 (462 MB) | 0.162 (525 MB) |
 | `base` | 0.148 (413 MB) | 0.144 (532 MB) | 0.228 (603 MB) |
+| `small` (`--runs 1`, another day) | 0.163 (670 MB) | 0.169 (812 MB) | 0.205 (900 MB) |
 
 Speakers add what `voices/` takes, whatever the size; it is heard on another core. The first
 column cuts at every thirtieth second, in mid-word: of exactly sixty seconds it makes two

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from sidecar import __version__
 from sidecar.access.approach import is_loopback
 from sidecar.access.auth import Access
+from sidecar.access.handover import Handover
 from sidecar.access.known import authenticator_of, limits_of
 from sidecar.access.turnstile import Turnstile
 from sidecar.access.visits import Visits
@@ -23,15 +24,18 @@ from sidecar.service import Service
 from sidecar.settings import Settings, load_settings
 from sidecar.transports.estimate import api as estimate_api
 from sidecar.transports.http import docs_page, gate, head, lingering, problems
+from sidecar.transports.http import tickets as tickets_api
 from sidecar.transports.jobs import api as jobs_api
 from sidecar.transports.openai import api as openai_api
-from sidecar.transports.openai import dialect as openai_dialect
+from sidecar.transports.openai_terms import dialect as openai_dialect
 from sidecar.transports.page import api as page_api
 from sidecar.transports.page import front
 from sidecar.transports.people import api as people_api
 from sidecar.transports.queue import api as queue_api
 from sidecar.transports.queue import dialect as queue_dialect
+from sidecar.transports.realtime import api as realtime_api
 from sidecar.transports.sidecar import api as sidecar_api
+from sidecar.transports.streaming import api as streaming_api
 
 log = logging.getLogger(__name__)
 
@@ -121,15 +125,20 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would go to whatever Host the client claims
     )
-    wires = (sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api, page_api)
-    routers = [wire.build_router(service) for wire in wires]
+    wires = (
+        *(sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api, page_api),
+        streaming_api,
+    )
+    tickets = Handover()
+    routers = [tickets_api.build_router(tickets), realtime_api.build_router(service, tickets)]
+    routers += [wire.build_router(service) for wire in wires]
     for router in routers:
         app.include_router(router)
     app.add_middleware(head.Head)
     per_minute = access.limits.requests_per_minute
     turnstile = Turnstile(per_minute) if per_minute else None
     dialects = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
-    dialects |= dict.fromkeys(openai_api.PATHS, openai_dialect.say)
+    dialects |= dict.fromkeys((*openai_api.PATHS, *realtime_api.PATHS), openai_dialect.say)
     app.add_middleware(
         gate.Gate,
         access=access,
@@ -137,6 +146,11 @@ def create_app(
         dialects=dialects,
         visits=visits,
         opens=front.is_open,
+        refusals={
+            realtime_api.REALTIME: realtime_api.refuse,
+            streaming_api.PATH: streaming_api.refuse(settings),
+        },
+        tickets=tickets,
     )
     app.add_middleware(lingering.Lingering)
     docs_page.install(app)

@@ -616,6 +616,41 @@ class RateLimited(Limited):
     default_detail = "Too many requests in a short time."
 
 
+class MessageInvalid(BadRequest):
+    """A message of a live connection that means nothing there."""
+
+    code = "message_invalid"
+    default_detail = "The message is none that this connection knows."
+    default_hint = "docs/live.md says which there are, and what is in them."
+
+
+class MessageTooBig(SidecarError):
+    """More at once than a live connection takes."""
+
+    code = "message_too_big"
+    kind = Kind.TOO_LARGE
+    default_detail = "The message is too big."
+    default_hint = "Send pieces of about 0.1 s of sound."
+
+
+class InboundFull(SidecarError):
+    """A live client sends more than is taken from it, and does not wait."""
+
+    code = "inbound_full"
+    kind = Kind.BUSY
+    default_detail = "More messages wait on this connection than may."
+    default_hint = "Send sound no faster than somebody speaks, or connect again and go on."
+    default_retry_after = 1
+
+
+class TicketInvalid(Unauthorized):
+    """The ticket of a live connection was used, is too old, or never was one."""
+
+    code = "ticket_invalid"
+    default_detail = "This ticket does not count any more: it opens one connection, within minutes."
+    default_hint = "Get another one: POST /v1/live/ticket"
+
+
 class JobsLimited(Limited):
     """As many jobs at once as one owner may have."""
 
@@ -748,6 +783,23 @@ class SoundInvalid(BadRequest):
     code = "sound_invalid"
     default_detail = "What was sent is no sound in the agreed form."
     default_hint = "Send mono samples, pcm16 (2 bytes each) or float32 (4), little-endian."
+
+
+class EventUnsupported(BadRequest):
+    """A live client sent an event that its address does not know."""
+
+    code = "event_unsupported"
+    kind = Kind.UNSUPPORTED
+    default_detail = "The event has no type that is known here."
+    default_hint = "See docs/openai.md for the events that transcribe."
+
+
+class CommitEmpty(BadRequest):
+    """A live client ended its turn where no sound came (the code is OpenAI's)."""
+
+    code = "input_audio_buffer_commit_empty"
+    default_detail = "There is less than 0.1 s of sound since the last commit."
+    default_hint = "Send sound first; where the service hears pauses, it ends turns by itself."
 
 
 class ModelLoadFailed(SidecarError):

@@ -117,6 +117,7 @@ class Service:
             company=self._provision.company,
             guess=self._provision.guess,
             pace=self._pace,
+            lead_s=self._provision.lead_s,
         )
         self.voices = KnownVoices(settings, self._intake, now)
         """What is known of who may speak."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -446,6 +447,14 @@ class Settings(BaseSettings):
     live_buffer_mb: int = Field(
         256, ge=1, description="MB of sound that all live sessions keep; beyond it clients wait."
     )
+    live_ping: Duration = Field(
+        20.0,
+        gt=0,
+        description=(
+            "How often a live connection is asked whether somebody is there; who does not answer "
+            "within the same time is not."
+        ),
+    )
     live_inbound: int = Field(
         256, ge=1, description="Messages of a live client that wait before its connection ends."
     )
@@ -453,6 +462,23 @@ class Settings(BaseSettings):
         5000, ge=0, description="Most messages of a live connection in a minute; 0 is no limit."
     )
     live_cancels_per_minute: int = Field(50, ge=0, description="Of these, cancels; 0 is no limit.")
+    live_close_unauthorized: int = Field(
+        4001,
+        ge=1000,
+        le=4999,
+        description="Close code of '/api/asr-streaming' for who is not known (newer: 1008).",
+    )
+    live_close_busy: int = Field(
+        4002,
+        ge=1000,
+        le=4999,
+        description="Close code of '/api/asr-streaming' where there is no room (newer: 1013).",
+    )
+    live_close_idle_reason: str = Field(
+        "idle timeout",
+        max_length=100,
+        description="Reason '/api/asr-streaming' closes what is idle with (newer: idle_timeout).",
+    )
     live_timeout: Duration = Field(
         20.0, gt=0, description="How long one stretch of live speech may take to recognise."
     )
@@ -516,12 +542,41 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, environment, file; neither .env nor secret folders."""
+        """Flags, environment, the same by others' names, file; neither .env nor secret folders."""
         return (
             init_settings,
             env_settings,
+            _AsElsewhere(settings_cls),
             TomlConfigSettingsSource(settings_cls, toml_file=config_file()),
         )
+
+
+ELSEWHERE = {
+    "MAX_CONCURRENT_CONNECTIONS": "live_sessions",
+    "WS_IDLE_TIMEOUT_S": "live_idle",
+    "WS_MAX_CONNECTION_DURATION_S": "live_longest",
+    "WS_INBOUND_QUEUE_MAX": "live_inbound",
+    "WS_MAX_MESSAGES_PER_WINDOW": "live_messages_per_minute",
+    "WS_MAX_CANCELS_PER_WINDOW": "live_cancels_per_minute",
+    "WS_CLOSE_UNAUTHORIZED_CODE": "live_close_unauthorized",
+    "WS_CLOSE_BUSY_CODE": "live_close_busy",
+    "WS_CLOSE_IDLE_REASON": "live_close_idle_reason",
+}
+"""Settings by the names that they have with the server whose wire is at `/api/asr-streaming`
+(docs/live.md)."""
+
+
+class _AsElsewhere(PydanticBaseSettingsSource):
+    """The environment of a deployment that had that server before. What there means "as usual"
+    (nothing, zero and below, or "off") means so here too."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        given = {name: os.environ.get(foreign, "") for foreign, name in ELSEWHERE.items()}
+        usual = re.compile(r"\s*(|none|off|-.*|0+(\.0*)?)\s*", re.IGNORECASE)
+        return {name: value for name, value in given.items() if not usual.fullmatch(value)}
 
 
 def load_settings(**flags: Any) -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from serving import Server
 
 
 def pytest_configure() -> None:
-    """Properties without a clock, Ctrl-C as in a terminal, and a lesser processor where that is
-    asked for."""
+    """Properties without a clock, no work twice, Ctrl-C as in a terminal, and a lesser processor
+    where that is asked for."""
     _without_a_clock()
+    _without_waste()
     # A shell that starts this in the background has it ignored, and so would all children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _be_a_lesser_processor()
@@ -34,12 +36,31 @@ def _without_a_clock() -> None:
         settings.load_profile("house")
 
 
+def _without_waste() -> None:
+    """Processes find what they import compiled, and torch has one thread, here and in them: with
+    two on two busy cores it waits for itself, and burns both. ``OMP_NUM_THREADS`` overrules it."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 def _be_a_lesser_processor() -> None:
     """Be a processor without AVX512-BF16, if told to: bitsandbytes has no setting for that."""
     if os.environ.get("VIBEVOICE_TEST_NO_AVX512_BF16"):
         from bitsandbytes.cextension import lib
 
         lib.has_avx512bf16_cpu = lambda: False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def users_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where services that are given no folder have their logs, their pace and their jobs: not with
+    those of whoever runs the tests."""
+    folder = tmp_path_factory.mktemp("user")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_STATE_HOME", "XDG_DATA_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDATA"):
+            patch.setenv(name, str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

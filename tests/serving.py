@@ -35,11 +35,15 @@ def free_port() -> int:
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
-    """Poll until ``condition`` is true; its value."""
-    deadline = time.monotonic() + timeout_s
+    """Poll until ``condition`` is true, less often the longer it takes; its value.
+
+    Whoever is asked fifty times a second does little else.
+    """
+    deadline, pause_s = time.monotonic() + timeout_s, 0.01
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        time.sleep(0.02)
+        time.sleep(pause_s)
+        pause_s = min(0.1, 1.2 * pause_s)
     return value
 
 

@@ -780,3 +780,15 @@ def test_a_demo_finds_its_service_at_any_port_and_with_any_token(
     assert demo.returncode == 130
     assert "Speaker_0" in out
     assert all_gone(processes)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at a limit of another process")
+def test_a_service_may_have_as_many_connections_as_the_system_allows(
+    child: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ["sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh"]
+    monkeypatch.setattr(sys.modules[__name__], "SERVE", [*few, *SERVE])
+    service = child("--port", 0)
+    service.line()
+    soft, most = psutil.Process(service.process.pid).rlimit(psutil.RLIMIT_NOFILE)
+    assert soft == most > 256

@@ -14,7 +14,14 @@ from test_pull import Shell, check_one_line, check_same
 from sidecar import errors
 from sidecar.checkpoints.layout import CTRANSLATE2, TRANSFORMERS, wanted
 from sidecar.checkpoints.weights import cache_folder
-from sidecar.checkpoints.whisper import BEST_FIRST, NAMES, WEIGHTS, find_model, read_model
+from sidecar.checkpoints.whisper import (
+    BEST_FIRST,
+    NAMES,
+    WEIGHTS,
+    find_model,
+    model_name,
+    read_model,
+)
 
 pytest.importorskip("huggingface_hub")
 SMALL = NAMES["small"].repository
@@ -46,6 +53,8 @@ def test_a_model_is_pulled_by_name_and_found_again(shell: Shell, hub: Hub) -> No
     assert find_model(shell.cache).folder == shell.folder
     assert find_model(shell.home / "huggingface").folder == shell.folder
     assert find_model(shell.cache, "small").config["multilingual"] is True
+    assert model_name(shell.folder) == "whisper-small"
+    assert model_name(shell.home / "of-my-own") == "of-my-own"
     with pytest.raises(errors.CheckpointNotFound) as missing:
         find_model(shell.cache, "turbo")
     assert "vibevoice-asr pull whisper:large-v3-turbo (1.62 GB)" in missing.value.hint

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,9 +15,12 @@ from sidecar import errors
 from sidecar.access.identity import EVERYBODY
 from sidecar.app import create_service
 from sidecar.audio.source import open_path
+from sidecar.diagnostics import crash
+from sidecar.jobs.keeping import jobs_folder
 from sidecar.jobs.pace_file import NAME
 from sidecar.jobs.record import JobState
 from sidecar.memory.placement import LoadPlan
+from sidecar.people.file import people_folder
 from sidecar.service import Service
 from sidecar.settings import load_settings
 from sidecar.speech.engine import Precision, TranscribeOptions
@@ -87,3 +92,14 @@ async def test_what_work_took_is_known_at_the_next_start_and_nothing_of_what_was
     assert known["per_s"] > 0.0
     again = create_service(load_settings(engine="scripted", data_dir=tmp_path))
     assert again._pace.seconds("fp32", 1000.0, 7.0) == pytest.approx(1000.0 * known["per_s"])
+
+
+def test_a_service_that_is_given_no_folder_writes_none_of_the_user_s(users_folder: Path) -> None:
+    """Who runs the tests has a service perhaps, with its own pace and logs."""
+    asked = "from sidecar.diagnostics.crash import data_folder; print(data_folder(None))"
+    started = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
+    settings = load_settings(engine="scripted")
+    folders = [jobs_folder(settings), people_folder(settings), Path(started.stdout.strip())]
+    for folder in [*folders, crash.data_folder(None)]:
+        assert folder is not None
+        assert folder.is_relative_to(users_folder)

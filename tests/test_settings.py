@@ -111,3 +111,24 @@ def test_the_generated_pages_are_up_to_date():
         timeout=PATIENCE_S,
     )
     assert check.returncode == 0, check.stderr
+
+
+def test_a_deployment_of_the_streaming_server_keeps_its_names(monkeypatch):
+    monkeypatch.setenv("WS_CLOSE_BUSY_CODE", "1013")
+    monkeypatch.setenv("WS_IDLE_TIMEOUT_S", "30")
+    monkeypatch.setenv("MAX_CONCURRENT_CONNECTIONS", "7")
+    for name, usual in (
+        ("WS_MAX_CONNECTION_DURATION_S", "off"),
+        ("WS_INBOUND_QUEUE_MAX", "0"),
+        ("WS_MAX_MESSAGES_PER_WINDOW", "-1"),
+    ):
+        monkeypatch.setenv(name, usual)
+    settings = load_settings()
+    assert (settings.live_close_busy, settings.live_idle, settings.live_sessions) == (1013, 30, 7)
+    assert (settings.live_longest, settings.live_inbound) == (5400, 256)
+    assert settings.live_messages_per_minute == 5000
+    monkeypatch.setenv("VIBEVOICE_LIVE_IDLE", "40")
+    assert load_settings().live_idle == 40
+    monkeypatch.setenv("WS_CLOSE_BUSY_CODE", "busy")
+    with pytest.raises(errors.SettingsInvalid, match="live_close_busy"):
+        load_settings()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 MINUTE_S = 60.0
@@ -95,6 +95,26 @@ class Buckets:
         back = max(0.0, now - bucket.at) * self.rate.per_s
         bucket.level, bucket.at = min(self.rate.amount, bucket.level + back), now
         return bucket
+
+
+class Window:
+    """What one has done in the last ``rate.window_s`` seconds: at most ``rate.amount`` times, in
+    any stretch of that length, unlike with a bucket. An amount of 0 is no limit."""
+
+    def __init__(self, rate: Rate) -> None:
+        self.rate = rate
+        self._times: deque[float] = deque()
+
+    def take(self, now: float) -> float:
+        """Once more: 0 if that is allowed; else nothing, and in how many seconds it will be."""
+        if not self.rate.amount:
+            return 0.0
+        while self._times and now - self._times[0] >= self.rate.window_s:
+            self._times.popleft()
+        if len(self._times) >= self.rate.amount:
+            return min(self.rate.window_s, self._times[0] + self.rate.window_s - now)
+        self._times.append(now)
+        return 0.0
 
 
 class Failures:

@@ -32,9 +32,13 @@ LONGEST = 2048
 """Characters; ours have about 350."""
 LEEWAY_S = 30
 """How far two clocks may differ."""
+LATEST = 253_402_300_800
+"""The year 10000, in seconds since 1970: no date of a token is so late."""
 _HEADER = frozenset({"alg", "kid", "typ"})
 """No key, address of a key, or extension is taken from a token."""
 _SIGNATURE_BYTES = 64
+_CLAIMS_OF_ANOTHER_KIND = (TypeError, ValueError, OverflowError, RecursionError)
+"""What PyJWT lets through: of an expiry that is null, for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class Verifier:
                 leeway=LEEWAY_S,
                 options={"require": ["sub", "jti"], "strict_aud": True},
             )
-        except (self._jwt.InvalidTokenError, ValueError, OverflowError, RecursionError) as error:
+        except (self._jwt.InvalidTokenError, *_CLAIMS_OF_ANOTHER_KIND) as error:
             log.debug("a token refused: %s", type(error).__name__ if known else "malformed")
             return None
         return self._counting(said, key_id)
@@ -104,7 +108,9 @@ class Verifier:
             return None
         if not TOKEN_ID.fullmatch(token_id) or token_id in self._revoked():
             return None
-        until = int(said["exp"]) if "exp" in said else None  # a number, or it were refused
+        if not all(_is_date(said[name]) for name in ("exp", "nbf", "iat") if name in said):
+            return None
+        until = int(said["exp"]) if "exp" in said else None
         return Claims(subject, Credential(token_id, key_id, until), frozenset(scope.split()))
 
     def _key_named(self, token: str) -> str:
@@ -121,6 +127,13 @@ class Verifier:
         if header.get("alg") != ALGORITHM or header.get("typ", "JWT") != "JWT":
             return ""
         return str(header.get("kid", ""))
+
+
+def _is_date(value: object) -> bool:
+    """Whether it is a number (RFC 7519) that a calendar has; PyJWT takes digits in a text, too."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < LATEST  # neither is what is no number
 
 
 def _decoded(part: str) -> bytes:

@@ -89,6 +89,16 @@ def command(name: str = DEFAULT) -> str:
     return f"vibevoice-asr pull {PREFIX}{name} ({NAMES[name].gb:g} GB)"
 
 
+def model_name(folder: Path) -> str:
+    """What a transcript calls the model in a folder: ``whisper-small``, as people know it, for one
+    that was fetched; else as its folder is called."""
+    cache = folder.parent.parent if folder.parent.name == "snapshots" else folder
+    for name, one in NAMES.items():
+        if cache.name == cache_folder(one.repository, cache.parent).name:
+            return f"whisper-{name}"
+    return cache.name
+
+
 def find_model(model_path: Path | None, name: str = "") -> Checkpoint:
     """The model in ``model_path`` (its folder, or a cache that has it), or in the cache.
 

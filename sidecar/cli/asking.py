@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 HELP = f"""
 Write down recordings: who said what, and when. Works with a running service or without one.
 
-A folder stands for the recordings in it. With --watch it goes on until it is ended: what arrives is
+A folder stands for the recordings in it, and - for one on standard input, of up to
+VIBEVOICE_MAX_UPLOAD_MB. With --watch it goes on until it is ended: what arrives is
 written beside it (or to --output), what cannot be transcribed goes to the folder `failed`
 with its reason. What was interrupted (--watch, --resume) goes on where it was.
 
@@ -27,6 +28,7 @@ Examples:
 * `{PROGRAM} transcribe a.wav b.wav --format vtt --output subtitles`
 * `{PROGRAM} transcribe recordings --output transcripts --resume`
 * `{PROGRAM} transcribe --watch inbox --format srt`
+* `curl -s https://example.org/talk.mp3 | {PROGRAM} transcribe -`
 * `{PROGRAM} transcribe call.ogg --format json --server http://127.0.0.1:8765`
 * `{PROGRAM} transcribe play.wav --hotwords "Nagg, Nell" --prompt "Beckett, Endgame" --speakers 2`
 """
@@ -80,7 +82,10 @@ def where_of(
 
 def transcribe(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="FILE", help="Recordings, or folders of them.")
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE", help="Recordings, folders of them, or - for standard input."
+        ),
     ] = None,
     fmt: Annotated[
         str,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidecar.cli.recordings import key_of, open_file
+from sidecar.cli.recordings import Opens, key_of, open_file
 from sidecar.cli.said import keep_quiet
 from sidecar.speech.transcript import Transcript
 
@@ -37,20 +37,22 @@ class Where:
     leave: bool = False
 
 
-def backend(where: Where, options: Mapping[str, str]) -> AbstractAsyncContextManager[Transcribe]:
+def backend(
+    where: Where, options: Mapping[str, str], opens: Opens = open_file
+) -> AbstractAsyncContextManager[Transcribe]:
     """By the service of ``where``, or without one.
 
     Raises:
         errors.SidecarError: it does not answer, or cannot be.
     """
     if where.server is not None:
-        return _with_server(where, where.server, options)
-    return _without_server(options)
+        return _with_server(where, where.server, options, opens)
+    return _without_server(options, opens)
 
 
 @asynccontextmanager
 async def _with_server(
-    where: Where, url: str, options: Mapping[str, str]
+    where: Where, url: str, options: Mapping[str, str], opens: Opens
 ) -> AsyncGenerator[Transcribe, None]:
     from sidecar.access.credentials import for_clients
     from sidecar.cli.remote import in_our_words, service_at
@@ -61,8 +63,9 @@ async def _with_server(
         await client.health()  # nobody there is one line, not one per file
 
         async def transcribe(path: Path, told: Told) -> Transcript:
-            with open_file(path) as source, in_our_words():
-                key = key_of(path, source, options) if where.leave else None
+            with opens(path) as source, in_our_words():
+                found_again = where.leave and not source.spooled
+                key = key_of(path, source, options) if found_again else None
                 return await _sent(client, source.fd, key, options, told)
 
         yield transcribe
@@ -110,7 +113,9 @@ async def _once(
 
 
 @asynccontextmanager
-async def _without_server(options: Mapping[str, str]) -> AsyncGenerator[Transcribe, None]:
+async def _without_server(
+    options: Mapping[str, str], opens: Opens
+) -> AsyncGenerator[Transcribe, None]:
     from sidecar.access.identity import EVERYBODY
     from sidecar.app import create_service
     from sidecar.settings import load_settings
@@ -126,7 +131,7 @@ async def _without_server(options: Mapping[str, str]) -> AsyncGenerator[Transcri
     meant = service.options(dict(options))
 
     async def transcribe(path: Path, told: Told) -> Transcript:
-        job = await service.submit(EVERYBODY, open_file(path), meant)
+        job = await service.submit(EVERYBODY, opens(path), meant)
         try:
             async for record in job.changes():
                 told("running", record.progress.audio_s_done, record.progress.audio_s_total)

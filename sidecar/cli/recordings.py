@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sidecar import errors
@@ -16,6 +16,8 @@ ENDINGS = (
     ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm", ".wma",
 )  # fmt: skip
 """What a recording in a folder is known by; a file that is named is judged by its content."""
+Opens = Callable[[Path], AudioSource]
+"""Opens a recording that somebody named, as `open_file` does."""
 
 
 def spread(named: Iterable[Path]) -> list[Path]:

@@ -74,6 +74,7 @@ def transcript_of(said: models.Transcript) -> Transcript:
         precision=said.precision,
         diarized=said.diarized,
         notices=tuple(Notice(item.code, item.message) for item in said.warnings),
+        model=said.model,
     )
 
 

@@ -6,15 +6,15 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar import errors
-from sidecar.cli import watch
+from sidecar.cli import standard_input, watch
 from sidecar.cli.backends import Transcribe, Where, backend
 from sidecar.cli.bars import Bar, bars
-from sidecar.cli.recordings import is_written, output_names, spread, write
+from sidecar.cli.recordings import Opens, is_written, output_names, spread, write
 from sidecar.cli.said import INTERRUPTED, complain, say
 from sidecar.speech import formats
 from sidecar.speech.transcript import Transcript
@@ -104,7 +104,11 @@ def run(order: Order) -> int:
             )
         if order.output is not None:
             order.output.mkdir(parents=True, exist_ok=True)
-        return asyncio.run(_watch(order, order.watch) if order.watch else _run(order))
+        if order.watch is not None:
+            return asyncio.run(_watch(order, order.watch))
+        order = replace(order, files=standard_input.named(order.files))
+        with standard_input.kept(order.files) as opens:  # before the loop: there Ctrl-C ends it
+            return asyncio.run(_run(order, opens))
     except errors.SidecarError as error:
         return complain(error)
     except BrokenPipeError:
@@ -124,7 +128,7 @@ async def _watch(order: Order, folder: Path) -> int:
         return await watch.run(folder, to, order.format, transcribe, _at_once(order))
 
 
-async def _run(order: Order) -> int:
+async def _run(order: Order, opens: Opens) -> int:
     files = spread(order.files)
     names = output_names(files, formats.extension(order.format))
     pairs = list(zip(files, names, strict=True))
@@ -134,7 +138,7 @@ async def _run(order: Order) -> int:
         if not pairs:
             return 0
     with bars() as bar:
-        async with backend(order.where, order.options) as transcribe:
+        async with backend(order.where, order.options, opens) as transcribe:
             return await _Pile(order, transcribe, bar).run(pairs)
 
 

@@ -5,12 +5,13 @@ transcript shows whose audio it came from. ``VIBEVOICE_SCRIPTED_SPEED`` (seconds
 second, unlimited if unset) makes it take its time, ``VIBEVOICE_SCRIPTED_LOAD`` (seconds) its load;
 ``VIBEVOICE_SCRIPTED_FAILS`` names a precision that does not load. It settles every
 ``VIBEVOICE_SCRIPTED_SETTLES`` seconds of audio (30). Live, whatever is not quiet is speech, and
-each quarter of a second of it is a word; ``VIBEVOICE_SCRIPTED_HEAR`` (seconds) is what each look at
-a stretch takes.
+each quarter of a second of it is a word, and whoever is as loud is the same speaker;
+``VIBEVOICE_SCRIPTED_HEAR`` (seconds) is what each look at a stretch takes.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import zlib
@@ -179,7 +180,8 @@ class ScriptedEngine:
 
         if self._hall is None:
             assert self._precision is not None
-            self._hall = Hall(self._hear, Loudness(), SPEC.name, self._precision.value)
+            precision = self._precision.value
+            self._hall = Hall(self._hear, Loudness(), SPEC.name, precision, encoder=LoudnessOfOne())
         return self._hall.open(options, begin, tell)
 
     def _hear(
@@ -213,6 +215,18 @@ class Loudness:
         import numpy as np
 
         found: npt.NDArray[np.float32] = (np.abs(frames).mean(axis=1) > LOUD).astype(np.float32)
+        return found
+
+
+class LoudnessOfOne:
+    """Who is as loud, in steps of a fifth, is the same voice."""
+
+    def vector(self, voice: Block) -> npt.NDArray[np.float32]:
+        """One direction for each step."""
+        import numpy as np
+
+        step = round(math.log(max(float(np.abs(voice).mean()), 1e-6)) / math.log(1.2))
+        found: npt.NDArray[np.float32] = np.eye(1, 256, step % 256, dtype=np.float32)[0]
         return found
 
 

@@ -20,6 +20,7 @@ from sidecar.service import Service
 from sidecar.settings import Settings
 from sidecar.transports.http.deadlines import with_deadline
 from sidecar.transports.http.gate import LONGEST_HEAD
+from sidecar.transports.http.upgraded import LARGEST_MESSAGE, upgraded
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,11 @@ def serve_until_told(
         log_config=None,
         log_level=settings.log_level,
         timeout_graceful_shutdown=ANSWERS_S,
-        ws="none",
+        ws=upgraded(),
+        ws_max_size=LARGEST_MESSAGE,
+        ws_ping_interval=settings.live_ping,
+        ws_ping_timeout=settings.live_ping,
+        ws_per_message_deflate=False,
         h11_max_incomplete_event_size=LONGEST_HEAD,
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=list(settings.forwarded_allow_ips),

@@ -18,6 +18,7 @@ from sidecar.diagnostics.crash import data_folder
 from sidecar.diagnostics.logs import Logs
 from sidecar.host import inherited, neighbour
 from sidecar.host.announcement import announce, ready_line
+from sidecar.host.descriptors import raise_limit
 from sidecar.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ def serve(settings: Settings) -> None:
     Raises:
         errors.SidecarError: it cannot start; `EXIT_CODES` has the exit code.
     """
+    raise_limit()
     given = inherited.take(os.environ)
     if given is not None:
         settings = settings.model_copy(update=inherited.address(given))

@@ -128,9 +128,11 @@ class Job:
                     yield None
         yield self.record
 
-    def begin(self, form: str = "") -> None:
-        """An attempt starts, from what is settled if its engine understands it (``form``)."""
-        self._append(Begun(anew=any(one.form != form for one in self.record.settled)))
+    def begin(self, form: str = "", behind: str = "") -> None:
+        """An attempt starts, from what is settled if its engine understands it (``form``);
+        ``behind`` the job with this id."""
+        anew = any(one.form != form for one in self.record.settled)
+        self._append(Begun(anew, behind))
 
     def take_in(self, event: Event, processing_s: float = 0.0) -> None:
         """The engine reported something; with the transcript it is done."""

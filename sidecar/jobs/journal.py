@@ -41,9 +41,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "WHERE idempotency_key IS NOT NULL",
     ),
     (),
+    (),
 )
 """What makes each version of the file out of the one before; a step once released never changes.
-The third adds a kind of event, an edit, which a program before it would take for damage."""
+The third adds a kind of event, an edit, which a program before it would take for damage; the
+fourth, an attempt that waits behind another job's."""
 
 
 class Broken(Exception):

@@ -133,8 +133,9 @@ async def go_on(keeping: Keeping, queue: JobQueue, threads: Threads) -> None:
     each goes on from what is settled."""
     store = keeping.store
     unfinished = [one for one in store.all() if one.durable and not one.over]
+    there = {record.id for record in unfinished}
     for record in unfinished:
-        store.append(record.id, Interrupted())
+        store.append(record.id, Interrupted(waited=record.behind in there))
     if unfinished:
         log.info("%d jobs that were kept go on", len(unfinished))
     for record in unfinished:

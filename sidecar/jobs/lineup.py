@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 from sidecar.jobs.job import Job
 from sidecar.jobs.order import Shares, Turn, Waiting, turns
@@ -35,7 +36,8 @@ class Lineup:
         self._shares = Shares()
         self._jobs: list[Job] = []
         """In order of arrival; who was put back is before who came later."""
-        self._running: Sequence[Job] = ()
+        self._running: list[Sequence[Job]] = []
+        """First those at work, alone or in step; then who is behind them."""
         self._begun_at = 0.0
         self._predicted: dict[str, float] = {}
         """Seconds of work of each that waits or runs."""
@@ -72,18 +74,23 @@ class Lineup:
         self._changed()
 
     def begin(self, jobs: Sequence[Job]) -> None:
-        """These run, alone or in step; what they take of the engine is their owners'."""
+        """These run, alone or in step, when those are over that run now; what they take of the
+        engine is their owners'."""
         active = self._active()
         for job in jobs:
             self._jobs.remove(job)
             work_s = self._predicted[job.id] / len(jobs)
             self._shares = self._shares.charged(job.record.owner, work_s, active)
-        self._running, self._begun_at = jobs, time.monotonic()
+        if not self._running:
+            self._begun_at = time.monotonic()
+        self._running.append(jobs)
         self._changed()
 
-    def finish(self) -> None:
+    def finish(self, jobs: Sequence[Job]) -> None:
         """They run no more; who has not ended waits again, in front, and has had nothing."""
-        jobs, self._running = self._running, ()
+        if jobs is self._running[0]:
+            self._begun_at = time.monotonic()
+        self._running.remove(jobs)
         self._learn_load()
         for job in jobs:
             if job.ended:
@@ -118,7 +125,7 @@ class Lineup:
         """How many go before a job, and for about how many seconds; None when it waits no more."""
         now = time.monotonic()
         if now >= self._turns_until:
-            in_turn = enumerate(self._in_turn(self._busy_s(now)))
+            in_turn = enumerate(self._in_turn(self.busy_s(now)))
             self._turns = {
                 self._jobs[turn.index].id: (place, turn.wait_s) for place, turn in in_turn
             }
@@ -143,9 +150,13 @@ class Lineup:
         load_s = self._pace.load_s(self._slot.precision)
         return turns(waiting, self._shares, loaded, busy_s=busy_s, load_s=load_s)
 
-    def _busy_s(self, now: float) -> float:
+    def busy_s(self, now: float) -> float:
         """What those that run still take, with what the engine takes to be there for them."""
-        working = [job for job in self._running if not job.ended]
+        first, *behind = [[job for job in jobs if not job.ended] for jobs in self._running] or [[]]
+        after_s = sum(max(map(self._takes_s, jobs), default=0.0) for jobs in behind)
+        return self._at_work_s(first, now) + after_s
+
+    def _at_work_s(self, working: Sequence[Job], now: float) -> float:
         if not working:
             return 0.0
         if not self._slot.loaded:
@@ -158,7 +169,7 @@ class Lineup:
         )
 
     def _active(self) -> set[str]:
-        return {job.record.owner for job in [*self._jobs, *self._running]}
+        return {job.record.owner for job in chain(self._jobs, *self._running)}
 
     def _takes_s(self, job: Job) -> float:
         """Seconds of work of a job, by what is known now; between owners that counts which was

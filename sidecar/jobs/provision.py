@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 from sidecar.jobs.job import Job
+from sidecar.jobs.pace import LEAST_S
 from sidecar.memory.admission import Memory
 from sidecar.memory.forecast import Forecast
 from sidecar.settings import Settings
@@ -31,6 +32,13 @@ class Provision:
         self._lodging = lodging
         self._admission = lodging.admission
         self.spec, self.slot = lodging.spec, lodging.slot
+
+    @property
+    def lead_s(self) -> float:
+        """So long before a job is likely to end the next may be handed to the engine (`JobQueue`);
+        nobody can tell that more exactly. Never where a plan is made of the memory that is free
+        when a job begins."""
+        return LEAST_S if self._admission is None else 0.0
 
     def admitted(self, options: TranscribeOptions, audio_s: float | None) -> TranscribeOptions:
         """The options with a precision that fits; refuses what does not, before any work."""

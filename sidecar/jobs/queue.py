@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 from sidecar import errors
@@ -44,7 +45,10 @@ class JobQueue:
         company: Company = lambda waiting, _: waiting[:1],
         guess: Guess = lambda job, precision: None,
         pace: Pace | None = None,
+        lead_s: float = 0.0,
     ) -> None:
+        """``lead_s``: when a job is likely to end within so many seconds, the next is handed to the
+        engine, which begins with it by itself; at 0 when the job has ended."""
         self._slot = slot
         self._store = store
         self._plan = plan
@@ -52,8 +56,11 @@ class JobQueue:
         self._limit = limit
         self._max_s = max_s
         self._waiting = Lineup(slot, guess, pace)
-        self._arrived = asyncio.Event()
-        self._running: Run | None = None
+        self._lead_s = lead_s
+        self._news = asyncio.Event()
+        """Somebody came, or something became of those that run."""
+        self._runs: list[Run] = []
+        """First the one that is at work, then one that waits at the engine."""
         self._runner: asyncio.Task[None] | None = None
         self._broken = asyncio.Event()
         self._draining = False
@@ -80,7 +87,7 @@ class JobQueue:
         """Take no more jobs; those that wait end with `errors.ShuttingDown`, and after ``grace_s``
         those that run, alone or in company."""
         self._draining = True
-        running = list(self._running.jobs) if self._running is not None else []
+        running = self._running
         for job in self._waiting:
             self._end(job, errors.ShuttingDown())
         self._waiting.clear()
@@ -117,7 +124,7 @@ class JobQueue:
         """
         self.check_open()
         taken = len(self._waiting) + promised
-        if taken >= self._limit + (self._running is None and not self._waiting):
+        if taken >= self._limit + (not self._runs and not self._waiting):
             raise errors.QueueFull(
                 f"{taken} jobs are waiting or on their way, and the queue takes no more."
             )
@@ -131,13 +138,11 @@ class JobQueue:
         self.check_open() if promised else self.check_room()
         self._waiting.join(job)
         job.enter(self._store)
-        self._arrived.set()
+        self._news.set()
 
     def of(self, owner: str, *, running: bool = True) -> list[Job]:
         """An owner's jobs that wait, and those that run unless they are left out."""
-        live = [*self._waiting]
-        if running and self._running is not None:
-            live += self._running.jobs
+        live = [*self._waiting, *(self._running if running else ())]
         return [job for job in live if job.record.owner == owner]
 
     def resume(self, job: Job) -> None:
@@ -147,12 +152,12 @@ class JobQueue:
             return
         job.enter_again(self._store)
         self._waiting.join(job)
-        self._arrived.set()
+        self._news.set()
 
     def live(self, job_id: str) -> Job | None:
         """The job with this id, if it waits or runs."""
-        running = self._running.jobs if self._running is not None else ()
-        return next((job for job in [*self._waiting, *running] if job.id == job_id), None)
+        live = [*self._waiting, *self._running]
+        return next((job for job in live if job.id == job_id), None)
 
     def position(self, job: Job) -> int | None:
         """How many go first; None when it waits no more."""
@@ -171,23 +176,27 @@ class JobQueue:
         if job in self._waiting:
             self._waiting.leave(job)
         job.cancel()
-        if self._running is not None and job in self._running.jobs:
-            self._running.leave(job)
+        for run in self._runs:
+            if job in run.jobs:
+                run.leave(job)
 
     def interrupt(self) -> None:
         """Put what runs back to the head of the queue."""
-        if self._running is not None:
-            self._running.interrupt()
+        for run in self._runs:
+            run.interrupt()
+
+    @property
+    def _running(self) -> list[Job]:
+        return [job for run in self._runs for job in run.jobs]
 
     def _end_all(self, error: errors.SidecarError) -> None:
         """End who waits and who runs."""
-        running = self._running
-        busy = running is not None and not all(job.ended for job in running.jobs)
-        for job in [*self._waiting, *(running.jobs if running is not None else ())]:
+        busy = [run for run in self._runs if not all(job.ended for job in run.jobs)]
+        for job in [*self._waiting, *self._running]:
             self._end(job, error)
         self._waiting.clear()
-        if running is not None and busy:
-            running.stop()
+        for run in busy:
+            run.stop()
 
     def _end(self, job: Job, error: errors.SidecarError) -> None:
         """End a job with the service; one that outlives it stays as it is for the next start."""
@@ -198,13 +207,55 @@ class JobQueue:
 
     async def _run(self) -> None:
         while True:
-            jobs = await self._take_next()
-            self._running = Run(jobs, self._slot, self._plan, self._max_s)
+            self._start(await self._take_next())
             try:
-                await self._running.over()
+                await self._see_to_runs()
             finally:
-                self._running = None
-                self._waiting.finish()
+                for run in self._runs:
+                    await run.end()
+                self._take_back()
+
+    def _start(self, jobs: Sequence[Job], behind: Run | None = None) -> None:
+        self._waiting.begin(jobs)
+        run = Run(jobs, self._slot, self._plan, self._max_s, self._news.set, behind)
+        self._runs.append(run)
+
+    async def _see_to_runs(self) -> None:
+        """Until nothing runs; before a job ends the next is handed to the engine, behind it."""
+        while self._runs:
+            self._news.clear()
+            busy_s = self._waiting.busy_s(time.monotonic())
+            if self._lead_s and busy_s <= self._lead_s:
+                self._follow()
+            followed = len(self._runs) > 1 or not (self._lead_s and self._waiting)
+            pause_s = None if followed else max(busy_s - self._lead_s, self._lead_s / 2)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._news.wait()
+            self._take_back()
+
+    def _follow(self) -> None:
+        """Run the next behind the one that is at work, if nothing has to change for it."""
+        run = self._runs[0]
+        free = run.followable and self._slot.loaded and not self._slot.awaited
+        if len(self._runs) > 1 or not self._waiting or not free or self._put_off:
+            return
+        try:
+            job = self._waiting.due()
+            alone = not self._needs_a_load(job) and len(self._with_company(job)) == 1
+        except Exception:
+            log.debug("nobody is chosen ahead", exc_info=True)
+            return  # who is chosen when this has ended meets the same, and is told
+        if alone:
+            self._start([job], run)
+
+    def _take_back(self) -> None:
+        """Let go of the runs that are over, the last first: who was put back keeps its place."""
+        for run in list(reversed(self._runs)):
+            waits_again = not all(job.ended for job in run.jobs)
+            if run.over and (not waits_again or run is self._runs[-1]):
+                self._runs.remove(run)
+                self._waiting.finish(run.jobs)
 
     def _runner_ended(self, runner: asyncio.Task[None]) -> None:
         """Without a runner every job would wait for ever: end them, take no more, and say so."""
@@ -232,7 +283,6 @@ class JobQueue:
                 self._waiting.leave(due)
                 due.fail(errors.EngineFailed())
                 continue
-            self._waiting.begin(jobs)
             return jobs
 
     async def _due(self) -> Job:
@@ -253,10 +303,10 @@ class JobQueue:
                 deadline = now() + LINGER_S if deadline is None else deadline
                 if now() >= deadline:
                     return job
-            self._arrived.clear()
+            self._news.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline if self._waiting else None):
-                    await self._arrived.wait()
+                    await self._news.wait()
 
     def _with_company(self, job: Job) -> Sequence[Job]:
         if job.record.alone:

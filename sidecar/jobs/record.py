@@ -86,7 +86,9 @@ class JobRecord:
     outlives the process. ``seq``: that of the last event. ``settled``: what need not be done again
     (dropped at its end). ``peaks``: how loud it is, tenth of a second by tenth. ``crashes`` and
     ``interruptions``: how often the engine's process or all of the service died in it since it last
-    got any further. ``transcript``: as it is after all edits (``history``); so are ``segments``.
+    got any further. ``behind``: the job behind whose call its own waits at the engine, or waited
+    before its attempt began. ``transcript`` and ``segments``: as they are after all edits
+    (``history``).
     """
 
     id: str
@@ -105,6 +107,7 @@ class JobRecord:
     alone: bool = False
     crashes: int = 0
     interruptions: int = 0
+    behind: str = ""
     settled: tuple[Checkpoint, ...] = ()
     segments: tuple[Segment, ...] = ()
     peaks: bytes = b""
@@ -149,9 +152,11 @@ class JobRecord:
 @dataclass(frozen=True, slots=True)
 class Begun:
     """An attempt starts, from what is settled; ``anew``: from nothing all the same, because what
-    was settled means nothing to the engine."""
+    was settled means nothing to the engine. ``behind``: it does when that job has ended, and waits
+    at the engine until then."""
 
     anew: bool = False
+    behind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +174,10 @@ class PutBack:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The service died while it was there, and has begun again; it waits."""
+    """The service died while it was there, and has begun again; it waits. ``waited``: so it did
+    then, at the engine."""
+
+    waited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,10 +256,10 @@ def advance(record: JobRecord, event: JobEvent) -> JobRecord:
 def _changed(record: JobRecord, event: JobEvent) -> JobRecord | None:
     running = record.state is JobState.RUNNING
     match event.change:
-        case Begun(anew):
+        case Begun(anew, behind):
             settled = () if anew else record.settled
             begun = _from_settled(replace(record, settled=settled), JobState.RUNNING)
-            return replace(begun, attempts=record.attempts + 1)
+            return replace(begun, attempts=record.attempts + 1, behind=behind)
         case Crashed() if running:
             return replace(record, alone=True, crashes=record.crashes + 1)
         case PutBack(counted, alone) if running:
@@ -262,9 +270,10 @@ def _changed(record: JobRecord, event: JobEvent) -> JobRecord | None:
                 crashes=record.crashes + counted,
                 alone=waiting.alone or alone,
             )
-        case Interrupted():
+        case Interrupted(waited):
             waiting = _from_settled(record, JobState.QUEUED)
-            return replace(waiting, interruptions=record.interruptions + running)
+            died = running and not waited
+            return replace(waiting, interruptions=record.interruptions + died)
         case Reported(report, processing_s) if running:
             return replace(_reported(record, report, event.at), processing_s=processing_s)
         case Failed(failure):

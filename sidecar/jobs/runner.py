@@ -1,5 +1,8 @@
 """Jobs that run: one alone, or several in step, each to its end or back to where it waits.
 
+One may run behind another that is alone: its call waits in the engine's process, which begins with
+it the moment it is free. Until then nothing that goes wrong there is its fault.
+
 A job whose engine dies is tried once more, alone and on a fresh worker. What goes wrong in a
 company is tried again alone.
 """
@@ -16,7 +19,7 @@ from sidecar import errors
 from sidecar.jobs.job import Job
 from sidecar.speech.engine import Precision, TranscribeOptions
 from sidecar.speech.transcript import Checkpoint, Finished, Notice
-from sidecar.workers.lease import LeasedEngine
+from sidecar.workers.lease import LeasedEngine, Stay
 from sidecar.workers.slot import EngineSlot
 from sidecar.workers.worker import WorkerDied
 
@@ -35,28 +38,55 @@ Plan = Callable[[Job, Precision], TranscribeOptions]
 
 
 class Run:
-    """Jobs on the engine, from now on; who does not end waits again."""
+    """Jobs on the engine, from now on or ``behind`` another run; who does not end waits again.
 
-    def __init__(self, jobs: Sequence[Job], slot: EngineSlot, plan: Plan, max_s: float) -> None:
+    ``news`` is called when it is over, and when one could run behind it.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        slot: EngineSlot,
+        plan: Plan,
+        max_s: float,
+        news: Callable[[], None] = lambda: None,
+        behind: Run | None = None,
+    ) -> None:
         self.jobs = jobs
         self._slot = slot
         self._plan = plan
         self._max_s = max_s
+        self._news = news
+        self._stay: Stay | None = None
+        """The engine, while it is there for this."""
+        self._behind = ""
+        if behind is not None and behind._stay is not None:
+            self._stay, self._behind = behind._stay.joined(), behind.jobs[0].id
         self._engine: LeasedEngine | None = None
         self._heard: Sequence[Job] = ()
         """Whom the engine hears in step, by the numbers that it knows them by."""
         self._interrupted = False
+        self._asked = False
+        """Its call is in the engine's process."""
         work = self._alone(jobs[0]) if len(jobs) == 1 else self._together()
         self._task = asyncio.get_running_loop().create_task(work, name=f"job-{jobs[0].id}")
+        self._task.add_done_callback(lambda task: news())
 
-    async def over(self) -> None:
-        """Wait until nothing runs any more; cancelled, until it has stopped."""
-        try:
-            await asyncio.wait({self._task})
-        except asyncio.CancelledError:
+    @property
+    def over(self) -> bool:
+        """Whether nothing runs any more."""
+        return self._task.done()
+
+    @property
+    def followable(self) -> bool:
+        """Whether one could run behind it now."""
+        return self._asked and not self._interrupted and not self.over
+
+    async def end(self) -> None:
+        """Have it stop, and wait until it has."""
+        if not self.over:
             self._task.cancel()
             await asyncio.wait({self._task})
-            raise
 
     def leave(self, job: Job) -> None:
         """Go on without a job that was ended by somebody else."""
@@ -79,11 +109,14 @@ class Run:
     async def _alone(self, job: Job) -> None:
         try:
             while not job.ended:
-                job.begin(self._slot.spec.resumes)
+                behind = self._behind
+                job.begin(self._slot.spec.resumes, behind)
                 await job.written()  # before the attempt: what kills us all is counted
                 try:
                     await self._attempt(job)
-                except WorkerDied:
+                except WorkerDied as died:
+                    if behind and not died.began:
+                        return job.wait_again()
                     log.error("the engine's process died in job %s", job.id)
                     job.crash()
                     if job.record.crashes >= ATTEMPTS:
@@ -98,23 +131,42 @@ class Run:
         except Exception:
             log.exception("job %s failed", job.id)
             job.fail(errors.EngineFailed())
+        finally:
+            await self._leave()
 
     async def _attempt(self, job: Job) -> None:
-        async with self._slot.lease(job.options.precision, job.arrived_at) as engine:
-            begun = time.monotonic()
-            options = self._plan(job, engine.precision)
-            resumes = job.record.durable and self._slot.spec.resumes
-            settled = job.record.settled if resumes else None
-            events = engine.transcribe(job.source.fd, job.facts, options, self._max_s, settled)
-            async with aclosing(events):
-                async for event in events:
-                    if isinstance(event, Finished) and not resumes and _began_again(job):
-                        event = Finished(event.transcript.noting(STARTED_AGAIN))
-                    job.take_in(event, time.monotonic() - begun)
-                    if isinstance(event, Checkpoint):
-                        await job.written()
+        if self._stay is None:
+            lease = self._slot.lease(job.options.precision, job.arrived_at)
+            self._stay = await Stay.begin(lease)
+        try:
+            await self._heard_by(self._stay, job)
+        finally:
+            await self._leave()
         if not job.ended:
             raise errors.EngineFailed("The engine ended without a transcript.")
+
+    async def _heard_by(self, stay: Stay, job: Job) -> None:
+        engine = stay.engine
+        options = self._plan(job, engine.precision)
+        resumes = job.record.durable and self._slot.spec.resumes
+        settled = job.record.settled if resumes else None
+        events = engine.transcribe(job.source.fd, job.facts, options, self._max_s, settled)
+        self._asked = True  # it goes out before anybody else has a turn to be told of this
+        self._news()
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Finished) and not resumes and _began_again(job):
+                    event = Finished(event.transcript.noting(STARTED_AGAIN))
+                job.take_in(event, time.monotonic() - stay.since)
+                if isinstance(event, Checkpoint):
+                    await job.written()
+
+    async def _leave(self) -> None:
+        """Have the engine no more; whoever is behind has it on."""
+        self._asked, self._behind = False, ""
+        stay, self._stay = self._stay, None
+        if stay is not None:
+            await stay.leave()
 
     async def _together(self) -> None:
         crashed = False

@@ -1,7 +1,8 @@
 """Many sessions in one process, for an engine that hears one stretch of speech after another.
 
 One thread looks at the sound of all of them, in one batch (`live.detector`); as many as there are
-cores recognise what is due (`live.schedule`). What an engine of this kind has to give is a `Hear`.
+cores recognise what is due (`live.schedule`). What an engine of this kind has to give is a `Hear`,
+and an `Encoder` where speakers are to be told apart.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from sidecar.audio import Block
-from sidecar.live.hearing import Hearing, Listen
+from sidecar.live.hearing import NO_SPEAKERS, Hearing, Listen
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.pace import Pace
 from sidecar.live.schedule import Urgency, Wish, next_of
+from sidecar.live.speakers import Decision, Question, Vector, decided
+from sidecar.live.voicing import Voiced
 from sidecar.speech.engine import Cancelled
 from sidecar.speech.live import LIVE_RATE, Begin, LiveEvent, LiveOptions, Noticed, Tell
 from sidecar.speech.transcript import Notice
@@ -59,6 +63,13 @@ class Detector(Protocol):
         their streams are changed."""
 
 
+class Encoder(Protocol):
+    """Says what a voice sounds like; to several threads at once."""
+
+    def vector(self, voice: Block) -> Vector:
+        """Of one voice, shape (samples,) at `LIVE_RATE`: two of one person point the same way."""
+
+
 class Seat:
     """A session in the hall (`speech.live.LiveSession`)."""
 
@@ -67,6 +78,8 @@ class Seat:
         self.inbox: deque[Block | Callable[[float], Iterable[LiveEvent]]] = deque()
         self.unread = 0
         self.state = hall.detector.state()
+        self.left = False
+        """Nothing more is told."""
         self.wordless = False
         """It was told that there are no words before finals."""
         self._hall = hall
@@ -121,24 +134,26 @@ class Hall:
         engine: str,
         precision: str,
         threads: int | None = None,
-        *,
+        encoder: Encoder | None = None,
         glimpse: Hear | None = None,
         pace: Pace | None = None,
     ) -> None:
-        """``threads`` recognise at once: None stands for as many as there are cores to use.
-
-        ``glimpse`` hears what goes on, where that is another thing than what has ended. ``pace``
-        is for an engine that cannot be stopped within a stretch, and decides what it leaves out.
-        """
+        """``threads`` recognise at once: None stands for as many as there are cores to use. Half of
+        them at most are at voices: a final finds one that is not. Without an ``encoder`` nobody is
+        told apart. ``glimpse`` hears what goes on, where that is another thing than what has ended.
+        ``pace`` is for an engine that cannot be stopped within a stretch: what it leaves out."""
+        threads = threads or usable_cores()
         self.detector = detector
+        self._encoder, self._encoding, self._encode_at_once = encoder, 0, max(1, threads // 2)
         self._hear, self._glimpse, self._pace = hear, glimpse or hear, pace
         self._about = engine, precision
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._came, self._wanted = (threading.Condition(self._lock) for _ in range(2))
         self._seats: dict[int, Seat] = {}
         self._next = 0
         self._served: dict[str, float] = {}
         self._closed = False
-        targets = [self._look, *[self._recognise] * (threads or usable_cores())]
+        targets = [self._look, *[self._work] * threads]
         self._threads = [
             threading.Thread(target=target, daemon=True, name=f"live-{number}")
             for number, target in enumerate(targets)
@@ -148,36 +163,40 @@ class Hall:
 
     def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> Seat:
         """A session in it."""
-        hearing = Hearing(options, begin, *self._about)
+        hearing = Hearing(options, begin, *self._about, voices=self._encoder is not None)
         seat = Seat(self, hearing, tell, options.client)
-        with self._changed:
+        if options.diarize and self._encoder is None and not begin.at:
+            tell(Noticed(NO_SPEAKERS))
+        with self._lock:
             self._seats[self._next] = seat
             self._next += 1
         return seat
 
     def close(self) -> None:
         """End the threads; nobody is told anything any more."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._seats.clear()
-            self._changed.notify_all()
+            self._came.notify_all()
+            self._wanted.notify_all()
         for thread in self._threads:
             thread.join()
 
     def bring(self, seat: Seat, what: Block | Callable[[float], Iterable[LiveEvent]]) -> None:
         """Sound for a session, or what is to be done behind the sound that came."""
-        with self._changed:
+        with self._lock:
             seat.inbox.append(what)
             if isinstance(what, np.ndarray):
                 seat.unread += len(what)
-            self._changed.notify_all()
+            self._came.notify()
 
     def leave(self, seat: Seat) -> None:
         """A session is not heard any more."""
-        with self._changed:
+        with self._lock:
             self._drop(seat)
 
     def _drop(self, seat: Seat) -> None:
+        seat.left = True
         for _ in seat.hearing.cancel():
             pass
         for number, one in list(self._seats.items()):
@@ -191,12 +210,13 @@ class Hall:
     def _look(self) -> None:
         while True:
             begun = time.monotonic()
-            with self._changed:
+            with self._lock:
                 while not (self._closed or any(one.busy for one in self._seats.values())):
-                    self._changed.wait()
+                    self._came.wait()
                 if self._closed:
                     return
                 due = self._due()
+                self._wanted.notify_all()  # a commit may have ended what they are to recognise
             if due:
                 self._detect(due)
             pause = TICK_S - (time.monotonic() - begun)
@@ -234,34 +254,78 @@ class Hall:
             rows = [(seat, frames) for seat, frames in due if len(frames) > step]
             batch = np.stack([frames[step] for _, frames in rows])
             found = self.detector.probabilities(batch, [seat.state for seat, _ in rows])
-            with self._changed:
+            with self._lock:
                 now = time.monotonic()
                 for row, (seat, _) in enumerate(rows):
                     self._say(seat, seat.hearing.looked(float(found[row]), now))
-                self._changed.notify_all()
+        with self._lock:
+            self._wanted.notify_all()
 
     # ── the threads that recognise ──
 
-    def _recognise(self) -> None:
+    def _work(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 while not self._closed and (chosen := self._choose()) is None:
-                    self._changed.wait()
+                    self._wanted.wait()
                 if self._closed:
                     return
                 assert chosen is not None
-                seat, listen = chosen
-                audio = seat.hearing.began(listen)
-                draft, options = listen.piece.draft, seat.hearing.options
-                options = dataclasses.replace(options, language=seat.hearing.language)
-            begun = time.monotonic()
-            found = self._listen(audio, draft, options, listen, begun + options.patience_s)
-            with self._changed:
-                now = time.monotonic()
-                if self._pace is not None and found is not None:
-                    self._pace.took(listen.urgency, now - begun, now)
-                self._say(seat, seat.hearing.recognised(listen, found, now, now - begun))
-                self._changed.notify_all()
+                work = self._begun(*chosen)
+            work()
+
+    def _begun(self, seat: Seat, due: Listen | Voiced) -> Callable[[], None]:
+        """What is to be done outside the lock."""
+        if isinstance(due, Listen):
+            audio = seat.hearing.began(due)
+            draft = due.piece.draft
+            options = dataclasses.replace(seat.hearing.options, language=seat.hearing.language)
+            return partial(self._recognise, seat, due, audio, draft, options)
+        self._encoding += 1
+        return partial(self._tell_apart, seat, due, seat.hearing.began_voice(due))
+
+    def _recognise(
+        self,
+        seat: Seat,
+        listen: Listen,
+        audio: Block,
+        draft: Hypothesis | None,
+        options: LiveOptions,
+    ) -> None:
+        begun = time.monotonic()
+        found = self._listen(audio, draft, options, listen, begun + options.patience_s)
+        with self._lock:
+            now = time.monotonic()
+            if self._pace is not None and found is not None:
+                self._pace.took(listen.urgency, now - begun, now)
+            self._say(seat, seat.hearing.recognised(listen, found, now, now - begun))
+            self._wanted.notify_all()
+
+    def _tell_apart(self, seat: Seat, voiced: Voiced, sound: Block | None) -> None:
+        vector = None if sound is None else self._vector(sound)
+        with self._lock:
+            question = seat.hearing.heard_voice(voiced, vector)
+        decision = None if question is None else self._decision(question)
+        with self._lock:
+            self._encoding -= 1
+            self._say(seat, seat.hearing.decided(voiced, decision))
+            self._wanted.notify_all()
+
+    def _vector(self, sound: Block) -> Vector | None:
+        assert self._encoder is not None
+        try:
+            vector = self._encoder.vector(sound)
+        except Exception:  # it costs one label, not the others' sessions
+            log.exception("a voice was not heard")
+            return None
+        return vector if np.isfinite(vector).all() and vector.any() else None
+
+    def _decision(self, question: Question) -> Decision | None:
+        try:
+            return decided(question)
+        except Exception:  # as above: the labels stay what they were
+            log.exception("voices were not told apart")
+            return None
 
     def _listen(
         self,
@@ -283,16 +347,17 @@ class Hall:
             log.exception("a stretch of speech was not recognised")
             return None
 
-    def _choose(self) -> tuple[Seat, Listen] | None:
+    def _choose(self) -> tuple[Seat, Listen | Voiced] | None:
+        voices = self._encoding < self._encode_at_once
         wished = {
-            number: listen
+            number: wish
             for number, seat in self._seats.items()
-            if (listen := seat.hearing.wish()) is not None and self._worth(seat, listen)
+            if (wish := seat.hearing.due(voices, partial(self._worth, seat))) is not None
         }
         due = next_of(
             (
-                Wish(number, self._seats[number].client, listen.urgency, listen.since)
-                for number, listen in wished.items()
+                Wish(number, self._seats[number].client, one.urgency, one.since)
+                for number, one in wished.items()
             ),
             self._served,
         )
@@ -315,6 +380,7 @@ class Hall:
 
     def _say(self, seat: Seat, events: Iterable[LiveEvent]) -> None:
         for event in events:
-            seat.tell(event)
+            if not (seat.left or self._closed):
+                seat.tell(event)
         if seat.hearing.over:
             self._drop(seat)

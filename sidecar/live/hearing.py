@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from sidecar.audio import Block
@@ -27,9 +27,12 @@ from sidecar.live.endpointing import (
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.ring import Ring
 from sidecar.live.schedule import Urgency
+from sidecar.live.speakers import Decision, Question, Vector
+from sidecar.live.voicing import Voiced, Voicing
 from sidecar.speech.engine import AUTO
 from sidecar.speech.live import (
     LIVE_RATE,
+    NOT_UNDERSTOOD,
     Begin,
     Final,
     Heard,
@@ -51,6 +54,7 @@ FIRST_S, STEP_S = 0.6, 1.0
 "Live": half the step costs twice as much and takes twice as many words back)."""
 LATE_TOLD_S = 30.0
 """Seconds between two notices that partials are late."""
+NO_SPEAKERS = Notice("speakers_unavailable", "Speakers cannot be told apart on this machine.")
 UNHEARD = "unheard"
 """The flag of a piece that no engine could make words of in time; its text is the last partial."""
 
@@ -77,6 +81,8 @@ class Piece:
     agreement: Agreement = field(default_factory=Agreement)
     final: Final | None = None
     cancelled: bool = False
+    diarize: bool = False
+    """Whether somebody asks whose it is, and may be answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +120,16 @@ class Listen:
 
 
 class Hearing:
-    """One session. ``engine`` and ``precision`` are for the summary."""
+    """One session. ``engine`` and ``precision`` are for the summary; ``voices``: whether there is
+    somebody who hears what a voice sounds like."""
 
     def __init__(
-        self, options: LiveOptions, begin: Begin, engine: str = "", precision: str = ""
+        self,
+        options: LiveOptions,
+        begin: Begin,
+        engine: str = "",
+        precision: str = "",
+        voices: bool = False,
     ) -> None:
         self.options = options
         self._engine, self._precision = engine, precision
@@ -128,8 +140,9 @@ class Hearing:
         self._turn_began = self._sound.start if begin.open else None
         self._open: Piece | None = None
         self._rows: deque[Piece | _TurnMark | _LastMark] = deque()
-        self._said = list(begin.said)
-        self._of_turn: list[Segment] = self._said[len(self._said) - begin.open :]
+        self._voicing = Voicing(begin) if voices else None
+        self._said = list(zip(begin.pieces, begin.said, strict=True))
+        self._of_turn = list(begin.said[len(begin.said) - begin.open :])
         self._commits = 0
         self._language = options.language
         self._known = ""
@@ -175,6 +188,8 @@ class Hearing:
         self._looked += FRAME
         for event in self._ends.feed(probability):
             yield from self._take(event, now)
+        if self._voicing is not None and probability >= self.options.endpointing.threshold:
+            self._voicing.spoken(self._looked - FRAME)
         yield from self._heard()
 
     def change(self, options: LiveOptions) -> None:
@@ -195,6 +210,7 @@ class Hearing:
         for row in (*self._rows, self._open):
             if isinstance(row, Piece):
                 row.cancelled = True
+                self._forget_voice(row)
             elif isinstance(row, _TurnMark):
                 self._commits += row.committed
         last = any(isinstance(row, _LastMark) for row in self._rows)
@@ -223,8 +239,26 @@ class Hearing:
         self._rows.append(_LastMark())
         yield from self._flush()
 
+    def due(
+        self, voices: bool = True, worth: Callable[[Listen], bool] | None = None
+    ) -> Listen | Voiced | None:
+        """What it would have done next; `began` or `began_voice` says that it is. ``voices``:
+        whether there is room for one that is to become a vector. ``worth``: whether words are worth
+        it now."""
+        words = self.wish()
+        if words is not None and worth is not None and not worth(words):
+            words = None
+        if not voices or self._voicing is None:
+            return words
+        finished = bool(self._rows) and isinstance(self._rows[0], _LastMark)
+        voiced = self._voicing.wish(finished)
+        if words is None or voiced is None:
+            return words or voiced
+        partial = words.urgency is Urgency.PARTIAL
+        return voiced if partial and self._voicing.before_partial else words
+
     def wish(self) -> Listen | None:
-        """What it would have recognised next; `began` says that it is."""
+        """What it would have recognised next."""
         for row in self._rows:
             if isinstance(row, Piece) and row.final is None:
                 if not self._busy(row, Urgency.FINAL):
@@ -249,6 +283,8 @@ class Hearing:
         self._going.append(listen)
         if listen.urgency is not Urgency.FINAL:
             listen.piece.asked = listen.to
+        if listen.urgency is Urgency.PARTIAL and self._voicing is not None:
+            self._voicing.partial_began()
         return self._sound.cut(listen.piece.start, listen.to)
 
     def recognised(
@@ -273,6 +309,22 @@ class Hearing:
         if piece.end is None and self.options.partials and found.text:
             yield from self._partial(piece, found, listen)
 
+    def began_voice(self, voiced: Voiced) -> Block | None:
+        """It is being worked on; its sound, None where all that was heard is to be decided."""
+        assert self._voicing is not None
+        return self._voicing.began(voiced, self._sound)
+
+    def heard_voice(self, voiced: Voiced, vector: Vector | None) -> Question | None:
+        """What the voice sounds like, None where that went wrong; what is to be decided now."""
+        assert self._voicing is not None
+        return self._voicing.heard(voiced, vector)
+
+    def decided(self, voiced: Voiced, decision: Decision | None) -> Iterator[LiveEvent]:
+        """How it was decided, if anything was to be."""
+        assert self._voicing is not None
+        yield from self._voicing.decided(voiced, decision)
+        yield from self._flush()
+
     def _within_frame(self) -> int:
         """Where the sound ends, which may be in the middle of a frame."""
         return min(self._sound.end, self._looked + FRAME - 1)
@@ -286,9 +338,14 @@ class Hearing:
         )
 
     def _take(self, event: Spoken, now: float) -> Iterator[LiveEvent]:
+        if self._voicing is not None:
+            self._voicing.paused(isinstance(event, Paused))
         match event:
             case Began(at):
                 self._open = Piece(self._piece, self._turn, at, self._looked, asked=at)
+                if self._voicing is not None and self.options.diarize:
+                    self._open.diarize = True
+                    self._voicing.opened(self._piece, at)
                 self._piece += 1
                 if self._turn_began is None:
                     self._turn_began = at
@@ -306,6 +363,8 @@ class Hearing:
         piece, self._open = self._open, None
         assert piece is not None
         piece.end, piece.since = at, now
+        if self._voicing is not None:
+            self._voicing.ended(piece.number, at, now, self._sound)
         if reason == "cut":
             piece.paused = piece.early = None
         self._rows.append(piece)
@@ -332,7 +391,7 @@ class Hearing:
         if found is None:
             found = piece.draft or Hypothesis("")
             found, flags = dataclasses.replace(found, words=()), (UNHEARD,)
-            yield Noticed(Notice("recognition_failed", "A stretch of speech was not understood."))
+            yield Noticed(Notice(NOT_UNDERSTOOD, "A stretch of speech was not understood."))
         at = piece.start / LIVE_RATE
         words = tuple(Word(at + one.start, at + one.end, one.text) for one in found.words)
         segment = Segment(at, piece.end / LIVE_RATE, found.text.strip(), None, words, flags)
@@ -352,23 +411,44 @@ class Hearing:
             if isinstance(row, Piece):
                 if row.final is None:
                     return
-                segment = row.final.segment
-                if segment.text:
-                    self._language = row.final.language
-                    self._said.append(segment)
-                    self._of_turn.append(segment)
-                    yield row.final
+                if row.final.segment.text:
+                    yield self._told(row, row.final)
+                else:
+                    self._forget_voice(row)
             elif isinstance(row, _TurnMark):
                 start = self._of_turn[0].start if self._of_turn else row.end / LIVE_RATE
                 text = joined(one.text for one in self._of_turn)
                 self._of_turn.clear()
                 self._commits += row.committed
-                yield TurnEnded(row.turn, start, row.end / LIVE_RATE, text)
+                yield TurnEnded(row.turn, start, row.end / LIVE_RATE, text, row.committed)
             else:
+                if self._voicing is not None and not self._voicing.settled:
+                    if not self._voicing.needless:
+                        return
+                    yield from self._voicing.settle()
+                self._rows.popleft()
+                yield from self._heard(always=True)
                 self.over = True
                 yield self._summary()
+                return
             self._rows.popleft()
             yield from self._heard(always=True)
+
+    def _told(self, piece: Piece, final: Final) -> Final:
+        """The final of a piece, by whom as far as that is known."""
+        if piece.diarize and self._voicing is not None:
+            who = self._voicing.speakers.tell(piece.number)
+            final = dataclasses.replace(
+                final, segment=dataclasses.replace(final.segment, speaker=who)
+            )
+        self._language = final.language
+        self._said.append((piece.number, final.segment))
+        self._of_turn.append(final.segment)
+        return final
+
+    def _forget_voice(self, piece: Piece) -> None:
+        if self._voicing is not None:
+            self._voicing.forget(piece.number)
 
     def _partial(self, piece: Piece, found: Hypothesis, listen: Listen) -> Iterator[LiveEvent]:
         late_s = listen.to / LIVE_RATE - listen.since
@@ -384,16 +464,21 @@ class Hearing:
             )
 
     def _summary(self) -> Summary:
-        return Summary(
-            Transcript(
-                segments=tuple(self._said),
-                language=self._language,
-                duration=self._looked / LIVE_RATE,
-                engine=self._engine,
-                precision=self._precision,
-                diarized=False,
-            )
+        said = [segment for _, segment in self._said]
+        if self._voicing is not None:
+            of = self._voicing.speakers.of
+            said = [dataclasses.replace(one, speaker=of(piece)) for piece, one in self._said]
+        transcript = Transcript(
+            segments=tuple(said),
+            language=self._language,
+            duration=self._looked / LIVE_RATE,
+            engine=self._engine,
+            precision=self._precision,
+            diarized=self.options.diarize and self._voicing is not None,
         )
+        if self.options.diarize and self._voicing is None:
+            transcript = transcript.noting(NO_SPEAKERS)
+        return Summary(transcript)
 
     def _heard(self, always: bool = False) -> Iterator[LiveEvent]:
         """Let go of the sound that nobody needs, and say so now and then."""

@@ -47,6 +47,7 @@ class Intake:
     def rest(self) -> Block:
         """What the resampler still has; the next sound begins anew."""
         resampler, self._resampler = self._resampler, None
+        self._rate = LIVE_RATE
         if resampler is None:
             return np.zeros(0, np.float32)
         found: Block = resampler.resample_chunk(np.zeros(0, np.float32), last=True)

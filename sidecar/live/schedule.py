@@ -1,8 +1,10 @@
 """Whose speech is recognised next, where many speak at once. Pure.
 
 What has ended goes before what may have, and that before what goes on: a final is waited for, a
-partial is replaced by the next. Of finals the oldest is first; else the client that was served
-longest ago, so that one with many sessions does not keep the others waiting.
+partial is replaced by the next. Whose voice it is comes last, for a label may follow its words;
+where many voices of a session wait, they take turns with its partials, and a summary that waits for
+them makes them as urgent as a pause does (`live.voicing`). Of finals the oldest is first; else the
+client that was served longest ago, so that one with many sessions does not keep the others waiting.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ class Urgency(IntEnum):
     SPECULATIVE = 1
     """The piece may have ended: what is recognised in the pause need not be after it."""
     PARTIAL = 2
+    VOICE = 3
 
 
 @dataclass(frozen=True, slots=True)

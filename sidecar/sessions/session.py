@@ -16,7 +16,14 @@ from typing import Any
 from sidecar import errors
 from sidecar.sessions.sound import Held, KeptSound
 from sidecar.sessions.told import Numbered, Told
-from sidecar.speech.live import Encoding, Heard, LiveEvent, LiveOptions
+from sidecar.speech.live import (
+    Encoding,
+    Heard,
+    LiveEvent,
+    LiveOptions,
+    TurnDropped,
+    TurnEnded,
+)
 
 LEAST_S = 1.0
 """Seconds of sound that each session may keep, however much the others do."""
@@ -65,7 +72,10 @@ class Session:
         self._now, self._held = now, held
         self._room = asyncio.Event()
         self._waiting = False
+        self._answered = 0
         self._orders: deque[dict[str, Any]] = deque()
+        self._forgetting = 0
+        """Turns that are to be dropped and are not yet."""
 
     @property
     def received_s(self) -> float:
@@ -127,10 +137,12 @@ class Session:
         self.news.set()
 
     def forget(self) -> None:
-        """Drop the turn, and what was sent and not heard; `TurnDropped` says that it is done."""
+        """Drop the turn, and what was sent and not heard; one `TurnDropped` says that it is done,
+        whatever becomes of the engine that was told."""
         self._check()
         self.touched = self._now()
         self.sound.forget()
+        self._forgetting += 1
         self._order({"forget": True})
 
     def change(self, options: LiveOptions) -> None:
@@ -163,8 +175,14 @@ class Session:
     def heard(self, event: LiveEvent) -> None:
         """From the engine."""
         if isinstance(event, Heard):
-            self.sound.settle(event.settled, event.commits)
+            self._answered = max(self._answered, event.commits)
+            self.sound.settle(event.settled, self._answered)
             self._room.set()
+        elif isinstance(event, TurnEnded) and event.committed:
+            self._answered += 1  # an engine that dies now is not asked for it again
+            self.sound.settle(self.sound.settled, self._answered)
+        elif isinstance(event, TurnDropped):
+            self._forgetting = max(0, self._forgetting - 1)
         self.told.add(event)
 
     def touch(self) -> None:
@@ -178,10 +196,14 @@ class Session:
         return orders
 
     def begins_anew(self) -> None:
-        """For an engine that knows nothing of it, and gets the options as they are now."""
+        """For an engine that knows nothing of it, and gets the options as they are now: what was
+        to be forgotten is."""
         self.sound.rewind()
-        dropping = [order for order in self._orders if "forget" in order]
-        self._orders = deque(dropping[:1])
+        self._answered = 0
+        self._orders.clear()
+        while self._forgetting:
+            turn = self.told.so_far(self.sound.settled).turn
+            self.heard(TurnDropped(turn, self.sound.settled))
 
     def overdue(self, now: float) -> errors.SidecarError | None:
         """What ends it by the clock, None while nothing does."""

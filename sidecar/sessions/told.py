@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from sidecar import errors
@@ -18,7 +18,9 @@ from sidecar.speech.live import (
     SpeechStarted,
     TurnDropped,
     TurnEnded,
+    VoicesKnown,
 )
+from sidecar.speech.people import VoicePrint
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Told:
         self._kept: list[Numbered] = []
         self._partial: Numbered | None = None
         self._heard: Numbered | None = None
+        self._voices: Mapping[int, VoicePrint] = {}
         self._ended = False
         self._wrong: errors.SidecarError | None = None
         self._bell = asyncio.Event()
@@ -72,11 +75,14 @@ class Told:
                         said[number] = dataclasses.replace(said[number], speaker=who)
                 case TurnEnded(ended) | TurnDropped(ended):
                     turn, opened = ended + 1, 0
-        return Begin(at, turn, piece, tuple(said.values()), opened)
+        return Begin(at, turn, piece, tuple(said.values()), opened, tuple(said), self._voices)
 
     def add(self, event: LiveEvent) -> None:
         """Say it; that a turn begins is said once, though an engine that went on for another says
-        it again."""
+        it again. What voices sound like is kept for such an engine, and said to nobody."""
+        if isinstance(event, VoicesKnown):
+            self._voices = event.voices
+            return
         if isinstance(event, SpeechStarted):
             if event.turn <= self._started:
                 return

@@ -80,6 +80,7 @@ def transcript_body(transcript: Transcript) -> dict[str, Any]:
             "model_precision": transcript.precision,
             "num_speakers": transcript.num_speakers,
             "engine": transcript.engine,
+            **({"model": transcript.model} if transcript.model else {}),
             "diarized": transcript.diarized,
             "no_speech": not transcript.has_speech,
             "warnings": [

@@ -10,7 +10,7 @@ Times are seconds on the session's clock, which is its sound: it begins at 0 and
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, Self
@@ -18,6 +18,7 @@ from typing import Any, Protocol, Self
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.speech.engine import AUTO, Engine
+from sidecar.speech.people import VoicePrint
 from sidecar.speech.transcript import (
     Notice,
     Segment,
@@ -28,6 +29,8 @@ from sidecar.speech.transcript import (
 
 LIVE_RATE = 16_000
 """Samples a second that live engines hear, whatever comes in."""
+NOT_UNDERSTOOD = "recognition_failed"
+"""The notice of a stretch that no engine could make words of in time."""
 
 
 class Encoding(StrEnum):
@@ -176,12 +179,14 @@ class Final:
 
 @dataclass(frozen=True, slots=True)
 class TurnEnded:
-    """All pieces of a turn are told, ``text`` is what they say together."""
+    """All pieces of a turn are told, ``text`` is what they say together. ``committed``: the client
+    had ended it."""
 
     turn: int
     start: float
     end: float
     text: str
+    committed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +199,18 @@ class TurnDropped:
 
 @dataclass(frozen=True, slots=True)
 class SpeakersRevised:
-    """Who said pieces that were told before, as it looks now: piece → speaker."""
+    """Who said pieces that were told before, as it looks now: piece → speaker. The last one, if
+    there is any, stands right before the `Summary`, and makes them what they are there."""
 
     speakers: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class VoicesKnown:
+    """What the speakers sound like, by their numbers: for who has to go on for this engine
+    (`Begin.voices`), never for a client."""
+
+    voices: dict[int, VoicePrint]
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +245,7 @@ LiveEvent = (
     | TurnEnded
     | TurnDropped
     | SpeakersRevised
+    | VoicesKnown
     | Heard
     | Noticed
     | Summary
@@ -258,6 +273,8 @@ def from_wire(values: dict[str, Any]) -> LiveEvent:
                 return Final(segment=segment_from_wire(segment), **rest)
             case {"live": "SpeakersRevised", "speakers": speakers}:
                 return SpeakersRevised({int(piece): who for piece, who in speakers.items()})
+            case {"live": "VoicesKnown", "voices": voices}:
+                return VoicesKnown(_prints(voices))
             case {"live": "Noticed", "notice": notice}:
                 return Noticed(Notice(**notice))
             case {"live": "Summary", "transcript": transcript}:
@@ -267,6 +284,11 @@ def from_wire(values: dict[str, Any]) -> LiveEvent:
     except (TypeError, KeyError, ValueError):
         pass
     raise errors.EngineFailed("The engine's process sent something that is no event.")
+
+
+def _prints(values: Mapping[Any, Any]) -> dict[int, VoicePrint]:
+    """Voices by number, which JSON makes text of."""
+    return {int(number): VoicePrint(**one) for number, one in values.items()}
 
 
 Tell = Callable[[LiveEvent], None]
@@ -304,14 +326,17 @@ class LiveSession(Protocol):
 @dataclass(frozen=True, slots=True)
 class Begin:
     """Where a session begins that goes on for one whose process died: times, and the next numbers
-    of a turn and a piece. ``said`` is what was told before; the last ``open`` of it belong to the
-    turn that goes on."""
+    of a turn and a piece. ``said`` is what was told before, as pieces number ``pieces``; the last
+    ``open`` of it belong to the turn that goes on. ``voices``: what its speakers sound like, as far
+    as that was known."""
 
     at: float = 0.0
     turn: int = 0
     piece: int = 0
     said: tuple[Segment, ...] = field(default=())
     open: int = 0
+    pieces: tuple[int, ...] = ()
+    voices: Mapping[int, VoicePrint] = field(default_factory=dict)
 
     def to_wire(self) -> dict[str, Any]:
         """As plain values."""
@@ -320,7 +345,9 @@ class Begin:
     @classmethod
     def from_wire(cls, values: dict[str, Any]) -> Begin:
         """What `to_wire` wrote."""
-        return cls(**{**values, "said": tuple(map(segment_from_wire, values["said"]))})
+        said = tuple(map(segment_from_wire, values["said"]))
+        pieces, voices = tuple(values["pieces"]), _prints(values["voices"])
+        return cls(**{**values, "said": said, "pieces": pieces, "voices": voices})
 
 
 AT_THE_START = Begin()

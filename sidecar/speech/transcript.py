@@ -78,6 +78,7 @@ class Transcript:
     """A whole recording; ``duration`` in seconds, ``diarized`` if speakers were looked for.
 
     ``voices``: what is known of its speakers by voice, where somebody asked who they are.
+    ``model``: which one heard it, where the engine may have one of several.
     """
 
     segments: tuple[Segment, ...]
@@ -88,6 +89,7 @@ class Transcript:
     diarized: bool = False
     notices: tuple[Notice, ...] = ()
     voices: tuple[SpeakerVoice, ...] = ()
+    model: str = ""
 
     def name_of(self, speaker: int | None) -> str | None:
         """Who a speaker was recognised as; None for all others."""

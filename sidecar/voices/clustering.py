@@ -67,6 +67,13 @@ def clustered(
     return _cut(tree, len(sums), border)[labels]
 
 
+def directions(vectors: Matrix, labels: Labels) -> Matrix:
+    """The direction of each cluster: shape (clusters, size), of length 1."""
+    means = np.stack([vectors[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
+    found: Matrix = means / np.linalg.norm(means, axis=1, keepdims=True)
+    return found
+
+
 def merges(sums: Matrix, sizes: npt.NDArray[np.float32]) -> list[Merge]:
     """The whole tree of average linkage, nearest pairs first, by chains of nearest neighbours.
 

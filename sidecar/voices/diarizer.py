@@ -24,7 +24,7 @@ import numpy.typing as npt
 from sidecar.audio import Block
 from sidecar.speech.engine import Diarization, TranscribeOptions
 from sidecar.speech.speakers import Turn
-from sidecar.voices.clustering import clustered
+from sidecar.voices.clustering import clustered, directions
 from sidecar.voices.encoder import OneVoice, SpeakerEncoder, Vector
 from sidecar.voices.listening import Listening, Window
 from sidecar.voices.models import Models
@@ -221,7 +221,7 @@ class Diarizer:
             halves = np.concatenate([window.vectors for window in self._windows])
             vectors = halves[founding].astype(np.float32)
             labels = clustered(vectors, alone_s[founding], self._num_speakers)
-            centroids = _means(vectors, labels)
+            centroids = directions(vectors, labels)
             persons = _assigned(self._windows, centroids)
             numbers = renumbered(self._persons, persons[: len(self._persons)], len(centroids))
             self._known = dict(zip(numbers.tolist(), centroids, strict=True))
@@ -257,10 +257,3 @@ class Diarizer:
 def _assigned(windows: list[Window], centroids: Matrix) -> Labels:
     alike = np.stack([window.vectors.astype(np.float32) @ centroids.T for window in windows])
     return persons_of(alike, np.stack([window.heard for window in windows]))
-
-
-def _means(vectors: Matrix, labels: Labels) -> Matrix:
-    """The direction of each cluster: shape (clusters, size), of length 1."""
-    means = np.stack([vectors[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
-    found: Matrix = means / np.linalg.norm(means, axis=1, keepdims=True)
-    return found

@@ -3,6 +3,10 @@
 To a worker go `{call, operation, …}` (begin), `{call, told}` (more, with sound behind it),
 `{call, granted}`, `{call, cancel}` and `{ping}`; from it come `{call, answer}`, `{call, granted}`,
 `{call, done}`, `{call, error}` and `{pong}`.
+
+A worker does one call after the other, in the order in which they came: one that is asked while
+another is at work waits inside, and begins without a word from here. That an end was heard is what
+tells which is at work.
 """
 
 from __future__ import annotations
@@ -30,8 +34,12 @@ class Call:
 
     def __init__(self, number: int, line: Line) -> None:
         self.number = number
+        self.reached = asyncio.Event()
+        """All before it have ended: it is at work. Or it is over."""
         self.over = asyncio.Event()
         """It has ended on the other side, or with it."""
+        self.began = False
+        """Whether it was ever at work."""
         self._line = line
         self._answers: deque[channel.Frame] = deque()
         self._unread = 0
@@ -103,10 +111,16 @@ class Call:
                 self.end()
         self._news.set()
 
+    def begin(self) -> None:
+        """It is at work."""
+        self.began = True
+        self.reached.set()
+
     def end(self, wrong: errors.SidecarError | channel.ChannelClosed | None = None) -> None:
         """Nothing more comes; who reads is told after what has come."""
         if not self.over.is_set():
             self._wrong = wrong
+            self.reached.set()
             self.over.set()
             self._news.set()
             self._room.set()
@@ -118,6 +132,9 @@ class Calls:
     def __init__(self) -> None:
         self._line: Line | None = None
         self._going: dict[int, Call] = {}
+        self._in_turn: deque[Call] = deque()
+        """Those that have not ended: the first is at work."""
+        self._beginning = asyncio.Lock()
         self._last = 0
         self._pongs: list[asyncio.Event] = []
         self.lost: channel.ChannelClosed | None = None
@@ -135,8 +152,12 @@ class Calls:
         call = Call(self._last, line)
         self._going[call.number] = call
         try:
-            await line.send({"call": call.number, "operation": operation, **arguments}, fds)
+            async with self._beginning:  # they are numbered as they go out
+                self._in_turn.append(call)
+                self._go_on()
+                await line.send({"call": call.number, "operation": operation, **arguments}, fds)
         except BaseException:
+            self._ended(call.number)
             self.forget(call)
             raise
         return call
@@ -164,8 +185,11 @@ class Calls:
     def heard(self, frame: channel.Frame) -> None:
         """A frame of some call; of one that nobody knows any more, it is dropped."""
         match frame.message:
-            case {"call": int(number)} if number in self._going:
-                self._going[number].heard(frame)
+            case {"call": int(number), **rest}:
+                if number in self._going:
+                    self._going[number].heard(frame)
+                if not ("answer" in rest or "granted" in rest):
+                    self._ended(number)
             case {"pong": _}:
                 for pong in self._pongs:
                     pong.set()
@@ -177,3 +201,12 @@ class Calls:
             call.end(why)
         for pong in self._pongs:
             pong.set()
+
+    def _ended(self, number: int) -> None:
+        """The next is at work."""
+        self._in_turn = deque(call for call in self._in_turn if call.number != number)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._in_turn and self.lost is None:
+            self._in_turn[0].begin()

@@ -1,7 +1,7 @@
 """How much of a call may be on its way and not yet read: each side grants the other bytes.
 
 Without it one call that nobody reads would fill the line for all. A frame may be larger than the
-window: it goes when nothing else is on its way.
+window: it goes when less than half a window is on its way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ class Outgoing:
 
     def allows(self, size: int) -> bool:
         """Whether a frame of ``size`` bytes may go now."""
-        return not self._unread or self._unread + size <= self._window
+        owed = self._window // 2  # so much may be read and not yet granted: who waited for it would
+        return self._unread < owed or self._unread + size <= self._window  # do so for ever
 
     def sent(self, size: int) -> None:
         """A frame went."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from typing import Self
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
@@ -79,3 +81,32 @@ class LeasedEngine:
         async with aclosing(frames):
             async for frame in frames:
                 yield from_wire(frame)
+
+
+class Stay:
+    """A lease that jobs have one behind the other: it ends when the last of them has left."""
+
+    def __init__(self, engine: LeasedEngine, ends: AsyncExitStack) -> None:
+        self.engine = engine
+        self._ends = ends
+        self._there = 1
+        self.since = time.monotonic()
+        """When the engine was free for whom it works on now."""
+
+    @classmethod
+    async def begin(cls, lease: AbstractAsyncContextManager[LeasedEngine]) -> Self:
+        """Wait for the lease; the first is there."""
+        ends = AsyncExitStack()
+        return cls(await ends.enter_async_context(lease), ends)
+
+    def joined(self) -> Self:
+        """One more is there."""
+        self._there += 1
+        return self
+
+    async def leave(self) -> None:
+        """One is there no more."""
+        self._there -= 1
+        self.since = time.monotonic()
+        if not self._there:
+            await self._ends.aclose()

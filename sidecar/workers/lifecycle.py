@@ -74,6 +74,8 @@ class EngineLife:
         self._place = place
         self._look = look
         self._turn = asyncio.Lock()
+        self._in_line = 0
+        """Who has the turn, and all who wait for it."""
         self._holders = 0
         self._used_load = 0
         self._reloads = Reloads(self._in_turn, self._renew)
@@ -105,6 +107,11 @@ class EngineLife:
     def loading(self) -> float | None:
         """How much of an engine that is being loaded is there (0 to 1), None at other times."""
         return self._berth.loading
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for the turn of whoever has it."""
+        return self._in_line > 1
 
     @property
     def changing(self) -> bool:
@@ -203,14 +210,18 @@ class EngineLife:
     @asynccontextmanager
     async def _in_turn(self) -> AsyncIterator[None]:
         """Who has the turn decides about the engine; afterwards it idles."""
-        async with self._turn:
-            if self._closed:
-                raise errors.ShuttingDown()
-            self._stop_idling()
-            try:
-                yield
-            finally:  # also after a load that failed and left the old one standing
-                self._rest()
+        self._in_line += 1
+        try:
+            async with self._turn:
+                if self._closed:
+                    raise errors.ShuttingDown()
+                self._stop_idling()
+                try:
+                    yield
+                finally:  # also after a load that failed and left the old one standing
+                    self._rest()
+        finally:
+            self._in_line -= 1
 
     def _rest(self) -> None:
         """Nobody decides about the engine: one that died leaves, one that nobody has idles."""

@@ -142,6 +142,7 @@ class _Seated:
             case {"change": dict(options)}:
                 self._session.change(LiveOptions.from_wire(options))
             case {"commit": _}:
+                self._session.push(self._intake.rest())  # none of the turn's sound is the next's
                 self._session.commit()
             case {"forget": _}:
                 self._session.cancel()

@@ -33,7 +33,12 @@ LAST_LINES = 40
 
 
 class WorkerDied(Exception):
-    """The worker's process ended in the middle of a call."""
+    """The worker's process ended in the middle of a call; where this one never ``began``, of
+    another, or of none."""
+
+    def __init__(self, why: str, began: bool = True) -> None:
+        super().__init__(why)
+        self.began = began
 
 
 def worker_command() -> list[str]:
@@ -95,9 +100,11 @@ class Worker:
     ) -> AsyncIterator[Call]:
         """One operation, to be read and told more; leaving early cancels it.
 
-        A worker that does not answer a ping then is killed, and so is one that goes on with the
-        operation for as long as it took to load (`patience_s`): a new one would be there by now.
-        Where others have calls in it too (`Manner.shared`), it is left to itself instead.
+        While another is at work it waits in the worker, and begins as soon as that has ended. A
+        worker that does not answer a ping when it is cancelled is killed, and so is one that goes
+        on with the operation for as long as it took to load (`patience_s`): a new one would be
+        there by now. Where others have calls in it too (`Manner.shared`), it is left to itself
+        instead.
 
         Raises:
             WorkerDied: the process ended.
@@ -106,11 +113,11 @@ class Worker:
             line = await self._connected()
             call = await self._calls.begin(line, operation, fds, arguments)
         except (OSError, channel.ChannelClosed) as error:
-            raise self._died(error) from None
+            raise self._died(error, began=False) from None
         try:
             yield call
         except channel.ChannelClosed as error:
-            raise self._died(error) from None
+            raise self._died(error, call.began) from None
         finally:
             if not (call.over.is_set() or self._dead):
                 await self._stop(call)
@@ -177,11 +184,12 @@ class Worker:
         return True
 
     async def _stop(self, call: Call) -> None:
-        """Cancel a call, and wait until it has ended."""
+        """Cancel a call, and wait until it has ended; how long that takes counts from its turn."""
         call.cancel()
         loop = asyncio.get_running_loop()
-        latest = loop.time() + max(self.patience_s, CANCEL_GRACE_S)
         try:
+            await call.reached.wait()
+            latest = loop.time() + max(self.patience_s, CANCEL_GRACE_S)
             while True:
                 ping = loop.create_task(self._calls.answers_ping(CANCEL_GRACE_S))
                 over = loop.create_task(call.over.wait())
@@ -200,7 +208,7 @@ class Worker:
                     log.warning("worker %s %s and is killed", self.name, why)
                     return self.kill()
         except asyncio.CancelledError:
-            if not self._manner.shared:
+            if call.began and not self._manner.shared:  # else it is dropped when its turn comes
                 self.kill()
             raise
 
@@ -211,10 +219,10 @@ class Worker:
             self._connecting = asyncio.get_running_loop().create_task(made)
         return await asyncio.shield(self._connecting)
 
-    def _died(self, error: Exception) -> WorkerDied:
+    def _died(self, error: Exception, began: bool) -> WorkerDied:
         """A line that is closed is a worker that is gone."""
         self._dead = True
-        return WorkerDied(str(error))
+        return WorkerDied(str(error), began)
 
 
 def _relay(pipe: IO[bytes], name: str, last_lines: deque[str]) -> None:

@@ -41,6 +41,10 @@ class Attacker:
     def signed(self, claims: dict[str, Any], key: Any = None, **header: Any) -> str:
         """A token with these claims over those of `CLAIMS`; None leaves one out."""
         said = {name: value for name, value in (CLAIMS | claims).items() if value is not None}
+        return self.signed_as_is(said, key, **header)
+
+    def signed_as_is(self, said: dict[str, Any], key: Any = None, **header: Any) -> str:
+        """A token with these claims and no others; None is null."""
         # The library will not sign claims of the wrong kind, so its own layer below does.
         algorithm = header.pop("alg", "ES256")
         headers = {"kid": self.kid, "typ": "JWT"} | header
@@ -114,6 +118,14 @@ class Attacker:
             "expires as list": self.signed({"exp": [9e99]}),
             "expired long ago": self.signed({"exp": -(2**70)}),
             "expires at infinity": self.signed({"exp": float("inf")}),
+            "expires as digits in a text": self.signed({"exp": str(2**33)}),
+            "expires true": self.signed({"exp": True}),
+            **{
+                f"{name} {wrong}": self.signed_as_is(CLAIMS | {name: wrong})
+                for name in ("exp", "nbf", "iat")
+                for wrong in (None, float("nan"), -1e308)
+            },
+            **{f"expires in {year}": self.signed({"exp": year}) for year in (1e308, 10**300)},
             "not yet": self.signed({"nbf": int((now + HOUR).timestamp())}),
             "issued tomorrow": self.signed({"iat": int((now + HOUR).timestamp())}),
             "revoked": revoked,

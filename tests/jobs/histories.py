@@ -58,8 +58,8 @@ ends: st.SearchStrategy[Change] = st.one_of(
 )
 on_the_way: st.SearchStrategy[Change] = st.one_of(
     st.just(Begun()),
-    st.builds(Begun, st.booleans()),
-    st.just(Interrupted()),
+    st.builds(Begun, st.booleans(), st.just("another")),
+    st.builds(Interrupted, st.booleans()),
     st.builds(Reported, reports, seconds),
     st.builds(Reported, reports, seconds),
     st.just(Crashed()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -274,3 +275,22 @@ async def test_a_job_that_killed_an_engine_stays_alone_also_after_an_interruptio
         assert (one.record.alone, one.record.attempts) == (True, 2), (
             "the interrupted one is no attempt"
         )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
+@pytest.mark.parametrize("resumes", ["", "scripted-1"])
+async def test_a_kept_job_that_had_to_begin_again_says_so_and_one_that_went_on_does_not(
+    new_job: NewJob, monkeypatch: pytest.MonkeyPatch, resumes: str
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "10")
+    slot = OverheardSlot()
+    slot.spec = dataclasses.replace(slot.spec, resumes=resumes)
+    async with queue_on(slot) as queue:
+        one = new_job(durable=True)
+        queue.submit(one)
+        queue.open()
+        await until(lambda: one.record.segments)
+        slot.kill()
+        notices = [notice.code for notice in (await one.result()).notices]
+    assert one.record.crashes == 1
+    assert notices == ([] if resumes else ["started_again"])

@@ -216,7 +216,7 @@ def test_a_commit_of_silence_is_answered_with_nothing_said() -> None:
     table.sound(1.0, 0.0)
     table.take(table.hearing.commit(0.0))
     assert table.of(TurnEnded) == [
-        TurnEnded(0, pytest.approx(1.0, abs=0.05), pytest.approx(1.0, abs=0.05), "")
+        TurnEnded(0, pytest.approx(1.0, abs=0.05), pytest.approx(1.0, abs=0.05), "", committed=True)
     ]
 
 
@@ -265,7 +265,7 @@ def test_what_no_engine_understands_is_told_as_far_as_it_was() -> None:
 
 def test_it_goes_on_for_one_that_died() -> None:
     said = (Segment(1.0, 2.0, "before that"), Segment(2.0, 3.0, "and that"))
-    table = Table(LiveOptions(turns=Turns.CLIENT), Begin(3.0, 7, 12, said, 1))
+    table = Table(LiveOptions(turns=Turns.CLIENT), Begin(3.0, 7, 12, said, 1, (10, 11)))
     table.sound(1.0, 0.9)
     table.take(table.hearing.commit(0.0))
     table.hear("and this")
@@ -356,7 +356,7 @@ def _holds(told: list[LiveEvent]) -> None:
                 assert final.segment.start >= settled - 1e-6, "the sound of it was let go of"
                 final_of.add(final.piece)
                 texts.setdefault(final.turn, []).append(final.segment.text)
-            case TurnEnded(turn, start, end, text):
+            case TurnEnded(turn, start, end, text, _):
                 assert turn not in ended
                 assert start <= end
                 assert text == joined(texts.get(turn, []))

@@ -108,7 +108,7 @@ async def until(condition: Callable[[], object], what: str) -> None:
 
 async def test_what_is_said_is_told_in_turns_and_summed_up(open_service: Open) -> None:
     service = await open_service()
-    session = service.live.open(EVERYBODY, LiveOptions(words=True))
+    session = service.live.open(EVERYBODY, LiveOptions(words=True, diarize=False))
     told = await heard(session, SPEECH)
     finals: list[Final] = of(told, Final)
     assert [one.turn for one in finals] == [0, 1, 2, 2]

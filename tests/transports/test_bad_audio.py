@@ -278,12 +278,13 @@ def test_twelve_hours_in_a_tiny_flac_are_refused(server: Server, studio: Studio)
     check_bomb(server, bomb.read_bytes())
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "webm", "mkv"])
+# A webm is a mkv.
+@pytest.mark.parametrize("suffix", ["mp4", "webm"])
 def test_a_container_that_runs_over_the_limit_is_refused(
     suffix: str, server: Server, studio: Studio
 ) -> None:
     """Six hours: ten minutes of silence, its packets copied again and again."""
-    codec = {"mp4": "aac", "webm": "libopus", "mkv": "flac"}[suffix]
+    codec = {"mp4": "aac", "webm": "libopus"}[suffix]
     options = {"webm": ["-frame_duration", 60, "-b:a", 500, "-vbr", "on"]}.get(suffix, [])
     short = studio.make(
         f"ten-minutes.{suffix}",

@@ -47,7 +47,7 @@ FOREIGN = (
 )
 ALLOWED = ("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost")
 TOKEN = "correct-horse-battery-staple"
-OPENAI = ("/v1/audio/", "/v1/models", "/inference")
+OPENAI = ("/v1/audio/", "/v1/models", "/v1/realtime/", "/inference")
 """How the addresses begin whose errors have OpenAI's shape."""
 
 
@@ -187,7 +187,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-OPEN = {"/health": 200, "/v1/page/sessions": 415}
+OPEN = {"/health": 200, "/healthz": 200, "/v1/page/sessions": 415}
 """What answers without a token, and how: the latter wants a word that counts once instead."""
 
 

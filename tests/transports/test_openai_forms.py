@@ -24,14 +24,16 @@ from sidecar.jobs.record import JobRecord, JobState
 from sidecar.speech.engine import Precision, TranscribeOptions
 from sidecar.speech.transcript import NON_SPEECH, Segment, Transcript, Word
 from sidecar.transports.http.unsaid import Unsaid, covered
-from sidecar.transports.openai import following, languages
-from sidecar.transports.openai.aliases import names, precision_of
-from sidecar.transports.openai.answers import answer, diarized_body, letters, verbose_body
-from sidecar.transports.openai.dialect import again, error_body, param_of, status_of
+from sidecar.transports.openai import following
+from sidecar.transports.openai.answers import answer, diarized_body, verbose_body
 from sidecar.transports.openai.following import Retries, timed_out
 from sidecar.transports.openai.request import Form, Format, Granularity, Wish, fields_of, wish_of
 from sidecar.transports.openai.speakers import known_speakers
 from sidecar.transports.openai.stream import Told
+from sidecar.transports.openai_terms import languages
+from sidecar.transports.openai_terms.aliases import names, precision_of
+from sidecar.transports.openai_terms.dialect import again, error_body, param_of, status_of
+from sidecar.transports.openai_terms.labels import letters
 
 
 def segment(start: float, text: str, speaker: int = 0, **more: object) -> Segment:

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from recordings import wav
 from serving import PATIENCE_S, REPOSITORY, Server
 
-PACKAGE = "openai@6"
+PACKAGE, SOCKETS = "openai@6", "ws@8"
 HERE = Path(__file__).parent / "openai_js"
 GOLDEN = json.loads((REPOSITORY / "tests/golden/openai.json").read_text("utf-8"))
 SECOND = b"\1\0" * 16_000
@@ -33,9 +33,10 @@ def package() -> Path:
     if npm is None or shutil.which("node") is None:
         pytest.skip(f"{missing}there is no node and npm here")
     folder = platformdirs.user_cache_path("vibevoice-asr-tests") / PACKAGE
-    if not (folder / "node_modules/openai/package.json").is_file():
+    parts = (folder / f"node_modules/{name}/package.json" for name in ("openai", "ws"))
+    if not all(part.is_file() for part in parts):
         folder.mkdir(parents=True, exist_ok=True)
-        command = [npm, "install", "--prefix", folder, "--no-audit", "--no-fund", PACKAGE]
+        command = [npm, "install", "--prefix", folder, "--no-audit", "--no-fund", PACKAGE, SOCKETS]
         result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
         if result.returncode:
             pytest.skip(f"{missing}npm cannot fetch it: {result.stderr.strip()[-200:]}")
@@ -105,6 +106,31 @@ def test_a_retry_takes_its_job_over_and_who_aborts_ends_it(
     slow = start_server(scripted_speed=4, batch=1)
     assert len(case("retried", slow, 16).split()) == 16
     assert case("abort", slow, 600) == "APIUserAbortError"
+
+
+@pytest.mark.parametrize("kind", ["ws", "websocket"])
+def test_its_realtime_clients_hear_what_is_said(
+    kind: str, package: Path, server: Server, tmp_path: Path
+) -> None:
+    """That for Node, whose key is in a header, and that for browsers, who offer it."""
+    result = subprocess.run(
+        ["node", "--experimental-websocket", HERE / "realtime.mjs", kind, "sk-whatever"],
+        env={
+            **os.environ,
+            "OPENAI_PACKAGE": str(package),
+            "SERVICE": f"http://127.0.0.1:{server.port}",
+        },
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=PATIENCE_S,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = json.loads(result.stdout)
+    assert found["errors"] == ["event_unsupported"]
+    assert found["model"] == "gpt-4o-transcribe"
+    assert [text.split()[-1][:2] for text in found["texts"]] == ["w9", "w1"]
+    assert "conversation.item.added" in found["events"]
 
 
 def test_the_example_of_the_documents_runs(package: Path, server: Server, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from recordings import wav
 from serving import PATIENCE_S, REPOSITORY, Server, check_discreet, wait_until
 
 from sidecar.audio.decode import decode_file
-from sidecar.transports.openai.aliases import ALIASES
+from sidecar.transports.openai_terms.aliases import ALIASES
 
 SECOND = b"\1\0" * 16_000
 CLIP = ("clip.wav", wav(SECOND * 3))

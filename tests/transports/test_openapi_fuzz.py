@@ -40,7 +40,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @page.parametrize()
 @settings(
-    max_examples=25,
+    max_examples=10,
     deadline=None,
     database=None,
     derandomize=True,

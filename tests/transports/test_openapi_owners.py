@@ -82,7 +82,7 @@ def test_these_are_all_operations_that_name_a_job() -> None:
 
 @operations.parametrize()
 @settings(
-    max_examples=3,
+    max_examples=2,
     deadline=None,
     database=None,
     derandomize=True,

@@ -27,12 +27,11 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops processes with PO
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = whisper_models.model()
+    folder, home = whisper_models.model(), tmp_path_factory.mktemp("whisper")
+    people = {"people": "1", "people_dir": home / "people", "journal_key": "0123456789abcdef" * 4}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        with Server(
-            tmp_path_factory.mktemp("whisper"), engine="whisper", model_path=folder, keep_alive=-1
-        ) as running:
+        with Server(home, engine="whisper", model_path=folder, keep_alive=-1, **people) as running:
             yield running
 
 
@@ -58,6 +57,7 @@ def test_each_recording_is_heard_in_its_language_with_its_speakers(
     check_right(body, name)
     about = body["metadata"]
     assert (about["engine"], about["model_precision"]) == ("whisper", "int8")
+    assert about["model"] == whisper_models.model().name
     assert about["diarized"] is True
     assert about["num_speakers"] == (2 if name == PLAY else 1)
     assert about["warnings"] == []
@@ -74,6 +74,20 @@ def test_the_words_are_given_to_who_speaks_them(server: Server) -> None:
     assert [voices[word] for word in ("hear", "you?", "good.", "what?", "else")] == [
         *("Speaker_0", "Speaker_1", "Speaker_0", "Speaker_1", "Speaker_0")
     ]
+
+
+def test_who_is_known_by_a_clip_is_named_beside_the_speaker(server: Server) -> None:
+    samples, rate = soundfile.read(clip(PLAY))
+    nagg = io.BytesIO()
+    soundfile.write(nagg, samples[: 8 * rate], rate, format="WAV")
+    sent = {"data": {"name": "Nagg"}, "files": {"audio": ("nagg.wav", nagg.getvalue())}}
+    person = server.client.post("/v1/people", **sent).raise_for_status().json()
+    body = server.post(audio(PLAY)).json()
+    forgotten = server.client.delete(f"/v1/people/{person['id']}")
+    check_right(body, PLAY)
+    names = {(one["speaker"], one.get("name")) for one in body["segments"]}
+    assert names == {("Speaker_0", "Nagg"), ("Speaker_1", None)}
+    assert forgotten.status_code == 204
 
 
 def test_without_speakers_the_words_are_the_same(server: Server) -> None:

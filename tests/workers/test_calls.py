@@ -82,9 +82,13 @@ async def read(call: Call) -> list[Any]:
         return [answer["n"] async for answer, _ in call.answers()]
 
 
-def answer_all(asked: Asked, count: int) -> None:
+def answer_all_but_the_end(asked: Asked, count: int) -> None:
     for number in range(count):
         asked.answer({"n": number}, PIECE)
+
+
+def answer_all(asked: Asked, count: int) -> None:
+    answer_all_but_the_end(asked, count)
     asked.end(done=True)
 
 
@@ -209,9 +213,11 @@ def test_a_frame_larger_than_the_window_goes_when_nothing_else_is_on_its_way() -
     outgoing.sent(60)
     assert outgoing.allows(40)
     assert not outgoing.allows(41)
-    outgoing.granted(20)
-    assert outgoing.allows(60)
-    assert not outgoing.allows(61)
+    outgoing.granted(10)
+    assert outgoing.allows(50)
+    assert not outgoing.allows(51)
+    outgoing.granted(1)
+    assert outgoing.allows(1000), "the other side may owe us all of the 49"
 
 
 async def slow_worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
@@ -261,3 +267,47 @@ async def test_a_worker_answers_pings_while_it_works(monkeypatch: pytest.MonkeyP
             await following
     await slow.close()
     assert not await slow._calls.answers_ping(PATIENCE_S)
+
+
+async def test_a_call_behind_another_is_at_work_once_the_end_of_that_was_heard(ends: Ends) -> None:
+    (first, asked), (second, _), (third, _) = [await ends.begun() for _ in range(3)]
+    assert [call.began for call in (first, second, third)] == [True, False, False]
+    asked.answer({"n": 0})
+    asked.end(done=True)
+    assert await read(first) == [0]
+    assert [call.began for call in (second, third)] == [True, False]
+    ends.peer.sock.close()
+    ends.line.close()
+    async with asyncio.timeout(PATIENCE_S):
+        await third.reached.wait()
+    assert [call.over.is_set() for call in (second, third)] == [True, True]
+    assert not third.began, "it was never at work"
+
+
+async def test_a_call_hears_what_it_is_told_until_it_has_ended(ends: Ends) -> None:
+    call, asked = await ends.begun()
+    call.tell(leave=1)
+    await ends.begun()  # behind it on the line
+    assert [message for message, _ in asked.told()] == [{"leave": 1}]
+    asked.end(done=True)
+    assert await read(call) == []
+    call.tell(leave=2)
+    call.cancel()
+    await ends.begun()
+    assert [*asked.told()] == []
+    assert not asked.unwanted()
+
+
+async def test_a_frame_larger_than_the_window_comes_behind_some_that_were_read_and_not_granted(
+    ends: Ends,
+) -> None:
+    call, asked = await ends.begun()
+
+    def say() -> None:
+        answer_all_but_the_end(asked, 3)
+        asked.answer({"n": 3}, b"s" * (2 * WINDOW))
+        asked.end(done=True)
+
+    said = asyncio.ensure_future(in_thread(say))
+    assert await read(call) == [0, 1, 2, 3]
+    await said

@@ -409,7 +409,7 @@ async def test_a_slot_that_closes_while_it_loads_leaves_no_engine(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
-async def test_an_engine_that_dies_is_noted_once_and_one_that_is_unloaded_is_not() -> None:
+async def test_an_engine_that_dies_is_noted_once_and_one_that_we_end_is_not() -> None:
     noted: list[int] = []
     slot = EngineSlot(
         spec_of("scripted"),
@@ -423,6 +423,9 @@ async def test_an_engine_that_dies_is_noted_once_and_one_that_is_unloaded_is_not
         killed = await until(lambda: slot.worker_pid)
         os.kill(killed, signal.SIGKILL)
         await until(lambda: slot.state is SlotState.ABSENT)
+        assert await precision_of_a_lease(slot) is INT8
+        assert slot._berth.worker is not None
+        slot._berth.worker.kill()  # as one is that does not stop
         assert await precision_of_a_lease(slot) is INT8
     finally:
         await slot.close()

@@ -52,6 +52,7 @@
  * @property {boolean} no_speech
  * @property {string} job_id
  * @property {{ code: string, message: string }[]} warnings
+ * @property {string} [model] which one heard it, where the engine may have one of several
  * @property {string} [words_by] the least sure of the segments'
  * @property {object[]} [speakers] what is known of them by voice
  */

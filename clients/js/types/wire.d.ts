@@ -94,6 +94,10 @@ export type Metadata = {
         message: string;
     }[];
     /**
+     * which one heard it, where the engine may have one of several
+     */
+    model?: string | undefined;
+    /**
      * the least sure of the segments'
      */
     words_by?: string | undefined;

@@ -111,7 +111,11 @@ class MoonshineEngine:
                 detector = Detector(load_weights())
             except DetectorUnavailable as error:
                 raise errors.LiveUnavailable(f"{error}") from None
-            self._hall = Hall(self._hear, detector, SPEC.name, Precision.INT8.value)
+            from sidecar.voices.encoder import SpeakerEncoder
+
+            encoder = None if self._voices is None else SpeakerEncoder(self._voices)
+            precision = Precision.INT8.value
+            self._hall = Hall(self._hear, detector, SPEC.name, precision, encoder=encoder)
         return self._hall.open(options, begin, tell)
 
     def _hear(

@@ -108,7 +108,7 @@ class WhisperEngine:
 
         assert self._model is not None
         if self._ear is None:
-            self._ear = Ear(self._model, SPEC.name, short_windows=self._short_windows)
+            self._ear = Ear(self._model, SPEC.name, self._voices, short_windows=self._short_windows)
         return self._ear.open(options, begin, tell)
 
     def _follower(self, options: TranscribeOptions) -> Follower:

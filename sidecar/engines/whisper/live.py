@@ -23,6 +23,8 @@ from sidecar.live.pace import Pace
 from sidecar.speech.engine import AUTO, Cancelled
 from sidecar.speech.live import Begin, LiveOptions, LiveSession, Tell
 from sidecar.speech.transcript import Word, joined
+from sidecar.voices.encoder import SpeakerEncoder
+from sidecar.voices.models import Models
 
 _ASKED_S = 0.05
 _PAUSE_S = 0.1
@@ -31,8 +33,11 @@ _PAUSE_S = 0.1
 class Ear:
     """Owns the threads of the windows, and the hall (`live.hall.Hall`) that the sessions sit in."""
 
-    def __init__(self, model: Model, name: str, *, short_windows: bool = False) -> None:
-        """``short_windows``: what goes on is heard in windows as long as it is.
+    def __init__(
+        self, model: Model, name: str, voices: Models | None, *, short_windows: bool = False
+    ) -> None:
+        """``voices``: by which speakers are told apart. ``short_windows``: what goes on is
+        heard in windows as long as it is.
 
         Raises:
             errors.LiveUnavailable: the detector is not to be had here.
@@ -51,6 +56,7 @@ class Ear:
             name,
             model.precision.value,
             at_once,
+            None if voices is None else SpeakerEncoder(voices),
             glimpse=self.glimpse,
             pace=Pace(),
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.audio import Block
+from sidecar.checkpoints.whisper import model_name
 from sidecar.engines.whisper import loading
 from sidecar.engines.whisper.guard import TEMPERATURES, is_silence, sound_tokens
 from sidecar.speech.engine import LoadOptions, Precision
@@ -79,9 +80,10 @@ class Heard:
 class Model:
     """Not for two threads at once where anything falls by chance: the seed is one for all."""
 
-    def __init__(self, whisper: WhisperModel, precision: Precision) -> None:
+    def __init__(self, whisper: WhisperModel, precision: Precision, name: str) -> None:
         self._whisper = whisper
         self.precision = precision
+        self.name = name
         self.on_gpu = whisper.model.device == "cuda"
 
     @property
@@ -218,13 +220,14 @@ def load(options: LoadOptions) -> Model:
     from faster_whisper import WhisperModel
 
     assert options.checkpoint is not None
+    folder = Path(options.checkpoint)
     device = loading.device_of(options.device, ctranslate2.get_cuda_device_count())
     precision, name = loading.arithmetic(
         options.precision, device, ctranslate2.get_supported_compute_types(device)
     )
     try:
         whisper = WhisperModel(
-            str(Path(options.checkpoint)),
+            str(folder),
             device=device,
             compute_type=name,
             cpu_threads=1 if options.live else loading.threads(),
@@ -233,4 +236,4 @@ def load(options: LoadOptions) -> Model:
         )
     except (RuntimeError, ValueError, OSError) as error:
         raise errors.ModelLoadFailed(f"The Whisper model does not load: {error}.") from None
-    return Model(whisper, precision)
+    return Model(whisper, precision, model_name(folder))

@@ -215,6 +215,7 @@ class Transcription:
             precision=self._model.precision.value,
             diarized=self._diarize,
             notices=tuple(self._notices.values()),
+            model=self._model.name,
         )
 
 

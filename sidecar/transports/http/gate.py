@@ -6,7 +6,9 @@ Behind it every request has a caller, but for those at open addresses.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -15,15 +17,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sidecar import errors
 from sidecar.access.approach import Approach
 from sidecar.access.auth import Access
+from sidecar.access.handover import Handover
 from sidecar.access.identity import Identity
 from sidecar.access.turnstile import Turnstile
 from sidecar.access.visits import Visits
-from sidecar.transports.http import ratelimit
+from sidecar.transports.http import handshake, ratelimit
 from sidecar.transports.http.caller import with_caller
 from sidecar.transports.http.problems import Dialects, say_at
 
-OPEN_PATHS = frozenset({"/health"})
+OPEN_PATHS = frozenset({"/health", "/healthz"})
 """Answered whoever asks: who looks whether the service lives has no token yet."""
+Refusal = Callable[[errors.SidecarError, Scope, Receive, Send], Awaitable[None]]
+"""How a wire over WebSockets says no to who was not let in."""
+Refusals = Mapping[str, Refusal]
+"""By address; elsewhere the handshake is refused with 403."""
+_NO_REFUSALS: Refusals = {}
 Opens = Callable[[Scope], bool]
 """Whether a request is for what everybody gets who may come at all."""
 Pause = Callable[[float], Awaitable[object]]
@@ -53,6 +61,8 @@ class Gate:
         dialects: Dialects | None = None,
         visits: Visits | None = None,
         opens: Opens = lambda scope: False,
+        refusals: Refusals = _NO_REFUSALS,
+        tickets: Handover | None = None,
     ) -> None:
         """Without a ``turnstile`` nobody is counted, without ``visits`` nobody sent away again;
         ``pause`` waits for so many seconds. Who asks for what ``opens`` means is not asked who it
@@ -61,7 +71,9 @@ class Gate:
         self._dialects = dialects or {}
         visits = visits or Visits()
         self._behind = _Origins(
-            _Callers(app, access, turnstile, pause, self._dialects, visits, opens),
+            _Callers(
+                app, access, turnstile, pause, self._dialects, visits, opens, refusals, tickets
+            ),
             access,
             allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
             allow_headers=(
@@ -114,6 +126,8 @@ class _Callers:
         dialects: Dialects,
         visits: Visits,
         opens: Opens,
+        refusals: Refusals,
+        tickets: Handover | None,
     ) -> None:
         self._dialects = dialects
         self._visits = visits
@@ -122,6 +136,8 @@ class _Callers:
         self._access = access
         self._turnstile = turnstile
         self._pause = pause
+        self._refusals = refusals
+        self._tickets = tickets
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -132,7 +148,7 @@ class _Callers:
             if self._turnstile is not None:
                 self._turnstile.arrive(approach)
             if scope["path"] not in OPEN_PATHS and not self._opens(scope):
-                caller = await self._identify(approach)
+                caller = await self._identify(self._with_ticket(scope, approach))
                 scope = with_caller(scope, caller, self._visits)
                 if self._turnstile is not None:
                     try:
@@ -140,9 +156,30 @@ class _Callers:
                     finally:
                         send = ratelimit.saying(send, self._turnstile.standing(caller))
         except errors.SidecarError as error:
-            await refuse(error, scope, receive, send, self._dialects)
+            say_no = self._refusals.get(scope["path"]) if scope["type"] == "websocket" else None
+            if say_no is not None:
+                await say_no(error, scope, receive, send)
+            else:
+                await refuse(error, scope, receive, send, self._dialects)
             return
         await self._app(scope, receive, send)
+
+    def _with_ticket(self, scope: Scope, approach: Approach) -> Approach:
+        """The approach of a WebSocket with the token that its ticket stands for."""
+        if scope["type"] != "websocket" or self._tickets is None:
+            return approach
+        if (key := handshake.ephemeral(approach.authorizations)) is not None:
+            with contextlib.suppress(errors.LinkInvalid):  # then it may be a token that looks so
+                given = f"Bearer {self._tickets.take(key[0])}"
+                return dataclasses.replace(approach, authorizations=[given])
+        word = handshake.ticket(scope)
+        if word is None or approach.authorizations:
+            return approach
+        try:
+            given = f"Bearer {self._tickets.take(word)}"
+        except errors.LinkInvalid:
+            raise errors.TicketInvalid() from None
+        return dataclasses.replace(approach, authorizations=[given])
 
     async def _identify(self, approach: Approach) -> Identity:
         try:
@@ -160,13 +197,17 @@ class _Callers:
 def approach_of(scope: Scope) -> Approach:
     """Where a request says that it comes from."""
     headers = Headers(scope=scope)
+    live = scope["type"] == "websocket"
+    scheme = str(scope.get("scheme", "http"))
     return Approach(
         hosts=headers.getlist("host"),
         origins=headers.getlist("origin"),
-        authorizations=headers.getlist("authorization"),
+        authorizations=handshake.authorizations(scope)
+        if live
+        else headers.getlist("authorization"),
         fetch_site=headers.get("sec-fetch-site", ""),
         navigates=scope.get("method") == "GET" and headers.get("sec-fetch-mode") == "navigate",
-        scheme=scope.get("scheme", "http"),
+        scheme={"ws": "http", "wss": "https"}.get(scheme, scheme),  # as an Origin has it
         peer=(scope.get("client") or (None,))[0],
         forwarded=any(name.startswith(FORWARDED) for name in headers),
     )

@@ -15,8 +15,9 @@ from sidecar import errors
 from sidecar.speech.formats import render
 from sidecar.speech.transcript import Segment, Transcript
 from sidecar.transports.http.bodies import to_json
-from sidecar.transports.openai.languages import code_of, name_of
 from sidecar.transports.openai.request import Format, Granularity, Wish
+from sidecar.transports.openai_terms.labels import letters
+from sidecar.transports.openai_terms.languages import code_of, name_of
 
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"
 SEGMENT = "transcript.text.segment"
@@ -115,16 +116,6 @@ def segment_body(number: int, segment: Segment, name: str | None = None) -> dict
         "text": segment.text,
         "speaker": name or letters(segment.speaker or 0),
     }
-
-
-def letters(speaker: int) -> str:
-    """The label of a speaker: A to Z, AA, AB, and so on."""
-    label = ""
-    number = speaker + 1
-    while number:
-        number, place = divmod(number - 1, 26)
-        label = chr(ord("A") + place) + label
-    return label
 
 
 def compression_ratio(text: str) -> float:

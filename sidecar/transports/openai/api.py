@@ -24,12 +24,13 @@ from sidecar.transports.http.bodies import json_response
 from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.idempotency import digest, key_name
 from sidecar.transports.openai import models
-from sidecar.transports.openai.aliases import model_body, names
 from sidecar.transports.openai.answers import answer
-from sidecar.transports.openai.dialect import REQUEST_ID
 from sidecar.transports.openai.following import Kept, Retries, Running, retries_of, timed_out
 from sidecar.transports.openai.request import Asked, read_request
 from sidecar.transports.openai.stream import farewell, frames
+from sidecar.transports.openai_terms.aliases import model_body, names
+from sidecar.transports.openai_terms.dialect import REQUEST_ID
+from sidecar.transports.openai_terms.schemas import ERRORS
 
 TRANSCRIPTIONS, TRANSLATIONS = "/v1/audio/transcriptions", "/v1/audio/translations"
 INFERENCE = "/inference"
@@ -79,7 +80,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
         MODELS,
         summary="What is loaded, by all its names (OpenAI's API)",
         response_model=models.ModelList,
-        responses=models.ERRORS,
+        responses=ERRORS,
     )
     async def listed() -> Response:
         bodies = [model_body(service.spec, name, created) for name in names(service.spec)]
@@ -89,7 +90,7 @@ def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
         f"{MODELS}/{{model}}",
         summary="A model (OpenAI's API)",
         response_model=models.Model,
-        responses=models.ERRORS,
+        responses=ERRORS,
     )
     async def model(model: str) -> Response:
         return json_response(model_body(service.spec, model, created), headers=_request_id())

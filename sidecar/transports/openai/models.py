@@ -9,21 +9,7 @@ from pydantic import BaseModel, Field
 from sidecar.transports.http.schemas import OPTIONS
 from sidecar.transports.openai.request import OWN, Format, Granularity
 from sidecar.transports.openai.speakers import MOST
-
-
-class Error(BaseModel):
-    """What was wrong, as OpenAI's clients read it."""
-
-    message: str = Field(examples=["The audio is empty (0 bytes). Check that …"])
-    type: str = Field(examples=["invalid_request_error"])
-    param: str | None = Field(examples=["file"])
-    code: str = Field(examples=["audio_empty"], description="One of docs/errors.md.")
-
-
-class ErrorBody(BaseModel):
-    """The body of an error."""
-
-    error: Error
+from sidecar.transports.openai_terms.schemas import ERRORS
 
 
 class Model(BaseModel):
@@ -44,12 +30,6 @@ class ModelList(BaseModel):
     object: Literal["list"]
     data: list[Model]
 
-
-_ERROR = {"application/json": {"schema": ErrorBody.model_json_schema()}}
-ERRORS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"description": "What was wrong with the request", "content": _ERROR},
-    "5XX": {"description": "What went wrong here", "content": _ERROR},
-}
 
 _USAGE = {
     "type": "object",

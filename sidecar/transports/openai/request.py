@@ -18,8 +18,9 @@ from sidecar.speech.options import parse_choice, parse_flag, parse_number, parse
 from sidecar.speech.transcript import Notice
 from sidecar.transports.http.bodies import media_type
 from sidecar.transports.http.upload import Upload, read_form
-from sidecar.transports.openai import languages, speakers
-from sidecar.transports.openai.aliases import precision_of
+from sidecar.transports.openai import speakers
+from sidecar.transports.openai_terms import languages
+from sidecar.transports.openai_terms.aliases import precision_of
 
 FILE = "file"
 _HINT = (

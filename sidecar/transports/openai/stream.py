@@ -23,9 +23,9 @@ from sidecar.transports.openai.answers import (
     segment_body,
     warnings_of,
 )
-from sidecar.transports.openai.dialect import error_body
 from sidecar.transports.openai.following import Running
 from sidecar.transports.openai.request import Format
+from sidecar.transports.openai_terms.dialect import error_body
 
 DONE = b"data: [DONE]\n\n"
 Noted = Callable[[JobRecord], Transcript]

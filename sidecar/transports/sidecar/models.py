@@ -112,6 +112,11 @@ class Metadata(BaseModel):
     model_precision: str = Field(examples=["int8"], description="The precision really used.")
     num_speakers: int = Field(examples=[2])
     engine: str = Field(examples=["moonshine"])
+    model: str = Field(
+        default="",
+        examples=["whisper-small"],
+        description="Which model heard it; there where the engine may have one of several.",
+    )
     diarized: bool
     no_speech: bool
     job_id: str

@@ -18,7 +18,10 @@ from sidecar import errors
 from sidecar.engines.upstream import pieces, upstreams
 from sidecar.engines.upstream import server as wire
 from sidecar.speech.formats import transcript_body
+from sidecar.speech.people import KnownVoice
 from sidecar.speech.transcript import Finished, Progress, SegmentReady, Transcript
+from sidecar.voices.enrolment import voice_print
+from sidecar.voices.models import load_models
 
 Start = Callable[..., Engine]
 
@@ -234,6 +237,24 @@ def test_an_openai_server_s_words_get_speakers(start: Start, two_voices: Sound) 
     assert (asked["prompt"], asked["language"]) == (["Nagg"], ["en"])
     assert asked["timestamp_granularities[]"] == ["word", "segment"]
     assert [notice.code for notice in spoken.notices] == ["option_ignored"]
+
+
+def test_people_are_known_here_and_no_server_learns_of_them(
+    start: Start, two_voices: Sound
+) -> None:
+    """The man of the play speaks until 8.1 s, then the woman until 11.4 s."""
+    clip = [two_voices.samples[: 7 * RATE]]
+    nagg = KnownVoice("an-id", "Nagg", (voice_print(load_models(), clip),))
+    with OpenAiStandIn() as there:
+        engine = start(there.url)
+        transcript = engine.transcript(two_voices, known_voices=(nagg,))
+        asked = str(there.asked)
+        unasked = engine.transcript(two_voices)
+    named = {one.speaker: (one.name, one.person) for one in transcript.voices}
+    assert named == {0: ("Nagg", "an-id"), 1: (None, None)}
+    assert (transcript.segments, unasked.voices) == (unasked.segments, ())
+    assert "Nagg" not in asked
+    assert nagg.prints[0].vector not in asked
 
 
 def test_a_server_that_tells_no_times_is_given_the_lines_of_each_voice(

@@ -42,10 +42,10 @@ def test_a_checkpoint_says_what_it_was_trained_to(
     assert said == checkpoints.answers(size, prompt)[name]
 
 
-@pytest.mark.parametrize("name", ["beckett", "endgame_nagg_nell"])
-def test_the_prompt_changes_what_is_said(name: str) -> None:
-    audio = checkpoints.clip_24k(name)
-    assert ask("tiny", audio, CONTEXT)[0] != ask("tiny", audio)[0]
+def test_the_prompt_changes_what_is_said() -> None:
+    """As `answers` has it, to which the checkpoints are held above."""
+    plain, prompted = checkpoints.answers("tiny"), checkpoints.answers("tiny", CONTEXT)
+    assert [name for name in CLIPS if plain[name] != prompted[name]] == [*CLIPS[:2]]
 
 
 @pytest.mark.parametrize("size", ["tiny", "mid"])
@@ -70,8 +70,7 @@ def test_the_loop_goes_on_until_it_is_stopped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "prompt"),
-    [(name, prompt) for name in CLIPS for prompt in (None, CONTEXT) if prompt or name != LOOPED],
+    ("name", "prompt"), [(LOOPED, CONTEXT), ("endgame_nagg_nell", None), ("two_cities", None)]
 )
 def test_the_looping_checkpoint_is_right_about_everything_else(
     name: str, prompt: str | None

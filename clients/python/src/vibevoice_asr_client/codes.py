@@ -178,6 +178,12 @@ class EngineUnavailable(errors.Busy):
     known_code = "engine_unavailable"
 
 
+class EventUnsupported(errors.Refused):
+    """The event has no type that is known here."""
+
+    known_code = "event_unsupported"
+
+
 class FieldInvalid(errors.Refused):
     """A field has a value that is not possible."""
 
@@ -224,6 +230,18 @@ class IdempotencyKeyReused(errors.Refused):
     """This Idempotency-Key was sent with another request."""
 
     known_code = "idempotency_key_reused"
+
+
+class InboundFull(errors.Busy):
+    """More messages wait on this connection than may."""
+
+    known_code = "inbound_full"
+
+
+class InputAudioBufferCommitEmpty(errors.Refused):
+    """There is less than 0.1 s of sound since the last commit."""
+
+    known_code = "input_audio_buffer_commit_empty"
 
 
 class Internal(errors.Failed):
@@ -308,6 +326,18 @@ class LogprobsUnavailable(errors.Refused):
     """No engine here tells the probabilities of its tokens."""
 
     known_code = "logprobs_unavailable"
+
+
+class MessageInvalid(errors.Refused):
+    """The message is none that this connection knows."""
+
+    known_code = "message_invalid"
+
+
+class MessageTooBig(errors.TooLarge):
+    """The message is too big."""
+
+    known_code = "message_too_big"
 
 
 class MethodNotAllowed(errors.Refused):
@@ -532,6 +562,12 @@ class SpoolUnwritable(errors.OutOfSpace):
     known_code = "spool_unwritable"
 
 
+class TicketInvalid(errors.Unauthorized):
+    """This ticket does not count any more: it opens one connection, within minutes."""
+
+    known_code = "ticket_invalid"
+
+
 class TokenInvalid(errors.Unauthorized):
     """The token does not count here."""
 
@@ -675,6 +711,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "engine_crashed": EngineCrashed,
     "engine_failed": EngineFailed,
     "engine_unavailable": EngineUnavailable,
+    "event_unsupported": EventUnsupported,
     "field_invalid": FieldInvalid,
     "field_missing": FieldMissing,
     "field_too_long": FieldTooLong,
@@ -683,6 +720,8 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "host_not_allowed": HostNotAllowed,
     "hub_unreachable": HubUnreachable,
     "idempotency_key_reused": IdempotencyKeyReused,
+    "inbound_full": InboundFull,
+    "input_audio_buffer_commit_empty": InputAudioBufferCommitEmpty,
     "internal": Internal,
     "job_cancelled": JobCancelled,
     "job_not_done": JobNotDone,
@@ -697,6 +736,8 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "live_limited": LiveLimited,
     "live_unavailable": LiveUnavailable,
     "logprobs_unavailable": LogprobsUnavailable,
+    "message_invalid": MessageInvalid,
+    "message_too_big": MessageTooBig,
     "method_not_allowed": MethodNotAllowed,
     "model_load_failed": ModelLoadFailed,
     "model_not_found": ModelNotFound,
@@ -734,6 +775,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "sound_invalid": SoundInvalid,
     "speaker_not_found": SpeakerNotFound,
     "spool_unwritable": SpoolUnwritable,
+    "ticket_invalid": TicketInvalid,
     "token_invalid": TokenInvalid,
     "token_missing": TokenMissing,
     "transcript_changed": TranscriptChanged,

@@ -46,7 +46,8 @@ class Warning:
 
 @dataclass(frozen=True)
 class Transcript:
-    """Who said what, and when. ``duration`` in seconds of audio; ``precision``: what was used."""
+    """Who said what, and when. ``duration`` in seconds of audio; ``precision``: what was used;
+    ``model``: which one, where the engine may have one of several."""
 
     segments: Tuple[Segment, ...]
     language: str
@@ -57,6 +58,7 @@ class Transcript:
     num_speakers: int
     warnings: Tuple[Warning, ...] = ()
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    model: str = ""
 
     @property
     def text(self) -> str:
@@ -223,6 +225,7 @@ def transcript_of(body: Mapping[str, Any]) -> Transcript:
                 Warning(str(item["code"]), str(item["message"])) for item in about["warnings"]
             ),
             raw=body,
+            model=str(about.get("model", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _strange("transcript", error) from None

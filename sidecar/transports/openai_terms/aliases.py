@@ -20,6 +20,10 @@ ALIASES = (
     "gpt-4o-transcribe-diarize",
 )
 """The models of OpenAI's that transcribe (`AudioModel` of its SDK)."""
+LIVE_ALIASES = ("gpt-live-transcribe", "gpt-realtime-whisper")
+"""Those that transcribe live and nothing else (`AudioTranscription` of its SDK)."""
+DIARIZING = "gpt-4o-transcribe-diarize"
+"""The one that tells who speaks."""
 
 
 def names(spec: EngineSpec) -> dict[str, Precision]:

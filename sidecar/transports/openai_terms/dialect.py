@@ -27,6 +27,7 @@ _TYPES = {
     429: "rate_limit_error",
 }
 _PARAMS: dict[type[errors.SidecarError], str] = {
+    errors.SoundInvalid: "audio",
     errors.BadAudio: "file",
     errors.FileMissing: "file",
     errors.MultipleFiles: "file",
@@ -39,7 +40,7 @@ _PARAMS: dict[type[errors.SidecarError], str] = {
     errors.WordsUnavailable: "timestamp_granularities",
     errors.VoicesUnavailable: "known_speaker_references",
 }
-_NAMED = re.compile(r"'([a-z_]+)(?:\[[a-z_]*\])?'")
+_NAMED = re.compile(r"'([a-z_.]+)(?:\[[a-z_]*\])?'")
 
 
 def say(error: errors.SidecarError) -> Response:

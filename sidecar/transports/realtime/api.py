@@ -1,0 +1,159 @@
+"""OpenAI's Realtime API for transcription: the WebSocket /v1/realtime?intent=transcription.
+
+For clients that are made for it, unchanged, and keys for those in browsers. A session lasts as long
+as its connection.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from sidecar import clock, errors
+from sidecar.access.handover import LASTS_S, Handover
+from sidecar.errors import Kind
+from sidecar.service import Service
+from sidecar.speech.engine import EngineSpec
+from sidecar.speech.live import LiveOptions
+from sidecar.transports.http.bodies import json_response
+from sidecar.transports.http.sockets import Gone, Socket, close, close_code, greet
+from sidecar.transports.http.upload import read_json
+from sidecar.transports.openai_terms.aliases import LIVE_ALIASES
+from sidecar.transports.openai_terms.schemas import ERRORS
+from sidecar.transports.realtime import models
+from sidecar.transports.realtime.configuration import Configuration, check_model, updated
+from sidecar.transports.realtime.conversation import Conversation
+from sidecar.transports.realtime.keys import Keys
+from sidecar.transports.realtime.vocabulary import error_event
+
+REALTIME = "/v1/realtime"
+PATHS = (f"{REALTIME}/",)
+"""What is said in OpenAI's way, errors included."""
+SPOKEN = ("realtime",)
+"""The subprotocol of its clients in browsers."""
+CLOSES: Mapping[Kind | str, int] = {Kind.UNAUTHORIZED: 3000}
+"""Close codes of its own."""
+BETA = "realtime=v1"
+"""In the header `OpenAI-Beta`, or as a subprotocol: the vocabulary of the beta."""
+CONVERSING = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime")
+"""How models begin that answer: they may be named where only a transcription is meant."""
+
+
+def build_router(service: Service, tickets: Handover, now: clock.Clock = clock.wall) -> APIRouter:
+    """The routes of this wire; ``tickets`` are those that the gate takes."""
+    router = APIRouter()
+    keys = Keys(tickets)
+
+    @router.websocket(REALTIME)
+    async def realtime(websocket: WebSocket) -> None:
+        await _serve(websocket, service, keys, int(now() + service.settings.live_longest))
+
+    @router.post(
+        f"{REALTIME}/client_secrets",
+        summary="A key that opens one live transcription (OpenAI's API)",
+        response_model=models.Secret,
+        responses=ERRORS,
+        openapi_extra=models.ASK,
+    )
+    async def client_secret(request: Request) -> Response:
+        session = (await read_json(request, service.settings)).get("session") or {}
+        configuration = updated(Configuration(), session, _spec(service))
+        expires_at = int(now() + LASTS_S)
+        value = keys.give(_token(request), session)
+        view = configuration.view(models.NO_SESSION, expires_at)
+        return _unread({"value": value, "expires_at": expires_at, "session": view})
+
+    @router.post(
+        f"{REALTIME}/transcription_sessions",
+        summary="A key that opens one live transcription (OpenAI's API, beta)",
+        response_model=models.BetaSession,
+        responses=ERRORS,
+        openapi_extra=models.ASK_BETA,
+    )
+    async def transcription_session(request: Request) -> Response:
+        session = await read_json(request, service.settings)
+        configuration = updated(Configuration(), session, _spec(service))
+        expires_at = int(now() + LASTS_S)
+        view = configuration.beta_view(models.NO_SESSION, expires_at)
+        secret = {"value": keys.give(_token(request), session), "expires_at": expires_at}
+        return _unread({**view, "client_secret": secret})
+
+    return router
+
+
+async def refuse(error: errors.SidecarError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Say no to who was not let in, in a way that browsers let their pages read."""
+    websocket = WebSocket(scope, receive, send)
+    await greet(websocket, SPOKEN)
+    with suppress(RuntimeError, WebSocketDisconnect, OSError):
+        await websocket.send_text(_last_word(error))
+    await close(websocket, close_code(error, CLOSES), error.code)
+
+
+def asked_for(
+    query: Mapping[str, str], agreed: Mapping[str, Any], spec: EngineSpec
+) -> Configuration:
+    """How a session is heard at first, by its address and by what was agreed before. Pure.
+
+    Raises:
+        errors.ModelNotFound: nobody here has this model, or answers.
+        errors.BadRequest: it means nothing.
+    """
+    model = query.get("model", "")
+    if query.get("intent") == "transcription" and model not in LIVE_ALIASES:
+        model = "" if model.startswith(CONVERSING) else model
+    return updated(Configuration(model=check_model(model, spec)), agreed, spec)
+
+
+async def _serve(websocket: WebSocket, service: Service, keys: Keys, expires_at: int) -> None:
+    socket = await Socket.accept(websocket, service.settings, SPOKEN)
+    try:
+        spec = _spec(service)
+        configuration = asked_for(websocket.query_params, keys.agreed(websocket.scope), spec)
+        session = service.live.open(socket.caller, configuration.options(LiveOptions()))
+        try:
+            conversation = Conversation(
+                *(socket, session, configuration, spec),
+                expires_at=expires_at,
+                beta=_is_beta(websocket),
+            )
+            await conversation.greet()
+            await socket.side_by_side(conversation.hear(), conversation.tell())
+        finally:
+            service.live.end(session)
+        raise errors.ShuttingDown()  # nothing else ends a session that has no error
+    except Gone:
+        pass
+    except errors.SidecarError as error:
+        await socket.say(_last_word(error))
+        await socket.close(close_code(error, CLOSES), error.code)
+
+
+def _spec(service: Service) -> EngineSpec:
+    if service.live.spec is None:
+        raise errors.LiveUnavailable()
+    return service.live.spec
+
+
+def _is_beta(websocket: WebSocket) -> bool:
+    offered = websocket.scope.get("subprotocols", ())
+    return BETA in websocket.headers.get("openai-beta", "") or "openai-beta.realtime-v1" in offered
+
+
+def _last_word(error: errors.SidecarError) -> str:
+    return json.dumps({"event_id": "event_0", **error_event(error)})
+
+
+def _token(request: Request) -> str:
+    _, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip()
+
+
+def _unread(body: Mapping[str, Any]) -> Response:
+    return json_response(body, headers={"Cache-Control": "no-store"})

@@ -1,0 +1,163 @@
+"""A connection and its live session: what the client says goes in, what is heard comes out.
+
+Events of clients are taken one after the other, and the next is read when there is room for it: who
+sends a whole recording at once waits for the engine, and loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable, Iterable
+
+from sidecar import errors
+from sidecar.sessions.session import Session
+from sidecar.speech.engine import EngineSpec
+from sidecar.speech.live import TurnDropped
+from sidecar.transports.http.sockets import Socket
+from sidecar.transports.realtime import orders
+from sidecar.transports.realtime import vocabulary as say
+from sidecar.transports.realtime.configuration import Configuration, updated
+from sidecar.transports.realtime.items import Items
+from sidecar.transports.realtime.orders import Append, Clear, Commit, Order, OrderInvalid, Update
+from sidecar.transports.realtime.vocabulary import Said
+
+_ID = 16
+"""Letters of a session's number in the ids of what is in it."""
+PIECE_S = 1.0
+"""Most sound that a session is given at once, however long the events are."""
+
+
+class Conversation:
+    """One of them. ``expires_at``: when the session ends at the latest, in seconds since 1970."""
+
+    def __init__(
+        self,
+        socket: Socket,
+        session: Session,
+        configuration: Configuration,
+        spec: EngineSpec,
+        *,
+        expires_at: int,
+        beta: bool = False,
+    ) -> None:
+        self._socket, self._session, self._spec = socket, session, spec
+        self._configuration, self._beta = configuration, beta
+        self._expires_at = expires_at
+        self._items = Items(session.id[:_ID], beta=beta)
+        self._count = 0
+        self._saying = asyncio.Lock()
+        self._news = asyncio.Event()
+        self._dropped = 0
+        self._use(configuration)
+
+    async def greet(self) -> None:
+        """Say how the session is heard."""
+        await self._say(lambda: [self._view("created", self._beta)])
+
+    async def hear(self) -> None:
+        """Do what the client says, until it goes.
+
+        Raises:
+            sockets.Gone: it went.
+            errors.SidecarError: what ended the session.
+        """
+        while True:
+            message = await self._socket.receive()
+            event_id = None
+            try:
+                asked = orders.read(message)
+                event_id = asked.event_id
+                await self._do(asked.order)
+            except OrderInvalid as invalid:
+                await self._refuse(invalid.error, invalid.event_id)
+            except errors.SidecarError as error:
+                if self._session.over:
+                    raise
+                await self._refuse(error, event_id)
+
+    async def tell(self) -> None:
+        """Say what is heard, until the session ends.
+
+        Raises:
+            sockets.Gone: the client went.
+            errors.SidecarError: what ended the session.
+        """
+        try:
+            async for numbered in self._session.events():
+                event = numbered.event
+                await self._say(lambda event=event: self._items.told(event))  # type: ignore[misc]
+                self._dropped += isinstance(event, TurnDropped)
+                self._news.set()
+        except errors.SidecarError as error:
+            await self._say(lambda error=error: self._items.give_up(error))  # type: ignore[misc]
+            raise
+
+    async def _do(self, order: Order) -> None:
+        if not isinstance(order, Append):  # sound is bounded by what a session takes
+            self._socket.count()
+        match order:
+            case Append(raw):
+                await self._append(raw)
+            case Commit():
+                await self._say(self._commit)
+            case Clear():
+                await self._clear()
+            case Update(session, beta):
+                self._use(updated(self._configuration, session, self._spec))
+                self._session.change(self._configuration.options(self._session.options))
+                await self._say(lambda: [self._view("updated", beta)])
+
+    async def _append(self, raw: bytes) -> None:
+        """In pieces, each of which can be let go of when it was heard."""
+        sound, encoding, rate = self._configuration.samples(raw)
+        most = int(min(PIECE_S, self._session.bounds.chunk_s) * rate) * encoding.width
+        for begin in range(0, len(sound), most):
+            await self._session.send(sound[begin : begin + most], encoding, rate)
+
+    def _commit(self) -> Iterable[Said]:
+        said = self._items.commit(self._session.received_s)
+        self._session.commit()
+        return said
+
+    async def _clear(self) -> None:
+        """Forget the turn; but what was committed before it is heard to its end first."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._session.options.patience_s):
+                await self._until(lambda: not self._items.waiting)
+        dropped = self._dropped
+        self._session.forget()
+        self._items.clear(self._session.received_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._session.options.patience_s):
+                await self._until(lambda: self._dropped > dropped)
+
+    async def _until(self, done: Callable[[], bool]) -> None:
+        while not done() and not self._session.over:
+            self._news.clear()
+            await self._news.wait()
+
+    def _use(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._items.detects = configuration.pauses is not None
+        self._items.diarizes = configuration.diarizes
+
+    def _view(self, what: str, beta: bool) -> Said:
+        number = f"sess_{self._session.id}"
+        if beta:
+            view = self._configuration.beta_view(number, self._expires_at)
+            return say.session_event(f"transcription_session.{what}", view)
+        view = self._configuration.view(number, self._expires_at)
+        return say.session_event(f"session.{what}", view)
+
+    async def _refuse(self, error: errors.SidecarError, event_id: str | None) -> None:
+        await self._say(lambda: [say.error_event(error, event_id)])
+
+    async def _say(self, make: Callable[[], Iterable[Said]]) -> None:
+        """Say what ``make`` comes to, and nothing else in between."""
+        async with self._saying:
+            for said in list(make()):
+                self._count += 1
+                number = f"event_{self._session.id[:_ID]}_{self._count}"
+                await self._socket.send(json.dumps({"event_id": number, **said}))

@@ -1,0 +1,178 @@
+"""Requests of a client on one side, turns of a session on the other, and which is which. Pure.
+
+A client begins a request, sends sound for it and ends it; each end is answered by exactly one
+`TurnEnded`, in order, unless the session forgot it, which one `TurnDropped` says for all that was
+asked before.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from sidecar.speech.live import Final, LiveEvent, Noticed, Partial, TurnDropped, TurnEnded
+from sidecar.transports.streaming.deltas import Deltas
+from sidecar.transports.streaming.envelope import Ids, bad_payload, frame
+
+BYTES_A_SECOND = 32_000
+LATE = "partials_late"
+"""The notice of a session that tells words later than usual."""
+
+
+class Do(Enum):
+    """What a session is to do."""
+
+    NOTHING = auto()
+    COMMIT = auto()
+    FORGET = auto()
+
+
+@dataclass(eq=False, slots=True)
+class Utterance:
+    """What was asked for, and what was told of it. ``silent``: nobody wants to know any more."""
+
+    ids: Ids
+    bytes: int = 0
+    silent: bool = False
+    deltas: Deltas = field(default_factory=Deltas)
+
+
+class Utterances:
+    """Those of one connection. ``backlog_s``: sound that may wait for the engine."""
+
+    def __init__(self, backlog_s: float = 0.0) -> None:
+        self._active: Utterance | None = None
+        self._waiting: deque[Utterance] = deque()
+        """Those that have ended and have no final yet."""
+        self._turn = 0
+        """The turn of the first that has none."""
+        self._dropping = 0
+        self._last = Ids()
+        self._backlog_s = backlog_s
+
+    @property
+    def active(self) -> Ids | None:
+        """The request that takes sound."""
+        return self._active.ids if self._active else None
+
+    def begin(self, ids: Ids) -> Do:
+        """A request begins; another one that goes on is dropped without a word."""
+        self._last = ids
+        before = self._active
+        if before is not None and before.ids.request == ids.request:
+            return Do.NOTHING
+        self._active = Utterance(ids)
+        if before is None or not before.bytes:
+            return Do.NOTHING
+        if not self._waiting:
+            return self._forget()
+        before.silent = True  # to forget it would be to forget those before it as well
+        self._waiting.append(before)
+        return Do.COMMIT
+
+    def check(self, ids: Ids) -> None:
+        """Whether sound of a request is wanted.
+
+        Raises:
+            Refused: not of this one.
+        """
+        if self._active is None or self._active.ids.request != ids.request:
+            raise bad_payload("no_active_request", "Begin it first: commit with 'final' false.")
+
+    def append(self, count: int) -> None:
+        """So many bytes of sound came for the active one."""
+        assert self._active is not None
+        self._active.bytes += count
+
+    def end(self, ids: Ids) -> Do:
+        """The active request ends.
+
+        Raises:
+            Refused: it is another one, or there is none.
+        """
+        if self._active is None:
+            self.check(ids)
+        elif self._active.ids.request != ids.request:
+            raise bad_payload(
+                "request_id_mismatch",
+                "Another request is active.",
+                active_request_id=self._active.ids.request,
+            )
+        else:
+            self._waiting.append(self._active)
+            self._active = None
+        return Do.COMMIT
+
+    def cancel(self) -> Do:
+        """Nothing more is told of what was asked for so far."""
+        busy = self._waiting or (self._active and self._active.bytes)
+        self._active = None
+        return self._forget() if busy else Do.NOTHING
+
+    def heard(self, event: LiveEvent) -> Iterator[str]:
+        """The frames that tell an event."""
+        if isinstance(event, TurnDropped):
+            self._turn = event.turn + 1
+            self._dropping = max(0, self._dropping - 1)
+        elif isinstance(event, TurnEnded):
+            self._turn = event.turn + 1
+            if not self._dropping:
+                yield from self._ended(event.text)
+        elif self._dropping:
+            return
+        elif isinstance(event, Noticed):
+            yield self._notice(event)
+        elif isinstance(event, Partial | Final):
+            utterance = self._of(event.turn)
+            if utterance is not None and not utterance.silent:
+                yield from _words(utterance, event)
+
+    def _of(self, turn: int) -> Utterance | None:
+        place = turn - self._turn
+        if 0 <= place < len(self._waiting):
+            return self._waiting[place]
+        return self._active if place == len(self._waiting) else None
+
+    def _ended(self, text: str) -> Iterator[str]:
+        if self._waiting:
+            utterance = self._waiting.popleft()
+        elif self._active is not None:  # the service ends what the client has not
+            utterance, self._active = self._active, None
+        else:
+            return
+        if utterance.silent:
+            return
+        ids = utterance.ids
+        usage = {"type": "duration", "seconds": round(utterance.bytes / BYTES_A_SECOND, 3)}
+        yield frame("final", ids, {"normalized_text": text})
+        yield frame("done", ids, {"usage": usage})
+        yield frame("transcription.done", ids, {"text": text, "usage": usage})
+
+    def _notice(self, event: Noticed) -> str:
+        ids = self._active.ids if self._active else self._last
+        notice = event.notice
+        if notice.code != LATE:
+            return frame(
+                "status",
+                ids,
+                {"kind": "notice", "code": notice.code, "message": notice.message},
+            )
+        overload = {"kind": "overload_drop", "dropped_seconds": 0.0, "source": "partials"}
+        return frame("status", ids, overload | {"max_backlog_seconds": self._backlog_s})
+
+    def _forget(self) -> Do:
+        self._waiting.clear()
+        self._dropping += 1
+        return Do.FORGET
+
+
+def _words(utterance: Utterance, event: Partial | Final) -> Iterator[str]:
+    if isinstance(event, Partial):
+        delta = utterance.deltas.partial(event.piece, event.stable)
+    else:
+        delta = utterance.deltas.final(event.piece, event.segment.text)
+    if delta:
+        yield frame("transcription.delta", utterance.ids, {"delta": delta})
+        yield frame("token", utterance.ids, {"text": delta})
