@@ -115,7 +115,7 @@ def main() -> None:
     given = parser.parse_args()
     sound = np.concatenate([decode_file(clip.path, LIVE_RATE) for clip in clips()[:4]])
     print(
-        f"load {os.getloadavg()[0]:.1f}; sessions | final p50 / p95 s | finals | partials/s | CPU-s/s"
+        f"load {os.getloadavg()[0]:.1f}; sessions | final p50 / p95 | finals | partials/s | CPU-s/s"
     )
     for size in given.sizes:
         with (

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sidecar.audio import Block
-from sidecar.live.hearing import NO_SPEAKERS, Hearing, Listen
+from sidecar.live.hearing import NO_SPEAKERS, USUAL, Hearing, Listen, Manner
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.pace import Pace
 from sidecar.live.schedule import Urgency, Wish, next_of
@@ -137,11 +137,14 @@ class Hall:
         encoder: Encoder | None = None,
         glimpse: Hear | None = None,
         pace: Pace | None = None,
+        manner: Manner = USUAL,
     ) -> None:
         """``threads`` recognise at once: None stands for as many as there are cores to use. Half of
         them at most are at voices: a final finds one that is not. Without an ``encoder`` nobody is
         told apart. ``glimpse`` hears what goes on, where that is another thing than what has ended.
-        ``pace`` is for an engine that cannot be stopped within a stretch: what it leaves out."""
+        ``pace`` is for an engine that cannot be stopped within a stretch: what it leaves out.
+        ``manner``: how it hears what goes on."""
+        self._manner = manner
         threads = threads or usable_cores()
         self.detector = detector
         self._encoder, self._encoding, self._encode_at_once = encoder, 0, max(1, threads // 2)
@@ -163,7 +166,9 @@ class Hall:
 
     def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> Seat:
         """A session in it."""
-        hearing = Hearing(options, begin, *self._about, voices=self._encoder is not None)
+        hearing = Hearing(
+            options, begin, *self._about, voices=self._encoder is not None, manner=self._manner
+        )
         seat = Seat(self, hearing, tell, options.client)
         if options.diarize and self._encoder is None and not begin.at:
             tell(Noticed(NO_SPEAKERS))
@@ -342,7 +347,8 @@ class Hall:
             if listen.urgency is Urgency.PARTIAL:
                 options = dataclasses.replace(options, words=False)
                 return self._glimpse(audio, draft, options, unwanted)
-            return self._hear(audio, None, options, unwanted)
+            draft = draft if self._manner.grows else None
+            return self._hear(audio, draft, options, unwanted)
         except Exception:  # whatever an engine raises costs one stretch, not the others' sessions
             log.exception("a stretch of speech was not recognised")
             return None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import voxtral_models
 import whisper_models
 from moonshine_voice import get_assets_path
 from serving import PATIENCE_S
@@ -49,6 +50,8 @@ def loading(name: str) -> LoadOptions:
     if name == "whisper":
         folder = str(whisper_models.model())
         return LoadOptions(Precision.INT8, folder, live=True, short_windows=True)
+    if name == "voxtral":
+        return LoadOptions(Precision.FP32, str(voxtral_models.model()), "cpu", live=True)
     return LoadOptions(live=True)
 
 
