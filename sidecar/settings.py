@@ -239,12 +239,15 @@ class Settings(BaseSettings):
             "(for the developers of hosts)."
         ),
     )
-    live_engine: Literal["auto", "vibevoice", "whisper", "moonshine", "scripted"] = Field(
-        "auto",
-        description=(
-            "Engine for live audio, in a process of its own: 'auto' takes the one that transcribes "
-            "files where it can hear live, the embedded one otherwise."
-        ),
+    live_engine: Literal["auto", "vibevoice", "whisper", "voxtral", "moonshine", "scripted"] = (
+        Field(
+            "auto",
+            description=(
+                "Engine for live audio, in a process of its own: 'auto' takes the one that transcribes "
+                "files where it can hear live, the embedded one otherwise; 'voxtral' hears nothing "
+                "else."
+            ),
+        )
     )
     language: Language = Field(
         AUTO,
