@@ -243,9 +243,9 @@ class Settings(BaseSettings):
         Field(
             "auto",
             description=(
-                "Engine for live audio, in a process of its own: 'auto' takes the one that transcribes "
-                "files where it can hear live, the embedded one otherwise; 'voxtral' hears nothing "
-                "else."
+                "Engine for live audio, in a process of its own: 'auto' takes the one that "
+                "transcribes files where it can hear live, the embedded one otherwise; 'voxtral' "
+                "hears nothing else."
             ),
         )
     )

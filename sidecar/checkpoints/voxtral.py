@@ -22,7 +22,7 @@ from sidecar.checkpoints.checkpoint import (
 from sidecar.checkpoints.weights import cache_folder, cache_root, snapshots
 
 REPOSITORY = "mistralai/Voxtral-Mini-4B-Realtime-2602"
-NAMES = frozenset({"voxtral", "voxtral-realtime", REPOSITORY.lower()})
+NAMES = frozenset({"voxtral", "voxtral-realtime", "mistralai/voxtral-mini-4b-realtime-2602"})
 COMMAND = "vibevoice-asr pull voxtral"
 MODEL_TYPE = "voxtral_realtime"
 TOKENS = "tekken.json"

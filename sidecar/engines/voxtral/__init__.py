@@ -41,7 +41,7 @@ SPEC = EngineSpec(
     languages=("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pt", "ru", "zh"),
     diarizes=True,
     requires=("torch", "transformers"),
-    sessions=8,
+    sessions=8,  # not measured; `memory.streams` says how many there is room for
 )
 DTYPES = {Precision.BF16: "bfloat16", Precision.FP32: "float32"}
 STEP_S, LONGEST_DELAY = 0.08, 30

@@ -42,7 +42,7 @@ SPEC = EngineSpec(
     requires=("faster_whisper", "ctranslate2"),
     steerable=True,
     translates=True,
-    sessions=8,
+    sessions=4,  # of people who talk, `tiny` on two cores; `base` hears one (docs/models.md)
 )
 
 SPEECH_STEP_S = 10.0
