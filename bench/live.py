@@ -8,9 +8,10 @@ many of those due by `live.hearing.STEP_S` came. First words: from the first sam
 CPU: of the engine's process and of this one (the service, its sessions and those that feed them).
 
 Then the same clips once each: words of the live path beside those of the file path, and words that
-were shown and taken back. And the library's own streaming beside it, in a process of its own as it
-is made for one stream: processor time for each second of sound, at its default of an update each
-half second; two cores hold so many.
+were shown and taken back. Then the engine's process is killed while somebody speaks, and how long
+it is until there are words again. And the library's own streaming, in a process of its own as it is
+made for one stream: processor time for each second of sound, at its default of an update each half
+second; two cores hold so many.
 
     python -m bench.live [--sessions 1 16 32 40 48] [--seconds 40] [--engine moonshine]
 """
@@ -58,6 +59,7 @@ QUIET_S = 1.0
 """Of silence in front, while the engine is loaded."""
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 LIBRARY_CLIPS = 3
+KILLS, BETWEEN_KILLS_S = 10, 7.0
 
 
 @dataclass
@@ -237,6 +239,31 @@ async def file_path(service: Service, chosen: Sequence[tuple[Clip, bytes]]) -> S
     return scores
 
 
+async def recovery(service: Service, sound: bytes, kills: int) -> list[float]:
+    """From the death of the engine's process, while somebody speaks, to the next words; seconds."""
+    session = service.live.open(EVERYBODY, LiveOptions(diarize=False))
+    begun = time.monotonic()
+    talking = asyncio.create_task(talk(session, sound, (kills + 1) * BETWEEN_KILLS_S, begun))
+    killed_at, found = 0.0, []
+
+    async def kill() -> None:
+        nonlocal killed_at
+        for number in range(kills):
+            wait_s = begun + (number + 1) * BETWEEN_KILLS_S - time.monotonic()
+            await asyncio.sleep(max(0.0, wait_s))
+            killed_at = time.monotonic()
+            engine_process().kill()
+
+    killing = asyncio.create_task(kill())
+    async for one in session.events():
+        if isinstance(one.event, Final | Partial) and killed_at:
+            found.append(time.monotonic() - killed_at)
+            killed_at = 0.0
+    await asyncio.gather(talking, killing)
+    service.live.leave(session)
+    return found
+
+
 def library() -> dict[str, float]:
     """The library's own streaming of some clips, in this process: CPU-seconds for a second."""
     from moonshine_voice import ModelArch, Transcriber, get_model_path
@@ -284,6 +311,8 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> None:
             [sys.executable, "-m", "bench.live", "--library"], stdout=subprocess.PIPE, check=True
         )
         cpu = json.loads(own.stdout.splitlines()[-1])["cpu"]
+        found = await recovery(service, b"".join(sounds), KILLS)
+        print(f"killed {KILLS} times, {len(found)} went on: words again after {quantiles(found)} s")
         print(f"the library's own streaming: {cpu:.3f} CPU-s/s, {CPUS / cpu:.0f} on {CPUS} cores")
     await service.close()
 

@@ -102,9 +102,9 @@ def models_page(mark: str, table: Table) -> str:
     return f"""{mark}
 # Models
 
-Three engines share every endpoint, and a fourth hears live audio only. `engine = "auto"` takes VibeVoice-ASR where a GPU and a
-checkpoint are there, Whisper where `language` is set to one that is not English and a model of it
-is there, the embedded engine otherwise, and says which and why.
+Three engines share every endpoint, and a fourth hears live audio only. `engine = "auto"` takes
+VibeVoice-ASR where a GPU and a checkpoint are there, Whisper where `language` is set to one that is
+not English and a model of it is there, the embedded engine otherwise, and says which and why.
 
 | You have | and speak | take |
 |---|---|---|

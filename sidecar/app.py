@@ -26,6 +26,7 @@ from sidecar.transports.estimate import api as estimate_api
 from sidecar.transports.http import docs_page, gate, head, lingering, problems
 from sidecar.transports.http import tickets as tickets_api
 from sidecar.transports.jobs import api as jobs_api
+from sidecar.transports.live import api as live_api
 from sidecar.transports.openai import api as openai_api
 from sidecar.transports.openai_terms import dialect as openai_dialect
 from sidecar.transports.page import api as page_api
@@ -127,7 +128,7 @@ def create_app(
     )
     wires = (
         *(sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api, page_api),
-        streaming_api,
+        *(live_api, streaming_api),
     )
     tickets = Handover()
     routers = [tickets_api.build_router(tickets), realtime_api.build_router(service, tickets)]
@@ -147,6 +148,7 @@ def create_app(
         visits=visits,
         opens=front.is_open,
         refusals={
+            live_api.PATH: live_api.refuse,
             realtime_api.REALTIME: realtime_api.refuse,
             streaming_api.PATH: streaming_api.refuse(settings),
         },

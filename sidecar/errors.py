@@ -741,6 +741,24 @@ class SessionTaken(SidecarError):
     default_hint = "End it first, or take another id."
 
 
+class MicrophoneUnavailable(SidecarError):
+    """There is no microphone, or what it takes to use one is missing."""
+
+    code = "microphone_unavailable"
+    kind = Kind.UNSUPPORTED
+    default_detail = "There is no microphone that can be used."
+    default_hint = "'vibevoice-asr live --devices' lists those that there are."
+
+
+class SessionMoved(SidecarError):
+    """Another connection holds the live session now."""
+
+    code = "session_moved"
+    kind = Kind.CONFLICT
+    default_detail = "Another connection has taken this live session over."
+    default_hint = "One connection holds a session; the last one to come."
+
+
 class SessionOver(SidecarError):
     """The live session has ended, or takes no more sound."""
 

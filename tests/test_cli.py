@@ -419,7 +419,7 @@ def test_doctor_says_what_is_here_and_what_to_do_next(terminal):
         "moonshine",
         "(serves)",
         "by onnxruntime",
-        "hear live",
+        "hears live",
         "GPU",
         "ffmpeg version",
         "checkpoint",

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import vibevoice_asr_client as client
 from vibevoice_asr_client import (
     AsyncClient,
     CertificateRefused,
@@ -22,6 +23,7 @@ from vibevoice_asr_client.problems import wire_of
 from sidecar import errors
 from sidecar.cli.said import say
 from sidecar.cli.trust import HINT
+from sidecar.speech import live
 from sidecar.speech.transcript import Notice, Segment, Transcript, Word
 
 ATTEMPTS = 12
@@ -78,13 +80,46 @@ def transcript_of(said: models.Transcript) -> Transcript:
     )
 
 
+def live_event_of(said: client.LiveEvent) -> live.LiveEvent:
+    """A live event of the client's as the engine's."""
+    match said:
+        case client.SpeechStarted(_, turn, at):
+            return live.SpeechStarted(turn, at)
+        case client.SpeechStopped(_, turn, at):
+            return live.SpeechStopped(turn, at)
+        case client.Partial():
+            return live.Partial(
+                said.turn, said.piece, said.start, said.end, said.text, said.stable, said.tail
+            )
+        case client.Final():
+            segment = _segment(said.segment, diarized=said.diarized)
+            return live.Final(
+                said.turn, said.piece, segment, said.language, said.wait_s, said.work_s
+            )
+        case client.TurnEnded(_, turn, start, end, text):
+            return live.TurnEnded(turn, start, end, text)
+        case client.TurnDropped(_, turn, at):
+            return live.TurnDropped(turn, at)
+        case client.SpeakersRevised(_, speakers):
+            numbers = {piece: _number(who) or 0 for piece, who in speakers.items()}
+            return live.SpeakersRevised(numbers)
+        case client.Noticed(_, code, message):
+            return live.Noticed(Notice(code, message))
+        case client.Summary(_, transcript):
+            return live.Summary(transcript_of(transcript))
+
+
+def _number(speaker: str) -> int | None:
+    number = speaker.removeprefix("Speaker_")
+    return int(number) if number.isdecimal() else None
+
+
 def _segment(said: models.Segment, *, diarized: bool) -> Segment:
-    number = said.speaker.removeprefix("Speaker_")
     return Segment(
         start=said.start,
         end=said.end,
         text=said.text,
-        speaker=int(number) if diarized and number.isdecimal() else None,
+        speaker=_number(said.speaker) if diarized else None,
         words=tuple(Word(word.start, word.end, word.text) for word in said.words),
         flags=said.flags,
         words_by=said.words_by,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sidecar import __version__
-from sidecar.cli import asking, jobs, people, serve, tokens
+from sidecar.cli import asking, jobs, people, serve, speaking, tokens
 from sidecar.cli.asking import (
     SERVER_HELP,
     CaCertOption,
@@ -32,6 +32,7 @@ Examples:
 * `{PROGRAM} open`: the page of a running service, in the browser
 * `{PROGRAM} transcribe talk.m4a`: who said what, on the terminal
 * `{PROGRAM} transcribe *.wav --format srt --output subtitles`: a file of subtitles for each
+* `{PROGRAM} live`: what is said into the microphone, while it is said
 * `{PROGRAM} pull`: download VibeVoice-ASR, for machines with a GPU
 * `{PROGRAM} doctor`: what is here, what is missing, what to do next
 """
@@ -110,6 +111,7 @@ def build_command() -> Any:
     app.callback()(_root)
     app.command("serve", help=SERVE_HELP)(serve_with(lambda given: _exit(serve.run(given))))
     app.command("transcribe", help=asking.HELP)(asking.transcribe)
+    app.command("live", help=speaking.HELP)(speaking.live)
     app.command("estimate", help=ESTIMATE_HELP)(_estimate)
     app.command("demo", help=DEMO_HELP)(_demo)
     app.command("status", help=STATUS_HELP)(_status)

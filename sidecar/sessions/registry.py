@@ -77,8 +77,13 @@ class Sessions:
         return cls(spec, share, room, bounds, settings.live_timeout)
 
     def __len__(self) -> int:
-        """How many go on."""
-        return len(self._sessions)
+        """How many go on; one that has said all waits for nobody but its client."""
+        return sum(not session.over for session in self._sessions.values())
+
+    @property
+    def grace_s(self) -> float:
+        """How long a session is kept for a client that went."""
+        return self._room.grace_s
 
     @property
     def most(self) -> int:
@@ -106,10 +111,13 @@ class Sessions:
         number = number or uuid.uuid4().hex
         if (caller.owner, number) in self._sessions:
             raise errors.SessionTaken()
-        if sum(owner == caller.owner for owner, _ in self._sessions) >= self._room.of_owner:
-            raise errors.LiveLimited()
         if len(self) >= self.most:
             raise errors.LiveFull()
+        of_owner = [
+            one for one in self._sessions.values() if one.owner == caller.owner and not one.over
+        ]
+        if len(of_owner) >= self._room.of_owner:
+            raise errors.LiveLimited()
         ends = options.endpointing
         longest_s = min(ends.longest_s, self._bounds.buffer_s / 2)  # all of a piece is kept
         options = dataclasses.replace(
@@ -137,11 +145,14 @@ class Sessions:
         if session is None:
             raise errors.SessionNotFound()
         session.left_at = None
+        session.taken.set()
+        session.taken = asyncio.Event()
         return session
 
-    def leave(self, session: Session) -> None:
-        """Nobody holds it; it ends if nobody comes in time. One that has said all is gone now."""
-        if session.over or not self._room.grace_s:
+    def leave(self, session: Session, *, unheard: bool = False) -> None:
+        """Nobody holds it; it ends if nobody comes in time. One that has said all is gone now,
+        unless its last words may be ``unheard``."""
+        if (session.over and not unheard) or not self._room.grace_s:
             self.end(session)
         else:
             session.left_at = self._now()
@@ -181,8 +192,6 @@ class Sessions:
         if fault is not None:
             log.error("a live session failed", exc_info=fault)
             session.end(errors.SidecarError())
-        if session.left_at is not None:
-            self._sessions.pop((session.owner, session.id), None)
 
     async def _look(self) -> None:
         """End those whose time is over."""

@@ -66,6 +66,10 @@ class Session:
         self.began = self.touched = now()
         self.left_at: float | None = None
         """When the last one who held it went, None while somebody does."""
+        self.taken = asyncio.Event()
+        """Set for whoever holds it once somebody else does; then it is another one."""
+        self.received_orders = 0
+        """Commits, cancels, changes and the finish that came: what need not be said again."""
         self.finishing = False
         self.news = asyncio.Event()
         """Set when there is something for an engine."""
@@ -131,29 +135,28 @@ class Session:
         Raises:
             errors.SessionOver: it takes nothing any more.
         """
-        self._check()
-        self.touched = self._now()
+        self._ordered()
         self.sound.commit()
         self.news.set()
 
     def forget(self) -> None:
         """Drop the turn, and what was sent and not heard; one `TurnDropped` says that it is done,
         whatever becomes of the engine that was told."""
-        self._check()
-        self.touched = self._now()
+        self._ordered()
         self.sound.forget()
         self._forgetting += 1
         self._order({"forget": True})
 
     def change(self, options: LiveOptions) -> None:
         """Hear on with other options."""
-        self._check()
+        self._ordered()
         self.options = options
         self._order({"change": options.to_wire()})
 
     def finish(self) -> None:
         """No more sound comes: the rest is told, and then the summary."""
         if not (self.finishing or self.over):
+            self._ordered()
             self.finishing = True
             self.news.set()
 
@@ -221,6 +224,11 @@ class Session:
     def _order(self, order: dict[str, Any]) -> None:
         self._orders.append(order)
         self.news.set()
+
+    def _ordered(self) -> None:
+        self._check()
+        self.touched = self._now()
+        self.received_orders += 1
 
     def _check(self) -> None:
         if self.over or self.finishing:

@@ -268,15 +268,23 @@ def test_what_is_named_is_there_and_values_are_frozen() -> None:
             assert value.__dataclass_params__.frozen, name  # type: ignore[union-attr]
 
 
-def test_it_needs_httpx_and_nothing_of_the_service() -> None:
-    imported = set()
+def test_it_needs_httpx_and_nothing_of_the_service_and_websockets_for_live_audio_alone() -> None:
+    at_once, ever = set(), set()
     for module in Path(package.__file__).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(module.read_text("utf-8"), feature_version=(3, 9))):
-            if isinstance(node, ast.Import):
-                imported |= {name.name.partition(".")[0] for name in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                imported.add((node.module or "").partition(".")[0])
-    assert imported - sys.stdlib_module_names == {"httpx", "vibevoice_asr_client"}
+        tree = ast.parse(module.read_text("utf-8"), feature_version=(3, 9))
+        at_once |= {name for node in tree.body for name in imported(node)}
+        ever |= {name for node in ast.walk(tree) for name in imported(node)}
+    assert at_once - sys.stdlib_module_names == {"httpx", "vibevoice_asr_client"}
+    assert ever - sys.stdlib_module_names == {"httpx", "vibevoice_asr_client", "websockets"}
+
+
+def imported(node: ast.AST) -> set[str]:
+    """The packages that a statement imports."""
+    if isinstance(node, ast.Import):
+        return {name.name.partition(".")[0] for name in node.names}
+    if isinstance(node, ast.ImportFrom):
+        return {(node.module or "").partition(".")[0]}
+    return set()
 
 
 def test_both_distributions_are_of_one_version() -> None:

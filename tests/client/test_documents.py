@@ -8,6 +8,7 @@ from pathlib import Path
 import moonshine_voice
 import pytest
 from serving import Server
+from speaking import pieces, talk
 
 PAGE = (Path(__file__).parents[2] / "docs/clients.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```python\n(.+?)```", PAGE, re.DOTALL)
@@ -18,10 +19,11 @@ TALK = Path(moonshine_voice.get_assets_path()) / "success.wav"
 def test_an_example_runs_and_prints_something(
     number: int, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = {"url": f"http://127.0.0.1:{server.port}", "recording": TALK}
+    url = f"http://127.0.0.1:{server.port}"
+    names = {"url": url, "recording": TALK, "microphone": pieces(talk(0.3))}
     exec(compile(EXAMPLES[number], f"docs/clients.md, example {number + 1}", "exec"), names)
     assert capsys.readouterr().out.strip()
 
 
 def test_there_are_examples_for_both_clients_and_the_original_s() -> None:
-    assert len(EXAMPLES) >= 5
+    assert len(EXAMPLES) >= 6

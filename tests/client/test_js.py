@@ -23,18 +23,30 @@ from sidecar.settings import Settings
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "clients/js"
 PATIENCE_S = 60.0
+WEBSOCKET = ("--experimental-websocket",)
+"""What node 20 wants to be told; from 22 on it changes nothing."""
 
 
 @pytest.fixture(scope="module")
 def node() -> str:
-    """Node 18 or newer."""
+    """Node 20 or newer: of 18 the flag for WebSockets is not known."""
     found = shutil.which("node")
     if found is None:
         pytest.skip("THE JAVASCRIPT CLIENT IS NOT TESTED: there is no node here")
     version = subprocess.run([found, "--version"], capture_output=True, text=True).stdout.strip()
-    if int(version.removeprefix("v").split(".")[0]) < 18:
-        pytest.skip(f"THE JAVASCRIPT CLIENT IS NOT TESTED: node is {version}, and 18 is needed")
+    if int(version.removeprefix("v").split(".")[0]) < 20:
+        pytest.skip(f"THE JAVASCRIPT CLIENT IS NOT TESTED: node is {version}, and 20 is needed")
     return found
+
+
+@pytest.fixture(scope="module")
+def websockets(node: str) -> None:
+    """A node that has them, if only behind a flag (20)."""
+    found = subprocess.run(
+        [node, *WEBSOCKET, "--eval", "new WebSocket"], capture_output=True, text=True
+    )
+    if "WebSocket is not defined" in found.stderr:
+        pytest.skip("LIVE AUDIO IN JAVASCRIPT IS NOT TESTED: this node has no WebSocket")
 
 
 def run(node: str, *arguments: str, **environment: str) -> str:
@@ -56,12 +68,14 @@ def run(node: str, *arguments: str, **environment: str) -> str:
 def case(node: str, server: Server, studio: Any) -> Callable[..., Any]:
     """Runs a case of `live.js`; what it came to."""
 
-    def came_to(name: str, port: int = server.port) -> Any:
+    def came_to(name: str, port: int = server.port, **more: str) -> Any:
         return json.loads(
             run(
                 node,
+                *WEBSOCKET,
                 "tests/live.js",
                 name,
+                **more,
                 SERVICE_URL=f"http://127.0.0.1:{port}",
                 DIRECT=f"http://127.0.0.1:{server.port}",
                 RECORDING=str(studio.voice),
@@ -128,6 +142,44 @@ def test_who_aborts_ends_the_job_and_who_leaves_the_events_does_not(
     assert len(found["events"]) == 1
     assert found["state"] in ("running", "done"), "not cancelled"
     assert found["left"] == []
+
+
+def test_live_over_cut_connections_nothing_said_is_lost_or_doubled(
+    case: Callable[..., Any], server: Server, websockets: None
+) -> None:
+    with network(server.port, 0, 400, 600, 800, 1000, 1200) as between:
+        found = case("live", between.port)
+        assert between.connections >= 5
+    cut, whole = ([one for one in found[way] if one["type"] == "final"] for way in ("cut", "whole"))
+    assert [one["segment"] for one in cut] == [one["segment"] for one in whole]
+    assert len(whole) == 4
+    assert found["cut"][-1]["transcript"]["segments"] == [one["segment"] for one in whole]
+    numbers = [one["number"] for one in found["cut"]]
+    assert numbers == sorted(set(numbers))
+
+
+def test_live_sessions_are_left_and_refused_in_words(
+    case: Callable[..., Any], websockets: None
+) -> None:
+    assert case("left") == {
+        "empty": "TypeError",
+        "events": [],
+        "reason": True,
+        "refused": "field_invalid",
+        "nobody": "ServiceUnreachable",
+    }
+
+
+def test_live_a_token_goes_beside_the_subprotocol_or_by_a_ticket(
+    case: Callable[..., Any], start_server: Callable[..., Server], websockets: None
+) -> None:
+    token = "with/slashes+and=such"
+    server = start_server(token=token)
+    assert case("tokens", server.port, TOKEN=token) == {
+        token: "opened",
+        "x" * 20: "token_invalid",  # another one than none at all: it was seen
+        "/" * 20: "token_invalid",
+    }
 
 
 def test_errors_are_known_by_their_codes(case: Callable[..., Any]) -> None:

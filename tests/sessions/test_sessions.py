@@ -120,8 +120,10 @@ async def test_what_is_said_is_told_in_turns_and_summed_up(open_service: Open) -
     assert finals[0].segment.words[0].text.startswith("w")
     assert summary.transcript.duration == pytest.approx(17.0, abs=0.05)
     assert (session.received_s, session.received_samples) == (17.0, 17 * RATE)
+    assert len(service.live) == 0, "what has said all takes nobody's place"
     service.live.leave(session)
-    assert len(service.live) == 0
+    with pytest.raises(errors.SessionNotFound):
+        service.live.find(EVERYBODY, session.id)
 
 
 @pytest.mark.parametrize(("encoding", "rate"), [("float32", 16_000), ("pcm16", 48_000)])

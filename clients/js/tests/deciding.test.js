@@ -6,6 +6,7 @@ import { test } from "node:test";
 import * as calls from "../src/calls.js";
 import { AnswerNotUnderstood, ConnectionLost, ServiceError } from "../src/errors.js";
 import { Following } from "../src/following.js";
+import { LiveStream } from "../src/livestream.js";
 import { progressAfter, progressOf } from "../src/progress.js";
 import { askedSeconds, NEVER, PATIENT, waitMs } from "../src/retry.js";
 import { Parser } from "../src/sse.js";
@@ -147,4 +148,40 @@ test("progress is told by bodies and by events", () => {
   assert.equal(progressAfter({ kind: "progress", data, id: 1 }).fraction, 0.25);
   assert.equal(progressAfter({ kind: "put_back", data: {}, id: 2 }).stage, "queued");
   assert.equal(progressAfter({ kind: "segment", data: {}, id: 3 }), null);
+});
+
+test("a live session's sound arrives once and in order, however connections break", () => {
+  const stream = new LiveStream("ours", { rate: 4, encoding: "pcm16" }, {}, PATIENT);
+  const service = { bytes: [], orders: [] };
+  const counts = () => ({ received_samples: service.bytes.length / 2, received_orders: service.orders.length });
+  const take = (message) =>
+    typeof message === "string"
+      ? service.orders.push([service.bytes.length, JSON.parse(message).type])
+      : service.bytes.push(...message);
+  assert.deepEqual(JSON.parse(stream.opening()), { type: "begin", session: "ours", rate: 4, encoding: "pcm16" });
+  assert.equal(stream.next(), null, "before it has begun");
+  stream.took(JSON.stringify({ type: "began", ...counts() }));
+  const meant = [];
+  for (let at = 0; at < 12; at += 1) {
+    const piece = Uint8Array.from({ length: 2 + 2 * (at % 5) }, (_, index) => at * 16 + index);
+    stream.sound(piece);
+    meant.push(...piece);
+    if (at % 4 === 1) stream.order("commit");
+    if (at % 3) take(stream.next());
+    else stream.next(); // lost on its way, and the connection with it
+    if (at % 3 === 0) {
+      assert.ok(stream.lost(null, 0.5) > 0);
+      assert.equal(JSON.parse(stream.opening()).after, 0);
+      stream.took(JSON.stringify({ type: "began", ...counts() }));
+    }
+  }
+  for (let message = stream.next(); message !== null; message = stream.next()) take(message);
+  assert.deepEqual(service.bytes, meant);
+  assert.deepEqual(service.orders.map(([, type]) => type), ["commit", "commit", "commit"]);
+  stream.order("finish");
+  assert.throws(() => stream.sound(new Uint8Array(2)), TypeError);
+  assert.throws(() => stream.took('{"type": "began", "received_samples": 999, "received_orders": 0}'));
+  assert.equal(stream.took('{"type": "partial", "number": 3, "text": "so"}')?.text, "so");
+  assert.equal(stream.took('{"type": "partial", "number": 3, "text": "so"}'), null, "it was there");
+  assert.equal(JSON.parse(stream.opening()).after, 3);
 });

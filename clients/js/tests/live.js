@@ -15,6 +15,17 @@ async function all(iterator) {
   return found;
 }
 
+async function spoken(client) {
+  const live = client.live({ partials: false, diarize: false, encoding: "pcm16" });
+  for (const loud of [0, 0.3, 0.2, 0.35, 0.25]) {
+    const turn = new Int16Array(16_000 * 2.3).fill(loud * 32767, 0, 16_000 * 1.5);
+    for (let at = 0; at < turn.length; at += 1600) await live.send(turn.subarray(at, at + 1600));
+  }
+  live.commit();
+  live.finish();
+  return all(live);
+}
+
 const CASES = {
   async transcribe() {
     const told = [];
@@ -66,6 +77,36 @@ const CASES = {
     const { state } = await client.job(id);
     await client.cancel(id);
     return { reason: caught === reason, events, state, left: (await client.jobs()).jobs };
+  },
+
+  /** Turns as loud as that, each 1.5 s and a pause; what is said over SERVICE_URL, and by a direct way. */
+  async live() {
+    const direct = new VibevoiceClient({ url: process.env.DIRECT });
+    return { cut: await spoken(client), whole: await spoken(direct) };
+  },
+
+  async left() {
+    const live = client.live({ turns: "client" });
+    await live.opened();
+    const empty = await live.send(new Uint8Array(3)).catch((error) => error.constructor.name);
+    live.close();
+    const events = await all(live);
+    const aborted = AbortSignal.timeout(50);
+    const reason = await all(client.live({ signal: aborted })).catch((error) => error === aborted.reason);
+    const refused = await all(client.live({ tempo: 3 })).catch(({ code }) => code);
+    const nowhere = new VibevoiceClient({ url: "http://127.0.0.1:1", retry: { attempts: 2, firstMs: 10 } });
+    const nobody = await all(nowhere.live()).catch((error) => error.constructor.name);
+    return { empty, events, reason, refused, nobody };
+  },
+
+  async tokens() {
+    const said = {};
+    for (const token of [process.env.TOKEN, "x".repeat(20), "/".repeat(20)]) {
+      const live = new VibevoiceClient({ url, token, retry: { attempts: 2, firstMs: 10 } }).live();
+      said[token] = await live.opened().then(() => "opened", ({ code }) => code);
+      await live.close();
+    }
+    return said;
   },
 
   async errors() {

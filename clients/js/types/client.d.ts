@@ -179,6 +179,13 @@ export class VibevoiceClient {
     cancel(id: string, { signal }?: {
         signal?: AbortSignal;
     }): Promise<void>;
+    /**
+     * A live session: sound goes up while it is spoken, and words come back.
+     *
+     * @param {import("./live.js").LiveSetup} [setup]
+     * @returns {LiveSession}
+     */
+    live(setup?: import("./live.js").LiveSetup): LiveSession;
     #private;
 }
 export type Job = import("./wire.js").Job;
@@ -212,3 +219,4 @@ export type Submission = Waiting & {
     name?: string;
 };
 import * as calls from "./calls.js";
+import { LiveSession } from "./live.js";

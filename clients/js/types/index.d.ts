@@ -1,4 +1,5 @@
 export { VibevoiceClient } from "./client.js";
+export { LiveSession } from "./live.js";
 export { FORMATS } from "./calls.js";
 export type ClientOptions = import("./client.js").ClientOptions;
 export type Submission = import("./client.js").Submission;
@@ -6,6 +7,9 @@ export type Waiting = import("./client.js").Waiting;
 export type Audio = import("./calls.js").Audio;
 export type Format = import("./calls.js").Format;
 export type JobEvent = import("./following.js").JobEvent;
+export type LiveEvent = import("./live.js").LiveEvent;
+export type LiveOptions = import("./live.js").LiveOptions;
+export type LiveSetup = import("./live.js").LiveSetup;
 export type Progress = import("./progress.js").Progress;
 export type Retry = import("./retry.js").Retry;
 export type Edited = import("./wire.js").Edited;

@@ -69,7 +69,11 @@ Message = str | bytes
 
 
 class Gone(Exception):
-    """The peer is not there any more: nothing can be said to it."""
+    """The peer is not there any more: nothing can be said to it. ``code``: it closed with that."""
+
+    def __init__(self, code: int | None = None) -> None:
+        super().__init__()
+        self.code = code
 
 
 def close_code(error: errors.SidecarError, own: Mapping[Kind | str, int] | None = None) -> int:
@@ -154,7 +158,7 @@ class Socket:
         """
         found = await self.websocket.receive()
         if found["type"] != "websocket.receive":
-            raise Gone
+            raise Gone(found.get("code"))
         text: str | None = found.get("text")
         return text if text is not None else bytes(found["bytes"])
 
@@ -186,7 +190,7 @@ class Socket:
                     else:
                         await self.websocket.send_bytes(message)
         except (WebSocketDisconnect, RuntimeError, OSError) as error:
-            raise Gone from error
+            raise Gone() from error
 
     async def say(self, *messages: Message) -> None:
         """`send` the last words to somebody who may be gone already."""

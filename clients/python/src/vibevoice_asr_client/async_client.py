@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from contextlib import suppress
+from pathlib import Path
 from typing import (
     Any,
     AsyncGenerator,
@@ -24,6 +25,8 @@ from vibevoice_asr_client.calls import Answer, Call
 from vibevoice_asr_client.client import Told, counted
 from vibevoice_asr_client.errors import ClientError, ServiceUnreachable
 from vibevoice_asr_client.flows import Flow, Following, Reply, Wait, asking
+from vibevoice_asr_client.live import AsyncLive, carry, opened_wave
+from vibevoice_asr_client.live_events import LiveEvent
 from vibevoice_asr_client.models import (
     Event,
     Job,
@@ -270,6 +273,38 @@ class AsyncClient:
         finally:
             with suppress(ClientError):
                 await self.cancel(job.id)
+
+    # Live
+
+    def live(self, *, rate: int = 16_000, encoding: str = "pcm16", **options: Any) -> AsyncLive:
+        """A live session: sound goes up while it is spoken, and what is said comes back.
+
+        ``rate``: samples a second; ``encoding``: `pcm16` or `float32`, mono, little-endian.
+        ``options``: `language`, `turns`, `partials`, `diarize`, `words`, `prompt` and the rest of
+        what `begin` takes (docs/live-wire.md). Needs `websockets` (the extra `live`).
+        """
+        return AsyncLive(self.url, self._token, self._trust, self._around, options, encoding, rate)
+
+    async def live_file(
+        self, path: Union[str, Path], *, pace: float = 1.0, **options: Any
+    ) -> AsyncGenerator[LiveEvent, None]:
+        """What is said of a recording as if it were spoken now: a plain mono wav of 16 bits.
+
+        ``pace``: seconds of it that go up in a second, 0: as fast as they are taken.
+
+        Raises:
+            ValueError: it is another kind of file.
+        """
+        recording, rate = opened_wave(path)
+        with recording:
+            async with self.live(rate=rate, **options) as live:
+                carrying = asyncio.ensure_future(carry(live, recording, pace))
+                try:
+                    async for event in live:
+                        yield event
+                finally:
+                    carrying.cancel()
+                    await asyncio.gather(carrying, return_exceptions=True)
 
     # The shell
 

@@ -165,6 +165,11 @@ def events(job_id: str, after: Optional[int]) -> Call:
     return Call("GET", f"{_job(job_id)}/events", headers=headers)
 
 
+def live(url: str) -> str:
+    """Where live sessions are, for a service at ``url``: `http` becomes `ws`."""
+    return "ws" + url[len("http") :] + "/v1/live"
+
+
 def people() -> Call:
     """The caller's people."""
     return Call("GET", "/v1/people")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from contextlib import suppress
+from pathlib import Path
 from typing import (
     Any,
     Callable,
@@ -24,6 +25,8 @@ from vibevoice_asr_client import calls, transport
 from vibevoice_asr_client.calls import Answer, Call
 from vibevoice_asr_client.errors import ClientError, ServiceUnreachable
 from vibevoice_asr_client.flows import Flow, Following, Reply, Wait, asking
+from vibevoice_asr_client.live import AsyncLive, Live, opened_wave
+from vibevoice_asr_client.live_events import LiveEvent
 from vibevoice_asr_client.models import (
     Event,
     Job,
@@ -267,6 +270,34 @@ class Client:
         finally:
             with suppress(ClientError):
                 self.cancel(job.id)
+
+    # Live
+
+    def live(self, *, rate: int = 16_000, encoding: str = "pcm16", **options: Any) -> Live:
+        """A live session: sound goes up while it is spoken, and what is said comes back.
+
+        ``rate``: samples a second; ``encoding``: `pcm16` or `float32`, mono, little-endian.
+        ``options``: `language`, `turns`, `partials`, `diarize`, `words`, `prompt` and the rest of
+        what `begin` takes (docs/live-wire.md). Needs `websockets` (the extra `live`).
+        """
+        return Live(
+            AsyncLive(self.url, self._token, self._trust, self._around, options, encoding, rate)
+        )
+
+    def live_file(
+        self, path: Union[str, Path], *, pace: float = 1.0, **options: Any
+    ) -> Iterator[LiveEvent]:
+        """What is said of a recording as if it were spoken now: a plain mono wav of 16 bits.
+
+        ``pace``: seconds of it that go up in a second, 0: as fast as they are taken.
+
+        Raises:
+            ValueError: it is another kind of file.
+        """
+        recording, rate = opened_wave(path)
+        with recording, self.live(rate=rate, **options) as live:
+            with live.carrying(recording, pace):
+                yield from live
 
     # The shell
 

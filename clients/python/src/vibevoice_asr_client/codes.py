@@ -346,6 +346,12 @@ class MethodNotAllowed(errors.Refused):
     known_code = "method_not_allowed"
 
 
+class MicrophoneUnavailable(errors.Refused):
+    """There is no microphone that can be used."""
+
+    known_code = "microphone_unavailable"
+
+
 class ModelLoadFailed(errors.Busy):
     """The engine could not be loaded."""
 
@@ -500,6 +506,12 @@ class SessionIdle(errors.Busy):
     """Nothing came for this live session for too long."""
 
     known_code = "session_idle"
+
+
+class SessionMoved(errors.Conflict):
+    """Another connection has taken this live session over."""
+
+    known_code = "session_moved"
 
 
 class SessionNotFound(errors.NotFound):
@@ -739,6 +751,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "message_invalid": MessageInvalid,
     "message_too_big": MessageTooBig,
     "method_not_allowed": MethodNotAllowed,
+    "microphone_unavailable": MicrophoneUnavailable,
     "model_load_failed": ModelLoadFailed,
     "model_not_found": ModelNotFound,
     "multipart_invalid": MultipartInvalid,
@@ -765,6 +778,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "scope_missing": ScopeMissing,
     "service_unreachable": ServiceUnreachable,
     "session_idle": SessionIdle,
+    "session_moved": SessionMoved,
     "session_not_found": SessionNotFound,
     "session_over": SessionOver,
     "session_taken": SessionTaken,

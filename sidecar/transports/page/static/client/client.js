@@ -5,6 +5,7 @@ import * as calls from "./calls.js";
 import { Connection } from "./connection.js";
 import { errorOf, ServiceUnreachable } from "./errors.js";
 import { Following, hasEnded } from "./following.js";
+import { LiveSession } from "./live.js";
 import { progress, progressAfter, progressOf } from "./progress.js";
 import { NEVER, PATIENT } from "./retry.js";
 import { checked } from "./wire.js";
@@ -274,6 +275,16 @@ export class VibevoiceClient {
    */
   async cancel(id, { signal } = {}) {
     await this.#ask(calls.cancel(id), signal);
+  }
+
+  /**
+   * A live session: sound goes up while it is spoken, and words come back.
+   *
+   * @param {import("./live.js").LiveSetup} [setup]
+   * @returns {LiveSession}
+   */
+  live(setup = {}) {
+    return new LiveSession(this.#service, setup, { retry: this.#retry, world: this.#world });
   }
 
   /**

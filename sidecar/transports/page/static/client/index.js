@@ -8,6 +8,7 @@ export {
   ServiceError,
   ServiceUnreachable,
 } from "./errors.js";
+export { LiveSession } from "./live.js";
 export { FORMATS } from "./calls.js";
 export { NEVER, PATIENT } from "./retry.js";
 
@@ -17,6 +18,9 @@ export { NEVER, PATIENT } from "./retry.js";
 /** @typedef {import("./calls.js").Audio} Audio */
 /** @typedef {import("./calls.js").Format} Format */
 /** @typedef {import("./following.js").JobEvent} JobEvent */
+/** @typedef {import("./live.js").LiveEvent} LiveEvent */
+/** @typedef {import("./live.js").LiveOptions} LiveOptions */
+/** @typedef {import("./live.js").LiveSetup} LiveSetup */
 /** @typedef {import("./progress.js").Progress} Progress */
 /** @typedef {import("./retry.js").Retry} Retry */
 /** @typedef {import("./wire.js").Edited} Edited */

@@ -1,0 +1,143 @@
+"""One connection of `/v1/live`: a session begun or taken up, sound for it, and what it says."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sidecar import errors
+from sidecar.service import Service
+from sidecar.sessions.session import Session
+from sidecar.speech.live import Heard, LiveOptions
+from sidecar.transports.http.sockets import Gone, Message, Socket
+from sidecar.transports.live import dialect
+from sidecar.transports.live.models import Begin, Change, order_of
+
+GREETING_S = 10.0
+"""So long a connection may take to say what it wants."""
+RECEIVED_S = 0.5
+"""How often a client is told how much of its sound is here."""
+FAREWELL_S = 5.0
+"""After its last event a session waits so long for its client to close. One that does has heard it,
+one that does not comes again, perhaps."""
+DONE = 1000
+"""The close code of a client that needs its session no more."""
+
+
+async def converse(socket: Socket, service: Service) -> None:
+    """From the first message to the end of the connection.
+
+    Raises:
+        Gone: the client went.
+        errors.SidecarError: what ended it.
+    """
+    begin = await _greeting(socket)
+    session = _session(socket, service, begin)
+    taken, done = session.taken, False
+    talk = _Talk(socket, session, begin)
+    try:
+        await socket.send(talk.began(service))
+        await socket.side_by_side(
+            socket.read(talk.take), talk.tell(), talk.acknowledge(), _ends_with(taken)
+        )
+    except Gone as gone:
+        done = gone.code == DONE
+        raise
+    except errors.SidecarError:
+        done = session.over  # it is said below us, and nothing else is left to hear
+        raise
+    finally:
+        if taken.is_set():
+            pass  # it is another connection's
+        elif done:
+            service.live.end(session)
+        else:
+            service.live.leave(session, unheard=True)
+
+
+async def _greeting(socket: Socket) -> Begin:
+    try:
+        async with asyncio.timeout(GREETING_S):
+            said = await socket.receive()
+    except TimeoutError:
+        raise errors.SessionIdle("The connection was opened, and then nothing was said.") from None
+    order = order_of(said) if isinstance(said, str) else None
+    if not isinstance(order, Begin):
+        raise errors.MessageInvalid("The first message of a connection is 'begin'.")
+    return order
+
+
+def _session(socket: Socket, service: Service, begin: Begin) -> Session:
+    if begin.after is None:
+        return service.live.open(socket.caller, begin.upon(LiveOptions()), begin.session)
+    if begin.session is None:
+        raise errors.FieldMissing("'after' goes with 'session', the one that goes on.")
+    return service.live.find(socket.caller, begin.session)
+
+
+async def _ends_with(taken: asyncio.Event) -> None:
+    await taken.wait()
+    raise errors.SessionMoved()
+
+
+class _Talk:
+    """The tasks of a connection that holds a session."""
+
+    def __init__(self, socket: Socket, session: Session, begin: Begin) -> None:
+        self._socket, self._session, self._begin = socket, session, begin
+        self._heard_s = 0.0
+
+    def began(self, service: Service) -> str:
+        """The first message to the client."""
+        spec = service.live.spec
+        return dialect.message(
+            "began",
+            session=self._session.id,
+            engine=spec.name if spec else "",
+            grace_s=service.live.grace_s,
+            **self._received(),
+        )
+
+    async def take(self, message: Message) -> bool:
+        """A message of the client's, done with. Who sends faster than is heard is not read."""
+        self._socket.count()
+        if isinstance(message, bytes):
+            await self._session.send(message, self._begin.encoding, self._begin.rate)
+            return True
+        order = order_of(message)
+        match order:
+            case Begin():
+                raise errors.MessageInvalid("This connection has begun already.")
+            case Change():
+                self._session.change(order.upon(self._session.options))
+            case _ if order.type == "commit":
+                self._session.commit()
+            case _ if order.type == "cancel":
+                self._socket.count_cancel()
+                self._session.forget()
+            case _:
+                self._session.finish()
+        return True
+
+    async def tell(self) -> None:
+        """Everything that is said behind what the client has, to the end."""
+        async for numbered in self._session.events(self._begin.after or 0):
+            if isinstance(numbered.event, Heard):
+                self._heard_s = numbered.event.at
+            else:
+                await self._socket.send(dialect.event_message(numbered))
+        await asyncio.sleep(FAREWELL_S)
+
+    async def acknowledge(self) -> None:
+        """How much is here, whenever that has changed."""
+        told = self._received()
+        while True:
+            await asyncio.sleep(RECEIVED_S)
+            if (now := self._received()) != told:
+                told = now
+                await self._socket.send(dialect.message("received", **now))
+
+    def _received(self) -> dict[str, object]:
+        # Exact: sums of whole samples at one rate are off by a millionth of one at most.
+        seconds = self._session.received_s
+        samples = round(seconds * self._begin.rate)
+        return dialect.received(samples, seconds, self._session.received_orders, self._heard_s)

@@ -1,0 +1,126 @@
+"""What a client may say on `/v1/live` besides sound: orders, each a JSON object in a text frame.
+
+Pydantic reads them: strictly, and no name that is not known is taken for a wish fulfilled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from sidecar import errors
+from sidecar.sessions.session import RATES
+from sidecar.speech.live import Encoding, LiveOptions, Turns
+from sidecar.speech.options import LONGEST_PROMPT
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+class Ends(BaseModel):
+    """What counts as speech, and where an utterance ends: `speech.live.Endpointing`, in part."""
+
+    model_config = _STRICT
+
+    threshold: float | None = None
+    neg_threshold: float | None = None
+    sure_threshold: float | None = None
+    min_speech_s: float | None = None
+    min_sure_speech_s: float | None = None
+    pre_roll_s: float | None = None
+    post_roll_s: float | None = None
+    pause_s: float | None = None
+    silence_s: float | None = None
+    longest_s: float | None = None
+
+
+class Wishes(BaseModel):
+    """Options of a session; what is left out is as it was, at first as the service has it."""
+
+    model_config = _STRICT
+
+    language: str | None = None
+    turns: Turns | None = None
+    endpointing: Ends | None = None
+    partials: bool | None = None
+    diarize: bool | None = None
+    words: bool | None = None
+    translate: bool | None = None
+    accurate: bool | None = None
+    prompt: str | None = Field(None, max_length=LONGEST_PROMPT)
+    delay_s: float | None = Field(None, ge=0.0, le=60.0)
+
+    def upon(self, options: LiveOptions) -> LiveOptions:
+        """The options with these wishes.
+
+        Raises:
+            errors.FieldInvalid: no such utterances can be.
+        """
+        given: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in Wishes.model_fields
+            if name != "endpointing" and getattr(self, name) is not None
+        }
+        if self.endpointing is not None:
+            ends = self.endpointing.model_dump(exclude_none=True)
+            try:
+                given["endpointing"] = dataclasses.replace(options.endpointing, **ends)
+            except ValueError as error:
+                raise errors.FieldInvalid(f"'endpointing' is not possible: {error}.") from None
+        return dataclasses.replace(options, **given)
+
+
+class Begin(Wishes):
+    """The first message: a session, or with ``after`` one that goes on.
+
+    ``session``: how the client calls it; ``after``: the last event that came, 0 if none did.
+    """
+
+    type: Literal["begin"]
+    session: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    after: int | None = Field(None, ge=0)
+    encoding: Encoding = Encoding.PCM16
+    rate: int = Field(16_000, ge=RATES.start, lt=RATES.stop)
+
+
+class Change(Wishes):
+    """Hear on with other options."""
+
+    type: Literal["change"]
+
+
+class Plain(BaseModel):
+    """An order that needs no more words."""
+
+    model_config = _STRICT
+
+    type: Literal["commit", "cancel", "finish"]
+
+
+Order = Begin | Change | Plain
+
+
+@cache
+def _orders() -> TypeAdapter[Order]:
+    return TypeAdapter(Annotated[Order, Field(discriminator="type")])
+
+
+def order_of(text: str) -> Order:
+    """The order in a text frame.
+
+    Raises:
+        errors.MessageInvalid: it is none.
+        errors.FieldInvalid: a field holds what it cannot, or there is no such field.
+    """
+    try:
+        return _orders().validate_json(text)
+    except ValidationError as invalid:
+        first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
+        if len(first["loc"]) < 2:  # of the object itself, or which order it is
+            raise errors.MessageInvalid(f"The message is no order: {first['msg']}.") from None
+        name = ".".join(map(str, first["loc"][1:]))
+        raise errors.FieldInvalid(f"'{name}': {first['msg']}.") from None
+    except RecursionError:
+        raise errors.MessageInvalid() from None

@@ -1,0 +1,26 @@
+"""Sound that the scripted engine hears as speech: the loud is said, and how loud is the word."""
+
+from __future__ import annotations
+
+import array
+
+RATE = 16_000
+
+
+def sound(*parts: tuple[float, float], rate: int = RATE) -> bytes:
+    """Parts of so many seconds, so loud (0 to 1), as pcm16."""
+    samples = array.array("h")
+    for seconds, loud in parts:
+        samples.extend([round(loud * 32767)] * round(seconds * rate))
+    return samples.tobytes()
+
+
+def talk(*louds: float, rate: int = RATE) -> bytes:
+    """A turn of 1.5 s for each, and a pause behind it."""
+    turns = [part for loud in louds for part in ((1.5, loud), (0.8, 0.0))]
+    return sound((0.5, 0.0), *turns, rate=rate)
+
+
+def pieces(raw: bytes, size: int = 3200) -> list[bytes]:
+    """Of 0.1 s each."""
+    return [raw[at : at + size] for at in range(0, len(raw), size)]
