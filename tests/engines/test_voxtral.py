@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ import numpy as np
 import pytest
 import voxtral_models
 from checkpoints import clip
+from serving import PATIENCE_S
 
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
 from sidecar.engines.voxtral import VoxtralEngine, delay_of, loading, tekken
 from sidecar.engines.voxtral.stream import Stream, Voxtral
+from sidecar.live.hypothesis import Hypothesis
 from sidecar.speech.engine import LoadOptions, Precision
-from sidecar.speech.live import LiveOptions
+from sidecar.speech.live import Begin, LiveEvent, LiveOptions, Partial, Summary
 
 USUAL, LONGEST = 6, 30
 """Tokens of 480 and of 2400 ms."""
@@ -168,3 +171,33 @@ def test_a_list_of_tokens_that_is_no_good_is_said(tmp_path: Path) -> None:
     (tmp_path / tekken.FILE).write_text(json.dumps({"config": {}}))
     with pytest.raises(errors.ModelLoadFailed, match="KeyError"):
         tekken.read(tmp_path)
+
+
+def test_a_final_goes_on_from_what_was_heard_while_somebody_spoke(
+    audio: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = VoxtralEngine()
+    folder = str(voxtral_models.model())
+    list(engine.load(LoadOptions(Precision.FP32, folder, "cpu", live=True)))
+    drafts: list[Hypothesis | None] = []
+    hear = engine._hear
+
+    def watched(block: Block, draft: Hypothesis | None, *rest: Any) -> Hypothesis | None:
+        drafts.append(draft)
+        return hear(block, draft, *rest)
+
+    monkeypatch.setattr(engine, "_hear", watched)
+    partial, over = threading.Event(), threading.Event()
+
+    def tell(event: LiveEvent) -> None:
+        if isinstance(event, Partial):
+            partial.set()
+        if isinstance(event, Summary):
+            over.set()
+
+    session = engine.open(LiveOptions(diarize=False, delay_s=0.08), Begin(), tell)
+    session.push(audio[:16_000])
+    assert partial.wait(PATIENCE_S)
+    session.finish()
+    assert over.wait(PATIENCE_S)
+    assert [draft is not None for draft in drafts] == [True]
