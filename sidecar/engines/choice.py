@@ -34,7 +34,7 @@ INSTALL = {
 BUILDS = {
     VIBEVOICE: "Use the build 'vibevoice-asr-gpu', which has them.",
     WHISPER: f"No build has them; with Python: {INSTALL[WHISPER]}",
-    VOXTRAL: "Use the build 'vibevoice-asr-gpu', which has them.",
+    VOXTRAL: f"No build has them; with Python: {INSTALL[VOXTRAL]}",
 }
 """What to do instead with an executable, into which nothing can be installed."""
 
