@@ -16,7 +16,7 @@ GPU_EXE := dist/vibevoice-asr-gpu
 BUILD_STAMP := $(VENV)/.installed-build
 GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 
-.PHONY: run test lint audit docs mutants bench exe exe-gpu clean
+.PHONY: run test lint audit docs stubs mutants bench exe exe-gpu clean
 
 run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDIO=path), keep serving
 	@$(BIN)/vibevoice-asr demo --port $(PORT) $(if $(AUDIO),"$(AUDIO)")
@@ -36,6 +36,12 @@ audit: $(DEV_STAMP)  ## known holes in what is installed
 
 docs: $(DEV_STAMP)  ## write docs/settings.md and docs/errors.md anew
 	$(BIN)/python docs/generate.py
+
+stubs:  ## write what is generated from stt.proto anew, by the oldest tools whose result is taken
+	$(PYTHON) -m venv $(VENV)/stubs
+	$(VENV)/stubs/bin/pip install -q grpcio-tools==1.72.1
+	cd sidecar/transports/live_grpc && $(abspath $(VENV))/stubs/bin/python -m grpc_tools.protoc \
+		-I. --python_out=. --pyi_out=. stt.proto
 
 mutants: $(MUTANTS_STAMP)  ## whether the tests notice faults (MODULES="jobs/store access/auth"; many minutes)
 	nice $(BIN)/python -m tests.mutants $(MODULES)

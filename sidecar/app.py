@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
 from sidecar import __version__
 from sidecar.access.approach import is_loopback
 from sidecar.access.auth import Access
+from sidecar.access.certificate import Pair
+from sidecar.access.entrance import Entrance
+from sidecar.access.extra import needed_for
 from sidecar.access.handover import Handover
 from sidecar.access.known import authenticator_of, limits_of
 from sidecar.access.turnstile import Turnstile
@@ -37,6 +42,9 @@ from sidecar.transports.queue import dialect as queue_dialect
 from sidecar.transports.realtime import api as realtime_api
 from sidecar.transports.sidecar import api as sidecar_api
 from sidecar.transports.streaming import api as streaming_api
+
+if TYPE_CHECKING:
+    from sidecar.transports.live_grpc.listener import LiveGrpc
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +94,49 @@ def access_of(settings: Settings, watch: Watch) -> Access:
     )
 
 
+def entrance_of(settings: Settings, watch: Watch) -> Entrance:
+    """What all wires have in common of who may come in; ``watch`` as in `access_of`.
+
+    Raises:
+        errors.SettingsInvalid: the service would be open to the network.
+    """
+    access = access_of(settings, watch)
+    per_minute = access.limits.requests_per_minute
+    turnstile = Turnstile(per_minute) if per_minute else None
+    return Entrance(access, turnstile, Visits(access.authenticator.refusal))
+
+
+def create_listeners(
+    settings: Settings,
+    service: Service,
+    entrance: Entrance,
+    watch: Watch,
+    grpc: socket.socket | None,
+    tls: Pair | None = None,
+) -> list[LiveGrpc]:
+    """What serves beside HTTP. ``grpc`` has the port of it, and is closed when that is listened at;
+    ``tls`` are the files that connections are encrypted by.
+
+    Raises:
+        errors.SettingsInvalid: a package is missing, or a file cannot be used.
+    """
+    if grpc is None:
+        return []
+    with needed_for("Calls over gRPC", "grpc"):
+        from sidecar.transports.live_grpc.encryption import credentials_of
+        from sidecar.transports.live_grpc.listener import LiveGrpc
+    credentials = credentials_of(tls, watch) if tls else None
+    return [LiveGrpc(service, entrance, grpc, credentials)]
+
+
 def create_app(
-    settings: Settings | None = None, service: Service | None = None, watch: Watch | None = None
+    settings: Settings | None = None,
+    service: Service | None = None,
+    watch: Watch | None = None,
+    entrance: Entrance | None = None,
 ) -> FastAPI:
     """The whole service as an ASGI application; without a ``service`` it makes its own. ``watch``
-    looks at files while it runs.
+    looks at files while it runs; who comes by other wires comes by the same ``entrance``.
 
     Raises:
         errors.SettingsInvalid: the environment or the file holds an impossible setting.
@@ -100,8 +146,8 @@ def create_app(
     settings = settings or load_settings()
     service = service or create_service(settings)
     watch = watch or Watch()
-    access = access_of(settings, watch)
-    visits = Visits(access.authenticator.refusal)
+    entrance = entrance or entrance_of(settings, watch)
+    visits = entrance.visits
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -136,14 +182,12 @@ def create_app(
     for router in routers:
         app.include_router(router)
     app.add_middleware(head.Head)
-    per_minute = access.limits.requests_per_minute
-    turnstile = Turnstile(per_minute) if per_minute else None
     dialects = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
     dialects |= dict.fromkeys((*openai_api.PATHS, *realtime_api.PATHS), openai_dialect.say)
     app.add_middleware(
         gate.Gate,
-        access=access,
-        turnstile=turnstile,
+        access=entrance.access,
+        turnstile=entrance.turnstile,
         dialects=dialects,
         visits=visits,
         opens=front.is_open,

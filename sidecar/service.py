@@ -74,6 +74,8 @@ class Health:
     live: Standing | None
     jobs_waiting: int
     stopping: bool
+    also: dict[str, Any]
+    """As `Service.also`."""
 
 
 class Service:
@@ -129,6 +131,8 @@ class Service:
         """What of them can be listened to."""
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
         self._uploads = Uploads()
+        self.also: dict[str, Any] = {}
+        """Where else it is served, as the ready line says it: empty where by HTTP alone."""
         self.spooling = Threads("spool", SPOOLING)
         """Writes uploads to the disk."""
         self._background: set[asyncio.Task[None]] = set()
@@ -384,6 +388,7 @@ class Service:
             live=self.fleet.standing().get(Role.LIVE),
             jobs_waiting=self._queue.depth,
             stopping=self._queue.draining,
+            also=dict(self.also),
         )
 
     def _language_hint(self, tag: str) -> str:

@@ -493,6 +493,26 @@ class Settings(BaseSettings):
             "for that, and what it does to the words is not known here; finals never are."
         ),
     )
+    grpc_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description=(
+            "Port for live audio over gRPC, on the same address as HTTP (docs/grpc.md); 0 takes a "
+            "free one, which the ready line tells. There is no gRPC if unset."
+        ),
+    )
+    grpc_message_mb: int = Field(
+        8,
+        ge=1,
+        le=256,
+        description=(
+            "Largest gRPC message that is taken, in MB: the longest recording in one piece."
+        ),
+    )
+    grpc_unused: Duration = Field(
+        30.0, gt=0, description="How long a gRPC session that was created waits for its stream."
+    )
     max_upload_mb: int = Field(2048, ge=1, description="Largest upload in MB.")
     upload_room_mb: int = Field(
         4096,

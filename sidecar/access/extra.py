@@ -1,4 +1,4 @@
-"""The extra `auth`: packages that only signed tokens and certificates of our own need."""
+"""Extras: packages that not everybody needs. `auth`: signed tokens, certificates of our own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sidecar.version import is_frozen
 
 
 @contextmanager
-def needed_for(what: str) -> Iterator[None]:
-    """Around the imports of them.
+def needed_for(what: str, extra: str = "auth") -> Iterator[None]:
+    """Around the imports of those that ``what`` need.
 
     Raises:
         errors.SettingsInvalid: they are not installed; the hint has the command.
@@ -23,5 +23,5 @@ def needed_for(what: str) -> Iterator[None]:
             f"{what} need a package that is not installed: {error.name or error}.",
             hint="This executable has it not; install the package from Python."
             if is_frozen()
-            else "pip install 'vibevoice-asr[auth]'",
+            else f"pip install 'vibevoice-asr[{extra}]'",
         ) from None

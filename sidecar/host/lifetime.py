@@ -8,13 +8,15 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from sidecar.host import parent
+from sidecar.host.listeners import Listener, Listeners
 from sidecar.host.tls import Tls
 from sidecar.service import Service
 from sidecar.settings import Settings
@@ -36,12 +38,15 @@ def serve_until_told(
     service: Service,
     settings: Settings,
     sock: socket.socket,
-    ready: Callable[[], None],
+    ready: Callable[[dict[str, Any]], None],
     tls: Tls | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> None:
-    """Serve ``app`` on ``sock``; ``ready`` is called once requests are answered.
+    """Serve ``app`` on ``sock``, and by ``listeners`` besides; ``ready`` is called once all of them
+    answer, with what is to be told of the latter.
 
     Raises:
+        errors.SidecarError: one of the listeners cannot serve.
         SystemExit: the service had a fault that only a new start mends; the log says which.
     """
     config = uvicorn.Config(
@@ -62,7 +67,7 @@ def serve_until_told(
         ssl_context_factory=(lambda *_: tls.context) if tls else None,
         headers=tls.headers if tls else None,
     )
-    server = Server(config, service, settings, ready)
+    server = Server(config, service, settings, ready, Listeners(listeners))
     server.run(sockets=[sock])
     if server.broken:
         raise SystemExit(1)
@@ -76,9 +81,11 @@ class Server(uvicorn.Server):
         config: uvicorn.Config,
         service: Service,
         settings: Settings,
-        ready: Callable[[], None],
+        ready: Callable[[dict[str, Any]], None],
+        listeners: Listeners,
     ) -> None:
         super().__init__(config)
+        self._listeners = listeners
         self._service = service
         self._settings = settings
         self._ready = ready
@@ -90,7 +97,14 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve, then say so; a known host is watched from here on."""
         await super().startup(sockets)
-        self._ready()
+        if self.lifespan.should_exit:  # the application did not start; why is in the log
+            return
+        try:
+            self._service.also = await self._listeners.start()
+        except BaseException:
+            await super().shutdown(sockets)
+            raise
+        self._ready(self._service.also)
         self._watches.append(asyncio.get_running_loop().create_task(self._end_with_a_fault()))
         if (pid := parent.host_pid(self._settings.parent_pid, os.environ)) is not None:
             self._end_after(parent.gone(pid), f"the host, pid {pid}, is gone")
@@ -112,10 +126,12 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """No new jobs; the running one has its grace, and its result is there to be fetched, unless
         told once more. Then no new connections."""
+        self._listeners.stop_accepting()
         draining = asyncio.ensure_future(self._service.drain(self._grace_s))
         while not draining.done() and not self.force_exit:
             await asyncio.wait({draining}, timeout=_LOOK_S)
         draining.cancel()
+        await self._listeners.close(0 if self.force_exit else ANSWERS_S)
         await super().shutdown(sockets)
 
     async def _end_with_a_fault(self) -> None:

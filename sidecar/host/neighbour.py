@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import psutil
@@ -26,6 +27,8 @@ class Neighbour:
     version: str
     stopping: bool = False
     """Whether it was told to end."""
+    also: Mapping[str, Any] = field(default_factory=dict)
+    """Where else it is served, as the ready line has it."""
 
     def ends(self) -> bool:
         """Whether it ends in the time that an end takes; waits for it."""
@@ -87,7 +90,8 @@ def at(host: str, port: int) -> Neighbour | None:
             body = json.loads(connection.getresponse().read(1 << 16))
             if time.monotonic() < deadline and isinstance(body["instance"], str):
                 stopping = body.get("status") == "stopping"
-                return Neighbour(port, int(body["pid"]), str(body["version"]), stopping)
+                also = {name: body[name] for name in ("grpc_port",) if name in body}
+                return Neighbour(port, int(body["pid"]), str(body["version"]), stopping, also)
         except TimeoutError:
             return None
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):

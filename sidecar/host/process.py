@@ -53,36 +53,42 @@ def serve(settings: Settings) -> None:
 
 def _serve(settings: Settings, given: socket.socket | None) -> None:
     place = take_place(settings) if given is None else given
+    besides = None
+    if isinstance(place, socket.socket) and settings.grpc_port is not None:
+        besides = bind(settings.host, settings.grpc_port, "--grpc-port")
     if isinstance(place, socket.socket):
         # The port is ours, and nobody is let in yet: the old host tries again when it is refused,
         # and gives up when it is kept waiting.
         from sidecar.access.watched import Watch
-        from sidecar.app import create_app, create_service
+        from sidecar.app import create_app, create_listeners, create_service, entrance_of
         from sidecar.host.lifetime import serve_until_told
         from sidecar.host.tls import tls_of
 
         watch = Watch()
         tls = tls_of(settings, watch)
         service = create_service(settings)
-        app = create_app(settings, service, watch)
+        entrance = entrance_of(settings, watch)
+        app = create_app(settings, service, watch, entrance)
+        pair = tls.pair if tls else None
+        listeners = create_listeners(settings, service, entrance, watch, besides, pair)
         place = listening(place, settings)
     if isinstance(place, neighbour.Neighbour):
         log.info("port %d is served by pid %d already", place.port, place.pid)
-        announce(_ready(settings, place.port, place.pid, None, reused=True))
+        announce(_ready(settings, place.port, place.pid, None, reused=True, **place.also))
         return
     port = place.getsockname()[1]
 
-    def tell() -> None:
+    def tell(also: dict[str, Any]) -> None:
         log.info("serving on %s://%s:%d", "https" if tls else "http", settings.host, port)
         made = settings.token if settings.generate_token else None
-        shown = {}
+        shown = dict(also)
         if tls and tls.fingerprint:
             shown["fingerprint"] = tls.fingerprint
             log.info("the fingerprint (SHA-256) of our certificate: %s", tls.fingerprint)
         announce(_ready(settings, port, os.getpid(), made, **shown))
 
     with place:
-        serve_until_told(app, service, settings, place, tell, tls)
+        serve_until_told(app, service, settings, place, tell, tls, listeners)
 
 
 def log_file(settings: Settings) -> Path | None:
@@ -142,8 +148,8 @@ def listening(
     return place
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket at the address, not listening yet.
+def bind(host: str, port: int, flag: str = "--port") -> socket.socket:
+    """A socket at the address, not listening yet; ``flag`` is what chooses another.
 
     Raises:
         errors.PortInUse: somebody else has the port.
@@ -162,7 +168,7 @@ def bind(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise errors.PortInUse(
                 f"Port {port} on {host} is in use.",
-                hint=f"Stop the program that holds it, or start with --port {port + 1}.",
+                hint=f"Stop the program that holds it, or start with {flag} {port + 1}.",
             ) from None
         raise errors.SettingsInvalid(f"Cannot listen on {host}:{port}: {error.strerror}.") from None
     return sock

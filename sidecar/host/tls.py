@@ -29,6 +29,8 @@ class Tls:
     """The service's end of TLS."""
 
     context: ssl.SSLContext
+    pair: Pair
+    """The files that it is from."""
     fingerprint: str | None
     """Of a certificate of our own, which nobody else vouches for."""
 
@@ -61,7 +63,7 @@ def tls_of(settings: Settings, watch: Watch) -> Tls | None:
         )
     if pair is None:
         return None
-    return Tls(_context(pair, watch), _fingerprint(pair) if own else None)
+    return Tls(_context(pair, watch), pair, _fingerprint(pair) if own else None)
 
 
 def fingerprint_here(settings: Settings) -> str | None:

@@ -30,7 +30,7 @@ def test_sound_has_its_place_on_the_sessions_clock_whatever_its_form() -> None:
     sound.add(SECOND, Encoding.PCM16, 16_000)
     sound.add(SECOND, Encoding.FLOAT32, 8_000)
     sound.add(SECOND, Encoding.PCM16, 32_000)
-    assert sound.at == 2.5
+    assert (sound.at, sound.seconds) == (2.5, 2.5)
     assert [one.at for one in taken(sound) if isinstance(one, Chunk)] == [0.0, 1.0, 2.0]
 
 
@@ -43,6 +43,7 @@ def test_what_is_settled_is_let_go_of_and_the_next_engine_takes_the_rest() -> No
     taken(sound)
     sound.settle(1.25, 0)
     assert held.bytes == sound.bytes == 2 * len(SECOND)
+    assert sound.seconds == 2.0
     assert sound.take() is None
     sound.rewind()
     first, second = taken(sound)

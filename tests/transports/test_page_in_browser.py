@@ -6,7 +6,9 @@ One browser for all; with VIBEVOICE_SCREENSHOTS it also writes the pictures of d
 from __future__ import annotations
 
 import base64
+import json
 import os
+import random
 import shutil
 import struct
 import time
@@ -49,7 +51,8 @@ if CHROMIUM is None or CHROMEDRIVER is None or find_spec("selenium") is None:
 class Visitor:
     """Somebody with a browser."""
 
-    def __init__(self) -> None:
+    def __init__(self, spoken: Path) -> None:
+        """``spoken``: a wav that the microphone hears, again and again."""
         from selenium import webdriver
 
         options = webdriver.ChromeOptions()
@@ -58,6 +61,7 @@ class Visitor:
             "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--mute-audio",
             f"--window-size={WIDTH},{HEIGHT}", f"--host-resolver-rules=MAP {STRANGER} 127.0.0.1",
             "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+            f"--use-file-for-fake-audio-capture={spoken}",
             "--autoplay-policy=no-user-gesture-required",
         ):  # fmt: skip
             options.add_argument(flag)
@@ -161,8 +165,8 @@ def axe_source() -> str:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Visitor]:
-    visitor = Visitor()
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
+    visitor = Visitor(spoken(tmp_path_factory.mktemp("microphone") / "spoken.wav"))
     yield visitor
     visitor.driver.quit()
 
@@ -227,6 +231,29 @@ def tone(path: Path, seconds: float) -> Path:
         second = struct.pack("<8000h", *(30000 if at < 80 else 0 for at in range(8000)))
         file.writeframes((second * (int(seconds) + 1))[: int(seconds * 8000) * 2])
     return path
+
+
+def spoken(path: Path) -> Path:
+    """Two who speak in turn, as loud as people are: noise, for a browser takes out what hums."""
+    chance = random.Random(1)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        for seconds, loud in ((1.5, 0.5), (0.9, 0.0), (1.5, 0.2), (0.9, 0.0)):
+            count = int(seconds * 16_000)
+            samples = (int(chance.uniform(-loud, loud) * 32767) for _ in range(count))
+            file.writeframes(struct.pack(f"<{count}h", *samples))
+    return path
+
+
+def is_a_phone(visitor: Visitor) -> None:
+    """The page in a narrow window: all of it."""
+    phone = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    visitor.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    wide = "return [document.documentElement.scrollWidth, innerWidth]"
+    wait_until(lambda: visitor.js(wide)[1] == 360, PATIENCE_S, "it is a phone")
+    assert visitor.js(wide)[0] <= 360, "nothing to be moved sideways"
 
 
 def test_a_dropped_recording_is_heard_and_read_played_and_searched(
@@ -531,6 +558,12 @@ def test_a_link_lets_one_tab_in_once_and_leaves_no_token_in_its_address(
     field.send_keys(TOKEN)
     field.submit()
     visitor.sees(".job .name")
+    visitor.js(SOCKETS)
+    visitor.sees(".intake button", LIVE).click()
+    visitor.sees(".title", "Listening")
+    assert visitor.js("return sockets[0].url") == f"ws://127.0.0.1:{server.port}/v1/live"
+    visitor.sees(".talking button", "Stop").click()
+    visitor.sees(".title", "only in this page")
 
 
 def test_what_is_no_recording_is_refused_in_words_and_can_be_left_out(
@@ -554,6 +587,148 @@ def test_the_microphone_becomes_a_recording(visitor: Visitor, server: Server) ->
     visitor.sees(".recording button", "Stop").click()
     visitor.sees("#main .title", "2 speakers")
     visitor.sees(".job .name", "Recording 2")
+
+
+SOCKETS = """
+window.sockets = [];
+window.WebSocket = class extends WebSocket {
+  constructor(...given) { super(...given); window.sockets.push(this); }
+};"""
+"""The connections of a page, for who wants to break them."""
+GONE = json.dumps(
+    {"type": "error", "code": "live_gone", "message": "It is gone.", "hint": "Try later."}
+)
+LIVE = "Live captions"
+
+
+def captions(visitor: Visitor, more: int = 1) -> int:
+    """So many lines more; how many there are."""
+    rows = visitor.rows()
+    wait_until(lambda: visitor.rows() >= rows + more, PATIENCE_S, f"captions\n{visitor.text()}")
+    return visitor.rows()
+
+
+def test_what_is_said_is_read_while_it_is_said_and_heard_again_in_full(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    visitor.js(SOCKETS)
+    visitor.sees(".intake button", LIVE).click()
+    visitor.sees(".talking [aria-label=Loudness]")
+    visitor.sees(".tail p", "w")
+    visitor.sees(".row .said", "w")
+    visitor.sees("[role=log][aria-live=polite] p", "Speaker 0: w")
+    wait_until(lambda: visitor.js("return document.querySelector('meter').value") > 0, 60, "loud")
+    assert visitor.findings() == []
+    visitor.js("sockets[0].close(4000)")
+    captions(visitor, 2)
+    assert visitor.js("return sockets.length") == 2, "it came again by itself"
+    visitor.sees(".talking button", "Pause").click()
+    visitor.sees(".title", "Paused")
+    visitor.sees("#said", "Paused")
+    visitor.sees(".tail", "")
+    at = visitor.js("return document.querySelector('.talking .time').textContent")
+    time.sleep(1.2)
+    assert visitor.js("return document.querySelector('.talking .time').textContent") == at
+    visitor.sees(".talking button", "Go on").click()
+    captions(visitor)
+    visitor.sees(".talking button", "Stop").click()
+    visitor.sees(".title", "only in this page")
+    assert visitor.findings() == []
+    visitor.sees(".job .name", "Live 2")
+    visitor.sees(".player .round[aria-label=Play]").click()
+    wait_until(lambda: visitor.js(PLACE)[0] > 0.3, PATIENCE_S, "its own sound is heard")
+    visitor.sees(".head button", "Hear it again").click()
+    visitor.sees("#main .title", "2 speakers · scripted")
+    job = server.client.get("/v1/jobs").json()["jobs"][0]
+    assert job["duration"] == pytest.approx(
+        visitor.js("return document.querySelector('audio').duration")
+    )
+    visitor.sees(".job .pick", "only in this page").click()
+    visitor.sees("[aria-label^='Throw Live']").click()
+    visitor.sees("#sure-talk .danger").click()
+    wait_until(lambda: "only in this page" not in visitor.text(), PATIENCE_S, "it is gone")
+
+
+def test_captions_that_end_too_soon_cost_no_word_of_the_recording(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    visitor.js(SOCKETS)
+    visitor.sees(".intake button", LIVE).click()
+    captions(visitor)
+    visitor.js("sockets[0].onmessage({data: arguments[0]})", GONE)
+    visitor.sees(".trouble", "Try later.")
+    visitor.sees(".title", "The sound is still recorded")
+    is_a_phone(visitor)
+    assert visitor.findings() == []
+    at = visitor.sees(".talking .time").text
+    wait_until(lambda: visitor.sees(".talking .time").text > at, PATIENCE_S, "it is recorded")
+    visitor.sees(".talking button", "Stop").click()
+    visitor.sees(".head button", "Hear it again").click()
+    visitor.sees("#main .title", "2 speakers · scripted")
+
+
+def test_a_microphone_that_was_paused_stays_off_when_captions_end(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    visitor.js(SOCKETS)
+    visitor.sees(".intake button", LIVE).click()
+    visitor.sees(".title", "Listening")
+    visitor.sees(".talking button", "Pause").click()
+    visitor.sees(".title", "Paused")
+    visitor.js("sockets[0].onmessage({data: arguments[0]})", GONE)
+    visitor.sees(".trouble", "Try later.")
+    visitor.sees(".title", "only in this page")
+
+
+def test_a_microphone_that_is_refused_is_said_with_what_to_do(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    visitor.js(
+        """navigator.mediaDevices.getUserMedia = async () => {
+          throw new DOMException("no", "NotAllowedError");
+        };"""
+    )
+    visitor.sees(".intake button", LIVE).click()
+    visitor.sees(".intake .trouble[role=alert]", "Allow it beside the address")
+    assert visitor.findings() == []
+
+
+def test_speakers_that_are_decided_anew_change_lines_that_stand(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    partial = {"type": "partial", "turn": 1, "piece": 2, "text": "Me to", "stable": "Me"}
+    told = [
+        {
+            "type": "final",
+            "turn": 0,
+            "piece": 0,
+            "segment": {"speaker": "Speaker_0", "text": "Me?"},
+        },
+        {
+            "type": "final",
+            "turn": 0,
+            "piece": 1,
+            "segment": {"speaker": "Speaker_0", "text": "Me!"},
+        },
+        {**partial, "tail": "o"},
+        {"type": "speakers_revised", "speakers": {"1": "Speaker_1"}},
+    ]
+    script = """const done = arguments[arguments.length - 1];
+    import(document.querySelector("[href$='/captions.js']").href).then(
+      ({after, NOTHING, segmentsOf, tailOf}) => {
+        const there = arguments[0].reduce(after, NOTHING);
+        const gone = after(there, {type: "turn_ended", turn: 1});
+        done([segmentsOf(there).map(({speaker}) => speaker), tailOf(there), tailOf(gone)]);
+      });"""
+    speakers, tail, gone = visitor.driver.execute_async_script(script, told)
+    assert speakers == ["Speaker_0", "Speaker_1"]
+    assert tail == [{"piece": 2, "sure": "Me", "unsure": " to o"}]
+    assert gone == []
 
 
 def test_the_precision_is_changed_after_its_plan_was_read(visitor: Visitor, server: Server) -> None:
@@ -630,25 +805,44 @@ def test_nothing_is_found_against_it_in_light_and_in_dark_and_on_a_phone(
     visitor.driver.find_element("css selector", "[popovertarget]").click()
     visitor.sees("#formats button", "Subtitles")
     assert visitor.findings() == []
-    phone = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
-    visitor.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
-    wide = "return [document.documentElement.scrollWidth, innerWidth]"
-    wait_until(lambda: visitor.js(wide)[1] == 360, PATIENCE_S, "it is a phone")
-    assert visitor.js(wide)[0] <= 360, "nothing to be moved sideways"
+    is_a_phone(visitor)
     assert visitor.findings() == []
 
 
-@pytest.mark.skipif(
+pictures = pytest.mark.skipif(
     "VIBEVOICE_SCREENSHOTS" not in os.environ,
     reason="nobody wants pictures (VIBEVOICE_SCREENSHOTS)",
 )
-def test_pictures_for_the_docs(visitor: Visitor, start_server: Callable[..., Server]) -> None:
+
+
+def endgame() -> Path:
+    """Two people, of the wheel."""
     package = find_spec("moonshine_voice")
     assert package is not None
     assert package.origin is not None
+    return Path(package.origin).parent / "assets/endgame_nagg_nell.wav"
+
+
+@pictures
+def test_a_picture_of_live_captions(start_server: Callable[..., Server]) -> None:
+    visitor = Visitor(endgame())
+    try:
+        visitor.opens(start_server(engine="moonshine"))
+        visitor.driver.set_window_size(1280, 800)
+        visitor.sees(".intake button", LIVE).click()
+        visitor.sees(".who .name", "Speaker 1")
+        captions(visitor, 2)
+        visitor.sees(".tail p", " ")
+        visitor.shot("page-live")
+    finally:
+        visitor.driver.quit()
+
+
+@pictures
+def test_pictures_for_the_docs(visitor: Visitor, start_server: Callable[..., Server]) -> None:
     server = start_server(engine="moonshine")
     visitor.opens(server)
-    visitor.sends(Path(package.origin).parent / "assets/endgame_nagg_nell.wav")
+    visitor.sends(endgame())
     visitor.sees("#main .title", "2 speakers")
     job = server.client.get("/v1/jobs").json()["jobs"][0]["id"]
     called = [

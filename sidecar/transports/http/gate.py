@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sidecar import errors
 from sidecar.access.approach import Approach
 from sidecar.access.auth import Access
+from sidecar.access.entrance import Pause, identified
 from sidecar.access.handover import Handover
 from sidecar.access.identity import Identity
 from sidecar.access.turnstile import Turnstile
@@ -34,7 +35,6 @@ Refusals = Mapping[str, Refusal]
 _NO_REFUSALS: Refusals = {}
 Opens = Callable[[Scope], bool]
 """Whether a request is for what everybody gets who may come at all."""
-Pause = Callable[[float], Awaitable[object]]
 PREFLIGHT_KEPT_S = 600
 LONGEST_HEAD = 128 << 10
 """Bytes of a request's headers. Far more than anybody's, so that a token of 100 KB is refused like
@@ -182,16 +182,7 @@ class _Callers:
         return dataclasses.replace(approach, authorizations=[given])
 
     async def _identify(self, approach: Approach) -> Identity:
-        try:
-            return self._access.identify(approach)
-        except errors.TokenInvalid:
-            if self._turnstile is not None and (delay := self._turnstile.fail(approach)):
-                self._turnstile.held += 1
-                try:
-                    await self._pause(delay)
-                finally:
-                    self._turnstile.held -= 1
-            raise
+        return await identified(self._access, self._turnstile, approach, self._pause)
 
 
 def approach_of(scope: Scope) -> Approach:

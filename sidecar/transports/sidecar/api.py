@@ -73,6 +73,7 @@ def build_router(service: Service) -> APIRouter:
                 "live_engine_state": now.live and now.live.state.value,
                 "jobs_waiting": now.jobs_waiting,
                 "vllm": VLLM[_status(now)],
+                **now.also,
             }
         )
 

@@ -51,6 +51,9 @@ class Health(BaseModel):
             "service ends."
         )
     )
+    grpc_port: int = Field(
+        default=0, examples=[50051], description="Port of gRPC; there only where it is on."
+    )
 
 
 class Word(BaseModel):

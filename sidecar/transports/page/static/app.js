@@ -7,6 +7,7 @@ import { Pane } from "./pane.js";
 import { Recordings } from "./recordings.js";
 import { arrive, keep } from "./session.js";
 import { Store } from "./store.js";
+import { TalkPane } from "./talkpane.js";
 import { html, render, Trouble, useEffect, useState } from "./view.js";
 import { trouble } from "./words.js";
 
@@ -23,6 +24,7 @@ const store = new Store({
   problem: null,
   selected: "",
   shown: null,
+  talks: [],
   uploads: [],
 });
 
@@ -50,13 +52,17 @@ function App() {
         setOver(false);
         recordings.sending.send(await filesIn(event.dataTransfer, say));
       },
-      beforeunload: (event) => store.state.uploads.some((one) => one.state !== "failed") && event.preventDefault(),
+      beforeunload: (event) => {
+        const { uploads, talks } = store.state;
+        if (uploads.some((one) => one.state !== "failed") || talks.some((one) => !one.saved)) event.preventDefault();
+      },
     };
     for (const [name, act] of Object.entries(on)) addEventListener(name, act);
     return () => Object.entries(on).forEach(([name, act]) => removeEventListener(name, act));
   }, []);
   if (state.locked) return html`<${Door} state=${state} />`;
-  const empty = state.loaded && !state.jobs.length && !state.uploads.length;
+  const empty = state.loaded && !state.jobs.length && !state.uploads.length && !state.talks.length;
+  const talk = state.talks.find((one) => one.id === state.selected);
   const view = empty ? "empty" : state.selected ? "transcript" : "list";
   return html`
     <a class="skip" href="#main">To the transcript</a>
@@ -64,7 +70,8 @@ function App() {
     ${state.arrival && html`<div class="banner"><${Trouble} error=${state.arrival} /></div>`}
     <div class="page" data-view=${view} data-ready=${state.loaded ? "yes" : "no"}>
       <${Aside} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
-      ${!empty && html`<${Pane} key=${state.selected} state=${state} recordings=${recordings} say=${say} />`}
+      ${talk && html`<${TalkPane} key=${talk.id} talk=${talk} state=${state} recordings=${recordings} />`}
+      ${!empty && !talk && html`<${Pane} key=${state.selected} state=${state} recordings=${recordings} say=${say} />`}
     </div>
     ${over && html`<div class="over" aria-hidden="true"><p>Let go to transcribe</p></div>`}
   `;

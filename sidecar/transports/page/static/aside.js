@@ -35,21 +35,25 @@ function recordingsAmong(files, say) {
 }
 
 export function Aside({ state, store, recordings, empty, say }) {
-  const { jobs, uploads } = state;
+  const { jobs, uploads, talks } = state;
+  const going = talks.filter((one) => one.state !== "over");
+  const over = talks.filter((one) => one.state === "over").reverse();
   const waiting = jobs.filter((job) => !isOver(job)).sort(inLine);
   const ended = jobs.filter((job) => isOver(job)).reverse();
   return html`<div class="side" role=${empty ? "main" : "complementary"} id=${empty ? "main" : undefined} aria-label="Recordings">
     <${Intake} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
-    ${(waiting.length > 0 || uploads.length > 0) && html`<section>
+    ${going.length + waiting.length + uploads.length > 0 && html`<section>
       <h2>On the way</h2>
       <ul class="jobs">
+        ${going.map((talk) => html`<${Talk} key=${talk.id} talk=${talk} state=${state} recordings=${recordings} />`)}
         ${waiting.map((job) => html`<${Item} key=${job.id} job=${job} state=${state} recordings=${recordings} say=${say} />`)}
         ${uploads.map((one) => html`<${Sending} key=${one.key} one=${one} recordings=${recordings} />`)}
       </ul>
     </section>`}
-    ${ended.length > 0 && html`<section>
+    ${over.length + ended.length > 0 && html`<section>
       <h2>Heard</h2>
       <ul class="jobs">
+        ${over.map((talk) => html`<${Talk} key=${talk.id} talk=${talk} state=${state} recordings=${recordings} />`)}
         ${ended.map((job) => html`<${Item} key=${job.id} job=${job} state=${state} recordings=${recordings} say=${say} />`)}
       </ul>
     </section>`}
@@ -91,6 +95,17 @@ function Item({ job, state, recordings, say }) {
   </li>`;
 }
 
+/** A live talk: it is this page's alone. */
+function Talk({ talk, state, recordings }) {
+  const said = talk.state === "over" ? `${clock(talk.seconds)}, only in this page` : talk.state === "paused" ? "Paused" : "Is being heard";
+  return html`<li class="job" data-state=${talk.state}>
+    <button type="button" class="pick" aria-current=${state.selected === talk.id ? "true" : undefined} onClick=${() => recordings.select(talk.id)}>
+      <span class="name">${talk.name}</span>
+      <span class="how">${said}</span>
+    </button>
+  </li>`;
+}
+
 function Sending({ one, recordings }) {
   const said = { waiting: "Waits to be sent", sending: "Is being sent", failed: one.error?.detail }[one.state];
   return html`<li class="job" data-state=${one.state}>
@@ -120,6 +135,7 @@ function Intake({ state, store, recordings, empty, say }) {
         <button type="button" class="main" onClick=${() => files.current.click()}>${icon("add")} Choose files</button>
         <button type="button" onClick=${() => folder.current.click()}>${icon("folder")} Folder</button>
         <${Microphone} recordings=${recordings} say=${say} />
+        <${Live} state=${state} recordings=${recordings} />
       </div>
       <input ref=${files} class="unseen" id="files" type="file" multiple accept=${KINDS} tabindex="-1" aria-label="Recordings" onChange=${(event) => took(event, false)} />
       <input ref=${folder} class="unseen" id="folder" type="file" webkitdirectory tabindex="-1" aria-label="A folder of recordings" onChange=${(event) => took(event, true)} />
@@ -205,4 +221,20 @@ function Microphone({ recordings, say }) {
     <button type="button" class="main" onClick=${end}>${icon("stop")} Stop and send</button>
     <button type="button" class="bare" aria-label="Throw this recording away" onClick=${() => setRecorder(null)}>${icon("close")}</button>
   </div>`;
+}
+
+/** Words while somebody speaks: begun here, and shown in the place of a transcript. */
+function Live({ state, recordings }) {
+  const [wrong, setWrong] = useState("");
+  const [asking, setAsking] = useState(false);
+  const going = state.talks.some((one) => one.state !== "over");
+  const begin = async () => {
+    setAsking(true);
+    const { id, wrong: why } = await recordings.talks.begin();
+    setAsking(false);
+    setWrong(why ?? "");
+    if (id) recordings.select(id);
+  };
+  return html`<button type="button" disabled=${going || asking} onClick=${begin}>${icon("live")} Live captions</button>
+    ${wrong && html`<p class="trouble" role="alert">${wrong}</p>`}`;
 }

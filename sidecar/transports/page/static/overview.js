@@ -18,6 +18,7 @@ export function Overview({ job, shown, lanes, duration, seek, move, audio, open 
   const [peaks, setPeaks] = useState(null);
   const [size, setSize] = useState(0);
   useEffect(() => {
+    if (job.peaks) return setPeaks(job.peaks);
     let timer = 0;
     const gone = new AbortController();
     const ask = async () => {

@@ -5,6 +5,7 @@ import { Chosen, NotDone, Steps } from "./edits.js";
 import { Search } from "./finder.js";
 import { Overview } from "./overview.js";
 import { Player } from "./player.js";
+import { save } from "./saving.js";
 import { client } from "./session.js";
 import { SpeakerDialog } from "./speakers.js";
 import { voices } from "./timeline.js";
@@ -46,10 +47,7 @@ function Head({ job, name, shown, recordings, say }) {
   const download = async (format, ending) => {
     document.getElementById("formats").hidePopover?.();
     try {
-      const text = await client().transcript(job.id, format);
-      const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(new Blob([text])), download: `${name.replace(/\.[^.]{1,5}$/, "")}.${ending}` });
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+      save(await client().transcript(job.id, format), `${name.replace(/\.[^.]{1,5}$/, "")}.${ending}`);
     } catch (error) {
       say(trouble(error).detail);
     }
@@ -79,7 +77,8 @@ function Head({ job, name, shown, recordings, say }) {
   </div>`;
 }
 
-function Reading({ job, shown, file, recordings, people, say }) {
+/** What was said so far, and its sound. Of a talk that goes on there is nothing to play yet. */
+export function Reading({ job, shown, file, recordings, people, say }) {
   const list = useRef(null);
   const view = useRef(null);
   const audio = useRef(null);
@@ -106,7 +105,7 @@ function Reading({ job, shown, file, recordings, people, say }) {
   const lanes = useMemo(() => voices(segments), [segments, revision]);
   const silent = shown.final && !segments.length;
   return html`
-    <div class="deck">
+    ${(shown.final || !job.live) && html`<div class="deck">
       <${Overview} job=${job} shown=${shown} lanes=${lanes} duration=${duration} seek=${(at, play) => seek.current(at, play)} move=${move} audio=${audio} open=${edits && setSpeaker} />
       <div class="tools">
         <${Player} job=${job} file=${file} duration=${duration} audio=${audio} seek=${seek} moved=${(at, playing, follow) => (view.current.at(at, follow), move.current(at, playing))} recordings=${recordings} />
@@ -114,10 +113,10 @@ function Reading({ job, shown, file, recordings, people, say }) {
         <${Search} view=${view} segments=${segments} revision=${`${revision} ${shown.final}`} />
       </div>
       <${NotDone} wrong=${shown.wrong} editing=${editing} />
-    </div>
+    </div>`}
     ${silent && html`<p class="quiet">Nobody speaks in this recording.</p>`}
     <div ref=${list} class=${`said-list ${edits ? "editable" : ""}`} role="list" aria-label="Transcript" aria-busy=${shown.final ? "false" : "true"}></div>
-    ${!shown.final && html`<p class="growing quiet"><span class="dot" aria-hidden="true"></span>${job.state === "queued" ? "It waits for its turn." : "Listening. Speakers may still change."}</p>`}
+    ${!shown.final && !job.live && html`<p class="growing quiet"><span class="dot" aria-hidden="true"></span>${job.state === "queued" ? "It waits for its turn." : "Listening. Speakers may still change."}</p>`}
     <${Chosen} chosen=${chosen} lanes=${lanes} editing=${editing} view=${view} />
     ${edits && html`<${SpeakerDialog} speaker=${speaker} lanes=${lanes} job=${job} heard=${shown.metadata.speakers ?? []} people=${people} editing=${editing} close=${() => setSpeaker(null)} say=${say} />`}
   `;

@@ -5,6 +5,7 @@ import { names, call } from "./memory.js";
 import { heard, isOver, newest, read } from "./reading.js";
 import { Sending } from "./sending.js";
 import { client } from "./session.js";
+import { Talks } from "./talks.js";
 import { trouble } from "./words.js";
 
 const BUSY_MS = 1000;
@@ -36,6 +37,7 @@ export class Recordings {
     this.#store = store;
     this.#say = say;
     this.editing = new Editing(store, say);
+    this.talks = new Talks(store, say);
     this.sending = new Sending(store, say, (job, file, name) => this.#sent(job, file, name));
   }
 
@@ -59,13 +61,13 @@ export class Recordings {
     this.#tick();
   }
 
-  /** @param {string} id the job that is shown; "" for none */
+  /** @param {string} id the job or talk that is shown; "" for none */
   select(id) {
     if (id === this.#store.state.selected && this.#followed === id) return;
     this.#following.abort();
     [this.#following, this.#followed] = [new AbortController(), id];
     this.#store.set({ selected: id, shown: null, problem: null });
-    if (id) this.#follow(id, this.#following.signal);
+    if (id && !this.talks.get(id)) this.#follow(id, this.#following.signal);
   }
 
   /** End a job, or forget one that has ended. */
@@ -157,8 +159,10 @@ export class Recordings {
     this.#known.set(job.id, job.state);
     const { jobs, selected } = this.#store.state;
     this.#store.set({ jobs: [...jobs.filter((one) => one.id !== job.id), job], names: names() });
-    const shown = jobs.find((one) => one.id === selected);
-    if (!shown || shown.state === "failed") this.select(job.id);
+    const talk = this.#store.state.talks.find((one) => one.file === file);
+    if (talk) this.talks.saved(talk.id, job.id);
+    const shown = jobs.find((one) => one.id === selected) ?? this.talks.get(selected);
+    if (!shown || shown.state === "failed" || (talk && talk.id === selected)) this.select(job.id);
     this.look();
   }
 

@@ -16,6 +16,7 @@ const SHAPES = {
   edit: "M4 20l1-5L16 4l4 4L9 19zM13.5 6.5l4 4",
   folder: "M3 6h6l2 2h10v11H3z",
   listen: "M4 10v4h4l5 4V6l-5 4zM17 9a4 4 0 0 1 0 6",
+  live: "M4 5h16v11h-9l-4 4v-4H4zM8 9h8M8 12h5",
   mic: "M12 3a3 3 0 0 0-3 3v5a3 3 0 0 0 6 0V6a3 3 0 0 0-3-3zM6 11a6 6 0 0 0 12 0M12 17v4",
   moon: "M20 14.5A8 8 0 0 1 9.5 4 8 8 0 1 0 20 14.5z",
   pause: "M8 5v14M16 5v14",

@@ -1,0 +1,1 @@
+"""Live audio over gRPC, as clients of such servers have it: package `stt`."""

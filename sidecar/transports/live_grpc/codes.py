@@ -1,0 +1,85 @@
+"""What can go wrong, by the numbers and status codes of this wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from grpc import StatusCode
+
+from sidecar import errors
+from sidecar.errors import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A number, the status that goes with it, and what is said: "" leaves it to the error."""
+
+    number: str
+    status: StatusCode
+    message: str = ""
+
+
+class Refused(Exception):
+    """What this wire alone says no to."""
+
+    def __init__(self, said: Said, detail: str = "") -> None:
+        self.said = said
+        self.detail = detail or said.message
+        super().__init__(self.detail)
+
+
+NO_SESSION_ID = Said("ERR1001", StatusCode.INVALID_ARGUMENT, "session_id is required")
+VAD_WRONG = Said("ERR1003", StatusCode.INVALID_ARGUMENT, "vad_threshold must be non-negative")
+UNKNOWN_SESSION = Said("ERR1004", StatusCode.UNAUTHENTICATED, "Unknown or missing session_id")
+WRONG_TOKEN = Said("ERR1005", StatusCode.PERMISSION_DENIED, "Invalid session token")
+IDLE = Said("ERR1006", StatusCode.DEADLINE_EXCEEDED, "Session timeout due to inactivity")
+CHUNK_TOO_LONG = Said("ERR1007", StatusCode.INVALID_ARGUMENT)
+NO_KEY = Said("ERR1009", StatusCode.UNAUTHENTICATED, "API key is required")
+OPTION_WRONG = Said("ERR1010", StatusCode.INVALID_ARGUMENT, "invalid decode option")
+SOUND_WRONG = Said("ERR3002", StatusCode.INVALID_ARGUMENT)
+
+CODES: Mapping[str, Said] = {
+    errors.SessionTaken.code: Said(
+        "ERR1002", StatusCode.ALREADY_EXISTS, "session_id already active"
+    ),
+    errors.SessionNotFound.code: UNKNOWN_SESSION,
+    errors.SessionOver.code: UNKNOWN_SESSION,
+    errors.SessionIdle.code: IDLE,
+    errors.SessionTooLong.code: Said("ERR1006", StatusCode.DEADLINE_EXCEEDED),
+    errors.ChunkTooLong.code: CHUNK_TOO_LONG,
+    errors.LiveFull.code: Said("ERR1008", StatusCode.RESOURCE_EXHAUSTED),
+    errors.LiveLimited.code: Said("ERR1008", StatusCode.RESOURCE_EXHAUSTED),
+    errors.RateLimited.code: Said("ERR1012", StatusCode.RESOURCE_EXHAUSTED),
+    errors.ShuttingDown.code: Said("ERR1013", StatusCode.UNAVAILABLE),
+    errors.TokenMissing.code: NO_KEY,
+    errors.TokenInvalid.code: Said("ERR1014", StatusCode.UNAUTHENTICATED),
+    errors.SoundInvalid.code: SOUND_WRONG,
+    errors.LiveUnavailable.code: Said("ERR2002", StatusCode.FAILED_PRECONDITION),
+    errors.PeerNotAllowed.code: Said("ERR4008", StatusCode.PERMISSION_DENIED),
+    errors.OriginNotAllowed.code: Said("ERR4008", StatusCode.PERMISSION_DENIED),
+}
+"""By the code of an error."""
+KINDS: Mapping[Kind, Said] = {
+    Kind.MALFORMED: OPTION_WRONG,
+    Kind.UNPROCESSABLE: OPTION_WRONG,
+    Kind.UNSUPPORTED: OPTION_WRONG,
+    Kind.TIMEOUT: Said("ERR2001", StatusCode.DEADLINE_EXCEEDED),
+    Kind.FORBIDDEN: Said("ERR4008", StatusCode.PERMISSION_DENIED),
+    Kind.LIMITED: Said("ERR1011", StatusCode.RESOURCE_EXHAUSTED),
+}
+"""By its kind, where the code is not there. An engine that fails is what remains."""
+_FAILED = Said("ERR2002", StatusCode.INTERNAL)
+_FAULT = Said("ERR3002", StatusCode.UNKNOWN)
+
+
+def said_of(wrong: Exception) -> Said:
+    """How this wire says what went wrong, message and all; a fault of ours is not told of."""
+    if isinstance(wrong, Refused):
+        return Said(wrong.said.number, wrong.said.status, wrong.detail)
+    if not isinstance(wrong, errors.SidecarError):
+        return Said(_FAULT.number, _FAULT.status, errors.SidecarError.default_detail)
+    found = CODES.get(wrong.code) or KINDS.get(wrong.kind)
+    if found is None:
+        found = _FAULT if wrong.code == errors.SidecarError.code else _FAILED
+    return Said(found.number, found.status, found.message or wrong.detail)

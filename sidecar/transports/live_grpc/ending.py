@@ -1,0 +1,31 @@
+"""How a call ends that went wrong."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from sidecar import errors
+from sidecar.transports.live_grpc.codes import Refused, said_of
+
+log = logging.getLogger(__name__)
+
+
+async def end(context: Any, wrong: Exception, trailing: tuple[tuple[str, str], ...] = ()) -> None:
+    """Say it: status, number and message, and in the trailing metadata, where it is an error that
+    every wire knows, its stable code and what to do.
+
+    Raises:
+        grpc.aio.AbortError: always; that is how a call ends.
+    """
+    said = said_of(wrong)
+    if isinstance(wrong, errors.SidecarError):
+        hint = wrong.hint.encode("ascii", "replace").decode()
+        trailing = (*trailing, ("error-code", wrong.code), ("error-hint", hint))
+        if wrong.retry_after is not None:
+            trailing = (*trailing, ("retry-after", str(wrong.retry_after)))
+    elif not isinstance(wrong, Refused):
+        log.error("a fault of ours in a call over gRPC", exc_info=wrong)
+    if trailing:
+        context.set_trailing_metadata(trailing)
+    await context.abort(said.status, f"{said.number} {said.message}")

@@ -1,0 +1,77 @@
+/** The microphone as it is spoken into: pieces of sound, a tenth of a second each. */
+
+/** Samples a second: as many as any engine wants. */
+const RATE = 24000;
+/** So long the last piece is waited for. */
+const LAST_MS = 300;
+
+export class Capture {
+  /** Samples a second, once it has begun. */
+  rate = 0;
+  #stream;
+  #context;
+  #last = () => {};
+
+  /** @returns {string} why it cannot be, "" where it can */
+  static why() {
+    if (!isSecureContext)
+      return "Browsers give the microphone only to pages of this machine or with https.";
+    if (!navigator.mediaDevices?.getUserMedia || !globalThis.AudioWorkletNode)
+      return "This browser cannot record.";
+    return "";
+  }
+
+  /**
+   * @param {(piece: Int16Array) => void} hear
+   * @param {() => void} gone the microphone was pulled out, or taken away
+   * @throws {DOMException} there is no microphone, or it may not be used
+   */
+  async begin(hear, gone) {
+    this.#stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+    const source = this.#open();
+    await this.#context.audioWorklet.addModule(new URL("pieces.js", import.meta.url));
+    this.rate = this.#context.sampleRate;
+    const pieces = new AudioWorkletNode(this.#context, "pieces", { channelCount: 1, channelCountMode: "explicit" });
+    pieces.port.onmessage = ({ data }) => {
+      hear(data);
+      this.#last();
+    };
+    source.connect(pieces).connect(this.#context.destination); // silence: else some would not run it
+    this.#stream.getAudioTracks()[0].addEventListener("ended", gone);
+    await this.#context.resume();
+  }
+
+  /** @param {boolean} wanted whether nothing is to be heard for a while */
+  async pause(wanted) {
+    for (const track of this.#stream.getTracks()) track.enabled = !wanted;
+    await this.#context[wanted ? "suspend" : "resume"]();
+  }
+
+  /** Hear the piece out, and let go. */
+  async end() {
+    if (this.#context.state === "running")
+      await new Promise((resolve) => {
+        this.#last = resolve;
+        setTimeout(resolve, LAST_MS);
+      });
+    this.close();
+  }
+
+  /** Let go of the microphone; once more does nothing. */
+  close() {
+    for (const track of this.#stream?.getTracks() ?? []) track.stop();
+    if (this.#context && this.#context.state !== "closed") this.#context.close();
+  }
+
+  /** A browser that does not turn one rate into another has its own. */
+  #open() {
+    try {
+      this.#context = new AudioContext({ sampleRate: RATE });
+      return this.#context.createMediaStreamSource(this.#stream);
+    } catch {
+      this.#context?.close();
+      this.#context = new AudioContext();
+      return this.#context.createMediaStreamSource(this.#stream);
+    }
+  }
+}

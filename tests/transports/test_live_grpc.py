@@ -1,0 +1,452 @@
+"""Live audio over gRPC, as a client that was made from its proto meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+from serving import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
+from stt import RATE, Client, Ended, chunks_of, ended, sound
+
+from sidecar.transports.live_grpc import stt_pb2
+from sidecar.transports.live_grpc.stt_pb2 import AudioChunk, SessionRequest
+
+TOKEN = "a token that nobody guesses"
+SPEECH = sound((0.3, 1.0), (0, 1.0), (0.3, 1.0), (0, 1.0))
+MUTATIONS = int(os.environ.get("VIBEVOICE_FUZZ", "1000"))
+"""How many messages are made up; 10,000 of them take two minutes."""
+Status = grpc.StatusCode
+
+
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("grpc"), grpc_port=0) as server:
+        yield server
+
+
+@pytest.fixture
+def client(heard: Server) -> Iterator[Client]:
+    with Client(heard.health()["grpc_port"]) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One with a token, few places, and little patience."""
+    with Server(
+        tmp_path_factory.mktemp("strict"),
+        grpc_port=0,
+        token=TOKEN,
+        live_sessions=2,
+        live_sessions_per_owner=9,
+        live_idle=1,
+        grpc_unused=1,
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+def known(strict: Server) -> Iterator[Client]:
+    with Client(strict.health()["grpc_port"], authorization=f"Bearer {TOKEN}") as client:
+        yield client
+
+
+@pytest.fixture
+def stranger(strict: Server) -> Iterator[Client]:
+    with Client(strict.health()["grpc_port"]) as client:
+        yield client
+
+
+# --- what a session says
+
+
+def test_each_utterance_is_told_once_as_final_behind_its_partials(client: Client) -> None:
+    answer = client.create("two", language_code="EN", attributes={"who": "me", "api_key": "k"})
+    assert dict(answer.attributes) == {
+        "who": "me", "decode_profile": "realtime", "language_code": "en"
+    }  # fmt: skip
+    assert (answer.token, answer.token_required) == ("", False)
+    assert (answer.vad_silence, answer.vad_threshold) == (0.5, 0.5)
+    assert (answer.task, answer.decode_profile) == (1, 1)
+    begins = threading.Event()
+
+    def speak() -> Iterator[bytes]:
+        chunks = [one.SerializeToString() for one in chunks_of("two", SPEECH)]
+        yield from chunks[:10]
+        begins.wait(PATIENCE_S)  # the first words, before the rest is said
+        yield from chunks[10:]
+
+    call = client.open(speak(), "two")
+    results = [next(call)]
+    begins.set()
+    said = ended(call)
+    assert (said.status, said.details) == (Status.OK, "")
+    said.results[:0] = results
+    assert not said.results[0].is_final
+    assert len(said.finals) == 2
+    first, second = said.finals
+    assert first.text.startswith("w")
+    assert 0 <= first.start_sec < first.end_sec <= second.start_sec < second.end_sec <= 4
+    assert {(one.language_code, one.language, one.probability) for one in said.finals} == {
+        ("en", "English", 1.0)
+    }
+    partials = [result for result in said.results if not result.is_final]
+    for one in partials:
+        assert one.text.startswith(one.committed_text)
+        assert one.text.endswith(one.unstable_text)
+
+
+def test_the_first_pause_ends_a_stream_that_asks_for_that(client: Client) -> None:
+    client.create("one", vad_mode=1)
+    over = threading.Event()
+    chunks = chunks_of("one", sound((0.3, 10.0)), then=lambda: not over.is_set())
+    said = client.stream(chunks, "one")
+    over.set()
+    assert said.status is Status.OK
+    assert len(said.finals) == 1
+    assert said.results[-1].is_final
+    assert said.finals[0].end_sec > 9  # more than an engine hears at once, and still one
+
+
+def test_half_of_a_connection_closed_is_as_good_as_a_last_chunk(client: Client) -> None:
+    client.create("half")
+    chunks = [AudioChunk(pcm16=sound((0.3, 0.5)), session_id="half")]
+    said = client.stream(chunks)  # the id is in the chunks alone
+    assert said.status is Status.OK
+    assert len(said.finals) == 1
+
+
+def test_a_whole_file_in_one_last_chunk_is_taken_up_to_a_message(client: Client) -> None:
+    client.create("file", decode_profile=2)
+    rate = 96_000
+    raw = sound((0.3, 2.0), (0, 38.0), (0.3, 2.0), rate=rate)
+    assert len(raw) > 7 << 20
+    chunk = AudioChunk(pcm16=raw, sample_rate=rate, is_final=True, session_id="file")
+    said = client.stream([chunk])
+    assert said.status is Status.OK
+    assert said.finals[-1].end_sec == pytest.approx(42, abs=0.5)
+
+
+def test_another_rate_and_chunks_of_others_are_taken_for_what_they_are(client: Client) -> None:
+    client.create("slow")
+    raw = sound((0.3, 1.0), rate=8000)
+    said = client.stream(
+        [
+            AudioChunk(pcm16=raw, sample_rate=8000, session_id="slow"),
+            AudioChunk(pcm16=raw, sample_rate=8000, session_id="another"),
+            AudioChunk(is_final=True),
+        ],
+        "slow",
+    )
+    assert said.finals[-1].end_sec == pytest.approx(1.0, abs=0.1)
+
+
+def test_detection_turned_off_is_not_the_same_as_left_as_it_is(client: Client) -> None:
+    assert client.create("off", vad_threshold_override=0.0).vad_threshold == 0
+    assert client.create("usual", vad_threshold=0.0).vad_threshold == 0.5
+    assert client.create("own", vad_threshold=0.9, vad_silence=2.0).vad_silence == 2.0
+    said = client.say("off", sound((0.002, 1.0)))  # nobody would call that speech
+    assert said.status is Status.OK
+    assert "stt-decode-count" in said.trailing
+    for name in ("usual", "own"):
+        assert client.say(name, b"").status is Status.OK
+
+
+def test_how_long_it_took_is_told_at_the_end_of_every_stream(client: Client) -> None:
+    client.create("timed", require_token=True)
+    failed = client.say("timed", SPEECH)
+    client.create("timed")
+    said = client.say("timed", SPEECH)
+    names = ("buffer-wait", "queue-wait", "inference", "response-emit")
+    for one in (failed, said):
+        parts = [float(one.trailing[f"stt-decode-{name}-sec"]) for name in names]
+        assert float(one.trailing["stt-decode-total-sec"]) == pytest.approx(sum(parts), abs=1e-5)
+    assert failed.number == "ERR1005"
+    assert int(said.trailing["stt-decode-count"]) == 2
+
+
+def test_who_cancels_leaves_no_session(client: Client, heard: Server) -> None:
+    client.create("gone")
+    call = client.open((one.SerializeToString() for one in chunks_of("gone", SPEECH, 0.05)), "gone")
+    next(call)
+    call.cancel()
+    wait_until(lambda: _creates(client, "gone"), PATIENCE_S, "the id is free again")
+    assert client.say("gone", b"").status is Status.OK
+    assert "Traceback" not in heard.log()
+
+
+def _creates(client: Client, session_id: str) -> bool:
+    try:
+        client.create(session_id)
+    except grpc.RpcError:
+        return False
+    return True
+
+
+# --- who may come in
+
+
+def test_a_key_is_sent_once_and_its_token_is_enough_for_the_stream(stranger: Client) -> None:
+    answer = stranger.create("mine", attributes={"api_key": TOKEN})
+    assert answer.token_required
+    assert len(answer.token) == 32
+    assert stranger.say("mine", b"", session_token="0" * 32).number == "ERR1005"
+    said = stranger.say("mine", SPEECH, session_token=answer.token)
+    assert (said.status, len(said.finals)) == (Status.OK, 2)
+
+
+def test_who_proves_who_it_is_needs_no_token_of_the_session(known: Client) -> None:
+    known.create("named")
+    assert known.say("named", b"").status is Status.OK
+    known.create("named", require_token=True)
+    assert known.say("named", b"").number == "ERR1005"
+    assert known.say("named", b"").number == "ERR1004"  # a wrong one of its own ends it
+
+
+def test_a_session_that_nobody_streams_gives_its_place_back(known: Client) -> None:
+    for session_id in ("unused-1", "unused-2"):
+        known.create(session_id)
+    refused = known.refused("unused-3")
+    assert (refused.number, refused.status) == ("ERR1008", Status.RESOURCE_EXHAUSTED)
+    assert refused.trailing["error-code"] == "live_full"
+    wait_until(lambda: _creates(known, "unused-3"), PATIENCE_S, "there is room again")
+    assert known.say("unused-3", b"").status is Status.OK
+
+
+# --- what can go wrong
+
+
+def cases(client: Client, known: Client, stranger: Client) -> Iterator[tuple[str, Status, Ended]]:
+    client.create("there")
+    yield "ERR1001", Status.INVALID_ARGUMENT, client.refused("")
+    yield "ERR1002", Status.ALREADY_EXISTS, client.refused("there")
+    for wrong in ({"vad_threshold": -0.1}, {"vad_threshold_override": 1.5},
+                  {"vad_threshold": float("nan")}):  # fmt: skip
+        yield "ERR1003", Status.INVALID_ARGUMENT, client.refused(**wrong)
+    yield "ERR1004", Status.UNAUTHENTICATED, client.say("nobody", b"")
+    yield "ERR1004", Status.UNAUTHENTICATED, client.stream([])
+    client.create("secret", require_token=True)
+    yield "ERR1005", Status.PERMISSION_DENIED, client.say("secret", b"", session_token="guess")
+    for wrong in ({"vad_silence": float("inf")}, {"attributes": {"long": "x" * 70_000}}):
+        yield "ERR1010", Status.INVALID_ARGUMENT, client.refused(**wrong)
+    yield "ERR1010", Status.INVALID_ARGUMENT, client.refused("x" * 300)
+    yield "ERR1009", Status.UNAUTHENTICATED, client.refused(attributes={"api-key-required": "yes"})
+    for number, fields in (
+        ("ERR1007", {"pcm16": bytes(400_000)}),
+        ("ERR3002", {"pcm16": bytes(3)}),
+        ("ERR3002", {"pcm16": bytes(4), "sample_rate": 5}),
+    ):
+        chunks = [AudioChunk(session_id="there", **fields)]
+        yield number, Status.INVALID_ARGUMENT, client.stream(chunks)
+        client.create("there")
+    chunks = [AudioChunk(session_id="there", pcm16=bytes(9 << 20), is_final=True)]
+    yield "", Status.RESOURCE_EXHAUSTED, client.stream(chunks)
+    yield "ERR1009", Status.UNAUTHENTICATED, stranger.refused()
+    wrong_key = {"attributes": {"api_key": "not that"}}
+    yield "ERR1014", Status.UNAUTHENTICATED, stranger.refused(**wrong_key)
+    known.create("idle")
+    silent = threading.Event()
+    call = known.open((b"" for _ in iter(lambda: silent.wait(), True)), "idle")
+    yield "ERR1006", Status.DEADLINE_EXCEEDED, ended(call)
+    known.create("idle")
+    one = [AudioChunk(pcm16=bytes(640)).SerializeToString()]
+
+    def then_nothing() -> Iterator[bytes]:
+        yield from one
+        silent.wait()
+
+    yield "ERR1006", Status.DEADLINE_EXCEEDED, ended(known.open(then_nothing(), "idle"))
+    silent.set()
+
+
+def test_each_trouble_has_its_number_and_status(
+    client: Client, known: Client, stranger: Client, heard: Server
+) -> None:
+    seen = set()
+    for number, status, found in cases(client, known, stranger):
+        assert (found.number, found.status) == (number, status), found
+        seen.add(number)
+    assert len(seen) >= 11
+    with Client(heard.health()["grpc_port"], origin="https://else.where") as page:
+        assert page.refused().number == "ERR4008"
+    unknown = client.channel.unary_unary("/stt.STTBackend/Nothing")
+    with pytest.raises(grpc.RpcError) as none:
+        unknown(b"", timeout=PATIENCE_S)
+    assert none.value.code() is Status.UNIMPLEMENTED
+    assert "Traceback" not in heard.log()
+
+
+def mutated(raw: bytes, chance: random.Random) -> bytes:
+    """The same with some bytes changed, left out, doubled or made up."""
+    data = bytearray(raw)
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(data) + 1)
+        match chance.randrange(4):
+            case 0 if at < len(data):
+                data[at] = chance.randrange(256)
+            case 1:
+                del data[at : at + chance.randint(1, 8)]
+            case 2:
+                data[at:at] = data[at : at + chance.randint(1, 8)]
+            case _:
+                data[at:at] = chance.randbytes(chance.randint(1, 8))
+    return bytes(data)
+
+
+def wild(chance: random.Random) -> bytes:
+    """A request that can be read, with any values."""
+    number = [0.0, -0.0, 0.5, 1.0, 1e-300, 1e308, -1.0, float("nan"), float("inf")]
+    pick = chance.choice
+    request = SessionRequest(
+        session_id=pick(["", "a", "\x00", "ü" * 256, "a/../b"]),
+        attributes={
+            pick(["decode_profile", "api_key", "", "x"]): pick(["", "accurate", "\n" * 99])
+        },
+        vad_silence=pick(number),
+        vad_threshold=pick(number),
+        language_code=pick(["", "EN", "zz", "de-AT", "\x00", "-" * 99]),
+        require_token=pick([False, True]),
+    )
+    for field, values in (("vad_mode", 4), ("task", 5), ("decode_profile", 5)):
+        setattr(request, field, chance.randrange(values))  # beyond the last, too
+    if pick([False, True]):
+        request.vad_threshold_override = pick(number)
+    return request.SerializeToString()
+
+
+def test_made_up_messages_are_answered_and_never_as_faults_of_ours(
+    client: Client, heard: Server
+) -> None:
+    chance = random.Random(14)
+    whole = SessionRequest(
+        session_id="fuzz", attributes={"api_key": "k", "model": "m"}, vad_mode=1, vad_silence=0.4,
+        vad_threshold=0.3, require_token=True, language_code="de", task=2, decode_profile=2,
+        vad_threshold_override=0.2,
+    ).SerializeToString()  # fmt: skip
+    statuses = set()
+    for _ in range(MUTATIONS // 2):
+        request = wild(chance) if chance.random() < 0.2 else mutated(whole, chance)
+        try:
+            token = client.call(request).token
+        except grpc.RpcError as error:
+            statuses.add(error.code())
+            continue
+        session_id = SessionRequest.FromString(request).session_id
+        rate = chance.choice([RATE, RATE, 0, -1, 7999, 192_000, 2**31 - 1])
+        fields = {"session_id": session_id, "session_token": token, "sample_rate": rate}
+        chunk = AudioChunk(pcm16=sound((0.3, 0.02)), **fields).SerializeToString()
+        last = AudioChunk(is_final=True, **fields).SerializeToString()
+        first = chance.choice([chunk, mutated(chunk, chance)])
+        statuses.add(ended(client.open(iter([first, last]))).status)
+        # the mutated one may have been for another session, or for none
+        ended(client.open(iter([last])))
+    assert statuses <= {
+        Status.OK, Status.INVALID_ARGUMENT, Status.UNAUTHENTICATED, Status.PERMISSION_DENIED,
+        Status.ALREADY_EXISTS,
+    }, statuses  # fmt: skip
+    assert {Status.OK, Status.INVALID_ARGUMENT} <= statuses
+    client.create("after")
+    assert client.say("after", SPEECH).status is Status.OK
+    assert "fault of ours" not in heard.log()
+
+
+# --- what is beside it
+
+
+def test_health_and_reflection_answer_without_a_token(stranger: Client) -> None:
+    stub = health_pb2_grpc.HealthStub(stranger.channel)
+    for name in ("", "stt.STTBackend"):
+        request = health_pb2.HealthCheckRequest(service=name)
+        answer = stub.Check(request, timeout=PATIENCE_S)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    described = ProtoReflectionDescriptorDatabase(stranger.channel)
+    assert set(described.get_services()) == {
+        "stt.STTBackend", "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"
+    }  # fmt: skip
+    file = described.FindFileContainingSymbol("stt.STTBackend")
+    assert file.SerializeToString() == stt_pb2.DESCRIPTOR.serialized_pb
+
+
+def test_a_port_that_is_taken_is_said_before_anything_else(heard: Server, tmp_path: Path) -> None:
+    port = str(heard.health()["grpc_port"])
+    words = ("--port", str(free_port()), "--grpc-port", port, "--data-dir", str(tmp_path))
+    result = subprocess.run(
+        [sys.executable, "-m", "sidecar.main", "serve", "--engine", "scripted", *words],
+        cwd=REPOSITORY,
+        capture_output=True,
+        timeout=PATIENCE_S,
+    )
+    line = json.loads(result.stdout)
+    assert (result.returncode, line["event"], line["code"]) == (75, "fatal", "port_in_use")
+    assert "--grpc-port" in line["hint"]
+
+
+def test_the_ready_line_has_the_port_also_that_of_one_that_serves_already(tmp_path: Path) -> None:
+    port = str(free_port())
+    words = ("--port", port, "--data-dir", str(tmp_path), "--reuse", "--grpc-port", "0")
+    command = [sys.executable, "-m", "sidecar.main", "serve", "--engine", "scripted", *words]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as first:
+        assert first.stdout is not None
+        ready = json.loads(first.stdout.readline())
+        second = subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=PATIENCE_S)
+        with Client(ready["grpc_port"]) as client:
+            assert client.say("nobody", b"").number == "ERR1004"
+        first.terminate()
+    again = json.loads(second.stdout)
+    assert again["reused"]
+    assert again["grpc_port"] == ready["grpc_port"] > 0
+
+
+def test_who_talks_when_the_service_ends_hears_a_last_final(tmp_path: Path) -> None:
+    with Server(tmp_path, grpc_port=0, shutdown_grace=30) as server:
+        port = server.health()["grpc_port"]
+        found: list[Any] = []
+        talking = threading.Barrier(9)
+        ends = threading.Event()
+
+        def talk(number: int) -> None:
+            name = f"talk-{number}"
+            with Client(port) as client:
+                client.create(name)
+                raw = sound((0.3, 1.0))
+                chunks = chunks_of(name, raw, then=lambda: not ends.is_set())
+                call = client.open((one.SerializeToString() for one in chunks), name)
+                next(call)
+                talking.wait(PATIENCE_S)
+                found.append(ended(call))
+
+        threads = [threading.Thread(target=talk, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        with Client(port) as late:
+            late.create("late")
+            talking.wait(PATIENCE_S)
+            stub = health_pb2_grpc.HealthStub(late.channel)
+            watched = stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
+            assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+            server.process.terminate()
+            assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert late.refused().status is Status.UNAVAILABLE
+            assert late.say("late", b"").status is Status.UNAVAILABLE
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        ends.set()
+        assert server.process.wait(PATIENCE_S) == 0
+        assert [(one.status, one.number) for one in found] == [(Status.UNAVAILABLE, "ERR1013")] * 8
+        assert [len(one.finals) for one in found] == [1] * 8
+        assert "fault of ours" not in server.log()

@@ -1,0 +1,249 @@
+"""The gRPC listener in this process: its port, certificate, counts, and who is sent away."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import tomllib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf import descriptor_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_tools import protoc
+from serving import PATIENCE_S, REPOSITORY
+from stt import CREATE, RECOGNIZE, sound
+
+from sidecar import errors
+from sidecar.access import certificate
+from sidecar.access.approach import Approach
+from sidecar.access.auth import Access
+from sidecar.access.certificate import Pair
+from sidecar.access.entrance import Entrance
+from sidecar.access.identity import Authenticator, Credential, Identity, Nobody, Proof, bearer
+from sidecar.access.turnstile import Turnstile
+from sidecar.access.visits import Visits
+from sidecar.access.watched import Watch
+from sidecar.app import create_service
+from sidecar.errors import all_errors
+from sidecar.service import Service
+from sidecar.settings import load_settings
+from sidecar.transports.live_grpc import codes, stt_pb2
+from sidecar.transports.live_grpc.callers import address_of, approach_of
+from sidecar.transports.live_grpc.encryption import credentials_of
+from sidecar.transports.live_grpc.listener import LiveGrpc
+from sidecar.transports.live_grpc.stt_pb2 import (
+    AudioChunk,
+    SessionRequest,
+    SessionResponse,
+    STTResult,
+)
+
+Start = Callable[..., Awaitable[int]]
+HEALTH = health_pb2.HealthCheckRequest()
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    service = create_service(load_settings(engine="scripted", data_dir=tmp_path))
+    yield service
+    await service.close()
+
+
+def reserved(port: int = 0) -> socket.socket:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", port))
+    return sock
+
+
+@pytest.fixture
+async def start(service: Service) -> AsyncIterator[Start]:
+    """Begins to listen, and says at which port."""
+    begun: list[LiveGrpc] = []
+
+    async def start(entrance: Entrance, sock: socket.socket | None = None, *more: Any) -> int:
+        begun.append(LiveGrpc(service, entrance, sock or reserved(), *more))
+        return int((await begun[-1].start())["grpc_port"])
+
+    yield start
+    for one in begun:
+        await one.close()
+
+
+class Named:
+    """Everybody is who the token says."""
+
+    local_only = False
+
+    def __init__(self) -> None:
+        self.gone: str | None = None
+
+    def identify(self, approach: Approach) -> Identity:
+        return Identity(bearer(approach), Proof.JWT, credential=Credential("id", "key"))
+
+    def refusal(self, credential: Credential) -> str | None:
+        return self.gone
+
+
+def entrance(authenticator: Authenticator | None = None, per_minute: int | None = None) -> Entrance:
+    access = Access(authenticator=authenticator or Nobody())
+    turnstile = Turnstile(per_minute) if per_minute else None
+    return Entrance(access, turnstile, Visits(access.authenticator.refusal))
+
+
+def create(channel: Any) -> Any:
+    return channel.unary_unary(CREATE, SessionRequest.SerializeToString, SessionResponse.FromString)
+
+
+async def test_a_port_that_somebody_else_was_quicker_at_is_not_shared(start: Start) -> None:
+    mine = reserved()
+    also = reserved(mine.getsockname()[1])  # nobody listens yet
+    await start(entrance(), mine)
+    with pytest.raises(errors.PortInUse):
+        await start(entrance(), also)
+
+
+async def test_connections_are_encrypted_by_the_certificate_as_it_is_now(
+    start: Start, tmp_path: Path
+) -> None:
+    folders = [tmp_path / name for name in ("one", "two")]
+    first, second = (
+        certificate.self_signed(folder, frozenset({"localhost"}), []) for folder in folders
+    )
+    shown = Pair(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    watch = Watch(every_s=0.02)
+    looking: asyncio.Task[None] | None = None
+
+    def show(pair: Pair) -> None:
+        shown.certificate.write_bytes(pair.certificate.read_bytes())
+        shown.key.write_bytes(pair.key.read_bytes())
+
+    async def is_believed(pair: Pair, port: int) -> bool:
+        believed = grpc.ssl_channel_credentials(pair.certificate.read_bytes())
+        async with grpc.aio.secure_channel(f"localhost:{port}", believed) as channel:
+            call = health_pb2_grpc.HealthStub(channel).Check(HEALTH, timeout=PATIENCE_S)
+            status = await call.code()
+            assert status in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)
+            return status is grpc.StatusCode.OK
+
+    show(first)
+    port = await start(entrance(), None, credentials_of(shown, watch))
+    looking = asyncio.create_task(watch.run())
+    try:
+        assert await is_believed(first, port)
+        assert not await is_believed(second, port)
+        show(second)
+        async with asyncio.timeout(PATIENCE_S):
+            while not await is_believed(second, port):
+                pass
+    finally:
+        looking.cancel()
+
+
+async def test_who_calls_too_often_is_told_when_to_come_again(start: Start) -> None:
+    port = await start(entrance(Named(), per_minute=1))
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        me = [("authorization", "Bearer me")]
+        request = SessionRequest(session_id="often")
+        await create(channel)(request, metadata=me)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await create(channel)(request, metadata=me)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert refused.value.details().startswith("ERR1012 ")
+    assert int(dict(tuple(refused.value.trailing_metadata()))["retry-after"]) > 0
+
+
+async def test_two_owners_may_have_sessions_with_the_same_id(start: Start) -> None:
+    port = await start(entrance(Named()))
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        answers = [
+            await create(channel)(
+                SessionRequest(session_id="same"), metadata=[("authorization", f"Bearer {who}")]
+            )
+            for who in ("me", "you")
+        ]
+        listen = channel.stream_stream(
+            RECOGNIZE, AudioChunk.SerializeToString, STTResult.FromString
+        )
+        for answer in reversed(answers):  # known by the tokens alone
+            chunk = AudioChunk(
+                session_id="same",
+                session_token=answer.token,
+                pcm16=sound((0.3, 0.5)),
+                is_final=True,
+            )
+            assert [one.is_final async for one in listen(iter([chunk]))][-1]
+
+
+async def test_a_token_that_counts_no_more_ends_its_streams(start: Start) -> None:
+    named = Named()
+    way_in = entrance(named)
+    port = await start(way_in)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        me = [("authorization", "Bearer me"), ("session-id", "mine")]
+        await create(channel)(SessionRequest(session_id="mine"), metadata=me)
+        call = channel.stream_stream(RECOGNIZE, AudioChunk.SerializeToString, STTResult.FromString)(
+            metadata=me
+        )
+        await call.write(AudioChunk(pcm16=sound((0.3, 1.0))))
+        assert (await call.read()).text
+        named.gone = "was revoked"
+        way_in.visits.look()
+        async with asyncio.timeout(PATIENCE_S):
+            assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert (await call.details()).startswith("ERR1014 ")
+
+
+def test_an_address_is_read_as_grpc_writes_it() -> None:
+    assert address_of("ipv4:127.0.0.1:50000") == "127.0.0.1"
+    assert address_of("ipv6:%5B::1%5D:50000") == "::1"
+    assert address_of("ipv6:[::ffff:127.0.0.1]:5") == "::ffff:127.0.0.1"
+    assert address_of("ipv6:[fe80::1%25eth0]:5") == "fe80::1"
+    assert address_of("unix:/run/socket") is None
+    assert address_of("") is None
+
+
+def test_a_call_that_a_proxy_sent_on_is_a_strangers() -> None:
+    approach = approach_of([("x-forwarded-for", "1.2.3.4")], "ipv4:127.0.0.1:5", encrypted=False)
+    assert not approach.is_local
+    assert approach_of([], "ipv4:127.0.0.1:5", encrypted=False).is_local
+
+
+@pytest.mark.parametrize("error", list(all_errors()), ids=lambda error: error.code)
+def test_every_error_has_a_number_and_says_what_is_wrong(error: type[errors.SidecarError]) -> None:
+    said = codes.said_of(error())
+    assert said.number.startswith("ERR")
+    assert said.status is not grpc.StatusCode.OK
+    assert said.message
+
+
+def test_what_is_generated_is_of_the_proto_that_is_there(tmp_path: Path) -> None:
+    """Whatever the compiler's version: the same file described."""
+    folder = REPOSITORY / "sidecar" / "transports" / "live_grpc"
+    out = tmp_path / "descriptors"
+    assert protoc.main(["", f"-I{folder}", f"--descriptor_set_out={out}", "stt.proto"]) == 0
+    written = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file[0]
+    for message in written.message_type:
+        for one in (message, *message.nested_type):
+            for each in one.field:
+                each.ClearField("json_name")  # which only this way of writing has
+    there = descriptor_pb2.FileDescriptorProto.FromString(stt_pb2.DESCRIPTOR.serialized_pb)
+    assert written == there, "run 'make stubs'"
+
+
+def test_what_is_generated_runs_with_the_oldest_packages_that_are_asked_for() -> None:
+    """A runtime takes what its own version generated, and older ones."""
+    generated = Path(str(stt_pb2.__file__)).read_text("utf-8")
+    of = re.search(r"# Protobuf Python Version: (\d+)\.(\d+)", generated)
+    extra = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = extra["optional-dependencies"]["grpc"]
+    least = re.search(r"protobuf>=(\d+)\.(\d+),<8", " ".join(wanted))
+    assert of is not None
+    assert least is not None
+    assert of.groups() == least.groups()
