@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 
+from sidecar.checkpoints.voxtral import REPOSITORY as VOXTRAL_REPOSITORY
 from sidecar.checkpoints.whisper import BEST_FIRST, NAMES
+from sidecar.engines.voxtral import SPEC as VOXTRAL
 from sidecar.memory.footprint import (
     CONTEXT_BYTES,
     FRAGMENTATION,
@@ -17,6 +19,7 @@ from sidecar.memory.footprint import (
 )
 from sidecar.memory.plan import GB, PREFERRED, ladder, longest_audio_s, plan_job, seconds
 from sidecar.memory.shape import FULL
+from sidecar.memory.streams import StreamShape
 from sidecar.speech.engine import MemoryPlan, Precision
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
@@ -63,6 +66,29 @@ packages: av 104, ctranslate2 146, the rest 40); the base stays as it is."""
 """By hand: it takes a quarter of an hour."""
 
 
+WHISPER_LIVE_MEASURED = """\
+Random weights of the real sizes again, so it is about cost alone: `int8`, a thread for each of two
+cores, four tokens a second, people who all talk in real time with the pauses of the clips, while
+others worked on the machine (its load in the last column; two are its cores). Finals: seconds from
+the end of a piece that is known to its words, p50 / p95 (`python -m bench.whisper_live --sizes tiny
+base --sessions 1 2 4 6 --seconds 15`, and with `--short`).
+
+| Size | sessions | finals | partials a second | CPU-s a second, each | load |
+|---|---|---|---|---|---|
+| `tiny` | 1 | 0.34 / 0.50 | 0.53 | 0.451 | 1.6 |
+| `tiny` | 4 | 0.39 / 0.77 | 0.63 | 0.372 | 2.2 |
+| `tiny` | 6 | 0.48 / 2.29 | 0.27 | 0.250 | 2.3 |
+| `tiny`, short windows | 4 | 0.35 / 0.64 | 0.90 | 0.217 | 2.4 |
+| `base` | 1 | 0.80 / 0.98 | 0.07 | 0.943 | 2.1 |
+| `base` | 2 | 2.57 / 3.67 | 0.10 | 0.548 | 2.2 |
+
+So four sessions are what it takes (`EngineSpec.sessions`): that is `tiny` on two such cores, and
+`base` hears one there. Beside other work it falls behind sooner: at a load of four, `base` took 5 s
+for a final of one session. Of `small` and larger each window is several times as much; they want
+a GPU, where this was not measured."""
+"""By hand."""
+
+
 def models_page(mark: str, table: Table) -> str:
     """Which card takes what, and what there is to know about the weights."""
     everything = weights_bytes(FULL, Precision.INT8, MemoryPlan())
@@ -72,12 +98,13 @@ def models_page(mark: str, table: Table) -> str:
     layers, slower = _offload(600.0, 8)
     alone = _minutes(Precision.INT4, 8)
     shared = _minutes(Precision.INT4, 8 - DESKTOP_GB)
+    ten_s, minute = (round(StreamShape.from_config({}).peak_bytes(s) / 1e6) for s in (10, 60))
     return f"""{mark}
 # Models
 
-Three engines share every endpoint. `engine = "auto"` takes VibeVoice-ASR where a GPU and a
-checkpoint are there, Whisper where `language` is set to one that is not English and a model of it
-is there, the embedded engine otherwise, and says which and why.
+Three engines share every endpoint, and a fourth hears live audio only. `engine = "auto"` takes
+VibeVoice-ASR where a GPU and a checkpoint are there, Whisper where `language` is set to one that is
+not English and a model of it is there, the embedded engine otherwise, and says which and why.
 
 | You have | and speak | take |
 |---|---|---|
@@ -117,12 +144,40 @@ then those that know English only.
 - **Threads**: half of the cores; `OMP_NUM_THREADS` overrules it.
 - **Cancel** is answered at once; the window that is being heard ends by itself, which takes `small`
   on one core some seconds.
-- Windows shorter than thirty seconds would be quicker, but the models were not trained on them:
-  live captions are not made with it yet.
+- **Live**: where it is the engine for files it hears live as well, or with `--live-engine whisper`.
+  Each stretch of speech is a window of thirty seconds, which costs as much as if it were full.
+  Where windows take more than a second there are finals only, and the notice `partials_off` says
+  so. `accurate` follows five hypotheses for finals instead of one. Shorter windows for what goes
+  on (`VIBEVOICE_LIVE_SHORT_WINDOWS`) are quicker, but the models were not trained on them: what
+  that does to the words is not known here.
 
 ### What it takes
 
 {WHISPER_MEASURED}
+
+### What it takes live
+
+{WHISPER_LIVE_MEASURED}
+
+## Voxtral Realtime
+
+`voxtral`: Mistral's Voxtral-Mini-4B-Realtime, for live audio only. It writes while people speak and
+takes nothing back, in thirteen languages that it tells apart by itself:
+{", ".join(VOXTRAL.languages)}.
+
+    pip install 'vibevoice-asr[voxtral]'
+    vibevoice-asr pull voxtral                 # {VOXTRAL_REPOSITORY}, resumes
+    vibevoice-asr --live-engine voxtral
+
+- **Delay**: how far its words are behind, 80 to 2400 ms in steps of 80, as the session asks; 480
+  where it does not say. What more of it is worth is not known here.
+- **Sessions** share the model, and each has caches beside it (`sidecar/memory/streams.py`, 16 bit):
+  at most {ten_s} MB for ten seconds of speech without a pause, {minute} MB for a minute, with which
+  memory is counted. There are {VOXTRAL.sessions} at most, which is a guess.
+- **How sure this is**: the steps are held to `transformers`' own, token for token, with a tiny
+  model. The released one was not run here: how fast and how good it is has to be seen. On a CPU
+  it is not to be expected to keep up.
+- **Licence of the weights**: read the card of the checkpoint that you download.
 
 ## VibeVoice-ASR
 

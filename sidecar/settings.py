@@ -239,12 +239,15 @@ class Settings(BaseSettings):
             "(for the developers of hosts)."
         ),
     )
-    live_engine: Literal["auto", "vibevoice", "whisper", "moonshine", "scripted"] = Field(
-        "auto",
-        description=(
-            "Engine for live audio, in a process of its own: 'auto' takes the one that transcribes "
-            "files where it can hear live, the embedded one otherwise."
-        ),
+    live_engine: Literal["auto", "vibevoice", "whisper", "voxtral", "moonshine", "scripted"] = (
+        Field(
+            "auto",
+            description=(
+                "Engine for live audio, in a process of its own: 'auto' takes the one that "
+                "transcribes files where it can hear live, the embedded one otherwise; 'voxtral' "
+                "hears nothing else."
+            ),
+        )
     )
     language: Language = Field(
         AUTO,
@@ -481,6 +484,14 @@ class Settings(BaseSettings):
     )
     live_timeout: Duration = Field(
         20.0, gt=0, description="How long one stretch of live speech may take to recognise."
+    )
+    live_short_windows: bool = Field(
+        False,
+        description=(
+            "Whisper, live: words while somebody speaks are recognised in windows as long as what "
+            "was said, several times cheaper than of half a minute. Nobody has trained the models "
+            "for that, and what it does to the words is not known here; finals never are."
+        ),
     )
     grpc_port: int | None = Field(
         None,

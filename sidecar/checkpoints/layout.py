@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sidecar.checkpoints import checkpoint, weights, whisper
+from sidecar.checkpoints import checkpoint, voxtral, weights, whisper
 from sidecar.checkpoints.checkpoint import Checkpoint
 
 SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
@@ -43,6 +43,14 @@ CTRANSLATE2 = Layout(
     whisper.read_model,
     whisper.find_model,
 )
+VOXTRAL = Layout(
+    "model*.safetensors",
+    voxtral.is_fetched,
+    lambda name: name.endswith(".safetensors"),
+    voxtral.check_config,
+    voxtral.read_model,
+    voxtral.find_model,
+)
 
 
 def wanted(name: str) -> tuple[str, Layout]:
@@ -53,6 +61,8 @@ def wanted(name: str) -> tuple[str, Layout]:
     """
     if name.startswith(whisper.PREFIX):
         return whisper.named(name.removeprefix(whisper.PREFIX)).repository, CTRANSLATE2
+    if name.strip().lower() in voxtral.NAMES:
+        return voxtral.REPOSITORY, VOXTRAL
     known = {one.repository for one in whisper.NAMES.values()}
     repository = weights.repository(name)
     return repository, CTRANSLATE2 if repository in known else TRANSFORMERS

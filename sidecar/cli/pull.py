@@ -13,13 +13,18 @@ from typing import TYPE_CHECKING
 from sidecar import engines, errors
 from sidecar.checkpoints import weights
 from sidecar.checkpoints.checkpoint import Checkpoint
-from sidecar.checkpoints.layout import CTRANSLATE2, TRANSFORMERS, Layout, wanted
+from sidecar.checkpoints.layout import CTRANSLATE2, TRANSFORMERS, VOXTRAL, Layout, wanted
 from sidecar.cli.said import INTERRUPTED, complain, say
-from sidecar.engines.choice import VIBEVOICE, WHISPER, remedy
+from sidecar.engines import choice
+from sidecar.engines.choice import VIBEVOICE, remedy
 from sidecar.settings import Settings
 
 if TYPE_CHECKING:
     from sidecar.checkpoints.download import Meter
+
+
+_ENGINE_OF = {CTRANSLATE2.weights: choice.WHISPER, VOXTRAL.weights: choice.VOXTRAL}
+"""Whose extra downloads a layout; VibeVoice's the others."""
 
 
 def run(name: str, revision: str, to: Path | None) -> int:
@@ -51,7 +56,7 @@ def fetch(
     if find_spec("huggingface_hub") is None:
         raise errors.EngineUnavailable(
             "To download, the package huggingface_hub is needed, which is not installed.",
-            hint=remedy(WHISPER if layout is CTRANSLATE2 else VIBEVOICE),
+            hint=remedy(_ENGINE_OF.get(layout.weights, VIBEVOICE)),
         )
     # Otherwise it asks the hub for a list of programs to look for here, and names what it finds.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from sidecar.engines import moonshine, scripted, upstream, vibevoice, whisper
+from sidecar.engines import moonshine, scripted, upstream, vibevoice, voxtral, whisper
 from sidecar.speech.engine import Engine, EngineSpec
 
 ENGINES: tuple[EngineSpec, ...] = (
     vibevoice.SPEC,
     whisper.SPEC,
+    voxtral.SPEC,
     moonshine.SPEC,
     upstream.SPEC,
     scripted.SPEC,
@@ -22,6 +23,7 @@ def create_engine(name: str) -> Engine:
     factories: dict[str, type[Engine]] = {
         vibevoice.SPEC.name: vibevoice.VibeVoiceEngine,
         whisper.SPEC.name: whisper.WhisperEngine,
+        voxtral.SPEC.name: voxtral.VoxtralEngine,
         moonshine.SPEC.name: moonshine.MoonshineEngine,
         upstream.SPEC.name: upstream.UpstreamEngine,
         scripted.SPEC.name: scripted.ScriptedEngine,

@@ -14,25 +14,33 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sidecar import engines, errors
-from sidecar.checkpoints import weights, whisper
+from sidecar.checkpoints import voxtral, weights, whisper
 from sidecar.checkpoints.checkpoint import Checkpoint
 from sidecar.engines.upstream.address import host_of, upstream_of
-from sidecar.memory.devices import gpu_memory
+from sidecar.memory.devices import gpu_memory, host_free_bytes
+from sidecar.memory.streams import StreamShape
 from sidecar.settings import Settings
 from sidecar.speech.engine import AUTO, EngineSpec, Upstream
 from sidecar.version import is_frozen
 
 VIBEVOICE, WHISPER, EMBEDDED, UPSTREAM = "vibevoice", "whisper", "moonshine", "upstream"
+VOXTRAL = "voxtral"
 INSTALL = {
     VIBEVOICE: "pip install 'vibevoice-asr[vibevoice]'",
     WHISPER: "pip install 'vibevoice-asr[whisper]'",
+    VOXTRAL: "pip install 'vibevoice-asr[voxtral]'",
 }
 """How the packages of an engine are installed, where the base does not bring them."""
 BUILDS = {
     VIBEVOICE: "Use the build 'vibevoice-asr-gpu', which has them.",
     WHISPER: f"No build has them; with Python: {INSTALL[WHISPER]}",
+    VOXTRAL: f"No build has them; with Python: {INSTALL[VOXTRAL]}",
 }
 """What to do instead with an executable, into which nothing can be installed."""
+
+
+STRETCH_S = 60.0
+"""Seconds of speech that a stream is counted with; what is cut out of it is shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +50,8 @@ class Facts:
     ``lacking``: the packages that are missing, by engine. ``gpu``: its name, None without one.
     ``cuda``: whether the torch that is installed can use it. ``checkpoint``: what was found, or
     what is wrong; None where nobody looked. ``named``: whether the settings say where it is.
-    ``whisper``: the same of a Whisper model. ``language``: the one that is set.
+    ``whisper``: the same of a Whisper model, ``voxtral`` of Voxtral Realtime. ``language``: the
+    one that is set.
     """
 
     lacking: Mapping[str, Sequence[str]]
@@ -51,6 +60,7 @@ class Facts:
     checkpoint: Checkpoint | errors.BadCheckpoint | None = None
     named: bool = False
     whisper: Checkpoint | errors.SidecarError | None = None
+    voxtral: Checkpoint | errors.BadCheckpoint | None = None
     language: str = AUTO
 
 
@@ -80,10 +90,12 @@ def choose(settings: Settings) -> Choice:
         others = upstream_of(settings)
         hosts = ", ".join(map(host_of, others.urls))
         return Choice(spec, f"{reason}; recordings go to {hosts}", None, others)
-    found = {VIBEVOICE: facts.checkpoint, WHISPER: facts.whisper}.get(name)
+    found = {VIBEVOICE: facts.checkpoint, WHISPER: facts.whisper, VOXTRAL: facts.voxtral}.get(name)
     checkpoint = found if isinstance(found, Checkpoint) else None
     if name == WHISPER and checkpoint is not None and not checkpoint.config["multilingual"]:
         spec = replace(spec, languages=("en",), translates=False)
+    if name == VOXTRAL and checkpoint is not None:
+        spec = replace(spec, sessions=_streams(spec, checkpoint, settings))
     return Choice(spec, reason, checkpoint)
 
 
@@ -126,6 +138,14 @@ def _live_engines() -> list[str]:
     return [spec.name for spec in engines.ENGINES if spec.sessions]
 
 
+def _streams(spec: EngineSpec, checkpoint: Checkpoint, settings: Settings) -> int:
+    """How many sessions there is memory for beside the weights; one may always try."""
+    gpu = gpu_memory() if settings.device != "cpu" else None
+    free = gpu.free_bytes if gpu is not None else host_free_bytes()
+    shape = StreamShape.from_config(checkpoint.config)
+    return max(1, min(spec.sessions, shape.most(free - checkpoint.bytes, STRETCH_S)))
+
+
 def look(settings: Settings) -> Facts:
     """The facts, as far as the settings make them matter: each costs some milliseconds."""
     lacking = {spec.name: engines.missing(spec) for spec in engines.ENGINES}
@@ -134,6 +154,8 @@ def look(settings: Settings) -> Facts:
     foreign = is_foreign(settings.language)
     if settings.engine == WHISPER or (settings.engine == AUTO and (named or foreign)):
         facts = replace(facts, whisper=_whisper_model(settings))
+    if settings.engine == VOXTRAL:
+        facts = replace(facts, voxtral=_voxtral_model(settings))
     return replace(facts, language=settings.language)
 
 
@@ -157,6 +179,13 @@ def _whisper_model(settings: Settings) -> Checkpoint | errors.SidecarError:
     try:
         return whisper.find_model(settings.model_path, settings.whisper_model)
     except (errors.BadCheckpoint, errors.RepositoryNotFound) as error:
+        return error
+
+
+def _voxtral_model(settings: Settings) -> Checkpoint | errors.BadCheckpoint:
+    try:
+        return voxtral.find_model(settings.model_path)
+    except errors.BadCheckpoint as error:
         return error
 
 
@@ -193,6 +222,8 @@ def decide(wanted: str, facts: Facts) -> tuple[str, str]:
         raise facts.checkpoint
     if name == WHISPER and isinstance(facts.whisper, errors.SidecarError):
         raise facts.whisper
+    if name == VOXTRAL and isinstance(facts.voxtral, errors.BadCheckpoint):
+        raise facts.voxtral
     return name, reason
 
 

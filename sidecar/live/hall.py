@@ -21,22 +21,26 @@ import numpy as np
 import numpy.typing as npt
 
 from sidecar.audio import Block
-from sidecar.live.hearing import NO_SPEAKERS, Hearing, Listen
+from sidecar.live.hearing import NO_SPEAKERS, USUAL, Hearing, Listen, Manner
 from sidecar.live.hypothesis import Hypothesis
+from sidecar.live.pace import Pace
 from sidecar.live.schedule import Urgency, Wish, next_of
 from sidecar.live.speakers import Decision, Question, Vector, decided
 from sidecar.live.voicing import Voiced
 from sidecar.speech.engine import Cancelled
 from sidecar.speech.live import LIVE_RATE, Begin, LiveEvent, LiveOptions, Noticed, Tell
+from sidecar.speech.transcript import Notice
 
 log = logging.getLogger(__name__)
 
 Hear: TypeAlias = Callable[[Block, Hypothesis | None, LiveOptions, Cancelled], Hypothesis | None]
 """What is said in a stretch, shape (samples,) at `LIVE_RATE`; the hypothesis is what was said of a
-beginning of it. None once it is cancelled. Called by several threads at once."""
+beginning of it. None once it is cancelled. Called by several threads at once. A language in the
+options is to be believed, whether the client said it or the session was heard in it."""
 
 TICK_S = 0.096
 """How often the sound is looked at: three frames, so that a batch is worth it."""
+NO_PARTIALS = "The model is too slow here for words while somebody speaks: they come behind it."
 AT_ONCE = 64
 """Frames of one session that are looked at in one go: two seconds."""
 
@@ -76,6 +80,8 @@ class Seat:
         self.state = hall.detector.state()
         self.left = False
         """Nothing more is told."""
+        self.wordless = False
+        """It was told that there are no words before finals."""
         self._hall = hall
 
     @property
@@ -129,14 +135,20 @@ class Hall:
         precision: str,
         threads: int | None = None,
         encoder: Encoder | None = None,
+        glimpse: Hear | None = None,
+        pace: Pace | None = None,
+        manner: Manner = USUAL,
     ) -> None:
         """``threads`` recognise at once: None stands for as many as there are cores to use. Half of
         them at most are at voices: a final finds one that is not. Without an ``encoder`` nobody is
-        told apart."""
+        told apart. ``glimpse`` hears what goes on, where that is another thing than what has ended.
+        ``pace`` is for an engine that cannot be stopped within a stretch: what it leaves out.
+        ``manner``: how it hears what goes on."""
+        self._manner = manner
         threads = threads or usable_cores()
         self.detector = detector
         self._encoder, self._encoding, self._encode_at_once = encoder, 0, max(1, threads // 2)
-        self._hear = hear
+        self._hear, self._glimpse, self._pace = hear, glimpse or hear, pace
         self._about = engine, precision
         self._lock = threading.Lock()
         self._came, self._wanted = (threading.Condition(self._lock) for _ in range(2))
@@ -154,7 +166,9 @@ class Hall:
 
     def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> Seat:
         """A session in it."""
-        hearing = Hearing(options, begin, *self._about, voices=self._encoder is not None)
+        hearing = Hearing(
+            options, begin, *self._about, voices=self._encoder is not None, manner=self._manner
+        )
         seat = Seat(self, hearing, tell, options.client)
         if options.diarize and self._encoder is None and not begin.at:
             tell(Noticed(NO_SPEAKERS))
@@ -269,7 +283,8 @@ class Hall:
         """What is to be done outside the lock."""
         if isinstance(due, Listen):
             audio = seat.hearing.began(due)
-            draft, options = due.piece.draft, seat.hearing.options
+            draft = due.piece.draft
+            options = dataclasses.replace(seat.hearing.options, language=seat.hearing.language)
             return partial(self._recognise, seat, due, audio, draft, options)
         self._encoding += 1
         return partial(self._tell_apart, seat, due, seat.hearing.began_voice(due))
@@ -286,6 +301,8 @@ class Hall:
         found = self._listen(audio, draft, options, listen, begun + options.patience_s)
         with self._lock:
             now = time.monotonic()
+            if self._pace is not None and found is not None:
+                self._pace.took(listen.urgency, now - begun, now)
             self._say(seat, seat.hearing.recognised(listen, found, now, now - begun))
             self._wanted.notify_all()
 
@@ -329,8 +346,8 @@ class Hall:
         try:
             if listen.urgency is Urgency.PARTIAL:
                 options = dataclasses.replace(options, words=False)
-            else:
-                draft = None
+                return self._glimpse(audio, draft, options, unwanted)
+            draft = draft if self._manner.grows else None
             return self._hear(audio, draft, options, unwanted)
         except Exception:  # whatever an engine raises costs one stretch, not the others' sessions
             log.exception("a stretch of speech was not recognised")
@@ -341,7 +358,7 @@ class Hall:
         wished = {
             number: wish
             for number, seat in self._seats.items()
-            if (wish := seat.hearing.due(voices)) is not None
+            if (wish := seat.hearing.due(voices, partial(self._worth, seat))) is not None
         }
         due = next_of(
             (
@@ -353,8 +370,19 @@ class Hall:
         if due is None:
             return None
         if due.urgency is not Urgency.FINAL:
-            self._served[due.client] = time.monotonic()
+            now = self._served[due.client] = time.monotonic()
+            if self._pace is not None:
+                self._pace.tried(due.urgency, now)
         return self._seats[due.session], wished[due.session]
+
+    def _worth(self, seat: Seat, listen: Listen) -> bool:
+        """Whether it may be recognised now; who waits for words in vain is told."""
+        if self._pace is None or self._pace.allows(listen.urgency, time.monotonic()):
+            return True
+        if listen.urgency is Urgency.PARTIAL and not seat.wordless:
+            seat.wordless = True
+            self._say(seat, [Noticed(Notice("partials_off", NO_PARTIALS))])
+        return False
 
     def _say(self, seat: Seat, events: Iterable[LiveEvent]) -> None:
         for event in events:

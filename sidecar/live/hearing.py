@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from sidecar.audio import Block
-from sidecar.live.agreement import Agreement
+from sidecar.live.agreement import Agreement, Shown
 from sidecar.live.endpointing import (
     FRAME,
     Began,
@@ -29,6 +29,7 @@ from sidecar.live.ring import Ring
 from sidecar.live.schedule import Urgency
 from sidecar.live.speakers import Decision, Question, Vector
 from sidecar.live.voicing import Voiced, Voicing
+from sidecar.speech.engine import AUTO
 from sidecar.speech.live import (
     LIVE_RATE,
     NOT_UNDERSTOOD,
@@ -56,6 +57,23 @@ LATE_TOLD_S = 30.0
 NO_SPEAKERS = Notice("speakers_unavailable", "Speakers cannot be told apart on this machine.")
 UNHEARD = "unheard"
 """The flag of a piece that no engine could make words of in time; its text is the last partial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How an engine hears what goes on: first after ``first_s``, then each ``step_s``.
+
+    ``grows``: it goes on from where its draft ends, and takes nothing back. So what it says is
+    stable, it hears by and by whether anybody wants partials or not, and a final is what it said
+    and the rest. It has nothing to gain by hearing a pause before it is one.
+    """
+
+    first_s: float = FIRST_S
+    step_s: float = STEP_S
+    grows: bool = False
+
+
+USUAL = Manner()
 
 
 @dataclass(eq=False, slots=True)
@@ -129,8 +147,10 @@ class Hearing:
         engine: str = "",
         precision: str = "",
         voices: bool = False,
+        manner: Manner = USUAL,
     ) -> None:
         self.options = options
+        self._manner = manner
         self._engine, self._precision = engine, precision
         self._sound = Ring(round(begin.at * LIVE_RATE))
         self._looked = self._sound.start
@@ -144,12 +164,20 @@ class Hearing:
         self._of_turn = list(begin.said[len(begin.said) - begin.open :])
         self._commits = 0
         self._language = options.language
+        self._known = ""
         self._going: list[Listen] = []
         self._told_at = self._looked
         self._late: int | None = None
         self.over = False
         """`Summary` was told."""
         self.finishing = False
+
+    @property
+    def language(self) -> str:
+        """What is asked for, else the first that was heard without a doubt in what stands."""
+        if self.options.language != AUTO:
+            return self.options.language
+        return self._known or AUTO
 
     @property
     def backlog_s(self) -> float:
@@ -230,10 +258,15 @@ class Hearing:
         self._rows.append(_LastMark())
         yield from self._flush()
 
-    def due(self, voices: bool = True) -> Listen | Voiced | None:
+    def due(
+        self, voices: bool = True, worth: Callable[[Listen], bool] | None = None
+    ) -> Listen | Voiced | None:
         """What it would have done next; `began` or `began_voice` says that it is. ``voices``:
-        whether there is room for one that is to become a vector."""
+        whether there is room for one that is to become a vector. ``worth``: whether words are worth
+        it now."""
         words = self.wish()
+        if words is not None and worth is not None and not worth(words):
+            words = None
         if not voices or self._voicing is None:
             return words
         finished = bool(self._rows) and isinstance(self._rows[0], _LastMark)
@@ -247,7 +280,7 @@ class Hearing:
         """What it would have recognised next."""
         for row in self._rows:
             if isinstance(row, Piece) and row.final is None:
-                if not self._busy(row, Urgency.FINAL):
+                if not self._busy(row, Urgency.FINAL) and not self._growing(row):
                     assert row.end is not None
                     return Listen(row, row.end, Urgency.FINAL, row.since)
                 return None
@@ -255,14 +288,33 @@ class Hearing:
         if piece is None:
             return None
         if piece.paused is not None:
-            if piece.early is not None or self._busy(piece, Urgency.SPECULATIVE):
+            if (
+                self._manner.grows
+                or piece.early is not None
+                or self._busy(piece, Urgency.SPECULATIVE)
+            ):
                 return None
             return Listen(piece, piece.paused, Urgency.SPECULATIVE, 0.0, piece.paused)
-        due = piece.asked + round((STEP_S if piece.asked > piece.start else FIRST_S) * LIVE_RATE)
-        if self.options.partials and self._looked >= due and not self._going:
+        manner = self._manner
+        after_s = manner.step_s if piece.asked > piece.start else manner.first_s
+        due = piece.asked + round(after_s * LIVE_RATE)
+        to = self._looked - self._held_back()
+        if (self.options.partials or manner.grows) and to >= due and not self._going:
             since = max(due, piece.opened) / LIVE_RATE
-            return Listen(piece, self._looked, Urgency.PARTIAL, since)
+            return Listen(piece, to, Urgency.PARTIAL, since)
         return None
+
+    def _held_back(self) -> int:
+        """Samples that may turn out to lie behind the end of what is open: who goes on from there
+        cannot unhear them."""
+        ends = self.options.endpointing
+        if not self._manner.grows:
+            return 0
+        return round(max(0.0, ends.pause_s - ends.post_roll_s) * LIVE_RATE) + FRAME
+
+    def _growing(self, piece: Piece) -> bool:
+        """Whether a draft is being gone on with, which a final waits for."""
+        return self._manner.grows and any(one.piece is piece for one in self._going)
 
     def began(self, listen: Listen) -> Block:
         """It is being recognised; its sound."""
@@ -286,13 +338,14 @@ class Hearing:
             return
         if found is None:
             return
+        news = piece.draft is None or piece.draft.text != found.text or not self._manner.grows
         piece.draft = found
         if listen.pause is not None and listen.pause == piece.paused:
             piece.early = found
             if piece.end is not None:
                 yield from self._settle(piece, found, now, work_s)
                 return
-        if piece.end is None and self.options.partials and found.text:
+        if piece.end is None and self.options.partials and found.text and news:
             yield from self._partial(piece, found, listen)
 
     def began_voice(self, voiced: Voiced) -> Block | None:
@@ -385,6 +438,8 @@ class Hearing:
             segment = dataclasses.replace(segment, words_by=found.words_by)
         wait_s = max(0.0, now - piece.since - work_s)
         language = found.language or self.options.language
+        if found.sure and found.text and not self._known:
+            self._known = found.language
         piece.final = Final(piece.turn, piece.number, segment, language, wait_s, work_s)
         yield from self._flush()
 
@@ -410,8 +465,11 @@ class Hearing:
                     if not self._voicing.needless:
                         return
                     yield from self._voicing.settle()
+                self._rows.popleft()
+                yield from self._heard(always=True)
                 self.over = True
                 yield self._summary()
+                return
             self._rows.popleft()
             yield from self._heard(always=True)
 
@@ -437,7 +495,10 @@ class Hearing:
         if listen.urgency is Urgency.PARTIAL and late_s > STEP_S and not often:
             self._late = listen.to
             yield Noticed(Notice("partials_late", "Too many speak: words come later than usual."))
-        shown = piece.agreement.update(found.text)
+        if self._manner.grows:
+            shown = Shown(found.text, found.text, "")
+        else:
+            shown = piece.agreement.update(found.text)
         start, end = piece.start / LIVE_RATE, listen.to / LIVE_RATE
         if shown.text or shown.tail:
             yield Partial(

@@ -12,7 +12,8 @@ class Hypothesis:
     """``draft`` is whatever the engine wants to have again when it hears more of the stretch.
 
     ``words``: seconds from the begin of the stretch, none where nobody asked or the engine cannot
-    tell. ``language``: '' where the engine does not say.
+    tell. ``language``: '' where the engine does not say; ``sure``: it is not in doubt, so that
+    what follows need not be asked for it.
     """
 
     text: str
@@ -20,3 +21,4 @@ class Hypothesis:
     words_by: str = BY_ATTENTION
     language: str = ""
     draft: object = None
+    sure: bool = False

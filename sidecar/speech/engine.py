@@ -233,7 +233,8 @@ class LoadOptions:
     ``checkpoint``: the folder of the weights. ``device``: 'auto', 'cuda' or 'cpu'.
     ``evict_encoders`` and ``host_token_table``: these parts never pass through the device's memory
     while it loads; what a recording needs of them comes there by its `MemoryPlan`. ``upstream``:
-    for the engine that has others hear.
+    for the engine that has others hear. ``live``: it will hear sessions, many at once, and no
+    files. ``short_windows``: `Settings.live_short_windows`.
     """
 
     precision: Precision = Precision.AUTO
@@ -242,6 +243,8 @@ class LoadOptions:
     evict_encoders: bool = False
     host_token_table: bool = False
     upstream: Upstream | None = None
+    live: bool = False
+    short_windows: bool = False
 
     def to_wire(self) -> dict[str, Any]:
         """The options as plain values."""

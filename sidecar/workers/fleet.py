@@ -56,7 +56,7 @@ class Fleet:
         """Where the engine for files lives."""
         self._live: Lodging[SharedSlot] | None = None
         if live is not None:
-            self._live = Lodging(Role.LIVE, settings, live, self._devices, SharedSlot)
+            self._live = Lodging(Role.LIVE, settings, live, self._devices, SharedSlot, live=True)
 
     @property
     def live_spec(self) -> EngineSpec | None:

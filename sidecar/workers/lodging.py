@@ -36,7 +36,7 @@ class Devices:
 class Lodging(Generic[Slot]):
     """Owns an engine's slot, which is of the given ``kind``, and accounts for what it takes.
 
-    ``who``: its name in the ledgers and in notes of crashes.
+    ``who``: its name in the ledgers and in notes of crashes. ``live``: it is there for sessions.
     """
 
     def __init__(
@@ -46,6 +46,8 @@ class Lodging(Generic[Slot]):
         choice: Choice,
         devices: Devices,
         kind: type[Slot],
+        *,
+        live: bool = False,
     ) -> None:
         self.who = who
         self._devices = devices
@@ -67,7 +69,14 @@ class Lodging(Generic[Slot]):
         self._crash_notes = CrashNotes(data_folder(settings.data_dir))
         self.slot: Slot = kind(
             self.spec,
-            LoadOptions(precision, checkpoint, settings.device, upstream=choice.upstream),
+            LoadOptions(
+                precision,
+                checkpoint,
+                settings.device,
+                upstream=choice.upstream,
+                live=live,
+                short_windows=settings.live_short_windows,
+            ),
             settings.keep_alive,
             self._place,
             self._look,

@@ -19,7 +19,10 @@ CLIP = Path(get_assets_path()) / "endgame_nagg_nell.wav"
 DAY_S = 86_400.0
 TRAINED = ("vibevoice", "whisper")
 """Those whose weights are trained here."""
-RUNNABLE = [spec.name for spec in ENGINES if not missing(spec) and spec.name not in TRAINED]
+ONLY_LIVE = ("voxtral",)
+RUNNABLE = [
+    spec.name for spec in ENGINES if not missing(spec) and spec.name not in (*TRAINED, *ONLY_LIVE)
+]
 VIBEVOICE = [f"vibevoice {precision}" for precision in ("fp32", "bf16", "int8", "int4")]
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.live.endpointing import FRAME
-from sidecar.live.hearing import UNHEARD, Hearing, Listen
+from sidecar.live.hearing import UNHEARD, USUAL, Hearing, Listen, Manner
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.schedule import Urgency
 from sidecar.speech.live import (
@@ -42,8 +42,13 @@ SHORT = Endpointing(longest_s=2.0)
 class Table:
     """Where a session sits: what it tells, and an engine that hears when it is let."""
 
-    def __init__(self, options: LiveOptions | None = None, begin: Begin = AT_THE_START) -> None:
-        self.hearing = Hearing(options or LiveOptions(), begin, "made-up", "fp32")
+    def __init__(
+        self,
+        options: LiveOptions | None = None,
+        begin: Begin = AT_THE_START,
+        manner: Manner = USUAL,
+    ) -> None:
+        self.hearing = Hearing(options or LiveOptions(), begin, "made-up", "fp32", manner=manner)
         self.told: list[LiveEvent] = []
         self.going: list[Listen] = []
 
@@ -380,3 +385,46 @@ def test_options_may_change_between_two_pieces() -> None:
     assert not table.of(SpeechStopped)
     table.sound(1.2, 0.0)
     assert table.of(SpeechStopped)
+
+
+GROWING = Manner(first_s=0.16, step_s=0.16, grows=True)
+
+
+def test_what_an_engine_that_grows_says_is_stable_and_told_once() -> None:
+    table = Table(manner=GROWING)
+    for text in ("one", "one", "one two"):
+        table.sound(0.5, 0.9)
+        listen = table.hear(text)
+        assert listen is not None
+        assert listen.urgency is Urgency.PARTIAL
+        assert listen.to <= table.hearing._looked - 0.1 * LIVE_RATE, "it may lie behind the end"
+    told = [one for one in table.told if isinstance(one, Partial)]
+    assert [(one.text, one.stable, one.tail) for one in told] == [
+        ("one", "one", ""),
+        ("one two", "one two", ""),
+    ]
+
+
+def test_an_engine_that_grows_goes_on_where_nobody_wants_partials_and_waits_for_a_pause() -> None:
+    table = Table(LiveOptions(partials=False), manner=GROWING)
+    table.sound(0.6, 0.9)
+    assert table.hear("one") is not None
+    table.sound(0.3, 0.0)
+    assert table.hear() is None, "a pause is heard that may be none"
+    assert not table.of(Partial)
+
+
+def test_a_final_waits_for_the_draft_that_is_gone_on_with() -> None:
+    table = Table(manner=GROWING)
+    table.sound(0.6, 0.9)
+    partial = table.begin()
+    assert partial is not None
+    table.sound(0.8, 0.0)
+    assert table.begin() is None, "two go on with one draft"
+    table.end(partial, "one")
+    final = table.begin()
+    assert final is not None
+    assert final.urgency is Urgency.FINAL
+    assert final.piece.draft is not None
+    table.end(final, "one two")
+    assert [one.segment.text for one in table.finals] == ["one two"]

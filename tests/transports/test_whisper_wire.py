@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ import soundfile
 import whisper_models
 from checkpoints import clip
 from serving import MB, PATIENCE_S, Server, check_problem, wait_until
+from websockets.asyncio.client import connect
 from whisper_models import LANGUAGES, PLAY, PROSE
 
 from sidecar.audio.decode import decode_file
@@ -249,3 +252,23 @@ def test_a_translation_asks_the_model_for_another_task(
     names = ("<|transcribe|>", "<|translate|>")
     tasks = [model._whisper.hf_tokenizer.token_to_id(name) for name in names]
     assert [set(prompt) & set(tasks) for prompt in prompts] == [{tasks[0]}, {tasks[1]}]
+
+
+async def test_who_speaks_is_heard_live_by_the_same_engine(server: Server) -> None:
+    sound = decode_file(clip(PROSE), RATE)
+    samples = (sound * 32_767).astype("<i2").tobytes()
+    address = f"ws://127.0.0.1:{server.port}/v1/live"
+    async with connect(address, max_size=None, proxy=None) as socket:
+        await socket.send(json.dumps({"type": "begin", "language": "de", "diarize": False}))
+        for at in range(0, len(samples), RATE):
+            await socket.send(samples[at : at + RATE])
+        await socket.send(json.dumps({"type": "finish"}))
+        told: list[dict[str, Any]] = []
+        async with asyncio.timeout(PATIENCE_S):
+            while not told or told[-1]["type"] != "summary":
+                told.append(json.loads(await socket.recv()))
+                assert told[-1]["type"] != "error", told[-1]
+    assert told[0]["engine"] == "whisper"
+    transcript = told[-1]["transcript"]
+    assert transcript["metadata"]["language"] == "de"
+    assert "Immer versucht" in said(transcript)

@@ -21,9 +21,11 @@ from sidecar.speech.engine import (
     Precision,
     TranscribeOptions,
 )
+from sidecar.speech.live import Begin, LiveOptions, LiveSession, Tell
 from sidecar.speech.transcript import Event
 
 if TYPE_CHECKING:
+    from sidecar.engines.whisper.live import Ear
     from sidecar.engines.whisper.model import Model
     from sidecar.voices.following import Follower
     from sidecar.voices.models import Models
@@ -40,6 +42,7 @@ SPEC = EngineSpec(
     requires=("faster_whisper", "ctranslate2"),
     steerable=True,
     translates=True,
+    sessions=4,  # of people who talk, `tiny` on two cores; `base` hears one (docs/models.md)
 )
 
 SPEECH_STEP_S = 10.0
@@ -53,6 +56,8 @@ class WhisperEngine:
         self._model: Model | None = None
         self._voices: Models | None = None
         self._thread = ThreadPoolExecutor(1, "whisper")
+        self._ear: Ear | None = None
+        self._short_windows = False
 
     def load(self, options: LoadOptions) -> Iterator[float]:
         """Read the model onto its device.
@@ -68,6 +73,7 @@ class WhisperEngine:
         from sidecar.engines.whisper import model
 
         self._model = model.load(options)
+        self._short_windows = options.short_windows
         yield 0.8
         from sidecar.voices.models import VoicesUnavailable, load_models
 
@@ -90,6 +96,20 @@ class WhisperEngine:
             if cancelled():
                 return
             yield event
+
+    def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> LiveSession:
+        """A session among others.
+
+        Raises:
+            errors.LanguageUnsupported: this model does not know the language.
+            errors.LiveUnavailable: what tells speech from silence is not to be had here.
+        """
+        from sidecar.engines.whisper.live import Ear
+
+        assert self._model is not None
+        if self._ear is None:
+            self._ear = Ear(self._model, SPEC.name, self._voices, short_windows=self._short_windows)
+        return self._ear.open(options, begin, tell)
 
     def _follower(self, options: TranscribeOptions) -> Follower:
         if self._voices is None:

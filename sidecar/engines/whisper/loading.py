@@ -6,6 +6,7 @@ import os
 from collections.abc import Set
 
 from sidecar import errors
+from sidecar.live.hall import usable_cores
 from sidecar.speech.engine import AUTO, Precision
 
 COMPUTE_TYPES = {
@@ -41,6 +42,12 @@ def arithmetic(precision: Precision, device: str, supported: Set[str]) -> tuple[
     wanted = Precision.INT8 if precision not in names else precision
     name = names[wanted]
     return (wanted, name) if name in supported else (Precision.FP32, "float32")
+
+
+def workers(device: str) -> int:
+    """Windows that are recognised at once, live, each on a thread of its own: one for each core
+    to use; a GPU is kept busy by two."""
+    return usable_cores() if device == "cpu" else 2
 
 
 def threads() -> int:

@@ -28,6 +28,9 @@ BEAMS = 5
 """As many hypotheses are followed; Whisper's authors and faster-whisper have the same."""
 POSITIONS = 448
 """Of the decoder, prompt included."""
+SHOWN, LEAST = 3000, 104
+"""Frames, a hundred a second: of half a minute, and of the shortest window that the encoder takes
+(101 are too many for nothing)."""
 SURE = 0.5
 """A language that is less likely is not taken for heard."""
 SEED = 0
@@ -36,13 +39,23 @@ _BEFORE, _BEHIND = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """How windows are to be heard: ``language`` is a code of Whisper's, None to find it out."""
+    """How windows are to be heard: ``language`` is a code of Whisper's, None to find it out.
+
+    ``beams``: hypotheses that are followed. ``retries``: what is stuck is tried again by chance.
+    ``timed``: words with their times, which costs as much again; without it there is only the
+    text. ``padded``: to the half minute that the model was trained on; a shorter window costs the
+    encoder less, and nobody has trained it.
+    """
 
     language: str | None
     prompt: str = ""
     temperature: float = 0.0
     max_tokens: int | None = None
     translate: bool = False
+    beams: int = BEAMS
+    retries: bool = True
+    timed: bool = True
+    padded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +64,7 @@ class Heard:
 
     ``language``: None where nothing is said. ``tokens``: how many were written. ``truncated``: by
     the limit of tokens. ``lost_s``: from where on the model was stuck, None where it was not.
-    ``retried``: it was, and was brought back.
+    ``retried``: it was, and was brought back. ``text``: all of it.
     """
 
     words: tuple[Word, ...]
@@ -61,10 +74,11 @@ class Heard:
     truncated: bool = False
     lost_s: float | None = None
     retried: bool = False
+    text: str = ""
 
 
 class Model:
-    """Not for two threads at once."""
+    """Not for two threads at once where anything falls by chance: the seed is one for all."""
 
     def __init__(self, whisper: WhisperModel, precision: Precision, name: str) -> None:
         self._whisper = whisper
@@ -86,13 +100,14 @@ class Model:
         from faster_whisper.audio import pad_or_trim
         from faster_whisper.tokenizer import Tokenizer
 
-        ctranslate2.set_random_seed(SEED)  # the same recording gets the same words
+        if wish.retries or wish.temperature:
+            ctranslate2.set_random_seed(SEED)  # the same recording gets the same words
         whisper, seconds = self._whisper, len(samples) / SAMPLE_RATE
         features = whisper.feature_extractor(samples)[..., :-1]
         frames = features.shape[-1]
-        encoded = whisper.encode(pad_or_trim(features))
+        encoded = whisper.encode(pad_or_trim(features, SHOWN if wish.padded else _shortest(frames)))
         language, sure = self._language(encoded, wish, before)
-        if whisper.hf_tokenizer.token_to_id(f"<|{language}|>") is None:
+        if not self.knows(language):
             raise errors.LanguageUnsupported(
                 f"This Whisper model does not know the language '{language}'.",
                 hint="large-v3 and large-v3-turbo know most: vibevoice-asr pull whisper:large-v3",
@@ -104,12 +119,13 @@ class Model:
         )
         room = min(POSITIONS // 2, POSITIONS - len(prompt))
         limit = room if wish.max_tokens is None else max(1, min(room, wish.max_tokens))
-        ladder = [wish.temperature, *(one for one in TEMPERATURES if one > wish.temperature)]
+        more = TEMPERATURES if wish.retries else ()
+        ladder = [wish.temperature, *(one for one in more if one > wish.temperature)]
         tokens: list[int] = []
         kept: int | None = None
         ended, tried = False, 0
         for temperature in ladder:
-            answer = self._answer(encoded, prompt, tokenizer, temperature, limit)
+            answer = self._answer(encoded, prompt, tokenizer, temperature, limit, wish.beams)
             tokens, count = answer.sequences_ids[0], len(answer.sequences_ids[0])
             if is_silence(answer.no_speech_prob, answer.scores[0] * count / (count + 1)):
                 return Heard((), None, tokens=count)
@@ -120,7 +136,7 @@ class Model:
                 break
             tried += 1
         sound = tokens if kept is None else tokens[:kept]
-        words = self._words(sound, tokenizer, encoded, frames)
+        words = self._words(sound, tokenizer, encoded, frames) if wish.timed else ()
         lost_s = None if kept is None else (words[-1].end if words else 0.0)
         return Heard(
             words,
@@ -130,7 +146,12 @@ class Model:
             kept is None and not ended,
             lost_s,
             kept is None and tried > 0,
+            tokenizer.decode(sound).strip(),
         )
+
+    def knows(self, language: str) -> bool:
+        """Whether there is a token for a code of Whisper's."""
+        return self._whisper.hf_tokenizer.token_to_id(f"<|{language}|>") is not None
 
     def _language(self, encoded: Any, wish: Wish, before: str | None) -> tuple[str, bool]:
         if not self.multilingual:
@@ -143,11 +164,17 @@ class Model:
         return token[2:-2], likely >= SURE
 
     def _answer(
-        self, encoded: Any, prompt: list[int], tokenizer: Tokenizer, temperature: float, limit: int
+        self,
+        encoded: Any,
+        prompt: list[int],
+        tokenizer: Tokenizer,
+        temperature: float,
+        limit: int,
+        beams: int,
     ) -> Any:
         from faster_whisper.transcribe import get_suppressed_tokens
 
-        how: dict[str, Any] = {"beam_size": BEAMS}
+        how: dict[str, Any] = {"beam_size": beams}
         if temperature:
             how = {"beam_size": 1, "sampling_topk": 0, "sampling_temperature": temperature}
         return self._whisper.model.generate(
@@ -178,6 +205,11 @@ class Model:
         )
 
 
+def _shortest(frames: int) -> int:
+    """The length of a window for so many frames; the encoder halves it."""
+    return min(SHOWN, max(LEAST, frames + frames % 2))
+
+
 def load(options: LoadOptions) -> Model:
     """Read a folder of CTranslate2's onto its device.
 
@@ -198,7 +230,8 @@ def load(options: LoadOptions) -> Model:
             str(folder),
             device=device,
             compute_type=name,
-            cpu_threads=loading.threads(),
+            cpu_threads=1 if options.live else loading.threads(),
+            num_workers=loading.workers(device) if options.live else 1,
             local_files_only=True,
         )
     except (RuntimeError, ValueError, OSError) as error:

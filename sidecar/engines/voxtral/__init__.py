@@ -1,0 +1,165 @@
+"""Voxtral Realtime by `transformers`: words while they are said, at a delay that is chosen.
+
+It hears live audio and nothing else: thirteen languages, a token each 80 ms. Every stretch of
+speech is a stream of its own (`stream`), so that silence costs nothing and caches stay small.
+Turns, voices and sessions are those of all live engines (`live.hall`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sidecar import errors
+from sidecar.speech.engine import (
+    AudioStream,
+    Cancelled,
+    EngineSpec,
+    LoadOptions,
+    Precision,
+    TranscribeOptions,
+)
+from sidecar.speech.live import LIVE_RATE, Begin, LiveOptions, LiveSession, Tell
+from sidecar.speech.transcript import Event
+
+if TYPE_CHECKING:
+    from sidecar.audio import Block
+    from sidecar.engines.voxtral.stream import Voxtral
+    from sidecar.live.hall import Hall
+    from sidecar.live.hypothesis import Hypothesis
+    from sidecar.voices.models import Models
+
+log = logging.getLogger(__name__)
+
+SPEC = EngineSpec(
+    name="voxtral",
+    title="Voxtral Realtime (live only)",
+    sample_rate=LIVE_RATE,
+    precisions=(Precision.BF16, Precision.FP32),
+    languages=("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pt", "ru", "zh"),
+    diarizes=True,
+    requires=("torch", "transformers"),
+    sessions=8,  # not measured; `memory.streams` says how many there is room for
+)
+DTYPES = {Precision.BF16: "bfloat16", Precision.FP32: "float32"}
+STEP_S, LONGEST_DELAY = 0.08, 30
+"""Seconds of a token, and how many of them the words may be behind at most."""
+SLICE = LIVE_RATE
+"""Samples between two looks at whether anybody still wants it."""
+
+
+class VoxtralEngine:
+    """One model, many streams."""
+
+    def __init__(self) -> None:
+        self._voxtral: Voxtral | None = None
+        self._voices: Models | None = None
+        self._hall: Hall | None = None
+        self._precision = Precision.FP32
+
+    def load(self, options: LoadOptions) -> Iterator[float]:
+        """Read the checkpoint onto its device.
+
+        Raises:
+            errors.ModelLoadFailed: it is not there, or no good, or does not fit.
+        """
+        if options.checkpoint is None:
+            raise errors.ModelLoadFailed("No Voxtral Realtime checkpoint is set.")
+        yield 0.0
+        from sidecar.engines.voxtral import loading
+
+        wanted = options.precision
+        self._precision = wanted if wanted in DTYPES else Precision.BF16
+        folder, dtype = Path(options.checkpoint), DTYPES[self._precision]
+        self._voxtral = loading.load(folder, options.device, dtype)
+        yield 0.9
+        from sidecar.voices.models import VoicesUnavailable, load_models
+
+        try:
+            self._voices = load_models()
+        except VoicesUnavailable as error:
+            log.warning("nobody tells speakers apart: %s", error)
+        yield 1.0
+
+    def transcribe(
+        self, audio: AudioStream, options: TranscribeOptions, cancelled: Cancelled
+    ) -> Iterator[Event]:
+        """Files are not for it.
+
+        Raises:
+            errors.EngineUnavailable: always.
+        """
+        raise errors.EngineUnavailable("The engine 'voxtral' hears live audio only.")
+
+    def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> LiveSession:
+        """A session among others.
+
+        Raises:
+            errors.LiveUnavailable: the detector is not to be had here.
+        """
+        if self._hall is None:
+            self._hall = self._opened()
+        return self._hall.open(options, begin, tell)
+
+    def _opened(self) -> Hall:
+        from sidecar.live.detector import Detector, DetectorUnavailable, load_weights
+        from sidecar.live.hall import Hall
+        from sidecar.live.hearing import Manner
+        from sidecar.voices.encoder import SpeakerEncoder
+
+        try:
+            detector = Detector(load_weights())
+        except DetectorUnavailable as error:
+            raise errors.LiveUnavailable(f"{error}") from None
+        return Hall(
+            self._hear,
+            detector,
+            SPEC.name,
+            self._precision.value,
+            threads=1,  # the model is one, and what is not in it holds Python's lock
+            encoder=None if self._voices is None else SpeakerEncoder(self._voices),
+            glimpse=self._glimpse,
+            manner=Manner(first_s=2 * STEP_S, step_s=2 * STEP_S, grows=True),
+        )
+
+    def _hear(
+        self, audio: Block, draft: Hypothesis | None, options: LiveOptions, cancelled: Cancelled
+    ) -> Hypothesis | None:
+        """What is behind the draft, and the end; from the start where that is not its beginning."""
+        found = self._glimpse(audio, draft, options, cancelled)
+        if cancelled():
+            return None
+        stream: Any = found.draft
+        stream.end()
+        return _hypothesis(stream)
+
+    def _glimpse(
+        self, audio: Block, draft: Hypothesis | None, options: LiveOptions, cancelled: Cancelled
+    ) -> Hypothesis:
+        from sidecar.engines.voxtral.stream import Stream
+
+        assert self._voxtral is not None
+        delay = delay_of(options.delay_s, self._voxtral.tekken.delay)
+        stream: Any = draft.draft if draft is not None else None
+        if stream is None or not stream.goes_on(len(audio)):
+            stream = Stream(self._voxtral, delay)
+        for at in range(stream.fed, len(audio), SLICE):
+            if cancelled():
+                break
+            stream.feed(audio[at : at + SLICE])
+        return _hypothesis(stream)
+
+
+def delay_of(wanted_s: float | None, usual: int) -> int:
+    """Tokens that words are behind: the nearest that there is to what is wanted."""
+    if wanted_s is None:
+        return usual
+    return min(LONGEST_DELAY, max(1, round(wanted_s / STEP_S)))
+
+
+def _hypothesis(stream: Any) -> Hypothesis:
+    from sidecar.live.hypothesis import Hypothesis
+
+    return Hypothesis(stream.text.strip(), draft=stream)

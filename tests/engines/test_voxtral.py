@@ -1,0 +1,203 @@
+"""Voxtral Realtime, stepped by hand, with a tiny model of the real class and random weights."""
+
+from __future__ import annotations
+
+import json
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import voxtral_models
+from checkpoints import clip
+from serving import PATIENCE_S
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.audio.decode import decode_file
+from sidecar.engines.voxtral import VoxtralEngine, delay_of, loading, tekken
+from sidecar.engines.voxtral.stream import Stream, Voxtral
+from sidecar.live.hypothesis import Hypothesis
+from sidecar.speech.engine import LoadOptions, Precision
+from sidecar.speech.live import Begin, LiveEvent, LiveOptions, Partial, Summary
+
+USUAL, LONGEST = 6, 30
+"""Tokens of 480 and of 2400 ms."""
+
+
+@pytest.fixture(scope="module")
+def voxtral() -> Voxtral:
+    return loading.load(voxtral_models.model(), "cpu", "float32")
+
+
+@pytest.fixture(scope="module")
+def audio() -> Block:
+    """Not a whole number of steps; longer than the windows of both caches."""
+    return decode_file(Path(clip("beckett")), 16_000)[: 6 * 16_000 + 123]
+
+
+def generated(voxtral: Voxtral, audio: Block, delay: int) -> list[int]:
+    """What transformers makes of it, all at once."""
+    import torch
+
+    tokens = voxtral.tekken
+    behind = -len(audio) % tokens.step + tokens.right(delay) * tokens.step
+    padded = np.pad(audio, (tokens.left * tokens.step, behind))
+    prompt = torch.tensor([tokens.prompt(delay)])
+    with torch.inference_mode():
+        found = voxtral.model.generate(
+            input_ids=prompt,
+            input_features=voxtral.spectra(padded, whole=True),
+            num_delay_tokens=delay,
+            do_sample=False,
+        )
+    said: list[int] = found[0, prompt.shape[1] :].tolist()
+    return said
+
+
+def streamed(voxtral: Voxtral, audio: Block, delay: int, chunk: int) -> list[int]:
+    stream = Stream(voxtral, delay)
+    for at in range(0, len(audio), chunk):
+        stream.feed(audio[at : at + chunk])
+    stream.end()
+    return stream.tokens
+
+
+@pytest.mark.parametrize("delay", [1, USUAL, LONGEST])
+def test_it_says_what_transformers_says_token_for_token(
+    voxtral: Voxtral, audio: Block, delay: int
+) -> None:
+    whole = generated(voxtral, audio, delay)
+    assert len(set(whole)) > 5, "the words do not hang on the sound"
+    assert streamed(voxtral, audio, delay, 1280) == whole
+
+
+@pytest.mark.parametrize("chunk", [517, 16_000])
+def test_it_does_not_matter_how_sound_comes(voxtral: Voxtral, audio: Block, chunk: int) -> None:
+    assert streamed(voxtral, audio, USUAL, chunk) == streamed(voxtral, audio, USUAL, 1280)
+
+
+def test_streams_that_take_turns_do_not_know_of_each_other(voxtral: Voxtral, audio: Block) -> None:
+    pair = audio[: 3 * 16_000], audio[3 * 16_000 :]
+    alone = [streamed(voxtral, one, USUAL, 1280) for one in pair]
+    streams = [Stream(voxtral, USUAL) for _ in pair]
+    for at in range(0, 3 * 16_000, 1280):
+        for stream, one in zip(streams, pair, strict=True):
+            stream.feed(one[at : at + 1280])
+    for stream, one, before in zip(streams, pair, alone, strict=True):
+        stream.feed(one[stream.fed :])
+        stream.end()
+        assert stream.tokens == before
+
+
+def test_words_come_while_somebody_speaks(voxtral: Voxtral, audio: Block) -> None:
+    stream = Stream(voxtral, USUAL)
+    stream.feed(audio)
+    behind = len(audio) // 1280 - len(stream.tokens)
+    assert behind <= USUAL + 1
+    stream.end()
+    assert len(stream.tokens) == -(-len(audio) // 1280) + voxtral.tekken.right(USUAL) - USUAL - 1
+
+
+def test_a_step_that_failed_is_not_gone_on_from(
+    voxtral: Voxtral, audio: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Stream(voxtral, USUAL)
+    stream.feed(audio[:16_000])
+    assert stream.goes_on(20_000)
+    assert not stream.goes_on(15_999), "it has heard more"
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(voxtral, "spectra", broken)
+        with pytest.raises(RuntimeError):
+            stream.feed(audio[16_000:32_000])
+    assert not stream.goes_on(len(audio))
+
+
+def test_a_draft_is_gone_on_with_and_one_that_heard_too_much_is_not(audio: Block) -> None:
+    engine = VoxtralEngine()
+    folder = str(voxtral_models.model())
+    list(engine.load(LoadOptions(Precision.FP32, folder, "cpu", live=True)))
+    options = LiveOptions(delay_s=0.16)
+    draft = engine._glimpse(audio[:32_000], None, options, lambda: False)
+    longer = engine._glimpse(audio[:40_000], draft, options, lambda: False)
+    assert longer.draft is draft.draft
+    plain = engine._hear(audio[:36_000], None, options, lambda: False)
+    again = engine._hear(audio[:36_000], longer, options, lambda: False)
+    assert plain is not None
+    assert again is not None
+    assert again.draft is not longer.draft
+    assert again.text == plain.text
+    gone_on = engine._hear(audio, longer, options, lambda: False)
+    whole = engine._hear(audio, None, options, lambda: False)
+    assert gone_on is not None
+    assert whole is not None
+    assert gone_on.draft is longer.draft
+    assert gone_on.text == whole.text
+    assert engine._hear(audio, None, options, lambda: True) is None
+
+
+@pytest.mark.parametrize(
+    ("wanted_s", "tokens"), [(None, 6), (0.08, 1), (0.48, 6), (0.5, 6), (2.4, 30), (9, 30), (0, 1)]
+)
+def test_the_delay_is_the_nearest_there_is(wanted_s: float | None, tokens: int) -> None:
+    assert delay_of(wanted_s, 6) == tokens
+
+
+def test_text_is_that_of_mistrals_own_library(voxtral: Voxtral) -> None:
+    if find_spec("mistral_common") is None or find_spec("tiktoken") is None:
+        pytest.skip("mistral-common is not installed: its texts are not compared")
+    from mistral_common.tokens.tokenizers.tekken import Tekkenizer
+
+    theirs = Tekkenizer.from_file(voxtral_models.model() / tekken.FILE)
+    ids = [32, 33, *(64 + byte for byte in "Ça va, naïf?".encode()), 33, 64 + 0xC3, 2]
+    ours = voxtral.tekken.text(ids)
+    assert ours == "Ça va, naïf?"
+    assert theirs.decode(ids).rstrip("\ufffd") == ours
+    assert theirs.audio is not None
+    for delay in (1, USUAL, LONGEST):
+        assert theirs.audio.n_right_pad_tokens(80.0 * delay) == voxtral.tekken.right(delay)
+        assert theirs.audio.get_num_delay_tokens(80.0 * delay) == delay
+
+
+def test_a_list_of_tokens_that_is_no_good_is_said(tmp_path: Path) -> None:
+    with pytest.raises(errors.ModelLoadFailed, match="tekken"):
+        tekken.read(tmp_path)
+    (tmp_path / tekken.FILE).write_text(json.dumps({"config": {}}))
+    with pytest.raises(errors.ModelLoadFailed, match="KeyError"):
+        tekken.read(tmp_path)
+
+
+def test_a_final_goes_on_from_what_was_heard_while_somebody_spoke(
+    audio: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = VoxtralEngine()
+    folder = str(voxtral_models.model())
+    list(engine.load(LoadOptions(Precision.FP32, folder, "cpu", live=True)))
+    drafts: list[Hypothesis | None] = []
+    hear = engine._hear
+
+    def watched(block: Block, draft: Hypothesis | None, *rest: Any) -> Hypothesis | None:
+        drafts.append(draft)
+        return hear(block, draft, *rest)
+
+    monkeypatch.setattr(engine, "_hear", watched)
+    partial, over = threading.Event(), threading.Event()
+
+    def tell(event: LiveEvent) -> None:
+        if isinstance(event, Partial):
+            partial.set()
+        if isinstance(event, Summary):
+            over.set()
+
+    session = engine.open(LiveOptions(diarize=False, delay_s=0.08), Begin(), tell)
+    session.push(audio[:16_000])
+    assert partial.wait(PATIENCE_S)
+    session.finish()
+    assert over.wait(PATIENCE_S)
+    assert [draft is not None for draft in drafts] == [True]

@@ -1,0 +1,202 @@
+"""Whisper live, with the tiny model that knows two clips, each in its language."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import whisper_models
+from checkpoints import clip
+from serving import PATIENCE_S
+from whisper_models import PLAY, PROSE
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.audio.decode import decode_file
+from sidecar.engines.whisper import WhisperEngine, model
+from sidecar.engines.whisper.live import Ear
+from sidecar.live.hypothesis import Hypothesis
+from sidecar.live.pace import MOST_S, Pace
+from sidecar.live.schedule import Urgency
+from sidecar.speech.engine import LoadOptions, Precision
+from sidecar.speech.live import (
+    Begin,
+    Endpointing,
+    Final,
+    LiveEvent,
+    LiveOptions,
+    Noticed,
+    Partial,
+    Summary,
+    Turns,
+)
+
+WHOLE = Endpointing(threshold=0, neg_threshold=0, longest_s=30.0)
+"""Everything is one piece, as the model has learned it."""
+
+
+@pytest.fixture(scope="module")
+def engine() -> WhisperEngine:
+    engine = WhisperEngine()
+    folder = str(whisper_models.model())
+    list(engine.load(LoadOptions(Precision.FP32, folder, "cpu", live=True)))
+    return engine
+
+
+@pytest.fixture(scope="module")
+def ear(engine: WhisperEngine) -> Ear:
+    engine.open(LiveOptions(), Begin(), lambda event: None).close()
+    assert engine._ear is not None
+    return engine._ear
+
+
+@pytest.fixture(scope="module")
+def heard() -> dict[str, Block]:
+    return {name: decode_file(Path(clip(name)), 16_000) for name in (PLAY, PROSE)}
+
+
+def hear(ear: Ear, audio: Block, **options: Any) -> Hypothesis:
+    found = ear.hear(audio, None, LiveOptions(**options), lambda: False)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("name", [PLAY, PROSE])
+@pytest.mark.parametrize("accurate", [False, True])
+def test_each_clip_is_heard_in_its_language(
+    ear: Ear, heard: dict[str, Block], name: str, accurate: bool
+) -> None:
+    found = hear(ear, heard[name], accurate=accurate)
+    assert found.text == whisper_models.text(name)
+    assert (found.language, found.sure) == (whisper_models.LANGUAGES[name], True)
+    assert found.words == ()
+
+
+def test_words_have_their_times_where_somebody_asks(ear: Ear, heard: dict[str, Block]) -> None:
+    found = hear(ear, heard[PROSE], words=True)
+    assert " ".join(word.text for word in found.words) == found.text
+    starts = [word.start for word in found.words]
+    assert starts == sorted(starts)
+    assert found.words[-1].end <= len(heard[PROSE]) / 16_000
+
+
+def test_longer_pieces_than_a_window_are_heard_in_several(
+    ear: Ear, heard: dict[str, Block]
+) -> None:
+    both = np.concatenate([heard[PLAY], heard[PROSE]])
+    found = hear(ear, both, words=True)
+    assert found.text.startswith(whisper_models.text(PLAY)[:40])
+    assert found.words[-1].end > 30
+
+
+class Watched:
+    """A model that tells how it was asked."""
+
+    def __init__(self, real: model.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.wishes: list[model.Wish] = []
+        self.free = threading.Event()
+        self.free.set()
+        hear = real.hear
+
+        def watched(samples: Block, wish: model.Wish, before: str | None = None) -> model.Heard:
+            self.wishes.append(wish)
+            self.free.wait(PATIENCE_S)
+            return hear(samples, wish, before)
+
+        monkeypatch.setattr(real, "hear", watched)
+
+
+@pytest.fixture
+def watched(engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    assert engine._model is not None
+    found = Watched(engine._model, monkeypatch)
+    yield found
+    found.free.set()
+
+
+def test_finals_are_as_accurate_as_asked_and_partials_quick(
+    ear: Ear, heard: dict[str, Block], watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = LiveOptions(
+        accurate=True, words=True, prompt="Godot", translate=True, language="de-AT"
+    )
+    ear.hear(heard[PROSE], None, options, lambda: False)
+    ear.glimpse(heard[PROSE], None, options, lambda: False)
+    monkeypatch.setattr(ear, "_short", True)
+    ear.glimpse(heard[PROSE], None, options, lambda: False)
+    final, partial, short = watched.wishes
+    assert (final.beams, final.timed, final.padded) == (5, True, True)
+    assert (partial.beams, partial.timed, partial.padded) == (1, False, True)
+    assert (short.beams, short.padded) == (1, False)
+    for wish in watched.wishes:
+        assert (wish.language, wish.prompt, wish.translate) == ("de", "Godot", True)
+        assert (wish.temperature, wish.retries) == (0.0, False)
+
+
+def test_a_shorter_window_is_heard_too(ear: Ear, heard: dict[str, Block]) -> None:
+    for seconds in (0.05, 1.0, 30.0):
+        wish = model.Wish("de", retries=False, timed=False, padded=False)
+        assert ear._model.hear(heard[PROSE][: round(seconds * 16_000)], wish).tokens >= 0
+
+
+def test_who_is_cancelled_need_not_wait_for_the_window(
+    ear: Ear, heard: dict[str, Block], watched: Watched
+) -> None:
+    watched.free.clear()
+    assert ear.hear(heard[PROSE], None, LiveOptions(), lambda: bool(watched.wishes)) is None
+
+
+def session(
+    engine: WhisperEngine, audio: Block, options: LiveOptions, turns: int = 1
+) -> list[LiveEvent]:
+    told: list[LiveEvent] = []
+    over = threading.Event()
+
+    def tell(event: LiveEvent) -> None:
+        told.append(event)
+        if isinstance(event, Summary):
+            over.set()
+
+    one = engine.open(options, Begin(), tell)
+    for _ in range(turns):
+        for block in np.split(audio, range(16_000, len(audio), 16_000)):
+            one.push(block)
+        one.commit()
+    one.finish()
+    assert over.wait(PATIENCE_S)
+    return told
+
+
+def test_the_language_of_what_stands_is_kept_for_the_session(
+    engine: WhisperEngine, heard: dict[str, Block], watched: Watched
+) -> None:
+    options = LiveOptions(
+        turns=Turns.CLIENT, endpointing=WHOLE, partials=False, diarize=False, language="auto"
+    )
+    told = session(engine, heard[PROSE], options, turns=2)
+    finals = [event for event in told if isinstance(event, Final)]
+    assert [one.language for one in finals] == ["de", "de"]
+    assert [wish.language for wish in watched.wishes] == [None, "de"]
+
+
+def test_where_windows_take_long_there_are_finals_only_and_it_is_told_once(
+    engine: WhisperEngine, ear: Ear, heard: dict[str, Block], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Pace()
+    slow.took(Urgency.PARTIAL, 9 * MOST_S, time.monotonic())
+    monkeypatch.setattr(ear._hall, "_pace", slow)
+    told = session(engine, heard[PROSE], LiveOptions(diarize=False))
+    assert [event for event in told if isinstance(event, Final)]
+    assert not [event for event in told if isinstance(event, Partial)]
+    notices = [event.notice.code for event in told if isinstance(event, Noticed)]
+    assert notices == ["partials_off"]
+
+
+def test_a_language_that_the_model_has_no_token_for_is_refused(engine: WhisperEngine) -> None:
+    with pytest.raises(errors.LanguageUnsupported):
+        engine.open(LiveOptions(language="yue"), Begin(), lambda event: None)
