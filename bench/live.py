@@ -40,7 +40,7 @@ from bench.metrics import Clip, Piece, Scores, clips, score
 from sidecar.access.identity import EVERYBODY
 from sidecar.app import create_service
 from sidecar.audio.decode import decode_file
-from sidecar.live.hearing import FIRST_S, STEP_S
+from sidecar.live.piece import FIRST_S, STEP_S
 from sidecar.service import Service
 from sidecar.sessions.session import Session
 from sidecar.settings import load_settings

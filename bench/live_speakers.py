@@ -29,8 +29,9 @@ from sidecar.engines.moonshine.recognizer import load_recognizer
 from sidecar.live import speakers, voicing
 from sidecar.live.detector import Detector, State, load_weights
 from sidecar.live.endpointing import FRAME
-from sidecar.live.hearing import Hearing, Listen
+from sidecar.live.hearing import Hearing
 from sidecar.live.hypothesis import Hypothesis
+from sidecar.live.piece import Listen
 from sidecar.live.speakers import Question, decided
 from sidecar.speech.live import (
     AT_THE_START,

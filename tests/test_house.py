@@ -237,3 +237,9 @@ def test_the_clock_on_the_wall_decides_nothing(module: Path) -> None:
 def test_the_clock_on_the_wall_is_known_by_any_name(source: str) -> None:
     assert wall_clocks(source)
     assert not wall_clocks("import time\ntime.monotonic(), time.strftime('%H')\n")
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """pytest imports them by it: with two of them, running both folders fails."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), sorted({one for one in names if names.count(one) > 1})

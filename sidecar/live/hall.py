@@ -21,11 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sidecar.audio import Block
-from sidecar.live.hearing import NO_SPEAKERS, USUAL, Hearing, Listen, Manner
+from sidecar.live.hearing import Hearing
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.pace import Pace
+from sidecar.live.piece import USUAL, Listen, Manner
 from sidecar.live.schedule import Urgency, Wish, next_of
 from sidecar.live.speakers import Decision, Question, Vector, decided
+from sidecar.live.story import NO_SPEAKERS
 from sidecar.live.voicing import Voiced
 from sidecar.speech.engine import Cancelled
 from sidecar.speech.live import LIVE_RATE, Begin, LiveEvent, LiveOptions, Noticed, Tell

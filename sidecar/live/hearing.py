@@ -8,12 +8,10 @@ many at once.
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 from sidecar.audio import Block
-from sidecar.live.agreement import Agreement, Shown
+from sidecar.live.agreement import Shown
 from sidecar.live.endpointing import (
     FRAME,
     Began,
@@ -25,16 +23,17 @@ from sidecar.live.endpointing import (
     Spoken,
 )
 from sidecar.live.hypothesis import Hypothesis
+from sidecar.live.piece import STEP_S, USUAL, Listen, Manner, Piece
 from sidecar.live.ring import Ring
 from sidecar.live.schedule import Urgency
 from sidecar.live.speakers import Decision, Question, Vector
+from sidecar.live.story import Story
 from sidecar.live.voicing import Voiced, Voicing
 from sidecar.speech.engine import AUTO
 from sidecar.speech.live import (
     LIVE_RATE,
     NOT_UNDERSTOOD,
     Begin,
-    Final,
     Heard,
     LiveEvent,
     LiveOptions,
@@ -44,96 +43,14 @@ from sidecar.speech.live import (
     SpeechStopped,
     Summary,
     TurnDropped,
-    TurnEnded,
     Turns,
 )
-from sidecar.speech.transcript import Notice, Segment, Transcript, Word, joined
+from sidecar.speech.transcript import Notice
 
-FIRST_S, STEP_S = 0.6, 1.0
-"""Seconds of a piece until its first partial, and from one to the next (docs/performance.md,
-"Live": half the step costs twice as much and takes twice as many words back)."""
 LATE_TOLD_S = 30.0
 """Seconds between two notices that partials are late."""
-NO_SPEAKERS = Notice("speakers_unavailable", "Speakers cannot be told apart on this machine.")
 UNHEARD = "unheard"
 """The flag of a piece that no engine could make words of in time; its text is the last partial."""
-
-
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How an engine hears what goes on: first after ``first_s``, then each ``step_s``.
-
-    ``grows``: it goes on from where its draft ends, and takes nothing back. So what it says is
-    stable, it hears by and by whether anybody wants partials or not, and a final is what it said
-    and the rest. It has nothing to gain by hearing a pause before it is one.
-    """
-
-    first_s: float = FIRST_S
-    step_s: float = STEP_S
-    grows: bool = False
-
-
-USUAL = Manner()
-
-
-@dataclass(eq=False, slots=True)
-class Piece:
-    """A stretch of speech, on the session's clock in samples; ``end`` is None while it goes on."""
-
-    number: int
-    turn: int
-    start: int
-    opened: int
-    """When it was known to have begun, which may be a little later."""
-    end: int | None = None
-    since: float = 0.0
-    """When it was known to have ended."""
-    paused: int | None = None
-    """Where the pause began that it is in, and that may be its end."""
-    early: Hypothesis | None = None
-    """What it says if that pause is its end."""
-    draft: Hypothesis | None = None
-    asked: int = 0
-    """Up to where it was last wished to be heard."""
-    agreement: Agreement = field(default_factory=Agreement)
-    final: Final | None = None
-    cancelled: bool = False
-    diarize: bool = False
-    """Whether somebody asks whose it is, and may be answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class _TurnMark:
-    """Behind all pieces of a turn."""
-
-    turn: int
-    end: int
-    committed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _LastMark:
-    """Behind everything."""
-
-
-@dataclass(eq=False, slots=True)
-class Listen:
-    """Something to be recognised: a piece from its start up to ``to``."""
-
-    piece: Piece
-    to: int
-    urgency: Urgency
-    since: float
-    pause: int | None = None
-
-    @property
-    def unwanted(self) -> bool:
-        """Whether what comes of it is of no use any more."""
-        piece = self.piece
-        if piece.cancelled or piece.final is not None:
-            return True
-        over = piece.end is not None or piece.paused is not None
-        return self.urgency is Urgency.PARTIAL and over
 
 
 class Hearing:
@@ -158,13 +75,8 @@ class Hearing:
         self._turn, self._piece = begin.turn, begin.piece
         self._turn_began = self._sound.start if begin.open else None
         self._open: Piece | None = None
-        self._rows: deque[Piece | _TurnMark | _LastMark] = deque()
         self._voicing = Voicing(begin) if voices else None
-        self._said = list(zip(begin.pieces, begin.said, strict=True))
-        self._of_turn = list(begin.said[len(begin.said) - begin.open :])
-        self._commits = 0
-        self._language = options.language
-        self._known = ""
+        self._story = Story(begin, self._voicing)
         self._going: list[Listen] = []
         self._told_at = self._looked
         self._late: int | None = None
@@ -177,12 +89,12 @@ class Hearing:
         """What is asked for, else the first that was heard without a doubt in what stands."""
         if self.options.language != AUTO:
             return self.options.language
-        return self._known or AUTO
+        return self._story.sure_language or AUTO
 
     @property
     def backlog_s(self) -> float:
         """Seconds that were not looked at, or wait to be recognised."""
-        waiting = sum((row.end or 0) - row.start for row in self._rows if isinstance(row, Piece))
+        waiting = sum((piece.end or 0) - piece.start for piece in self._story.pieces)
         return (self._sound.end - self._looked + waiting) / LIVE_RATE
 
     @property
@@ -226,22 +138,15 @@ class Hearing:
 
     def cancel(self) -> Iterator[LiveEvent]:
         """Nothing more is said of this turn."""
-        for row in (*self._rows, self._open):
-            if isinstance(row, Piece):
-                row.cancelled = True
-                self._forget_voice(row)
-            elif isinstance(row, _TurnMark):
-                self._commits += row.committed
-        last = any(isinstance(row, _LastMark) for row in self._rows)
-        self._rows.clear()
+        if self._open is not None:
+            self._open.cancelled = True
+            self._story.forget_voice(self._open)
         self._open = None
-        self._of_turn.clear()
+        self._story.drop()
         self._ends = Endpointer(self.options.endpointing, self._looked)
         self._turn_began = None
         yield TurnDropped(self._turn, self._looked / LIVE_RATE)
         self._turn += 1
-        if last:
-            self._rows.append(_LastMark())
         yield from self._heard(always=True)
         yield from self._flush()
 
@@ -255,7 +160,7 @@ class Hearing:
             yield from self._take(event, now)
         if self._turn_began is not None:
             self._end_turn(at)
-        self._rows.append(_LastMark())
+        self._story.end()
         yield from self._flush()
 
     def due(
@@ -269,8 +174,7 @@ class Hearing:
             words = None
         if not voices or self._voicing is None:
             return words
-        finished = bool(self._rows) and isinstance(self._rows[0], _LastMark)
-        voiced = self._voicing.wish(finished)
+        voiced = self._voicing.wish(self._story.at_its_end)
         if words is None or voiced is None:
             return words or voiced
         partial = words.urgency is Urgency.PARTIAL
@@ -278,8 +182,8 @@ class Hearing:
 
     def wish(self) -> Listen | None:
         """What it would have recognised next."""
-        for row in self._rows:
-            if isinstance(row, Piece) and row.final is None:
+        for row in self._story.pieces:
+            if row.final is None:
                 if not self._busy(row, Urgency.FINAL) and not self._growing(row):
                     assert row.end is not None
                     return Listen(row, row.end, Urgency.FINAL, row.since)
@@ -406,7 +310,7 @@ class Hearing:
             self._voicing.ended(piece.number, at, now, self._sound)
         if reason == "cut":
             piece.paused = piece.early = None
-        self._rows.append(piece)
+        self._story.add(piece)
         if reason == "silence":
             yield SpeechStopped(piece.turn, at / LIVE_RATE)
             if self.options.turns is not Turns.CLIENT:
@@ -417,7 +321,7 @@ class Hearing:
             yield from self.finish(now)
 
     def _end_turn(self, at: int, *, committed: bool = False) -> None:
-        self._rows.append(_TurnMark(self._turn, at, committed))
+        self._story.end_turn(self._turn, at, committed=committed)
         self._turn += 1
         self._turn_began = None
 
@@ -431,63 +335,28 @@ class Hearing:
             found = piece.draft or Hypothesis("")
             found, flags = dataclasses.replace(found, words=()), (UNHEARD,)
             yield Noticed(Notice(NOT_UNDERSTOOD, "A stretch of speech was not understood."))
-        at = piece.start / LIVE_RATE
-        words = tuple(Word(at + one.start, at + one.end, one.text) for one in found.words)
-        segment = Segment(at, piece.end / LIVE_RATE, found.text.strip(), None, words, flags)
-        if words:
-            segment = dataclasses.replace(segment, words_by=found.words_by)
-        wait_s = max(0.0, now - piece.since - work_s)
-        language = found.language or self.options.language
-        if found.sure and found.text and not self._known:
-            self._known = found.language
-        piece.final = Final(piece.turn, piece.number, segment, language, wait_s, work_s)
+        if not found.language:
+            found = dataclasses.replace(found, language=self.options.language)
+        self._story.settle(piece, found, flags, max(0.0, now - piece.since - work_s), work_s)
         yield from self._flush()
 
     def _flush(self) -> Iterator[LiveEvent]:
         """Tell what is due, in order."""
-        while self._rows and not self.over:
-            row = self._rows[0]
-            if isinstance(row, Piece):
-                if row.final is None:
-                    return
-                if row.final.segment.text:
-                    yield self._told(row, row.final)
-                else:
-                    self._forget_voice(row)
-            elif isinstance(row, _TurnMark):
-                start = self._of_turn[0].start if self._of_turn else row.end / LIVE_RATE
-                text = joined(one.text for one in self._of_turn)
-                self._of_turn.clear()
-                self._commits += row.committed
-                yield TurnEnded(row.turn, start, row.end / LIVE_RATE, text, row.committed)
-            else:
-                if self._voicing is not None and not self._voicing.settled:
-                    if not self._voicing.needless:
-                        return
-                    yield from self._voicing.settle()
-                self._rows.popleft()
-                yield from self._heard(always=True)
-                self.over = True
-                yield self._summary()
-                return
-            self._rows.popleft()
+        waited = sum(1 for _ in self._story.pieces)
+        before = self._story.commits
+        yield from self._story.due()
+        if (waited, before) != (sum(1 for _ in self._story.pieces), self._story.commits):
             yield from self._heard(always=True)
-
-    def _told(self, piece: Piece, final: Final) -> Final:
-        """The final of a piece, by whom as far as that is known."""
-        if piece.diarize and self._voicing is not None:
-            who = self._voicing.speakers.tell(piece.number)
-            final = dataclasses.replace(
-                final, segment=dataclasses.replace(final.segment, speaker=who)
-            )
-        self._language = final.language
-        self._said.append((piece.number, final.segment))
-        self._of_turn.append(final.segment)
-        return final
-
-    def _forget_voice(self, piece: Piece) -> None:
-        if self._voicing is not None:
-            self._voicing.forget(piece.number)
+        if self.over or not self._story.at_its_end:
+            return
+        if self._voicing is not None and not self._voicing.settled:
+            if not self._voicing.needless:
+                return
+            yield from self._voicing.settle()
+        yield from self._heard(always=True)
+        self.over = True
+        about = self._engine, self._precision
+        yield Summary(self._story.summary(self.options, self._looked, *about))
 
     def _partial(self, piece: Piece, found: Hypothesis, listen: Listen) -> Iterator[LiveEvent]:
         late_s = listen.to / LIVE_RATE - listen.since
@@ -505,30 +374,14 @@ class Hearing:
                 piece.turn, piece.number, start, end, shown.text, shown.stable, shown.tail
             )
 
-    def _summary(self) -> Summary:
-        said = [segment for _, segment in self._said]
-        if self._voicing is not None:
-            of = self._voicing.speakers.of
-            said = [dataclasses.replace(one, speaker=of(piece)) for piece, one in self._said]
-        transcript = Transcript(
-            segments=tuple(said),
-            language=self._language,
-            duration=self._looked / LIVE_RATE,
-            engine=self._engine,
-            precision=self._precision,
-            diarized=self.options.diarize and self._voicing is not None,
-        )
-        if self.options.diarize and self._voicing is None:
-            transcript = transcript.noting(NO_SPEAKERS)
-        return Summary(transcript)
-
     def _heard(self, always: bool = False) -> Iterator[LiveEvent]:
         """Let go of the sound that nobody needs, and say so now and then."""
         settled = min(self._ends.keep_from, self._looked)
-        for row in (self._open, *self._rows):
-            if isinstance(row, Piece):
-                settled = min(settled, row.start)
+        for piece in self._story.pieces:
+            settled = min(settled, piece.start)
+        if self._open is not None:
+            settled = min(settled, self._open.start)
         self._sound.drop(settled)
         if always or self._looked - self._told_at >= LIVE_RATE // 2:
             self._told_at = self._looked
-            yield Heard(self._looked / LIVE_RATE, settled / LIVE_RATE, self._commits)
+            yield Heard(self._looked / LIVE_RATE, settled / LIVE_RATE, self._story.commits)

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.live.endpointing import FRAME
-from sidecar.live.hearing import UNHEARD, USUAL, Hearing, Listen, Manner
+from sidecar.live.hearing import UNHEARD, Hearing
 from sidecar.live.hypothesis import Hypothesis
+from sidecar.live.piece import USUAL, Listen, Manner
 from sidecar.live.schedule import Urgency
 from sidecar.speech.live import (
     AT_THE_START,

@@ -18,8 +18,9 @@ from sidecar.engines.scripted import Loudness, LoudnessOfOne, ScriptedEngine
 from sidecar.live import voicing
 from sidecar.live.endpointing import FRAME
 from sidecar.live.hall import Hall
-from sidecar.live.hearing import Hearing, Listen
+from sidecar.live.hearing import Hearing
 from sidecar.live.hypothesis import Hypothesis
+from sidecar.live.piece import Listen
 from sidecar.live.schedule import Urgency
 from sidecar.live.speakers import Vector, decided
 from sidecar.live.voicing import ENOUGH_S, WAITING, Voiced

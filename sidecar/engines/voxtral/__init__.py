@@ -106,7 +106,7 @@ class VoxtralEngine:
     def _opened(self) -> Hall:
         from sidecar.live.detector import Detector, DetectorUnavailable, load_weights
         from sidecar.live.hall import Hall
-        from sidecar.live.hearing import Manner
+        from sidecar.live.piece import Manner
         from sidecar.voices.encoder import SpeakerEncoder
 
         try:
