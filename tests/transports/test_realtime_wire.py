@@ -245,7 +245,7 @@ async def admitted(server: Server, full: bool = False, **options: Any) -> dict[s
                     await client.next()
             assert closed.value.rcvd is not None
             code = first["error"]["code"]
-            if full or code != "live_limited":
+            if full or code != "live_full":
                 return {"code": code, "closed": closed.value.rcvd.code}
 
 
@@ -257,7 +257,7 @@ async def test_keys_come_in_a_header_or_a_subprotocol(strict: Server) -> None:
         assert client.connection.subprotocol == "realtime"
         assert (await client.next())["type"] == "session.created"
         full = await admitted(strict, full=True, **header)
-        assert full == {"code": "live_limited", "closed": 1008}
+        assert full == {"code": "live_full", "closed": 1013}
     wrong = ["realtime", "openai-insecure-api-key.wrong"]
     assert await admitted(strict, subprotocols=wrong) == {"code": "token_invalid", "closed": 3000}
     missing = await admitted(strict, subprotocols=["realtime"])
