@@ -120,6 +120,7 @@
  * @property {number | null} worker_pid
  * @property {string | null} live_engine
  * @property {"absent" | "loading" | "ready" | "busy" | null} live_engine_state
+ * @property {number} [grpc_port]
  * @property {number} jobs_waiting
  * @property {"ok" | "degraded" | "unreachable"} vllm
  */

@@ -194,6 +194,7 @@ export type Health = {
     worker_pid: number | null;
     live_engine: string | null;
     live_engine_state: "absent" | "loading" | "ready" | "busy" | null;
+    grpc_port?: number | undefined;
     jobs_waiting: number;
     vllm: "ok" | "degraded" | "unreachable";
 };
