@@ -300,4 +300,4 @@ def test_the_process_that_looks_at_files_may_be_killed_too(server: Server, studi
             child.kill()
         response = server.post(voice)
         assert response.status_code == 200, response.text[:500]
-    assert zombies(server) == []
+    wait_until(lambda: not zombies(server), PATIENCE_S, "the dead are buried")
