@@ -44,6 +44,9 @@ SAYS = "Do you hear me?"
 built = pytest.mark.skipif(not BUILT, reason="no executable was built: make exe")
 posix = pytest.mark.skipif(os.name == "nt", reason="users and modes of POSIX")
 
+LARGE = ("vibevoice", "voxtral")
+"""Engines that run on torch."""
+
 
 # packaging/ holds scripts and is no package (it shares its name with one).
 sys.path.append(str(ROOT / "packaging"))
@@ -157,22 +160,23 @@ def test_nothing_is_left_out_that_a_flavour_needs(name: str) -> None:
     flavour = flavours.flavour(name)
     left_out = set(flavour.excluded)
     for spec in engines.ENGINES:
-        if name == "gpu" or spec.name != "vibevoice":
+        if name == "gpu" or spec.name not in LARGE:
             assert not left_out & set(spec.requires)
     assert not left_out & {module.split(".")[0] for module in flavour.hidden}
     assert not left_out & set(flavour.hidden)
 
 
 def test_the_light_flavour_leaves_out_all_that_the_large_engine_requires() -> None:
-    (large,) = [spec for spec in engines.ENGINES if spec.name == "vibevoice"]
-    assert set(large.requires) <= set(flavours.flavour("cpu").excluded)
+    for spec in engines.ENGINES:
+        if spec.name in LARGE:
+            assert set(spec.requires) <= set(flavours.flavour("cpu").excluded)
 
 
 def test_nothing_that_the_service_imports_is_left_out_of_the_light_flavour() -> None:
     left_out = set(flavours.flavour("cpu").excluded)
     imported = set()
     for path in (ROOT / "sidecar").rglob("*.py"):
-        if "engines/vibevoice" in path.as_posix():
+        if any(f"engines/{name}" in path.as_posix() for name in LARGE):
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Import):
