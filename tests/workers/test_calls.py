@@ -234,6 +234,12 @@ def transcribing(at: Worker, fd: int) -> Any:
     return at.calling("transcribe", [fd], facts=facts, options=options, max_s=1e5)
 
 
+async def at_work(answers: AsyncIterator[tuple[dict[str, Any], bytes]]) -> None:
+    """It has said what comes at once, progress last, and does not look up now."""
+    while (await anext(answers))[0]["event"] != "Progress":
+        pass
+
+
 @pytest.mark.parametrize(
     ("patience_s", "grace_s", "survives"), [(0.0, 0.05, False), (PATIENCE_S, 1.0, True)]
 )
@@ -246,7 +252,7 @@ async def test_a_call_that_does_not_stop_may_go_on_for_as_long_as_a_new_worker_t
     try:
         with CLIP.open("rb") as file:
             async with transcribing(slow, file.fileno()) as call:
-                await anext(call.answers())
+                await at_work(call.answers())
         assert slow.alive == survives
     finally:
         await slow.close()
@@ -257,10 +263,7 @@ async def test_a_worker_answers_pings_while_it_works(monkeypatch: pytest.MonkeyP
     with CLIP.open("rb") as file:
         async with transcribing(slow, file.fileno()) as call:
             answers = call.answers()
-            while (await anext(answers))[0][
-                "event"
-            ] != "Progress":  # the last of what comes at once
-                pass
+            await at_work(answers)
             following = asyncio.ensure_future(anext(answers))
             assert await slow._calls.answers_ping(PATIENCE_S)
             assert not following.done(), "it did not look up for that"
