@@ -12,11 +12,12 @@ COPY pyproject.toml README.md LICENSE THIRD_PARTY_LICENSES.md ./
 COPY clients/python/src ./clients/python/src
 COPY sidecar ./sidecar
 ARG REVISION=""
+# Versions are said in pyproject.toml.
+# hadolint ignore=DL3013
 RUN printf '%s' "$REVISION" > sidecar/REVISION \
     && pip install '.[auth]'
 
 FROM build-cpu AS build-cuda
-# Versions are said in pyproject.toml.
 # hadolint ignore=DL3013
 RUN pip install '.[vibevoice]'
 
