@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sidecar import errors
 from sidecar.audio import Block
 from sidecar.inference import ort_file
 from sidecar.inference.embedded import Embedded, find
@@ -207,3 +208,15 @@ def _convolved(rows: Floats, weights: tuple[Floats, Floats]) -> Floats:
     rows = rows @ matrix
     rows += bias
     return np.maximum(rows, 0, out=rows)
+
+
+def load_detector() -> Detector:
+    """The detector, for an engine that is about to hear live.
+
+    Raises:
+        errors.LiveUnavailable: its weights are not here.
+    """
+    try:
+        return Detector(load_weights())
+    except DetectorUnavailable as error:
+        raise errors.LiveUnavailable(f"{error}") from None

@@ -184,7 +184,7 @@ class Hearing:
         """What it would have recognised next."""
         for row in self._story.pieces:
             if row.final is None:
-                if not self._busy(row, Urgency.FINAL) and not self._growing(row):
+                if not self._busy(row) and not self._growing(row):
                     assert row.end is not None
                     return Listen(row, row.end, Urgency.FINAL, row.since)
                 return None
@@ -192,11 +192,7 @@ class Hearing:
         if piece is None:
             return None
         if piece.paused is not None:
-            if (
-                self._manner.grows
-                or piece.early is not None
-                or self._busy(piece, Urgency.SPECULATIVE)
-            ):
+            if self._manner.grows or piece.early is not None or self._busy(piece):
                 return None
             return Listen(piece, piece.paused, Urgency.SPECULATIVE, 0.0, piece.paused)
         manner = self._manner
@@ -272,11 +268,11 @@ class Hearing:
         """Where the sound ends, which may be in the middle of a frame."""
         return min(self._sound.end, self._looked + FRAME - 1)
 
-    def _busy(self, piece: Piece, urgency: Urgency) -> bool:
+    def _busy(self, piece: Piece) -> bool:
         """Whether a piece is being heard to the end that it has, or may have, already."""
         ends = {piece.paused} - {None}
         return any(
-            one.piece is piece and (one.pause in ends or one.urgency is urgency is Urgency.FINAL)
+            one.piece is piece and (one.pause in ends or one.urgency is Urgency.FINAL)
             for one in self._going
         )
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from sidecar import errors
 from sidecar.engines.moonshine.library import SAMPLE_RATE, load_library
 from sidecar.engines.moonshine.listener import Listener, library_options
 from sidecar.engines.moonshine.recognizer import Hypothesis as Heard
@@ -104,15 +103,11 @@ class MoonshineEngine:
             errors.LiveUnavailable: the detector is not to be had here.
         """
         if self._hall is None:
-            from sidecar.live.detector import Detector, DetectorUnavailable, load_weights
+            from sidecar.live.detector import load_detector
             from sidecar.live.hall import Hall
-
-            try:
-                detector = Detector(load_weights())
-            except DetectorUnavailable as error:
-                raise errors.LiveUnavailable(f"{error}") from None
             from sidecar.voices.encoder import SpeakerEncoder
 
+            detector = load_detector()
             encoder = None if self._voices is None else SpeakerEncoder(self._voices)
             precision = Precision.INT8.value
             self._hall = Hall(self._hear, detector, SPEC.name, precision, encoder=encoder)

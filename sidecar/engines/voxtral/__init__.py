@@ -104,18 +104,14 @@ class VoxtralEngine:
         return self._hall.open(options, begin, tell)
 
     def _opened(self) -> Hall:
-        from sidecar.live.detector import Detector, DetectorUnavailable, load_weights
+        from sidecar.live.detector import load_detector
         from sidecar.live.hall import Hall
         from sidecar.live.piece import Manner
         from sidecar.voices.encoder import SpeakerEncoder
 
-        try:
-            detector = Detector(load_weights())
-        except DetectorUnavailable as error:
-            raise errors.LiveUnavailable(f"{error}") from None
         return Hall(
             self._hear,
-            detector,
+            load_detector(),
             SPEC.name,
             self._precision.value,
             threads=1,  # the model is one, and what is not in it holds Python's lock

@@ -16,7 +16,7 @@ from sidecar.audio.quiet import quietest
 from sidecar.engines.whisper.loading import workers
 from sidecar.engines.whisper.model import BEAMS, SAMPLE_RATE, Heard, Model, Wish
 from sidecar.engines.whisper.windows import SEARCH_S, WINDOW_S
-from sidecar.live.detector import Detector, DetectorUnavailable, load_weights
+from sidecar.live.detector import load_detector
 from sidecar.live.hall import Hall
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.pace import Pace
@@ -42,10 +42,7 @@ class Ear:
         Raises:
             errors.LiveUnavailable: the detector is not to be had here.
         """
-        try:
-            detector = Detector(load_weights())
-        except DetectorUnavailable as error:
-            raise errors.LiveUnavailable(f"{error}") from None
+        detector = load_detector()
         self._model = model
         self._short = short_windows
         at_once = workers("cuda" if model.on_gpu else "cpu")
