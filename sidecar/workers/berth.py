@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from sidecar import errors
 from sidecar.memory.placement import Account, Look, Place, Placement
@@ -176,14 +177,24 @@ class Berth:
             self.precision = before
             if stood and plan.placement is Placement.INSTEAD:
                 log.warning("engine %s: back to %s", self._spec.name, before)
-                self._worker = await self._load(before, self.memory)
+                self._stands(await self._load(before, self.memory))
             raise
         except BaseException:
             self.precision = before
             raise
         self.let_go()
-        self._worker, self.memory = new, plan.memory
+        self._stands(new)
+        self.memory = plan.memory
         return new
+
+    def _stands(self, worker: Worker) -> None:
+        """It is the one; if it dies it leaves at once, also where nobody has asked for it since."""
+        self._worker = worker
+        worker.on_end = partial(self._ended, worker)
+
+    def _ended(self, worker: Worker) -> None:
+        if worker is self._worker:
+            self.let_go()
 
     async def _load(self, precision: Precision, memory: MemoryPlan) -> Worker:
         options = dataclasses.replace(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sidecar.audio.source import AudioSource, open_path
 from sidecar.speech.people import VoicePrint
 from sidecar.threads import Threads
 from sidecar.workers.environment import Needs
+from sidecar.workers.loading import Leaving
 from sidecar.workers.worker import Worker, WorkerDied
 
 LANES = 3
@@ -47,7 +49,7 @@ class Intake:
         self._lanes = asyncio.Semaphore(LANES)
         self._resting: list[Worker] = []
         self._idle: asyncio.TimerHandle | None = None
-        self._closing: asyncio.Task[None] | None = None
+        self._leaving = Leaving(on_crash=_expected)
 
     async def open(self, path: str, roots: Sequence[Path]) -> AudioSource:
         """The file that a client named, as `open_path` opens it.
@@ -105,7 +107,7 @@ class Intake:
             try:
                 for attempt in range(ATTEMPTS):
                     rested = self._resting and not attempt
-                    worker = self._resting.pop() if rested else Worker("intake", Needs.LEAST)
+                    worker = self._resting.pop() if rested else self._started()
                     try:
                         async with asyncio.timeout(timeout_s):
                             return await worker.ask(operation, [source.fd], max_s=max_s)
@@ -115,34 +117,42 @@ class Intake:
                     except WorkerDied:
                         continue
                     finally:
-                        self._resting.append(worker)
-                        await self._bury()
+                        self._rest(worker)
             finally:
-                self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._idled)
+                self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._drop)
         raise errors.AudioUndecodable("The audio broke the decoder that looked at it.")
 
     async def close(self) -> None:
         """End the processes."""
         if self._idle is not None:
             self._idle.cancel()
-        if self._closing is not None:
-            await self._closing
-        await self._drop()
+        self._drop()
+        await self._leaving.gone()
 
-    async def _bury(self) -> None:
-        """Let go of the workers that have died."""
-        dead = [worker for worker in self._resting if not worker.alive]
-        for worker in dead:
+    def _started(self) -> Worker:
+        worker = Worker("intake", Needs.LEAST)
+        worker.on_end = partial(self._ended, worker)
+        return worker
+
+    def _rest(self, worker: Worker) -> None:
+        if worker.alive:
+            self._resting.append(worker)
+        else:
+            self._leaving.take(worker)
+
+    def _ended(self, worker: Worker) -> None:
+        """One died; one that is at work is seen to by who asked it."""
+        if worker in self._resting:
             self._resting.remove(worker)
-        for worker in dead:
-            await worker.close()
+            self._leaving.take(worker)
 
-    def _idled(self) -> None:
-        self._closing = asyncio.get_running_loop().create_task(self._drop())
-
-    async def _drop(self) -> None:
+    def _drop(self) -> None:
         while self._resting:
-            await self._resting.pop().close()
+            self._leaving.take(self._resting.pop())
+
+
+def _expected(worker: Worker) -> None:
+    """What broke it was a client's; who sent that is told."""
 
 
 def _glance(fd: int, max_s: float) -> AudioFacts | None:

@@ -257,5 +257,6 @@ class EngineLife:
 
     def _idled(self) -> None:
         self._idle = None
-        log.info("engine %s unloaded after being idle", self.spec.name)
-        self._berth.let_go()
+        if self._berth.worker is not None:
+            log.info("engine %s unloaded after being idle", self.spec.name)
+            self._berth.let_go()

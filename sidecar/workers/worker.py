@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import IO, Any
 
@@ -68,6 +68,8 @@ class Worker:
         ).start()
         self.patience_s = CANCEL_GRACE_S
         """How long a call that is cancelled may go on; who loads it knows what a new one costs."""
+        self.on_end: Callable[[], None] = _nobody_asks
+        """Called once when it has ended or is about to, whoever ended it, if it was ever called."""
         self._connecting: asyncio.Task[Line] | None = None
         self._calls = Calls()
         self._dead = False
@@ -215,14 +217,23 @@ class Worker:
     async def _connected(self) -> Line:
         """The line to it. It is made once, and whole: whoever is cancelled meanwhile."""
         if self._connecting is None:
-            made = Line.on(self._sock, self.pid, self._calls.heard, self._calls.end)
+            made = Line.on(self._sock, self.pid, self._calls.heard, self._lost)
             self._connecting = asyncio.get_running_loop().create_task(made)
         return await asyncio.shield(self._connecting)
 
-    def _died(self, error: Exception, began: bool) -> WorkerDied:
+    def _lost(self, why: channel.ChannelClosed) -> None:
         """A line that is closed is a worker that is gone."""
         self._dead = True
+        self._calls.end(why)
+        self.on_end()
+
+    def _died(self, error: Exception, began: bool) -> WorkerDied:
+        self._dead = True
         return WorkerDied(str(error), began)
+
+
+def _nobody_asks() -> None:
+    """Who has it looks by itself."""
 
 
 def _relay(pipe: IO[bytes], name: str, last_lines: deque[str]) -> None:
