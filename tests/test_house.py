@@ -212,7 +212,7 @@ CLOCK = ROOT / "sidecar/clock.py"
 
 
 @pytest.mark.parametrize(
-    "module", [*{*MODULES} - {CLOCK}], ids=lambda path: str(path.relative_to(ROOT))
+    "module", sorted({*MODULES} - {CLOCK}), ids=lambda path: str(path.relative_to(ROOT))
 )
 def test_the_clock_on_the_wall_decides_nothing(module: Path) -> None:
     """A clock that jumps changes names of files and lines of the log; waits are monotonic."""
