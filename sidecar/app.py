@@ -24,6 +24,7 @@ from sidecar.access.turnstile import Turnstile
 from sidecar.access.visits import Visits
 from sidecar.access.watched import Watch
 from sidecar.engines.choice import choose, choose_live
+from sidecar.engines.voice_choice import choose_voice
 from sidecar.errors import SettingsInvalid
 from sidecar.service import Service
 from sidecar.settings import Settings, load_settings
@@ -66,7 +67,9 @@ def create_service(settings: Settings) -> Service:
     log.info("engine %s: %s", choice.spec.name, choice.reason)
     live, reason = choose_live(settings, choice)
     log.info("live engine %s: %s", live.spec.name if live else "(none)", reason)
-    return Service(settings, choice, live=live)
+    voice, reason = choose_voice(settings)
+    log.info("voice %s: %s", voice.spec.name if voice else "(none)", reason)
+    return Service(settings, choice, live=live, voice=voice)
 
 
 def access_of(settings: Settings, watch: Watch) -> Access:

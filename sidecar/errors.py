@@ -464,6 +464,13 @@ class VoicesUnavailable(SidecarError):
     default_hint = "'vibevoice-asr doctor' says why."
 
 
+class VoiceUnknown(BadRequest):
+    """The engine that speaks has not got the voice that was asked for."""
+
+    code = "voice_unknown"
+    default_detail = "There is no such voice to speak with."
+
+
 class JobNotDone(SidecarError):
     """The transcript of a job that still waits or runs."""
 

@@ -40,6 +40,7 @@ from sidecar.people.known import KnownVoices
 from sidecar.sessions.registry import Sessions
 from sidecar.settings import Settings
 from sidecar.speech.engine import (
+    EngineSpec,
     Precision,
     TranscribeOptions,
     few,
@@ -47,6 +48,7 @@ from sidecar.speech.engine import (
 )
 from sidecar.speech.options import ignored, parse_options
 from sidecar.speech.transcript import Notice, Transcript
+from sidecar.speech.voice import VoiceSpec
 from sidecar.threads import Threads
 from sidecar.workers.fleet import Fleet, Role, Standing
 from sidecar.workers.intake import Intake
@@ -84,16 +86,18 @@ class Service:
     def __init__(
         self,
         settings: Settings,
-        choice: Choice,
+        choice: Choice[EngineSpec],
         now: clock.Clock = clock.wall,
-        live: Choice | None = None,
+        live: Choice[EngineSpec] | None = None,
+        voice: Choice[VoiceSpec] | None = None,
     ) -> None:
-        """``choice``: the engine for files; ``live``: the one for live audio, None without."""
+        """``choice``: the engine for files; ``live``: the one for live audio, None without;
+        ``voice``: the one that speaks."""
         max_audio_s = settings.max_audio_hours * 3600
         self.settings = settings
         self._now = now
         self.instance = uuid.uuid4().hex
-        self.fleet = Fleet(settings, choice, live)
+        self.fleet = Fleet(settings, choice, live, voice)
         """The engines, each for what it is there for."""
         self._provision = Provision(settings, self.fleet.files)
         self.spec, self._slot = self._provision.spec, self._provision.slot

@@ -249,6 +249,14 @@ class Settings(BaseSettings):
             ),
         )
     )
+    voice_engine: Literal["auto", "none", "scripted"] = Field(
+        "auto",
+        description=(
+            "Engine that speaks in conversations, in a process of its own: 'auto' takes what is "
+            "here, 'none' leaves answers to be read; 'scripted' says tones (for the developers "
+            "of pages)."
+        ),
+    )
     language: Language = Field(
         AUTO,
         description=(

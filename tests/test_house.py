@@ -101,6 +101,7 @@ MAKE_VALUES = {
         "Notice",
         "Said",
         "Sampling",
+        "VoiceSpec",
     ),
     *(
         "parameter",

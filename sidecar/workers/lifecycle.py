@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from sidecar import errors
 from sidecar.memory.placement import Account, Look, NoAccount, Place, always_beside, nothing
-from sidecar.speech.engine import EngineSpec, LoadOptions, MemoryPlan, Precision
+from sidecar.speech.engine import LoadOptions, MemoryPlan, ModelSpec, Precision
 from sidecar.workers.berth import Berth
 from sidecar.workers.environment import Manner
 from sidecar.workers.reloads import Reloads
@@ -51,7 +51,7 @@ class EngineLife:
 
     def __init__(
         self,
-        spec: EngineSpec,
+        spec: ModelSpec,
         load: LoadOptions,
         keep_alive_s: float,
         place: Place = always_beside,

@@ -676,6 +676,12 @@ class VoiceTooShort(errors.Refused):
     known_code = "voice_too_short"
 
 
+class VoiceUnknown(errors.Refused):
+    """There is no such voice to speak with."""
+
+    known_code = "voice_unknown"
+
+
 class VoicesUnavailable(errors.Failed):
     """Voices cannot be compared on this machine."""
 
@@ -806,6 +812,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "upstream_unreachable": UpstreamUnreachable,
     "voice_absent": VoiceAbsent,
     "voice_too_short": VoiceTooShort,
+    "voice_unknown": VoiceUnknown,
     "voices_unavailable": VoicesUnavailable,
     "wont_fit": WontFit,
     "words_unavailable": WordsUnavailable,
