@@ -962,6 +962,54 @@ class UpstreamGarbled(UpstreamError):
     default_hint = "Check that VIBEVOICE_UPSTREAM_DIALECT is the kind of server that answers there."
 
 
+class LlmError(SidecarError):
+    """The language model that answers in conversations did not."""
+
+    kind = Kind.BUSY
+
+
+class LlmUnreachable(LlmError):
+    """Nobody is there."""
+
+    code = "llm_unreachable"
+    default_detail = "The language model does not answer."
+    default_hint = "Start its server, or check VIBEVOICE_LLM."
+
+
+class LlmTimeout(LlmError):
+    """It takes too long."""
+
+    code = "llm_timeout"
+    default_detail = "The language model took too long."
+    default_hint = "A smaller model answers sooner; VIBEVOICE_LLM_FIRST_TOKEN allows for more time."
+
+
+class LlmRefused(LlmError):
+    """It is there, and will not do this."""
+
+    code = "llm_refused"
+    kind = Kind.FAILED
+    default_detail = "The language model refused the request."
+    default_hint = "Check VIBEVOICE_LLM_MODEL and VIBEVOICE_LLM_KEY."
+
+
+class LlmFailed(LlmError):
+    """It broke, before its answer or in the middle."""
+
+    code = "llm_failed"
+    default_detail = "The language model failed."
+    default_hint = "Look into the log of its server; it is not this service that failed."
+
+
+class LlmGarbled(LlmError):
+    """Its answer cannot be read."""
+
+    code = "llm_garbled"
+    kind = Kind.FAILED
+    default_detail = "The language model's answer cannot be read."
+    default_hint = "VIBEVOICE_LLM is to name a server with OpenAI's chat completions."
+
+
 class BadCheckpoint(SidecarError):
     """The weights that an engine needs cannot be used."""
 

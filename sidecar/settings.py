@@ -257,6 +257,29 @@ class Settings(BaseSettings):
             "of pages)."
         ),
     )
+    llm: str = Field(
+        "repeat",
+        description=(
+            "Who answers in conversations: 'repeat' says what it heard; 'auto' takes a language "
+            "model that listens on this machine (Ollama, LM Studio, llama.cpp, vLLM), and repeats "
+            "where there is none; an address such as 'http://127.0.0.1:11434' has OpenAI's chat "
+            "completions."
+        ),
+    )
+    llm_model: str = Field("", description="Its model; the server's first if unset.")
+    llm_key: SecretStr | None = Field(
+        None, description="Key that is sent to it as 'Authorization: Bearer'. No flag."
+    )
+    llm_key_file: Path | None = Field(
+        None, description="File with that key, which nobody else may read (0600)."
+    )
+    llm_max_tokens: int = Field(200, ge=1, description="Most tokens of one of its answers.")
+    llm_first_token: Duration = Field(
+        20.0, gt=0, description="How long it may take to its first word: it may have to load."
+    )
+    llm_next_token: Duration = Field(
+        10.0, gt=0, description="How long it may take from one word to the next."
+    )
     language: Language = Field(
         AUTO,
         description=(

@@ -96,6 +96,7 @@ MAKE_VALUES = {
         "Limits",
         "Manner",
         "MemoryPlan",
+        "Message",
         "ModelShape",
         "Named",
         "Notice",

@@ -322,6 +322,36 @@ class LiveUnavailable(errors.Refused):
     known_code = "live_unavailable"
 
 
+class LlmFailed(errors.Busy):
+    """The language model failed."""
+
+    known_code = "llm_failed"
+
+
+class LlmGarbled(errors.Failed):
+    """The language model's answer cannot be read."""
+
+    known_code = "llm_garbled"
+
+
+class LlmRefused(errors.Failed):
+    """The language model refused the request."""
+
+    known_code = "llm_refused"
+
+
+class LlmTimeout(errors.Busy):
+    """The language model took too long."""
+
+    known_code = "llm_timeout"
+
+
+class LlmUnreachable(errors.Busy):
+    """The language model does not answer."""
+
+    known_code = "llm_unreachable"
+
+
 class LogprobsUnavailable(errors.Refused):
     """No engine here tells the probabilities of its tokens."""
 
@@ -753,6 +783,11 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "live_full": LiveFull,
     "live_limited": LiveLimited,
     "live_unavailable": LiveUnavailable,
+    "llm_failed": LlmFailed,
+    "llm_garbled": LlmGarbled,
+    "llm_refused": LlmRefused,
+    "llm_timeout": LlmTimeout,
+    "llm_unreachable": LlmUnreachable,
     "logprobs_unavailable": LogprobsUnavailable,
     "message_invalid": MessageInvalid,
     "message_too_big": MessageTooBig,
