@@ -1010,6 +1010,15 @@ class LlmGarbled(LlmError):
     default_hint = "VIBEVOICE_LLM is to name a server with OpenAI's chat completions."
 
 
+class SpeechFailed(SidecarError):
+    """The server that speaks for the voice 'speech' did not."""
+
+    code = "speech_failed"
+    kind = Kind.BUSY
+    default_detail = "The server that speaks did not."
+    default_hint = "Check VIBEVOICE_SPEECH_URL and the log of that server."
+
+
 class BadCheckpoint(SidecarError):
     """The weights that an engine needs cannot be used."""
 

@@ -249,13 +249,26 @@ class Settings(BaseSettings):
             ),
         )
     )
-    voice_engine: Literal["auto", "none", "scripted"] = Field(
+    voice_engine: Literal["auto", "none", "system", "espeak", "speech", "scripted"] = Field(
         "auto",
         description=(
             "Engine that speaks in conversations, in a process of its own: 'auto' takes what is "
-            "here, 'none' leaves answers to be read; 'scripted' says tones (for the developers "
-            "of pages)."
+            "here, 'none' leaves answers to be read; 'system' has the voices of macOS and Windows, "
+            "'espeak' a robot's in a hundred languages (pip install 'vibevoice-asr[espeak]'); "
+            "'speech' has a server speak, to which the answers go ('auto' never does that); "
+            "'scripted' says tones (for the developers of pages)."
         ),
+    )
+    speech_url: str = Field(
+        "",
+        description="Server with OpenAI's /v1/audio/speech, for the voice_engine 'speech'.",
+    )
+    speech_model: str | None = Field(None, description="Its model; 'tts-1' if unset.")
+    speech_key: SecretStr | None = Field(
+        None, description="Key that is sent to it as 'Authorization: Bearer'. No flag."
+    )
+    speech_key_file: Path | None = Field(
+        None, description="File with that key, which nobody else may read (0600)."
     )
     llm: str = Field(
         "repeat",

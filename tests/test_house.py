@@ -68,7 +68,15 @@ MAKE_VALUES = {
         "Path",
         "resolve",
     ),
-    *("re.compile", "struct.Struct", "TypeVar", "logging.getLogger", "__subclasses__"),
+    *(
+        "CFUNCTYPE",
+        "POINTER",
+        "re.compile",
+        "struct.Struct",
+        "TypeVar",
+        "logging.getLogger",
+        "__subclasses__",
+    ),
     *(
         "auto",
         "Embedded",

@@ -17,9 +17,10 @@ from typing import Generic, TypeVar
 from sidecar import engines, errors
 from sidecar.checkpoints import voxtral, weights, whisper
 from sidecar.checkpoints.checkpoint import Checkpoint
-from sidecar.engines.upstream.address import host_of, upstream_of
+from sidecar.engines.upstream.address import upstream_of
 from sidecar.memory.devices import gpu_memory, host_free_bytes
 from sidecar.memory.streams import StreamShape
+from sidecar.servers import host_of
 from sidecar.settings import Settings
 from sidecar.speech.engine import AUTO, EngineSpec, ModelSpec, Upstream
 from sidecar.version import is_frozen

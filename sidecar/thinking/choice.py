@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from urllib.parse import urlsplit
 
-from sidecar import errors, private
+from sidecar import servers
 from sidecar.settings import Settings
 from sidecar.thinking import chat
 from sidecar.thinking.endpoint import Address, Endpoint
@@ -23,7 +22,6 @@ KNOWN = {
 }
 """Where they listen unless told otherwise, by their own documentation."""
 LOOK_S = 0.3
-LONGEST_KEY = 1 << 12
 
 
 async def thinker_of(settings: Settings) -> Thinker:
@@ -36,7 +34,7 @@ async def thinker_of(settings: Settings) -> Thinker:
     if wanted == REPEAT:
         return Repeat()
     if wanted != AUTO:
-        return Endpoint(_address(settings, base_of(wanted)))
+        return Endpoint(_address(settings, servers.address(wanted, "llm")))
     for name, url in KNOWN.items():
         if model := await _looked(url, settings.llm_model):
             log.info("language model: %s of %s at %s", model, name, url)
@@ -45,49 +43,15 @@ async def thinker_of(settings: Settings) -> Thinker:
     return Repeat()
 
 
-def base_of(text: str) -> str:
-    """An address without what is no part of it: a slash at the end, '/v1'.
-
-    Raises:
-        errors.SettingsInvalid: it is none, or has a password in it. What it was is not repeated.
-    """
-    try:
-        parts = urlsplit(text)
-        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        whole = None
-    if not whole or "@" in parts.netloc or parts.query or parts.fragment:
-        raise errors.SettingsInvalid(
-            "The setting llm is neither 'repeat' nor 'auto' nor an address.",
-            hint="Write it like http://127.0.0.1:11434; a key goes into VIBEVOICE_LLM_KEY.",
-        )
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}"
-
-
 def _address(settings: Settings, url: str, model: str = "") -> Address:
     return Address(
         url,
         model or settings.llm_model,
-        _key(settings),
+        servers.key(settings.llm_key, settings.llm_key_file, "llm"),
         settings.llm_max_tokens,
         settings.llm_first_token,
         settings.llm_next_token,
     )
-
-
-def _key(settings: Settings) -> str:
-    if settings.llm_key is not None and settings.llm_key_file is not None:
-        raise errors.SettingsInvalid(
-            "The settings llm_key and llm_key_file each give a key.", hint="Keep one of them."
-        )
-    key = ""
-    if settings.llm_key is not None:
-        key = settings.llm_key.get_secret_value().strip()
-    elif settings.llm_key_file is not None:
-        key = private.read(settings.llm_key_file, LONGEST_KEY, private=True).decode().strip()
-    if not (key.isascii() and key.isprintable()):
-        raise errors.SettingsInvalid("The key for the language model is not printable ASCII.")
-    return key
 
 
 async def _looked(url: str, wanted: str) -> str:

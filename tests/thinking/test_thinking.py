@@ -12,11 +12,11 @@ import pytest
 from completions import STATUSES, STREAMS, WORDS, Completions, completions
 from serving import PATIENCE_S
 
-from sidecar import errors
+from sidecar import errors, servers
 from sidecar.settings import Settings
 from sidecar.speech.dialogue import Message, Role
 from sidecar.thinking import chat, choice
-from sidecar.thinking.choice import base_of, thinker_of
+from sidecar.thinking.choice import thinker_of
 from sidecar.thinking.endpoint import Address, Endpoint
 from sidecar.thinking.thinker import Repeat, Thinker
 
@@ -181,7 +181,7 @@ async def test_an_address_is_taken_at_its_word_and_a_key_from_a_file(
 )
 def test_what_is_no_address_is_refused_and_not_repeated(wrong: str) -> None:
     with pytest.raises(errors.SettingsInvalid) as refused:
-        base_of(wrong)
+        servers.address(wrong, "llm")
     assert not wrong or wrong not in str(refused.value)
 
 

@@ -598,6 +598,12 @@ class SpeakerNotFound(errors.NotFound):
     known_code = "speaker_not_found"
 
 
+class SpeechFailed(errors.Busy):
+    """The server that speaks did not."""
+
+    known_code = "speech_failed"
+
+
 class SpoolUnwritable(errors.OutOfSpace):
     """The folder for uploads cannot be written."""
 
@@ -829,6 +835,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "shutting_down": ShuttingDown,
     "sound_invalid": SoundInvalid,
     "speaker_not_found": SpeakerNotFound,
+    "speech_failed": SpeechFailed,
     "spool_unwritable": SpoolUnwritable,
     "ticket_invalid": TicketInvalid,
     "token_invalid": TokenInvalid,
