@@ -56,8 +56,8 @@ def envelope(samples: Sequence[float], rate: int = 8000) -> list[float]:
 def likeness(heard: Sequence[float], played: Sequence[float]) -> float:
     """How like the envelope ``heard`` is the best stretch of ``played``, from -1 to 1.
 
-    Both end now, ``played`` begins `LONGEST_LAG_S` earlier (or less, where there is less). It is the
-    greatest normalised correlation over all lags; 0 where either is too short or does not change.
+    Both end now, ``played`` begins `LONGEST_LAG_S` earlier, or less where there is less. It is the
+    greatest normalised correlation over all lags; 0 where either is too short or never changes.
     """
     most = round(LONGEST_LAG_S * ENVELOPE_RATE)
     if len(heard) < LEAST_S * ENVELOPE_RATE or len(played) < len(heard):

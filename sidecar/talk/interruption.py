@@ -20,17 +20,14 @@ GUARDED_THRESHOLD = 0.15
 RESUME_AFTER_S = 2.0
 """Without words a reply is not held for longer."""
 BACKCHANNELS = among(
-    [
-        *["mm-hm", "mhm", "mm", "mmm", "uh-huh", "aha", "ah", "oh", "yes", "yeah", "yep", "yup", "ya", "okay", "ok", "okey", "right", "sure", "good"],
-        *["great", "nice", "cool", "true", "exactly", "really", "wow", "indeed", "fine", "correct", "absolutely"],
-        *["uh huh", "mm hm", "mm hmm", "m hm", "i see", "got it", "of course", "all right"],
-        *["ja", "jaja", "genau", "stimmt", "klar", "gut", "achso", "richtig", "oui", "ouais", "voilà", "d'accord", "exact"],
-        *["sí", "vale", "claro", "ajá", "bueno", "certo", "esatto", "bene", "sim", "isso", "да", "ага", "угу"],
-        *["はい", "うん", "ええ", "そう", "へえ", "なるほど", "네", "응", "예", "对", "嗯", "好", "好的", "是", "是的"],
-    ]
+    "mm-hm mhm mm mmm uh-huh aha ah oh yes yeah yep yup ya okay ok okey right sure good great "
+    "nice cool true exactly really wow indeed fine correct absolutely uh_huh mm_hm mm_hmm m_hm "
+    "i_see got_it of_course all_right ja jaja genau stimmt klar gut achso richtig oui ouais voilà "
+    "d'accord exact sí vale claro ajá bueno certo esatto bene sim isso да ага угу "
+    "はい うん ええ そう へえ なるほど 네 응 예 对 嗯 好 好的 是 是的"
 )
 """What one says to show that one listens."""
-ORDERS = among(["stop", "wait", "no", "halt", "nein", "stopp", "warte", "non", "arrête", "no", "para", "espera", "basta", "стоп"])
+ORDERS = among("stop wait no halt nein stopp warte non arrête para espera basta стоп")
 """What ends a reply whoever else said it: these are no echo on their own."""
 
 
@@ -51,15 +48,11 @@ def meaning(text: str) -> Meaning:
     if not words:
         return Meaning.NOTHING
     polite = BACKCHANNELS | FILLERS
-    if all(word in polite for word in words[:1]) and len(set(words)) == 1:
-        return Meaning.LISTENING  # said once, or again and again: "yeah, yeah"
-    if "".join(words) in polite:
-        return Meaning.LISTENING
-    return Meaning.FLOOR
+    again = len(set(words)) == 1 and words[0] in polite  # "yeah, yeah"
+    return Meaning.LISTENING if again or "".join(words) in polite else Meaning.FLOOR
 
 
 def goes_on(text: str) -> bool:
     """Whether ``text``, said before anything of the reply was heard, goes on with the turn: any
     word does, for there is nothing yet to be polite about."""
-    words = bare(text)
-    return any(word not in FILLERS for word in words)
+    return any(word not in FILLERS for word in bare(text))

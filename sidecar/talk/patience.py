@@ -23,19 +23,27 @@ USUAL_PACE = 2.5
 PACE_COUNTS_FROM = 4
 """Words below which a pace says nothing."""
 FILLERS = among(
-    ["um", "uh", "umm", "uhm", "uhh", "er", "erm", "ehm", "hmm", "hm", "eh", "ah", "äh", "ähm", "ehh", "hem", "euh", "heu", "ben", "pues", "este", "cioè", "allora", "えっと", "ええと", "あの", "えー", "음", "어", "嗯", "呃", "那个"]
+    "um uh umm uhm uhh er erm ehm hmm hm eh ah äh ähm ehh hem euh heu ben pues este cioè allora "
+    "えっと ええと あの えー 음 어 嗯 呃 那个"
 )
 """What is said while one looks for words."""
 JOINING = among(
-    ["and", "or", "but", "because", "the", "a", "an", "if", "und", "oder", "aber", "weil", "dass", "der", "das", "ein", "eine", "einen", "et", "ou", "mais", "parce", "le", "les", "une", "des", "pero", "porque", "los", "las", "perché", "il", "och", "ja", "men", "и", "или", "но", "потому"]
-) - among(["ja"])
+    "and or but because the a an if und oder aber weil dass der das ein eine einen et ou mais "
+    "parce le les une des pero porque los las perché il och men и или но потому"
+)
 """What never ends a sentence, whatever mark a recogniser puts behind it."""
 WANTING = JOINING | among(
-    # What mostly has something behind it: more conjunctions, prepositions, possessives.
-    ["so", "when", "while", "although", "though", "than", "as", "nor", "unless", "until", "that", "which", "who", "whose", "to", "of", "in", "on", "at", "for", "from", "with", "without", "by", "about", "into", "like", "my", "your", "his", "her", "our", "their", "is", "are", "was", "were", "am", "i'm", "you're", "it's", "we're", "they're", "i", "i'd", "i'll", "let's", "maybe", "wenn", "ob", "als", "denn", "sondern", "obwohl", "die", "dem", "den", "mit", "von", "zu", "zum", "zur", "für", "auf", "bei", "nach", "über", "unter", "ist", "sind", "war", "que", "si", "quand", "car", "donc", "la", "un", "du", "de", "à", "dans", "avec", "pour", "sur", "chez", "y", "o", "cuando", "el", "con", "por", "en", "al", "del", "ma", "quando", "lo", "gli", "di", "per", "su", "nel", "della", "mas", "os", "uma", "com", "em", "что", "если", "когда", "на", "к", "для"]
+    "so when while although though than as nor unless until that which who whose to of in on at "
+    "for from with without by about into like my your his her our their is are was were am i'm "
+    "you're it's we're they're i i'd i'll let's maybe wenn ob als denn sondern obwohl die dem den "
+    "mit von zu zum zur für auf bei nach über unter ist sind war que si quand car donc la un du "
+    "de à dans avec pour sur chez y o cuando el con por en al del ma quando lo gli di per su nel "
+    "della mas os uma com em что если когда на к для"
 )
 NUMBER_WORDS = among(
-    ["zero", "oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "double", "triple", "null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zéro", "deux", "trois", "quatre", "cinq", "sept", "huit", "neuf", "uno", "dos", "tres", "cuatro", "cinco", "seis", "siete", "ocho", "nueve"]
+    "zero oh one two three four five six seven eight nine ten double triple null eins zwei drei "
+    "vier fünf sechs sieben acht neun zéro deux trois quatre cinq sept huit neuf uno dos tres "
+    "cuatro cinco seis siete ocho nueve"
 )
 _ENDS = re.compile(r"[.!?。！？｡؟।॥።]['\"”’»)\]」』]*$")
 _ELLIPSIS = re.compile(r"(?:\.{2,}|…)['\"”’»)\]]*$")

@@ -23,7 +23,7 @@ _SLACK_S = 0.005
 @dataclass(slots=True)
 class Part:
     """A piece and its sound as far as there is some: ``seconds`` from ``start`` of the reply's on.
-    ``whole``: no more comes."""
+    ``whole``: no more comes; ``broken``: though there is more of its text."""
 
     piece: Piece
     start: float | None = None
@@ -31,6 +31,7 @@ class Part:
     whole: bool = False
     marks: list[Mark] = field(default_factory=list)
     silent: bool = False
+    broken: bool = False
 
     def heard(self, until: float) -> int:
         """So many characters of what is said were heard when its sound had played to ``until``: the
@@ -59,7 +60,7 @@ class Part:
 
     def _lasts(self, last: Mark | None = None) -> float:
         """How long its sound is, or will be as far as one can tell."""
-        if self.whole:
+        if self.whole and not self.broken:
             return self.seconds
         if last is None:
             return max(self.seconds, width(self.piece.text) / PACE)
@@ -73,6 +74,8 @@ class Reply:
         self.parts: list[Part] = []
         self.made_s = 0.0
         """Seconds of sound there are."""
+        self.limited = False
+        """It was to be longer."""
 
     def add(self, piece: Piece, *, silent: bool) -> int:
         """One more piece, ``silent`` if no voice is to say it; its number."""
@@ -98,7 +101,15 @@ class Reply:
         """What has no sound yet gets none, and what has some no more."""
         for part in self.parts:
             part.silent = part.silent or part.start is None
+            part.broken = part.broken or not part.whole
             part.whole = True
+
+    def limit(self, number: int) -> None:
+        """It ends within piece ``number``: what was to come after its sound so far never comes."""
+        self.limited = True
+        del self.parts[number if self.parts[number].start is None else number + 1 :]
+        for part in self.parts[number:]:
+            part.whole = part.broken = True
 
     @property
     def text(self) -> str:
@@ -106,22 +117,23 @@ class Reply:
         return "".join(part.piece.shown for part in self.parts).strip()
 
     def heard(self, seconds: float) -> str:
-        """What was heard when ``seconds`` of its sound had played, as it is shown; cut at a word, and
-        with an ellipsis where it was cut. What no voice says counts with what stands before it."""
+        """What was heard when ``seconds`` of its sound had played, as it is shown: cut at a word,
+        with an ellipsis there. What no voice says counts with what stands before it."""
         found = ""
         for at, part in enumerate(self.parts):
             if part.silent:
                 found += part.piece.shown
                 continue
             until = seconds - part.start if part.start is not None else 0.0
-            if part.whole and until >= part.seconds - _SLACK_S:
+            cut = self.limited and part.broken
+            if part.whole and not cut and until >= part.seconds - _SLACK_S:
                 found += part.piece.shown
                 continue
             if part.start is not None and until > 0:
                 found += _shown(part.piece, part.heard(until))
-            later = self.parts[at:]
-            return _cut(found) if any(one.piece.shown.strip() for one in later) else found.strip()
-        return found.strip()
+            later = any(one.piece.shown.strip() for one in self.parts[at:])
+            return _cut(found) if later else found.strip()
+        return _cut(found) if self.limited else found.strip()
 
     def around(self, seconds: float, before: float = 6.0, after: float = 1.0) -> str:
         """What is said about that moment of its sound, piece by piece."""

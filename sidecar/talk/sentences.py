@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 from sidecar.talk.markup import spoken
+from sidecar.talk.words import among
 
 LONGEST = 240
 """Characters of a piece in which nothing ends."""
@@ -22,10 +23,12 @@ _ENDS = ".!?؟।॥…" + _WIDE_ENDS
 _CLOSES = "'\"”’»)]」』）*_~`"
 _WIDE_STOPS = "，、；："
 _STOPS = ",;:،؛—–" + _WIDE_STOPS
-_SHORT = frozenset(
-    ["dr", "mr", "mrs", "ms", "mx", "prof", "sr", "jr", "st", "vs", "etc", "eg", "ie", "approx", "dept", "est", "inc", "ltd", "co", "corp", "mt", "gen", "col", "sgt", "capt", "lt", "rev", "hon", "ed", "al", "ca", "cf", "bzw", "usw", "ggf", "evtl", "inkl", "zzgl", "hr", "fr", "dipl", "ing", "geb", "sog", "mme", "mlle", "sra", "srta", "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec", "okt", "dez"]
+_SHORT = among(
+    "dr mr mrs ms mx prof sr jr st vs etc eg ie approx dept est inc ltd co corp mt gen col sgt "
+    "capt lt rev hon ed al ca cf bzw usw ggf evtl inkl zzgl hr fr dipl ing geb sog mme mlle sra "
+    "srta jan feb mar apr jun jul aug sep sept oct nov dec okt dez"
 )
-_SHORT_BEFORE_NUMBERS = frozenset(["no", "nr", "fig", "vol", "p", "pp", "art", "sec", "ch", "bd", "kap", "abs", "núm"])
+_SHORT_BEFORE_NUMBERS = among("no nr fig vol p pp art sec ch bd kap abs núm")
 _INITIALS = re.compile(r"(?:^|[^\w])(?:\w\.)*[^\W\d_]\.$")
 _FENCE = re.compile(r"[ ]{0,3}(`{3,}|~{3,})([^\n]*)")
 _MAY_BE_A_FENCE = re.compile(r"[ ]{0,3}(?:`{1,2}|~{1,2})?$")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
 
 
 def bare(text: str) -> list[str]:
@@ -19,6 +18,7 @@ def _counts(character: str) -> bool:
     return unicodedata.category(character)[0] in "LNM"
 
 
-def among(words: Iterable[str]) -> frozenset[str]:
-    """Words that are listed, as `bare` would give them, each in one piece: "uh huh" is "uhhuh"."""
-    return frozenset("".join(bare(word)) for word in words)
+def among(words: str) -> frozenset[str]:
+    """The words listed in ``words``, as `bare` would give them, each in one piece: "uh_huh" is
+    "uhhuh"."""
+    return frozenset("".join(bare(word)) for word in words.split())
