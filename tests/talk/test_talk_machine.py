@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from talk_table import Table, silence
 
 from sidecar.errors import EngineFailed
 from sidecar.speech.voice import Sound
@@ -37,6 +38,7 @@ from sidecar.talk.events import (
     Truncated,
     Typed,
     Voiced,
+    Words,
 )
 from sidecar.talk.options import TalkOptions
 from sidecar.talk.told import (
@@ -57,8 +59,6 @@ from sidecar.talk.told import (
     ReplyWritten,
 )
 
-from .table import Table, silence
-
 ANSWER = "One two three four five six."
 BROKEN = EngineFailed("It broke.")
 
@@ -78,7 +78,7 @@ def test_a_turn_goes_from_speech_to_a_reply_that_was_heard() -> None:
     table = Table()
     table.starts()
     table.now = 1.0
-    table.words("What do")
+    table.words("What do", upto=0.8)
     assert table.phase is Phase.LISTENING
     table.stops()
     assert table.phase is Phase.TRANSCRIBING
@@ -207,18 +207,12 @@ def test_a_long_utterance_that_is_cut_goes_on_in_the_next() -> None:
     table.starts()
     table.now = 8.0
     table.starts(8.0)
-    table.take(type_words(8.1, 1, "First half", 8.0))
+    table.take(Words(8.1, 1, "First half", 8.0))
     table.now = 9.0
     table.stops()
     table.words("second half.")
     table.until(9.3)
     assert table.history == [("user", "First half second half.")]
-
-
-def type_words(at: float, utterance: int, text: str, upto: float):  # type: ignore[no-untyped-def]
-    from sidecar.talk.events import Words
-
-    return Words(at, utterance, text, upto)
 
 
 def test_a_noise_is_no_turn() -> None:
@@ -290,7 +284,7 @@ def test_a_cough_is_not_even_noticed() -> None:
     table.stops()
     table.until(table.now + 3)
     assert not table.of(Pause)
-    assert table.of(Recognise)[-1].utterance == 1
+    assert not table.of(Recognise)
 
 
 def test_a_noise_without_words_holds_a_reply_for_two_seconds_at_most() -> None:
@@ -368,8 +362,7 @@ def test_its_own_words_are_no_turn_and_raise_the_threshold() -> None:
     table.starts()
     table.until(table.now + 0.3)
     assert not table.of(Hush, table.words("two three"))
-    table.stops()
-    out = table.words("two three")
+    out = table.stops()
     assert table.of(Resume, out) == [Resume(1)]
     assert table.of(Attend, out) == [Attend(0.15, 0.4)]
     table.plays(1.8)
@@ -560,6 +553,7 @@ def test_a_thinker_that_fails_is_apologised_for_and_the_next_turn_works() -> Non
     table.plays(99)
     assert table.told(ReplyEnded)[0].ending is Ending.FAILED
     assert table.history == [("user", "Hello?")]
+    table.now += 1
     table.says("Again?")
     table.replies("Hello!")
     table.plays(99)
@@ -648,7 +642,7 @@ def test_who_falls_silent_does_not_hold_a_conversation_up(stage: str) -> None:
 def test_a_reply_is_a_minute_of_sound_at_most() -> None:
     table = Table(TalkOptions(longest_reply_s=1.0))
     table.says("Count!")
-    table.thinks("One two three. Four five six.", ended=False)
+    table.thinks("One two three. Four five six. Seven", ended=False)
     table.voices()
     assert Stop(1, Stage.THINKER) in table.all
     assert Stop(1, Stage.VOICE) in table.all
