@@ -1137,6 +1137,23 @@ class SpoolUnwritable(SidecarError):
     default_hint = "Set VIBEVOICE_SPOOL_DIR to a folder that can be, or send 'audio_path'."
 
 
+class ReplyEmpty(SidecarError):
+    """The language model of a conversation answered without words."""
+
+    code = "reply_empty"
+    default_detail = "The language model answered with nothing that can be said or shown."
+    default_hint = "Say it again; if it stays, choose another model."
+
+
+class StageSilent(SidecarError):
+    """A part of a conversation began something and never told how it went."""
+
+    code = "stage_silent"
+    kind = Kind.TIMEOUT
+    default_detail = "A part of the conversation does not answer."
+    default_hint = "Go on speaking; if it stays, look whether the model and the voice still run."
+
+
 class ShuttingDown(SidecarError):
     """The service is on its way out."""
 
