@@ -43,6 +43,7 @@ from sidecar.transports.queue import dialect as queue_dialect
 from sidecar.transports.realtime import api as realtime_api
 from sidecar.transports.sidecar import api as sidecar_api
 from sidecar.transports.streaming import api as streaming_api
+from sidecar.transports.talk import api as talk_api
 
 if TYPE_CHECKING:
     from sidecar.transports.live_grpc.listener import LiveGrpc
@@ -177,7 +178,7 @@ def create_app(
     )
     wires = (
         *(sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api, page_api),
-        *(live_api, streaming_api),
+        *(live_api, streaming_api, talk_api),
     )
     tickets = Handover()
     routers = [tickets_api.build_router(tickets), realtime_api.build_router(service, tickets)]
@@ -198,6 +199,7 @@ def create_app(
             live_api.PATH: live_api.refuse,
             realtime_api.REALTIME: realtime_api.refuse,
             streaming_api.PATH: streaming_api.refuse(settings),
+            talk_api.PATH: talk_api.refuse,
         },
         tickets=tickets,
     )

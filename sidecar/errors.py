@@ -1137,6 +1137,16 @@ class SpoolUnwritable(SidecarError):
     default_hint = "Set VIBEVOICE_SPOOL_DIR to a folder that can be, or send 'audio_path'."
 
 
+class TalkFull(SidecarError):
+    """As many conversations go on as may."""
+
+    code = "talk_full"
+    kind = Kind.BUSY
+    default_detail = "There are as many conversations as may be at once."
+    default_hint = "Try again when one has ended, or raise VIBEVOICE_CONVERSATIONS."
+    default_retry_after = 10
+
+
 class ReplyEmpty(SidecarError):
     """The language model of a conversation answered without words."""
 

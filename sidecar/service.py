@@ -49,6 +49,7 @@ from sidecar.speech.engine import (
 from sidecar.speech.options import ignored, parse_options
 from sidecar.speech.transcript import Notice, Transcript
 from sidecar.speech.voice import VoiceSpec
+from sidecar.talk.registry import Talks
 from sidecar.threads import Threads
 from sidecar.workers.fleet import Fleet, Role, Standing
 from sidecar.workers.intake import Intake
@@ -131,6 +132,9 @@ class Service:
         """The jobs of whoever asks."""
         self.live = Sessions.of(settings, self.fleet.live_spec, lambda: self.fleet.live.share())
         """The live sessions of everybody."""
+        speaks = self.fleet.voice if self.fleet.voice_spec is not None else None
+        self.talks = Talks(settings, self.live, speaks)
+        """The conversations of everybody."""
         self.recordings = Recordings(self.owned, self._keeping)
         """What of them can be listened to."""
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
@@ -171,6 +175,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.live.close()
+        await self.talks.close()
         await self._queue.close()
         await asyncio.to_thread(self._pace_file.write, self._pace.known)
         self._results.close()

@@ -279,6 +279,14 @@ class Settings(BaseSettings):
             "completions."
         ),
     )
+    conversations: int = Field(
+        1, ge=0, description="Most spoken conversations at once; each is a live session, too."
+    )
+    talk_instructions: str = Field(
+        "You are spoken with. Answer in one or two short sentences, without lists or markup.",
+        description="What a language model is told before a conversation.",
+    )
+    talk_voice: str = Field("", description="Voice that answers are said in; the engine's own.")
     llm_model: str = Field("", description="Its model; the server's first if unset.")
     llm_key: SecretStr | None = Field(
         None, description="Key that is sent to it as 'Authorization: Bearer'. No flag."
