@@ -109,7 +109,10 @@ MAKE_VALUES = {
         "Named",
         "Notice",
         "Said",
+        "Patience",
         "Sampling",
+        "TalkOptions",
+        "among",
         "VoiceSpec",
     ),
     *(

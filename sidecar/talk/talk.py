@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from sidecar import errors
 from sidecar.sessions.session import Session
@@ -77,20 +78,15 @@ class Talk:
         """What it is doing."""
         return self._machine.phase
 
-    @property
-    def now(self) -> float:
-        """The time on its clock, for events of a wire's."""
-        return self._now()
-
     async def hear(
         self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
     ) -> None:
         """More sound of the person's, as `Session.send`."""
         await self._ear.hear(raw, encoding, rate)
 
-    def take(self, event: TalkEvent) -> None:
-        """Something that the client wishes."""
-        self._happened(event)
+    def wish(self, what: Callable[..., TalkEvent], *values: Any) -> None:
+        """The client wishes something now: the kind of event, and what belongs to it."""
+        self._happened(what(self._now(), *values))
 
     def warn(self, error: errors.SidecarError) -> None:
         """Something is amiss; the conversation goes on."""

@@ -95,6 +95,8 @@ class Operations:
     def _load(self, name: str, options: LoadOptions) -> Iterator[dict[str, Any]]:
         """Load an engine; how much of it is there is told meanwhile."""
         if options.speaks:
+            from sidecar.audio import pcm  # noqa: F401 - the first thing that is said needs it
+
             voice = create_voice(name)
             yield from ({"loaded": part} for part in voice.load(options))
             self._voice = voice

@@ -197,4 +197,6 @@ export type Health = {
     grpc_port?: number | undefined;
     jobs_waiting: number;
     vllm: "ok" | "degraded" | "unreachable";
+    pipeline_state: string;
+    initialized: boolean;
 };

@@ -107,11 +107,11 @@ class _Wire:
         match given:
             case {"type": "reset"}:
                 self._socket.inbound.clear()
-                self._talk.take(Reset(self._talk.now))
+                self._talk.wish(Reset)
             case {"type": "text", "text": str(text)}:
-                self._talk.take(Typed(self._talk.now, text))
+                self._talk.wish(Typed, text)
             case {"type": "interrupt"}:
-                self._talk.take(Cancelled(self._talk.now))
+                self._talk.wish(Cancelled)
         return True
 
     async def hear(self) -> None:

@@ -502,6 +502,12 @@ class ReloadSuperseded(errors.Conflict):
     known_code = "reload_superseded"
 
 
+class ReplyEmpty(errors.Failed):
+    """The language model answered with nothing that can be said or shown."""
+
+    known_code = "reply_empty"
+
+
 class RepositoryForbidden(errors.Forbidden):
     """The model hub does not let this user have this model."""
 
@@ -608,6 +614,18 @@ class SpoolUnwritable(errors.OutOfSpace):
     """The folder for uploads cannot be written."""
 
     known_code = "spool_unwritable"
+
+
+class StageSilent(errors.Busy):
+    """A part of the conversation does not answer."""
+
+    known_code = "stage_silent"
+
+
+class TalkFull(errors.Busy):
+    """There are as many conversations as may be at once."""
+
+    known_code = "talk_full"
 
 
 class TicketInvalid(errors.Unauthorized):
@@ -819,6 +837,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "rate_limited": RateLimited,
     "recording_not_kept": RecordingNotKept,
     "reload_superseded": ReloadSuperseded,
+    "reply_empty": ReplyEmpty,
     "repository_forbidden": RepositoryForbidden,
     "repository_not_found": RepositoryNotFound,
     "request_invalid": RequestInvalid,
@@ -837,6 +856,8 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "speaker_not_found": SpeakerNotFound,
     "speech_failed": SpeechFailed,
     "spool_unwritable": SpoolUnwritable,
+    "stage_silent": StageSilent,
+    "talk_full": TalkFull,
     "ticket_invalid": TicketInvalid,
     "token_invalid": TokenInvalid,
     "token_missing": TokenMissing,

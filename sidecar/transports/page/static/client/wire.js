@@ -123,6 +123,8 @@
  * @property {number} [grpc_port]
  * @property {number} jobs_waiting
  * @property {"ok" | "degraded" | "unreachable"} vllm
+ * @property {string} pipeline_state
+ * @property {boolean} initialized
  */
 
 import { AnswerNotUnderstood } from "./errors.js";
