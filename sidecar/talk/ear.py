@@ -74,7 +74,9 @@ class Ear:
             case live.SpeechStarted(turn, at):
                 self._speaking = turn
                 self._texts.clear()
-                self._happened(SpeechStarted(self._now(), turn, self._clock.time(at)))
+                # What comes before the first sound may have been sent long ago.
+                began = self._clock.time(at + LISTENS.pre_roll_s)
+                self._happened(SpeechStarted(self._now(), turn, began))
             case live.SpeechStopped(turn, at):
                 self._speaking = None
                 self._stopped[turn] = self._clock.time(at)
