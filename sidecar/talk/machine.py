@@ -313,6 +313,7 @@ class Conversation:
 
     def _nothing_said(self, person: Person) -> None:
         if person.told:
+            person.told = False
             self._do(Tell(NothingSaid()))
 
     # While there is an answer: does somebody want the floor?
@@ -355,6 +356,7 @@ class Conversation:
     def _dismiss(self, person: Person, turn: Turn) -> None:
         """It was nothing: the reply goes on."""
         person.dismissed, person.paused_at, person.committed = True, None, False
+        self._nothing_said(person)
         turn.resume(self._now)
 
     def _alike(self, likeness: float) -> None:
@@ -445,7 +447,6 @@ class Conversation:
             return
         if person.dismissed and not person.speaking:
             self._person = None
-            self._nothing_said(person)
             return
         person.dismissed, person.paused_at = False, None
         self._tell_of(person)

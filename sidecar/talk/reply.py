@@ -53,18 +53,22 @@ class Part:
                 yield end, begins, ends
             return
         for mark, after in zip(self.marks, [*self.marks[1:], None], strict=True):
-            if after is None:
-                yield len(text), mark.start, max(mark.start, self._lasts(mark))
-            else:
+            if after is not None:
                 yield after.character, mark.start, after.start
+                continue
+            rest = text[mark.character :]
+            known = len(rest) if self.whole and not self.broken else len(atoms(rest)[0])
+            yield mark.character + known, mark.start, self._lasts(mark)
 
     def _lasts(self, last: Mark | None = None) -> float:
-        """How long its sound is, or will be as far as one can tell."""
+        """How long its sound is, or will be as far as one can tell; that of the ``last`` word that
+        is marked yet."""
         if self.whole and not self.broken:
             return self.seconds
-        if last is None:
-            return max(self.seconds, width(self.piece.text) / PACE)
-        return max(self.seconds, last.start + width(self.piece.text[last.character :]) / PACE)
+        text, start = self.piece.text, 0.0
+        if last is not None:
+            text, start = atoms(text[last.character :])[0], last.start
+        return max(self.seconds, start + width(text.rstrip()) / PACE)
 
 
 class Reply:
