@@ -382,7 +382,10 @@ class World:
 
 acts = st.tuples(
     st.sampled_from(
-        ["ask", "ask", "reply", "reply", "reply", "overlap", "speak", "recognise", "think", "say", "wish", "wait", "wait"]
+        [
+            *["ask", "ask", "reply", "reply", "reply", "overlap", "speak", "recognise"],
+            *["think", "say", "wish", "wait", "wait"],
+        ]
     ),
     st.integers(0, 1000),
 )
@@ -399,7 +402,7 @@ manners = st.sampled_from(
 
 
 @pytest.mark.parametrize("alive", [True, False], ids=["stages work", "stages fall silent"])
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(options=manners, story=st.lists(acts, min_size=8, max_size=40))
 def test_whatever_happens_only_what_was_heard_is_history_and_every_turn_ends(
     alive: bool, options: TalkOptions, story: list[tuple[str, int]]
@@ -408,16 +411,3 @@ def test_whatever_happens_only_what_was_heard_is_history_and_every_turn_ends(
     for kind, number in story:
         world.act(kind, number)
     world.finish(alive=alive)
-    import collections
-    import json
-
-    C = globals().setdefault("COUNT", collections.Counter())
-    for one in world.ended.values():
-        C[
-            f"{one.ending} {'text' if one.text else ''} {'odd' if one.turn in world.odd else ''} {'…' in one.text}"
-        ] += 1
-    C["stories"] += 1
-    C[f"size {len(story) // 10}"] += 1
-    for k in (NothingSaid, ReplyTruncated):
-        C[k.__name__] += sum(isinstance(x, k) for x in world.told)
-    open("/tmp/count.json", "w").write(json.dumps(C, indent=1))

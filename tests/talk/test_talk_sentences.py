@@ -138,9 +138,11 @@ def test_a_piece_without_an_end_is_cut_behind_a_word() -> None:
     assert max(len(piece.shown) for piece in cut("w" * 1000)) == LONGEST
 
 
-scraps = st.sampled_from(
-    ["Hello", "yes", "3.5", "Dr.", "e.g.", "U.S.", "etc.", "...", "…", ".", "?", "!", ",", ";", "—", " ", " ", " ", "\n", "\n\n", "```", "```\n", "`", "**", "*", "_", "# ", "- ", "1. ", "> ", "", "[a](b)", "[", "](", ")", "https://x.org/a.b", "。", "、", "！", "؟", "।", "はい", "明日", "😀", '"', "'", ")", "a", "B", "12", "\\"]
+PLAIN = (
+    "Hello|yes|3.5|Dr.|e.g.|U.S.|etc.|...|…|.|?|!|,|;|—| | | |\n|\n\n|。|、|！|؟|।|はい|明日|a|B"
 )
+MARKS = "```|```\n|`|**|*|_|# |- |1. |> |[a](b)|[|](|)|https://x.org/a.b|😀|\"|'|)|12|\\"
+scraps = st.sampled_from(f"{PLAIN}|{MARKS}".split("|"))
 texts = st.lists(scraps, max_size=40).map("".join)
 
 
