@@ -1,18 +1,19 @@
 """A spoken conversation as a machine: events in, commands out. Pure: no clock, no thread, no stage.
 
-Whatever comes of an old turn is dropped here, so that nothing hangs on how fast a stage stops. At
-an interruption the order is: hush, the next turn's number, stop (the voice before the thought),
-the history, the client.
+Whatever comes of an old turn is dropped, so that nothing hangs on how fast a stage stops. At an
+interruption the order is: hush, the next turn's number, stop (the voice before the thought), the
+history, the client (`answering`). This module has the person's side, and brings both together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from sidecar.errors import ReplyEmpty, SidecarError, StageSilent
+from sidecar.errors import SidecarError, StageSilent
 from sidecar.talk import events as happened
-from sidecar.talk.commands import Attend, Command, Hush, Recognise, Tell, WakeAt
-from sidecar.talk.echo import ALIKE, LONGEST_LAG_S, is_echo
+from sidecar.talk.answering import Answering
+from sidecar.talk.commands import Attend, Command, Recognise, Tell, WakeAt
+from sidecar.talk.echo import ALIKE, is_echo
 from sidecar.talk.events import Role, Stage, TalkEvent
 from sidecar.talk.history import History, bounded
 from sidecar.talk.interruption import (
@@ -20,9 +21,8 @@ from sidecar.talk.interruption import (
     GUARDED_THRESHOLD,
     PAUSE_AFTER_S,
     RESUME_AFTER_S,
-    Meaning,
-    goes_on,
-    meaning,
+    Verdict,
+    verdict,
 )
 from sidecar.talk.options import TalkOptions
 from sidecar.talk.person import Person
@@ -38,7 +38,6 @@ from sidecar.talk.told import (
     PersonStarted,
     PersonStopped,
     Phase,
-    ReplyEnded,
     ReplyTruncated,
 )
 from sidecar.talk.turns import Turn
@@ -53,22 +52,24 @@ class Conversation:
 
     def __init__(self, options: TalkOptions = USUAL) -> None:
         self.options = options
-        self.history = History(options.most_messages, options.most_bytes)
         self._commands: list[Command] = []
         self._now = float("-inf")
-        self._number = 1
-        self._turn: Turn | None = None
+        self._answering = Answering(options, self._do)
         self._person: Person | None = None
         self._guarded = False
         self._attending = (0.0, PAUSE_AFTER_S)
-        self._last_said, self._last_said_until = "", float("-inf")
         self._phase = Phase.IDLE
         self._due: float | None = None
 
     @property
     def turn(self) -> int:
         """The number of the turn that is answered, or will be next."""
-        return self._number
+        return self._answering.number
+
+    @property
+    def history(self) -> History:
+        """What was said so far."""
+        return self._answering.history
 
     @property
     def phase(self) -> Phase:
@@ -85,63 +86,34 @@ class Conversation:
         commands, self._commands = self._commands, []
         return commands
 
+    def _do(self, command: Command) -> None:
+        self._commands.append(command)
+
     # What happened
 
     def _happened(self, event: TalkEvent) -> None:
         match event:
-            case happened.SpeechStarted() | happened.SpeechStopped() | happened.Words():
-                self._heard(event)
-            case happened.Token() | happened.Voiced() | happened.StageEnded() | happened.Played():
-                self._reported(event)
-            case happened.StageFailed(stage=Stage.RECOGNISER):
-                self._recogniser_failed(event.turn, event.error)
-            case happened.StageFailed():
-                self._reported(event)
-            case happened.Tick():
-                pass
-            case _:
-                self._wished(event)
-
-    def _heard(
-        self, event: happened.SpeechStarted | happened.SpeechStopped | happened.Words
-    ) -> None:
-        """Something of a person's voice."""
-        person = self._person
-        match event:
             case happened.SpeechStarted():
                 self._started(event.utterance, min(event.began, self._now))
             case happened.SpeechStopped():
-                if person is not None and person.speaking and person.current == event.utterance:
-                    self._stopped(person, event.ended)
+                self._stopped(event.utterance, min(event.ended, self._now))
             case happened.Words():
-                text = bounded(event.text, self.options.most_bytes)
-                if person is not None and person.hear(event.utterance, text, event.upto):
-                    self._said_more(person)
-
-    def _reported(
-        self,
-        event: happened.Token
-        | happened.Voiced
-        | happened.StageEnded
-        | happened.StageFailed
-        | happened.Played,
-    ) -> None:
-        """Something of a stage, or of who plays the sound: of this turn, or too late."""
-        turn = self._turn
-        if turn is None or event.turn != turn.number:
-            return
-        match event:
-            case happened.Token():
-                turn.token(event)
-            case happened.Voiced():
-                turn.voiced(event)
-            case happened.StageEnded():
-                turn.ended(event)
-            case happened.StageFailed():
-                turn.failed(event)
-            case happened.Played():
-                turn.heard(event.seconds, self._now)
-        self._end_if_done()
+                self._words(event)
+            case happened.Alike():
+                self._alike(event.likeness)
+            case happened.StageFailed(stage=Stage.RECOGNISER):
+                self._recogniser_failed(event.turn, event.error)
+            case (
+                happened.Token()
+                | happened.Voiced()
+                | happened.StageEnded()
+                | happened.StageFailed()
+                | happened.Played()
+            ):
+                self._answering.report(event, self._now)
+                self._go_on_if_done()
+            case _:
+                self._wished(event)
 
     def _wished(self, event: TalkEvent) -> None:
         """Something of the client's."""
@@ -156,61 +128,56 @@ class Conversation:
                 self._committed()
             case happened.Forgotten():
                 self._forget()
-            case happened.Alike():
-                self._alike(event.likeness)
             case happened.Cancelled():
-                self._cancelled()
+                self._cancel()
             case happened.Truncated():
                 self._truncated(event.turn, event.seconds)
             case happened.Reset():
                 self._reset()
             case happened.Configured():
                 self.options = event.options
-                self.history.bound(event.options.most_messages, event.options.most_bytes)
+                self._answering.use(event.options)
 
     # A person speaks
 
     def _started(self, utterance: int, began: float) -> None:
-        person, turn = self._person, self._turn
+        person = self._person
         if person is not None and person.speaking and person.current == utterance:
             return
-        if turn is not None and not turn.confirmed:
-            self._discard(turn)
-            turn = None
+        self._answering.discard()
         if person is not None and person.dismissed and utterance != person.current:
             person = None
         if person is None:
             person = self._person = Person.starting(utterance, began)
-            person.saying = self._echoing(began)
+            person.saying = self._answering.saying(began)
         else:
             person.start(utterance, began)
-        if turn is None:
+        reply = self._answering.given
+        if reply is None:
             self._tell_of(person)
-        elif not turn.audible:
-            self._hold(person, turn)
+        elif not reply.audible:
+            self._hold(person, reply)
 
-    def _stopped(self, person: Person, ended: float) -> None:
-        person.stop(person.current, min(ended, self._now))
-        turn = self._turn
-        short = person.ended - person.since < self._pause_after
-        if turn is None:
+    def _stopped(self, utterance: int, ended: float) -> None:
+        person, reply = self._person, self._answering.given
+        if person is None or not person.speaking or person.current != utterance:
+            return
+        person.stop(utterance, ended)
+        if reply is None:
             self._consider(person)
-        elif short and turn.audible and person.paused_at is None and not person.text:
-            self._dismiss(person, turn)
+            return
+        short = person.ended - person.since < self._pause_after
+        if short and reply.audible and person.paused_at is None and not person.text:
+            self._dismiss(person, reply)
         else:
             person.dismissed = False  # what was long, and had no words yet, may have some
-            self._decide(person, turn)
+            self._decide(person, reply)
 
-    def _said_more(self, person: Person) -> None:
-        if person.settled:
-            person.settled_at = self._now
-        turn = self._turn
-        if turn is not None and turn.confirmed:
-            self._decide(person, turn)
-            return
-        if person.told:
-            self._do(Tell(PersonSaying(person.text)))
-        self._consider(person)
+    def _words(self, event: happened.Words) -> None:
+        person = self._person
+        text = bounded(event.text, self.options.most_bytes)
+        if person is not None and person.hear(event.utterance, text, event.upto):
+            self._said_more(person)
 
     def _recogniser_failed(self, utterance: int, error: SidecarError) -> None:
         person = self._person
@@ -218,6 +185,17 @@ class Conversation:
             person.give_up(utterance, error)
             if person.settled:
                 self._said_more(person)
+
+    def _said_more(self, person: Person) -> None:
+        if person.settled:
+            person.settled_at = self._now
+        reply = self._answering.given
+        if reply is not None:
+            self._decide(person, reply)
+            return
+        if person.told:
+            self._do(Tell(PersonSaying(person.text)))
+        self._consider(person)
 
     def _tell_of(self, person: Person) -> None:
         """Clients get to know of who speaks."""
@@ -228,32 +206,30 @@ class Conversation:
         if person.text:
             self._do(Tell(PersonSaying(person.text)))
 
-    def _echoing(self, began: float) -> str:
-        """What may be heard again of our own, by who begins to speak now."""
-        if self._turn is not None and self._turn.sounding:
-            return self._turn.reply.around(self._turn.played)
-        return self._last_said if began <= self._last_said_until + LONGEST_LAG_S else ""
+    def _nothing_said(self, person: Person) -> None:
+        if person.told:
+            person.told = False
+            self._do(Tell(NothingSaid()))
 
     def _is_echo(self, person: Person) -> bool:
         saying = person.saying
-        if self._turn is not None and self._turn.sounding:
-            saying = f"{saying} {self._turn.reply.around(self._turn.played)}"
+        if self._answering.sounding:
+            saying = f"{saying} {self._answering.saying(self._now)}"
         return bool(saying) and is_echo(person.text, saying)
 
-    # While nobody answers: is the turn over?
+    # While no reply is given: is the turn over?
 
     def _consider(self, person: Person) -> None:
-        """Answer, or begin to, what was said so far, if all of it is known."""
-        if self._turn is not None and self._turn.confirmed:
+        """Answer, or try to, what was said so far, if all of it is known."""
+        if self._answering.given is not None or not person.settled:
             return
-        if not person.settled:
-            return
-        if self._person_over_at(person) <= self._now:
+        text = person.text
+        if self._over_at(person) <= self._now:
             self._over(person)
-        elif self._turn is None or self._turn.said != person.text:
-            self._speculate(person)
+        elif self.options.answers and self.options.ends_turns and not self._is_echo(person):
+            self._answering.attempt(text, self._now)
 
-    def _person_over_at(self, person: Person) -> float:
+    def _over_at(self, person: Person) -> float:
         if person.committed:
             return person.ended
         if not self.options.ends_turns:
@@ -262,186 +238,99 @@ class Conversation:
             return person.ended
         return person.over_at(self.options.patience)
 
-    def _speculate(self, person: Person) -> None:
-        if self._turn is not None:
-            self._discard(self._turn)
-        wanted = self.options.answers and self.options.ends_turns
-        if person.text and wanted and not self._is_echo(person):
-            self._answer(person.text)
-
     def _over(self, person: Person) -> None:
         """The person's turn is over."""
-        text = bounded(person.text, self.options.most_bytes)
-        echo = text and self._is_echo(person)
-        if echo:
-            self._guarded = True
         self._person = None
-        if echo or not (text or person.failure):
-            self._discard_any()
-            self._nothing_said(person)
-            self._answer_if(person.answer)
+        text = bounded(person.text, self.options.most_bytes)
+        if text and self._is_echo(person):
+            self._guarded, text = True, ""
+        elif not text and person.failure is not None:
+            self._tell_of(person)
+            self._do(Tell(PersonStopped(person.ended)))
+            self._answering.give_up(person.failure, person.ended, self._now)
+            self._go_on_if_done()
             return
+        if text:
+            self._answer(person, text)
+            return
+        self._answering.discard()
+        self._nothing_said(person)
+        if person.answer:
+            self._answering.give_any(self._now)
+
+    def _answer(self, person: Person, text: str) -> None:
         self._tell_of(person)
         self._do(Tell(PersonStopped(person.ended)))
-        if text:
-            self._do(Tell(PersonSaid(self.history.add(Role.USER, text))))
-        if text and (self.options.answers or person.answer):
-            self._reply_to(person, text)
-        else:
-            self._discard_any()
+        self._do(Tell(PersonSaid(self.history.add(Role.USER, text))))
         if person.failure is not None:
-            self._unheard(person, person.failure)
-
-    def _reply_to(self, person: Person, text: str) -> None:
-        turn = self._turn
-        if turn is None or turn.said != text:
-            self._discard_any()
-            turn = self._answer("", text)
-        endpoint, recognised = self._now - person.ended, person.recognised_s
-        turn.confirm(self._now, Latency(turn.number, endpoint, recognised, total=person.ended))
-        self._end_if_done()
-
-    def _unheard(self, person: Person, error: SidecarError) -> None:
-        """Some of what was said has no words."""
-        if person.text:
-            self._do(Tell(Failed(0, error)))
+            self._do(Tell(Failed(0, person.failure)))
+        if not (self.options.answers or person.answer):
+            self._answering.discard()
             return
-        turn = self._turn = self._new_turn("")
-        turn.fail(error, self._now)
-        turn.confirm(self._now, Latency(turn.number, total=person.ended))
-        self._end_if_done()
+        endpoint, recognised = self._now - person.ended, person.recognised_s
+        self._answering.give(text, Latency(0, endpoint, recognised, total=person.ended), self._now)
+        self._go_on_if_done()
 
-    def _nothing_said(self, person: Person) -> None:
-        if person.told:
-            person.told = False
-            self._do(Tell(NothingSaid()))
-
-    # While there is an answer: does somebody want the floor?
+    # While one is: does somebody want the floor?
 
     @property
     def _pause_after(self) -> float:
         guarded = self._guarded or self.options.guarded
         return GUARDED_PAUSE_AFTER_S if guarded else PAUSE_AFTER_S
 
-    def _hold(self, person: Person, turn: Turn) -> None:
+    def _hold(self, person: Person, reply: Turn) -> None:
         """Hold the reply until it is known what is said over it."""
         if self.options.interruptible and person.paused_at is None:
             person.paused_at = self._now
-            turn.pause()
+            reply.pause()
 
-    def _decide(self, person: Person, turn: Turn) -> None:
+    def _decide(self, person: Person, reply: Turn) -> None:
         """By its words, as far as they are known."""
-        if not self.options.interruptible and not person.committed:
+        if person.committed:  # the client is sure that this is a turn
+            self._interrupt(person)
+            return
+        if not self.options.interruptible:
             return
         text, settled = person.text, person.settled
-        if not text or (self._is_echo(person) and not person.committed):
-            floor = False
-        elif person.committed or not turn.audible:
-            floor = goes_on(text) or person.committed
-        else:
-            floor = meaning(text) is Meaning.FLOOR
-        if floor:
-            self._interrupt(person)
-        elif settled:
-            self._guarded = self._guarded or (bool(text) and self._is_echo(person))
-            self._dismiss(person, turn)
+        echo = self._is_echo(person)
+        match verdict(text, settled=settled, audible=reply.audible, echo=echo):
+            case Verdict.OVER:
+                self._interrupt(person)
+            case Verdict.GOES_ON:
+                self._guarded = self._guarded or echo
+                self._dismiss(person, reply)
+            case Verdict.OPEN:
+                pass
 
     def _interrupt(self, person: Person) -> None:
         """The floor is the person's."""
         self._abandon(Ending.INTERRUPTED)
-        person.dismissed, person.paused_at = False, None
+        person.dismissed = False
         self._tell_of(person)
         self._consider(person)
 
-    def _dismiss(self, person: Person, turn: Turn) -> None:
+    def _dismiss(self, person: Person, reply: Turn) -> None:
         """It was nothing: the reply goes on."""
-        person.dismissed, person.paused_at, person.committed = True, None, False
+        person.dismissed, person.paused_at = True, None
         self._nothing_said(person)
-        turn.resume(self._now)
+        reply.resume(self._now)
 
     def _alike(self, likeness: float) -> None:
-        """The sound says whether it is an echo, whatever the words."""
-        person, turn = self._person, self._turn
+        """The sound is like an echo, and there are no words yet: the reply is not held for it. If
+        it was none after all, its words still count."""
+        person, reply = self._person, self._answering.given
         if likeness < ALIKE or person is None or not person.saying or person.text:
             return
         self._guarded = True
-        if turn is not None and turn.confirmed:
-            if not person.dismissed:
-                self._dismiss(person, turn)
-        else:
-            self._forget()
+        if reply is not None and not person.dismissed:
+            self._dismiss(person, reply)
 
-    # Turns
+    def _go_on_if_done(self) -> None:
+        """If the reply is over, who spoke then has the floor."""
+        if self._answering.finish(self._now):
+            self._leave_floor()
 
-    def _new_turn(self, said: str) -> Turn:
-        return Turn(self._number, said, self.options, self._do, self._now)
-
-    def _answer(self, said: str, text: str = "") -> Turn:
-        """Think about the history and what was ``said`` besides. ``text``: what of the history the
-        turn answers, where that is certain already."""
-        turn = self._turn = self._new_turn(said or text)
-        turn.think(self.history.messages(self.options.instructions, said), self._now)
-        return turn
-
-    def _answer_now(self) -> None:
-        """Answer what stands in the history."""
-        self._discard_any()
-        if not self.history.messages(self.options.instructions):
-            self._do(Tell(Failed(0, ReplyEmpty("There is nothing to be answered."))))
-            return
-        turn = self._answer("")
-        turn.confirm(self._now, Latency(turn.number, total=self._now))
-
-    def _answer_if(self, wanted: bool) -> None:
-        if wanted:
-            self._answer_now()
-
-    def _discard_any(self) -> None:
-        if self._turn is not None and not self._turn.confirmed:
-            self._discard(self._turn)
-
-    def _discard(self, turn: Turn) -> None:
-        """The person goes on: what was thought about is not what was said. Nobody knew of it."""
-        self._turn = None
-        self._number += 1
-        turn.stop()
-
-    def _abandon(self, ending: Ending) -> None:
-        """Fall silent, if there is anything to be heard."""
-        turn = self._turn
-        if turn is None:
-            return
-        if not turn.confirmed:
-            self._discard(turn)
-            return
-        if self._person is not None:
-            self._person.paused_at = None
-        self._do(Hush(turn.number))
-        self._number += 1
-        turn.stop()
-        turn.break_off()
-        self._record(turn, turn.reply.heard(turn.played), ending)
-
-    def _end_if_done(self) -> None:
-        turn = self._turn
-        if turn is None or not turn.done:
-            return
-        self._number += 1
-        self._record(turn, turn.reply.heard(turn.reply.made_s), turn.ending)
-        self._left_over()
-
-    def _record(self, turn: Turn, heard: str, ending: Ending) -> None:
-        """The turn is over, and that was heard."""
-        self._turn = None
-        text = self.history.replied(turn.number, turn.reply, heard)
-        self._last_said = turn.reply.around(turn.played)
-        if turn.sounding:
-            self._last_said_until = self._now
-        made = turn.reply.made_s
-        self._do(Tell(ReplyEnded(turn.number, ending, text, min(turn.played, made), made)))
-
-    def _left_over(self) -> None:
-        """Who spoke when the reply ended has the floor."""
+    def _leave_floor(self) -> None:
         person = self._person
         if person is None:
             return
@@ -452,6 +341,11 @@ class Conversation:
         self._tell_of(person)
         self._consider(person)
 
+    def _abandon(self, ending: Ending) -> None:
+        if self._person is not None:
+            self._person.paused_at = None
+        self._answering.abandon(ending, self._now)
+
     # What clients wish
 
     def _typed(self, text: str) -> None:
@@ -461,7 +355,7 @@ class Conversation:
         self._abandon(Ending.INTERRUPTED)
         self._bank()
         self._do(Tell(PersonSaid(self.history.add(Role.USER, text), typed=True)))
-        self._answer_now()
+        self._answering.give_any(self._now)
 
     def _bank(self) -> None:
         """What was said aloud and not answered yet comes before what is typed."""
@@ -481,40 +375,40 @@ class Conversation:
             person.answer = True
             return
         self._abandon(Ending.INTERRUPTED)
-        self._answer_now()
+        self._answering.give_any(self._now)
 
     def _committed(self) -> None:
-        person, turn = self._person, self._turn
+        person, reply = self._person, self._answering.given
         if person is None:
             return
         if person.speaking:
             person.stop(person.current, self._now)
         person.committed = True
-        if turn is not None and turn.confirmed:
-            self._decide(person, turn)
+        if reply is not None:
+            self._decide(person, reply)
         else:
             self._consider(person)
 
     def _forget(self) -> None:
-        person, turn = self._person, self._turn
+        person, reply = self._person, self._answering.given
         if person is None:
             return
         self._person = None
-        if turn is not None and turn.confirmed:
-            turn.resume(self._now)
-        self._discard_any()
+        if reply is not None:
+            reply.resume(self._now)
+        self._answering.discard()
         self._nothing_said(person)
 
-    def _cancelled(self) -> None:
-        if self._turn is not None and self._turn.confirmed:
+    def _cancel(self) -> None:
+        if self._answering.given is not None:
             self._abandon(Ending.CANCELLED)
-            self._left_over()
+            self._leave_floor()
 
     def _truncated(self, number: int, seconds: float) -> None:
-        turn = self._turn
-        if turn is not None and turn.confirmed and turn.number == number:
-            turn.cut(seconds)
-            self._cancelled()
+        reply = self._answering.given
+        if reply is not None and reply.number == number:
+            reply.cut(seconds)
+            self._cancel()
         text = self.history.truncate(number, seconds)
         if text is not None:
             self._do(Tell(ReplyTruncated(number, seconds, text)))
@@ -522,8 +416,7 @@ class Conversation:
     def _reset(self) -> None:
         self._abandon(Ending.CANCELLED)
         self._person = None
-        self.history.clear()
-        self._last_said = ""
+        self._answering.forget()
         self._do(Tell(Began()))
 
     # Time
@@ -541,86 +434,67 @@ class Conversation:
     def _timers(self) -> list[tuple[float, Callable[[], None]]]:
         """What is to be done when, if nothing happens before."""
         found: list[tuple[float, Callable[[], None]]] = []
-        person, turn = self._person, self._turn
-        if turn is not None:
-            found.append((turn.stalled_at, self._stalled))
-        if person is None:
-            return found
-        over = turn is not None and turn.confirmed
-        if not (over and person.dismissed):
-            found += [(at, self._want_words) for at, _, _ in person.wanted()]
-        found += [(at, self._words_late) for at, _ in person.late()]
-        if not over:
+        if self._answering.turn is not None:
+            found.append((self._answering.turn.stalled_at, self._stalled))
+        if self._person is not None:
+            found += self._timers_of(self._person, self._answering.given)
+        return [timer for timer in found if timer[0] < float("inf")]
+
+    def _timers_of(
+        self, person: Person, reply: Turn | None
+    ) -> list[tuple[float, Callable[[], None]]]:
+        found = [(at, lambda: self._words_late(person)) for at, _ in person.late()]
+        if reply is None or not person.dismissed:
+            found += [(at, lambda: self._want_words(person)) for at, _, _ in person.wanted()]
+        if reply is None:
             if person.settled:
-                at = self._person_over_at(person)
-                found += [(at, lambda: self._consider(person))] if at < float("inf") else []
-        elif not person.dismissed and self.options.interruptible:
+                found.append((self._over_at(person), lambda: self._consider(person)))
+        elif self.options.interruptible and not person.dismissed:
             if person.paused_at is not None:
-                found.append((person.paused_at + RESUME_AFTER_S, self._nothing_came))
+                at = person.paused_at + RESUME_AFTER_S
+                found.append((at, lambda: self._dismiss(person, reply)))
             elif person.speaking:
-                found.append((person.since + self._pause_after, self._spoken_long_enough))
+                at = person.since + self._pause_after
+                found.append((at, lambda: self._hold(person, reply)))
         return found
 
     def _stalled(self) -> None:
-        turn = self._turn
-        assert turn is not None
-        if turn.stall(self._now):
-            self._end_if_done()
-        else:
-            self._abandon(turn.ending)
-            self._left_over()
+        if self._answering.stalled(self._now):
+            self._leave_floor()
 
-    def _want_words(self) -> None:
-        assert self._person is not None
-        for at, number, one in self._person.wanted():
+    def _want_words(self, person: Person) -> None:
+        for at, number, one in person.wanted():
             if at <= self._now and one.ended is not None:
                 one.asked = self._now
                 self._do(Recognise(number, one.ended))
 
-    def _words_late(self) -> None:
-        assert self._person is not None
-        for at, number in self._person.late():
-            if at <= self._now and self._person is not None:
+    def _words_late(self, person: Person) -> None:
+        for at, number in person.late():
+            if at <= self._now and self._person is person:
                 self._recogniser_failed(number, StageSilent())
 
-    def _spoken_long_enough(self) -> None:
-        assert self._person is not None
-        assert self._turn is not None
-        self._hold(self._person, self._turn)
-
-    def _nothing_came(self) -> None:
-        assert self._person is not None
-        assert self._turn is not None
-        self._dismiss(self._person, self._turn)
-
-    # What is told in the end
-
-    def _do(self, command: Command) -> None:
-        self._commands.append(command)
-
     def _settle_up(self) -> None:
-        """Whatever else is to be known after an event."""
+        """What else is to be known after an event."""
         phase = self._phase_now()
         if phase is not self._phase:
             self._phase = phase
             self._do(Tell(Entered(phase)))
-        sounding = self._turn is not None and self._turn.sounding
-        guarded = sounding and (self._guarded or self.options.guarded)
+        guarded = self._answering.sounding and (self._guarded or self.options.guarded)
         attending = (GUARDED_THRESHOLD if guarded else 0.0, self._pause_after)
         if attending != self._attending:
             self._attending = attending
             self._do(Attend(*attending))
-        due = min((at for at, _ in self._timers() if at < float("inf")), default=None)
+        due = min((at for at, _ in self._timers()), default=None)
         if due != self._due:
             self._due = due
             self._do(WakeAt(due))
 
     def _phase_now(self) -> Phase:
-        person, turn = self._person, self._turn
+        person, reply = self._person, self._answering.given
         if person is not None and person.told and person.speaking:
             return Phase.LISTENING
-        if turn is not None and turn.confirmed:
-            if turn.sounding:
+        if reply is not None:
+            if reply.sounding:
                 return Phase.SPEAKING
-            return Phase.SYNTHESIZING if turn.saying else Phase.GENERATING
+            return Phase.SYNTHESIZING if reply.saying else Phase.GENERATING
         return Phase.TRANSCRIBING if person is not None else Phase.IDLE

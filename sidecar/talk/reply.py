@@ -38,7 +38,7 @@ class Part:
         words whose middle was."""
         count = 0
         for end, begins, ends in self._words():
-            if (begins + ends) / 2 > until:
+            if (begins + ends) / 2 > until + _SLACK_S:
                 break
             count = end
         return count
@@ -129,13 +129,14 @@ class Reply:
                 found += part.piece.shown
                 continue
             until = seconds - part.start if part.start is not None else 0.0
-            cut = self.limited and part.broken
-            if part.whole and not cut and until >= part.seconds - _SLACK_S:
+            count = part.heard(until) if part.start is not None and until > 0 else 0
+            ends = part.whole and not (self.limited and part.broken)
+            if ends and until >= part.seconds - _SLACK_S:
                 found += part.piece.shown
                 continue
-            if part.start is not None and until > 0:
-                found += _shown(part.piece, part.heard(until))
-            later = any(one.piece.shown.strip() for one in self.parts[at:])
+            found += _shown(part.piece, count)
+            last = ends and count == len(part.piece.text)
+            later = any(one.piece.shown.strip() for one in self.parts[at + last :])
             return _cut(found) if later else found.strip()
         return _cut(found) if self.limited else found.strip()
 

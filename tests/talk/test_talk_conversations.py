@@ -58,7 +58,7 @@ class Ear:
 
     def heard(self, until: float | None = None) -> list[str]:
         until = self.at if until is None else until
-        return [word for word, start in self.words if start + WORD_S / 2 <= until + 1e-9]
+        return [word for word, start in self.words if start + WORD_S / 2 <= until + 0.005]
 
 
 class World:
