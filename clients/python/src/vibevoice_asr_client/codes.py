@@ -472,6 +472,12 @@ class ReloadSuperseded(errors.Conflict):
     known_code = "reload_superseded"
 
 
+class ReplyEmpty(errors.Failed):
+    """The language model answered with nothing that can be said or shown."""
+
+    known_code = "reply_empty"
+
+
 class RepositoryForbidden(errors.Forbidden):
     """The model hub does not let this user have this model."""
 
@@ -572,6 +578,12 @@ class SpoolUnwritable(errors.OutOfSpace):
     """The folder for uploads cannot be written."""
 
     known_code = "spool_unwritable"
+
+
+class StageSilent(errors.Busy):
+    """A part of the conversation does not answer."""
+
+    known_code = "stage_silent"
 
 
 class TicketInvalid(errors.Unauthorized):
@@ -772,6 +784,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "rate_limited": RateLimited,
     "recording_not_kept": RecordingNotKept,
     "reload_superseded": ReloadSuperseded,
+    "reply_empty": ReplyEmpty,
     "repository_forbidden": RepositoryForbidden,
     "repository_not_found": RepositoryNotFound,
     "request_invalid": RequestInvalid,
@@ -789,6 +802,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "sound_invalid": SoundInvalid,
     "speaker_not_found": SpeakerNotFound,
     "spool_unwritable": SpoolUnwritable,
+    "stage_silent": StageSilent,
     "ticket_invalid": TicketInvalid,
     "token_invalid": TokenInvalid,
     "token_missing": TokenMissing,
