@@ -99,8 +99,10 @@ MAKE_VALUES = {
         "ModelShape",
         "Named",
         "Notice",
+        "Patience",
         "Said",
         "Sampling",
+        "TalkOptions",
     ),
     *(
         "parameter",
@@ -111,6 +113,7 @@ MAKE_VALUES = {
         "operation",
     ),  # of the OpenAPI page
     "Words",  # of the sealed files
+    "among",  # words of a language, as they are compared
     "build_version",  # reads the file that a build left beside us, and nothing else
 }
 """Calls that give a value and leave nothing behind."""
