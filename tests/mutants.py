@@ -41,6 +41,7 @@ TESTS = {
     "sessions/told": "tests/sessions/test_told.py tests/sessions/test_told_voices.py",
     "talk/answering": "tests/talk/test_talk_machine.py tests/talk/test_talk_conversations.py",
     "talk/echo": "tests/talk/test_talk_rules.py",
+    "talk/floor": "tests/talk/test_talk_machine.py tests/talk/test_talk_conversations.py",
     "talk/history": "tests/talk/test_talk_rules.py tests/talk/test_talk_machine.py",
     "talk/interruption": "tests/talk/test_talk_rules.py",
     "talk/machine": "tests/talk/test_talk_machine.py tests/talk/test_talk_conversations.py",

@@ -73,6 +73,11 @@ class Pacer:
         self._hushed = 0
         self._paused = False
 
+    @property
+    def turn(self) -> int:
+        """Whose sound there is, 0 if nobody's."""
+        return self._line.turn if self._line is not None else 0
+
     def add(self, turn: int, piece: int, sound: Sound, now: float) -> None:
         """More sound behind all there is. A new turn's replaces what there was; sound of one that
         was hushed, or is older, is dropped.
