@@ -33,13 +33,13 @@ from sidecar.talk.turns import Turn
 
 
 class Floor:
-    """Who speaks, over a reply or not. ``do`` takes the commands in order; ``now`` is set by who
-    calls."""
+    """Who speaks, over a reply or not. ``do`` takes the commands in order; ``at``, the time, is set
+    by who calls."""
 
     def __init__(self, answering: Answering, do: Callable[[Command], None]) -> None:
         self._answering = answering
         self._do = do
-        self.now = float("-inf")
+        self.at = float("-inf")
         self.person: Person | None = None
         self.guarded = False
         """An echo was heard."""
@@ -101,7 +101,7 @@ class Floor:
 
     def _said_more(self, person: Person) -> None:
         if person.settled:
-            person.settled_at = self.now
+            person.settled_at = self.at
         reply = self._answering.given
         if reply is not None:
             self._decide(person, reply)
@@ -127,7 +127,7 @@ class Floor:
     def _is_echo(self, person: Person) -> bool:
         saying = person.saying
         if self._answering.sounding:
-            saying = f"{saying} {self._answering.saying(self.now)}"
+            saying = f"{saying} {self._answering.saying(self.at)}"
         return bool(saying) and is_echo(person.text, saying)
 
     # While no reply is given: is the turn over?
@@ -137,10 +137,10 @@ class Floor:
         if self._answering.given is not None or not person.settled:
             return
         text = person.text
-        if self._over_at(person) <= self.now:
+        if self._over_at(person) <= self.at:
             self._over(person)
         elif self.options.answers and self.options.ends_turns and not self._is_echo(person):
-            self._answering.attempt(text, self.now)
+            self._answering.attempt(text, self.at)
 
     def _over_at(self, person: Person) -> float:
         if person.committed:
@@ -160,7 +160,7 @@ class Floor:
         elif not text and person.failure is not None:
             self._tell_of(person)
             self._do(Tell(PersonStopped(person.ended)))
-            self._answering.give_up(person.failure, person.ended, self.now)
+            self._answering.give_up(person.failure, person.ended, self.at)
             self.leave_if_done()
             return
         if text:
@@ -169,7 +169,7 @@ class Floor:
         self._answering.discard()
         self._nothing_said(person)
         if person.answer:
-            self._answering.give_any(self.now)
+            self._answering.give_any(self.at)
 
     def _answer(self, person: Person, text: str) -> None:
         self._tell_of(person)
@@ -180,8 +180,8 @@ class Floor:
         if not (self.options.answers or person.answer):
             self._answering.discard()
             return
-        endpoint, recognised = self.now - person.ended, person.recognised_s
-        self._answering.give(text, Latency(0, endpoint, recognised, total=person.ended), self.now)
+        endpoint, recognised = self.at - person.ended, person.recognised_s
+        self._answering.give(text, Latency(0, endpoint, recognised, total=person.ended), self.at)
         self.leave_if_done()
 
     # While one is: does somebody want the floor?
@@ -195,7 +195,7 @@ class Floor:
     def _hold(self, person: Person, reply: Turn) -> None:
         """Hold the reply until it is known what is said over it."""
         if self.options.interruptible and person.paused_at is None:
-            person.paused_at = self.now
+            person.paused_at = self.at
             reply.pause()
 
     def _decide(self, person: Person, reply: Turn) -> None:
@@ -227,7 +227,7 @@ class Floor:
         """It was nothing: the reply goes on."""
         person.dismissed, person.paused_at = True, None
         self._nothing_said(person)
-        reply.resume(self.now)
+        reply.resume(self.at)
 
     def alike(self, likeness: float) -> None:
         """The sound is like an echo, and there are no words yet: the reply is not held for it. If
@@ -241,7 +241,7 @@ class Floor:
 
     def leave_if_done(self) -> None:
         """If the reply is over, who spoke then has the floor."""
-        if self._answering.finish(self.now):
+        if self._answering.finish(self.at):
             self.leave()
 
     def leave(self) -> None:
@@ -260,7 +260,7 @@ class Floor:
         """No more of the reply, whoever has the floor then."""
         if self.person is not None:
             self.person.paused_at = None
-        self._answering.abandon(ending, self.now)
+        self._answering.abandon(ending, self.at)
 
     # What clients wish
 
@@ -282,7 +282,7 @@ class Floor:
         if person is None:
             return
         if person.speaking:
-            person.stop(person.current, self.now)
+            person.stop(person.current, self.at)
         person.committed = True
         if reply is not None:
             self._decide(person, reply)
@@ -296,7 +296,7 @@ class Floor:
             return
         self.person = None
         if reply is not None:
-            reply.resume(self.now)
+            reply.resume(self.at)
         self._answering.discard()
         self._nothing_said(person)
 
@@ -324,11 +324,11 @@ class Floor:
 
     def _want_words(self, person: Person) -> None:
         for at, number, one in person.wanted():
-            if at <= self.now and one.ended is not None:
-                one.asked = self.now
+            if at <= self.at and one.ended is not None:
+                one.asked = self.at
                 self._do(Recognise(number, one.ended))
 
     def _words_late(self, person: Person) -> None:
         for at, number in person.late():
-            if at <= self.now and self.person is person:
+            if at <= self.at and self.person is person:
                 self.recogniser_failed(number, StageSilent())

@@ -58,9 +58,9 @@ class Conversation:
     def take(self, event: TalkEvent) -> list[Command]:
         """What is to be done about ``event``, in order."""
         self._late_first(event.at)
-        self._floor.now = max(self._floor.now, event.at)
+        self._floor.at = max(self._floor.at, event.at)
         self._happened(event)
-        self._late_first(self._floor.now)
+        self._late_first(self._floor.at)
         self._settle_up()
         commands, self._commands = self._commands, []
         return commands
@@ -73,9 +73,9 @@ class Conversation:
     def _happened(self, event: TalkEvent) -> None:
         match event:
             case happened.SpeechStarted():
-                self._floor.started(event.utterance, min(event.began, self._floor.now))
+                self._floor.started(event.utterance, min(event.began, self._floor.at))
             case happened.SpeechStopped():
-                self._floor.stopped(event.utterance, min(event.ended, self._floor.now))
+                self._floor.stopped(event.utterance, min(event.ended, self._floor.at))
             case happened.Words():
                 self._floor.words(event.utterance, event.text, event.upto)
             case happened.Alike():
@@ -89,7 +89,7 @@ class Conversation:
                 | happened.StageFailed()
                 | happened.Played()
             ):
-                self._answering.report(event, self._floor.now)
+                self._answering.report(event, self._floor.at)
                 self._floor.leave_if_done()
             case _:
                 self._wished(event)
@@ -125,7 +125,7 @@ class Conversation:
         self._floor.abandon(Ending.INTERRUPTED)
         self._floor.bank()
         self._do(Tell(PersonSaid(self.history.add(Role.USER, text), typed=True)))
-        self._answering.give_any(self._floor.now)
+        self._answering.give_any(self._floor.at)
 
     def _asked(self) -> None:
         person = self._floor.person
@@ -133,7 +133,7 @@ class Conversation:
             person.answer = True
             return
         self._floor.abandon(Ending.INTERRUPTED)
-        self._answering.give_any(self._floor.now)
+        self._answering.give_any(self._floor.at)
 
     def _cancel(self) -> None:
         if self._answering.given is not None:
@@ -163,7 +163,7 @@ class Conversation:
             timer = min(self._timers(), key=lambda one: one[0], default=None)
             if timer is None or timer[0] > at:
                 return
-            self._floor.now = max(self._floor.now, timer[0])
+            self._floor.at = max(self._floor.at, timer[0])
             timer[1]()
         raise AssertionError("a timer does not go off")
 
@@ -176,7 +176,7 @@ class Conversation:
         return [timer for timer in found if timer[0] < float("inf")]
 
     def _stalled(self) -> None:
-        if self._answering.stalled(self._floor.now):
+        if self._answering.stalled(self._floor.at):
             self._floor.leave()
 
     def _settle_up(self) -> None:
