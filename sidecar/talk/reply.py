@@ -115,11 +115,6 @@ class Reply:
         for part in self.parts[number:]:
             part.whole = part.broken = True
 
-    @property
-    def text(self) -> str:
-        """All of it, as it is shown."""
-        return "".join(part.piece.shown for part in self.parts).strip()
-
     def heard(self, seconds: float) -> str:
         """What was heard when ``seconds`` of its sound had played, as it is shown: cut at a word,
         with an ellipsis there. What no voice says counts with what stands before it."""

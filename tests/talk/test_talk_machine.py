@@ -354,6 +354,66 @@ def test_who_speaks_when_a_reply_ends_has_the_floor() -> None:
     assert table.history[-1] == ("user", "Thank you very much.")
 
 
+def test_a_reply_that_is_still_thought_about_ends_with_an_ellipsis() -> None:
+    table = Table()
+    table.says("Count!")
+    table.thinks("One two three. Four and so", ended=False)
+    table.voices()
+    table.plays(0.9)
+    assert not table.told(ReplyEnded)
+    table.take(Cancelled(table.now))
+    assert table.history[-1] == ("assistant", "One two three. …")
+
+
+def test_a_reply_that_is_read_counts_as_far_as_it_was_written() -> None:
+    table = Table(TalkOptions(voiced=False))
+    table.says("Count!")
+    table.thinks("One two three. Four and so", ended=False)
+    table.take(Typed(table.now, "Stop."))
+    assert table.history[1:] == [("assistant", "One two three. Four and so…"), ("user", "Stop.")]
+
+
+def test_a_turn_that_the_client_commits_ends_a_reply_whatever_it_says() -> None:
+    table = answering()
+    table.starts()
+    table.now += 0.5
+    assert table.of(Hush, table.take(Committed(table.now))) == [Hush(1)]
+    table.words("yes")
+    assert table.of(Think)[-1].messages[-1] == Message(Role.USER, "yes")
+
+
+def test_what_is_forgotten_over_a_reply_lets_it_go_on() -> None:
+    table = answering()
+    table.starts()
+    table.until(table.now + 0.5)
+    assert table.of(Resume, table.take(Forgotten(table.now))) == [Resume(1)]
+    table.until(table.now + 9)
+    assert not table.of(Hush)
+
+
+def test_words_that_come_after_a_long_silence_of_the_recogniser_interrupt() -> None:
+    table = answering()
+    table.starts()
+    table.until(table.now + 4)  # held for two seconds, and then not any more
+    assert table.of(Resume)
+    table.stops()
+    table.until(table.now + 0.1)
+    assert table.of(Recognise)
+    assert table.of(Hush, table.words("That is not what I meant."))
+
+
+def test_a_noise_is_forgotten_before_the_next_word() -> None:
+    table = answering()
+    table.starts()
+    table.until(table.now + 0.1)
+    table.stops()
+    table.now += 0.2
+    table.starts()
+    table.until(table.now + 0.3)
+    table.words("Stop now")
+    assert table.told(PersonStarted)[-1].utterance == 3
+
+
 # Echo
 
 

@@ -75,6 +75,10 @@ def test_a_frame_ends_between_two_words_where_it_can() -> None:
     pacer = Pacer(Client(lead_s=0.5))
     pacer.add(1, 0, Sound(bytes(2 * RATE), RATE, (Mark(0, 0.0), Mark(3, 0.2), Mark(7, 0.9))), 0.0)
     assert pacer.due(0.0)[0].seconds == pytest.approx(0.2)
+    pacer = Pacer(Client(lead_s=1.0))
+    marks = (Mark(0, 0.1), Mark(2, 0.2), Mark(3, 0.24), Mark(7, 0.34), Mark(9, 0.46))
+    pacer.add(1, 0, Sound(bytes(2 * RATE), RATE, marks), 0.0)
+    assert [frame.start for frame in pacer.due(0.0)][:3] == pytest.approx([0.0, 0.24, 0.46])
     pacer = Pacer(Client(lead_s=0.5))
     pacer.add(1, 0, silence(0.06), 0.0)
     pacer.add(1, 1, Sound(bytes(RATE), RATE, (Mark(0, 0.14),)), 0.0)  # its piece begins at 0.06
