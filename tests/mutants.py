@@ -43,7 +43,7 @@ TESTS = {
     "talk/echo": "tests/talk/test_talk_rules.py",
     "talk/floor": "tests/talk/test_talk_machine.py tests/talk/test_talk_conversations.py",
     "talk/history": "tests/talk/test_talk_rules.py tests/talk/test_talk_machine.py",
-    "talk/interruption": "tests/talk/test_talk_rules.py",
+    "talk/interruption": "tests/talk/test_talk_rules.py tests/talk/test_talk_machine.py",
     "talk/machine": "tests/talk/test_talk_machine.py tests/talk/test_talk_conversations.py",
     "talk/markup": "tests/talk/test_talk_sentences.py",
     "talk/pacing": "tests/talk/test_talk_pacing.py",

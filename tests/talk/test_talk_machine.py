@@ -215,6 +215,18 @@ def test_a_long_utterance_that_is_cut_goes_on_in_the_next() -> None:
     assert table.history == [("user", "First half second half.")]
 
 
+def test_a_turn_without_end_does_not_grow_for_ever() -> None:
+    table = Table(TalkOptions(ends_turns=False))
+    for number in range(120):
+        table.starts()
+        table.now += 1.0
+        table.stops()
+        table.words(f"word{number}")
+    table.take(Committed(table.now))
+    (said,) = table.told(PersonSaid)
+    assert said.text.split() == [f"word{number}" for number in range(20, 120)]
+
+
 def test_a_noise_is_no_turn() -> None:
     table = Table()
     table.starts()
