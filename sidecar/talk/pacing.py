@@ -136,6 +136,13 @@ class Pacer:
             return line.heard
         return min(line.sent, line.heard + max(0.0, now - line.since))
 
+    def played(self, now: float) -> float:
+        """What a `Played` is to say: so much will have been heard if it ends here. Where a client
+        can drop nothing, that is all it has."""
+        if self._client.clears or self._line is None:
+            return self.heard(now)
+        return self._line.sent
+
     def pause(self, now: float) -> None:
         """Send nothing, lose nothing. A client that cannot be told plays what it has, and that is
         taken for heard."""
@@ -161,7 +168,7 @@ class Pacer:
         line = self._line
         if line is None or line.turn != turn:
             return 0.0
-        heard = self.heard(now) if self._client.clears else line.sent
+        heard = self.played(now)
         self._line, self._paused = None, False
         return heard
 

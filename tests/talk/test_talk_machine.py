@@ -489,6 +489,17 @@ def test_what_comes_of_an_old_turn_is_dropped() -> None:
     assert table.history == before
 
 
+def test_sound_of_a_piece_that_nobody_wanted_is_dropped() -> None:
+    table = Table()
+    table.says("Hello?")
+    table.thinks("Here is one. Here is the second. Here is the third.")
+    assert table.take(StageEnded(table.now, 1, Stage.VOICE, 2)) == []
+    assert table.take(Voiced(table.now, 1, 2, silence(1))) == []
+    assert table.of(Emit, table.take(Voiced(table.now, 1, 1, silence(1))))  # 0 had no sound
+    assert table.take(Voiced(table.now, 1, 0, silence(1))) == []
+    assert [one.piece for one in table.of(Say)] == [0, 1]
+
+
 # What clients wish
 
 
@@ -610,6 +621,7 @@ def test_other_options_count_from_the_next_turn_on() -> None:
     table.thinks("Hello, fellow.")
     assert not table.of(Say)
     assert table.told(ReplyEnded)[0].text == "Hello, fellow."
+    assert table.told(Latency)[0].voiced == 0.0
 
 
 # What goes wrong
@@ -664,6 +676,7 @@ def test_a_recogniser_that_fails_is_an_error_that_is_told_and_said() -> None:
     assert table.told(Failed)[0].error is BROKEN
     assert [one.text for one in table.of(Say)] == [TalkOptions().apology]
     table.voices()
+    assert table.told(Latency)[0].thought == 0.0
     table.plays(99)
     assert table.phase is Phase.IDLE
 

@@ -89,7 +89,8 @@ def test_a_hush_drops_what_was_not_sent_and_what_still_comes() -> None:
     pacer = Pacer()
     pacer.add(1, 0, silence(2.0), 0.0)
     sent = sum(frame.seconds for _, frame in run(pacer, 0.0, 0.5))
-    assert pacer.hush(1, 0.5) == pytest.approx(sent)  # it cannot be unheard
+    assert pacer.played(0.5) == pytest.approx(sent)  # it cannot be unheard
+    assert pacer.hush(1, 0.5) == pytest.approx(sent)
     pacer.add(1, 0, silence(2.0), 0.6)
     assert pacer.due(0.6) == []
     assert pacer.wake_at(0.6) is None
@@ -103,7 +104,10 @@ def test_after_a_hush_a_client_that_clears_has_heard_what_it_played() -> None:
     pacer = Pacer(Client(clears=True))
     pacer.add(1, 0, silence(2.0), 0.0)
     pacer.due(0.0)
+    assert pacer.played(0.5) == pytest.approx(0.5)
     assert pacer.hush(1, 0.5) == pytest.approx(0.5)
+    assert pacer.turn == 0
+    assert pacer.played(9.0) == 0.0
 
 
 @pytest.mark.parametrize("client", [Client(), Client(clears=True, holds=True), Client(holds=True)])
