@@ -81,10 +81,9 @@ class Reply:
         self.limited = False
         """It was to be longer."""
 
-    def add(self, piece: Piece, *, silent: bool) -> int:
-        """One more piece, ``silent`` if no voice is to say it; its number."""
+    def add(self, piece: Piece, *, silent: bool) -> None:
+        """One more piece, ``silent`` if no voice is to say it."""
         self.parts.append(Part(piece, silent=silent or not piece.text))
-        return len(self.parts) - 1
 
     def sounded(self, number: int, sound: Sound) -> bool:
         """Piece ``number`` sounds on; whether that is how it began."""

@@ -3,6 +3,7 @@ turn is heard, what stands in the history is what an ear heard, and every turn e
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -380,29 +381,36 @@ class World:
         assert len(begun) <= len(said) + len(nothing) + len(unheard) + len(resets)
 
 
-acts = st.tuples(
-    st.sampled_from(
-        [
-            *["ask", "ask", "reply", "reply", "reply", "overlap", "speak", "recognise"],
-            *["think", "say", "wish", "wait", "wait"],
-        ]
-    ),
-    st.integers(0, 1000),
-)
-manners = st.sampled_from(
-    [
-        TalkOptions(),
-        TalkOptions(),
-        TalkOptions(guarded=True),
-        TalkOptions(voiced=False),
-        TalkOptions(interruptible=False),
-        TalkOptions(ends_turns=True, most_messages=4, longest_reply_s=2.0),
-    ]
-)
+KINDS = [
+    *["ask", "ask", "reply", "reply", "reply", "overlap", "speak", "recognise"],
+    *["think", "say", "wish", "wait", "wait"],
+]
+MANNERS = [
+    TalkOptions(),
+    TalkOptions(),
+    TalkOptions(guarded=True),
+    TalkOptions(voiced=False),
+    TalkOptions(interruptible=False),
+    TalkOptions(most_messages=4, longest_reply_s=2.0),
+]
+acts = st.tuples(st.sampled_from(KINDS), st.integers(0, 1000))
+manners = st.sampled_from(MANNERS)
+
+
+def test_of_two_thousand_conversations_not_one_goes_wrong() -> None:
+    seen: set[Ending] = set()
+    for seed in range(2000):
+        chance = random.Random(seed)
+        world = World(chance.choice(MANNERS))
+        for _ in range(chance.randint(5, 40)):
+            world.act(chance.choice(KINDS), chance.randint(0, 1000))
+        world.finish(alive=bool(seed % 2))
+        seen |= {one.ending for one in world.ended.values() if one.text}
+    assert seen == set(Ending), "conversations that never get anywhere"
 
 
 @pytest.mark.parametrize("alive", [True, False], ids=["stages work", "stages fall silent"])
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(options=manners, story=st.lists(acts, min_size=8, max_size=40))
 def test_whatever_happens_only_what_was_heard_is_history_and_every_turn_ends(
     alive: bool, options: TalkOptions, story: list[tuple[str, int]]

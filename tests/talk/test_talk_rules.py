@@ -239,6 +239,18 @@ def test_what_no_voice_says_counts_with_what_stands_before_it() -> None:
     assert reply.around(0.5) == "Look:"
 
 
+def test_a_reply_that_is_limited_ends_with_the_words_that_had_a_sound() -> None:
+    reply = sounded("aaaa bbbb cccc dddd.", 1.0, whole=False)  # of the 1.3 s it seems to take
+    reply.add(Piece(" More.", "More."), silent=False)
+    reply.limit(0)
+    assert len(reply.parts) == 1
+    assert reply.heard(1.0) == "aaaa bbbb cccc…"
+    reply = sounded("aaaa.", 1.0)
+    reply.add(Piece(" More.", "More."), silent=False)
+    reply.limit(1)
+    assert reply.heard(1.0) == "aaaa. …"
+
+
 def test_what_is_said_about_a_moment_is_its_pieces() -> None:
     reply = Reply()
     for number, text in enumerate(["One.", "Two.", "Three."]):

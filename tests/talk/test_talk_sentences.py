@@ -104,6 +104,20 @@ def test_code_is_shown_and_not_said() -> None:
     assert "print" in pieces[1].shown
 
 
+def test_an_open_bracket_ends_with_its_line() -> None:
+    assert said("Look [a.\nNext line is here. Then more.") == [
+        "Look [a.",
+        "Next line is here.",
+        "Then more.",
+    ]
+    assert said('Now see [it](https://x.org "One. Two") here. And so on.')[0] == "Now see it here."
+
+
+def test_a_fence_of_tildes_may_have_ticks_behind_it() -> None:
+    assert said("~~~ a`b\nNo words. At all.\n~~~\nBut these are some.") == ["But these are some."]
+    assert said("```a``` is what one says.") == ["a is what one says."]
+
+
 @pytest.mark.parametrize("text", ["```\nfor ever. And ever.\n", "~~~~\na\n~~~\nb"])
 def test_code_that_is_not_closed_is_code_to_the_end(text: str) -> None:
     assert said(text) == []
