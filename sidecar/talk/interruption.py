@@ -52,6 +52,23 @@ def meaning(text: str) -> Meaning:
     return Meaning.LISTENING if again or "".join(words) in polite else Meaning.FLOOR
 
 
+class Verdict(Enum):
+    """What becomes of a reply that is spoken over."""
+
+    OVER = "over"
+    GOES_ON = "goes on"
+    OPEN = "open"
+    """It is held until more is known."""
+
+
+def verdict(text: str, *, settled: bool, audible: bool, echo: bool) -> Verdict:
+    """What becomes of a reply by the words that are said over it. ``settled``: no more come;
+    ``audible``: something of the reply was heard; ``echo``: they are its own."""
+    if text and not echo and (meaning(text) is Meaning.FLOOR if audible else goes_on(text)):
+        return Verdict.OVER
+    return Verdict.GOES_ON if settled else Verdict.OPEN
+
+
 def goes_on(text: str) -> bool:
     """Whether ``text``, said before anything of the reply was heard, goes on with the turn: any
     word does, for there is nothing yet to be polite about."""

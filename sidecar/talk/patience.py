@@ -45,6 +45,8 @@ NUMBER_WORDS = among(
     "vier fünf sechs sieben acht neun zéro deux trois quatre cinq sept huit neuf uno dos tres "
     "cuatro cinco seis siete ocho nueve"
 )
+_END = 80
+"""Characters in which marks at the end are looked for."""
 _ENDS = re.compile(r"[.!?。！？｡؟।॥።]['\"”’»)\]」』]*$")
 _ELLIPSIS = re.compile(r"(?:\.{2,}|…)['\"”’»)\]]*$")
 _GOES_ON = re.compile(r"[,;:，、；：،؛–—-]['\"”’»)\]]*$")
@@ -54,7 +56,7 @@ def patience(text: str, pace: float | None = None, settings: Patience = USUAL) -
     """Seconds of silence that end a turn of which ``text`` was said so far, at ``pace`` words a
     second where that is known. Never more than ``settings.most_s``, scaled."""
     words = bare(text)
-    wanted = min(settings.most_s, _wanted(text.strip(), words, settings))
+    wanted = min(settings.most_s, _wanted(text.strip()[-_END:], words, settings))
     if pace is not None and len(words) >= PACE_COUNTS_FROM:
         wanted *= min(1.5, max(1.0, USUAL_PACE / max(pace, 0.1)))
     return min(wanted, settings.most_s) * settings.scale

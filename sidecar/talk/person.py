@@ -17,6 +17,8 @@ SPECULATE_AFTER_S = 0.1
 """Of silence words are wanted: the turn may be over."""
 RECOGNISER_S = 20.0
 """A recogniser that takes longer has failed."""
+MOST_UTTERANCES = 100
+"""Of one turn; of what is more the oldest is forgotten."""
 _SLACK_S = 0.02
 
 
@@ -85,6 +87,8 @@ class Person:
         self.committed = self.dismissed = False
         one = self.utterances.setdefault(utterance, Utterance())
         one.ended = one.asked = None
+        if len(self.utterances) > MOST_UTTERANCES:
+            del self.utterances[next(iter(self.utterances))]
 
     def stop(self, utterance: int, ended: float) -> None:
         """Pauses since ``ended``."""

@@ -14,6 +14,7 @@ from sidecar.settings import Settings
 from sidecar.speech.voice import SayOptions
 from sidecar.talk import ear
 from sidecar.talk.options import TalkOptions
+from sidecar.talk.pacing import Client
 from sidecar.talk.talk import Talk
 from sidecar.talk.told import Latency, Phase, ReplyStarted, Told
 from sidecar.thinking.choice import thinker_of
@@ -64,11 +65,11 @@ class Talks:
         options: TalkOptions,
         manner: SayOptions,
         *,
-        clears: bool,
+        client: Client | None = None,
         session: str | None = None,
     ) -> AsyncIterator[Talk]:
         """A conversation, for as long as it is held. Model and voice are made ready meanwhile.
-        ``clears`` and ``manner`` as `Talk`; ``session``: its number.
+        ``client`` and ``manner`` as `Talk`; ``session``: its number.
 
         Raises:
             errors.TalkFull: there are enough of them.
@@ -82,7 +83,7 @@ class Talks:
             live = self._sessions.open(caller, ear.options(self._settings.language), session)
         finally:
             self._opening -= 1
-        talk = Talk(live, thinker, self._voice, options, manner, clears=clears, seen=self._seen)
+        talk = Talk(live, thinker, self._voice, options, manner, client=client, seen=self._seen)
         self._going.add(talk)
         warming = [self._warm(talk, thinker.ready)]
         if self._voice is not None and options.voiced:

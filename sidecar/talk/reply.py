@@ -38,7 +38,7 @@ class Part:
         words whose middle was."""
         count = 0
         for end, begins, ends in self._words():
-            if (begins + ends) / 2 > until:
+            if (begins + ends) / 2 > until + _SLACK_S:
                 break
             count = end
         return count
@@ -81,10 +81,9 @@ class Reply:
         self.limited = False
         """It was to be longer."""
 
-    def add(self, piece: Piece, *, silent: bool) -> int:
-        """One more piece, ``silent`` if no voice is to say it; its number."""
+    def add(self, piece: Piece, *, silent: bool) -> None:
+        """One more piece, ``silent`` if no voice is to say it."""
         self.parts.append(Part(piece, silent=silent or not piece.text))
-        return len(self.parts) - 1
 
     def sounded(self, number: int, sound: Sound) -> bool:
         """Piece ``number`` sounds on; whether that is how it began."""
@@ -115,11 +114,6 @@ class Reply:
         for part in self.parts[number:]:
             part.whole = part.broken = True
 
-    @property
-    def text(self) -> str:
-        """All of it, as it is shown."""
-        return "".join(part.piece.shown for part in self.parts).strip()
-
     def heard(self, seconds: float) -> str:
         """What was heard when ``seconds`` of its sound had played, as it is shown: cut at a word,
         with an ellipsis there. What no voice says counts with what stands before it."""
@@ -129,13 +123,14 @@ class Reply:
                 found += part.piece.shown
                 continue
             until = seconds - part.start if part.start is not None else 0.0
-            cut = self.limited and part.broken
-            if part.whole and not cut and until >= part.seconds - _SLACK_S:
+            count = part.heard(until) if part.start is not None and until > 0 else 0
+            ends = part.whole and not (self.limited and part.broken)
+            if ends and until >= part.seconds - _SLACK_S:
                 found += part.piece.shown
                 continue
-            if part.start is not None and until > 0:
-                found += _shown(part.piece, part.heard(until))
-            later = any(one.piece.shown.strip() for one in self.parts[at:])
+            found += _shown(part.piece, count)
+            last = ends and count == len(part.piece.text)
+            later = any(one.piece.shown.strip() for one in self.parts[at + last :])
             return _cut(found) if later else found.strip()
         return _cut(found) if self.limited else found.strip()
 

@@ -17,7 +17,7 @@ from sidecar.talk.ear import Ear
 from sidecar.talk.events import Played, TalkEvent, Tick
 from sidecar.talk.machine import Conversation
 from sidecar.talk.options import TalkOptions
-from sidecar.talk.pacing import Frame, Pacer
+from sidecar.talk.pacing import Client, Frame, Pacer
 from sidecar.talk.stages import Speaks, Stages
 from sidecar.talk.told import Failed, Phase, ReplyEnded, Told
 from sidecar.thinking.thinker import Thinker
@@ -42,7 +42,7 @@ class Talk:
     """One conversation. Everything happens in one thread and at once: an event goes to the machine,
     and what that wants is begun before anything else happens.
 
-    ``clears``: the client can drop sound that it has (`pacing`). ``manner``: how the voice speaks.
+    ``client``: what can be told to who plays the sound. ``manner``: how the voice speaks.
     ``seen`` is shown what is told.
     """
 
@@ -54,7 +54,7 @@ class Talk:
         options: TalkOptions,
         manner: SayOptions,
         *,
-        clears: bool,
+        client: Client | None = None,
         seen: Callable[[Told], None] = _unseen,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,7 +62,7 @@ class Talk:
         self._machine = Conversation(options)
         self._ear = Ear(session, now, self._happened)
         self._stages = Stages(thinker, voice, manner, now, self._happened)
-        self._pacer = Pacer(clears=clears)
+        self._pacer = Pacer(client)
         self._out: asyncio.Queue[Out] = asyncio.Queue()
         self._due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -128,7 +128,7 @@ class Talk:
         try:
             now = self._now()
             if self._pacer.turn:
-                self._do(self._machine.take(Played(now, self._pacer.turn, self._pacer.heard(now))))
+                self._do(self._machine.take(Played(now, self._pacer.turn, self._pacer.played(now))))
             self._do(self._machine.take(event))
             for frame in self._pacer.due(now):
                 self._out.put_nowait(frame)
@@ -144,15 +144,13 @@ class Talk:
         match command:
             case todo.Tell(told):
                 if isinstance(told, ReplyEnded):
-                    self._pacer.begin(0, now)
+                    self._pacer.hush(told.turn, now)
                 self._seen(told)
                 self._out.put_nowait(told)
             case todo.Emit(turn, piece, sound):
-                if self._pacer.turn != turn:
-                    self._pacer.begin(turn, now)
                 self._pacer.add(turn, piece, sound, now)
             case todo.Hush(turn):
-                self._pacer.hush(now)
+                self._pacer.hush(turn, now)
                 self._out.put_nowait(Clear(turn))
             case todo.Pause():
                 self._pacer.pause(now)
@@ -172,8 +170,8 @@ class Talk:
                 pass  # the ear does that by itself
 
     def _set_timer(self, now: float) -> None:
-        """Be there when the machine, the pacer or the end of what is heard wants it."""
-        times = [self._due, self._pacer.wake_at(now), self._heard_at(now)]
+        """Be there when the machine or the pacer wants it."""
+        times = [self._due, self._pacer.wake_at(now)]
         at = min((one for one in times if one is not None), default=None)
         if self._timer is not None:
             self._timer.cancel()
@@ -181,11 +179,6 @@ class Talk:
         if at is not None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(max(0.0, at - now), self._tick)
-
-    def _heard_at(self, now: float) -> float | None:
-        """When all that was sent has been heard."""
-        left = self._pacer.sent - self._pacer.heard(now)
-        return now + left if self._pacer.turn and left > 0 else None
 
     def _tick(self) -> None:
         self._timer = None

@@ -214,6 +214,18 @@ def test_a_long_utterance_that_is_cut_goes_on_in_the_next() -> None:
     assert table.history == [("user", "First half second half.")]
 
 
+def test_a_turn_without_end_does_not_grow_for_ever() -> None:
+    table = Table(TalkOptions(ends_turns=False))
+    for number in range(120):
+        table.starts()
+        table.now += 1.0
+        table.stops()
+        table.words(f"word{number}")
+    table.take(Committed(table.now))
+    (said,) = table.told(PersonSaid)
+    assert said.text.split() == [f"word{number}" for number in range(20, 120)]
+
+
 def test_a_noise_is_no_turn() -> None:
     table = Table()
     table.starts()
@@ -353,6 +365,66 @@ def test_who_speaks_when_a_reply_ends_has_the_floor() -> None:
     assert table.history[-1] == ("user", "Thank you very much.")
 
 
+def test_a_reply_that_is_still_thought_about_ends_with_an_ellipsis() -> None:
+    table = Table()
+    table.says("Count!")
+    table.thinks("One two three. Four and so", ended=False)
+    table.voices()
+    table.plays(0.9)
+    assert not table.told(ReplyEnded)
+    table.take(Cancelled(table.now))
+    assert table.history[-1] == ("assistant", "One two three. …")
+
+
+def test_a_reply_that_is_read_counts_as_far_as_it_was_written() -> None:
+    table = Table(TalkOptions(voiced=False))
+    table.says("Count!")
+    table.thinks("One two three. Four and so", ended=False)
+    table.take(Typed(table.now, "Stop."))
+    assert table.history[1:] == [("assistant", "One two three. Four and so…"), ("user", "Stop.")]
+
+
+def test_a_turn_that_the_client_commits_ends_a_reply_whatever_it_says() -> None:
+    table = answering()
+    table.starts()
+    table.now += 0.5
+    assert table.of(Hush, table.take(Committed(table.now))) == [Hush(1)]
+    table.words("yes")
+    assert table.of(Think)[-1].messages[-1] == Message(Role.USER, "yes")
+
+
+def test_what_is_forgotten_over_a_reply_lets_it_go_on() -> None:
+    table = answering()
+    table.starts()
+    table.until(table.now + 0.5)
+    assert table.of(Resume, table.take(Forgotten(table.now))) == [Resume(1)]
+    table.until(table.now + 9)
+    assert not table.of(Hush)
+
+
+def test_words_that_come_after_a_long_silence_of_the_recogniser_interrupt() -> None:
+    table = answering()
+    table.starts()
+    table.until(table.now + 4)  # held for two seconds, and then not any more
+    assert table.of(Resume)
+    table.stops()
+    table.until(table.now + 0.1)
+    assert table.of(Recognise)
+    assert table.of(Hush, table.words("That is not what I meant."))
+
+
+def test_a_noise_is_forgotten_before_the_next_word() -> None:
+    table = answering()
+    table.starts()
+    table.until(table.now + 0.1)
+    table.stops()
+    table.now += 0.2
+    table.starts()
+    table.until(table.now + 0.3)
+    table.words("Stop now")
+    assert table.told(PersonStarted)[-1].utterance == 3
+
+
 # Echo
 
 
@@ -414,6 +486,17 @@ def test_what_comes_of_an_old_turn_is_dropped() -> None:
     ):
         assert table.take(event) == []
     assert table.history == before
+
+
+def test_sound_of_a_piece_that_nobody_wanted_is_dropped() -> None:
+    table = Table()
+    table.says("Hello?")
+    table.thinks("Here is one. Here is the second. Here is the third.")
+    assert table.take(StageEnded(table.now, 1, Stage.VOICE, 2)) == []
+    assert table.take(Voiced(table.now, 1, 2, silence(1))) == []
+    assert table.of(Emit, table.take(Voiced(table.now, 1, 1, silence(1))))  # 0 had no sound
+    assert table.take(Voiced(table.now, 1, 0, silence(1))) == []
+    assert [one.piece for one in table.of(Say)] == [0, 1]
 
 
 # What clients wish
@@ -537,6 +620,7 @@ def test_other_options_count_from_the_next_turn_on() -> None:
     table.thinks("Hello, fellow.")
     assert not table.of(Say)
     assert table.told(ReplyEnded)[0].text == "Hello, fellow."
+    assert table.told(Latency)[0].voiced == 0.0
 
 
 # What goes wrong
@@ -591,6 +675,7 @@ def test_a_recogniser_that_fails_is_an_error_that_is_told_and_said() -> None:
     assert table.told(Failed)[0].error is BROKEN
     assert [one.text for one in table.of(Say)] == [TalkOptions().apology]
     table.voices()
+    assert table.told(Latency)[0].thought == 0.0
     table.plays(99)
     assert table.phase is Phase.IDLE
 

@@ -78,7 +78,7 @@ async def refuse(error: errors.SidecarError, scope: Scope, receive: Receive, sen
 async def _converse(service: Service, socket: Socket) -> None:
     settings, options = service.settings, service.talks.options()
     manner = SayOptions(settings.talk_voice, settings.language, rate=dialect.OUT_RATE)
-    async with service.talks.open(socket.caller, options, manner, clears=False) as talk:
+    async with service.talks.open(socket.caller, options, manner) as talk:
         wire = _Wire(socket, talk)
         await socket.send(dialect.greeting())
         await socket.side_by_side(socket.read(wire.at_once), wire.hear(), talk.run(), wire.tell())
