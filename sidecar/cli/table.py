@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sidecar import __version__
-from sidecar.cli import asking, jobs, people, serve, speaking, tokens
+from sidecar.cli import asking, benching, jobs, people, serve, speaking, tokens
 from sidecar.cli.asking import (
     SERVER_HELP,
     CaCertOption,
@@ -121,6 +121,7 @@ def build_command() -> Any:
     app.add_typer(tokens.build(), name="token")
     app.add_typer(jobs.build(), name="jobs")
     app.add_typer(people.build(), name="people")
+    app.add_typer(benching.build(), name="bench")
     return typer.main.get_command(app)
 
 
