@@ -124,8 +124,10 @@ def _settings(order: Order) -> dict[str, object]:
 
 async def _measure(order: Order, where: Where, ready: Ready) -> list[list[Row]]:
     from sidecar.access.credentials import for_clients
+    from sidecar.cli.remote import warn_of
     from sidecar.settings import load_settings
 
+    warn_of(where.trust)
     where = replace(where, token=where.token or for_clients(load_settings()))
     plan = Plan(
         order.sessions,

@@ -94,7 +94,7 @@ async def camera(
     """
     import httpx
 
-    from sidecar.cli.remote import in_our_words
+    from sidecar.cli.remote import in_our_words, warn_of
 
     base = (where.server or "").rstrip("/")
     addresses = {
@@ -110,6 +110,7 @@ async def camera(
                 f"'{address}' is no address.", hint="One begins http:// or https://."
             )
     context = None
+    warn_of(where.trust)
     if where.trust is not None and where.trust.given:
         with in_our_words():
             context = await asyncio.to_thread(where.trust.context, base)
