@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,16 +14,18 @@ import numpy as np
 import pytest
 from serving import Server
 from speaking import RATE, sound
+from websockets.sync.server import ServerConnection, serve
 
 from sidecar import errors
 from sidecar.cli import run
-from sidecar.cli.load import sweep
+from sidecar.cli.load import sweep, talking
 from sidecar.cli.load.bounds import bound_of
 from sidecar.cli.load.course import Mode, course_of, starts
 from sidecar.cli.load.figures import NAMES, centile, figures_of, ratios
 from sidecar.cli.load.rendering import format_of, render
 from sidecar.cli.load.sample import utterances
 from sidecar.cli.load.visit import Turn, Visit
+from sidecar.cli.load.wires import streaming
 
 THEIRS = [
     "session_id", "responses", "success", "error_code", "send_duration_seconds",
@@ -144,6 +147,28 @@ def test_who_says_nothing_is_held_and_no_more(
     assert run(["bench", "live", "--server", url(server), *words, "--wire", "streaming"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert (row["held"], row["turns"], row["final_p50"], row["audio_per_s"]) == (2, 0, None, 0)
+
+
+@pytest.mark.parametrize("wire", ["live", "streaming"])
+def test_a_server_that_says_nothing_is_waited_for_and_not_for_ever(
+    wire: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(streaming, "READY_S", 0.1)
+    monkeypatch.setattr(talking, "PATIENCE_S", 0.3)
+
+    def listen(socket: ServerConnection) -> None:
+        for _ in socket:
+            pass
+
+    with serve(listen, "127.0.0.1", 0) as mute:
+        threading.Thread(target=mute.serve_forever, daemon=True).start()
+        where = f"http://127.0.0.1:{mute.socket.getsockname()[1]}"
+        words = ["--sessions", "2", "--warm-up", "0", "--format", "jsonl", *QUICK]
+        assert run(["bench", "live", "--server", where, "--wire", wire, *words]) == 1
+        mute.shutdown()
+    said = capsys.readouterr()
+    assert json.loads(said.out)["errors"] == 2
+    assert "2 failed (timeout)" in said.err
 
 
 def test_recordings_are_measured_by_every_way_of_sending_them(

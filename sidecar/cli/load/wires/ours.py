@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from sidecar.cli.load import talking
 from sidecar.cli.load.course import Course
 from sidecar.cli.load.side import Side
 from sidecar.cli.load.talking import Tempo, play, together, visiting
@@ -26,7 +28,9 @@ class Ours:
         """One of them, from its beginning to its summary."""
         visit = Visit(name)
         with visiting(visit, course):
-            async with self._client.live(diarize=False) as live:
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout(talking.PATIENCE_S):
+                    live = await stack.enter_async_context(self._client.live(diarize=False))
                 await together(self._send(live, course, visit), _read(live, visit))
         return visit
 

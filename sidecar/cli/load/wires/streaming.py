@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import ssl
 import time
@@ -11,6 +12,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from sidecar.cli.load import talking
 from sidecar.cli.load.course import Course
 from sidecar.cli.load.side import Side
 from sidecar.cli.load.talking import Refusal, Tempo, play, together, visiting
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
 PATH = "/api/asr-streaming"
+READY_S = 10.0
 READY = frozenset({"session.created", "session.updated"})
 WORDS = "transcription.delta"
 """Another vocabulary says the same again; one is counted."""
@@ -74,16 +77,20 @@ class _Talk:
         self._told = asyncio.Event()
 
     async def ready(self) -> None:
-        """Clients wait for that before they send anything."""
-        while (await self._frame())["type"] not in READY:
-            pass
+        """Clients wait for that before they send anything, but not for ever: some servers say it
+        only when they were told something."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_S):
+                while (await self._frame())["type"] not in READY:
+                    pass
 
     async def all_of(self, course: Course, tempo: Tempo) -> None:
         """All of it, until everything is told; then the farewell."""
         await play(course, tempo, self, self._visit)
-        while self._visit.lost:
-            self._told.clear()
-            await self._told.wait()
+        async with asyncio.timeout(talking.PATIENCE_S):
+            while self._visit.lost:
+                self._told.clear()
+                await self._told.wait()
         await self._say("end")
 
     async def begin(self, turn: int) -> None:
