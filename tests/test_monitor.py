@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -166,6 +167,16 @@ async def test_on_a_terminal_a_service_that_is_gone_is_said_to_be() -> None:
         assert app.sub_title == f"{address} does not answer"
         (panel,) = [one for one in app.query("Static.section") if one.border_title == "service"]
         assert panel.has_class("warns")
+        assert "no answer" in panels(app)["service"]
+
+
+async def test_it_can_be_left_while_it_waits_for_an_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
+        async with shown(f"http://127.0.0.1:{silent.getsockname()[1]}") as (app, pilot):
+            await pilot.pause(0.3)
+            assert panels(app) == {}
+            await pilot.press("q")
+    assert app.return_code == 0
 
 
 def named(found: list[Section], title: str) -> Section:

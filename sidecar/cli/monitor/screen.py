@@ -41,33 +41,30 @@ class Monitor(App[None]):
         super().__init__()
         self._camera, self._interval_s = camera, interval_s
         self._before: Picture | None = None
-        self._paused = False
+        self._paused = self._looking = False
+        self._grid = ItemGrid(min_column_width=44, id="sections")
+        self._lines = {name: Sparkline([], classes="trend") for name in TRENDS}
         self._trends = {name: deque[float](maxlen=REMEMBERED) for name in TRENDS}
 
     def compose(self) -> ComposeResult:
         """What is on it from the beginning; sections come with the first picture."""
         yield Header()
         with Horizontal(id="trends"):
-            for name in TRENDS:
-                trend = Sparkline([], id=f"trend-{name}", classes="trend")
-                trend.border_title = name
-                yield trend
+            yield from self._lines.values()
         with VerticalScroll():
-            yield ItemGrid(min_column_width=44, id="sections")
+            yield self._grid
         yield Footer()
 
-    async def on_mount(self) -> None:
+    def on_mount(self) -> None:
         """Look at once, and then by the clock."""
-        await self.action_look()
-        self.set_interval(self._interval_s, self._look)
+        self.action_look()
+        self.set_interval(self._interval_s, self._tick)
 
-    async def action_look(self) -> None:
-        """Look now, also where it pauses."""
-        picture = await self._camera.picture()
-        self._draw_trends(picture)
-        await self._draw(sections(picture, self._before))
-        self._before = picture
-        self._say(picture)
+    def action_look(self) -> None:
+        """Look now, also where it pauses; nothing waits for that, and leaving ends it."""
+        if not self._looking:
+            self._looking = True
+            self.run_worker(self._look())
 
     def action_pause(self) -> None:
         """Stay with what is shown, or go on."""
@@ -75,9 +72,20 @@ class Monitor(App[None]):
         if self._before is not None:
             self._say(self._before)
 
-    async def _look(self) -> None:
+    def _tick(self) -> None:
         if not self._paused:
-            await self.action_look()
+            self.action_look()
+
+    async def _look(self) -> None:
+        try:
+            picture = await self._camera.picture()
+            if self._grid.is_attached:  # it may have been left meanwhile
+                before, self._before = self._before, picture
+                self._say(picture)
+                self._draw_trends(picture)
+                await self._draw(sections(picture, before))
+        finally:
+            self._looking = False
 
     def _say(self, picture: Picture) -> None:
         state = picture.address if picture.answers else f"{picture.address} does not answer"
@@ -88,24 +96,22 @@ class Monitor(App[None]):
         for name, (part, value) in TRENDS.items():
             here = own.get(part, {}).get(value, 0) if isinstance(own, dict) else 0
             self._trends[name].append(float(here))
-            trend = self.query_one(f"#trend-{name}", Sparkline)
-            trend.data = list(self._trends[name])
-            trend.border_title = f"{name}: {here:g}"
+            line = self._lines[name]
+            line.data = list(self._trends[name])
+            line.border_title = f"{name}: {here:g}"
 
     async def _draw(self, found: list[Section]) -> None:
         """Panels stay where they are as long as their sections are there."""
-        grid = self.query_one("#sections", ItemGrid)
-        panels = {str(panel.name): panel for panel in grid.query(Static)}
+        panels = {str(panel.name): panel for panel in self._grid.query(Static)}
         for gone in set(panels) - {section.title for section in found}:
             await panels.pop(gone).remove()
         for section in found:
-            panel = panels.get(section.title)
-            if panel is None:
-                panel = Static(name=section.title, classes="section")
-                panel.border_title = section.title
-                await grid.mount(panel)
+            panel = panels.get(section.title) or Static(name=section.title, classes="section")
+            panel.border_title = section.title
             panel.set_class(section.warns, "warns")
             panel.update(_drawn(section))
+            if not panel.is_attached:
+                await self._grid.mount(panel)
 
 
 def _drawn(section: Section) -> Table:
