@@ -9,6 +9,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 BENCH_STAMP := $(VENV)/.installed-bench
 MUTANTS_STAMP := $(VENV)/.installed-mutants
 MODULES ?=
+PROCESSES ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 EXE := dist/vibevoice-asr
@@ -22,7 +23,7 @@ run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDI
 	@$(BIN)/vibevoice-asr demo --port $(PORT) $(if $(AUDIO),"$(AUDIO)")
 
 test: $(DEV_STAMP)  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 
 lint: $(DEV_STAMP)  ## formatting, lint, types, import rules, generated docs
 	$(BIN)/ruff format --check .

@@ -52,6 +52,9 @@ NEVER = (
 )  # fmt: skip
 """What hooks or a developer's environment would bring, and nothing here uses at run time."""
 
+GPL = ("espeakng_loader",)
+"""What may not be part of a program that is given away under another licence."""
+
 NOT_EVEN_GPU = (
     "Cython", "audioread", "cython", "librosa", "llvmlite", "numba", "openai", "scipy", "sklearn",
 )  # fmt: skip
@@ -97,7 +100,7 @@ def flavour(name: str) -> Flavour:
 
 
 def _cpu() -> Flavour:
-    return Flavour("vibevoice-asr", HIDDEN, (*NEVER, *HEAVY), FILES)
+    return Flavour("vibevoice-asr", HIDDEN, (*NEVER, *GPL, *HEAVY), FILES)
 
 
 def _gpu() -> Flavour:
@@ -107,7 +110,7 @@ def _gpu() -> Flavour:
     return Flavour(
         "vibevoice-asr-gpu",
         (*HIDDEN, *GPU_HIDDEN, *by_name),
-        (*NEVER, *NOT_EVEN_GPU, *(f"transformers.models.{name}" for name in sorted(others))),
+        (*NEVER, *GPL, *NOT_EVEN_GPU, *(f"transformers.models.{name}" for name in sorted(others))),
         {**FILES, **GPU_FILES},
     )
 

@@ -24,11 +24,13 @@ from sidecar.access.turnstile import Turnstile
 from sidecar.access.visits import Visits
 from sidecar.access.watched import Watch
 from sidecar.engines.choice import choose, choose_live
+from sidecar.engines.voice_choice import choose_voice
 from sidecar.errors import SettingsInvalid
 from sidecar.service import Service
 from sidecar.settings import Settings, load_settings
+from sidecar.transports.control import api as control_api
 from sidecar.transports.estimate import api as estimate_api
-from sidecar.transports.http import docs_page, gate, head, lingering, problems
+from sidecar.transports.http import counted, docs_page, gate, head, lingering, problems
 from sidecar.transports.http import tickets as tickets_api
 from sidecar.transports.jobs import api as jobs_api
 from sidecar.transports.live import api as live_api
@@ -66,7 +68,9 @@ def create_service(settings: Settings) -> Service:
     log.info("engine %s: %s", choice.spec.name, choice.reason)
     live, reason = choose_live(settings, choice)
     log.info("live engine %s: %s", live.spec.name if live else "(none)", reason)
-    return Service(settings, choice, live=live)
+    voice, reason = choose_voice(settings)
+    log.info("voice %s: %s", voice.spec.name if voice else "(none)", reason)
+    return Service(settings, choice, live=live, voice=voice)
 
 
 def access_of(settings: Settings, watch: Watch) -> Access:
@@ -174,13 +178,14 @@ def create_app(
     )
     wires = (
         *(sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api, page_api),
-        *(live_api, streaming_api),
+        *(live_api, streaming_api, control_api),
     )
     tickets = Handover()
     routers = [tickets_api.build_router(tickets), realtime_api.build_router(service, tickets)]
     routers += [wire.build_router(service) for wire in wires]
     for router in routers:
         app.include_router(router)
+    app.add_middleware(counted.Route)
     app.add_middleware(head.Head)
     dialects = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
     dialects |= dict.fromkeys((*openai_api.PATHS, *realtime_api.PATHS), openai_dialect.say)
@@ -190,7 +195,7 @@ def create_app(
         turnstile=entrance.turnstile,
         dialects=dialects,
         visits=visits,
-        opens=front.is_open,
+        opens=lambda asked: front.is_open(asked) or control_api.is_open(settings, asked),
         refusals={
             live_api.PATH: live_api.refuse,
             realtime_api.REALTIME: realtime_api.refuse,
@@ -199,6 +204,7 @@ def create_app(
         tickets=tickets,
     )
     app.add_middleware(lingering.Lingering)
+    app.add_middleware(counted.Counted, tally=service.tally.wires)
     docs_page.install(app)
     front.install(app)
     problems.install(app, *routers, dialects=dialects)

@@ -464,6 +464,13 @@ class VoicesUnavailable(SidecarError):
     default_hint = "'vibevoice-asr doctor' says why."
 
 
+class VoiceUnknown(BadRequest):
+    """The engine that speaks has not got the voice that was asked for."""
+
+    code = "voice_unknown"
+    default_detail = "There is no such voice to speak with."
+
+
 class JobNotDone(SidecarError):
     """The transcript of a job that still waits or runs."""
 
@@ -953,6 +960,63 @@ class UpstreamGarbled(UpstreamError):
     kind = Kind.FAILED
     default_detail = "The upstream's answer cannot be read."
     default_hint = "Check that VIBEVOICE_UPSTREAM_DIALECT is the kind of server that answers there."
+
+
+class LlmError(SidecarError):
+    """The language model that answers in conversations did not."""
+
+    kind = Kind.BUSY
+
+
+class LlmUnreachable(LlmError):
+    """Nobody is there."""
+
+    code = "llm_unreachable"
+    default_detail = "The language model does not answer."
+    default_hint = "Start its server, or check VIBEVOICE_LLM."
+
+
+class LlmTimeout(LlmError):
+    """It takes too long."""
+
+    code = "llm_timeout"
+    default_detail = "The language model took too long."
+    default_hint = "A smaller model answers sooner; VIBEVOICE_LLM_FIRST_TOKEN allows for more time."
+
+
+class LlmRefused(LlmError):
+    """It is there, and will not do this."""
+
+    code = "llm_refused"
+    kind = Kind.FAILED
+    default_detail = "The language model refused the request."
+    default_hint = "Check VIBEVOICE_LLM_MODEL and VIBEVOICE_LLM_KEY."
+
+
+class LlmFailed(LlmError):
+    """It broke, before its answer or in the middle."""
+
+    code = "llm_failed"
+    default_detail = "The language model failed."
+    default_hint = "Look into the log of its server; it is not this service that failed."
+
+
+class LlmGarbled(LlmError):
+    """Its answer cannot be read."""
+
+    code = "llm_garbled"
+    kind = Kind.FAILED
+    default_detail = "The language model's answer cannot be read."
+    default_hint = "VIBEVOICE_LLM is to name a server with OpenAI's chat completions."
+
+
+class SpeechFailed(SidecarError):
+    """The server that speaks for the voice 'speech' did not."""
+
+    code = "speech_failed"
+    kind = Kind.BUSY
+    default_detail = "The server that speaks did not."
+    default_hint = "Check VIBEVOICE_SPEECH_URL and the log of that server."
 
 
 class BadCheckpoint(SidecarError):

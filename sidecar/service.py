@@ -20,6 +20,7 @@ from sidecar.diagnostics.crash import data_folder
 from sidecar.engines.choice import Choice, way_to
 from sidecar.errors import LanguageUnsupported, SidecarError
 from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
+from sidecar.jobs.counted import Counted
 from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping, go_on
 from sidecar.jobs.once import Once
@@ -36,10 +37,13 @@ from sidecar.jobs.room import Body, Place, Room
 from sidecar.jobs.store import JobStore, MemoryStore
 from sidecar.memory.devices import GpuMemory
 from sidecar.memory.forecast import Forecast
+from sidecar.metering.outcomes import Thresholds, trouble
+from sidecar.metering.tally import Tally
 from sidecar.people.known import KnownVoices
 from sidecar.sessions.registry import Sessions
 from sidecar.settings import Settings
 from sidecar.speech.engine import (
+    EngineSpec,
     Precision,
     TranscribeOptions,
     few,
@@ -47,6 +51,7 @@ from sidecar.speech.engine import (
 )
 from sidecar.speech.options import ignored, parse_options
 from sidecar.speech.transcript import Notice, Transcript
+from sidecar.speech.voice import VoiceSpec
 from sidecar.threads import Threads
 from sidecar.workers.fleet import Fleet, Role, Standing
 from sidecar.workers.intake import Intake
@@ -72,8 +77,15 @@ class Health:
     loading: float | None
     gpu: GpuMemory | None
     live: Standing | None
+    engines: dict[Role, Standing]
     jobs_waiting: int
+    jobs_running: int
+    live_sessions: int
+    starting: bool
+    """What was to be there before anybody comes is not yet there."""
     stopping: bool
+    trouble: str | None
+    """Why it is not healthy, by what came of its work lately."""
     also: dict[str, Any]
     """As `Service.also`."""
 
@@ -84,22 +96,34 @@ class Service:
     def __init__(
         self,
         settings: Settings,
-        choice: Choice,
+        choice: Choice[EngineSpec],
         now: clock.Clock = clock.wall,
-        live: Choice | None = None,
+        live: Choice[EngineSpec] | None = None,
+        voice: Choice[VoiceSpec] | None = None,
     ) -> None:
-        """``choice``: the engine for files; ``live``: the one for live audio, None without."""
+        """``choice``: the engine for files; ``live``: the one for live audio, None without;
+        ``voice``: the one that speaks."""
         max_audio_s = settings.max_audio_hours * 3600
         self.settings = settings
         self._now = now
         self.instance = uuid.uuid4().hex
-        self.fleet = Fleet(settings, choice, live)
+        self.fleet = Fleet(settings, choice, live, voice)
         """The engines, each for what it is there for."""
+        self.tally = Tally(
+            Thresholds(
+                settings.health_window,
+                settings.health_min_events,
+                settings.health_max_timeout_ratio,
+                settings.health_min_success_ratio,
+            )
+        )
+        """What happened since the start."""
         self._provision = Provision(settings, self.fleet.files)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
         self._keeping = Keeping(settings, now) if settings.keep_jobs else None
         self._store: JobStore = self._keeping.store if self._keeping else MemoryStore(now)
+        self._store.listen(Counted(self.tally.jobs))
         self._once = Once(self._store)
         self._results = Retention(
             self._store,
@@ -125,7 +149,9 @@ class Service:
         """What is known of who may speak."""
         self.owned = OwnedJobs(self._store, self._queue, self._results)
         """The jobs of whoever asks."""
-        self.live = Sessions.of(settings, self.fleet.live_spec, lambda: self.fleet.live.share())
+        self.live = Sessions.of(
+            settings, self.fleet.live_spec, lambda: self.fleet.live.share(), self.tally.live
+        )
         """The live sessions of everybody."""
         self.recordings = Recordings(self.owned, self._keeping)
         """What of them can be listened to."""
@@ -135,6 +161,7 @@ class Service:
         """Where else it is served, as the ready line says it: empty where by HTTP alone."""
         self.spooling = Threads("spool", SPOOLING)
         """Writes uploads to the disk."""
+        self._starting = True
         self._background: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -149,6 +176,8 @@ class Service:
         self._spawn("remember the pace", self._pace_file.run(self._pace))
         if self.settings.preload:
             self._spawn("preload", self._preload())
+        else:
+            self._starting = False
 
     async def drain(self, grace_s: float) -> None:
         """Take no more jobs and tell those that wait; the running ones have ``grace_s`` to end, and
@@ -271,6 +300,7 @@ class Service:
             if record is not None and isinstance(record.audio, Kept):
                 record.audio.forget()
             raise
+        self.tally.jobs.submitted.add()
         try:
             await job.written()  # only then it is accepted
         except BaseException:
@@ -375,6 +405,7 @@ class Service:
 
     def health(self) -> Health:
         """How things are, from memory."""
+        engines = self.fleet.standing()
         return Health(
             version=__version__,
             instance=self.instance,
@@ -385,9 +416,14 @@ class Service:
             worker_pid=self._slot.worker_pid,
             loading=self._slot.loading,
             gpu=self.fleet.gpu,
-            live=self.fleet.standing().get(Role.LIVE),
+            live=engines.get(Role.LIVE),
+            engines=engines,
             jobs_waiting=self._queue.depth,
+            jobs_running=self._queue.running,
+            live_sessions=len(self.live),
+            starting=self._starting,
             stopping=self._queue.draining,
+            trouble=trouble(self.tally.outcomes.lately(), self.tally.thresholds),
             also=dict(self.also),
         )
 
@@ -399,6 +435,8 @@ class Service:
             await self._slot.preload()
         except SidecarError as error:
             log.error("preloading failed: %s; the first request will try again", error.detail)
+        finally:
+            self._starting = False
 
     def _spawn(self, what: str, work: Coroutine[Any, Any, None]) -> None:
         """Work in the background, until it ends or the service does; its failure is in the log."""

@@ -249,6 +249,50 @@ class Settings(BaseSettings):
             ),
         )
     )
+    voice_engine: Literal["auto", "none", "system", "espeak", "speech", "scripted"] = Field(
+        "auto",
+        description=(
+            "Engine that speaks in conversations, in a process of its own: 'auto' takes what is "
+            "here, 'none' leaves answers to be read; 'system' has the voices of macOS and Windows, "
+            "'espeak' a robot's in a hundred languages (pip install 'vibevoice-asr[espeak]'); "
+            "'speech' has a server speak, to which the answers go ('auto' never does that); "
+            "'scripted' says tones (for the developers of pages)."
+        ),
+    )
+    speech_url: str = Field(
+        "",
+        description="Server with OpenAI's /v1/audio/speech, for the voice_engine 'speech'.",
+    )
+    speech_model: str | None = Field(None, description="Its model; 'tts-1' if unset.")
+    speech_key: SecretStr | None = Field(
+        None, description="Key that is sent to it as 'Authorization: Bearer'. No flag."
+    )
+    speech_key_file: Path | None = Field(
+        None, description="File with that key, which nobody else may read (0600)."
+    )
+    llm: str = Field(
+        "repeat",
+        description=(
+            "Who answers in conversations: 'repeat' says what it heard; 'auto' takes a language "
+            "model that listens on this machine (Ollama, LM Studio, llama.cpp, vLLM), and repeats "
+            "where there is none; an address such as 'http://127.0.0.1:11434' has OpenAI's chat "
+            "completions."
+        ),
+    )
+    llm_model: str = Field("", description="Its model; the server's first if unset.")
+    llm_key: SecretStr | None = Field(
+        None, description="Key that is sent to it as 'Authorization: Bearer'. No flag."
+    )
+    llm_key_file: Path | None = Field(
+        None, description="File with that key, which nobody else may read (0600)."
+    )
+    llm_max_tokens: int = Field(200, ge=1, description="Most tokens of one of its answers.")
+    llm_first_token: Duration = Field(
+        20.0, gt=0, description="How long it may take to its first word: it may have to load."
+    )
+    llm_next_token: Duration = Field(
+        10.0, gt=0, description="How long it may take from one word to the next."
+    )
     language: Language = Field(
         AUTO,
         description=(
@@ -548,6 +592,45 @@ class Settings(BaseSettings):
         description=(
             "Folder for the log file and notes of crashes; the user's state folder if unset. No "
             "audio and no transcript is ever written there, with 'keep_jobs' neither."
+        ),
+    )
+
+    health_window: Duration = Field(
+        60.0,
+        gt=0,
+        description=(
+            "Of how much time the outcomes count that say whether the service is healthy "
+            "(docs/operations.md)."
+        ),
+    )
+    health_min_events: int = Field(
+        5, ge=1, description="Fewer outcomes than these within that time say nothing."
+    )
+    health_max_timeout_ratio: float = Field(
+        0.5, ge=0, le=1, description="Where more of them than this came too late, it is not."
+    )
+    health_min_success_ratio: float = Field(
+        0.5, ge=0, le=1, description="Where fewer of them than this went well, it is not."
+    )
+    health_errors: bool | None = Field(
+        None,
+        description=(
+            "Whether '/health' answers 500 while the service is not healthy. If unset: where gRPC "
+            "is served; hosts of the sidecar take anything but 200 for its end."
+        ),
+    )
+    metrics_open: bool = Field(
+        False,
+        description=(
+            "Whether '/metrics', '/metrics.json' and '/system' are answered without a token where "
+            "one is asked for elsewhere."
+        ),
+    )
+    metrics_owners: bool = Field(
+        False,
+        description=(
+            "Whether the metrics have the live sessions of each owner, by name: personal data, and "
+            "a label for each."
         ),
     )
 

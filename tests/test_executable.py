@@ -31,6 +31,7 @@ from serving import PATIENCE_S
 
 from sidecar import engines
 from sidecar.cli.demo import sample
+from sidecar.engines import speaking
 from sidecar.version import REVISION_FILE, build_version
 
 ROOT = Path(__file__).parents[1]
@@ -166,6 +167,13 @@ def test_nothing_is_left_out_that_a_flavour_needs(name: str) -> None:
     assert not left_out & set(flavour.hidden)
 
 
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_what_is_under_the_gpl_is_in_no_flavour(name: str) -> None:
+    if name == "gpu" and not importable("transformers"):
+        pytest.skip("the extra 'vibevoice' is not installed")
+    assert set(speaking.spec_of("espeak").requires) <= set(flavours.flavour(name).excluded)
+
+
 def test_the_light_flavour_leaves_out_all_that_the_large_engine_requires() -> None:
     for spec in engines.ENGINES:
         if spec.name in LARGE:
@@ -176,7 +184,7 @@ def test_nothing_that_the_service_imports_is_left_out_of_the_light_flavour() -> 
     left_out = set(flavours.flavour("cpu").excluded)
     imported = set()
     for path in (ROOT / "sidecar").rglob("*.py"):
-        if any(f"engines/{name}" in path.as_posix() for name in LARGE):
+        if any(f"engines/{name}" in path.as_posix() for name in (*LARGE, "speaking/espeak")):
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Import):

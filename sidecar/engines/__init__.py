@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from sidecar.engines import moonshine, scripted, upstream, vibevoice, voxtral, whisper
-from sidecar.speech.engine import Engine, EngineSpec
+from sidecar.speech.engine import Engine, EngineSpec, ModelSpec
 
 ENGINES: tuple[EngineSpec, ...] = (
     vibevoice.SPEC,
@@ -36,6 +36,6 @@ def spec_of(name: str) -> EngineSpec:
     return next(spec for spec in ENGINES if spec.name == name)
 
 
-def missing(spec: EngineSpec) -> list[str]:
+def missing(spec: ModelSpec) -> list[str]:
     """The packages that an engine needs and this installation lacks."""
     return [package for package in spec.requires if find_spec(package) is None]

@@ -12,15 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from sidecar import engines, errors
 from sidecar.checkpoints import voxtral, weights, whisper
 from sidecar.checkpoints.checkpoint import Checkpoint
-from sidecar.engines.upstream.address import host_of, upstream_of
+from sidecar.engines.upstream.address import upstream_of
 from sidecar.memory.devices import gpu_memory, host_free_bytes
 from sidecar.memory.streams import StreamShape
+from sidecar.servers import host_of
 from sidecar.settings import Settings
-from sidecar.speech.engine import AUTO, EngineSpec, Upstream
+from sidecar.speech.engine import AUTO, EngineSpec, ModelSpec, Upstream
 from sidecar.version import is_frozen
 
 VIBEVOICE, WHISPER, EMBEDDED, UPSTREAM = "vibevoice", "whisper", "moonshine", "upstream"
@@ -64,18 +66,21 @@ class Facts:
     language: str = AUTO
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The engine that serves; ``checkpoint`` is the one to load, None where it needs none;
-    ``upstream`` has who hears for it, None where it hears itself."""
+Spec = TypeVar("Spec", bound=ModelSpec)
 
-    spec: EngineSpec
+
+@dataclass(frozen=True, slots=True)
+class Choice(Generic[Spec]):
+    """The engine that serves; ``checkpoint`` is the one to load, None where it needs none;
+    ``upstream`` has who does the work for it, None where it does it itself."""
+
+    spec: Spec
     reason: str
     checkpoint: Checkpoint | None = None
     upstream: Upstream | None = None
 
 
-def choose(settings: Settings) -> Choice:
+def choose(settings: Settings) -> Choice[EngineSpec]:
     """The engine that the settings mean on this machine.
 
     Raises:
@@ -99,7 +104,9 @@ def choose(settings: Settings) -> Choice:
     return Choice(spec, reason, checkpoint)
 
 
-def choose_live(settings: Settings, files: Choice) -> tuple[Choice | None, str]:
+def choose_live(
+    settings: Settings, files: Choice[EngineSpec]
+) -> tuple[Choice[EngineSpec] | None, str]:
     """The engine for live audio beside the one that serves ``files``, and why it is that one; None
     where nobody named one and none can.
 
@@ -121,7 +128,7 @@ def choose_live(settings: Settings, files: Choice) -> tuple[Choice | None, str]:
     return named, "as set"
 
 
-def _live_by_itself(files: Choice) -> tuple[Choice | None, str]:
+def _live_by_itself(files: Choice[EngineSpec]) -> tuple[Choice[EngineSpec] | None, str]:
     if files.spec.sessions:
         return files, "it transcribes files, and hears live too"
     reason = f"the engine '{files.spec.name}', for files, does not hear live"

@@ -14,7 +14,7 @@ from sidecar.jobs.pace import LEAST_S
 from sidecar.memory.admission import Memory
 from sidecar.memory.forecast import Forecast
 from sidecar.settings import Settings
-from sidecar.speech.engine import Precision, TranscribeOptions
+from sidecar.speech.engine import EngineSpec, Precision, TranscribeOptions
 from sidecar.workers.lodging import Lodging
 from sidecar.workers.slot import EngineSlot
 
@@ -27,7 +27,7 @@ SENT_TOGETHER_S = 900.0
 class Provision:
     """What each job of the engine in a ``lodging`` gets."""
 
-    def __init__(self, settings: Settings, lodging: Lodging[EngineSlot]) -> None:
+    def __init__(self, settings: Settings, lodging: Lodging[EngineSpec, EngineSlot]) -> None:
         self._settings = settings
         self._lodging = lodging
         self._admission = lodging.admission

@@ -49,37 +49,21 @@ class Windowing(StrEnum):
     """Several at once, decoded in step: a long recording is done in a fraction of the time."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineSpec:
-    """What an engine can do, known without loading it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """What is known without loading it of an engine that hears, or of one that speaks.
 
     ``languages`` is empty where it takes any. The first of ``precisions`` is its own choice;
-    ``stands_for`` names what is used in a precision's place on this machine. ``steerable``: it
-    takes a prompt, a number of speakers, a temperature and a limit of tokens. ``counted``: of
-    these, the number of speakers. ``together``: so many recordings it hears in step at most; an
-    engine with more than one is a `SociableEngine`. ``sessions``: so many live ones it hears in one
-    process at most; an engine with any is a `speech.live.LiveEngine`. ``remote``: others do the
-    work, so that company costs this machine nothing. ``planned``: `memory.plan` says how it spends
-    its device's memory. ``translates``: it writes in English what is said in another language.
-    ``resumes``: the form of its checkpoints, another one whenever their meaning changes; an engine
-    that has one is a `ResumableEngine`.
+    ``stands_for`` names what is used in a precision's place on this machine. ``planned``:
+    `memory.plan` says how it spends its device's memory.
     """
 
     name: str
     title: str
-    sample_rate: int
     precisions: tuple[Precision, ...]
     languages: tuple[str, ...]
-    diarizes: bool
     requires: tuple[str, ...] = ()
-    steerable: bool = False
-    counted: bool = False
-    together: int = 1
-    remote: bool = False
     planned: bool = False
-    translates: bool = False
-    resumes: str = ""
-    sessions: int = 0
     stands_for: Mapping[Precision, Precision] = field(default_factory=dict)
 
     def resolve_precision(self, wanted: Precision) -> Precision:
@@ -94,6 +78,30 @@ class EngineSpec:
             or not self.languages
             or language.split("-")[0].lower() in self.languages
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec(ModelSpec):
+    """What an engine that hears can do.
+
+    ``steerable``: it takes a prompt, a number of speakers, a temperature and a limit of tokens.
+    ``counted``: of these, the number of speakers. ``together``: so many recordings it hears in step
+    at most; an engine with more than one is a `SociableEngine`. ``sessions``: so many live ones it
+    hears in one process at most; an engine with any is a `speech.live.LiveEngine`. ``remote``:
+    others do the work, so that company costs this machine nothing. ``translates``: it writes in
+    English what is said in another language. ``resumes``: the form of its checkpoints, another one
+    whenever their meaning changes; an engine that has one is a `ResumableEngine`.
+    """
+
+    sample_rate: int
+    diarizes: bool
+    steerable: bool = False
+    counted: bool = False
+    together: int = 1
+    remote: bool = False
+    translates: bool = False
+    resumes: str = ""
+    sessions: int = 0
 
 
 def few(names: Sequence[str], most: int = 10) -> str:
@@ -234,7 +242,8 @@ class LoadOptions:
     ``evict_encoders`` and ``host_token_table``: these parts never pass through the device's memory
     while it loads; what a recording needs of them comes there by its `MemoryPlan`. ``upstream``:
     for the engine that has others hear. ``live``: it will hear sessions, many at once, and no
-    files. ``short_windows``: `Settings.live_short_windows`.
+    files. ``speaks``: it is one of `engines.speaking`. ``short_windows``:
+    `Settings.live_short_windows`.
     """
 
     precision: Precision = Precision.AUTO
@@ -244,6 +253,7 @@ class LoadOptions:
     host_token_table: bool = False
     upstream: Upstream | None = None
     live: bool = False
+    speaks: bool = False
     short_windows: bool = False
 
     def to_wire(self) -> dict[str, Any]:

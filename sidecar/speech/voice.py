@@ -1,8 +1,35 @@
-"""Speech that a machine makes: sound, and which word is heard when. Pure."""
+"""What an engine that speaks is: a blocking generator of sound, and a spec of what it can do.
+
+As `speech.engine`, the other way round: words in, sound out. It lives in a worker process of its
+own; a new one is a file in `engines/speaking/` and a line in its tuple.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from sidecar.speech.engine import AUTO, Cancelled, LoadOptions, ModelSpec
+
+PCM16_BYTES = 2
+"""Of a sample of sound as it goes to listeners: 16 bit, mono, little-endian."""
+LONGEST_TEXT = 2_000
+"""Characters that are said at once at most; who has more says it a sentence at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceSpec(ModelSpec):
+    """What an engine that speaks can do.
+
+    ``streams``: its sound comes while it is made, and can be stopped in between; of another a piece
+    of text is one piece of work. ``marks``: it says when each word begins. ``clones``: it speaks
+    with any voice that it is given some seconds of; off unless the settings allow it.
+    """
+
+    streams: bool = False
+    marks: bool = False
+    clones: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +43,8 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """A stretch of speech as it comes from a voice: 16-bit samples, mono, little-endian, ``rate`` a
-    second. ``marks``: words that are known by now, in order; a voice that knows none gives none,
-    and no word is marked twice."""
+    """Some of what is said: ``pcm`` as 16-bit mono little-endian samples, ``rate`` of them a
+    second; ``marks`` of the words that begin in it, where the engine knows them."""
 
     pcm: bytes
     rate: int
@@ -26,5 +52,44 @@ class Sound:
 
     @property
     def seconds(self) -> float:
-        """How long it takes to be heard."""
-        return len(self.pcm) / (2 * self.rate)
+        """How long it sounds."""
+        return len(self.pcm) / PCM16_BYTES / self.rate
+
+
+@dataclass(frozen=True, slots=True)
+class SayOptions:
+    """How something is to be said.
+
+    ``voice``: one of those that the engine has, '' for its own choice. ``speed``: 1 is the voice's
+    own. ``language``: of the text; 'auto' leaves it to the voice.
+    """
+
+    voice: str = ""
+    language: str = AUTO
+    speed: float = 1.0
+
+    def to_wire(self) -> dict[str, Any]:
+        """The options as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, values: dict[str, Any]) -> SayOptions:
+        """The options that `to_wire` wrote."""
+        return cls(**values)
+
+
+class VoiceEngine(Protocol):
+    """Blocking, plain, testable without a server. What it took goes with its process."""
+
+    def load(self, options: LoadOptions) -> Iterator[float]:
+        """As `speech.engine.Engine.load`."""
+
+    def voices(self) -> Sequence[str]:
+        """Whose voices it has, its own choice first; known once it is loaded."""
+
+    def say(self, text: str, options: SayOptions, cancelled: Cancelled) -> Iterator[Sound]:
+        """The sound of ``text``, in order; ends early once ``cancelled()``.
+
+        Raises:
+            errors.VoiceUnknown: there is no such voice.
+        """

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sidecar.errors import ReplyEmpty, SidecarError
-from sidecar.talk.commands import Command, Hush, Message, Tell
+from sidecar.speech.dialogue import Message
+from sidecar.talk.commands import Command, Hush, Tell
 from sidecar.talk.echo import LONGEST_LAG_S
 from sidecar.talk.events import Played, StageEnded, StageFailed, Token, Voiced
 from sidecar.talk.history import History

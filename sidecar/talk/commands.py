@@ -9,17 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from sidecar.speech.dialogue import Message
 from sidecar.speech.voice import Sound
-from sidecar.talk.events import Role, Stage
+from sidecar.talk.events import Stage
 from sidecar.talk.told import Told
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One entry of what a language model is told."""
-
-    role: Role
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

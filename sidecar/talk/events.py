@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from sidecar.errors import SidecarError
+from sidecar.speech.dialogue import Role
 from sidecar.speech.voice import Sound
 from sidecar.talk.options import TalkOptions
 
@@ -24,14 +25,6 @@ class Stage(StrEnum):
     RECOGNISER = "recogniser"
     THINKER = "thinker"
     VOICE = "voice"
-
-
-class Role(StrEnum):
-    """Whose words they are, as language models name them."""
-
-    SYSTEM = "system"
-    USER = "user"
-    ASSISTANT = "assistant"
 
 
 @dataclass(frozen=True, slots=True)

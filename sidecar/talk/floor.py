@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sidecar.errors import SidecarError, StageSilent
+from sidecar.speech.dialogue import Role
 from sidecar.talk.answering import Answering
 from sidecar.talk.commands import Command, Recognise, Tell
 from sidecar.talk.echo import ALIKE, is_echo
-from sidecar.talk.events import Role
 from sidecar.talk.history import bounded
 from sidecar.talk.interruption import (
     GUARDED_PAUSE_AFTER_S,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sidecar.talk.commands import Message
-from sidecar.talk.events import Role
+from sidecar.speech.dialogue import Message, Role
 from sidecar.talk.reply import ELLIPSIS, Reply
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sidecar.speech.dialogue import Role
 from sidecar.talk import events as happened
 from sidecar.talk.answering import Answering
 from sidecar.talk.commands import Attend, Command, Tell, WakeAt
-from sidecar.talk.events import Role, Stage, TalkEvent
+from sidecar.talk.events import Stage, TalkEvent
 from sidecar.talk.floor import Floor
 from sidecar.talk.history import History, bounded
 from sidecar.talk.interruption import GUARDED_THRESHOLD, PAUSE_AFTER_S

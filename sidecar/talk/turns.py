@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sidecar.errors import ReplyEmpty, SidecarError, StageSilent
-from sidecar.talk.commands import Command, Emit, Message, Pause, Resume, Say, Stop, Tell, Think
+from sidecar.speech.dialogue import Message
+from sidecar.talk.commands import Command, Emit, Pause, Resume, Say, Stop, Tell, Think
 from sidecar.talk.events import Stage, StageEnded, StageFailed, Token, Voiced
 from sidecar.talk.options import TalkOptions
 from sidecar.talk.reply import Reply

@@ -13,7 +13,7 @@ from functools import partial
 
 from sidecar import errors
 from sidecar.memory.placement import Account, Look, Place, Placement
-from sidecar.speech.engine import EngineSpec, LoadOptions, MemoryPlan, Precision
+from sidecar.speech.engine import LoadOptions, MemoryPlan, ModelSpec, Precision
 from sidecar.workers.environment import Manner
 from sidecar.workers.loading import Leaving, Loading
 from sidecar.workers.worker import Worker
@@ -39,7 +39,7 @@ class Berth:
 
     def __init__(
         self,
-        spec: EngineSpec,
+        spec: ModelSpec,
         load: LoadOptions,
         place: Place,
         look: Look,

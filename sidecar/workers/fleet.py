@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from sidecar import errors
 from sidecar.engines.choice import Choice
 from sidecar.memory.devices import GpuMemory
 from sidecar.settings import Settings
 from sidecar.speech.engine import EngineSpec
+from sidecar.speech.voice import VoiceSpec
 from sidecar.workers.lifecycle import EngineLife, SlotState
 from sidecar.workers.lodging import Devices, Lodging
 from sidecar.workers.shared import SharedSlot
 from sidecar.workers.slot import EngineSlot
+from sidecar.workers.spoken import Spoken
 
 
 class Role(StrEnum):
@@ -26,37 +29,71 @@ class Role(StrEnum):
     """Recordings, one after the other."""
     LIVE = "live"
     """People who are speaking, many at once."""
+    VOICE = "voice"
+    """What is said to them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How an engine is: where in its life, how much of it is there, and in which process."""
+    """How an engine is: where in its life, how much of it is there, and in which process.
+
+    ``loads`` and ``crashes``: how often it came into memory and its process died; ``load_s``: how
+    long the last load took; ``reserved_bytes`` of its device, which is the GPU where ``on_gpu``.
+    """
 
     engine: str
     precision: str
     state: SlotState
     loading: float | None
     worker_pid: int | None
+    loads: int
+    crashes: int
+    load_s: float
+    reserved_bytes: int
+    on_gpu: bool
 
     @classmethod
-    def of(cls, slot: EngineLife) -> Standing:
+    def of(cls, lodging: Lodging[Any]) -> Standing:
         """As it is now."""
-        return cls(slot.spec.name, slot.precision.value, slot.state, slot.loading, slot.worker_pid)
+        slot: EngineLife = lodging.slot
+        return cls(
+            engine=slot.spec.name,
+            precision=slot.precision.value,
+            state=slot.state,
+            loading=slot.loading,
+            worker_pid=slot.worker_pid,
+            loads=slot.loads,
+            crashes=lodging.crashes,
+            load_s=slot.load_s,
+            reserved_bytes=lodging.reserved_bytes,
+            on_gpu=lodging.on_gpu,
+        )
 
 
 class Fleet:
     """Owns the slots, and what is seen of the devices. No engine is loaded before somebody asks.
 
-    ``live``: None where no engine here can hear live.
+    ``live``: None where no engine here can hear live; ``voice``: where none speaks.
     """
 
-    def __init__(self, settings: Settings, files: Choice, live: Choice | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        files: Choice[EngineSpec],
+        live: Choice[EngineSpec] | None,
+        voice: Choice[VoiceSpec] | None = None,
+    ) -> None:
         self._devices = Devices()
         self.files = Lodging(Role.FILES, settings, files, self._devices, EngineSlot)
         """Where the engine for files lives."""
-        self._live: Lodging[SharedSlot] | None = None
+        self._live: Lodging[EngineSpec, SharedSlot] | None = None
         if live is not None:
             self._live = Lodging(Role.LIVE, settings, live, self._devices, SharedSlot, live=True)
+        self._voice: Lodging[VoiceSpec, SharedSlot] | None = None
+        if voice is not None:
+            self._voice = Lodging(
+                Role.VOICE, settings, voice, self._devices, SharedSlot, speaks=True
+            )
 
     @property
     def live_spec(self) -> EngineSpec | None:
@@ -75,15 +112,35 @@ class Fleet:
         return self._live.slot
 
     @property
+    def voice_spec(self) -> VoiceSpec | None:
+        """The engine that speaks, None where none does."""
+        return self._voice.spec if self._voice is not None else None
+
+    @property
+    def voice(self) -> Spoken:
+        """What says things.
+
+        Raises:
+            errors.EngineUnavailable: no engine here speaks.
+        """
+        if self._voice is None:
+            raise errors.EngineUnavailable(
+                "No engine of this installation speaks.", hint="See the setting voice_engine."
+            )
+        return Spoken(self._voice.slot)
+
+    @property
     def gpu(self) -> GpuMemory | None:
         """The GPU as it was last seen, None where there is none."""
         return self._devices.gpu.seen
 
     def standing(self) -> dict[Role, Standing]:
         """How each engine is; from memory, nobody is asked."""
-        found = {Role.FILES: Standing.of(self.files.slot)}
+        found = {Role.FILES: Standing.of(self.files)}
         if self._live is not None:
-            found[Role.LIVE] = Standing.of(self._live.slot)
+            found[Role.LIVE] = Standing.of(self._live)
+        if self._voice is not None:
+            found[Role.VOICE] = Standing.of(self._voice)
         return found
 
     async def watch(self) -> None:
@@ -92,6 +149,8 @@ class Fleet:
 
     async def close(self) -> None:
         """Unload all, the last opened first."""
+        if self._voice is not None:
+            await self._voice.slot.close()
         if self._live is not None:
             await self._live.slot.close()
         await self.files.slot.close()

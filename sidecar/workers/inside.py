@@ -77,7 +77,8 @@ def _answer(operations: Operations, asked: Asked) -> bool:
             operations.seat(asked)
             return True
         for answer in operations.run(asked):
-            asked.answer(answer)
+            message, raw = answer if isinstance(answer, tuple) else (answer, b"")
+            asked.answer(message, raw)
     except Unwanted:
         asked.end(done=True)
     except errors.DeviceLost:

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from sidecar import errors
 from sidecar.memory.placement import Account, Look, NoAccount, Place, always_beside, nothing
-from sidecar.speech.engine import EngineSpec, LoadOptions, MemoryPlan, Precision
+from sidecar.speech.engine import LoadOptions, MemoryPlan, ModelSpec, Precision
 from sidecar.workers.berth import Berth
 from sidecar.workers.environment import Manner
 from sidecar.workers.reloads import Reloads
@@ -51,7 +51,7 @@ class EngineLife:
 
     def __init__(
         self,
-        spec: EngineSpec,
+        spec: ModelSpec,
         load: LoadOptions,
         keep_alive_s: float,
         place: Place = always_beside,
@@ -102,6 +102,11 @@ class EngineLife:
     def load_s(self) -> float:
         """How many seconds that took."""
         return self._berth.load_s
+
+    @property
+    def loads(self) -> int:
+        """How often an engine came into memory."""
+        return self._berth.loads
 
     @property
     def loading(self) -> float | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 
 from sidecar import errors
-from sidecar.speech.engine import EngineSpec, LoadOptions
+from sidecar.speech.engine import LoadOptions, ModelSpec
 from sidecar.workers.environment import Manner
 from sidecar.workers.worker import Worker, WorkerDied
 
@@ -20,7 +20,7 @@ LOAD_TIMEOUT_S = 600.0
 class Loading:
     """One engine on its way into a process of its own."""
 
-    def __init__(self, spec: EngineSpec, options: LoadOptions, manner: Manner) -> None:
+    def __init__(self, spec: ModelSpec, options: LoadOptions, manner: Manner) -> None:
         self.part = 0.0
         """How much of it is there, from 0 to 1."""
         self._spec = spec

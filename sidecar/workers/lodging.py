@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from sidecar.diagnostics.crash import CrashNotes, data_folder
-from sidecar.engines.choice import WHISPER, Choice
+from sidecar.engines.choice import WHISPER, Choice, Spec
 from sidecar.memory.admission import Admission, Memory
 from sidecar.memory.devices import GpuMemory, GpuWatch, HostWatch
 from sidecar.memory.ledger import Holding
 from sidecar.memory.placement import LoadPlan, Placement
 from sidecar.memory.shape import ModelShape
 from sidecar.settings import Settings
-from sidecar.speech.engine import EngineSpec, LoadOptions, MemoryPlan, Precision
+from sidecar.speech.engine import LoadOptions, MemoryPlan, Precision
 from sidecar.workers.lifecycle import EngineLife
 from sidecar.workers.worker import Worker
 
@@ -33,21 +33,23 @@ class Devices:
     host: HostWatch = field(default_factory=HostWatch)
 
 
-class Lodging(Generic[Slot]):
+class Lodging(Generic[Spec, Slot]):
     """Owns an engine's slot, which is of the given ``kind``, and accounts for what it takes.
 
     ``who``: its name in the ledgers and in notes of crashes. ``live``: it is there for sessions.
+    ``speaks``: it does not hear.
     """
 
     def __init__(
         self,
         who: str,
         settings: Settings,
-        choice: Choice,
+        choice: Choice[Spec],
         devices: Devices,
         kind: type[Slot],
         *,
         live: bool = False,
+        speaks: bool = False,
     ) -> None:
         self.who = who
         self._devices = devices
@@ -66,6 +68,8 @@ class Lodging(Generic[Slot]):
         self._stood: Holding | None = None
         """What there was of it when a new one began to come; None while none does."""
         self._expected = 0
+        self.crashes = 0
+        """How often its process died."""
         self._crash_notes = CrashNotes(data_folder(settings.data_dir))
         self.slot: Slot = kind(
             self.spec,
@@ -75,6 +79,7 @@ class Lodging(Generic[Slot]):
                 settings.device,
                 upstream=choice.upstream,
                 live=live,
+                speaks=speaks,
                 short_windows=settings.live_short_windows,
             ),
             settings.keep_alive,
@@ -95,6 +100,12 @@ class Lodging(Generic[Slot]):
     def on_gpu(self) -> bool:
         """Whether the engine uses it."""
         return self.gpu is not None and self._device != "cpu"
+
+    @property
+    def reserved_bytes(self) -> int:
+        """What it has reserved of its device, weights and work."""
+        device = self._devices.gpu if self.on_gpu else self._devices.host
+        return device.ledger.reserved_bytes(self.who)
 
     def memory_now(self) -> Memory:
         """Its device's memory as it was last looked at."""
@@ -179,6 +190,7 @@ class Lodging(Generic[Slot]):
 
     def _note_crash(self, worker: Worker) -> None:
         """What a bug report needs, without audio and text."""
+        self.crashes += 1
         about = {
             "engine": self.spec.name,
             "role": self.who,
@@ -189,7 +201,7 @@ class Lodging(Generic[Slot]):
         self._crash_notes.write(worker.name, worker.exit_code, worker.last_lines, about)
 
 
-def _on_this_machine(spec: EngineSpec, gpu: GpuMemory | None) -> EngineSpec:
+def _on_this_machine(spec: Spec, gpu: GpuMemory | None) -> Spec:
     """Where bf16 is at hand it takes the place of fp16: as wide, and it does not overflow.
 
     Without a GPU CTranslate2 has no fp16, and fp32 takes its place.
@@ -201,7 +213,7 @@ def _on_this_machine(spec: EngineSpec, gpu: GpuMemory | None) -> EngineSpec:
     return dataclasses.replace(spec, stands_for={Precision.FP16: Precision.BF16})
 
 
-def _admission(settings: Settings, choice: Choice) -> Admission | None:
+def _admission(settings: Settings, choice: Choice[Spec]) -> Admission | None:
     """Who decides about memory, for an engine whose checkpoint is known."""
     if choice.checkpoint is None or not choice.spec.planned:
         return None

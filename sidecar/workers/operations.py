@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts, DecodedAudio, open_audio, probe
 from sidecar.engines import create_engine, spec_of
+from sidecar.engines.speaking import create_voice
 from sidecar.speech import transcript
 from sidecar.speech.engine import (
     Engine,
@@ -26,6 +27,7 @@ from sidecar.speech.engine import (
 from sidecar.speech.live import LiveEngine
 from sidecar.speech.spread import with_words
 from sidecar.speech.transcript import Checkpoint, Event, Finished, Notice, Peaks, Progress
+from sidecar.speech.voice import PCM16_BYTES, SayOptions, VoiceEngine
 from sidecar.workers.asked import Asked
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ log = logging.getLogger(__name__)
 TRUNCATED = Notice("audio_truncated", "The recording was cut off; this is what is there.")
 PROGRESS_S = 0.1
 """Least time between two reports of progress that are sent on."""
+Raw = tuple[dict[str, Any], bytes]
+"""An answer with bytes behind it."""
+SAID_S = 1.0
 PEAKS = 50
 """Least tenths of a second that are worth a report of how loud they are."""
 
@@ -51,6 +56,7 @@ class Operations:
         self._sample_rate = 0
         self._over = over
         self._seated: Seated | None = None
+        self._voice: VoiceEngine | None = None
 
     def seat(self, asked: Asked) -> None:
         """A live session: it goes on by itself, and ends its call itself.
@@ -66,7 +72,7 @@ class Operations:
             self._seated = Seated(cast(LiveEngine, self._engine), self._over)
         self._seated.take(asked)
 
-    def run(self, asked: Asked) -> Iterator[dict[str, Any]]:
+    def run(self, asked: Asked) -> Iterator[dict[str, Any] | Raw]:
         """The answers to one call."""
         match asked.message:
             case {"operation": "probe", "max_s": max_s} if asked.fds:
@@ -79,17 +85,41 @@ class Operations:
                 yield from self._transcribe(asked)
             case {"operation": "transcribe_together"} if asked.fds:
                 yield from self._transcribe_together(asked)
+            case {"operation": "voices"}:
+                yield {"voices": list(self._speaks().voices())}
+            case {"operation": "say", "text": str(text), "options": options}:
+                yield from self._say(text, SayOptions.from_wire(options), asked)
             case _:
                 raise errors.EngineFailed("The worker does not know this operation.")
 
     def _load(self, name: str, options: LoadOptions) -> Iterator[dict[str, Any]]:
         """Load an engine; how much of it is there is told meanwhile."""
+        if options.speaks:
+            voice = create_voice(name)
+            yield from ({"loaded": part} for part in voice.load(options))
+            self._voice = voice
+            return
         engine = create_engine(name)
         for part in engine.load(options):
             yield {"loaded": part}
         self._engine, self._sample_rate = engine, spec_of(name).sample_rate
         if isinstance(engine, TunedEngine):
             self._sample_rate = engine.sample_rate
+
+    def _speaks(self) -> VoiceEngine:
+        if self._voice is None:
+            raise errors.EngineFailed("The engine is not loaded.")
+        return self._voice
+
+    def _say(self, text: str, options: SayOptions, asked: Asked) -> Iterator[Raw]:
+        """The sound of a text, in frames of `SAID_S` at most: one that is long in coming is no
+        longer than what may lie unread."""
+        for sound in self._speaks().say(text, options, asked.unwanted):
+            marks = [(mark.character, mark.start) for mark in sound.marks]
+            most = PCM16_BYTES * round(SAID_S * sound.rate)
+            for at in range(0, len(sound.pcm), most):
+                raw = sound.pcm[at : at + most]
+                yield {"rate": sound.rate, "marks": [] if at else marks}, raw
 
     def _transcribe(self, asked: Asked) -> Iterator[dict[str, Any]]:
         operation = asked.message

@@ -6,13 +6,15 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sidecar.speech.engine import MemoryPlan, Precision
+from sidecar.speech.engine import EngineSpec, MemoryPlan, Precision
 from sidecar.workers.lease import LeasedEngine
 from sidecar.workers.lifecycle import EngineLife
 
 
 class EngineSlot(EngineLife):
     """One engine, which whoever has the turn has alone. Memory is looked at before each lease."""
+
+    spec: EngineSpec
 
     @asynccontextmanager
     async def lease(

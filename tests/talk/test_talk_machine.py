@@ -6,12 +6,12 @@ import pytest
 from talk_table import Table, silence
 
 from sidecar.errors import EngineFailed
+from sidecar.speech.dialogue import Message, Role
 from sidecar.speech.voice import Sound
 from sidecar.talk.commands import (
     Attend,
     Emit,
     Hush,
-    Message,
     Pause,
     Recognise,
     Resume,
@@ -30,7 +30,6 @@ from sidecar.talk.events import (
     Noted,
     Played,
     Reset,
-    Role,
     Stage,
     StageEnded,
     StageFailed,

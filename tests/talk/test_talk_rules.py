@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidecar.speech.dialogue import Message, Role
 from sidecar.speech.voice import Mark, Sound
 from sidecar.talk import echo
-from sidecar.talk.commands import Message
-from sidecar.talk.events import Role
 from sidecar.talk.history import History, bounded
 from sidecar.talk.interruption import Verdict, goes_on, meaning, verdict
 from sidecar.talk.options import Patience

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.engines.upstream import probing, trouble
-from sidecar.engines.upstream.address import host_of
 from sidecar.engines.upstream.dialect import FLAC, Answer, Call, Dialect, Hearing
 from sidecar.engines.upstream.dialects.sidecar import Sidecar
 from sidecar.engines.upstream.trouble import Step, Trouble
+from sidecar.servers import host_of
 from sidecar.speech.engine import AUTO, Upstream
 from sidecar.speech.transcript import Segment
 

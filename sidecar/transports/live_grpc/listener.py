@@ -79,7 +79,9 @@ class LiveGrpc:
         Raises:
             errors.PortInUse: somebody else was quicker.
         """
-        doorway = Doorway(self._entrance, encrypted=self._credentials is not None)
+        doorway = Doorway(
+            self._entrance, self._service.tally.wires, encrypted=self._credentials is not None
+        )
         options = options_of(self._service.settings)
         self._server = grpc.aio.server(interceptors=[doorway], options=options)
         self._server.add_generic_rpc_handlers((self._backend.handlers(),))

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sounding import Sound
 
-from sidecar.engines.upstream.address import address, host_of, upstream_of
+from sidecar.engines.upstream.address import upstream_of
 from sidecar.engines.upstream.pieces import Piece, pieces, to_16_bit, to_float
 from sidecar.engines.upstream.stretches import LONGEST_S, stretches_of
 from sidecar.errors import SettingsInvalid
+from sidecar.servers import address, host_of
 from sidecar.settings import Settings
 from sidecar.speech.engine import LoadOptions, Upstream
 from sidecar.speech.speakers import Turn
@@ -86,7 +87,7 @@ def test_the_lines_of_voices_are_stretches_and_what_nobody_knows_yet_goes_whole(
     ],
 )
 def test_an_address_is_taken_as_people_write_it(written: str, url: str, host: str) -> None:
-    assert address(written) == url
+    assert address(written, "upstream") == url
     assert host_of(url) == host
 
 
@@ -106,7 +107,7 @@ def test_what_is_no_address_or_has_a_password_in_it_is_refused_and_not_repeated(
     written: str,
 ) -> None:
     with pytest.raises(SettingsInvalid) as caught:
-        address(written)
+        address(written, "upstream")
     assert "pw" not in f"{caught.value.detail}{caught.value.hint}"
 
 

@@ -322,6 +322,36 @@ class LiveUnavailable(errors.Refused):
     known_code = "live_unavailable"
 
 
+class LlmFailed(errors.Busy):
+    """The language model failed."""
+
+    known_code = "llm_failed"
+
+
+class LlmGarbled(errors.Failed):
+    """The language model's answer cannot be read."""
+
+    known_code = "llm_garbled"
+
+
+class LlmRefused(errors.Failed):
+    """The language model refused the request."""
+
+    known_code = "llm_refused"
+
+
+class LlmTimeout(errors.Busy):
+    """The language model took too long."""
+
+    known_code = "llm_timeout"
+
+
+class LlmUnreachable(errors.Busy):
+    """The language model does not answer."""
+
+    known_code = "llm_unreachable"
+
+
 class LogprobsUnavailable(errors.Refused):
     """No engine here tells the probabilities of its tokens."""
 
@@ -574,6 +604,12 @@ class SpeakerNotFound(errors.NotFound):
     known_code = "speaker_not_found"
 
 
+class SpeechFailed(errors.Busy):
+    """The server that speaks did not."""
+
+    known_code = "speech_failed"
+
+
 class SpoolUnwritable(errors.OutOfSpace):
     """The folder for uploads cannot be written."""
 
@@ -688,6 +724,12 @@ class VoiceTooShort(errors.Refused):
     known_code = "voice_too_short"
 
 
+class VoiceUnknown(errors.Refused):
+    """There is no such voice to speak with."""
+
+    known_code = "voice_unknown"
+
+
 class VoicesUnavailable(errors.Failed):
     """Voices cannot be compared on this machine."""
 
@@ -759,6 +801,11 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "live_full": LiveFull,
     "live_limited": LiveLimited,
     "live_unavailable": LiveUnavailable,
+    "llm_failed": LlmFailed,
+    "llm_garbled": LlmGarbled,
+    "llm_refused": LlmRefused,
+    "llm_timeout": LlmTimeout,
+    "llm_unreachable": LlmUnreachable,
     "logprobs_unavailable": LogprobsUnavailable,
     "message_invalid": MessageInvalid,
     "message_too_big": MessageTooBig,
@@ -801,6 +848,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "shutting_down": ShuttingDown,
     "sound_invalid": SoundInvalid,
     "speaker_not_found": SpeakerNotFound,
+    "speech_failed": SpeechFailed,
     "spool_unwritable": SpoolUnwritable,
     "stage_silent": StageSilent,
     "ticket_invalid": TicketInvalid,
@@ -820,6 +868,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "upstream_unreachable": UpstreamUnreachable,
     "voice_absent": VoiceAbsent,
     "voice_too_short": VoiceTooShort,
+    "voice_unknown": VoiceUnknown,
     "voices_unavailable": VoicesUnavailable,
     "wont_fit": WontFit,
     "words_unavailable": WordsUnavailable,

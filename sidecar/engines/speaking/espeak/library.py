@@ -1,0 +1,126 @@
+"""The C library espeak-ng by ctypes (`speak_lib.h`, API revision 12). One of it in a process."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import espeakng_loader
+
+from sidecar import errors
+
+SYNCHRONOUS = 2
+"""`AUDIO_OUTPUT_SYNCHRONOUS`: `espeak_Synth` returns when all is made, and hands it over meanwhile.
+The other way (1) falls silent after the first text."""
+CHUNK_MS = 60
+UTF8 = 1
+CHARACTERS = 1
+RATE = 1
+SLOWEST, FASTEST = 80, 450
+"""Words a minute that it takes."""
+LIST_END, WORD = 0, 1
+OK = 0
+CONTINUE, ABORT = 0, 1
+
+
+class _Event(ctypes.Structure):
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),
+    ]
+
+
+class _Voice(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("languages", ctypes.c_char_p),
+        ("identifier", ctypes.c_char_p),
+        ("gender", ctypes.c_ubyte),
+        ("age", ctypes.c_ubyte),
+        ("variant", ctypes.c_ubyte),
+        ("xx1", ctypes.c_ubyte),
+        ("score", ctypes.c_int),
+        ("spare", ctypes.c_void_p),
+    ]
+
+
+Marked = tuple[bytes, list[tuple[int, float]]]
+"""Samples, and the words that begin in them: character and seconds."""
+_HEARD = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+)
+
+
+class Library:
+    """Speaks, one text at a time."""
+
+    def __init__(self) -> None:
+        """Start it.
+
+        Raises:
+            errors.ModelLoadFailed: it does not start.
+        """
+        try:
+            self._c: Any = ctypes.CDLL(espeakng_loader.get_library_path())
+        except OSError as error:
+            raise errors.ModelLoadFailed(f"espeak-ng does not load: {error}") from None
+        path = espeakng_loader.get_data_path().encode()
+        self.rate: int = self._c.espeak_Initialize(SYNCHRONOUS, CHUNK_MS, path, 0)
+        if self.rate <= 0:
+            raise errors.ModelLoadFailed("espeak-ng does not find its data.")
+        self._c.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
+        self._made: list[Marked] = []
+        self._cancelled: Callable[[], bool] = bool
+        self._last = 0
+        self._heard = _HEARD(self._hear)  # kept: the library does not
+        self._c.espeak_SetSynthCallback(self._heard)
+
+    def voices(self) -> Iterator[str]:
+        """The languages it knows, by their tags."""
+        listed = self._c.espeak_ListVoices(None)
+        for voice in iter(listed):
+            if not voice:
+                return
+            tag = voice.contents.languages[1:]  # behind a priority
+            yield tag.decode("ascii", "replace")
+
+    def say(
+        self, text: str, voice: str, words_per_minute: int, cancelled: Callable[[], bool]
+    ) -> list[Marked]:
+        """The sound of ``text``; what is there of it once ``cancelled``.
+
+        Raises:
+            errors.EngineFailed: it will not.
+        """
+        self._made, self._cancelled, self._last = [], cancelled, 0
+        if self._c.espeak_SetVoiceByName(voice.encode()) != OK:
+            raise errors.EngineFailed(f"espeak-ng does not take the voice '{voice}'.")
+        self._c.espeak_SetParameter(RATE, max(SLOWEST, min(words_per_minute, FASTEST)), 0)
+        raw = text.replace("\0", " ").encode()
+        done = self._c.espeak_Synth(raw, len(raw) + 1, 0, CHARACTERS, 0, UTF8, None, None)
+        if done != OK:
+            raise errors.EngineFailed("espeak-ng failed.")
+        made, self._made = self._made, []
+        return made
+
+    def _hear(self, samples: Any, count: int, events: Any) -> int:
+        """From the library: some samples, and what begins in them."""
+        if self._cancelled():
+            return ABORT
+        words: list[tuple[int, float]] = []
+        for event in iter(events):
+            if event.type == LIST_END:
+                break
+            if event.type == WORD and event.text_position > self._last:
+                self._last = event.text_position  # of a number each of its words begins there
+                words.append((event.text_position - 1, event.audio_position / 1000))
+        if samples and (count or words):
+            self._made.append((ctypes.string_at(samples, 2 * count), words))
+        return CONTINUE

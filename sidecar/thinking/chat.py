@@ -1,0 +1,174 @@
+"""Chat completions as OpenAI's API has them and others copied: requests out, words in. Pure.
+
+Servers differ in what they do wrong: errors come in the middle of a stream that began with 200, the
+last chunk has no choices, and what a model says to itself is sent along, in a field of its own or
+between marks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sidecar import errors
+from sidecar.speech.dialogue import Message
+
+PATH = "/v1/chat/completions"
+MODELS = "/v1/models"
+LONGEST_LINE = 1 << 20
+"""Bytes of one line of a stream."""
+SAID_OF_ERRORS = 200
+"""Characters of a server's own words that are passed on."""
+THINKS, SPEAKS = "<think>", "</think>"
+"""Around what a model says to itself, where it has no field of its own (DeepSeek-R1, Qwen3)."""
+
+
+def request(messages: Sequence[Message], model: str, max_tokens: int) -> dict[str, Any]:
+    """The body of a request for an answer as a stream."""
+    return {
+        "model": model,
+        "messages": [{"role": one.role.value, "content": one.text} for one in messages],
+        "stream": True,
+        "max_tokens": max_tokens,
+    }
+
+
+def model_of(body: object) -> str:
+    """The first model that a server lists, '' where it lists none."""
+    match body:
+        case {"data": [{"id": str(name)}, *_]}:
+            return name
+    return ""
+
+
+class Words:
+    """A stream of chunks, in bytes as they come. ``done`` once the server said that it was all."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self._rest = b""
+        self._aloud = Aloud()
+
+    def feed(self, data: bytes) -> str:
+        """What of the answer came with ``data``.
+
+        Raises:
+            errors.LlmFailed: the server says that it failed.
+            errors.LlmGarbled: it is no such stream.
+        """
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LONGEST_LINE:
+            raise errors.LlmGarbled("A line of its answer has no end.")
+        said = "".join(map(self._said, lines))
+        return said + (self._aloud.end() if self.done else "")
+
+    def end(self) -> str:
+        """What of the answer is left when nothing more comes.
+
+        Raises:
+            errors.LlmFailed, errors.LlmGarbled: as `feed`; it broke off in the middle.
+        """
+        said = self.feed(b"\n")
+        if not self.done:
+            raise errors.LlmFailed("Its answer broke off.")
+        return said
+
+    def _said(self, line: bytes) -> str:
+        name, _, value = line.strip().partition(b":")
+        if name == b"" or self.done:  # a comment, or what comes after the end
+            return ""
+        if name != b"data":
+            if name in (b"event", b"id", b"retry"):
+                return ""
+            raise failed(line) or errors.LlmGarbled()
+        if value.strip() == b"[DONE]":
+            self.done = True
+            return ""
+        if wrong := failed(value):
+            raise wrong
+        return self._chunk(_parsed(value))
+
+    def _chunk(self, chunk: dict[str, Any]) -> str:
+        match chunk:
+            case {"choices": []} | {"usage": dict()}:
+                return ""
+            case {"choices": [{"delta": {"content": str(text)}}, *_]}:
+                return self._aloud.feed(text)
+            case {"choices": [*_]}:  # a role, an end, or what it says to itself
+                return ""
+        raise errors.LlmGarbled()
+
+
+class Aloud:
+    """Text without what a model says to itself between `THINKS` and `SPEAKS`, in any pieces."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+        self._thinks = False
+        self._spoke = False
+
+    def feed(self, text: str) -> str:
+        """What of it is for others. What may be the beginning of a mark waits."""
+        self._rest += text
+        said = ""
+        while True:
+            mark = SPEAKS if self._thinks else THINKS
+            before, found, after = self._rest.partition(mark)
+            kept = 0 if found else _begun(before, mark)
+            if not self._thinks:
+                said += before[: len(before) - kept]
+            if not found:
+                self._rest = before[len(before) - kept :]
+                break
+            self._rest, self._thinks = after, not self._thinks
+        if not self._spoke:  # a pause behind thoughts is no beginning
+            said = said.lstrip()
+            self._spoke = bool(said)
+        return said
+
+    def end(self) -> str:
+        """What waits and was no mark."""
+        rest, self._rest = self._rest, ""
+        return "" if self._thinks else rest
+
+
+def _begun(text: str, mark: str) -> int:
+    """How many characters at the end of ``text`` may be the beginning of ``mark``."""
+    return next((size for size in range(len(mark) - 1, 0, -1) if text.endswith(mark[:size])), 0)
+
+
+def failed(body: bytes) -> errors.LlmFailed | None:
+    """What a server says went wrong, None where it says nothing of the kind."""
+    try:
+        match json.loads(body):
+            case {"error": {"message": str(said)}} | {"error": str(said)} | {"detail": str(said)}:
+                return errors.LlmFailed(f"It says: {said[:SAID_OF_ERRORS]}")
+            case {"error": something} if something:
+                return errors.LlmFailed("It says that it failed, and not why.")
+    except (ValueError, RecursionError):
+        pass
+    return None
+
+
+def refused(status: int, body: bytes) -> errors.LlmError:
+    """What an answer means that is none."""
+    said = failed(body)
+    detail = f"It answers with {status}. {said.detail if said else ''}".strip()
+    if status in (401, 403):
+        return errors.LlmRefused(detail, hint="Check VIBEVOICE_LLM_KEY.")
+    if status in (404, 405):
+        return errors.LlmRefused(detail, hint="Check VIBEVOICE_LLM and VIBEVOICE_LLM_MODEL.")
+    if status in (400, 413, 422):
+        return errors.LlmRefused(detail)
+    return errors.LlmFailed(detail)
+
+
+def _parsed(value: bytes) -> dict[str, Any]:
+    try:
+        chunk = json.loads(value)
+    except (ValueError, RecursionError):
+        raise errors.LlmGarbled() from None
+    if not isinstance(chunk, dict):
+        raise errors.LlmGarbled()
+    return chunk

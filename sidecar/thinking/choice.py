@@ -1,0 +1,68 @@
+"""Who thinks in conversations, by the settings; looked for on this machine only if they say so."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from sidecar import servers
+from sidecar.settings import Settings
+from sidecar.thinking import chat
+from sidecar.thinking.endpoint import Address, Endpoint
+from sidecar.thinking.thinker import Repeat, Thinker
+
+log = logging.getLogger(__name__)
+
+AUTO, REPEAT = "auto", "repeat"
+KNOWN = {
+    "Ollama": "http://127.0.0.1:11434",
+    "LM Studio": "http://127.0.0.1:1234",
+    "llama.cpp": "http://127.0.0.1:8080",
+    "vLLM": "http://127.0.0.1:8000",
+}
+"""Where they listen unless told otherwise, by their own documentation."""
+LOOK_S = 0.3
+
+
+async def thinker_of(settings: Settings) -> Thinker:
+    """Whom the settings mean. With 'auto' it is whoever answers on this machine, and nobody else.
+
+    Raises:
+        errors.SettingsInvalid: the address is none, or the key is no secret.
+    """
+    wanted = settings.llm.strip()
+    if wanted == REPEAT:
+        return Repeat()
+    if wanted != AUTO:
+        return Endpoint(_address(settings, servers.address(wanted, "llm")))
+    for name, url in KNOWN.items():
+        if model := await _looked(url, settings.llm_model):
+            log.info("language model: %s of %s at %s", model, name, url)
+            return Endpoint(_address(settings, url, model))
+    log.info("language model: none of %s answers; what is said is repeated", ", ".join(KNOWN))
+    return Repeat()
+
+
+def _address(settings: Settings, url: str, model: str = "") -> Address:
+    return Address(
+        url,
+        model or settings.llm_model,
+        servers.key(settings.llm_key, settings.llm_key_file, "llm"),
+        settings.llm_max_tokens,
+        settings.llm_first_token,
+        settings.llm_next_token,
+    )
+
+
+async def _looked(url: str, wanted: str) -> str:
+    """The model that a server on this machine has: the one that is wanted, else its first; ''
+    without one."""
+    import httpx
+
+    try:
+        async with asyncio.timeout(LOOK_S), httpx.AsyncClient(trust_env=False) as client:
+            response = await client.get(url + chat.MODELS)
+            body = response.json() if response.status_code == 200 else None
+    except (TimeoutError, httpx.HTTPError, ValueError):
+        return ""
+    return wanted or chat.model_of(body) if chat.model_of(body) else ""

@@ -1,0 +1,53 @@
+"""What a thinker is, and the one that needs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+from sidecar.speech.dialogue import Message, Role
+
+REPEATS = "You said:"
+
+
+class Thinker(Protocol):
+    """Answers a conversation. Leaving `reply` early stops the work."""
+
+    @property
+    def name(self) -> str:
+        """Who it is, for people."""
+
+    async def ready(self) -> None:
+        """Have it ready for what comes, as far as that can be had; a conversation begins.
+
+        Raises:
+            errors.LlmError: it will not answer.
+        """
+
+    def reply(self, messages: Sequence[Message]) -> AsyncGenerator[str, None]:
+        """The answer to the last of ``messages``, some characters at a time.
+
+        Raises:
+            errors.LlmError: it did not answer, or not to the end.
+        """
+
+    async def close(self) -> None:
+        """Let go of what it has open."""
+
+
+class Repeat:
+    """Says what it heard, and says that it does: where there is no model, there is no chatting."""
+
+    name = "repeat"
+
+    async def ready(self) -> None:
+        """It is."""
+
+    async def reply(self, messages: Sequence[Message]) -> AsyncGenerator[str, None]:
+        """What the person said last, a word at a time."""
+        last = next((one.text for one in reversed(messages) if one.role is Role.USER), "")
+        for word in f"{REPEATS} {last}".split():
+            yield f"{word} "
+
+    async def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,102 @@
+"""A server with OpenAI's chat completions that behaves as the model it is asked for is called."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+HEAD = b"HTTP/1.1 %d Made-up\r\ncontent-type: %s\r\nconnection: close\r\n\r\n"
+WORDS = ("Good ", "morning, ", "Ada.")
+
+
+def chunk(**delta: str) -> bytes:
+    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode() + b"\n\n"
+
+
+USAGE = b'data: {"choices":[],"usage":{"total_tokens":7}}\n\n'
+DONE = b"data: [DONE]\n\n"
+SAID = [chunk(role="assistant"), *(chunk(content=word) for word in WORDS), USAGE, DONE]
+STREAMS: dict[str, list[bytes | float]] = {
+    "plain": [*SAID],
+    "comments": [b": processing\n\n", b"event: message\n", *SAID],
+    "slow": [30.0, *SAID],
+    "stalls": [SAID[0], SAID[1], 30.0],
+    "fails": [
+        SAID[0],
+        SAID[1],
+        b'data: {"error":{"message":"out of memory","code":500}}\n\n',
+        DONE,
+    ],
+    "breaks": SAID[:3],
+    "reasons": [chunk(reasoning_content="They greet me."), *SAID],
+    "thinks": [chunk(content=piece) for piece in ("<th", "ink>They ", "greet</thi", "nk>\n\n")]
+    + SAID[1:],
+    "html": [b"<html>Welcome</html>\n"],
+    "list": [b"data: [1, 2]\n\n"],
+    "loose": [b'{"error": "model is loading"}\n'],
+    "torn": [bytes([byte]) for byte in b"".join(SAID)],
+}
+STATUSES: dict[str, tuple[int, Any]] = {
+    "locked": (401, {"error": {"message": "no key"}}),
+    "absent": (404, {"error": {"message": "model 'absent' not found"}}),
+    "long": (400, {"detail": "maximum context length"}),
+    "broken": (500, "Internal Server Error"),
+}
+
+
+class Completions:
+    """What was asked of it, and whether somebody left before the end."""
+
+    def __init__(self, models: list[str]) -> None:
+        self.models = models
+        self.asked: list[dict[str, Any]] = []
+        self.headers: list[str] = []
+        self.left = asyncio.Event()
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.headers.append(head)
+        if head.startswith("GET /v1/models "):
+            body = {"data": [{"id": name} for name in self.models]}
+            writer.write(HEAD % (200, b"application/json") + json.dumps(body).encode())
+        else:
+            lines = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
+            body = json.loads(await reader.readexactly(int(lines["content-length"])))
+            self.asked.append(body)
+            await self._chat(body["model"], reader, writer)
+        writer.close()
+
+    async def _chat(
+        self, model: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        if model in STATUSES:
+            status, said = STATUSES[model]
+            writer.write(HEAD % (status, b"application/json") + json.dumps(said).encode())
+            return
+        writer.write(HEAD % (200, b"text/event-stream"))
+        gone = asyncio.create_task(reader.read())
+        for piece in STREAMS[model]:
+            if isinstance(piece, bytes):
+                writer.write(piece)
+                await asyncio.sleep(0)
+            elif (await asyncio.wait({gone}, timeout=piece))[0]:
+                self.left.set()
+                break
+        gone.cancel()
+
+
+@asynccontextmanager
+async def completions(*models: str) -> AsyncIterator[Completions]:
+    one = Completions(list(models))
+    server = await asyncio.start_server(one.answer, "127.0.0.1", 0)
+    one.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield one

@@ -1,0 +1,213 @@
+"""Who answers in a conversation: over a real socket, by a server that does all that servers do."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from completions import STATUSES, STREAMS, WORDS, Completions, completions
+from serving import PATIENCE_S
+
+from sidecar import errors, servers
+from sidecar.settings import Settings
+from sidecar.speech.dialogue import Message, Role
+from sidecar.thinking import chat, choice
+from sidecar.thinking.choice import thinker_of
+from sidecar.thinking.endpoint import Address, Endpoint
+from sidecar.thinking.thinker import Repeat, Thinker
+
+ANSWER = "".join(WORDS)
+ASKED = (
+    Message(Role.SYSTEM, "Be brief."),
+    Message(Role.USER, "Good morning."),
+    Message(Role.ASSISTANT, "Good …"),
+    Message(Role.USER, "It is Ada."),
+)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Completions]:
+    async with completions("plain", "other") as one:
+        yield one
+
+
+async def answered(thinker: Thinker) -> list[str]:
+    async with asyncio.timeout(PATIENCE_S):
+        return [piece async for piece in thinker.reply(ASKED)]
+
+
+async def by(server: Completions, model: str, **limits: float) -> list[str]:
+    thinker = Endpoint(Address(server.url, model, **limits))  # type: ignore[arg-type]
+    try:
+        return await answered(thinker)
+    finally:
+        await thinker.close()
+
+
+@pytest.mark.parametrize("model", ["plain", "comments", "reasons", "thinks", "torn"])
+async def test_the_words_of_a_model_are_told_and_its_thoughts_are_not(
+    server: Completions, model: str
+) -> None:
+    assert "".join(await by(server, model)) == ANSWER
+
+
+async def test_the_model_is_told_the_conversation_and_how_much_it_may_say(
+    server: Completions,
+) -> None:
+    thinker = Endpoint(Address(server.url, key="secret", max_tokens=7))
+    await answered(thinker)
+    assert server.asked == [
+        {
+            "model": "plain",
+            "messages": [{"role": str(one.role), "content": one.text} for one in ASKED],
+            "stream": True,
+            "max_tokens": 7,
+        }
+    ]
+    assert "authorization: bearer secret" in server.headers[-1].lower()
+    assert thinker.name == f"plain at 127.0.0.1:{server.port}"
+    assert "secret" not in repr(Address(server.url, key="secret"))
+    await thinker.close()
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "said"),
+    [
+        ("fails", errors.LlmFailed, "out of memory"),
+        ("breaks", errors.LlmFailed, "broke off"),
+        ("html", errors.LlmGarbled, ""),
+        ("list", errors.LlmGarbled, ""),
+        ("loose", errors.LlmFailed, "model is loading"),
+        ("locked", errors.LlmRefused, "no key"),
+        ("absent", errors.LlmRefused, "not found"),
+        ("long", errors.LlmRefused, "maximum context length"),
+        ("broken", errors.LlmFailed, "500"),
+    ],
+)
+async def test_what_goes_wrong_is_said_in_our_words_and_the_servers(
+    server: Completions, model: str, error: type[errors.LlmError], said: str
+) -> None:
+    with pytest.raises(error) as found:
+        await by(server, model)
+    assert said in found.value.detail
+    assert found.value.hint
+
+
+def test_every_way_to_fail_is_tried() -> None:
+    assert {*STATUSES} == {"locked", "absent", "long", "broken"}
+    assert len(STREAMS) == 12
+
+
+@pytest.mark.parametrize(("model", "limits"), [("slow", "first_s"), ("stalls", "next_s")])
+async def test_a_model_that_falls_silent_is_left(
+    server: Completions, model: str, limits: str
+) -> None:
+    with pytest.raises(errors.LlmTimeout):
+        await by(server, model, **{limits: 0.2})
+    await _until_left(server)
+
+
+async def test_who_has_heard_enough_ends_the_work_on_the_other_side(server: Completions) -> None:
+    thinker = Endpoint(Address(server.url, "stalls"))
+    async with asyncio.timeout(PATIENCE_S), aclosing(thinker.reply(ASKED)) as pieces:
+        async for piece in pieces:
+            assert piece == WORDS[0], "while the rest is not said"
+            break
+    await _until_left(server)
+    await thinker.close()
+
+
+async def test_a_conversation_that_begins_has_the_model_loaded(server: Completions) -> None:
+    thinker = Endpoint(Address(server.url))
+    await thinker.ready()
+    assert [one["max_tokens"] for one in server.asked] == [1]
+    await thinker.close()
+
+
+async def test_where_nobody_is_that_is_said() -> None:
+    thinker = Endpoint(Address(f"http://127.0.0.1:{_nobodys_port()}", "plain"))
+    for ask in (thinker.ready, lambda: answered(thinker)):
+        with pytest.raises(errors.LlmUnreachable):
+            await ask()
+    await thinker.close()
+
+
+async def test_a_server_without_a_model_is_no_help() -> None:
+    async with completions() as server:
+        with pytest.raises(errors.LlmRefused, match="no model"):
+            await by(server, "")
+
+
+async def test_without_a_model_what_was_heard_is_repeated_and_it_is_said_that_it_is() -> None:
+    assert "".join(await answered(Repeat())).split() == ["You", "said:", "It", "is", "Ada."]
+
+
+async def test_a_model_on_this_machine_is_taken_only_if_that_is_asked_for(
+    server: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = f"http://127.0.0.1:{_nobodys_port()}"
+    monkeypatch.setattr(choice, "KNOWN", {"Nobody": nobody, "Somebody": server.url})
+    assert isinstance(await thinker_of(Settings()), Repeat)
+    assert server.headers == []
+    found = await thinker_of(Settings(llm="auto"))
+    assert found.name == f"plain at 127.0.0.1:{server.port}"
+    wanted = await thinker_of(Settings(llm="auto", llm_model="other"))
+    assert wanted.name.startswith("other at ")
+    monkeypatch.setattr(choice, "KNOWN", {"Nobody": nobody})
+    assert isinstance(await thinker_of(Settings(llm="auto")), Repeat)
+    for one in (found, wanted):
+        await one.close()
+
+
+async def test_an_address_is_taken_at_its_word_and_a_key_from_a_file(
+    server: Completions, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("from-a-file\n")
+    key.chmod(0o600)
+    thinker = await thinker_of(Settings(llm=f"{server.url}/v1/", llm_key_file=key))
+    assert "".join(await answered(thinker)) == ANSWER
+    assert "authorization: bearer from-a-file" in server.headers[-1].lower()
+    await thinker.close()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["", "ollama", "ftp://there", "http://", "http://a:b@there", "http://there?x=1", "http://[::1"],
+)
+def test_what_is_no_address_is_refused_and_not_repeated(wrong: str) -> None:
+    with pytest.raises(errors.SettingsInvalid) as refused:
+        servers.address(wrong, "llm")
+    assert not wrong or wrong not in str(refused.value)
+
+
+async def test_two_keys_are_one_too_many(tmp_path: Path) -> None:
+    both = Settings(llm="http://127.0.0.1:1", llm_key="a", llm_key_file=tmp_path / "key")
+    with pytest.raises(errors.SettingsInvalid, match="each give a key"):
+        await thinker_of(both)
+
+
+def test_a_line_without_end_is_given_up() -> None:
+    with pytest.raises(errors.LlmGarbled):
+        chat.Words().feed(b"data: " + bytes(chat.LONGEST_LINE))
+
+
+def test_what_only_looks_like_a_thought_is_said() -> None:
+    aloud = chat.Aloud()
+    pieces = [aloud.feed(piece) for piece in ("a <", "b> and <thin", "g> <thi")]
+    assert "".join(pieces) + aloud.end() == "a <b> and <thing> <thi"
+
+
+async def _until_left(server: Completions) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        await server.left.wait()
+
+
+def _nobodys_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
