@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import re
 import socket
 import tomllib
@@ -13,6 +14,9 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_tools import protoc
@@ -29,7 +33,7 @@ from sidecar.access.identity import Authenticator, Credential, Identity, Nobody,
 from sidecar.access.turnstile import Turnstile
 from sidecar.access.visits import Visits
 from sidecar.access.watched import Watch
-from sidecar.app import create_service
+from sidecar.app import create_listeners, create_service
 from sidecar.errors import all_errors
 from sidecar.service import Service
 from sidecar.settings import load_settings
@@ -144,6 +148,90 @@ async def test_connections_are_encrypted_by_the_certificate_as_it_is_now(
                 pass
     finally:
         looking.cancel()
+
+
+class Authority:
+    """Vouches for clients, with a certificate in a file."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.file = folder / f"{name}.pem"
+        self.file.write_bytes(self._signed(self._name, self._key, 3650, ca=True))
+
+    def client(self, days: int = 30) -> tuple[bytes, bytes]:
+        """Key and certificate of one, as PEM; with days below 0 they are over."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        who = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "client")])
+        pem = serialization.Encoding.PEM
+        plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        return key.private_bytes(pem, *plain), self._signed(who, key, days)
+
+    def _signed(
+        self, who: x509.Name, key: ec.EllipticCurvePrivateKey, days: int, *, ca: bool = False
+    ) -> bytes:
+        now = datetime.datetime.now(datetime.UTC)
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(who)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=60))
+            .not_valid_after(now + datetime.timedelta(days=days))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        return made.public_bytes(serialization.Encoding.PEM)
+
+
+async def test_clients_are_asked_for_a_certificate_of_those_who_vouch_for_them(
+    service: Service, tmp_path: Path
+) -> None:
+    pair = certificate.self_signed(tmp_path / "shown", frozenset({"localhost"}), [])
+    ours, others = Authority(tmp_path, "ours"), Authority(tmp_path, "others")
+    vouching = tmp_path / "vouching.pem"
+    vouching.write_bytes(ours.file.read_bytes())
+    watch = Watch(every_s=0.02)
+    settings = load_settings(grpc_client_ca=vouching)
+    [listener] = create_listeners(settings, service, entrance(), watch, reserved(), pair)
+    port = (await listener.start())["grpc_port"]
+
+    async def is_let_in(key: bytes | None, shown: bytes | None) -> bool:
+        believed = grpc.ssl_channel_credentials(pair.certificate.read_bytes(), key, shown)
+        async with grpc.aio.secure_channel(f"localhost:{port}", believed) as channel:
+            status = (
+                await health_pb2_grpc.HealthStub(channel).Check(HEALTH, timeout=PATIENCE_S).code()
+            )
+            assert status in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)
+            return status is grpc.StatusCode.OK
+
+    another = others.client()
+    looking = asyncio.create_task(watch.run())
+    try:
+        assert await is_let_in(*ours.client())
+        assert not await is_let_in(None, None)
+        assert not await is_let_in(*another)
+        assert not await is_let_in(*ours.client(days=-1))
+        vouching.write_bytes(ours.file.read_bytes() + others.file.read_bytes())
+        async with asyncio.timeout(PATIENCE_S):
+            while not await is_let_in(*another):
+                pass
+    finally:
+        looking.cancel()
+        await listener.close()
+
+
+def test_who_vouches_for_clients_is_known_before_anybody_comes(
+    service: Service, tmp_path: Path
+) -> None:
+    pair = certificate.self_signed(tmp_path / "shown", frozenset({"localhost"}), [])
+    for file, why in ((tmp_path / "none.pem", "No such file"), (pair.key, "no certificate")):
+        with pytest.raises(errors.SettingsInvalid, match=f"(?i){why}"):
+            credentials_of(pair, Watch(), file)
+    settings = load_settings(grpc_client_ca=pair.certificate)
+    with reserved() as sock, pytest.raises(errors.SettingsInvalid, match="nothing is encrypted"):
+        create_listeners(settings, service, entrance(), Watch(), sock)
 
 
 async def test_who_calls_too_often_is_told_when_to_come_again(start: Start) -> None:
