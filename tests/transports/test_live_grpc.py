@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 from serving import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
-from stt import RATE, Client, Ended, chunks_of, ended, sound
+from stt import RATE, Client, chunks_of, ended, sound
 
 from sidecar.transports.live_grpc import stt_pb2
 from sidecar.transports.live_grpc.stt_pb2 import AudioChunk, SessionRequest
@@ -227,66 +227,6 @@ def test_a_session_that_nobody_streams_gives_its_place_back(known: Client) -> No
 
 
 # --- what can go wrong
-
-
-def cases(client: Client, known: Client, stranger: Client) -> Iterator[tuple[str, Status, Ended]]:
-    client.create("there")
-    yield "ERR1001", Status.INVALID_ARGUMENT, client.refused("")
-    yield "ERR1002", Status.ALREADY_EXISTS, client.refused("there")
-    for wrong in ({"vad_threshold": -0.1}, {"vad_threshold_override": 1.5},
-                  {"vad_threshold": float("nan")}):  # fmt: skip
-        yield "ERR1003", Status.INVALID_ARGUMENT, client.refused(**wrong)
-    yield "ERR1004", Status.UNAUTHENTICATED, client.say("nobody", b"")
-    yield "ERR1004", Status.UNAUTHENTICATED, client.stream([])
-    client.create("secret", require_token=True)
-    yield "ERR1005", Status.PERMISSION_DENIED, client.say("secret", b"", session_token="guess")
-    for wrong in ({"vad_silence": float("inf")}, {"attributes": {"long": "x" * 70_000}}):
-        yield "ERR1010", Status.INVALID_ARGUMENT, client.refused(**wrong)
-    yield "ERR1010", Status.INVALID_ARGUMENT, client.refused("x" * 300)
-    yield "ERR1009", Status.UNAUTHENTICATED, client.refused(attributes={"api-key-required": "yes"})
-    for number, fields in (
-        ("ERR1007", {"pcm16": bytes(400_000)}),
-        ("ERR3002", {"pcm16": bytes(3)}),
-        ("ERR3002", {"pcm16": bytes(4), "sample_rate": 5}),
-    ):
-        chunks = [AudioChunk(session_id="there", **fields)]
-        yield number, Status.INVALID_ARGUMENT, client.stream(chunks)
-        client.create("there")
-    chunks = [AudioChunk(session_id="there", pcm16=bytes(9 << 20), is_final=True)]
-    yield "", Status.RESOURCE_EXHAUSTED, client.stream(chunks)
-    yield "ERR1009", Status.UNAUTHENTICATED, stranger.refused()
-    wrong_key = {"attributes": {"api_key": "not that"}}
-    yield "ERR1014", Status.UNAUTHENTICATED, stranger.refused(**wrong_key)
-    known.create("idle")
-    silent = threading.Event()
-    call = known.open((b"" for _ in iter(lambda: silent.wait(), True)), "idle")
-    yield "ERR1006", Status.DEADLINE_EXCEEDED, ended(call)
-    known.create("idle")
-    one = [AudioChunk(pcm16=bytes(640)).SerializeToString()]
-
-    def then_nothing() -> Iterator[bytes]:
-        yield from one
-        silent.wait()
-
-    yield "ERR1006", Status.DEADLINE_EXCEEDED, ended(known.open(then_nothing(), "idle"))
-    silent.set()
-
-
-def test_each_trouble_has_its_number_and_status(
-    client: Client, known: Client, stranger: Client, heard: Server
-) -> None:
-    seen = set()
-    for number, status, found in cases(client, known, stranger):
-        assert (found.number, found.status) == (number, status), found
-        seen.add(number)
-    assert len(seen) >= 11
-    with Client(heard.health()["grpc_port"], origin="https://else.where") as page:
-        assert page.refused().number == "ERR4008"
-    unknown = client.channel.unary_unary("/stt.STTBackend/Nothing")
-    with pytest.raises(grpc.RpcError) as none:
-        unknown(b"", timeout=PATIENCE_S)
-    assert none.value.code() is Status.UNIMPLEMENTED
-    assert "Traceback" not in heard.log()
 
 
 def mutated(raw: bytes, chance: random.Random) -> bytes:

@@ -20,18 +20,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_tools import protoc
+from listening import Named, create, entrance, recognize, reserved
 from serving import PATIENCE_S, REPOSITORY
-from stt import CREATE, RECOGNIZE, sound
+from stt import sound
 
 from sidecar import errors
 from sidecar.access import certificate
-from sidecar.access.approach import Approach
-from sidecar.access.auth import Access
 from sidecar.access.certificate import Pair
 from sidecar.access.entrance import Entrance
-from sidecar.access.identity import Authenticator, Credential, Identity, Nobody, Proof, bearer
-from sidecar.access.turnstile import Turnstile
-from sidecar.access.visits import Visits
 from sidecar.access.watched import Watch
 from sidecar.app import create_listeners, create_service
 from sidecar.errors import all_errors
@@ -44,8 +40,6 @@ from sidecar.transports.live_grpc.listener import LiveGrpc
 from sidecar.transports.live_grpc.stt_pb2 import (
     AudioChunk,
     SessionRequest,
-    SessionResponse,
-    STTResult,
 )
 
 Start = Callable[..., Awaitable[int]]
@@ -57,13 +51,6 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     service = create_service(load_settings(engine="scripted", data_dir=tmp_path))
     yield service
     await service.close()
-
-
-def reserved(port: int = 0) -> socket.socket:
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind(("127.0.0.1", port))
-    return sock
 
 
 @pytest.fixture
@@ -78,31 +65,6 @@ async def start(service: Service) -> AsyncIterator[Start]:
     yield start
     for one in begun:
         await one.close()
-
-
-class Named:
-    """Everybody is who the token says."""
-
-    local_only = False
-
-    def __init__(self) -> None:
-        self.gone: str | None = None
-
-    def identify(self, approach: Approach) -> Identity:
-        return Identity(bearer(approach), Proof.JWT, credential=Credential("id", "key"))
-
-    def refusal(self, credential: Credential) -> str | None:
-        return self.gone
-
-
-def entrance(authenticator: Authenticator | None = None, per_minute: int | None = None) -> Entrance:
-    access = Access(authenticator=authenticator or Nobody())
-    turnstile = Turnstile(per_minute) if per_minute else None
-    return Entrance(access, turnstile, Visits(access.authenticator.refusal))
-
-
-def create(channel: Any) -> Any:
-    return channel.unary_unary(CREATE, SessionRequest.SerializeToString, SessionResponse.FromString)
 
 
 async def test_a_port_that_somebody_else_was_quicker_at_is_not_shared(start: Start) -> None:
@@ -256,9 +218,7 @@ async def test_two_owners_may_have_sessions_with_the_same_id(start: Start) -> No
             )
             for who in ("me", "you")
         ]
-        listen = channel.stream_stream(
-            RECOGNIZE, AudioChunk.SerializeToString, STTResult.FromString
-        )
+        listen = recognize(channel)
         for answer in reversed(answers):  # known by the tokens alone
             chunk = AudioChunk(
                 session_id="same",
@@ -276,9 +236,7 @@ async def test_a_token_that_counts_no_more_ends_its_streams(start: Start) -> Non
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         me = [("authorization", "Bearer me"), ("session-id", "mine")]
         await create(channel)(SessionRequest(session_id="mine"), metadata=me)
-        call = channel.stream_stream(RECOGNIZE, AudioChunk.SerializeToString, STTResult.FromString)(
-            metadata=me
-        )
+        call = recognize(channel)(metadata=me)
         await call.write(AudioChunk(pcm16=sound((0.3, 1.0))))
         assert (await call.read()).text
         named.gone = "was revoked"
