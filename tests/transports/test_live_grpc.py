@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
@@ -18,9 +18,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+from listening import Caller
+from listening import ended as ended_of
 from serving import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
-from stt import RATE, Client, chunks_of, ended, sound
+from streaming import Streaming
+from stt import RATE, Client, Ended, chunks_of, ended, sound
 
+from sidecar import errors
+from sidecar.access.issuing import Issuer
 from sidecar.transports.live_grpc import stt_pb2
 from sidecar.transports.live_grpc.stt_pb2 import AudioChunk, SessionRequest
 
@@ -28,6 +33,8 @@ TOKEN = "a token that nobody guesses"
 SPEECH = sound((0.3, 1.0), (0, 1.0), (0.3, 1.0), (0, 1.0))
 MUTATIONS = int(os.environ.get("VIBEVOICE_FUZZ", "1000"))
 """How many messages are made up; 10,000 of them take two minutes."""
+NO_ROOM = (4002, "server_at_capacity")
+"""How the streaming wire closes."""
 Status = grpc.StatusCode
 
 
@@ -226,6 +233,53 @@ def test_a_session_that_nobody_streams_gives_its_place_back(known: Client) -> No
     assert known.say("unused-3", b"").status is Status.OK
 
 
+async def test_who_has_three_sessions_over_one_wire_has_three_over_both(tmp_path: Path) -> None:
+    issuer = Issuer(tmp_path / "tokens")
+    anna, ben = (f"Bearer {issuer.create(name)[0]}" for name in ("anna", "ben"))
+    settings = {"live_sessions": 4, "live_sessions_per_owner": 3, "grpc_unused": PATIENCE_S}
+    with Server(tmp_path, grpc_port=0, token_keys=issuer.keys.public, **settings) as server:
+        port = server.health()["grpc_port"]
+        header = {"additional_headers": {"Authorization": anna}}
+        async with (
+            Caller(port, authorization=anna) as hers,
+            Caller(port, authorization=ben) as his,
+            Streaming(server, options=header) as first,
+            Streaming(server, options=header) as second,
+        ):
+            await first.ready()
+            await second.ready()
+            assert (await hers.create("third")).status is Status.OK
+            assert await refused(hers) == "live_limited"
+            async with Streaming(server, options=header) as fourth:
+                assert (await fourth.refused())["message"] == errors.LiveLimited.default_detail
+                assert await fourth.closed() == NO_ROOM
+
+            assert (await his.create("the fourth of all")).status is Status.OK
+            assert await refused(his) == "live_full"
+            theirs = {"additional_headers": {"Authorization": ben}}
+            async with Streaming(server, options=theirs) as fifth:
+                assert (await fifth.refused())["message"] == errors.LiveFull.default_detail
+                assert await fifth.closed() == NO_ROOM
+
+            last = AudioChunk(is_final=True)
+            for caller, name in ((his, "the fourth of all"), (hers, "third")):
+                assert (await caller.stream(last, session_id=name)).status is Status.OK
+            async with Streaming(server, options=header) as instead:
+                await instead.ready()
+                assert await refused(hers) == "live_limited"
+            async with asyncio.timeout(PATIENCE_S):
+                while (await hers.create("instead")).status is not Status.OK:
+                    pass  # until the other wire has noticed who went
+            assert await refused(hers) == "live_limited"
+
+
+async def refused(caller: Caller) -> str:
+    """The stable code of what one more session is refused with."""
+    found = await caller.create("one more")
+    assert (found.number, found.status) == ("ERR1008", Status.RESOURCE_EXHAUSTED), found
+    return found.trailing["error-code"]
+
+
 # --- what can go wrong
 
 
@@ -352,41 +406,41 @@ def test_the_ready_line_has_the_port_also_that_of_one_that_serves_already(tmp_pa
     assert again["grpc_port"] == ready["grpc_port"] > 0
 
 
-def test_who_talks_when_the_service_ends_hears_a_last_final(tmp_path: Path) -> None:
-    with Server(tmp_path, grpc_port=0, shutdown_grace=30) as server:
+async def test_who_talks_when_the_service_ends_hears_all_of_it_told(tmp_path: Path) -> None:
+    with Server(tmp_path, grpc_port=0, shutdown_grace=PATIENCE_S) as server:
         port = server.health()["grpc_port"]
-        found: list[Any] = []
-        talking = threading.Barrier(9)
-        ends = threading.Event()
-
-        def talk(number: int) -> None:
-            name = f"talk-{number}"
-            with Client(port) as client:
-                client.create(name)
-                raw = sound((0.3, 1.0))
-                chunks = chunks_of(name, raw, then=lambda: not ends.is_set())
-                call = client.open((one.SerializeToString() for one in chunks), name)
-                next(call)
-                talking.wait(PATIENCE_S)
-                found.append(ended(call))
-
-        threads = [threading.Thread(target=talk, args=(number,)) for number in range(8)]
-        for thread in threads:
-            thread.start()
-        with Client(port) as late:
-            late.create("late")
-            talking.wait(PATIENCE_S)
+        async with Caller(port) as caller, Caller(port) as late:
+            heard = [asyncio.Event() for _ in range(20)]
+            talks = [
+                asyncio.create_task(talk(caller, f"t-{n}", one)) for n, one in enumerate(heard)
+            ]
+            await late.create("late")
             stub = health_pb2_grpc.HealthStub(late.channel)
-            watched = stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
-            assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+            watched = aiter(stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S))
+            assert (await anext(watched)).status == health_pb2.HealthCheckResponse.SERVING
+            for one in heard:
+                await asyncio.wait_for(one.wait(), PATIENCE_S)
             server.process.terminate()
-            assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
-            assert late.refused().status is Status.UNAVAILABLE
-            assert late.say("late", b"").status is Status.UNAVAILABLE
-        for thread in threads:
-            thread.join(PATIENCE_S)
-        ends.set()
-        assert server.process.wait(PATIENCE_S) == 0
-        assert [(one.status, one.number) for one in found] == [(Status.UNAVAILABLE, "ERR1013")] * 8
-        assert [len(one.finals) for one in found] == [1] * 8
+            assert (await anext(watched)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            refused = [await late.create("later"), await late.stream(session_id="late")]
+            found = await asyncio.gather(*talks)
+        assert await asyncio.to_thread(server.process.wait, PATIENCE_S) == 0
+        ends = {(one.status, one.number) for one in (*refused, *found)}
+        assert ends == {(Status.UNAVAILABLE, "ERR1013")}
+        for one in found:
+            assert one.results[-1].is_final
+            assert one.finals[-1].end_sec >= max(result.end_sec for result in one.results)
         assert "fault of ours" not in server.log()
+
+
+async def talk(caller: Caller, name: str, heard: asyncio.Event) -> Ended:
+    """Without a pause, for as long as anybody listens; ``heard`` once something is told."""
+    await caller.create(name)
+    tenth = sound((0.3, 0.1))
+
+    async def speak() -> AsyncIterator[AudioChunk]:
+        while True:
+            yield AudioChunk(pcm16=tenth, session_id=name)
+            await asyncio.sleep(0.1)
+
+    return await ended_of(caller.open(speak(), name), heard.set)
