@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import random
 import subprocess
 import sys
 import threading
@@ -22,17 +20,15 @@ from listening import Caller
 from listening import ended as ended_of
 from serving import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
 from streaming import Streaming
-from stt import RATE, Client, Ended, chunks_of, ended, sound
+from stt import Client, Ended, chunks_of, ended, sound
 
 from sidecar import errors
 from sidecar.access.issuing import Issuer
 from sidecar.transports.live_grpc import stt_pb2
-from sidecar.transports.live_grpc.stt_pb2 import AudioChunk, SessionRequest
+from sidecar.transports.live_grpc.stt_pb2 import AudioChunk
 
 TOKEN = "a token that nobody guesses"
 SPEECH = sound((0.3, 1.0), (0, 1.0), (0.3, 1.0), (0, 1.0))
-MUTATIONS = int(os.environ.get("VIBEVOICE_FUZZ", "1000"))
-"""How many messages are made up; 10,000 of them take two minutes."""
 NO_ROOM = (4002, "server_at_capacity")
 """How the streaming wire closes."""
 Status = grpc.StatusCode
@@ -278,83 +274,6 @@ async def refused(caller: Caller) -> str:
     found = await caller.create("one more")
     assert (found.number, found.status) == ("ERR1008", Status.RESOURCE_EXHAUSTED), found
     return found.trailing["error-code"]
-
-
-# --- what can go wrong
-
-
-def mutated(raw: bytes, chance: random.Random) -> bytes:
-    """The same with some bytes changed, left out, doubled or made up."""
-    data = bytearray(raw)
-    for _ in range(chance.randint(1, 4)):
-        at = chance.randrange(len(data) + 1)
-        match chance.randrange(4):
-            case 0 if at < len(data):
-                data[at] = chance.randrange(256)
-            case 1:
-                del data[at : at + chance.randint(1, 8)]
-            case 2:
-                data[at:at] = data[at : at + chance.randint(1, 8)]
-            case _:
-                data[at:at] = chance.randbytes(chance.randint(1, 8))
-    return bytes(data)
-
-
-def wild(chance: random.Random) -> bytes:
-    """A request that can be read, with any values."""
-    number = [0.0, -0.0, 0.5, 1.0, 1e-300, 1e308, -1.0, float("nan"), float("inf")]
-    pick = chance.choice
-    request = SessionRequest(
-        session_id=pick(["", "a", "\x00", "ü" * 256, "a/../b"]),
-        attributes={
-            pick(["decode_profile", "api_key", "", "x"]): pick(["", "accurate", "\n" * 99])
-        },
-        vad_silence=pick(number),
-        vad_threshold=pick(number),
-        language_code=pick(["", "EN", "zz", "de-AT", "\x00", "-" * 99]),
-        require_token=pick([False, True]),
-    )
-    for field, values in (("vad_mode", 4), ("task", 5), ("decode_profile", 5)):
-        setattr(request, field, chance.randrange(values))  # beyond the last, too
-    if pick([False, True]):
-        request.vad_threshold_override = pick(number)
-    return request.SerializeToString()
-
-
-def test_made_up_messages_are_answered_and_never_as_faults_of_ours(
-    client: Client, heard: Server
-) -> None:
-    chance = random.Random(14)
-    whole = SessionRequest(
-        session_id="fuzz", attributes={"api_key": "k", "model": "m"}, vad_mode=1, vad_silence=0.4,
-        vad_threshold=0.3, require_token=True, language_code="de", task=2, decode_profile=2,
-        vad_threshold_override=0.2,
-    ).SerializeToString()  # fmt: skip
-    statuses = set()
-    for _ in range(MUTATIONS // 2):
-        request = wild(chance) if chance.random() < 0.2 else mutated(whole, chance)
-        try:
-            token = client.call(request).token
-        except grpc.RpcError as error:
-            statuses.add(error.code())
-            continue
-        session_id = SessionRequest.FromString(request).session_id
-        rate = chance.choice([RATE, RATE, 0, -1, 7999, 192_000, 2**31 - 1])
-        fields = {"session_id": session_id, "session_token": token, "sample_rate": rate}
-        chunk = AudioChunk(pcm16=sound((0.3, 0.02)), **fields).SerializeToString()
-        last = AudioChunk(is_final=True, **fields).SerializeToString()
-        first = chance.choice([chunk, mutated(chunk, chance)])
-        statuses.add(ended(client.open(iter([first, last]))).status)
-        # the mutated one may have been for another session, or for none
-        ended(client.open(iter([last])))
-    assert statuses <= {
-        Status.OK, Status.INVALID_ARGUMENT, Status.UNAUTHENTICATED, Status.PERMISSION_DENIED,
-        Status.ALREADY_EXISTS,
-    }, statuses  # fmt: skip
-    assert {Status.OK, Status.INVALID_ARGUMENT} <= statuses
-    client.create("after")
-    assert client.say("after", SPEECH).status is Status.OK
-    assert "fault of ours" not in heard.log()
 
 
 # --- what is beside it
