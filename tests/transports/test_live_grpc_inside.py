@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_tools import protoc
-from listening import Named, create, entrance, recognize, reserved
+from listening import Caller, Named, create, entrance, recognize, reserved
 from serving import PATIENCE_S, REPOSITORY
 from stt import sound
 
@@ -244,6 +244,88 @@ async def test_a_token_that_counts_no_more_ends_its_streams(start: Start) -> Non
         async with asyncio.timeout(PATIENCE_S):
             assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
             assert (await call.details()).startswith("ERR1014 ")
+
+
+async def test_a_client_that_gave_itself_a_deadline_leaves_no_session(
+    start: Start, service: Service
+) -> None:
+    async with Caller(await start(entrance())) as caller:
+        await caller.create("late")
+        call = recognize(caller.channel)(metadata=[("session-id", "late")], timeout=0.3)
+        await call.write(AudioChunk(pcm16=sound((0.3, 0.1))))
+        assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await until(lambda: not len(service.live))
+
+
+async def test_who_is_gone_without_a_word_is_asked_and_leaves_no_session(tmp_path: Path) -> None:
+    settings = load_settings(engine="scripted", data_dir=tmp_path, live_ping=1, live_idle=3600)
+    service = create_service(settings)
+    listener = LiveGrpc(service, entrance(), reserved())
+    cable = Cable((await listener.start())["grpc_port"])
+    try:
+        async with Caller(await cable.plug_in()) as caller:
+            await caller.create("gone")
+            call = recognize(caller.channel)(metadata=[("session-id", "gone")])
+            await call.write(AudioChunk(pcm16=sound((0.3, 1.0))))
+            assert (await call.read()).text
+            assert len(service.live) == 1
+            cable.cut()
+            async with asyncio.timeout(30):  # two seconds are promised; gRPC by itself has a minute
+                await until(lambda: not len(service.live))
+            call.cancel()
+    finally:
+        await cable.pull_out()
+        await listener.close()
+        await service.close()
+
+
+class Cable:
+    """Between a client and a port: one that is cut brings nothing more, and nobody is told."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._whole = True
+        self._carrying: set[asyncio.Task[None]] = set()
+
+    async def plug_in(self) -> int:
+        """The port at the client's end."""
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def cut(self) -> None:
+        """From now on nothing passes."""
+        self._whole = False
+
+    async def pull_out(self) -> None:
+        """Both ends are free."""
+        self._server.close()
+        for one in self._carrying:
+            one.cancel()
+        await asyncio.wait(self._carrying)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+        for each in (self._carry(reader, back), self._carry(there, writer)):
+            self._carrying.add(asyncio.create_task(each))
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(1 << 16):
+                if self._whole:
+                    writer.write(data)
+        finally:
+            writer.close()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not true():  # noqa: ASYNC110 - others make it so
+            await asyncio.sleep(0.01)
+
+
+async def test_metadata_have_an_end(start: Start) -> None:
+    async with Caller(await start(entrance()), long="x" * (40 << 10)) as caller:
+        assert (await caller.create()).status is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_an_address_is_read_as_grpc_writes_it() -> None:
