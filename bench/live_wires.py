@@ -3,7 +3,9 @@
 A hundred clients send to one service with the scripted engine, a chunk each 100 ms, in real time,
 every one over a connection of its own: over the streaming wire (`/api/asr-streaming`: JSON and
 base64), then over gRPC, and so in turns. What counts is the processor time of the service's own
-process, all of its threads (the engine has a process of its own, and so do the clients).
+process, all of its threads (the engine has a process of its own, and so do the clients), for each
+second of a client's sound. It wants a quiet machine: on a busy one a WebSocket's messages come to
+a starved service several at a time, which makes them cheaper, and gRPC's do not.
 
     python -m bench.live_wires [--connections 100] [--rounds 3] [--seconds 20]
 """
@@ -83,13 +85,14 @@ async def over_websocket(port: int, sound: bytes, pace_s: float, number: int) ->
 async def share_of_a_core(
     service: psutil.Process, wire: Wire, port: int, sound: bytes, count: int
 ) -> tuple[float, list[Heard]]:
-    """What the service takes of one while so many clients are heard."""
+    """What the service takes of one while so many clients are heard: by their sound, and not by the
+    clock, which goes on where clients are kept waiting."""
     await wire(port, TURN, 0.0, 0)  # the engine is there
     await asyncio.sleep(1.0)  # and who asked for it is gone
-    before, begun = sum(service.cpu_times()[:2]), time.monotonic()
+    before = sum(service.cpu_times()[:2])
     found = await asyncio.gather(*(wire(port, sound, CHUNK_S, number) for number in range(count)))
-    share = (sum(service.cpu_times()[:2]) - before) / (time.monotonic() - begun)
-    return share, found
+    took_s = sum(service.cpu_times()[:2]) - before
+    return took_s / (len(sound) / 2 / RATE), found
 
 
 async def in_turns(server: Server, count: int, rounds: int, seconds: float) -> float:
