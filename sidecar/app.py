@@ -122,14 +122,21 @@ def create_listeners(
     ``tls`` are the files that connections are encrypted by.
 
     Raises:
-        errors.SettingsInvalid: a package is missing, or a file cannot be used.
+        errors.SettingsInvalid: a package is missing, a file cannot be used, or settings contradict
+            each other.
     """
     if grpc is None:
         return []
     with needed_for("Calls over gRPC", "grpc"):
         from sidecar.transports.live_grpc.encryption import credentials_of
         from sidecar.transports.live_grpc.listener import LiveGrpc
-    credentials = credentials_of(tls, watch) if tls else None
+    clients = settings.grpc_client_ca
+    if clients is not None and tls is None:
+        raise SettingsInvalid(
+            "Clients are asked for certificates, and nothing is encrypted (--grpc-client-ca).",
+            hint="Set --tls-cert with --tls-key, or --tls self-signed.",
+        )
+    credentials = credentials_of(tls, watch, clients) if tls else None
     return [LiveGrpc(service, entrance, grpc, credentials)]
 
 

@@ -554,6 +554,14 @@ class Settings(BaseSettings):
             "Largest gRPC message that is taken, in MB: the longest recording in one piece."
         ),
     )
+    grpc_client_ca: Path | None = Field(
+        None,
+        description=(
+            "File (PEM) with the certificates of those who vouch for clients over gRPC: who shows "
+            "no certificate of theirs gets no connection (mTLS). Asks for --tls-cert or --tls "
+            "self-signed; read again when it changes."
+        ),
+    )
     grpc_unused: Duration = Field(
         30.0, gt=0, description="How long a gRPC session that was created waits for its stream."
     )

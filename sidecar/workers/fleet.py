@@ -53,7 +53,7 @@ class Standing:
     on_gpu: bool
 
     @classmethod
-    def of(cls, lodging: Lodging[Any]) -> Standing:
+    def of(cls, lodging: Lodging[Any, Any]) -> Standing:
         """As it is now."""
         slot: EngineLife = lodging.slot
         return cls(

@@ -65,7 +65,7 @@ class Backend:
                 raise codes.Refused(codes.OPTION_WRONG, "the message cannot be read")
             return await self._create(request, context)
         except Exception as wrong:
-            await end(context, wrong)
+            await end(context, wrong, fault=codes.CREATE_FAULT)
         return None
 
     async def recognize(self, chunks: object, context: Any) -> None:
