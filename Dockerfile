@@ -15,7 +15,7 @@ ARG REVISION=""
 # Versions are said in pyproject.toml.
 # hadolint ignore=DL3013
 RUN printf '%s' "$REVISION" > sidecar/REVISION \
-    && pip install '.[auth]'
+    && pip install '.[auth,grpc]'
 
 FROM build-cpu AS build-cuda
 # hadolint ignore=DL3013
@@ -37,7 +37,7 @@ ENV PATH=/opt/vibevoice-asr/bin:$PATH \
 USER 10001
 WORKDIR /home/vibevoice
 VOLUME ["/models"]
-EXPOSE 8765
+EXPOSE 8765 50051
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 \
     CMD ["vibevoice-asr", "status"]

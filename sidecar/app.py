@@ -28,8 +28,9 @@ from sidecar.engines.voice_choice import choose_voice
 from sidecar.errors import SettingsInvalid
 from sidecar.service import Service
 from sidecar.settings import Settings, load_settings
+from sidecar.transports.control import api as control_api
 from sidecar.transports.estimate import api as estimate_api
-from sidecar.transports.http import docs_page, gate, head, lingering, problems
+from sidecar.transports.http import counted, docs_page, gate, head, lingering, problems
 from sidecar.transports.http import tickets as tickets_api
 from sidecar.transports.jobs import api as jobs_api
 from sidecar.transports.live import api as live_api
@@ -122,14 +123,21 @@ def create_listeners(
     ``tls`` are the files that connections are encrypted by.
 
     Raises:
-        errors.SettingsInvalid: a package is missing, or a file cannot be used.
+        errors.SettingsInvalid: a package is missing, a file cannot be used, or settings contradict
+            each other.
     """
     if grpc is None:
         return []
     with needed_for("Calls over gRPC", "grpc"):
         from sidecar.transports.live_grpc.encryption import credentials_of
         from sidecar.transports.live_grpc.listener import LiveGrpc
-    credentials = credentials_of(tls, watch) if tls else None
+    clients = settings.grpc_client_ca
+    if clients is not None and tls is None:
+        raise SettingsInvalid(
+            "Clients are asked for certificates, and nothing is encrypted (--grpc-client-ca).",
+            hint="Set --tls-cert with --tls-key, or --tls self-signed.",
+        )
+    credentials = credentials_of(tls, watch, clients) if tls else None
     return [LiveGrpc(service, entrance, grpc, credentials)]
 
 
@@ -178,13 +186,14 @@ def create_app(
     )
     wires = (
         *(sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api, page_api),
-        *(live_api, streaming_api, talk_api),
+        *(live_api, streaming_api, talk_api, control_api),
     )
     tickets = Handover()
     routers = [tickets_api.build_router(tickets), realtime_api.build_router(service, tickets)]
     routers += [wire.build_router(service) for wire in wires]
     for router in routers:
         app.include_router(router)
+    app.add_middleware(counted.Route)
     app.add_middleware(head.Head)
     dialects = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
     dialects |= dict.fromkeys((*openai_api.PATHS, *realtime_api.PATHS), openai_dialect.say)
@@ -194,7 +203,7 @@ def create_app(
         turnstile=entrance.turnstile,
         dialects=dialects,
         visits=visits,
-        opens=front.is_open,
+        opens=lambda asked: front.is_open(asked) or control_api.is_open(settings, asked),
         refusals={
             live_api.PATH: live_api.refuse,
             realtime_api.REALTIME: realtime_api.refuse,
@@ -204,6 +213,7 @@ def create_app(
         tickets=tickets,
     )
     app.add_middleware(lingering.Lingering)
+    app.add_middleware(counted.Counted, tally=service.tally.wires)
     docs_page.install(app)
     front.install(app)
     problems.install(app, *routers, dialects=dialects)

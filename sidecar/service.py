@@ -20,6 +20,7 @@ from sidecar.diagnostics.crash import data_folder
 from sidecar.engines.choice import Choice, way_to
 from sidecar.errors import LanguageUnsupported, SidecarError
 from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
+from sidecar.jobs.counted import Counted
 from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping, go_on
 from sidecar.jobs.once import Once
@@ -36,6 +37,8 @@ from sidecar.jobs.room import Body, Place, Room
 from sidecar.jobs.store import JobStore, MemoryStore
 from sidecar.memory.devices import GpuMemory
 from sidecar.memory.forecast import Forecast
+from sidecar.metering.outcomes import Thresholds, trouble
+from sidecar.metering.tally import Tally
 from sidecar.people.known import KnownVoices
 from sidecar.sessions.registry import Sessions
 from sidecar.settings import Settings
@@ -49,7 +52,7 @@ from sidecar.speech.engine import (
 from sidecar.speech.options import ignored, parse_options
 from sidecar.speech.transcript import Notice, Transcript
 from sidecar.speech.voice import VoiceSpec
-from sidecar.talk.registry import Talks
+from sidecar.talk.registry import Conversations
 from sidecar.threads import Threads
 from sidecar.workers.fleet import Fleet, Role, Standing
 from sidecar.workers.intake import Intake
@@ -75,8 +78,15 @@ class Health:
     loading: float | None
     gpu: GpuMemory | None
     live: Standing | None
+    engines: dict[Role, Standing]
     jobs_waiting: int
+    jobs_running: int
+    live_sessions: int
+    starting: bool
+    """What was to be there before anybody comes is not yet there."""
     stopping: bool
+    trouble: str | None
+    """Why it is not healthy, by what came of its work lately."""
     also: dict[str, Any]
     """As `Service.also`."""
 
@@ -100,11 +110,21 @@ class Service:
         self.instance = uuid.uuid4().hex
         self.fleet = Fleet(settings, choice, live, voice)
         """The engines, each for what it is there for."""
+        self.tally = Tally(
+            Thresholds(
+                settings.health_window,
+                settings.health_min_events,
+                settings.health_max_timeout_ratio,
+                settings.health_min_success_ratio,
+            )
+        )
+        """What happened since the start."""
         self._provision = Provision(settings, self.fleet.files)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
         self._keeping = Keeping(settings, now) if settings.keep_jobs else None
         self._store: JobStore = self._keeping.store if self._keeping else MemoryStore(now)
+        self._store.listen(Counted(self.tally.jobs))
         self._once = Once(self._store)
         self._results = Retention(
             self._store,
@@ -130,10 +150,12 @@ class Service:
         """What is known of who may speak."""
         self.owned = OwnedJobs(self._store, self._queue, self._results)
         """The jobs of whoever asks."""
-        self.live = Sessions.of(settings, self.fleet.live_spec, lambda: self.fleet.live.share())
+        self.live = Sessions.of(
+            settings, self.fleet.live_spec, lambda: self.fleet.live.share(), self.tally.live
+        )
         """The live sessions of everybody."""
         speaks = self.fleet.voice if self.fleet.voice_spec is not None else None
-        self.talks = Talks(settings, self.live, speaks)
+        self.conversations = Conversations(settings, self.live, speaks)
         """The conversations of everybody."""
         self.recordings = Recordings(self.owned, self._keeping)
         """What of them can be listened to."""
@@ -143,6 +165,7 @@ class Service:
         """Where else it is served, as the ready line says it: empty where by HTTP alone."""
         self.spooling = Threads("spool", SPOOLING)
         """Writes uploads to the disk."""
+        self._starting = True
         self._background: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -157,6 +180,8 @@ class Service:
         self._spawn("remember the pace", self._pace_file.run(self._pace))
         if self.settings.preload:
             self._spawn("preload", self._preload())
+        else:
+            self._starting = False
 
     async def drain(self, grace_s: float) -> None:
         """Take no more jobs and tell those that wait; the running ones have ``grace_s`` to end, and
@@ -175,7 +200,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.live.close()
-        await self.talks.close()
+        await self.conversations.close()
         await self._queue.close()
         await asyncio.to_thread(self._pace_file.write, self._pace.known)
         self._results.close()
@@ -280,6 +305,7 @@ class Service:
             if record is not None and isinstance(record.audio, Kept):
                 record.audio.forget()
             raise
+        self.tally.jobs.submitted.add()
         try:
             await job.written()  # only then it is accepted
         except BaseException:
@@ -384,6 +410,7 @@ class Service:
 
     def health(self) -> Health:
         """How things are, from memory."""
+        engines = self.fleet.standing()
         return Health(
             version=__version__,
             instance=self.instance,
@@ -394,9 +421,14 @@ class Service:
             worker_pid=self._slot.worker_pid,
             loading=self._slot.loading,
             gpu=self.fleet.gpu,
-            live=self.fleet.standing().get(Role.LIVE),
+            live=engines.get(Role.LIVE),
+            engines=engines,
             jobs_waiting=self._queue.depth,
+            jobs_running=self._queue.running,
+            live_sessions=len(self.live),
+            starting=self._starting,
             stopping=self._queue.draining,
+            trouble=trouble(self.tally.outcomes.lately(), self.tally.thresholds),
             also=dict(self.also),
         )
 
@@ -408,6 +440,8 @@ class Service:
             await self._slot.preload()
         except SidecarError as error:
             log.error("preloading failed: %s; the first request will try again", error.detail)
+        finally:
+            self._starting = False
 
     def _spawn(self, what: str, work: Coroutine[Any, Any, None]) -> None:
         """Work in the background, until it ends or the service does; its failure is in the log."""

@@ -562,6 +562,14 @@ class Settings(BaseSettings):
             "Largest gRPC message that is taken, in MB: the longest recording in one piece."
         ),
     )
+    grpc_client_ca: Path | None = Field(
+        None,
+        description=(
+            "File (PEM) with the certificates of those who vouch for clients over gRPC: who shows "
+            "no certificate of theirs gets no connection (mTLS). Asks for --tls-cert or --tls "
+            "self-signed; read again when it changes."
+        ),
+    )
     grpc_unused: Duration = Field(
         30.0, gt=0, description="How long a gRPC session that was created waits for its stream."
     )
@@ -600,6 +608,45 @@ class Settings(BaseSettings):
         description=(
             "Folder for the log file and notes of crashes; the user's state folder if unset. No "
             "audio and no transcript is ever written there, with 'keep_jobs' neither."
+        ),
+    )
+
+    health_window: Duration = Field(
+        60.0,
+        gt=0,
+        description=(
+            "Of how much time the outcomes count that say whether the service is healthy "
+            "(docs/operations.md)."
+        ),
+    )
+    health_min_events: int = Field(
+        5, ge=1, description="Fewer outcomes than these within that time say nothing."
+    )
+    health_max_timeout_ratio: float = Field(
+        0.5, ge=0, le=1, description="Where more of them than this came too late, it is not."
+    )
+    health_min_success_ratio: float = Field(
+        0.5, ge=0, le=1, description="Where fewer of them than this went well, it is not."
+    )
+    health_errors: bool | None = Field(
+        None,
+        description=(
+            "Whether '/health' answers 500 while the service is not healthy. If unset: where gRPC "
+            "is served; hosts of the sidecar take anything but 200 for its end."
+        ),
+    )
+    metrics_open: bool = Field(
+        False,
+        description=(
+            "Whether '/metrics', '/metrics.json' and '/system' are answered without a token where "
+            "one is asked for elsewhere."
+        ),
+    )
+    metrics_owners: bool = Field(
+        False,
+        description=(
+            "Whether the metrics have the live sessions of each owner, by name: personal data, and "
+            "a label for each."
         ),
     )
 

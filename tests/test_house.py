@@ -28,6 +28,7 @@ HEAVY = {
     "jwt",
     "grpc",
     "google",
+    "prometheus_client",
 }
 
 

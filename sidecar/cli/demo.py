@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,8 +9,8 @@ from typing import Any
 from sidecar import errors
 from sidecar.cli import transcribe
 from sidecar.cli.said import INTERRUPTED, complain, say
+from sidecar.cli.started import started
 from sidecar.settings import load_settings
-from sidecar.version import own_command
 
 SAMPLE = "assets/endgame_nagg_nell.wav"
 """Two people, 28 seconds, inside the embedded engine's wheel."""
@@ -26,41 +23,27 @@ def run(audio: Path | None, given: dict[str, Any]) -> int:
         audio = audio or sample()
     except errors.SidecarError as error:
         return complain(error)
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-    service = subprocess.Popen(
-        [
-            *own_command("sidecar.main"),
-            "serve",
-            "--log-level=warning",
-            f"--parent-pid={os.getpid()}",  # whatever ends this command ends the service
-            *flags,
-        ],
-        stdout=subprocess.PIPE,
-    )
     try:
-        ready = _ready_line(service)
-        if ready is None:  # it has said why
-            return service.wait()
-        url = ready["url"]
-        say(f"The service runs at {url}. Sending it {audio.name}:")
-        from vibevoice_asr_client import Trust
+        with started(given) as (service, ready):
+            if ready is None:  # it has said why
+                return service.wait()
+            url = ready["url"]
+            say(f"The service runs at {url}. Sending it {audio.name}:")
+            from vibevoice_asr_client import Trust
 
-        pinned = Trust(fingerprint=ready["fingerprint"]) if "fingerprint" in ready else None
-        order = transcribe.Order(
-            files=[audio], format="text", server=url, token=ready.get("token"), trust=pinned
-        )
-        code = transcribe.run(order)
-        if code or ready.get("reused"):
-            return code
-        curl = f"curl -F audio=@recording.m4a {url}/transcribe"
-        say(f"Still serving. Open {url} in a browser, or: {curl}")
-        say("Ctrl-C stops it.")
-        return service.wait()
+            pinned = Trust(fingerprint=ready["fingerprint"]) if "fingerprint" in ready else None
+            order = transcribe.Order(
+                files=[audio], format="text", server=url, token=ready.get("token"), trust=pinned
+            )
+            code = transcribe.run(order)
+            if code or ready.get("reused"):
+                return code
+            curl = f"curl -F audio=@recording.m4a {url}/transcribe"
+            say(f"Still serving. Open {url} in a browser, or: {curl}")
+            say("Ctrl-C stops it.")
+            return service.wait()
     except KeyboardInterrupt:
         return INTERRUPTED
-    finally:
-        service.terminate()
-        service.wait()
 
 
 def sample() -> Path:
@@ -77,12 +60,3 @@ def sample() -> Path:
     raise errors.AudioPathNotFound(
         "The sample recording is not there.", hint="Name one: vibevoice-asr demo FILE"
     )
-
-
-def _ready_line(service: subprocess.Popen[bytes]) -> dict[str, Any] | None:
-    """What the service says once it can serve, which a download may come before; None when it
-    cannot."""
-    assert service.stdout is not None
-    line = service.stdout.readline()
-    ready: dict[str, Any] = json.loads(line) if line else {}
-    return ready if ready.get("event") == "ready" else None

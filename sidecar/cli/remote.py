@@ -39,12 +39,17 @@ async def service_at(
     Raises:
         errors.SidecarError: in the body too, whatever the client raises there.
     """
-    if trust is not None and trust.insecure:
-        say("warning: --insecure: whoever answers is believed, and gets the recordings.")
-        warnings.simplefilter("ignore", InsecureWarning)  # it is said
+    warn_of(trust)
     with in_our_words():
         async with AsyncClient(url, token, trust=trust, retry=Retry(ATTEMPTS)) as client:
             yield client
+
+
+def warn_of(trust: Trust | None) -> None:
+    """Say once that whoever answers is believed, where that is so."""
+    if trust is not None and trust.insecure:
+        say("warning: --insecure: whoever answers is believed, and gets the recordings.")
+        warnings.simplefilter("ignore", InsecureWarning)  # it is said
 
 
 @contextmanager

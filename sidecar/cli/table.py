@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sidecar import __version__
-from sidecar.cli import asking, jobs, people, serve, speaking, tokens
+from sidecar.cli import asking, benching, jobs, monitoring, people, serve, speaking, tokens
 from sidecar.cli.asking import (
     SERVER_HELP,
     CaCertOption,
@@ -115,12 +115,14 @@ def build_command() -> Any:
     app.command("estimate", help=ESTIMATE_HELP)(_estimate)
     app.command("demo", help=DEMO_HELP)(_demo)
     app.command("status", help=STATUS_HELP)(_status)
+    app.command("monitor", help=monitoring.HELP)(monitoring.monitor)
     app.command("open", help=OPEN_HELP)(_open)
     app.command("pull", help=PULL_HELP)(_pull)
     app.command("doctor", help=DOCTOR_HELP)(_doctor)
     app.add_typer(tokens.build(), name="token")
     app.add_typer(jobs.build(), name="jobs")
     app.add_typer(people.build(), name="people")
+    app.add_typer(benching.build(), name="bench")
     return typer.main.get_command(app)
 
 

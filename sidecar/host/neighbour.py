@@ -48,7 +48,7 @@ class Neighbour:
 
         try:
             process = psutil.Process(self.pid)
-            if self.pid == os.getpid() or not _listens(process, self.port):
+            if self.pid == os.getpid() or not listens(process, self.port):
                 return False
             process.terminate()
             if _ended(process, STOP_S):
@@ -113,7 +113,8 @@ def _ended(process: psutil.Process, timeout_s: float) -> bool:
     return True
 
 
-def _listens(process: psutil.Process, port: int) -> bool:
+def listens(process: psutil.Process, port: int) -> bool:
+    """Whether that process listens at ``port``; psutil's errors where it may not be asked."""
     import psutil
 
     return any(

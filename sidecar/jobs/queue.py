@@ -111,6 +111,11 @@ class JobQueue:
         """Jobs that wait."""
         return len(self._waiting)
 
+    @property
+    def running(self) -> int:
+        """Jobs that run, or wait at the engine."""
+        return len(self._running)
+
     def check_open(self) -> None:
         """Raise `errors.ShuttingDown` when no job is taken any more."""
         if self._draining:

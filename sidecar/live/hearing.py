@@ -33,6 +33,7 @@ from sidecar.speech.engine import AUTO
 from sidecar.speech.live import (
     LIVE_RATE,
     NOT_UNDERSTOOD,
+    UNHEARD,
     Begin,
     Heard,
     LiveEvent,
@@ -49,7 +50,6 @@ from sidecar.speech.transcript import Notice
 
 LATE_TOLD_S = 30.0
 """Seconds between two notices that partials are late."""
-UNHEARD = "unheard"
 """The flag of a piece that no engine could make words of in time; its text is the last partial."""
 
 

@@ -31,7 +31,8 @@ class GpuMemory:
     ``bandwidth`` of its memory in bytes per second, None where the driver does not say; ``bf16``
     tells whether it computes in that type (compute capability 8.0 and later). ``processes``: bytes
     by process id, as far as the driver tells; it does not on Windows, and in a container the ids
-    may be others.
+    may be others. ``busy`` and ``memory_busy``: percent of the time of late; ``celsius``: how warm
+    it is. None where the driver does not say.
     """
 
     name: str
@@ -40,6 +41,9 @@ class GpuMemory:
     bandwidth: float | None = None
     bf16: bool = True
     processes: Mapping[int, int] = field(default_factory=dict)
+    busy: int | None = None
+    memory_busy: int | None = None
+    celsius: int | None = None
 
     @property
     def used_bytes(self) -> int:
@@ -172,6 +176,8 @@ def gpu_memory() -> GpuMemory | None:
             bandwidth and bandwidth * memory.total / whole.total,  # a slice has its share
             major >= 8,
             _processes(pynvml, device.handle),
+            *_load(pynvml, device.handle),
+            _celsius(pynvml, device.card),
         )
     except pynvml.NVMLError:
         return None
@@ -218,6 +224,23 @@ def _processes(nvml: Any, handle: Any) -> dict[int, int]:
     except nvml.NVMLError:
         return {}
     return {one.pid: int(one.usedGpuMemory) for one in running if one.usedGpuMemory}
+
+
+def _load(nvml: Any, handle: Any) -> tuple[int | None, int | None]:
+    """Percent of the time in which it computed, and in which its memory was read or written; a
+    slice is not asked."""
+    try:
+        load = nvml.nvmlDeviceGetUtilizationRates(handle)
+    except nvml.NVMLError:
+        return None, None
+    return int(load.gpu), int(load.memory)
+
+
+def _celsius(nvml: Any, card: Any) -> int | None:
+    try:
+        return int(nvml.nvmlDeviceGetTemperature(card, nvml.NVML_TEMPERATURE_GPU))
+    except nvml.NVMLError:
+        return None
 
 
 def _bandwidth(nvml: Any, handle: Any) -> float | None:

@@ -52,6 +52,10 @@ class DeviceLedger:
         """Nothing of it is here any more, and nothing is coming."""
         self._reserved.pop(who, None)
 
+    def reserved_bytes(self, who: str) -> int:
+        """What ``who`` will come to have in all."""
+        return self._reserved.get(who, 0)
+
     def see(
         self, holdings: Mapping[str, Holding], used_bytes: int, processes: Mapping[int, int]
     ) -> None:

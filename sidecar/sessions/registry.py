@@ -13,6 +13,8 @@ from typing import Self
 
 from sidecar import errors
 from sidecar.access.identity import Identity
+from sidecar.metering.tally import LiveTally, Tally
+from sidecar.sessions.counted import Counted
 from sidecar.sessions.relay import Share, carry
 from sidecar.sessions.session import Bounds, Session
 from sidecar.sessions.sound import Held
@@ -51,8 +53,10 @@ class Sessions:
         bounds: Bounds,
         patience_s: float = 20.0,
         now: Callable[[], float] = time.monotonic,
+        tally: LiveTally | None = None,
     ) -> None:
         self.spec = spec
+        self._tally = tally or Tally().live
         self._share, self._room, self._bounds = share, room, bounds
         self._patience_s = patience_s
         self._now = now
@@ -63,7 +67,9 @@ class Sessions:
         self._closing = False
 
     @classmethod
-    def of(cls, settings: Settings, spec: EngineSpec | None, share: Share) -> Self:
+    def of(
+        cls, settings: Settings, spec: EngineSpec | None, share: Share, tally: LiveTally
+    ) -> Self:
         """As the settings say."""
         room = Room(
             settings.live_sessions,
@@ -74,7 +80,7 @@ class Sessions:
         bounds = Bounds(
             settings.live_idle, settings.live_longest, settings.live_chunk, settings.live_buffer
         )
-        return cls(spec, share, room, bounds, settings.live_timeout)
+        return cls(spec, share, room, bounds, settings.live_timeout, tally=tally)
 
     def __len__(self) -> int:
         """How many go on; one that has said all waits for nobody but its client."""
@@ -90,8 +96,20 @@ class Sessions:
         """How many there may be."""
         return min(self._room.sessions, self.spec.sessions if self.spec else 0)
 
-    def open(self, caller: Identity, options: LiveOptions, number: str | None = None) -> Session:
-        """A new session; who opens it holds it. ``number``: how the client calls it.
+    @property
+    def sound_bytes(self) -> int:
+        """What all of them keep of sound."""
+        return self._held.bytes
+
+    def going_on(self) -> list[Session]:
+        """Those that go on."""
+        return [session for session in self._sessions.values() if not session.over]
+
+    def open(
+        self, caller: Identity, options: LiveOptions, number: str | None = None, *, wire: str = ""
+    ) -> Session:
+        """A new session; who opens it holds it. ``number``: how the client calls it; ``wire``: by
+        which way it came.
 
         Raises:
             errors.LiveUnavailable: no engine here hears live.
@@ -100,24 +118,12 @@ class Sessions:
             errors.SessionTaken: there is one with that number.
             errors.ShuttingDown: the service is about to end.
         """
-        if self.spec is None:
-            raise errors.LiveUnavailable()
-        if self._closing:
-            raise errors.ShuttingDown()
-        if not self.spec.speaks(options.language):
-            raise errors.LanguageUnsupported(
-                f"The engine '{self.spec.name}' does not know '{options.language}'."
-            )
         number = number or uuid.uuid4().hex
-        if (caller.owner, number) in self._sessions:
-            raise errors.SessionTaken()
-        if len(self) >= self.most:
-            raise errors.LiveFull()
-        of_owner = [
-            one for one in self._sessions.values() if one.owner == caller.owner and not one.over
-        ]
-        if len(of_owner) >= self._room.of_owner:
-            raise errors.LiveLimited()
+        try:
+            self._check(caller, options, number)
+        except errors.SidecarError as error:
+            self._tally.refused.add(wire, error.code)
+            raise
         ends = options.endpointing
         longest_s = min(ends.longest_s, self._bounds.buffer_s / 2)  # all of a piece is kept
         options = dataclasses.replace(
@@ -126,7 +132,10 @@ class Sessions:
             patience_s=self._patience_s,
             endpointing=dataclasses.replace(ends, longest_s=longest_s),
         )
-        session = Session(number, caller.owner, options, self._bounds, self._held, self._now)
+        counted = Counted(self._tally, wire, self._patience_s)
+        session = Session(
+            number, caller.owner, options, self._bounds, self._held, self._now, counted
+        )
         self._sessions[caller.owner, number] = session
         task = asyncio.get_running_loop().create_task(carry(session, self._share), name="live")
         task.add_done_callback(lambda task: self._carried(session, task))
@@ -185,6 +194,26 @@ class Sessions:
             self._looking = None
         if tasks:
             await asyncio.wait(tasks)
+
+    def _check(self, caller: Identity, options: LiveOptions, number: str) -> None:
+        """Refuse what `open` says."""
+        if self.spec is None:
+            raise errors.LiveUnavailable()
+        if self._closing:
+            raise errors.ShuttingDown()
+        if not self.spec.speaks(options.language):
+            raise errors.LanguageUnsupported(
+                f"The engine '{self.spec.name}' does not know '{options.language}'."
+            )
+        if (caller.owner, number) in self._sessions:
+            raise errors.SessionTaken()
+        if len(self) >= self.most:
+            raise errors.LiveFull()
+        of_owner = [
+            one for one in self._sessions.values() if one.owner == caller.owner and not one.over
+        ]
+        if len(of_owner) >= self._room.of_owner:
+            raise errors.LiveLimited()
 
     def _carried(self, session: Session, task: asyncio.Task[None]) -> None:
         del self._tasks[session]

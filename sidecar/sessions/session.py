@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar import errors
+from sidecar.metering.tally import Tally
+from sidecar.sessions.counted import Counted
 from sidecar.sessions.sound import Held, KeptSound
 from sidecar.sessions.told import Numbered, Told
 from sidecar.speech.live import (
@@ -56,6 +58,7 @@ class Session:
         bounds: Bounds,
         held: Held,
         now: Callable[[], float] = time.monotonic,
+        counted: Counted | None = None,
     ) -> None:
         self.id = number
         self.owner = owner
@@ -73,6 +76,8 @@ class Session:
         self.finishing = False
         self.news = asyncio.Event()
         """Set when there is something for an engine."""
+        self.counted = counted or Counted(Tally().live, "", options.patience_s)
+        """What happens here, for whoever looks at all sessions."""
         self._now, self._held = now, held
         self._room = asyncio.Event()
         self._waiting = False
@@ -118,6 +123,7 @@ class Session:
                 f"{len(raw) / encoding.width / rate:.1f} s."
             )
         self._check()
+        came = self._now()
         while self._is_full():
             self._room.clear()
             self._waiting = True
@@ -126,6 +132,8 @@ class Session:
             self._check()
         self.touched = self._now()
         if raw:
+            self.counted.waited(self.touched - came)
+            self.counted.sound(len(raw) / encoding.width / rate)
             self.sound.add(raw, encoding, rate)
             self.news.set()
 
@@ -170,6 +178,8 @@ class Session:
 
     def end(self, wrong: errors.SidecarError | None = None) -> None:
         """Nothing more is said or heard."""
+        if not self.over:
+            self.counted.ended(wrong, finished=self.finishing)
         self.told.end(wrong)
         self.sound.forget()
         self.news.set()
@@ -186,6 +196,7 @@ class Session:
             self.sound.settle(self.sound.settled, self._answered)
         elif isinstance(event, TurnDropped):
             self._forgetting = max(0, self._forgetting - 1)
+        self.counted.said(event)
         self.told.add(event)
 
     def touch(self) -> None:

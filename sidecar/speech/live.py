@@ -31,6 +31,8 @@ LIVE_RATE = 16_000
 """Samples a second that live engines hear, whatever comes in."""
 NOT_UNDERSTOOD = "recognition_failed"
 """The notice of a stretch that no engine could make words of in time."""
+UNHEARD = "unheard"
+"""The flag of its final."""
 
 
 class Encoding(StrEnum):

@@ -24,7 +24,7 @@ from sidecar.workers.spoken import Spoken
 log = logging.getLogger(__name__)
 
 
-class Talks:
+class Conversations:
     """Owns who thinks for all of them. ``voice``: what speaks, None where nothing does."""
 
     def __init__(self, settings: Settings, sessions: Sessions, voice: Spoken | None) -> None:
@@ -80,7 +80,8 @@ class Talks:
         self._opening += 1
         try:
             thinker = await self._found()
-            live = self._sessions.open(caller, ear.options(self._settings.language), session)
+            hears = ear.options(self._settings.language)
+            live = self._sessions.open(caller, hears, session, wire="talk")
         finally:
             self._opening -= 1
         talk = Talk(live, thinker, self._voice, options, manner, client=client, seen=self._seen)

@@ -21,7 +21,7 @@ SAID_AHEAD = 2
 """Pieces that a voice has at once: the one it says, and the next."""
 STALLED_S = 30.0
 """A stage that tells nothing for so long has failed; so has who plays the sound."""
-_SLACK_S = 0.02
+_SLACK_S = 0.002
 
 
 class Turn:

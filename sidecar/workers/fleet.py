@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from sidecar import errors
 from sidecar.engines.choice import Choice
@@ -34,18 +35,39 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How an engine is: where in its life, how much of it is there, and in which process."""
+    """How an engine is: where in its life, how much of it is there, and in which process.
+
+    ``loads`` and ``crashes``: how often it came into memory and its process died; ``load_s``: how
+    long the last load took; ``reserved_bytes`` of its device, which is the GPU where ``on_gpu``.
+    """
 
     engine: str
     precision: str
     state: SlotState
     loading: float | None
     worker_pid: int | None
+    loads: int
+    crashes: int
+    load_s: float
+    reserved_bytes: int
+    on_gpu: bool
 
     @classmethod
-    def of(cls, slot: EngineLife) -> Standing:
+    def of(cls, lodging: Lodging[Any, Any]) -> Standing:
         """As it is now."""
-        return cls(slot.spec.name, slot.precision.value, slot.state, slot.loading, slot.worker_pid)
+        slot: EngineLife = lodging.slot
+        return cls(
+            engine=slot.spec.name,
+            precision=slot.precision.value,
+            state=slot.state,
+            loading=slot.loading,
+            worker_pid=slot.worker_pid,
+            loads=slot.loads,
+            crashes=lodging.crashes,
+            load_s=slot.load_s,
+            reserved_bytes=lodging.reserved_bytes,
+            on_gpu=lodging.on_gpu,
+        )
 
 
 class Fleet:
@@ -114,11 +136,11 @@ class Fleet:
 
     def standing(self) -> dict[Role, Standing]:
         """How each engine is; from memory, nobody is asked."""
-        found = {Role.FILES: Standing.of(self.files.slot)}
+        found = {Role.FILES: Standing.of(self.files)}
         if self._live is not None:
-            found[Role.LIVE] = Standing.of(self._live.slot)
+            found[Role.LIVE] = Standing.of(self._live)
         if self._voice is not None:
-            found[Role.VOICE] = Standing.of(self._voice.slot)
+            found[Role.VOICE] = Standing.of(self._voice)
         return found
 
     async def watch(self) -> None:

@@ -104,6 +104,11 @@ class EngineLife:
         return self._berth.load_s
 
     @property
+    def loads(self) -> int:
+        """How often an engine came into memory."""
+        return self._berth.loads
+
+    @property
     def loading(self) -> float | None:
         """How much of an engine that is being loaded is there (0 to 1), None at other times."""
         return self._berth.loading

@@ -68,6 +68,8 @@ class Lodging(Generic[Spec, Slot]):
         self._stood: Holding | None = None
         """What there was of it when a new one began to come; None while none does."""
         self._expected = 0
+        self.crashes = 0
+        """How often its process died."""
         self._crash_notes = CrashNotes(data_folder(settings.data_dir))
         self.slot: Slot = kind(
             self.spec,
@@ -98,6 +100,12 @@ class Lodging(Generic[Spec, Slot]):
     def on_gpu(self) -> bool:
         """Whether the engine uses it."""
         return self.gpu is not None and self._device != "cpu"
+
+    @property
+    def reserved_bytes(self) -> int:
+        """What it has reserved of its device, weights and work."""
+        device = self._devices.gpu if self.on_gpu else self._devices.host
+        return device.ledger.reserved_bytes(self.who)
 
     def memory_now(self) -> Memory:
         """Its device's memory as it was last looked at."""
@@ -182,6 +190,7 @@ class Lodging(Generic[Spec, Slot]):
 
     def _note_crash(self, worker: Worker) -> None:
         """What a bug report needs, without audio and text."""
+        self.crashes += 1
         about = {
             "engine": self.spec.name,
             "role": self.who,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from talk_table import silence
 
 from sidecar.errors import EngineFailed
+from sidecar.speech.dialogue import Role
 from sidecar.speech.voice import Mark
 from sidecar.talk import events as happened
 from sidecar.talk.commands import (
@@ -285,7 +286,7 @@ class World:
             happened.Truncated(self.now, turn, round(ear.at * (number % 10) / 10, 3)),
             happened.Typed(self.now, " "),
             happened.Reset(self.now),
-            happened.Noted(self.now, happened.Role.USER, "noted"),
+            happened.Noted(self.now, Role.USER, "noted"),
             happened.StageFailed(self.now, self.utterance, Stage.RECOGNISER, BROKEN),
         ]
         event = events[number % len(events)]

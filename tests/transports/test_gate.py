@@ -20,6 +20,7 @@ from sidecar.access.auth import Access
 from sidecar.access.identity import SharedToken
 from sidecar.app import create_app
 from sidecar.settings import Settings
+from sidecar.transports.http.gate import PROBES
 
 HOSTILE = (
     "evil.example",
@@ -187,7 +188,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-OPEN = {"/health": 200, "/healthz": 200, "/v1/page/sessions": 415}
+OPEN = {"/health": 200, "/healthz": 200, "/v1/page/sessions": 415, **dict.fromkeys(PROBES, 200)}
 """What answers without a token, and how: the latter wants a word that counts once instead."""
 
 

@@ -26,7 +26,8 @@ from sidecar.transports.http import handshake, ratelimit
 from sidecar.transports.http.caller import with_caller
 from sidecar.transports.http.problems import Dialects, say_at
 
-OPEN_PATHS = frozenset({"/health", "/healthz"})
+PROBES = ("/healthz/live", "/healthz/ready", "/healthz/startup")
+OPEN_PATHS = frozenset({"/health", "/healthz", *PROBES})
 """Answered whoever asks: who looks whether the service lives has no token yet."""
 Refusal = Callable[[errors.SidecarError, Scope, Receive, Send], Awaitable[None]]
 """How a wire over WebSockets says no to who was not let in."""

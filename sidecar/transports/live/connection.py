@@ -68,7 +68,9 @@ async def _greeting(socket: Socket) -> Begin:
 
 def _session(socket: Socket, service: Service, begin: Begin) -> Session:
     if begin.after is None:
-        return service.live.open(socket.caller, begin.upon(LiveOptions()), begin.session)
+        return service.live.open(
+            socket.caller, begin.upon(LiveOptions()), begin.session, wire="live"
+        )
     if begin.session is None:
         raise errors.FieldMissing("'after' goes with 'session', the one that goes on.")
     return service.live.find(socket.caller, begin.session)

@@ -65,7 +65,7 @@ class Backend:
                 raise codes.Refused(codes.OPTION_WRONG, "the message cannot be read")
             return await self._create(request, context)
         except Exception as wrong:
-            await end(context, wrong)
+            await end(context, wrong, fault=codes.CREATE_FAULT)
         return None
 
     async def recognize(self, chunks: object, context: Any) -> None:
@@ -83,7 +83,7 @@ class Backend:
         live = self._service.live
         asked = wishes.wishes_of(request, live.spec, self._service.settings.language)
         caller = await self._caller(context, asked.key)
-        session = live.open(caller, asked.options, asked.session_id)
+        session = live.open(caller, asked.options, asked.session_id, wire="grpc")
         # A stream may come without a word of who it is: clients send a key once, and this.
         is_known = caller.proof is not Proof.PLACE
         token = secrets.token_hex(16) if asked.with_token or is_known else ""

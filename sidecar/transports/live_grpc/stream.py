@@ -117,7 +117,9 @@ class Stream:
                 began = time.monotonic()
                 await self._write(result)
                 if result.is_final:
-                    self._times.emit_s += time.monotonic() - began
+                    took = time.monotonic() - began
+                    self._times.emit_s += took
+                    self._session.counted.emitted(took)
 
     async def _write(self, result: Any) -> None:
         try:

@@ -116,7 +116,9 @@ async def _serve(websocket: WebSocket, service: Service, keys: Keys, expires_at:
     try:
         spec = _spec(service)
         configuration = asked_for(websocket.query_params, keys.agreed(websocket.scope), spec)
-        session = service.live.open(socket.caller, configuration.options(LiveOptions()))
+        session = service.live.open(
+            socket.caller, configuration.options(LiveOptions()), wire="realtime"
+        )
         try:
             conversation = Conversation(
                 *(socket, session, configuration, spec),

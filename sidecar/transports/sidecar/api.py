@@ -16,7 +16,9 @@ from fastapi import APIRouter, Request, Response
 
 from sidecar import __version__, errors
 from sidecar.audio.source import AudioSource
+from sidecar.metering import classic
 from sidecar.service import Health, Service
+from sidecar.settings import Settings
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.options import parse_flag
 from sidecar.transports.http import hanging_up
@@ -53,9 +55,10 @@ def build_router(service: Service) -> APIRouter:
     @router.get("/health", summary="How the service is", response_model=models.Health)
     async def health() -> Response:
         now = service.health()
+        failing = now.trouble is not None and _says_so(service.settings)
         return json_response(
             {
-                "status": _status(now),
+                "status": "error" if failing else _status(now),
                 "model_loaded": now.model_loaded,
                 "gpu_available": now.gpu is not None,
                 "vram_used_mb": now.gpu.used_mb if now.gpu else None,
@@ -73,10 +76,12 @@ def build_router(service: Service) -> APIRouter:
                 "live_engine_state": now.live and now.live.state.value,
                 "jobs_waiting": now.jobs_waiting,
                 "vllm": VLLM[_status(now)],
-                "pipeline_state": service.talks.phase.value,
+                "pipeline_state": service.conversations.phase.value,
                 "initialized": service.live.spec is not None,
                 **now.also,
-            }
+                **_classic(service, now),
+            },
+            status=500 if failing else 200,
         )
 
     @router.post(
@@ -121,6 +126,26 @@ def build_router(service: Service) -> APIRouter:
 
     jobs.add_routes(router, service)
     return router
+
+
+def _says_so(settings: Settings) -> bool:
+    """Whether 500 tells that it is not healthy."""
+    return (
+        settings.grpc_port is not None
+        if settings.health_errors is None
+        else (settings.health_errors)
+    )
+
+
+def _classic(service: Service, now: Health) -> dict[str, Any]:
+    """What those read who had the server whose wire gRPC is."""
+    pids = sum(one.worker_pid is not None for one in now.engines.values())
+    crashes = sum(one.crashes for one in now.engines.values())
+    return {
+        "grpc_running": "grpc_port" in now.also,
+        "model_pool_healthy": now.trouble is None,
+        **classic.health(service.tally, now.live_sessions, now.jobs_waiting, pids, crashes),
+    }
 
 
 def _status(now: Health) -> str:

@@ -19,11 +19,14 @@ class Root(BaseModel):
 
 
 class Health(BaseModel):
-    """How the service is; always 200, whatever it is doing."""
+    """How the service is: 200 whatever it is doing, unless the setting 'health_errors' wants 500
+    where it is not healthy."""
 
     model_config = ConfigDict(protected_namespaces=())
 
-    status: str = Field(examples=["ok"], description="ok, loading, or stopping: it ends soon.")
+    status: str = Field(
+        examples=["ok"], description="ok, loading, or stopping: it ends soon; with 500 error."
+    )
     model_loaded: bool
     gpu_available: bool
     vram_used_mb: int | None
@@ -58,6 +61,16 @@ class Health(BaseModel):
     grpc_port: int = Field(
         default=0, examples=[50051], description="Port of gRPC; there only where it is on."
     )
+    grpc_running: bool
+    model_pool_healthy: bool = Field(description="Whether what was recognised lately went well.")
+    models_loaded: bool
+    model_count: int = Field(description="Engines in memory.")
+    model_worker_total: int = Field(description="Processes of engines.")
+    model_worker_shutdown: int = Field(description="How many of them died since the start.")
+    active_sessions: int = Field(description="Live ones.")
+    decode_queue_depth: int = Field(description="Recordings that wait.")
+    decode_latency_avg: float = Field(description="Seconds of work for a stretch of live speech.")
+    decode_latency_max: float
 
 
 class Word(BaseModel):

@@ -68,7 +68,7 @@ def refuse(settings: Settings) -> Refusal:
 
 
 async def _converse(service: Service, socket: Socket) -> None:
-    session = service.live.open(socket.caller, LiveOptions(turns=Turns.CLIENT))
+    session = service.live.open(socket.caller, LiveOptions(turns=Turns.CLIENT), wire="streaming")
     try:
         wire = _Wire(service, socket, session)
         await socket.send(wire.greeting())

@@ -43,7 +43,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.get("/status", summary="How conversations are going", response_model=models.State)
     async def status() -> Response:
-        talks = service.talks
+        talks = service.conversations
         body = {
             "state": talks.phase.value,
             "initialized": service.live.spec is not None,
@@ -59,7 +59,7 @@ def build_router(service: Service) -> APIRouter:
         hears, speaks = service.live.spec, service.fleet.voice_spec
         body = {
             "asr_model": hears.name if hears is not None else "none",
-            "llm_model": service.talks.llm,
+            "llm_model": service.conversations.llm,
             "tts_model": speaks.name if speaks is not None else "none",
             "input_sample_rate": dialect.IN_RATE,
             "output_sample_rate": dialect.OUT_RATE,
@@ -76,9 +76,9 @@ async def refuse(error: errors.SidecarError, scope: Scope, receive: Receive, sen
 
 
 async def _converse(service: Service, socket: Socket) -> None:
-    settings, options = service.settings, service.talks.options()
+    settings, options = service.settings, service.conversations.options()
     manner = SayOptions(settings.talk_voice, settings.language, rate=dialect.OUT_RATE)
-    async with service.talks.open(socket.caller, options, manner) as talk:
+    async with service.conversations.open(socket.caller, options, manner) as talk:
         wire = _Wire(socket, talk)
         await socket.send(dialect.greeting())
         await socket.side_by_side(socket.read(wire.at_once), wire.hear(), talk.run(), wire.tell())

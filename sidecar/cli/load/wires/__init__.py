@@ -1,0 +1,1 @@
+"""A driver for each wire; none knows another."""

@@ -1,0 +1,177 @@
+"""`deploy/k8s` as a cluster would see it: rendered, held against its schemas and against us."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import PATIENCE_S, Server
+
+from sidecar.cli.flags import describe
+from sidecar.settings import SHORTEST_TOKEN, load_settings
+
+ROOT = Path(__file__).parents[1]
+K8S = ROOT / "deploy/k8s"
+KUSTOMIZATIONS = ("base", "overlays/cpu", "pull")
+VERSIONS = ("1.31", "1.37")
+"""Of Kubernetes: the oldest that has all of it without being asked, and a new one."""
+FETCHED_S = 5
+"""What a service takes at its end beside its grace: results that ended with it are fetched."""
+
+yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'vibevoice'")
+
+
+def rendered(name: str) -> list[dict[str, Any]]:
+    """What `kubectl apply -k` would send."""
+    for program, words in (("kubectl", ["kustomize"]), ("kustomize", ["build"])):
+        if shutil.which(program):
+            done = subprocess.run(
+                [program, *words, str(K8S / name)],
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE_S,
+            )
+            assert done.returncode == 0, done.stderr
+            return [one for one in yaml.safe_load_all(done.stdout) if one]
+    pytest.skip("NOT CHECKED: neither kubectl nor kustomize is here, and nothing was rendered")
+
+
+def written(name: str) -> list[dict[str, Any]]:
+    """The resources as they lie there, without what kustomize adds."""
+    folder = K8S / name
+    said = yaml.safe_load((folder / "kustomization.yaml").read_text("utf-8"))
+    texts = [(folder / one).read_text("utf-8") for one in said["resources"]]
+    return [one for text in texts for one in yaml.safe_load_all(text) if one]
+
+
+def of_kind(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    (found,) = [one for one in objects if one["kind"] == kind]
+    return found
+
+
+def pod_of(objects: list[dict[str, Any]], kind: str = "Deployment") -> dict[str, Any]:
+    spec: dict[str, Any] = of_kind(objects, kind)["spec"]["template"]["spec"]
+    return spec
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", KUSTOMIZATIONS)
+def test_the_api_takes_every_object_and_knows_every_field(name: str, version: str) -> None:
+    validate = pytest.importorskip("kubernetes_validate").validate
+    for one in rendered(name):
+        validate(one, version, strict=True)
+
+
+def test_what_the_api_does_not_know_is_found() -> None:
+    library = pytest.importorskip("kubernetes_validate")
+    deployment = of_kind(rendered("base"), "Deployment")
+    deployment["spec"]["template"]["spec"]["containers"][0]["startupProbes"] = {}
+    with pytest.raises(library.ValidationError):
+        library.validate(deployment, VERSIONS[0], strict=True)
+
+
+@pytest.mark.parametrize("name", KUSTOMIZATIONS)
+def test_every_file_is_one_of_its_kustomization(name: str) -> None:
+    files = {one.name for one in (K8S / name).glob("*.yaml")} - {"kustomization.yaml"}
+    said = yaml.safe_load((K8S / name / "kustomization.yaml").read_text("utf-8"))["resources"]
+    assert files == {one for one in said if one.endswith(".yaml")}
+
+
+def test_every_setting_of_the_config_map_is_one_and_together_they_are_possible(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data = of_kind(written("base"), "ConfigMap")["data"]
+    assert set(data) <= {flag.env for flag in describe()}
+    for setting, value in data.items():
+        monkeypatch.setenv(setting, value)
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("VIBEVOICE_SPOOL_DIR", str(tmp_path))
+    container = pod_of(written("base"))["containers"][0]
+    (token,) = container["env"]
+    monkeypatch.setenv(token["name"], "x" * SHORTEST_TOKEN)
+    settings = load_settings()
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    assert ports == {"http": settings.port, "grpc": settings.grpc_port}
+    assert data["VIBEVOICE_SPOOL_DIR"] in {one["mountPath"] for one in container["volumeMounts"]}
+    pod = pod_of(written("base"))
+    ending_s = settings.shutdown_grace + container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] > ending_s + FETCHED_S
+    service = of_kind(written("base"), "Service")["spec"]["ports"]
+    assert {one["targetPort"]: one["port"] for one in service} == ports
+
+
+@pytest.mark.parametrize(("name", "kind"), [("base", "Deployment"), ("pull", "Job")])
+def test_pods_have_no_rights_and_write_only_where_something_is_mounted(
+    name: str, kind: str
+) -> None:
+    pod = pod_of(written(name), kind)
+    dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
+    (user,) = re.findall(r"(?m)^USER (\d+)$", dockerfile)
+    assert pod["securityContext"]["runAsUser"] == int(user)
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    mounted = {one["mountPath"] for one in container["volumeMounts"]}
+    assert mounted >= {"/models", "/tmp", "/home/vibevoice"}
+    (home,) = re.findall(r"(?m)^WORKDIR (/home/\S+)$", dockerfile)
+    (models,) = re.findall(r"HF_HOME=(\S+)", dockerfile)
+    assert {home, models} <= mounted
+    volumes = {one["name"] for one in pod["volumes"]}
+    assert {one["name"] for one in container["volumeMounts"]} == volumes
+    assert "memory" in container["resources"]["limits"]
+
+
+def test_one_asks_for_a_gpu_and_the_other_knows_of_none() -> None:
+    limits = pod_of(rendered("base"))["containers"][0]["resources"]["limits"]
+    assert limits["nvidia.com/gpu"] == 1
+    without = rendered("overlays/cpu")
+    assert "nvidia" not in yaml.safe_dump_all(without)
+    assert pod_of(without)["containers"][0]["image"].endswith(":cpu")
+    assert pod_of(rendered("base"))["containers"][0]["image"].endswith(":cuda")
+    claims = [volume for volume in pod_of(without)["volumes"] if "persistentVolumeClaim" in volume]
+    assert claims == []
+    assert of_kind(without, "ConfigMap")["data"]["VIBEVOICE_ENGINE"] == "auto"
+
+
+def test_all_selectors_mean_the_service_and_none_the_download() -> None:
+    objects, job = rendered("base"), of_kind(rendered("pull"), "Job")
+    labels = of_kind(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    selectors = [
+        of_kind(objects, "Deployment")["spec"]["selector"]["matchLabels"],
+        of_kind(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        of_kind(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        of_kind(objects, "Service")["spec"]["selector"],
+    ]
+    others = job["spec"]["template"]["metadata"]["labels"]
+    for selector in selectors:
+        assert selector.items() <= labels.items()
+        assert not selector.items() <= others.items()
+    assert (
+        of_kind(objects, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"]
+        == (of_kind(objects, "Deployment")["metadata"]["name"])
+    )
+    assert of_kind(objects, "NetworkPolicy")["spec"]["egress"] == []
+
+
+def test_what_kubelet_and_prometheus_ask_for_is_answered(server: Server) -> None:
+    objects = written("base")
+    container = pod_of(objects)["containers"][0]
+    paths = [container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness")]
+    paths.append(container["readinessProbe"]["httpGet"]["path"])
+    assert [server.client.get(path).status_code for path in paths] == [200, 200, 200]
+    template = of_kind(objects, "Deployment")["spec"]["template"]
+    marks = template["metadata"]["annotations"]
+    assert marks["prometheus.io/port"] == of_kind(objects, "ConfigMap")["data"]["VIBEVOICE_PORT"]
+    told = server.client.get(marks["prometheus.io/path"]).raise_for_status().text
+    for metric in of_kind(objects, "HorizontalPodAutoscaler")["spec"]["metrics"]:
+        assert f"# TYPE {metric['pods']['metric']['name']} gauge" in told
