@@ -60,7 +60,7 @@ def build_router(service: Service) -> APIRouter:
     async def load_model(request: Request) -> Response:
         _admit(request, service)
         values = await read_json(request, service.settings)
-        wish = wish_of(values, service.settings.device)
+        wish = wish_of(values, "cuda" if service.fleet.files.on_gpu else "cpu")
         await service.models.load(wish)
         message = f"Model '{wish.model_id}' is being loaded."
         ignored = [name for name in ("language",) if values.get(name)]
@@ -99,7 +99,7 @@ def build_router(service: Service) -> APIRouter:
 
 
 def wish_of(values: Mapping[str, Any], device: str) -> Wish:
-    """What a client wants loaded. Pure.
+    """What a client wants loaded, where engines run on a ``device``. Pure.
 
     Raises:
         errors.FieldMissing, errors.FieldInvalid: it means nothing, or nothing here.
@@ -109,10 +109,10 @@ def wish_of(values: Mapping[str, Any], device: str) -> Wish:
         raise errors.FieldMissing("The field 'model_id' is missing.")
     if len(model_id) > LONGEST_NAME:
         raise errors.FieldInvalid(f"A 'model_id' has {LONGEST_NAME} characters at most.")
-    if (asked := _text(values, "device")) and AUTO not in (asked, device) and asked != device:
+    if (_text(values, "device") or AUTO) not in (AUTO, device):
         raise errors.FieldInvalid(
-            f"Engines run on '{device}' here, not on '{asked}'.",
-            hint="Leave 'device' out; the setting 'device' says where they run.",
+            f"Engines run on '{device}' here, and the field 'device' cannot change that.",
+            hint="Leave 'device' out; the setting of that name says where they run.",
         )
     kind = _text(values, "compute_type").lower() or AUTO
     if kind not in PRECISIONS:
