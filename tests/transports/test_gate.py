@@ -346,7 +346,8 @@ async def ask(
     if sent[0]["status"] < 400:
         return sent[0]["status"], ""
     said = json.loads(content)
-    return sent[0]["status"], said.get("error", said)["code"]
+    code = said["error"] if "error" in said else said["code"]
+    return sent[0]["status"], code if isinstance(code, str) else code["code"]
 
 
 @pytest.fixture(scope="module")
