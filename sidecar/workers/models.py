@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class Models:
         """
         if wish.model_id in self.names or wish.model_id in self._coming:
             raise errors.ModelLoaded()
-        self._check_path(wish.path)
+        wish = replace(wish, path=self._checked(wish.path))
         suited = await asyncio.to_thread(self._suited, wish)
         if wish.model_id in self._coming:  # meanwhile
             raise errors.ModelLoaded()
@@ -177,9 +177,12 @@ class Models:
         except (errors.BadCheckpoint, errors.RepositoryNotFound) as error:
             raise errors.ModelNotFound(error.detail, hint=error.hint) from None
 
-    def _check_path(self, path: Path | None) -> None:
+    def _checked(self, path: Path | None) -> Path | None:
+        """Where it really lies: a link that changes after this leads nowhere else."""
         if path is None:
-            return
+            return None
+        found = path.resolve()
         allowed = [root.resolve() for root in self._settings.admin_model_roots]
-        if not any(path.resolve().is_relative_to(root) for root in allowed):
+        if not any(found.is_relative_to(root) for root in allowed):
             raise errors.ModelPathForbidden()
+        return found
