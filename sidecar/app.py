@@ -28,7 +28,9 @@ from sidecar.engines.voice_choice import choose_voice
 from sidecar.errors import SettingsInvalid
 from sidecar.service import Service
 from sidecar.settings import Settings, load_settings
+from sidecar.transports.control import admin as admin_api
 from sidecar.transports.control import api as control_api
+from sidecar.transports.control import dialect as control_dialect
 from sidecar.transports.estimate import api as estimate_api
 from sidecar.transports.http import counted, docs_page, gate, head, lingering, problems
 from sidecar.transports.http import tickets as tickets_api
@@ -185,7 +187,7 @@ def create_app(
     )
     wires = (
         *(sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api, page_api),
-        *(live_api, streaming_api, control_api),
+        *(live_api, streaming_api, control_api, admin_api),
     )
     tickets = Handover()
     routers = [tickets_api.build_router(tickets), realtime_api.build_router(service, tickets)]
@@ -194,8 +196,9 @@ def create_app(
         app.include_router(router)
     app.add_middleware(counted.Route)
     app.add_middleware(head.Head)
-    dialects = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
+    dialects: dict[str, problems.Say] = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
     dialects |= dict.fromkeys((*openai_api.PATHS, *realtime_api.PATHS), openai_dialect.say)
+    dialects[admin_api.PATH] = control_dialect.say_where(on=settings.admin)
     app.add_middleware(
         gate.Gate,
         access=entrance.access,

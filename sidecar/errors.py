@@ -845,6 +845,45 @@ class ReloadSuperseded(SidecarError):
     default_hint = "The last reload counts; ask again if you still want another precision."
 
 
+class AdminOff(SidecarError):
+    """The administrators' API where it is not on, or nobody could be told from others."""
+
+    code = "admin_off"
+    kind = Kind.FORBIDDEN
+    default_detail = "The administrators' API is not on."
+    default_hint = "Set VIBEVOICE_ADMIN, and a token (docs/operations.md)."
+
+
+class ModelLoaded(SidecarError):
+    """A model is to be loaded that is there, or on its way."""
+
+    code = "model_loaded"
+    kind = Kind.CONFLICT
+    default_detail = "There is a model of this name already."
+    default_hint = "GET /admin/list_models has those that are there; take another name."
+
+
+class ModelPathForbidden(SidecarError):
+    """A model lies where none may be loaded from."""
+
+    code = "model_path_forbidden"
+    kind = Kind.FORBIDDEN
+    default_detail = "Models are not loaded from this folder."
+    default_hint = "The setting 'admin_model_roots' has the folders that they may be loaded from."
+
+
+class ModelUnsuited(SidecarError):
+    """Other weights of an engine than those that the service was started with can be loaded where
+    the same is true of both."""
+
+    code = "model_unsuited"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "No engine that runs here can work with this model."
+    default_hint = (
+        "The same engine, languages and shape are taken; for another, start the service with it."
+    )
+
+
 class WontFit(SidecarError):
     """There is not enough memory for this recording, or this precision; told before any work."""
 

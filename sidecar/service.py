@@ -56,6 +56,7 @@ from sidecar.threads import Threads
 from sidecar.workers.fleet import Fleet, Role, Standing
 from sidecar.workers.intake import Intake
 from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.models import Models
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +110,9 @@ class Service:
         self.instance = uuid.uuid4().hex
         self.fleet = Fleet(settings, choice, live, voice)
         """The engines, each for what it is there for."""
+        choices = {Role.FILES.value: choice} | ({Role.LIVE.value: live} if live else {})
+        self.models = Models(settings, self.fleet.lodgings, choices)
+        """Which model each of them works with."""
         self.tally = Tally(
             Thresholds(
                 settings.health_window,
@@ -202,6 +206,7 @@ class Service:
         self._store.close()
         self.voices.close()
         await self._intake.close()
+        await self.models.close()
         await self.fleet.close()
 
     def options(self, given: Mapping[str, object]) -> TranscribeOptions:

@@ -627,6 +627,16 @@ class Settings(BaseSettings):
             "is served; hosts of the sidecar take anything but 200 for its end."
         ),
     )
+    admin: bool = Field(
+        False,
+        description=(
+            "Whether models can be loaded and exchanged at '/admin/…' by who has a token with the "
+            "scope 'admin' (docs/operations.md)."
+        ),
+    )
+    admin_model_roots: Folders = Field(
+        (), description="Folders from which models may be loaded there; none if unset."
+    )
     metrics_open: bool = Field(
         False,
         description=(

@@ -10,6 +10,12 @@ from typing import Mapping, Type
 from vibevoice_asr_client import errors
 
 
+class AdminOff(errors.Forbidden):
+    """The administrators' API is not on."""
+
+    known_code = "admin_off"
+
+
 class AudioDecodeTimeout(errors.Refused):
     """Decoding the audio took too long."""
 
@@ -388,10 +394,28 @@ class ModelLoadFailed(errors.Busy):
     known_code = "model_load_failed"
 
 
+class ModelLoaded(errors.Conflict):
+    """There is a model of this name already."""
+
+    known_code = "model_loaded"
+
+
 class ModelNotFound(errors.NotFound):
     """There is no model of this name here."""
 
     known_code = "model_not_found"
+
+
+class ModelPathForbidden(errors.Forbidden):
+    """Models are not loaded from this folder."""
+
+    known_code = "model_path_forbidden"
+
+
+class ModelUnsuited(errors.Refused):
+    """No engine that runs here can work with this model."""
+
+    known_code = "model_unsuited"
 
 
 class MultipartInvalid(errors.Refused):
@@ -737,6 +761,7 @@ class WordsUnavailable(errors.Refused):
 
 
 BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
+    "admin_off": AdminOff,
     "audio_decode_timeout": AudioDecodeTimeout,
     "audio_empty": AudioEmpty,
     "audio_format_unsupported": AudioFormatUnsupported,
@@ -800,7 +825,10 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "method_not_allowed": MethodNotAllowed,
     "microphone_unavailable": MicrophoneUnavailable,
     "model_load_failed": ModelLoadFailed,
+    "model_loaded": ModelLoaded,
     "model_not_found": ModelNotFound,
+    "model_path_forbidden": ModelPathForbidden,
+    "model_unsuited": ModelUnsuited,
     "multipart_invalid": MultipartInvalid,
     "multipart_too_many_parts": MultipartTooManyParts,
     "multiple_files": MultipleFiles,
