@@ -92,6 +92,7 @@ MAKE_VALUES = {
         "EncoderShape",
         "EngineSpec",
         "Identity",
+        "Key",
         "Layout",
         "Limits",
         "Manner",

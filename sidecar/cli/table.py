@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sidecar import __version__
-from sidecar.cli import asking, jobs, people, serve, speaking, tokens
+from sidecar.cli import asking, config, jobs, people, serve, speaking, tokens
 from sidecar.cli.asking import (
     SERVER_HELP,
     CaCertOption,
@@ -41,11 +41,12 @@ Serve over HTTP until told to stop.
 
 Flags win over the environment, the environment over the file, the file over the defaults. The
 file is config.toml in the folder vibevoice-asr of your configuration folder, or the one that
-VIBEVOICE_CONFIG names.
+VIBEVOICE_CONFIG or --config names.
 
 Examples:
 
 * `{PROGRAM} serve --port 9000 --keep-alive 1h`
+* `{PROGRAM} serve --config server.yaml`: the file of another gRPC server
 * `{PROGRAM} --engine scripted`: for hosts in development, made-up text at once
 """
 ESTIMATE_HELP = f"""
@@ -119,6 +120,7 @@ def build_command() -> Any:
     app.command("pull", help=PULL_HELP)(_pull)
     app.command("doctor", help=DOCTOR_HELP)(_doctor)
     app.add_typer(tokens.build(), name="token")
+    app.add_typer(config.build(), name="config")
     app.add_typer(jobs.build(), name="jobs")
     app.add_typer(people.build(), name="people")
     return typer.main.get_command(app)

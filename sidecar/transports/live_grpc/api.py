@@ -38,6 +38,7 @@ class Backend:
         self._entrance = entrance
         self._encrypted = encrypted
         self._waiting = Waiting(service.settings.grpc_unused, service.live.end)
+        self._usual = wishes.Usual.of(service.settings)
         self.stopping = False
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -81,7 +82,7 @@ class Backend:
         if self.stopping:
             raise errors.ShuttingDown()
         live = self._service.live
-        asked = wishes.wishes_of(request, live.spec, self._service.settings.language)
+        asked = wishes.wishes_of(request, live.spec, self._usual)
         caller = await self._caller(context, asked.key)
         session = live.open(caller, asked.options, asked.session_id)
         # A stream may come without a word of who it is: clients send a key once, and this.
