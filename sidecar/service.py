@@ -16,6 +16,7 @@ from sidecar import __version__, clock
 from sidecar.access.identity import Identity, Scope
 from sidecar.audio.ref import AudioRef, Kept, ref_to
 from sidecar.audio.source import AudioSource
+from sidecar.captures.capture import Captures
 from sidecar.diagnostics.crash import data_folder
 from sidecar.engines.choice import Choice, way_to
 from sidecar.errors import LanguageUnsupported, SidecarError
@@ -125,7 +126,13 @@ class Service:
         """What is known of who may speak."""
         self.owned = OwnedJobs(self._store, self._queue, self._results)
         """The jobs of whoever asks."""
-        self.live = Sessions.of(settings, self.fleet.live_spec, lambda: self.fleet.live.share())
+        self._captures = None
+        if settings.capture and live is not None:
+            self._captures = Captures(settings, live.spec.name, now)
+        observers = [each for each in (self._captures,) if each is not None]
+        self.live = Sessions.of(
+            settings, self.fleet.live_spec, lambda: self.fleet.live.share(), observers
+        )
         """The live sessions of everybody."""
         self.recordings = Recordings(self.owned, self._keeping)
         """What of them can be listened to."""
@@ -167,6 +174,8 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.live.close()
+        if self._captures is not None:
+            await asyncio.to_thread(self._captures.close)
         await self._queue.close()
         await asyncio.to_thread(self._pace_file.write, self._pace.known)
         self._results.close()

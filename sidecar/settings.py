@@ -420,8 +420,8 @@ class Settings(BaseSettings):
         None,
         min_length=SHORTEST_JOURNAL_KEY,
         description=(
-            "Key that kept jobs and people are encrypted with; the system's keyring has one if "
-            "unset and the package 'keyring' is installed."
+            "Key that kept jobs, people and captures are encrypted with; the system's keyring has "
+            "one if unset and the package 'keyring' is installed."
         ),
     )
     journal_key_file: Path | None = Field(
@@ -502,6 +502,32 @@ class Settings(BaseSettings):
             "Whisper, live: words while somebody speaks are recognised in windows as long as what "
             "was said, several times cheaper than of half a minute. Nobody has trained the models "
             "for that, and what it does to the words is not known here; finals never are."
+        ),
+    )
+    capture: bool = Field(
+        False,
+        description=(
+            "Whether sound and events of live sessions are written to files for debugging, "
+            "encrypted; every client is told (docs/capture.md)."
+        ),
+    )
+    capture_dir: Path | None = Field(
+        None, description="Folder of these files; in the user's data folder if unset."
+    )
+    capture_mb: int = Field(
+        1024, ge=0, description="Most MB of captures; then the oldest go. 0: any number."
+    )
+    capture_files: int = Field(
+        1000, ge=0, description="Most captured sessions; then the oldest go. 0: any number."
+    )
+    capture_age: Duration = Field(
+        7 * 86_400, ge=0, description="How old a capture becomes before it goes; 0: any age."
+    )
+    capture_queue: int = Field(
+        256,
+        ge=1,
+        description=(
+            "Chunks of all captured sessions that wait for the disk; then the oldest are left out."
         ),
     )
     grpc_port: int | None = Field(

@@ -59,6 +59,7 @@ MAKE_VALUES = {
         "Endpointing",
         "frozenset",
         "float",
+        "len",
         "round",
         "range",
         "str",

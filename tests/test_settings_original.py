@@ -40,6 +40,13 @@ safety:
 logging:
   level: WARNING
   file: null
+storage:
+  persist_audio: false
+  directory: data/audio
+  queue_max_chunks: 99
+  max_bytes: 5000000
+  max_files: -1
+  max_age_days: 0.5
 health:
 """
 MODEL = """
@@ -67,6 +74,11 @@ MEANT: dict[str, Any] = {
     "grpc_message_mb": 8,
     "grpc_silence": 0.7,
     "grpc_threshold": 0.4,
+    "capture_dir": Path("data/audio"),
+    "capture_queue": 99,
+    "capture_mb": 5,
+    "capture_files": 0,
+    "capture_age": 43_200,
     "log_level": "warning",
     "live_engine": "whisper",
     "whisper_model": "small",

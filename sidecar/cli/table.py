@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sidecar import __version__
-from sidecar.cli import asking, config, jobs, people, serve, speaking, tokens
+from sidecar.cli import asking, config, jobs, people, replay, serve, speaking, tokens
 from sidecar.cli.asking import (
     SERVER_HELP,
     CaCertOption,
@@ -113,6 +113,7 @@ def build_command() -> Any:
     app.command("serve", help=SERVE_HELP)(serve_with(lambda given: _exit(serve.run(given))))
     app.command("transcribe", help=asking.HELP)(asking.transcribe)
     app.command("live", help=speaking.HELP)(speaking.live)
+    app.command("replay", help=replay.HELP)(replay.replay)
     app.command("estimate", help=ESTIMATE_HELP)(_estimate)
     app.command("demo", help=DEMO_HELP)(_demo)
     app.command("status", help=STATUS_HELP)(_status)

@@ -20,6 +20,7 @@ from sidecar.errors import SettingsInvalid
 FOREVER_S = 86_400.0
 """Where there is no limit there: a day."""
 MB = 1 << 20
+DAY_S = 86_400
 
 Value = TypeVar("Value")
 Read = Callable[[Any], Any]
@@ -86,6 +87,21 @@ def from_ms(value: Any) -> float:
 def in_mb(value: Any) -> int:
     """Whole MB of bytes, at least one."""
     return max(1, math.ceil(whole(value) / MB))
+
+
+def in_mb_or_any(value: Any) -> int:
+    """The same; zero and less are no limit."""
+    return in_mb(value) if whole(value) > 0 else 0
+
+
+def count_or_any(value: Any) -> int:
+    """How many; zero and less are no limit."""
+    return max(0, whole(value))
+
+
+def from_days(value: Any) -> float:
+    """Seconds; zero and less are no limit."""
+    return max(0.0, number(value)) * DAY_S
 
 
 def severity(value: Any) -> str:
@@ -164,12 +180,12 @@ MODEL = {
     "default_decode_profile": Key("grpc_profile", profile),
 }
 STORAGE = {
-    "persist_audio": Key(usual=(False,)),
-    "directory": Key(),
-    "queue_max_chunks": Key(),
-    "max_bytes": Key(),
-    "max_files": Key(),
-    "max_age_days": Key(),
+    "persist_audio": Key("capture", truth),
+    "directory": Key("capture_dir", text),
+    "queue_max_chunks": Key("capture_queue", whole),
+    "max_bytes": Key("capture_mb", in_mb_or_any),
+    "max_files": Key("capture_files", count_or_any),
+    "max_age_days": Key("capture_age", from_days),
 }
 SECTIONS: Mapping[str, Mapping[str, Key]] = {
     "server": SERVER,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from sidecar import errors
 from sidecar.access.entrance import Entrance, wait_for_a_wrong_one
 from sidecar.access.identity import Identity, Proof
 from sidecar.service import Service
+from sidecar.sessions.session import Session
 from sidecar.transports.live_grpc import callers, codes, wishes
 from sidecar.transports.live_grpc.created import Created, Waiting
 from sidecar.transports.live_grpc.ending import end
@@ -89,6 +91,7 @@ class Backend:
         is_known = caller.proof is not Proof.PLACE
         token = secrets.token_hex(16) if asked.with_token or is_known else ""
         self._waiting.add(Created(session, caller, token, asked.with_token))
+        await _greet(context, session)
         return asked.answer(token)
 
     async def _recognize(self, context: Any, times: Times) -> None:
@@ -109,6 +112,7 @@ class Backend:
             if self.stopping:
                 raise errors.ShuttingDown()
             session.touch()
+            await _greet(context, session)
             revoked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             with self._entrance.visits.lasting(created.caller, _failing(revoked)):
                 await Stream(context, created, times, lambda: self.stopping).run(first, revoked)
@@ -159,6 +163,13 @@ class Backend:
 def _metadata(context: Any) -> callers.Metadata:
     found: callers.Metadata = context.invocation_metadata() or ()
     return found
+
+
+async def _greet(context: Any, session: Session) -> None:
+    """What a client is to know of its session, in the initial metadata: nothing, mostly."""
+    if session.greeting:
+        said = [(name, json.dumps(value)) for name, value in session.greeting.items()]
+        await context.send_initial_metadata(said)
 
 
 def _reader(kind: Any) -> Callable[[bytes], Any]:
