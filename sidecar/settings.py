@@ -605,6 +605,15 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         "text", description="Lines of text, or of JSON, on stderr and in the log file."
     )
+    traces: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description=(
+            "Address of an OpenTelemetry collector (OTLP over HTTP), such as "
+            "'http://127.0.0.1:4318': stages of jobs and of live sessions go there, nothing of "
+            "what was said (docs/tracing.md). If unset: as the variables OTEL_… say, or nowhere."
+        ),
+    )
     data_dir: Path | None = Field(
         None,
         description=(
