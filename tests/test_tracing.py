@@ -19,6 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from serving import PATIENCE_S, Server, wait_until
 from speaking import sound, talk
 from stt import Client
+from websockets.sync.client import connect
 
 from sidecar import errors
 from sidecar.app import create_app, create_service
@@ -192,6 +193,18 @@ def test_an_utterance_over_grpc_is_a_span_of_its_session_in_the_trace_of_its_cli
             assert sorted(stages) == ["queued", "received", "run"]
     for word in ("anna", *{word for one in finals for word in one.text.split()}):
         assert word.encode() not in collector.raw
+
+
+def test_a_websocket_brings_its_trace_in_its_head(server: Server, collector: Collector) -> None:
+    url = f"ws://127.0.0.1:{server.port}/v1/live"
+    with connect(url, additional_headers={"traceparent": TRACEPARENT}) as live:
+        live.send('{"type": "begin"}')
+        live.send(sound((1.25, 0.0)))
+        live.send('{"type": "finish"}')
+        while '"summary"' not in live.recv(PATIENCE_S):
+            pass
+    root = collector.root("live session", audio_s=1.25)
+    assert (root.trace_id.hex(), root.parent_span_id.hex()) == (TRACE, ABOVE)
 
 
 def test_a_trace_that_its_client_does_not_keep_is_not_sent(
