@@ -49,8 +49,8 @@ def settings_page() -> str:
 # Settings
 
 Flags win over the environment, the environment over the file, the file over the defaults. The
-file is TOML, with the names of the first column as keys: the one that `VIBEVOICE_CONFIG` names, or
-`config.toml` in
+file is TOML, with the names of the first column as keys (one that is no setting is an error): the
+one that `--config` or `VIBEVOICE_CONFIG` names, or `config.toml` in
 
 - Linux: `~/.config/vibevoice-asr/` (or below `$XDG_CONFIG_HOME`)
 - macOS: `~/Library/Application Support/vibevoice-asr/`

@@ -1204,6 +1204,15 @@ class SettingsInvalid(SidecarError):
     default_hint = "See 'vibevoice-asr serve --help' or docs/settings.md."
 
 
+class CaptureUnreadable(SidecarError):
+    """A file of a captured session cannot be used."""
+
+    code = "capture_unreadable"
+    kind = Kind.MALFORMED
+    default_detail = "That is no captured session."
+    default_hint = "Name one of the two files of a capture (docs/capture.md)."
+
+
 class PortInUse(SidecarError):
     """Another program holds the port."""
 

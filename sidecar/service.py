@@ -16,7 +16,9 @@ from sidecar import __version__, clock
 from sidecar.access.identity import Identity, Scope
 from sidecar.audio.ref import AudioRef, Kept, ref_to
 from sidecar.audio.source import AudioSource
+from sidecar.captures.capture import Captures
 from sidecar.diagnostics.crash import data_folder
+from sidecar.diagnostics.tracing import traces_of
 from sidecar.engines.choice import Choice, way_to
 from sidecar.errors import LanguageUnsupported, SidecarError
 from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
@@ -35,12 +37,15 @@ from sidecar.jobs.recordings import Recordings
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
 from sidecar.jobs.store import JobStore, MemoryStore
+from sidecar.jobs.traced import JobTraces
 from sidecar.memory.devices import GpuMemory
 from sidecar.memory.forecast import Forecast
 from sidecar.metering.outcomes import Thresholds, trouble
 from sidecar.metering.tally import Tally
 from sidecar.people.known import KnownVoices
 from sidecar.sessions.registry import Sessions
+from sidecar.sessions.traced import SessionTraces
+from sidecar.sessions.witness import Observer
 from sidecar.settings import Settings
 from sidecar.speech.engine import (
     EngineSpec,
@@ -153,8 +158,28 @@ class Service:
         """What is known of who may speak."""
         self.owned = OwnedJobs(self._store, self._queue, self._results)
         """The jobs of whoever asks."""
+        self.traces = traces_of(settings.traces, __version__)
+        """Where is told what took how long: nowhere, mostly."""
+        self._job_traces = None
+        observers: list[Observer] = []
+        if self.traces.on:
+            files, hears = self.spec.name, live.spec.name if live is not None else ""
+            self._job_traces = JobTraces(
+                self.traces, self._store, files, lambda: self._slot.last_load(now()), now
+            )
+            observers.append(
+                SessionTraces(self.traces, hears, lambda: self.fleet.live.last_load(now()), now)
+            )
+        self._captures = None
+        if settings.capture and live is not None:
+            self._captures = Captures(settings, live.spec.name, now)
+            observers.append(self._captures)
         self.live = Sessions.of(
-            settings, self.fleet.live_spec, lambda: self.fleet.live.share(), self.tally.live
+            settings,
+            self.fleet.live_spec,
+            lambda: self.fleet.live.share(),
+            self.tally.live,
+            observers,
         )
         """The live sessions of everybody."""
         self.recordings = Recordings(self.owned, self._keeping)
@@ -200,6 +225,10 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.live.close()
+        if self._captures is not None:
+            await asyncio.to_thread(self._captures.close)
+        if self.traces.on:
+            await asyncio.to_thread(self.traces.close)
         await self._queue.close()
         await asyncio.to_thread(self._pace_file.write, self._pace.known)
         self._results.close()
@@ -280,6 +309,7 @@ class Service:
             errors.JobsLimited, errors.AudioLimited: the caller may have no more.
         """
         record = None
+        way = self._job_traces.begun() if self._job_traces is not None else None
         try:
             with place or self.place(caller):
                 facts = await self._intake.probe(source)
@@ -299,8 +329,12 @@ class Service:
                     durable=durable,
                 )
                 job = Job(source, record)
+                if self._job_traces is not None and way is not None:
+                    self._job_traces.entered(way, record)
                 self._queue.submit(job, promised=True)
-        except BaseException:
+        except BaseException as error:
+            if self._job_traces is not None and way is not None:
+                self._job_traces.refused(way, record, error)
             source.close()
             if record is not None and isinstance(record.audio, Kept):
                 record.audio.forget()

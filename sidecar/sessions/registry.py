@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from sidecar import errors
@@ -18,6 +18,7 @@ from sidecar.sessions.counted import Counted
 from sidecar.sessions.relay import Share, carry
 from sidecar.sessions.session import Bounds, Session
 from sidecar.sessions.sound import Held
+from sidecar.sessions.witness import Observer
 from sidecar.settings import Settings
 from sidecar.speech.engine import EngineSpec
 from sidecar.speech.live import LiveOptions
@@ -54,12 +55,16 @@ class Sessions:
         patience_s: float = 20.0,
         now: Callable[[], float] = time.monotonic,
         tally: LiveTally | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self.spec = spec
         self._tally = tally or Tally().live
         self._share, self._room, self._bounds = share, room, bounds
         self._patience_s = patience_s
         self._now = now
+        self._observers = observers
+        said = [observer.greeting for observer in observers]
+        self._greeting = {name: value for one in said for name, value in one.items()}
         self._held = Held(room.sound_bytes)
         self._sessions: dict[tuple[str, str], Session] = {}
         self._tasks: dict[Session, asyncio.Task[None]] = {}
@@ -68,7 +73,12 @@ class Sessions:
 
     @classmethod
     def of(
-        cls, settings: Settings, spec: EngineSpec | None, share: Share, tally: LiveTally
+        cls,
+        settings: Settings,
+        spec: EngineSpec | None,
+        share: Share,
+        tally: LiveTally,
+        observers: Sequence[Observer] = (),
     ) -> Self:
         """As the settings say."""
         room = Room(
@@ -80,7 +90,15 @@ class Sessions:
         bounds = Bounds(
             settings.live_idle, settings.live_longest, settings.live_chunk, settings.live_buffer
         )
-        return cls(spec, share, room, bounds, settings.live_timeout, tally=tally)
+        return cls(
+            spec,
+            share,
+            room,
+            bounds,
+            settings.live_timeout,
+            tally=tally,
+            observers=observers,
+        )
 
     def __len__(self) -> int:
         """How many go on; one that has said all waits for nobody but its client."""
@@ -132,10 +150,17 @@ class Sessions:
             patience_s=self._patience_s,
             endpointing=dataclasses.replace(ends, longest_s=longest_s),
         )
-        counted = Counted(self._tally, wire, self._patience_s)
         session = Session(
-            number, caller.owner, options, self._bounds, self._held, self._now, counted
+            number,
+            caller.owner,
+            options,
+            self._bounds,
+            self._held,
+            self._now,
+            counted=Counted(self._tally, wire, self._patience_s),
+            greeting=self._greeting,
         )
+        session.witnesses = [observer.begin(session) for observer in self._observers]
         self._sessions[caller.owner, number] = session
         task = asyncio.get_running_loop().create_task(carry(session, self._share), name="live")
         task.add_done_callback(lambda task: self._carried(session, task))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from sidecar.metering.tally import Tally
 from sidecar.sessions.counted import Counted
 from sidecar.sessions.sound import Held, KeptSound
 from sidecar.sessions.told import Numbered, Told
+from sidecar.sessions.witness import Witness
 from sidecar.speech.live import (
     Encoding,
     Heard,
@@ -59,11 +60,16 @@ class Session:
         held: Held,
         now: Callable[[], float] = time.monotonic,
         counted: Counted | None = None,
+        greeting: Mapping[str, Any] | None = None,
     ) -> None:
         self.id = number
         self.owner = owner
         self.options = options
         self.bounds = bounds
+        self.greeting: Mapping[str, Any] = greeting or {}
+        """What a client is to know when it begins, beside what its wire says."""
+        self.witnesses: Sequence[Witness] = ()
+        """Who else is told of all that passes."""
         self.told = Told()
         self.sound = KeptSound(held)
         self.began = self.touched = now()
@@ -136,6 +142,8 @@ class Session:
             self.counted.sound(len(raw) / encoding.width / rate)
             self.sound.add(raw, encoding, rate)
             self.news.set()
+            for witness in self.witnesses:
+                witness.sound(raw, encoding, rate)
 
     def commit(self) -> None:
         """End the turn behind the sound that came.
@@ -143,28 +151,30 @@ class Session:
         Raises:
             errors.SessionOver: it takes nothing any more.
         """
-        self._ordered()
+        self._ordered({"commit": True})
         self.sound.commit()
         self.news.set()
 
     def forget(self) -> None:
         """Drop the turn, and what was sent and not heard; one `TurnDropped` says that it is done,
         whatever becomes of the engine that was told."""
-        self._ordered()
+        order = {"forget": True}
+        self._ordered(order)
         self.sound.forget()
         self._forgetting += 1
-        self._order({"forget": True})
+        self._order(order)
 
     def change(self, options: LiveOptions) -> None:
         """Hear on with other options."""
-        self._ordered()
+        order = {"change": options.to_wire()}
+        self._ordered(order)
         self.options = options
-        self._order({"change": options.to_wire()})
+        self._order(order)
 
     def finish(self) -> None:
         """No more sound comes: the rest is told, and then the summary."""
         if not (self.finishing or self.over):
-            self._ordered()
+            self._ordered({"finish": True})
             self.finishing = True
             self.news.set()
 
@@ -180,6 +190,8 @@ class Session:
         """Nothing more is said or heard."""
         if not self.over:
             self.counted.ended(wrong, finished=self.finishing)
+            for witness in self.witnesses:
+                witness.over(wrong)
         self.told.end(wrong)
         self.sound.forget()
         self.news.set()
@@ -197,7 +209,10 @@ class Session:
         elif isinstance(event, TurnDropped):
             self._forgetting = max(0, self._forgetting - 1)
         self.counted.said(event)
-        self.told.add(event)
+        numbered = self.told.add(event)
+        if numbered is not None:
+            for witness in self.witnesses:
+                witness.told(numbered)
 
     def touch(self) -> None:
         """Somebody is there."""
@@ -236,10 +251,12 @@ class Session:
         self._orders.append(order)
         self.news.set()
 
-    def _ordered(self) -> None:
+    def _ordered(self, order: Mapping[str, Any]) -> None:
         self._check()
         self.touched = self._now()
         self.received_orders += 1
+        for witness in self.witnesses:
+            witness.ordered(order)
 
     def _check(self) -> None:
         if self.over or self.finishing:

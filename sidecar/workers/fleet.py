@@ -144,9 +144,9 @@ class Fleet:
         return found
 
     @property
-    def lodgings(self) -> dict[str, Lodging[Any]]:
+    def lodgings(self) -> dict[str, Lodging[EngineSpec, Any]]:
         """Where each engine lives, by what it is there for."""
-        found: dict[str, Lodging[Any]] = {Role.FILES.value: self.files}
+        found: dict[str, Lodging[EngineSpec, Any]] = {Role.FILES.value: self.files}
         if self._live is not None:
             found[Role.LIVE.value] = self._live
         return found

@@ -103,6 +103,12 @@ class EngineLife:
         """How many seconds that took."""
         return self._berth.load_s
 
+    def last_load(self, now: float) -> tuple[float, float]:
+        """From when to when it came in last, in seconds since 1970 as is ``now``; long before all
+        times where it never did."""
+        end = now - (time.monotonic() - self.loaded_at)
+        return end - self.load_s, end
+
     @property
     def loads(self) -> int:
         """How often an engine came into memory."""

@@ -103,7 +103,7 @@ class Lodging(Generic[Spec, Slot]):
         """Whether the engine uses it."""
         return self.gpu is not None and self._device != "cpu"
 
-    async def take(self, choice: Choice, precision: Precision) -> Precision:
+    async def take(self, choice: Choice[Spec], precision: Precision) -> Precision:
         """Have another model of the same engine, in its turn: beside the one that is there until it
         stands, or instead of it where there is no room for both. Which precision it is then.
 
@@ -123,7 +123,7 @@ class Lodging(Generic[Spec, Slot]):
         self._file_bytes = choice.checkpoint.bytes
         return found
 
-    def check(self, choice: Choice) -> None:
+    def check(self, choice: Choice[Spec]) -> None:
         """Refuse a model of which something else is true than of the one that was chosen first:
         languages, precisions, what it takes of memory.
 

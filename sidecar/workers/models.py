@@ -17,7 +17,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.engines.choice import Choice, choose
 from sidecar.settings import Settings
-from sidecar.speech.engine import Precision
+from sidecar.speech.engine import EngineSpec, Precision
 from sidecar.workers.lodging import Lodging
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class _Served:
     """What an engine works with."""
 
     model_id: str
-    choice: Choice
+    choice: Choice[EngineSpec]
     precision: Precision
 
 
@@ -53,8 +53,8 @@ class Models:
     def __init__(
         self,
         settings: Settings,
-        lodgings: Mapping[str, Lodging[Any]],
-        choices: Mapping[str, Choice],
+        lodgings: Mapping[str, Lodging[EngineSpec, Any]],
+        choices: Mapping[str, Choice[EngineSpec]],
     ) -> None:
         self._settings, self._lodgings = settings, lodgings
         self._first = {
@@ -121,7 +121,10 @@ class Models:
         await asyncio.gather(*self._coming.values(), return_exceptions=True)
 
     def _begin(
-        self, model_id: str, suited: Mapping[str, Choice], precision: Precision | None = None
+        self,
+        model_id: str,
+        suited: Mapping[str, Choice[EngineSpec]],
+        precision: Precision | None = None,
     ) -> asyncio.Task[None]:
         """``precision``: None takes that of the start."""
         task = asyncio.get_running_loop().create_task(
@@ -138,7 +141,7 @@ class Models:
             log.error("a model could not be exchanged", exc_info=fault)
 
     async def _take(
-        self, model_id: str, suited: Mapping[str, Choice], precision: Precision | None
+        self, model_id: str, suited: Mapping[str, Choice[EngineSpec]], precision: Precision | None
     ) -> None:
         self.failed.pop(model_id, None)
         async with self._turn:
@@ -152,7 +155,7 @@ class Models:
                 else:
                     self._served[role] = _Served(model_id, choice, found)
 
-    def _suited(self, wish: Wish) -> dict[str, Choice]:
+    def _suited(self, wish: Wish) -> dict[str, Choice[EngineSpec]]:
         """For which engines it is one, and what it is there; looks at the disk."""
         suited, wrong = {}, list[errors.SidecarError]()
         for role, lodging in self._lodgings.items():
@@ -167,7 +170,7 @@ class Models:
             raise wrong[0]
         return suited
 
-    def _choice(self, role: str, wish: Wish) -> Choice:
+    def _choice(self, role: str, wish: Wish) -> Choice[EngineSpec]:
         first = self._first[role].choice
         if wish.path is None and not wish.size:
             return first

@@ -96,6 +96,7 @@ class _Talk:
             session=self._session.id,
             engine=spec.name if spec else "",
             grace_s=service.live.grace_s,
+            **self._session.greeting,
             **self._received(),
         )
 

@@ -144,12 +144,12 @@ class Conversation:
         self._items.diarizes = configuration.diarizes
 
     def _view(self, what: str, beta: bool) -> Said:
-        number = f"sess_{self._session.id}"
+        number, more = f"sess_{self._session.id}", self._session.greeting
         if beta:
             view = self._configuration.beta_view(number, self._expires_at)
-            return say.session_event(f"transcription_session.{what}", view)
+            return say.session_event(f"transcription_session.{what}", {**view, **more})
         view = self._configuration.view(number, self._expires_at)
-        return say.session_event(f"session.{what}", view)
+        return say.session_event(f"session.{what}", {**view, **more})
 
     async def _refuse(self, error: errors.SidecarError, event_id: str | None) -> None:
         await self._say(lambda: [say.error_event(error, event_id)])

@@ -94,7 +94,7 @@ class _Wire:
     def greeting(self) -> str:
         """Clients wait for it before they send anything."""
         body = {"id": self._session.id, "created": int(clock.wall()), "model": self._model}
-        return frame("session.created", Ids(self._session.id), body)
+        return frame("session.created", Ids(self._session.id), body | dict(self._session.greeting))
 
     async def at_once(self, message: Message) -> bool:
         """What is answered ahead of all that waits; the rest takes its place there."""

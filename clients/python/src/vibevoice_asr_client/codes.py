@@ -82,6 +82,12 @@ class AudioUndecodable(errors.Refused):
     known_code = "audio_undecodable"
 
 
+class CaptureUnreadable(errors.Refused):
+    """That is no captured session."""
+
+    known_code = "capture_unreadable"
+
+
 class CheckpointDamaged(errors.Busy):
     """A file of the checkpoint is damaged."""
 
@@ -773,6 +779,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "audio_path_not_found": AudioPathNotFound,
     "audio_too_long": AudioTooLong,
     "audio_undecodable": AudioUndecodable,
+    "capture_unreadable": CaptureUnreadable,
     "checkpoint_damaged": CheckpointDamaged,
     "checkpoint_incomplete": CheckpointIncomplete,
     "checkpoint_not_converted": CheckpointNotConverted,
