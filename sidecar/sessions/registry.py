@@ -16,6 +16,7 @@ from sidecar.access.identity import Identity
 from sidecar.sessions.relay import Share, carry
 from sidecar.sessions.session import Bounds, Session
 from sidecar.sessions.sound import Held
+from sidecar.sessions.waits import Waits
 from sidecar.settings import Settings
 from sidecar.speech.engine import EngineSpec
 from sidecar.speech.live import LiveOptions
@@ -29,12 +30,14 @@ LOOK_S = 1.0
 @dataclasses.dataclass(frozen=True, slots=True)
 class Room:
     """How many there may be: in all, and of one owner; for how many seconds one waits for a client
-    that went; bytes of sound that all of them keep."""
+    that went; bytes of sound that all of them keep; and how long a final may wait because of
+    others before nobody else is let in, 0 for no such limit."""
 
     sessions: int = 100
     of_owner: int = 100
     grace_s: float = 15.0
     sound_bytes: int = 256 << 20
+    delay_s: float = 0.0
 
 
 class Sessions:
@@ -57,6 +60,7 @@ class Sessions:
         self._patience_s = patience_s
         self._now = now
         self._held = Held(room.sound_bytes)
+        self._waits = Waits(room.delay_s)
         self._sessions: dict[tuple[str, str], Session] = {}
         self._tasks: dict[Session, asyncio.Task[None]] = {}
         self._looking: asyncio.Task[None] | None = None
@@ -70,6 +74,7 @@ class Sessions:
             settings.live_sessions_per_owner or settings.live_sessions,
             settings.live_grace,
             settings.live_buffer_mb << 20,
+            settings.live_delay,
         )
         bounds = Bounds(
             settings.live_idle, settings.live_longest, settings.live_chunk, settings.live_buffer
@@ -96,7 +101,7 @@ class Sessions:
         Raises:
             errors.LiveUnavailable: no engine here hears live.
             errors.LanguageUnsupported: it does not know the language.
-            errors.LiveFull, errors.LiveLimited: there are enough of them.
+            errors.LiveFull, errors.LiveLimited: there are enough of them, or they wait too long.
             errors.SessionTaken: there is one with that number.
             errors.ShuttingDown: the service is about to end.
         """
@@ -113,6 +118,11 @@ class Sessions:
             raise errors.SessionTaken()
         if len(self) >= self.most:
             raise errors.LiveFull()
+        if len(self) and self._waits.too_long(self._now()):
+            raise errors.LiveFull(
+                "Those who speak here wait too long for their words already.",
+                hint="Try again later, or give the service a machine with more cores.",
+            )
         of_owner = [
             one for one in self._sessions.values() if one.owner == caller.owner and not one.over
         ]
@@ -126,7 +136,9 @@ class Sessions:
             patience_s=self._patience_s,
             endpointing=dataclasses.replace(ends, longest_s=longest_s),
         )
-        session = Session(number, caller.owner, options, self._bounds, self._held, self._now)
+        session = Session(
+            number, caller.owner, options, self._bounds, self._held, self._now, self._waits
+        )
         self._sessions[caller.owner, number] = session
         task = asyncio.get_running_loop().create_task(carry(session, self._share), name="live")
         task.add_done_callback(lambda task: self._carried(session, task))

@@ -16,8 +16,10 @@ from typing import Any
 from sidecar import errors
 from sidecar.sessions.sound import Held, KeptSound
 from sidecar.sessions.told import Numbered, Told
+from sidecar.sessions.waits import Waits
 from sidecar.speech.live import (
     Encoding,
+    Final,
     Heard,
     LiveEvent,
     LiveOptions,
@@ -45,7 +47,7 @@ class Bounds:
 class Session:
     """Held by one connection at a time; not for two tasks at once, but for `events`.
 
-    ``now`` is a clock that only goes forward.
+    ``now`` is a clock that only goes forward. ``waits`` learns how late finals are.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class Session:
         bounds: Bounds,
         held: Held,
         now: Callable[[], float] = time.monotonic,
+        waits: Waits | None = None,
     ) -> None:
+        self._waits = waits
         self.id = number
         self.owner = owner
         self.options = options
@@ -184,6 +188,8 @@ class Session:
         elif isinstance(event, TurnEnded) and event.committed:
             self._answered += 1  # an engine that dies now is not asked for it again
             self.sound.settle(self.sound.settled, self._answered)
+        elif isinstance(event, Final) and self._waits is not None:
+            self._waits.add(event.wait_s + event.work_s, self._now())
         elif isinstance(event, TurnDropped):
             self._forgetting = max(0, self._forgetting - 1)
         self.told.add(event)

@@ -326,9 +326,8 @@ def test_a_piece_is_heard_behind_the_one_before_it_where_that_is_near_and_both_a
     ]:
         say(table, speech_s, pause_s, text)
     said = [before and before.said.text for before in table.behind]
-    assert said == [None, "one", None, None, "too far from the one before", None] + [
-        "nobody understood the one before"
-    ]
+    far, unheard = "too far from the one before", "nobody understood the one before"
+    assert said == [None, "one", None, None, far, None, unheard]
     for one in table.behind[1:2]:
         assert one is not None
         assert one.samples / LIVE_RATE == pytest.approx(2.5, abs=0.1)
