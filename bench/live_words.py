@@ -3,7 +3,8 @@
 A clip has few words, and a word that is in doubt falls one way or the other by a breath: which of
 two ways to cut is the better one cannot be told from one hearing. So each clip is heard several
 times: moved by up to a quarter of a second, up to half as loud, with a little noise. Sound is
-pushed as fast as the engine takes it; finals are the same as in real time.
+pushed as fast as the engine takes it; finals are the same as in real time. Beside it goes a live
+path whose pieces are each heard alone, without those before them (`live.context`).
 
     python -m bench.live_words [--copies 6] [--engine moonshine] [--differences]
 
@@ -16,8 +17,10 @@ import argparse
 import importlib
 import statistics
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import jiwer
 import numpy as np
@@ -25,6 +28,7 @@ import numpy as np
 from bench.metrics import Clip, Piece, _normalizer, clips, score
 from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
+from sidecar.live.context import Context
 from sidecar.speech.engine import LoadOptions, TranscribeOptions
 from sidecar.speech.live import (
     AT_THE_START,
@@ -84,6 +88,12 @@ def live(engine: LiveEngine, samples: Block) -> str:
     return " ".join(said)
 
 
+def alone(engine: LiveEngine, samples: Block) -> str:
+    """The same where no piece has a context."""
+    with mock.patch.object(Context, "of", return_value=None):
+        return live(engine, samples)
+
+
 def file(engine: LiveEngine, samples: Block) -> str:
     """What the same engine says of it as a recording."""
     options = TranscribeOptions(diarize=False)
@@ -130,14 +140,21 @@ def main() -> None:
     engine = next(one for name, one in vars(module).items() if name.endswith("Engine"))()
     for _ in engine.load(LoadOptions()):
         pass
-    ways = {"live": live, "file": file}
+    ways = {"live": live, "live, pieces alone": alone, "file": file}
+    spent = dict.fromkeys(ways, 0.0)
+    heard_s = 0.0
     chosen = [clip for clip in clips() if clip.text]
     rates: dict[tuple[str, bool], list[float]] = {}
     for number in range(arguments.copies):
         errors: dict[tuple[str, bool], list[float]] = {}
         for clip in chosen:
             samples = copy(clip, number)
-            said = {name: way(engine, samples) for name, way in ways.items()}
+            said = {}
+            for name, way in ways.items():
+                before = time.process_time()
+                said[name] = way(engine, samples)
+                spent[name] += time.process_time() - before
+            heard_s += len(samples) / LIVE_RATE
             for name, text in said.items():
                 found = score(clip, [Piece(0, 0, "-", text)])
                 at = errors.setdefault((name, clip.duration_s > LONG_S), [0.0, 0.0])
@@ -147,6 +164,8 @@ def main() -> None:
                 differ(clip, said)
         for key, (count, words) in errors.items():
             rates.setdefault(key, []).append(100 * count / words)
+    for name, cpu in spent.items():
+        print(f"{name}: {1000 * cpu / heard_s:.1f} CPU-ms for a second of sound")
     print("\n| | WER, mean | each copy |\n|---|---|---|")
     for (name, long), found in sorted(rates.items()):
         kind = "the long clip" if long else "all other clips"

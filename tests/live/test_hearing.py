@@ -318,6 +318,7 @@ def test_a_piece_is_heard_behind_the_one_before_it_where_that_is_near_and_both_a
     for speech_s, pause_s, text in [
         (2.0, 0.7, "one"),
         (2.0, 0.7, "two"),
+        (1.0, 0.7, "three"),
         (6.0, 2.5, "too long with the one before"),
         (1.0, 0.7, "too far from the one before"),
         (1.0, 0.7, None),
@@ -325,9 +326,9 @@ def test_a_piece_is_heard_behind_the_one_before_it_where_that_is_near_and_both_a
         (1.0, 0.7, "last"),
     ]:
         say(table, speech_s, pause_s, text)
-    said = [before and before.said.text for before in table.behind]
+    said = [before and [one.text for one in before.said] for before in table.behind]
     far, unheard = "too far from the one before", "nobody understood the one before"
-    assert said == [None, "one", None, None, far, None, unheard]
+    assert said == [None, ["one"], ["one", "two"], None, None, [far], None, [unheard]]
     for one in table.behind[1:2]:
         assert one is not None
         assert one.samples / LIVE_RATE == pytest.approx(2.5, abs=0.1)

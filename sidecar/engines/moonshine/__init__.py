@@ -129,8 +129,7 @@ class MoonshineEngine:
         self, audio: Block, before: Before, options: LiveOptions, cancelled: Cancelled
     ) -> Hypothesis | None:
         assert isinstance(self._recognizer, OnnxRecognizer)
-        said = before.said.draft
-        assert isinstance(said, Heard)
+        said = [one.draft for one in before.said if isinstance(one.draft, Heard)]
         found = self._recognizer.hear_behind(
             audio, said, before.samples, cancelled, words=options.words
         )
