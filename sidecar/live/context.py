@@ -2,9 +2,9 @@
 
 A recognizer makes out a word by what stands around it, and a pause of half a second, where a piece
 ends, is in the middle of what somebody says more often than not. So a piece is heard together with
-those before it, whose words stand: as many as all together are no longer than a piece may be, which
-costs about a tenth (docs/performance.md, "Live: sessions"). Of one that goes on for long, the words
-within it are context enough.
+those before it, whose words stand: as many as all together are no longer than a piece may be, so
+that no final takes longer than it could before (docs/performance.md, "Live: sessions"). Of one that
+goes on for long, the words within it are context enough.
 """
 
 from __future__ import annotations
