@@ -47,13 +47,14 @@ async def test_opus_packets_become_the_words_that_samples_would(server: Server) 
         await next_of(socket, "began")
         for one in sent:
             await socket.send(one)
-        received = await next_of(socket, "received")
+        before: list[dict[str, Any]] = []
+        received = await next_of(socket, "received", before)
         assert received["received_samples"] == round(received["received_s"] * RATE)
         await say(socket, "finish")
         told, code = await rest(socket)
     assert code == 1000
     assert [one["type"] for one in told][-1] == "summary"
-    assert [one for one in told if one["type"] == "final"]
+    assert [one for one in before + told if one["type"] == "final"]
 
 
 async def test_who_sends_something_else_is_told_and_closed(server: Server) -> None:
