@@ -810,6 +810,15 @@ class SoundInvalid(BadRequest):
     default_hint = "Send mono samples, pcm16 (2 bytes each) or float32 (4), little-endian."
 
 
+class EncodingUnavailable(SidecarError):
+    """Live sound was to come in a form that needs a package that is not installed."""
+
+    code = "encoding_unavailable"
+    kind = Kind.UNSUPPORTED
+    default_detail = "This installation does not decode Opus."
+    default_hint = "Send pcm16, or have the service install 'vibevoice-asr[opus]'."
+
+
 class EventUnsupported(BadRequest):
     """A live client sent an event that its address does not know."""
 

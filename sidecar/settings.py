@@ -487,6 +487,14 @@ class Settings(BaseSettings):
     live_sessions_per_owner: int = Field(
         0, ge=0, description="Most live sessions of one owner; 0 is no limit of its own."
     )
+    live_delay: Duration = Field(
+        1.0,
+        ge=0,
+        description=(
+            "While finals take so much longer than the engine takes alone, another live session is "
+            "refused; 0 counts sessions only."
+        ),
+    )
     live_idle: Duration = Field(
         150.0, gt=0, description="How long a live session waits for sound before it ends."
     )

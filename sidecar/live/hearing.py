@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 from sidecar.audio import Block
 from sidecar.live.agreement import Shown
+from sidecar.live.context import Before, Context
 from sidecar.live.endpointing import (
     FRAME,
     Began,
@@ -55,7 +56,8 @@ LATE_TOLD_S = 30.0
 
 class Hearing:
     """One session. ``engine`` and ``precision`` are for the summary; ``voices``: whether there is
-    somebody who hears what a voice sounds like."""
+    somebody who hears what a voice sounds like; ``context``: whether pieces are heard behind those
+    before them."""
 
     def __init__(
         self,
@@ -65,8 +67,10 @@ class Hearing:
         precision: str = "",
         voices: bool = False,
         manner: Manner = USUAL,
+        context: bool = False,
     ) -> None:
         self.options = options
+        self._context = Context() if context else None
         self._manner = manner
         self._engine, self._precision = engine, precision
         self._sound = Ring(round(begin.at * LIVE_RATE))
@@ -141,6 +145,8 @@ class Hearing:
         if self._open is not None:
             self._open.cancelled = True
             self._story.forget_voice(self._open)
+        if self._context is not None:
+            self._context.forget()
         self._open = None
         self._story.drop()
         self._ends = Endpointer(self.options.endpointing, self._looked)
@@ -216,14 +222,19 @@ class Hearing:
         """Whether a draft is being gone on with, which a final waits for."""
         return self._manner.grows and any(one.piece is piece for one in self._going)
 
-    def began(self, listen: Listen) -> Block:
-        """It is being recognised; its sound."""
+    def began(self, listen: Listen) -> tuple[Block, Before | None]:
+        """It is being recognised; its sound, and what it is heard behind: then that is in front."""
         self._going.append(listen)
         if listen.urgency is not Urgency.FINAL:
             listen.piece.asked = listen.to
         if listen.urgency is Urgency.PARTIAL and self._voicing is not None:
             self._voicing.partial_began()
-        return self._sound.cut(listen.piece.start, listen.to)
+        before = None if self._context is None else self._context.of(listen, self._longest())
+        start = listen.piece.start - (before.samples if before else 0)
+        return self._sound.cut(start, listen.to), before
+
+    def _longest(self) -> int:
+        return round(self.options.endpointing.longest_s * LIVE_RATE)
 
     def recognised(
         self, listen: Listen, found: Hypothesis | None, now: float, work_s: float
@@ -327,6 +338,8 @@ class Hearing:
         """What a piece says stands; it is told when those before it are."""
         assert piece.end is not None
         flags: tuple[str, ...] = ()
+        if self._context is not None:
+            self._context.settled(piece, found)
         if found is None:
             found = piece.draft or Hypothesis("")
             found, flags = dataclasses.replace(found, words=()), (UNHEARD,)
@@ -377,7 +390,10 @@ class Hearing:
             settled = min(settled, piece.start)
         if self._open is not None:
             settled = min(settled, self._open.start)
-        self._sound.drop(settled)
+        wanted = settled
+        if self._context is not None:
+            wanted = self._context.keep_from(settled, self._longest())
+        self._sound.drop(wanted)
         if always or self._looked - self._told_at >= LIVE_RATE // 2:
             self._told_at = self._looked
             yield Heard(self._looked / LIVE_RATE, settled / LIVE_RATE, self._story.commits)

@@ -18,6 +18,7 @@ from sidecar.sessions.counted import Counted
 from sidecar.sessions.relay import Share, carry
 from sidecar.sessions.session import Bounds, Session
 from sidecar.sessions.sound import Held
+from sidecar.sessions.waits import Waits
 from sidecar.sessions.witness import Observer
 from sidecar.settings import Settings
 from sidecar.speech.engine import EngineSpec
@@ -32,12 +33,14 @@ LOOK_S = 1.0
 @dataclasses.dataclass(frozen=True, slots=True)
 class Room:
     """How many there may be: in all, and of one owner; for how many seconds one waits for a client
-    that went; bytes of sound that all of them keep."""
+    that went; bytes of sound that all of them keep; and how long a final may wait because of
+    others before nobody else is let in, 0 for no such limit."""
 
     sessions: int = 100
     of_owner: int = 100
     grace_s: float = 15.0
     sound_bytes: int = 256 << 20
+    delay_s: float = 0.0
 
 
 class Sessions:
@@ -66,6 +69,7 @@ class Sessions:
         said = [observer.greeting for observer in observers]
         self._greeting = {name: value for one in said for name, value in one.items()}
         self._held = Held(room.sound_bytes)
+        self._waits = Waits(room.delay_s)
         self._sessions: dict[tuple[str, str], Session] = {}
         self._tasks: dict[Session, asyncio.Task[None]] = {}
         self._looking: asyncio.Task[None] | None = None
@@ -86,6 +90,7 @@ class Sessions:
             settings.live_sessions_per_owner or settings.live_sessions,
             settings.live_grace,
             settings.live_buffer_mb << 20,
+            settings.live_delay,
         )
         bounds = Bounds(
             settings.live_idle, settings.live_longest, settings.live_chunk, settings.live_buffer
@@ -132,7 +137,7 @@ class Sessions:
         Raises:
             errors.LiveUnavailable: no engine here hears live.
             errors.LanguageUnsupported: it does not know the language.
-            errors.LiveFull, errors.LiveLimited: there are enough of them.
+            errors.LiveFull, errors.LiveLimited: there are enough of them, or they wait too long.
             errors.SessionTaken: there is one with that number.
             errors.ShuttingDown: the service is about to end.
         """
@@ -159,6 +164,7 @@ class Sessions:
             self._now,
             counted=Counted(self._tally, wire, self._patience_s),
             greeting=self._greeting,
+            waits=self._waits,
         )
         session.witnesses = [observer.begin(session) for observer in self._observers]
         self._sessions[caller.owner, number] = session
@@ -234,6 +240,11 @@ class Sessions:
             raise errors.SessionTaken()
         if len(self) >= self.most:
             raise errors.LiveFull()
+        if len(self) and self._waits.too_long(self._now()):
+            raise errors.LiveFull(
+                "Those who speak here wait too long for their words already.",
+                hint="Try again later, or give the service a machine with more cores.",
+            )
         of_owner = [
             one for one in self._sessions.values() if one.owner == caller.owner and not one.over
         ]

@@ -18,9 +18,11 @@ from sidecar.metering.tally import Tally
 from sidecar.sessions.counted import Counted
 from sidecar.sessions.sound import Held, KeptSound
 from sidecar.sessions.told import Numbered, Told
+from sidecar.sessions.waits import Waits
 from sidecar.sessions.witness import Witness
 from sidecar.speech.live import (
     Encoding,
+    Final,
     Heard,
     LiveEvent,
     LiveOptions,
@@ -48,7 +50,7 @@ class Bounds:
 class Session:
     """Held by one connection at a time; not for two tasks at once, but for `events`.
 
-    ``now`` is a clock that only goes forward.
+    ``now`` is a clock that only goes forward. ``waits`` learns how late finals are.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class Session:
         now: Callable[[], float] = time.monotonic,
         counted: Counted | None = None,
         greeting: Mapping[str, Any] | None = None,
+        waits: Waits | None = None,
     ) -> None:
+        self._waits = waits
         self.id = number
         self.owner = owner
         self.options = options
@@ -206,6 +210,8 @@ class Session:
         elif isinstance(event, TurnEnded) and event.committed:
             self._answered += 1  # an engine that dies now is not asked for it again
             self.sound.settle(self.sound.settled, self._answered)
+        elif isinstance(event, Final) and self._waits is not None:
+            self._waits.add(event.wait_s + event.work_s, self._now())
         elif isinstance(event, TurnDropped):
             self._forgetting = max(0, self._forgetting - 1)
         self.counted.said(event)

@@ -60,13 +60,14 @@ class EngineLife:
         account: Account | None = None,
     ) -> None:
         self.spec = spec
+        self._account = account or NoAccount()
         self._berth = Berth(
             spec,
             load,
             place,
             look,
             on_crash,
-            account or NoAccount(),
+            self._account,
             self._arrived,
             self.manner,
         )

@@ -72,6 +72,9 @@ class Lodging(Generic[Spec, Slot]):
         self._expected = 0
         self.crashes = 0
         """How often its process died."""
+        self._own: int | None = None
+        """What it has reserved for itself, None while there is nothing of it."""
+        self._sessions, self._session_bytes = 0, choice.session_bytes
         self._crash_notes = CrashNotes(data_folder(settings.data_dir))
         self.slot: Slot = kind(
             self.spec,
@@ -177,13 +180,23 @@ class Lodging(Generic[Spec, Slot]):
             weights = self._weights(self.slot.precision, self.slot.memory)
             self._reserve(weights)
 
+    def held(self, sessions: int) -> None:
+        """So many live sessions have it, each with what it takes beside the weights
+        (`placement.Account`)."""
+        self._sessions = sessions
+        if self._own is not None:
+            self._reserve(self._own)
+
     def _reserve(self, size: int) -> None:
-        """On the device that it is on; a driver may have begun to answer since the last time."""
+        """That much for itself, and its sessions', on the device that it is on; a driver may have
+        begun to answer since the last time."""
         self._release()
+        self._own = size
         device = self._devices.gpu if self.on_gpu else self._devices.host
-        device.ledger.reserve(self.who, size)
+        device.ledger.reserve(self.who, size + self._sessions * self._session_bytes)
 
     def _release(self) -> None:
+        self._own = None
         for device in (self._devices.gpu, self._devices.host):
             device.ledger.release(self.who)
 

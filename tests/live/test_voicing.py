@@ -68,7 +68,7 @@ class Table:
     def begin(self, voices: bool = True) -> Listen | Voiced | None:
         due = self.hearing.due(voices)
         if isinstance(due, Listen):
-            self.going.append((due, self.hearing.began(due)))
+            self.going.append((due, self.hearing.began(due)[0]))
         elif due is not None:
             self.going.append((due, self.hearing.began_voice(due)))
         return due

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sidecar import errors
 from sidecar.settings import Settings
-from sidecar.speech.live import Final, LiveEvent, Partial, TurnDropped, TurnEnded
+from sidecar.speech.live import Final, LiveEvent, Partial, SpeechStarted, TurnDropped, TurnEnded
 from sidecar.speech.transcript import Segment
 from sidecar.transports.streaming.codes import ending
 from sidecar.transports.streaming.deltas import Deltas
@@ -27,13 +27,12 @@ def test_deltas_put_together_are_the_transcript(
     pieces: list[tuple[list[str], list[int], bool]],
 ) -> None:
     deltas, told, said = Deltas(), "", []
+    deltas.begins(0.0)
     for number, (words, lengths, early) in enumerate(pieces):
         for length in sorted(lengths):
-            told += deltas.partial(number, " ".join(words[:length]))
+            told += deltas.partial(number, " ".join(words[:length]), float(number))
         if early:  # the next piece begins before this one's final is there
-            assert deltas.partial(number + 1, "soon") == "" or not lengths
-        if early and not lengths:
-            return
+            assert deltas.partial(number + 1, "soon", number + 1.0) == ""
         told += deltas.final(number, " ".join(words))
         said += words
     assert told == " ".join(said)
@@ -49,6 +48,23 @@ def test_where_a_final_says_it_otherwise_no_word_is_told_twice(
         told += deltas.final(number, " ".join(final))
         count += max(len(stable), len(final))
     assert len(told.split()) == count
+
+
+def test_a_first_piece_too_short_for_partials_is_told_before_those_of_the_next() -> None:
+    utterances = Utterances()
+    utterances.begin(Ids("s", "r"))
+    utterances.append(2)
+    told = ""
+    for event in (
+        SpeechStarted(0, 0.3),
+        Partial(0, 1, 1.2, 2.0, "and more", "and more"),
+        Final(0, 0, Segment(0.3, 0.7, "No", None)),
+        Partial(0, 1, 1.2, 2.4, "and more of", "and more of"),
+        Final(0, 1, Segment(1.2, 2.6, "and more of it", None)),
+    ):
+        frames = [json.loads(raw) for raw in utterances.heard(event)]
+        told += "".join(one["payload"].get("delta", "") for one in frames)
+    assert told == "No and more of it"
 
 
 class Engine:

@@ -12,7 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from sidecar.speech.live import Final, LiveEvent, Noticed, Partial, TurnDropped, TurnEnded
+from sidecar.speech.live import (
+    Final,
+    LiveEvent,
+    Noticed,
+    Partial,
+    SpeechStarted,
+    TurnDropped,
+    TurnEnded,
+)
 from sidecar.transports.streaming.deltas import Deltas
 from sidecar.transports.streaming.envelope import Ids, bad_payload, frame
 
@@ -124,6 +132,10 @@ class Utterances:
             return
         elif isinstance(event, Noticed):
             yield self._notice(event)
+        elif isinstance(event, SpeechStarted):
+            begun = self._of(event.turn)
+            if begun is not None:
+                begun.deltas.begins(event.at)
         elif isinstance(event, Partial | Final):
             utterance = self._of(event.turn)
             if utterance is not None and not utterance.silent:
@@ -170,7 +182,7 @@ class Utterances:
 
 def _words(utterance: Utterance, event: Partial | Final) -> Iterator[str]:
     if isinstance(event, Partial):
-        delta = utterance.deltas.partial(event.piece, event.stable)
+        delta = utterance.deltas.partial(event.piece, event.stable, event.start)
     else:
         delta = utterance.deltas.final(event.piece, event.segment.text)
     if delta:

@@ -172,6 +172,12 @@ class EditsFull(errors.Conflict):
     known_code = "edits_full"
 
 
+class EncodingUnavailable(errors.Refused):
+    """This installation does not decode Opus."""
+
+    known_code = "encoding_unavailable"
+
+
 class EngineCrashed(errors.Busy):
     """The engine's process died while it worked on this audio."""
 
@@ -794,6 +800,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "disk_full": DiskFull,
     "edit_impossible": EditImpossible,
     "edits_full": EditsFull,
+    "encoding_unavailable": EncodingUnavailable,
     "engine_crashed": EngineCrashed,
     "engine_failed": EngineFailed,
     "engine_unavailable": EngineUnavailable,
