@@ -27,6 +27,7 @@ from sidecar.jobs.order import Priority
 from sidecar.jobs.owned import OwnedJobs
 from sidecar.jobs.pace import Pace
 from sidecar.jobs.pace_file import PaceFile
+from sidecar.jobs.parting import Edits
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord, RequestKey
@@ -125,6 +126,8 @@ class Service:
         """What is known of who may speak."""
         self.owned = OwnedJobs(self._store, self._queue, self._results)
         """The jobs of whoever asks."""
+        self.edits = Edits(self.owned, self._intake)
+        """What is done to their transcripts."""
         self.live = Sessions.of(settings, self.fleet.live_spec, lambda: self.fleet.live.share())
         """The live sessions of everybody."""
         self.recordings = Recordings(self.owned, self._keeping)

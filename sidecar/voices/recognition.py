@@ -7,7 +7,7 @@ are never the same person: the likelier one is.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -44,13 +44,19 @@ class Voice:
     seconds: float
 
 
+VoicesIn = Callable[[Sequence[tuple[float, float]]], Sequence[Voice | None]]
+"""The voice in each stretch of (start, end) seconds, None where there is too little."""
+
+
 @dataclass(frozen=True, slots=True)
 class Speakers:
     """Who spoke when, and what each sounds like, by the label of their turns; a voice that was
-    never heard alone is missing."""
+    never heard alone is missing. ``passages``: what any stretch sounds like, where that is known.
+    """
 
     turns: Sequence[Turn]
     voices: Mapping[int, Voice] = field(default_factory=dict)
+    passages: VoicesIn | None = None
 
 
 @runtime_checkable
@@ -111,7 +117,16 @@ def recognised(
                 print_of(voice) if options.voiceprints and voice.seconds >= LEAST_S else None,
             )
         )
-    return replace(transcript, voices=tuple(found))
+    prints = _prints(transcript, speakers) if options.voiceprints else ()
+    return replace(transcript, voices=tuple(found), prints=prints)
+
+
+def _prints(transcript: Transcript, speakers: Speakers) -> tuple[VoicePrint | None, ...]:
+    """What each segment sounds like."""
+    if speakers.passages is None:
+        return ()
+    heard = speakers.passages([(one.start, one.end) for one in transcript.segments])
+    return tuple(None if one is None else print_of(one) for one in heard)
 
 
 def likenesses(

@@ -468,6 +468,13 @@ def test_a_stream_that_falls_silent_keeps_nobody_from_the_end(
     visitor.sees(".lane", "Clov").click()
     visitor.sees("dialog[open] button", "Remember this voice").click()
     visitor.sees("dialog[open] .trouble", "its voice was not heard well enough")
+    # two who were taken for one are told apart by what their lines sound like
+    visitor.sees("dialog[open] form:nth-of-type(2) button", "Merge").click()
+    visitor.sees("#main .title", "1 speaker")
+    visitor.sees(".lane").click()
+    visitor.sees("dialog[open] button:not([aria-label]):not(.main)", "Split by voice").click()
+    visitor.sees("#said", "is 2 speakers now, by voice.")
+    visitor.sees("#main .title", "2 speakers")
     assert visitor.findings() == []
 
 

@@ -135,6 +135,45 @@ def test_a_jobs_speaker_becomes_a_person_and_confirms_one(
     check_problem(known.client.patch(path, json={}), 422, "field_missing")
 
 
+def test_two_people_who_were_taken_for_one_are_split_by_voice_and_that_is_undone(
+    known: Server, sounds: dict[str, bytes]
+) -> None:
+    job = known.submit(sounds["play"])
+    heard = known.wait_state(job, "done")["result"]["segments"]
+    path = f"/v1/jobs/{job}/transcript"
+
+    def edit(*operations: dict[str, Any]) -> dict[str, Any]:
+        answer = known.client.patch(path, json={"operations": operations})
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    def whose() -> list[str]:
+        return [one["speaker"] for one in known.client.get(path).json()["segments"]]
+
+    merged = edit({"op": "merge", "speaker": "Speaker_1", "into": "Speaker_0"})
+    assert [one["speaker"] for one in merged["speakers"]] == ["Speaker_0"]
+    split = edit({"op": "split_speaker", "speaker": "Speaker_0"})
+    (part,) = split["parts"]
+    assert part["speaker"] == "Speaker_0"
+    assert part["likeness"] < 0.55
+    assert [one["speaker"] for one in part["groups"]] == ["Speaker_0", "Speaker_1"]
+    before, after = [one["speaker"] for one in heard], whose()
+    # All but the shortest are whose they were before: of a cry there is no vector.
+    long = [at for at, one in enumerate(heard) if one["end_time"] - one["start_time"] > 0.6]
+    assert len(long) >= 5
+    assert [after[at] for at in long] == [before[at] for at in long]
+    for group in part["groups"]:
+        assert {after[at] for at in group["segments"]} == {group["speaker"]}
+    history = known.client.get(f"{path}/history").json()["entries"]
+    assert history[-1]["operations"] == [{"op": "split", "segments": part["groups"][1]["segments"]}]
+    assert "Speaker_1: " in known.client.get(path, params={"format": "text"}).text
+    edit({"op": "undo"})
+    assert set(whose()) == {"Speaker_0"}
+    assert len(edit({"op": "split_speaker", "speaker": "Speaker_0", "into": 3})["parts"]) == 1
+    assert "vector" not in known.client.get(f"/v1/jobs/{job}").text
+
+
 @pytest.mark.parametrize(
     ("sound", "status", "code"),
     [

@@ -171,6 +171,20 @@ export class VibevoiceClient {
         signal?: AbortSignal;
     }): Promise<import("./wire.js").Edited>;
     /**
+     * Take a speaker apart that is several people, by what its segments sound like: as many as there
+     * seem to be, or `into`. Which segments went where is in `parts` of the answer; it can be undone.
+     *
+     * @param {string} id
+     * @param {string} speaker such as `Speaker_0`
+     * @param {{ into?: number, revision?: number, signal?: AbortSignal }} [how]
+     * @returns {Promise<import("./wire.js").Edited>}
+     */
+    splitSpeaker(id: string, speaker: string, { into, ...how }?: {
+        into?: number;
+        revision?: number;
+        signal?: AbortSignal;
+    }): Promise<import("./wire.js").Edited>;
+    /**
      * End a job, or forget one that has ended: it and its words are gone then.
      *
      * @param {string} id

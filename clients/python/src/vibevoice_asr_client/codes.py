@@ -676,6 +676,12 @@ class VoiceTooShort(errors.Refused):
     known_code = "voice_too_short"
 
 
+class VoicesNotKept(errors.Conflict):
+    """Nothing was kept of what the segments of this job sound like."""
+
+    known_code = "voices_not_kept"
+
+
 class VoicesUnavailable(errors.Failed):
     """Voices cannot be compared on this machine."""
 
@@ -806,6 +812,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "upstream_unreachable": UpstreamUnreachable,
     "voice_absent": VoiceAbsent,
     "voice_too_short": VoiceTooShort,
+    "voices_not_kept": VoicesNotKept,
     "voices_unavailable": VoicesUnavailable,
     "wont_fit": WontFit,
     "words_unavailable": WordsUnavailable,

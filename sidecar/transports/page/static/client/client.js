@@ -268,6 +268,19 @@ export class VibevoiceClient {
   }
 
   /**
+   * Take a speaker apart that is several people, by what its segments sound like: as many as there
+   * seem to be, or `into`. Which segments went where is in `parts` of the answer; it can be undone.
+   *
+   * @param {string} id
+   * @param {string} speaker such as `Speaker_0`
+   * @param {{ into?: number, revision?: number, signal?: AbortSignal }} [how]
+   * @returns {Promise<import("./wire.js").Edited>}
+   */
+  async splitSpeaker(id, speaker, { into, ...how } = {}) {
+    return this.edit(id, [{ op: "split_speaker", speaker, ...(into && { into }) }], how);
+  }
+
+  /**
    * End a job, or forget one that has ended: it and its words are gone then.
    *
    * @param {string} id
