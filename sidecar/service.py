@@ -128,7 +128,12 @@ class Service:
         """The jobs of whoever asks."""
         self.edits = Edits(self.owned, self._intake)
         """What is done to their transcripts."""
-        self.live = Sessions.of(settings, self.fleet.live_spec, lambda: self.fleet.live.share())
+        self.live = Sessions.of(
+            settings,
+            self.fleet.live_spec,
+            lambda: self.fleet.live.share(),
+            self.voices.with_people_live,
+        )
         """The live sessions of everybody."""
         self.recordings = Recordings(self.owned, self._keeping)
         """What of them can be listened to."""

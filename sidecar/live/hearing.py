@@ -75,7 +75,8 @@ class Hearing:
         self._turn, self._piece = begin.turn, begin.piece
         self._turn_began = self._sound.start if begin.open else None
         self._open: Piece | None = None
-        self._voicing = Voicing(begin) if voices else None
+        known = options.known_voices if options.hears_voices else None
+        self._voicing = Voicing(begin, known) if voices else None
         self._story = Story(begin, self._voicing)
         self._going: list[Listen] = []
         self._told_at = self._looked

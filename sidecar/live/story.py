@@ -13,6 +13,7 @@ from sidecar.live.piece import Piece
 from sidecar.live.voicing import Voicing
 from sidecar.speech.live import LIVE_RATE, Begin, Final, LiveEvent, LiveOptions, TurnEnded
 from sidecar.speech.transcript import Notice, Segment, Transcript, Word, joined
+from sidecar.voices.recognition import worth_keeping
 
 NO_SPEAKERS = Notice("speakers_unavailable", "Speakers cannot be told apart on this machine.")
 
@@ -126,9 +127,27 @@ class Story:
             precision=precision,
             diarized=options.diarize and self._voicing is not None,
         )
+        if self._voicing is not None and self._voicing.people is not None:
+            transcript = self._recognised(transcript, self._voicing, options)
         if options.diarize and self._voicing is None:
             transcript = transcript.noting(NO_SPEAKERS)
         return transcript
+
+    def _recognised(
+        self, transcript: Transcript, voicing: Voicing, options: LiveOptions
+    ) -> Transcript:
+        """With who the speakers are; and what they sound like, where somebody asked for that."""
+        assert voicing.people is not None
+        there = {one.speaker for one in transcript.segments}
+        voices = [one for one in voicing.people.voices.values() if one.speaker in there]
+        if not options.voiceprints:
+            return dataclasses.replace(transcript, voices=tuple(voices))
+        sounds = voicing.speakers.sounds
+        kept = [
+            dataclasses.replace(one, print=worth_keeping(sounds[one.speaker])) for one in voices
+        ]
+        prints = tuple(voicing.speakers.sound_of(piece) for piece, _ in self._said)
+        return dataclasses.replace(transcript, voices=tuple(kept), prints=prints)
 
     def _turn_ended(self, mark: _TurnMark) -> TurnEnded:
         end = mark.end / LIVE_RATE
@@ -143,7 +162,9 @@ class Story:
         if piece.diarize and self._voicing is not None:
             who = self._voicing.speakers.tell(piece.number)
             segment = dataclasses.replace(final.segment, speaker=who)
-            final = dataclasses.replace(final, segment=segment)
+            people = self._voicing.people
+            name = None if people is None else people.name_of(who)
+            final = dataclasses.replace(final, segment=segment, name=name)
         self._language = final.language
         self._said.append((piece.number, final.segment))
         self._of_turn.append(final.segment)

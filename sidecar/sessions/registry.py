@@ -22,6 +22,9 @@ from sidecar.speech.live import LiveOptions
 
 log = logging.getLogger(__name__)
 
+Acquaint = Callable[[LiveOptions, str], LiveOptions]
+"""The options of a session with the people whom its owner knows."""
+
 LOOK_S = 1.0
 """How often is looked whose time is over."""
 
@@ -40,7 +43,8 @@ class Room:
 class Sessions:
     """Owns all of them, and the tasks that see to them.
 
-    ``spec`` is of the engine that hears live, None where none does; ``share`` gives it.
+    ``spec`` is of the engine that hears live, None where none does; ``share`` gives it;
+    ``acquaint`` says who may be recognised.
     """
 
     def __init__(
@@ -51,10 +55,12 @@ class Sessions:
         bounds: Bounds,
         patience_s: float = 20.0,
         now: Callable[[], float] = time.monotonic,
+        acquaint: Acquaint | None = None,
     ) -> None:
         self.spec = spec
         self._share, self._room, self._bounds = share, room, bounds
         self._patience_s = patience_s
+        self._acquaint = acquaint
         self._now = now
         self._held = Held(room.sound_bytes)
         self._sessions: dict[tuple[str, str], Session] = {}
@@ -63,7 +69,13 @@ class Sessions:
         self._closing = False
 
     @classmethod
-    def of(cls, settings: Settings, spec: EngineSpec | None, share: Share) -> Self:
+    def of(
+        cls,
+        settings: Settings,
+        spec: EngineSpec | None,
+        share: Share,
+        acquaint: Acquaint | None = None,
+    ) -> Self:
         """As the settings say."""
         room = Room(
             settings.live_sessions,
@@ -74,7 +86,7 @@ class Sessions:
         bounds = Bounds(
             settings.live_idle, settings.live_longest, settings.live_chunk, settings.live_buffer
         )
-        return cls(spec, share, room, bounds, settings.live_timeout)
+        return cls(spec, share, room, bounds, settings.live_timeout, acquaint=acquaint)
 
     def __len__(self) -> int:
         """How many go on; one that has said all waits for nobody but its client."""
@@ -126,6 +138,8 @@ class Sessions:
             patience_s=self._patience_s,
             endpointing=dataclasses.replace(ends, longest_s=longest_s),
         )
+        if self._acquaint is not None:
+            options = self._acquaint(options, caller.owner)
         session = Session(number, caller.owner, options, self._bounds, self._held, self._now)
         self._sessions[caller.owner, number] = session
         task = asyncio.get_running_loop().create_task(carry(session, self._share), name="live")

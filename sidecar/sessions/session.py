@@ -7,6 +7,7 @@ process its engine lives in (`sessions.relay` begins anew from what is not settl
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -148,10 +149,13 @@ class Session:
         self._order({"forget": True})
 
     def change(self, options: LiveOptions) -> None:
-        """Hear on with other options."""
+        """Hear on with other options. Who may be recognised stays as it was in the beginning."""
         self._ordered()
-        self.options = options
-        self._order({"change": options.to_wire()})
+        before = self.options
+        self.options = dataclasses.replace(
+            options, known_voices=before.known_voices, voiceprints=before.voiceprints
+        )
+        self._order({"change": self.options.spoken.to_wire()})
 
     def finish(self) -> None:
         """No more sound comes: the rest is told, and then the summary."""

@@ -110,6 +110,7 @@ export type SpeakersRevised = {
     type: "speakers_revised";
     number: number;
     speakers: Record<string, string>;
+    names?: Record<string, string | null>;
 };
 /**
  * What is said, the `number`-th; times are seconds on the session's clock, which is its sound
@@ -159,6 +160,10 @@ export type LiveOptions = {
      * tell speakers apart
      */
     diarize?: boolean | undefined;
+    /**
+     * say who of the people known somebody is
+     */
+    recognise?: boolean | undefined;
     /**
      * times of words in finals
      */

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from sidecar.speech.formats import segment_body
 from sidecar.speech.live import Final, LiveEvent, Noticed, Partial, TurnDropped, TurnEnded
 from sidecar.transports.streaming.deltas import Deltas
 from sidecar.transports.streaming.envelope import Ids, bad_payload, frame
@@ -37,6 +38,7 @@ class Utterance:
     bytes: int = 0
     silent: bool = False
     deltas: Deltas = field(default_factory=Deltas)
+    pieces: list[Final] = field(default_factory=list)
 
 
 class Utterances:
@@ -148,7 +150,10 @@ class Utterances:
         usage = {"type": "duration", "seconds": round(utterance.bytes / BYTES_A_SECOND, 3)}
         yield frame("final", ids, {"normalized_text": text})
         yield frame("done", ids, {"usage": usage})
-        yield frame("transcription.done", ids, {"text": text, "usage": usage})
+        done: dict[str, object] = {"text": text, "usage": usage}
+        if any(one.name is not None for one in utterance.pieces):
+            done["segments"] = [segment_body(one.segment, one.name) for one in utterance.pieces]
+        yield frame("transcription.done", ids, done)
 
     def _notice(self, event: Noticed) -> str:
         ids = self._active.ids if self._active else self._last
@@ -173,6 +178,7 @@ def _words(utterance: Utterance, event: Partial | Final) -> Iterator[str]:
         delta = utterance.deltas.partial(event.piece, event.stable)
     else:
         delta = utterance.deltas.final(event.piece, event.segment.text)
+        utterance.pieces.append(event)
     if delta:
         yield frame("transcription.delta", utterance.ids, {"delta": delta})
         yield frame("token", utterance.ids, {"text": delta})
