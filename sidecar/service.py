@@ -15,7 +15,7 @@ from typing import Any
 from sidecar import __version__, clock
 from sidecar.access.identity import Identity, Scope
 from sidecar.audio.ref import AudioRef, Kept, ref_to
-from sidecar.audio.source import AudioSource
+from sidecar.audio.source import AudioSource, Spool
 from sidecar.diagnostics.crash import data_folder
 from sidecar.engines.choice import Choice, way_to
 from sidecar.errors import LanguageUnsupported, SidecarError
@@ -35,10 +35,13 @@ from sidecar.jobs.recordings import Recordings
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
 from sidecar.jobs.store import JobStore, MemoryStore
+from sidecar.jobs.talks import Talks
 from sidecar.memory.devices import GpuMemory
 from sidecar.memory.forecast import Forecast
 from sidecar.people.known import KnownVoices
 from sidecar.sessions.registry import Sessions
+from sidecar.sessions.session import Session
+from sidecar.sessions.tape import Tape
 from sidecar.settings import Settings
 from sidecar.speech.engine import (
     Precision,
@@ -133,6 +136,8 @@ class Service:
             self.fleet.live_spec,
             lambda: self.fleet.live.share(),
             self.voices.with_people_live,
+            self._talk_kept,
+            self._tape,
         )
         """The live sessions of everybody."""
         self.recordings = Recordings(self.owned, self._keeping)
@@ -143,6 +148,7 @@ class Service:
         """Where else it is served, as the ready line says it: empty where by HTTP alone."""
         self.spooling = Threads("spool", SPOOLING)
         """Writes uploads to the disk."""
+        self._talks = Talks(self._store, self._keeping, self.spooling, now)
         self._background: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -320,6 +326,29 @@ class Service:
         """A job's options when it begins: the plan for its memory, and who is known by then."""
         options = self._provision.plan(job, precision)
         return self.voices.with_people(options, job.record.owner, kept=job.record.kept)
+
+    async def _talk_kept(self, session: Session, transcript: Transcript) -> str:
+        """The id of the job that a live session becomes."""
+        asked, tape = session.options, session.tape
+        options = TranscribeOptions(
+            language=asked.language,
+            diarize=asked.diarize,
+            prompt=asked.prompt,
+            translate=asked.translate,
+            words=asked.words,
+            recognise=asked.recognise,
+        )
+        peaks = b"" if tape is None else tape.peaks
+        sound = None if tape is None else await tape.recording()
+        job = await self._talks.keep(session.owner, options, transcript, sound, peaks)
+        return job.id
+
+    def _tape(self) -> Tape | None:
+        """What takes the sound of a live session, where recordings are kept."""
+        if self._keeping is None or not self.settings.keep_recordings_mb:
+            return None
+        most = self.settings.keep_recordings_mb << 20
+        return Tape(Spool(self.settings.spool_dir), self.spooling, most)
 
     async def _kept(self, source: AudioSource) -> AudioRef:
         assert self._keeping is not None

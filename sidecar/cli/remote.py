@@ -124,8 +124,8 @@ def live_event_of(said: client.LiveEvent) -> live.LiveEvent:
             return live.SpeakersRevised(numbers, called)
         case client.Noticed(_, code, message):
             return live.Noticed(Notice(code, message))
-        case client.Summary(_, transcript):
-            return live.Summary(transcript_of(transcript))
+        case client.Summary(_, transcript, job):
+            return live.Summary(transcript_of(transcript), job)
 
 
 def _number(speaker: str) -> int | None:

@@ -91,7 +91,8 @@ class KnownVoices:
         what its speakers sound like is told where somebody can ask later who spoke in it."""
         if self._people is None or not options.recognise:
             return replace(options, known_voices=(), voiceprints=False)
-        return replace(options, known_voices=self._people.known(owner))
+        known = self._people.known(owner)
+        return replace(options, known_voices=known, voiceprints=options.keep)
 
     def close(self) -> None:
         """Close the file."""

@@ -14,8 +14,9 @@ from typing import Self
 from sidecar import errors
 from sidecar.access.identity import Identity
 from sidecar.sessions.relay import Share, carry
-from sidecar.sessions.session import Bounds, Session
+from sidecar.sessions.session import Bounds, Keeper, Session
 from sidecar.sessions.sound import Held
+from sidecar.sessions.tape import Tape
 from sidecar.settings import Settings
 from sidecar.speech.engine import EngineSpec
 from sidecar.speech.live import LiveOptions
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 Acquaint = Callable[[LiveOptions, str], LiveOptions]
 """The options of a session with the people whom its owner knows."""
 
+KEEPING_S = 120.0
+"""So long one that is kept may take to tell the rest, when nobody is there or its time is over."""
 LOOK_S = 1.0
 """How often is looked whose time is over."""
 
@@ -44,7 +47,8 @@ class Sessions:
     """Owns all of them, and the tasks that see to them.
 
     ``spec`` is of the engine that hears live, None where none does; ``share`` gives it;
-    ``acquaint`` says who may be recognised.
+    ``acquaint`` says who may be recognised; ``keeper`` makes a job of one that is to be kept, and
+    ``tape`` takes its sound.
     """
 
     def __init__(
@@ -56,11 +60,13 @@ class Sessions:
         patience_s: float = 20.0,
         now: Callable[[], float] = time.monotonic,
         acquaint: Acquaint | None = None,
+        keeper: Keeper | None = None,
+        tape: Callable[[], Tape | None] = lambda: None,
     ) -> None:
         self.spec = spec
         self._share, self._room, self._bounds = share, room, bounds
         self._patience_s = patience_s
-        self._acquaint = acquaint
+        self._acquaint, self._keeper, self._tape = acquaint, keeper, tape
         self._now = now
         self._held = Held(room.sound_bytes)
         self._sessions: dict[tuple[str, str], Session] = {}
@@ -75,6 +81,8 @@ class Sessions:
         spec: EngineSpec | None,
         share: Share,
         acquaint: Acquaint | None = None,
+        keeper: Keeper | None = None,
+        tape: Callable[[], Tape | None] = lambda: None,
     ) -> Self:
         """As the settings say."""
         room = Room(
@@ -86,7 +94,16 @@ class Sessions:
         bounds = Bounds(
             settings.live_idle, settings.live_longest, settings.live_chunk, settings.live_buffer
         )
-        return cls(spec, share, room, bounds, settings.live_timeout, acquaint=acquaint)
+        return cls(
+            spec,
+            share,
+            room,
+            bounds,
+            settings.live_timeout,
+            acquaint=acquaint,
+            keeper=keeper,
+            tape=tape,
+        )
 
     def __len__(self) -> int:
         """How many go on; one that has said all waits for nobody but its client."""
@@ -141,6 +158,8 @@ class Sessions:
         if self._acquaint is not None:
             options = self._acquaint(options, caller.owner)
         session = Session(number, caller.owner, options, self._bounds, self._held, self._now)
+        session.keeper = self._keeper
+        session.tape = self._tape() if options.keep else None
         self._sessions[caller.owner, number] = session
         task = asyncio.get_running_loop().create_task(carry(session, self._share), name="live")
         task.add_done_callback(lambda task: self._carried(session, task))
@@ -207,6 +226,17 @@ class Sessions:
             log.error("a live session failed", exc_info=fault)
             session.end(errors.SidecarError())
 
+    def _finishes(self, session: Session, now: float) -> bool:
+        """Whether one whose time may be over is kept, and tells the rest for that."""
+        left = session.left_at is not None
+        if not session.options.keep or session.over:
+            return False
+        if not session.finishing:
+            if not left and session.overdue(now) is None:
+                return False
+            session.finish()
+        return now - session.touched < KEEPING_S
+
     async def _look(self) -> None:
         """End those whose time is over."""
         while True:
@@ -215,8 +245,13 @@ class Sessions:
             for session in list(self._sessions.values()):
                 left = session.left_at
                 if left is not None and now - left >= self._room.grace_s:
-                    self.end(session)
-                elif not session.over and (wrong := session.overdue(now)) is not None:
+                    if not self._finishes(session, now):
+                        self.end(session)
+                elif (
+                    not session.over
+                    and not self._finishes(session, now)
+                    and (wrong := session.overdue(now)) is not None
+                ):
                     log.info("a live session ends: %s", wrong.code)
                     session.end(wrong)
                     with contextlib.suppress(KeyError):

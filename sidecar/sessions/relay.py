@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from sidecar import errors
 from sidecar.sessions.session import Session
 from sidecar.sessions.sound import Chunk, Commit
-from sidecar.speech.live import Noticed, from_wire
+from sidecar.speech.live import Noticed, Summary, from_wire
 from sidecar.speech.transcript import Notice
 from sidecar.workers import channel
 from sidecar.workers.calls import Call, CallOver
@@ -61,7 +61,10 @@ async def _carry_once(session: Session, engine: Shared) -> None:
         sending = asyncio.get_running_loop().create_task(_send(session, call))
         try:
             async for answer, _ in call.answers():
-                session.heard(from_wire(answer))
+                event = from_wire(answer)
+                if isinstance(event, Summary):
+                    event = await session.kept(event)
+                session.heard(event)
         finally:
             sending.cancel()
             await asyncio.wait({sending})

@@ -7,27 +7,37 @@ process its engine lives in (`sessions.relay` begins anew from what is not settl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from sidecar import errors
 from sidecar.sessions.sound import Held, KeptSound
+from sidecar.sessions.tape import Tape
 from sidecar.sessions.told import Numbered, Told
 from sidecar.speech.live import (
     Encoding,
     Heard,
     LiveEvent,
     LiveOptions,
+    Noticed,
+    Summary,
     TurnDropped,
     TurnEnded,
 )
+from sidecar.speech.transcript import Notice, Transcript
+
+log = logging.getLogger(__name__)
 
 LEAST_S = 1.0
 """Seconds of sound that each session may keep, however much the others do."""
+NOT_KEPT = "not_kept"
+"""The notice of a session that was to become a job and did not."""
 RATES = range(8_000, 192_001)
 """Samples a second that are taken."""
 
@@ -41,6 +51,10 @@ class Bounds:
     longest_s: float = 5400.0
     chunk_s: float = 10.0
     buffer_s: float = 60.0
+
+
+Keeper = Callable[["Session", Transcript], Awaitable[str]]
+"""Makes a job of a session that is over; its id."""
 
 
 class Session:
@@ -72,6 +86,10 @@ class Session:
         self.received_orders = 0
         """Commits, cancels, changes and the finish that came: what need not be said again."""
         self.finishing = False
+        self.tape: Tape | None = None
+        """Takes its sound, where that is kept."""
+        self.keeper: Keeper | None = None
+        """Makes a job of it."""
         self.news = asyncio.Event()
         """Set when there is something for an engine."""
         self._now, self._held = now, held
@@ -129,6 +147,9 @@ class Session:
         if raw:
             self.sound.add(raw, encoding, rate)
             self.news.set()
+            if self.tape is not None:
+                with contextlib.suppress(errors.SidecarError):  # there is no recording then
+                    await self.tape.add(raw, encoding, rate)
 
     def commit(self) -> None:
         """End the turn behind the sound that came.
@@ -164,6 +185,19 @@ class Session:
             self.finishing = True
             self.news.set()
 
+    async def kept(self, summary: Summary) -> Summary:
+        """The last event, once the session is a job where its client asked for that. What cannot
+        be kept is said, and costs nobody the summary."""
+        if not self.options.keep or self.keeper is None:
+            return summary
+        try:
+            job = await self.keeper(self, summary.transcript)
+        except errors.SidecarError as error:
+            log.warning("a live session was not kept: %s", error.code)
+            self.heard(Noticed(Notice(NOT_KEPT, f"It could not be kept: {error.detail}")))
+            return summary
+        return dataclasses.replace(summary, job=job)
+
     def events(self, after: int = 0) -> AsyncIterator[Numbered]:
         """Everything that is said behind number ``after``, until the end.
 
@@ -176,6 +210,8 @@ class Session:
         """Nothing more is said or heard."""
         self.told.end(wrong)
         self.sound.forget()
+        if self.tape is not None:
+            self.tape.close()
         self.news.set()
         self._room.set()
 

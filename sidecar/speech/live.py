@@ -105,8 +105,8 @@ class LiveOptions:
     sound an engine that steps may be, None leaves it to the engine. ``accurate``: rather right than
     quick. ``recognise``: whether people whom the service knows may be told by their voices;
     ``known_voices``: who is; ``voiceprints``: the summary says what speakers and pieces sound like.
-    ``client``: sessions with the same one share their part of the engine. ``patience_s``: a
-    stretch that takes longer to recognise is given up.
+    ``keep``: when it is over it is a job that is done. ``client``: sessions with the same one share
+    their part of the engine. ``patience_s``: a stretch that takes longer to recognise is given up.
     """
 
     language: str = AUTO
@@ -122,6 +122,7 @@ class LiveOptions:
     recognise: bool = True
     known_voices: tuple[KnownVoice, ...] = field(default=(), repr=False)
     voiceprints: bool = False
+    keep: bool = False
     client: str = ""
     patience_s: float = 20.0
 
@@ -253,9 +254,11 @@ class Noticed:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The last event: all that was said, by whom as far as that is known at the end."""
+    """The last event: all that was said, by whom as far as that is known at the end. ``job``: what
+    it is kept as, where somebody asked for that."""
 
     transcript: Transcript
+    job: str | None = None
 
 
 LiveEvent = (
@@ -299,8 +302,8 @@ def from_wire(values: dict[str, Any]) -> LiveEvent:
                 return VoicesKnown(_prints(voices))
             case {"live": "Noticed", "notice": notice}:
                 return Noticed(Notice(**notice))
-            case {"live": "Summary", "transcript": transcript}:
-                return Summary(transcript_from_wire(transcript))
+            case {"live": "Summary", "transcript": transcript, "job": job}:
+                return Summary(transcript_from_wire(transcript), job)
             case {"live": str(name), **rest} if name in _PLAIN:
                 return _PLAIN[name](**rest)
     except (TypeError, KeyError, ValueError):

@@ -130,6 +130,7 @@ export type Summary = {
     type: "summary";
     number: number;
     transcript: import("./wire.js").Transcript;
+    job?: string;
 };
 /**
  * What is said, the `number`-th; times are seconds on the session's clock, which is its sound
@@ -164,6 +165,10 @@ export type LiveOptions = {
      * say who of the people known somebody is
      */
     recognise?: boolean | undefined;
+    /**
+     * it becomes a job, whose id the summary has
+     */
+    keep?: boolean | undefined;
     /**
      * times of words in finals
      */

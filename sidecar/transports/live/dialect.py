@@ -97,8 +97,9 @@ def _body(event: LiveEvent) -> dict[str, Any]:
             return {**body, "names": called} if called else body
         case Noticed(notice):
             return dataclasses.asdict(notice)
-        case Summary(transcript):
-            return {"transcript": transcript_body(transcript)}
+        case Summary(transcript, job):
+            body = {"transcript": transcript_body(transcript)}
+            return body if job is None else {**body, "job": job}
         case Heard() | VoicesKnown():
             raise AssertionError("told in `received`, or to no client")
     return {

@@ -106,10 +106,14 @@ class Noticed:
 
 @dataclass(frozen=True)
 class Summary:
-    """The last event: all that was said, by whom as far as that is known at the end."""
+    """The last event: all that was said, by whom as far as that is known at the end.
+
+    ``job``: what it is kept as, where `keep` was asked for: with every format, to be edited.
+    """
 
     number: int
     transcript: Transcript
+    job: Optional[str] = None
 
 
 LiveEvent = Union[
@@ -183,7 +187,9 @@ _KINDS: Dict[str, Callable[[Mapping[str, Any]], LiveEvent]] = {
     "turn_dropped": lambda body: _spoken(TurnDropped, body),
     "speakers_revised": _speakers,
     "notice": lambda body: Noticed(int(body["number"]), str(body["code"]), str(body["message"])),
-    "summary": lambda body: Summary(int(body["number"]), transcript_of(body["transcript"])),
+    "summary": lambda body: Summary(
+        int(body["number"]), transcript_of(body["transcript"]), body.get("job")
+    ),
 }
 
 
