@@ -204,8 +204,7 @@ class Hall:
 
     def _drop(self, seat: Seat) -> None:
         seat.left = True
-        for _ in seat.hearing.cancel():
-            pass
+        seat.hearing.leave()
         for number, one in list(self._seats.items()):
             if one is seat:
                 del self._seats[number]

@@ -42,7 +42,6 @@ from sidecar.speech.live import (
     SpeechStarted,
     SpeechStopped,
     Summary,
-    TurnDropped,
     Turns,
 )
 from sidecar.speech.transcript import Notice
@@ -138,18 +137,25 @@ class Hearing:
         yield from self._flush()
 
     def cancel(self) -> Iterator[LiveEvent]:
-        """Nothing more is said of this turn."""
+        """Nothing more is said of the turn that goes on; those that have ended are told before
+        that is."""
         if self._open is not None:
             self._open.cancelled = True
             self._story.forget_voice(self._open)
         self._open = None
-        self._story.drop()
+        self._story.drop(self._turn, self._looked)
+        self._sound.silence(self._looked)  # less than a frame, and not the next turn's
         self._ends = Endpointer(self.options.endpointing, self._looked)
         self._turn_began = None
-        yield TurnDropped(self._turn, self._looked / LIVE_RATE)
         self._turn += 1
-        yield from self._heard(always=True)
         yield from self._flush()
+        yield from self._heard(always=True)
+
+    def leave(self) -> None:
+        """Nobody listens any more: nothing of it is worth going on with."""
+        if self._open is not None:
+            self._open.cancelled = True
+        self._story.leave()
 
     def finish(self, now: float) -> Iterator[LiveEvent]:
         """No more sound comes."""

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.piece import Piece
 from sidecar.live.voicing import Voicing
-from sidecar.speech.live import LIVE_RATE, Begin, Final, LiveEvent, LiveOptions, TurnEnded
+from sidecar.speech.live import (
+    LIVE_RATE,
+    Begin,
+    Final,
+    LiveEvent,
+    LiveOptions,
+    TurnDropped,
+    TurnEnded,
+)
 from sidecar.speech.transcript import Notice, Segment, Transcript, Word, joined
 from sidecar.voices.recognition import worth_keeping
 
@@ -28,6 +36,14 @@ class _TurnMark:
 
 
 @dataclass(frozen=True, slots=True)
+class _DropMark:
+    """Where a turn would stand that its client did not want."""
+
+    turn: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class _LastMark:
     """Behind everything."""
 
@@ -40,7 +56,7 @@ class Story:
 
     def __init__(self, begin: Begin, voicing: Voicing | None) -> None:
         self._voicing = voicing
-        self._rows: deque[Piece | _TurnMark | _LastMark] = deque()
+        self._rows: deque[Piece | _TurnMark | _DropMark | _LastMark] = deque()
         self._said = list(zip(begin.pieces, begin.said, strict=True))
         self._of_turn = list(begin.said[len(begin.said) - begin.open :])
         self._language = ""
@@ -71,14 +87,21 @@ class Story:
         """Nothing more comes."""
         self._rows.append(_LastMark())
 
-    def drop(self) -> None:
-        """Tell nothing of what waits; commits among it are answered by that."""
+    def drop(self, turn: int, at: int) -> None:
+        """Tell nothing more of a turn that has not ended, behind those before it; but that."""
+        for piece in self.pieces:
+            if piece.turn == turn:
+                piece.cancelled = True
+                self.forget_voice(piece)
+        self._rows = deque(
+            row for row in self._rows if not (isinstance(row, Piece) and row.turn == turn)
+        )
+        self._rows.append(_DropMark(turn, at))
+
+    def leave(self) -> None:
+        """Nobody listens any more."""
         for piece in self.pieces:
             piece.cancelled = True
-            self.forget_voice(piece)
-        self.commits += sum(isinstance(row, _TurnMark) and row.committed for row in self._rows)
-        self._rows = deque(row for row in self._rows if isinstance(row, _LastMark))
-        self._of_turn.clear()
 
     def settle(
         self, piece: Piece, found: Hypothesis, flags: tuple[str, ...], wait_s: float, work_s: float
@@ -103,6 +126,9 @@ class Story:
             self._rows.popleft()
             if isinstance(row, _TurnMark):
                 yield self._turn_ended(row)
+            elif isinstance(row, _DropMark):
+                self._of_turn.clear()
+                yield TurnDropped(row.turn, row.at / LIVE_RATE)
             elif row.final is not None and row.final.segment.text:
                 yield self._told(row, row.final)
             else:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from sidecar import errors
 from sidecar.sessions.session import Session
-from sidecar.sessions.sound import Chunk, Commit
+from sidecar.sessions.sound import Chunk, Commit, Forget
 from sidecar.speech.live import Noticed, Summary, from_wire
 from sidecar.speech.transcript import Notice
 from sidecar.workers import channel
@@ -83,6 +83,8 @@ async def _send(session: Session, call: Call) -> None:
                         await call.send({"sound": encoding.value, "rate": rate}, raw)
                 case Commit():
                     await call.send({"commit": True})
+                case Forget():
+                    await call.send({"forget": True})
                 case None if session.finishing:
                     return await call.send({"finish": True})
                 case None:

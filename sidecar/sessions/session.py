@@ -97,8 +97,6 @@ class Session:
         self._waiting = False
         self._answered = 0
         self._orders: deque[dict[str, Any]] = deque()
-        self._forgetting = 0
-        """Turns that are to be dropped and are not yet."""
 
     @property
     def received_s(self) -> float:
@@ -162,12 +160,12 @@ class Session:
         self.news.set()
 
     def forget(self) -> None:
-        """Drop the turn, and what was sent and not heard; one `TurnDropped` says that it is done,
-        whatever becomes of the engine that was told."""
+        """Drop the turn that goes on, and what was sent of it and not heard. Turns that were ended
+        are told first; one `TurnDropped` then says that it is done, whatever becomes of the
+        engine."""
         self._ordered()
         self.sound.forget()
-        self._forgetting += 1
-        self._order({"forget": True})
+        self.news.set()
 
     def change(self, options: LiveOptions) -> None:
         """Hear on with other options. Who may be recognised stays as it was in the beginning."""
@@ -209,7 +207,7 @@ class Session:
     def end(self, wrong: errors.SidecarError | None = None) -> None:
         """Nothing more is said or heard."""
         self.told.end(wrong)
-        self.sound.forget()
+        self.sound.clear()
         if self.tape is not None:
             self.tape.close()
         self.news.set()
@@ -225,7 +223,8 @@ class Session:
             self._answered += 1  # an engine that dies now is not asked for it again
             self.sound.settle(self.sound.settled, self._answered)
         elif isinstance(event, TurnDropped):
-            self._forgetting = max(0, self._forgetting - 1)
+            self.sound.dropped()
+            self._room.set()
         self.told.add(event)
 
     def touch(self) -> None:
@@ -239,14 +238,10 @@ class Session:
         return orders
 
     def begins_anew(self) -> None:
-        """For an engine that knows nothing of it, and gets the options as they are now: what was
-        to be forgotten is."""
+        """For an engine that knows nothing of it, and gets the options as they are now."""
         self.sound.rewind()
         self._answered = 0
         self._orders.clear()
-        while self._forgetting:
-            turn = self.told.so_far(self.sound.settled).turn
-            self.heard(TurnDropped(turn, self.sound.settled))
 
     def overdue(self, now: float) -> errors.SidecarError | None:
         """What ends it by the clock, None while nothing does."""
