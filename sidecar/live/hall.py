@@ -279,6 +279,7 @@ class Hall:
                 assert chosen is not None
                 work = self._begun(*chosen)
             work()
+            del work, chosen  # who waits for more keeps nobody's session
 
     def _begun(self, seat: Seat, due: Listen | Voiced) -> Callable[[], None]:
         """What is to be done outside the lock."""
