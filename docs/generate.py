@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from asyncapi import asyncapi
 from models import models_page, models_plot
 
 from sidecar import errors
@@ -180,6 +181,7 @@ def main(words: Sequence[str]) -> int:
         "errors.md": errors_page(),
         "models.md": models_page(MARK, _table),
         "models.svg": models_plot(),
+        "live.asyncapi.json": asyncapi(),
         CLIENT_CODES: client_codes(),
         ENV_EXAMPLE: env_example(),
         **page_client(),

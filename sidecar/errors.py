@@ -490,6 +490,18 @@ class EditImpossible(BadRequest):
     default_hint = "None of the operations was done; fetch the transcript and send them anew."
 
 
+class VoicesNotKept(SidecarError):
+    """A speaker is to be split by voice, and of what the segments sound like nothing was kept."""
+
+    code = "voices_not_kept"
+    kind = Kind.CONFLICT
+    default_detail = "Nothing was kept of what the segments of this job sound like."
+    default_hint = (
+        "Voices are kept with jobs that were heard with the setting 'people' on, without "
+        "recognise=false, by an engine that tells voices apart. Split by a list of 'segments'."
+    )
+
+
 class TranscriptChanged(SidecarError):
     """Somebody edited the transcript since the revision that was sent."""
 

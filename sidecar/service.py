@@ -15,7 +15,7 @@ from typing import Any
 from sidecar import __version__, clock
 from sidecar.access.identity import Identity, Scope
 from sidecar.audio.ref import AudioRef, Kept, ref_to
-from sidecar.audio.source import AudioSource
+from sidecar.audio.source import AudioSource, Spool
 from sidecar.captures.capture import Captures
 from sidecar.diagnostics.crash import data_folder
 from sidecar.diagnostics.tracing import traces_of
@@ -30,6 +30,7 @@ from sidecar.jobs.order import Priority
 from sidecar.jobs.owned import OwnedJobs
 from sidecar.jobs.pace import Pace
 from sidecar.jobs.pace_file import PaceFile
+from sidecar.jobs.parting import Edits
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord, RequestKey
@@ -37,6 +38,7 @@ from sidecar.jobs.recordings import Recordings
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
 from sidecar.jobs.store import JobStore, MemoryStore
+from sidecar.jobs.talks import Talks
 from sidecar.jobs.traced import JobTraces
 from sidecar.memory.devices import GpuMemory
 from sidecar.memory.forecast import Forecast
@@ -44,6 +46,8 @@ from sidecar.metering.outcomes import Thresholds, trouble
 from sidecar.metering.tally import Tally
 from sidecar.people.known import KnownVoices
 from sidecar.sessions.registry import Sessions
+from sidecar.sessions.session import Session
+from sidecar.sessions.tape import Tape
 from sidecar.sessions.traced import SessionTraces
 from sidecar.sessions.witness import Observer
 from sidecar.settings import Settings
@@ -174,12 +178,17 @@ class Service:
         if settings.capture and live is not None:
             self._captures = Captures(settings, live.spec.name, now)
             observers.append(self._captures)
+        self.edits = Edits(self.owned, self._intake)
+        """What is done to their transcripts."""
         self.live = Sessions.of(
             settings,
             self.fleet.live_spec,
             lambda: self.fleet.live.share(),
             self.tally.live,
             observers,
+            self.voices.with_people_live,
+            self._talk_kept,
+            self._tape,
         )
         """The live sessions of everybody."""
         self.recordings = Recordings(self.owned, self._keeping)
@@ -191,6 +200,7 @@ class Service:
         self.spooling = Threads("spool", SPOOLING)
         """Writes uploads to the disk."""
         self._starting = True
+        self._talks = Talks(self._store, self._keeping, self.spooling, now)
         self._background: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -381,6 +391,29 @@ class Service:
         """A job's options when it begins: the plan for its memory, and who is known by then."""
         options = self._provision.plan(job, precision)
         return self.voices.with_people(options, job.record.owner, kept=job.record.kept)
+
+    async def _talk_kept(self, session: Session, transcript: Transcript) -> str:
+        """The id of the job that a live session becomes."""
+        asked, tape = session.options, session.tape
+        options = TranscribeOptions(
+            language=asked.language,
+            diarize=asked.diarize,
+            prompt=asked.prompt,
+            translate=asked.translate,
+            words=asked.words,
+            recognise=asked.recognise,
+        )
+        peaks = b"" if tape is None else tape.peaks
+        sound = None if tape is None else await tape.recording()
+        job = await self._talks.keep(session.owner, options, transcript, sound, peaks)
+        return job.id
+
+    def _tape(self) -> Tape | None:
+        """What takes the sound of a live session, where recordings are kept."""
+        if self._keeping is None or not self.settings.keep_recordings_mb:
+            return None
+        most = self.settings.keep_recordings_mb << 20
+        return Tape(Spool(self.settings.spool_dir), self.spooling, most)
 
     async def _kept(self, source: AudioSource) -> AudioRef:
         assert self._keeping is not None

@@ -217,8 +217,7 @@ class Hall:
 
     def _drop(self, seat: Seat) -> None:
         seat.left = True
-        for _ in seat.hearing.cancel():
-            pass
+        seat.hearing.leave()
         for number, one in list(self._seats.items()):
             if one is seat:
                 del self._seats[number]
@@ -293,6 +292,7 @@ class Hall:
                 assert chosen is not None
                 work = self._begun(*chosen)
             work()
+            del work, chosen  # who waits for more keeps nobody's session
 
     def _begun(self, seat: Seat, due: Listen | Voiced) -> Callable[[], None]:
         """What is to be done outside the lock."""

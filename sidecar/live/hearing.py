@@ -44,7 +44,6 @@ from sidecar.speech.live import (
     SpeechStarted,
     SpeechStopped,
     Summary,
-    TurnDropped,
     Turns,
 )
 from sidecar.speech.transcript import Notice
@@ -79,7 +78,8 @@ class Hearing:
         self._turn, self._piece = begin.turn, begin.piece
         self._turn_began = self._sound.start if begin.open else None
         self._open: Piece | None = None
-        self._voicing = Voicing(begin) if voices else None
+        known = options.known_voices if options.hears_voices else None
+        self._voicing = Voicing(begin, known) if voices else None
         self._story = Story(begin, self._voicing)
         self._going: list[Listen] = []
         self._told_at = self._looked
@@ -141,20 +141,27 @@ class Hearing:
         yield from self._flush()
 
     def cancel(self) -> Iterator[LiveEvent]:
-        """Nothing more is said of this turn."""
+        """Nothing more is said of the turn that goes on; those that have ended are told before
+        that is."""
         if self._open is not None:
             self._open.cancelled = True
             self._story.forget_voice(self._open)
         if self._context is not None:
             self._context.forget()
         self._open = None
-        self._story.drop()
+        self._story.drop(self._turn, self._looked)
+        self._sound.silence(self._looked)  # less than a frame, and not the next turn's
         self._ends = Endpointer(self.options.endpointing, self._looked)
         self._turn_began = None
-        yield TurnDropped(self._turn, self._looked / LIVE_RATE)
         self._turn += 1
-        yield from self._heard(always=True)
         yield from self._flush()
+        yield from self._heard(always=True)
+
+    def leave(self) -> None:
+        """Nobody listens any more: nothing of it is worth going on with."""
+        if self._open is not None:
+            self._open.cancelled = True
+        self._story.leave()
 
     def finish(self, now: float) -> Iterator[LiveEvent]:
         """No more sound comes."""

@@ -16,8 +16,9 @@ from sidecar.access.identity import Identity
 from sidecar.metering.tally import LiveTally, Tally
 from sidecar.sessions.counted import Counted
 from sidecar.sessions.relay import Share, carry
-from sidecar.sessions.session import Bounds, Session
+from sidecar.sessions.session import Bounds, Keeper, Session
 from sidecar.sessions.sound import Held
+from sidecar.sessions.tape import Tape
 from sidecar.sessions.waits import Waits
 from sidecar.sessions.witness import Observer
 from sidecar.settings import Settings
@@ -26,6 +27,11 @@ from sidecar.speech.live import LiveOptions
 
 log = logging.getLogger(__name__)
 
+Acquaint = Callable[[LiveOptions, str], LiveOptions]
+"""The options of a session with the people whom its owner knows."""
+
+KEEPING_S = 120.0
+"""So long one that is kept may take to tell the rest, when nobody is there or its time is over."""
 LOOK_S = 1.0
 """How often is looked whose time is over."""
 
@@ -46,7 +52,9 @@ class Room:
 class Sessions:
     """Owns all of them, and the tasks that see to them.
 
-    ``spec`` is of the engine that hears live, None where none does; ``share`` gives it.
+    ``spec`` is of the engine that hears live, None where none does; ``share`` gives it;
+    ``acquaint`` says who may be recognised; ``keeper`` makes a job of one that is to be kept, and
+    ``tape`` takes its sound.
     """
 
     def __init__(
@@ -59,11 +67,15 @@ class Sessions:
         now: Callable[[], float] = time.monotonic,
         tally: LiveTally | None = None,
         observers: Sequence[Observer] = (),
+        acquaint: Acquaint | None = None,
+        keeper: Keeper | None = None,
+        tape: Callable[[], Tape | None] = lambda: None,
     ) -> None:
         self.spec = spec
         self._tally = tally or Tally().live
         self._share, self._room, self._bounds = share, room, bounds
         self._patience_s = patience_s
+        self._acquaint, self._keeper, self._tape = acquaint, keeper, tape
         self._now = now
         self._observers = observers
         said = [observer.greeting for observer in observers]
@@ -83,6 +95,9 @@ class Sessions:
         share: Share,
         tally: LiveTally,
         observers: Sequence[Observer] = (),
+        acquaint: Acquaint | None = None,
+        keeper: Keeper | None = None,
+        tape: Callable[[], Tape | None] = lambda: None,
     ) -> Self:
         """As the settings say."""
         room = Room(
@@ -103,6 +118,9 @@ class Sessions:
             settings.live_timeout,
             tally=tally,
             observers=observers,
+            acquaint=acquaint,
+            keeper=keeper,
+            tape=tape,
         )
 
     def __len__(self) -> int:
@@ -155,6 +173,8 @@ class Sessions:
             patience_s=self._patience_s,
             endpointing=dataclasses.replace(ends, longest_s=longest_s),
         )
+        if self._acquaint is not None:
+            options = self._acquaint(options, caller.owner)
         session = Session(
             number,
             caller.owner,
@@ -166,6 +186,8 @@ class Sessions:
             greeting=self._greeting,
             waits=self._waits,
         )
+        session.keeper = self._keeper
+        session.tape = self._tape() if options.keep else None
         session.witnesses = [observer.begin(session) for observer in self._observers]
         self._sessions[caller.owner, number] = session
         task = asyncio.get_running_loop().create_task(carry(session, self._share), name="live")
@@ -258,6 +280,17 @@ class Sessions:
             log.error("a live session failed", exc_info=fault)
             session.end(errors.SidecarError())
 
+    def _finishes(self, session: Session, now: float) -> bool:
+        """Whether one whose time may be over is kept, and tells the rest for that."""
+        left = session.left_at is not None
+        if not session.options.keep or session.over:
+            return False
+        if not session.finishing:
+            if not left and session.overdue(now) is None:
+                return False
+            session.finish()
+        return now - session.touched < KEEPING_S
+
     async def _look(self) -> None:
         """End those whose time is over."""
         while True:
@@ -266,8 +299,13 @@ class Sessions:
             for session in list(self._sessions.values()):
                 left = session.left_at
                 if left is not None and now - left >= self._room.grace_s:
-                    self.end(session)
-                elif not session.over and (wrong := session.overdue(now)) is not None:
+                    if not self._finishes(session, now):
+                        self.end(session)
+                elif (
+                    not session.over
+                    and not self._finishes(session, now)
+                    and (wrong := session.overdue(now)) is not None
+                ):
                     log.info("a live session ends: %s", wrong.code)
                     session.end(wrong)
                     with contextlib.suppress(KeyError):

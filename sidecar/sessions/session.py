@@ -7,9 +7,12 @@ process its engine lives in (`sessions.relay` begins anew from what is not settl
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
+import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +20,7 @@ from sidecar import errors
 from sidecar.metering.tally import Tally
 from sidecar.sessions.counted import Counted
 from sidecar.sessions.sound import Held, KeptSound
+from sidecar.sessions.tape import Tape
 from sidecar.sessions.told import Numbered, Told
 from sidecar.sessions.waits import Waits
 from sidecar.sessions.witness import Witness
@@ -26,12 +30,19 @@ from sidecar.speech.live import (
     Heard,
     LiveEvent,
     LiveOptions,
+    Noticed,
+    Summary,
     TurnDropped,
     TurnEnded,
 )
+from sidecar.speech.transcript import Notice, Transcript
+
+log = logging.getLogger(__name__)
 
 LEAST_S = 1.0
 """Seconds of sound that each session may keep, however much the others do."""
+NOT_KEPT = "not_kept"
+"""The notice of a session that was to become a job and did not."""
 RATES = range(8_000, 192_001)
 """Samples a second that are taken."""
 
@@ -45,6 +56,10 @@ class Bounds:
     longest_s: float = 5400.0
     chunk_s: float = 10.0
     buffer_s: float = 60.0
+
+
+Keeper = Callable[["Session", Transcript], Awaitable[str]]
+"""Makes a job of a session that is over; its id."""
 
 
 class Session:
@@ -84,6 +99,10 @@ class Session:
         self.received_orders = 0
         """Commits, cancels, changes and the finish that came: what need not be said again."""
         self.finishing = False
+        self.tape: Tape | None = None
+        """Takes its sound, where that is kept."""
+        self.keeper: Keeper | None = None
+        """Makes a job of it."""
         self.news = asyncio.Event()
         """Set when there is something for an engine."""
         self.counted = counted or Counted(Tally().live, "", options.patience_s)
@@ -93,8 +112,6 @@ class Session:
         self._waiting = False
         self._answered = 0
         self._orders: deque[dict[str, Any]] = deque()
-        self._forgetting = 0
-        """Turns that are to be dropped and are not yet."""
 
     @property
     def received_s(self) -> float:
@@ -148,6 +165,9 @@ class Session:
             self.news.set()
             for witness in self.witnesses:
                 witness.sound(raw, encoding, rate)
+            if self.tape is not None:
+                with contextlib.suppress(errors.SidecarError):  # there is no recording then
+                    await self.tape.add(raw, encoding, rate)
 
     def commit(self) -> None:
         """End the turn behind the sound that came.
@@ -160,19 +180,22 @@ class Session:
         self.news.set()
 
     def forget(self) -> None:
-        """Drop the turn, and what was sent and not heard; one `TurnDropped` says that it is done,
-        whatever becomes of the engine that was told."""
-        order = {"forget": True}
-        self._ordered(order)
+        """Drop the turn that goes on, and what was sent of it and not heard. Turns that were ended
+        are told first; one `TurnDropped` then says that it is done, whatever becomes of the
+        engine."""
+        self._ordered({"forget": True})
         self.sound.forget()
-        self._forgetting += 1
-        self._order(order)
+        self.news.set()
 
     def change(self, options: LiveOptions) -> None:
-        """Hear on with other options."""
-        order = {"change": options.to_wire()}
+        """Hear on with other options. Who may be recognised stays as it was in the beginning."""
+        before = self.options
+        changed = dataclasses.replace(
+            options, known_voices=before.known_voices, voiceprints=before.voiceprints
+        )
+        order = {"change": changed.spoken.to_wire()}
         self._ordered(order)
-        self.options = options
+        self.options = changed
         self._order(order)
 
     def finish(self) -> None:
@@ -181,6 +204,19 @@ class Session:
             self._ordered({"finish": True})
             self.finishing = True
             self.news.set()
+
+    async def kept(self, summary: Summary) -> Summary:
+        """The last event, once the session is a job where its client asked for that. What cannot
+        be kept is said, and costs nobody the summary."""
+        if not self.options.keep or self.keeper is None:
+            return summary
+        try:
+            job = await self.keeper(self, summary.transcript)
+        except errors.SidecarError as error:
+            log.warning("a live session was not kept: %s", error.code)
+            self.heard(Noticed(Notice(NOT_KEPT, f"It could not be kept: {error.detail}")))
+            return summary
+        return dataclasses.replace(summary, job=job)
 
     def events(self, after: int = 0) -> AsyncIterator[Numbered]:
         """Everything that is said behind number ``after``, until the end.
@@ -197,7 +233,9 @@ class Session:
             for witness in self.witnesses:
                 witness.over(wrong)
         self.told.end(wrong)
-        self.sound.forget()
+        self.sound.clear()
+        if self.tape is not None:
+            self.tape.close()
         self.news.set()
         self._room.set()
 
@@ -213,7 +251,8 @@ class Session:
         elif isinstance(event, Final) and self._waits is not None:
             self._waits.add(event.wait_s + event.work_s, self._now())
         elif isinstance(event, TurnDropped):
-            self._forgetting = max(0, self._forgetting - 1)
+            self.sound.dropped()
+            self._room.set()
         self.counted.said(event)
         numbered = self.told.add(event)
         if numbered is not None:
@@ -231,14 +270,10 @@ class Session:
         return orders
 
     def begins_anew(self) -> None:
-        """For an engine that knows nothing of it, and gets the options as they are now: what was
-        to be forgotten is."""
+        """For an engine that knows nothing of it, and gets the options as they are now."""
         self.sound.rewind()
         self._answered = 0
         self._orders.clear()
-        while self._forgetting:
-            turn = self.told.so_far(self.sound.settled).turn
-            self.heard(TurnDropped(turn, self.sound.settled))
 
     def overdue(self, now: float) -> errors.SidecarError | None:
         """What ends it by the clock, None while nothing does."""

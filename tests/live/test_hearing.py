@@ -262,6 +262,20 @@ def test_of_a_turn_that_is_dropped_nothing_more_is_said() -> None:
     assert [(one.turn, one.segment.text) for one in table.finals] == [(1, "next")]
 
 
+def test_a_turn_that_has_ended_is_told_before_the_one_behind_it_is_dropped() -> None:
+    table = Table(LiveOptions(turns=Turns.CLIENT))
+    table.sound(1.0, 0.9)
+    table.take(table.hearing.commit(0.0))
+    table.sound(1.0, 0.9)
+    table.take(table.hearing.cancel())
+    assert not table.of(TurnDropped), "the first has no words yet"
+    table.hear("first")
+    assert [(one.turn, one.segment.text) for one in table.finals] == [(0, "first")]
+    ends = [one for one in table.told if isinstance(one, TurnEnded | TurnDropped)]
+    assert [(type(one), one.turn) for one in ends] == [(TurnEnded, 0), (TurnDropped, 1)]
+    assert table.begin() is None
+
+
 def test_what_no_engine_understands_is_told_as_far_as_it_was() -> None:
     table = Table()
     table.sound(0.9, 0.9)

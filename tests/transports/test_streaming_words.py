@@ -76,15 +76,12 @@ class Engine:
         self.turn, self.piece, self.said = 0, 0, list[str]()
 
     def ask(self, what: Any) -> None:
-        if what is Do.FORGET:
-            wishes = [one for one in self.asked if one is Do.FORGET]
-            self.asked = deque(wishes)  # without what was sent and not taken yet
         if what is not Do.NOTHING:
             self.asked.append(what)
 
     def step(self) -> None:
         what = self.asked.popleft()
-        if what is Do.FORGET:
+        if what is Do.FORGET:  # behind all that was asked before
             self.events.append(TurnDropped(self.turn, 0.0))
         elif what is Do.COMMIT:
             self.events.append(TurnEnded(self.turn, 0.0, 0.0, " ".join(self.said)))
@@ -108,7 +105,7 @@ STORIES = (
 
 @given(
     st.lists(
-        st.sampled_from(("begin", "sound", "end", "cancel", "engine", "event")).flatmap(
+        st.sampled_from(("begin", "sound", "end", "cancel", "undo", "engine", "event")).flatmap(
             lambda step: st.just(step) | st.sampled_from(STORIES)
         ),
         max_size=12,
@@ -144,10 +141,12 @@ def test_every_request_that_ends_has_one_final_of_its_own_words(steps: list[str]
             engine.ask(utterances.end(Ids("s", active)))
             ended.append(active)
             active = None
-        elif step == "cancel":
+        elif step in ("cancel", "undo"):
+            # "undo" names the last that has ended, and what has no final of it yet has none
+            named = ended[-1] if step == "undo" and ended else ""
             finals = {one["request_id"] for one in frames if one["type"] == "transcription.done"}
-            silent |= set(sent) - finals
-            engine.ask(utterances.cancel())
+            silent |= {one for one in (active, named) if one} - finals
+            engine.ask(utterances.cancel(Ids("s", named or active or "nobody")))
             active = None
         elif step == "engine" and engine.asked:
             engine.step()

@@ -55,6 +55,8 @@ class Wishes(BaseModel):
     accurate: bool | None = None
     prompt: str | None = Field(None, max_length=LONGEST_PROMPT)
     delay_s: float | None = Field(None, ge=0.0, le=60.0)
+    recognise: bool | None = None
+    keep: bool | None = None
 
     def upon(self, options: LiveOptions) -> LiveOptions:
         """The options with these wishes.

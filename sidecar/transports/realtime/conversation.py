@@ -7,7 +7,6 @@ sends a whole recording at once waits for the engine, and loses nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Callable, Iterable
 
@@ -122,16 +121,12 @@ class Conversation:
         return said
 
     async def _clear(self) -> None:
-        """Forget the turn; but what was committed before it is heard to its end first."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._session.options.patience_s):
-                await self._until(lambda: not self._items.waiting)
+        """Forget the turn; what was committed before it is told first. What comes then is of
+        another, so it is not read before that is done."""
         dropped = self._dropped
         self._session.forget()
         self._items.clear(self._session.received_s)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._session.options.patience_s):
-                await self._until(lambda: self._dropped > dropped)
+        await self._until(lambda: self._dropped > dropped)
 
     async def _until(self, done: Callable[[], bool]) -> None:
         while not done() and not self._session.over:

@@ -154,7 +154,7 @@ class _Wire:
             case "input_audio_buffer.commit":
                 self._follow(self._committed(given))
             case "cancel":
-                self._follow(self._utterances.cancel())
+                self._follow(self._utterances.cancel(given.ids))
                 reason = given.payload.get("reason")
                 said = reason if isinstance(reason, str) and reason else "client_request"
                 await self._socket.send(frame("cancelled", given.ids, {"reason": said}))

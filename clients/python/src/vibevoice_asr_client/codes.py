@@ -754,6 +754,12 @@ class VoiceUnknown(errors.Refused):
     known_code = "voice_unknown"
 
 
+class VoicesNotKept(errors.Conflict):
+    """Nothing was kept of what the segments of this job sound like."""
+
+    known_code = "voices_not_kept"
+
+
 class VoicesUnavailable(errors.Failed):
     """Voices cannot be compared on this machine."""
 
@@ -897,6 +903,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "voice_absent": VoiceAbsent,
     "voice_too_short": VoiceTooShort,
     "voice_unknown": VoiceUnknown,
+    "voices_not_kept": VoicesNotKept,
     "voices_unavailable": VoicesUnavailable,
     "wont_fit": WontFit,
     "words_unavailable": WordsUnavailable,
