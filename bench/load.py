@@ -16,7 +16,7 @@ event       from DELETE of a job that waits to `cancelled` at who follows it, tw
 memory      of the API process after the round that is thrown away, and at the end.
 
 All of it without and with `--keep-jobs`, in turns: a service each. ``--memory`` looks only at the
-memory of the API process, over ``--jobs`` recordings of a second each that are heard at once.
+memory of the API process, over ``--jobs`` recordings that are heard at once, of a second each.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench import serving
-from bench.crowd import OWNERS, Seen, Sendable, ahead, crowd, evenness, high, recordings
+from bench.crowd import LONGEST_S, OWNERS, Seen, Sendable, ahead, crowd, evenness, high, recordings
 from bench.serving import ours, table, verdict
 from sidecar.access.issuing import Issuer
 from sidecar.audio.decode import AudioFacts
@@ -158,7 +158,7 @@ def _audio_s(work: Sequence[Sendable]) -> int:
 
 def under_load(folder: Path, given: argparse.Namespace) -> None:
     """Print how fast, how fair and how prompt."""
-    work = [*map(Sendable.of, recordings(given.jobs))]
+    work = [*map(Sendable.of, recordings(given.jobs, given.longest))]
     with ExitStack() as stack:
         sides = {
             name: Side(folder, work, given.clients, given.speed, keep)
@@ -214,7 +214,7 @@ def under_load(folder: Path, given: argparse.Namespace) -> None:
 
 def over_many(folder: Path, given: argparse.Namespace) -> None:
     """Print what becomes of the memory of the API process."""
-    work, rows = [*map(Sendable.of, recordings(given.jobs, longest_s=1))], []
+    work, rows = [*map(Sendable.of, recordings(given.jobs, given.longest))], []
     for name, keep in zip(GOALS, (False, True), strict=True):
         side = Side(folder, work, given.clients, 0, keep)
         with side.server:
@@ -236,7 +236,8 @@ def over_many(folder: Path, given: argparse.Namespace) -> None:
         *("jobs", "MB at the first", "after 1, 3, 5, 7 and 10 tenths", "the last by the first"),
         "s",
     )
-    table(f"{given.jobs} recordings of 1 s by {given.clients} clients", headers, rows)
+    title = f"{given.jobs} recordings of up to {given.longest} s by {given.clients} clients"
+    table(title, headers, rows)
 
 
 def main() -> None:
@@ -246,11 +247,13 @@ def main() -> None:
     )
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--jobs", type=int, help="of each side in each round: 400, or 5000")
+    parser.add_argument("--longest", type=int, help="seconds of a recording: 20, or 1")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--speed", type=int, default=100, help="of the engine: audio a second")
     parser.add_argument("--memory", action="store_true", help="only that, over many recordings")
     given = parser.parse_args()
     given.jobs = given.jobs or (5000 if given.memory else 400)
+    given.longest = given.longest or (1 if given.memory else LONGEST_S)
     print(serving.machine())
     with serving.workshop() as folder:
         (over_many if given.memory else under_load)(folder, given)
