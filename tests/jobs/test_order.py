@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -240,18 +241,22 @@ def test_what_came_to_nothing_is_given_back_and_shares_forget_who_is_even() -> N
 
 
 @given(line, shares)
-def test_of_all_owners_that_one_is_next_whose_next_job_would_end_with_the_least(
+def test_each_turn_is_of_the_owner_whose_next_job_would_end_with_the_least(
     waiting: list[Waiting], shares: Shares
 ) -> None:
-    left, moment = [*waiting], Moment()
-    while left:
-        own = {job.owner: [one for one in left if one.owner == job.owner] for job in left}
-        heads = [min(jobs, key=lambda job: not job.urgent(moment.at)) for jobs in own.values()]
-        job = left.pop(next_job(left, shares, moment))
-        assert any(job is head for head in heads)
-        least = min(shares.tag(head.owner) + head.work_s for head in heads)
-        assert shares.tag(job.owner) + job.work_s == least
-        shares = shares.charged(job.owner, job.work_s, {"a", "b", "c"})
+    waiting = [replace(job, wanted=A) for job in waiting]
+    for job in waiting:
+        shares = shares.joined(job.owner)
+    left, order = [*range(len(waiting))], turns(waiting, shares, Moment(0.0, A))
+    for index in [turn.index for turn in order]:
+        own: dict[str, list[int]] = {waiting[one].owner: [] for one in left}
+        for one in left:
+            own[waiting[one].owner].append(one)
+        heads = [min(jobs, key=lambda one: not waiting[one].urgent(0.0)) for jobs in own.values()]
+        ends = {one: shares.tag(waiting[one].owner) + waiting[one].work_s for one in heads}
+        assert ends[index] == min(ends.values())
+        left.remove(index)
+        shares = shares.charged(waiting[index].owner, waiting[index].work_s, own)
 
 
 def test_many_owners_cost_hardly_more_than_one_with_as_many_jobs() -> None:
