@@ -164,6 +164,11 @@ class EngineLife:
             return self.precision
         return self.spec.resolve_precision(wanted)
 
+    @property
+    def resolution(self) -> tuple[Precision, float]:
+        """As long as this is the same, so is every answer of `resolve`."""
+        return self.precision, self._reloaded_at
+
     async def preload(self) -> None:
         """Load the engine ahead of the first job.
 
