@@ -8,7 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from sidecar import __version__
-from sidecar.cli import asking, benching, jobs, monitoring, people, serve, speaking, tokens
+from sidecar.cli import (
+    asking,
+    benching,
+    config,
+    jobs,
+    monitoring,
+    people,
+    replay,
+    serve,
+    speaking,
+    tokens,
+)
 from sidecar.cli.asking import (
     SERVER_HELP,
     CaCertOption,
@@ -41,11 +52,12 @@ Serve over HTTP until told to stop.
 
 Flags win over the environment, the environment over the file, the file over the defaults. The
 file is config.toml in the folder vibevoice-asr of your configuration folder, or the one that
-VIBEVOICE_CONFIG names.
+VIBEVOICE_CONFIG or --config names.
 
 Examples:
 
 * `{PROGRAM} serve --port 9000 --keep-alive 1h`
+* `{PROGRAM} serve --config server.yaml`: the file of another gRPC server
 * `{PROGRAM} --engine scripted`: for hosts in development, made-up text at once
 """
 ESTIMATE_HELP = f"""
@@ -112,6 +124,7 @@ def build_command() -> Any:
     app.command("serve", help=SERVE_HELP)(serve_with(lambda given: _exit(serve.run(given))))
     app.command("transcribe", help=asking.HELP)(asking.transcribe)
     app.command("live", help=speaking.HELP)(speaking.live)
+    app.command("replay", help=replay.HELP)(replay.replay)
     app.command("estimate", help=ESTIMATE_HELP)(_estimate)
     app.command("demo", help=DEMO_HELP)(_demo)
     app.command("status", help=STATUS_HELP)(_status)
@@ -120,6 +133,7 @@ def build_command() -> Any:
     app.command("pull", help=PULL_HELP)(_pull)
     app.command("doctor", help=DOCTOR_HELP)(_doctor)
     app.add_typer(tokens.build(), name="token")
+    app.add_typer(config.build(), name="config")
     app.add_typer(jobs.build(), name="jobs")
     app.add_typer(people.build(), name="people")
     app.add_typer(benching.build(), name="bench")

@@ -25,6 +25,7 @@ from sidecar.speech.engine import (
     TunedEngine,
 )
 from sidecar.speech.live import LiveEngine
+from sidecar.speech.people import VoicePrint
 from sidecar.speech.spread import with_words
 from sidecar.speech.transcript import Checkpoint, Event, Finished, Notice, Peaks, Progress
 from sidecar.speech.voice import PCM16_BYTES, SayOptions, Sound, VoiceEngine
@@ -79,6 +80,8 @@ class Operations:
                 yield probe(asked.fds[0], max_s).to_wire()
             case {"operation": "voice", "max_s": max_s} if asked.fds:
                 yield _voice(asked.fds[0], max_s)
+            case {"operation": "part", "prints": prints, "into": into}:
+                yield _parted(prints, into)
             case {"operation": "load", "engine": name, "options": options}:
                 yield from self._load(name, LoadOptions.from_wire(options))
             case {"operation": "transcribe"} if asked.fds:
@@ -209,6 +212,14 @@ def at_rate(sounds: Iterable[Sound], rate: int) -> Iterator[Sound]:
         yield Sound(resampler.take(sound.pcm), rate, sound.marks)
     if resampler is not None:
         yield Sound(resampler.rest(), rate)
+
+
+def _parted(prints: list[dict[str, Any] | None], into: int | None) -> dict[str, Any]:
+    """Which of the segments of one speaker are whose; nothing where they cannot be told apart."""
+    from sidecar.voices.parting import parted
+
+    found = parted([None if one is None else VoicePrint(**one) for one in prints], into)
+    return {} if found is None else asdict(found)
 
 
 def _checkpoint(values: dict[str, Any]) -> Checkpoint:

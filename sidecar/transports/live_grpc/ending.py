@@ -33,5 +33,4 @@ async def end(
         log.error("a fault of ours in a call over gRPC", exc_info=wrong)
     if trailing:
         context.set_trailing_metadata(trailing)
-    context.set_code(said.status)  # for who counts it (`doorway`)
     await context.abort(said.status, f"{said.number} {said.message}")

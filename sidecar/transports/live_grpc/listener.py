@@ -80,9 +80,9 @@ class LiveGrpc:
         Raises:
             errors.PortInUse: somebody else was quicker.
         """
-        doorway = Doorway(
-            self._entrance, self._service.tally.wires, encrypted=self._credentials is not None
-        )
+        encrypted, traced = self._credentials is not None, self._service.traces.on
+        tally = self._service.tally.wires
+        doorway = Doorway(self._entrance, tally, encrypted=encrypted, traced=traced)
         options = options_of(self._service.settings)
         self._server = grpc.aio.server(interceptors=[doorway], options=options)
         self._server.add_generic_rpc_handlers((self._backend.handlers(),))
