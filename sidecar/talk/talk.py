@@ -59,6 +59,8 @@ class Talk:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._now, self._seen = now, seen
+        self.greeting = session.greeting
+        """What a client is to know when it begins, beside what its wire says."""
         self._machine = Conversation(options)
         self._ear = Ear(session, now, self._happened)
         self._stages = Stages(thinker, voice, manner, now, self._happened)

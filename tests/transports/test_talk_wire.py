@@ -183,7 +183,7 @@ async def test_a_real_voice_is_understood_and_answered_by_another(
     spoken = (samples * 32767).astype("<i2").tobytes()
     async with Page(server) as page:
         await page.speak(spoken + bytes(2 * IN_RATE))
-        transcript = await page.until("transcript")
+        transcript = await page.until("transcript", interrupted=False)
     assert transcript["user"]
     assert transcript["assistant"] == f"You said: {transcript['user']}"
     assert page.heard_s > 1

@@ -80,7 +80,7 @@ async def _converse(service: Service, socket: Socket) -> None:
     manner = SayOptions(settings.talk_voice, settings.language, rate=dialect.OUT_RATE)
     async with service.conversations.open(socket.caller, options, manner) as talk:
         wire = _Wire(socket, talk)
-        await socket.send(dialect.greeting())
+        await socket.send(dialect.greeting(talk.greeting))
         await socket.side_by_side(socket.read(wire.at_once), wire.hear(), talk.run(), wire.tell())
 
 

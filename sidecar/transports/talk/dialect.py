@@ -8,7 +8,7 @@ make it drop sound: to it nothing is sent far ahead (`talk.pacing`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sidecar.talk.pacing import Frame
@@ -40,9 +40,9 @@ def status(state: str, **fields: Any) -> str:
     return message("status", state=state, **fields)
 
 
-def greeting() -> str:
-    """The first message: at which rates is spoken."""
-    return status("ready", input_sample_rate=IN_RATE, output_sample_rate=OUT_RATE)
+def greeting(also: Mapping[str, Any]) -> str:
+    """The first message: at which rates is spoken, and what else is to be known."""
+    return status("ready", input_sample_rate=IN_RATE, output_sample_rate=OUT_RATE, **also)
 
 
 def metrics_of(latency: Latency) -> dict[str, float]:
