@@ -36,7 +36,10 @@ QUIET = 0.01
 """Root mean square of 20 ms below which nobody speaks."""
 PAUSE_S = 0.35
 BREATH_S = 1.0
-PATIENCE_S = 60.0
+ORDER_S = 1.2
+"""What is shorter may be a "yes", over which an answer goes on."""
+LOADING_S = 8.0
+PATIENCE_S = 15.0
 SHORTEST_S, LONGEST_S = 0.6, 4.0
 TOKENS_A_SECOND, FIRST_TOKEN_S = 30, 0.15
 ANSWER = "That is a good question, and the answer to it is longer than you may think it is. " * 3
@@ -205,8 +208,15 @@ async def conversation(port: int, turns: int) -> list[Turn]:
     async with connect(f"ws://127.0.0.1:{port}/stream", max_size=None) as socket:
         caller = Caller(socket)
         await caller.until("status", state="ready")
-        await caller.turn(pieces[0])  # all is loaded then
-        return [await caller.turn(pieces[at % len(pieces)]) for at in range(turns)]
+        await asyncio.sleep(LOADING_S)
+        await caller.turn(pieces[0])
+        found = []
+        for at in range(turns):
+            try:
+                found.append(await caller.turn(pieces[at % len(pieces)]))
+            except TimeoutError:
+                print(f"a piece of {len(pieces[at % len(pieces)]) / IN_RATE:.1f} s got no answer")
+        return found
 
 
 async def interruptions(port: int, turns: int) -> list[tuple[float, float]]:
@@ -215,8 +225,9 @@ async def interruptions(port: int, turns: int) -> list[tuple[float, float]]:
     async with connect(f"ws://127.0.0.1:{port}/stream", max_size=None) as socket:
         caller = Caller(socket)
         await caller.until("status", state="ready")
-        await caller.turn(pieces[0])
-        return [await caller.interrupt(pieces[at % len(pieces)]) for at in range(turns)]
+        await asyncio.sleep(LOADING_S)
+        long = [piece for piece in pieces if len(piece) > ORDER_S * IN_RATE]
+        return [await caller.interrupt(long[at % len(long)]) for at in range(turns)]
 
 
 def main() -> None:

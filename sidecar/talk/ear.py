@@ -18,6 +18,8 @@ from sidecar.talk.events import SpeechStarted, SpeechStopped, TalkEvent, Words
 STARVED_S = 0.6
 """A client that sends nothing for so long while somebody speaks has stopped to listen: pages send
 four times a second, and say nothing when a person switches the microphone off."""
+SURELY_S = 0.064
+"""So far behind its beginning speech is speech: two looks of the detector."""
 LISTENS = Endpointing(silence_s=0.2, pause_s=0.1)
 """Words are made from a tenth of a second of silence on; whether that ends a turn is the machine's
 to say."""
@@ -75,7 +77,8 @@ class Ear:
                 self._speaking = turn
                 self._texts.clear()
                 # What comes before the first sound may have been sent long ago.
-                began = self._clock.time(at + LISTENS.pre_roll_s)
+                into = LISTENS.pre_roll_s + SURELY_S
+                began = self._clock.time(at + into) - SURELY_S
                 self._happened(SpeechStarted(self._now(), turn, began))
             case live.SpeechStopped(turn, at):
                 self._speaking = None
