@@ -72,12 +72,14 @@ Spec = TypeVar("Spec", bound=ModelSpec)
 @dataclass(frozen=True, slots=True)
 class Choice(Generic[Spec]):
     """The engine that serves; ``checkpoint`` is the one to load, None where it needs none;
-    ``upstream`` has who does the work for it, None where it does it itself."""
+    ``upstream`` has who does the work for it, None where it does it itself; ``folder`` is where
+    its files are, of one that is light."""
 
     spec: Spec
     reason: str
     checkpoint: Checkpoint | None = None
     upstream: Upstream | None = None
+    folder: Path | None = None
 
 
 def choose(settings: Settings) -> Choice[EngineSpec]:
