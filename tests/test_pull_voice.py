@@ -264,7 +264,6 @@ def test_the_command_says_in_a_line_what_is_wrong(tmp_path: Path) -> None:
     for words, said in {
         ("nobody",): "no voice 'nobody'",
         (): "cannot be reached",
-        ("--language", "xx"): "no voice for 'xx'",
     }.items():
         code, out, wrong = shell.run(*words)
         assert code != 0

@@ -12,6 +12,8 @@ import json
 import struct
 from pathlib import Path
 
+from sidecar.checkpoints.pulled import Pulled, PulledFile, PulledVoice
+
 LANGUAGE = "tr-tr"
 VOICE = "piper_tr_TR-dfki-medium"
 OTHER = "piper_tr_TR-fettah-medium"
@@ -27,10 +29,17 @@ def files(voice: str = VOICE, note: str = "") -> dict[str, bytes]:
     return {stem: model(note), f"{stem}.json": json.dumps(_config()).encode()}
 
 
-def write(folder: Path, voice: str = VOICE) -> None:
-    for key, content in files(voice).items():
-        (folder / key).parent.mkdir(parents=True, exist_ok=True)
-        (folder / key).write_bytes(content)
+def pulled(folder: Path, *names: str) -> Path:
+    """``folder`` as `pull voice` leaves it."""
+    there = Pulled(folder)
+    for name in names or (VOICE,):
+        for key, content in files(name).items():
+            (folder / key).parent.mkdir(parents=True, exist_ok=True)
+            (folder / key).write_bytes(content)
+            there = there.with_file(key, PulledFile(len(content), "", "size"))
+        there = there.with_voice(PulledVoice(name, LANGUAGE, tuple(files(name))))
+    there.write()
+    return folder
 
 
 def model(note: str = "") -> bytes:

@@ -9,7 +9,7 @@ import pytest
 import tiny_voice
 
 from sidecar import errors
-from sidecar.checkpoints.pulled import Pulled, PulledFile, PulledVoice, speaking
+from sidecar.checkpoints.pulled import PulledVoice, speaking
 from sidecar.engines import missing
 from sidecar.engines.speaking import create_voice, moonshine, system
 from sidecar.engines.speaking.moonshine import catalogue
@@ -34,19 +34,6 @@ def never() -> bool:
     return False
 
 
-def with_voices(folder: Path, *names: str) -> Path:
-    """A folder as `pull voice` leaves it."""
-    pulled = Pulled(folder)
-    for name in names:
-        tiny_voice.write(folder, name)
-        for key, content in tiny_voice.files(name).items():
-            pulled = pulled.with_file(key, PulledFile(len(content), "", "size"))
-        files = tuple(tiny_voice.files(name))
-        pulled = pulled.with_voice(PulledVoice(name, tiny_voice.LANGUAGE, files))
-    pulled.write()
-    return folder
-
-
 def loaded(folder: Path) -> VoiceEngine:
     engine = create_voice(moonshine.SPEC.name)
     assert list(engine.load(LoadOptions(speaks=True, checkpoint=str(folder))))[-1] == 1.0
@@ -55,7 +42,7 @@ def loaded(folder: Path) -> VoiceEngine:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return with_voices(tmp_path_factory.mktemp("voices"), tiny_voice.VOICE, tiny_voice.OTHER)
+    return tiny_voice.pulled(tmp_path_factory.mktemp("voices"), tiny_voice.VOICE, tiny_voice.OTHER)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +105,7 @@ def test_a_folder_without_a_voice_says_how_to_get_one(tmp_path: Path) -> None:
 
 def test_a_voice_that_lacks_a_file_is_not_replaced_by_another(tmp_path: Path) -> None:
     """The library would speak with any voice of the folder, and say so only in its log."""
-    with_voices(tmp_path, tiny_voice.VOICE, tiny_voice.OTHER)
+    tiny_voice.pulled(tmp_path, tiny_voice.VOICE, tiny_voice.OTHER)
     (lost, _), kept = tiny_voice.files(), tiny_voice.OTHER
     (tmp_path / lost).unlink()
     assert loaded(tmp_path).voices() == (kept,)
@@ -130,7 +117,7 @@ def test_a_voice_that_lacks_a_file_is_not_replaced_by_another(tmp_path: Path) ->
 
 
 def test_a_voice_that_is_damaged_does_not_load_and_is_named(tmp_path: Path) -> None:
-    with_voices(tmp_path, tiny_voice.VOICE)
+    tiny_voice.pulled(tmp_path, tiny_voice.VOICE)
     path = tmp_path / next(iter(tiny_voice.files()))
     path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(errors.ModelLoadFailed, match=tiny_voice.VOICE) as refused:
