@@ -112,6 +112,16 @@ def test_a_file_that_changed_at_its_server_is_fetched_from_its_beginning(
     assert not (tmp_path / begun).exists()
 
 
+def test_what_another_file_has_so_far_is_left_alone(server: VoiceServer, tmp_path: Path) -> None:
+    """One name begins with the other: a model and its configuration."""
+    voice = PulledVoice("piper_x", "en-us", ("x.onnx",))
+    server.files["x.onnx"] = b"model"
+    others = tmp_path / "x.onnx.json.0123abcd.incomplete"
+    others.write_bytes(b"{")
+    pull(tmp_path, server.url, voice)
+    assert others.read_bytes() == b"{"
+
+
 def _interrupted(server: VoiceServer, folder: Path) -> None:
     """A server that goes away in the middle and does not come back."""
     server.gone_after_cut = True

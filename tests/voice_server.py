@@ -55,8 +55,13 @@ class VoiceServer:
             def log_message(self, *words: object) -> None:
                 """Nobody wants to know."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *about: object) -> None:
+                """A client that goes away in the middle is what these tests are about."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import threading
@@ -21,6 +22,7 @@ RESERVE_BYTES = 512 << 20
 """What stays free on the disk."""
 LOCK = ".pull.lock"
 _PARTIAL = ".incomplete"
+_ANY_MARK = "[0-9a-f]" * 8
 
 
 def pull(folder: Path, url: str, voice: PulledVoice, meter: Meter | None = None) -> Pulled:
@@ -74,7 +76,7 @@ def _fetch(
     """Bring one file here and check it; `growing.Stopped` once ``stop`` is set."""
     path.parent.mkdir(parents=True, exist_ok=True)
     begun = _partial(path, file)
-    for old in path.parent.glob(f"{path.name}.*{_PARTIAL}"):
+    for old in path.parent.glob(f"{glob.escape(path.name)}.{_ANY_MARK}{_PARTIAL}"):
         if old != begun:  # of another version
             old.unlink()
     with begun.open("a+b") as content:
