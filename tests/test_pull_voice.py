@@ -112,6 +112,16 @@ def test_a_file_that_changed_at_its_server_is_fetched_from_its_beginning(
     assert not (tmp_path / begun).exists()
 
 
+def test_a_file_that_changes_while_it_comes_is_not_put_together_from_two(
+    server: VoiceServer, tmp_path: Path
+) -> None:
+    server.header = ""
+    server.cut[MODEL] = 200_000
+    server.swap[MODEL] = newer = os.urandom(len(FILES[MODEL]))
+    pull(tmp_path, server.url, VOICE)
+    assert (tmp_path / MODEL).read_bytes() == newer
+
+
 def test_what_another_file_has_so_far_is_left_alone(server: VoiceServer, tmp_path: Path) -> None:
     """One name begins with the other: a model and its configuration."""
     voice = PulledVoice("piper_x", "en-us", ("x.onnx",))
@@ -238,7 +248,7 @@ def test_the_command_brings_a_voice_that_then_speaks_though_it_was_killed_before
 ) -> None:
     pytest.importorskip("moonshine_voice")
     files = tiny_voice.files(note=200_000 * "-")
-    model = next(iter(files))
+    model, config = files
     with VoiceServer(files, stall={model: 150_000}) as server:
         shell = Shell(tmp_path, server.url)
         with shell.start(tiny_voice.VOICE) as process:
@@ -251,12 +261,16 @@ def test_the_command_brings_a_voice_that_then_speaks_though_it_was_killed_before
                 PATIENCE_S,
                 "some of the file",
             )
+            wait_until(
+                lambda: config in Pulled.read(shell.folder).files, PATIENCE_S, "the other one"
+            )
             process.kill()
         server.stall.clear()
         server.go_on.set()
         code, out, wrong = shell.run("tr_TR-dfki-medium", "--language", "tr")
         assert (code, out) == (0, f"{shell.folder}\n"), wrong
         assert wrong == f"vibevoice-asr: {tiny_voice.VOICE} speaks tr-tr (checked).\n"
+        assert server.begins[config] == [0]
         first, second = server.begins[model]
         assert first == 0 < second <= 150_000  # what the disk had of it
     listed = shell.run("--list", "--language", "tr")[1].splitlines()

@@ -29,6 +29,8 @@ class VoiceServer:
     cut: dict[str, int] = field(default_factory=dict)
     stall: dict[str, int] = field(default_factory=dict)
     alter: set[str] = field(default_factory=set)
+    swap: dict[str, bytes] = field(default_factory=dict)
+    """What a file is after its ``cut``."""
     gone_after_cut: bool = False
     """After a ``cut`` it answers nothing any more."""
     page: bytes | None = None
@@ -123,6 +125,7 @@ class VoiceServer:
         request.wfile.flush()
         self.sent[key] += max(0, stop - begin)
         if stop < len(content):
+            self.files[key] = self.swap.pop(key, self.files[key])
             if key in self.stall:
                 self.stalled.set()
                 self.go_on.wait(PATIENCE_S)
