@@ -24,7 +24,7 @@ TEXT = "Günaydın, bugün hava çok güzel."
 KNOWN = {
     "de-de": ["piper_de_DE-thorsten-medium"],
     "en-gb": ["kokoro_bf_emma", "piper_en_GB-alan-medium"],
-    "en-us": ["kokoro_af_heart", "kokoro_bf_emma"],
+    "en-us": ["kokoro_af_heart"],
     "es-ar": ["kokoro_ef_dora"],
     "es-es": ["kokoro_ef_dora"],
 }
@@ -146,7 +146,7 @@ def test_a_voice_that_was_pulled_is_taken_before_the_systems(
         ("", "", ("", "en-us")),
         ("", "DE", ("", "de-de")),
         ("af_heart", "", ("kokoro_af_heart", "en-us")),
-        ("bf_emma", "", ("kokoro_bf_emma", "en-us")),
+        ("en_GB-alan-medium", "", ("piper_en_GB-alan-medium", "en-gb")),
         ("kokoro_bf_emma", "en_GB", ("kokoro_bf_emma", "en-gb")),
         ("ef_dora", "", ("kokoro_ef_dora", "es-es")),
         ("EF_Dora", "es-ar", ("kokoro_ef_dora", "es-ar")),
