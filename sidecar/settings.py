@@ -260,14 +260,30 @@ class Settings(BaseSettings):
             ),
         )
     )
-    voice_engine: Literal["auto", "none", "system", "espeak", "speech", "scripted"] = Field(
-        "auto",
+    voice_engine: Literal["auto", "none", "moonshine", "system", "espeak", "speech", "scripted"] = (
+        Field(
+            "auto",
+            description=(
+                "Engine that speaks in conversations, in a process of its own: 'auto' takes what "
+                "is here, 'none' leaves answers to be read; 'moonshine' has the voices that "
+                "'vibevoice-asr pull voice' brought, 'system' those of macOS and Windows, "
+                "'espeak' a robot's in a hundred languages (pip install 'vibevoice-asr[espeak]'); "
+                "'speech' has a server speak, to which the answers go ('auto' never does that); "
+                "'scripted' says tones (for the developers of pages)."
+            ),
+        )
+    )
+    voices_dir: Path | None = Field(
+        None,
         description=(
-            "Engine that speaks in conversations, in a process of its own: 'auto' takes what is "
-            "here, 'none' leaves answers to be read; 'system' has the voices of macOS and Windows, "
-            "'espeak' a robot's in a hundred languages (pip install 'vibevoice-asr[espeak]'); "
-            "'speech' has a server speak, to which the answers go ('auto' never does that); "
-            "'scripted' says tones (for the developers of pages)."
+            "Folder of the voices that 'pull voice' brings; in the user's data folder if unset."
+        ),
+    )
+    voices_url: str = Field(
+        "",
+        description=(
+            "Server that 'pull voice' brings them from; that of the makers of moonshine-voice if "
+            "unset."
         ),
     )
     speech_url: str = Field(

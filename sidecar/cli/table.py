@@ -99,6 +99,14 @@ Examples:
 * `{PROGRAM} pull`
 * `{PROGRAM} pull OWNER/NAME --revision v1.1`
 * `{PROGRAM} pull --to /mnt/models/vibevoice-asr`
+
+`{PROGRAM} pull voice` brings one that speaks in conversations, to the folder of the setting
+voices_dir:
+
+* `{PROGRAM} pull voice`
+* `{PROGRAM} pull voice --language de`
+* `{PROGRAM} pull voice af_heart`
+* `{PROGRAM} pull voice --list --language en-gb`
 """
 DOCTOR_HELP = f"""
 Say what is here, what is missing, and the one thing to do next.
@@ -221,17 +229,31 @@ def _pull(
         str,
         typer.Argument(
             metavar="NAME",
-            help="'vibevoice', 'whisper:small' (tiny to large-v3), or OWNER/NAME.",
+            help="'vibevoice', 'whisper:small' (tiny to large-v3), 'voice', or OWNER/NAME.",
         ),
     ] = "vibevoice",
+    voice: Annotated[
+        str,
+        typer.Argument(metavar="VOICE", help="Of 'voice': which one; a good one if left out."),
+    ] = "",
     revision: Annotated[str, typer.Option(metavar="REV", help="Branch, tag or commit.")] = "main",
     to: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder for the files, instead of the shared cache."),
     ] = None,
+    language: Annotated[
+        str, typer.Option(metavar="TAG", help="Of 'voice': what it is to speak, such as 'en-us'.")
+    ] = "",
+    listed: Annotated[
+        bool, typer.Option("--list", help="Of 'voice': say which there are, and bring none.")
+    ] = False,
 ) -> None:
-    from sidecar.cli import pull
+    from sidecar.cli import pull, pull_voice
 
+    if name == pull_voice.VOICE:
+        _exit(pull_voice.run(voice, language, to, listed=listed))
+    if voice or language or listed:
+        raise typer.BadParameter(f"VOICE, --language and --list go with 'pull {pull_voice.VOICE}'.")
     _exit(pull.run(name, revision, to))
 
 

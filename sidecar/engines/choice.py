@@ -73,13 +73,15 @@ Spec = TypeVar("Spec", bound=ModelSpec)
 class Choice(Generic[Spec]):
     """The engine that serves; ``checkpoint`` is the one to load, None where it needs none;
     ``upstream`` has who does the work for it, None where it does it itself; ``session_bytes``: what
-    each live session takes of the device beside the weights."""
+    each live session takes of the device beside the weights; ``folder`` is where its files are, of
+    one that is light."""
 
     spec: Spec
     reason: str
     checkpoint: Checkpoint | None = None
     upstream: Upstream | None = None
     session_bytes: int = 0
+    folder: Path | None = None
 
 
 def choose(settings: Settings) -> Choice[EngineSpec]:

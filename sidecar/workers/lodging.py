@@ -66,7 +66,7 @@ class Lodging(Generic[Spec, Slot]):
         precision = settings.precision
         if precision is Precision.AUTO and self.admission is not None:
             precision = self.admission.first_precision(self._memory(None))
-        checkpoint = str(choice.checkpoint.folder) if choice.checkpoint else None
+        folder = choice.checkpoint.folder if choice.checkpoint else choice.folder
         self._stood: Holding | None = None
         """What there was of it when a new one began to come; None while none does."""
         self._expected = 0
@@ -80,7 +80,7 @@ class Lodging(Generic[Spec, Slot]):
             self.spec,
             LoadOptions(
                 precision,
-                checkpoint,
+                str(folder) if folder else None,
                 settings.device,
                 upstream=choice.upstream,
                 live=live,
