@@ -16,9 +16,12 @@ from sidecar.settings import SHORTEST_TOKEN, load_settings
 
 ROOT = Path(__file__).parents[1]
 K8S = ROOT / "deploy/k8s"
-KUSTOMIZATIONS = ("base", "overlays/cpu", "pull")
+KUSTOMIZATIONS = ("base", "overlays/cpu", "overlays/cluster", "pull")
+OTHERS = "keda.sh/"
+"""Whose kinds the API knows only where somebody has installed them."""
 VERSIONS = ("1.31", "1.37")
 """Of Kubernetes: the oldest that has all of it without being asked, and a new one."""
+PART = "app.kubernetes.io/component"
 FETCHED_S = 5
 """What a service takes at its end beside its grace: results that ended with it are fetched."""
 
@@ -48,8 +51,13 @@ def written(name: str) -> list[dict[str, Any]]:
     return [one for text in texts for one in yaml.safe_load_all(text) if one]
 
 
-def of_kind(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    (found,) = [one for one in objects if one["kind"] == kind]
+def of_kind(objects: list[dict[str, Any]], kind: str, part: str = "") -> dict[str, Any]:
+    """The only one, or the only one of a ``part`` of a cluster."""
+    (found,) = [
+        one
+        for one in objects
+        if one["kind"] == kind and (not part or one["metadata"].get("labels", {})[PART] == part)
+    ]
     return found
 
 
@@ -63,7 +71,8 @@ def pod_of(objects: list[dict[str, Any]], kind: str = "Deployment") -> dict[str,
 def test_the_api_takes_every_object_and_knows_every_field(name: str, version: str) -> None:
     validate = pytest.importorskip("kubernetes_validate").validate
     for one in rendered(name):
-        validate(one, version, strict=True)
+        if not one["apiVersion"].startswith(OTHERS):
+            validate(one, version, strict=True)
 
 
 def test_what_the_api_does_not_know_is_found() -> None:
@@ -161,6 +170,58 @@ def test_all_selectors_mean_the_service_and_none_the_download() -> None:
         == (of_kind(objects, "Deployment")["metadata"]["name"])
     )
     assert of_kind(objects, "NetworkPolicy")["spec"]["egress"] == []
+
+
+@pytest.mark.parametrize("part", ["front", "node"])
+def test_a_front_and_a_node_have_settings_that_are_possible_and_the_same_journal(
+    part: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    objects = rendered("overlays/cluster")
+    pod = of_kind(objects, "Deployment", part)["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    data = of_kind(objects, "ConfigMap", part)["data"]
+    assert container["envFrom"][0]["configMapRef"]["name"].endswith("node") is (part == "node")
+    for setting, value in data.items():
+        monkeypatch.setenv(setting, value)
+    for one in container["env"]:
+        url = "postgresql://somebody@somewhere/jobs"
+        monkeypatch.setenv(one["name"], url if one["name"].endswith("JOURNAL") else "x" * 64)
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("VIBEVOICE_SPOOL_DIR", str(tmp_path))
+    settings = load_settings()
+    assert settings.role == part
+    assert (settings.grpc_port is None) is (part == "node")
+    assert str(settings.jobs_dir) in {one["mountPath"] for one in container["volumeMounts"]}
+    ending_s = settings.shutdown_grace + container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] > ending_s + FETCHED_S
+    assert ("nvidia" in yaml.safe_dump(pod)) is (part == "node")
+
+
+def test_nobody_is_sent_to_a_node_and_each_part_has_its_own_rules() -> None:
+    objects = rendered("overlays/cluster")
+    for part, other in (("front", "node"), ("node", "front")):
+        labels = of_kind(objects, "Deployment", other)["spec"]["template"]["metadata"]["labels"]
+        for selector in (
+            of_kind(objects, "Deployment", part)["spec"]["selector"]["matchLabels"],
+            of_kind(objects, "PodDisruptionBudget", part)["spec"]["selector"]["matchLabels"],
+            of_kind(objects, "NetworkPolicy", part)["spec"]["podSelector"]["matchLabels"],
+        ):
+            assert not selector.items() <= labels.items()
+    service = of_kind(objects, "Service")["spec"]
+    assert service["selector"][PART] == "front"
+    assert "sessionAffinity" not in service, "jobs are everybody's"
+    assert len(of_kind(objects, "NetworkPolicy", "node")["spec"]["ingress"]) == 1
+    claims = {one["metadata"]["name"] for one in objects if one["kind"].endswith("VolumeClaim")}
+    mounted = {
+        volume["persistentVolumeClaim"]["claimName"]
+        for part in ("front", "node")
+        for volume in of_kind(objects, "Deployment", part)["spec"]["template"]["spec"]["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
+    assert mounted == claims
+    scaled = of_kind(objects, "ScaledObject")["spec"]
+    nodes = of_kind(objects, "Deployment", "node")
+    assert scaled["scaleTargetRef"]["name"] == nodes["metadata"]["name"]
 
 
 def test_what_kubelet_and_prometheus_ask_for_is_answered(server: Server) -> None:
