@@ -361,6 +361,8 @@ class World:
         assert self.due is None
         assert self.begun == self.over == set(self.ended)
         assert not self.paused
+        stopped = {turn for turn, stage in self.stopped if stage is Stage.VOICE}
+        assert {one.turn for one in self.says} <= stopped, "a voice that waits for more for ever"
         self.answers()
 
     def answers(self) -> None:
