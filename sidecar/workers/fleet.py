@@ -17,7 +17,7 @@ from sidecar.speech.engine import EngineSpec
 from sidecar.speech.voice import VoiceSpec
 from sidecar.workers.lifecycle import EngineLife, SlotState
 from sidecar.workers.lodging import Devices, Lodging
-from sidecar.workers.shared import SharedSlot
+from sidecar.workers.shared import SerialSlot, SharedSlot
 from sidecar.workers.slot import EngineSlot
 from sidecar.workers.spoken import Spoken
 
@@ -89,10 +89,10 @@ class Fleet:
         self._live: Lodging[EngineSpec, SharedSlot] | None = None
         if live is not None:
             self._live = Lodging(Role.LIVE, settings, live, self._devices, SharedSlot, live=True)
-        self._voice: Lodging[VoiceSpec, SharedSlot] | None = None
+        self._voice: Lodging[VoiceSpec, SerialSlot] | None = None
         if voice is not None:
             self._voice = Lodging(
-                Role.VOICE, settings, voice, self._devices, SharedSlot, speaks=True
+                Role.VOICE, settings, voice, self._devices, SerialSlot, speaks=True
             )
 
     @property
