@@ -12,6 +12,7 @@ from sidecar.sessions.session import Session
 from sidecar.speech import live
 from sidecar.speech.engine import AUTO
 from sidecar.speech.live import Encoding, Endpointing, LiveOptions, Turns
+from sidecar.speech.transcript import Notice
 from sidecar.talk.clock import SoundClock
 from sidecar.talk.events import SpeechStarted, SpeechStopped, TalkEvent, Words
 
@@ -31,12 +32,18 @@ def options(language: str = AUTO) -> LiveOptions:
 
 
 class Ear:
-    """Owns the way from a session to ``happened``; `listen` goes on until the session ends."""
+    """Owns the way from a session to ``happened``, and to ``noticed`` for what is beside the
+    conversation; `listen` goes on until the session ends."""
 
     def __init__(
-        self, session: Session, now: Callable[[], float], happened: Callable[[TalkEvent], None]
+        self,
+        session: Session,
+        now: Callable[[], float],
+        happened: Callable[[TalkEvent], None],
+        noticed: Callable[[Notice], None],
     ) -> None:
         self._session, self._now, self._happened = session, now, happened
+        self._noticed = noticed
         self._clock = SoundClock()
         self._texts: list[str] = []
         self._stopped: dict[int, float] = {}
@@ -50,6 +57,10 @@ class Ear:
         await self._session.send(raw, encoding, rate)
         self._clock.came(self._session.received_s, self._now())
         self._rest()
+
+    def touch(self) -> None:
+        """Somebody is there, though nothing is to be heard."""
+        self._session.touch()
 
     def attend(self, threshold: float) -> None:
         """Take for speech what is surer than usual by ``threshold``."""
@@ -92,6 +103,8 @@ class Ear:
                     self._words(event.turn, self._texts, self._clock.time(event.segment.end))
             case live.TurnEnded():
                 self._ended(event)
+            case live.Noticed(notice):
+                self._noticed(notice)
 
     def _ended(self, event: live.TurnEnded) -> None:
         ended = self._stopped.pop(event.turn, None)

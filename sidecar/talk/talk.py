@@ -11,6 +11,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.sessions.session import Session
 from sidecar.speech.live import Encoding
+from sidecar.speech.transcript import Notice
 from sidecar.speech.voice import SayOptions
 from sidecar.talk import commands as todo
 from sidecar.talk.ear import Ear
@@ -19,7 +20,7 @@ from sidecar.talk.machine import Conversation
 from sidecar.talk.options import TalkOptions
 from sidecar.talk.pacing import Client, Frame, Pacer
 from sidecar.talk.stages import Speaks, Stages
-from sidecar.talk.told import Failed, Phase, ReplyEnded, Told
+from sidecar.talk.told import Failed, Noticed, Phase, ReplyEnded, Told
 from sidecar.thinking.thinker import Thinker
 
 
@@ -62,7 +63,7 @@ class Talk:
         self.greeting = session.greeting
         """What a client is to know when it begins, beside what its wire says."""
         self._machine = Conversation(options)
-        self._ear = Ear(session, now, self._happened)
+        self._ear = Ear(session, now, self._happened, self._noticed)
         self._stages = Stages(thinker, voice, manner, now, self._happened)
         self._pacer = Pacer(client)
         self._out: asyncio.Queue[Out] = asyncio.Queue()
@@ -88,11 +89,15 @@ class Talk:
 
     def wish(self, what: Callable[..., TalkEvent], *values: Any) -> None:
         """The client wishes something now: the kind of event, and what belongs to it."""
+        self._ear.touch()
         self._happened(what(self._now(), *values))
 
     def warn(self, error: errors.SidecarError) -> None:
         """Something is amiss; the conversation goes on."""
         self._out.put_nowait(Failed(0, error))
+
+    def _noticed(self, notice: Notice) -> None:
+        self._out.put_nowait(Noticed(notice))
 
     async def run(self) -> None:
         """Go on until the session ends.

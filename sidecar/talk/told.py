@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from sidecar.errors import SidecarError
+from sidecar.speech.transcript import Notice
 
 
 class Phase(StrEnum):
@@ -150,6 +151,13 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something is not as it should be, and nothing is lost by it."""
+
+    notice: Notice
+
+
+@dataclass(frozen=True, slots=True)
 class Began:
     """The conversation begins, again after a reset."""
 
@@ -168,5 +176,6 @@ Told: TypeAlias = (
     | ReplyEnded
     | ReplyTruncated
     | Failed
+    | Noticed
     | Began
 )

@@ -38,7 +38,7 @@ def build_router(service: Service) -> APIRouter:
         except Gone:
             pass
         except errors.SidecarError as error:
-            await socket.say(_said(error))
+            await socket.say(dialect.wrong(error))
             await socket.close(sockets.close_code(error), error.code)
 
     @router.get("/status", summary="How conversations are going", response_model=models.State)
@@ -72,7 +72,7 @@ def build_router(service: Service) -> APIRouter:
 async def refuse(error: errors.SidecarError, scope: Scope, receive: Receive, send: Send) -> None:
     """Says no to who was not let in: in a message, and by closing."""
     websocket = WebSocket(scope, receive, send)
-    await sockets.turn_away(websocket, _said(error), sockets.close_code(error), error.code)
+    await sockets.turn_away(websocket, dialect.wrong(error), sockets.close_code(error), error.code)
 
 
 async def _converse(service: Service, socket: Socket) -> None:
@@ -82,10 +82,6 @@ async def _converse(service: Service, socket: Socket) -> None:
         wire = _Wire(socket, talk)
         await socket.send(dialect.greeting(talk.greeting))
         await socket.side_by_side(socket.read(wire.at_once), wire.hear(), talk.run(), wire.tell())
-
-
-def _said(error: errors.SidecarError) -> str:
-    return dialect.message("error", message=f"{error.detail} ({error.code})")
 
 
 class _Wire:
@@ -102,7 +98,7 @@ class _Wire:
         try:
             given = json.loads(message)
         except (ValueError, RecursionError):
-            await self._socket.send(_said(errors.RequestInvalid("This is no JSON.")))
+            await self._socket.send(dialect.wrong(errors.RequestInvalid("This is no JSON.")))
             return True
         match given:
             case {"type": "reset"}:
@@ -120,7 +116,7 @@ class _Wire:
             try:
                 await self._talk.hear(raw, rate=dialect.IN_RATE)
             except (errors.SoundInvalid, errors.ChunkTooLong) as error:
-                await self._socket.send(_said(error))
+                await self._socket.send(dialect.wrong(error))
 
     async def tell(self) -> None:
         """What comes of it."""

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sidecar.errors import SidecarError
 from sidecar.talk.pacing import Frame
 from sidecar.talk.talk import Clear, Out
 from sidecar.talk.told import (
@@ -19,6 +20,7 @@ from sidecar.talk.told import (
     Failed,
     Latency,
     NothingSaid,
+    Noticed,
     PersonSaid,
     PersonStopped,
     ReplyEnded,
@@ -38,6 +40,11 @@ def message(type: str, **fields: Any) -> str:
 def status(state: str, **fields: Any) -> str:
     """How it is."""
     return message("status", state=state, **fields)
+
+
+def wrong(error: SidecarError) -> str:
+    """What went wrong: in words, for the page shows them as they are, and by its code."""
+    return message("error", message=f"{error.detail} ({error.code})", code=error.code)
 
 
 def greeting(also: Mapping[str, Any]) -> str:
@@ -89,7 +96,9 @@ class Dialect:
             case ReplyEnded():
                 yield from self._ended(out)
             case Failed():
-                yield message("error", message=f"{out.error.detail} ({out.error.code})")
+                yield wrong(out.error)
+            case Noticed(notice):
+                yield message("notice", message=notice.message, code=notice.code)
             case Began():
                 self._person = ""
                 yield status("reset")
