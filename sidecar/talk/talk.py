@@ -151,7 +151,8 @@ class Talk:
         match command:
             case todo.Tell(told):
                 if isinstance(told, ReplyEnded):
-                    self._pacer.hush(told.turn, now)
+                    for frame in self._pacer.end(told.turn, now):
+                        self._out.put_nowait(frame)
                 self._seen(told)
                 self._out.put_nowait(told)
             case todo.Emit(turn, piece, sound):
