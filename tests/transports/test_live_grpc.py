@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -71,6 +72,17 @@ def known(strict: Server) -> Iterator[Client]:
 def stranger(strict: Server) -> Iterator[Client]:
     with Client(strict.health()["grpc_port"]) as client:
         yield client
+
+
+def test_grpc_does_nothing_where_a_process_is_started() -> None:
+    """With its handlers one in fifty ffmpegs that were started under calls died (400 of them)."""
+    asked = (
+        "import os; import sidecar.transports.live_grpc, sys;"
+        "print('grpc' in sys.modules, os.environ.get('GRPC_ENABLE_FORK_SUPPORT'))"
+    )
+    outer = {name: value for name, value in os.environ.items() if "GRPC" not in name}
+    told = subprocess.run([sys.executable, "-c", asked], env=outer, stdout=subprocess.PIPE)
+    assert told.stdout.split() == [b"False", b"0"]
 
 
 # --- what a session says
