@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -36,7 +36,7 @@ def look_at(path: Path) -> None:
         probe(source.fd, LONGEST_S)
 
 
-async def of_file(path: Path, pace: float) -> AsyncIterator[bytes]:
+async def of_file(path: Path, pace: float) -> AsyncGenerator[bytes, None]:
     """A recording at `LIVE_RATE` as pcm16, ``pace`` seconds of it in a second; 0: without a pause.
 
     Raises:
@@ -87,7 +87,7 @@ class Microphone:
             ) from None
         self.rate = round(found["default_samplerate"])
 
-    async def sound(self) -> AsyncIterator[bytes]:
+    async def sound(self) -> AsyncGenerator[bytes, None]:
         """What it hears, for ever, as pcm16 at `rate`."""
         loop = asyncio.get_running_loop()
         heard: asyncio.Queue[bytes] = asyncio.Queue()

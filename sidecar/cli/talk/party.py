@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 from sidecar import errors
@@ -21,21 +22,24 @@ REPORTS_S = 0.1
 IDLE = "idle"
 SETTLED_S = 2.0
 """Behind the end of a recording somebody is silent for so long, and nobody says anything."""
+STAYS_S = 20.0
+"""Who only types sends a little silence so often: a service lets go of who sends no sound."""
 FAREWELL_S = 3.0
 """For the last words of a service that was told of the end."""
 
 
 class Party:
-    """The tasks around one `Wire`. ``typed``: there is nothing but what is typed."""
+    """The tasks around one `Wire`; ``rate``: samples a second of what the person says."""
 
-    def __init__(self, wire: Wire, player: Player, show: Show, *, rate: int, typed: bool) -> None:
+    def __init__(self, wire: Wire, player: Player, show: Show, *, rate: int) -> None:
         self._wire, self._player, self._show = wire, player, show
-        self._rate, self._typed = rate, typed
+        self._silence = bytes(2 * round(PIECE_S * rate))
         self._phase, self._since = IDLE, asyncio.get_running_loop().time()
         self._replies = 0
+        self._begun = asyncio.Event()
         self._news = asyncio.Condition()
 
-    async def go_on(self, sound: AsyncIterator[bytes] | None, ended: asyncio.Event) -> None:
+    async def go_on(self, sound: AsyncGenerator[bytes, None] | None, ended: asyncio.Event) -> None:
         """Until ``ended``, or until there is no more ``sound``, or no more is typed where there is
         none.
 
@@ -45,13 +49,9 @@ class Party:
         spawn = asyncio.get_running_loop().create_task
         reading = spawn(self._read())
         stop = spawn(ended.wait())
-        main: Coroutine[Any, Any, None] = (
-            self._typing(alone=True) if sound is None else self._bring(sound)
-        )
-        bringing = spawn(main)
+        bringing = spawn(self._typing(alone=True) if sound is None else self._bring(sound))
         others = [spawn(self._report())]
-        if sound is not None:
-            others.append(spawn(self._typing(alone=False)))
+        others.append(spawn(self._stay() if sound is None else self._typing(alone=False)))
         try:
             await asyncio.wait({reading, stop, bringing}, return_when=asyncio.FIRST_COMPLETED)
             if bringing.done():
@@ -91,7 +91,7 @@ class Party:
             case {"type": "clear"}:
                 await self._cleared()
             case {"type": "reply_ended", "text": text}:
-                self._show.answered(text)
+                self._show.answered(text or "…")
                 await self._note(replies=self._replies + 1)
             case {"type": "phase", "phase": phase}:
                 await self._note(phase=phase)
@@ -110,6 +110,7 @@ class Party:
             how = "Enter interrupts, Ctrl-C ends."
             say(f"{message['model']} answers, {aloud}. {how}")
         self._show.ready()
+        self._begun.set()
 
     async def _note(self, *, phase: str | None = None, replies: int | None = None) -> None:
         async with self._news:
@@ -134,20 +135,29 @@ class Party:
                 before = heard
                 await self._wire.say("played", turn=heard[0], seconds=round(heard[1], 3))
 
-    async def _bring(self, sound: AsyncIterator[bytes]) -> None:
+    async def _bring(self, sound: AsyncGenerator[bytes, None]) -> None:
         """All of it, and silence behind it until nothing more comes of it."""
-        async for piece in sound:
-            self._show.level(loudness(piece))
-            await self._wire.sound(piece)
+        await self._begun.wait()
+        async with aclosing(sound):
+            async for piece in sound:
+                self._show.level(loudness(piece))
+                await self._wire.sound(piece)
         loop = asyncio.get_running_loop()
-        silence, ended = bytes(2 * round(PIECE_S * self._rate)), loop.time()
+        ended = loop.time()
         while self._phase != IDLE or loop.time() - max(ended, self._since) < SETTLED_S:
-            await self._wire.sound(silence)
+            await self._wire.sound(self._silence)
             await asyncio.sleep(PIECE_S)
+
+    async def _stay(self) -> None:
+        await self._begun.wait()
+        while True:
+            await self._wire.sound(self._silence)
+            await asyncio.sleep(STAYS_S)
 
     async def _typing(self, *, alone: bool) -> None:
         """Each line is a turn, an empty one interrupts. Where nobody sits at a terminal each waits
         for the answer to the one before."""
+        await self._begun.wait()
         at_once = sys.stdin is not None and sys.stdin.isatty()
         async for line in lines():
             if not line:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Generator
-from contextlib import aclosing, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.cli.backends import Where
@@ -21,6 +21,9 @@ from sidecar.cli.talk.player import Loudspeaker, Player, Reader
 from sidecar.cli.talk.screen import shown
 from sidecar.cli.talk.wire import connected
 from sidecar.speech.live import LIVE_RATE
+
+if TYPE_CHECKING:
+    from vibevoice_asr_client import AsyncClient
 
 HIGHEST_RATE = 48_000
 """Samples a second of a conversation, both ways."""
@@ -75,7 +78,7 @@ def run(order: Order) -> int:
         return INTERRUPTED
 
 
-def _sound_of(order: Order) -> tuple[int, AsyncIterator[bytes] | None]:
+def _sound_of(order: Order) -> tuple[int, AsyncGenerator[bytes, None] | None]:
     """Samples a second, and what is heard."""
     if order.typed:
         return LIVE_RATE, None
@@ -128,7 +131,11 @@ def _running(order: Order) -> Where | None:
 
 
 async def _run(
-    order: Order, where: Where, rate: int, sound: AsyncIterator[bytes] | None, player: Player
+    order: Order,
+    where: Where,
+    rate: int,
+    sound: AsyncGenerator[bytes, None] | None,
+    player: Player,
 ) -> int:
     from sidecar.access.credentials import for_clients
     from sidecar.cli.remote import service_at
@@ -143,24 +150,24 @@ async def _run(
             await client.health()  # nobody there is said now
             async with connected(client.url, token, where.trust) as wire:
                 await wire.say("begin", **begin)
-                if sound is not None:
-                    await _ready(client, ended)
                 with shown(spoken=sound is not None) as show, player.playing():
-                    party = Party(wire, player, show, rate=rate, typed=sound is None)
-                    async with nullcontext() if sound is None else aclosing(sound):  # type: ignore[type-var]
-                        await party.go_on(sound, ended)
+                    party = Party(wire, player, show, rate=rate)
+                    await party.go_on(_heard(sound, client) if sound else None, ended)
     # A microphone has no end but this one; the others have.
     bounded = order.typed or order.file is not None
     return INTERRUPTED if interrupted() and bounded else 0
 
 
-async def _ready(client: Any, ended: asyncio.Event) -> None:
-    """Wait until somebody hears: what is said before comes late."""
+async def _heard(
+    sound: AsyncGenerator[bytes, None], client: AsyncClient
+) -> AsyncGenerator[bytes, None]:
+    """The sound, once somebody hears it: what is said before is answered late."""
     told = False
-    while (await client.health()).get("live_engine_state") in ("absent", "loading"):
-        if not told:
-            say("The engine is being loaded.")
-            told = True
-        if ended.is_set():
-            return
-        await asyncio.sleep(LOOK_S)
+    async with aclosing(sound):
+        while (await client.health()).get("live_engine_state") in ("absent", "loading"):
+            if not told:
+                say("The engine is being loaded.")
+                told = True
+            await asyncio.sleep(LOOK_S)
+        async for piece in sound:
+            yield piece
