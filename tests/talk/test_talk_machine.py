@@ -298,6 +298,18 @@ def test_a_cough_is_not_even_noticed() -> None:
     assert not table.of(Recognise)
 
 
+def test_a_voice_that_tells_no_ends_has_said_a_piece_once_it_says_the_next() -> None:
+    table, text = Table(), "One sentence is here. Another one is there."
+    table.says("Tell me.")
+    table.thinks(text)
+    table.voices(ended=False)
+    last = table.of(Say)[-1]
+    table.take(StageEnded(table.now, table.talk.turn, Stage.VOICE, last.piece))
+    table.plays(60.0)
+    (ended,) = table.told(ReplyEnded)
+    assert (last.piece, ended.text) == (1, text)
+
+
 def test_a_noise_without_words_holds_a_reply_for_two_seconds_behind_it() -> None:
     table = answering()
     began = table.now
