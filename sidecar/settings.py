@@ -249,14 +249,25 @@ class Settings(BaseSettings):
             ),
         )
     )
-    voice_engine: Literal["auto", "none", "system", "espeak", "speech", "scripted"] = Field(
-        "auto",
+    voice_engine: Literal["auto", "none", "vibevoice", "system", "espeak", "speech", "scripted"] = (
+        Field(
+            "auto",
+            description=(
+                "Engine that speaks in conversations, in a process of its own: 'auto' takes what "
+                "is here, 'none' leaves answers to be read; 'vibevoice' needs a GPU to keep up, "
+                "and a checkpoint ('vibevoice-asr pull vibevoice-1.5b'); 'system' has the voices "
+                "of macOS and Windows, 'espeak' a robot's in a hundred languages "
+                "(pip install 'vibevoice-asr[espeak]'); "
+                "'speech' has a server speak, to which the answers go ('auto' never does that); "
+                "'scripted' says tones (for the developers of pages)."
+            ),
+        )
+    )
+    voice_path: Path | None = Field(
+        None,
         description=(
-            "Engine that speaks in conversations, in a process of its own: 'auto' takes what is "
-            "here, 'none' leaves answers to be read; 'system' has the voices of macOS and Windows, "
-            "'espeak' a robot's in a hundred languages (pip install 'vibevoice-asr[espeak]'); "
-            "'speech' has a server speak, to which the answers go ('auto' never does that); "
-            "'scripted' says tones (for the developers of pages)."
+            "Folder of a checkpoint of VibeVoice that speaks, or of a Hugging Face cache that has "
+            "one; if unset, the cache that 'vibevoice-asr pull' fills."
         ),
     )
     speech_url: str = Field(

@@ -207,7 +207,8 @@ def _pull(
         str,
         typer.Argument(
             metavar="NAME",
-            help="'vibevoice', 'whisper:small' (tiny to large-v3), or OWNER/NAME.",
+            help="'vibevoice', 'vibevoice-1.5b' (speaks), 'whisper:small' (tiny to large-v3), "
+            "or OWNER/NAME.",
         ),
     ] = "vibevoice",
     revision: Annotated[str, typer.Option(metavar="REV", help="Branch, tag or commit.")] = "main",

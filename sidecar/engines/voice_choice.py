@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from sidecar import errors, servers
+from sidecar.checkpoints import speaking
+from sidecar.checkpoints.checkpoint import Checkpoint
 from sidecar.engines import missing
-from sidecar.engines.choice import Choice
-from sidecar.engines.speaking import endpoint, espeak, spec_of, system
+from sidecar.engines.choice import VIBEVOICE, Choice, remedy, torch_has_cuda
+from sidecar.engines.speaking import endpoint, espeak, spec_of, system, vibevoice
+from sidecar.memory.devices import gpu_memory
 from sidecar.settings import Settings
 from sidecar.speech.engine import AUTO, Upstream
 from sidecar.speech.voice import VoiceSpec
@@ -21,19 +24,24 @@ def choose_voice(settings: Settings) -> tuple[Choice[VoiceSpec] | None, str]:
 
     Raises:
         errors.EngineUnavailable: the engine that was named cannot run here.
+        errors.BadCheckpoint: its weights are not usable.
         errors.SettingsInvalid: the server that it needs is not said, or wrongly.
     """
     wanted = settings.voice_engine
     if wanted == NONE:
         return None, "as set"
     if wanted == AUTO:
-        return _by_itself()
+        return _by_itself(settings)
     spec = spec_of(wanted)
     if lacking := missing(spec):
         raise errors.EngineUnavailable(
             f"The voice '{wanted}' needs packages that are not installed: {', '.join(lacking)}.",
-            hint=_way_to_espeak(),
+            hint=remedy(VIBEVOICE) if spec is vibevoice.SPEC else _way_to_espeak(),
         )
+    if spec is vibevoice.SPEC:
+        slow = "" if _quick(settings) else "; slow, without a GPU that torch can use"
+        checkpoint = speaking.find_model(settings.voice_path)
+        return Choice(spec, f"as set{slow}", checkpoint), f"as set{slow}"
     if spec is system.SPEC and not system.is_there():
         raise errors.EngineUnavailable(
             "This system has no voices of its own; macOS and Windows have.",
@@ -43,12 +51,36 @@ def choose_voice(settings: Settings) -> tuple[Choice[VoiceSpec] | None, str]:
     return Choice(spec, "as set", upstream=server), "as set"
 
 
-def _by_itself() -> tuple[Choice[VoiceSpec] | None, str]:
+def _by_itself(settings: Settings) -> tuple[Choice[VoiceSpec] | None, str]:
+    if (checkpoint := _keeps_up(settings)) is not None:
+        reason = "a GPU and its checkpoint are here"
+        return Choice(vibevoice.SPEC, reason, checkpoint), reason
     if system.is_there():
         return Choice(system.SPEC, ""), "this system has it"
     if not missing(espeak.SPEC):
         return Choice(espeak.SPEC, ""), "it is installed"
     return None, f"this system has none of its own. {_way_to_espeak()}"
+
+
+def _keeps_up(settings: Settings) -> Checkpoint | None:
+    """VibeVoice, where it speaks as fast as people do; that is not asked where it cannot be.
+
+    Raises:
+        errors.BadCheckpoint: the settings name a folder that is no good.
+    """
+    if settings.voice_path is None and (missing(vibevoice.SPEC) or not _quick(settings)):
+        return None
+    try:
+        checkpoint = speaking.find_model(settings.voice_path)
+    except errors.BadCheckpoint:
+        if settings.voice_path is not None:
+            raise
+        return None
+    return checkpoint if not missing(vibevoice.SPEC) and _quick(settings) else None
+
+
+def _quick(settings: Settings) -> bool:
+    return settings.device != "cpu" and torch_has_cuda() and gpu_memory() is not None
 
 
 def _way_to_espeak() -> str:

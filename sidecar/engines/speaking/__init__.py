@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from sidecar.engines.speaking import endpoint, espeak, scripted, system
+from sidecar.engines.speaking import endpoint, espeak, scripted, system, vibevoice
 from sidecar.speech.voice import VoiceEngine, VoiceSpec
 
-VOICES: tuple[VoiceSpec, ...] = (system.SPEC, espeak.SPEC, endpoint.SPEC, scripted.SPEC)
+VOICES: tuple[VoiceSpec, ...] = (
+    vibevoice.SPEC,
+    system.SPEC,
+    espeak.SPEC,
+    endpoint.SPEC,
+    scripted.SPEC,
+)
 """Literal imports: a packager cannot see names that are put together from strings."""
 
 
 def create_voice(name: str) -> VoiceEngine:
     """A new engine, nothing loaded yet."""
     factories: dict[str, type[VoiceEngine]] = {
+        vibevoice.SPEC.name: vibevoice.VibeVoiceVoice,
         system.SPEC.name: system.SystemVoice,
         espeak.SPEC.name: espeak.EspeakVoice,
         endpoint.SPEC.name: endpoint.EndpointVoice,

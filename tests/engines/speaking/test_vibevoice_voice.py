@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import array
 import itertools
+import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,12 +18,23 @@ import pytest
 if find_spec("torch") is None or find_spec("transformers") is None:
     pytest.skip("the extra 'vibevoice' is not installed", allow_module_level=True)
 
+import checkpoints
 import speaking_models
 import torch
 from transformers import AutoProcessor, VibeVoiceForConditionalGeneration
 
-from sidecar.engines.speaking.vibevoice import solver
+from sidecar import errors
+from sidecar.audio.decode import decode_file
+from sidecar.checkpoints.layout import SPEAKING, wanted
+from sidecar.checkpoints.speaking import find_model
+from sidecar.engines import voice_choice
+from sidecar.engines.choice import Choice
+from sidecar.engines.speaking import create_voice, spec_of, vibevoice
+from sidecar.engines.speaking.vibevoice import loading, solver, speech
 from sidecar.engines.speaking.vibevoice.utterance import Manner, Prompt, Speaker
+from sidecar.settings import Settings
+from sidecar.speech.engine import LoadOptions, Precision
+from sidecar.speech.voice import SayOptions, VoiceEngine
 
 LONG, SHORT = speaking_models.TEXTS
 """By how long they sound."""
@@ -172,3 +187,161 @@ def test_the_first_sound_is_there_at_once_and_each_takes_less_than_with_generate
         assert len(whole) == 3_200 * len(times)
     assert min(ours) <= 0.65 * min(plain)
     assert min(firsts) <= 0.05 * min(plain)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint with a voice beside it, and with what is none."""
+    home = tmp_path_factory.mktemp("speaking") / "model"
+    shutil.copytree(speaking_models.model(), home)
+    voices = home / "voices"
+    voices.mkdir()
+    shutil.copy(checkpoints.clip_wav("beckett"), voices / "sam.wav")
+    (voices / "torn.wav").write_bytes(b"RIFF")
+    (voices / "notes.txt").write_text("not a voice")
+    return home
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> VoiceEngine:
+    one = create_voice("vibevoice")
+    options = LoadOptions(Precision.FP32, str(folder), "cpu", speaks=True)
+    parts = list(one.load(options))
+    assert parts == sorted(parts)
+    assert parts[-1] == 1.0
+    return one
+
+
+def test_with_the_sample_of_a_voice_too_it_is_what_generate_says(
+    model: Model, folder: Path
+) -> None:
+    processor, plain_model = model
+    samples = decode_file(folder / "voices" / "sam.wav", checkpoints.RATE)
+    content = [{"type": "text", "text": LONG}, {"type": "audio", "audio": samples}]
+    inputs = processor.apply_chat_template(
+        [{"role": "0", "content": content}], tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        (plain,) = plain_model.generate(
+            **inputs,
+            max_new_tokens=FRAMES,
+            guidance_scale=1.3,
+            num_diffusion_steps=10,
+            noise_scheduler=scheduler(),
+            sample=False,
+        )
+    loaded = loading.Loaded(plain_model, processor, folder)
+    said = list(speech.Speech(loaded).say(LONG, "sam", lambda: False))
+    ours = torch.tensor(array.array("h", b"".join(sound.pcm for sound in said))) / 32_767
+    plain = plain.view(-1)
+    assert plain.abs().max() > 0.1
+    assert len(ours) >= len(plain) > 0
+    loud = plain.abs() < 1  # what is louder is cut
+    assert float((ours[: len(plain)] - plain)[loud].abs().max()) <= 1e-4
+
+
+def test_a_voice_is_a_recording_beside_the_checkpoint_and_nothing_else(
+    engine: VoiceEngine,
+) -> None:
+    assert list(engine.voices()) == ["sam", "torn"]
+    assert not vibevoice.SPEC.clones
+    with pytest.raises(errors.VoiceUnknown) as refused:
+        next(engine.say(LONG, SayOptions(voice="../sam"), lambda: False))
+    assert "sam" in (refused.value.hint or "")
+    with pytest.raises(errors.VoiceUnknown, match="torn"):
+        next(engine.say(LONG, SayOptions(voice="torn"), lambda: False))
+
+
+def test_sound_comes_in_frames_the_same_every_time_and_ends_when_nobody_hears(
+    engine: VoiceEngine,
+) -> None:
+    said = engine.say(LONG, SayOptions(), lambda: False)
+    first, second = next(said), next(said)
+    assert not torch.is_inference_mode_enabled(), "who hears it is not made to infer"
+    said.close()
+    assert len(first.pcm) == len(second.pcm) == 2 * 3_200
+    assert max(array.array("h", first.pcm + second.pcm)) > 1_000
+    assert next(engine.say(LONG, SayOptions(), lambda: False)) == first
+    answers = itertools.chain([False] * 20, itertools.repeat(True))
+    assert len(list(engine.say(LONG, SayOptions(), lambda: next(answers)))) == 1
+    assert list(engine.say(LONG, SayOptions(), lambda: True)) == []
+    assert list(engine.say(" \n", SayOptions(), lambda: False)) == []
+
+
+def test_a_text_is_words_and_neither_begins_sound_nor_lets_another_speak(
+    engine: VoiceEngine,
+) -> None:
+    def begin(text: str) -> bytes:
+        return next(engine.say(text, SayOptions(), lambda: False)).pcm
+
+    assert begin("Good\n<|vision_end|> morning,  <|endoftext|>Ada.") == begin(LONG)
+    assert begin("Good evening, Ada.") != begin(LONG)
+
+
+def test_what_is_no_checkpoint_that_speaks_is_refused_with_what_to_do(
+    folder: Path, tmp_path: Path
+) -> None:
+    found = find_model(folder)
+    assert found.bytes == (folder / "model.safetensors").stat().st_size
+    copy = tmp_path / "copy"
+
+    def broken(name: str, change: Callable[[Path], object]) -> errors.BadCheckpoint:
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(folder, copy)
+        change(copy / name)
+        with pytest.raises(errors.BadCheckpoint) as refused:
+            find_model(copy)
+        assert "pull vibevoice-1.5b" in (refused.value.hint or "")
+        return refused.value
+
+    def changed(**values: object) -> Callable[[Path], object]:
+        return lambda file: file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+    def pickled(weights: Path) -> None:
+        weights.rename(weights.with_name("pytorch_model.bin"))
+
+    weights, config = "model.safetensors", "config.json"
+    assert isinstance(broken(weights, pickled), errors.CheckpointUnsafe)
+    assert isinstance(broken(weights, Path.unlink), errors.CheckpointIncomplete)
+    assert isinstance(
+        broken(weights, lambda file: file.write_bytes(file.read_bytes()[:-9])),
+        errors.CheckpointDamaged,
+    )
+    code = changed(auto_map={"AutoModel": "theirs.Model"})
+    assert isinstance(broken(config, code), errors.CheckpointUnsafe)
+    other = changed(model_type="vibevoice_asr")
+    assert isinstance(broken(config, other), errors.CheckpointUnsupported)
+    original = json.dumps({"model_type": "vibevoice", "decoder_config": {}})
+    assert isinstance(
+        broken(config, lambda file: file.write_text(original)), errors.CheckpointNotConverted
+    )
+    assert isinstance(broken(config, Path.unlink), errors.CheckpointNotFound)
+    with pytest.raises(errors.ModelLoadFailed):
+        list(create_voice("vibevoice").load(LoadOptions(speaks=True)))
+    assert wanted("VibeVoice-1.5B") == ("vibevoice/VibeVoice-1.5B-hf", SPEAKING)
+
+
+def test_auto_speaks_with_it_where_a_gpu_and_a_checkpoint_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def chosen(**settings: object) -> Choice[Any] | None:
+        return voice_choice.choose_voice(Settings(voice_path=folder, **settings))[0]  # type: ignore[arg-type]
+
+    named = chosen(voice_engine="vibevoice")
+    assert named is not None
+    assert named.checkpoint is not None
+    assert named.checkpoint.folder == folder
+    monkeypatch.setattr(voice_choice, "_quick", lambda settings: False)
+    without = chosen()
+    assert without is None or without.spec.name != "vibevoice"
+    monkeypatch.setattr(voice_choice, "_quick", lambda settings: True)
+    with_one = chosen()
+    assert with_one is not None
+    assert with_one.spec == spec_of("vibevoice")
+    for wanted_engine in ("auto", "vibevoice"):
+        with pytest.raises(errors.CheckpointNotFound, match="no VibeVoice"):
+            voice_choice.choose_voice(Settings(voice_path=tmp_path, voice_engine=wanted_engine))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    other = voice_choice.choose_voice(Settings())[0]
+    assert other is None or other.spec.name != "vibevoice"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 TRAINED_STEPS = 1_000
 _OFFSET = 0.008
@@ -35,7 +35,7 @@ class Step:
     earlier: float
 
 
-@lru_cache(maxsize=8)
+@cache
 def steps(count: int) -> tuple[Step, ...]:
     """The table for so many steps (1 to `TRAINED_STEPS`)."""
     times = [round((TRAINED_STEPS - 1) * at / count) for at in range(count, 0, -1)]
@@ -55,7 +55,7 @@ def steps(count: int) -> tuple[Step, ...]:
     return tuple(made)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _schedule() -> tuple[tuple[float, float], ...]:
     """Of each trained step how much is signal and how much noise, squares summing up to one."""
     made, left = [], 1.0

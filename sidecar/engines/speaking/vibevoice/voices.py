@@ -1,0 +1,87 @@
+"""What is asked of the model: a text, and the sample of a voice that it is to be said with.
+
+Voices are recordings that whoever runs the service has put into the folder `voices` of the
+checkpoint. Nobody who asks can bring one: this engine clones no voice of theirs.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from functools import lru_cache
+from typing import Any
+
+from torch import Tensor
+
+from sidecar import errors
+from sidecar.audio.decode import decode_file
+from sidecar.engines.speaking.vibevoice.loading import Loaded
+
+log = logging.getLogger(__name__)
+
+FOLDER = "voices"
+OWN = "own"
+"""The voice where there is no sample: the model's, another one with every text."""
+RATE = 24_000
+LONGEST_S = 30.0
+"""Of a sample; ten seconds will do."""
+_NAME = re.compile(r"[\w][\w .-]{0,63}")
+
+
+class Voices:
+    """The samples beside a checkpoint, each taken in when it is first spoken with."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        found = sorted((loaded.folder / FOLDER).glob("*.wav"))
+        self._files = {file.stem: file for file in found if _NAME.fullmatch(file.stem)}
+        self.names = tuple(self._files)
+        self._heard = lru_cache(maxsize=16)(self._hear)
+
+    def heard(self, name: str) -> Tensor | None:
+        """Embeddings ``(n, hidden)`` of a sample; None for the model's own voice.
+
+        Raises:
+            errors.VoiceUnknown: the sample cannot be read.
+        """
+        return self._heard(name) if name in self._files else None
+
+    def _hear(self, name: str) -> Tensor:
+        model = self._loaded.model
+        try:
+            samples = decode_file(self._files[name], RATE)[: round(LONGEST_S * RATE)]
+        except (errors.SidecarError, OSError) as error:
+            log.error("the sample of the voice %s cannot be read: %s", name, error)
+            raise errors.VoiceUnknown(
+                f"The sample of the voice '{name}' cannot be read.", hint="Replace its file."
+            ) from None
+        inputs = self._loaded.processor.feature_extractor(
+            samples, sampling_rate=RATE, return_tensors="pt"
+        )
+        like = model.model.multi_modal_projector.linear_1.weight
+        heard: Tensor = model.model.get_audio_features(
+            inputs["input_values"].to(like),
+            inputs["padding_mask"].to(like.device),
+            sample=False,  # a voice is to sound the same every time
+        ).pooler_output
+        return heard
+
+
+def request(processor: Any, words: str, audio_tokens: int) -> list[int]:
+    """The ids of a request; ``audio_tokens`` of them stand for the sample."""
+    parts: list[dict[str, str]] = [{"type": "text", "text": words}]
+    if audio_tokens:
+        parts.append({"type": "audio", "audio": ""})  # the template only says where it goes
+    rendered = processor.apply_chat_template([{"role": "0", "content": parts}], tokenize=False)
+    pad = processor.audio_token
+    ids: list[int] = processor.tokenizer(
+        rendered.replace(pad, pad * audio_tokens), add_special_tokens=False
+    )["input_ids"]
+    return ids
+
+
+def sayable(text: str, tokenizer: Any) -> str:
+    """The text without what the model takes for more than words: a line would be another speaker's,
+    and some tokens begin and end sound."""
+    marks = "|".join(map(re.escape, tokenizer.get_added_vocab()))
+    return " ".join(re.sub(marks, " ", text).split()) if marks else " ".join(text.split())
