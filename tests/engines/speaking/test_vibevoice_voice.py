@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ if find_spec("torch") is None or find_spec("transformers") is None:
 import checkpoints
 import speaking_models
 import torch
+from speaking_solver import OwnScheduler
 from transformers import AutoProcessor, VibeVoiceForConditionalGeneration
 
 from sidecar import errors
@@ -30,7 +30,7 @@ from sidecar.checkpoints.speaking import find_model
 from sidecar.engines import voice_choice
 from sidecar.engines.choice import Choice
 from sidecar.engines.speaking import create_voice, spec_of, vibevoice
-from sidecar.engines.speaking.vibevoice import loading, solver, speech
+from sidecar.engines.speaking.vibevoice import loading, speech
 from sidecar.engines.speaking.vibevoice.utterance import Manner, Prompt, Speaker
 from sidecar.settings import Settings
 from sidecar.speech.engine import LoadOptions, Precision
@@ -48,22 +48,6 @@ def model() -> Model:
     folder = speaking_models.model()
     model = VibeVoiceForConditionalGeneration.from_pretrained(folder)
     return AutoProcessor.from_pretrained(folder), model.eval()
-
-
-class OwnScheduler:
-    """Our table, as `generate` wants to be given it: it needs diffusers for one of its own."""
-
-    def set_timesteps(self, num_inference_steps: int) -> None:
-        self._steps = {step.timestep: step for step in solver.steps(num_inference_steps)}
-        self.timesteps = torch.tensor(list(self._steps))
-        self._before = torch.zeros(())
-
-    def step(self, velocity: torch.Tensor, timestep: torch.Tensor, latent: torch.Tensor) -> Any:
-        step = self._steps[int(timestep)]
-        clean = step.signal * latent - step.noise * velocity
-        latent = step.keep * latent + step.clean * clean + step.earlier * self._before
-        self._before = clean
-        return SimpleNamespace(prev_sample=latent)
 
 
 def scheduler() -> Any:
