@@ -54,6 +54,8 @@ bench: $(BENCH_STAMP)  ## measure (minutes to an hour; a quiet machine)
 	$(BIN)/python -m bench.recognition
 	$(BIN)/python -m bench.live
 	$(BIN)/python -m bench.live_load
+	$(BIN)/python -m bench.live_wires
+	$(BIN)/python -m bench.scrape
 	$(BIN)/python -m bench.vad
 	$(BIN)/python -m bench.live_speakers
 	$(BIN)/python -m bench.intake

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from sidecar.jobs.order import Priority, Shares, Waiting, next_job
+from sidecar.jobs.order import Moment, Priority, Shares, Waiting, next_job
 from sidecar.speech.engine import Precision
 
 LOAD_S = 20.0
-Policy = Callable[[Sequence[Waiting], Shares, Precision | None], int]
+Policy = Callable[[Sequence[Waiting], Shares, Moment], int]
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,7 @@ class Served:
         return self.began - self.job.at
 
 
-def first_come_first_served(
-    waiting: Sequence[Waiting], shares: Shares, loaded: Precision | None
-) -> int:
+def first_come_first_served(waiting: Sequence[Waiting], shares: Shares, moment: Moment) -> int:
     """Whoever has waited longest."""
     return 0
 
@@ -69,17 +67,9 @@ def served(arrivals: Iterable[Arrival], policy: Policy, load_s: float = LOAD_S) 
                 shares = shares.joined(job.owner)
             waiting.append(job)
         values = [
-            Waiting(
-                job.owner,
-                job.wanted,
-                job.work_s,
-                now - job.at,
-                now - max(job.at, loaded_at),
-                job.priority,
-            )
-            for job in waiting
+            Waiting(job.owner, job.wanted, job.work_s, job.at, job.priority) for job in waiting
         ]
-        job = waiting[policy(values, shares, loaded)]
+        job = waiting[policy(values, shares, Moment(now, loaded, loaded_at))]
         shares = shares.charged(job.owner, job.work_s, {one.owner for one in waiting})
         waiting.remove(job)
         if job.wanted is not loaded:

@@ -32,7 +32,8 @@ import psutil
 
 from bench import serving
 from bench.connection import Connection
-from bench.load import FORM, KEY, Recording
+from bench.crowd import FORM, Recording
+from bench.load import KEY
 from bench.serving import ROOT, Server
 from sidecar.jobs.journal import FILE, MIGRATIONS
 

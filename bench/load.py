@@ -4,240 +4,109 @@ The scripted engine works at a known speed and takes hardly any processor, so wh
 the service. Recordings of 1 to 20 s, no two alike, go over all wires (`/v1/jobs` with its events,
 the vvv wire, `/transcribe`) in the names of five owners, one of whom has most of the clients.
 
-throughput  seconds of audio a second, beside the same recordings from one client that never waits
-            (it submits all of them ahead), and beside the engine's own speed.
+throughput  seconds of audio a second, beside what the engine is told to hear, beside the engine's
+            process alone with the same recordings (each opened, decoded, told of and slept through,
+            no service anywhere), and beside one client that never waits.
 right       every recording is answered once, with its own words; who is not stops the run.
+CPU         of a recording, in the service, in the engine's process, and in all clients, which have
+            one process on the same machine; `/health` and the cancelled jobs below included.
 fair        Jain's index of the work that each owner had while all of them had something waiting.
 /health     asked every 50 ms meanwhile, by somebody without a token.
 event       from DELETE of a job that waits to `cancelled` at who follows it, twice a second.
 memory      of the API process after the round that is thrown away, and at the end.
 
-All of it without and with `--keep-jobs`, in turns: a service each.
+All of it without and with `--keep-jobs`, in turns: a service each. ``--memory`` looks only at the
+memory of the API process, over ``--jobs`` recordings that are heard at once, of a second each.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import io
-import json
-import random
+import os
 import statistics
+import tempfile
 import time
-import wave
-import zlib
-from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from bench import serving
-from bench.connection import Connection
-from bench.fairness import jain
-from bench.serving import Server, ours, table, verdict
+from bench.crowd import LONGEST_S, OWNERS, Seen, Sendable, ahead, crowd, evenness, high, recordings
+from bench.serving import ours, table, verdict
 from sidecar.access.issuing import Issuer
+from sidecar.audio.decode import AudioFacts
+from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
+from sidecar.speech.transcript import Finished
+from sidecar.workers.lease import LeasedEngine
+from sidecar.workers.worker import Worker
 
-RATE = 16_000
-OWNERS = ("many", "ada", "bob", "cleo", "dan")
-SHARE_OF_MANY = 0.6
-"""Of the clients; the others have the same number each."""
-WIRES = ("jobs", "vvv", "sidecar")
 KEY = "0123456789abcdef0123456789abcdef"
-FORM = {"Content-Type": serving.FORM_TYPE}
+HOUR_S = 3600.0
+GOALS = {"in memory": 0.95, "kept": 0.85}
+"""Of the engine's own speed."""
 
 
-@dataclass(frozen=True)
-class Recording:
-    """``seconds`` of noise that is like no other."""
-
-    number: int
-    seconds: int
-
-    def samples(self) -> np.ndarray:
-        """16 bit."""
-        noise = np.random.default_rng(self.number).integers(-9999, 9999, RATE, np.int16)
-        return np.tile(noise, self.seconds)
-
-    def form(self, **fields: str) -> bytes:
-        """As it is sent."""
-        file = io.BytesIO()
-        with wave.open(file, "wb") as out:
-            out.setparams((1, 2, RATE, 0, "NONE", ""))
-            out.writeframes(self.samples().tobytes())
-        return serving.form(file.getvalue(), **fields)
-
-    def said(self) -> list[str]:
-        """What the scripted engine makes of it: a line a second, each hanging on all before."""
-        heard = (self.samples() / np.float32(32768)).astype(np.float32).reshape(-1, RATE)
-        lines, fingerprint = [], 0
-        for second in heard:
-            fingerprint = zlib.crc32(second.tobytes(), fingerprint)
-            lines.append(f"{fingerprint:08x}")
-        return lines
+@contextmanager
+def told(**variables: str) -> Iterator[None]:
+    """Processes that are started meanwhile find these in their environment."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
-def recordings(count: int, seed: int = 1) -> list[Recording]:
-    """As many short ones as long ones of each size, by the logarithm."""
-    chance = random.Random(seed)
-    return [Recording(number, round(20 ** chance.random())) for number in range(count)]
+async def engine_alone(work: Sequence[Sendable], speed: int) -> float:
+    """Seconds that the engine's process takes, which always has one that waits inside."""
+    with told(VIBEVOICE_SCRIPTED_SPEED=str(speed)):
+        worker = Worker("alone")
+    try:
+        await worker.ask("load", engine="scripted", options=LoadOptions().to_wire())
+        engine = LeasedEngine(worker, Precision.FP32, lambda memory: None)
+        two = asyncio.Semaphore(2)
 
+        async def heard(sent: Sendable) -> None:
+            async with two:
+                with tempfile.TemporaryFile() as file:
+                    file.write(sent.file)
+                    file.flush()
+                    facts = AudioFacts("wav", "sndfile", float(sent.seconds))
+                    options = TranscribeOptions()
+                    events = engine.transcribe(file.fileno(), facts, options, HOUR_S)
+                    last = [event async for event in events][-1]
+                    assert isinstance(last, Finished), last
+                    assert [one.text for one in last.transcript.segments] == sent.lines
 
-@dataclass
-class Seen:
-    """What came of it all."""
-
-    ids: Counter[str] = field(default_factory=Counter)
-    ended: list[tuple[float, str, int]] = field(default_factory=list)
-    """When, whose, and how many seconds of audio."""
-    health_s: list[float] = field(default_factory=list)
-    event_s: list[float] = field(default_factory=list)
-    rss: list[float] = field(default_factory=list)
-
-    def note(self, job_id: str, owner: str, recording: Recording, lines: Sequence[str]) -> None:
-        """One is answered."""
-        assert [*lines] == recording.said(), f"recording {recording.number} has another's words"
-        self.ids[job_id] += 1
-        self.ended.append((time.perf_counter(), owner, recording.seconds))
-
-
-async def over_jobs(client: Connection, body: bytes) -> tuple[str, list[str]]:
-    """Submit, follow, fetch, and every second time delete."""
-    job = await client.json("POST", "/v1/jobs", body, FORM)
-    path = f"/v1/jobs/{job['id']}"
-    await client.ask("GET", f"{path}/events")
-    names = Counter([event.name async for event in client.events()])
-    assert names["done"] == names["begun"] == 1, names
-    transcript = await client.json("GET", f"{path}/transcript")
-    if int(job["id"], 16) % 2:
-        await client.ask("DELETE", path)
-    return job["id"], [segment["text"] for segment in transcript["segments"]]
-
-
-async def over_vvv(client: Connection, body: bytes) -> tuple[str, list[str]]:
-    """Send, and read to the end."""
-    await client.ask("POST", "/v1/transcribe", body, FORM)
-    said, job_id = "", ""
-    async for event in client.events():
-        assert event.name != "error", event.data
-        said += event.data.get("text", "")
-        job_id = event.data["job_id"] if event.name == "done" else job_id
-    return job_id, [line["Content"] for line in json.loads(said)]
-
-
-async def over_sidecar(client: Connection, body: bytes) -> tuple[str, list[str]]:
-    """Post, and wait for the answer."""
-    answer = await client.json("POST", "/transcribe", body, FORM)
-    lines = [segment["text"] for segment in answer["segments"]]
-    return answer["metadata"]["job_id"], lines
-
-
-SENDS = {"jobs": over_jobs, "vvv": over_vvv, "sidecar": over_sidecar}
-
-
-async def crowd(
-    server: Server, tokens: dict[str, str], work: list[Recording], clients: int
-) -> Seen:
-    """All clients, each with the next recording as soon as it has its answer."""
-    seen, left, port = Seen(), iter(work), server.port
-    many = round(clients * SHARE_OF_MANY)
-
-    async def one(number: int) -> None:
-        owner = OWNERS[0] if number < many else OWNERS[1 + number % (len(OWNERS) - 1)]
-        async with Connection(port, tokens[owner]) as client:
-            for recording in left:
-                body = recording.form()
-                job_id, lines = await SENDS[WIRES[number % len(WIRES)]](client, body)
-                seen.note(job_id, owner, recording, lines)
-
-    async with asyncio.TaskGroup() as group:
-        meanwhile = [
-            group.create_task(ask_health(port, seen)),
-            group.create_task(time_events(port, tokens[OWNERS[0]], seen)),
-            group.create_task(watch_memory(server, seen, len(work))),
-        ]
-        await asyncio.gather(*(one(number) for number in range(clients)))
-        for task in meanwhile:
-            task.cancel()
-    return seen
-
-
-async def ask_health(port: int, seen: Seen) -> None:
-    """Every 50 ms, until cancelled."""
-    async with Connection(port) as client:
-        while True:
-            begun = time.perf_counter()
-            await client.json("GET", "/health")
-            seen.health_s.append(time.perf_counter() - begun)
-            await asyncio.sleep(0.05)
-
-
-async def time_events(port: int, token: str, seen: Seen) -> None:
-    """Follow a job that waits behind all others, and end it, until cancelled."""
-    body = Recording(1 << 30, 1).form(priority="batch")
-    async with Connection(port, token) as client, Connection(port, token) as follower:
-        while True:
-            await asyncio.sleep(0.5)
-            job = await client.json("POST", "/v1/jobs", body, FORM)
-            path = f"/v1/jobs/{job['id']}"
-            await follower.ask("GET", f"{path}/events")
-            begun = time.perf_counter()
-            await client.ask("DELETE", path)
-            names = [event.name async for event in follower.events()]
-            if names == ["cancelled"]:  # it did wait
-                seen.event_s.append(time.perf_counter() - begun)
-
-
-async def alone(port: int, token: str, work: Sequence[Recording]) -> float:
-    """Seconds that one client's recordings take, all of them submitted ahead."""
-    async with Connection(port, token) as client:
-        begun, last = time.perf_counter(), ""
-        for recording in work:
-            last = (await client.json("POST", "/v1/jobs", recording.form(), FORM))["id"]
-        await client.ask("GET", f"/v1/jobs/{last}/events")
-        names = [event.name async for event in client.events()]
-        assert names[-1] == "done", names
+        await heard(work[0])  # which brings libraries in
+        begun = time.perf_counter()
+        await asyncio.gather(*map(heard, work))
         return time.perf_counter() - begun
-
-
-async def watch_memory(server: Server, seen: Seen, jobs: int) -> None:
-    """Of the API process, after each hundredth of the jobs, until cancelled."""
-    while True:
-        if len(seen.ended) * 100 >= jobs * len(seen.rss):
-            seen.rss.append(serving.memory(server.pid).rss)
-        await asyncio.sleep(0.02)
-
-
-def evenness(seen: Seen) -> float:
-    """Jain's index of the audio that each owner had done while all had something waiting."""
-    last = {owner: at for at, owner, _ in seen.ended}
-    had = Counter(dict.fromkeys(last, 0))
-    for at, owner, seconds in seen.ended:
-        had[owner] += seconds * (at <= min(last.values()))
-    return jain(had.values())
-
-
-def high(values: Sequence[float], share: float = 0.99) -> float:
-    """The value that ``share`` of them do not exceed."""
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+    finally:
+        await worker.close()
 
 
 class Side:
     """A service, and what its clients saw in all rounds; ``keep``: its jobs outlive it."""
 
-    def __init__(self, folder: Path, given: argparse.Namespace, keep: bool) -> None:
-        self._given, issuer = given, Issuer(folder / f"tokens-{keep}")
+    def __init__(
+        self, folder: Path, work: Sequence[Sendable], clients: int, speed: int, keep: bool
+    ) -> None:
+        issuer = Issuer(folder / f"tokens-{keep}")
         self._tokens = {owner: issuer.create(owner)[0] for owner in OWNERS}
+        self._work, self._clients = work, clients
         self.seen: list[Seen] = []
+        self.cpu_ms: list[tuple[float, ...]] = []
+        """Of each round, for a recording: of the service, the engine, the clients."""
         kept = {"keep_jobs": "1", "jobs_dir": str(folder / "jobs"), "journal_key": KEY}
         self.server = ours(
             folder,
             engine="scripted",
             keep_alive="-1",
-            scripted_speed=str(given.speed),
-            queue_limit=str(given.jobs + given.clients),
+            scripted_speed=str(speed),
+            queue_limit=str(len(work) + clients),
             job_retention="10s",
             token_keys=str(issuer.keys.public),
             **(kept if keep else {}),
@@ -245,19 +114,25 @@ class Side:
 
     def by_one(self) -> float:
         """Seconds of audio a second, of one client that never waits."""
-        work = recordings(self._given.jobs)
         token = self._tokens[OWNERS[1]]
-        return _audio_s(work) / asyncio.run(alone(self.server.port, token, work))
+        return _audio_s(self._work) / asyncio.run(ahead(self.server.port, token, self._work))
 
     def by_all(self) -> float:
         """The same of all clients; each answer was looked at."""
-        work = recordings(self._given.jobs)
-        begun = time.perf_counter()
-        seen = asyncio.run(crowd(self.server, self._tokens, work, self._given.clients))
+        before, begun = self._cpu_s(), time.perf_counter()
+        seen = asyncio.run(crowd(self.server, self._tokens, self._work, self._clients))
         taken_s = time.perf_counter() - begun
-        assert len(seen.ids) == sum(seen.ids.values()) == len(work)
+        assert len(seen.ids) == sum(seen.ids.values()) == len(self._work)
         self.seen.append(seen)
-        return _audio_s(work) / taken_s
+        spent = (after - was for was, after in zip(before, self._cpu_s(), strict=True))
+        self.cpu_ms.append(tuple(1e3 * one / len(self._work) for one in spent))
+        return _audio_s(self._work) / taken_s
+
+    def cpu(self) -> str:
+        """Milliseconds of the rounds that count."""
+        return ", ".join(
+            f"{statistics.median(one):.1f}" for one in zip(*self.cpu_ms[1:], strict=True)
+        )
 
     def rest(self) -> list[str]:
         """Of the rounds that count: how even, `/health`, events, memory."""
@@ -272,58 +147,116 @@ class Side:
             f"{after:.1f}, {end:.1f}; {verdict(end / after, 1.1)}",
         ]
 
+    def _cpu_s(self) -> tuple[float, ...]:
+        service, *below = self.server.tree()
+        return serving.cpu_s([service]), serving.cpu_s(below), time.process_time()
 
-def _audio_s(work: Sequence[Recording]) -> int:
+
+def _audio_s(work: Sequence[Sendable]) -> int:
     return sum(one.seconds for one in work)
 
 
+def under_load(folder: Path, given: argparse.Namespace) -> None:
+    """Print how fast, how fair and how prompt."""
+    work = [*map(Sendable.of, recordings(given.jobs, given.longest))]
+    with ExitStack() as stack:
+        sides = {
+            name: Side(folder, work, given.clients, given.speed, keep)
+            for name, keep in zip(GOALS, (False, True), strict=True)
+        }
+        for side in sides.values():
+            stack.enter_context(side.server)
+
+        def by_engine() -> float:
+            return _audio_s(work) / asyncio.run(engine_alone(work, given.speed))
+
+        measures = {"engine": by_engine}
+        for name, side in sides.items():
+            measures |= {f"{name}, one": side.by_one, f"{name}, all": side.by_all}
+        taken = serving.interleaved(given.rounds, measures)
+        told = [f"{given.speed}"] * given.rounds
+
+        def part(of: str, by: Sequence[float]) -> float:
+            return statistics.median(a / b for a, b in zip(taken[of], by, strict=True))
+
+        fast, prompt = [], []
+        for name, side in sides.items():
+            every = f"{name}, all"
+            of_told = part(every, [*map(float, told)])
+            of_engine = part(every, taken["engine"])
+            of_memory = part(every, taken["in memory, all"])
+            fast.append(
+                [
+                    name,
+                    f"{statistics.median(taken[every]):.1f}",
+                    f"{of_told:.3f}",
+                    f"{of_engine:.3f}; {verdict(of_engine, GOALS[name], at_least=True)}",
+                    f"{part(every, taken[f'{name}, one']):.3f}",
+                    f"{of_memory:.3f}",
+                    side.cpu(),
+                ]
+            )
+            prompt.append([name, *side.rest()])
+        own = statistics.median(taken["engine"])
+    load = f"load {os.getloadavg()[0]:.1f} at the end"
+    title = f"{given.clients} clients, {given.rounds} x {given.jobs} recordings, medians, {load}"
+    headers = (
+        *("jobs", "audio s/s", f"of the {given.speed} it is told", f"of the engine's {own:.1f}"),
+        *("of one client's", "of that in memory", "CPU ms: service, engine, clients"),
+    )
+    table(title, headers, fast)
+    headers = (
+        *("jobs", "Jain's index", "/health p50, p99 ms", "event p50, p99 ms"),
+        "MB after one round, all",
+    )
+    table("The same", headers, prompt)
+
+
+def over_many(folder: Path, given: argparse.Namespace) -> None:
+    """Print what becomes of the memory of the API process."""
+    work, rows = [*map(Sendable.of, recordings(given.jobs, given.longest))], []
+    for name, keep in zip(GOALS, (False, True), strict=True):
+        side = Side(folder, work, given.clients, 0, keep)
+        with side.server:
+            begun = time.perf_counter()
+            side.by_all()
+            taken_s = time.perf_counter() - begun
+        rss = side.seen[0].rss
+        at = [rss[len(rss) * tenths // 10] for tenths in (1, 3, 5, 7)] + [rss[-1]]
+        rows.append(
+            [
+                name,
+                f"{rss[0]:.1f}",
+                ", ".join(f"{one:.1f}" for one in at),
+                f"{at[-1] / at[0]:.3f}; {verdict(at[-1] / at[0], 1.1)}",
+                f"{taken_s:.0f}",
+            ]
+        )
+    headers = (
+        *("jobs", "MB at the first", "after 1, 3, 5, 7 and 10 tenths", "the last by the first"),
+        "s",
+    )
+    title = f"{given.jobs} recordings of up to {given.longest} s by {given.clients} clients"
+    table(title, headers, rows)
+
+
 def main() -> None:
-    """Print a table."""
+    """Print tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clients", type=int, default=200)
-    parser.add_argument("--jobs", type=int, default=400, help="of each side in each round")
+    parser.add_argument("--jobs", type=int, help="of each side in each round: 400, or 5000")
+    parser.add_argument("--longest", type=int, help="seconds of a recording: 20, or 1")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--speed", type=int, default=100, help="of the engine: audio a second")
+    parser.add_argument("--memory", action="store_true", help="only that, over many recordings")
     given = parser.parse_args()
+    given.jobs = given.jobs or (5000 if given.memory else 400)
+    given.longest = given.longest or (1 if given.memory else LONGEST_S)
     print(serving.machine())
-    with serving.workshop() as folder, ExitStack() as stack:
-        sides = {"in memory": Side(folder, given, False), "kept": Side(folder, given, True)}
-        for side in sides.values():
-            stack.enter_context(side.server)
-        measures = {}
-        for name, side in sides.items():
-            measures |= {f"{name}, one": side.by_one, f"{name}, all": side.by_all}
-        taken = serving.interleaved(given.rounds, measures)
-        rows = []
-        for name, side in sides.items():
-            rate, one = taken[f"{name}, all"], taken[f"{name}, one"]
-            pairs = zip(rate, one, strict=True)
-            of_one = statistics.median(many / alone for many, alone in pairs)
-            pairs = zip(rate, taken["in memory, all"], strict=True)
-            of_memory = statistics.median(kept / without for kept, without in pairs)
-            rows.append(
-                [
-                    name,
-                    f"{statistics.median(rate):.1f}",
-                    f"{statistics.median(rate) / given.speed:.3f}",
-                    f"{of_one:.3f}; {verdict(of_one, 0.95, at_least=True)}",
-                    f"{of_memory:.3f}; {verdict(of_memory, 0.85, at_least=True)}",
-                    *side.rest(),
-                ]
-            )
-    headers = (
-        *("jobs", "audio s/s", "of the engine's", "of one client's", "of that in memory"),
-        *(
-            "Jain's index",
-            "/health p50, p99 ms",
-            "event p50, p99 ms",
-            "MB after one round, all",
-        ),
-    )
-    title = f"{given.clients} clients, an engine of {given.speed} s/s, median of {given.rounds}"
-    table(f"{title} x {given.jobs} recordings", headers, rows)
+    with serving.workshop() as folder:
+        (over_many if given.memory else under_load)(folder, given)
 
 
 if __name__ == "__main__":

@@ -312,6 +312,16 @@ def rss(processes: Sequence[psutil.Process]) -> float:
     return total / 1e6
 
 
+def cpu_s(processes: Sequence[psutil.Process]) -> float:
+    """Seconds of processor that processes have had so far, in sum; those that have ended, none."""
+    total = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
 def peak_rss(pid: int) -> float | None:
     """The highest resident memory so far in MB (VmHWM); None where the system does not tell."""
     if sys.platform == "win32":

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from asyncapi import asyncapi
 from models import models_page, models_plot
 
 from sidecar import errors
@@ -49,8 +50,8 @@ def settings_page() -> str:
 # Settings
 
 Flags win over the environment, the environment over the file, the file over the defaults. The
-file is TOML, with the names of the first column as keys: the one that `VIBEVOICE_CONFIG` names, or
-`config.toml` in
+file is TOML, with the names of the first column as keys (one that is no setting is an error): the
+one that `--config` or `VIBEVOICE_CONFIG` names, or `config.toml` in
 
 - Linux: `~/.config/vibevoice-asr/` (or below `$XDG_CONFIG_HOME`)
 - macOS: `~/Library/Application Support/vibevoice-asr/`
@@ -180,6 +181,7 @@ def main(words: Sequence[str]) -> int:
         "errors.md": errors_page(),
         "models.md": models_page(MARK, _table),
         "models.svg": models_plot(),
+        "live.asyncapi.json": asyncapi(),
         CLIENT_CODES: client_codes(),
         ENV_EXAMPLE: env_example(),
         **page_client(),

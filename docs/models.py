@@ -173,7 +173,8 @@ takes nothing back, in thirteen languages that it tells apart by itself:
   where it does not say. What more of it is worth is not known here.
 - **Sessions** share the model, and each has caches beside it (`sidecar/memory/streams.py`, 16 bit):
   at most {ten_s} MB for ten seconds of speech without a pause, {minute} MB for a minute, with which
-  memory is counted. There are {VOXTRAL.sessions} at most, which is a guess.
+  memory is counted. Each reserves it as long as it goes on, and there are {VOXTRAL.sessions}
+  at most: for how many of them the card is quick enough is measured (`live_delay`).
 - **How sure this is**: the steps are held to `transformers`' own, token for token, with a tiny
   model. The released one was not run here: how fast and how good it is has to be seen. On a CPU
   it is not to be expected to keep up.

@@ -28,9 +28,19 @@ from sidecar.engines.voice_choice import choose_voice
 from sidecar.errors import SettingsInvalid
 from sidecar.service import Service
 from sidecar.settings import Settings, load_settings
+from sidecar.transports.control import admin as admin_api
 from sidecar.transports.control import api as control_api
+from sidecar.transports.control import dialect as control_dialect
 from sidecar.transports.estimate import api as estimate_api
-from sidecar.transports.http import counted, docs_page, gate, head, lingering, problems
+from sidecar.transports.http import (
+    arrivals,
+    counted,
+    docs_page,
+    gate,
+    head,
+    lingering,
+    problems,
+)
 from sidecar.transports.http import tickets as tickets_api
 from sidecar.transports.jobs import api as jobs_api
 from sidecar.transports.live import api as live_api
@@ -44,6 +54,7 @@ from sidecar.transports.queue import dialect as queue_dialect
 from sidecar.transports.realtime import api as realtime_api
 from sidecar.transports.sidecar import api as sidecar_api
 from sidecar.transports.streaming import api as streaming_api
+from sidecar.transports.talk import api as talk_api
 
 if TYPE_CHECKING:
     from sidecar.transports.live_grpc.listener import LiveGrpc
@@ -55,6 +66,15 @@ Speech to text with speakers, for one machine. Post a recording to `/transcribe`
 what and when. Every error is `application/problem+json` with a stable `code` and a `hint`; at the
 addresses of OpenAI's API, with the same code in its shape.
 """
+
+
+QUIET = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
+"""FastAPI's own telemetry: it would tell addresses and what exceptions say (docs/tracing.md)."""
 
 
 def create_service(settings: Settings) -> Service:
@@ -122,14 +142,21 @@ def create_listeners(
     ``tls`` are the files that connections are encrypted by.
 
     Raises:
-        errors.SettingsInvalid: a package is missing, or a file cannot be used.
+        errors.SettingsInvalid: a package is missing, a file cannot be used, or settings contradict
+            each other.
     """
     if grpc is None:
         return []
     with needed_for("Calls over gRPC", "grpc"):
         from sidecar.transports.live_grpc.encryption import credentials_of
         from sidecar.transports.live_grpc.listener import LiveGrpc
-    credentials = credentials_of(tls, watch) if tls else None
+    clients = settings.grpc_client_ca
+    if clients is not None and tls is None:
+        raise SettingsInvalid(
+            "Clients are asked for certificates, and nothing is encrypted (--grpc-client-ca).",
+            hint="Set --tls-cert with --tls-key, or --tls self-signed.",
+        )
+    credentials = credentials_of(tls, watch, clients) if tls else None
     return [LiveGrpc(service, entrance, grpc, credentials)]
 
 
@@ -175,10 +202,11 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # a redirect would go to whatever Host the client claims
+        telemetry=QUIET,  # type: ignore[arg-type]  # older ones have no such thing, and take it
     )
     wires = (
         *(sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api, page_api),
-        *(live_api, streaming_api, control_api),
+        *(live_api, streaming_api, talk_api, control_api, admin_api),
     )
     tickets = Handover()
     routers = [tickets_api.build_router(tickets), realtime_api.build_router(service, tickets)]
@@ -187,8 +215,9 @@ def create_app(
         app.include_router(router)
     app.add_middleware(counted.Route)
     app.add_middleware(head.Head)
-    dialects = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
+    dialects: dict[str, problems.Say] = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
     dialects |= dict.fromkeys((*openai_api.PATHS, *realtime_api.PATHS), openai_dialect.say)
+    dialects[admin_api.PATH] = control_dialect.say_where(on=settings.admin)
     app.add_middleware(
         gate.Gate,
         access=entrance.access,
@@ -200,11 +229,14 @@ def create_app(
             live_api.PATH: live_api.refuse,
             realtime_api.REALTIME: realtime_api.refuse,
             streaming_api.PATH: streaming_api.refuse(settings),
+            talk_api.PATH: talk_api.refuse,
         },
         tickets=tickets,
     )
     app.add_middleware(lingering.Lingering)
     app.add_middleware(counted.Counted, tally=service.tally.wires)
+    if service.traces.on:
+        app.add_middleware(arrivals.Arrivals)
     docs_page.install(app)
     front.install(app)
     problems.install(app, *routers, dialects=dialects)

@@ -490,6 +490,18 @@ class EditImpossible(BadRequest):
     default_hint = "None of the operations was done; fetch the transcript and send them anew."
 
 
+class VoicesNotKept(SidecarError):
+    """A speaker is to be split by voice, and of what the segments sound like nothing was kept."""
+
+    code = "voices_not_kept"
+    kind = Kind.CONFLICT
+    default_detail = "Nothing was kept of what the segments of this job sound like."
+    default_hint = (
+        "Voices are kept with jobs that were heard with the setting 'people' on, without "
+        "recognise=false, by an engine that tells voices apart. Split by a list of 'segments'."
+    )
+
+
 class TranscriptChanged(SidecarError):
     """Somebody edited the transcript since the revision that was sent."""
 
@@ -810,6 +822,15 @@ class SoundInvalid(BadRequest):
     default_hint = "Send mono samples, pcm16 (2 bytes each) or float32 (4), little-endian."
 
 
+class EncodingUnavailable(SidecarError):
+    """Live sound was to come in a form that needs a package that is not installed."""
+
+    code = "encoding_unavailable"
+    kind = Kind.UNSUPPORTED
+    default_detail = "This installation does not decode Opus."
+    default_hint = "Send pcm16, or have the service install 'vibevoice-asr[opus]'."
+
+
 class EventUnsupported(BadRequest):
     """A live client sent an event that its address does not know."""
 
@@ -843,6 +864,45 @@ class ReloadSuperseded(SidecarError):
     kind = Kind.CONFLICT
     default_detail = "Another reload overtook this one."
     default_hint = "The last reload counts; ask again if you still want another precision."
+
+
+class AdminOff(SidecarError):
+    """The administrators' API where it is not on, or nobody could be told from others."""
+
+    code = "admin_off"
+    kind = Kind.FORBIDDEN
+    default_detail = "The administrators' API is not on."
+    default_hint = "Set VIBEVOICE_ADMIN, and a token (docs/operations.md)."
+
+
+class ModelLoaded(SidecarError):
+    """A model is to be loaded that is there, or on its way."""
+
+    code = "model_loaded"
+    kind = Kind.CONFLICT
+    default_detail = "There is a model of this name already."
+    default_hint = "GET /admin/list_models has those that are there; take another name."
+
+
+class ModelPathForbidden(SidecarError):
+    """A model lies where none may be loaded from."""
+
+    code = "model_path_forbidden"
+    kind = Kind.FORBIDDEN
+    default_detail = "Models are not loaded from this folder."
+    default_hint = "The setting 'admin_model_roots' has the folders that they may be loaded from."
+
+
+class ModelUnsuited(SidecarError):
+    """Other weights of an engine than those that the service was started with can be loaded where
+    the same is true of both."""
+
+    code = "model_unsuited"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "No engine that runs here can work with this model."
+    default_hint = (
+        "The same engine, languages and shape are taken; for another, start the service with it."
+    )
 
 
 class WontFit(SidecarError):
@@ -1137,6 +1197,33 @@ class SpoolUnwritable(SidecarError):
     default_hint = "Set VIBEVOICE_SPOOL_DIR to a folder that can be, or send 'audio_path'."
 
 
+class TalkFull(SidecarError):
+    """As many conversations go on as may."""
+
+    code = "talk_full"
+    kind = Kind.BUSY
+    default_detail = "There are as many conversations as may be at once."
+    default_hint = "Try again when one has ended, or raise VIBEVOICE_CONVERSATIONS."
+    default_retry_after = 10
+
+
+class ReplyEmpty(SidecarError):
+    """The language model of a conversation answered without words."""
+
+    code = "reply_empty"
+    default_detail = "The language model answered with nothing that can be said or shown."
+    default_hint = "Say it again; if it stays, choose another model."
+
+
+class StageSilent(SidecarError):
+    """A part of a conversation began something and never told how it went."""
+
+    code = "stage_silent"
+    kind = Kind.TIMEOUT
+    default_detail = "A part of the conversation does not answer."
+    default_hint = "Go on speaking; if it stays, look whether the model and the voice still run."
+
+
 class ShuttingDown(SidecarError):
     """The service is on its way out."""
 
@@ -1163,6 +1250,15 @@ class SettingsInvalid(SidecarError):
     kind = Kind.MALFORMED
     default_detail = "A setting has a value that is not possible."
     default_hint = "See 'vibevoice-asr serve --help' or docs/settings.md."
+
+
+class CaptureUnreadable(SidecarError):
+    """A file of a captured session cannot be used."""
+
+    code = "capture_unreadable"
+    kind = Kind.MALFORMED
+    default_detail = "That is no captured session."
+    default_hint = "Name one of the two files of a capture (docs/capture.md)."
 
 
 class PortInUse(SidecarError):

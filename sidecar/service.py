@@ -15,8 +15,10 @@ from typing import Any
 from sidecar import __version__, clock
 from sidecar.access.identity import Identity, Scope
 from sidecar.audio.ref import AudioRef, Kept, ref_to
-from sidecar.audio.source import AudioSource
+from sidecar.audio.source import AudioSource, Spool
+from sidecar.captures.capture import Captures
 from sidecar.diagnostics.crash import data_folder
+from sidecar.diagnostics.tracing import traces_of
 from sidecar.engines.choice import Choice, way_to
 from sidecar.errors import LanguageUnsupported, SidecarError
 from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
@@ -28,6 +30,7 @@ from sidecar.jobs.order import Priority
 from sidecar.jobs.owned import OwnedJobs
 from sidecar.jobs.pace import Pace
 from sidecar.jobs.pace_file import PaceFile
+from sidecar.jobs.parting import Edits
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord, RequestKey
@@ -35,12 +38,18 @@ from sidecar.jobs.recordings import Recordings
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
 from sidecar.jobs.store import JobStore, MemoryStore
+from sidecar.jobs.talks import Talks
+from sidecar.jobs.traced import JobTraces
 from sidecar.memory.devices import GpuMemory
 from sidecar.memory.forecast import Forecast
 from sidecar.metering.outcomes import Thresholds, trouble
 from sidecar.metering.tally import Tally
 from sidecar.people.known import KnownVoices
 from sidecar.sessions.registry import Sessions
+from sidecar.sessions.session import Session
+from sidecar.sessions.tape import Tape
+from sidecar.sessions.traced import SessionTraces
+from sidecar.sessions.witness import Observer
 from sidecar.settings import Settings
 from sidecar.speech.engine import (
     EngineSpec,
@@ -52,10 +61,12 @@ from sidecar.speech.engine import (
 from sidecar.speech.options import ignored, parse_options
 from sidecar.speech.transcript import Notice, Transcript
 from sidecar.speech.voice import VoiceSpec
+from sidecar.talk.registry import Conversations
 from sidecar.threads import Threads
 from sidecar.workers.fleet import Fleet, Role, Standing
 from sidecar.workers.intake import Intake
 from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.models import Models
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +120,9 @@ class Service:
         self.instance = uuid.uuid4().hex
         self.fleet = Fleet(settings, choice, live, voice)
         """The engines, each for what it is there for."""
+        choices = {Role.FILES.value: choice} | ({Role.LIVE.value: live} if live else {})
+        self.models = Models(settings, self.fleet.lodgings, choices)
+        """Which model each of them works with."""
         self.tally = Tally(
             Thresholds(
                 settings.health_window,
@@ -149,10 +163,38 @@ class Service:
         """What is known of who may speak."""
         self.owned = OwnedJobs(self._store, self._queue, self._results)
         """The jobs of whoever asks."""
+        self.traces = traces_of(settings.traces, __version__)
+        """Where is told what took how long: nowhere, mostly."""
+        self._job_traces = None
+        observers: list[Observer] = []
+        if self.traces.on:
+            files, hears = self.spec.name, live.spec.name if live is not None else ""
+            self._job_traces = JobTraces(
+                self.traces, self._store, files, lambda: self._slot.last_load(now()), now
+            )
+            observers.append(
+                SessionTraces(self.traces, hears, lambda: self.fleet.live.last_load(now()), now)
+            )
+        self._captures = None
+        if settings.capture and live is not None:
+            self._captures = Captures(settings, live.spec.name, now)
+            observers.append(self._captures)
+        self.edits = Edits(self.owned, self._intake)
+        """What is done to their transcripts."""
         self.live = Sessions.of(
-            settings, self.fleet.live_spec, lambda: self.fleet.live.share(), self.tally.live
+            settings,
+            self.fleet.live_spec,
+            lambda: self.fleet.live.share(),
+            self.tally.live,
+            observers,
+            self.voices.with_people_live,
+            self._talk_kept,
+            self._tape,
         )
         """The live sessions of everybody."""
+        speaks = self.fleet.voice if self.fleet.voice_spec is not None else None
+        self.conversations = Conversations(settings, self.live, speaks)
+        """The conversations of everybody."""
         self.recordings = Recordings(self.owned, self._keeping)
         """What of them can be listened to."""
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
@@ -162,6 +204,7 @@ class Service:
         self.spooling = Threads("spool", SPOOLING)
         """Writes uploads to the disk."""
         self._starting = True
+        self._talks = Talks(self._store, self._keeping, self.spooling, now)
         self._background: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -196,12 +239,18 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.live.close()
+        await self.conversations.close()
+        if self._captures is not None:
+            await asyncio.to_thread(self._captures.close)
+        if self.traces.on:
+            await asyncio.to_thread(self.traces.close)
         await self._queue.close()
         await asyncio.to_thread(self._pace_file.write, self._pace.known)
         self._results.close()
         self._store.close()
         self.voices.close()
         await self._intake.close()
+        await self.models.close()
         await self.fleet.close()
 
     def options(self, given: Mapping[str, object]) -> TranscribeOptions:
@@ -275,6 +324,7 @@ class Service:
             errors.JobsLimited, errors.AudioLimited: the caller may have no more.
         """
         record = None
+        way = self._job_traces.begun() if self._job_traces is not None else None
         try:
             with place or self.place(caller):
                 facts = await self._intake.probe(source)
@@ -294,8 +344,12 @@ class Service:
                     durable=durable,
                 )
                 job = Job(source, record)
+                if self._job_traces is not None and way is not None:
+                    self._job_traces.entered(way, record)
                 self._queue.submit(job, promised=True)
-        except BaseException:
+        except BaseException as error:
+            if self._job_traces is not None and way is not None:
+                self._job_traces.refused(way, record, error)
             source.close()
             if record is not None and isinstance(record.audio, Kept):
                 record.audio.forget()
@@ -342,6 +396,29 @@ class Service:
         """A job's options when it begins: the plan for its memory, and who is known by then."""
         options = self._provision.plan(job, precision)
         return self.voices.with_people(options, job.record.owner, kept=job.record.kept)
+
+    async def _talk_kept(self, session: Session, transcript: Transcript) -> str:
+        """The id of the job that a live session becomes."""
+        asked, tape = session.options, session.tape
+        options = TranscribeOptions(
+            language=asked.language,
+            diarize=asked.diarize,
+            prompt=asked.prompt,
+            translate=asked.translate,
+            words=asked.words,
+            recognise=asked.recognise,
+        )
+        peaks = b"" if tape is None else tape.peaks
+        sound = None if tape is None else await tape.recording()
+        job = await self._talks.keep(session.owner, options, transcript, sound, peaks)
+        return job.id
+
+    def _tape(self) -> Tape | None:
+        """What takes the sound of a live session, where recordings are kept."""
+        if self._keeping is None or not self.settings.keep_recordings_mb:
+            return None
+        most = self.settings.keep_recordings_mb << 20
+        return Tape(Spool(self.settings.spool_dir), self.spooling, most)
 
     async def _kept(self, source: AudioSource) -> AudioRef:
         assert self._keeping is not None

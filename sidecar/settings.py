@@ -1,4 +1,4 @@
-"""Every setting, said once: flags, environment, a TOML file, and the defaults.
+"""Every setting, said once: flags, environment, a file, and the defaults.
 
 `vibevoice-asr serve --help` and `docs/settings.md` are written from this class.
 """
@@ -18,10 +18,11 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from sidecar import errors
+from sidecar.configuration.files import is_yaml, read_settings
+from sidecar.configuration.original import Meant
 from sidecar.speech.engine import AUTO, Diarization, Precision, parse_language
 
 ENV_PREFIX = "VIBEVOICE_"
@@ -93,6 +94,16 @@ class Settings(BaseSettings):
         protected_namespaces=(),
     )
 
+    config: Path | None = Field(
+        None,
+        description=(
+            "File with settings: TOML with these names, or YAML of another gRPC server "
+            "(docs/grpc.md)."
+        ),
+    )
+    config_model: Path | None = Field(
+        None, description="File (YAML) of that server with its 'model' and 'decode_profiles'."
+    )
     host: str = Field(
         "127.0.0.1",
         description=(
@@ -249,25 +260,38 @@ class Settings(BaseSettings):
             ),
         )
     )
-    voice_engine: Literal["auto", "none", "vibevoice", "system", "espeak", "speech", "scripted"] = (
-        Field(
-            "auto",
-            description=(
-                "Engine that speaks in conversations, in a process of its own: 'auto' takes what "
-                "is here, 'none' leaves answers to be read; 'vibevoice' needs a GPU to keep up, "
-                "and a checkpoint ('vibevoice-asr pull vibevoice-1.5b'); 'system' has the voices "
-                "of macOS and Windows, 'espeak' a robot's in a hundred languages "
-                "(pip install 'vibevoice-asr[espeak]'); "
-                "'speech' has a server speak, to which the answers go ('auto' never does that); "
-                "'scripted' says tones (for the developers of pages)."
-            ),
-        )
+    voice_engine: Literal[
+        "auto", "none", "vibevoice", "moonshine", "system", "espeak", "speech", "scripted"
+    ] = Field(
+        "auto",
+        description=(
+            "Engine that speaks in conversations, in a process of its own: 'auto' takes what is "
+            "here, 'none' leaves answers to be read; 'vibevoice' needs a GPU to keep up, and a "
+            "checkpoint ('vibevoice-asr pull vibevoice-1.5b'); 'moonshine' has the voices that "
+            "'vibevoice-asr pull voice' brought, 'system' those of macOS and Windows, "
+            "'espeak' a robot's in a hundred languages (pip install 'vibevoice-asr[espeak]'); "
+            "'speech' has a server speak, to which the answers go ('auto' never does that); "
+            "'scripted' says tones (for the developers of pages)."
+        ),
     )
     voice_path: Path | None = Field(
         None,
         description=(
             "Folder of a checkpoint of VibeVoice that speaks, or of a Hugging Face cache that has "
             "one; if unset, the cache that 'vibevoice-asr pull' fills."
+        ),
+    )
+    voices_dir: Path | None = Field(
+        None,
+        description=(
+            "Folder of the voices that 'pull voice' brings; in the user's data folder if unset."
+        ),
+    )
+    voices_url: str = Field(
+        "",
+        description=(
+            "Server that 'pull voice' brings them from; that of the makers of moonshine-voice if "
+            "unset."
         ),
     )
     speech_url: str = Field(
@@ -290,6 +314,14 @@ class Settings(BaseSettings):
             "completions."
         ),
     )
+    conversations: int = Field(
+        1, ge=0, description="Most spoken conversations at once; each is a live session, too."
+    )
+    talk_instructions: str = Field(
+        "You are spoken with. Answer in one or two short sentences, without lists or markup.",
+        description="What a language model is told before a conversation.",
+    )
+    talk_voice: str = Field("", description="Voice that answers are said in; the engine's own.")
     llm_model: str = Field("", description="Its model; the server's first if unset.")
     llm_key: SecretStr | None = Field(
         None, description="Key that is sent to it as 'Authorization: Bearer'. No flag."
@@ -464,8 +496,8 @@ class Settings(BaseSettings):
         None,
         min_length=SHORTEST_JOURNAL_KEY,
         description=(
-            "Key that kept jobs and people are encrypted with; the system's keyring has one if "
-            "unset and the package 'keyring' is installed."
+            "Key that kept jobs, people and captures are encrypted with; the system's keyring has "
+            "one if unset and the package 'keyring' is installed."
         ),
     )
     journal_key_file: Path | None = Field(
@@ -486,6 +518,14 @@ class Settings(BaseSettings):
     )
     live_sessions_per_owner: int = Field(
         0, ge=0, description="Most live sessions of one owner; 0 is no limit of its own."
+    )
+    live_delay: Duration = Field(
+        1.0,
+        ge=0,
+        description=(
+            "While finals take so much longer than the engine takes alone, another live session is "
+            "refused; 0 counts sessions only."
+        ),
     )
     live_idle: Duration = Field(
         150.0, gt=0, description="How long a live session waits for sound before it ends."
@@ -548,6 +588,32 @@ class Settings(BaseSettings):
             "for that, and what it does to the words is not known here; finals never are."
         ),
     )
+    capture: bool = Field(
+        False,
+        description=(
+            "Whether sound and events of live sessions are written to files for debugging, "
+            "encrypted; every client is told (docs/capture.md)."
+        ),
+    )
+    capture_dir: Path | None = Field(
+        None, description="Folder of these files; in the user's data folder if unset."
+    )
+    capture_mb: int = Field(
+        1024, ge=0, description="Most MB of captures; then the oldest go. 0: any number."
+    )
+    capture_files: int = Field(
+        1000, ge=0, description="Most captured sessions; then the oldest go. 0: any number."
+    )
+    capture_age: Duration = Field(
+        7 * 86_400, ge=0, description="How old a capture becomes before it goes; 0: any age."
+    )
+    capture_queue: int = Field(
+        256,
+        ge=1,
+        description=(
+            "Chunks of all captured sessions that wait for the disk; then the oldest are left out."
+        ),
+    )
     grpc_port: int | None = Field(
         None,
         ge=0,
@@ -565,8 +631,41 @@ class Settings(BaseSettings):
             "Largest gRPC message that is taken, in MB: the longest recording in one piece."
         ),
     )
+    grpc_client_ca: Path | None = Field(
+        None,
+        description=(
+            "File (PEM) with the certificates of those who vouch for clients over gRPC: who shows "
+            "no certificate of theirs gets no connection (mTLS). Asks for --tls-cert or --tls "
+            "self-signed; read again when it changes."
+        ),
+    )
     grpc_unused: Duration = Field(
         30.0, gt=0, description="How long a gRPC session that was created waits for its stream."
+    )
+    grpc_silence: Duration = Field(
+        0.5,
+        gt=0,
+        le=60,
+        description="Silence that ends an utterance of a gRPC session which names none.",
+    )
+    grpc_threshold: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description=(
+            "Probability of speech from which on somebody speaks in a gRPC session which names "
+            "none; with 0 all is speech."
+        ),
+    )
+    grpc_profile: Literal["realtime", "accurate"] = Field(
+        "realtime", description="Decode profile of a gRPC session which names none."
+    )
+    grpc_task: Literal["transcribe", "translate"] = Field(
+        "transcribe",
+        description=(
+            "Task of a gRPC session which names none; 'translate' (into English) where the "
+            "engine can."
+        ),
     )
     max_upload_mb: int = Field(2048, ge=1, description="Largest upload in MB.")
     upload_room_mb: int = Field(
@@ -597,6 +696,15 @@ class Settings(BaseSettings):
     )
     log_format: Literal["text", "json"] = Field(
         "text", description="Lines of text, or of JSON, on stderr and in the log file."
+    )
+    traces: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description=(
+            "Address of an OpenTelemetry collector (OTLP over HTTP), such as "
+            "'http://127.0.0.1:4318': stages of jobs and of live sessions go there, nothing of "
+            "what was said (docs/tracing.md). If unset: as the variables OTEL_… say, or nowhere."
+        ),
     )
     data_dir: Path | None = Field(
         None,
@@ -630,6 +738,16 @@ class Settings(BaseSettings):
             "is served; hosts of the sidecar take anything but 200 for its end."
         ),
     )
+    admin: bool = Field(
+        False,
+        description=(
+            "Whether models can be loaded and exchanged at '/admin/…' by who has a token with the "
+            "scope 'admin' (docs/operations.md)."
+        ),
+    )
+    admin_model_roots: Folders = Field(
+        (), description="Folders from which models may be loaded there; none if unset."
+    )
     metrics_open: bool = Field(
         False,
         description=(
@@ -660,12 +778,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, environment, the same by others' names, file; neither .env nor secret folders."""
-        return (
-            init_settings,
-            env_settings,
-            _AsElsewhere(settings_cls),
-            TomlConfigSettingsSource(settings_cls, toml_file=config_file()),
-        )
+        files = _Files(settings_cls, init_settings())
+        return init_settings, env_settings, _AsElsewhere(settings_cls), files
 
 
 ELSEWHERE = {
@@ -696,6 +810,43 @@ class _AsElsewhere(PydanticBaseSettingsSource):
         return {name: value for name, value in given.items() if not usual.fullmatch(value)}
 
 
+class _Files(PydanticBaseSettingsSource):
+    """The file with settings, and the one of the model; ``given`` as flags, or by the
+    environment."""
+
+    def __init__(self, settings_cls: type[BaseSettings], given: dict[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self._given = given
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        named, model = self._given.get("config"), self._given.get("config_model")
+        model = model or os.environ.get(f"{ENV_PREFIX}CONFIG_MODEL")
+        file = Path(named) if named else config_file()
+        is_there = bool(named) or file.exists()
+        meant = _read(file if is_there else None, Path(model) if model else None)
+        return dict(meant.settings)
+
+
+def unheeded(settings: Settings) -> tuple[str, ...]:
+    """Keys of the file that nothing here corresponds to: in one of another server's.
+
+    Raises:
+        errors.SettingsInvalid: it can be read no more.
+    """
+    file = settings.config
+    if file is not None and not (is_yaml(file) and file.exists()):
+        file = None
+    return tuple(_read(file, settings.config_model).unheeded)
+
+
+def _read(file: Path | None, model: Path | None) -> Meant:
+    names = [name for name in Settings.model_fields if not name.startswith("config")]
+    return read_settings(file, model, names)
+
+
 def load_settings(**flags: Any) -> Settings:
     """The settings in force, with ``flags`` (those that were given) on top.
 
@@ -709,5 +860,5 @@ def load_settings(**flags: Any) -> Settings:
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
         )
         raise errors.SettingsInvalid(f"Bad setting: {wrong}.") from None
-    except (OSError, ValueError) as error:
-        raise errors.SettingsInvalid(f"The file {config_file()} cannot be read: {error}") from None
+    except (OSError, ValueError) as error:  # pydantic's own trouble with the environment
+        raise errors.SettingsInvalid(f"The settings cannot be read: {error}") from None

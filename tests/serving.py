@@ -73,6 +73,7 @@ class Server:
             "VIBEVOICE_DATA_DIR": str(home / "data"),
             "VIBEVOICE_ENGINE": "scripted",
             "VIBEVOICE_SHUTDOWN_GRACE": "0",
+            "VIBEVOICE_LIVE_DELAY": "0",  # on a busy machine finals are late
             "VIBEVOICE_PORT": str(self.port),
             "VIBEVOICE_SPOOL_DIR": str(self.spool),
             **{f"VIBEVOICE_{name.upper()}": str(value) for name, value in settings.items()},

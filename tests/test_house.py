@@ -29,6 +29,8 @@ HEAVY = {
     "grpc",
     "google",
     "prometheus_client",
+    "opentelemetry.sdk",
+    "yaml",
 }
 
 
@@ -43,11 +45,12 @@ def test_the_rooms_import_each_other_in_one_direction_only() -> None:
 
 
 def test_nothing_heavy_is_imported_before_the_service_answers() -> None:
-    code = "import sys, sidecar.app; print(*{name.split('.')[0] for name in sys.modules})"
+    code = "import sys, sidecar.app; print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert not HEAVY & set(result.stdout.split())
+    names = result.stdout.split()
+    assert not HEAVY & {*names, *(name.partition(".")[0] for name in names)}
 
 
 STATEMENTS = (
@@ -60,6 +63,7 @@ MAKE_VALUES = {
         "Endpointing",
         "frozenset",
         "float",
+        "len",
         "round",
         "range",
         "str",
@@ -91,6 +95,7 @@ MAKE_VALUES = {
     *(
         "BeforeValidator",
         "ConfigDict",
+        "ContextVar",
         "Field",
         "SettingsConfigDict",
         "typer.Option",
@@ -101,6 +106,7 @@ MAKE_VALUES = {
         "EncoderShape",
         "EngineSpec",
         "Identity",
+        "Key",
         "Layout",
         "Limits",
         "Manner",
@@ -110,7 +116,10 @@ MAKE_VALUES = {
         "Named",
         "Notice",
         "Said",
+        "Patience",
         "Sampling",
+        "TalkOptions",
+        "among",
         "VoiceSpec",
     ),
     *(

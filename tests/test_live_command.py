@@ -79,13 +79,20 @@ def test_a_recording_becomes_events_over_a_service(
     live: Starts, server: Server, studio: Studio
 ) -> None:
     url = f"http://127.0.0.1:{server.port}"
-    said, _ = ended(live(studio.voice, "--pace", 0, "--format", "jsonl", "--server", url))
+    said, complained = ended(
+        live(studio.voice, "--pace", 0, "--format", "jsonl", "--keep", "--server", url)
+    )
     events = [json.loads(line) for line in said.splitlines()]
     assert events[0]["type"] == "speech_started"
     assert events[-1]["type"] == "summary"
     finals = [one["segment"] for one in events if one["type"] == "final"]
     assert events[-1]["transcript"]["segments"] == finals
     assert finals
+    job = events[-1]["job"]
+    assert f"It is kept as the job {job}." in complained
+    assert server.client.delete(f"/v1/jobs/{job}").status_code == 204
+    _, complained = ended(live(studio.voice, "--keep"), 1)
+    assert "--server" in complained
 
 
 def test_without_a_service_it_hears_by_itself(live: Starts, studio: Studio, tmp_path: Path) -> None:

@@ -37,6 +37,10 @@ class RemoteFile:
             return hashlib.sha256()
         return hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
 
+    def is_met(self, hasher: Any) -> bool:
+        """Whether ``hasher`` has the digest."""
+        return bool(hasher.hexdigest() == self.digest)
+
 
 class Destination(Protocol):
     """A place that files are brought to; nothing has its final name before it is checked."""

@@ -18,16 +18,13 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from sidecar import __version__, errors
 from sidecar.checkpoints.checkpoint import PICKLES
 from sidecar.checkpoints.destination import RemoteFile
+from sidecar.checkpoints.growing import Interrupted
 from sidecar.checkpoints.layout import Layout
 
 TIMEOUT_S = 10.0
 """Longest silence of the hub; huggingface_hub has the same."""
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """Answers that are worth another try."""
-
-
-class Interrupted(Exception):
-    """The hub stopped answering in the middle of a file; another try may do."""
 
 
 @dataclass(frozen=True, slots=True)

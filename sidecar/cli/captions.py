@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar.sessions.told import Numbered
 from sidecar.speech import formats
 from sidecar.speech.live import Final, Heard, Noticed, Partial
+from sidecar.speech.people import SpeakerVoice
 from sidecar.speech.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
@@ -31,9 +33,12 @@ class Show(Protocol):
         """How loud it is now, 0 to 1."""
 
 
-def line_of(segment: Segment) -> str:
-    """A line of text, as the format `text` has it."""
-    one = Transcript((segment,), "", segment.end, "", "", diarized=segment.speaker is not None)
+def line_of(segment: Segment, name: str | None = None) -> str:
+    """A line of text, as the format `text` has it; ``name``: who its speaker is."""
+    speaker = segment.speaker
+    one = Transcript((segment,), "", segment.end, "", "", diarized=speaker is not None)
+    if speaker is not None and name is not None:
+        one = replace(one, voices=(SpeakerVoice(speaker, 0.0, name=name),))
     return formats.render(one, "text")
 
 
@@ -70,7 +75,7 @@ class _Lines:
         if self._fmt == "jsonl" and not isinstance(event, Heard):
             self._write(event_message(numbered) + "\n")
         elif self._fmt == "text" and isinstance(event, Final):
-            self._write(line_of(event.segment))
+            self._write(line_of(event.segment, event.name))
 
     def level(self, loud: float) -> None:
         pass
@@ -90,11 +95,11 @@ class _Screen:
         match numbered.event:
             case Partial() as partial:
                 self._partial = f"{partial.text} {partial.tail}".strip()
-            case Final(segment=segment):
+            case Final(segment=segment, name=name):
                 self._partial = ""
                 colour = COLOURS[(segment.speaker or 0) % len(COLOURS)]
                 style = colour if segment.speaker is not None else ""
-                self._live.console.print(Text(line_of(segment).rstrip("\n"), style=style))
+                self._live.console.print(Text(line_of(segment, name).rstrip("\n"), style=style))
             case Noticed(notice):
                 self._live.console.print(Text(notice.message, style="dim italic"))
         if self._lines is not None:

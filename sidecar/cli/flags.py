@@ -16,6 +16,8 @@ from sidecar.settings import ENV_PREFIX, Settings, parse_duration
 
 NO_FLAG = "not a flag"
 """A value that is not for the command line."""
+SPELLED = {"config_model": "--model-config"}
+"""Flags that are not spelled as their settings: as where they come from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Flag:
         """How it is written on the command line; '' where it is not for that."""
         if self.value == NO_FLAG:
             return ""
-        option = f"--{self.name.replace('_', '-')}"
+        option = SPELLED.get(self.name) or f"--{self.name.replace('_', '-')}"
         return f"{option}/--no-{option[2:]}" if self.value == "yes/no" else option
 
     @property

@@ -45,6 +45,7 @@ class Order:
     partials: bool | None = None
     words: bool | None = None
     prompt: str | None = None
+    keep: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -56,6 +57,7 @@ class Order:
             "partials": self.partials,
             "words": words,
             "prompt": self.prompt,
+            "keep": self.keep or None,
         }
         return {name: value for name, value in given.items() if value is not None}
 
@@ -76,6 +78,11 @@ def run(order: Order) -> int:
         if order.format not in FORMATS:
             raise errors.FieldInvalid(
                 f"There is no format '{order.format}'.", hint=f"Use one of: {', '.join(FORMATS)}."
+            )
+        if order.keep and order.where.server is None:
+            raise errors.FieldInvalid(
+                "--keep needs a service that goes on: what this command starts ends with it.",
+                hint="Name one with --server.",
             )
         return asyncio.run(_run(order))
     except errors.SidecarError as error:
@@ -100,7 +107,8 @@ async def _run(order: Order) -> int:
     with _interrupts(ended) as interrupted:
         async with aclosing(sound), ear(order.where, rate, order.options) as heard:
             with captions(order.format, write_now, shown=order.output is None) as show:
-                transcript = await _listen(heard, sound, show, ended)
+                summary = await _listen(heard, sound, show, ended)
+    transcript = summary.transcript
     if order.format not in ("text", "jsonl"):
         write_now(formats.render(transcript, order.format, name))
     if order.output is not None:
@@ -108,6 +116,8 @@ async def _run(order: Order) -> int:
         write(order.output, "".join(text) if whole is None else whole)
     for notice in transcript.notices:
         say(notice.message)
+    if summary.job is not None:
+        say(f"It is kept as the job {summary.job}.")
     if sys.stderr is not None and sys.stderr.isatty():
         say(_summed_up(transcript))
     # A microphone has no end but this one; a recording has.
@@ -126,7 +136,7 @@ def _sound_of(order: Order) -> tuple[int, Any]:
 
 async def _listen(
     heard: Ear, sound: AsyncIterator[bytes], show: Show, ended: asyncio.Event
-) -> Transcript:
+) -> Summary:
     """Bring it all the sound, until ``ended``, and show what is said; the summary."""
     spawn = asyncio.get_running_loop().create_task
     bringing, telling = spawn(_bring(heard, sound, show, ended)), spawn(_tell(heard, show))
@@ -160,11 +170,11 @@ async def _bring(heard: Ear, sound: AsyncIterator[bytes], show: Show, ended: asy
     await heard.finish()
 
 
-async def _tell(heard: Ear, show: Show) -> Transcript:
+async def _tell(heard: Ear, show: Show) -> Summary:
     async for numbered in heard.events():
         show.event(numbered)
         if isinstance(numbered.event, Summary):
-            return numbered.event.transcript
+            return numbered.event
     raise errors.SessionOver("The live session ended without its summary.")
 
 

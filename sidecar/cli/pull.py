@@ -20,7 +20,7 @@ from sidecar.engines.choice import VIBEVOICE, remedy
 from sidecar.settings import Settings
 
 if TYPE_CHECKING:
-    from sidecar.checkpoints.download import Meter
+    from sidecar.checkpoints.growing import Meter
 
 
 _ENGINE_OF = {CTRANSLATE2.weights: choice.WHISPER, VOXTRAL.weights: choice.VOXTRAL}
@@ -62,7 +62,7 @@ def fetch(
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from sidecar.checkpoints.download import pull
 
-    with _meter() as meter:
+    with shown() as meter:
         return pull(repo, revision, to, meter, layout)
 
 
@@ -99,9 +99,9 @@ def _agrees(question: str) -> bool:
 
 
 @contextmanager
-def _meter() -> Iterator[Meter]:
+def shown() -> Iterator[Meter]:
     """A bar on a terminal; in a pipe only what is worth a line."""
-    from sidecar.checkpoints.download import Meter
+    from sidecar.checkpoints.growing import Meter
 
     class Plain(Meter):
         def notice(self, message: str) -> None:
@@ -125,8 +125,8 @@ def _meter() -> Iterator[Meter]:
         task = bar.add_task("", total=None, visible=False)
 
         class Shown(Plain):
-            def begin(self, repository: str, total: int) -> None:
-                bar.update(task, description=repository, total=total, visible=True)
+            def begin(self, what: str, total: int) -> None:
+                bar.update(task, description=what, total=total, visible=True)
 
             def advance(self, count: int) -> None:
                 bar.advance(task, count)

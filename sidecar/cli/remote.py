@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import vibevoice_asr_client as client
@@ -24,6 +24,7 @@ from sidecar import errors
 from sidecar.cli.said import say
 from sidecar.cli.trust import HINT
 from sidecar.speech import live
+from sidecar.speech.people import SpeakerVoice
 from sidecar.speech.transcript import Notice, Segment, Transcript, Word
 
 ATTEMPTS = 12
@@ -81,7 +82,18 @@ def transcript_of(said: models.Transcript) -> Transcript:
         precision=said.precision,
         diarized=said.diarized,
         notices=tuple(Notice(item.code, item.message) for item in said.warnings),
+        voices=_named(said.segments) if said.diarized else (),
         model=said.model,
+    )
+
+
+def _named(segments: Iterable[models.Segment]) -> tuple[SpeakerVoice, ...]:
+    """The speakers who have names."""
+    names = {_number(one.speaker): one.name for one in segments if one.name is not None}
+    return tuple(
+        SpeakerVoice(number, 0.0, name=name)
+        for number, name in sorted(names.items(), key=lambda one: one[0] or 0)
+        if number is not None
     )
 
 
@@ -99,19 +111,26 @@ def live_event_of(said: client.LiveEvent) -> live.LiveEvent:
         case client.Final():
             segment = _segment(said.segment, diarized=said.diarized)
             return live.Final(
-                said.turn, said.piece, segment, said.language, said.wait_s, said.work_s
+                said.turn,
+                said.piece,
+                segment,
+                said.language,
+                said.wait_s,
+                said.work_s,
+                said.segment.name,
             )
         case client.TurnEnded(_, turn, start, end, text):
             return live.TurnEnded(turn, start, end, text)
         case client.TurnDropped(_, turn, at):
             return live.TurnDropped(turn, at)
-        case client.SpeakersRevised(_, speakers):
+        case client.SpeakersRevised(_, speakers, names):
             numbers = {piece: _number(who) or 0 for piece, who in speakers.items()}
-            return live.SpeakersRevised(numbers)
+            called = {_number(who) or 0: name for who, name in names.items()}
+            return live.SpeakersRevised(numbers, called)
         case client.Noticed(_, code, message):
             return live.Noticed(Notice(code, message))
-        case client.Summary(_, transcript):
-            return live.Summary(transcript_of(transcript))
+        case client.Summary(_, transcript, job):
+            return live.Summary(transcript_of(transcript), job)
 
 
 def _number(speaker: str) -> int | None:

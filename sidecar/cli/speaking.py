@@ -94,6 +94,9 @@ def live(
     prompt: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What it is about: names, terms.")
     ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="It becomes a job of the service, done; with --server.")
+    ] = False,
     server: ServerOption = None,
     token: TokenOption = None,
     ca_cert: CaCertOption = None,
@@ -120,5 +123,6 @@ def live(
         partials=partials,
         words=words,
         prompt=prompt,
+        keep=keep,
     )
     raise typer.Exit(run(order))

@@ -8,7 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from sidecar import __version__
-from sidecar.cli import asking, benching, jobs, monitoring, people, serve, speaking, tokens
+from sidecar.cli import (
+    asking,
+    benching,
+    config,
+    jobs,
+    monitoring,
+    people,
+    replay,
+    serve,
+    speaking,
+    tokens,
+)
 from sidecar.cli.asking import (
     SERVER_HELP,
     CaCertOption,
@@ -41,11 +52,12 @@ Serve over HTTP until told to stop.
 
 Flags win over the environment, the environment over the file, the file over the defaults. The
 file is config.toml in the folder vibevoice-asr of your configuration folder, or the one that
-VIBEVOICE_CONFIG names.
+VIBEVOICE_CONFIG or --config names.
 
 Examples:
 
 * `{PROGRAM} serve --port 9000 --keep-alive 1h`
+* `{PROGRAM} serve --config server.yaml`: the file of another gRPC server
 * `{PROGRAM} --engine scripted`: for hosts in development, made-up text at once
 """
 ESTIMATE_HELP = f"""
@@ -87,6 +99,14 @@ Examples:
 * `{PROGRAM} pull`
 * `{PROGRAM} pull OWNER/NAME --revision v1.1`
 * `{PROGRAM} pull --to /mnt/models/vibevoice-asr`
+
+`{PROGRAM} pull voice` brings one that speaks in conversations, to the folder of the setting
+voices_dir:
+
+* `{PROGRAM} pull voice`
+* `{PROGRAM} pull voice --language de`
+* `{PROGRAM} pull voice af_heart`
+* `{PROGRAM} pull voice --list --language en-gb`
 """
 DOCTOR_HELP = f"""
 Say what is here, what is missing, and the one thing to do next.
@@ -112,6 +132,7 @@ def build_command() -> Any:
     app.command("serve", help=SERVE_HELP)(serve_with(lambda given: _exit(serve.run(given))))
     app.command("transcribe", help=asking.HELP)(asking.transcribe)
     app.command("live", help=speaking.HELP)(speaking.live)
+    app.command("replay", help=replay.HELP)(replay.replay)
     app.command("estimate", help=ESTIMATE_HELP)(_estimate)
     app.command("demo", help=DEMO_HELP)(_demo)
     app.command("status", help=STATUS_HELP)(_status)
@@ -120,6 +141,7 @@ def build_command() -> Any:
     app.command("pull", help=PULL_HELP)(_pull)
     app.command("doctor", help=DOCTOR_HELP)(_doctor)
     app.add_typer(tokens.build(), name="token")
+    app.add_typer(config.build(), name="config")
     app.add_typer(jobs.build(), name="jobs")
     app.add_typer(people.build(), name="people")
     app.add_typer(benching.build(), name="bench")
@@ -208,17 +230,31 @@ def _pull(
         typer.Argument(
             metavar="NAME",
             help="'vibevoice', 'vibevoice-1.5b' (speaks), 'whisper:small' (tiny to large-v3), "
-            "or OWNER/NAME.",
+            "'voice', or OWNER/NAME.",
         ),
     ] = "vibevoice",
+    voice: Annotated[
+        str,
+        typer.Argument(metavar="VOICE", help="Of 'voice': which one; a good one if left out."),
+    ] = "",
     revision: Annotated[str, typer.Option(metavar="REV", help="Branch, tag or commit.")] = "main",
     to: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder for the files, instead of the shared cache."),
     ] = None,
+    language: Annotated[
+        str, typer.Option(metavar="TAG", help="Of 'voice': what it is to speak, such as 'en-us'.")
+    ] = "",
+    listed: Annotated[
+        bool, typer.Option("--list", help="Of 'voice': say which there are, and bring none.")
+    ] = False,
 ) -> None:
-    from sidecar.cli import pull
+    from sidecar.cli import pull, pull_voice
 
+    if name == pull_voice.VOICE:
+        _exit(pull_voice.run(voice, language, to, listed=listed))
+    if voice or language or listed:
+        raise typer.BadParameter(f"VOICE, --language and --list go with 'pull {pull_voice.VOICE}'.")
     _exit(pull.run(name, revision, to))
 
 

@@ -72,12 +72,16 @@ Spec = TypeVar("Spec", bound=ModelSpec)
 @dataclass(frozen=True, slots=True)
 class Choice(Generic[Spec]):
     """The engine that serves; ``checkpoint`` is the one to load, None where it needs none;
-    ``upstream`` has who does the work for it, None where it does it itself."""
+    ``upstream`` has who does the work for it, None where it does it itself; ``session_bytes``: what
+    each live session takes of the device beside the weights; ``folder`` is where its files are, of
+    one that is light."""
 
     spec: Spec
     reason: str
     checkpoint: Checkpoint | None = None
     upstream: Upstream | None = None
+    session_bytes: int = 0
+    folder: Path | None = None
 
 
 def choose(settings: Settings) -> Choice[EngineSpec]:
@@ -100,7 +104,9 @@ def choose(settings: Settings) -> Choice[EngineSpec]:
     if name == WHISPER and checkpoint is not None and not checkpoint.config["multilingual"]:
         spec = replace(spec, languages=("en",), translates=False)
     if name == VOXTRAL and checkpoint is not None:
-        spec = replace(spec, sessions=_streams(spec, checkpoint, settings))
+        shape = StreamShape.from_config(checkpoint.config)
+        spec = replace(spec, sessions=_streams(spec, checkpoint, shape, settings))
+        return Choice(spec, reason, checkpoint, session_bytes=shape.peak_bytes(STRETCH_S))
     return Choice(spec, reason, checkpoint)
 
 
@@ -145,11 +151,12 @@ def _live_engines() -> list[str]:
     return [spec.name for spec in engines.ENGINES if spec.sessions]
 
 
-def _streams(spec: EngineSpec, checkpoint: Checkpoint, settings: Settings) -> int:
+def _streams(
+    spec: EngineSpec, checkpoint: Checkpoint, shape: StreamShape, settings: Settings
+) -> int:
     """How many sessions there is memory for beside the weights; one may always try."""
     gpu = gpu_memory() if settings.device != "cpu" else None
     free = gpu.free_bytes if gpu is not None else host_free_bytes()
-    shape = StreamShape.from_config(checkpoint.config)
     return max(1, min(spec.sessions, shape.most(free - checkpoint.bytes, STRETCH_S)))
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sidecar import errors, servers
 from sidecar.checkpoints import speaking
 from sidecar.checkpoints.checkpoint import Checkpoint
+from sidecar.checkpoints.pulled import Pulled
 from sidecar.engines import missing
 from sidecar.engines.choice import VIBEVOICE, Choice, remedy, torch_has_cuda
-from sidecar.engines.speaking import endpoint, espeak, spec_of, system, vibevoice
+from sidecar.engines.speaking import endpoint, espeak, moonshine, spec_of, system, vibevoice
 from sidecar.memory.devices import gpu_memory
 from sidecar.settings import Settings
 from sidecar.speech.engine import AUTO, Upstream
@@ -17,6 +20,8 @@ from sidecar.version import is_frozen
 NONE = "none"
 INSTALL = "pip install 'vibevoice-asr[espeak]'"
 """How the one voice gets here that the base does not bring."""
+PULL = "vibevoice-asr pull voice"
+"""How those of 'moonshine' do."""
 
 
 def choose_voice(settings: Settings) -> tuple[Choice[VoiceSpec] | None, str]:
@@ -47,19 +52,41 @@ def choose_voice(settings: Settings) -> tuple[Choice[VoiceSpec] | None, str]:
             "This system has no voices of its own; macOS and Windows have.",
             hint=_way_to_espeak(),
         )
+    folder = _pulled(settings) if spec is moonshine.SPEC else None
+    if spec is moonshine.SPEC and folder is None:
+        raise errors.EngineUnavailable(
+            f"There is no voice for 'moonshine' in {voices_folder(settings)}.", hint=f"Run: {PULL}"
+        )
     server = _server(settings) if spec is endpoint.SPEC else None
-    return Choice(spec, "as set", upstream=server), "as set"
+    return Choice(spec, "as set", upstream=server, folder=folder), "as set"
+
+
+def voices_folder(settings: Settings) -> Path:
+    """Where the voices are that were pulled."""
+    if settings.voices_dir is not None:
+        return settings.voices_dir.expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False)) / "voices"
+
+
+def _pulled(settings: Settings) -> Path | None:
+    """The folder of voices, if one is there that is whole."""
+    folder = voices_folder(settings)
+    return folder if Pulled.read(folder).whole() else None
 
 
 def _by_itself(settings: Settings) -> tuple[Choice[VoiceSpec] | None, str]:
     if (checkpoint := _keeps_up(settings)) is not None:
         reason = "a GPU and its checkpoint are here"
         return Choice(vibevoice.SPEC, reason, checkpoint), reason
+    if not missing(moonshine.SPEC) and (folder := _pulled(settings)) is not None:
+        return Choice(moonshine.SPEC, "", folder=folder), "a voice was pulled"
     if system.is_there():
         return Choice(system.SPEC, ""), "this system has it"
     if not missing(espeak.SPEC):
         return Choice(espeak.SPEC, ""), "it is installed"
-    return None, f"this system has none of its own. {_way_to_espeak()}"
+    return None, f"this system has none of its own. For one: {PULL}. {_way_to_espeak()}"
 
 
 def _keeps_up(settings: Settings) -> Checkpoint | None:

@@ -19,7 +19,7 @@ from sidecar.diagnostics.logs import Logs
 from sidecar.host import inherited, neighbour
 from sidecar.host.announcement import announce, ready_line
 from sidecar.host.descriptors import raise_limit
-from sidecar.settings import Settings
+from sidecar.settings import Settings, unheeded
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ def serve(settings: Settings) -> None:
         settings = settings.model_copy(update=inherited.address(given))
     logs = Logs(settings.log_level, as_json=settings.log_format == "json", file=log_file(settings))
     try:
+        if keys := unheeded(settings):
+            log.warning("nothing here corresponds to these settings: %s", ", ".join(keys))
         settings = with_token(settings)
         _serve(settings, given)
     finally:

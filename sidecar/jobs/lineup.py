@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 from sidecar.jobs.job import Job
-from sidecar.jobs.order import Shares, Turn, Waiting, turns
+from sidecar.jobs.order import Moment, Shares, Turn, Waiting, turns
 from sidecar.jobs.pace import Pace, remaining_s
 from sidecar.jobs.record import JobState
 from sidecar.speech.engine import Precision
@@ -34,8 +34,11 @@ class Lineup:
         self._pace = pace if pace is not None else Pace()
         self._loaded_at = slot.loaded_at
         self._shares = Shares()
-        self._jobs: list[Job] = []
-        """In order of arrival; who was put back is before who came later."""
+        self._jobs: dict[str, Job] = {}
+        """By id, in order of arrival; who was put back is before who came later."""
+        self._values: dict[str, Waiting] = {}
+        """What is decided on, of those of whom it was asked for since precisions resolve as now."""
+        self._resolution = slot.resolution
         self._running: list[Sequence[Job]] = []
         """First those at work, alone or in step; then who is behind them."""
         self._begun_at = 0.0
@@ -48,10 +51,14 @@ class Lineup:
         return len(self._jobs)
 
     def __iter__(self) -> Iterator[Job]:
-        return iter(list(self._jobs))
+        return iter([*self._jobs.values()])
 
     def __contains__(self, job: Job) -> bool:
-        return job in self._jobs
+        return job.id in self._jobs
+
+    def get(self, job_id: str) -> Job | None:
+        """The job with this id, if it waits."""
+        return self._jobs.get(job_id)
 
     def wanted(self, job: Job) -> Precision:
         """At which precision a job would run now."""
@@ -64,12 +71,12 @@ class Lineup:
         wanted = self.wanted(job)
         guess_s = None if self._pace.knows(wanted) else self._guess(job, wanted)
         self._predicted[job.id] = self._pace.seconds(wanted, job.facts.total_s, guess_s)
-        self._jobs.append(job)
+        self._jobs[job.id] = job
         self._changed()
 
     def leave(self, job: Job) -> None:
         """One waits no more, for it has ended."""
-        self._jobs.remove(job)
+        self._gone(job)
         del self._predicted[job.id]
         self._changed()
 
@@ -78,7 +85,7 @@ class Lineup:
         engine is their owners'."""
         active = self._active()
         for job in jobs:
-            self._jobs.remove(job)
+            self._gone(job)
             work_s = self._predicted[job.id] / len(jobs)
             self._shares = self._shares.charged(job.record.owner, work_s, active)
         if not self._running:
@@ -99,56 +106,68 @@ class Lineup:
             else:
                 work_s = self._predicted[job.id] / len(jobs)
                 self._shares = self._shares.refunded(job.record.owner, work_s)
-        self._jobs[:0] = [job for job in jobs if not job.ended]
+        self._jobs = {job.id: job for job in jobs if not job.ended} | self._jobs
         self._changed()
 
     def clear(self) -> None:
         """Nobody waits any more."""
-        for job in self._jobs:
-            del self._predicted[job.id]
+        for job_id in self._jobs:
+            del self._predicted[job_id]
         self._jobs.clear()
+        self._values.clear()
         self._changed()
 
     def first(self) -> Job:
         """Who has waited longest; somebody waits."""
-        return self._jobs[0]
+        return next(iter(self._jobs.values()))
 
     def due(self) -> Job:
         """Who is next; somebody waits."""
-        return self._jobs[next(self._in_turn()).index]
+        return next(self.in_turn())
 
-    def in_turn(self) -> list[Job]:
-        """All who wait, in the order in which they would run."""
-        return [self._jobs[turn.index] for turn in self._in_turn()]
+    def in_turn(self) -> Iterator[Job]:
+        """All who wait, in the order in which they would run; each is worked out as it is taken."""
+        jobs = [*self._jobs.values()]
+        return (jobs[turn.index] for turn in turns(self._waiting(), self._shares, self._moment()))
 
     def turn(self, job: Job) -> tuple[int, float] | None:
         """How many go before a job, and for about how many seconds; None when it waits no more."""
+        if job.id not in self._jobs:
+            return None
         now = time.monotonic()
         if now >= self._turns_until:
-            in_turn = enumerate(self._in_turn(self.busy_s(now)))
-            self._turns = {
-                self._jobs[turn.index].id: (place, turn.wait_s) for place, turn in in_turn
-            }
+            ids = [*self._jobs]
+            in_turn = enumerate(self._timed(now))
+            self._turns = {ids[turn.index]: (place, turn.wait_s) for place, turn in in_turn}
             self._turns_until = now + FRESH_S
-        return self._turns.get(job.id)
+        return self._turns[job.id]
 
-    def _in_turn(self, busy_s: float = 0.0) -> Iterator[Turn]:
-        now = time.monotonic()
-        waiting = [
-            Waiting(
-                job.record.owner,
-                self.wanted(job),
-                self._predicted[job.id],
-                waited_s=now - job.arrived_at,
-                passed_over_s=now - max(job.arrived_at, self._slot.loaded_at),
-                priority=job.record.priority,
-                takes_s=self._takes_s(job),
-            )
-            for job in self._jobs
-        ]
+    def _timed(self, now: float) -> Iterator[Turn]:
+        return turns(
+            self._waiting(),
+            self._shares,
+            self._moment(),
+            takes_s=[*map(self._takes_s, self._jobs.values())],
+            busy_s=self.busy_s(now),
+            load_s=self._pace.load_s(self._slot.precision),
+        )
+
+    def _waiting(self) -> list[Waiting]:
+        if self._resolution != self._slot.resolution:
+            self._resolution = self._slot.resolution
+            self._values.clear()
+        return [self._values.get(job_id) or self._value(job) for job_id, job in self._jobs.items()]
+
+    def _value(self, job: Job) -> Waiting:
+        """Made once: everybody who asks for its place asks for all of them."""
+        record, work_s = job.record, self._predicted[job.id]
+        value = Waiting(record.owner, self.wanted(job), work_s, job.arrived_at, record.priority)
+        self._values[job.id] = value
+        return value
+
+    def _moment(self) -> Moment:
         loaded = self._slot.precision if self._slot.loaded else None
-        load_s = self._pace.load_s(self._slot.precision)
-        return turns(waiting, self._shares, loaded, busy_s=busy_s, load_s=load_s)
+        return Moment(time.monotonic(), loaded, self._slot.loaded_at)
 
     def busy_s(self, now: float) -> float:
         """What those that run still take, with what the engine takes to be there for them."""
@@ -169,7 +188,7 @@ class Lineup:
         )
 
     def _active(self) -> set[str]:
-        return {job.record.owner for job in chain(self._jobs, *self._running)}
+        return {job.record.owner for job in chain(self._jobs.values(), *self._running)}
 
     def _takes_s(self, job: Job) -> float:
         """Seconds of work of a job, by what is known now; between owners that counts which was
@@ -188,6 +207,10 @@ class Lineup:
         if self._slot.loaded and self._slot.loaded_at != self._loaded_at:
             self._loaded_at = self._slot.loaded_at
             self._pace.learn_load(self._slot.precision, self._slot.load_s)
+
+    def _gone(self, job: Job) -> None:
+        del self._jobs[job.id]
+        self._values.pop(job.id, None)
 
     def _changed(self) -> None:
         self._turns_until = 0.0

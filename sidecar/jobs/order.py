@@ -17,6 +17,8 @@ all waited for longer, every one of them would be a turn of its own.
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,22 +42,28 @@ class Priority(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A job that waits. ``work_s``: predicted seconds of work, as they count between owners;
-    ``takes_s``: as they are predicted now, if otherwise. ``waited_s``: since it came;
-    ``passed_over_s``: since then or since the engine was loaded, whichever was later."""
+    """A job that waits, since it ``came`` by the clock of `Moment`. ``work_s``: predicted seconds
+    of work, as they count between owners."""
 
     owner: str
     wanted: Precision
     work_s: float
-    waited_s: float = 0.0
-    passed_over_s: float = 0.0
+    came: float = 0.0
     priority: Priority = Priority.INTERACTIVE
-    takes_s: float | None = None
 
-    @property
-    def urgent(self) -> bool:
+    def urgent(self, now: float) -> bool:
         """Whether it goes before those of its owner that nobody waits for."""
-        return self.priority is Priority.INTERACTIVE or self.waited_s >= AGED_S
+        return self.priority is Priority.INTERACTIVE or now - self.came >= AGED_S
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When it is decided: ``at``, in seconds of any clock. ``loaded``: the precision in memory,
+    since ``loaded_at``; None while there is none."""
+
+    at: float = 0.0
+    loaded: Precision | None = None
+    loaded_at: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,56 +101,89 @@ class Turn:
     wait_s: float
 
 
-def next_job(waiting: Sequence[Waiting], shares: Shares, loaded: Precision | None) -> int:
-    """The index of the job to run, of those in order of arrival; at least one waits.
-
-    ``loaded``: the precision in memory, None while there is none.
-    """
-    return next(turns(waiting, shares, loaded)).index
+def next_job(waiting: Sequence[Waiting], shares: Shares, moment: Moment) -> int:
+    """The index of the job to run, of those in order of arrival; at least one waits."""
+    return next(turns(waiting, shares, moment)).index
 
 
 def turns(
     waiting: Sequence[Waiting],
     shares: Shares,
-    loaded: Precision | None,
+    moment: Moment,
     *,
+    takes_s: Sequence[float] | None = None,
     busy_s: float = 0.0,
     load_s: float = 0.0,
 ) -> Iterator[Turn]:
     """All who wait, in the order in which they would run if nobody else came.
 
+    ``takes_s``: what each takes as it is predicted now, if otherwise than its ``work_s``.
     ``busy_s``: what the job that runs still takes. ``load_s``: what it takes to load anew.
     """
-
-    def rank(index: int) -> tuple[bool, int]:
-        return not waiting[index].urgent, index
-
-    def finish(index: int) -> tuple[float, int]:
-        return tags[waiting[index].owner] + waiting[index].work_s, index
-
-    tags = {job.owner: shares.tag(job.owner) for job in waiting}
-    queues: dict[tuple[str, Precision], deque[int]] = {}
-    for index in sorted(range(len(waiting)), key=rank):
-        queues.setdefault((waiting[index].owner, waiting[index].wanted), deque()).append(index)
-    elapsed, loaded_at = busy_s, None
-    while queues:
-        heads: dict[str, int] = {}
-        for (owner, _), queue in queues.items():
-            heads[owner] = min(queue[0], heads.get(owner, queue[0]), key=rank)
-        index = min(heads.values(), key=finish)
-        passed_over_s = waiting[index].passed_over_s + elapsed
-        if loaded_at is not None:
-            passed_over_s = min(passed_over_s, elapsed - loaded_at)
+    lines = _Lines(waiting, shares, moment.at)
+    elapsed, loaded, loaded_at = busy_s, moment.loaded, moment.loaded_at
+    for _ in waiting:
+        index = lines.due()
+        passed_over_s = moment.at + elapsed - max(waiting[index].came, loaded_at)
         if loaded not in (None, waiting[index].wanted) and passed_over_s < PASSED_OVER_S:
-            fitting = (queue[0] for (_, wanted), queue in queues.items() if wanted is loaded)
-            index = min(fitting, key=finish, default=index)
-        job = waiting[index]
+            index = lines.due_at(loaded, index)
         yield Turn(index, elapsed)
+        job = waiting[index]
         if job.wanted is not loaded:
             elapsed += load_s
-            loaded, loaded_at = job.wanted, elapsed
-        elapsed += job.work_s if job.takes_s is None else job.takes_s
-        tags[job.owner] += job.work_s
-        queues[job.owner, job.wanted].popleft()
-        if not queues[job.owner, job.wanted]:
-            del queues[job.owner, job.wanted]
+            loaded, loaded_at = job.wanted, moment.at + elapsed
+        elapsed += job.work_s if takes_s is None else takes_s[index]
+        lines.take(job)
+
+
+class _Lines:
+    """Those who wait, by index: of each owner a line for each precision, and who of all the first
+    would end with the least."""
+
+    def __init__(self, waiting: Sequence[Waiting], shares: Shares, now: float) -> None:
+        self._waiting = waiting
+        self._tags = {job.owner: shares.tag(job.owner) for job in waiting}
+        self._ranked = sorted(range(len(waiting)), key=lambda one: not waiting[one].urgent(now))
+        """Indexes, in the order in which an owner wants its own; lines are of places in this."""
+        self._lines: dict[str, dict[Precision, deque[int]]] = {}
+        for place, index in enumerate(self._ranked):
+            job = waiting[index]
+            own = self._lines.setdefault(job.owner, {})
+            own.setdefault(job.wanted, deque()).append(place)
+        self._heads = [self._head(owner) for owner in self._lines]
+        """Of each owner the next, as a heap: what it will have had by the end, its index, whose."""
+        heapq.heapify(self._heads)
+
+    def due(self) -> int:
+        """Who is next by what owners have had; somebody waits."""
+        return self._heads[0][1]
+
+    def due_at(self, precision: Precision | None, otherwise: int) -> int:
+        """The same of those who want a precision; ``otherwise`` where nobody does."""
+        firsts = (own[precision][0] for own in self._lines.values() if precision in own)
+        return min(map(self._end, firsts), default=(0.0, otherwise))[1]
+
+    def take(self, job: Waiting) -> None:
+        """One that is the first of its line has its turn."""
+        own = self._lines[job.owner]
+        own[job.wanted].popleft()
+        if not own[job.wanted]:
+            del own[job.wanted]
+        self._tags[job.owner] += job.work_s
+        if self._heads[0][2] != job.owner:  # it went before the one that was due
+            self._heads = [head for head in self._heads if head[2] != job.owner]
+            heapq.heapify(self._heads)
+            if own:
+                heapq.heappush(self._heads, self._head(job.owner))
+        elif own:
+            heapq.heapreplace(self._heads, self._head(job.owner))
+        else:
+            heapq.heappop(self._heads)
+
+    def _head(self, owner: str) -> tuple[float, int, str]:
+        return *self._end(min(line[0] for line in self._lines[owner].values())), owner
+
+    def _end(self, place: int) -> tuple[float, int]:
+        index = self._ranked[place]
+        job = self._waiting[index]
+        return self._tags[job.owner] + job.work_s, index

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from sidecar.jobs.job import Job
 from sidecar.jobs.pace import LEAST_S
@@ -67,7 +68,7 @@ class Provision:
         now = self._lodging.memory_now()
         return self._admission.estimate(precision, job.facts.total_s, job.options, now)[0].seconds
 
-    def company(self, waiting: Sequence[Job], precision: Precision) -> Sequence[Job]:
+    def company(self, waiting: Iterator[Job], precision: Precision) -> Sequence[Job]:
         """The first of the jobs, and those that can be heard in step with it: short ones, as many
         as there is memory for; none that leaves its words to chance.
 
@@ -77,10 +78,11 @@ class Provision:
         most = self._settings.batch or (self.spec.together if pays else 1)
         if precision is Precision.FP16:  # may have to be widened in the middle of it
             most = 1
-        short = [job for job in waiting if self._is_sociable(job)]
-        if min(most, len(short)) < 2 or waiting[0] not in short:
-            return waiting[:1]
-        jobs = short[: min(most, self.spec.together)]
+        due = next(waiting)
+        if most < 2 or not self._is_sociable(due):
+            return [due]
+        others = filter(self._is_sociable, waiting)
+        jobs = [due, *islice(others, min(most, self.spec.together) - 1)]
         if self._admission is not None:
             now = self._lodging.memory_now()
             recordings = [(job.facts.total_s or 0.0, job.options) for job in jobs]

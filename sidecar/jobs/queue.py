@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 from sidecar import errors
 from sidecar.jobs.job import Job
@@ -27,8 +28,9 @@ log = logging.getLogger(__name__)
 LINGER_S = 0.3
 """What a client takes at most to send its next recording after the answer to the last."""
 
-Company = Callable[[Sequence[Job], Precision], Sequence[Job]]
-"""Of jobs that wait for the same precision, the first of which is due: those to run in step."""
+Company = Callable[[Iterator[Job], Precision], Sequence[Job]]
+"""Of jobs that wait for the same precision, in turn, the first of which is due: those to run in
+step. Who is in turn is worked out as they are taken."""
 
 
 class JobQueue:
@@ -42,7 +44,7 @@ class JobQueue:
         limit: int,
         max_s: float,
         plan: Plan,
-        company: Company = lambda waiting, _: waiting[:1],
+        company: Company = lambda waiting, _: [next(waiting)],
         guess: Guess = lambda job, precision: None,
         pace: Pace | None = None,
         lead_s: float = 0.0,
@@ -161,8 +163,8 @@ class JobQueue:
 
     def live(self, job_id: str) -> Job | None:
         """The job with this id, if it waits or runs."""
-        live = [*self._waiting, *self._running]
-        return next((job for job in live if job.id == job_id), None)
+        running = (job for job in self._running if job.id == job_id)
+        return self._waiting.get(job_id) or next(running, None)
 
     def position(self, job: Job) -> int | None:
         """How many go first; None when it waits no more."""
@@ -318,8 +320,8 @@ class JobQueue:
             return [job]
         wanted = self._waiting.wanted
         others = (one for one in self._waiting.in_turn() if one is not job)
-        same = [one for one in others if wanted(one) is wanted(job) and not one.record.alone]
-        return self._company([job, *same], wanted(job))
+        same = (one for one in others if wanted(one) is wanted(job) and not one.record.alone)
+        return self._company(chain([job], same), wanted(job))
 
     def _needs_a_load(self, job: Job) -> bool:
         """Whether what is loaded would have to go for it."""

@@ -29,6 +29,8 @@ WORD_BYTES = 120
 """What a segment and a word take in memory beside their text (tracemalloc, CPython 3.11)."""
 EDIT_BYTES = 700
 """What an edit takes beside what it says, in the history and among the events; an undo, too."""
+PRINT_BYTES = 900
+"""What the voice of a segment takes, as a vector."""
 FEW_SEGMENTS = 50
 """Whose rendering takes about a millisecond, with words."""
 FETCH_S = 2.0
@@ -45,6 +47,8 @@ def weight(record: JobRecord, events: Sequence[JobEvent] = (), answer: bytes | N
         if isinstance(event.change, Reported) and isinstance(event.change.event, SegmentReady)
     ]
     spoken = _spoken(record.segments) + _spoken(told)
+    if record.transcript is not None:
+        spoken += PRINT_BYTES * len(record.transcript.prints)
     return JOB_BYTES + spoken + _edited(record.history) + len(answer or b"")
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sidecar.audio import Block
+from sidecar.live.context import Before
 from sidecar.live.hearing import Hearing
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.pace import Pace
@@ -39,6 +40,10 @@ Hear: TypeAlias = Callable[[Block, Hypothesis | None, LiveOptions, Cancelled], H
 """What is said in a stretch, shape (samples,) at `LIVE_RATE`; the hypothesis is what was said of a
 beginning of it. None once it is cancelled. Called by several threads at once. A language in the
 options is to be believed, whether the client said it or the session was heard in it."""
+
+HearBehind: TypeAlias = Callable[[Block, Before, LiveOptions, Cancelled], Hypothesis | None]
+"""A `Hear` of a stretch with the one before it in front: what is said in it alone, words' times
+from where it begins."""
 
 TICK_S = 0.096
 """How often the sound is looked at: three frames, so that a batch is worth it."""
@@ -140,17 +145,20 @@ class Hall:
         glimpse: Hear | None = None,
         pace: Pace | None = None,
         manner: Manner = USUAL,
+        behind: HearBehind | None = None,
     ) -> None:
         """``threads`` recognise at once: None stands for as many as there are cores to use. Half of
         them at most are at voices: a final finds one that is not. Without an ``encoder`` nobody is
         told apart. ``glimpse`` hears what goes on, where that is another thing than what has ended.
         ``pace`` is for an engine that cannot be stopped within a stretch: what it leaves out.
-        ``manner``: how it hears what goes on."""
+        ``manner``: how it hears what goes on. ``behind``: hears what has ended with what was said
+        before it, where the engine can."""
         self._manner = manner
         threads = threads or usable_cores()
         self.detector = detector
         self._encoder, self._encoding, self._encode_at_once = encoder, 0, max(1, threads // 2)
         self._hear, self._glimpse, self._pace = hear, glimpse or hear, pace
+        self._behind = behind
         self._about = engine, precision
         self._lock = threading.Lock()
         self._came, self._wanted = (threading.Condition(self._lock) for _ in range(2))
@@ -169,7 +177,12 @@ class Hall:
     def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> Seat:
         """A session in it."""
         hearing = Hearing(
-            options, begin, *self._about, voices=self._encoder is not None, manner=self._manner
+            options,
+            begin,
+            *self._about,
+            voices=self._encoder is not None,
+            manner=self._manner,
+            context=self._behind is not None,
         )
         seat = Seat(self, hearing, tell, options.client)
         if options.diarize and self._encoder is None and not begin.at:
@@ -204,8 +217,7 @@ class Hall:
 
     def _drop(self, seat: Seat) -> None:
         seat.left = True
-        for _ in seat.hearing.cancel():
-            pass
+        seat.hearing.leave()
         for number, one in list(self._seats.items()):
             if one is seat:
                 del self._seats[number]
@@ -280,14 +292,15 @@ class Hall:
                 assert chosen is not None
                 work = self._begun(*chosen)
             work()
+            del work, chosen  # who waits for more keeps nobody's session
 
     def _begun(self, seat: Seat, due: Listen | Voiced) -> Callable[[], None]:
         """What is to be done outside the lock."""
         if isinstance(due, Listen):
-            audio = seat.hearing.began(due)
-            draft = due.piece.draft
+            audio, before = seat.hearing.began(due)
+            known = due.piece.draft if before is None else before
             options = dataclasses.replace(seat.hearing.options, language=seat.hearing.language)
-            return partial(self._recognise, seat, due, audio, draft, options)
+            return partial(self._recognise, seat, due, audio, known, options)
         self._encoding += 1
         return partial(self._tell_apart, seat, due, seat.hearing.began_voice(due))
 
@@ -296,11 +309,11 @@ class Hall:
         seat: Seat,
         listen: Listen,
         audio: Block,
-        draft: Hypothesis | None,
+        known: Hypothesis | Before | None,
         options: LiveOptions,
     ) -> None:
         begun = time.monotonic()
-        found = self._listen(audio, draft, options, listen, begun + options.patience_s)
+        found = self._listen(audio, known, options, listen, begun + options.patience_s)
         with self._lock:
             now = time.monotonic()
             if self._pace is not None and found is not None:
@@ -337,7 +350,7 @@ class Hall:
     def _listen(
         self,
         audio: Block,
-        draft: Hypothesis | None,
+        known: Hypothesis | Before | None,
         options: LiveOptions,
         listen: Listen,
         latest: float,
@@ -346,11 +359,13 @@ class Hall:
             return self._closed or listen.unwanted or time.monotonic() > latest
 
         try:
+            if isinstance(known, Before):
+                assert self._behind is not None
+                return self._behind(audio, known, options, unwanted)
             if listen.urgency is Urgency.PARTIAL:
                 options = dataclasses.replace(options, words=False)
-                return self._glimpse(audio, draft, options, unwanted)
-            draft = draft if self._manner.grows else None
-            return self._hear(audio, draft, options, unwanted)
+                return self._glimpse(audio, known, options, unwanted)
+            return self._hear(audio, known if self._manner.grows else None, options, unwanted)
         except Exception:  # whatever an engine raises costs one stretch, not the others' sessions
             log.exception("a stretch of speech was not recognised")
             return None

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 from sidecar.audio import Block
 from sidecar.live.agreement import Shown
+from sidecar.live.context import Before, Context
 from sidecar.live.endpointing import (
     FRAME,
     Began,
@@ -43,7 +44,6 @@ from sidecar.speech.live import (
     SpeechStarted,
     SpeechStopped,
     Summary,
-    TurnDropped,
     Turns,
 )
 from sidecar.speech.transcript import Notice
@@ -55,7 +55,8 @@ LATE_TOLD_S = 30.0
 
 class Hearing:
     """One session. ``engine`` and ``precision`` are for the summary; ``voices``: whether there is
-    somebody who hears what a voice sounds like."""
+    somebody who hears what a voice sounds like; ``context``: whether pieces are heard behind those
+    before them."""
 
     def __init__(
         self,
@@ -65,8 +66,10 @@ class Hearing:
         precision: str = "",
         voices: bool = False,
         manner: Manner = USUAL,
+        context: bool = False,
     ) -> None:
         self.options = options
+        self._context = Context() if context else None
         self._manner = manner
         self._engine, self._precision = engine, precision
         self._sound = Ring(round(begin.at * LIVE_RATE))
@@ -75,7 +78,8 @@ class Hearing:
         self._turn, self._piece = begin.turn, begin.piece
         self._turn_began = self._sound.start if begin.open else None
         self._open: Piece | None = None
-        self._voicing = Voicing(begin) if voices else None
+        known = options.known_voices if options.hears_voices else None
+        self._voicing = Voicing(begin, known) if voices else None
         self._story = Story(begin, self._voicing)
         self._going: list[Listen] = []
         self._told_at = self._looked
@@ -137,18 +141,27 @@ class Hearing:
         yield from self._flush()
 
     def cancel(self) -> Iterator[LiveEvent]:
-        """Nothing more is said of this turn."""
+        """Nothing more is said of the turn that goes on; those that have ended are told before
+        that is."""
         if self._open is not None:
             self._open.cancelled = True
             self._story.forget_voice(self._open)
+        if self._context is not None:
+            self._context.forget()
         self._open = None
-        self._story.drop()
+        self._story.drop(self._turn, self._looked)
+        self._sound.silence(self._looked)  # less than a frame, and not the next turn's
         self._ends = Endpointer(self.options.endpointing, self._looked)
         self._turn_began = None
-        yield TurnDropped(self._turn, self._looked / LIVE_RATE)
         self._turn += 1
-        yield from self._heard(always=True)
         yield from self._flush()
+        yield from self._heard(always=True)
+
+    def leave(self) -> None:
+        """Nobody listens any more: nothing of it is worth going on with."""
+        if self._open is not None:
+            self._open.cancelled = True
+        self._story.leave()
 
     def finish(self, now: float) -> Iterator[LiveEvent]:
         """No more sound comes."""
@@ -216,14 +229,19 @@ class Hearing:
         """Whether a draft is being gone on with, which a final waits for."""
         return self._manner.grows and any(one.piece is piece for one in self._going)
 
-    def began(self, listen: Listen) -> Block:
-        """It is being recognised; its sound."""
+    def began(self, listen: Listen) -> tuple[Block, Before | None]:
+        """It is being recognised; its sound, and what it is heard behind: then that is in front."""
         self._going.append(listen)
         if listen.urgency is not Urgency.FINAL:
             listen.piece.asked = listen.to
         if listen.urgency is Urgency.PARTIAL and self._voicing is not None:
             self._voicing.partial_began()
-        return self._sound.cut(listen.piece.start, listen.to)
+        before = None if self._context is None else self._context.of(listen, self._longest())
+        start = listen.piece.start - (before.samples if before else 0)
+        return self._sound.cut(start, listen.to), before
+
+    def _longest(self) -> int:
+        return round(self.options.endpointing.longest_s * LIVE_RATE)
 
     def recognised(
         self, listen: Listen, found: Hypothesis | None, now: float, work_s: float
@@ -327,6 +345,8 @@ class Hearing:
         """What a piece says stands; it is told when those before it are."""
         assert piece.end is not None
         flags: tuple[str, ...] = ()
+        if self._context is not None:
+            self._context.settled(piece, found)
         if found is None:
             found = piece.draft or Hypothesis("")
             found, flags = dataclasses.replace(found, words=()), (UNHEARD,)
@@ -377,7 +397,10 @@ class Hearing:
             settled = min(settled, piece.start)
         if self._open is not None:
             settled = min(settled, self._open.start)
-        self._sound.drop(settled)
+        wanted = settled
+        if self._context is not None:
+            wanted = self._context.keep_from(settled, self._longest())
+        self._sound.drop(wanted)
         if always or self._looked - self._told_at >= LIVE_RATE // 2:
             self._told_at = self._looked
             yield Heard(self._looked / LIVE_RATE, settled / LIVE_RATE, self._story.commits)

@@ -27,6 +27,16 @@ class Ring:
         while self._blocks and self.start + len(self._blocks[0]) <= before:
             self.start += len(self._blocks.popleft())
 
+    def silence(self, begin: int) -> None:
+        """Nothing is to be heard from a sample on, of what is there."""
+        at = self.start
+        for number, block in enumerate(self._blocks):
+            if at + len(block) > begin:
+                quiet = block.copy()
+                quiet[max(0, begin - at) :] = 0.0
+                self._blocks[number] = quiet
+            at += len(block)
+
     def cut(self, begin: int, end: int) -> Block:
         """The samples from ``begin`` up to ``end``, as far as they are there: a copy."""
         parts, at = [], self.start

@@ -181,12 +181,24 @@ class Speakers:
 
     @property
     def voices(self) -> dict[int, VoicePrint]:
+        """What they sound like, by number, as plain values."""
+        return {number: print_of(voice) for number, voice in self.sounds.items()}
+
+    def sound_of(self, piece: int) -> VoicePrint | None:
+        """What a piece sounds like; None where nobody heard it."""
+        heard = self._heard.get(piece)
+        if heard is None:
+            return None
+        return print_of(Voice(heard.vector.astype(np.float32), heard.seconds))
+
+    @property
+    def sounds(self) -> dict[int, Voice]:
         """What they sound like, by number."""
         seconds: dict[int, float] = {}
         for one in self._heard.values():
             seconds[one.label] = seconds.get(one.label, 0.0) + one.seconds
         return {
-            number: print_of(Voice(direction, seconds.get(number, 0.0)))
+            number: Voice(direction, seconds.get(number, 0.0))
             for number, direction in self._directions.items()
         }
 

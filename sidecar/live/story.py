@@ -11,8 +11,17 @@ from dataclasses import dataclass
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.piece import Piece
 from sidecar.live.voicing import Voicing
-from sidecar.speech.live import LIVE_RATE, Begin, Final, LiveEvent, LiveOptions, TurnEnded
+from sidecar.speech.live import (
+    LIVE_RATE,
+    Begin,
+    Final,
+    LiveEvent,
+    LiveOptions,
+    TurnDropped,
+    TurnEnded,
+)
 from sidecar.speech.transcript import Notice, Segment, Transcript, Word, joined
+from sidecar.voices.recognition import worth_keeping
 
 NO_SPEAKERS = Notice("speakers_unavailable", "Speakers cannot be told apart on this machine.")
 
@@ -24,6 +33,14 @@ class _TurnMark:
     turn: int
     end: int
     committed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _DropMark:
+    """Where a turn would stand that its client did not want."""
+
+    turn: int
+    at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +56,7 @@ class Story:
 
     def __init__(self, begin: Begin, voicing: Voicing | None) -> None:
         self._voicing = voicing
-        self._rows: deque[Piece | _TurnMark | _LastMark] = deque()
+        self._rows: deque[Piece | _TurnMark | _DropMark | _LastMark] = deque()
         self._said = list(zip(begin.pieces, begin.said, strict=True))
         self._of_turn = list(begin.said[len(begin.said) - begin.open :])
         self._language = ""
@@ -70,14 +87,21 @@ class Story:
         """Nothing more comes."""
         self._rows.append(_LastMark())
 
-    def drop(self) -> None:
-        """Tell nothing of what waits; commits among it are answered by that."""
+    def drop(self, turn: int, at: int) -> None:
+        """Tell nothing more of a turn that has not ended, behind those before it; but that."""
+        for piece in self.pieces:
+            if piece.turn == turn:
+                piece.cancelled = True
+                self.forget_voice(piece)
+        self._rows = deque(
+            row for row in self._rows if not (isinstance(row, Piece) and row.turn == turn)
+        )
+        self._rows.append(_DropMark(turn, at))
+
+    def leave(self) -> None:
+        """Nobody listens any more."""
         for piece in self.pieces:
             piece.cancelled = True
-            self.forget_voice(piece)
-        self.commits += sum(isinstance(row, _TurnMark) and row.committed for row in self._rows)
-        self._rows = deque(row for row in self._rows if isinstance(row, _LastMark))
-        self._of_turn.clear()
 
     def settle(
         self, piece: Piece, found: Hypothesis, flags: tuple[str, ...], wait_s: float, work_s: float
@@ -102,6 +126,9 @@ class Story:
             self._rows.popleft()
             if isinstance(row, _TurnMark):
                 yield self._turn_ended(row)
+            elif isinstance(row, _DropMark):
+                self._of_turn.clear()
+                yield TurnDropped(row.turn, row.at / LIVE_RATE)
             elif row.final is not None and row.final.segment.text:
                 yield self._told(row, row.final)
             else:
@@ -126,9 +153,27 @@ class Story:
             precision=precision,
             diarized=options.diarize and self._voicing is not None,
         )
+        if self._voicing is not None and self._voicing.people is not None:
+            transcript = self._recognised(transcript, self._voicing, options)
         if options.diarize and self._voicing is None:
             transcript = transcript.noting(NO_SPEAKERS)
         return transcript
+
+    def _recognised(
+        self, transcript: Transcript, voicing: Voicing, options: LiveOptions
+    ) -> Transcript:
+        """With who the speakers are; and what they sound like, where somebody asked for that."""
+        assert voicing.people is not None
+        there = {one.speaker for one in transcript.segments}
+        voices = [one for one in voicing.people.voices.values() if one.speaker in there]
+        if not options.voiceprints:
+            return dataclasses.replace(transcript, voices=tuple(voices))
+        sounds = voicing.speakers.sounds
+        kept = [
+            dataclasses.replace(one, print=worth_keeping(sounds[one.speaker])) for one in voices
+        ]
+        prints = tuple(voicing.speakers.sound_of(piece) for piece, _ in self._said)
+        return dataclasses.replace(transcript, voices=tuple(kept), prints=prints)
 
     def _turn_ended(self, mark: _TurnMark) -> TurnEnded:
         end = mark.end / LIVE_RATE
@@ -143,7 +188,9 @@ class Story:
         if piece.diarize and self._voicing is not None:
             who = self._voicing.speakers.tell(piece.number)
             segment = dataclasses.replace(final.segment, speaker=who)
-            final = dataclasses.replace(final, segment=segment)
+            people = self._voicing.people
+            name = None if people is None else people.name_of(who)
+            final = dataclasses.replace(final, segment=segment, name=name)
         self._language = final.language
         self._said.append((piece.number, final.segment))
         self._of_turn.append(final.segment)

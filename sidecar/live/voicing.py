@@ -9,15 +9,17 @@ neighbour's.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sidecar.audio import Block
+from sidecar.live.acquaintances import Acquaintances
 from sidecar.live.endpointing import FRAME
 from sidecar.live.ring import Ring
 from sidecar.live.schedule import Urgency
 from sidecar.live.speakers import Decision, Question, Speakers, Vector
 from sidecar.speech.live import LIVE_RATE, Begin, LiveEvent, SpeakersRevised, VoicesKnown
+from sidecar.speech.people import KnownVoice
 
 ENOUGH_S = 3.0
 """Seconds of a piece's voice that become its vector (docs/performance.md, "Live: speakers": the
@@ -84,13 +86,20 @@ class _Sample:
 
 
 class Voicing:
-    """The voices of one session; times as in `live.hearing`."""
+    """The voices of one session; times as in `live.hearing`.
 
-    def __init__(self, begin: Begin) -> None:
+    ``known``: who may be recognised, None where nobody wants to know who anybody is.
+    """
+
+    def __init__(self, begin: Begin, known: Sequence[KnownVoice] | None = None) -> None:
         said = {
             piece: segment.speaker for piece, segment in zip(begin.pieces, begin.said, strict=True)
         }
         self.speakers = Speakers(said, begin.voices)
+        self.people = None if known is None else Acquaintances(known)
+        if self.people is not None:  # what who was there before has told
+            self.people.meet(self.speakers.sounds)
+            self.people.news()
         self.settled = False
         """All was decided for the last time."""
         self._speech: deque[int] = deque(maxlen=LOOKED_BACK)
@@ -208,8 +217,7 @@ class Voicing:
         if voiced.piece is None:
             yield from self.settle()
             return
-        if changes := self.speakers.revised():
-            yield SpeakersRevised(changes)
+        yield from self._revised()
         if decision is not None:
             yield VoicesKnown(self.speakers.voices)
 
@@ -223,13 +231,21 @@ class Voicing:
         """This is how it stays."""
         self.settled = True
         self.speakers.settle()
-        if changes := self.speakers.revised():
-            yield SpeakersRevised(changes)
+        yield from self._revised()
+
+    def _revised(self) -> Iterator[LiveEvent]:
+        changes = self.speakers.revised()
+        names = {}
+        if self.people is not None:
+            self.people.meet(self.speakers.sounds)
+            names = self.people.news()
+        if changes or names:
+            yield SpeakersRevised(changes, names)
 
     @property
     def _alone(self) -> bool:
-        """Who says all there is, needs not be told from anybody."""
-        return self._pieces < 2
+        """Who says all there is, needs not be told from anybody; but who is it?"""
+        return self._pieces < 2 and self.people is None
 
     def _add(self, at: int) -> None:
         if self._open is not None and self._open.seconds < ENOUGH_S:

@@ -45,6 +45,9 @@ class Account(Protocol):
     def settled(self) -> None:
         """It came, or did not, or is gone."""
 
+    def held(self, sessions: int) -> None:
+        """So many live sessions have it now."""
+
 
 class NoAccount:
     """For engines whose memory nobody plans."""
@@ -53,6 +56,9 @@ class NoAccount:
         """Nothing is kept."""
 
     def settled(self) -> None:
+        """Nothing is kept."""
+
+    def held(self, sessions: int) -> None:
         """Nothing is kept."""
 
 

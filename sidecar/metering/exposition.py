@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,16 @@ class _Page:
 
     def collect(self) -> Iterable[Metric]:
         return self._families
+
+
+def library_is_here() -> bool:
+    """Whether what writes pages was imported before."""
+    return "prometheus_client" in sys.modules
+
+
+def import_library() -> None:
+    """Import it: up to a tenth of a second, for a thread."""
+    import prometheus_client  # noqa: F401
 
 
 def exposition(

@@ -15,10 +15,11 @@ from sidecar.metering.outcomes import Outcome, Outcomes, Thresholds
 PREFIX = "vibevoice_"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
 """How recordings end."""
-QUICK_S = (0.005, 0.025, 0.1, 0.5, 2.5, 10, 60)
-LIVE_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 20)
-LONG_S = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
-FACTORS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5)
+QUICK_S = (0.01, 0.1, 1, 10)
+LIVE_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
+LONG_S = (1, 5, 30, 60, 300, 1800, 7200)
+FACTORS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+"""Bounds of histograms, few: each is a line on a page that is written anew at every look."""
 
 
 class JobTally:

@@ -11,6 +11,7 @@ from sidecar.errors import PeopleOff
 from sidecar.people.owned import OwnedPeople
 from sidecar.settings import Settings
 from sidecar.speech.engine import TranscribeOptions
+from sidecar.speech.live import LiveOptions
 from sidecar.speech.people import KnownVoice, VoicePrint
 from sidecar.workers.intake import Intake
 
@@ -84,6 +85,14 @@ class KnownVoices:
             return options
         known = (*options.known_voices, *self._people.known(owner))
         return replace(options, known_voices=known, voiceprints=kept)
+
+    def with_people_live(self, options: LiveOptions, owner: str) -> LiveOptions:
+        """The options of a live session that begins, with the people whom its owner knows by then;
+        what its speakers sound like is told where somebody can ask later who spoke in it."""
+        if self._people is None or not options.recognise:
+            return replace(options, known_voices=(), voiceprints=False)
+        known = self._people.known(owner)
+        return replace(options, known_voices=known, voiceprints=options.keep)
 
     def close(self) -> None:
         """Close the file."""

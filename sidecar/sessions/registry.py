@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from sidecar import errors
@@ -16,14 +16,22 @@ from sidecar.access.identity import Identity
 from sidecar.metering.tally import LiveTally, Tally
 from sidecar.sessions.counted import Counted
 from sidecar.sessions.relay import Share, carry
-from sidecar.sessions.session import Bounds, Session
+from sidecar.sessions.session import Bounds, Keeper, Session
 from sidecar.sessions.sound import Held
+from sidecar.sessions.tape import Tape
+from sidecar.sessions.waits import Waits
+from sidecar.sessions.witness import Observer
 from sidecar.settings import Settings
 from sidecar.speech.engine import EngineSpec
 from sidecar.speech.live import LiveOptions
 
 log = logging.getLogger(__name__)
 
+Acquaint = Callable[[LiveOptions, str], LiveOptions]
+"""The options of a session with the people whom its owner knows."""
+
+KEEPING_S = 120.0
+"""So long one that is kept may take to tell the rest, when nobody is there or its time is over."""
 LOOK_S = 1.0
 """How often is looked whose time is over."""
 
@@ -31,18 +39,22 @@ LOOK_S = 1.0
 @dataclasses.dataclass(frozen=True, slots=True)
 class Room:
     """How many there may be: in all, and of one owner; for how many seconds one waits for a client
-    that went; bytes of sound that all of them keep."""
+    that went; bytes of sound that all of them keep; and how long a final may wait because of
+    others before nobody else is let in, 0 for no such limit."""
 
     sessions: int = 100
     of_owner: int = 100
     grace_s: float = 15.0
     sound_bytes: int = 256 << 20
+    delay_s: float = 0.0
 
 
 class Sessions:
     """Owns all of them, and the tasks that see to them.
 
-    ``spec`` is of the engine that hears live, None where none does; ``share`` gives it.
+    ``spec`` is of the engine that hears live, None where none does; ``share`` gives it;
+    ``acquaint`` says who may be recognised; ``keeper`` makes a job of one that is to be kept, and
+    ``tape`` takes its sound.
     """
 
     def __init__(
@@ -54,13 +66,22 @@ class Sessions:
         patience_s: float = 20.0,
         now: Callable[[], float] = time.monotonic,
         tally: LiveTally | None = None,
+        observers: Sequence[Observer] = (),
+        acquaint: Acquaint | None = None,
+        keeper: Keeper | None = None,
+        tape: Callable[[], Tape | None] = lambda: None,
     ) -> None:
         self.spec = spec
         self._tally = tally or Tally().live
         self._share, self._room, self._bounds = share, room, bounds
         self._patience_s = patience_s
+        self._acquaint, self._keeper, self._tape = acquaint, keeper, tape
         self._now = now
+        self._observers = observers
+        said = [observer.greeting for observer in observers]
+        self._greeting = {name: value for one in said for name, value in one.items()}
         self._held = Held(room.sound_bytes)
+        self._waits = Waits(room.delay_s)
         self._sessions: dict[tuple[str, str], Session] = {}
         self._tasks: dict[Session, asyncio.Task[None]] = {}
         self._looking: asyncio.Task[None] | None = None
@@ -68,7 +89,15 @@ class Sessions:
 
     @classmethod
     def of(
-        cls, settings: Settings, spec: EngineSpec | None, share: Share, tally: LiveTally
+        cls,
+        settings: Settings,
+        spec: EngineSpec | None,
+        share: Share,
+        tally: LiveTally,
+        observers: Sequence[Observer] = (),
+        acquaint: Acquaint | None = None,
+        keeper: Keeper | None = None,
+        tape: Callable[[], Tape | None] = lambda: None,
     ) -> Self:
         """As the settings say."""
         room = Room(
@@ -76,11 +105,23 @@ class Sessions:
             settings.live_sessions_per_owner or settings.live_sessions,
             settings.live_grace,
             settings.live_buffer_mb << 20,
+            settings.live_delay,
         )
         bounds = Bounds(
             settings.live_idle, settings.live_longest, settings.live_chunk, settings.live_buffer
         )
-        return cls(spec, share, room, bounds, settings.live_timeout, tally=tally)
+        return cls(
+            spec,
+            share,
+            room,
+            bounds,
+            settings.live_timeout,
+            tally=tally,
+            observers=observers,
+            acquaint=acquaint,
+            keeper=keeper,
+            tape=tape,
+        )
 
     def __len__(self) -> int:
         """How many go on; one that has said all waits for nobody but its client."""
@@ -114,7 +155,7 @@ class Sessions:
         Raises:
             errors.LiveUnavailable: no engine here hears live.
             errors.LanguageUnsupported: it does not know the language.
-            errors.LiveFull, errors.LiveLimited: there are enough of them.
+            errors.LiveFull, errors.LiveLimited: there are enough of them, or they wait too long.
             errors.SessionTaken: there is one with that number.
             errors.ShuttingDown: the service is about to end.
         """
@@ -132,10 +173,22 @@ class Sessions:
             patience_s=self._patience_s,
             endpointing=dataclasses.replace(ends, longest_s=longest_s),
         )
-        counted = Counted(self._tally, wire, self._patience_s)
+        if self._acquaint is not None:
+            options = self._acquaint(options, caller.owner)
         session = Session(
-            number, caller.owner, options, self._bounds, self._held, self._now, counted
+            number,
+            caller.owner,
+            options,
+            self._bounds,
+            self._held,
+            self._now,
+            counted=Counted(self._tally, wire, self._patience_s),
+            greeting=self._greeting,
+            waits=self._waits,
         )
+        session.keeper = self._keeper
+        session.tape = self._tape() if options.keep else None
+        session.witnesses = [observer.begin(session) for observer in self._observers]
         self._sessions[caller.owner, number] = session
         task = asyncio.get_running_loop().create_task(carry(session, self._share), name="live")
         task.add_done_callback(lambda task: self._carried(session, task))
@@ -209,6 +262,11 @@ class Sessions:
             raise errors.SessionTaken()
         if len(self) >= self.most:
             raise errors.LiveFull()
+        if len(self) and self._waits.too_long(self._now()):
+            raise errors.LiveFull(
+                "Those who speak here wait too long for their words already.",
+                hint="Try again later, or give the service a machine with more cores.",
+            )
         of_owner = [
             one for one in self._sessions.values() if one.owner == caller.owner and not one.over
         ]
@@ -222,6 +280,17 @@ class Sessions:
             log.error("a live session failed", exc_info=fault)
             session.end(errors.SidecarError())
 
+    def _finishes(self, session: Session, now: float) -> bool:
+        """Whether one whose time may be over is kept, and tells the rest for that."""
+        left = session.left_at is not None
+        if not session.options.keep or session.over:
+            return False
+        if not session.finishing:
+            if not left and session.overdue(now) is None:
+                return False
+            session.finish()
+        return now - session.touched < KEEPING_S
+
     async def _look(self) -> None:
         """End those whose time is over."""
         while True:
@@ -230,8 +299,13 @@ class Sessions:
             for session in list(self._sessions.values()):
                 left = session.left_at
                 if left is not None and now - left >= self._room.grace_s:
-                    self.end(session)
-                elif not session.over and (wrong := session.overdue(now)) is not None:
+                    if not self._finishes(session, now):
+                        self.end(session)
+                elif (
+                    not session.over
+                    and not self._finishes(session, now)
+                    and (wrong := session.overdue(now)) is not None
+                ):
                     log.info("a live session ends: %s", wrong.code)
                     session.end(wrong)
                     with contextlib.suppress(KeyError):

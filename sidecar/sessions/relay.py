@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from sidecar import errors
 from sidecar.sessions.session import Session
-from sidecar.sessions.sound import Chunk, Commit
-from sidecar.speech.live import Noticed, from_wire
+from sidecar.sessions.sound import Chunk, Commit, Forget
+from sidecar.speech.live import Noticed, Summary, from_wire
 from sidecar.speech.transcript import Notice
 from sidecar.workers import channel
 from sidecar.workers.calls import Call, CallOver
@@ -61,7 +61,10 @@ async def _carry_once(session: Session, engine: Shared) -> None:
         sending = asyncio.get_running_loop().create_task(_send(session, call))
         try:
             async for answer, _ in call.answers():
-                session.heard(from_wire(answer))
+                event = from_wire(answer)
+                if isinstance(event, Summary):
+                    event = await session.kept(event)
+                session.heard(event)
         finally:
             sending.cancel()
             await asyncio.wait({sending})
@@ -80,6 +83,8 @@ async def _send(session: Session, call: Call) -> None:
                         await call.send({"sound": encoding.value, "rate": rate}, raw)
                 case Commit():
                     await call.send({"commit": True})
+                case Forget():
+                    await call.send({"forget": True})
                 case None if session.finishing:
                     return await call.send({"finish": True})
                 case None:

@@ -7,9 +7,12 @@ process its engine lives in (`sessions.relay` begins anew from what is not settl
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
+import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,18 +20,29 @@ from sidecar import errors
 from sidecar.metering.tally import Tally
 from sidecar.sessions.counted import Counted
 from sidecar.sessions.sound import Held, KeptSound
+from sidecar.sessions.tape import Tape
 from sidecar.sessions.told import Numbered, Told
+from sidecar.sessions.waits import Waits
+from sidecar.sessions.witness import Witness
 from sidecar.speech.live import (
     Encoding,
+    Final,
     Heard,
     LiveEvent,
     LiveOptions,
+    Noticed,
+    Summary,
     TurnDropped,
     TurnEnded,
 )
+from sidecar.speech.transcript import Notice, Transcript
+
+log = logging.getLogger(__name__)
 
 LEAST_S = 1.0
 """Seconds of sound that each session may keep, however much the others do."""
+NOT_KEPT = "not_kept"
+"""The notice of a session that was to become a job and did not."""
 RATES = range(8_000, 192_001)
 """Samples a second that are taken."""
 
@@ -44,10 +58,14 @@ class Bounds:
     buffer_s: float = 60.0
 
 
+Keeper = Callable[["Session", Transcript], Awaitable[str]]
+"""Makes a job of a session that is over; its id."""
+
+
 class Session:
     """Held by one connection at a time; not for two tasks at once, but for `events`.
 
-    ``now`` is a clock that only goes forward.
+    ``now`` is a clock that only goes forward. ``waits`` learns how late finals are.
     """
 
     def __init__(
@@ -59,11 +77,18 @@ class Session:
         held: Held,
         now: Callable[[], float] = time.monotonic,
         counted: Counted | None = None,
+        greeting: Mapping[str, Any] | None = None,
+        waits: Waits | None = None,
     ) -> None:
+        self._waits = waits
         self.id = number
         self.owner = owner
         self.options = options
         self.bounds = bounds
+        self.greeting: Mapping[str, Any] = greeting or {}
+        """What a client is to know when it begins, beside what its wire says."""
+        self.witnesses: Sequence[Witness] = ()
+        """Who else is told of all that passes."""
         self.told = Told()
         self.sound = KeptSound(held)
         self.began = self.touched = now()
@@ -74,6 +99,10 @@ class Session:
         self.received_orders = 0
         """Commits, cancels, changes and the finish that came: what need not be said again."""
         self.finishing = False
+        self.tape: Tape | None = None
+        """Takes its sound, where that is kept."""
+        self.keeper: Keeper | None = None
+        """Makes a job of it."""
         self.news = asyncio.Event()
         """Set when there is something for an engine."""
         self.counted = counted or Counted(Tally().live, "", options.patience_s)
@@ -83,8 +112,6 @@ class Session:
         self._waiting = False
         self._answered = 0
         self._orders: deque[dict[str, Any]] = deque()
-        self._forgetting = 0
-        """Turns that are to be dropped and are not yet."""
 
     @property
     def received_s(self) -> float:
@@ -136,6 +163,11 @@ class Session:
             self.counted.sound(len(raw) / encoding.width / rate)
             self.sound.add(raw, encoding, rate)
             self.news.set()
+            for witness in self.witnesses:
+                witness.sound(raw, encoding, rate)
+            if self.tape is not None:
+                with contextlib.suppress(errors.SidecarError):  # there is no recording then
+                    await self.tape.add(raw, encoding, rate)
 
     def commit(self) -> None:
         """End the turn behind the sound that came.
@@ -143,30 +175,48 @@ class Session:
         Raises:
             errors.SessionOver: it takes nothing any more.
         """
-        self._ordered()
+        self._ordered({"commit": True})
         self.sound.commit()
         self.news.set()
 
     def forget(self) -> None:
-        """Drop the turn, and what was sent and not heard; one `TurnDropped` says that it is done,
-        whatever becomes of the engine that was told."""
-        self._ordered()
+        """Drop the turn that goes on, and what was sent of it and not heard. Turns that were ended
+        are told first; one `TurnDropped` then says that it is done, whatever becomes of the
+        engine."""
+        self._ordered({"forget": True})
         self.sound.forget()
-        self._forgetting += 1
-        self._order({"forget": True})
+        self.news.set()
 
     def change(self, options: LiveOptions) -> None:
-        """Hear on with other options."""
-        self._ordered()
-        self.options = options
-        self._order({"change": options.to_wire()})
+        """Hear on with other options. Who may be recognised stays as it was in the beginning."""
+        before = self.options
+        changed = dataclasses.replace(
+            options, known_voices=before.known_voices, voiceprints=before.voiceprints
+        )
+        order = {"change": changed.spoken.to_wire()}
+        self._ordered(order)
+        self.options = changed
+        self._order(order)
 
     def finish(self) -> None:
         """No more sound comes: the rest is told, and then the summary."""
         if not (self.finishing or self.over):
-            self._ordered()
+            self._ordered({"finish": True})
             self.finishing = True
             self.news.set()
+
+    async def kept(self, summary: Summary) -> Summary:
+        """The last event, once the session is a job where its client asked for that. What cannot
+        be kept is said, and costs nobody the summary."""
+        if not self.options.keep or self.keeper is None:
+            return summary
+        try:
+            job = await self.keeper(self, summary.transcript)
+        except errors.SidecarError as error:
+            log.warning("a live session was not kept: %s", error.code)
+            self.heard(Noticed(Notice(NOT_KEPT, f"It could not be kept: {error.detail}")))
+            return summary
+        return dataclasses.replace(summary, job=job)
 
     def events(self, after: int = 0) -> AsyncIterator[Numbered]:
         """Everything that is said behind number ``after``, until the end.
@@ -180,8 +230,12 @@ class Session:
         """Nothing more is said or heard."""
         if not self.over:
             self.counted.ended(wrong, finished=self.finishing)
+            for witness in self.witnesses:
+                witness.over(wrong)
         self.told.end(wrong)
-        self.sound.forget()
+        self.sound.clear()
+        if self.tape is not None:
+            self.tape.close()
         self.news.set()
         self._room.set()
 
@@ -194,10 +248,16 @@ class Session:
         elif isinstance(event, TurnEnded) and event.committed:
             self._answered += 1  # an engine that dies now is not asked for it again
             self.sound.settle(self.sound.settled, self._answered)
+        elif isinstance(event, Final) and self._waits is not None:
+            self._waits.add(event.wait_s + event.work_s, self._now())
         elif isinstance(event, TurnDropped):
-            self._forgetting = max(0, self._forgetting - 1)
+            self.sound.dropped()
+            self._room.set()
         self.counted.said(event)
-        self.told.add(event)
+        numbered = self.told.add(event)
+        if numbered is not None:
+            for witness in self.witnesses:
+                witness.told(numbered)
 
     def touch(self) -> None:
         """Somebody is there."""
@@ -210,14 +270,10 @@ class Session:
         return orders
 
     def begins_anew(self) -> None:
-        """For an engine that knows nothing of it, and gets the options as they are now: what was
-        to be forgotten is."""
+        """For an engine that knows nothing of it, and gets the options as they are now."""
         self.sound.rewind()
         self._answered = 0
         self._orders.clear()
-        while self._forgetting:
-            turn = self.told.so_far(self.sound.settled).turn
-            self.heard(TurnDropped(turn, self.sound.settled))
 
     def overdue(self, now: float) -> errors.SidecarError | None:
         """What ends it by the clock, None while nothing does."""
@@ -236,10 +292,12 @@ class Session:
         self._orders.append(order)
         self.news.set()
 
-    def _ordered(self) -> None:
+    def _ordered(self, order: Mapping[str, Any]) -> None:
         self._check()
         self.touched = self._now()
         self.received_orders += 1
+        for witness in self.witnesses:
+            witness.ordered(order)
 
     def _check(self) -> None:
         if self.over or self.finishing:

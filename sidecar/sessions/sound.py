@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sidecar.speech.live import Encoding
 
@@ -34,6 +34,11 @@ class Commit:
     """The client ended its turn here."""
 
 
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The client did not want the turn that goes on here."""
+
+
 @dataclass(slots=True)
 class Held:
     """What all sessions keep together."""
@@ -49,7 +54,7 @@ class Held:
 
 
 class KeptSound:
-    """Sound and commits in the order in which they came, until they are settled.
+    """Sound, commits and what was not wanted in the order in which they came, until settled.
 
     An engine takes them one by one (`take`), and another one after it from the beginning of what is
     left (`rewind`).
@@ -66,7 +71,7 @@ class KeptSound:
         """Of what is kept."""
         self._held = held
         self._rate, self._at_rate = 0, (0.0, 0)
-        self._items: deque[Chunk | Commit] = deque()
+        self._items: deque[Chunk | Commit | Forget] = deque()
         self._taken = 0
         self._answered = 0
         self._before = 0
@@ -92,7 +97,30 @@ class KeptSound:
         """The turn ends here."""
         self._items.append(Commit())
 
-    def take(self) -> Chunk | Commit | None:
+    def forget(self) -> None:
+        """The turn that goes on is not wanted. Turns that ended before are; what came since, and no
+        engine has, is silence from then on: the clock is the sound."""
+        items = list(self._items)
+        ends = [at + 1 for at, one in enumerate(items) if not isinstance(one, Chunk)]
+        place = max([self._taken, *ends])
+        unheard = [one for one in items[place:] if isinstance(one, Chunk)]
+        quiet = (replace(one, raw=bytes(len(one.raw))) for one in unheard)
+        self._items = deque([*items[:place], Forget(), *quiet])
+
+    def dropped(self) -> None:
+        """The first turn that was not wanted is dropped: all before that is over."""
+        while any(isinstance(one, Forget) for one in self._items):
+            oldest = self._items.popleft()
+            self._taken = max(0, self._taken - 1)
+            if isinstance(oldest, Forget):
+                return
+            if isinstance(oldest, Commit):
+                self._answered += 1
+            else:
+                self._count(-len(oldest.raw))
+                self.settled = max(self.settled, oldest.at + oldest.seconds)
+
+    def take(self) -> Chunk | Commit | Forget | None:
         """The next that was not taken, None where there is none."""
         if self._taken == len(self._items):
             return None
@@ -115,20 +143,15 @@ class KeptSound:
                 if oldest.at + oldest.seconds > before:
                     return
                 self._count(-len(oldest.raw))
-            elif self._answered >= answered:
+            elif isinstance(oldest, Forget) or self._answered >= answered:
                 return
             else:
                 self._answered += 1
             self._items.popleft()
             self._taken -= 1
 
-    def forget(self) -> None:
-        """Let go of all of it. A commit that was taken is still answered, by whoever took it."""
-        items = list(self._items)
-        taken = sum(isinstance(one, Commit) for one in items[: self._taken])
-        left = sum(isinstance(one, Commit) for one in items[self._taken :])
-        self._answered += taken + left
-        self._before += left
+    def clear(self) -> None:
+        """Let go of all of it: nobody hears any more."""
         self._items.clear()
         self._taken = 0
         self._count(-self.bytes)

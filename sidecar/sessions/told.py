@@ -77,15 +77,18 @@ class Told:
                     turn, opened = ended + 1, 0
         return Begin(at, turn, piece, tuple(said.values()), opened, tuple(said), self._voices)
 
-    def add(self, event: LiveEvent) -> None:
-        """Say it; that a turn begins is said once, though an engine that went on for another says
-        it again. What voices sound like is kept for such an engine, and said to nobody."""
+    def add(self, event: LiveEvent) -> Numbered | None:
+        """Say it, and give its number; None where nothing is said.
+
+        That a turn begins is said once, though an engine that went on for another says it again.
+        What voices sound like is kept for such an engine, and said to nobody.
+        """
         if isinstance(event, VoicesKnown):
             self._voices = event.voices
-            return
+            return None
         if isinstance(event, SpeechStarted):
             if event.turn <= self._started:
-                return
+                return None
             self._started = event.turn
         self._last += 1
         numbered = Numbered(self._last, event)
@@ -98,6 +101,7 @@ class Told:
             if isinstance(event, Final):
                 self._partial = None
         self._ring()
+        return numbered
 
     def end(self, wrong: errors.SidecarError | None = None) -> None:
         """Nothing more is said."""

@@ -14,6 +14,8 @@ from sidecar.speech.edits import (
     Rename,
     Rewrite,
     Split,
+    SplitSpeaker,
+    Wish,
 )
 from sidecar.speech.formats import speaker_label
 from sidecar.speech.history import Redo, Step, Undo
@@ -26,6 +28,8 @@ LONGEST_TEXT = 10_000
 """Characters of a line: ten minutes of speech."""
 MOST_SEGMENTS = 1_000_000
 """No transcript has so many."""
+MOST_PARTS = 10
+"""That a speaker is split into at once."""
 _LABEL = re.compile(r"Speaker_(0|[1-9]\d{0,2})", re.ASCII)
 
 
@@ -41,7 +45,22 @@ def step_values(step: Step) -> list[dict[str, Any]]:
 
 
 def step_of(given: object) -> Step:
-    """The step that a list of operations means.
+    """The step that a list of operations means, as `step_values` wrote it.
+
+    Raises:
+        errors.FieldMissing, errors.FieldInvalid: it means nothing; which of them, and why.
+    """
+    wished = wished_of(given)
+    if not isinstance(wished, tuple):
+        return wished
+    done = tuple(one for one in wished if not isinstance(one, SplitSpeaker))
+    if len(done) < len(wished):
+        raise FieldInvalid("'split_speaker' is only a wish.")
+    return done
+
+
+def wished_of(given: object) -> Undo | Redo | tuple[Wish, ...]:
+    """What somebody who sends a list of operations asks for.
 
     Raises:
         errors.FieldMissing, errors.FieldInvalid: it means nothing; which of them, and why.
@@ -81,7 +100,7 @@ class _Given:
         self._values = values
 
     @property
-    def operation(self) -> Operation:
+    def operation(self) -> Wish:
         """What it means."""
         values = self._values
         if not isinstance(values, Mapping):
@@ -134,6 +153,16 @@ class _Given:
         assert isinstance(self._values, Mapping)
         return self.name() if "name" in self._values else None
 
+    def parts_if_any(self) -> int | None:
+        """Into how many people; None where that was left out."""
+        assert isinstance(self._values, Mapping)
+        value = self._values.get("into")
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= MOST_PARTS:
+            raise self._wrong(f"'into' is no number of people from 2 to {MOST_PARTS}")
+        return value
+
     def text(self) -> str:
         """What was said, on one line."""
         value = self._value("text")
@@ -157,10 +186,14 @@ class _Given:
         return FieldInvalid(f"Operation {self._number}: {said}.")
 
 
-_FORMS: Mapping[str, tuple[tuple[str, ...], Callable[[_Given], Operation]]] = {
+_FORMS: Mapping[str, tuple[tuple[str, ...], Callable[[_Given], Wish]]] = {
     "rename": (("speaker", "name"), lambda one: Rename(one.speaker("speaker"), one.name())),
     "merge": (("speaker", "into"), lambda one: Merge(one.speaker("speaker"), one.speaker("into"))),
     "split": (("segments", "name"), lambda one: Split(one.segments(), one.name_if_any())),
+    "split_speaker": (
+        ("speaker", "into"),
+        lambda one: SplitSpeaker(one.speaker("speaker"), one.parts_if_any()),
+    ),
     "move": (("segments", "speaker"), lambda one: Move(one.segments(), one.speaker("speaker"))),
     "text": (("segment", "text"), lambda one: Rewrite(one.segment(), one.text())),
 }

@@ -61,6 +61,19 @@ class Rewrite:
 Operation = Rename | Merge | Split | Move | Rewrite
 
 
+@dataclass(frozen=True, slots=True)
+class SplitSpeaker:
+    """A wish: a speaker is ``into`` people, by what the segments sound like; None: as many as there
+    seem to be. What is done, and can be undone, are the `Split`s that come of it."""
+
+    speaker: int
+    into: int | None = None
+
+
+Wish = Operation | SplitSpeaker
+"""What somebody may ask for."""
+
+
 def apply(transcript: Transcript, operations: Sequence[Operation]) -> Transcript:
     """The transcript after all of them; itself where one of them is impossible."""
     try:
@@ -81,6 +94,17 @@ def edited(transcript: Transcript, operations: Sequence[Operation]) -> Transcrip
         except EditImpossible as error:
             raise EditImpossible(f"Operation {number}: {error.detail}") from None
     return transcript
+
+
+def segments_of(transcript: Transcript, speaker: int) -> list[int]:
+    """The places of all that a speaker says.
+
+    Raises:
+        errors.EditImpossible: there is no such speaker.
+    """
+    transcript = _told_apart(transcript)
+    _check_speaker(transcript, speaker)
+    return [at for at, one in enumerate(transcript.segments) if one.speaker == speaker]
 
 
 def speakers_in(transcript: Transcript) -> list[int]:

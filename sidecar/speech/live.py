@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.speech.engine import AUTO, Engine
-from sidecar.speech.people import VoicePrint
+from sidecar.speech.people import KnownVoice, VoicePrint
 from sidecar.speech.transcript import (
     Notice,
     Segment,
@@ -105,8 +105,10 @@ class LiveOptions:
     ``partials``: words while somebody speaks. ``diarize``: whose they are. ``words``: times of
     words in finals. ``prompt``: as `TranscribeOptions.prompt`. ``delay_s``: how far behind the
     sound an engine that steps may be, None leaves it to the engine. ``accurate``: rather right than
-    quick. ``client``: sessions with the same one share their part of the engine. ``patience_s``: a
-    stretch that takes longer to recognise is given up.
+    quick. ``recognise``: whether people whom the service knows may be told by their voices;
+    ``known_voices``: who is; ``voiceprints``: the summary says what speakers and pieces sound like.
+    ``keep``: when it is over it is a job that is done. ``client``: sessions with the same one share
+    their part of the engine. ``patience_s``: a stretch that takes longer to recognise is given up.
     """
 
     language: str = AUTO
@@ -119,6 +121,10 @@ class LiveOptions:
     accurate: bool = False
     prompt: str = ""
     delay_s: float | None = None
+    recognise: bool = True
+    known_voices: tuple[KnownVoice, ...] = field(default=(), repr=False)
+    voiceprints: bool = False
+    keep: bool = False
     client: str = ""
     patience_s: float = 20.0
 
@@ -130,7 +136,19 @@ class LiveOptions:
     def from_wire(cls, values: dict[str, Any]) -> Self:
         """The options that `to_wire` wrote."""
         ends = Endpointing(**values["endpointing"])
-        return cls(**{**values, "turns": Turns(values["turns"]), "endpointing": ends})
+        known = tuple(map(KnownVoice.from_wire, values["known_voices"]))
+        turns = Turns(values["turns"])
+        return cls(**{**values, "turns": turns, "endpointing": ends, "known_voices": known})
+
+    @property
+    def hears_voices(self) -> bool:
+        """Whether somebody wants to know who the speakers are, and not only that they differ."""
+        return self.diarize and (bool(self.known_voices) or self.voiceprints)
+
+    @property
+    def spoken(self) -> Self:
+        """Without the voices of people, which are told an engine once."""
+        return dataclasses.replace(self, known_voices=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +187,8 @@ class Partial:
 @dataclass(frozen=True, slots=True)
 class Final:
     """A piece that has ended; its speaker may still be revised. ``wait_s``: how long it lay before
-    an engine had time for it; ``work_s``: how long that took then."""
+    an engine had time for it; ``work_s``: how long that took then. ``name``: who of the people
+    known its speaker is, as it looks now."""
 
     turn: int
     piece: int
@@ -177,6 +196,7 @@ class Final:
     language: str = AUTO
     wait_s: float = 0.0
     work_s: float = 0.0
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +222,11 @@ class TurnDropped:
 @dataclass(frozen=True, slots=True)
 class SpeakersRevised:
     """Who said pieces that were told before, as it looks now: piece → speaker. The last one, if
-    there is any, stands right before the `Summary`, and makes them what they are there."""
+    there is any, stands right before the `Summary`, and makes them what they are there. ``names``:
+    speaker → who that is of the people known, None for nobody after all; of those that changed."""
 
     speakers: dict[int, int]
+    names: dict[int, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,9 +256,11 @@ class Noticed:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The last event: all that was said, by whom as far as that is known at the end."""
+    """The last event: all that was said, by whom as far as that is known at the end. ``job``: what
+    it is kept as, where somebody asked for that."""
 
     transcript: Transcript
+    job: str | None = None
 
 
 LiveEvent = (
@@ -273,14 +297,15 @@ def from_wire(values: dict[str, Any]) -> LiveEvent:
         match dict(values):
             case {"live": "Final", "segment": segment, **rest}:
                 return Final(segment=segment_from_wire(segment), **rest)
-            case {"live": "SpeakersRevised", "speakers": speakers}:
-                return SpeakersRevised({int(piece): who for piece, who in speakers.items()})
+            case {"live": "SpeakersRevised", "speakers": speakers, "names": names}:
+                revised = {int(piece): who for piece, who in speakers.items()}
+                return SpeakersRevised(revised, {int(who): name for who, name in names.items()})
             case {"live": "VoicesKnown", "voices": voices}:
                 return VoicesKnown(_prints(voices))
             case {"live": "Noticed", "notice": notice}:
                 return Noticed(Notice(**notice))
-            case {"live": "Summary", "transcript": transcript}:
-                return Summary(transcript_from_wire(transcript))
+            case {"live": "Summary", "transcript": transcript, "job": job}:
+                return Summary(transcript_from_wire(transcript), job)
             case {"live": str(name), **rest} if name in _PLAIN:
                 return _PLAIN[name](**rest)
     except (TypeError, KeyError, ValueError):

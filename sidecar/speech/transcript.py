@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar import errors
-from sidecar.speech.people import SpeakerVoice
+from sidecar.speech.people import SpeakerVoice, VoicePrint
 
 NON_SPEECH = "non_speech"
 """The flag of a segment in which nobody says words: music, silence, noise."""
@@ -78,6 +78,8 @@ class Transcript:
     """A whole recording; ``duration`` in seconds, ``diarized`` if speakers were looked for.
 
     ``voices``: what is known of its speakers by voice, where somebody asked who they are.
+    ``prints``: what each segment sounds like, by its place, None where hardly anybody is heard;
+    empty where nobody asked for that.
     ``model``: which one heard it, where the engine may have one of several.
     """
 
@@ -89,6 +91,7 @@ class Transcript:
     diarized: bool = False
     notices: tuple[Notice, ...] = ()
     voices: tuple[SpeakerVoice, ...] = ()
+    prints: tuple[VoicePrint | None, ...] = field(default=(), repr=False)
     model: str = ""
 
     def name_of(self, speaker: int | None) -> str | None:
@@ -246,5 +249,6 @@ def transcript_from_wire(values: dict[str, Any]) -> Transcript:
             "segments": tuple(segment_from_wire(segment) for segment in values["segments"]),
             "notices": tuple(Notice(**notice) for notice in values["notices"]),
             "voices": tuple(SpeakerVoice.from_wire(one) for one in values.get("voices", ())),
+            "prints": tuple(one and VoicePrint(**one) for one in values.get("prints", ())),
         }
     )

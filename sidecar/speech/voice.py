@@ -61,12 +61,14 @@ class SayOptions:
     """How something is to be said.
 
     ``voice``: one of those that the engine has, '' for its own choice. ``speed``: 1 is the voice's
-    own. ``language``: of the text; 'auto' leaves it to the voice.
+    own. ``language``: of the text; 'auto' leaves it to the voice. ``rate``: samples a second that
+    are wanted, 0 takes what the voice has.
     """
 
     voice: str = ""
     language: str = AUTO
     speed: float = 1.0
+    rate: int = 0
 
     def to_wire(self) -> dict[str, Any]:
         """The options as plain values."""

@@ -44,7 +44,8 @@ class Seal:
         except ImportError:
             raise SettingsInvalid(
                 "What is kept is encrypted, and the package 'cryptography' is missing.",
-                hint="pip install 'vibevoice-asr[auth]', or start without --keep-jobs, --people.",
+                hint="pip install 'vibevoice-asr[auth]', or start without --keep-jobs, --people, "
+                "--capture.",
             ) from None
         about = f"vibevoice-asr {purpose}".encode()
         derived = HKDF(SHA256(), 32, salt, about).derive(secret.encode())
@@ -68,10 +69,18 @@ class Seal:
         prefix = os.urandom(PREFIX)
         yield prefix
         for number, piece, last in _numbered(_even(data, PIECE)):
-            yield self._cipher.encrypt(_nonce(prefix, number, last), piece, about.encode())
+            yield self.sealed_piece(piece, prefix, number, about, last=last)
 
-    def opened_pieces(self, sealed: Iterable[bytes], about: str) -> Iterator[bytes]:
-        """The stream that was sealed; what comes before it breaks was right.
+    def sealed_piece(
+        self, data: bytes, prefix: bytes, number: int, about: str, *, last: bool
+    ) -> bytes:
+        """One piece of a stream, which is never sealed with other ``data`` again."""
+        return self._cipher.encrypt(_nonce(prefix, number, last), data, about.encode())
+
+    def opened_pieces(
+        self, sealed: Iterable[bytes], about: str, piece: int = PIECE
+    ) -> Iterator[bytes]:
+        """The stream that was sealed, so many bytes at once; what comes before it breaks was right.
 
         Raises:
             SealBroken: it is not what it was, not about that, or not whole.
@@ -80,8 +89,8 @@ class Seal:
         prefix = next(rest, b"")
         if len(prefix) != PREFIX:
             raise SealBroken
-        for number, piece, last in _numbered(_even(rest, PIECE + TAG)):
-            yield self._decrypted(_nonce(prefix, number, last), piece, about)
+        for number, data, last in _numbered(_even(rest, piece + TAG)):
+            yield self._decrypted(_nonce(prefix, number, last), data, about)
 
     def opened_piece(
         self, data: bytes, prefix: bytes, number: int, about: str, *, last: bool

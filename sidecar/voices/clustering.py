@@ -52,7 +52,7 @@ def clustered(
         first = 0
         for begin in range(0, len(sums), PART):
             part = slice(begin, begin + PART)
-            within = _cut(merges(sums[part], sizes[part]), len(sums[part]), SAME_VOICE)
+            within = cut(merges(sums[part], sizes[part]), len(sums[part]), SAME_VOICE)
             found[part] = first + within
             first += int(within.max()) + 1
         if first == len(sums):
@@ -64,7 +64,7 @@ def clustered(
     if num_speakers is not None:
         heard = np.bincount(labels, seconds, len(sums)).astype(np.float32)
         border = hinted(tree, heard, num_speakers)
-    return _cut(tree, len(sums), border)[labels]
+    return cut(tree, len(sums), border)[labels]
 
 
 def directions(vectors: Matrix, labels: Labels) -> Matrix:
@@ -120,7 +120,7 @@ def hinted(tree: list[Merge], seconds: npt.NDArray[np.float32], num_speakers: in
     least_s = 0.1 * float(seconds.sum()) / num_speakers
     best, misses = SAME_VOICE, None
     for border in _borders(tree):
-        labels = _cut(tree, len(seconds), border)
+        labels = cut(tree, len(seconds), border)
         heard = np.bincount(labels, seconds)
         missed = abs(int((heard >= least_s).sum()) - num_speakers)
         if misses is None or (missed, abs(border - SAME_VOICE)) < (misses, abs(best - SAME_VOICE)):
@@ -136,7 +136,7 @@ def _borders(tree: list[Merge]) -> Iterator[float]:
         yield (before + after) / 2
 
 
-def _cut(tree: list[Merge], count: int, border: float) -> Labels:
+def cut(tree: list[Merge], count: int, border: float) -> Labels:
     """The cluster of each, when what is nearer than ``border`` is one; numbered as they appear."""
     into = np.arange(count)
     for merge in tree:

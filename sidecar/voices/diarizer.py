@@ -16,6 +16,7 @@ revised stays the same number for the same voice, as far as two decisions agree 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -28,6 +29,7 @@ from sidecar.voices.clustering import clustered, directions
 from sidecar.voices.encoder import OneVoice, SpeakerEncoder, Vector
 from sidecar.voices.listening import Listening, Window
 from sidecar.voices.models import Models
+from sidecar.voices.passages import voices_in
 from sidecar.voices.recognition import Speakers, Voice
 from sidecar.voices.segmentation import STEP_S as FRAME_STEP_S
 from sidecar.voices.segmentation import VOICES
@@ -177,7 +179,7 @@ class Diarizer:
             length = np.linalg.norm(mean)
             if length and person < len(heard_s) and heard_s[person]:
                 voices[person] = Voice(mean / length, float(heard_s[person]))
-        return Speakers(self.turns, voices)
+        return Speakers(self.turns, voices, partial(voices_in, self._windows))
 
     def local_voices(self) -> Iterator[tuple[float, Vector]]:
         """The voices of each window by itself: seconds heard alone, and the vector."""

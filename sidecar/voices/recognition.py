@@ -7,7 +7,7 @@ are never the same person: the likelier one is.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -44,13 +44,19 @@ class Voice:
     seconds: float
 
 
+VoicesIn = Callable[[Sequence[tuple[float, float]]], Sequence[Voice | None]]
+"""The voice in each stretch of (start, end) seconds, None where there is too little."""
+
+
 @dataclass(frozen=True, slots=True)
 class Speakers:
     """Who spoke when, and what each sounds like, by the label of their turns; a voice that was
-    never heard alone is missing."""
+    never heard alone is missing. ``passages``: what any stretch sounds like, where that is known.
+    """
 
     turns: Sequence[Turn]
     voices: Mapping[int, Voice] = field(default_factory=dict)
+    passages: VoicesIn | None = None
 
 
 @runtime_checkable
@@ -93,33 +99,62 @@ def recognised(
         for speaker, label in labels.items()
         if label in speakers.voices
     }
-    alike = likenesses(voices, options.known_voices)
-    persons = who_is_who(alike)
     known = {one.person: one for one in options.known_voices}
-    found = []
+    likely = alike(voices, means_of(options.known_voices))
+    found = [
+        replace(one, print=worth_keeping(voices[speaker])) if options.voiceprints else one
+        for speaker, one in named(voices, likely, known).items()
+    ]
+    prints = _prints(transcript, speakers) if options.voiceprints else ()
+    return replace(transcript, voices=tuple(found), prints=prints)
+
+
+def _prints(transcript: Transcript, speakers: Speakers) -> tuple[VoicePrint | None, ...]:
+    """What each segment sounds like."""
+    if speakers.passages is None:
+        return ()
+    heard = speakers.passages([(one.start, one.end) for one in transcript.segments])
+    return tuple(None if one is None else print_of(one) for one in heard)
+
+
+def worth_keeping(voice: Voice) -> VoicePrint | None:
+    """A speaker's voice, for who wants to know it again; None where there is too little of it."""
+    return print_of(voice) if voice.seconds >= LEAST_S else None
+
+
+def named(
+    voices: Mapping[int, Voice],
+    likely: Mapping[tuple[int, str], float],
+    known: Mapping[str, KnownVoice],
+) -> dict[int, SpeakerVoice]:
+    """What is known of each speaker: who it is, or how like it is to the likeliest.
+
+    ``likely``: the cosine of each to each person (`alike`); ``known``: people by their ids.
+    """
+    persons = who_is_who(likely)
+    found = {}
     for speaker, voice in sorted(voices.items()):
         person = persons.get(speaker)
-        nearest = [value for (one, _), value in alike.items() if one == speaker]
-        likeness = max(nearest, default=None) if person is None else alike[speaker, person]
-        found.append(
-            SpeakerVoice(
-                speaker,
-                round(voice.seconds, 2),
-                person,
-                None if person is None else known[person].name,
-                None if likeness is None else round(likeness, 3),
-                print_of(voice) if options.voiceprints and voice.seconds >= LEAST_S else None,
-            )
+        nearest = [value for (one, _), value in likely.items() if one == speaker]
+        likeness = max(nearest, default=None) if person is None else likely[speaker, person]
+        found[speaker] = SpeakerVoice(
+            speaker,
+            round(voice.seconds, 2),
+            person,
+            None if person is None else known[person].name,
+            None if likeness is None else round(likeness, 3),
         )
-    return replace(transcript, voices=tuple(found))
+    return found
 
 
-def likenesses(
-    voices: Mapping[int, Voice], known: Sequence[KnownVoice]
-) -> dict[tuple[int, str], float]:
+def means_of(known: Sequence[KnownVoice]) -> dict[str, Vector]:
+    """The direction of each person, by id."""
+    return {one.person: mean_of(one.prints) for one in known if one.prints}
+
+
+def alike(voices: Mapping[int, Voice], means: Mapping[str, Vector]) -> dict[tuple[int, str], float]:
     """The cosine of each speaker's voice to each person's, for voices of which there is enough."""
     enough = {speaker: voice for speaker, voice in voices.items() if voice.seconds >= LEAST_S}
-    means = {one.person: mean_of(one.prints) for one in known if one.prints}
     return {
         (speaker, person): float(voice.vector @ mean)
         for speaker, voice in enough.items()

@@ -50,6 +50,8 @@ class Berth:
     ) -> None:
         self.precision = spec.resolve_precision(load.precision)
         """Of the engine that is there, or that is on its way."""
+        self.checkpoint = load.checkpoint
+        """The folder of its weights."""
         self.memory = MemoryPlan()
         """By which plan the engine was loaded, or works."""
         self.loads = 0
@@ -113,13 +115,14 @@ class Berth:
             return self._worker
         return await self.changed_to(precision)
 
-    async def changed_to(self, precision: Precision) -> Worker:
-        """A new engine at ``precision``; the one that stands goes, unless that fails.
+    async def changed_to(self, precision: Precision, checkpoint: str | None = None) -> Worker:
+        """A new engine at ``precision``, with other weights where there is a ``checkpoint``; the
+        one that stands goes, unless that fails.
 
         Raises:
             errors.ModelLoadFailed, errors.WontFit, errors.ShuttingDown: it does not come.
         """
-        task = asyncio.get_running_loop().create_task(self._change_to(precision))
+        task = asyncio.get_running_loop().create_task(self._change_to(precision, checkpoint))
         task.add_done_callback(_heard)
         self._change = _Change(precision, task)
         await asyncio.wait({task})
@@ -153,15 +156,20 @@ class Berth:
         if self._change is change:  # it had not even begun
             self._change = None
 
-    async def _change_to(self, precision: Precision) -> Worker:
+    async def _change_to(self, precision: Precision, checkpoint: str | None) -> Worker:
+        before = self.checkpoint
+        self.checkpoint = checkpoint or before
         try:
-            return await self._bring_in(precision)
+            return await self._bring_in(precision, before)
+        except BaseException:
+            self.checkpoint = before
+            raise
         finally:
             self._change = None
             self._account.settled()
             self._arrived()
 
-    async def _bring_in(self, precision: Precision) -> Worker:
+    async def _bring_in(self, precision: Precision, weights_before: str | None) -> Worker:
         await self.gone()
         await self._look()
         plan = self._place(precision)
@@ -174,7 +182,7 @@ class Berth:
                 await self.gone()
             new = await self._load(precision, plan.memory)
         except errors.ModelLoadFailed:
-            self.precision = before
+            self.precision, self.checkpoint = before, weights_before
             if stood and plan.placement is Placement.INSTEAD:
                 log.warning("engine %s: back to %s", self._spec.name, before)
                 self._stands(await self._load(before, self.memory))
@@ -200,6 +208,7 @@ class Berth:
         options = dataclasses.replace(
             self._options,
             precision=precision,
+            checkpoint=self.checkpoint,
             evict_encoders=memory.evict_encoders,
             host_token_table=memory.host_token_table,
         )

@@ -30,7 +30,7 @@ lives as long as the service."""
 
 SECRET = re.compile(
     r"(^|_)(API|ACCESS|AUTH|PRIVATE)?(TOKENS?|SECRETS?|PASSWORD|PASSWD|PASSPHRASE|PAT|KEYS?|CREDENTIALS?)$"
-    r"|^(AWS|AZURE)_|SECRET_|PASSWORD$|_PWD$",
+    r"|^(AWS|AZURE|OTEL)_|SECRET_|PASSWORD$|_PWD$",
     re.IGNORECASE,
 )
 """Names of variables that hold what is nobody else's business."""

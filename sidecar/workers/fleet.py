@@ -143,6 +143,14 @@ class Fleet:
             found[Role.VOICE] = Standing.of(self._voice)
         return found
 
+    @property
+    def lodgings(self) -> dict[str, Lodging[EngineSpec, Any]]:
+        """Where each engine lives, by what it is there for."""
+        found: dict[str, Lodging[EngineSpec, Any]] = {Role.FILES.value: self.files}
+        if self._live is not None:
+            found[Role.LIVE.value] = self._live
+        return found
+
     async def watch(self) -> None:
         """Go on looking at the GPU, until cancelled."""
         await self._devices.gpu.go_on()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,14 +92,31 @@ class Intake:
             errors.BadAudio: it cannot be decoded, is too long, or has not just one voice in it.
             errors.VoicesUnavailable: voices cannot be compared here.
         """
-        return VoicePrint(**await self._ask(source, VOICE_TIMEOUT_S, "voice", max_s))
+        found = await self._ask(VOICE_TIMEOUT_S, "voice", [source.fd], max_s=max_s)
+        return VoicePrint(**found)
+
+    async def parted(
+        self, prints: Sequence[VoicePrint | None], into: int | None
+    ) -> tuple[list[int], float] | None:
+        """Which segments of one speaker are whose, by what they sound like (`voices.parting`), and
+        how alike those people are; None where they cannot be told apart. ``into``: how many.
+
+        Raises:
+            errors.EngineFailed: nobody answers that.
+        """
+        plain = [one and asdict(one) for one in prints]
+        try:
+            found = await self._ask(VOICE_TIMEOUT_S, "part", prints=plain, into=into)
+        except errors.BadAudio:  # there is none; that is how a process is given up
+            raise errors.EngineFailed("The voices could not be compared.") from None
+        return (found["groups"], found["likeness"]) if found else None
 
     async def _probe(self, source: AudioSource) -> AudioFacts:
-        found = await self._ask(source, PROBE_TIMEOUT_S, "probe", self._max_audio_s)
+        found = await self._ask(PROBE_TIMEOUT_S, "probe", [source.fd], max_s=self._max_audio_s)
         return AudioFacts.from_wire(found)
 
     async def _ask(
-        self, source: AudioSource, timeout_s: float, operation: str, max_s: float
+        self, timeout_s: float, operation: str, fds: Sequence[int] = (), **arguments: Any
     ) -> dict[str, Any]:
         """The answer of a process that looks at a file."""
         async with self._lanes:
@@ -110,7 +128,7 @@ class Intake:
                     worker = self._resting.pop() if rested else self._started()
                     try:
                         async with asyncio.timeout(timeout_s):
-                            return await worker.ask(operation, [source.fd], max_s=max_s)
+                            return await worker.ask(operation, fds, **arguments)
                     except TimeoutError:
                         worker.kill()
                         raise errors.AudioDecodeTimeout() from None

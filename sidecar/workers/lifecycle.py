@@ -19,7 +19,7 @@ from sidecar.memory.placement import Account, Look, NoAccount, Place, always_bes
 from sidecar.speech.engine import LoadOptions, MemoryPlan, ModelSpec, Precision
 from sidecar.workers.berth import Berth
 from sidecar.workers.environment import Manner
-from sidecar.workers.reloads import Reloads
+from sidecar.workers.reloads import Reloads, Wanted
 from sidecar.workers.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -60,13 +60,14 @@ class EngineLife:
         account: Account | None = None,
     ) -> None:
         self.spec = spec
+        self._account = account or NoAccount()
         self._berth = Berth(
             spec,
             load,
             place,
             look,
             on_crash,
-            account or NoAccount(),
+            self._account,
             self._arrived,
             self.manner,
         )
@@ -102,6 +103,12 @@ class EngineLife:
     def load_s(self) -> float:
         """How many seconds that took."""
         return self._berth.load_s
+
+    def last_load(self, now: float) -> tuple[float, float]:
+        """From when to when it came in last, in seconds since 1970 as is ``now``; long before all
+        times where it never did."""
+        end = now - (time.monotonic() - self.loaded_at)
+        return end - self.load_s, end
 
     @property
     def loads(self) -> int:
@@ -157,6 +164,11 @@ class EngineLife:
             return self.precision
         return self.spec.resolve_precision(wanted)
 
+    @property
+    def resolution(self) -> tuple[Precision, float]:
+        """As long as this is the same, so is every answer of `resolve`."""
+        return self.precision, self._reloaded_at
+
     async def preload(self) -> None:
         """Load the engine ahead of the first job.
 
@@ -189,8 +201,9 @@ class EngineLife:
         if not self._berth.changing:  # else nobody can tell what will be free
             self._place(target)
 
-    async def reload(self, precision: Precision) -> Precision:
-        """Load the engine anew at another precision, in its turn; which it is then.
+    async def reload(self, precision: Precision, checkpoint: str | None = None) -> Precision:
+        """Load the engine anew at another precision, in its turn; which it is then. ``checkpoint``:
+        the folder of other weights for it, None where it keeps its own.
 
         Whoever asked may hang up: it is done all the same. Of several that ask for the same
         meanwhile, one does it for all; of those that wait and want different ones, the last wins.
@@ -202,7 +215,8 @@ class EngineLife:
             errors.ModelLoadFailed: it does not load; the old one goes on serving.
         """
         target = self.check(precision)
-        await self._reloads.ask(target, self._berth.loads)
+        wanted = Wanted(target, checkpoint or self._berth.checkpoint)
+        await self._reloads.ask(wanted, self._berth.loads)
         return target
 
     async def close(self) -> None:
@@ -234,11 +248,12 @@ class EngineLife:
             self._berth.let_go()
         self._start_idling()
 
-    async def _renew(self, precision: Precision, loads: int) -> None:
+    async def _renew(self, wanted: Wanted, loads: int) -> None:
         """Load the engine anew, unless that was done since there had been so many ``loads``."""
-        await self._berth.settle(precision)
-        if self._berth.loads == loads or self.precision is not precision or not self.loaded:
-            await self._berth.changed_to(precision)
+        await self._berth.settle(wanted.precision)
+        is_it = Wanted(self.precision, self._berth.checkpoint) == wanted and self.loaded
+        if self._berth.loads == loads or not is_it:
+            await self._berth.changed_to(wanted.precision, wanted.checkpoint)
         self._reloaded_at = time.monotonic()
         await self._berth.gone()
 

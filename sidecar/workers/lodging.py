@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from sidecar import errors
 from sidecar.diagnostics.crash import CrashNotes, data_folder
 from sidecar.engines.choice import WHISPER, Choice, Spec
 from sidecar.memory.admission import Admission, Memory
@@ -52,6 +53,7 @@ class Lodging(Generic[Spec, Slot]):
         speaks: bool = False,
     ) -> None:
         self.who = who
+        self._choice = choice
         self._devices = devices
         self._device = settings.device
         self._file_bytes = choice.checkpoint.bytes if choice.checkpoint is not None else 0
@@ -64,18 +66,21 @@ class Lodging(Generic[Spec, Slot]):
         precision = settings.precision
         if precision is Precision.AUTO and self.admission is not None:
             precision = self.admission.first_precision(self._memory(None))
-        checkpoint = str(choice.checkpoint.folder) if choice.checkpoint else None
+        folder = choice.checkpoint.folder if choice.checkpoint else choice.folder
         self._stood: Holding | None = None
         """What there was of it when a new one began to come; None while none does."""
         self._expected = 0
         self.crashes = 0
         """How often its process died."""
+        self._own: int | None = None
+        """What it has reserved for itself, None while there is nothing of it."""
+        self._sessions, self._session_bytes = 0, choice.session_bytes
         self._crash_notes = CrashNotes(data_folder(settings.data_dir))
         self.slot: Slot = kind(
             self.spec,
             LoadOptions(
                 precision,
-                checkpoint,
+                str(folder) if folder else None,
                 settings.device,
                 upstream=choice.upstream,
                 live=live,
@@ -100,6 +105,43 @@ class Lodging(Generic[Spec, Slot]):
     def on_gpu(self) -> bool:
         """Whether the engine uses it."""
         return self.gpu is not None and self._device != "cpu"
+
+    async def take(self, choice: Choice[Spec], precision: Precision) -> Precision:
+        """Have another model of the same engine, in its turn: beside the one that is there until it
+        stands, or instead of it where there is no room for both. Which precision it is then.
+
+        Raises:
+            errors.ModelUnsuited: what is known of the engine would not be true of it.
+            errors.SidecarError: as `EngineLife.reload`; the one that was there serves on.
+        """
+        self.check(choice)
+        assert choice.checkpoint is not None
+        before = self._file_bytes
+        self._file_bytes = max(before, choice.checkpoint.bytes)
+        try:
+            found = await self.slot.reload(precision, str(choice.checkpoint.folder))
+        except BaseException:
+            self._file_bytes = before
+            raise
+        self._file_bytes = choice.checkpoint.bytes
+        return found
+
+    def check(self, choice: Choice[Spec]) -> None:
+        """Refuse a model of which something else is true than of the one that was chosen first:
+        languages, precisions, what it takes of memory.
+
+        Raises:
+            errors.ModelUnsuited: it is so.
+        """
+        old, new = self._choice, choice
+        alike = old.checkpoint is not None and new.checkpoint is not None and old.spec == new.spec
+        if alike and self.admission is not None:
+            assert old.checkpoint is not None
+            assert new.checkpoint is not None
+            shape = ModelShape.from_config(old.checkpoint.config)
+            alike = shape == ModelShape.from_config(new.checkpoint.config)
+        if not alike:
+            raise errors.ModelUnsuited()
 
     @property
     def reserved_bytes(self) -> int:
@@ -138,13 +180,23 @@ class Lodging(Generic[Spec, Slot]):
             weights = self._weights(self.slot.precision, self.slot.memory)
             self._reserve(weights)
 
+    def held(self, sessions: int) -> None:
+        """So many live sessions have it, each with what it takes beside the weights
+        (`placement.Account`)."""
+        self._sessions = sessions
+        if self._own is not None:
+            self._reserve(self._own)
+
     def _reserve(self, size: int) -> None:
-        """On the device that it is on; a driver may have begun to answer since the last time."""
+        """That much for itself, and its sessions', on the device that it is on; a driver may have
+        begun to answer since the last time."""
         self._release()
+        self._own = size
         device = self._devices.gpu if self.on_gpu else self._devices.host
-        device.ledger.reserve(self.who, size)
+        device.ledger.reserve(self.who, size + self._sessions * self._session_bytes)
 
     def _release(self) -> None:
+        self._own = None
         for device in (self._devices.gpu, self._devices.host):
             device.ledger.release(self.who)
 

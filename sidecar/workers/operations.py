@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -25,9 +25,10 @@ from sidecar.speech.engine import (
     TunedEngine,
 )
 from sidecar.speech.live import LiveEngine
+from sidecar.speech.people import VoicePrint
 from sidecar.speech.spread import with_words
 from sidecar.speech.transcript import Checkpoint, Event, Finished, Notice, Peaks, Progress
-from sidecar.speech.voice import PCM16_BYTES, SayOptions, VoiceEngine
+from sidecar.speech.voice import PCM16_BYTES, SayOptions, Sound, VoiceEngine
 from sidecar.workers.asked import Asked
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ class Operations:
                 yield probe(asked.fds[0], max_s).to_wire()
             case {"operation": "voice", "max_s": max_s} if asked.fds:
                 yield _voice(asked.fds[0], max_s)
+            case {"operation": "part", "prints": prints, "into": into}:
+                yield _parted(prints, into)
             case {"operation": "load", "engine": name, "options": options}:
                 yield from self._load(name, LoadOptions.from_wire(options))
             case {"operation": "transcribe"} if asked.fds:
@@ -95,6 +98,8 @@ class Operations:
     def _load(self, name: str, options: LoadOptions) -> Iterator[dict[str, Any]]:
         """Load an engine; how much of it is there is told meanwhile."""
         if options.speaks:
+            from sidecar.audio import pcm  # noqa: F401 - the first thing that is said needs it
+
             voice = create_voice(name)
             yield from ({"loaded": part} for part in voice.load(options))
             self._voice = voice
@@ -114,7 +119,8 @@ class Operations:
     def _say(self, text: str, options: SayOptions, asked: Asked) -> Iterator[Raw]:
         """The sound of a text, in frames of `SAID_S` at most: one that is long in coming is no
         longer than what may lie unread."""
-        for sound in self._speaks().say(text, options, asked.unwanted):
+        sounds = self._speaks().say(text, options, asked.unwanted)
+        for sound in at_rate(sounds, options.rate) if options.rate else sounds:
             marks = [(mark.character, mark.start) for mark in sound.marks]
             most = PCM16_BYTES * round(SAID_S * sound.rate)
             for at in range(0, len(sound.pcm), most):
@@ -190,6 +196,30 @@ def _voice(fd: int, max_s: float) -> dict[str, Any]:
             return asdict(voice_print(models, audio))
     except errors.AudioTooLong:
         raise errors.ClipTooLong(f"The clip is longer than {max_s:g} s.") from None
+
+
+def at_rate(sounds: Iterable[Sound], rate: int) -> Iterator[Sound]:
+    """The same sound at ``rate`` samples a second; marks stay with the sound they came with."""
+    from sidecar.audio.pcm import Resampler
+
+    resampler: Resampler | None = None
+    for sound in sounds:
+        if sound.rate == rate:
+            yield sound
+            continue
+        if resampler is None:
+            resampler = Resampler(sound.rate, rate)
+        yield Sound(resampler.take(sound.pcm), rate, sound.marks)
+    if resampler is not None:
+        yield Sound(resampler.rest(), rate)
+
+
+def _parted(prints: list[dict[str, Any] | None], into: int | None) -> dict[str, Any]:
+    """Which of the segments of one speaker are whose; nothing where they cannot be told apart."""
+    from sidecar.voices.parting import parted
+
+    found = parted([None if one is None else VoicePrint(**one) for one in prints], into)
+    return {} if found is None else asdict(found)
 
 
 def _checkpoint(values: dict[str, Any]) -> Checkpoint:

@@ -11,11 +11,19 @@ from sidecar import errors
 from sidecar.speech.engine import Precision
 
 
-@dataclass(slots=True)
-class _Wish:
-    """A precision, and what became of it for all who wait; ``loads`` there had been before."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An engine as somebody wants it: at a precision, with the weights in a folder."""
 
     precision: Precision
+    checkpoint: str | None = None
+
+
+@dataclass(slots=True)
+class _Wish:
+    """What is wanted, and what became of it for all who wait; ``loads`` there had been before."""
+
+    wanted: Wanted
     loads: int
     outcome: asyncio.Future[None] = field(default_factory=asyncio.Future)
 
@@ -31,25 +39,25 @@ class _Wish:
 class Reloads:
     """At most one is carried out while one waits, however many ask.
 
-    ``turn`` is entered before one is carried out by ``renew``, which is given the precision and how
-    many loads there had been when it was asked for.
+    ``turn`` is entered before one is carried out by ``renew``, which is given what is wanted and
+    how many loads there had been when it was asked for.
     """
 
     def __init__(
         self,
         turn: Callable[[], AbstractAsyncContextManager[None]],
-        renew: Callable[[Precision, int], Awaitable[None]],
+        renew: Callable[[Wanted, int], Awaitable[None]],
     ) -> None:
         self._turn = turn
         self._renew = renew
         self._waiting: _Wish | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def ask(self, precision: Precision, loads: int) -> None:
+    async def ask(self, wanted: Wanted, loads: int) -> None:
         """Wait until it is done; who is cancelled meanwhile takes nothing back.
 
         Raises:
-            errors.ReloadSuperseded: another precision was asked for before this one's turn came.
+            errors.ReloadSuperseded: something else was asked for before this one's turn came.
             errors.SidecarError: why it was not done.
         """
         overtaken = self._waiting
@@ -57,10 +65,11 @@ class Reloads:
             task = asyncio.get_running_loop().create_task(self._carry_out())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        if overtaken is None or overtaken.precision is not precision:
-            self._waiting = _Wish(precision, loads)
+        if overtaken is None or overtaken.wanted != wanted:
+            self._waiting = _Wish(wanted, loads)
         if overtaken is not None and overtaken is not self._waiting:
-            what = f"Before the reload at {overtaken.precision} began one at {precision} came in."
+            before, after = overtaken.wanted.precision, wanted.precision
+            what = f"Before the reload at {before} began one at {after} came in."
             overtaken.fails(errors.ReloadSuperseded(what))
         assert self._waiting is not None
         await asyncio.shield(self._waiting.outcome)
@@ -78,7 +87,7 @@ class Reloads:
         try:
             async with self._turn():
                 wish = self._taken()
-                await self._renew(wish.precision, wish.loads)
+                await self._renew(wish.wanted, wish.loads)
                 wish.outcome.set_result(None)
         except asyncio.CancelledError:
             (wish or self._taken()).fails(errors.ShuttingDown())

@@ -145,6 +145,7 @@ class _Seated:
                 self._session.push(self._intake.rest())  # none of the turn's sound is the next's
                 self._session.commit()
             case {"forget": _}:
+                self._session.push(self._intake.rest())
                 self._session.cancel()
             case {"finish": _}:
                 self._session.push(self._intake.rest())

@@ -62,11 +62,15 @@ class SharedSlot(EngineLife):
             await self._berth.settle(self.precision)
             worker = await self._berth.standing(self.precision)
             engine = SharedEngine(worker, self.precision)
-            self._holders += 1
+            self._hold(1)
             self._used_load = self._berth.loads
         try:
             yield engine
         finally:
-            self._holders -= 1
+            self._hold(-1)
             if not self._turn.locked():  # else who has the turn sees to it
                 self._rest()
+
+    def _hold(self, more: int) -> None:
+        self._holders += more
+        self._account.held(self._holders)

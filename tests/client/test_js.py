@@ -158,6 +158,18 @@ def test_live_over_cut_connections_nothing_said_is_lost_or_doubled(
     assert numbers == sorted(set(numbers))
 
 
+def test_live_a_recording_goes_up_as_if_it_were_spoken_and_is_kept(
+    case: Callable[..., Any], websockets: None
+) -> None:
+    found = case("file")
+    finals = [one["segment"] for one in found["events"] if one["type"] == "final"]
+    summary = found["events"][-1]
+    assert summary["transcript"]["segments"] == finals
+    assert finals
+    assert (found["kept"]["state"], found["kept"]["id"]) == ("done", summary["job"])
+    assert found["wrong"] == "TypeError"
+
+
 def test_live_sessions_are_left_and_refused_in_words(
     case: Callable[..., Any], websockets: None
 ) -> None:

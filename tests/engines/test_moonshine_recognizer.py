@@ -156,6 +156,28 @@ def test_a_draft_of_something_else_does_no_harm(
     assert sum(map(word_errors, plain, misled)) <= 0.06 * sum(len(text.split()) for text in plain)
 
 
+def test_what_was_said_before_tells_a_word_that_sounds_like_another(
+    recognizer: OnnxRecognizer,
+) -> None:
+    audio = decode_file(ASSETS / "beckett.wav", SAMPLE_RATE)
+    begin, border, end = (round(at * SAMPLE_RATE) for at in (4.7, 6.1, 7.6))
+    alone = heard(recognizer, audio[border:end])
+    before = heard(recognizer, audio[begin:border])
+    assert (before.text, alone.text) == ("Try again.", "Fare again.")
+    both = audio[begin:end]
+    for words in (False, True):
+        found = recognizer.hear_behind(both, [before], border - begin, words=words)
+        assert found is not None
+        assert found.text == "Fail again."
+    times = [(word.start, word.end) for word in found.words]
+    assert len(times) == 2
+    assert 0 <= times[0][0] < times[0][1] <= times[1][0] < times[1][1] <= 1.5
+    circles = Hypothesis("", before.tokens * 9)
+    found = recognizer.hear_behind(both, [circles], border - begin)
+    assert found is not None
+    assert found.text == alone.text, "what went round in circles is no context"
+
+
 def test_two_threads_at_once_hear_what_one_hears(
     recognizer: OnnxRecognizer, stretches: list[Block]
 ) -> None:

@@ -34,7 +34,7 @@ def test_it_is_taken_from_the_cache_where_it_is_named(cache: Path) -> None:
     assert found is not None
     assert found.checkpoint is not None
     assert (found.spec.name, found.checkpoint.folder, reason) == ("voxtral", folder, "as set")
-    assert 1 <= found.spec.sessions <= 8
+    assert 1 <= found.spec.sessions <= 100
 
 
 def test_a_folder_that_is_not_whole_or_another_model_is_told(tmp_path: Path) -> None:

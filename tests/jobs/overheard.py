@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,10 @@ class Companies:
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    def __call__(self, waiting: Sequence[Job], precision: Precision) -> Sequence[Job]:
-        self.sizes.append(min(4, len(waiting)))
-        return waiting[:4]
+    def __call__(self, waiting: Iterator[Job], precision: Precision) -> Sequence[Job]:
+        jobs = [*islice(waiting, 4)]
+        self.sizes.append(len(jobs))
+        return jobs
 
 
 class OverheardSlot(EngineSlot):

@@ -279,5 +279,5 @@ def test_what_is_left_to_chance_has_no_company(
     lodging = Lodging("files", settings, choose(settings), Devices(), EngineSlot)
     provision = Provision(settings, lodging)
     jobs = [job_of(recording, TranscribeOptions(temperature=one)) for one in temperatures]
-    chosen = provision.company(jobs, Precision.FP32)
+    chosen = provision.company(iter(jobs), Precision.FP32)
     assert [jobs.index(one) for one in chosen] == company

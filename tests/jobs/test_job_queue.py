@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -107,10 +107,10 @@ async def test_a_fault_in_the_choice_of_the_next_job_costs_that_job_and_no_other
 ) -> None:
     faults = [OSError("a bad moment"), None, ValueError("another"), None]
 
-    def company(waiting: Sequence[Job], precision: Precision) -> Sequence[Job]:
+    def company(waiting: Iterator[Job], precision: Precision) -> Sequence[Job]:
         if (fault := faults.pop(0)) is not None:
             raise fault
-        return waiting[:1]
+        return [next(waiting)]
 
     async with queue_on(OverheardSlot(), company=company) as queue:
         jobs = [new_job() for _ in range(4)]
@@ -133,7 +133,7 @@ async def test_a_fault_in_the_choice_of_the_next_job_costs_that_job_and_no_other
 async def test_without_a_runner_nobody_waits_nobody_comes_in_and_it_is_said(
     new_job: NewJob, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def company(waiting: Sequence[Job], precision: Precision) -> Sequence[Job]:
+    def company(waiting: Iterator[Job], precision: Precision) -> Sequence[Job]:
         raise asyncio.CancelledError
 
     async with queue_on(OverheardSlot(), company=company) as queue:

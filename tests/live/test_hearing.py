@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidecar.live.context import Before
 from sidecar.live.endpointing import FRAME
 from sidecar.live.hearing import UNHEARD, Hearing
 from sidecar.live.hypothesis import Hypothesis
@@ -48,8 +49,12 @@ class Table:
         options: LiveOptions | None = None,
         begin: Begin = AT_THE_START,
         manner: Manner = USUAL,
+        context: bool = False,
     ) -> None:
-        self.hearing = Hearing(options or LiveOptions(), begin, "made-up", "fp32", manner=manner)
+        self.hearing = Hearing(
+            options or LiveOptions(), begin, "made-up", "fp32", manner=manner, context=context
+        )
+        self.behind: list[Before | None] = []
         self.told: list[LiveEvent] = []
         self.going: list[Listen] = []
 
@@ -65,8 +70,10 @@ class Table:
     def begin(self) -> Listen | None:
         listen = self.hearing.wish()
         if listen is not None:
-            audio = self.hearing.began(listen)
-            assert len(audio) == listen.to - listen.piece.start
+            audio, before = self.hearing.began(listen)
+            in_front = 0 if before is None else before.samples
+            assert len(audio) == listen.to - listen.piece.start + in_front
+            self.behind.append(before)
             self.going.append(listen)
         return listen
 
@@ -255,6 +262,20 @@ def test_of_a_turn_that_is_dropped_nothing_more_is_said() -> None:
     assert [(one.turn, one.segment.text) for one in table.finals] == [(1, "next")]
 
 
+def test_a_turn_that_has_ended_is_told_before_the_one_behind_it_is_dropped() -> None:
+    table = Table(LiveOptions(turns=Turns.CLIENT))
+    table.sound(1.0, 0.9)
+    table.take(table.hearing.commit(0.0))
+    table.sound(1.0, 0.9)
+    table.take(table.hearing.cancel())
+    assert not table.of(TurnDropped), "the first has no words yet"
+    table.hear("first")
+    assert [(one.turn, one.segment.text) for one in table.finals] == [(0, "first")]
+    ends = [one for one in table.told if isinstance(one, TurnEnded | TurnDropped)]
+    assert [(type(one), one.turn) for one in ends] == [(TurnEnded, 0), (TurnDropped, 1)]
+    assert table.begin() is None
+
+
 def test_what_no_engine_understands_is_told_as_far_as_it_was() -> None:
     table = Table()
     table.sound(0.9, 0.9)
@@ -299,17 +320,68 @@ def test_sound_is_let_go_of_when_it_is_settled_and_the_backlog_says_what_waits()
     assert table.hearing.backlog_s == 0.0
 
 
+def say(table: Table, speech_s: float, pause_s: float, text: str | None = "some words") -> None:
+    """A piece, and what is heard of it once it has ended."""
+    table.sound(speech_s, 0.9)
+    table.sound(pause_s, 0.0)
+    table.hear(text)
+
+
+def test_a_piece_is_heard_behind_the_one_before_it_where_that_is_near_and_both_are_short() -> None:
+    table = Table(LiveOptions(partials=False), context=True)
+    for speech_s, pause_s, text in [
+        (2.0, 0.7, "one"),
+        (2.0, 0.7, "two"),
+        (1.0, 0.7, "three"),
+        (6.0, 2.5, "too long with the one before"),
+        (1.0, 0.7, "too far from the one before"),
+        (1.0, 0.7, None),
+        (1.0, 0.7, "nobody understood the one before"),
+        (1.0, 0.7, "last"),
+    ]:
+        say(table, speech_s, pause_s, text)
+    said = [before and [one.text for one in before.said] for before in table.behind]
+    far, unheard = "too far from the one before", "nobody understood the one before"
+    assert said == [None, ["one"], ["one", "two"], None, None, [far], None, [unheard]]
+    for one in table.behind[1:2]:
+        assert one is not None
+        assert one.samples / LIVE_RATE == pytest.approx(2.5, abs=0.1)
+
+
+def test_what_was_dropped_is_not_heard_again_and_partials_are_heard_alone() -> None:
+    table = Table(context=True)
+    say(table, 0.5, 0.7)
+    table.sound(1.0, 0.9)
+    table.hear("a partial")
+    assert table.behind[-1] is None
+    table.take(table.hearing.cancel())
+    say(table, 0.5, 0.7)
+    assert table.behind[-1] is None
+
+
+def test_the_sound_that_a_piece_may_be_heard_behind_is_kept_for_so_long_alone() -> None:
+    table = Table(LiveOptions(partials=False), context=True)
+    say(table, 2.0, 0.7)
+    kept = table.hearing._sound
+    assert kept.end - kept.start > 2 * LIVE_RATE
+    heard = [one for one in table.told if isinstance(one, Heard)]
+    assert heard[-1].settled > 2.0, "nobody needs it to begin anew"
+    table.sound(9.0, 0.0)
+    assert kept.end - kept.start < LIVE_RATE
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     turns=st.sampled_from(list(Turns)),
     partials=st.booleans(),
+    context=st.booleans(),
 )
 def test_whatever_comes_in_whatever_order_the_story_is_whole(
-    seed: int, turns: Turns, partials: bool
+    seed: int, turns: Turns, partials: bool, context: bool
 ) -> None:
     chance = random.Random(seed)
-    table = Table(LiveOptions(turns=turns, partials=partials, endpointing=SHORT))
+    table = Table(LiveOptions(turns=turns, partials=partials, endpointing=SHORT), context=context)
     hearing = table.hearing
     for _ in range(chance.randrange(5, 60)):
         match chance.randrange(8):

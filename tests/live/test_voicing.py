@@ -39,7 +39,9 @@ from sidecar.speech.live import (
     Turns,
     VoicesKnown,
 )
+from sidecar.speech.people import KnownVoice
 from sidecar.speech.transcript import Segment
+from sidecar.voices.recognition import Voice, print_of
 
 ANNE, BERT, CLEO = 0.2, 0.3, 0.4
 """Who is so loud; all of them speak."""
@@ -68,7 +70,7 @@ class Table:
     def begin(self, voices: bool = True) -> Listen | Voiced | None:
         due = self.hearing.due(voices)
         if isinstance(due, Listen):
-            self.going.append((due, self.hearing.began(due)))
+            self.going.append((due, self.hearing.began(due)[0]))
         elif due is not None:
             self.going.append((due, self.hearing.began_voice(due)))
         return due
@@ -120,6 +122,23 @@ class Table:
     def followed(self) -> list[int | None]:
         """What somebody knows in the end who goes by the events."""
         return list(followed(self.told).values())
+
+
+def known_as(name: str, loud: float) -> KnownVoice:
+    """Somebody who is known by a recording of ten seconds."""
+    vector = EAR.vector(np.full(LIVE_RATE, loud, np.float32))
+    return KnownVoice(name.lower(), name, (print_of(Voice(vector, 10.0)),))
+
+
+def names_followed(told: Iterable[LiveEvent]) -> dict[int, str | None]:
+    """What somebody knows of each piece who goes by the events: a name is the speaker's."""
+    names: dict[int | None, str | None] = {}
+    for event in told:
+        if isinstance(event, Final):
+            names[event.segment.speaker] = event.name
+        elif isinstance(event, SpeakersRevised):
+            names |= event.names
+    return {piece: names.get(who) for piece, who in followed(told).items()}
 
 
 def followed(told: Iterable[LiveEvent]) -> dict[int, int | None]:
@@ -256,6 +275,43 @@ def test_a_summary_is_as_urgent_as_a_pause_and_waits_for_the_voices() -> None:
     table.work()
     assert table.hearing.over
     assert table.summary == [0, 1]
+
+
+def test_who_is_known_has_a_name_as_soon_as_enough_is_heard_and_others_have_none() -> None:
+    known = known_as("Anne", ANNE), known_as("Cleo", CLEO)
+    table = Table(LiveOptions(partials=False, known_voices=known, voiceprints=True))
+    table.say(BERT)
+    table.say(ANNE, 1.2)
+    assert [one.name for one in table.told if isinstance(one, Final)] == [None, None]
+    table.say(ANNE)
+    table.say(BERT)
+    table.say(ANNE)
+    assert [one.name for one in table.told if isinstance(one, Final)][-2:] == [None, "Anne"]
+    assert list(names_followed(table.told).values()) == [None, "Anne", "Anne", None, "Anne"]
+    table.finish()
+    [summary] = [one.transcript for one in table.told if isinstance(one, Summary)]
+    names = [summary.name_of(one.speaker) for one in summary.segments]
+    assert names == list(names_followed(table.told).values())
+    assert [one.person for one in summary.voices] == [None, "anne"]
+    assert all(one.print is not None for one in summary.voices)
+    assert len(summary.prints) == 5
+    assert None not in summary.prints
+
+
+def test_who_speaks_alone_is_recognised_too_and_one_that_goes_on_knows_it() -> None:
+    options = LiveOptions(partials=False, known_voices=(known_as("Anne", ANNE),))
+    table = Table(options)
+    table.say(ANNE, 3.0)
+    assert list(names_followed(table.told).values()) == ["Anne"]
+    [voices] = [one.voices for one in table.told if isinstance(one, VoicesKnown)][-1:]
+    said = Segment(0.0, 3.0, "words", 0)
+    again = Table(options, Begin(4.0, 1, 1, (said,), 0, (0,), voices))
+    again.say(ANNE)
+    assert [one.name for one in again.told if isinstance(one, Final)] == ["Anne"]
+    again.finish()
+    [summary] = [one.transcript for one in again.told if isinstance(one, Summary)]
+    assert [summary.name_of(one.speaker) for one in summary.segments] == ["Anne", "Anne"]
+    assert summary.prints == ()
 
 
 def test_who_does_not_ask_for_speakers_gets_none_and_pays_for_none() -> None:

@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.sessions.sound import Chunk, Commit, Held, KeptSound
+from sidecar.sessions.sound import Chunk, Commit, Forget, Held, KeptSound
 from sidecar.speech.live import Encoding
 
 SECOND = bytes(range(250)) * 128
@@ -18,7 +18,7 @@ def kept(held: Held | None = None) -> KeptSound:
     return KeptSound(held or Held(1 << 30))
 
 
-def taken(sound: KeptSound) -> list[Chunk | Commit]:
+def taken(sound: KeptSound) -> list[Chunk | Commit | Forget]:
     items = []
     while (item := sound.take()) is not None:
         items.append(item)
@@ -69,28 +69,33 @@ def test_a_commit_is_taken_again_until_it_was_answered() -> None:
     assert taken(sound) == []
 
 
-def test_what_is_forgotten_is_taken_by_nobody() -> None:
+def test_what_is_forgotten_is_heard_by_nobody_and_what_was_committed_is() -> None:
     held = Held(1 << 30)
     sound = kept(held)
     sound.add(SECOND, Encoding.PCM16, 16_000)
     sound.commit()
-    sound.take()
-    sound.forget()
-    assert (held.bytes, sound.take(), sound.settled) == (0, None, 1.0)
     sound.add(SECOND, Encoding.PCM16, 16_000)
-    sound.rewind()
-    [rest] = taken(sound)
-    assert isinstance(rest, Chunk)
-    assert rest.at == 1.0
+    sound.forget()
+    items = taken(sound)
+    assert [type(one) for one in items] == [Chunk, Commit, Forget, Chunk]
+    first, last = items[0], items[-1]
+    assert isinstance(first, Chunk)
+    assert isinstance(last, Chunk)
+    assert (first.raw, last.at, any(last.raw)) == (SECOND, 1.0, False)
+    sound.settle(1.0, 1)
+    sound.dropped()
+    assert held.bytes == len(SECOND)
+    sound.clear()
+    assert (held.bytes, sound.take(), sound.settled) == (0, None, 2.0)
 
 
 @given(seed=st.integers(0, 2**32))
 def test_whatever_is_answered_and_forgotten_no_commit_is_lost_or_doubled(seed: int) -> None:
-    """An engine answers commits in order; it dies at any time, and another begins anew."""
+    """An engine answers in order; it dies at any time, and another begins anew."""
     chance = random.Random(seed)
     sound = kept()
-    asked = answered = forgotten = done = 0
-    pending: list[Chunk | Commit] = []
+    asked = answered = forgotten = dropped = done = 0
+    pending: list[Chunk | Commit | Forget] = []
     for _ in range(80):
         match chance.randrange(6):
             case 0:
@@ -107,18 +112,19 @@ def test_whatever_is_answered_and_forgotten_no_commit_is_lost_or_doubled(seed: i
                     done += 1
                     answered += 1
                     sound.settle(sound.settled, done)
+                elif isinstance(item, Forget):
+                    dropped += 1
+                    sound.dropped()
                 else:
                     sound.settle(item.at + item.seconds, done)
             case 4 if chance.random() < 0.3:
                 sound.rewind()
                 pending, done = [], 0
             case 5 if chance.random() < 0.2:
-                done += sum(isinstance(one, Commit) for one in pending)
                 sound.forget()
-                forgotten, answered = asked, asked
-                pending = []
+                forgotten += 1
     sound.rewind()
-    left = sum(isinstance(one, Commit) for one in taken(sound))
-    assert answered + left == asked
-    assert forgotten <= asked
+    rest = taken(sound)
+    assert answered + sum(isinstance(one, Commit) for one in rest) == asked
+    assert dropped + sum(isinstance(one, Forget) for one in rest) == forgotten
     assert sound.bytes >= 0

@@ -145,6 +145,15 @@ def test_what_is_no_edit_says_why_and_changes_nothing(
     assert "name" not in shown(server, job_id).json()["segments"][0]
 
 
+def test_who_was_heard_without_people_on_is_not_split_by_voice(server: Server, job_id: str) -> None:
+    asked = {"op": "split_speaker", "speaker": "Speaker_0"}
+    check_problem(edit(server, job_id, asked), 409, "voices_not_kept")
+    check_problem(edit(server, job_id, {**asked, "speaker": "Speaker_9"}), 422, "edit_impossible")
+    for wrong in ({"into": 1}, {"into": True}, {"into": 11}, {"segments": [0]}):
+        check_problem(edit(server, job_id, {**asked, **wrong}), 422, "field_invalid")
+    assert server.client.get(f"/v1/jobs/{job_id}").json()["revision"] == 0
+
+
 def test_what_is_no_json_or_no_job_that_is_done_cannot_be_edited(
     server: Server, job_id: str
 ) -> None:

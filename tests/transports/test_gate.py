@@ -75,7 +75,12 @@ def raw(port: int, request: str) -> tuple[int, str]:
 
 
 def check_refused(response: httpx.Response, status: int, code: str) -> None:
-    """As a problem, or at the addresses of OpenAI's API in its shape."""
+    """As a problem, or at the addresses of OpenAI's API and of administrators in their shape."""
+    if response.request.url.path.startswith("/admin/"):
+        assert (response.status_code, response.json()["error"]) == (status, code)
+        assert response.json()["code"].startswith("ERR4")
+        check_discreet(response.text)
+        return
     if not response.request.url.path.startswith(OPENAI):
         check_problem(response, status, code)
         return
@@ -182,6 +187,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(
         tmp_path_factory.mktemp("guarded"),
         token=TOKEN,
+        admin="true",
         allow_localhost_origins="true",
         allowed_hosts="my-box.lan, other.lan",
     ) as running:
@@ -340,7 +346,8 @@ async def ask(
     if sent[0]["status"] < 400:
         return sent[0]["status"], ""
     said = json.loads(content)
-    return sent[0]["status"], said.get("error", said)["code"]
+    code = said["error"] if "error" in said else said["code"]
+    return sent[0]["status"], code if isinstance(code, str) else code["code"]
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
-import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
@@ -18,16 +16,21 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+from listening import Caller
+from listening import ended as ended_of
 from serving import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
-from stt import RATE, Client, Ended, chunks_of, ended, sound
+from streaming import Streaming
+from stt import Client, Ended, chunks_of, ended, sound
 
+from sidecar import errors
+from sidecar.access.issuing import Issuer
 from sidecar.transports.live_grpc import stt_pb2
-from sidecar.transports.live_grpc.stt_pb2 import AudioChunk, SessionRequest
+from sidecar.transports.live_grpc.stt_pb2 import AudioChunk
 
 TOKEN = "a token that nobody guesses"
 SPEECH = sound((0.3, 1.0), (0, 1.0), (0.3, 1.0), (0, 1.0))
-MUTATIONS = int(os.environ.get("VIBEVOICE_FUZZ", "1000"))
-"""How many messages are made up; 10,000 of them take two minutes."""
+NO_ROOM = (4002, "server_at_capacity")
+"""How the streaming wire closes."""
 Status = grpc.StatusCode
 
 
@@ -226,141 +229,51 @@ def test_a_session_that_nobody_streams_gives_its_place_back(known: Client) -> No
     assert known.say("unused-3", b"").status is Status.OK
 
 
-# --- what can go wrong
+async def test_who_has_three_sessions_over_one_wire_has_three_over_both(tmp_path: Path) -> None:
+    issuer = Issuer(tmp_path / "tokens")
+    anna, ben = (f"Bearer {issuer.create(name)[0]}" for name in ("anna", "ben"))
+    settings = {"live_sessions": 4, "live_sessions_per_owner": 3, "grpc_unused": PATIENCE_S}
+    with Server(tmp_path, grpc_port=0, token_keys=issuer.keys.public, **settings) as server:
+        port = server.health()["grpc_port"]
+        header = {"additional_headers": {"Authorization": anna}}
+        async with (
+            Caller(port, authorization=anna) as hers,
+            Caller(port, authorization=ben) as his,
+            Streaming(server, options=header) as first,
+            Streaming(server, options=header) as second,
+        ):
+            await first.ready()
+            await second.ready()
+            assert (await hers.create("third")).status is Status.OK
+            assert await refused(hers) == "live_limited"
+            async with Streaming(server, options=header) as fourth:
+                assert (await fourth.refused())["message"] == errors.LiveLimited.default_detail
+                assert await fourth.closed() == NO_ROOM
+
+            assert (await his.create("the fourth of all")).status is Status.OK
+            assert await refused(his) == "live_full"
+            theirs = {"additional_headers": {"Authorization": ben}}
+            async with Streaming(server, options=theirs) as fifth:
+                assert (await fifth.refused())["message"] == errors.LiveFull.default_detail
+                assert await fifth.closed() == NO_ROOM
+
+            last = AudioChunk(is_final=True)
+            for caller, name in ((his, "the fourth of all"), (hers, "third")):
+                assert (await caller.stream(last, session_id=name)).status is Status.OK
+            async with Streaming(server, options=header) as instead:
+                await instead.ready()
+                assert await refused(hers) == "live_limited"
+            async with asyncio.timeout(PATIENCE_S):
+                while (await hers.create("instead")).status is not Status.OK:
+                    pass  # until the other wire has noticed who went
+            assert await refused(hers) == "live_limited"
 
 
-def cases(client: Client, known: Client, stranger: Client) -> Iterator[tuple[str, Status, Ended]]:
-    client.create("there")
-    yield "ERR1001", Status.INVALID_ARGUMENT, client.refused("")
-    yield "ERR1002", Status.ALREADY_EXISTS, client.refused("there")
-    for wrong in ({"vad_threshold": -0.1}, {"vad_threshold_override": 1.5},
-                  {"vad_threshold": float("nan")}):  # fmt: skip
-        yield "ERR1003", Status.INVALID_ARGUMENT, client.refused(**wrong)
-    yield "ERR1004", Status.UNAUTHENTICATED, client.say("nobody", b"")
-    yield "ERR1004", Status.UNAUTHENTICATED, client.stream([])
-    client.create("secret", require_token=True)
-    yield "ERR1005", Status.PERMISSION_DENIED, client.say("secret", b"", session_token="guess")
-    for wrong in ({"vad_silence": float("inf")}, {"attributes": {"long": "x" * 70_000}}):
-        yield "ERR1010", Status.INVALID_ARGUMENT, client.refused(**wrong)
-    yield "ERR1010", Status.INVALID_ARGUMENT, client.refused("x" * 300)
-    yield "ERR1009", Status.UNAUTHENTICATED, client.refused(attributes={"api-key-required": "yes"})
-    for number, fields in (
-        ("ERR1007", {"pcm16": bytes(400_000)}),
-        ("ERR3002", {"pcm16": bytes(3)}),
-        ("ERR3002", {"pcm16": bytes(4), "sample_rate": 5}),
-    ):
-        chunks = [AudioChunk(session_id="there", **fields)]
-        yield number, Status.INVALID_ARGUMENT, client.stream(chunks)
-        client.create("there")
-    chunks = [AudioChunk(session_id="there", pcm16=bytes(9 << 20), is_final=True)]
-    yield "", Status.RESOURCE_EXHAUSTED, client.stream(chunks)
-    yield "ERR1009", Status.UNAUTHENTICATED, stranger.refused()
-    wrong_key = {"attributes": {"api_key": "not that"}}
-    yield "ERR1014", Status.UNAUTHENTICATED, stranger.refused(**wrong_key)
-    known.create("idle")
-    silent = threading.Event()
-    call = known.open((b"" for _ in iter(lambda: silent.wait(), True)), "idle")
-    yield "ERR1006", Status.DEADLINE_EXCEEDED, ended(call)
-    known.create("idle")
-    one = [AudioChunk(pcm16=bytes(640)).SerializeToString()]
-
-    def then_nothing() -> Iterator[bytes]:
-        yield from one
-        silent.wait()
-
-    yield "ERR1006", Status.DEADLINE_EXCEEDED, ended(known.open(then_nothing(), "idle"))
-    silent.set()
-
-
-def test_each_trouble_has_its_number_and_status(
-    client: Client, known: Client, stranger: Client, heard: Server
-) -> None:
-    seen = set()
-    for number, status, found in cases(client, known, stranger):
-        assert (found.number, found.status) == (number, status), found
-        seen.add(number)
-    assert len(seen) >= 11
-    with Client(heard.health()["grpc_port"], origin="https://else.where") as page:
-        assert page.refused().number == "ERR4008"
-    unknown = client.channel.unary_unary("/stt.STTBackend/Nothing")
-    with pytest.raises(grpc.RpcError) as none:
-        unknown(b"", timeout=PATIENCE_S)
-    assert none.value.code() is Status.UNIMPLEMENTED
-    assert "Traceback" not in heard.log()
-
-
-def mutated(raw: bytes, chance: random.Random) -> bytes:
-    """The same with some bytes changed, left out, doubled or made up."""
-    data = bytearray(raw)
-    for _ in range(chance.randint(1, 4)):
-        at = chance.randrange(len(data) + 1)
-        match chance.randrange(4):
-            case 0 if at < len(data):
-                data[at] = chance.randrange(256)
-            case 1:
-                del data[at : at + chance.randint(1, 8)]
-            case 2:
-                data[at:at] = data[at : at + chance.randint(1, 8)]
-            case _:
-                data[at:at] = chance.randbytes(chance.randint(1, 8))
-    return bytes(data)
-
-
-def wild(chance: random.Random) -> bytes:
-    """A request that can be read, with any values."""
-    number = [0.0, -0.0, 0.5, 1.0, 1e-300, 1e308, -1.0, float("nan"), float("inf")]
-    pick = chance.choice
-    request = SessionRequest(
-        session_id=pick(["", "a", "\x00", "ü" * 256, "a/../b"]),
-        attributes={
-            pick(["decode_profile", "api_key", "", "x"]): pick(["", "accurate", "\n" * 99])
-        },
-        vad_silence=pick(number),
-        vad_threshold=pick(number),
-        language_code=pick(["", "EN", "zz", "de-AT", "\x00", "-" * 99]),
-        require_token=pick([False, True]),
-    )
-    for field, values in (("vad_mode", 4), ("task", 5), ("decode_profile", 5)):
-        setattr(request, field, chance.randrange(values))  # beyond the last, too
-    if pick([False, True]):
-        request.vad_threshold_override = pick(number)
-    return request.SerializeToString()
-
-
-def test_made_up_messages_are_answered_and_never_as_faults_of_ours(
-    client: Client, heard: Server
-) -> None:
-    chance = random.Random(14)
-    whole = SessionRequest(
-        session_id="fuzz", attributes={"api_key": "k", "model": "m"}, vad_mode=1, vad_silence=0.4,
-        vad_threshold=0.3, require_token=True, language_code="de", task=2, decode_profile=2,
-        vad_threshold_override=0.2,
-    ).SerializeToString()  # fmt: skip
-    statuses = set()
-    for _ in range(MUTATIONS // 2):
-        request = wild(chance) if chance.random() < 0.2 else mutated(whole, chance)
-        try:
-            token = client.call(request).token
-        except grpc.RpcError as error:
-            statuses.add(error.code())
-            continue
-        session_id = SessionRequest.FromString(request).session_id
-        rate = chance.choice([RATE, RATE, 0, -1, 7999, 192_000, 2**31 - 1])
-        fields = {"session_id": session_id, "session_token": token, "sample_rate": rate}
-        chunk = AudioChunk(pcm16=sound((0.3, 0.02)), **fields).SerializeToString()
-        last = AudioChunk(is_final=True, **fields).SerializeToString()
-        first = chance.choice([chunk, mutated(chunk, chance)])
-        statuses.add(ended(client.open(iter([first, last]))).status)
-        # the mutated one may have been for another session, or for none
-        ended(client.open(iter([last])))
-    assert statuses <= {
-        Status.OK, Status.INVALID_ARGUMENT, Status.UNAUTHENTICATED, Status.PERMISSION_DENIED,
-        Status.ALREADY_EXISTS,
-    }, statuses  # fmt: skip
-    assert {Status.OK, Status.INVALID_ARGUMENT} <= statuses
-    client.create("after")
-    assert client.say("after", SPEECH).status is Status.OK
-    assert "fault of ours" not in heard.log()
+async def refused(caller: Caller) -> str:
+    """The stable code of what one more session is refused with."""
+    found = await caller.create("one more")
+    assert (found.number, found.status) == ("ERR1008", Status.RESOURCE_EXHAUSTED), found
+    return found.trailing["error-code"]
 
 
 # --- what is beside it
@@ -412,41 +325,41 @@ def test_the_ready_line_has_the_port_also_that_of_one_that_serves_already(tmp_pa
     assert again["grpc_port"] == ready["grpc_port"] > 0
 
 
-def test_who_talks_when_the_service_ends_hears_a_last_final(tmp_path: Path) -> None:
-    with Server(tmp_path, grpc_port=0, shutdown_grace=30) as server:
+async def test_who_talks_when_the_service_ends_hears_all_of_it_told(tmp_path: Path) -> None:
+    with Server(tmp_path, grpc_port=0, shutdown_grace=PATIENCE_S) as server:
         port = server.health()["grpc_port"]
-        found: list[Any] = []
-        talking = threading.Barrier(9)
-        ends = threading.Event()
-
-        def talk(number: int) -> None:
-            name = f"talk-{number}"
-            with Client(port) as client:
-                client.create(name)
-                raw = sound((0.3, 1.0))
-                chunks = chunks_of(name, raw, then=lambda: not ends.is_set())
-                call = client.open((one.SerializeToString() for one in chunks), name)
-                next(call)
-                talking.wait(PATIENCE_S)
-                found.append(ended(call))
-
-        threads = [threading.Thread(target=talk, args=(number,)) for number in range(8)]
-        for thread in threads:
-            thread.start()
-        with Client(port) as late:
-            late.create("late")
-            talking.wait(PATIENCE_S)
+        async with Caller(port) as caller, Caller(port) as late:
+            heard = [asyncio.Event() for _ in range(20)]
+            talks = [
+                asyncio.create_task(talk(caller, f"t-{n}", one)) for n, one in enumerate(heard)
+            ]
+            await late.create("late")
             stub = health_pb2_grpc.HealthStub(late.channel)
-            watched = stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
-            assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+            watched = aiter(stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S))
+            assert (await anext(watched)).status == health_pb2.HealthCheckResponse.SERVING
+            for one in heard:
+                await asyncio.wait_for(one.wait(), PATIENCE_S)
             server.process.terminate()
-            assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
-            assert late.refused().status is Status.UNAVAILABLE
-            assert late.say("late", b"").status is Status.UNAVAILABLE
-        for thread in threads:
-            thread.join(PATIENCE_S)
-        ends.set()
-        assert server.process.wait(PATIENCE_S) == 0
-        assert [(one.status, one.number) for one in found] == [(Status.UNAVAILABLE, "ERR1013")] * 8
-        assert [len(one.finals) for one in found] == [1] * 8
+            assert (await anext(watched)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            refused = [await late.create("later"), await late.stream(session_id="late")]
+            found = await asyncio.gather(*talks)
+        assert await asyncio.to_thread(server.process.wait, PATIENCE_S) == 0
+        ends = {(one.status, one.number) for one in (*refused, *found)}
+        assert ends == {(Status.UNAVAILABLE, "ERR1013")}
+        for one in found:
+            assert one.results[-1].is_final
+            assert one.finals[-1].end_sec >= max(result.end_sec for result in one.results)
         assert "fault of ours" not in server.log()
+
+
+async def talk(caller: Caller, name: str, heard: asyncio.Event) -> Ended:
+    """Without a pause, for as long as anybody listens; ``heard`` once something is told."""
+    await caller.create(name)
+    tenth = sound((0.3, 0.1))
+
+    async def speak() -> AsyncIterator[AudioChunk]:
+        while True:
+            yield AudioChunk(pcm16=tenth, session_id=name)
+            await asyncio.sleep(0.1)
+
+    return await ended_of(caller.open(speak(), name), heard.set)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import re
 import socket
 import tomllib
@@ -13,23 +14,22 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_tools import protoc
+from listening import Caller, Named, create, entrance, recognize, reserved
 from serving import PATIENCE_S, REPOSITORY
-from stt import CREATE, RECOGNIZE, sound
+from stt import sound
 
 from sidecar import errors
 from sidecar.access import certificate
-from sidecar.access.approach import Approach
-from sidecar.access.auth import Access
 from sidecar.access.certificate import Pair
 from sidecar.access.entrance import Entrance
-from sidecar.access.identity import Authenticator, Credential, Identity, Nobody, Proof, bearer
-from sidecar.access.turnstile import Turnstile
-from sidecar.access.visits import Visits
 from sidecar.access.watched import Watch
-from sidecar.app import create_service
+from sidecar.app import create_listeners, create_service
 from sidecar.errors import all_errors
 from sidecar.service import Service
 from sidecar.settings import load_settings
@@ -40,8 +40,6 @@ from sidecar.transports.live_grpc.listener import LiveGrpc
 from sidecar.transports.live_grpc.stt_pb2 import (
     AudioChunk,
     SessionRequest,
-    SessionResponse,
-    STTResult,
 )
 
 Start = Callable[..., Awaitable[int]]
@@ -53,13 +51,6 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     service = create_service(load_settings(engine="scripted", data_dir=tmp_path))
     yield service
     await service.close()
-
-
-def reserved(port: int = 0) -> socket.socket:
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind(("127.0.0.1", port))
-    return sock
 
 
 @pytest.fixture
@@ -74,31 +65,6 @@ async def start(service: Service) -> AsyncIterator[Start]:
     yield start
     for one in begun:
         await one.close()
-
-
-class Named:
-    """Everybody is who the token says."""
-
-    local_only = False
-
-    def __init__(self) -> None:
-        self.gone: str | None = None
-
-    def identify(self, approach: Approach) -> Identity:
-        return Identity(bearer(approach), Proof.JWT, credential=Credential("id", "key"))
-
-    def refusal(self, credential: Credential) -> str | None:
-        return self.gone
-
-
-def entrance(authenticator: Authenticator | None = None, per_minute: int | None = None) -> Entrance:
-    access = Access(authenticator=authenticator or Nobody())
-    turnstile = Turnstile(per_minute) if per_minute else None
-    return Entrance(access, turnstile, Visits(access.authenticator.refusal))
-
-
-def create(channel: Any) -> Any:
-    return channel.unary_unary(CREATE, SessionRequest.SerializeToString, SessionResponse.FromString)
 
 
 async def test_a_port_that_somebody_else_was_quicker_at_is_not_shared(start: Start) -> None:
@@ -146,6 +112,90 @@ async def test_connections_are_encrypted_by_the_certificate_as_it_is_now(
         looking.cancel()
 
 
+class Authority:
+    """Vouches for clients, with a certificate in a file."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.file = folder / f"{name}.pem"
+        self.file.write_bytes(self._signed(self._name, self._key, 3650, ca=True))
+
+    def client(self, days: int = 30) -> tuple[bytes, bytes]:
+        """Key and certificate of one, as PEM; with days below 0 they are over."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        who = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "client")])
+        pem = serialization.Encoding.PEM
+        plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        return key.private_bytes(pem, *plain), self._signed(who, key, days)
+
+    def _signed(
+        self, who: x509.Name, key: ec.EllipticCurvePrivateKey, days: int, *, ca: bool = False
+    ) -> bytes:
+        now = datetime.datetime.now(datetime.UTC)
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(who)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=60))
+            .not_valid_after(now + datetime.timedelta(days=days))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        return made.public_bytes(serialization.Encoding.PEM)
+
+
+async def test_clients_are_asked_for_a_certificate_of_those_who_vouch_for_them(
+    service: Service, tmp_path: Path
+) -> None:
+    pair = certificate.self_signed(tmp_path / "shown", frozenset({"localhost"}), [])
+    ours, others = Authority(tmp_path, "ours"), Authority(tmp_path, "others")
+    vouching = tmp_path / "vouching.pem"
+    vouching.write_bytes(ours.file.read_bytes())
+    watch = Watch(every_s=0.02)
+    settings = load_settings(grpc_client_ca=vouching)
+    [listener] = create_listeners(settings, service, entrance(), watch, reserved(), pair)
+    port = (await listener.start())["grpc_port"]
+
+    async def is_let_in(key: bytes | None, shown: bytes | None) -> bool:
+        believed = grpc.ssl_channel_credentials(pair.certificate.read_bytes(), key, shown)
+        async with grpc.aio.secure_channel(f"localhost:{port}", believed) as channel:
+            status = (
+                await health_pb2_grpc.HealthStub(channel).Check(HEALTH, timeout=PATIENCE_S).code()
+            )
+            assert status in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)
+            return status is grpc.StatusCode.OK
+
+    another = others.client()
+    looking = asyncio.create_task(watch.run())
+    try:
+        assert await is_let_in(*ours.client())
+        assert not await is_let_in(None, None)
+        assert not await is_let_in(*another)
+        assert not await is_let_in(*ours.client(days=-1))
+        vouching.write_bytes(ours.file.read_bytes() + others.file.read_bytes())
+        async with asyncio.timeout(PATIENCE_S):
+            while not await is_let_in(*another):
+                pass
+    finally:
+        looking.cancel()
+        await listener.close()
+
+
+def test_who_vouches_for_clients_is_known_before_anybody_comes(
+    service: Service, tmp_path: Path
+) -> None:
+    pair = certificate.self_signed(tmp_path / "shown", frozenset({"localhost"}), [])
+    for file, why in ((tmp_path / "none.pem", "No such file"), (pair.key, "no certificate")):
+        with pytest.raises(errors.SettingsInvalid, match=f"(?i){why}"):
+            credentials_of(pair, Watch(), file)
+    settings = load_settings(grpc_client_ca=pair.certificate)
+    with reserved() as sock, pytest.raises(errors.SettingsInvalid, match="nothing is encrypted"):
+        create_listeners(settings, service, entrance(), Watch(), sock)
+
+
 async def test_who_calls_too_often_is_told_when_to_come_again(start: Start) -> None:
     port = await start(entrance(Named(), per_minute=1))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -168,9 +218,7 @@ async def test_two_owners_may_have_sessions_with_the_same_id(start: Start) -> No
             )
             for who in ("me", "you")
         ]
-        listen = channel.stream_stream(
-            RECOGNIZE, AudioChunk.SerializeToString, STTResult.FromString
-        )
+        listen = recognize(channel)
         for answer in reversed(answers):  # known by the tokens alone
             chunk = AudioChunk(
                 session_id="same",
@@ -188,9 +236,7 @@ async def test_a_token_that_counts_no_more_ends_its_streams(start: Start) -> Non
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         me = [("authorization", "Bearer me"), ("session-id", "mine")]
         await create(channel)(SessionRequest(session_id="mine"), metadata=me)
-        call = channel.stream_stream(RECOGNIZE, AudioChunk.SerializeToString, STTResult.FromString)(
-            metadata=me
-        )
+        call = recognize(channel)(metadata=me)
         await call.write(AudioChunk(pcm16=sound((0.3, 1.0))))
         assert (await call.read()).text
         named.gone = "was revoked"
@@ -198,6 +244,88 @@ async def test_a_token_that_counts_no_more_ends_its_streams(start: Start) -> Non
         async with asyncio.timeout(PATIENCE_S):
             assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
             assert (await call.details()).startswith("ERR1014 ")
+
+
+async def test_a_client_that_gave_itself_a_deadline_leaves_no_session(
+    start: Start, service: Service
+) -> None:
+    async with Caller(await start(entrance())) as caller:
+        await caller.create("late")
+        call = recognize(caller.channel)(metadata=[("session-id", "late")], timeout=0.3)
+        await call.write(AudioChunk(pcm16=sound((0.3, 0.1))))
+        assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await until(lambda: not len(service.live))
+
+
+async def test_who_is_gone_without_a_word_is_asked_and_leaves_no_session(tmp_path: Path) -> None:
+    settings = load_settings(engine="scripted", data_dir=tmp_path, live_ping=1, live_idle=3600)
+    service = create_service(settings)
+    listener = LiveGrpc(service, entrance(), reserved())
+    cable = Cable((await listener.start())["grpc_port"])
+    try:
+        async with Caller(await cable.plug_in()) as caller:
+            await caller.create("gone")
+            call = recognize(caller.channel)(metadata=[("session-id", "gone")])
+            await call.write(AudioChunk(pcm16=sound((0.3, 1.0))))
+            assert (await call.read()).text
+            assert len(service.live) == 1
+            cable.cut()
+            async with asyncio.timeout(30):  # two seconds are promised; gRPC by itself has a minute
+                await until(lambda: not len(service.live))
+            call.cancel()
+    finally:
+        await cable.pull_out()
+        await listener.close()
+        await service.close()
+
+
+class Cable:
+    """Between a client and a port: one that is cut brings nothing more, and nobody is told."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._whole = True
+        self._carrying: set[asyncio.Task[None]] = set()
+
+    async def plug_in(self) -> int:
+        """The port at the client's end."""
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def cut(self) -> None:
+        """From now on nothing passes."""
+        self._whole = False
+
+    async def pull_out(self) -> None:
+        """Both ends are free."""
+        self._server.close()
+        for one in self._carrying:
+            one.cancel()
+        await asyncio.wait(self._carrying)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+        for each in (self._carry(reader, back), self._carry(there, writer)):
+            self._carrying.add(asyncio.create_task(each))
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(1 << 16):
+                if self._whole:
+                    writer.write(data)
+        finally:
+            writer.close()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not true():  # noqa: ASYNC110 - others make it so
+            await asyncio.sleep(0.01)
+
+
+async def test_metadata_have_an_end(start: Start) -> None:
+    async with Caller(await start(entrance()), long="x" * (40 << 10)) as caller:
+        assert (await caller.create()).status is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_an_address_is_read_as_grpc_writes_it() -> None:

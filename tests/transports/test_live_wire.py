@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any, Union
 
 import pytest
+from pydantic import Field, TypeAdapter
 from serving import PATIENCE_S, REPOSITORY, Server
 from speaking import pieces, sound, talk
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from sidecar.transports.live import dialect, models
+from sidecar.transports.live import described, dialect, models
 
 
 @asynccontextmanager
@@ -213,6 +215,49 @@ async def test_who_may_not_come_in_is_told_in_a_frame(
         assert (said[-1]["type"], code) == ("error", 4401)
     async with wire(server, subprotocols=["vibevoice-live", "bearer.wrong"]) as socket:
         assert (await rest(socket))[1] == 4401
+
+
+SAID: TypeAdapter[described.Said] = TypeAdapter(
+    Annotated[Union[described.MESSAGES], Field(discriminator="type")]  # noqa: UP007
+)
+
+
+async def test_whatever_is_said_is_as_the_document_for_generators_has_it(server: Server) -> None:
+    seen: set[str] = set()
+    async with wire(server) as socket:
+        await say(socket, "begin", words=True, keep=True)
+        for piece in pieces(talk(0.3, 0.2)):
+            await socket.send(piece)
+        await asyncio.sleep(0)
+        await say(socket, "commit")
+        await say(socket, "cancel")
+        await say(socket, "finish")
+        said, _ = await rest(socket)
+    async with wire(server) as socket:
+        await say(socket, "sing")
+        said += (await rest(socket))[0]
+    for one in said:
+        SAID.validate_json(json.dumps(one), strict=True)
+        seen.add(one["type"])
+    assert {"began", "speech_started", "final", "turn_ended", "turn_dropped"} <= seen
+    assert {"summary", "error"} <= seen
+    server.client.delete(f"/v1/jobs/{next(one['job'] for one in said if 'job' in one)}")
+    page = json.loads((REPOSITORY / "docs/live.asyncapi.json").read_text("utf-8"))
+    kinds = [
+        each.get("const", each.get("enum"))
+        for schema in page["components"]["schemas"].values()
+        if (each := schema.get("properties", {}).get("type"))
+    ]
+    named = {name for kind in kinds for name in ([kind] if isinstance(kind, str) else kind)}
+    assert named == {
+        *dialect.TYPES.values(),
+        *("began", "received", "error", "begin", "change", "commit", "cancel", "finish"),
+    }
+    text = json.dumps(page)
+    for ref in re.findall(r'"\$ref": "#/([^"]+)"', text):
+        place: Any = page
+        for step in ref.split("/"):
+            place = place[step]
 
 
 def test_the_document_names_every_message_and_field() -> None:

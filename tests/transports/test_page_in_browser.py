@@ -468,6 +468,13 @@ def test_a_stream_that_falls_silent_keeps_nobody_from_the_end(
     visitor.sees(".lane", "Clov").click()
     visitor.sees("dialog[open] button", "Remember this voice").click()
     visitor.sees("dialog[open] .trouble", "its voice was not heard well enough")
+    # two who were taken for one are told apart by what their lines sound like
+    visitor.sees("dialog[open] form:nth-of-type(2) button", "Merge").click()
+    visitor.sees("#main .title", "1 speaker")
+    visitor.sees(".lane").click()
+    visitor.sees("dialog[open] button:not([aria-label]):not(.main)", "Split by voice").click()
+    visitor.sees("#said", "is 2 speakers now, by voice.")
+    visitor.sees("#main .title", "2 speakers")
     assert visitor.findings() == []
 
 
@@ -648,6 +655,27 @@ def test_what_is_said_is_read_while_it_is_said_and_heard_again_in_full(
     visitor.sees("[aria-label^='Throw Live']").click()
     visitor.sees("#sure-talk .danger").click()
     wait_until(lambda: "only in this page" not in visitor.text(), PATIENCE_S, "it is gone")
+
+
+def test_captions_that_are_kept_are_a_transcript_like_any_other(
+    visitor: Visitor, slow: Server
+) -> None:
+    visitor.opens(slow)
+    visitor.sees(".intake button", LIVE).click()
+    visitor.sees(".talking label", "Keep as a transcript").click()
+    visitor.sees(".row .said", "w")
+    visitor.sees(".talking button", "Stop").click()
+    visitor.sees("#main .title", "scripted")  # as it was captioned: nothing is heard again
+    (job,) = slow.client.get("/v1/jobs").json()["jobs"]
+    assert job["state"] == "done"
+    visitor.sees(".job .name", "Live 2")
+    assert "only in this page" not in visitor.text()
+    visitor.sees(".player .round[aria-label=Play]").click()
+    wait_until(lambda: visitor.js(PLACE)[0] > 0.1, PATIENCE_S, "its sound is at hand")
+    visitor.driver.find_elements("css selector", ".row .name")[0].click()
+    visitor.sees("dialog[open] #called").send_keys("Clov", ENTER)
+    visitor.sees(".lane", "Clov")
+    assert visitor.findings() == []
 
 
 def test_captions_that_end_too_soon_cost_no_word_of_the_recording(

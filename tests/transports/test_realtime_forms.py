@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -377,6 +378,20 @@ def test_segments_have_speakers_and_come_again_where_these_are_revised() -> None
     said = tell(items, final(0, 0, "one", 0), final(0, 1, "two"), SpeakersRevised({0: 0, 1: 1}))
     found = [(one["id"], one["speaker"]) for one in said if one["type"].endswith("segment")]
     assert found == [("seg_x_0", "A"), ("seg_x_0", "A"), ("seg_x_1", "B")]
+
+
+def test_a_segment_says_who_of_the_people_known_its_speaker_is() -> None:
+    items = Items("x")
+    items.diarizes = True
+    known = replace(final(0, 1, "two", 1), name="Nell")
+    said = tell(items, final(0, 0, "one", 0), known, SpeakersRevised({}, {0: "Nagg", 1: None}))
+    found = [(one["id"], one["speaker"]) for one in said if one["type"].endswith("segment")]
+    assert found == [
+        ("seg_x_0", "A"),
+        ("seg_x_1", "Nell"),
+        ("seg_x_0", "Nagg"),
+        ("seg_x_1", "B"),
+    ]
 
 
 def test_clients_of_the_beta_see_items_created() -> None:

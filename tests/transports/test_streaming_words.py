@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sidecar import errors
 from sidecar.settings import Settings
-from sidecar.speech.live import Final, LiveEvent, Partial, TurnDropped, TurnEnded
+from sidecar.speech.live import Final, LiveEvent, Partial, SpeechStarted, TurnDropped, TurnEnded
 from sidecar.speech.transcript import Segment
 from sidecar.transports.streaming.codes import ending
 from sidecar.transports.streaming.deltas import Deltas
@@ -27,13 +27,12 @@ def test_deltas_put_together_are_the_transcript(
     pieces: list[tuple[list[str], list[int], bool]],
 ) -> None:
     deltas, told, said = Deltas(), "", []
+    deltas.begins(0.0)
     for number, (words, lengths, early) in enumerate(pieces):
         for length in sorted(lengths):
-            told += deltas.partial(number, " ".join(words[:length]))
+            told += deltas.partial(number, " ".join(words[:length]), float(number))
         if early:  # the next piece begins before this one's final is there
-            assert deltas.partial(number + 1, "soon") == "" or not lengths
-        if early and not lengths:
-            return
+            assert deltas.partial(number + 1, "soon", number + 1.0) == ""
         told += deltas.final(number, " ".join(words))
         said += words
     assert told == " ".join(said)
@@ -51,6 +50,23 @@ def test_where_a_final_says_it_otherwise_no_word_is_told_twice(
     assert len(told.split()) == count
 
 
+def test_a_first_piece_too_short_for_partials_is_told_before_those_of_the_next() -> None:
+    utterances = Utterances()
+    utterances.begin(Ids("s", "r"))
+    utterances.append(2)
+    told = ""
+    for event in (
+        SpeechStarted(0, 0.3),
+        Partial(0, 1, 1.2, 2.0, "and more", "and more"),
+        Final(0, 0, Segment(0.3, 0.7, "No", None)),
+        Partial(0, 1, 1.2, 2.4, "and more of", "and more of"),
+        Final(0, 1, Segment(1.2, 2.6, "and more of it", None)),
+    ):
+        frames = [json.loads(raw) for raw in utterances.heard(event)]
+        told += "".join(one["payload"].get("delta", "") for one in frames)
+    assert told == "No and more of it"
+
+
 class Engine:
     """What a session does with what it is told, and events that come as late as they like."""
 
@@ -60,15 +76,12 @@ class Engine:
         self.turn, self.piece, self.said = 0, 0, list[str]()
 
     def ask(self, what: Any) -> None:
-        if what is Do.FORGET:
-            wishes = [one for one in self.asked if one is Do.FORGET]
-            self.asked = deque(wishes)  # without what was sent and not taken yet
         if what is not Do.NOTHING:
             self.asked.append(what)
 
     def step(self) -> None:
         what = self.asked.popleft()
-        if what is Do.FORGET:
+        if what is Do.FORGET:  # behind all that was asked before
             self.events.append(TurnDropped(self.turn, 0.0))
         elif what is Do.COMMIT:
             self.events.append(TurnEnded(self.turn, 0.0, 0.0, " ".join(self.said)))
@@ -92,7 +105,7 @@ STORIES = (
 
 @given(
     st.lists(
-        st.sampled_from(("begin", "sound", "end", "cancel", "engine", "event")).flatmap(
+        st.sampled_from(("begin", "sound", "end", "cancel", "undo", "engine", "event")).flatmap(
             lambda step: st.just(step) | st.sampled_from(STORIES)
         ),
         max_size=12,
@@ -128,10 +141,12 @@ def test_every_request_that_ends_has_one_final_of_its_own_words(steps: list[str]
             engine.ask(utterances.end(Ids("s", active)))
             ended.append(active)
             active = None
-        elif step == "cancel":
+        elif step in ("cancel", "undo"):
+            # "undo" names the last that has ended, and what has no final of it yet has none
+            named = ended[-1] if step == "undo" and ended else ""
             finals = {one["request_id"] for one in frames if one["type"] == "transcription.done"}
-            silent |= set(sent) - finals
-            engine.ask(utterances.cancel())
+            silent |= {one for one in (active, named) if one} - finals
+            engine.ask(utterances.cancel(Ids("s", named or active or "nobody")))
             active = None
         elif step == "engine" and engine.asked:
             engine.step()

@@ -21,6 +21,7 @@ from sidecar.settings import Settings
 from sidecar.speech.engine import Precision
 from sidecar.workers.lifecycle import SlotState
 from sidecar.workers.lodging import Devices, Lodging
+from sidecar.workers.shared import SharedSlot
 from sidecar.workers.slot import EngineSlot
 
 GIB = 1 << 30
@@ -34,13 +35,13 @@ class Card:
     """A card of 80 GiB: engines that are there have their weights, strangers 2."""
 
     tells: bool
-    engines: list[Lodging[EngineSlot]] = field(default_factory=list)
+    engines: list[Lodging[Any]] = field(default_factory=list)
 
     def __call__(self) -> GpuMemory:
         ours: dict[int, int] = {}
         for one in self.engines:
-            if (pid := one.slot.worker_pid) is not None and one.admission is not None:
-                ours[pid] = one.admission.loaded_bytes(one.slot.precision)
+            if (pid := one.slot.worker_pid) is not None:
+                ours[pid] = one._weights(one.slot.precision, one.slot.memory)
         used = (2 << 10) + (sum(ours.values()) >> 20)
         return GpuMemory("a card", used, 80 << 10, processes=ours if self.tells else {})
 
@@ -134,6 +135,24 @@ async def test_what_one_has_reserved_the_other_is_refused(
     with pytest.raises(errors.ModelLoadFailed):
         await house.live.slot.preload()
     assert await house.room(house.files) == 78, "a load that fails leaves none either"
+
+
+async def test_what_live_sessions_take_beside_the_weights_is_nobody_elses_while_they_go_on(
+    house: House, tmp_path: Path
+) -> None:
+    settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
+    checkpoint = Checkpoint(tmp_path, {}, (), 9 * GIB, None)
+    choice = Choice(spec_of("scripted"), "", checkpoint, session_bytes=4 * GIB)
+    talking = Lodging("talking", settings, choice, house.devices, SharedSlot, live=True)
+    house.card.engines.append(talking)
+    async with talking.slot.share():
+        assert await house.room(house.files) == 78 - 9 - 4
+        async with talking.slot.share():
+            assert await house.room(house.files) == 78 - 9 - 8
+        assert await house.room(house.files) == 78 - 9 - 4
+    assert await house.room(house.files) == 78 - 9
+    await talking.slot.close()
+    assert await house.room(house.files) == 78
 
 
 async def test_a_card_whose_driver_answers_late_leaves_no_reservation_of_the_host_s_memory(

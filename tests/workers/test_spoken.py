@@ -11,6 +11,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+import tiny_voice
 from serving import PATIENCE_S
 
 from sidecar import errors
@@ -142,3 +143,19 @@ async def test_where_nothing_speaks_whoever_wants_it_is_told(tmp_path: Path) -> 
 def test_every_engine_that_speaks_is_there_by_its_name() -> None:
     assert [spec_of(spec.name) for spec in VOICES] == list(VOICES)
     assert len({spec.name for spec in VOICES}) == len(VOICES)
+
+
+async def test_a_voice_that_was_pulled_speaks_in_a_process_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("moonshine_voice")
+    folder = tiny_voice.pulled(tmp_path / "voices")
+    settings = Settings(
+        engine="scripted", voice_engine="moonshine", voices_dir=folder, data_dir=tmp_path
+    )
+    voice, _ = choose_voice(settings)
+    one = Fleet(settings, HEARS, None, voice)
+    try:
+        assert await one.voice.ready() == (tiny_voice.VOICE,)
+        (sound,) = await said(one.voice, "Merhaba.")
+        assert sound.seconds > 0
+    finally:
+        await one.close()

@@ -8,6 +8,7 @@ import { Following, hasEnded } from "./following.js";
 import { LiveSession } from "./live.js";
 import { progress, progressAfter, progressOf } from "./progress.js";
 import { NEVER, PATIENT } from "./retry.js";
+import { carry, waveOf } from "./wave.js";
 import { checked } from "./wire.js";
 import { newKey, REAL } from "./world.js";
 
@@ -268,6 +269,19 @@ export class VibevoiceClient {
   }
 
   /**
+   * Take a speaker apart that is several people, by what its segments sound like: as many as there
+   * seem to be, or `into`. Which segments went where is in `parts` of the answer; it can be undone.
+   *
+   * @param {string} id
+   * @param {string} speaker such as `Speaker_0`
+   * @param {{ into?: number, revision?: number, signal?: AbortSignal }} [how]
+   * @returns {Promise<import("./wire.js").Edited>}
+   */
+  async splitSpeaker(id, speaker, { into, ...how } = {}) {
+    return this.edit(id, [{ op: "split_speaker", speaker, ...(into && { into }) }], how);
+  }
+
+  /**
    * End a job, or forget one that has ended: it and its words are gone then.
    *
    * @param {string} id
@@ -285,6 +299,35 @@ export class VibevoiceClient {
    */
   live(setup = {}) {
     return new LiveSession(this.#service, setup, { retry: this.#retry, world: this.#world });
+  }
+
+  /**
+   * What is said of a recording as if it were spoken now: a plain mono wav of 16 bits. `pace`: seconds
+   * of it that go up in a second, 0: as fast as they are taken.
+   *
+   * @param {Blob} recording a `File` from a page, or `fs.openAsBlob` of Node
+   * @param {import("./live.js").LiveSetup & { pace?: number }} [setup]
+   * @returns {AsyncGenerator<import("./live.js").LiveEvent, void, undefined>}
+   * @throws {TypeError} it is another kind of file
+   */
+  async *liveFile(recording, { pace = 1, ...setup } = {}) {
+    const wave = await waveOf(recording);
+    const live = this.live({ ...setup, rate: wave.rate, encoding: "pcm16" });
+    let [wrong, over] = [null, false];
+    const carrying = carry(live, wave, pace).catch((error) => {
+      wrong = error; // of the session's own the iterator tells
+      live.close();
+    });
+    try {
+      for await (const event of live) {
+        over = event.type === "summary";
+        yield event;
+      }
+      if (wrong && !over) throw wrong;
+    } finally {
+      live.close();
+      await carrying;
+    }
   }
 
   /**

@@ -98,6 +98,17 @@
  * @property {number} redo
  * @property {{ speaker: string, name: string | null }[]} speakers
  * @property {{ index: number, segment: Segment }[]} segments
+ * @property {Part[]} [parts] who was split by voice
+ */
+
+/**
+ * A speaker that was split by voice, and which segments went where; `likeness`: of the two groups that
+ * are most alike, from 0.55 on they may well be one person.
+ *
+ * @typedef {object} Part
+ * @property {string} speaker
+ * @property {number} likeness
+ * @property {{ speaker: string, segments: number[] }[]} groups
  */
 
 /**
@@ -123,6 +134,8 @@
  * @property {number} [grpc_port]
  * @property {number} jobs_waiting
  * @property {"ok" | "degraded" | "unreachable"} vllm
+ * @property {string} pipeline_state
+ * @property {boolean} initialized
  */
 
 import { AnswerNotUnderstood } from "./errors.js";

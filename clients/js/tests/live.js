@@ -85,6 +85,17 @@ const CASES = {
     return { cut: await spoken(client), whole: await spoken(direct) };
   },
 
+  async file() {
+    const events = await all(client.liveFile(audio, { pace: 0, partials: false, keep: true }));
+    const kept = await client.job(events.at(-1).job);
+    await client.cancel(kept.id);
+    const live = client.liveFile(audio, { pace: 0.1 });
+    await live.next();
+    await live.return();
+    const wrong = await all(client.liveFile(new Blob(["RIFF, but no wav"]))).catch((error) => error.constructor.name);
+    return { events, kept, wrong };
+  },
+
   async left() {
     const live = client.live({ turns: "client" });
     await live.opened();

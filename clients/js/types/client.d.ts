@@ -171,6 +171,20 @@ export class VibevoiceClient {
         signal?: AbortSignal;
     }): Promise<import("./wire.js").Edited>;
     /**
+     * Take a speaker apart that is several people, by what its segments sound like: as many as there
+     * seem to be, or `into`. Which segments went where is in `parts` of the answer; it can be undone.
+     *
+     * @param {string} id
+     * @param {string} speaker such as `Speaker_0`
+     * @param {{ into?: number, revision?: number, signal?: AbortSignal }} [how]
+     * @returns {Promise<import("./wire.js").Edited>}
+     */
+    splitSpeaker(id: string, speaker: string, { into, ...how }?: {
+        into?: number;
+        revision?: number;
+        signal?: AbortSignal;
+    }): Promise<import("./wire.js").Edited>;
+    /**
      * End a job, or forget one that has ended: it and its words are gone then.
      *
      * @param {string} id
@@ -186,6 +200,18 @@ export class VibevoiceClient {
      * @returns {LiveSession}
      */
     live(setup?: import("./live.js").LiveSetup): LiveSession;
+    /**
+     * What is said of a recording as if it were spoken now: a plain mono wav of 16 bits. `pace`: seconds
+     * of it that go up in a second, 0: as fast as they are taken.
+     *
+     * @param {Blob} recording a `File` from a page, or `fs.openAsBlob` of Node
+     * @param {import("./live.js").LiveSetup & { pace?: number }} [setup]
+     * @returns {AsyncGenerator<import("./live.js").LiveEvent, void, undefined>}
+     * @throws {TypeError} it is another kind of file
+     */
+    liveFile(recording: Blob, { pace, ...setup }?: import("./live.js").LiveSetup & {
+        pace?: number;
+    }): AsyncGenerator<import("./live.js").LiveEvent, void, undefined>;
     #private;
 }
 export type Job = import("./wire.js").Job;

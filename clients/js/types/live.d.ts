@@ -52,7 +52,7 @@ export class LiveSession {
 export type Segment = import("./wire.js").Segment;
 /**
  * What is said, the `number`-th; times are seconds on the session's clock, which is its sound
- * (docs/live.md).
+ * (docs/live-wire.md).
  */
 export type Spoken = {
     type: "speech_started" | "speech_stopped" | "turn_dropped";
@@ -62,7 +62,7 @@ export type Spoken = {
 };
 /**
  * What is said, the `number`-th; times are seconds on the session's clock, which is its sound
- * (docs/live.md).
+ * (docs/live-wire.md).
  */
 export type Partial = {
     type: "partial";
@@ -77,7 +77,7 @@ export type Partial = {
 };
 /**
  * What is said, the `number`-th; times are seconds on the session's clock, which is its sound
- * (docs/live.md).
+ * (docs/live-wire.md).
  */
 export type Final = {
     type: "final";
@@ -85,13 +85,14 @@ export type Final = {
     turn: number;
     piece: number;
     segment: Segment;
+    diarized: boolean;
     language: string;
     wait_s: number;
     work_s: number;
 };
 /**
  * What is said, the `number`-th; times are seconds on the session's clock, which is its sound
- * (docs/live.md).
+ * (docs/live-wire.md).
  */
 export type TurnEnded = {
     type: "turn_ended";
@@ -103,16 +104,17 @@ export type TurnEnded = {
 };
 /**
  * What is said, the `number`-th; times are seconds on the session's clock, which is its sound
- * (docs/live.md).
+ * (docs/live-wire.md).
  */
 export type SpeakersRevised = {
     type: "speakers_revised";
     number: number;
     speakers: Record<string, string>;
+    names?: Record<string, string | null>;
 };
 /**
  * What is said, the `number`-th; times are seconds on the session's clock, which is its sound
- * (docs/live.md).
+ * (docs/live-wire.md).
  */
 export type Notice = {
     type: "notice";
@@ -122,20 +124,21 @@ export type Notice = {
 };
 /**
  * What is said, the `number`-th; times are seconds on the session's clock, which is its sound
- * (docs/live.md).
+ * (docs/live-wire.md).
  */
 export type Summary = {
     type: "summary";
     number: number;
     transcript: import("./wire.js").Transcript;
+    job?: string;
 };
 /**
  * What is said, the `number`-th; times are seconds on the session's clock, which is its sound
- * (docs/live.md).
+ * (docs/live-wire.md).
  */
 export type LiveEvent = Spoken | Partial | Final | TurnEnded | SpeakersRevised | Notice | Summary;
 /**
- * Options of a session (docs/live.md). What is left out is as the service has it.
+ * Options of a session (docs/live-wire.md). What is left out is as the service has it.
  */
 export type LiveOptions = {
     /**
@@ -158,6 +161,14 @@ export type LiveOptions = {
      * tell speakers apart
      */
     diarize?: boolean | undefined;
+    /**
+     * say who of the people known somebody is
+     */
+    recognise?: boolean | undefined;
+    /**
+     * it becomes a job, whose id the summary has
+     */
+    keep?: boolean | undefined;
     /**
      * times of words in finals
      */

@@ -170,6 +170,22 @@ export type Edited = {
         index: number;
         segment: Segment;
     }[];
+    /**
+     * who was split by voice
+     */
+    parts?: Part[] | undefined;
+};
+/**
+ * A speaker that was split by voice, and which segments went where; `likeness`: of the two groups that
+ * are most alike, from 0.55 on they may well be one person.
+ */
+export type Part = {
+    speaker: string;
+    likeness: number;
+    groups: {
+        speaker: string;
+        segments: number[];
+    }[];
 };
 /**
  * How the service is.
@@ -197,4 +213,6 @@ export type Health = {
     grpc_port?: number | undefined;
     jobs_waiting: number;
     vllm: "ok" | "degraded" | "unreachable";
+    pipeline_state: string;
+    initialized: boolean;
 };

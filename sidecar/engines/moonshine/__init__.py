@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sidecar.engines.moonshine.library import SAMPLE_RATE, load_library
 from sidecar.engines.moonshine.listener import Listener, library_options
 from sidecar.engines.moonshine.recognizer import Hypothesis as Heard
-from sidecar.engines.moonshine.recognizer import Recognizer, load_recognizer
+from sidecar.engines.moonshine.recognizer import OnnxRecognizer, Recognizer, load_recognizer
 from sidecar.engines.moonshine.transcription import FORM, Transcription
 from sidecar.speech.engine import (
     AudioStream,
@@ -31,6 +31,7 @@ from sidecar.voices.following import Follower, Resumable
 
 if TYPE_CHECKING:
     from sidecar.audio import Block
+    from sidecar.live.context import Before
     from sidecar.live.hall import Hall
     from sidecar.live.hypothesis import Hypothesis
     from sidecar.voices.models import Models
@@ -110,21 +111,29 @@ class MoonshineEngine:
             detector = load_detector()
             encoder = None if self._voices is None else SpeakerEncoder(self._voices)
             precision = Precision.INT8.value
-            self._hall = Hall(self._hear, detector, SPEC.name, precision, encoder=encoder)
+            behind = self._hear_behind if isinstance(self._recognizer, OnnxRecognizer) else None
+            self._hall = Hall(
+                self._hear, detector, SPEC.name, precision, encoder=encoder, behind=behind
+            )
         return self._hall.open(options, begin, tell)
 
     def _hear(
         self, audio: Block, draft: Hypothesis | None, options: LiveOptions, cancelled: Cancelled
     ) -> Hypothesis | None:
-        from sidecar.live.hypothesis import Hypothesis
-
         assert self._recognizer is not None
         before = draft.draft if draft is not None else None
         assert before is None or isinstance(before, Heard)
-        found = self._recognizer.hear(audio, before, cancelled, words=options.words)
-        if found is None:
-            return None
-        return Hypothesis(found.text, found.words, language="en", draft=found)
+        return _live(self._recognizer.hear(audio, before, cancelled, words=options.words))
+
+    def _hear_behind(
+        self, audio: Block, before: Before, options: LiveOptions, cancelled: Cancelled
+    ) -> Hypothesis | None:
+        assert isinstance(self._recognizer, OnnxRecognizer)
+        said = [one.draft for one in before.said if isinstance(one.draft, Heard)]
+        found = self._recognizer.hear_behind(
+            audio, said, before.samples, cancelled, words=options.words
+        )
+        return _live(found)
 
     def _events(
         self,
@@ -176,3 +185,12 @@ class MoonshineEngine:
         from sidecar.voices.diarizer import Diarizer
 
         yield Diarizer.wished(self._voices, options)
+
+
+def _live(found: Heard | None) -> Hypothesis | None:
+    """What the recognizer heard, for the hall."""
+    from sidecar.live.hypothesis import Hypothesis
+
+    if found is None:
+        return None
+    return Hypothesis(found.text, found.words, language="en", draft=found)

@@ -64,19 +64,28 @@ class Decoder:
             ) from None
 
     def tokens(
-        self, audio: Block, draft: Sequence[int], cancelled: Cancelled
+        self,
+        audio: Block,
+        draft: Sequence[int],
+        cancelled: Cancelled,
+        given: Sequence[int] = (),
     ) -> tuple[int, ...] | None:
         """What is said in ``audio``, shape (samples,), 16 kHz, at least 0.1 s; None if cancelled.
 
         ``draft`` is what may be said: the part of it that the model would have said itself costs
-        one pass.
+        one pass. ``given`` is what was said before, whatever the model makes of it: what follows
+        that is asked for alone.
         """
         if cancelled():
             return None
-        return self._said(self._listen(audio), len(audio), draft, cancelled)
+        return self._said(self._listen(audio), len(audio), draft, cancelled, given)
 
     def aligned(
-        self, audio: Block, draft: Sequence[int], cancelled: Cancelled
+        self,
+        audio: Block,
+        draft: Sequence[int],
+        cancelled: Cancelled,
+        given: Sequence[int] = (),
     ) -> tuple[tuple[int, ...], npt.NDArray[np.float32]] | None:
         """As `tokens`, and where in the sound each was heard: one more pass, over all at once.
 
@@ -88,15 +97,15 @@ class Decoder:
         if cancelled():
             return None
         feed = self._listen(audio)
-        tokens = self._said(dict(feed), len(audio), draft, cancelled)
+        tokens = self._said(dict(feed), len(audio), draft, cancelled, given)
         if tokens is None:
             return None
-        feed["tokens"] = np.array([[_START, *tokens[:-1]]], np.int64)
+        feed["tokens"] = np.array([[_START, *given, *tokens][:-1]], np.int64)
         feed["position"] = np.array([0], np.int64)
         if not tokens:
             return tokens, np.zeros((1, 0, 1), np.float32)
         (attention,) = self._aligning().run(None, feed)
-        return tokens, attention[0]
+        return tokens, attention[0][:, len(given) :]
 
     def _aligning(self) -> Any:
         """The graph that shows attention, drawn when it is first wanted: most never need it."""
@@ -112,25 +121,26 @@ class Decoder:
         samples: int,
         draft: Sequence[int],
         cancelled: Cancelled,
+        given: Sequence[int],
     ) -> tuple[int, ...] | None:
         import numpy as np
 
-        most = min(math.ceil(samples / _RATE * TOKENS_PER_S), POSITIONS)
+        most = min(math.ceil(samples / _RATE * TOKENS_PER_S), POSITIONS) - len(given)
         found: list[int] = []
-        ahead = [_START, *draft][:most]
+        known, ahead = [_START, *given], [*draft][: max(0, most - 1)]
         while len(found) < most:
             if cancelled():
                 return None
-            feed["tokens"] = np.array([ahead], np.int64)
-            feed["position"] = np.array([len(found)], np.int64)
+            feed["tokens"] = np.array([known + ahead], np.int64)
+            feed["position"] = np.array([len(given) + len(found) + 1 - len(known)], np.int64)
             following, *memory = self._tokens.run(None, feed)
-            said = following[0].tolist()
-            said = said[: _agreed(ahead[1:], said) + 1]
+            said = following[0].tolist()[len(known) - 1 :]
+            said = said[: _agreed(ahead, said) + 1]
             found += said
             if _END in said:
                 return tuple(found[: found.index(_END)])
-            self._remember(feed, memory, len(found))
-            ahead = said[-1:]
+            self._remember(feed, memory, len(given) + len(found))
+            known, ahead = said[-1:], []
         return tuple(found)
 
     def _listen(self, audio: Block) -> dict[str, npt.NDArray[Any]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from sidecar.engines.speaking import endpoint, espeak, scripted, system, vibevoice
+from sidecar.engines.speaking import endpoint, espeak, moonshine, scripted, system, vibevoice
 from sidecar.speech.voice import VoiceEngine, VoiceSpec
 
 VOICES: tuple[VoiceSpec, ...] = (
     vibevoice.SPEC,
+    moonshine.SPEC,
     system.SPEC,
     espeak.SPEC,
     endpoint.SPEC,
@@ -19,6 +20,7 @@ def create_voice(name: str) -> VoiceEngine:
     """A new engine, nothing loaded yet."""
     factories: dict[str, type[VoiceEngine]] = {
         vibevoice.SPEC.name: vibevoice.VibeVoiceVoice,
+        moonshine.SPEC.name: moonshine.MoonshineVoice,
         system.SPEC.name: system.SystemVoice,
         espeak.SPEC.name: espeak.EspeakVoice,
         endpoint.SPEC.name: endpoint.EndpointVoice,

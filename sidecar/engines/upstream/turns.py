@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -16,7 +16,7 @@ from sidecar.speech.speakers import Turn
 
 if TYPE_CHECKING:
     from sidecar.voices.models import Models
-    from sidecar.voices.recognition import Speakers
+    from sidecar.voices.recognition import Speakers, Voice
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,14 @@ class Turns:
 
     def _speakers(self) -> Speakers:
         turns, _ = self._known()
-        return replace(self._diarizer.speakers(), turns=turns)
+        heard = self._diarizer.speakers()
+
+        def passages(stretches: Sequence[tuple[float, float]]) -> Sequence[Voice | None]:
+            begin_s = self._start_s or 0.0
+            assert heard.passages is not None
+            return heard.passages([(one - begin_s, other - begin_s) for one, other in stretches])
+
+        return replace(heard, turns=turns, passages=passages)
 
     def _known(self) -> tuple[list[Turn], float]:
         while self._fed:

@@ -41,7 +41,8 @@ SPEC = EngineSpec(
     languages=("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pt", "ru", "zh"),
     diarizes=True,
     requires=("torch", "transformers"),
-    sessions=8,  # not measured; `memory.streams` says how many there is room for
+    sessions=100,  # of which `memory.streams` leaves as many as there is room for, and those who
+    # are there let in as many as they do not have to wait for (`sessions.waits`)
 )
 DTYPES = {Precision.BF16: "bfloat16", Precision.FP32: "float32"}
 STEP_S, LONGEST_DELAY = 0.08, 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -9,7 +10,7 @@ from starlette.types import Scope as Asked
 
 from sidecar.access.identity import Scope
 from sidecar.metering import classic
-from sidecar.metering.exposition import exposition
+from sidecar.metering.exposition import exposition, import_library, library_is_here
 from sidecar.metering.machine import Machine
 from sidecar.metering.tally import PREFIX
 from sidecar.service import Service
@@ -46,6 +47,8 @@ def build_router(service: Service) -> APIRouter:
     )
     async def metrics(request: Request) -> Response:
         admit(request)
+        if not library_is_here():
+            await asyncio.to_thread(import_library)
         own = [*readings.measured(service, service.health()), *service.tally.measured()]
         other = classic.gauges(readings.nested(service))
         accept = ", ".join(request.headers.getlist("accept"))

@@ -91,3 +91,83 @@ class System(BaseModel):
     process: Process
     system: Memory
     gpus: list[Gpu]
+
+
+class Refused(BaseModel):
+    """Why not, by the numbers of the original; `error` is the code that every wire knows."""
+
+    code: str = Field(examples=["ERR4003"])
+    message: str = Field(examples=["Model not found or is default"])
+    error: str = Field(examples=["model_not_found"])
+    detail: str
+    hint: str
+
+
+class Loading(BaseModel):
+    """It is being loaded; `/admin/list_models` tells what came of it."""
+
+    status: str = Field(examples=["loading_started"])
+    message: str
+    ignored: list[str] = Field(description="Fields that mean nothing here.")
+
+
+class Unloaded(BaseModel):
+    """It is gone, or (202) goes once the job that runs has ended."""
+
+    status: str = Field(examples=["unloaded"], description="unloaded or unloading.")
+    model_id: str
+
+
+class Model(BaseModel):
+    """A model and the engine that works with it."""
+
+    id: str = Field(examples=["default"])
+    role: str = Field(examples=["files"], description="files or live.")
+    engine: str
+    precision: str
+    state: str = Field(examples=["ready"])
+
+
+class Models(BaseModel):
+    """Those that are there."""
+
+    models: list[str] = Field(examples=[["default"]])
+    details: list[Model]
+    loading: list[str] = Field(description="Those that are on their way.")
+    failed: dict[str, str] = Field(
+        description="The last one that did not load: the code of its error by its name."
+    )
+
+
+LOAD: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["model_id"],
+                    "properties": {
+                        "model_id": {"type": "string", "maxLength": 100},
+                        "model_path": {"type": "string"},
+                        "model_size": {"type": "string"},
+                        "device": {"type": "string"},
+                        "compute_type": {"type": "string"},
+                        "language": {"type": "string"},
+                    },
+                },
+                "example": {"model_id": "other", "model_path": "/models/whisper-small"},
+            }
+        },
+    }
+}
+UNLOAD: dict[str, Any] = {
+    "parameters": [
+        {"name": "model_id", "in": "query", "required": True, "schema": {"type": "string"}},
+        {
+            "name": "drain_timeout_sec",
+            "in": "query",
+            "schema": {"type": "number", "minimum": 0, "maximum": 3600},
+        },
+    ]
+}

@@ -10,9 +10,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from sidecar import clock, errors
+from sidecar.jobs.parting import Part
 from sidecar.jobs.record import JobRecord
 from sidecar.service import Service
-from sidecar.speech.edit_values import step_of, step_values
+from sidecar.speech.edit_values import step_values, wished_of
 from sidecar.speech.edits import speakers_in
 from sidecar.speech.formats import segment_body, speaker_label
 from sidecar.speech.history import History
@@ -78,9 +79,12 @@ def add_editing(router: APIRouter, service: Service) -> None:
             raise errors.FieldMissing("The field 'operations' is missing.")
         if more := [name for name in fields if name != "operations"]:
             raise errors.FieldInvalid(f"There is no field '{more[0][:40]}' in an edit.")
-        step = step_of(fields["operations"])
-        before, job = await service.owned.edit(caller, job_id, step, revisions)
-        return json_response(edited_body(before, job), headers={"ETag": etag_of(job)})
+        wished = wished_of(fields["operations"])
+        done = await service.edits.edit(caller, job_id, wished, revisions)
+        body = edited_body(done.before, done.job)
+        if done.parts:
+            body["parts"] = [part_body(one) for one in done.parts]
+        return json_response(body, headers={"ETag": etag_of(done.job)})
 
     @router.get(
         "/{job_id}/transcript/history",
@@ -126,6 +130,18 @@ def edited_body(before: Transcript, job: JobRecord) -> dict[str, Any]:
             for one in speakers_in(after)
         ],
         "segments": list(_changed(before, after)),
+    }
+
+
+def part_body(part: Part) -> dict[str, Any]:
+    """A speaker that was split by voice, and which segments went where."""
+    return {
+        "speaker": speaker_label(part.speaker),
+        "likeness": part.likeness,
+        "groups": [
+            {"speaker": speaker_label(speaker), "segments": [*segments]}
+            for speaker, segments in part.segments
+        ],
     }
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from sidecar.jobs.order import Priority
 from sidecar.jobs.record import JobState
-from sidecar.speech.edit_values import LONGEST_TEXT, MOST_OPERATIONS
+from sidecar.speech.edit_values import LONGEST_TEXT, MOST_OPERATIONS, MOST_PARTS
 from sidecar.speech.formats import FORMATS
 from sidecar.speech.people import LONGEST_NAME
 from sidecar.transports.http.schemas import OPTIONS, PROBLEMS, JobSummary, submission
@@ -179,11 +179,30 @@ class Revision(BaseModel):
     redo: int = Field(description="Steps that can be done again.")
 
 
+class Group(BaseModel):
+    """Who says some of what one speaker was taken to have said."""
+
+    speaker: str = Field(examples=["Speaker_1"])
+    segments: list[int] = Field(description="Their places, from 0.")
+
+
+class Part(BaseModel):
+    """A speaker that was split by voice."""
+
+    speaker: str = Field(examples=["Speaker_0"])
+    likeness: float = Field(
+        description="The cosine between the two groups that are most alike; from 0.55 on they may "
+        "well be one person."
+    )
+    groups: list[Group] = Field(description="Who it turned out to be, the speaker itself first.")
+
+
 class Edited(Revision):
     """What an edit came to."""
 
     speakers: list[NamedSpeaker]
     segments: list[ChangedSegment]
+    parts: list[Part] | None = Field(None, description="Who was split by voice, if anybody was.")
 
 
 class HistoryEntry(BaseModel):
@@ -209,6 +228,12 @@ _SPEAKER: dict[str, Any] = {
 _PLACE: dict[str, Any] = {"type": "integer", "minimum": 0, "description": "From 0."}
 _PLACES: dict[str, Any] = {"type": "array", "items": _PLACE, "minItems": 1}
 _NAME: dict[str, Any] = {"type": ["string", "null"], "minLength": 1, "maxLength": LONGEST_NAME}
+_PARTS: dict[str, Any] = {
+    "type": ["integer", "null"],
+    "minimum": 2,
+    "maximum": MOST_PARTS,
+    "description": "How many people it is; as many as it sounds like, if it is left out.",
+}
 _LINE: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT}
 
 
@@ -242,6 +267,7 @@ EDIT: dict[str, Any] = {
                                     operation("rename", {"speaker": _SPEAKER, "name": _NAME}),
                                     operation("merge", {"speaker": _SPEAKER, "into": _SPEAKER}),
                                     operation("split", {"segments": _PLACES}, name=_NAME),
+                                    operation("split_speaker", {"speaker": _SPEAKER}, into=_PARTS),
                                     operation("move", {"segments": _PLACES, "speaker": _SPEAKER}),
                                     operation("text", {"segment": _PLACE, "text": _LINE}),
                                     operation("undo", {}),

@@ -7,10 +7,12 @@ import asyncio
 from sidecar import errors
 from sidecar.service import Service
 from sidecar.sessions.session import Session
-from sidecar.speech.live import Heard, LiveOptions
+from sidecar.speech.live import Encoding, Heard, LiveOptions
+from sidecar.threads import Threads
 from sidecar.transports.http.sockets import Gone, Message, Socket
 from sidecar.transports.live import dialect
-from sidecar.transports.live.models import Begin, Change, order_of
+from sidecar.transports.live.models import OPUS, Begin, Change, order_of
+from sidecar.transports.live.opus import OpusDecoder
 
 GREETING_S = 10.0
 """So long a connection may take to say what it wants."""
@@ -31,9 +33,11 @@ async def converse(socket: Socket, service: Service) -> None:
         errors.SidecarError: what ended it.
     """
     begin = await _greeting(socket)
+    rate = begin.counted_rate
+    decoder = await Threads("opus", 1).run(OpusDecoder) if begin.encoding == OPUS else None
     session = _session(socket, service, begin)
     taken, done = session.taken, False
-    talk = _Talk(socket, session, begin)
+    talk = _Talk(socket, session, begin, rate, decoder)
     try:
         await socket.send(talk.began(service))
         await socket.side_by_side(
@@ -84,8 +88,16 @@ async def _ends_with(taken: asyncio.Event) -> None:
 class _Talk:
     """The tasks of a connection that holds a session."""
 
-    def __init__(self, socket: Socket, session: Session, begin: Begin) -> None:
+    def __init__(
+        self,
+        socket: Socket,
+        session: Session,
+        begin: Begin,
+        rate: int,
+        decoder: OpusDecoder | None,
+    ) -> None:
         self._socket, self._session, self._begin = socket, session, begin
+        self._rate, self._decoder = rate, decoder
         self._heard_s = 0.0
 
     def began(self, service: Service) -> str:
@@ -96,6 +108,7 @@ class _Talk:
             session=self._session.id,
             engine=spec.name if spec else "",
             grace_s=service.live.grace_s,
+            **self._session.greeting,
             **self._received(),
         )
 
@@ -103,7 +116,10 @@ class _Talk:
         """A message of the client's, done with. Who sends faster than is heard is not read."""
         self._socket.count()
         if isinstance(message, bytes):
-            await self._session.send(message, self._begin.encoding, self._begin.rate)
+            encoding = self._begin.encoding
+            if self._decoder is not None:
+                message, encoding = self._decoder.samples(message), Encoding.PCM16
+            await self._session.send(message, Encoding(encoding), self._rate)
             return True
         order = order_of(message)
         match order:
@@ -141,5 +157,5 @@ class _Talk:
     def _received(self) -> dict[str, object]:
         # Exact: sums of whole samples at one rate are off by a millionth of one at most.
         seconds = self._session.received_s
-        samples = round(seconds * self._begin.rate)
+        samples = round(seconds * self._rate)
         return dialect.received(samples, seconds, self._session.received_orders, self._heard_s)

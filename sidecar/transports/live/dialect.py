@@ -85,18 +85,21 @@ def _body(event: LiveEvent) -> dict[str, Any]:
             return {
                 "turn": event.turn,
                 "piece": event.piece,
-                "segment": segment_body(event.segment),
+                "segment": segment_body(event.segment, event.name),
                 "diarized": event.segment.speaker is not None,
                 "language": event.language,
                 "wait_s": round(event.wait_s, 3),
                 "work_s": round(event.work_s, 3),
             }
-        case SpeakersRevised(speakers):
-            return {"speakers": {str(piece): speaker_label(who) for piece, who in speakers.items()}}
+        case SpeakersRevised(speakers, names):
+            body = {"speakers": {str(piece): speaker_label(who) for piece, who in speakers.items()}}
+            called = {speaker_label(who): name for who, name in names.items()}
+            return {**body, "names": called} if called else body
         case Noticed(notice):
             return dataclasses.asdict(notice)
-        case Summary(transcript):
-            return {"transcript": transcript_body(transcript)}
+        case Summary(transcript, job):
+            body = {"transcript": transcript_body(transcript)}
+            return body if job is None else {**body, "job": job}
         case Heard() | VoicesKnown():
             raise AssertionError("told in `received`, or to no client")
     return {

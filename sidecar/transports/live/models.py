@@ -13,8 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sidecar import errors
 from sidecar.sessions.session import RATES
-from sidecar.speech.live import Encoding, LiveOptions, Turns
+from sidecar.speech.live import LIVE_RATE, Encoding, LiveOptions, Turns
 from sidecar.speech.options import LONGEST_PROMPT
+from sidecar.transports.live import opus
+
+OPUS = "opus"
+"""The encoding that is no samples."""
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -51,6 +55,8 @@ class Wishes(BaseModel):
     accurate: bool | None = None
     prompt: str | None = Field(None, max_length=LONGEST_PROMPT)
     delay_s: float | None = Field(None, ge=0.0, le=60.0)
+    recognise: bool | None = None
+    keep: bool | None = None
 
     def upon(self, options: LiveOptions) -> LiveOptions:
         """The options with these wishes.
@@ -76,13 +82,27 @@ class Begin(Wishes):
     """The first message: a session, or with ``after`` one that goes on.
 
     ``session``: how the client calls it; ``after``: the last event that came, 0 if none did.
+    ``encoding``: of samples, or ``opus``: a packet in each message.
     """
 
     type: Literal["begin"]
     session: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
     after: int | None = Field(None, ge=0)
-    encoding: Encoding = Encoding.PCM16
-    rate: int = Field(16_000, ge=RATES.start, lt=RATES.stop)
+    encoding: Encoding | Literal["opus"] = Encoding.PCM16
+    rate: int | None = Field(None, ge=RATES.start, lt=RATES.stop)
+
+    @property
+    def counted_rate(self) -> int:
+        """Samples a second of what the two sides count.
+
+        Raises:
+            errors.FieldInvalid: that is another one.
+        """
+        if self.encoding != OPUS:
+            return self.rate or LIVE_RATE
+        if self.rate not in (None, opus.RATE):
+            raise errors.FieldInvalid(f"'rate': Opus is counted by {opus.RATE} samples a second.")
+        return opus.RATE
 
 
 class Change(Wishes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from sidecar import errors
 from sidecar.access.entrance import Entrance, wait_for_a_wrong_one
 from sidecar.access.identity import Identity, Proof
 from sidecar.service import Service
+from sidecar.sessions.session import Session
 from sidecar.transports.live_grpc import callers, codes, wishes
 from sidecar.transports.live_grpc.created import Created, Waiting
 from sidecar.transports.live_grpc.ending import end
@@ -38,6 +40,7 @@ class Backend:
         self._entrance = entrance
         self._encrypted = encrypted
         self._waiting = Waiting(service.settings.grpc_unused, service.live.end)
+        self._usual = wishes.Usual.of(service.settings)
         self.stopping = False
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -65,7 +68,7 @@ class Backend:
                 raise codes.Refused(codes.OPTION_WRONG, "the message cannot be read")
             return await self._create(request, context)
         except Exception as wrong:
-            await end(context, wrong)
+            await end(context, wrong, fault=codes.CREATE_FAULT)
         return None
 
     async def recognize(self, chunks: object, context: Any) -> None:
@@ -81,13 +84,14 @@ class Backend:
         if self.stopping:
             raise errors.ShuttingDown()
         live = self._service.live
-        asked = wishes.wishes_of(request, live.spec, self._service.settings.language)
+        asked = wishes.wishes_of(request, live.spec, self._usual)
         caller = await self._caller(context, asked.key)
         session = live.open(caller, asked.options, asked.session_id, wire="grpc")
         # A stream may come without a word of who it is: clients send a key once, and this.
         is_known = caller.proof is not Proof.PLACE
         token = secrets.token_hex(16) if asked.with_token or is_known else ""
         self._waiting.add(Created(session, caller, token, asked.with_token))
+        await _greet(context, session)
         return asked.answer(token)
 
     async def _recognize(self, context: Any, times: Times) -> None:
@@ -108,6 +112,7 @@ class Backend:
             if self.stopping:
                 raise errors.ShuttingDown()
             session.touch()
+            await _greet(context, session)
             revoked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             with self._entrance.visits.lasting(created.caller, _failing(revoked)):
                 await Stream(context, created, times, lambda: self.stopping).run(first, revoked)
@@ -158,6 +163,13 @@ class Backend:
 def _metadata(context: Any) -> callers.Metadata:
     found: callers.Metadata = context.invocation_metadata() or ()
     return found
+
+
+async def _greet(context: Any, session: Session) -> None:
+    """What a client is to know of its session, in the initial metadata: nothing, mostly."""
+    if session.greeting:
+        said = [(name, json.dumps(value)) for name, value in session.greeting.items()]
+        await context.send_initial_metadata(said)
 
 
 def _reader(kind: Any) -> Callable[[bytes], Any]:

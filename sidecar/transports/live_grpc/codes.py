@@ -70,16 +70,18 @@ KINDS: Mapping[Kind, Said] = {
 }
 """By its kind, where the code is not there. An engine that fails is what remains."""
 _FAILED = Said("ERR2002", StatusCode.INTERNAL)
-_FAULT = Said("ERR3002", StatusCode.UNKNOWN)
+CREATE_FAULT = Said("ERR3001", StatusCode.UNKNOWN)
+STREAM_FAULT = Said("ERR3002", StatusCode.UNKNOWN)
 
 
-def said_of(wrong: Exception) -> Said:
-    """How this wire says what went wrong, message and all; a fault of ours is not told of."""
+def said_of(wrong: Exception, fault: Said = STREAM_FAULT) -> Said:
+    """How this wire says what went wrong, message and all; of a fault of ours it says that it is
+    one, as ``fault``, and no more."""
     if isinstance(wrong, Refused):
         return Said(wrong.said.number, wrong.said.status, wrong.detail)
     if not isinstance(wrong, errors.SidecarError):
-        return Said(_FAULT.number, _FAULT.status, errors.SidecarError.default_detail)
+        return Said(fault.number, fault.status, errors.SidecarError.default_detail)
     found = CODES.get(wrong.code) or KINDS.get(wrong.kind)
     if found is None:
-        found = _FAULT if wrong.code == errors.SidecarError.code else _FAILED
+        found = fault if wrong.code == errors.SidecarError.code else _FAILED
     return Said(found.number, found.status, found.message or wrong.detail)

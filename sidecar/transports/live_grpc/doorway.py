@@ -12,8 +12,9 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from sidecar import errors
+from sidecar import clock, errors
 from sidecar.access.entrance import Entrance
+from sidecar.diagnostics.tracing import ARRIVED, Arrival
 from sidecar.metering.tally import WireTally
 from sidecar.transports.live_grpc.callers import approach_of
 from sidecar.transports.live_grpc.ending import end
@@ -25,9 +26,13 @@ NONE = "(none)"
 class Doorway(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Lets in who may come at all; who it is, is asked where that matters. Counts calls."""
 
-    def __init__(self, entrance: Entrance, tally: WireTally, *, encrypted: bool) -> None:
+    def __init__(
+        self, entrance: Entrance, tally: WireTally, *, encrypted: bool, traced: bool = False
+    ) -> None:
+        """``traced``: whether it is noted when a call came, and as part of what."""
         self._entrance = entrance
         self._tally = tally
+        self._traced = traced
         self._encrypted = encrypted
 
     async def intercept_service(
@@ -57,6 +62,10 @@ class Doorway(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no 
         )
 
     async def _arrive(self, context: Any) -> None:
+        if self._traced:
+            said = dict(context.invocation_metadata() or ())
+            traced = said.get("traceparent", ""), said.get("tracestate", "")
+            ARRIVED.set(Arrival(clock.wall(), *traced))
         try:
             self._entrance.arrive(
                 approach_of(

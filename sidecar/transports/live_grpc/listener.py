@@ -46,6 +46,7 @@ def options_of(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.http2.bdp_probe", 0),
         ("grpc.keepalive_time_ms", ping_ms),
         ("grpc.keepalive_timeout_ms", ping_ms),
+        ("grpc.http2.ping_timeout_ms", ping_ms),  # or it is a minute at least
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", OFTENEST_PING_S * 1000),
         ("grpc.http2.max_pings_without_data", 0),
@@ -79,9 +80,9 @@ class LiveGrpc:
         Raises:
             errors.PortInUse: somebody else was quicker.
         """
-        doorway = Doorway(
-            self._entrance, self._service.tally.wires, encrypted=self._credentials is not None
-        )
+        encrypted, traced = self._credentials is not None, self._service.traces.on
+        tally = self._service.tally.wires
+        doorway = Doorway(self._entrance, tally, encrypted=encrypted, traced=traced)
         options = options_of(self._service.settings)
         self._server = grpc.aio.server(interceptors=[doorway], options=options)
         self._server.add_generic_rpc_handlers((self._backend.handlers(),))

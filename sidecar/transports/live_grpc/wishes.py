@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from sidecar import errors
+from sidecar.settings import Settings
 from sidecar.speech.engine import AUTO, EngineSpec, parse_language
 from sidecar.speech.live import Endpointing, LiveOptions, Turns
 from sidecar.transports.live_grpc import callers, codes
@@ -15,6 +17,7 @@ from sidecar.transports.live_grpc.stt_pb2 import (
     DECODE_PROFILE_REALTIME,
     TASK_TRANSCRIBE,
     TASK_TRANSLATE,
+    TASK_UNSPECIFIED,
     VAD_AUTO_END,
     VAD_CONTINUE,
     SessionRequest,
@@ -60,6 +63,28 @@ class Wishes:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What is meant where a request says nothing."""
+
+    language: str = AUTO
+    silence_s: float = 0.5
+    threshold: float = 0.5
+    profile: str = "realtime"
+    translate: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As the settings have it."""
+        return cls(
+            settings.language,
+            settings.grpc_silence,
+            settings.grpc_threshold,
+            settings.grpc_profile,
+            settings.grpc_task == "translate",
+        )
+
+
 def key_in(request: SessionRequest) -> str:
     """What was sent as an API key among the attributes.
 
@@ -73,8 +98,8 @@ def key_in(request: SessionRequest) -> str:
     return str(key)
 
 
-def wishes_of(request: SessionRequest, spec: EngineSpec | None, usual: str) -> Wishes:
-    """What is asked for, as far as ``spec`` can do it; ``usual``: the language where none is named.
+def wishes_of(request: SessionRequest, spec: EngineSpec | None, usual: Usual) -> Wishes:
+    """What is asked for, as far as ``spec`` can do it.
 
     Raises:
         codes.Refused: something has a value that means nothing.
@@ -86,13 +111,16 @@ def wishes_of(request: SessionRequest, spec: EngineSpec | None, usual: str) -> W
     given = dict(request.attributes)
     if sum(len(name) + len(value) for name, value in given.items()) > MOST_ATTRIBUTES:
         raise codes.Refused(codes.OPTION_WRONG, "the attributes are too long")
-    profile = _profile(request)
+    profile = _profile(request, usual.profile)
+    translates = request.task == TASK_TRANSLATE or (
+        request.task == TASK_UNSPECIFIED and usual.translate
+    )
     options = LiveOptions(
-        language=_language(request.language_code, spec, usual),
+        language=_language(request.language_code, spec, usual.language),
         turns=Turns.ONE if request.vad_mode == VAD_AUTO_END else Turns.SILENCE,
-        endpointing=_endpointing(request),
+        endpointing=_endpointing(request, usual),
         diarize=False,
-        translate=request.task == TASK_TRANSLATE and spec is not None and spec.translates,
+        translate=translates and spec is not None and spec.translates,
         accurate=profile == "accurate",
     )
     return Wishes(
@@ -106,8 +134,7 @@ def wishes_of(request: SessionRequest, spec: EngineSpec | None, usual: str) -> W
     )
 
 
-def _endpointing(request: SessionRequest) -> Endpointing:
-    usual = Endpointing()
+def _endpointing(request: SessionRequest, usual: Usual) -> Endpointing:
     threshold = usual.threshold
     if request.HasField("vad_threshold_override"):
         threshold = request.vad_threshold_override
@@ -123,18 +150,18 @@ def _endpointing(request: SessionRequest) -> Endpointing:
     return Endpointing(
         threshold=threshold,
         neg_threshold=max(0.0, threshold - HYSTERESIS),
-        sure_threshold=max(usual.sure_threshold, threshold),
+        sure_threshold=max(Endpointing().sure_threshold, threshold),
         silence_s=silence_s if silence_s > 0 else usual.silence_s,
     )
 
 
-def _profile(request: SessionRequest) -> str:
+def _profile(request: SessionRequest, usual: str) -> str:
     for name, number in PROFILES.items():
         if request.decode_profile == number:
             return name
     given = request.attributes
     named = given.get("decode_profiles") or given.get("decode_profile") or ""
-    return named if named in PROFILES else "realtime"
+    return named if named in PROFILES else usual
 
 
 def _language(code: str, spec: EngineSpec | None, usual: str) -> str:

@@ -7,7 +7,6 @@ sends a whole recording at once waits for the engine, and loses nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Callable, Iterable
 
@@ -122,16 +121,12 @@ class Conversation:
         return said
 
     async def _clear(self) -> None:
-        """Forget the turn; but what was committed before it is heard to its end first."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._session.options.patience_s):
-                await self._until(lambda: not self._items.waiting)
+        """Forget the turn; what was committed before it is told first. What comes then is of
+        another, so it is not read before that is done."""
         dropped = self._dropped
         self._session.forget()
         self._items.clear(self._session.received_s)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._session.options.patience_s):
-                await self._until(lambda: self._dropped > dropped)
+        await self._until(lambda: self._dropped > dropped)
 
     async def _until(self, done: Callable[[], bool]) -> None:
         while not done() and not self._session.over:
@@ -144,12 +139,12 @@ class Conversation:
         self._items.diarizes = configuration.diarizes
 
     def _view(self, what: str, beta: bool) -> Said:
-        number = f"sess_{self._session.id}"
+        number, more = f"sess_{self._session.id}", self._session.greeting
         if beta:
             view = self._configuration.beta_view(number, self._expires_at)
-            return say.session_event(f"transcription_session.{what}", view)
+            return say.session_event(f"transcription_session.{what}", {**view, **more})
         view = self._configuration.view(number, self._expires_at)
-        return say.session_event(f"session.{what}", view)
+        return say.session_event(f"session.{what}", {**view, **more})
 
     async def _refuse(self, error: errors.SidecarError, event_id: str | None) -> None:
         await self._say(lambda: [say.error_event(error, event_id)])

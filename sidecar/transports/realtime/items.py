@@ -8,6 +8,7 @@ behind as many words, and ``completed`` has the text that counts.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -60,6 +61,8 @@ class Items:
         self._taken = 0.0
         self._failed = False
         self._segments: dict[int, tuple[str, Segment]] = {}
+        self._names: dict[int, str | None] = {}
+        """Who speakers are, by number, of the people known."""
 
     @property
     def waiting(self) -> bool:
@@ -101,8 +104,8 @@ class Items:
             case TurnDropped(turn):
                 self._open = [one for one in self._open if one.turn != turn]
                 yield say.cleared()
-            case SpeakersRevised(speakers):
-                yield from self._revised(speakers)
+            case SpeakersRevised():
+                yield from self._revised(event)
             case Noticed(notice):
                 self._failed = self._failed or notice.code == NOT_UNDERSTOOD
 
@@ -163,6 +166,7 @@ class Items:
         if self.diarizes:
             self._segments[final.piece] = item.id, final.segment
             if final.segment.speaker is not None:
+                self._names[final.segment.speaker] = final.name
                 yield self._segment(final.piece, final.segment.speaker)
 
     def _ended(self, ended: TurnEnded) -> Iterator[Said]:
@@ -178,11 +182,17 @@ class Items:
             yield say.completed(item.id, ended.text, seconds, item.languages)
         self._failed = False
 
-    def _revised(self, speakers: dict[int, int]) -> Iterator[Said]:
-        for piece, speaker in speakers.items():
-            if piece in self._segments:
+    def _revised(self, event: SpeakersRevised) -> Iterator[Said]:
+        """Pieces that are somebody else's, or whose speaker turned out to be somebody."""
+        self._names |= event.names
+        for piece, (_, segment) in list(self._segments.items()):
+            speaker = event.speakers.get(piece, segment.speaker)
+            if speaker is not None and (piece in event.speakers or speaker in event.names):
                 yield self._segment(piece, speaker)
 
     def _segment(self, piece: int, speaker: int) -> Said:
         item, segment = self._segments[piece]
-        return say.segment_event(item, f"seg_{self._prefix}_{piece}", segment, speaker)
+        segment = dataclasses.replace(segment, speaker=speaker)
+        self._segments[piece] = item, segment
+        number = f"seg_{self._prefix}_{piece}"
+        return say.segment_event(item, number, segment, speaker, self._names.get(speaker))

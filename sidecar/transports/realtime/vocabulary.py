@@ -92,15 +92,17 @@ def completed(item: str, text: str, seconds: float, languages: Sequence[str]) ->
     }
 
 
-def segment_event(item: str, number: str, segment: Segment, speaker: int) -> Said:
-    """A stretch of one speaker's."""
+def segment_event(
+    item: str, number: str, segment: Segment, speaker: int, name: str | None = None
+) -> Said:
+    """A stretch of one speaker's; who of the people known that is stands for the letter."""
     return {
         "type": f"{_TRANSCRIPTION}.segment",
         "item_id": item,
         "content_index": 0,
         "id": number,
         "text": segment.text,
-        "speaker": letters(speaker),
+        "speaker": name or letters(speaker),
         "start": round(segment.start, 3),
         "end": round(segment.end, 3),
     }

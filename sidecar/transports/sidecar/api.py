@@ -76,6 +76,8 @@ def build_router(service: Service) -> APIRouter:
                 "live_engine_state": now.live and now.live.state.value,
                 "jobs_waiting": now.jobs_waiting,
                 "vllm": VLLM[_status(now)],
+                "pipeline_state": service.conversations.phase.value,
+                "initialized": service.live.spec is not None,
                 **now.also,
                 **_classic(service, now),
             },

@@ -54,6 +54,10 @@ class Health(BaseModel):
             "service ends."
         )
     )
+    pipeline_state: str = Field(
+        examples=["idle"], description="What conversations are doing, for their page."
+    )
+    initialized: bool = Field(description="Whether there is an ear for conversations.")
     grpc_port: int = Field(
         default=0, examples=[50051], description="Port of gRPC; there only where it is on."
     )

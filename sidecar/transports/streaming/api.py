@@ -94,7 +94,7 @@ class _Wire:
     def greeting(self) -> str:
         """Clients wait for it before they send anything."""
         body = {"id": self._session.id, "created": int(clock.wall()), "model": self._model}
-        return frame("session.created", Ids(self._session.id), body)
+        return frame("session.created", Ids(self._session.id), body | dict(self._session.greeting))
 
     async def at_once(self, message: Message) -> bool:
         """What is answered ahead of all that waits; the rest takes its place there."""
@@ -154,7 +154,7 @@ class _Wire:
             case "input_audio_buffer.commit":
                 self._follow(self._committed(given))
             case "cancel":
-                self._follow(self._utterances.cancel())
+                self._follow(self._utterances.cancel(given.ids))
                 reason = given.payload.get("reason")
                 said = reason if isinstance(reason, str) and reason else "client_request"
                 await self._socket.send(frame("cancelled", given.ids, {"reason": said}))

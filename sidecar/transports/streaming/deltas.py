@@ -17,11 +17,18 @@ class Deltas:
         self._told = 0
         """Words of it."""
         self._any = False
+        self._begin: float | None = None
 
-    def partial(self, piece: int, stable: str) -> str:
-        """What is new in the stable beginning of a piece; nothing while one before it has not
-        ended."""
+    def begins(self, at: float) -> None:
+        """Where its first piece begins: one behind that may be told of before it."""
+        self._begin = at
+
+    def partial(self, piece: int, stable: str, start: float = 0.0) -> str:
+        """What is new in the stable beginning of a piece, which begins at ``start``; nothing while
+        one before it has not ended."""
         if self._piece is None:
+            if self._begin is not None and start > self._begin:
+                return ""
             self._piece = piece
         if piece != self._piece:
             return ""

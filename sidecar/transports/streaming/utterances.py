@@ -1,8 +1,7 @@
 """Requests of a client on one side, turns of a session on the other, and which is which. Pure.
 
 A client begins a request, sends sound for it and ends it; each end is answered by exactly one
-`TurnEnded`, in order, unless the session forgot it, which one `TurnDropped` says for all that was
-asked before.
+`TurnEnded`, and each request that is dropped instead by one `TurnDropped`, all in order.
 """
 
 from __future__ import annotations
@@ -12,7 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from sidecar.speech.live import Final, LiveEvent, Noticed, Partial, TurnDropped, TurnEnded
+from sidecar.speech.formats import segment_body
+from sidecar.speech.live import (
+    Final,
+    LiveEvent,
+    Noticed,
+    Partial,
+    SpeechStarted,
+    TurnDropped,
+    TurnEnded,
+)
 from sidecar.transports.streaming.deltas import Deltas
 from sidecar.transports.streaming.envelope import Ids, bad_payload, frame
 
@@ -31,12 +39,15 @@ class Do(Enum):
 
 @dataclass(eq=False, slots=True)
 class Utterance:
-    """What was asked for, and what was told of it. ``silent``: nobody wants to know any more."""
+    """What was asked for, and what was told of it. ``silent``: nobody wants to know any more;
+    ``dropped``: it never ended, and the session is to forget it."""
 
     ids: Ids
     bytes: int = 0
     silent: bool = False
+    dropped: bool = False
     deltas: Deltas = field(default_factory=Deltas)
+    pieces: list[Final] = field(default_factory=list)
 
 
 class Utterances:
@@ -45,10 +56,9 @@ class Utterances:
     def __init__(self, backlog_s: float = 0.0) -> None:
         self._active: Utterance | None = None
         self._waiting: deque[Utterance] = deque()
-        """Those that have ended and have no final yet."""
+        """Those that have ended and have no final yet, and those that are to be forgotten."""
         self._turn = 0
         """The turn of the first that has none."""
-        self._dropping = 0
         self._last = Ids()
         self._backlog_s = backlog_s
 
@@ -64,13 +74,7 @@ class Utterances:
         if before is not None and before.ids.request == ids.request:
             return Do.NOTHING
         self._active = Utterance(ids)
-        if before is None or not before.bytes:
-            return Do.NOTHING
-        if not self._waiting:
-            return self._forget()
-        before.silent = True  # to forget it would be to forget those before it as well
-        self._waiting.append(before)
-        return Do.COMMIT
+        return self._forget(before)
 
     def check(self, ids: Ids) -> None:
         """Whether sound of a request is wanted.
@@ -105,25 +109,29 @@ class Utterances:
             self._active = None
         return Do.COMMIT
 
-    def cancel(self) -> Do:
-        """Nothing more is told of what was asked for so far."""
-        busy = self._waiting or (self._active and self._active.bytes)
-        self._active = None
-        return self._forget() if busy else Do.NOTHING
+    def cancel(self, ids: Ids) -> Do:
+        """Nothing more is told of the active request, nor of one that has ended and is named;
+        others that have ended are told."""
+        for one in self._waiting:
+            one.silent = one.silent or one.ids.request == ids.request
+        before, self._active = self._active, None
+        return self._forget(before)
 
     def heard(self, event: LiveEvent) -> Iterator[str]:
         """The frames that tell an event."""
         if isinstance(event, TurnDropped):
             self._turn = event.turn + 1
-            self._dropping = max(0, self._dropping - 1)
+            if self._waiting and self._waiting[0].dropped:
+                self._waiting.popleft()
         elif isinstance(event, TurnEnded):
             self._turn = event.turn + 1
-            if not self._dropping:
-                yield from self._ended(event.text)
-        elif self._dropping:
-            return
+            yield from self._ended(event.text)
         elif isinstance(event, Noticed):
             yield self._notice(event)
+        elif isinstance(event, SpeechStarted):
+            begun = self._of(event.turn)
+            if begun is not None:
+                begun.deltas.begins(event.at)
         elif isinstance(event, Partial | Final):
             utterance = self._of(event.turn)
             if utterance is not None and not utterance.silent:
@@ -148,7 +156,10 @@ class Utterances:
         usage = {"type": "duration", "seconds": round(utterance.bytes / BYTES_A_SECOND, 3)}
         yield frame("final", ids, {"normalized_text": text})
         yield frame("done", ids, {"usage": usage})
-        yield frame("transcription.done", ids, {"text": text, "usage": usage})
+        done: dict[str, object] = {"text": text, "usage": usage}
+        if any(one.name is not None for one in utterance.pieces):
+            done["segments"] = [segment_body(one.segment, one.name) for one in utterance.pieces]
+        yield frame("transcription.done", ids, done)
 
     def _notice(self, event: Noticed) -> str:
         ids = self._active.ids if self._active else self._last
@@ -162,17 +173,21 @@ class Utterances:
         overload = {"kind": "overload_drop", "dropped_seconds": 0.0, "source": "partials"}
         return frame("status", ids, overload | {"max_backlog_seconds": self._backlog_s})
 
-    def _forget(self) -> Do:
-        self._waiting.clear()
-        self._dropping += 1
+    def _forget(self, utterance: Utterance | None) -> Do:
+        """One that has not ended, and has a turn if there was any sound of it."""
+        if utterance is None or not utterance.bytes:
+            return Do.NOTHING
+        utterance.silent = utterance.dropped = True
+        self._waiting.append(utterance)
         return Do.FORGET
 
 
 def _words(utterance: Utterance, event: Partial | Final) -> Iterator[str]:
     if isinstance(event, Partial):
-        delta = utterance.deltas.partial(event.piece, event.stable)
+        delta = utterance.deltas.partial(event.piece, event.stable, event.start)
     else:
         delta = utterance.deltas.final(event.piece, event.segment.text)
+        utterance.pieces.append(event)
     if delta:
         yield frame("transcription.delta", utterance.ids, {"delta": delta})
         yield frame("token", utterance.ids, {"text": delta})

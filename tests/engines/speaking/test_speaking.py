@@ -13,10 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import tiny_voice
 
 from sidecar import errors
 from sidecar.engines import missing
-from sidecar.engines.speaking import create_voice, endpoint, espeak, scripted, system
+from sidecar.engines.speaking import create_voice, endpoint, espeak, moonshine, scripted, system
 from sidecar.engines.voice_choice import choose_voice
 from sidecar.settings import Settings
 from sidecar.speech.engine import LoadOptions, Upstream
@@ -99,21 +100,28 @@ def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return program
 
 
-def loaded(spec: VoiceSpec, url: str = "", model: str | None = None) -> VoiceEngine:
+def loaded(
+    spec: VoiceSpec, url: str = "", model: str | None = None, folder: Path | None = None
+) -> VoiceEngine:
     engine = create_voice(spec.name)
     server = Upstream((url,), ("secret",), model=model)
-    assert list(engine.load(LoadOptions(speaks=True, upstream=server)))[-1] == 1.0
+    options = LoadOptions(speaks=True, upstream=server, checkpoint=str(folder) if folder else None)
+    assert list(engine.load(options))[-1] == 1.0
     return engine
 
 
 @pytest.fixture(
-    params=[scripted.SPEC, espeak.SPEC, endpoint.SPEC, system.SPEC], ids=lambda spec: spec.name
+    params=[scripted.SPEC, espeak.SPEC, endpoint.SPEC, system.SPEC, moonshine.SPEC],
+    ids=lambda spec: spec.name,
 )
-def voice(request: pytest.FixtureRequest, server: str, say: Path) -> tuple[VoiceSpec, VoiceEngine]:
+def voice(
+    request: pytest.FixtureRequest, server: str, say: Path, tmp_path: Path
+) -> tuple[VoiceSpec, VoiceEngine]:
     spec: VoiceSpec = request.param
     if lacking := missing(spec):
         pytest.skip(f"not installed: {lacking}")
-    return spec, loaded(spec, server)
+    folder = tiny_voice.pulled(tmp_path) if spec is moonshine.SPEC else None
+    return spec, loaded(spec, server, folder=folder)
 
 
 Spoken = tuple[VoiceSpec, VoiceEngine]
@@ -243,10 +251,10 @@ def test_the_file_of_a_program_is_sound_that_others_can_read(say: Path) -> None:
 
 @pytest.mark.parametrize("there", [True, False])
 def test_what_is_here_speaks_and_a_server_only_where_it_is_named(
-    there: bool, monkeypatch: pytest.MonkeyPatch, server: str
+    there: bool, monkeypatch: pytest.MonkeyPatch, server: str, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(system, "is_there", lambda: there)
-    chosen, _ = choose_voice(Settings(speech_url=server))
+    chosen, _ = choose_voice(Settings(speech_url=server, voices_dir=tmp_path))
     found = chosen.spec if chosen else None
     assert found is (system.SPEC if there else None if missing(espeak.SPEC) else espeak.SPEC)
     named, _ = choose_voice(Settings(voice_engine="speech", speech_url=f"{server}/v1"))

@@ -245,6 +245,21 @@ class AsyncClient:
         """
         return (await self._ask(calls.edit(job_id, operations, revision))).body()
 
+    async def split_speaker(
+        self,
+        job_id: str,
+        speaker: str,
+        into: Optional[int] = None,
+        revision: Optional[int] = None,
+    ) -> Dict[str, Any]:
+        """Take a speaker apart that is several people, by what its segments sound like; what came
+        of it is in ``parts`` of the answer, and can be undone.
+
+        ``into``: how many people; as many as there seem to be without. ``codes.VoicesNotKept``: of
+        this job nothing was kept to tell them by.
+        """
+        return await self.edit(job_id, calls.split_speaker(speaker, into), revision)
+
     async def history(self, job_id: str) -> Dict[str, Any]:
         """What was done to a transcript, the oldest first."""
         return (await self._ask(calls.history(job_id))).body()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Dict, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 from urllib.parse import quote
 
 from vibevoice_asr_client import retry
@@ -150,6 +150,12 @@ def edit(job_id: str, operations: Sequence[Mapping[str, Any]], revision: Optiona
     headers = {} if revision is None else {"If-Match": f'"{revision}"'}
     body = {"operations": [dict(one) for one in operations]}
     return Call("PATCH", f"{_job(job_id)}/transcript", again=False, headers=headers, body=body)
+
+
+def split_speaker(speaker: str, into: Optional[int]) -> List[Dict[str, Any]]:
+    """The operations that take a speaker apart by voice."""
+    many = {} if into is None else {"into": into}
+    return [{"op": "split_speaker", "speaker": speaker, **many}]
 
 
 def history(job_id: str) -> Call:

@@ -10,6 +10,12 @@ from typing import Mapping, Type
 from vibevoice_asr_client import errors
 
 
+class AdminOff(errors.Forbidden):
+    """The administrators' API is not on."""
+
+    known_code = "admin_off"
+
+
 class AudioDecodeTimeout(errors.Refused):
     """Decoding the audio took too long."""
 
@@ -74,6 +80,12 @@ class AudioUndecodable(errors.Refused):
     """The audio is damaged or holds no sound track: no samples could be decoded."""
 
     known_code = "audio_undecodable"
+
+
+class CaptureUnreadable(errors.Refused):
+    """That is no captured session."""
+
+    known_code = "capture_unreadable"
 
 
 class CheckpointDamaged(errors.Busy):
@@ -158,6 +170,12 @@ class EditsFull(errors.Conflict):
     """No more edits of this transcript are kept."""
 
     known_code = "edits_full"
+
+
+class EncodingUnavailable(errors.Refused):
+    """This installation does not decode Opus."""
+
+    known_code = "encoding_unavailable"
 
 
 class EngineCrashed(errors.Busy):
@@ -388,10 +406,28 @@ class ModelLoadFailed(errors.Busy):
     known_code = "model_load_failed"
 
 
+class ModelLoaded(errors.Conflict):
+    """There is a model of this name already."""
+
+    known_code = "model_loaded"
+
+
 class ModelNotFound(errors.NotFound):
     """There is no model of this name here."""
 
     known_code = "model_not_found"
+
+
+class ModelPathForbidden(errors.Forbidden):
+    """Models are not loaded from this folder."""
+
+    known_code = "model_path_forbidden"
+
+
+class ModelUnsuited(errors.Refused):
+    """No engine that runs here can work with this model."""
+
+    known_code = "model_unsuited"
 
 
 class MultipartInvalid(errors.Refused):
@@ -502,6 +538,12 @@ class ReloadSuperseded(errors.Conflict):
     known_code = "reload_superseded"
 
 
+class ReplyEmpty(errors.Failed):
+    """The language model answered with nothing that can be said or shown."""
+
+    known_code = "reply_empty"
+
+
 class RepositoryForbidden(errors.Forbidden):
     """The model hub does not let this user have this model."""
 
@@ -608,6 +650,18 @@ class SpoolUnwritable(errors.OutOfSpace):
     """The folder for uploads cannot be written."""
 
     known_code = "spool_unwritable"
+
+
+class StageSilent(errors.Busy):
+    """A part of the conversation does not answer."""
+
+    known_code = "stage_silent"
+
+
+class TalkFull(errors.Busy):
+    """There are as many conversations as may be at once."""
+
+    known_code = "talk_full"
 
 
 class TicketInvalid(errors.Unauthorized):
@@ -718,6 +772,12 @@ class VoiceUnknown(errors.Refused):
     known_code = "voice_unknown"
 
 
+class VoicesNotKept(errors.Conflict):
+    """Nothing was kept of what the segments of this job sound like."""
+
+    known_code = "voices_not_kept"
+
+
 class VoicesUnavailable(errors.Failed):
     """Voices cannot be compared on this machine."""
 
@@ -737,6 +797,7 @@ class WordsUnavailable(errors.Refused):
 
 
 BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
+    "admin_off": AdminOff,
     "audio_decode_timeout": AudioDecodeTimeout,
     "audio_empty": AudioEmpty,
     "audio_format_unsupported": AudioFormatUnsupported,
@@ -748,6 +809,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "audio_path_not_found": AudioPathNotFound,
     "audio_too_long": AudioTooLong,
     "audio_undecodable": AudioUndecodable,
+    "capture_unreadable": CaptureUnreadable,
     "checkpoint_damaged": CheckpointDamaged,
     "checkpoint_incomplete": CheckpointIncomplete,
     "checkpoint_not_converted": CheckpointNotConverted,
@@ -762,6 +824,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "disk_full": DiskFull,
     "edit_impossible": EditImpossible,
     "edits_full": EditsFull,
+    "encoding_unavailable": EncodingUnavailable,
     "engine_crashed": EngineCrashed,
     "engine_failed": EngineFailed,
     "engine_unavailable": EngineUnavailable,
@@ -800,7 +863,10 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "method_not_allowed": MethodNotAllowed,
     "microphone_unavailable": MicrophoneUnavailable,
     "model_load_failed": ModelLoadFailed,
+    "model_loaded": ModelLoaded,
     "model_not_found": ModelNotFound,
+    "model_path_forbidden": ModelPathForbidden,
+    "model_unsuited": ModelUnsuited,
     "multipart_invalid": MultipartInvalid,
     "multipart_too_many_parts": MultipartTooManyParts,
     "multiple_files": MultipleFiles,
@@ -819,6 +885,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "rate_limited": RateLimited,
     "recording_not_kept": RecordingNotKept,
     "reload_superseded": ReloadSuperseded,
+    "reply_empty": ReplyEmpty,
     "repository_forbidden": RepositoryForbidden,
     "repository_not_found": RepositoryNotFound,
     "request_invalid": RequestInvalid,
@@ -837,6 +904,8 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "speaker_not_found": SpeakerNotFound,
     "speech_failed": SpeechFailed,
     "spool_unwritable": SpoolUnwritable,
+    "stage_silent": StageSilent,
+    "talk_full": TalkFull,
     "ticket_invalid": TicketInvalid,
     "token_invalid": TokenInvalid,
     "token_missing": TokenMissing,
@@ -855,6 +924,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "voice_absent": VoiceAbsent,
     "voice_too_short": VoiceTooShort,
     "voice_unknown": VoiceUnknown,
+    "voices_not_kept": VoicesNotKept,
     "voices_unavailable": VoicesUnavailable,
     "wont_fit": WontFit,
     "words_unavailable": WordsUnavailable,

@@ -100,6 +100,11 @@ class AsyncLive:
         return self._stream.session
 
     @property
+    def captured(self) -> bool:
+        """Whether the service writes what is said to files, for debugging."""
+        return self._stream.began.get("captured") is True
+
+    @property
     def received_s(self) -> float:
         """Seconds of sound that the service has."""
         return self._stream.received_s
@@ -297,6 +302,11 @@ class Live:
     def session(self) -> str:
         """Its id, by which the service knows it."""
         return self._live.session
+
+    @property
+    def captured(self) -> bool:
+        """As `AsyncLive.captured`."""
+        return self._live.captured
 
     @property
     def received_s(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Mapping, Optional, Union
 
 from vibevoice_asr_client.errors import AnswerNotUnderstood
@@ -85,10 +85,14 @@ class TurnDropped:
 
 @dataclass(frozen=True)
 class SpeakersRevised:
-    """Who said pieces that were told before, as it looks now: piece → speaker (`Speaker_0`)."""
+    """Who said pieces that were told before, as it looks now: piece → speaker (`Speaker_0`).
+
+    ``names``: speaker → who that is, None for nobody after all; of speakers for whom that changed.
+    """
 
     number: int
     speakers: Mapping[int, str]
+    names: Mapping[str, Optional[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,10 +106,14 @@ class Noticed:
 
 @dataclass(frozen=True)
 class Summary:
-    """The last event: all that was said, by whom as far as that is known at the end."""
+    """The last event: all that was said, by whom as far as that is known at the end.
+
+    ``job``: what it is kept as, where `keep` was asked for: with every format, to be edited.
+    """
 
     number: int
     transcript: Transcript
+    job: Optional[str] = None
 
 
 LiveEvent = Union[
@@ -162,8 +170,12 @@ def _turn_ended(body: Mapping[str, Any]) -> TurnEnded:
 
 
 def _speakers(body: Mapping[str, Any]) -> SpeakersRevised:
-    said = body["speakers"].items()
-    return SpeakersRevised(int(body["number"]), {int(piece): str(who) for piece, who in said})
+    said, names = body["speakers"].items(), body.get("names", {}).items()
+    return SpeakersRevised(
+        int(body["number"]),
+        {int(piece): str(who) for piece, who in said},
+        {str(who): None if name is None else str(name) for who, name in names},
+    )
 
 
 _KINDS: Dict[str, Callable[[Mapping[str, Any]], LiveEvent]] = {
@@ -175,7 +187,9 @@ _KINDS: Dict[str, Callable[[Mapping[str, Any]], LiveEvent]] = {
     "turn_dropped": lambda body: _spoken(TurnDropped, body),
     "speakers_revised": _speakers,
     "notice": lambda body: Noticed(int(body["number"]), str(body["code"]), str(body["message"])),
-    "summary": lambda body: Summary(int(body["number"]), transcript_of(body["transcript"])),
+    "summary": lambda body: Summary(
+        int(body["number"]), transcript_of(body["transcript"]), body.get("job")
+    ),
 }
 
 

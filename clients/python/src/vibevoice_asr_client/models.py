@@ -25,7 +25,8 @@ class Word:
 
 @dataclass(frozen=True)
 class Segment:
-    """One stretch of speech by one speaker (`Speaker_0`); times in seconds."""
+    """One stretch of speech by one speaker (`Speaker_0`); times in seconds. ``name``: who that
+    is, if somebody was recognised or called so."""
 
     start: float
     end: float
@@ -34,6 +35,7 @@ class Segment:
     words: Tuple[Word, ...] = ()
     flags: Tuple[str, ...] = ()
     words_by: str = ""
+    name: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ def segment_of(body: Mapping[str, Any]) -> Segment:
         ),
         flags=tuple(map(str, body.get("flags", ()))),
         words_by=str(body.get("words_by", "")),
+        name=None if body.get("name") is None else str(body["name"]),
     )
 
 

@@ -23,7 +23,7 @@ export function after(before, event) {
     case "turn_dropped":
       return { ...before, partials: without(before.partials, (one) => one.turn === event.turn) };
     case "speakers_revised":
-      return { ...before, lines: revised(before.lines, event.speakers) };
+      return { ...before, lines: revised(before.lines, event.speakers, event.names ?? {}) };
     case "notice":
       return { ...before, notices: [...before.notices.filter((one) => one.code !== event.code), event].slice(-NOTICES) };
     case "summary":
@@ -53,11 +53,14 @@ function without(partials, gone) {
   return new Map([...partials].filter(([, one]) => !gone(one)));
 }
 
-function revised(lines, speakers) {
+/** The lines by who says them now; a name is the speaker's, so it goes with that. */
+function revised(lines, speakers, names) {
+  const called = { ...Object.fromEntries([...lines.values()].map((one) => [one.speaker, one.name])), ...names };
   const fresh = new Map(lines);
-  for (const [piece, speaker] of Object.entries(speakers)) {
-    const line = lines.get(Number(piece));
-    if (line && line.speaker !== speaker) fresh.set(Number(piece), { ...line, speaker });
+  for (const [piece, line] of lines) {
+    const speaker = speakers[piece] ?? line.speaker;
+    const name = called[speaker] ?? undefined;
+    if (line.speaker !== speaker || line.name !== name) fresh.set(piece, { ...line, speaker, name });
   }
   return fresh;
 }

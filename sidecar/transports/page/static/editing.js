@@ -25,7 +25,7 @@ export class Editing {
    * Do it, behind what is on its way.
    *
    * @param {Record<string, unknown>[]} operations
-   * @param {string} said what is said once it is done
+   * @param {string | ((answer: import("./client/wire.js").Edited) => string)} said what is said once it is done
    * @returns {Promise<boolean>} whether it is
    */
   apply(operations, said) {
@@ -60,11 +60,12 @@ export class Editing {
     if (!shown?.edits) return false;
     const { id } = shown;
     try {
-      const { revision, undo, redo, segments: changed } = await client().edit(id, operations, { revision: shown.edits.revision });
+      const answer = await client().edit(id, operations, { revision: shown.edits.revision });
+      const { revision, undo, redo, segments: changed } = answer;
       const segments = shown.segments.slice();
       for (const { index, segment } of changed) segments[index] = segment;
       this.#show(id, { segments, edits: { revision, undo, redo }, wrong: null });
-      this.#say(said);
+      this.#say(typeof said === "string" ? said : said(answer));
       return true;
     } catch (error) {
       const changed = error.code === CHANGED.code;

@@ -3,6 +3,7 @@
 
 const NAMES = "vibevoice-names";
 const THEME = "vibevoice-theme";
+const KEEPS = "vibevoice-keeps-talks";
 const MOST = 500;
 
 function read(key, otherwise) {
@@ -30,6 +31,12 @@ export function call(id, name) {
   if (name !== null) known.set(id, name);
   write(NAMES, [...known].slice(-MOST));
 }
+
+/** Whether live talks become jobs of the service: only if somebody said so. */
+export const keepsTalks = () => read(KEEPS, false);
+
+/** @param {boolean} wanted */
+export const keepTalks = (wanted) => write(KEEPS, wanted);
 
 export const theme = () => read(THEME, "auto");
 

@@ -67,6 +67,7 @@ export function Player({ job, file, duration, audio, seek, moved, recordings }) 
   }, [playing, duration]);
   useEffect(() => show(audio.current?.currentTime ?? 0, false), [duration]);
   const known = () => {
+    if (!audio.current) return; // what it was of is gone
     const length = audio.current.duration;
     const differs = Number.isFinite(length) && job.duration && Math.abs(length - job.duration) > SAME_S;
     setOdd(differs ? `This file is ${clock(length)} long, the recording was ${clock(job.duration)}. Is it the right one?` : "");

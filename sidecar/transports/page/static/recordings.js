@@ -37,7 +37,7 @@ export class Recordings {
     this.#store = store;
     this.#say = say;
     this.editing = new Editing(store, say);
-    this.talks = new Talks(store, say);
+    this.talks = new Talks(store, say, (id, job, file, name) => this.#kept(id, job, file, name));
     this.sending = new Sending(store, say, (job, file, name) => this.#sent(job, file, name));
   }
 
@@ -150,6 +150,22 @@ export class Recordings {
   #resume() {
     this.#followed = "";
     this.select(this.#store.state.selected);
+  }
+
+  /** A live talk is a job now, as it was captioned: what the page has of it is its sound. */
+  async #kept(id, job, file, name) {
+    try {
+      const made = await client().job(job);
+      const { jobs } = this.#store.state;
+      call(job, name);
+      this.files.set(job, file);
+      this.#known.set(job, made.state);
+      this.#store.set({ jobs: [...jobs.filter((one) => one.id !== job), made], names: names() });
+      if (this.#store.state.selected === id) this.select(job);
+      this.talks.drop(id);
+    } catch {
+      this.look(); // the talk stays as it is in the page, and the job is found in the list
+    }
   }
 
   /** A recording is a job now. */

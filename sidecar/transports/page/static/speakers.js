@@ -4,6 +4,9 @@ import { remember } from "./people.js";
 import { html, icon, Trouble, useEffect, useRef, useState } from "./view.js";
 import { called, numberOf, trouble } from "./words.js";
 
+/** From this likeness on two voices may well be one. */
+const ALIKE = 0.55;
+
 /** Everybody with their share; a button each, where they can be edited. */
 export function Lanes({ lanes, below, open, names }) {
   const heard = lanes.reduce((sum, one) => sum + one.seconds, 0);
@@ -51,6 +54,11 @@ function Speaker({ one, others, job, heard, people, editing, close, say }) {
     if (await editing.apply([{ op: "merge", speaker: one.speaker, into }], `All that ${one.name} said is ${other.name}'s now.`))
       document.querySelector(`.lane[data-speaker="${into}"]`)?.focus(); // what had it is gone
   };
+  const split = () => {
+    close();
+    editing.apply([{ op: "split_speaker", speaker: one.speaker }], ({ parts: [part] }) =>
+      `${one.name} is ${part.groups.length} speakers now, by voice.${part.likeness < ALIKE ? "" : " They sound alike: if it was one person, undo it."}`);
+  };
   const know = async () => {
     try {
       const fresh = await remember(one.name, job.id, one.speaker);
@@ -80,6 +88,7 @@ function Speaker({ one, others, job, heard, people, editing, close, say }) {
       <button type="button" onClick=${know}>Remember this voice</button>
     </div>`}
     ${wrong && html`<${Trouble} error=${wrong} />`}
-    <p class="quiet">To split somebody, choose lines (X on a line's time) and give them to a new speaker.</p>
+    ${people && html`<div class="asked"><button type="button" onClick=${split}>Split by voice</button></div>`}
+    <p class="quiet">To split somebody${people ? " by hand" : ""}, choose lines (X on a line's time) and give them to a new speaker.</p>
   `;
 }

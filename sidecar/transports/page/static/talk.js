@@ -29,6 +29,9 @@ export class Talk {
   /** @type {File | null} its sound, once it is over */
   file = null;
   revision = 0;
+  /** Whether it is to become a job of the service, which its summary then names. */
+  keeps = false;
+  job = "";
   #name;
   #capture = new Capture();
   #changed;
@@ -55,6 +58,7 @@ export class Talk {
       throw error;
     }
     const { rate } = this.#capture;
+    this.keeps = Boolean(options.keep);
     this.#kept = new Kept(rate);
     this.#session = client().live({ ...options, encoding: "pcm16", rate });
     this.#listen();
@@ -87,6 +91,17 @@ export class Talk {
     if (!wanted || this.state !== "paused") return;
     this.#order("commit"); // what was said is told now
     this.#there = setInterval(() => this.#heard(new Int16Array(this.#capture.rate / 10)), THERE_MS);
+  }
+
+  /** @param {boolean} wanted whether it becomes a job */
+  keep(wanted) {
+    this.keeps = wanted;
+    try {
+      this.#session.change({ keep: wanted });
+    } catch {
+      // It has ended, which the iterator says.
+    }
+    this.#changed();
   }
 
   /** No more is said: the rest is told, and then it is over. */
@@ -130,6 +145,7 @@ export class Talk {
       opened().catch(() => {}); // it is thrown below, too
       for await (const event of this.#session) {
         this.captions = after(this.captions, event);
+        if (event.type === "summary") this.job = event.job ?? "";
         this.revision += 1;
         this.#changed(event);
       }

@@ -1,6 +1,7 @@
 /** A live talk: what is said while it is said, and what can be done with it once it is over. */
 
 import { tailOf } from "./captions.js";
+import { keepTalks } from "./memory.js";
 import { Reading } from "./pane.js";
 import { save } from "./saving.js";
 import { textOf } from "./talks.js";
@@ -69,6 +70,7 @@ function Controls({ talk, live }) {
     <span class="dot" aria-hidden="true"></span><span ref=${time} class="time">0:00</span>
     <meter ref=${meter} min="0" max="1" aria-label="Loudness"></meter>
     <button type="button" disabled=${!mayPause} onClick=${() => live.pause(!paused)}>${icon(paused ? "mic" : "pause")} ${paused ? "Go on" : "Pause"}</button>
+    <label class="check"><input type="checkbox" checked=${talk.keeps} disabled=${!mayPause} onChange=${(event) => (keepTalks(event.target.checked), live.keep(event.target.checked))} /> Keep as a transcript</label>
     <button type="button" class="main" disabled=${talk.state === "ending"} onClick=${() => live.end()}>${icon("stop")} Stop</button>
   </div>`;
 }

@@ -1,6 +1,7 @@
 /** Live talks of this page: one goes on at a time; those that are over stay until they are thrown away. */
 
 import { Capture } from "./capture.js";
+import { keepsTalks } from "./memory.js";
 import { refusal } from "./recorder.js";
 import { Talk } from "./talk.js";
 import { counted, nameOf } from "./words.js";
@@ -10,11 +11,15 @@ export class Talks {
   #talks = new Map();
   #store;
   #say;
+  #made;
   #count = 0;
 
-  /** @param {import("./store.js").Store} store @param {(text: string) => void} say */
-  constructor(store, say) {
-    [this.#store, this.#say] = [store, say];
+  /**
+   * @param {import("./store.js").Store} store @param {(text: string) => void} say
+   * @param {(id: string, job: string, file: File, name: string) => void} made what a talk is as a job
+   */
+  constructor(store, say, made) {
+    [this.#store, this.#say, this.#made] = [store, say, made];
   }
 
   /** @returns {Talk | undefined} the one that goes on */
@@ -35,7 +40,8 @@ export class Talks {
     const at = new Date().toLocaleString("sv").replace(/:\d\d$/, "").replaceAll(":", ".");
     const id = `talk-${(this.#count += 1)}`;
     const talk = new Talk(`Live ${at}`, (event) => this.#changed(id, event));
-    const options = { ...(language && { language }), ...(hotwords && { prompt: hotwords }) };
+    const keep = keepsTalks();
+    const options = { ...(keep && { keep }), ...(language && { language }), ...(hotwords && { prompt: hotwords }) };
     try {
       await talk.begin(options);
     } catch (error) {
@@ -64,15 +70,16 @@ export class Talks {
   #changed(id, event) {
     const talk = this.#talks.get(id);
     if (!talk) return;
-    const { state, error, captions, revision, seconds, behind, file } = talk;
+    const { state, error, captions, revision, seconds, behind, file, keeps } = talk;
     const before = this.#store.state.talks.find((one) => one.id === id);
     const segments = before?.revision === revision ? before.segments : talk.segments;
-    this.#mark(id, { state, error, captions, revision, segments, seconds, behind, file });
+    this.#mark(id, { state, error, captions, revision, segments, seconds, behind, file, keeps });
     if (event?.type === "notice") this.#say(event.message);
     if (before?.state === state) return;
     if (state === "paused") this.#say("Paused.");
     if (state === "live" && before?.state === "paused") this.#say("It goes on.");
     if (state === "over") this.#say(`It is over: ${counted(segments.length, "line")}.`);
+    if (state === "over" && talk.job) this.#made(id, talk.job, file, before.name);
   }
 
   #mark(id, change) {

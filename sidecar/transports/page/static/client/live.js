@@ -16,9 +16,9 @@ import { newKey } from "./world.js";
  * @typedef {{ type: "partial", number: number, turn: number, piece: number, start: number, end: number, text: string, stable: string, tail: string }} Partial
  * @typedef {{ type: "final", number: number, turn: number, piece: number, segment: Segment, diarized: boolean, language: string, wait_s: number, work_s: number }} Final
  * @typedef {{ type: "turn_ended", number: number, turn: number, start: number, end: number, text: string }} TurnEnded
- * @typedef {{ type: "speakers_revised", number: number, speakers: Record<string, string> }} SpeakersRevised
+ * @typedef {{ type: "speakers_revised", number: number, speakers: Record<string, string>, names?: Record<string, string | null> }} SpeakersRevised
  * @typedef {{ type: "notice", number: number, code: string, message: string }} Notice
- * @typedef {{ type: "summary", number: number, transcript: import("./wire.js").Transcript }} Summary
+ * @typedef {{ type: "summary", number: number, transcript: import("./wire.js").Transcript, job?: string }} Summary
  * @typedef {Spoken | Partial | Final | TurnEnded | SpeakersRevised | Notice | Summary} LiveEvent
  */
 
@@ -31,6 +31,8 @@ import { newKey } from "./world.js";
  * @property {Record<string, number>} [endpointing] what counts as speech, and where it ends
  * @property {boolean} [partials] words while somebody speaks
  * @property {boolean} [diarize] tell speakers apart
+ * @property {boolean} [recognise] say who of the people known somebody is
+ * @property {boolean} [keep] it becomes a job, whose id the summary has
  * @property {boolean} [words] times of words in finals
  * @property {boolean} [translate]
  * @property {boolean} [accurate] rather right than quick

@@ -1,0 +1,72 @@
+"""`vibevoice-asr config`: files with settings, those of another server made into ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sidecar import errors
+from sidecar.cli.said import PROGRAM, complain, say
+
+HELP = f"""
+Read the YAML files of another gRPC server, whose clients this one serves as well.
+
+They are also read as they are: `{PROGRAM} serve --config server.yaml --model-config model.yaml`.
+What nothing here corresponds to is said.
+
+Examples:
+
+* `{PROGRAM} config convert server.yaml`
+* `{PROGRAM} config convert server.yaml model.yaml --output vibevoice-asr.toml`
+"""
+
+
+def build() -> typer.Typer:
+    """The word `config` and the words after it."""
+    app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
+    app.callback()(_config)
+    app.command("convert", help="Write the TOML file that says the same.")(_convert)
+    return app
+
+
+def _config() -> None:
+    """Makes `convert` a word of its own, though it is alone."""
+
+
+def _convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The server's file (YAML).")],
+    model: Annotated[
+        Path | None, typer.Argument(metavar="MODEL", help="The one of its model (YAML).")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Where it goes, instead of stdout."),
+    ] = None,
+) -> None:
+    raise typer.Exit(convert(file, model, output))
+
+
+def convert(file: Path, model: Path | None, output: Path | None) -> int:
+    """Do it; the exit code."""
+    from sidecar import private
+    from sidecar.configuration.as_toml import text_of
+    from sidecar.configuration.files import is_yaml, read_settings
+    from sidecar.settings import load_settings
+
+    try:
+        if not is_yaml(file):
+            raise errors.SettingsInvalid(f"The file {file} is no YAML.", hint="Name it NAME.yaml.")
+        meant = read_settings(file, model, ())
+        load_settings(**meant.settings)  # what cannot be is said now
+        written = text_of(meant, [one.name for one in (file, model) if one is not None])
+        if output is None:
+            print(written, end="")
+        else:
+            private.write(output, written.encode(), private.PUBLIC)
+    except errors.SidecarError as error:
+        return complain(error)
+    for key in meant.unheeded:
+        say(f"nothing here corresponds to {key}")
+    return 0

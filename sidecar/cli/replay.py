@@ -1,0 +1,196 @@
+"""`vibevoice-asr replay`: a captured session sent again, and what is told held against it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sidecar import errors
+from sidecar.cli.asking import (
+    CaCertOption,
+    FingerprintOption,
+    InsecureOption,
+    ServerOption,
+    TokenOption,
+    where_of,
+)
+from sidecar.cli.backends import Where
+from sidecar.cli.said import INTERRUPTED, PROGRAM, complain, say
+
+if TYPE_CHECKING:
+    from sidecar.captures.reading import Captured, CaptureReader
+    from sidecar.cli.ears import Ear
+    from sidecar.speech.live import LiveEvent
+
+HELP = f"""
+Send a captured live session (--capture) through a service again, and compare what is told.
+
+It is sent at the pace at which it came, to the service that --server names or to one of this
+command's own. Finals are compared by text and time, partials are counted. The exit code is 0 where
+all finals are the same, 1 where some differ. In the list `-` was told then only, `+` now only, `~`
+at another time, `>` after the client of then had gone.
+
+Examples:
+
+* `{PROGRAM} replay 20261121T104641_talk.wav.sealed`
+* `{PROGRAM} replay 20261121T104641_talk.wav.sealed --server http://127.0.0.1:8765 --pace 0`
+* `{PROGRAM} replay 20261121T104641_talk.wav.sealed --save plain`
+"""
+UNSENT = ("client", "patience_s")
+"""Options that are not a client's."""
+
+
+def replay(
+    capture: Annotated[
+        Path, typer.Argument(metavar="CAPTURE", help="One of the two files of a capture.")
+    ],
+    pace: Annotated[
+        float,
+        typer.Option(
+            metavar="N", min=0.0, help="Times as fast as it came; 0: as fast as it is taken."
+        ),
+    ] = 1.0,
+    tolerance: Annotated[
+        float, typer.Option(metavar="S", min=0.0, help="Seconds that times may differ by.")
+    ] = 0.1,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write it there as plain files instead: WAV and JSONL."),
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option("--journal-key-file", metavar="FILE", help="Its key, if not ours."),
+    ] = None,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    ca_cert: CaCertOption = None,
+    fingerprint: FingerprintOption = None,
+    insecure: InsecureOption = False,
+) -> None:
+    """What was asked for, done."""
+    where = where_of(server, token, ca_cert, fingerprint, insecure)
+    raise typer.Exit(run(capture, where, pace, tolerance, save, key_file))
+
+
+def run(
+    capture: Path,
+    where: Where,
+    pace: float = 1.0,
+    tolerance_s: float = 0.1,
+    save: Path | None = None,
+    key_file: Path | None = None,
+) -> int:
+    """Do it; the exit code."""
+    from sidecar.captures.reading import CaptureReader
+    from sidecar.settings import load_settings
+    from sidecar.vault.key import journal_key
+
+    try:
+        given: dict[str, Any] = (
+            {"journal_key_file": key_file, "journal_key": None} if key_file else {}
+        )
+        reader = CaptureReader(capture, journal_key(load_settings(**given)))
+        if save is not None:
+            for path in reader.save(save):
+                print(path)
+            return 0
+        return _compared(reader, reader.read(), where, pace, tolerance_s)
+    except errors.SidecarError as error:
+        return complain(error, about=capture.name)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return INTERRUPTED
+
+
+def _compared(
+    reader: CaptureReader, captured: Captured, where: Where, pace: float, tolerance_s: float
+) -> int:
+    from sidecar.cli.likeness import likeness
+
+    if not captured.whole:
+        say("the capture breaks off: the service died in it, or it is damaged.")
+    if captured.left_out:
+        say(f"{captured.left_out} chunks of its sound were left out, and are silence.")
+    now = asyncio.run(_again(reader, captured, where, pace))
+    finished = captured.finished and captured.whole
+    found = likeness(captured.told, now, tolerance_s, finished=finished)
+    print("\n".join(found.lines))
+    before, after = found.partials
+    print(f"{found.same} of {found.pieces} finals the same; partials: {before} then, {after} now.")
+    return 0 if found.alike else 1
+
+
+async def _again(
+    reader: CaptureReader, captured: Captured, where: Where, pace: float
+) -> list[LiveEvent]:
+    """What is told now."""
+    from sidecar.cli.ears import ear
+
+    options = _wishes(captured.options.to_wire())
+    spawn = asyncio.get_running_loop().create_task
+    async with ear(where, captured.rate, options, captured.encoding) as heard:
+        sending, telling = spawn(_send(reader, captured, heard, pace)), spawn(_told(heard))
+        try:
+            done, _ = await asyncio.wait({sending, telling}, return_when=asyncio.FIRST_COMPLETED)
+            if sending in done:
+                sending.result()  # where that went wrong, nothing is told any more
+            return await telling
+        finally:
+            for task in (sending, telling):
+                task.cancel()
+            await asyncio.wait({sending, telling})
+
+
+async def _told(heard: Ear) -> list[LiveEvent]:
+    return [numbered.event async for numbered in heard.events()]
+
+
+async def _send(reader: CaptureReader, captured: Captured, heard: Ear, pace: float) -> None:
+    """All that its client did, each when it did it."""
+    loop = asyncio.get_running_loop()
+    began, samples = loop.time(), _Samples(reader.sound())
+    second = captured.rate * captured.encoding.width
+    try:
+        for one in captured.sent:
+            if pace:
+                await asyncio.sleep(began + one.at / pace - loop.time())
+            for at in range(0, one.sound, second):
+                await heard.send(samples.take(min(second, one.sound - at)))
+            if one.order is not None:
+                await _order(heard, one.order)
+        await heard.finish()
+    except errors.SessionOver:
+        pass  # it has told all that it will
+
+
+async def _order(heard: Ear, order: Mapping[str, Any]) -> None:
+    if "commit" in order:
+        await heard.commit()
+    elif "forget" in order:
+        await heard.cancel()
+    elif "change" in order:
+        await heard.change(_wishes(order["change"]))
+
+
+def _wishes(options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value for name, value in options.items() if name not in UNSENT and value is not None
+    }
+
+
+class _Samples:
+    """Bytes from pieces of other lengths."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._waiting = pieces, bytearray()
+
+    def take(self, size: int) -> bytes:
+        """The next ``size``; fewer at the end."""
+        while len(self._waiting) < size and (piece := next(self._pieces, None)) is not None:
+            self._waiting += piece
+        taken = bytes(self._waiting[:size])
+        del self._waiting[:size]
+        return taken

@@ -1,0 +1,133 @@
+"""The synthesizers inside the library of moonshine-voice, by its C API: no network, no loudspeaker.
+
+Its Python side would download what is missing, and hands out samples as a list of numbers. The
+exact version in pyproject.toml makes it safe to reach past it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sidecar import errors
+
+LOUDEST = 32_767
+
+
+def catalogue() -> dict[str, list[str]]:
+    """The voices that the library knows for each language, here or not.
+
+    Raises:
+        errors.ModelLoadFailed: the library does not load.
+    """
+    listed = json.loads(_api().moonshine_get_tts_voices_string(None, None))
+    return {language: [voice["id"] for voice in voices] for language, voices in listed.items()}
+
+
+def needs(language: str, voice: str = "") -> list[str]:
+    """The files that a voice takes, below one folder; '' is the library's choice of a voice.
+
+    Raises:
+        errors.ModelLoadFailed: the library does not load.
+        errors.VoiceUnknown: it knows no such language.
+    """
+    api = _api()
+    try:
+        keys = api.moonshine_get_tts_dependencies_string(
+            language, {"voice": voice} if voice else {}
+        )
+    except api.MoonshineError as error:
+        raise errors.VoiceUnknown(f"No voice for '{language}': {error}.") from None
+    return [key for key in json.loads(keys) if "/" in key]  # others are labels, not files
+
+
+def server() -> str:
+    """Where the makers of the library keep those files.
+
+    Raises:
+        errors.ModelLoadFailed: the library does not load.
+    """
+    _api()
+    from moonshine_voice import TTS_CDN_BASE_URL
+
+    return str(TTS_CDN_BASE_URL)
+
+
+class Synthesizer:
+    """One voice in memory. Of a voice that lacks a file the library takes another one, or says
+    'Unknown error': who makes one has looked before."""
+
+    def __init__(self, language: str, voice: str, folder: Path) -> None:
+        """Load it.
+
+        Raises:
+            errors.ModelLoadFailed: the library does not load, or not this voice.
+        """
+        self._api = _api()
+        self._library: Any = self._api._MoonshineLib().lib
+        options, count, _kept = self._api.moonshine_options_array(
+            {"voice": voice, "g2p_root": str(folder)}
+        )
+        self._handle: int = self._library.moonshine_create_tts_synthesizer_from_files(
+            language.encode(), None, 0, options, count, self._api.MOONSHINE_HEADER_VERSION
+        )
+        if self._handle < 0:
+            raise errors.ModelLoadFailed(
+                f"The voice '{voice}' does not load: {self._reason(self._handle)}.",
+                hint="Check its files and mend them: "
+                f"vibevoice-asr pull voice {voice} --language {language}",
+            )
+
+    def say(self, text: str, speed: float) -> tuple[bytes, int]:
+        """``text`` as 16-bit samples, and how many of them a second.
+
+        Raises:
+            errors.EngineFailed: the library will not.
+        """
+        options, count, _kept = self._api.moonshine_options_array({"speed": speed})
+        samples = ctypes.POINTER(ctypes.c_float)()
+        size, rate = ctypes.c_uint64(), ctypes.c_int32()
+        raw = text.replace("\0", " ").encode()
+        into = (ctypes.byref(samples), ctypes.byref(size), ctypes.byref(rate))
+        failed = self._library.moonshine_text_to_speech(self._handle, raw, options, count, *into)
+        if failed:
+            raise errors.EngineFailed(f"The voice failed: {self._reason(failed)}.")
+        if not samples or not size.value:
+            return b"", rate.value
+        try:
+            made = np.ctypeslib.as_array(samples, (size.value,))
+            whole = np.nan_to_num(made, posinf=0.0, neginf=0.0).clip(-1.0, 1.0) * LOUDEST
+            return whole.round().astype("<i2").tobytes(), rate.value
+        finally:
+            self._api.moonshine_free(ctypes.cast(samples, ctypes.c_void_p).value)
+
+    def close(self) -> None:
+        """Give its memory back."""
+        self._library.moonshine_free_tts_synthesizer(self._handle)
+
+    def _reason(self, code: int) -> str:
+        said = self._library.moonshine_error_to_string(code)
+        return said.decode("utf-8", "replace") if said else f"error {code}"
+
+
+def _api() -> Any:
+    try:
+        from moonshine_voice import moonshine_api
+
+        moonshine_api._MoonshineLib()
+    except (ImportError, OSError) as error:
+        raise _unloadable(error) from None
+    except moonshine_api.MoonshineError as error:
+        raise _unloadable(error) from None
+    return moonshine_api
+
+
+def _unloadable(error: Exception) -> errors.ModelLoadFailed:
+    return errors.ModelLoadFailed(
+        f"The library moonshine-voice does not load: {error}.",
+        hint="pip install --force-reinstall moonshine-voice==0.0.73",
+    )

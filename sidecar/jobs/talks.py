@@ -1,0 +1,69 @@
+"""Live talks that are over, as jobs that are done: with transcript, formats and edits like any
+other, and without being heard again."""
+
+from __future__ import annotations
+
+import uuid
+
+from sidecar import clock
+from sidecar.audio.decode import AudioFacts
+from sidecar.audio.ref import AudioRef, Held
+from sidecar.audio.sniff import WAV
+from sidecar.audio.source import AudioSource
+from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.record import Begun, JobRecord, Reported
+from sidecar.jobs.store import JobStore
+from sidecar.speech.engine import TranscribeOptions
+from sidecar.speech.transcript import Finished, Peaks, SegmentReady, Transcript
+from sidecar.threads import Threads
+
+
+class Talks:
+    """Makes them. ``keeping``: where jobs outlive the process; ``disk``: threads that may wait for
+    one."""
+
+    def __init__(
+        self, store: JobStore, keeping: Keeping | None, disk: Threads, now: clock.Clock
+    ) -> None:
+        self._store, self._keeping = store, keeping
+        self._disk, self._now = disk, now
+
+    async def keep(
+        self,
+        owner: str,
+        options: TranscribeOptions,
+        transcript: Transcript,
+        sound: AudioSource | None = None,
+        peaks: bytes = b"",
+    ) -> JobRecord:
+        """The job that a talk becomes; its ``sound`` is kept with it, and closed.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be kept; there is no job.
+        """
+        audio: AudioRef = Held(-1, 0, 0)  # nowhere: there is no descriptor of that number
+        try:
+            if sound is not None and self._keeping is not None:
+                audio = await self._disk.run(self._keeping.keep, sound, uuid.uuid4().hex)
+        finally:
+            if sound is not None:
+                sound.close()
+        facts = AudioFacts(WAV.name, "live", transcript.duration)
+        durable = self._keeping is not None
+        record = JobRecord.submitted(
+            self._now(), audio, facts, options, owner=owner, durable=durable
+        )
+        self._store.add(record)
+        try:
+            self._store.append(record.id, Begun())
+            for index, segment in enumerate(transcript.segments):
+                self._store.append(record.id, Reported(SegmentReady(index, segment)))
+            if peaks:
+                self._store.append(record.id, Reported(Peaks(0, peaks)))
+            done = self._store.append(record.id, Reported(Finished(transcript)))
+            if durable:
+                await self._store.written(record.id)
+        except BaseException:
+            self._store.forget(record.id)
+            raise
+        return done

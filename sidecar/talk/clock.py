@@ -1,0 +1,31 @@
+"""When something was said: places in a stream of sound as times. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+
+KEPT_S = 120.0
+"""Of sound; nobody asks for what lies further back."""
+
+
+class SoundClock:
+    """Sound comes in chunks; what lies ``s`` seconds before a chunk's end was said ``s`` seconds
+    before it came. A client that pauses between two makes no difference to that."""
+
+    def __init__(self) -> None:
+        self._ends: deque[tuple[float, float]] = deque()
+
+    def came(self, upto: float, now: float) -> None:
+        """All sound up to ``upto`` seconds is there by ``now``."""
+        self._ends.append((upto, now))
+        while self._ends[-1][0] - self._ends[0][0] > KEPT_S:
+            self._ends.popleft()
+
+    def time(self, position: float) -> float:
+        """When what is at ``position`` was said."""
+        if not self._ends:
+            return position
+        at = bisect_left(self._ends, (position,))
+        end, came = self._ends[min(at, len(self._ends) - 1)]
+        return came - max(0.0, end - position)

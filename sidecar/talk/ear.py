@@ -1,0 +1,117 @@
+"""A live session as the ear of a conversation: what it tells as the machine is to hear it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from contextlib import suppress
+
+from sidecar import errors
+from sidecar.sessions.session import Session
+from sidecar.speech import live
+from sidecar.speech.engine import AUTO
+from sidecar.speech.live import Encoding, Endpointing, LiveOptions, Turns
+from sidecar.talk.clock import SoundClock
+from sidecar.talk.events import SpeechStarted, SpeechStopped, TalkEvent, Words
+
+STARVED_S = 0.6
+"""A client that sends nothing for so long while somebody speaks has stopped to listen: pages send
+four times a second, and say nothing when a person switches the microphone off."""
+SURELY_S = 0.064
+"""So far behind its beginning speech is speech: two looks of the detector."""
+LISTENS = Endpointing(silence_s=0.2, pause_s=0.1)
+"""Words are made from a tenth of a second of silence on; whether that ends a turn is the machine's
+to say."""
+
+
+def options(language: str = AUTO) -> LiveOptions:
+    """How a session hears for a conversation."""
+    return LiveOptions(language=language, turns=Turns.SILENCE, endpointing=LISTENS, diarize=False)
+
+
+class Ear:
+    """Owns the way from a session to ``happened``; `listen` goes on until the session ends."""
+
+    def __init__(
+        self, session: Session, now: Callable[[], float], happened: Callable[[TalkEvent], None]
+    ) -> None:
+        self._session, self._now, self._happened = session, now, happened
+        self._clock = SoundClock()
+        self._texts: list[str] = []
+        self._stopped: dict[int, float] = {}
+        self._speaking: int | None = None
+        self._starving: asyncio.TimerHandle | None = None
+
+    async def hear(
+        self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
+    ) -> None:
+        """More sound, as `Session.send`."""
+        await self._session.send(raw, encoding, rate)
+        self._clock.came(self._session.received_s, self._now())
+        self._rest()
+
+    def attend(self, threshold: float) -> None:
+        """Take for speech what is surer than usual by ``threshold``."""
+        usual = LISTENS.threshold
+        ends = dataclasses.replace(LISTENS, threshold=min(0.95, usual + threshold))
+        with suppress(errors.SidecarError):  # one that is over hears nothing anyway
+            self._session.change(dataclasses.replace(self._session.options, endpointing=ends))
+
+    async def listen(self) -> None:
+        """Tell what is heard.
+
+        Raises:
+            errors.SidecarError: what ended the session.
+        """
+        try:
+            async for numbered in self._session.events():
+                self._told(numbered.event)
+        finally:
+            if self._starving is not None:
+                self._starving.cancel()
+
+    def _told(self, event: live.LiveEvent) -> None:
+        match event:
+            case live.SpeechStarted(turn, at):
+                self._speaking = turn
+                self._texts.clear()
+                # What comes before the first sound may have been sent long ago.
+                into = LISTENS.pre_roll_s + SURELY_S
+                began = self._clock.time(at + into) - SURELY_S
+                self._happened(SpeechStarted(self._now(), turn, began))
+            case live.SpeechStopped(turn, at):
+                self._speaking = None
+                self._stopped[turn] = self._clock.time(at)
+                self._happened(SpeechStopped(self._now(), turn, self._stopped[turn]))
+            case live.Partial() if event.turn == self._speaking:
+                self._words(event.turn, [*self._texts, event.text], self._clock.time(event.start))
+            case live.Final():
+                self._texts.append(event.segment.text)
+                if event.turn == self._speaking:  # it was long, and is cut
+                    self._words(event.turn, self._texts, self._clock.time(event.segment.end))
+            case live.TurnEnded():
+                self._ended(event)
+
+    def _ended(self, event: live.TurnEnded) -> None:
+        ended = self._stopped.pop(event.turn, None)
+        if ended is None:  # the client ended it, or we did
+            self._speaking = None
+            ended = self._clock.time(event.end)
+            self._happened(SpeechStopped(self._now(), event.turn, ended))
+        self._happened(Words(self._now(), event.turn, event.text, ended))
+
+    def _words(self, turn: int, texts: list[str], upto: float) -> None:
+        self._happened(Words(self._now(), turn, " ".join(filter(None, texts)), upto))
+
+    def _rest(self) -> None:
+        """Nothing comes from now on, unless it does."""
+        if self._starving is not None:
+            self._starving.cancel()
+        loop = asyncio.get_running_loop()
+        self._starving = loop.call_later(STARVED_S, self._starved)
+
+    def _starved(self) -> None:
+        if self._speaking is not None:
+            with suppress(errors.SidecarError):
+                self._session.commit()

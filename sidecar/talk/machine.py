@@ -1,0 +1,207 @@
+"""A spoken conversation as a machine: events in, commands out. Pure: no clock, no thread, no stage.
+
+Whatever comes of an old turn is dropped, so that nothing hangs on how fast a stage stops. At an
+interruption the order is: hush, the next turn's number, stop (the voice before the thought), the
+history, the client (`answering`). Who has the floor is decided in `floor`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sidecar.speech.dialogue import Role
+from sidecar.talk import events as happened
+from sidecar.talk.answering import Answering
+from sidecar.talk.commands import Attend, Command, Tell, WakeAt
+from sidecar.talk.events import Stage, TalkEvent
+from sidecar.talk.floor import Floor
+from sidecar.talk.history import History, bounded
+from sidecar.talk.interruption import GUARDED_THRESHOLD, PAUSE_AFTER_S
+from sidecar.talk.options import TalkOptions
+from sidecar.talk.told import Began, Ending, Entered, PersonSaid, Phase, ReplyTruncated
+
+USUAL = TalkOptions()
+_MOST_AT_ONCE = 64
+"""Timers that one event may set off: more would be a machine that turns in a circle."""
+
+
+class Conversation:
+    """One conversation. Feed it with `take`; it is not for several threads."""
+
+    def __init__(self, options: TalkOptions = USUAL) -> None:
+        self._commands: list[Command] = []
+        self._answering = Answering(options, self._do)
+        self._floor = Floor(self._answering, self._do)
+        self._attending = (0.0, PAUSE_AFTER_S)
+        self._phase = Phase.IDLE
+        self._due: float | None = None
+
+    @property
+    def options(self) -> TalkOptions:
+        """Its manners, from the next turn on."""
+        return self._answering.options
+
+    @property
+    def turn(self) -> int:
+        """The number of the turn that is answered, or will be next."""
+        return self._answering.number
+
+    @property
+    def history(self) -> History:
+        """What was said so far."""
+        return self._answering.history
+
+    @property
+    def phase(self) -> Phase:
+        """What it is doing."""
+        return self._phase
+
+    def take(self, event: TalkEvent) -> list[Command]:
+        """What is to be done about ``event``, in order."""
+        self._late_first(event.at)
+        self._floor.at = max(self._floor.at, event.at)
+        self._happened(event)
+        self._late_first(self._floor.at)
+        self._settle_up()
+        commands, self._commands = self._commands, []
+        return commands
+
+    def _do(self, command: Command) -> None:
+        self._commands.append(command)
+
+    # What happened
+
+    def _happened(self, event: TalkEvent) -> None:
+        match event:
+            case happened.SpeechStarted():
+                self._floor.started(event.utterance, min(event.began, self._floor.at))
+            case happened.SpeechStopped():
+                self._floor.stopped(event.utterance, min(event.ended, self._floor.at))
+            case happened.Words():
+                self._floor.words(event.utterance, event.text, event.upto)
+            case happened.Alike():
+                self._floor.alike(event.likeness)
+            case happened.StageFailed(stage=Stage.RECOGNISER):
+                self._floor.recogniser_failed(event.turn, event.error)
+            case (
+                happened.Token()
+                | happened.Voiced()
+                | happened.StageEnded()
+                | happened.StageFailed()
+                | happened.Played()
+            ):
+                self._answering.report(event, self._floor.at)
+                self._floor.leave_if_done()
+            case _:
+                self._wished(event)
+
+    def _wished(self, event: TalkEvent) -> None:
+        """Something of the client's."""
+        match event:
+            case happened.Typed():
+                self._typed(event.text)
+            case happened.Noted():
+                self.history.add(event.role, event.text)
+            case happened.Asked():
+                self._asked()
+            case happened.Committed():
+                self._floor.commit()
+            case happened.Forgotten():
+                self._floor.forget()
+            case happened.Cancelled():
+                self._cancel()
+            case happened.Truncated():
+                self._truncated(event.turn, event.seconds)
+            case happened.Reset():
+                self._reset()
+            case happened.Configured():
+                self._answering.use(event.options)
+
+    # What clients wish
+
+    def _typed(self, text: str) -> None:
+        text = bounded(text.strip(), self.options.most_bytes)
+        if not text:
+            return
+        self._floor.abandon(Ending.INTERRUPTED)
+        self._floor.bank()
+        self._do(Tell(PersonSaid(self.history.add(Role.USER, text), typed=True)))
+        self._answering.give_any(self._floor.at)
+
+    def _asked(self) -> None:
+        person = self._floor.person
+        if person is not None and person.committed:
+            person.answer = True
+            return
+        self._floor.abandon(Ending.INTERRUPTED)
+        self._answering.give_any(self._floor.at)
+
+    def _cancel(self) -> None:
+        if self._answering.given is not None:
+            self._floor.abandon(Ending.CANCELLED)
+            self._floor.leave()
+
+    def _truncated(self, number: int, seconds: float) -> None:
+        reply = self._answering.given
+        if reply is not None and reply.number == number:
+            reply.cut(seconds)
+            self._cancel()
+        text = self.history.truncate(number, seconds)
+        if text is not None:
+            self._do(Tell(ReplyTruncated(number, seconds, text)))
+
+    def _reset(self) -> None:
+        self._floor.abandon(Ending.CANCELLED)
+        self._floor.person = None
+        self._answering.forget()
+        self._do(Tell(Began()))
+
+    # Time
+
+    def _late_first(self, at: float) -> None:
+        """Do what was to be done by then, before what happened then."""
+        for _ in range(_MOST_AT_ONCE):
+            timer = min(self._timers(), key=lambda one: one[0], default=None)
+            if timer is None or timer[0] > at:
+                return
+            self._floor.at = max(self._floor.at, timer[0])
+            timer[1]()
+        raise AssertionError("a timer does not go off")
+
+    def _timers(self) -> list[tuple[float, Callable[[], None]]]:
+        """What is to be done when, if nothing happens before."""
+        found: list[tuple[float, Callable[[], None]]] = []
+        if self._answering.turn is not None:
+            found.append((self._answering.turn.stalled_at, self._stalled))
+        found += self._floor.timers()
+        return [timer for timer in found if timer[0] < float("inf")]
+
+    def _stalled(self) -> None:
+        if self._answering.stalled(self._floor.at):
+            self._floor.leave()
+
+    def _settle_up(self) -> None:
+        """What else is to be known after an event."""
+        phase = self._phase_now()
+        if phase is not self._phase:
+            self._phase = phase
+            self._do(Tell(Entered(phase)))
+        guarded = self._answering.sounding and (self._floor.guarded or self.options.guarded)
+        attending = (GUARDED_THRESHOLD if guarded else 0.0, self._floor.pause_after)
+        if attending != self._attending:
+            self._attending = attending
+            self._do(Attend(*attending))
+        due = min((at for at, _ in self._timers()), default=None)
+        if due != self._due:
+            self._due = due
+            self._do(WakeAt(due))
+
+    def _phase_now(self) -> Phase:
+        person, reply = self._floor.person, self._answering.given
+        if person is not None and person.told and person.speaking:
+            return Phase.LISTENING
+        if reply is not None:
+            if reply.sounding:
+                return Phase.SPEAKING
+            return Phase.SYNTHESIZING if reply.saying else Phase.GENERATING
+        return Phase.TRANSCRIBING if person is not None else Phase.IDLE

@@ -1,0 +1,128 @@
+"""All conversations: who may begin one, with whom, and how they went."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from sidecar import errors
+from sidecar.access.identity import Identity
+from sidecar.sessions.registry import Sessions
+from sidecar.settings import Settings
+from sidecar.speech.voice import SayOptions
+from sidecar.talk import ear
+from sidecar.talk.options import TalkOptions
+from sidecar.talk.pacing import Client
+from sidecar.talk.talk import Talk
+from sidecar.talk.told import Latency, Phase, ReplyStarted, Told
+from sidecar.thinking.choice import thinker_of
+from sidecar.thinking.thinker import Thinker
+from sidecar.workers.spoken import Spoken
+
+log = logging.getLogger(__name__)
+
+
+class Conversations:
+    """Owns who thinks for all of them. ``voice``: what speaks, None where nothing does."""
+
+    def __init__(self, settings: Settings, sessions: Sessions, voice: Spoken | None) -> None:
+        self._settings, self._sessions, self._voice = settings, sessions, voice
+        self._thinker: Thinker | None = None
+        self._finding = asyncio.Lock()
+        self._going: set[Talk] = set()
+        self._opening = 0
+        self.replies = 0
+        """How many were begun since the service started."""
+        self.last = Latency(0)
+        """Where the time went in the last one that was heard."""
+
+    def __len__(self) -> int:
+        """How many go on."""
+        return len(self._going) + self._opening
+
+    @property
+    def phase(self) -> Phase:
+        """What one of them is doing."""
+        return next((talk.phase for talk in self._going), Phase.IDLE)
+
+    @property
+    def llm(self) -> str:
+        """Who thinks, as far as that is known before anybody asked."""
+        return self._thinker.name if self._thinker is not None else self._settings.llm
+
+    def options(self) -> TalkOptions:
+        """A conversation's manners, as the settings have them."""
+        return TalkOptions(
+            instructions=self._settings.talk_instructions, voiced=self._voice is not None
+        )
+
+    @asynccontextmanager
+    async def open(
+        self,
+        caller: Identity,
+        options: TalkOptions,
+        manner: SayOptions,
+        *,
+        client: Client | None = None,
+        session: str | None = None,
+    ) -> AsyncIterator[Talk]:
+        """A conversation, for as long as it is held. Model and voice are made ready meanwhile.
+        ``client`` and ``manner`` as `Talk`; ``session``: its number.
+
+        Raises:
+            errors.TalkFull: there are enough of them.
+            errors.LiveUnavailable, errors.LiveFull, errors.LiveLimited: nobody can hear it.
+        """
+        if len(self) >= self._settings.conversations:
+            raise errors.TalkFull()
+        self._opening += 1
+        try:
+            thinker = await self._found()
+            hears = ear.options(self._settings.language)
+            live = self._sessions.open(caller, hears, session, wire="talk")
+        finally:
+            self._opening -= 1
+        talk = Talk(live, thinker, self._voice, options, manner, client=client, seen=self._seen)
+        self._going.add(talk)
+        warming = [self._warm(talk, thinker.ready)]
+        if self._voice is not None and options.voiced:
+            warming.append(self._warm(talk, self._voice.ready))
+        try:
+            yield talk
+        finally:
+            self._going.discard(talk)
+            self._sessions.end(live)
+            for task in warming:
+                task.cancel()
+            await asyncio.wait(warming)
+
+    async def close(self) -> None:
+        """Let go of who thinks; the conversations end with their connections."""
+        if self._thinker is not None:
+            await self._thinker.close()
+
+    async def _found(self) -> Thinker:
+        async with self._finding:
+            if self._thinker is None:
+                self._thinker = await thinker_of(self._settings)
+            return self._thinker
+
+    def _warm(self, talk: Talk, ready: Callable[[], Awaitable[object]]) -> asyncio.Task[None]:
+        """Have a stage ready before it is needed; what keeps it from that is said at once."""
+
+        async def warmed() -> None:
+            try:
+                await ready()
+            except errors.SidecarError as error:
+                log.warning("a conversation begins without all it needs: %s", error.detail)
+                talk.warn(error)
+
+        return asyncio.get_running_loop().create_task(warmed(), name="warm up")
+
+    def _seen(self, told: Told) -> None:
+        if isinstance(told, Latency):
+            self.last = told
+        elif isinstance(told, ReplyStarted):
+            self.replies += 1

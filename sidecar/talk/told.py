@@ -1,0 +1,172 @@
+"""What a client is told of a conversation, for each wire to put into its own words. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from sidecar.errors import SidecarError
+
+
+class Phase(StrEnum):
+    """What a conversation is doing."""
+
+    IDLE = "idle"
+    LISTENING = "listening"
+    """Somebody speaks."""
+    TRANSCRIBING = "transcribing"
+    """Nobody does, and it is not decided yet whether the turn is over."""
+    GENERATING = "generating"
+    SYNTHESIZING = "synthesizing"
+    """There are words of the reply, and no sound of it."""
+    SPEAKING = "speaking"
+
+
+class Ending(StrEnum):
+    """How a reply ended."""
+
+    COMPLETED = "completed"
+    INTERRUPTED = "interrupted"
+    """By voice, or by another turn of the person."""
+    CANCELLED = "cancelled"
+    """By the client."""
+    LIMITED = "limited"
+    """It was as long as may be."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """The conversation does something else now."""
+
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class PersonStarted:
+    """A person's turn begins. Over a reply this is told only once that is interrupted."""
+
+    utterance: int
+    began: float
+
+
+@dataclass(frozen=True, slots=True)
+class PersonSaying:
+    """What the person seems to have said so far in this turn."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PersonStopped:
+    """The person's turn is over: since ``ended`` nobody spoke."""
+
+    ended: float
+
+
+@dataclass(frozen=True, slots=True)
+class PersonSaid:
+    """What the person said, as it stands in the history; ``typed``: not aloud."""
+
+    text: str
+    typed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NothingSaid:
+    """What began as a person's turn was none: a noise, an echo, or the client forgot it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyStarted:
+    """The turn is being answered."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyWritten:
+    """More of the reply's text, as it is to be shown."""
+
+    turn: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplySpoken:
+    """Sound of that piece begins to go out; ``text`` is what the voice makes of it."""
+
+    turn: int
+    piece: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Where the time went before a reply was heard, in seconds.
+
+    ``endpoint``: from the person's last sound to the decision that the turn is over;
+    ``recognised``: how long words took once they were wanted; ``thought``: to the thinker's first
+    words; ``voiced``: to the voice's first sound; ``total``: from the person's last sound to the
+    first sound of the reply. Zero where there was none of it.
+    """
+
+    turn: int
+    endpoint: float = 0.0
+    recognised: float = 0.0
+    thought: float = 0.0
+    voiced: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyEnded:
+    """Nothing more comes of the turn. ``text`` is what stands in the history: what was heard;
+    ``heard_s`` of ``made_s`` seconds of sound were."""
+
+    turn: int
+    ending: Ending
+    text: str
+    heard_s: float
+    made_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyTruncated:
+    """What was heard of a turn turned out to be less; ``text`` stands in the history now."""
+
+    turn: int
+    seconds: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Something went wrong; the conversation goes on. ``turn`` is 0 where it was no reply's."""
+
+    turn: int
+    error: SidecarError
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """The conversation begins, again after a reset."""
+
+
+Told: TypeAlias = (
+    Entered
+    | PersonStarted
+    | PersonSaying
+    | PersonStopped
+    | PersonSaid
+    | NothingSaid
+    | ReplyStarted
+    | ReplyWritten
+    | ReplySpoken
+    | Latency
+    | ReplyEnded
+    | ReplyTruncated
+    | Failed
+    | Began
+)
