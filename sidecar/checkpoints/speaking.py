@@ -14,6 +14,7 @@ from sidecar import errors
 from sidecar.checkpoints.checkpoint import (
     ORIGINAL_MODEL_TYPE,
     Checkpoint,
+    damaged,
     read_checkpoint,
     read_json,
 )
@@ -90,6 +91,7 @@ def check_config(folder: Path) -> dict[str, Any]:
         )
     kind = config.get("model_type")
     if kind == MODEL_TYPE and config.keys() >= _PARTS:
+        _check_parts(folder, config)
         return config
     if kind == ORIGINAL_MODEL_TYPE and config.keys() & _ORIGINAL_PARTS:
         raise errors.CheckpointNotConverted(
@@ -100,3 +102,9 @@ def check_config(folder: Path) -> dict[str, Any]:
         f"{folder} is no VibeVoice that speaks: its model_type is {str(kind)[:60]!r}.",
         hint=f"Get one: {COMMAND}",
     )
+
+
+def _check_parts(folder: Path, config: dict[str, Any]) -> None:
+    whole = all(isinstance(config[part], dict) for part in _PARTS)
+    if not whole or "hidden_size" not in config["text_config"]:
+        raise damaged(folder / "config.json", "does not say how large the model is")

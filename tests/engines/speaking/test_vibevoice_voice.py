@@ -20,18 +20,22 @@ if find_spec("torch") is None or find_spec("transformers") is None:
 import checkpoints
 import speaking_models
 import torch
+from released_model import TEXT
 from speaking_solver import OwnScheduler
 from transformers import AutoProcessor, VibeVoiceForConditionalGeneration
 
 from sidecar import errors
 from sidecar.audio.decode import decode_file
+from sidecar.checkpoints.checkpoint import Checkpoint
 from sidecar.checkpoints.layout import SPEAKING, wanted
 from sidecar.checkpoints.speaking import find_model
+from sidecar.engines import spec_of as engine_of
 from sidecar.engines import voice_choice
 from sidecar.engines.choice import Choice
 from sidecar.engines.speaking import create_voice, spec_of, vibevoice
 from sidecar.engines.speaking.vibevoice import loading, speech
 from sidecar.engines.speaking.vibevoice.utterance import Manner, Prompt, Speaker
+from sidecar.memory.devices import GpuMemory
 from sidecar.settings import Settings
 from sidecar.speech.engine import LoadOptions, Precision
 from sidecar.speech.voice import SayOptions, VoiceEngine
@@ -296,6 +300,8 @@ def test_what_is_no_checkpoint_that_speaks_is_refused_with_what_to_do(
     assert isinstance(broken(config, code), errors.CheckpointUnsafe)
     other = changed(model_type="vibevoice_asr")
     assert isinstance(broken(config, other), errors.CheckpointUnsupported)
+    shapeless = changed(text_config={})
+    assert isinstance(broken(config, shapeless), errors.CheckpointDamaged)
     original = json.dumps({"model_type": "vibevoice", "decoder_config": {}})
     assert isinstance(
         broken(config, lambda file: file.write_text(original)), errors.CheckpointNotConverted
@@ -320,9 +326,16 @@ def test_auto_speaks_with_it_where_a_gpu_and_a_checkpoint_are(
     without = chosen()
     assert without is None or without.spec.name != "vibevoice"
     monkeypatch.setattr(voice_choice, "_quick", lambda settings: True)
+    monkeypatch.setattr(voice_choice, "gpu_memory", lambda: GpuMemory("a card", 0, 6 << 10))
     with_one = chosen()
     assert with_one is not None
     assert with_one.spec == spec_of("vibevoice")
+    beside = Choice(
+        engine_of("vibevoice"), "", Checkpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
+    )
+    crowded, reason = voice_choice.choose_voice(Settings(voice_path=folder), beside)
+    assert crowded is None or crowded.spec.name != "vibevoice"
+    assert "no room for VibeVoice" in reason
     for wanted_engine in ("auto", "vibevoice"):
         with pytest.raises(errors.CheckpointNotFound, match="no VibeVoice"):
             voice_choice.choose_voice(Settings(voice_path=tmp_path, voice_engine=wanted_engine))

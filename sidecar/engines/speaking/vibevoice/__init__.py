@@ -26,6 +26,7 @@ SPEC = VoiceSpec(
     precisions=(Precision.BF16, Precision.FP32),
     languages=(),
     requires=("torch", "transformers", "accelerate"),
+    planned=True,
     streams=True,
 )
 

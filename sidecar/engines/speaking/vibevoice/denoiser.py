@@ -47,7 +47,7 @@ class Denoiser:
         self._epsilon: float = head.final_layer.rms_norm_eps
         self._steps = steps(count)
         like = head.noisy_images_proj.weight
-        times = torch.tensor([step.timestep for step in self._steps], device=like.device)
+        times = torch.tensor([step.timestep for step in self._steps]).to(like.device)
         # As `VibeVoiceDiffusionHead.forward`: the times have the type of what they come with.
         embedded = head.timestep_embedding(times.to(like.dtype)).to(like.dtype)
         self._times: Tensor = head.timestep_proj(embedded).unsqueeze(1)

@@ -50,12 +50,16 @@ class Language:
 
     def branch(self, positions: int) -> Branch:
         """An empty one with room for so many positions."""
+        if len(self._cos) < positions:
+            where = torch.arange(positions, device=self._table.device).unsqueeze(0)
+            cos, sin = self._rotary(self._table[:1], where)
+            self._cos, self._sin = cos[0], sin[0]
         shape = (len(self._layers), self._kv_heads, positions, self._head_dim)
         return Branch(shape, self._table)
 
     def embed(self, ids: Sequence[int]) -> Tensor:
         """Embeddings ``(n, hidden)``."""
-        return self._table[torch.tensor(ids, device=self._table.device)]
+        return self._table[torch.tensor(ids).to(self._table.device)]
 
     def word(self, outputs: Tensor, guidance: float) -> int:
         """The one that follows the output ``(hidden,)`` with a text, the first of ``outputs``; led
@@ -123,11 +127,6 @@ class Language:
 
     def _rotations(self, parts: Sequence[tuple[Tensor, Branch]]) -> tuple[Tensor, Tensor]:
         """Cosines and sines ``(n, dim)`` of the rows' positions."""
-        needed = max(branch.length + len(part) for part, branch in parts)
-        if len(self._cos) < needed:
-            where = torch.arange(2 * needed, device=self._table.device).unsqueeze(0)
-            cos, sin = self._rotary(self._table[:1], where)
-            self._cos, self._sin = cos[0], sin[0]
         spans = [slice(branch.length, branch.length + len(part)) for part, branch in parts]
         return (
             torch.cat([self._cos[span] for span in spans]),

@@ -14,20 +14,17 @@ from sidecar.engines.speaking.vibevoice.denoiser import Check
 from sidecar.engines.speaking.vibevoice.loading import Loaded, no_room
 from sidecar.engines.speaking.vibevoice.utterance import STEPS, Manner, Prompt, Speaker
 from sidecar.engines.speaking.vibevoice.voices import OWN, Voices, request, sayable
+from sidecar.memory.speaking import RATE, most_frames
 from sidecar.speech.engine import Cancelled, few
 from sidecar.speech.voice import Sound
 
 log = logging.getLogger(__name__)
 
-RATE = 24_000
 FRAME_S = 3_200 / RATE
 """Seconds of sound that one latent stands for."""
 FEWER_STEPS, TOO_SLOW = 5, 0.8
 """Where a frame takes more of its own length than that, it gets fewer steps: Microsoft's own choice
 for the model that is to keep up with people (VibeVoice-Realtime)."""
-FRAMES_PER_CHARACTER, FEWEST_FRAMES = 2, 40
-"""The most that a text may sound, four times as long as people take for one: a model that finds no
-end is ended."""
 FIRST_WORDS = "One, two, three."
 
 
@@ -61,7 +58,7 @@ class Speech:
         words = sayable(text, self._loaded.processor.tokenizer)
         if not words:
             return
-        most = FEWEST_FRAMES + FRAMES_PER_CHARACTER * len(words)
+        most = most_frames(len(words))
         said = 0
         try:
             check()

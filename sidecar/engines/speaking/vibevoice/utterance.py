@@ -72,7 +72,7 @@ class Speaker:
         noise = torch.Generator().manual_seed(manner.seed)
         asked = [self._embedded(prompt), *self._beginnings(prompt, manner)]
         branches = [language.branch(len(one) + manner.frames) for one in asked]
-        sound, meaning = _Chunks(self._inner.audio_tower.decode), _Chunks(self._encode)
+        sound, meaning = Chunks(self._inner.audio_tower.decode), Chunks(self._encode)
         for _ in range(manner.frames):
             outputs = language.run(list(zip(asked, branches, strict=True)), check)
             word = language.word(outputs[::2], manner.guidance)
@@ -104,7 +104,7 @@ class Speaker:
     def _embedded(self, prompt: Prompt) -> Tensor:
         embedded = self._language.embed(prompt.ids)
         if prompt.heard is not None:
-            places = torch.tensor(prompt.ids, device=embedded.device) == self._sound
+            places = torch.tensor(prompt.ids).to(embedded.device) == self._sound
             embedded[places] = prompt.heard.to(embedded)
         return embedded
 
@@ -118,7 +118,7 @@ def _forget(branch: Branch, *, everything: bool) -> None:
     branch.length = 0 if everything else branch.length - 1
 
 
-class _Chunks:
+class Chunks:
     """A part of the codec that goes on where it was: it keeps the ends of what its convolutions
     have seen."""
 

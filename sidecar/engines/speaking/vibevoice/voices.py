@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import logging
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sidecar import errors
 from sidecar.audio.decode import decode_file
 from sidecar.engines.speaking.vibevoice.loading import Loaded
+from sidecar.engines.speaking.vibevoice.utterance import Chunks
+from sidecar.memory.speaking import LONGEST_SAMPLE_S, RATE, SAMPLE_CHUNK_S, SAMPLES_KEPT
 
 log = logging.getLogger(__name__)
 
 FOLDER = "voices"
 OWN = "own"
 """The voice where there is no sample: the model's, another one with every text."""
-RATE = 24_000
-LONGEST_S = 30.0
-"""Of a sample; ten seconds will do."""
 _NAME = re.compile(r"[\w][\w .-]{0,63}")
 
 
@@ -36,7 +36,7 @@ class Voices:
         found = sorted((loaded.folder / FOLDER).glob("*.wav"))
         self._files = {file.stem: file for file in found if _NAME.fullmatch(file.stem)}
         self.names = tuple(self._files)
-        self._heard = lru_cache(maxsize=16)(self._hear)
+        self._heard = lru_cache(maxsize=SAMPLES_KEPT)(self._hear)
 
     def heard(self, name: str) -> Tensor | None:
         """Embeddings ``(n, hidden)`` of a sample; None for the model's own voice.
@@ -49,7 +49,7 @@ class Voices:
     def _hear(self, name: str) -> Tensor:
         model = self._loaded.model
         try:
-            samples = decode_file(self._files[name], RATE)[: round(LONGEST_S * RATE)]
+            samples = decode_file(self._files[name], RATE)[: round(LONGEST_SAMPLE_S * RATE)]
         except (errors.SidecarError, OSError) as error:
             log.error("the sample of the voice %s cannot be read: %s", name, error)
             raise errors.VoiceUnknown(
@@ -58,13 +58,23 @@ class Voices:
         inputs = self._loaded.processor.feature_extractor(
             samples, sampling_rate=RATE, return_tensors="pt"
         )
-        like = model.model.multi_modal_projector.linear_1.weight
-        heard: Tensor = model.model.get_audio_features(
-            inputs["input_values"].to(like),
-            inputs["padding_mask"].to(like.device),
-            sample=False,  # a voice is to sound the same every time
-        ).pooler_output
-        return heard
+        return embeddings(model.model, inputs["input_values"].view(-1))
+
+
+def embeddings(inner: Any, sound: Tensor) -> Tensor:
+    """What the language model gets of a sample, ``(n, hidden)``: of ``sound``, ``(samples,)`` of
+    whole frames, taken in a few seconds at a time.
+
+    As `VibeVoiceModel.get_audio_features`, which takes them all at once, and without its noise: a
+    voice is to sound the same every time.
+    """
+    like = inner.multi_modal_projector.linear_1.weight
+    chunks = Chunks(partial(inner.audio_tower.encode, sample=False))
+    parts = sound.split(round(SAMPLE_CHUNK_S * RATE))
+    latents = torch.cat([chunks.next(part.to(like)[None, None]).latents[0] for part in parts])
+    scaled = (latents + inner.latent_bias_factor) * inner.latent_scaling_factor
+    heard: Tensor = inner.multi_modal_projector(scaled)
+    return heard
 
 
 def request(processor: Any, words: str, audio_tokens: int) -> list[int]:
