@@ -44,6 +44,7 @@ from sidecar.transports.http import (
 from sidecar.transports.http import tickets as tickets_api
 from sidecar.transports.jobs import api as jobs_api
 from sidecar.transports.live import api as live_api
+from sidecar.transports.live_grpc import without_forks
 from sidecar.transports.openai import api as openai_api
 from sidecar.transports.openai_terms import dialect as openai_dialect
 from sidecar.transports.page import api as page_api
@@ -147,6 +148,7 @@ def create_listeners(
     """
     if grpc is None:
         return []
+    without_forks()
     with needed_for("Calls over gRPC", "grpc"):
         from sidecar.transports.live_grpc.encryption import credentials_of
         from sidecar.transports.live_grpc.listener import LiveGrpc

@@ -341,6 +341,16 @@ class AudioLost(SidecarError):
     default_hint = "Submit it again."
 
 
+class JournalUnreachable(SidecarError):
+    """The database in which several services keep their jobs does not answer."""
+
+    code = "journal_unreachable"
+    kind = Kind.BUSY
+    default_detail = "The database in which jobs are kept does not answer now."
+    default_hint = "Send it again in a moment, with the same Idempotency-Key; no job is lost."
+    default_retry_after = 3
+
+
 class NotFound(SidecarError):
     """No such thing here."""
 

@@ -292,6 +292,12 @@ class JobsLimited(errors.Busy):
     known_code = "jobs_limited"
 
 
+class JournalUnreachable(errors.Busy):
+    """The database in which jobs are kept does not answer now."""
+
+    known_code = "journal_unreachable"
+
+
 class JsonInvalid(errors.Refused):
     """The body is not valid JSON in UTF-8."""
 
@@ -844,6 +850,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "job_not_done": JobNotDone,
     "job_not_found": JobNotFound,
     "jobs_limited": JobsLimited,
+    "journal_unreachable": JournalUnreachable,
     "json_invalid": JsonInvalid,
     "json_too_large": JsonTooLarge,
     "language_invalid": LanguageInvalid,
