@@ -94,6 +94,7 @@ class Lodging(Generic[Spec, Slot]):
                 live=live,
                 speaks=speaks,
                 short_windows=settings.live_short_windows,
+                steps=settings.voice_steps,
             ),
             settings.keep_alive,
             self._place,

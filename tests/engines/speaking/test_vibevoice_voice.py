@@ -36,6 +36,7 @@ from sidecar.engines.speaking import create_voice, spec_of, vibevoice
 from sidecar.engines.speaking.vibevoice import loading, speech
 from sidecar.engines.speaking.vibevoice.utterance import Manner, Prompt, Speaker
 from sidecar.memory.devices import GpuMemory
+from sidecar.memory.speaking import most_frames
 from sidecar.settings import Settings
 from sidecar.speech.engine import LoadOptions, Precision
 from sidecar.speech.voice import SayOptions, VoiceEngine
@@ -227,6 +228,19 @@ def test_with_the_sample_of_a_voice_too_it_is_what_generate_says(
     assert len(ours) >= len(plain) > 0
     loud = plain.abs() < 1  # what is louder is cut
     assert float((ours[: len(plain)] - plain)[loud].abs().max()) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("asked", "enough", "steps"), [(0, True, 10), (0, False, 5), (3, False, 3)]
+)
+def test_a_frame_has_the_steps_that_are_set_or_that_there_is_time_for(
+    model: Model, monkeypatch: pytest.MonkeyPatch, asked: int, enough: bool, steps: int
+) -> None:
+    monkeypatch.setattr(speech, "TOO_SLOW", 1e9 if enough else 0)
+    loaded = loading.Loaded(model[1], model[0], speaking_models.model())
+    said = next(speech.begin(loaded, asked).say(LONG, "", lambda: False))
+    manner = Manner(most_frames(len(LONG)))
+    assert said.pcm == speech.pcm16(next(frames(model, LONG, manner, steps)))
 
 
 def test_a_voice_is_a_recording_beside_the_checkpoint_and_nothing_else(

@@ -55,7 +55,7 @@ class VibeVoiceVoice:
             )
         loaded = loading.load(options)
         yield 0.8
-        self._speech = speech.begin(loaded)
+        self._speech = speech.begin(loaded, options.steps)
         yield 1.0
 
     def voices(self) -> Sequence[str]:

@@ -90,8 +90,8 @@ class Speech:
         return Prompt(ids, sample)
 
 
-def begin(loaded: Loaded) -> Speech:
-    """The speech of a checkpoint, with as many steps as this machine has time for.
+def begin(loaded: Loaded, steps: int = 0) -> Speech:
+    """The speech of a checkpoint, with so many ``steps``; 0: as many as this machine has time for.
 
     What is said first nobody hears: libraries allocate what they keep, what cannot speak fails now.
 
@@ -99,11 +99,11 @@ def begin(loaded: Loaded) -> Speech:
         errors.ModelLoadFailed: it cannot.
     """
     try:
-        _trial(loaded, STEPS)
-        seconds = _trial(loaded, STEPS)
+        _trial(loaded, steps or STEPS)
+        seconds = _trial(loaded, steps or STEPS)
     except torch.OutOfMemoryError:
         raise no_room() from None
-    steps = STEPS if seconds <= TOO_SLOW * FRAME_S else FEWER_STEPS
+    steps = steps or (STEPS if seconds <= TOO_SLOW * FRAME_S else FEWER_STEPS)
     log.info("%.0f ms for a frame of %.0f ms: %d steps", 1e3 * seconds, 1e3 * FRAME_S, steps)
     return Speech(loaded, steps)
 
