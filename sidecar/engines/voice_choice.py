@@ -116,6 +116,20 @@ def _light(settings: Settings) -> tuple[Choice[VoiceSpec] | None, str]:
     return None, f"this system has none of its own. For one: {PULL}. {_way_to_espeak()}"
 
 
+def way_to_better(settings: Settings, chosen: Choice[VoiceSpec] | None) -> str:
+    """The command that brings a better voice than the one that `auto` has ``chosen``; '' where this
+    machine has no use for one, or the settings name another."""
+    if settings.voice_engine != AUTO or (chosen and chosen.spec is vibevoice.SPEC):
+        return ""
+    if not missing(vibevoice.SPEC) and _quick(settings):
+        try:
+            speaking.find_model(settings.voice_path)
+        except errors.BadCheckpoint:
+            return speaking.COMMAND
+    robot = chosen is not None and chosen.spec is espeak.SPEC
+    return PULL if robot and not missing(moonshine.SPEC) else ""
+
+
 def _keeps_up(settings: Settings) -> Checkpoint | None:
     """VibeVoice, where it speaks as fast as people do; that is not asked where it cannot be.
 

@@ -24,7 +24,7 @@ from released_model import TEXT
 from speaking_solver import OwnScheduler
 from transformers import AutoProcessor, VibeVoiceForConditionalGeneration
 
-from sidecar import errors
+from sidecar import errors, findings
 from sidecar.audio.decode import decode_file
 from sidecar.checkpoints.checkpoint import Checkpoint
 from sidecar.checkpoints.layout import SPEAKING, wanted
@@ -356,3 +356,14 @@ def test_auto_speaks_with_it_where_a_gpu_and_a_checkpoint_are(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     other = voice_choice.choose_voice(Settings())[0]
     assert other is None or other.spec.name != "vibevoice"
+    assert findings.voice(Settings()).text.endswith(
+        "a better one: vibevoice-asr pull vibevoice-1.5b"
+    )
+    assert "better" not in findings.voice(Settings(voice_engine="none")).text
+    monkeypatch.undo()
+    assert "vibevoice-1.5b" not in findings.voice(Settings(device="cpu")).text
+    said = findings.voice(Settings(voice_engine="vibevoice", voice_path=folder, device="cpu"))
+    assert (said.state, said.text) == (
+        findings.State.GOOD,
+        "vibevoice (vibevoice): as set; slow, without a GPU that torch can use",
+    )
