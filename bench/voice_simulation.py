@@ -3,6 +3,8 @@
 As `bench.simulation` does it for the engine that hears: the engine's own code and the model's own
 classes, every storage on the (fake) GPU counted. What would look at numbers is left out: a word is
 always a frame of sound. Attention allocates what a fused kernel of a GPU does.
+
+``python -m bench.voice_simulation`` prints what the released size takes, planned and counted.
 """
 
 from __future__ import annotations
@@ -17,12 +19,23 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.counting import Counter, Peaks
+from bench.serving import table
 from bench.simulation import DEVICE, DTYPES, place
 from sidecar.engines.speaking.vibevoice.language import Language
 from sidecar.engines.speaking.vibevoice.utterance import Manner, Prompt, Speaker
 from sidecar.engines.speaking.vibevoice.voices import embeddings
-from sidecar.memory.speaking import RATE, SAMPLES_KEPT, most_frames, prompt_tokens
+from sidecar.memory.plan import GB
+from sidecar.memory.speaking import (
+    LONGEST_SAMPLE_S,
+    RATE,
+    SAMPLES_KEPT,
+    VoiceShape,
+    most_frames,
+    phases,
+    prompt_tokens,
+)
 from sidecar.speech.engine import Precision
+from sidecar.speech.voice import LONGEST_TEXT
 
 FRAMES = 3
 """That stand for all: the others do the same in the same memory."""
@@ -152,3 +165,30 @@ def configured(filters: int, depths: Sequence[int], head: int, **text: Any) -> A
         audio_eos_token_id=2,
         audio_token_id=SOUND,
     )
+
+
+def main() -> None:
+    """Print the table."""
+    config, rows = full_size(), []
+    shape = VoiceShape.from_config(config.to_dict())
+    for precision in (Precision.BF16, Precision.FP32):
+        for characters, sample_s in ((100, 10.0), (LONGEST_TEXT, LONGEST_SAMPLE_S)):
+            counted = simulate(config, precision, characters, sample_s)
+            for phase in phases(shape, precision, characters, sample_s):
+                simulated = counted.phases[phase.phase]
+                rows.append(
+                    [
+                        precision.value,
+                        f"{characters} characters, {sample_s:.0f} s",
+                        phase.phase,
+                        f"{simulated / GB:.2f}",
+                        f"{phase.tensors / simulated:.4f}",
+                        f"{phase.total / GB:.2f}",
+                    ]
+                )
+    headers = ["precision", "text, sample", "phase", "GB of tensors", "planned", "GB in all"]
+    table("VibeVoice 1.5B that speaks", headers, rows)
+
+
+if __name__ == "__main__":
+    main()

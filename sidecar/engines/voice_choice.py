@@ -53,8 +53,7 @@ def choose_voice(
         )
     if spec is vibevoice.SPEC:
         slow = "" if _quick(settings) else "; slow, without a GPU that torch can use"
-        checkpoint = speaking.find_model(settings.voice_path)
-        return Choice(spec, f"as set{slow}", checkpoint), f"as set{slow}"
+        return _vibevoice(speaking.find_model(settings.voice_path), f"as set{slow}")
     if spec is system.SPEC and not system.is_there():
         raise errors.EngineUnavailable(
             "This system has no voices of its own; macOS and Windows have.",
@@ -97,10 +96,16 @@ def _by_itself(
     if checkpoint is None:
         return _light(settings)
     if _has_room(checkpoint, hearing):
-        reason = "a GPU and its checkpoint are here"
-        return Choice(vibevoice.SPEC, reason, checkpoint), reason
+        return _vibevoice(checkpoint, "a GPU and its checkpoint are here")
     found, reason = _light(settings)
     return found, f"{reason} (the GPU has no room for VibeVoice that speaks)"
+
+
+def _vibevoice(checkpoint: Checkpoint, reason: str) -> tuple[Choice[VoiceSpec], str]:
+    if not vibevoice.samples(checkpoint.folder):
+        folder = checkpoint.folder / vibevoice.FOLDER
+        reason += f"; without a recording of a voice in {folder} each sentence has another voice"
+    return Choice(vibevoice.SPEC, reason, checkpoint), reason
 
 
 def _light(settings: Settings) -> tuple[Choice[VoiceSpec] | None, str]:

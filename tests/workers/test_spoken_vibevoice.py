@@ -38,6 +38,7 @@ async def test_it_is_heard_frame_by_frame_and_falls_silent_for_who_leaves(tmp_pa
     )
     voice, reason = choose_voice(settings)
     assert "slow" in reason
+    assert "each sentence has another voice" in reason
     fleet = Fleet(settings, Choice(engine_of("scripted"), ""), None, voice)
     try:
         async with asyncio.timeout(PATIENCE_S):

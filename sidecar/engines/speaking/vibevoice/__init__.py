@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar import errors
@@ -29,6 +30,14 @@ SPEC = VoiceSpec(
     planned=True,
     streams=True,
 )
+
+FOLDER = "voices"
+"""Beside the weights: recordings of the voices that it speaks with."""
+
+
+def samples(checkpoint: Path) -> list[Path]:
+    """Those that are there, in the order of their names."""
+    return sorted((checkpoint / FOLDER).glob("*.wav"))
 
 
 class VibeVoiceVoice:

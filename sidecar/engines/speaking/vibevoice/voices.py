@@ -16,13 +16,13 @@ from torch import Tensor
 
 from sidecar import errors
 from sidecar.audio.decode import decode_file
+from sidecar.engines.speaking.vibevoice import samples
 from sidecar.engines.speaking.vibevoice.loading import Loaded
 from sidecar.engines.speaking.vibevoice.utterance import Chunks
 from sidecar.memory.speaking import LONGEST_SAMPLE_S, RATE, SAMPLE_CHUNK_S, SAMPLES_KEPT
 
 log = logging.getLogger(__name__)
 
-FOLDER = "voices"
 OWN = "own"
 """The voice where there is no sample: the model's, another one with every text."""
 _NAME = re.compile(r"[\w][\w .-]{0,63}")
@@ -33,7 +33,7 @@ class Voices:
 
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
-        found = sorted((loaded.folder / FOLDER).glob("*.wav"))
+        found = samples(loaded.folder)
         self._files = {file.stem: file for file in found if _NAME.fullmatch(file.stem)}
         self.names = tuple(self._files)
         self._heard = lru_cache(maxsize=SAMPLES_KEPT)(self._hear)
@@ -49,14 +49,14 @@ class Voices:
     def _hear(self, name: str) -> Tensor:
         model = self._loaded.model
         try:
-            samples = decode_file(self._files[name], RATE)[: round(LONGEST_SAMPLE_S * RATE)]
+            sound = decode_file(self._files[name], RATE)[: round(LONGEST_SAMPLE_S * RATE)]
         except (errors.SidecarError, OSError) as error:
             log.error("the sample of the voice %s cannot be read: %s", name, error)
             raise errors.VoiceUnknown(
                 f"The sample of the voice '{name}' cannot be read.", hint="Replace its file."
             ) from None
         inputs = self._loaded.processor.feature_extractor(
-            samples, sampling_rate=RATE, return_tensors="pt"
+            sound, sampling_rate=RATE, return_tensors="pt"
         )
         return embeddings(model.model, inputs["input_values"].view(-1))
 
