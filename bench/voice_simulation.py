@@ -24,13 +24,17 @@ from bench.simulation import DEVICE, DTYPES, place
 from sidecar.engines.speaking.vibevoice.language import Language
 from sidecar.engines.speaking.vibevoice.utterance import Manner, Prompt, Speaker
 from sidecar.engines.speaking.vibevoice.voices import embeddings
-from sidecar.memory.plan import GB
+from sidecar.memory.admission import USUAL_S
+from sidecar.memory.footprint import Work
+from sidecar.memory.plan import GB, best_precision
+from sidecar.memory.shape import FULL
 from sidecar.memory.speaking import (
     LONGEST_SAMPLE_S,
     RATE,
     SAMPLES_KEPT,
     VoiceShape,
     most_frames,
+    peak_bytes,
     phases,
     prompt_tokens,
 )
@@ -188,6 +192,14 @@ def main() -> None:
                 )
     headers = ["precision", "text, sample", "phase", "GB of tensors", "planned", "GB in all"]
     table("VibeVoice 1.5B that speaks", headers, rows)
+    speaking = peak_bytes(shape, Precision.BF16).total
+    usual = Work.of(FULL, USUAL_S)
+    beside = [
+        [f"{card} GB", best.precision.value if best.fits else "no room"]
+        for card in (12, 16, 24)
+        for best in [best_precision(FULL, usual, (card << 30) - speaking)]
+    ]
+    table("VibeVoice-ASR beside it, ten minutes", ["card, all of it free", "precision"], beside)
 
 
 if __name__ == "__main__":
