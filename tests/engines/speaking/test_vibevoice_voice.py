@@ -202,9 +202,11 @@ def engine(folder: Path) -> VoiceEngine:
 
 
 def test_with_the_sample_of_a_voice_too_it_is_what_generate_says(
-    model: Model, folder: Path
+    model: Model, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processor, plain_model = model
+    monkeypatch.setattr(plain_model.model.latent_scaling_factor, "data", torch.tensor(0.9))
+    monkeypatch.setattr(plain_model.model.latent_bias_factor, "data", torch.tensor(0.1))
     samples = decode_file(folder / "voices" / "sam.wav", checkpoints.RATE)
     content = [{"type": "text", "text": LONG}, {"type": "audio", "audio": samples}]
     inputs = processor.apply_chat_template(
