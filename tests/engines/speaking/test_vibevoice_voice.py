@@ -161,8 +161,8 @@ def test_nothing_is_said_once_nobody_wants_to_hear_it(model: Model) -> None:
 def test_the_first_sound_is_there_at_once_and_each_takes_less_than_with_generate(
     model: Model,
 ) -> None:
-    """Processor time, the best of some turns each. The goal of a frame is 0.65, which the bench looks
-    at; with six times the work that the machine has cores for it was just met."""
+    """Processor time, the best of some turns each. The goal of a frame is 0.65, at which the bench
+    looks; with six times the work that the machine has cores for it was just met."""
     manner, steps = Manner(24, seed=2), 10
     plain, ours, firsts = [], [], []
     for _ in range(3):
