@@ -138,7 +138,7 @@ class Obedient:
 
     def go(self) -> None:
         """Nobody listens there any more."""
-        self._loop.call_soon_threadsafe(self._server.close)
+        self._run(self._gone())
 
     def end(self) -> None:
         """For good."""
@@ -151,6 +151,10 @@ class Obedient:
             await self._model.answer(reader, writer)
         finally:
             self._open.discard(writer)
+
+    async def _gone(self) -> None:
+        self._server.close()
+        await asyncio.sleep(0)  # the loop lets go of what it listens at
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)

@@ -23,6 +23,7 @@ LONG = "This is a long answer that goes on and on, so that there is time before 
 ANSWER = "".join(WORDS)
 APOLOGY_S = 1.0
 """Shorter than what is said where there is nothing else to say."""
+RESTARTED = "engine_restarted"
 posix = pytest.mark.skipif(os.name == "nt", reason="stops and kills with POSIX signals")
 
 
@@ -133,7 +134,7 @@ async def test_a_recogniser_that_ends_or_hangs_is_told_of_and_no_word_is_lost(
             await page.send(type="text", text=LONG)
             await page.sound()
             os.kill(pid(parrot, "live"), by)
-            while page.kinds().count("transcript") <= times or len(page.notices) <= times:
+            while times >= min(page.kinds().count("transcript"), page.notices.count(RESTARTED)):
                 await page.next()
         speaking = asyncio.create_task(page.speak(tone(2.0) + tone(1.0, 0)))
         await asyncio.sleep(1.0)
@@ -144,7 +145,7 @@ async def test_a_recogniser_that_ends_or_hangs_is_told_of_and_no_word_is_lost(
         assert transcript["assistant"] == f"You said: {transcript['user']}"
         await page.until("status", state="ready")
         assert page.codes() == []
-        assert {*page.notices} == {"engine_restarted"}
+        assert page.notices.count(RESTARTED) == times + 2
 
 
 async def test_who_only_types_is_somebody_who_is_there(
