@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -172,8 +171,8 @@ def test_who_speaks_and_who_thinks_is_chosen_and_what_fails_is_said(
     visitor.sees(".starting", "made by a machine")
     visitor.sees(".starting .notice", "--llm auto")
     assert visitor.findings() == []
-    visitor.sees("option[value=high]").click()
-    visitor.sees("option[value=repeat]").click()
+    visitor.sees("option", "high").click()
+    visitor.sees("label:nth-child(1) option:nth-child(2)", "repeat").click()
     refused: Any = """navigator.mediaDevices.getUserMedia = async () => {
       throw new DOMException("no", "NotAllowedError");
     };
@@ -189,6 +188,9 @@ def test_who_speaks_and_who_thinks_is_chosen_and_what_fails_is_said(
     visitor.js("sockets[0].onmessage({data: arguments[0]})", GONE)
     visitor.sees(".trouble", "It is gone.")
     assert visitor.findings() == []
+    says(visitor, "Again.")
+    visitor.sees("[data-who=machine][data-open=no] .words", "You said: Again.")
+    assert visitor.driver.find_elements("css selector", ".trouble") == []
     visitor.js("sockets[0].close(4000)")
     visitor.sees(".trouble", "broke")
     visitor.sees(".starting button", "Start again")
@@ -216,5 +218,3 @@ def test_what_few_want_is_fetched_when_they_do(visitor: Visitor, talks: Server) 
     visitor.sees(".intake button", "Conversation").click()
     visitor.sees(".starting")
     assert "/conversation/" in visitor.js(fetched)
-    folder = Path(__file__).parents[2] / "sidecar/transports/page/static/conversation"
-    assert folder.is_dir()

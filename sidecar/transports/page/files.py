@@ -61,9 +61,7 @@ class Files:
         """The page itself, which knows the digest of the rest, and has its modules fetched at
         once instead of one after the other."""
         base = f"{ASSETS}/{self.digest}"
-        names = [
-            name for name in self._all if name.endswith(".js") and not name.startswith(LATE)
-        ]
+        names = [name for name in self._all if name.endswith(".js") and not name.startswith(LATE)]
         links = "\n".join(f'    <link rel="modulepreload" href="{base}/{name}">' for name in names)
         body = (self._folder / FRONT).read_bytes()
         return File.of(FRONT, body.replace(_BASE, base.encode()).replace(_MODULES, links.encode()))

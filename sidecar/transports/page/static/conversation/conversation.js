@@ -52,13 +52,24 @@ export class Conversation {
       if (!typed) await this.#listen();
       this.#context ??= new AudioContext({ sampleRate: RATE });
       await this.#player.begin(this.#context, (turn, seconds, why) => this.#played(turn, seconds, why));
-      await this.#context.resume();
+      this.#context.onstatechange = () => this.#changed();
+      this.#context.resume(); // where the browser wants a click first, that is said
       const begin = { rate: this.#context.sampleRate, voice, model };
       await this.#wire.open(begin, (message) => this.#hear(message), (error) => this.#over(error));
       if (!this.#capture) this.#timers.push(setInterval(() => this.#wire.sound(new Int16Array(RATE / 10)), THERE_MS));
     } catch (error) {
       this.#over(trouble(error));
     }
+  }
+
+  /** Whether the browser keeps the sound back: it wants somebody to touch the page first. */
+  get mute() {
+    return this.state === "live" && this.#context?.state === "suspended";
+  }
+
+  /** Somebody did. */
+  touched() {
+    if (this.mute) this.#context.resume();
   }
 
   /** @param {string} text a turn of the person's */

@@ -23,6 +23,7 @@ const ENDINGS = { interrupted: "interrupted", cancelled: "ended by you", limited
 export function ConversationPane({ conversations, recordings, say }) {
   const { going } = conversations;
   const over = !going || going.state === "over";
+  const wrong = going && (going.wrong ?? going.told.wrong);
   return html`<main class="pane" id="main" tabindex="-1" aria-label="Conversation">
     <div class="head">
       <button type="button" class="bare back" aria-label="Back to the recordings" onClick=${() => recordings.select("")}>${icon("back")}</button>
@@ -30,12 +31,11 @@ export function ConversationPane({ conversations, recordings, say }) {
       ${going && over && going.told.lines.length > 0 && html`<${Written} going=${going} conversations=${conversations} />`}
     </div>
     ${over ? html`<${Start} conversations=${conversations} again=${Boolean(going)} />` : html`<${Controls} going=${going} conversations=${conversations} />`}
-    ${going?.wrong && html`<${Trouble} error=${going.wrong} />`}
+    ${going?.mute && html`<p class="notice" role="status">The browser keeps the sound back. Click anywhere on the page to hear it.</p>`}
+    ${wrong && html`<${Trouble} error=${wrong} />`}
     ${going?.deaf && !over && html`<p class="notice" role="status">${going.deaf} Until then, type.</p>`}
-    ${going?.told.wrong && html`<${Trouble} error=${going.told.wrong} />`}
     ${going && html`<${Lines} going=${going} over=${over} />`}
     ${going && !over && html`<${Typed} going=${going} />`}
-    <div class="unseen" role="status">${going?.told.wrong?.detail}</div>
   </main>`;
 }
 
@@ -92,8 +92,10 @@ function Controls({ going, conversations }) {
       event.preventDefault();
       going.interrupt();
     };
+    const touched = () => going.touched();
     addEventListener("keydown", pressed);
-    return () => removeEventListener("keydown", pressed);
+    addEventListener("pointerup", touched);
+    return () => (removeEventListener("keydown", pressed), removeEventListener("pointerup", touched));
   }, [going]);
   useEffect(() => {
     let frame = 0;

@@ -34,7 +34,7 @@ export class Wire {
     this.#socket.onopen = () => this.send({ type: "begin", ...begin });
     this.#socket.onmessage = ({ data }) => {
       const message = typeof data === "string" ? JSON.parse(data) : data;
-      if (message.type === "error") last = message;
+      last = message.type === "error" ? message : null;
       hear(message);
     };
     this.#socket.onclose = ({ code }) => {
