@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from serving import PATIENCE_S, Server, wait_until
 from test_page import TOKEN, opened
-from test_page_in_browser import ESCAPE, GONE, Visitor, is_a_phone, spoken
+from test_page_in_browser import ESCAPE, GONE, Visitor, is_a_phone, pictures, spoken
+
+from bench.talk_page import microphone
 
 LONG = "This is a long answer that goes on and on, so that there is time to do something about it."
 SPEAKS = "[data-phase=speaking]"
@@ -92,7 +95,8 @@ def test_who_speaks_is_answered_aloud_and_who_speaks_over_it_is_heard(
 ) -> None:
     begins(visitor, talks)
     visitor.sees(".talking [aria-label='Loudness of your voice']")
-    visitor.sees(".talking", "You hear synthetic speech (scripted)")
+    visitor.sees(".title", "You hear synthetic speech (scripted)")
+    visitor.sees(".talking", "What you hear is synthetic.")
     visitor.sees("[data-who=person][data-open=no] .words", "w")
     loud(visitor, True)
     visitor.sees("[data-who=machine] .words", "You said:")
@@ -204,11 +208,25 @@ def test_where_nothing_speaks_that_is_said_and_answers_are_read(
     visitor.sees(".intake button", "Conversation").click()
     visitor.sees(".starting .notice", "answers are read")
     visitor.sees(".starting button", "Only type").click()
-    visitor.sees(".talking[data-state=live]", "There is no voice")
+    visitor.sees(".title", "There is no voice")
     says(visitor, "Hello there.")
     visitor.sees("[data-who=machine][data-open=no] .words", "You said: Hello there.")
     assert visitor.js("return document.querySelector('[role=log]').ariaLive") == "polite"
     assert TOKEN not in visitor.js("return performance.getEntries().map((one) => one.name).join()")
+
+
+@pictures
+def test_a_picture_of_a_conversation(tmp_path: Path, start_server: Callable[..., Server]) -> None:
+    visitor = Visitor(microphone(tmp_path / "microphone.wav"))
+    try:
+        visitor.driver.set_window_size(1280, 800)
+        begins(visitor, start_server(engine="moonshine", voice_engine="espeak"))
+        says(visitor, "How do I sound?")
+        wait_until(lambda: len(lines(visitor)) >= 6, PATIENCE_S, f"a talk\n{visitor.text()}")
+        visitor.sees("[data-phase=speaking]")
+        visitor.shot("page-talk")
+    finally:
+        visitor.driver.quit()
 
 
 def test_what_few_want_is_fetched_when_they_do(visitor: Visitor, talks: Server) -> None:

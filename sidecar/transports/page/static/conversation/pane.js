@@ -27,7 +27,7 @@ export function ConversationPane({ conversations, recordings, say }) {
   return html`<main class="pane" id="main" tabindex="-1" aria-label="Conversation">
     <div class="head">
       <button type="button" class="bare back" aria-label="Back to the recordings" onClick=${() => recordings.select("")}>${icon("back")}</button>
-      <div class="title"><h1>Conversation</h1><p class="quiet">${!going ? "You speak, and are answered aloud." : over || going.state !== "live" ? STATES[going.state] : said(going)}</p></div>
+      <div class="title"><h1>Conversation</h1><p class="quiet">${!going ? "You speak, and are answered aloud." : over || going.state !== "live" ? STATES[going.state] : facts(going)}</p></div>
       ${going && over && going.told.lines.length > 0 && html`<${Written} going=${going} conversations=${conversations} />`}
     </div>
     ${over ? html`<${Start} conversations=${conversations} again=${Boolean(going)} />` : html`<${Controls} going=${going} conversations=${conversations} />`}
@@ -39,7 +39,8 @@ export function ConversationPane({ conversations, recordings, say }) {
   </main>`;
 }
 
-const said = ({ told }) => (told.began?.speaks ? PHASES : READS)[told.phase];
+const said = ({ state, told }) => (state === "live" ? (told.began.speaks ? PHASES : READS)[told.phase] : STATES[state]);
+const facts = ({ told: { began } }) => `${began.synthetic ? `You hear synthetic speech (${began.speaks})` : "There is no voice: answers are read"} · answers by ${began.model}`;
 
 /** Who takes part, and the beginning. */
 function Start({ conversations, again }) {
@@ -114,7 +115,7 @@ function Controls({ going, conversations }) {
     <button type="button" disabled=${!live} onClick=${() => going.interrupt()} aria-keyshortcuts="Escape">${icon("quiet")} Be quiet</button>
     <label class="check"><input type="checkbox" checked=${keeps} onChange=${(event) => (keepTalks(event.target.checked), setKeeps(event.target.checked))} /> Keep as a transcript</label>
     <button type="button" class="main" onClick=${() => conversations.end(keeps)}>${icon("stop")} Stop</button>
-    ${began && html`<p class="quiet kept">${began.synthetic ? `You hear synthetic speech (${began.speaks}).` : "There is no voice: answers are read."} Answers come from ${began.model}.</p>`}
+    <p class="quiet kept">${said(going)}${began?.synthetic && " What you hear is synthetic."}</p>
   </div>`;
 }
 
