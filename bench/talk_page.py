@@ -1,238 +1,147 @@
-"""A conversation on the page: from a person's first sound, or a key, to silence.
+"""How soon a page that cannot be told to be quiet is quiet, once somebody speaks over an answer.
 
-A real browser hears pieces of a clip of the wheel through its microphone, one every few seconds,
-and each comes over an answer. What the microphone gives and what goes to the loudspeaker is looked
-at in the page's own audio graph, block by block (5 ms), by a worklet that is put beside the page's:
-so what is told is what an oscilloscope on both would show, but for the latencies of the devices,
-which the browser says besides. The microphone is looked at behind the browser's echo cancellation.
+Headless Chromium with chromedriver and selenium (the extra `dev`) opens a page that behaves as that
+of the speech-to-speech demo (`tests/pages/talk.html`) and hears pieces of a clip of the wheel; each
+is said over the answer to the one before, by a scripted model that is never brief. What is told is
+what the page saw: from the person's first loud sample until the last sound it had has been played.
 
-    python -m bench.talk_page [--turns 20] [--voice espeak]
+    python -m bench.talk_page [--times 20] [--voice espeak]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import http.server
 import shutil
+import threading
 import time
 import wave
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.page import NAMES
-from bench.serving import ours, workshop
-from bench.talk import ANSWER, IN_RATE, ORDER_S, row, sayings
+from bench.page import NAMES, wait
+from bench.serving import ROOT, ours, workshop
+from bench.talk import IN_RATE, LOADING_S, ORDER_S, Samples, model, row, sayings
 
-PAUSE_S = 7.0
-"""Behind each piece: its answer fits in, and the beginning of the next one."""
-MOST_PIECES = 8
-LOUD = 0.01
-QUIET_S = 0.6
-"""Silence that is no pause between two sentences."""
-CALM_S = 0.5
-SPOKE_S = 0.4
-LATEST_S = 3.0
-KEY_AFTER_S = 1.5
-WAITS_S = 90.0
-BLOCK = 128
-
-WATCHES = """
-const real = AudioNode.prototype.connect;
-const code = `registerProcessor("watch", class extends AudioWorkletProcessor {
-  seen = [];
-  process(inputs) {
-    const loud = ([one]) => one ? Math.sqrt(one.reduce((sum, x) => sum + x * x, 0) / one.length) : 0;
-    this.seen.push([currentFrame / sampleRate, loud(inputs[0]), loud(inputs[1])]);
-    if (this.seen.length >= 64) this.port.postMessage(this.seen.splice(0));
-    return true;
-  }
-});`;
-window.seen = [];
-window.keys = [];
-const watch = async (context) => {
-  await context.audioWorklet.addModule(URL.createObjectURL(new Blob([code], {type: "text/javascript"})));
-  const node = new AudioWorkletNode(context, "watch", {numberOfInputs: 2});
-  node.port.onmessage = ({data}) => seen.push(...data);
-  real.call(node, context.destination);
-  window.context = context;
-  return node;
-};
-AudioNode.prototype.connect = function (to, ...more) {
-  const port = this instanceof MediaStreamAudioSourceNode ? 0 : to instanceof AudioDestinationNode ? 1 : -1;
-  if (port >= 0) {
-    this.context.watching ??= watch(this.context);
-    this.context.watching.then((node) => real.call(this, node, 0, port));
-  }
-  return real.call(this, to, ...more);
-};
-addEventListener("keydown", ({key}) => key === "Escape" && keys.push(context.currentTime), true);
-"""  # noqa: E501
-"""Has `seen` hold when, how loud the microphone and how loud the page is; `keys` when one fell."""
-
-
-def microphone(path: Path) -> Path:
-    """Pieces of the clip that are no mere "yes", with pauses behind; a browser plays it again."""
-    pieces = [one for one in sayings() if len(one) > ORDER_S * IN_RATE][:MOST_PIECES]
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(IN_RATE)
-        for piece in pieces:
-            file.writeframes(piece.tobytes() + bytes(2 * round(PAUSE_S * IN_RATE)))
-    return path
+PAGE = ROOT / "tests" / "pages" / "talk.html"
+GAPS_S = (2.4, 2.47, 2.53, 2.6)
+"""Between two pieces: an answer is there by then, and no two begin at the same place of a frame."""
+BREAK_MS = 60.0
+"""Between two sounds of one answer the page takes less."""
 
 
 @contextmanager
-def browser(hears: Path) -> Iterator[Any]:
-    """Chromium with that microphone."""
+def site() -> Iterator[int]:
+    """A web server that has the page alone; its port."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = PAGE.read_bytes()
+            self.send_response(200)
+            self.send_header("content-type", "text/html; charset=utf-8")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def page(port: int, wire: int, spoken: Path) -> Iterator[Any]:
+    """A browser that shows the page at ``port``, connected to ``wire``, and hears ``spoken`` again
+    and again once somebody talks."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
     options.binary_location = next(filter(None, map(shutil.which, NAMES)), "")
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,860",
-                 "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-                 f"--use-file-for-fake-audio-capture={hears}",
-                 "--autoplay-policy=no-user-gesture-required"):  # fmt: skip
+    for flag in (
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--mute-audio",
+        "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={spoken}",
+        "--autoplay-policy=no-user-gesture-required",
+    ):  # fmt: skip
         options.add_argument(flag)
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    driver = webdriver.Chrome(options=options, service=service)
+    driver = webdriver.Chrome(
+        options=options, service=webdriver.ChromeService(shutil.which("chromedriver"))
+    )
     try:
-        driver.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})
-        driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCHES})
+        driver.get(f"http://localhost:{port}/?wire={wire}")
+        wait(driver, "return document.body.dataset.ready")
         yield driver
     finally:
         driver.quit()
 
 
-def find(driver: Any, selector: str, text: str = "") -> Any:
-    """What is there, once it is."""
-    deadline = time.monotonic() + WAITS_S
-    while time.monotonic() < deadline:
-        for one in driver.find_elements("css selector", selector):
-            if text in one.text:
-                return one
-        time.sleep(0.05)
-    raise TimeoutError(f"{selector} {text!r}\n{driver.find_element('tag name', 'body').text}")
+def scene(path: Path, pieces: Sequence[Samples], gaps: Sequence[float] = GAPS_S) -> Path:
+    """A recording in which they are said one after the other, with such silences behind them."""
+    parts = []
+    for piece, gap in zip(pieces, cycle(gaps), strict=False):
+        parts += [piece, np.zeros(round(gap * IN_RATE), "<i2")]
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(IN_RATE)
+        file.writeframes(np.concatenate(parts).astype("<i2").tobytes())
+    return path
 
 
-def begin(driver: Any, url: str, button: str) -> None:
-    """A conversation."""
-    driver.get(url)
-    find(driver, ".intake button", "Conversation").click()
-    find(driver, ".starting button", button).click()
-    find(driver, ".talking[data-state=live]")
-
-
-def ask(driver: Any) -> None:
-    """Something that is answered at length."""
-    driver.find_element("css selector", ".typed input").send_keys(ANSWER + "\ue007")
-
-
-def phase(driver: Any) -> str:
-    """What the conversation is doing."""
-    said = driver.execute_script("return document.querySelector('.talking')?.dataset.phase")
-    return str(said or "over")
-
-
-def spoken_over(driver: Any, turns: int) -> None:
-    """Have so many answers spoken over."""
-    for _ in range(turns):
-        deadline = time.monotonic() + WAITS_S
-        while phase(driver) != "idle" and time.monotonic() < deadline:
-            time.sleep(0.02)
-        ask(driver)
-        before = len(driver.find_elements("css selector", "[data-who=person]"))
-        while len(driver.find_elements("css selector", "[data-who=person]")) <= before + 1:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.05)
-
-
-def keyed(driver: Any, turns: int) -> None:
-    """Have so many answers ended by a key."""
-    for _ in range(turns):
-        ask(driver)
-        find(driver, "[data-phase=speaking]")
-        time.sleep(KEY_AFTER_S)
-        driver.find_element("css selector", ".typed input").send_keys("\ue00c")
-        find(driver, "[data-phase=idle]")
-        time.sleep(QUIET_S)
-
-
-def watched(driver: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Rows of seconds, microphone, loudspeaker."""
-    time.sleep(1.0)
-    return np.array(driver.execute_script("return seen"), np.float64)
-
-
-def onsets(times: Sequence[float], loud: Sequence[bool]) -> Iterator[float]:
-    """When somebody begins to speak after some silence."""
-    last = float("-inf")
-    for at, is_loud in zip(times, loud, strict=True):
-        if is_loud:
-            if at - last > CALM_S:
-                yield at
-            last = at
-
-
-def silence_after(begins: float, times: Sequence[float], sounds: Sequence[bool]) -> float | None:
-    """How long the page was still heard after that; None if it was silent already or went on."""
-    heard = [at for at, is_loud in zip(times, sounds, strict=True) if is_loud]
-    if not any(begins - SPOKE_S <= at <= begins for at in heard):
-        return None
-    last = begins
-    for at in heard:
-        if at > begins:
-            if at - last > QUIET_S:
-                break
-            last = at
-    return last - begins if last - begins < LATEST_S else None
-
-
-def figures(name: str, found: Sequence[float | None], driver: Any) -> None:
-    """p50 and p95, and what the browser says of its devices."""
-    kept = [one for one in found if one is not None]
-    latency = driver.execute_script(
-        "return [context.baseLatency, context.outputLatency, context.sampleRate]"
-    )
-    print(f"| {name} → silence, {len(kept)} answers | p50 ms | p95 ms |\n|---|---|---|")
-    if kept:
-        print(row("of the page's sound", kept))
-        print(f"\nall: {' '.join(f'{1000 * one:.0f}' for one in sorted(kept))}")
-    print(f"base latency, output latency, rate: {json.dumps(latency)}\n")
+def until_quiet(seen: dict[str, Any]) -> list[float]:
+    """Seconds from each first sound of the person's that met an answer until that was heard no
+    more. ``seen``: what the page wrote down, in milliseconds."""
+    answers: list[list[float]] = []
+    for start, end in seen["played"]:
+        if answers and start - answers[-1][1] < BREAK_MS:
+            answers[-1][1] = end
+        else:
+            answers.append([start, end])
+    return [
+        (end - onset) / 1000
+        for onset in seen["onsets"]
+        for start, end in answers
+        if start <= onset <= end
+    ]
 
 
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--voice", default="espeak")
-    parser.add_argument("--engine", default="moonshine")
     wanted = parser.parse_args()
-    with workshop() as folder:
-        path = microphone(Path(folder) / "microphone.wav")
-        with (
-            ours(folder, engine=wanted.engine, voice_engine=wanted.voice) as server,
-            browser(path) as driver,
-        ):
-            url = f"http://127.0.0.1:{server.port}/"
-            begin(driver, url, "Start")
-            spoken_over(driver, wanted.turns)
-            seen = watched(driver)
-            times, sounds = list(seen[:, 0]), list(seen[:, 2] > LOUD)
-            began = list(onsets(times, list(seen[:, 1] > LOUD)))
-            figures("first loud sample", [silence_after(at, times, sounds) for at in began], driver)
-            begin(driver, url, "Only type")
-            keyed(driver, wanted.turns // 2)
-            seen = watched(driver)
-            times, sounds = list(seen[:, 0]), list(seen[:, 2] > LOUD)
-            fell = driver.execute_script("return keys")
-            figures("key", [silence_after(at, times, sounds) for at in islice(fell, 99)], driver)
+    pieces = [piece for piece in sayings() if len(piece) > ORDER_S * IN_RATE]
+    with workshop() as folder, model() as url, site() as port:
+        spoken = scene(folder / "spoken.wav", list(islice(cycle(pieces), wanted.times)))
+        settings = {"engine": "moonshine", "voice_engine": wanted.voice, "llm_model": "scripted"}
+        ports = f"0:{port}"
+        with ours(folder, llm=url, talk_ports=ports, **settings) as server:
+            wire = server.request("GET", "/health")["talk_port"]
+            with page(port, wire, spoken) as driver:
+                time.sleep(LOADING_S)
+                driver.execute_script("talk()")
+                wait_s = sum(len(one) for one in islice(cycle(pieces), wanted.times)) / IN_RATE
+                time.sleep(wait_s + wanted.times * sum(GAPS_S) / len(GAPS_S))
+                seen = driver.execute_script("return seen")
+    found = until_quiet(seen)
+    print(
+        f"{len(found)} of {wanted.times} pieces were said over an answer; errors: {seen['errors']}"
+    )
+    print("\n| | p50 ms | p95 ms |\n|---|---|---|")
+    print(row("first loud sample → the page is quiet", found))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from serving import PATIENCE_S, Server, wait_until
 from test_page import TOKEN, opened
 from test_page_in_browser import ESCAPE, GONE, Visitor, is_a_phone, pictures, spoken
 
-from bench.talk_page import microphone
+from bench.conversation_page import microphone
 
 LONG = "This is a long answer that goes on and on, so that there is time to do something about it."
 SPEAKS = "[data-phase=speaking]"
