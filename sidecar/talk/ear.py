@@ -65,6 +65,11 @@ class Ear:
         return self._usual
 
     @property
+    def over(self) -> bool:
+        """Whether it hears nothing any more."""
+        return self._session.over
+
+    @property
     def received_s(self) -> float:
         """Seconds of sound that came."""
         return self._session.received_s

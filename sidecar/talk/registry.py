@@ -52,6 +52,14 @@ class Conversations:
         """Who thinks, as far as that is known before anybody asked."""
         return self._thinker.name if self._thinker is not None else self._settings.llm
 
+    async def voices(self) -> tuple[str, ...]:
+        """Whose voices there are, once what speaks is there.
+
+        Raises:
+            errors.SidecarError: it does not come.
+        """
+        return await self._voice.ready() if self._voice is not None else ()
+
     def options(self) -> TalkOptions:
         """A conversation's manners, as the settings have them."""
         return TalkOptions(

@@ -48,6 +48,7 @@ class Talk:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._now, self._seen = now, seen
+        self.id = session.id
         self.greeting = session.greeting
         """What a client is to know when it begins, beside what its wire says."""
         self._machine = Conversation(options)
@@ -90,6 +91,11 @@ class Talk:
         self._stages.manner = manner
 
     @property
+    def over(self) -> bool:
+        """Whether nothing is heard any more."""
+        return self._ear.over
+
+    @property
     def received_s(self) -> float:
         """Seconds of the person's sound that came."""
         return self._ear.received_s
@@ -102,6 +108,11 @@ class Talk:
     def turn(self) -> int:
         """The number of the reply that is given, or will be next."""
         return self._machine.turn
+
+    @property
+    def replying(self) -> int:
+        """The number of the reply that is given, 0 while there is none."""
+        return self._machine.replying
 
     @property
     def sending(self) -> bool:

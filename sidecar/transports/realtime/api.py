@@ -1,7 +1,8 @@
-"""OpenAI's Realtime API for transcription: the WebSocket /v1/realtime?intent=transcription.
+"""OpenAI's Realtime API, the WebSocket /v1/realtime: a transcription, or a conversation.
 
-For clients that are made for it, unchanged, and keys for those in browsers. A session lasts as long
-as its connection.
+For clients that are made for it, unchanged, and keys for those in browsers. A session lasts as
+long as its connection. It is a conversation where a model is named that answers, or a session of
+the type ``realtime`` is agreed on; with ``intent=transcription`` it never is.
 """
 
 from __future__ import annotations
@@ -21,14 +22,23 @@ from sidecar.errors import Kind
 from sidecar.service import Service
 from sidecar.speech.engine import EngineSpec
 from sidecar.speech.live import LiveOptions
+from sidecar.speech.voice import SayOptions
+from sidecar.talk.pacing import Client
 from sidecar.transports.http.bodies import json_response
 from sidecar.transports.http.sockets import Gone, Socket, close, close_code, greet
 from sidecar.transports.http.upload import read_json
 from sidecar.transports.openai_terms.aliases import LIVE_ALIASES
 from sidecar.transports.openai_terms.schemas import ERRORS
 from sidecar.transports.realtime import models
-from sidecar.transports.realtime.configuration import Configuration, check_model, updated
-from sidecar.transports.realtime.conversation import Conversation
+from sidecar.transports.realtime.configuration import TALKS, Configuration, check_model, updated
+from sidecar.transports.realtime.conversation import Conversation, Converses
+from sidecar.transports.realtime.dialogue.configuration import (
+    CONVERSING,
+    Manners,
+    is_conversing,
+)
+from sidecar.transports.realtime.dialogue.configuration import updated as updated_manners
+from sidecar.transports.realtime.dialogue.connection import Connection
 from sidecar.transports.realtime.keys import Keys
 from sidecar.transports.realtime.vocabulary import error_event
 
@@ -41,8 +51,6 @@ CLOSES: Mapping[Kind | str, int] = {Kind.UNAUTHORIZED: 3000}
 """Close codes of its own."""
 BETA = "realtime=v1"
 """In the header `OpenAI-Beta`, or as a subprotocol: the vocabulary of the beta."""
-CONVERSING = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime")
-"""How models begin that answer: they may be named where only a transcription is meant."""
 
 
 def build_router(service: Service, tickets: Handover, now: clock.Clock = clock.wall) -> APIRouter:
@@ -56,17 +64,20 @@ def build_router(service: Service, tickets: Handover, now: clock.Clock = clock.w
 
     @router.post(
         f"{REALTIME}/client_secrets",
-        summary="A key that opens one live transcription (OpenAI's API)",
+        summary="A key that opens one live transcription or conversation (OpenAI's API)",
         response_model=models.Secret,
         responses=ERRORS,
         openapi_extra=models.ASK,
     )
     async def client_secret(request: Request) -> Response:
         session = (await read_json(request, service.settings)).get("session") or {}
-        configuration = updated(Configuration(), session, _spec(service))
         expires_at = int(now() + LASTS_S)
+        if _talks(session):
+            view = _manners(service, session).view(models.NO_SESSION, expires_at)
+        else:
+            configuration = updated(Configuration(), session, _spec(service))
+            view = configuration.view(models.NO_SESSION, expires_at)
         value = keys.give(_token(request), session)
-        view = configuration.view(models.NO_SESSION, expires_at)
         return _unread({"value": value, "expires_at": expires_at, "session": view})
 
     @router.post(
@@ -113,28 +124,97 @@ def asked_for(
 
 async def _serve(websocket: WebSocket, service: Service, keys: Keys, expires_at: int) -> None:
     socket = await Socket.accept(websocket, service.settings, SPOKEN)
+    query, agreed = websocket.query_params, keys.agreed(websocket.scope)
     try:
-        spec = _spec(service)
-        configuration = asked_for(websocket.query_params, keys.agreed(websocket.scope), spec)
-        session = service.live.open(
-            socket.caller, configuration.options(LiveOptions()), wire="realtime"
-        )
-        try:
-            conversation = Conversation(
-                *(socket, session, configuration, spec),
-                expires_at=expires_at,
-                beta=_is_beta(websocket),
-            )
-            await conversation.greet()
-            await socket.side_by_side(conversation.hear(), conversation.tell())
-        finally:
-            service.live.end(session)
+        if converses(query, agreed, service.conversations.llm):
+            named = {"model": query["model"]} if "model" in query else {}
+            await _converse(socket, service, {**agreed, **named}, expires_at)
+        else:
+            configuration = asked_for(query, agreed, _spec(service))
+            await _transcribe(socket, service, configuration, expires_at)
         raise errors.ShuttingDown()  # nothing else ends a session that has no error
     except Gone:
         pass
     except errors.SidecarError as error:
         await socket.say(_last_word(error))
         await socket.close(close_code(error, CLOSES), error.code)
+
+
+async def _transcribe(
+    socket: Socket, service: Service, configuration: Configuration, expires_at: int
+) -> None:
+    asked, spec = socket.websocket, _spec(service)
+    session = service.live.open(
+        socket.caller, configuration.options(LiveOptions()), wire="realtime"
+    )
+    try:
+        conversation = Conversation(
+            *(socket, session, configuration, spec),
+            expires_at=expires_at,
+            beta=_is_beta(asked),
+            open=not {"intent", "model"} & set(asked.query_params),
+        )
+        await conversation.greet()
+        await socket.side_by_side(conversation.hear(), conversation.tell())
+        return
+    except Converses as wish:
+        wanted = wish.session
+    finally:
+        service.live.end(session)
+    await _converse(socket, service, wanted, expires_at, again=True)
+
+
+async def _converse(
+    socket: Socket,
+    service: Service,
+    session: Mapping[str, Any],
+    expires_at: int,
+    *,
+    again: bool = False,
+) -> None:
+    """``again``: it was a transcription before."""
+    spec, manners = _spec(service), _manners(service, {"model": session.get("model")})
+    conversations, settings = service.conversations, service.settings
+    options = manners.options(conversations.options())
+    usual = SayOptions(settings.talk_voice, settings.language)
+    manner = manners.manner(usual)
+    async with conversations.open(
+        socket.caller, options, manner, client=Client(clears=True)
+    ) as talk:
+        connection = Connection(
+            *(socket, service, talk, manners, usual, spec), expires_at=expires_at
+        )
+        await connection.change(session)
+        await connection.greet(again=again)
+        await socket.side_by_side(connection.hear(), talk.run(), connection.tell())
+
+
+def _manners(service: Service, session: Mapping[str, Any]) -> Manners:
+    """How a conversation is held that begins as ``session`` says."""
+    conversations = service.conversations
+    usual = conversations.options()
+    model = session.get("model") or conversations.llm
+    if not (isinstance(model, str) and is_conversing(model, conversations.llm)):
+        raise errors.ModelNotFound(
+            f"There is no model '{str(model)[:80]}' here that answers.",
+            hint=f"What answers here is '{conversations.llm}'; 'gpt-realtime' stands for it, too.",
+        )
+    spec = _spec(service)
+    heard = Configuration(model=spec.name)
+    begun = Manners(model, usual.instructions, heard, speaks=usual.voiced)
+    return updated_manners(begun, session, spec)
+
+
+def _talks(session: object) -> bool:
+    """Whether a conversation is meant."""
+    return isinstance(session, Mapping) and session.get("type") == TALKS
+
+
+def converses(query: Mapping[str, str], agreed: Mapping[str, Any], llm: str) -> bool:
+    """Whether a connection is a conversation, by its address and what was agreed on. Pure."""
+    if query.get("intent") == "transcription":
+        return False
+    return _talks(agreed) or is_conversing(query.get("model", ""), llm)
 
 
 def _spec(service: Service) -> EngineSpec:
