@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+import pytest
 from serving import PATIENCE_S
 from talk_table import voiced
 
@@ -41,10 +42,14 @@ TEN = "one two three four five six seven eight nine ten"
 
 
 class Voice:
-    """Each word takes as long; ``manners`` is how each piece was to be said."""
+    """Each word takes as long; ``manners`` is how each piece was to be said. After ``until``
+    sounds it waits to be told to ``go_on``."""
 
     def __init__(self) -> None:
         self.manners: list[str] = []
+        self.until = 0
+        self.go_on = asyncio.Event()
+        self.said = asyncio.Event()
 
     async def say(
         self, text: str, options: SayOptions | None = None
@@ -53,6 +58,10 @@ class Voice:
         self.manners.append(options.voice)
         for sound in voiced(text):
             yield sound
+            self.until -= 1
+            if self.until == 0:
+                await self.go_on.wait()
+        self.said.set()
 
 
 class Call:
@@ -159,6 +168,47 @@ async def test_all_of_a_reply_is_sent_long_before_it_is_heard_and_its_client_say
         one.talk.wish(Truncated, 1, 1.1)
         assert (await one.until(ReplyEnded)).ending is Ending.CANCELLED
         assert await one.until(ReplyTruncated) == ReplyTruncated(1, 1.1, "You said: one two…")
+
+
+async def test_what_is_held_back_for_somebody_who_speaks_is_not_sent() -> None:
+    async with call() as one:
+        one.talk.wish(Configured, TalkOptions(answers=False))
+        one.talk.wish(Noted, Role.USER, TEN)
+        one.voice.until = 1
+        one.talk.wish(Asked)
+        await one.until(Frame)
+        await one.talk.hear(bytes(32_000))
+        one.session.heard(live.SpeechStarted(0, 0.2))
+        one.voice.go_on.set()
+        async with asyncio.timeout(PATIENCE_S):
+            await one.voice.said.wait()
+        for _ in range(9):
+            await asyncio.sleep(0)
+        assert one.talk.sending
+        one.session.heard(live.SpeechStopped(0, 0.9))
+        one.session.heard(live.TurnEnded(0, 0.2, 0.9, "mm-hm"))
+        assert await one.until(Sent) == Sent(1, Ending.COMPLETED)
+        sound = sum(out.seconds for out in one.outs if isinstance(out, Frame))
+        assert sound == pytest.approx(0.3 * len(f"You said: {TEN}".split()))
+
+
+async def test_a_client_that_sends_seconds_at_once_is_given_as_long_before_it_has_stopped() -> None:
+    """Of two that fall silent in the middle of a word, whose last message was the longer one is
+    waited for longer."""
+    ended: list[str] = []
+
+    async def falls_silent(name: str, seconds: float) -> None:
+        async with call(TalkOptions()) as one:
+            await one.talk.hear(bytes(round(seconds * 16_000) * 2))
+            one.session.heard(live.SpeechStarted(0, 0.0))
+            one.session.news.clear()
+            async with asyncio.timeout(PATIENCE_S):
+                await one.session.news.wait()
+            assert one.session.received_orders == 1
+            ended.append(name)
+
+    await asyncio.gather(falls_silent("long", 0.8), falls_silent("short", 0.1))
+    assert ended == ["short", "long"]
 
 
 async def test_a_client_that_asks_for_more_plays_what_it_has() -> None:

@@ -168,6 +168,17 @@ async def calling(
         yield Caller(connection)
 
 
+@contextlib.asynccontextmanager
+async def alone(server: Server) -> AsyncIterator[Caller]:
+    """The one who may talk, once whoever was there before is gone."""
+    async with asyncio.timeout(PATIENCE_S), contextlib.AsyncExitStack() as stack:
+        while True:
+            caller = await stack.enter_async_context(calling(server))
+            if (await caller.next())["type"] == "session.created":
+                break
+        yield caller
+
+
 @pytest.fixture(scope="module")
 def talks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Made-up words and tones."""
@@ -295,7 +306,7 @@ async def test_a_model_is_told_what_was_heard_and_not_what_was_said(
 
 
 async def test_who_speaks_over_an_answer_that_is_being_made_ends_it(slow: Server) -> None:
-    async with calling(slow) as caller:
+    async with alone(slow) as caller:
         await caller.say(LONG)
         await caller.send("response.create")
         await caller.until(SOUND)
@@ -318,8 +329,7 @@ async def test_who_speaks_over_an_answer_that_is_being_made_ends_it(slow: Server
 async def test_an_answer_is_cancelled_by_its_client_and_there_is_one_at_a_time(
     slow: Server,
 ) -> None:
-    async with calling(slow) as caller:
-        await caller.next()
+    async with alone(slow) as caller:
         async with calling(slow) as other:
             assert (await other.next())["error"]["code"] == "talk_full"
             with pytest.raises(ConnectionClosed) as closed:
