@@ -74,8 +74,7 @@ def env_example() -> str:
     """Every setting as a line of a file for systemd, Docker or a shell, with its default."""
     parts = []
     for flag in describe():
-        unset = flag.default == "none"
-        value = "" if unset else flag.default.replace(", ", ",")
+        value = "" if flag.default == "none" else flag.default
         kind = ", ".join(flag.choices) or ("" if flag.value == NO_FLAG else flag.value)
         said = f"{flag.description} ({kind})" if kind else flag.description
         words = textwrap.wrap(said, ENV_WIDTH, break_long_words=False, break_on_hyphens=False)

@@ -341,6 +341,16 @@ class AudioLost(SidecarError):
     default_hint = "Submit it again."
 
 
+class JournalUnreachable(SidecarError):
+    """The database in which several services keep their jobs does not answer."""
+
+    code = "journal_unreachable"
+    kind = Kind.BUSY
+    default_detail = "The database in which jobs are kept does not answer now."
+    default_hint = "Send it again in a moment, with the same Idempotency-Key; no job is lost."
+    default_retry_after = 3
+
+
 class NotFound(SidecarError):
     """No such thing here."""
 
@@ -767,6 +777,15 @@ class MicrophoneUnavailable(SidecarError):
     kind = Kind.UNSUPPORTED
     default_detail = "There is no microphone that can be used."
     default_hint = "'vibevoice-asr live --devices' lists those that there are."
+
+
+class LoudspeakerUnavailable(SidecarError):
+    """There is no loudspeaker, or what it takes to use one is missing."""
+
+    code = "loudspeaker_unavailable"
+    kind = Kind.UNSUPPORTED
+    default_detail = "There is no loudspeaker that can be used."
+    default_hint = "'vibevoice-asr talk --devices' lists those that there are; --text needs none."
 
 
 class SessionMoved(SidecarError):

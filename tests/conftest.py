@@ -19,6 +19,7 @@ def pytest_configure() -> None:
     where that is asked for."""
     _without_a_clock()
     _without_waste()
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # as the service: children of tests would die
     # A shell that starts this in the background has it ignored, and so would all children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _be_a_lesser_processor()

@@ -112,6 +112,7 @@ def test_the_example_of_an_environment_has_every_setting_at_its_default(
         monkeypatch.delenv(name)
     monkeypatch.setenv(f"{ENV_PREFIX}CONFIG", str(tmp_path / "none.toml"))
     defaults = load_settings()
+    assert said.pop(f"{ENV_PREFIX}CONFIG") == "", "the machine's own file is as good as none"
     for name, value in said.items():
         monkeypatch.setenv(name, value)
     assert load_settings() == defaults

@@ -59,7 +59,7 @@ class Captures:
     def begin(self, session: Session) -> Witnessed:
         """A session begins."""
         at = self._now()
-        options = session.options.to_wire()
+        options = session.options.spoken.to_wire()  # nobody's voice is kept with what was said
         first = {
             "capture": FORM,
             "session": session.id,

@@ -17,6 +17,20 @@ class Clear:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """The client is to stop that turn's sound where it is, and to keep it."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """That turn's sound goes on."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sent:
     """All of that turn is with the client, though some of it may still have to be heard; it will
     end like that. Where that is all the same, `ReplyEnded` alone is told."""
@@ -35,4 +49,9 @@ class TurnDropped:
     """What the client did not want is forgotten."""
 
 
-Out: TypeAlias = Told | Frame | Clear | Sent | TurnTaken | TurnDropped
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The client has asked for the end: nothing comes behind this."""
+
+
+Out: TypeAlias = Told | Frame | Clear | Hold | Release | Sent | TurnTaken | TurnDropped | Over

@@ -36,9 +36,9 @@ class Stages:
         now: Callable[[], float],
         happened: Callable[[TalkEvent], None],
     ) -> None:
-        self.manner = manner
-        """How the voice speaks in turns that it has not begun."""
-        self._thinker, self._voice = thinker, voice
+        self.thinker, self.manner = thinker, manner
+        """Who thinks, and how the voice speaks: what is set counts for what begins later."""
+        self._voice = voice
         self._now, self._happened = now, happened
         self._going: dict[tuple[int, Stage], asyncio.Task[None]] = {}
         self._said: dict[int, asyncio.Queue[Say]] = {}
@@ -86,7 +86,7 @@ class Stages:
             self._going.pop((turn, stage), None)
 
     async def _thought(self, command: Think) -> None:
-        async with aclosing(self._thinker.reply(command.messages)) as pieces:
+        async with aclosing(self.thinker.reply(command.messages)) as pieces:
             async for piece in pieces:
                 self._happened(Token(self._now(), command.turn, piece))
         self._happened(StageEnded(self._now(), command.turn, Stage.THINKER))

@@ -13,10 +13,19 @@ from sidecar.speech.live import Encoding, LiveOptions
 from sidecar.speech.voice import SayOptions
 from sidecar.talk import commands as todo
 from sidecar.talk.ear import Ear
-from sidecar.talk.events import Played, TalkEvent, Tick
+from sidecar.talk.events import Cancelled, Played, TalkEvent, Tick
 from sidecar.talk.machine import Conversation
 from sidecar.talk.options import TalkOptions
-from sidecar.talk.outgoing import Clear, Out, Sent, TurnDropped, TurnTaken
+from sidecar.talk.outgoing import (
+    Clear,
+    Hold,
+    Out,
+    Over,
+    Release,
+    Sent,
+    TurnDropped,
+    TurnTaken,
+)
 from sidecar.talk.pacing import Client, Pacer
 from sidecar.talk.stages import Speaks, Stages
 from sidecar.talk.told import Failed, Phase, ReplyEnded, Told
@@ -82,13 +91,9 @@ class Talk:
         """How the person is heard."""
         return self._ear.options
 
-    def hear_by(self, options: LiveOptions) -> None:
+    def hears(self, options: LiveOptions) -> None:
         """Hear the person in another way."""
         self._ear.use(options)
-
-    def speak_by(self, manner: SayOptions) -> None:
-        """Speak in another way, from the next reply on."""
-        self._stages.manner = manner
 
     @property
     def over(self) -> bool:
@@ -152,6 +157,30 @@ class Talk:
 
         order(done)
         await settled
+
+    def plays(self, client: Client) -> None:
+        """From here on this can be told to who plays the sound."""
+        self._pacer.client = client
+
+    def speaks(self, manner: SayOptions) -> None:
+        """Speak like that from the next reply on of which nothing was said yet."""
+        self._stages.manner = manner
+
+    def thinks(self, thinker: Thinker) -> None:
+        """Have replies thought of by that one from the next on."""
+        self._stages.thinker = thinker
+
+    def played(self, turn: int, seconds: float) -> None:
+        """The client has played so much of that turn's sound by now; of one that is over this is
+        too late, and changes nothing."""
+        now = self._now()
+        self._pacer.report(turn, seconds, now)
+        self._happened(Tick(now))
+
+    def end(self) -> None:
+        """No more of it: a reply that goes on ends here, and `Over` is the last that is told."""
+        self.wish(Cancelled)
+        self._out.put_nowait(Over())
 
     def warn(self, error: errors.SidecarError) -> None:
         """Something is amiss; the conversation goes on."""
@@ -224,10 +253,12 @@ class Talk:
             case todo.Hush(turn):
                 self._pacer.hush(turn, now)
                 self._out.put_nowait(Clear(turn))
-            case todo.Pause():
+            case todo.Pause(turn):
                 self._pacer.pause(now)
-            case todo.Resume():
+                self._tell_holder(Hold(turn))
+            case todo.Resume(turn):
                 self._pacer.resume(now)
+                self._tell_holder(Release(turn))
             case todo.Think():
                 self._stages.think(command)
             case todo.Say():
@@ -240,6 +271,10 @@ class Talk:
                 self._due = at
             case todo.Recognise():
                 pass  # the ear does that by itself
+
+    def _tell_holder(self, wish: Hold | Release) -> None:
+        if self._pacer.client.holds:
+            self._out.put_nowait(wish)
 
     def _set_timer(self, now: float) -> None:
         """Be there when the machine or the pacer wants it."""

@@ -95,6 +95,7 @@ def nvml() -> SimpleNamespace:
         NVMLError=NvmlError,
         NVML_CLOCK_MEM=2,
         NVML_DEVICE_MIG_ENABLE=1,
+        NVML_TEMPERATURE_GPU=0,
         nvmlInit=lambda: None,
         nvmlShutdown=lambda: None,
         nvmlDeviceGetCount=lambda: 2,
@@ -111,6 +112,8 @@ def nvml() -> SimpleNamespace:
         nvmlDeviceGetMaxClockInfo=of_a_card(1000),
         nvmlDeviceGetMemoryBusWidth=of_a_card(256),
         nvmlDeviceGetComputeRunningProcesses=lambda handle: [],
+        nvmlDeviceGetUtilizationRates=lambda handle: SimpleNamespace(gpu=40, memory=10),
+        nvmlDeviceGetTemperature=lambda handle, sensor: 61,
     )
 
 

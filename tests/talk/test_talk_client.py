@@ -238,13 +238,13 @@ async def test_another_manner_counts_from_the_next_reply_on() -> None:
     async with call() as one:
         one.talk.wish(Noted, Role.USER, "A sentence. Another sentence here. A third one of them.")
         one.talk.wish(Asked)
-        one.talk.speak_by(SayOptions("high"))
+        one.talk.speaks(SayOptions("high"))
         await one.until(Sent)
         one.talk.heard_out()
         assert set(one.voice.manners) == {"high"}, "no piece of it had been begun"
         one.talk.wish(Asked)
         await one.until(Frame)
-        one.talk.speak_by(SayOptions("low"))
+        one.talk.speaks(SayOptions("low"))
         await one.until(Sent)
         assert set(one.voice.manners) == {"high"}
 
@@ -253,7 +253,7 @@ async def test_the_ear_is_told_how_to_hear_and_goes_on_guarding_against_echoes()
     async with call(dataclasses.replace(MANUAL, guarded=True)) as one:
         usual = one.talk.hearing
         deaf = dataclasses.replace(usual.endpointing, threshold=0.6, pre_roll_s=0.5)
-        one.talk.hear_by(dataclasses.replace(usual, language="de", endpointing=deaf))
+        one.talk.hears(dataclasses.replace(usual, language="de", endpointing=deaf))
         assert one.session.options.endpointing.threshold == 0.6
         assert (one.session.options.language, one.talk.hearing.language) == ("de", "de")
         one.talk.wish(Noted, Role.USER, TEN)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -24,11 +27,14 @@ from stt import Client, Ended, chunks_of, ended, sound
 
 from sidecar import errors
 from sidecar.access.issuing import Issuer
+from sidecar.app import create_listeners
+from sidecar.settings import Settings
 from sidecar.transports.live_grpc import stt_pb2
 from sidecar.transports.live_grpc.stt_pb2 import AudioChunk
 
 TOKEN = "a token that nobody guesses"
 SPEECH = sound((0.3, 1.0), (0, 1.0), (0.3, 1.0), (0, 1.0))
+FORKS = "GRPC_ENABLE_FORK_SUPPORT"
 NO_ROOM = (4002, "server_at_capacity")
 """How the streaming wire closes."""
 Status = grpc.StatusCode
@@ -71,6 +77,15 @@ def known(strict: Server) -> Iterator[Client]:
 def stranger(strict: Server) -> Iterator[Client]:
     with Client(strict.health()["grpc_port"]) as client:
         yield client
+
+
+def test_grpc_leaves_alone_what_the_service_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its handlers one in fifty ffmpegs died that were started under calls (8 of 400)."""
+    monkeypatch.delenv(FORKS)
+    settings, nothing = Settings(grpc_port=0, grpc_client_ca=Path("ca.pem")), cast("Any", None)
+    with socket.socket() as grpc_socket, pytest.raises(errors.SettingsInvalid):
+        create_listeners(settings, nothing, nothing, nothing, grpc_socket)
+    assert os.environ[FORKS] == "0"
 
 
 # --- what a session says

@@ -136,6 +136,16 @@
  * @property {"ok" | "degraded" | "unreachable"} vllm
  * @property {string} pipeline_state
  * @property {boolean} initialized
+ * @property {boolean} grpc_running
+ * @property {boolean} model_pool_healthy
+ * @property {boolean} models_loaded
+ * @property {number} model_count
+ * @property {number} model_worker_total
+ * @property {number} model_worker_shutdown
+ * @property {number} active_sessions
+ * @property {number} decode_queue_depth
+ * @property {number} decode_latency_avg
+ * @property {number} decode_latency_max
  */
 
 import { AnswerNotUnderstood } from "./errors.js";

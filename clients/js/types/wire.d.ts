@@ -215,4 +215,14 @@ export type Health = {
     vllm: "ok" | "degraded" | "unreachable";
     pipeline_state: string;
     initialized: boolean;
+    grpc_running: boolean;
+    model_pool_healthy: boolean;
+    models_loaded: boolean;
+    model_count: number;
+    model_worker_total: number;
+    model_worker_shutdown: number;
+    active_sessions: number;
+    decode_queue_depth: number;
+    decode_latency_avg: number;
+    decode_latency_max: number;
 };

@@ -138,13 +138,14 @@ def _listed(service: Service) -> dict[str, Any]:
         "models": service.models.names,
         "details": [
             {
-                "id": by_role[role.value],
+                "id": by_role[role],
                 "role": role.value,
                 "engine": one.engine,
                 "precision": one.precision,
                 "state": one.state.value,
             }
             for role, one in engines.items()
+            if role in by_role  # a voice has none that could be told to change
         ],
         "loading": service.models.coming,
         "failed": service.models.failed,

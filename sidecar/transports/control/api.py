@@ -22,7 +22,12 @@ from sidecar.transports.http.schemas import PROBLEMS
 
 METRICS = ("/metrics", "/metrics.json", "/system")
 UNKEPT = {"Cache-Control": "no-store"}
-TEXT: dict[str, Any] = {"content": {"text/plain": {}, "application/openmetrics-text": {}}}
+TEXT: dict[str, Any] = {
+    "content": {
+        form: {"schema": {"type": "string"}}
+        for form in ("text/plain", "application/openmetrics-text")
+    }
+}
 
 
 def is_open(settings: Settings, asked: Asked) -> bool:

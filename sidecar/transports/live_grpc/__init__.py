@@ -1,1 +1,12 @@
 """Live audio over gRPC, as clients of such servers have it: package `stt`."""
+
+import os
+
+
+def without_forks() -> None:
+    """Have gRPC, which is imported after this, leave alone what the process starts.
+
+    Else it readies itself for a child that goes on with it, and where calls are under way that
+    costs the child its life: ffmpeg, with somebody's recording (gRPC's doc/fork_support.md).
+    """
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

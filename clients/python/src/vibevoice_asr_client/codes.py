@@ -304,6 +304,12 @@ class JobsLimited(errors.Busy):
     known_code = "jobs_limited"
 
 
+class JournalUnreachable(errors.Busy):
+    """The database in which jobs are kept does not answer now."""
+
+    known_code = "journal_unreachable"
+
+
 class JsonInvalid(errors.Refused):
     """The body is not valid JSON in UTF-8."""
 
@@ -386,6 +392,12 @@ class LogprobsUnavailable(errors.Refused):
     """No engine here tells the probabilities of its tokens."""
 
     known_code = "logprobs_unavailable"
+
+
+class LoudspeakerUnavailable(errors.Refused):
+    """There is no loudspeaker that can be used."""
+
+    known_code = "loudspeaker_unavailable"
 
 
 class MessageInvalid(errors.Refused):
@@ -864,6 +876,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "job_not_done": JobNotDone,
     "job_not_found": JobNotFound,
     "jobs_limited": JobsLimited,
+    "journal_unreachable": JournalUnreachable,
     "json_invalid": JsonInvalid,
     "json_too_large": JsonTooLarge,
     "language_invalid": LanguageInvalid,
@@ -878,6 +891,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "llm_timeout": LlmTimeout,
     "llm_unreachable": LlmUnreachable,
     "logprobs_unavailable": LogprobsUnavailable,
+    "loudspeaker_unavailable": LoudspeakerUnavailable,
     "message_invalid": MessageInvalid,
     "message_too_big": MessageTooBig,
     "method_not_allowed": MethodNotAllowed,

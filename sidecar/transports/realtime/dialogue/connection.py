@@ -238,8 +238,8 @@ class Connection:
         self._manners = manners
         self._telling.use(manners)
         self._talk.wish(Configured, manners.options(self._talk.options))
-        self._talk.hear_by(manners.hearing(self._talk.hearing))
-        self._talk.speak_by(manners.manner(self._usual))
+        self._talk.hears(manners.hearing(self._talk.hearing))
+        self._talk.speaks(manners.manner(self._usual))
 
     def _view(self, what: str) -> Said:
         view = self._manners.view(f"sess_{self._talk.id}", self._expires_at)

@@ -1,0 +1,52 @@
+"""Jobs that several services share: who takes one in need not be who works on it.
+
+A service that works claims a job when it is free for one, and has it as long as it says in time
+that it is still there (a *lease*). Where it does not, another claims the job and goes on from what
+is settled; what the first says of it from then on is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from sidecar.jobs.record import JobRecord
+
+LEASE_S = 3.0
+"""So long a job is a service's after it last said that it is there."""
+BEAT_S = 1.0
+"""So often it says so."""
+ATTEMPTS = 2
+"""So many services may die in a job that gets no further: it may be the job that kills them."""
+
+
+class Claims(Protocol):
+    """The jobs of a shared store that wait, as a service sees them that works on some."""
+
+    async def claim(self, takes: Callable[[JobRecord], bool]) -> JobRecord | None:
+        """Have the job that is next of those that ``takes`` says yes to; None where there is none.
+        Between owners it is fair over all services that claim. It is this service's until it ends,
+        is given back, or its lease is over.
+
+        Raises:
+            errors.JournalUnreachable: nobody can be asked.
+        """
+        ...
+
+    async def beat(self) -> Collection[str]:
+        """Say that this service is there; the ids of the jobs that it has no more, though it
+        neither ended them nor gave them back: what runs of them is to stop, untold.
+
+        Raises:
+            errors.JournalUnreachable: nobody can be told. Who cannot say so for `LEASE_S` has no
+                job any more.
+        """
+        ...
+
+    async def give_back(self, job_id: str) -> None:
+        """Let another have a job, from what is settled, and at once."""
+        ...
+
+    async def news(self) -> None:
+        """Wait until there may be something to claim that was not there at the last claim."""
+        ...
