@@ -270,9 +270,10 @@ async def test_whatever_was_heard_of_an_answer_is_what_stands_there(talks: Serve
 async def test_a_model_is_told_what_was_heard_and_not_what_was_said(
     start_server: Callable[..., Server],
 ) -> None:
-    async with completions("plain") as llm:
-        server = start_server(voice_engine="scripted", llm=llm.url, llm_model="plain")
-        async with calling(server) as caller:
+    async with completions("torn", "plain") as llm:
+        server = start_server(voice_engine="scripted", llm=llm.url)
+        async with calling(server, model="plain") as caller:
+            assert (await caller.until("session.created"))["session"]["model"] == "plain"
             await caller.update(instructions="Be brief.")
             first = (await caller.answered("Hello."))["output"][0]["id"]
             await caller.answered("I did not stop you.")
@@ -290,6 +291,7 @@ async def test_a_model_is_told_what_was_heard_and_not_what_was_said(
             )
             await caller.send("response.create", response={"instructions": "Be long."})
             await caller.until("response.done")
+    assert {body["model"] for body in llm.asked[-2:]} == {"plain"}
     told = [[(m["role"], m["content"]) for m in body["messages"]] for body in llm.asked[-2:]]
     assert told[0] == [
         ("system", "Be brief."),

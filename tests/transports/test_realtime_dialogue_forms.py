@@ -35,7 +35,7 @@ from sidecar.talk.told import (
 )
 from sidecar.transports.realtime import g711
 from sidecar.transports.realtime.configuration import Sound
-from sidecar.transports.realtime.dialogue.configuration import Manners, is_conversing, updated
+from sidecar.transports.realtime.dialogue.configuration import Manners, updated
 from sidecar.transports.realtime.dialogue.items import Item
 from sidecar.transports.realtime.dialogue.orders import Create, Truncate, read
 from sidecar.transports.realtime.dialogue.telling import Telling
@@ -324,13 +324,6 @@ def test_orders_are_read_and_what_is_none_names_the_event_it_was() -> None:
         with pytest.raises(OrderInvalid) as refused:
             read(json.dumps({**wrong, "event_id": "e"}))
         assert refused.value.event_id == "e"
-
-
-def test_models_that_answer_stand_for_the_one_here() -> None:
-    assert is_conversing("gpt-realtime-2.1", "repeat")
-    assert is_conversing("qwen", "qwen")
-    assert not is_conversing("gpt-4o-transcribe", "repeat")
-    assert not is_conversing("", "")
 
 
 @pytest.mark.parametrize("law", [Sound.MU_LAW, Sound.A_LAW])

@@ -22,23 +22,16 @@ from sidecar.errors import Kind
 from sidecar.service import Service
 from sidecar.speech.engine import EngineSpec
 from sidecar.speech.live import LiveOptions
-from sidecar.speech.voice import SayOptions
-from sidecar.talk.pacing import Client
 from sidecar.transports.http.bodies import json_response
 from sidecar.transports.http.sockets import Gone, Socket, close, close_code, greet
 from sidecar.transports.http.upload import read_json
 from sidecar.transports.openai_terms.aliases import LIVE_ALIASES
 from sidecar.transports.openai_terms.schemas import ERRORS
 from sidecar.transports.realtime import models
-from sidecar.transports.realtime.configuration import TALKS, Configuration, check_model, updated
+from sidecar.transports.realtime.configuration import Configuration, check_model, updated
 from sidecar.transports.realtime.conversation import Conversation, Converses
-from sidecar.transports.realtime.dialogue.configuration import (
-    CONVERSING,
-    Manners,
-    is_conversing,
-)
-from sidecar.transports.realtime.dialogue.configuration import updated as updated_manners
-from sidecar.transports.realtime.dialogue.connection import Connection
+from sidecar.transports.realtime.dialogue.configuration import CONVERSING
+from sidecar.transports.realtime.dialogue.opening import begun, converse, is_meant, talks
 from sidecar.transports.realtime.keys import Keys
 from sidecar.transports.realtime.vocabulary import error_event
 
@@ -72,8 +65,9 @@ def build_router(service: Service, tickets: Handover, now: clock.Clock = clock.w
     async def client_secret(request: Request) -> Response:
         session = (await read_json(request, service.settings)).get("session") or {}
         expires_at = int(now() + LASTS_S)
-        if _talks(session):
-            view = _manners(service, session).view(models.NO_SESSION, expires_at)
+        if talks(session):
+            manners, _ = await begun(service, session)
+            view = manners.view(models.NO_SESSION, expires_at)
         else:
             configuration = updated(Configuration(), session, _spec(service))
             view = configuration.view(models.NO_SESSION, expires_at)
@@ -126,9 +120,9 @@ async def _serve(websocket: WebSocket, service: Service, keys: Keys, expires_at:
     socket = await Socket.accept(websocket, service.settings, SPOKEN)
     query, agreed = websocket.query_params, keys.agreed(websocket.scope)
     try:
-        if converses(query, agreed, service.conversations.llm):
+        if await is_meant(service, query, agreed):
             named = {"model": query["model"]} if "model" in query else {}
-            await _converse(socket, service, {**agreed, **named}, expires_at)
+            await converse(socket, service, {**agreed, **named}, expires_at)
         else:
             configuration = asked_for(query, agreed, _spec(service))
             await _transcribe(socket, service, configuration, expires_at)
@@ -161,60 +155,7 @@ async def _transcribe(
         wanted = wish.session
     finally:
         service.live.end(session)
-    await _converse(socket, service, wanted, expires_at, again=True)
-
-
-async def _converse(
-    socket: Socket,
-    service: Service,
-    session: Mapping[str, Any],
-    expires_at: int,
-    *,
-    again: bool = False,
-) -> None:
-    """``again``: it was a transcription before."""
-    spec, manners = _spec(service), _manners(service, {"model": session.get("model")})
-    conversations, settings = service.conversations, service.settings
-    options = manners.options(conversations.options())
-    usual = SayOptions(settings.talk_voice, settings.language)
-    manner = manners.manner(usual)
-    async with conversations.open(
-        socket.caller, options, manner, client=Client(clears=True)
-    ) as talk:
-        connection = Connection(
-            *(socket, service, talk, manners, usual, spec), expires_at=expires_at
-        )
-        await connection.change(session)
-        await connection.greet(again=again)
-        await socket.side_by_side(connection.hear(), talk.run(), connection.tell())
-
-
-def _manners(service: Service, session: Mapping[str, Any]) -> Manners:
-    """How a conversation is held that begins as ``session`` says."""
-    conversations = service.conversations
-    usual = conversations.options()
-    model = session.get("model") or conversations.llm
-    if not (isinstance(model, str) and is_conversing(model, conversations.llm)):
-        raise errors.ModelNotFound(
-            f"There is no model '{str(model)[:80]}' here that answers.",
-            hint=f"What answers here is '{conversations.llm}'; 'gpt-realtime' stands for it, too.",
-        )
-    spec = _spec(service)
-    heard = Configuration(model=spec.name)
-    begun = Manners(model, usual.instructions, heard, speaks=usual.voiced)
-    return updated_manners(begun, session, spec)
-
-
-def _talks(session: object) -> bool:
-    """Whether a conversation is meant."""
-    return isinstance(session, Mapping) and session.get("type") == TALKS
-
-
-def converses(query: Mapping[str, str], agreed: Mapping[str, Any], llm: str) -> bool:
-    """Whether a connection is a conversation, by its address and what was agreed on. Pure."""
-    if query.get("intent") == "transcription":
-        return False
-    return _talks(agreed) or is_conversing(query.get("model", ""), llm)
+    await converse(socket, service, wanted, expires_at, again=True)
 
 
 def _spec(service: Service) -> EngineSpec:

@@ -131,9 +131,9 @@ class Manners:
         }
 
 
-def is_conversing(model: str, llm: str) -> bool:
-    """Whether ``model`` is a name for who answers here, ``llm``."""
-    return bool(model) and (model == llm or model.startswith(CONVERSING))
+def stands_for_any(model: str) -> bool:
+    """Whether that is a name for whoever answers here."""
+    return model.startswith(CONVERSING)
 
 
 def updated(before: Manners, session: object, spec: EngineSpec) -> Manners:
