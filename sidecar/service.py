@@ -25,6 +25,7 @@ from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
 from sidecar.jobs.counted import Counted
 from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping, go_on
+from sidecar.jobs.lane import Terms
 from sidecar.jobs.once import Once
 from sidecar.jobs.order import Priority
 from sidecar.jobs.owned import OwnedJobs
@@ -149,15 +150,12 @@ class Service:
         model = choice.checkpoint.folder.name if choice.checkpoint else ""
         self._pace = Pace(self.spec.name, model, self._pace_file.read())
         self._queue = JobQueue(
-            self._slot,
+            [self._slot],
             self._store,
+            Terms(self._planned, max_audio_s, self._provision.company, self._provision.lead_s),
             limit=settings.queue_limit,
-            max_s=max_audio_s,
-            plan=self._planned,
-            company=self._provision.company,
             guess=self._provision.guess,
             pace=self._pace,
-            lead_s=self._provision.lead_s,
         )
         self.voices = KnownVoices(settings, self._intake, now)
         """What is known of who may speak."""
