@@ -143,6 +143,7 @@ class Answering:
         if turn is None or not turn.done:
             return False
         self.number += 1
+        turn.stop()
         self._record(turn, turn.reply.heard(turn.reply.made_s), turn.ending, now)
         return True
 

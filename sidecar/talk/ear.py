@@ -13,6 +13,7 @@ from sidecar.sessions.session import Session
 from sidecar.speech import live
 from sidecar.speech.engine import AUTO
 from sidecar.speech.live import Encoding, Endpointing, LiveOptions, Turns
+from sidecar.speech.transcript import Notice
 from sidecar.talk.clock import SoundClock
 from sidecar.talk.events import (
     Committed,
@@ -43,12 +44,18 @@ def options(language: str = AUTO) -> LiveOptions:
 
 
 class Ear:
-    """Owns the way from a session to ``happened``; `listen` goes on until the session ends."""
+    """Owns the way from a session to ``happened``, and to ``noticed`` for what is beside the
+    conversation; `listen` goes on until the session ends."""
 
     def __init__(
-        self, session: Session, now: Callable[[], float], happened: Callable[[TalkEvent], None]
+        self,
+        session: Session,
+        now: Callable[[], float],
+        happened: Callable[[TalkEvent], None],
+        noticed: Callable[[Notice], None],
     ) -> None:
         self._session, self._now, self._happened = session, now, happened
+        self._noticed = noticed
         self._clock = SoundClock()
         self._texts: list[str] = []
         self._stopped: dict[int, float] = {}
@@ -157,6 +164,8 @@ class Ear:
                 self._ended(event)
             case live.TurnDropped(turn):
                 self._dropped(turn)
+            case live.Noticed(notice):
+                self._noticed(notice)
 
     def _ended(self, event: live.TurnEnded) -> None:
         ended = self._stopped.pop(event.turn, None)

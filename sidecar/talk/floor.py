@@ -12,6 +12,7 @@ from sidecar.talk.echo import ALIKE, is_echo
 from sidecar.talk.history import bounded
 from sidecar.talk.interruption import (
     GUARDED_PAUSE_AFTER_S,
+    HELD_S,
     PAUSE_AFTER_S,
     RESUME_AFTER_S,
     Verdict,
@@ -320,7 +321,8 @@ class Floor:
                 found.append((self._over_at(person), lambda: self._consider(person)))
         elif self.options.interruptible and not person.dismissed:
             if person.paused_at is not None:
-                at = person.paused_at + RESUME_AFTER_S
+                quiet = float("inf") if person.speaking else person.ended
+                at = min(max(quiet, person.paused_at) + RESUME_AFTER_S, person.paused_at + HELD_S)
                 found.append((at, lambda: self._dismiss(person, reply)))
             elif person.speaking:
                 at = person.since + self.pause_after

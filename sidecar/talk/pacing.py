@@ -185,6 +185,14 @@ class Pacer:
         self._line, self._paused = None, False
         return heard
 
+    def end(self, turn: int, now: float) -> list[Frame]:
+        """The turn is over by itself: what is left of it, which is too short to be waited for."""
+        line, found = self._line, list[Frame]()
+        if line is not None and line.turn == turn and line.pcm:
+            found.append(Frame(turn, bytes(line.pcm), line.rate, line.sent))
+        self.hush(turn, now)
+        return found
+
     @property
     def _stands(self) -> bool:
         """Whether the client's sound stands still, too."""

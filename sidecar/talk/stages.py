@@ -63,10 +63,13 @@ class Stages:
             task.cancel()
 
     async def close(self) -> None:
-        """End all of them."""
+        """End all of them. Those that were stopped before are on their way: who hurries them takes
+        a process that others use along."""
         for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            if not task.cancelling():
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _begin(self, turn: int, stage: Stage, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(self._watched(turn, stage, work), name=stage)

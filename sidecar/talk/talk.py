@@ -10,6 +10,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.sessions.session import Session
 from sidecar.speech.live import Encoding, LiveOptions
+from sidecar.speech.transcript import Notice
 from sidecar.speech.voice import SayOptions
 from sidecar.talk import commands as todo
 from sidecar.talk.ear import Ear
@@ -28,7 +29,7 @@ from sidecar.talk.outgoing import (
 )
 from sidecar.talk.pacing import Client, Pacer
 from sidecar.talk.stages import Speaks, Stages
-from sidecar.talk.told import Failed, Phase, ReplyEnded, Told
+from sidecar.talk.told import Failed, Noticed, Phase, ReplyEnded, Told
 from sidecar.thinking.thinker import Thinker
 
 
@@ -61,7 +62,7 @@ class Talk:
         self.greeting = session.greeting
         """What a client is to know when it begins, beside what its wire says."""
         self._machine = Conversation(options)
-        self._ear = Ear(session, now, self._happened)
+        self._ear = Ear(session, now, self._happened, self._noticed)
         self._stages = Stages(thinker, voice, manner, now, self._happened)
         self._pacer = Pacer(client)
         self._out: asyncio.Queue[Out] = asyncio.Queue()
@@ -186,6 +187,9 @@ class Talk:
         """Something is amiss; the conversation goes on."""
         self._out.put_nowait(Failed(0, error))
 
+    def _noticed(self, notice: Notice) -> None:
+        self._out.put_nowait(Noticed(notice))
+
     async def run(self) -> None:
         """Go on until the session ends.
 
@@ -245,7 +249,8 @@ class Talk:
         match command:
             case todo.Tell(told):
                 if isinstance(told, ReplyEnded):
-                    self._pacer.hush(told.turn, now)
+                    for frame in self._pacer.end(told.turn, now):
+                        self._out.put_nowait(frame)
                 self._seen(told)
                 self._out.put_nowait(told)
             case todo.Emit(turn, piece, sound):

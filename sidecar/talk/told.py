@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from sidecar.errors import SidecarError
 from sidecar.speech.dialogue import Role
+from sidecar.speech.transcript import Notice
 
 
 class Phase(StrEnum):
@@ -170,6 +171,13 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something is not as it should be, and nothing is lost by it."""
+
+    notice: Notice
+
+
+@dataclass(frozen=True, slots=True)
 class Began:
     """The conversation begins, again after a reset."""
 
@@ -189,5 +197,6 @@ Told: TypeAlias = (
     | ReplyEnded
     | ReplyTruncated
     | Failed
+    | Noticed
     | Began
 )

@@ -300,16 +300,41 @@ def test_a_cough_is_not_even_noticed() -> None:
     assert not table.of(Recognise)
 
 
-def test_a_noise_without_words_holds_a_reply_for_two_seconds_at_most() -> None:
+def test_a_voice_that_tells_no_ends_has_said_a_piece_once_it_says_the_next() -> None:
+    table, text = Table(), "One sentence is here. Another one is there."
+    table.says("Tell me.")
+    table.thinks(text)
+    table.voices(ended=False)
+    last = table.of(Say)[-1]
+    table.take(StageEnded(table.now, table.talk.turn, Stage.VOICE, last.piece))
+    table.plays(60.0)
+    (ended,) = table.told(ReplyEnded)
+    assert (last.piece, ended.text) == (1, text)
+
+
+def test_a_noise_without_words_holds_a_reply_for_two_seconds_behind_it() -> None:
     table = answering()
     began = table.now
     table.starts()
-    table.until(began + 2.2)
+    table.until(began + 0.5)
+    table.stops()
+    table.until(began + 2.45)
+    assert table.of(Pause)
     assert not table.of(Resume)
-    table.until(began + 2.25)
+    table.until(began + 2.5)
+    assert table.of(Resume) == [Resume(1)]
+
+
+def test_who_speaks_on_is_not_talked_over_before_words_come_but_a_noise_is_in_the_end() -> None:
+    table = answering()
+    began = table.now
+    table.starts()
+    table.until(began + 6.2)
+    assert not table.of(Resume)
+    table.until(began + 6.25)
     assert table.of(Resume) == [Resume(1)]
     assert len(table.of(Pause)) == 1
-    table.now = began + 3
+    table.now = began + 7
     assert table.of(Hush, table.words("I mean it")) == [Hush(1)]  # words come late, and count
 
 
@@ -407,7 +432,7 @@ def test_what_is_forgotten_over_a_reply_lets_it_go_on() -> None:
 def test_words_that_come_after_a_long_silence_of_the_recogniser_interrupt() -> None:
     table = answering()
     table.starts()
-    table.until(table.now + 4)  # held for two seconds, and then not any more
+    table.until(table.now + 7)  # held for six seconds, and then not any more
     assert table.of(Resume)
     table.stops()
     table.until(table.now + 0.1)

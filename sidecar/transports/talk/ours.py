@@ -13,6 +13,7 @@ from sidecar.talk.told import (
     Failed,
     Latency,
     NothingSaid,
+    Noticed,
     PersonSaid,
     PersonSaying,
     PersonStarted,
@@ -51,6 +52,8 @@ class Words:
                 yield message("reset")
             case Failed(turn, error):
                 yield trouble(error, turn)
+            case Noticed(notice):
+                yield message("notice", message=notice.message, code=notice.code)
             case PersonStarted() | PersonSaying() | PersonStopped() | PersonSaid() | NothingSaid():
                 yield _of_person(out)
             case _:
