@@ -116,7 +116,7 @@ class Floor:
         if person.told:
             return
         person.told = True
-        self._do(Tell(PersonStarted(person.current, person.began)))
+        self._do(Tell(PersonStarted(person.first, person.began)))
         if person.text:
             self._do(Tell(PersonSaying(person.text)))
 
@@ -156,11 +156,11 @@ class Floor:
         """The person's turn is over."""
         self.person = None
         text = bounded(person.text, self.options.most_bytes)
-        if text and self._is_echo(person):
+        if text and not person.committed and self._is_echo(person):
             self.guarded, text = True, ""
         elif not text and person.failure is not None:
             self._tell_of(person)
-            self._do(Tell(PersonStopped(person.ended)))
+            self._do(Tell(PersonStopped(person.ended, person.current)))
             self._answering.give_up(person.failure, person.ended, self.at)
             self.leave_if_done()
             return
@@ -170,20 +170,26 @@ class Floor:
         self._answering.discard()
         self._nothing_said(person)
         if person.answer:
-            self._answering.give_any(self.at)
+            self._answering.give_any(self.at, person.answer_by)
 
     def _answer(self, person: Person, text: str) -> None:
         self._tell_of(person)
-        self._do(Tell(PersonStopped(person.ended)))
-        self._do(Tell(PersonSaid(self._answering.history.add(Role.USER, text))))
+        self._said(person, text)
         if person.failure is not None:
             self._do(Tell(Failed(0, person.failure)))
         if not (self.options.answers or person.answer):
             self._answering.discard()
             return
         endpoint, recognised = self.at - person.ended, person.recognised_s
-        self._answering.give(text, Latency(0, endpoint, recognised, total=person.ended), self.at)
+        known = Latency(0, endpoint, recognised, total=person.ended)
+        self._answering.give(text, known, self.at, person.answer_by)
         self.leave_if_done()
+
+    def _said(self, person: Person, text: str) -> None:
+        """The turn is history."""
+        self._do(Tell(PersonStopped(person.ended, person.current)))
+        entry = self._answering.history.add(Role.USER, text)
+        self._do(Tell(PersonSaid(entry.text, entry=entry.number)))
 
     # While one is: does somebody want the floor?
 
@@ -272,8 +278,7 @@ class Floor:
             return
         self.person = None
         if person.told and person.text:
-            self._do(Tell(PersonStopped(person.ended)))
-            self._do(Tell(PersonSaid(self._answering.history.add(Role.USER, person.text))))
+            self._said(person, person.text)
         else:
             self._nothing_said(person)
 

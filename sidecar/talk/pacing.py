@@ -79,6 +79,11 @@ class Pacer:
         """Whose sound there is, 0 if nobody's."""
         return self._line.turn if self._line is not None else 0
 
+    @property
+    def waiting(self) -> bool:
+        """Whether some of it was not sent."""
+        return self._line is not None and bool(self._line.pcm)
+
     def add(self, turn: int, piece: int, sound: Sound, now: float) -> None:
         """More sound behind all there is. A new turn's replaces what there was; sound of one that
         was hushed, or is older, is dropped.

@@ -52,7 +52,7 @@ class Stages:
         """Say that behind what is being said of the turn."""
         if command.turn not in self._said:
             self._said[command.turn] = asyncio.Queue()
-            self._begin(command.turn, Stage.VOICE, self._spoken(command.turn))
+            self._begin(command.turn, Stage.VOICE, self._spoken(command.turn, self.manner))
         self._said[command.turn].put_nowait(command)
 
     def stop(self, turn: int, stage: Stage) -> None:
@@ -94,13 +94,13 @@ class Stages:
                 self._happened(Token(self._now(), command.turn, piece))
         self._happened(StageEnded(self._now(), command.turn, Stage.THINKER))
 
-    async def _spoken(self, turn: int) -> None:
+    async def _spoken(self, turn: int, manner: SayOptions) -> None:
         waiting = self._said[turn]
         while True:
             command = await waiting.get()
             if self._voice is None:
                 raise errors.EngineUnavailable("No engine of this installation speaks.")
-            async with aclosing(self._voice.say(command.text, self.manner)) as sounds:
+            async with aclosing(self._voice.say(command.text, manner)) as sounds:
                 async for sound in sounds:
                     self._happened(Voiced(self._now(), turn, command.piece, sound))
             self._happened(StageEnded(self._now(), turn, Stage.VOICE, command.piece))

@@ -26,6 +26,7 @@ from sidecar.talk.events import (
     Cancelled,
     Committed,
     Configured,
+    Dropped,
     Forgotten,
     Noted,
     Played,
@@ -51,6 +52,7 @@ from sidecar.talk.told import (
     PersonStarted,
     PersonStopped,
     Phase,
+    Recorded,
     ReplyEnded,
     ReplySpoken,
     ReplyStarted,
@@ -594,6 +596,58 @@ def test_what_is_noted_is_history_and_is_not_answered() -> None:
     )
 
 
+def test_what_is_noted_stands_where_it_was_noted_and_can_be_dropped() -> None:
+    table = answering()
+    (asked,) = table.told(PersonSaid)
+    (began,) = table.told(ReplyStarted)
+    noted = Tell(Recorded(began.entry + 1, Role.USER, "By the way.", "mine"))
+    assert noted in table.take(Noted(table.now, Role.USER, " By the way. ", "mine"))
+    table.take(Cancelled(table.now))
+    assert [role for role, _ in table.history] == ["user", "assistant", "user"]
+    table.take(Dropped(table.now, asked.entry))
+    table.take(Dropped(table.now, 99))
+    assert [role for role, _ in table.history] == ["assistant", "user"]
+
+
+def test_one_answer_can_be_asked_for_in_another_manner() -> None:
+    table = Table(TalkOptions(instructions="Be brief.", answers=False))
+    table.says("What is it?")
+    table.take(Asked(table.now, TalkOptions(instructions="Be long.", voiced=False)))
+    assert table.of(Think)[-1].messages[0] == Message(Role.SYSTEM, "Be long.")
+    assert not table.told(ReplyStarted)[-1].voiced
+    table.thinks("It is this.")
+    assert not table.of(Say)
+    assert table.history[-1] == ("assistant", "It is this.")
+    table.take(Asked(table.now))
+    assert table.of(Think)[-1].messages[0] == Message(Role.SYSTEM, "Be brief.")
+
+
+def test_a_reply_is_made_when_nothing_more_comes_of_it_and_over_when_it_was_heard() -> None:
+    table = Table()
+    table.says("What do you count?")
+    table.thinks(ANSWER)
+    assert (table.talk.replying, table.talk.made) == (1, None)
+    table.voices()
+    assert (table.talk.replying, table.talk.made) == (1, Ending.COMPLETED)
+    assert not table.told(ReplyEnded)
+    table.plays(float("inf"))
+    assert table.told(ReplyEnded)[0].text == ANSWER
+    assert (table.talk.replying, table.talk.made) == (0, None)
+
+
+def test_words_of_the_machine_are_a_turn_where_the_client_says_so() -> None:
+    for committed in (False, True):
+        table = answering()
+        table.starts()
+        table.now += 1.0
+        table.stops()
+        if committed:
+            table.take(Committed(table.now))
+        table.words("one two three")
+        table.until(table.now + 9.0)
+        assert (table.history[-1] == ("user", "one two three")) is committed
+
+
 def test_what_the_client_forgets_is_not_answered() -> None:
     table = Table()
     table.starts()
@@ -623,7 +677,20 @@ def test_a_reply_that_is_over_can_still_be_cut_but_does_not_grow() -> None:
     assert table.told(ReplyTruncated, out) == [ReplyTruncated(1, 0.5, "One two…")]
     table.take(Truncated(table.now, 1, 9.0))
     assert table.history[-1] == ("assistant", "One two…")
-    assert table.take(Truncated(table.now, 7, 9.0)) == []
+    assert table.take(Truncated(table.now, 7, 9.0)) == [Tell(ReplyTruncated(7, 9.0, ""))]
+
+
+def test_who_played_a_reply_knows_better_than_the_clock_how_much_was_heard() -> None:
+    table = answering(heard=0.7)
+    table.take(Cancelled(table.now))
+    assert table.history[-1] == ("assistant", "One two…")
+    table.take(Truncated(table.now, 1, 1.1))
+    assert table.history[-1] == ("assistant", "One two three four…")
+    table = answering(heard=0.0)
+    table.take(Cancelled(table.now))
+    assert table.history == [("user", "What do you count?")]
+    table.take(Truncated(table.now, 1, 0.4))
+    assert table.history[-1] == ("assistant", "One…")
 
 
 def test_after_a_reset_nothing_was_said() -> None:

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sidecar import errors
+from sidecar.talk.outgoing import Clear, Out
 from sidecar.talk.pacing import Frame
-from sidecar.talk.talk import Clear, Out
 from sidecar.talk.told import (
     Began,
     Ending,

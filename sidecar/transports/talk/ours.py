@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sidecar import errors
+from sidecar.talk.outgoing import Clear, Hold, Out, Release
 from sidecar.talk.pacing import Frame
-from sidecar.talk.talk import Clear, Hold, Out, Release
 from sidecar.talk.told import (
     Began,
     Entered,
