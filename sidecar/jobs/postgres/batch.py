@@ -132,13 +132,12 @@ class _Batch:
             self._done(part)
 
     def _add(self, parts: Sequence[Add]) -> None:
-        added = [part for part in parts if self._added(part)]
-        for part in sorted(added, key=lambda one: one.record.owner):
-            self._cursor.execute(
-                "SELECT vibevoice.joined(%s, %s)", (part.record.owner, part.job_id)
-            )
+        for owner in sorted({part.record.owner for part in parts}):
+            self._cursor.execute("SELECT vibevoice.joined(%s)", (owner,))
+        for part in parts:
+            self._added(part)
 
-    def _added(self, part: Add) -> bool:
+    def _added(self, part: Add) -> None:
         record = part.record
         name = record.key.name if record.key is not None else None
         self._cursor.execute(
@@ -156,7 +155,7 @@ class _Batch:
         if self._cursor.fetchone() is not None:
             self._cursor.execute(NOTIFY, (f"{record.id} 0 {WAITS}",))
             self._done(part)
-            return True
+            return
         self._cursor.execute(
             """SELECT id FROM vibevoice.jobs
                 WHERE id = %s OR (owner = %s AND idempotency_key = %s) ORDER BY id = %s DESC""",
@@ -166,7 +165,6 @@ class _Batch:
         if other != record.id:
             self._outcome.taken[record.id] = other or ""
             self._outcome.reload |= {other} if other else set()
-        return False
 
     def _had(self, parts: Iterable[Part]) -> set[str]:
         marks = {part.mark: part.job_id for part in parts if isinstance(part, Tell)}

@@ -63,9 +63,9 @@ MIGRATIONS: Sequence[Sequence[str]] = (
                     < clock_timestamp() - make_interval(secs => lease_s)))""",
         # What an owner has had who has something here anew: at least what the least of them had,
         # so that nobody saves up.
-        """CREATE FUNCTION vibevoice.joined(who text, job text) RETURNS void LANGUAGE sql AS $$
+        """CREATE FUNCTION vibevoice.joined(who text) RETURNS void LANGUAGE sql AS $$
             WITH active AS (SELECT DISTINCT owner FROM vibevoice.jobs
-                WHERE state IN ('queued', 'running') AND id <> job)
+                WHERE state IN ('queued', 'running'))
             INSERT INTO vibevoice.shares AS known (owner, had_s)
             SELECT who, coalesce(
                 (SELECT min(had_s) FROM vibevoice.shares JOIN active USING (owner)),

@@ -365,17 +365,19 @@ class PostgresStore(MemoryStore):
                 if self._had.get(job_id, claim) == claim:
                     self._fenced.add(job_id)
             for job_id in outcome.taken:
-                if job_id in self._entries:
-                    self._free_key(self._entries[job_id].record)
+                self._never_was(job_id)
             for one in found:
                 self._take(one)
 
         self._on_loop(take)
 
-    def _free_key(self, record: JobRecord) -> None:
-        """What has this key here never was: another service was first to add a job with it."""
-        if record.key is not None:
-            self._keys.pop((record.owner, record.key.name), None)
+    def _never_was(self, job_id: str) -> None:
+        """Another service was first to add a job with its key."""
+        entry = self._entries.get(job_id)
+        if entry is not None and entry.record.key is not None:
+            key = entry.record.owner, entry.record.key.name
+            if self._keys.get(key) == job_id:
+                del self._keys[key]
 
     def _drop(self, job_id: str) -> None:
         super().forget(job_id)
@@ -395,7 +397,8 @@ class PostgresStore(MemoryStore):
         if found.record is not None:
             anew = Entry(found.record)
             if entry is None:
-                self._free_key(found.record)
+                if (key := found.record.key) is not None:  # whatever has it here never was
+                    self._keys.pop((found.record.owner, key.name), None)
                 self._enter(anew)
             else:
                 self._entries[found.job_id] = anew
