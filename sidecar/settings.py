@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -68,6 +68,37 @@ def parse_tag(value: object) -> object:
 
 
 Language = Annotated[str, BeforeValidator(parse_tag)]
+
+
+class TalkPorts(NamedTuple):
+    """Where the page of the speech-to-speech demo finds who answers it, and where it comes from;
+    as it has them, if nobody says otherwise."""
+
+    wire: int = 8005
+    page: int = 3000
+
+
+def parse_talk_ports(value: object) -> object:
+    """``"original"``, ``"8005"`` (the wire's) or ``"8005:3000"`` (the page's behind it)."""
+    if value is None or isinstance(value, TalkPorts):
+        return value
+    if value == "original":
+        return TalkPorts()
+    match = re.fullmatch(r"(\d{1,5})(?::(\d{1,5}))?", str(value).strip())
+    ports = TalkPorts(*(int(port) for port in match.groups() if port)) if match else None
+    if ports is None or ports.wire > 65535 or not 0 < ports.page <= 65535:
+        raise ValueError("not 'original', nor ports such as '8005' or '8005:3000'")
+    return ports
+
+
+class Address(SecretStr):
+    """An address that may have a password in it: it has a flag, and is shown nowhere."""
+
+    @property
+    def has_password(self) -> bool:
+        """Whether it has."""
+        before, at, _ = self.get_secret_value().partition("//")[2].partition("@")
+        return (bool(at) and ":" in before) or "password=" in self.get_secret_value()
 
 
 def config_file() -> Path:
@@ -309,6 +340,14 @@ class Settings(BaseSettings):
     conversations: int = Field(
         1, ge=0, description="Most spoken conversations at once; each is a live session, too."
     )
+    talk_ports: Annotated[TalkPorts | None, NoDecode, BeforeValidator(parse_talk_ports)] = Field(
+        None,
+        description=(
+            "'original': conversations are had at port 8005 of the loopback, too, as the page of "
+            "the speech-to-speech demo, served at port 3000, expects it; or other ports for the "
+            "two, such as '8006:3001' (docs/talk.md)."
+        ),
+    )
     talk_instructions: str = Field(
         "You are spoken with. Answer in one or two short sentences, without lists or markup.",
         description="What a language model is told before a conversation.",
@@ -471,6 +510,18 @@ class Settings(BaseSettings):
             "Whether jobs outlive a crash and a restart: those that are fetched later, with their "
             "recordings, encrypted, in a folder (docs/keeping-jobs.md). Nothing is kept without."
         ),
+    )
+    journal: Address | None = Field(
+        None,
+        description=(
+            "Address of a PostgreSQL database in which several services share their jobs, such as "
+            "postgresql://vibevoice@db.example/vibevoice (docs/journal.md). As with 'keep_jobs', "
+            "and 'jobs_dir' has to be a folder that all of them see. A password in it is not taken "
+            "from a command line, which other programs can read."
+        ),
+    )
+    journal_file: Path | None = Field(
+        None, description="File with that address, which nobody else may read (0600)."
     )
     keep_recordings_mb: int = Field(
         0,
@@ -756,6 +807,16 @@ class Settings(BaseSettings):
     )
 
     @property
+    def shares_jobs(self) -> bool:
+        """Whether other services have the same jobs."""
+        return self.journal is not None or self.journal_file is not None
+
+    @property
+    def keeps_jobs(self) -> bool:
+        """Whether jobs outlive the service."""
+        return self.keep_jobs or self.shares_jobs
+
+    @property
     def encrypted(self) -> bool:
         """Whether the service speaks HTTPS."""
         return self.tls != "off" or self.tls_cert is not None
@@ -845,6 +906,11 @@ def load_settings(**flags: Any) -> Settings:
     Raises:
         errors.SettingsInvalid: a value is not possible; the detail names the setting.
     """
+    if Address(str(flags.get("journal") or "")).has_password:
+        raise errors.SettingsInvalid(
+            "Other programs can read the password on the command line.",
+            hint="Give it in VIBEVOICE_JOURNAL, by --journal-file FILE, or in PGPASSWORD.",
+        )
     try:
         return Settings(**flags)
     except ValidationError as error:

@@ -21,11 +21,12 @@ from sidecar import clock, errors
 from sidecar.jobs.claims import LEASE_S
 from sidecar.jobs.feed import BUFFER
 from sidecar.jobs.postgres import claiming
+from sidecar.jobs.postgres.address import check_address
 from sidecar.jobs.postgres.batch import Add, Forget, Outcome, Part, Release, Tell
 from sidecar.jobs.postgres.claiming import TOLD, Grasp
 from sidecar.jobs.postgres.deciding import Said
 from sidecar.jobs.postgres.hearing import Hearing
-from sidecar.jobs.postgres.link import Link, Unreachable, check_address
+from sidecar.jobs.postgres.link import Link, Unreachable
 from sidecar.jobs.postgres.rows import Found, Rows
 from sidecar.jobs.postgres.schema import open_database
 from sidecar.jobs.postgres.writing import Writer
