@@ -138,7 +138,7 @@ class Service:
         self._intake = Intake(max_audio_s)
         self._keeping = Keeping(settings, now) if settings.keeps_jobs else None
         self._store: JobStore = self._keeping.store if self._keeping else MemoryStore(now)
-        self._store.listen(Counted(self.tally.jobs))
+        self._store.listen(Counted(self.tally.jobs), here=True)
         self._once = Once(self._store)
         self._results = Retention(
             self._store,

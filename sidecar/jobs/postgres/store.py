@@ -256,7 +256,7 @@ class PostgresStore(MemoryStore):
         if grasped.had:
             self._had[job_id] = claim
             self._fenced.discard(job_id)
-        self._take(grasped.found)
+        self._take(grasped.found, here=not grasped.had)
         if not grasped.had or job_id not in self._entries:
             return None
         return self._entries[job_id].record
@@ -386,7 +386,7 @@ class PostgresStore(MemoryStore):
         self._had.pop(job_id, None)
         self._fenced.discard(job_id)
 
-    def _take(self, found: Found) -> None:
+    def _take(self, found: Found, *, here: bool = False) -> None:
         """Have in memory what the database has, and tell of what was not told."""
         entry = self._entries.get(found.job_id)
         if found.gone:
@@ -412,7 +412,7 @@ class PostgresStore(MemoryStore):
                 continue
             entry.take(record, event)
             if event.seq > told and self._loop is not None:
-                self._feed.publish(record, event)
+                self._feed.publish(record, event, here=here)
                 if record.over and event.ends:
                     self._put(Part(record.id, done=partial(self._shelf.put, record)))
         entry.from_seq = max(entry.from_seq, told + 1)
