@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -15,6 +17,7 @@ from serving import PATIENCE_S
 
 from sidecar import errors
 from sidecar.jobs.claims import ATTEMPTS, LEASE_S
+from sidecar.jobs.postgres.link import Link, Unreachable
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.record import (
     Begun,
@@ -22,6 +25,7 @@ from sidecar.jobs.record import (
     Edited,
     JobRecord,
     JobState,
+    PutBack,
     Reported,
     RequestKey,
 )
@@ -381,6 +385,53 @@ async def test_while_the_database_is_away_jobs_go_on_and_nothing_is_accepted(
     await until(lambda: third.id in {one.id for one in node.all()})
     assert [one.id for one in opened().all()] == [job.id, other.id, third.id]
     assert {one.id for one in node.all()} == {job.id, other.id, third.id}
+
+
+class Severed(Link):
+    """A line that breaks when all was done and before that was heard."""
+
+    def __init__(self, address: str, times: int) -> None:
+        super().__init__(address)
+        self.times = times
+
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Cursor[Any]]:
+        with super().transaction() as cursor:
+            yield cursor
+        if self.times:
+            self.times -= 1
+            raise Unreachable("severed")
+
+
+async def test_what_was_written_though_nobody_heard_of_it_is_there_once(
+    opened: Open, journal: str
+) -> None:
+    front = opened()
+    job = await added(front)
+    for times in (1, 3):
+        front._writer._link = Severed(journal, times)
+        front.append(job.id, Begun())
+        front.append(job.id, said(0))
+        await front.written(job.id)
+        front.append(job.id, PutBack())
+    front._writer._link = Severed(journal, 2)
+    keyed, other = (submitted(durable=True, key=key) for key in (RequestKey("k", "d"), None))
+    for record in (keyed, other):
+        front.add(record)
+    told = await asyncio.gather(
+        front.written(keyed.id), front.written(other.id), return_exceptions=True
+    )
+    assert [type(each) for each in told] == [errors.JournalUnreachable] * 2
+    for record in (keyed, other):
+        front.append(record.id, Cancelled())
+        front.forget(record.id)
+    await front.written(job.id)
+    elsewhere = opened()
+    assert same(front, elsewhere, job.id)
+    assert [event.seq for event in front.events(job.id)] == [1, 2, 3, 4, 5, 6]
+    known = elsewhere.by_key(keyed.owner, "k")
+    assert known == keyed
+    assert {one.id for one in elsewhere.all()} == {job.id, keyed.id}
 
 
 async def test_a_job_whose_lease_ran_out_with_the_database_is_not_taken_from_its_node(
