@@ -7,7 +7,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -426,6 +426,45 @@ async def test_while_the_database_is_away_jobs_go_on_and_nothing_is_accepted(
     await until(lambda: third.id in {one.id for one in node.all()})
     assert [one.id for one in opened().all()] == [job.id, other.id, third.id]
     assert {one.id for one in node.all()} == {job.id, other.id, third.id}
+
+
+async def test_when_a_standby_takes_over_what_it_has_counts_and_all_go_on_there(
+    journal: str, tmp_path: Path, postgres_cluster: Cluster
+) -> None:
+    with postgres_cluster.standby() as standby, ExitStack() as open_stores:
+        place, database = journal.rsplit("/", 1)
+        both = f"{place},127.0.0.1:{standby.port}/{database}?target_session_attrs=read-write"
+        stores = [PostgresStore(both, KEY, tmp_path) for _ in range(2)]
+        front, node = (open_stores.enter_context(closing(store)) for store in stores)
+        await front.open()
+        job = await added(front)
+        assert await node.claim(anything)
+        node.append(job.id, Begun())
+        await node.written(job.id)
+        there, count = standby.address(database), "SELECT count(*) FROM vibevoice.events"
+        await until(lambda: rows(there, count) == [(1,)])
+        postgres_cluster.stop("immediate")
+        try:
+            node.append(job.id, said(0))
+            standby.promote()
+            node.append(job.id, DONE)
+            await node.written(job.id)
+            await until(lambda: same(front, node, job.id))
+            later = await added(front)
+            claimed = await node.claim(anything)
+            assert claimed is not None
+            assert claimed.id == later.id
+        finally:
+            postgres_cluster.start()
+        assert rows(there, count) == [(3,)]
+
+
+def rows(address: str, query: str) -> list[Any]:
+    try:
+        with psycopg.connect(address) as connection:
+            return connection.execute(query).fetchall()  # type: ignore[arg-type]
+    except psycopg.Error:
+        return []
 
 
 class Severed(Link):
