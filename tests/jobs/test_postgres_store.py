@@ -150,6 +150,7 @@ async def test_a_job_that_ends_elsewhere_is_worked_on_no_more_whatever_its_node_
     await node.written(job.id)
     await until(lambda: same(front, node, job.id))
     assert front.get(job.id).state is JobState.CANCELLED
+    assert front.get(job.id).seq == ended.seq  # as whoever asked was told
     assert list(await node.beat()) == [job.id]
     assert same(opened(), node, job.id)
 
