@@ -136,9 +136,9 @@ class Service:
         self._provision = Provision(settings, self.fleet.files)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
-        self._keeping = Keeping(settings, now) if settings.keep_jobs else None
+        self._keeping = Keeping(settings, now) if settings.keeps_jobs else None
         self._store: JobStore = self._keeping.store if self._keeping else MemoryStore(now)
-        self._store.listen(Counted(self.tally.jobs))
+        self._store.listen(Counted(self.tally.jobs), here=True)
         self._once = Once(self._store)
         self._results = Retention(
             self._store,
