@@ -150,7 +150,7 @@ class Service:
         model = choice.checkpoint.folder.name if choice.checkpoint else ""
         self._pace = Pace(self.spec.name, model, self._pace_file.read())
         self._queue = JobQueue(
-            [self._slot],
+            self.fleet.places,
             self._store,
             Terms(self._planned, max_audio_s, self._provision.company, self._provision.lead_s),
             limit=settings.queue_limit,
