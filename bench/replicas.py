@@ -1,8 +1,8 @@
 """Ray replicas as places: ``python -m bench.replicas --replicas 2`` (needs ``ray[serve]``).
 
 The application of ``deploy/ray`` on a cluster of this machine, with the scripted engine of known
-speed: overhead of a job, memory and CPU at rest, how far apart events are, as many jobs as there are
-replicas at once, a job that is cancelled, and a replica that is killed in the middle.
+speed: overhead of a job, memory and CPU at rest, how far apart events are, twice as many jobs as
+there are replicas, a job that is cancelled, and a replica that is killed in the middle.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,29 +59,19 @@ def started(replicas: int) -> float:
 
 
 def processes() -> list[psutil.Process]:
-    """All of the cluster, without this one."""
-    return [
-        one
-        for one in psutil.process_iter()
-        if one.pid != os.getpid() and "ray" in " ".join(_command(one)).lower()
-    ]
+    """All of the cluster: what this process started, and what that did; of nobody else's any."""
+    return psutil.Process().children(recursive=True)
 
 
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
-def engines() -> list[psutil.Process]:
-    """The engines' processes."""
-    return [one for one in psutil.process_iter() if "sidecar.workers.inside" in _command(one)]
+def a_replica() -> psutil.Process:
+    """A replica of ours."""
+    named = "ServeReplica:default:Replica"
+    return next(one for one in processes() if any(named in word for word in one.cmdline()))
 
 
 def at_rest(span_s: float = 10.0) -> str:
     """Memory (PSS) and share of a core of the cluster."""
-    all_ = [*processes(), *engines()]
+    all_ = processes()
     pss = sum(one.memory_full_info().pss for one in all_) / 1e6
     begun, before = time.perf_counter(), serving.cpu_s(all_)
     time.sleep(span_s)
@@ -121,11 +112,11 @@ def gaps_s(client: httpx.Client, job_id: str) -> list[float]:
         for line in stream.iter_lines():
             if line.startswith("event: segment"):
                 at.append(time.perf_counter())
-    return [later - one for one, later in zip(at, at[1:], strict=False)]
+    return [later - one for one, later in pairwise(at)]
 
 
 def main() -> int:
-    """Run it."""
+    """Run it; 1 where a job did not end as it should."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--replicas", type=int, default=2)
     parser.add_argument("--speed", type=float, default=10.0)
@@ -136,16 +127,16 @@ def main() -> int:
         long = serving.looped(folder, 40.0, "wav").read_bytes()
         print(f"start: {started(given.replicas):.1f} s", flush=True)
         try:
-            measure(given.replicas, given.speed, short, long)
+            right = measure(given.replicas, given.speed, short, long)
         finally:
             import ray
 
             ray.shutdown()
-    return 0
+    return int(not right)
 
 
-def measure(replicas: int, speed: float, short: bytes, long: bytes) -> None:
-    """All of it, on a cluster that runs."""
+def measure(replicas: int, speed: float, short: bytes, long: bytes) -> bool:
+    """All of it, on a cluster that runs; whether every job ended as it should."""
     with httpx.Client(base_url=URL, headers=HEADERS, timeout=300) as client:
         with ThreadPoolExecutor(replicas) as at_once:  # all engines are loaded
             list(at_once.map(lambda _: transcribed_s(client, long), range(replicas)))
@@ -161,7 +152,7 @@ def measure(replicas: int, speed: float, short: bytes, long: bytes) -> None:
         ideal_s = 2 * 40 / speed
         print(f"{len(ids)} jobs: {time.perf_counter() - begun:.1f} s of {ideal_s:.1f}, {states}")
         cancel(client, long)
-        kill(client, long, replicas)
+        return kill(client, long, replicas) and set(states) == {"done"}
 
 
 def cancel(client: httpx.Client, long: bytes) -> None:
@@ -176,18 +167,16 @@ def cancel(client: httpx.Client, long: bytes) -> None:
     print(f"after a cancel: {time.perf_counter() - begun:.1f} s for the next ({took[0]:.1f})")
 
 
-def kill(client: httpx.Client, long: bytes, replicas: int) -> None:
-    """A replica is killed while all work: its job is done all the same."""
+def kill(client: httpx.Client, long: bytes, replicas: int) -> bool:
+    """A replica is killed while all work: its job is done all the same, at its second attempt."""
     ids = [submitted(client, long) for _ in range(replicas)]
     time.sleep(1.5)
-    engine = engines()[0]
-    victim = engine.parent()
-    assert victim is not None
-    os.kill(victim.pid, signal.SIGKILL)
+    os.kill(a_replica().pid, signal.SIGKILL)
     begun = time.perf_counter()
     found = [ended(client, one) for one in ids]
     told = [(one["state"], one.get("attempts")) for one in found]
     print(f"a replica killed: {json.dumps(told)} after {time.perf_counter() - begun:.1f} s")
+    return sorted(told) == [*[("done", 1)] * (replicas - 1), ("done", 2)]
 
 
 if __name__ == "__main__":

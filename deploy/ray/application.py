@@ -1,7 +1,7 @@
 """vibevoice-asr on a Ray cluster: ``serve run application:build replicas=2 gpus=1`` (README.md).
 
-One front has the wires and the queue; each replica has an engine in a process of its own, and is one
-place of that queue. Settings are the environment's, as everywhere (docs/settings.md).
+One front has the wires and the queue; each replica has an engine in a process of its own, and is
+one place of that queue. Settings are the environment's, as everywhere (docs/settings.md).
 """
 
 from __future__ import annotations
