@@ -414,6 +414,15 @@ class Service:
         job = await self._talks.keep(session.owner, options, transcript, sound, peaks)
         return job.id
 
+    async def keep_conversation(self, caller: Identity, transcript: Transcript) -> str:
+        """The id of the job that a conversation becomes.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be kept; there is no job.
+        """
+        options = TranscribeOptions(language=transcript.language, diarize=True)
+        return (await self._talks.keep(caller.owner, options, transcript)).id
+
     def _tape(self) -> Tape | None:
         """What takes the sound of a live session, where recordings are kept."""
         if self._keeping is None or not self.settings.keep_recordings_mb:
