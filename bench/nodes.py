@@ -45,11 +45,11 @@ def front(folder: Path, count: int, speed: float, piece_s: float) -> Iterator[Se
         yield here
 
 
-def heard(server: Server, recording: Path) -> tuple[float, list[dict[str, Any]]]:
+def heard(server: Server, recording: Path, diarize: str) -> tuple[float, list[dict[str, Any]]]:
     """Seconds until the whole transcript is there, and its segments."""
     sound = recording.read_bytes()
     begun = time.perf_counter()
-    answer = server.transcribe(sound)
+    answer = server.transcribe(sound, diarize=diarize)
     return time.perf_counter() - begun, answer["segments"]
 
 
@@ -70,6 +70,7 @@ def main() -> int:
     parser.add_argument("--speed", type=float, default=10.0, help="seconds of audio a second")
     parser.add_argument("--piece", type=float, default=300.0, help="seconds of audio sent at once")
     parser.add_argument("--jobs", type=int, default=0, help=f"recordings of {SHORT_S:g} s besides")
+    parser.add_argument("--diarize", choices=("true", "false"), default="true")
     given = parser.parse_args()
     walls, found = [], []
     with serving.workshop() as folder:
@@ -77,7 +78,7 @@ def main() -> int:
         short = serving.looped(folder, SHORT_S, "wav")
         for count in (1, given.nodes):
             with front(folder, count, given.speed, given.piece) as here:
-                wall_s, segments = heard(here, recording)
+                wall_s, segments = heard(here, recording, given.diarize)
                 walls.append(wall_s)
                 found.append(segments)
                 print(f"{count} node(s): {wall_s:.1f} s for {given.minutes:g} min", flush=True)
@@ -86,7 +87,7 @@ def main() -> int:
                     ideal_s = given.jobs * SHORT_S / given.speed / count
                     print(f"  {given.jobs} of {SHORT_S:g} s: {took_s:.1f} s (work {ideal_s:.1f} s)")
     one, many = found
-    speakers = [[part["speaker"] for part in segments] for segments in found]
+    speakers = [[part.get("speaker") for part in segments] for segments in found]
     words = [
         [(part["text"], part["start_time"], part["end_time"]) for part in all_] for all_ in found
     ]
