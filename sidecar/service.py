@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,7 @@ from sidecar.workers.fleet import Fleet, Role, Standing
 from sidecar.workers.intake import Intake
 from sidecar.workers.lifecycle import SlotState
 from sidecar.workers.models import Models
+from sidecar.workers.place import Place as EnginePlace
 
 log = logging.getLogger(__name__)
 
@@ -112,9 +113,11 @@ class Service:
         now: clock.Clock = clock.wall,
         live: Choice[EngineSpec] | None = None,
         voice: Choice[VoiceSpec] | None = None,
+        places: Sequence[EnginePlace] = (),
     ) -> None:
         """``choice``: the engine for files; ``live``: the one for live audio, None without;
-        ``voice``: the one that speaks."""
+        ``voice``: the one that speaks; ``places``: where files are heard instead of here, with the
+        same engine."""
         max_audio_s = settings.max_audio_hours * 3600
         self.settings = settings
         self._now = now
@@ -150,7 +153,7 @@ class Service:
         model = choice.checkpoint.folder.name if choice.checkpoint else ""
         self._pace = Pace(self.spec.name, model, self._pace_file.read())
         self._queue = JobQueue(
-            [self._slot],
+            places or self.fleet.places,
             self._store,
             Terms(self._planned, max_audio_s, self._provision.company, self._provision.lead_s),
             limit=settings.queue_limit,

@@ -38,8 +38,8 @@ class Provision:
     def lead_s(self) -> float:
         """So long before a job is likely to end the next may be handed to the engine (`JobQueue`);
         nobody can tell that more exactly. Never where a plan is made of the memory that is free
-        when a job begins."""
-        return LEAST_S if self._admission is None else 0.0
+        when a job begins, nor where it would not wait there for the one before."""
+        return LEAST_S if self._admission is None and self.slot.follows else 0.0
 
     def admitted(self, options: TranscribeOptions, audio_s: float | None) -> TranscribeOptions:
         """The options with a precision that fits; refuses what does not, before any work."""

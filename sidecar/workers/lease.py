@@ -21,9 +21,16 @@ class LeasedEngine:
     """A process of ours with an engine that is loaded (`place.Lease`)."""
 
     def __init__(
-        self, worker: Worker, precision: Precision, begins: Callable[[MemoryPlan], None]
+        self,
+        worker: Worker,
+        precision: Precision,
+        begins: Callable[[MemoryPlan], None],
+        *,
+        beside: bool = False,
     ) -> None:
+        """``beside``: its calls wait for none before them."""
         self._worker = worker
+        self._manner = {"beside": True} if beside else {}
         self._begins = begins
         self._company: Call | None = None
         self.precision = precision
@@ -38,7 +45,8 @@ class LeasedEngine:
             for _, facts, options in requests
         ]
         fds = [source.fd for source, _, _ in requests]
-        async with self._worker.calling("transcribe_together", fds, requests=wanted) as call:
+        calling = self._worker.calling("transcribe_together", fds, requests=wanted, **self._manner)
+        async with calling as call:
             self._company = call
             async for frame, _ in call.answers():
                 if "failed" in frame:
@@ -68,6 +76,7 @@ class LeasedEngine:
             options=options.to_wire(),
             max_s=max_s,
             settled=None if settled is None else [to_wire(one) for one in settled],
+            **self._manner,
         )
         async with aclosing(frames):
             async for frame in frames:

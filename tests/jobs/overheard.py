@@ -25,6 +25,7 @@ from sidecar.jobs.record import JobRecord
 from sidecar.jobs.store import MemoryStore
 from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
 from sidecar.speech.transcript import Checkpoint, Event
+from sidecar.workers.joint import JointSlot
 from sidecar.workers.lease import LeasedEngine
 from sidecar.workers.place import Unreachable, Wanted
 from sidecar.workers.slot import EngineSlot
@@ -92,11 +93,16 @@ class OverheardSlot(EngineSlot):
         process.wait(5)
 
 
+class OverheardJoint(OverheardSlot, JointSlot):
+    """The same, which several jobs have at once."""
+
+
 class Overheard(LeasedEngine):
     """A leased engine, and its slot listens."""
 
     def __init__(self, engine: LeasedEngine, slot: OverheardSlot) -> None:
-        super().__init__(engine._worker, engine.precision, engine._begins)
+        beside = "beside" in engine._manner
+        super().__init__(engine._worker, engine.precision, engine._begins, beside=beside)
         self._slot = slot
 
     async def transcribe(
@@ -141,7 +147,7 @@ async def queue_on(
         yield queue
     finally:
         await queue.close()
-        for place in places:
+        for place in {*places}:
             await place.close()
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
-from overheard import OverheardSlot, queue_on, until
+from overheard import OverheardJoint, OverheardSlot, queue_on, until
 
 from sidecar import errors
 from sidecar.jobs import lane
@@ -196,3 +198,24 @@ async def test_short_ones_are_shared_out_among_the_places_that_are_free(new_job:
         queue.open()
         assert await over(jobs) == [JobState.DONE] * 4
     assert sizes == [2, 2]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
+async def test_in_one_process_for_all_a_recording_that_kills_it_costs_no_other_its_second_attempt(
+    new_job: NewJob, recording: Path, slow: None
+) -> None:
+    slot, poison = OverheardJoint(), recording.with_name("poison.wav")
+    shutil.copy(recording, poison)
+    slot.poison = poison.stat().st_ino
+    async with queue_on(slot, slot, slot) as queue:
+        jobs = submitted(queue, new_job, 2)
+        queue.open()
+        await until(lambda: all(job.record.segments for job in jobs))
+        bad = new_job(poison)
+        queue.submit(bad)
+        jobs += submitted(queue, new_job, 1)
+        assert await over(jobs) == [JobState.DONE] * 3
+        assert await over([bad]) == [JobState.FAILED]
+    assert slot.deaths == 2
+    assert isinstance(bad.error, errors.EngineCrashed)
+    assert max(job.record.attempts for job in jobs) == 2
