@@ -37,6 +37,7 @@ from sidecar.jobs.record import JobRecord, RequestKey
 from sidecar.jobs.recordings import Recordings
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
+from sidecar.jobs.sharing import shared_queue
 from sidecar.jobs.store import JobStore, MemoryStore
 from sidecar.jobs.talks import Talks
 from sidecar.jobs.traced import JobTraces
@@ -50,7 +51,7 @@ from sidecar.sessions.session import Session
 from sidecar.sessions.tape import Tape
 from sidecar.sessions.traced import SessionTraces
 from sidecar.sessions.witness import Observer
-from sidecar.settings import Settings
+from sidecar.settings import FRONT, NODE, Settings
 from sidecar.speech.engine import (
     EngineSpec,
     Precision,
@@ -139,16 +140,10 @@ class Service:
         self._store: JobStore = self._keeping.store if self._keeping else MemoryStore(now)
         self._store.listen(Counted(self.tally.jobs))
         self._once = Once(self._store)
-        self._results = Retention(
-            self._store,
-            settings.job_retention,
-            settings.job_retention_mb << 20,
-            settings.job_retention_count,
-        )
         self._pace_file = PaceFile(data_folder(settings.data_dir))
         model = choice.checkpoint.folder.name if choice.checkpoint else ""
         self._pace = Pace(self.spec.name, model, self._pace_file.read())
-        self._queue = JobQueue(
+        queue = JobQueue(
             self._slot,
             self._store,
             limit=settings.queue_limit,
@@ -158,6 +153,17 @@ class Service:
             guess=self._provision.guess,
             pace=self._pace,
             lead_s=self._provision.lead_s,
+        )
+        shared = shared_queue(settings, self._keeping, self._provision, self._pace, queue, now)
+        self._shared = shared is not None
+        self._queue = shared or queue
+        """Who takes in: for this service, or for all that share its jobs."""
+        self._results = Retention(
+            self._store,
+            settings.job_retention,
+            settings.job_retention_mb << 20,
+            settings.job_retention_count,
+            own=shared.awaits if shared is not None else lambda record: True,
         )
         self.voices = KnownVoices(settings, self._intake, now)
         """What is known of who may speak."""
@@ -214,10 +220,11 @@ class Service:
             ended = [record for record in self._store.all() if record.over]
             for record in sorted(ended, key=lambda one: one.touched):
                 self._results.remember(record, self._now() - record.touched)
-            self._spawn("go on", go_on(self._keeping, self._queue, self.spooling))
+            if isinstance(self._queue, JobQueue):
+                self._spawn("go on", go_on(self._keeping, self._queue, self.spooling))
         self._spawn("look at the GPU", self.fleet.watch())
         self._spawn("remember the pace", self._pace_file.run(self._pace))
-        if self.settings.preload:
+        if self.settings.preload and self.settings.role != FRONT:
             self._spawn("preload", self._preload())
         else:
             self._starting = False
@@ -226,7 +233,7 @@ class Service:
         """Take no more jobs and tell those that wait; the running ones have ``grace_s`` to end, and
         their results a moment to be fetched."""
         await asyncio.gather(self._queue.drain(grace_s), self.live.drain(grace_s))
-        if grace_s > 0:
+        if grace_s > 0 and self.settings.role != NODE:
             await self._results.all_fetched()
 
     async def broken(self) -> None:
@@ -328,10 +335,11 @@ class Service:
         try:
             with place or self.place(caller):
                 facts = await self._intake.probe(source)
-                options = self._provision.admitted(options, facts.total_s)
+                if self.settings.role != FRONT:  # who works says what fits
+                    options = self._provision.admitted(options, facts.total_s)
                 waiting = self._queue.of(caller.owner, running=False)
                 check_audio(caller, facts.total_s, (each.facts.total_s for each in waiting))
-                durable = self._keeping is not None and kept
+                durable = self._keeping is not None and (kept or self._shared)
                 record = JobRecord.submitted(
                     self._now(),
                     await self._kept(source) if durable else ref_to(source),

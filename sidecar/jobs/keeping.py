@@ -13,6 +13,7 @@ from sidecar import clock, errors
 from sidecar.audio import ref
 from sidecar.audio.ref import Kept, Named
 from sidecar.audio.source import AudioSource, Spool
+from sidecar.jobs.claims import Claims
 from sidecar.jobs.job import Job
 from sidecar.jobs.journal import UPLOADS
 from sidecar.jobs.queue import JobQueue
@@ -53,6 +54,8 @@ class Keeping:
         self.shelf = Shelf(settings.keep_recordings_mb << 20)
         """Recordings that can be listened to."""
         self.store = SqliteStore(folder, journal_key(settings), now, shelf=self.shelf)
+        self.claims: Claims | None = None
+        """The same jobs as they are claimed, where several services share them."""
         self._uploads = folder / UPLOADS
         self._roots = settings.audio_roots
         self._spool_dir = settings.spool_dir
