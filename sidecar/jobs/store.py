@@ -171,8 +171,11 @@ class MemoryStore:
     def forget(self, job_id: str) -> None:
         """Keep a job no longer."""
         entry = self._entries.pop(job_id, None)
-        if entry is not None and entry.record.key is not None:
-            del self._keys[entry.record.owner, entry.record.key.name]
+        if entry is None or entry.record.key is None:
+            return
+        key = entry.record.owner, entry.record.key.name
+        if self._keys.get(key) == job_id:
+            del self._keys[key]
 
     async def written(self, job_id: str | None = None) -> None:
         """Memory outlives nothing: there is nothing to wait for."""

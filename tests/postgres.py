@@ -1,0 +1,103 @@
+"""A real PostgreSQL for tests: a cluster in a folder of its own, a fresh database for each test.
+
+Debian's package `postgresql` has it. It refuses to be root's, and then is `postgres`'s or nobody's.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KEY = "a-key-of-a-test-and-of-nobody-else"
+"""What the services of a test seal with."""
+_BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+_QUICK = ("fsync=off", "full_page_writes=off", "max_connections=60")
+
+
+class Cluster:
+    """A server that is started, stopped and killed as the test wants."""
+
+    def __init__(self, binaries: Path, folder: Path) -> None:
+        self._binaries, self._folder = binaries, folder
+        self._as: dict[str, Any] = {"stdout": subprocess.DEVNULL, "cwd": folder}
+        if os.geteuid() == 0:
+            user = _unprivileged()
+            os.chown(folder, user.pw_uid, user.pw_gid)
+            self._as |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._run("initdb", "-D", "data", "-U", "vibevoice", "-A", "trust", "-E", "UTF8", "-N")
+        self.start()
+
+    def start(self) -> None:
+        """Have it answer."""
+        settings = [f"-c {one}" for one in (*_QUICK, f"port={self.port}")]
+        options = " ".join([*settings, "-c listen_addresses=127.0.0.1", f"-k {self._folder}"])
+        self._run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Have it answer nobody; ``immediate``: as if its machine had failed."""
+        self._run("pg_ctl", "-D", "data", "-w", "-m", mode, "stop")
+
+    def address(self, database: str) -> str:
+        """Where services find a database; the password is there to be kept to themselves."""
+        return f"postgresql://vibevoice:not-for-logs@127.0.0.1:{self.port}/{database}"
+
+    @contextmanager
+    def connected(self, database: str = "postgres") -> Iterator[Any]:
+        """A connection of the test's own."""
+        import psycopg
+
+        with psycopg.connect(self.address(database), autocommit=True) as connection:
+            yield connection
+
+    def new_database(self) -> str:
+        """The address of one that is empty."""
+        name = f"t{uuid.uuid4().hex}"
+        with self.connected() as connection:
+            connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+        return self.address(name)
+
+    def drop(self, address: str) -> None:
+        """One that is needed no more, whoever is still connected."""
+        with self.connected() as connection:
+            connection.execute(f"DROP DATABASE {address.rsplit('/', 1)[1]} WITH (FORCE)")
+
+    def _run(self, program: str, *words: str) -> None:
+        subprocess.run([self._binaries / program, *words], check=True, **self._as)
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """A server for as long as this lasts; the test is skipped, loudly, where there is none."""
+    found = shutil.which("initdb")
+    binaries = Path(found).parent if found else next(iter(_BINARIES), None)
+    if binaries is None:
+        pytest.skip("NO POSTGRESQL HERE (Debian: apt-get install postgresql): not tested")
+    pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed: NOT TESTED")
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    server = Cluster(binaries, folder)
+    try:
+        yield server
+    finally:
+        server.stop("immediate")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unprivileged() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        return pwd.getpwnam("nobody")
