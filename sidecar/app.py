@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -57,6 +58,7 @@ from sidecar.transports.sidecar import api as sidecar_api
 from sidecar.transports.sidecar import standing
 from sidecar.transports.streaming import api as streaming_api
 from sidecar.transports.talk import api as talk_api
+from sidecar.transports.talk import original as original_talk
 
 if TYPE_CHECKING:
     from sidecar.transports.live_grpc.listener import LiveGrpc
@@ -249,4 +251,39 @@ def create_app(
         docs_page.install(app)
         front.install(app)
     problems.install(app, *routers, dialects=dialects)
+    return app
+
+
+def create_talk_app(service: Service, entrance: Entrance, page: int) -> FastAPI:
+    """What the page of the speech-to-speech demo finds at its own port, and nothing else: pages
+    that are served on this machine at the port ``page`` may ask.
+
+    Raises:
+        errors.SettingsInvalid: somebody has to say who they are, which that page cannot.
+    """
+    if not entrance.access.authenticator.local_only:
+        raise SettingsInvalid(
+            "A token is asked for, and the page for which there is --talk-ports sends none.",
+            hint="Have one of the two; what is at --port is there for pages with a token, too.",
+        )
+    app = FastAPI(
+        openapi_url=None,
+        redirect_slashes=False,
+        telemetry=QUIET,  # type: ignore[arg-type]  # as above
+    )
+    routers = [talk_api.build_router(service), original_talk.build_router(service)]
+    for router in routers:
+        app.include_router(router)
+    app.add_middleware(counted.Route)
+    app.add_middleware(head.Head)
+    app.add_middleware(
+        gate.Gate,
+        access=replace(entrance.access, origins=original_talk.origins(page)),
+        turnstile=entrance.turnstile,
+        visits=entrance.visits,
+        refusals={talk_api.PATH: talk_api.refuse},
+    )
+    app.add_middleware(lingering.Lingering)
+    app.add_middleware(counted.Counted, tally=service.tally.wires)
+    problems.install(app, *routers)
     return app

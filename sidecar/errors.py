@@ -779,6 +779,15 @@ class MicrophoneUnavailable(SidecarError):
     default_hint = "'vibevoice-asr live --devices' lists those that there are."
 
 
+class LoudspeakerUnavailable(SidecarError):
+    """There is no loudspeaker, or what it takes to use one is missing."""
+
+    code = "loudspeaker_unavailable"
+    kind = Kind.UNSUPPORTED
+    default_detail = "There is no loudspeaker that can be used."
+    default_hint = "'vibevoice-asr talk --devices' lists those that there are; --text needs none."
+
+
 class SessionMoved(SidecarError):
     """Another connection holds the live session now."""
 

@@ -25,6 +25,7 @@ from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
 from sidecar.jobs.counted import Counted
 from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping, go_on
+from sidecar.jobs.lane import Terms
 from sidecar.jobs.once import Once
 from sidecar.jobs.order import Priority
 from sidecar.jobs.owned import OwnedJobs
@@ -144,15 +145,12 @@ class Service:
         model = choice.checkpoint.folder.name if choice.checkpoint else ""
         self._pace = Pace(self.spec.name, model, self._pace_file.read())
         queue = JobQueue(
-            self._slot,
+            [self._slot],
             self._store,
+            Terms(self._planned, max_audio_s, self._provision.company, self._provision.lead_s),
             limit=settings.queue_limit,
-            max_s=max_audio_s,
-            plan=self._planned,
-            company=self._provision.company,
             guess=self._provision.guess,
             pace=self._pace,
-            lead_s=self._provision.lead_s,
         )
         shared = shared_queue(settings, self._keeping, self._provision, self._pace, queue, now)
         self._shared = shared is not None
@@ -420,6 +418,15 @@ class Service:
         sound = None if tape is None else await tape.recording()
         job = await self._talks.keep(session.owner, options, transcript, sound, peaks)
         return job.id
+
+    async def keep_conversation(self, caller: Identity, transcript: Transcript) -> str:
+        """The id of the job that a conversation becomes.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be kept; there is no job.
+        """
+        options = TranscribeOptions(language=transcript.language, diarize=True)
+        return (await self._talks.keep(caller.owner, options, transcript)).id
 
     def _tape(self) -> Tape | None:
         """What takes the sound of a live session, where recordings are kept."""

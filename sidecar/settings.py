@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -72,6 +72,27 @@ def parse_tag(value: object) -> object:
 
 
 Language = Annotated[str, BeforeValidator(parse_tag)]
+
+
+class TalkPorts(NamedTuple):
+    """Where the page of the speech-to-speech demo finds who answers it, and where it comes from;
+    as it has them, if nobody says otherwise."""
+
+    wire: int = 8005
+    page: int = 3000
+
+
+def parse_talk_ports(value: object) -> object:
+    """``"original"``, ``"8005"`` (the wire's) or ``"8005:3000"`` (the page's behind it)."""
+    if value is None or isinstance(value, TalkPorts):
+        return value
+    if value == "original":
+        return TalkPorts()
+    match = re.fullmatch(r"(\d{1,5})(?::(\d{1,5}))?", str(value).strip())
+    ports = TalkPorts(*(int(port) for port in match.groups() if port)) if match else None
+    if ports is None or ports.wire > 65535 or not 0 < ports.page <= 65535:
+        raise ValueError("not 'original', nor ports such as '8005' or '8005:3000'")
+    return ports
 
 
 def config_file() -> Path:
@@ -312,6 +333,14 @@ class Settings(BaseSettings):
     )
     conversations: int = Field(
         1, ge=0, description="Most spoken conversations at once; each is a live session, too."
+    )
+    talk_ports: Annotated[TalkPorts | None, NoDecode, BeforeValidator(parse_talk_ports)] = Field(
+        None,
+        description=(
+            "'original': conversations are had at port 8005 of the loopback, too, as the page of "
+            "the speech-to-speech demo, served at port 3000, expects it; or other ports for the "
+            "two, such as '8006:3001' (docs/talk.md)."
+        ),
     )
     talk_instructions: str = Field(
         "You are spoken with. Answer in one or two short sentences, without lists or markup.",

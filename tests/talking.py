@@ -27,6 +27,8 @@ class Page:
     """One connection. ``messages`` is all that came: texts as objects, sound as bytes."""
 
     server: Server
+    port: int | None = None
+    """The service's own unless it is said."""
     messages: list[Any] = field(default_factory=list)
     heard_s: float = 0.0
     lead_s: float = 0.0
@@ -35,7 +37,7 @@ class Page:
     _of_reply_s: float = 0.0
 
     async def __aenter__(self) -> Self:
-        url = f"ws://127.0.0.1:{self.server.port}/stream"
+        url = f"ws://127.0.0.1:{self.port or self.server.port}/stream"
         self.live: ClientConnection = await connect(url, ping_interval=None)
         return self
 

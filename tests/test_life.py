@@ -385,8 +385,9 @@ def reachable(port: int) -> bool:
 
 
 @posix
+@pytest.mark.parametrize("told", ["it", "its group"])
 def test_told_to_stop_it_finishes_the_running_job_and_tells_the_waiting_ones(
-    child: Any, tmp_path: Path, voice: bytes
+    child: Any, tmp_path: Path, voice: bytes, told: str
 ) -> None:
     service = child("--port", 0, "--shutdown-grace", "20s", vibevoice_scripted_speed=1.5)
     url = service.line()["url"]
@@ -398,13 +399,15 @@ def test_told_to_stop_it_finishes_the_running_job_and_tells_the_waiting_ones(
             wait_until(lambda: health_of(url)["engine_state"] == "busy", PATIENCE_S, "one job runs")
             waiting = pool.submit(two.post, f"{url}/transcribe", files={"audio": voice})
             wait_until(lambda: health_of(url)["jobs_waiting"] == 1, PATIENCE_S, "one job waits")
-            service.process.send_signal(signal.SIGTERM)
+            for process in family(service.process.pid)[: 1 if told == "it" else None]:
+                process.send_signal(signal.SIGTERM)
             answers = running.result(), waiting.result()
     assert answers[0].status_code == 200
     assert answers[1].status_code == 503
     assert answers[1].json()["code"] == "shutting_down"
     service.rest()
     assert service.process.returncode == 0
+    assert not [*(tmp_path / "data" / "crash").glob("*")], "its engine is not told by others"
 
 
 @posix

@@ -48,6 +48,12 @@ storage:
   max_files: -1
   max_age_days: 0.5
 health:
+  window_sec: 90
+  min_events: 3
+  max_timeout_ratio: 0.25
+  min_success_ratio: 0.75
+metrics:
+  expose_api_key_sessions: true
 """
 MODEL = """
 model:
@@ -80,6 +86,11 @@ MEANT: dict[str, Any] = {
     "capture_files": 0,
     "capture_age": 43_200,
     "log_level": "warning",
+    "health_window": 90,
+    "health_min_events": 3,
+    "health_max_timeout_ratio": 0.25,
+    "health_min_success_ratio": 0.75,
+    "metrics_owners": True,
     "live_engine": "whisper",
     "whisper_model": "small",
     "device": "cpu",

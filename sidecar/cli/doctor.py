@@ -158,7 +158,8 @@ def _upstreams(settings: Settings) -> Iterator[Finding]:
 
 async def _load(spec: EngineSpec) -> errors.SidecarError | None:
     """Load an engine in a process of its own, and let it go; why it does not load."""
-    from sidecar.workers.worker import Worker, WorkerDied
+    from sidecar.workers.place import WorkerDied
+    from sidecar.workers.worker import Worker
 
     worker = Worker(spec.name)
     try:

@@ -12,6 +12,7 @@ from sidecar.cli import (
     asking,
     benching,
     config,
+    conversing,
     jobs,
     monitoring,
     people,
@@ -45,6 +46,7 @@ Examples:
 * `{PROGRAM} transcribe talk.m4a`: who said what, on the terminal
 * `{PROGRAM} transcribe *.wav --format srt --output subtitles`: a file of subtitles for each
 * `{PROGRAM} live`: what is said into the microphone, while it is said
+* `{PROGRAM} talk`: a spoken conversation
 * `{PROGRAM} pull`: download VibeVoice-ASR, for machines with a GPU
 * `{PROGRAM} doctor`: what is here, what is missing, what to do next
 """
@@ -150,6 +152,7 @@ def build_command() -> Any:
     )
     app.command("transcribe", help=asking.HELP)(asking.transcribe)
     app.command("live", help=speaking.HELP)(speaking.live)
+    app.command("talk", help=conversing.HELP)(conversing.talk)
     app.command("replay", help=replay.HELP)(replay.replay)
     app.command("estimate", help=ESTIMATE_HELP)(_estimate)
     app.command("demo", help=DEMO_HELP)(_demo)

@@ -202,13 +202,13 @@ SECTIONS: Mapping[str, Mapping[str, Key]] = {
         "file": Key(),
         "faster_whisper_level": Key(),
     },
-    "metrics": {"expose_api_key_sessions": Key(usual=(False,))},
+    "metrics": {"expose_api_key_sessions": Key("metrics_owners", truth)},
     "storage": STORAGE,
     "health": {
-        "window_sec": Key(),
-        "min_events": Key(),
-        "max_timeout_ratio": Key(),
-        "min_success_ratio": Key(),
+        "window_sec": Key("health_window", number),
+        "min_events": Key("health_min_events", whole),
+        "max_timeout_ratio": Key("health_max_timeout_ratio", number),
+        "min_success_ratio": Key("health_min_success_ratio", number),
     },
     "model": MODEL,
 }

@@ -17,7 +17,7 @@ from sidecar.speech.live import Noticed, Summary, from_wire
 from sidecar.speech.transcript import Notice
 from sidecar.workers import channel
 from sidecar.workers.calls import Call, CallOver
-from sidecar.workers.worker import WorkerDied
+from sidecar.workers.place import WorkerDied
 
 log = logging.getLogger(__name__)
 

@@ -36,7 +36,9 @@ class Stages:
         now: Callable[[], float],
         happened: Callable[[TalkEvent], None],
     ) -> None:
-        self._thinker, self._voice, self._manner = thinker, voice, manner
+        self.thinker, self.manner = thinker, manner
+        """Who thinks, and how the voice speaks: what is set counts for what begins later."""
+        self._voice = voice
         self._now, self._happened = now, happened
         self._going: dict[tuple[int, Stage], asyncio.Task[None]] = {}
         self._said: dict[int, asyncio.Queue[Say]] = {}
@@ -84,7 +86,7 @@ class Stages:
             self._going.pop((turn, stage), None)
 
     async def _thought(self, command: Think) -> None:
-        async with aclosing(self._thinker.reply(command.messages)) as pieces:
+        async with aclosing(self.thinker.reply(command.messages)) as pieces:
             async for piece in pieces:
                 self._happened(Token(self._now(), command.turn, piece))
         self._happened(StageEnded(self._now(), command.turn, Stage.THINKER))
@@ -95,7 +97,7 @@ class Stages:
             command = await waiting.get()
             if self._voice is None:
                 raise errors.EngineUnavailable("No engine of this installation speaks.")
-            async with aclosing(self._voice.say(command.text, self._manner)) as sounds:
+            async with aclosing(self._voice.say(command.text, self.manner)) as sounds:
                 async for sound in sounds:
                     self._happened(Voiced(self._now(), turn, command.piece, sound))
             self._happened(StageEnded(self._now(), turn, Stage.VOICE, command.piece))

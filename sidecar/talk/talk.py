@@ -14,7 +14,7 @@ from sidecar.speech.live import Encoding
 from sidecar.speech.voice import SayOptions
 from sidecar.talk import commands as todo
 from sidecar.talk.ear import Ear
-from sidecar.talk.events import Played, TalkEvent, Tick
+from sidecar.talk.events import Cancelled, Played, TalkEvent, Tick
 from sidecar.talk.machine import Conversation
 from sidecar.talk.options import TalkOptions
 from sidecar.talk.pacing import Client, Frame, Pacer
@@ -30,7 +30,26 @@ class Clear:
     turn: int
 
 
-Out = Told | Frame | Clear
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The client is to stop that turn's sound where it is, and to keep it."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """That turn's sound goes on."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The client has asked for the end: nothing comes behind this."""
+
+
+Out = Told | Frame | Clear | Hold | Release | Over
 """What goes to the client, in order."""
 
 
@@ -89,6 +108,30 @@ class Talk:
     def wish(self, what: Callable[..., TalkEvent], *values: Any) -> None:
         """The client wishes something now: the kind of event, and what belongs to it."""
         self._happened(what(self._now(), *values))
+
+    def plays(self, client: Client) -> None:
+        """From here on this can be told to who plays the sound."""
+        self._pacer.client = client
+
+    def speaks(self, manner: SayOptions) -> None:
+        """Speak like that from the next reply's first piece on."""
+        self._stages.manner = manner
+
+    def thinks(self, thinker: Thinker) -> None:
+        """Have replies thought of by that one from the next on."""
+        self._stages.thinker = thinker
+
+    def played(self, turn: int, seconds: float) -> None:
+        """The client has played so much of that turn's sound by now; of one that is over this is
+        too late, and changes nothing."""
+        now = self._now()
+        self._pacer.report(turn, seconds, now)
+        self._happened(Tick(now))
+
+    def end(self) -> None:
+        """No more of it: a reply that goes on ends here, and `Over` is the last that is told."""
+        self.wish(Cancelled)
+        self._out.put_nowait(Over())
 
     def warn(self, error: errors.SidecarError) -> None:
         """Something is amiss; the conversation goes on."""
@@ -154,10 +197,12 @@ class Talk:
             case todo.Hush(turn):
                 self._pacer.hush(turn, now)
                 self._out.put_nowait(Clear(turn))
-            case todo.Pause():
+            case todo.Pause(turn):
                 self._pacer.pause(now)
-            case todo.Resume():
+                self._tell_holder(Hold(turn))
+            case todo.Resume(turn):
                 self._pacer.resume(now)
+                self._tell_holder(Release(turn))
             case todo.Think():
                 self._stages.think(command)
             case todo.Say():
@@ -170,6 +215,10 @@ class Talk:
                 self._due = at
             case todo.Recognise():
                 pass  # the ear does that by itself
+
+    def _tell_holder(self, wish: Hold | Release) -> None:
+        if self._pacer.client.holds:
+            self._out.put_nowait(wish)
 
     def _set_timer(self, now: float) -> None:
         """Be there when the machine or the pacer wants it."""

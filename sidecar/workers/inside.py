@@ -133,7 +133,8 @@ def main() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=os.environ.get(LOG_LEVEL, "INFO"), handlers=[handler])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the service's to answer
+    for told in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, or a supervisor that tells the group
+        signal.signal(told, signal.SIG_IGN)  # the service answers it, and ends this
     sock = channel.inherited()
     _die_with_parent()
     if hasattr(os, "nice"):

@@ -18,9 +18,10 @@ class EngineSlot(EngineLife):
 
     @asynccontextmanager
     async def lease(
-        self, wanted: Precision = Precision.AUTO, since: float = math.inf
+        self, wanted: Precision = Precision.AUTO, since: float = math.inf, alone: bool = True
     ) -> AsyncIterator[LeasedEngine]:
-        """Wait for the engine, loaded as `resolve` says if need be, and have it alone.
+        """Wait for the engine, loaded as `resolve` says if need be, and have it,
+        which here is always ``alone``.
 
         Raises:
             errors.ModelLoadFailed: it does not load.

@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator
 
 from sidecar import errors
 from sidecar.speech.voice import LONGEST_TEXT, Mark, SayOptions, Sound
+from sidecar.workers.place import WorkerDied
 from sidecar.workers.shared import SharedSlot
-from sidecar.workers.worker import WorkerDied
 
 
 class Spoken:

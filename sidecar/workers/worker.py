@@ -22,6 +22,7 @@ from sidecar.workers import channel
 from sidecar.workers.calls import Call, Calls
 from sidecar.workers.environment import Manner, Needs, environment
 from sidecar.workers.line import Line
+from sidecar.workers.place import WorkerDied
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +31,6 @@ CANCEL_GRACE_S = 1.0
 EXIT_GRACE_S = 2.0
 LAST_LINES = 40
 """Of a worker's standard error that are remembered."""
-
-
-class WorkerDied(Exception):
-    """The worker's process ended in the middle of a call; where this one never ``began``, of
-    another, or of none."""
-
-    def __init__(self, why: str, began: bool = True) -> None:
-        super().__init__(why)
-        self.began = began
 
 
 def worker_command() -> list[str]:

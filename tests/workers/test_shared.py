@@ -19,9 +19,9 @@ from sidecar.engines import spec_of
 from sidecar.memory.placement import LoadPlan
 from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
 from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.place import WorkerDied
 from sidecar.workers.shared import SharedSlot
 from sidecar.workers.slot import EngineSlot
-from sidecar.workers.worker import WorkerDied
 
 FP32, INT8 = Precision.FP32, Precision.INT8
 

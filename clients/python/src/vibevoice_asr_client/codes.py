@@ -382,6 +382,12 @@ class LogprobsUnavailable(errors.Refused):
     known_code = "logprobs_unavailable"
 
 
+class LoudspeakerUnavailable(errors.Refused):
+    """There is no loudspeaker that can be used."""
+
+    known_code = "loudspeaker_unavailable"
+
+
 class MessageInvalid(errors.Refused):
     """The message is none that this connection knows."""
 
@@ -865,6 +871,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "llm_timeout": LlmTimeout,
     "llm_unreachable": LlmUnreachable,
     "logprobs_unavailable": LogprobsUnavailable,
+    "loudspeaker_unavailable": LoudspeakerUnavailable,
     "message_invalid": MessageInvalid,
     "message_too_big": MessageTooBig,
     "method_not_allowed": MethodNotAllowed,
