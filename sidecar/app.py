@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from sidecar import __version__
 from sidecar.access.approach import is_loopback
@@ -37,6 +37,7 @@ from sidecar.transports.http import (
     arrivals,
     counted,
     docs_page,
+    elsewhere,
     gate,
     head,
     lingering,
@@ -221,8 +222,9 @@ def create_app(
     else:
         routers = [tickets_api.build_router(tickets), realtime_api.build_router(service, tickets)]
         routers += [wire.build_router(service) for wire in wires]
+    looks = [Depends(elsewhere.sought(service))] if service.shares else []
     for router in routers:
-        app.include_router(router)
+        app.include_router(router, dependencies=looks)
     app.add_middleware(counted.Route)
     app.add_middleware(head.Head)
     dialects: dict[str, problems.Say] = dict.fromkeys(queue_api.PATHS, queue_dialect.say)

@@ -20,7 +20,7 @@ from sidecar.captures.capture import Captures
 from sidecar.diagnostics.crash import data_folder
 from sidecar.diagnostics.tracing import traces_of
 from sidecar.engines.choice import Choice, way_to
-from sidecar.errors import LanguageUnsupported, SidecarError
+from sidecar.errors import JournalUnreachable, LanguageUnsupported, SidecarError
 from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
 from sidecar.jobs.counted import Counted
 from sidecar.jobs.job import Job
@@ -39,7 +39,7 @@ from sidecar.jobs.recordings import Recordings
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
 from sidecar.jobs.sharing import shared_queue
-from sidecar.jobs.store import JobStore, MemoryStore
+from sidecar.jobs.store import JobStore, KeyTaken, MemoryStore
 from sidecar.jobs.talks import Talks
 from sidecar.jobs.traced import JobTraces
 from sidecar.memory.devices import GpuMemory
@@ -137,7 +137,7 @@ class Service:
         self._provision = Provision(settings, self.fleet.files)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
-        self._keeping = Keeping(settings, now) if settings.keep_jobs else None
+        self._keeping = Keeping(settings, now) if settings.keep_jobs or settings.journal else None
         self._store: JobStore = self._keeping.store if self._keeping else MemoryStore(now)
         self._store.listen(Counted(self.tally.jobs))
         self._once = Once(self._store)
@@ -153,7 +153,8 @@ class Service:
             pace=self._pace,
         )
         shared = shared_queue(settings, self._keeping, self._provision, self._pace, queue, now)
-        self._shared = shared is not None
+        self.shares = shared is not None
+        """Whether other services have the same jobs."""
         self._queue = shared or queue
         """Who takes in: for this service, or for all that share its jobs."""
         self._results = Retention(
@@ -213,6 +214,8 @@ class Service:
 
     async def open(self) -> None:
         """Start working; returns at once."""
+        if self._keeping is not None:
+            await self._keeping.hear()
         self._queue.open()
         if self._keeping is not None:
             ended = [record for record in self._store.all() if record.over]
@@ -295,6 +298,11 @@ class Service:
         """
         return self._room.body(self._uploads.begin(caller))
 
+    async def seek(self, job_id: str) -> None:
+        """Know of a job that another service may have taken in a moment ago, if there is one."""
+        if self._keeping is not None:
+            await self._keeping.seek(job_id)
+
     async def open_path(self, caller: Identity, path: str) -> AudioSource:
         """Open a recording that a client on this machine named.
 
@@ -337,7 +345,7 @@ class Service:
                     options = self._provision.admitted(options, facts.total_s)
                 waiting = self._queue.of(caller.owner, running=False)
                 check_audio(caller, facts.total_s, (each.facts.total_s for each in waiting))
-                durable = self._keeping is not None and (kept or self._shared)
+                durable = self._keeping is not None and (kept or self.shares)
                 record = JobRecord.submitted(
                     self._now(),
                     await self._kept(source) if durable else ref_to(source),
@@ -392,6 +400,10 @@ class Service:
                         caller, source, options, place, priority=priority, key=key
                     )
                     return job.record, False
+        except KeyTaken:  # by another service, a moment ago
+            known = self._once.known(caller.owner, key)
+            if known is None:  # and it is forgotten already
+                raise JournalUnreachable() from None
         except BaseException:
             source.close()  # once more does nothing
             raise

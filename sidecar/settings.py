@@ -505,6 +505,14 @@ class Settings(BaseSettings):
             "recordings, encrypted, in a folder (docs/keeping-jobs.md). Nothing is kept without."
         ),
     )
+    journal: str | None = Field(
+        None,
+        description=(
+            "Address of a PostgreSQL database in which several services share their jobs, such as "
+            "postgresql://vibevoice@db.example/vibevoice, without a password (docs/journal.md). "
+            "With it 'keep_jobs' is so, and 'jobs_dir' has to be a folder that all of them see."
+        ),
+    )
     role: Literal["all", "front", "node"] = Field(
         ALL,
         description=(

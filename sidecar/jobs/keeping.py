@@ -16,6 +16,7 @@ from sidecar.audio.source import AudioSource, Spool
 from sidecar.jobs.claims import Claims
 from sidecar.jobs.job import Job
 from sidecar.jobs.journal import UPLOADS
+from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import Failed, Failure, Interrupted, JobRecord
 from sidecar.jobs.shelf import Shelf
@@ -53,13 +54,31 @@ class Keeping:
         folder = jobs_folder(settings)
         self.shelf = Shelf(settings.keep_recordings_mb << 20)
         """Recordings that can be listened to."""
-        self.store = SqliteStore(folder, journal_key(settings), now, shelf=self.shelf)
         self.claims: Claims | None = None
         """The same jobs as they are claimed, where several services share them."""
+        self.store: SqliteStore | PostgresStore
+        if settings.journal is not None:
+            shared = PostgresStore(
+                settings.journal, journal_key(settings), folder / UPLOADS, now, shelf=self.shelf
+            )
+            self.store = self.claims = shared
+        else:
+            self.store = SqliteStore(folder, journal_key(settings), now, shelf=self.shelf)
         self._uploads = folder / UPLOADS
         self._roots = settings.audio_roots
         self._spool_dir = settings.spool_dir
-        self._sweep()
+        if self.claims is None:
+            self._sweep()
+
+    async def hear(self) -> None:
+        """Know from here on what other services do with jobs that are shared."""
+        if isinstance(self.store, PostgresStore):
+            await self.store.open()
+
+    async def seek(self, job_id: str) -> None:
+        """Know of a job that another service may have taken in a moment ago, if there is one."""
+        if isinstance(self.store, PostgresStore):
+            await self.store.seek(job_id)
 
     def keep(self, source: AudioSource, name: str) -> Kept | Named:
         """Have a recording outlive the process; a file that a client named stays where it is.
@@ -68,8 +87,8 @@ class Keeping:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
         """
         known = ref.ref_to(source)
-        if isinstance(known, Named):
-            return known
+        if isinstance(known, Named) and self.claims is None:
+            return known  # other services may not see it
         return ref.keep(
             source, self._uploads, name, lambda pieces: self.store.seal.seal_pieces(pieces, name)
         )

@@ -18,6 +18,7 @@ from shared_memory import Shared, SharedMemory
 from sidecar import errors
 from sidecar.audio.source import AudioSource
 from sidecar.jobs import claimed, pulling
+from sidecar.jobs.lane import Terms
 from sidecar.jobs.pulling import Pulling
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import (
@@ -41,7 +42,7 @@ class Node:
         self.store = SharedMemory(shared)
         self.slot = OverheardSlot()
         self.queue = JobQueue(
-            self.slot, self.store, limit=64, max_s=60, plan=lambda job, precision: job.options
+            [self.slot], self.store, Terms(lambda job, precision: job.options, 60), limit=64
         )
         self.takes: Callable[[JobRecord], bool] = lambda record: True
         self.storage = True
