@@ -128,11 +128,15 @@ def kept(settings: Settings) -> Finding:
     """The jobs that outlive the service."""
     from sidecar.jobs.journal import broken_files
     from sidecar.jobs.keeping import jobs_folder
+    from sidecar.jobs.postgres.address import journal_address
+    from sidecar.jobs.postgres.link import look
     from sidecar.vault.key import journal_key
 
     folder = jobs_folder(settings)
     try:
         journal_key(settings)
+        if (address := journal_address(settings)) is not None:
+            return Finding("kept jobs", State.GOOD, f"{look(address)}; recordings in {folder}")
     except errors.SettingsInvalid as error:
         return Finding("kept jobs", State.BAD, error.detail, error.hint)
     if broken := broken_files(folder):
@@ -147,5 +151,5 @@ def around(settings: Settings) -> Iterator[Finding]:
     yield ffmpeg()
     yield checkpoint(settings)
     yield spool(settings)
-    if settings.keep_jobs:
+    if settings.keeps_jobs:
         yield kept(settings)

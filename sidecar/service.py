@@ -137,9 +137,9 @@ class Service:
         self._provision = Provision(settings, self.fleet.files)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
-        self._keeping = Keeping(settings, now) if settings.keep_jobs or settings.journal else None
+        self._keeping = Keeping(settings, now) if settings.keeps_jobs else None
         self._store: JobStore = self._keeping.store if self._keeping else MemoryStore(now)
-        self._store.listen(Counted(self.tally.jobs))
+        self._store.listen(Counted(self.tally.jobs), here=True)
         self._once = Once(self._store)
         self._pace_file = PaceFile(data_folder(settings.data_dir))
         model = choice.checkpoint.folder.name if choice.checkpoint else ""
@@ -215,7 +215,7 @@ class Service:
     async def open(self) -> None:
         """Start working; returns at once."""
         if self._keeping is not None:
-            await self._keeping.hear()
+            await self._keeping.open_store()
         self._queue.open()
         if self._keeping is not None:
             ended = [record for record in self._store.all() if record.over]

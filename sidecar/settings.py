@@ -95,6 +95,16 @@ def parse_talk_ports(value: object) -> object:
     return ports
 
 
+class Address(SecretStr):
+    """An address that may have a password in it: it has a flag, and is shown nowhere."""
+
+    @property
+    def has_password(self) -> bool:
+        """Whether it has."""
+        before, at, _ = self.get_secret_value().partition("//")[2].partition("@")
+        return (bool(at) and ":" in before) or "password=" in self.get_secret_value()
+
+
 def config_file() -> Path:
     """The TOML file that is read: ``VIBEVOICE_CONFIG``, or the one in the user's config folder."""
     if named := os.environ.get(f"{ENV_PREFIX}CONFIG"):
@@ -505,14 +515,6 @@ class Settings(BaseSettings):
             "recordings, encrypted, in a folder (docs/keeping-jobs.md). Nothing is kept without."
         ),
     )
-    journal: str | None = Field(
-        None,
-        description=(
-            "Address of a PostgreSQL database in which several services share their jobs, such as "
-            "postgresql://vibevoice@db.example/vibevoice, without a password (docs/journal.md). "
-            "With it 'keep_jobs' is so, and 'jobs_dir' has to be a folder that all of them see."
-        ),
-    )
     role: Literal["all", "front", "node"] = Field(
         ALL,
         description=(
@@ -520,6 +522,18 @@ class Settings(BaseSettings):
             "works on none of them, 'node' works and takes none in, 'all' does both. Live audio is "
             "heard by the service that is asked (docs/scale.md)."
         ),
+    )
+    journal: Address | None = Field(
+        None,
+        description=(
+            "Address of a PostgreSQL database in which several services share their jobs, such as "
+            "postgresql://vibevoice@db.example/vibevoice (docs/journal.md). As with 'keep_jobs', "
+            "and 'jobs_dir' has to be a folder that all of them see. A password in it is not taken "
+            "from a command line, which other programs can read."
+        ),
+    )
+    journal_file: Path | None = Field(
+        None, description="File with that address, which nobody else may read (0600)."
     )
     keep_recordings_mb: int = Field(
         0,
@@ -805,6 +819,16 @@ class Settings(BaseSettings):
     )
 
     @property
+    def shares_jobs(self) -> bool:
+        """Whether other services have the same jobs."""
+        return self.journal is not None or self.journal_file is not None
+
+    @property
+    def keeps_jobs(self) -> bool:
+        """Whether jobs outlive the service."""
+        return self.keep_jobs or self.shares_jobs
+
+    @property
     def encrypted(self) -> bool:
         """Whether the service speaks HTTPS."""
         return self.tls != "off" or self.tls_cert is not None
@@ -894,6 +918,11 @@ def load_settings(**flags: Any) -> Settings:
     Raises:
         errors.SettingsInvalid: a value is not possible; the detail names the setting.
     """
+    if Address(str(flags.get("journal") or "")).has_password:
+        raise errors.SettingsInvalid(
+            "Other programs can read the password on the command line.",
+            hint="Give it in VIBEVOICE_JOURNAL, by --journal-file FILE, or in PGPASSWORD.",
+        )
     try:
         return Settings(**flags)
     except ValidationError as error:

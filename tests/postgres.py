@@ -22,14 +22,16 @@ import pytest
 KEY = "a-key-of-a-test-and-of-nobody-else"
 """What the services of a test seal with."""
 _BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-_QUICK = ("fsync=off", "full_page_writes=off", "max_connections=60")
+_QUICK = ("fsync=off", "full_page_writes=off")
 
 
 class Cluster:
     """A server that is started, stopped and killed as the test wants."""
 
-    def __init__(self, binaries: Path, folder: Path) -> None:
+    def __init__(self, binaries: Path, folder: Path, *, quick: bool = True) -> None:
+        """``quick``: it need not survive its machine."""
         self._binaries, self._folder = binaries, folder
+        self._more = _QUICK if quick else ()
         self._as: dict[str, Any] = {"stdout": subprocess.DEVNULL, "cwd": folder}
         if os.geteuid() == 0:
             user = _unprivileged()
@@ -43,7 +45,7 @@ class Cluster:
 
     def start(self) -> None:
         """Have it answer."""
-        settings = [f"-c {one}" for one in (*_QUICK, f"port={self.port}")]
+        settings = [f"-c {one}" for one in (*self._more, f"port={self.port}")]
         options = " ".join([*settings, "-c listen_addresses=127.0.0.1", f"-k {self._folder}"])
         self._run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start")
 
@@ -80,7 +82,7 @@ class Cluster:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
+def cluster(*, quick: bool = True) -> Iterator[Cluster]:
     """A server for as long as this lasts; the test is skipped, loudly, where there is none."""
     found = shutil.which("initdb")
     binaries = Path(found).parent if found else next(iter(_BINARIES), None)
@@ -88,7 +90,7 @@ def cluster() -> Iterator[Cluster]:
         pytest.skip("NO POSTGRESQL HERE (Debian: apt-get install postgresql): not tested")
     pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed: NOT TESTED")
     folder = Path(tempfile.mkdtemp(prefix="pg"))
-    server = Cluster(binaries, folder)
+    server = Cluster(binaries, folder, quick=quick)
     try:
         yield server
     finally:

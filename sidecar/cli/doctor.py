@@ -61,7 +61,7 @@ def examine() -> Iterator[Finding]:
     yield findings.checkpoint(settings)
     yield _port(settings)
     yield findings.spool(settings)
-    if settings.keep_jobs:
+    if settings.keeps_jobs:
         yield findings.kept(settings)
 
 

@@ -100,12 +100,17 @@ async def test_who_is_asked_knows_what_happens_at_another(opened: Open) -> None:
     claimed = await node.claim(anything)
     assert claimed is not None
     assert claimed.id == job.id
+    heard_there: list[int] = []
+    heard_here: list[int] = []
+    front.listen(lambda record, event: heard_there.append(event.seq))
+    front.listen(lambda record, event: heard_here.append(event.seq), here=True)
     with front.subscribe(job.id) as heard:
         for change in (Begun(), said(0), Reported(Progress(1.0, 3.0)), said(1), settled(2.0), DONE):
             node.append(job.id, change)
         told = [event.seq async for event in heard]
     assert told == sorted({*told})
     assert {1, 2, 4, 5, 6} <= {*told}
+    assert (heard_there, heard_here) == (told, [])
     await until(lambda: same(front, node, job.id))
     again = opened()
     assert same(again, node, job.id)

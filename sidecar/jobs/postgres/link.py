@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from sidecar.errors import SettingsInvalid
+from sidecar.jobs.postgres.address import check_address
 
 if TYPE_CHECKING:
     import psycopg
@@ -126,32 +127,6 @@ class Pauses:
         self._next_s = FIRST_S
 
 
-def check_address(address: str) -> None:
-    """Say what is wrong with an address, without saying it.
-
-    Raises:
-        errors.SettingsInvalid: it is none, or what speaks to it is not installed.
-    """
-    try:
-        import psycopg
-        from psycopg.conninfo import conninfo_to_dict
-    except ImportError:
-        raise SettingsInvalid(
-            "Jobs are to be kept in PostgreSQL, and the package 'psycopg' is missing.",
-            hint="pip install 'vibevoice-asr[postgres]', or start without --journal.",
-        ) from None
-    try:
-        if not address.startswith(("postgresql://", "postgres://")):
-            raise ValueError
-        conninfo_to_dict(address)
-    except (ValueError, psycopg.Error):
-        raise SettingsInvalid(
-            "The setting 'journal' is no address of a PostgreSQL database.",
-            hint="Such as postgresql://vibevoice@db.example:5432/vibevoice; the password is better "
-            "given by PGPASSWORD or a file (PGPASSFILE).",
-        ) from None
-
-
 def said(error: Exception) -> str:
     """The first line of what an error says; no address in it has a password."""
     return str(error).strip().partition("\n")[0]
@@ -172,3 +147,24 @@ def patiently(link: Link, patience_s: float) -> None:
             if time.monotonic() >= until:
                 raise
             time.sleep(pauses.next())
+
+
+def look(address: str) -> str:
+    """What answers there, for people.
+
+    Raises:
+        errors.SettingsInvalid: nothing, or the address is none.
+    """
+    check_address(address)
+    link = Link(address)
+    try:
+        info = link.connection().info
+        version = f"{info.server_version // 10000}.{info.server_version % 10000}"
+        return f"PostgreSQL {version} at {info.host}, database {info.dbname}"
+    except Unreachable as error:
+        raise SettingsInvalid(
+            f"The database for jobs does not answer: {error}.",
+            hint="Start it, or set VIBEVOICE_JOURNAL to one that can be reached.",
+        ) from None
+    finally:
+        link.close()

@@ -21,11 +21,12 @@ from sidecar import clock, errors
 from sidecar.jobs.claims import LEASE_S
 from sidecar.jobs.feed import BUFFER
 from sidecar.jobs.postgres import claiming
+from sidecar.jobs.postgres.address import check_address
 from sidecar.jobs.postgres.batch import Add, Forget, Outcome, Part, Release, Tell
 from sidecar.jobs.postgres.claiming import TOLD, Grasp
 from sidecar.jobs.postgres.deciding import Said
 from sidecar.jobs.postgres.hearing import Hearing
-from sidecar.jobs.postgres.link import Link, Unreachable, check_address
+from sidecar.jobs.postgres.link import Link, Unreachable
 from sidecar.jobs.postgres.rows import Found, Rows
 from sidecar.jobs.postgres.schema import open_database
 from sidecar.jobs.postgres.writing import Writer
@@ -255,7 +256,7 @@ class PostgresStore(MemoryStore):
         if grasped.had:
             self._had[job_id] = claim
             self._fenced.discard(job_id)
-        self._take(grasped.found)
+        self._take(grasped.found, here=not grasped.had)
         if not grasped.had or job_id not in self._entries:
             return None
         return self._entries[job_id].record
@@ -385,7 +386,7 @@ class PostgresStore(MemoryStore):
         self._had.pop(job_id, None)
         self._fenced.discard(job_id)
 
-    def _take(self, found: Found) -> None:
+    def _take(self, found: Found, *, here: bool = False) -> None:
         """Have in memory what the database has, and tell of what was not told."""
         entry = self._entries.get(found.job_id)
         if found.gone:
@@ -411,7 +412,7 @@ class PostgresStore(MemoryStore):
                 continue
             entry.take(record, event)
             if event.seq > told and self._loop is not None:
-                self._feed.publish(record, event)
+                self._feed.publish(record, event, here=here)
                 if record.over and event.ends:
                     self._put(Part(record.id, done=partial(self._shelf.put, record)))
         entry.from_seq = max(entry.from_seq, told + 1)
