@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from sidecar import errors
@@ -72,13 +72,15 @@ class Pulling:
         opened: Callable[[JobRecord], AudioSource],
         takes: Callable[[JobRecord], bool],
         threads: Threads,
+        beside: Callable[[JobRecord], int] = lambda record: 1,
         places: int = 1,
     ) -> None:
         """``opened``: a job's recording, from where all services find it; in a thread. ``takes``:
-        whether a job could be done here. ``places``: jobs that are worked on at once."""
+        whether a job could be done here. ``beside``: how many are heard in step where a job is one
+        of them. ``places``: jobs that are worked on at once."""
         self._claims, self._store, self._queue = claims, store, queue
         self._opened, self._takes, self._threads = opened, takes, threads
-        self._places = places
+        self._beside, self._places = beside, places
         self._held: dict[str, ClaimedJob | None] = {}
         """What is claimed, by id; None while its recording is opened."""
         self._left: dict[str, float] = {}
@@ -123,9 +125,9 @@ class Pulling:
                 self._freed.clear()
                 await self._freed.wait()
             try:
-                record = await self._claims.claim(self._takes_now)
-                if record is not None:
-                    self._begin(record)
+                records = await self._next()
+                if records:
+                    self._begin(records)
                 else:
                     await _at_most(LOOK_S, self._claims.news())
                 pause_s = FIRST_PAUSE_S
@@ -136,32 +138,59 @@ class Pulling:
                 log.exception("a fault of ours while a job was claimed")
                 await asyncio.sleep(LONGEST_PAUSE_S)
 
+    async def _next(self) -> Sequence[JobRecord]:
+        """The job that is next, and those that can be heard in step with it; none where none is."""
+        records: list[JobRecord] = []
+        most, takes = 1, self._takes_now
+        while len(records) < most:
+            try:
+                record = await self._claims.claim(takes)
+            except errors.JournalUnreachable:
+                if not records:
+                    raise
+                record = None
+            if record is None:
+                break
+            self._held[record.id] = None
+            records.append(record)
+            if len(records) == 1 and not record.alone:
+                most, takes = self._beside(record), self._takes_beside
+        return records
+
+    def _takes_beside(self, record: JobRecord) -> bool:
+        return not record.alone and self._beside(record) > 1 and self._takes_now(record)
+
     def _takes_now(self, record: JobRecord) -> bool:
         if self._left.get(record.id, 0.0) > time.monotonic() or record.id in self._held:
             return False
         return self._takes(record)
 
-    def _begin(self, record: JobRecord) -> None:
-        self._held[record.id] = None
-        task = asyncio.get_running_loop().create_task(self._taken(record), name=record.id)
+    def _begin(self, records: Sequence[JobRecord]) -> None:
+        task = asyncio.get_running_loop().create_task(self._taken(records), name=records[0].id)
         self._begun.add(task)
         task.add_done_callback(self._begun.discard)
 
-    async def _taken(self, record: JobRecord) -> None:
-        """Open what was claimed, and have it worked on."""
+    async def _taken(self, records: Sequence[JobRecord]) -> None:
+        """Open what was claimed, and have it worked on, at once what is to be heard in step."""
+        jobs = await asyncio.gather(*map(self._job, records))
+        for job in jobs:
+            if job is not None and job.ours:
+                self._queue.resume(job)
+
+    async def _job(self, record: JobRecord) -> ClaimedJob | None:
         try:
             source = await self._threads.run(self._opened, record)
         except errors.SidecarError as error:
             await self._not_opened(record, error)
-            return
+            return None
         now = self._known(record.id)
         if now is None or now.over or record.id not in self._held:
             source.close()  # somebody ended it meanwhile, or another has it
             self._gone(record.id)
-            return
+            return None
         job = ClaimedJob(source, now, self._stop, self._passes_on)
         self._held[record.id] = job
-        self._queue.resume(job)
+        return job
 
     async def _not_opened(self, record: JobRecord, error: errors.SidecarError) -> None:
         """The storage of this machine may be at fault: another tries it once, too."""

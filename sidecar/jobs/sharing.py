@@ -63,6 +63,7 @@ def shared_queue(
         keeping.open,
         lambda record: fits(record, provision, max_s),
         Threads("opening", OPENING),
+        provision.beside,
     )
     return SharedQueue(keeping.store, limit, work_s, queue, pulling, now)
 

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from overheard import OverheardSlot, job_of, until
+from overheard import Companies, OverheardSlot, job_of, until
 from shared_memory import Shared, SharedMemory
 
 from sidecar import errors
@@ -41,8 +41,13 @@ class Node:
     def __init__(self, shared: Shared) -> None:
         self.store = SharedMemory(shared)
         self.slot = OverheardSlot()
+        self.companies = Companies()
+        self.beside = 1
         self.queue = JobQueue(
-            [self.slot], self.store, Terms(lambda job, precision: job.options, 60), limit=64
+            [self.slot],
+            self.store,
+            Terms(lambda job, precision: job.options, 60, self.companies),
+            limit=64,
         )
         self.takes: Callable[[JobRecord], bool] = lambda record: True
         self.storage = True
@@ -53,6 +58,7 @@ class Node:
             self._opened,
             lambda record: self.takes(record),
             Threads("opening", 2),
+            lambda record: self.beside,
         )
 
     def _opened(self, record: JobRecord) -> AudioSource:
@@ -210,6 +216,17 @@ async def test_while_the_store_does_not_answer_what_runs_goes_on_and_nothing_is_
         records = await ended(front, job_id, next_id)
         assert [record.attempts for record in records] == [1, 1]
         assert {record.state for record in records} == {JobState.DONE}
+
+
+async def test_what_can_be_heard_in_step_is_claimed_together(
+    shared: Shared, front: SharedMemory, recording: Path
+) -> None:
+    async with nodes(1, shared) as (node,):
+        node.beside = 3
+        node.takes = lambda record: len(front.all()) == 4
+        records = await ended(front, *[sent(front, recording) for _ in range(4)])
+        assert {record.state for record in records} == {JobState.DONE}
+        assert node.companies.sizes == [3, 1]
 
 
 @pytest.mark.parametrize("grace_s", [10.0, 0.0])
