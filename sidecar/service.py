@@ -20,7 +20,7 @@ from sidecar.captures.capture import Captures
 from sidecar.diagnostics.crash import data_folder
 from sidecar.diagnostics.tracing import traces_of
 from sidecar.engines.choice import Choice, way_to
-from sidecar.errors import JournalUnreachable, LanguageUnsupported, SidecarError
+from sidecar.errors import EngineUnavailable, JournalUnreachable, LanguageUnsupported, SidecarError
 from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
 from sidecar.jobs.counted import Counted
 from sidecar.jobs.job import Job
@@ -489,12 +489,18 @@ class Service:
 
         Raises:
             errors.ScopeMissing: the caller may not do that, or not ``now``.
+            errors.EngineUnavailable: others have the engine for which this service takes jobs in.
             errors.PrecisionUnknown, errors.PrecisionUnavailable: there is no such precision.
             errors.ReloadSuperseded: somebody wanted another one before this one's turn came.
             errors.WontFit: there is no room for it; the old one serves on.
             errors.ModelLoadFailed: it does not load; the old one serves on.
         """
         caller.demand(Scope.RELOAD)
+        if self.settings.role == FRONT:
+            raise EngineUnavailable(
+                "This service takes jobs in for others, and has no engine for them.",
+                hint="Start the nodes anew, one after the other, with another precision.",
+            )
         if now:
             caller.demand(Scope.NOW)
         wanted = parse_precision(precision)

@@ -203,6 +203,12 @@ def test_a_node_is_looked_after_and_takes_nothing_in(deployed: Deployment) -> No
     assert node.get("/").json()["service"] == "vibevoice-asr"
 
 
+def test_a_front_loads_nothing_for_others(deployed: Deployment) -> None:
+    asked = deployed.fronts[0].client.post("/reload-model", json={"precision": "int8"})
+    assert asked.json()["code"] == "engine_unavailable"
+    assert deployed.fronts[0].health()["worker_pid"] is None
+
+
 def test_a_node_that_is_told_to_end_gives_back_what_it_cannot_finish(deployed: Deployment) -> None:
     audio, said = spoken(60, 7)
     front = deployed.fronts[0]
