@@ -95,7 +95,7 @@ def create_service(settings: Settings) -> Service:
         return Service(settings, choice)
     live, reason = choose_live(settings, choice)
     log.info("live engine %s: %s", live.spec.name if live else "(none)", reason)
-    voice, reason = choose_voice(settings)
+    voice, reason = choose_voice(settings, choice)
     log.info("voice %s: %s", voice.spec.name if voice else "(none)", reason)
     return Service(settings, choice, live=live, voice=voice)
 

@@ -5,6 +5,7 @@ For the doctor, who prints it, and for the page, which shows it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -91,6 +92,27 @@ def live(settings: Settings) -> Finding:
     if chosen is None:
         return Finding("live", State.ABSENT, f"none: {reason}")
     return Finding("live", State.GOOD, f"{chosen.spec.name} ({settings.live_engine}): {reason}")
+
+
+def voice(settings: Settings) -> Finding:
+    """Which engine speaks in conversations, and why that one; what a better one lacks."""
+    from sidecar.engines.choice import choose
+    from sidecar.engines.voice_choice import choose_voice, way_to_better
+
+    files = None
+    with contextlib.suppress(errors.SidecarError):  # which is said of that engine
+        files = choose(settings)
+    try:
+        chosen, reason = choose_voice(settings, files)
+    except errors.SidecarError as error:
+        return Finding("voice", State.BAD, error.detail, error.hint)
+    better = way_to_better(settings, chosen)
+    more = f"; a better one: {better}" if better else ""
+    if chosen is None:
+        text = f"none ({settings.voice_engine}), answers can only be read: {reason}{more}"
+        return Finding("voice", State.ABSENT, text)
+    text = f"{chosen.spec.name} ({settings.voice_engine}): {reason}{more}"
+    return Finding("voice", State.GOOD, text)
 
 
 def checkpoint(settings: Settings) -> Finding:

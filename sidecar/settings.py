@@ -24,6 +24,7 @@ from sidecar import errors
 from sidecar.configuration.files import is_yaml, read_settings
 from sidecar.configuration.original import Meant
 from sidecar.speech.engine import AUTO, Diarization, Precision, parse_language
+from sidecar.speech.voice import MOST_STEPS
 
 ENV_PREFIX = "VIBEVOICE_"
 SHORTEST_TOKEN = 16
@@ -295,18 +296,35 @@ class Settings(BaseSettings):
             ),
         )
     )
-    voice_engine: Literal["auto", "none", "moonshine", "system", "espeak", "speech", "scripted"] = (
-        Field(
-            "auto",
-            description=(
-                "Engine that speaks in conversations, in a process of its own: 'auto' takes what "
-                "is here, 'none' leaves answers to be read; 'moonshine' has the voices that "
-                "'vibevoice-asr pull voice' brought, 'system' those of macOS and Windows, "
-                "'espeak' a robot's in a hundred languages (pip install 'vibevoice-asr[espeak]'); "
-                "'speech' has a server speak, to which the answers go ('auto' never does that); "
-                "'scripted' says tones (for the developers of pages)."
-            ),
-        )
+    voice_engine: Literal[
+        "auto", "none", "vibevoice", "moonshine", "system", "espeak", "speech", "scripted"
+    ] = Field(
+        "auto",
+        description=(
+            "Engine that speaks in conversations, in a process of its own: 'auto' takes what is "
+            "here, 'none' leaves answers to be read; 'vibevoice' needs a GPU to keep up, and a "
+            "checkpoint ('vibevoice-asr pull vibevoice-1.5b'); 'moonshine' has the voices that "
+            "'vibevoice-asr pull voice' brought, 'system' those of macOS and Windows, "
+            "'espeak' a robot's in a hundred languages (pip install 'vibevoice-asr[espeak]'); "
+            "'speech' has a server speak, to which the answers go ('auto' never does that); "
+            "'scripted' says tones (for the developers of pages)."
+        ),
+    )
+    voice_path: Path | None = Field(
+        None,
+        description=(
+            "Folder of a checkpoint of VibeVoice that speaks, or of a Hugging Face cache that has "
+            "one; if unset, the cache that 'vibevoice-asr pull' fills."
+        ),
+    )
+    voice_steps: int = Field(
+        0,
+        ge=0,
+        le=MOST_STEPS,
+        description=(
+            "Steps of diffusion in which VibeVoice makes each 133 ms of what it says: fewer are "
+            "quicker and rougher. 0 takes ten, and five where a machine is too slow for ten."
+        ),
     )
     voices_dir: Path | None = Field(
         None,

@@ -28,8 +28,11 @@ _QUICK = ("fsync=off", "full_page_writes=off")
 class Cluster:
     """A server that is started, stopped and killed as the test wants."""
 
-    def __init__(self, binaries: Path, folder: Path, *, quick: bool = True) -> None:
-        """``quick``: it need not survive its machine."""
+    def __init__(
+        self, binaries: Path, folder: Path, *, quick: bool = True, follows: Cluster | None = None
+    ) -> None:
+        """``quick``: it need not survive its machine. ``follows``: another, of which it has all
+        that is committed, a moment later."""
         self._binaries, self._folder = binaries, folder
         self._more = _QUICK if quick else ()
         self._as: dict[str, Any] = {"stdout": subprocess.DEVNULL, "cwd": folder}
@@ -40,7 +43,11 @@ class Cluster:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self._run("initdb", "-D", "data", "-U", "vibevoice", "-A", "trust", "-E", "UTF8", "-N")
+        if follows is None:
+            self._run("initdb", "-D", "data", "-U", "vibevoice", "-A", "trust", "-E", "UTF8", "-N")
+        else:
+            source = f"host=127.0.0.1 port={follows.port} user=vibevoice"
+            self._run("pg_basebackup", "-D", "data", "-R", "-N", "-c", "fast", "-d", source)
         self.start()
 
     def start(self) -> None:
@@ -52,6 +59,20 @@ class Cluster:
     def stop(self, mode: str = "fast") -> None:
         """Have it answer nobody; ``immediate``: as if its machine had failed."""
         self._run("pg_ctl", "-D", "data", "-w", "-m", mode, "stop")
+
+    @contextmanager
+    def standby(self) -> Iterator[Cluster]:
+        """Another server that has what this one has."""
+        with _folder() as folder:
+            server = Cluster(self._binaries, folder, follows=self)
+            try:
+                yield server
+            finally:
+                server.stop("immediate")
+
+    def promote(self) -> None:
+        """Have a standby be the one that is written to."""
+        self._run("pg_ctl", "-D", "data", "-w", "promote")
 
     def address(self, database: str) -> str:
         """Where services find a database; the password is there to be kept to themselves."""
@@ -85,16 +106,25 @@ class Cluster:
 def cluster(*, quick: bool = True) -> Iterator[Cluster]:
     """A server for as long as this lasts; the test is skipped, loudly, where there is none."""
     found = shutil.which("initdb")
-    binaries = Path(found).parent if found else next(iter(_BINARIES), None)
+    binaries = next(iter(_BINARIES), Path(found).resolve().parent if found else None)
     if binaries is None:
         pytest.skip("NO POSTGRESQL HERE (Debian: apt-get install postgresql): not tested")
     pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed: NOT TESTED")
+    with _folder() as folder:
+        server = Cluster(binaries, folder, quick=quick)
+        try:
+            yield server
+        finally:
+            server.stop("immediate")
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """With a short name, for sockets have no long ones."""
     folder = Path(tempfile.mkdtemp(prefix="pg"))
-    server = Cluster(binaries, folder, quick=quick)
     try:
-        yield server
+        yield folder
     finally:
-        server.stop("immediate")
         shutil.rmtree(folder, ignore_errors=True)
 
 

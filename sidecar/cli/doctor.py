@@ -55,6 +55,7 @@ def examine() -> Iterator[Finding]:
     yield finding
     yield from _engines(settings)
     yield findings.live(settings)
+    yield findings.voice(settings)
     yield from _upstreams(settings)
     yield findings.gpu()
     yield findings.ffmpeg()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.cli.recordings import open_file
@@ -56,12 +57,12 @@ async def of_file(path: Path, pace: float) -> AsyncGenerator[bytes, None]:
             pieces.close()
 
 
-async def of_pipe(rate: int, source: BinaryIO | None = None) -> AsyncIterator[bytes]:
+async def of_pipe(rate: int) -> AsyncIterator[bytes]:
     """Raw pcm16 on standard input, as it comes."""
-    pipe: Any = source or sys.stdin.buffer
-    rest = b""
+    # Not by sys.stdin, whose lock a thread that waits for ever takes with it to the end.
+    pipe, rest, most = sys.stdin.fileno(), b"", round(PIECE_S * rate) * 2
     # A thread of its own, that nobody waits for: Ctrl-C comes while it reads.
-    while raw := await in_a_thread(lambda: pipe.read1(round(PIECE_S * rate) * 2)):
+    while raw := await in_a_thread(lambda: os.read(pipe, most)):
         whole = rest + raw
         rest = whole[len(whole) & ~1 :]
         if whole[: len(whole) & ~1]:

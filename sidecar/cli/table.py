@@ -250,7 +250,8 @@ def _pull(
         str,
         typer.Argument(
             metavar="NAME",
-            help="'vibevoice', 'whisper:small' (tiny to large-v3), 'voice', or OWNER/NAME.",
+            help="'vibevoice', 'vibevoice-1.5b' (speaks), 'whisper:small' (tiny to large-v3), "
+            "'voice', or OWNER/NAME.",
         ),
     ] = "vibevoice",
     voice: Annotated[

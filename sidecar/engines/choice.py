@@ -74,7 +74,8 @@ class Choice(Generic[Spec]):
     """The engine that serves; ``checkpoint`` is the one to load, None where it needs none;
     ``upstream`` has who does the work for it, None where it does it itself; ``session_bytes``: what
     each live session takes of the device beside the weights; ``folder`` is where its files are, of
-    one that is light."""
+    one that is light and stays on the CPU, and ``folder_bytes`` what it takes in of them at
+    most."""
 
     spec: Spec
     reason: str
@@ -82,6 +83,7 @@ class Choice(Generic[Spec]):
     upstream: Upstream | None = None
     session_bytes: int = 0
     folder: Path | None = None
+    folder_bytes: int = 0
 
 
 def choose(settings: Settings) -> Choice[EngineSpec]:

@@ -84,15 +84,19 @@ class Fleet:
         voice: Choice[VoiceSpec] | None = None,
     ) -> None:
         self._devices = Devices()
-        self.files = Lodging(Role.FILES, settings, files, self._devices, EngineSlot)
-        """Where the engine for files lives."""
-        self._live: Lodging[EngineSpec, SharedSlot] | None = None
-        if live is not None:
-            self._live = Lodging(Role.LIVE, settings, live, self._devices, SharedSlot, live=True)
         self._voice: Lodging[VoiceSpec, SharedSlot] | None = None
+        beside = 0
         if voice is not None:
             self._voice = Lodging(
                 Role.VOICE, settings, voice, self._devices, SharedSlot, speaks=True
+            )
+            beside = self._voice.needed_bytes
+        self.files = Lodging(Role.FILES, settings, files, self._devices, EngineSlot, beside=beside)
+        """Where the engine for files lives."""
+        self._live: Lodging[EngineSpec, SharedSlot] | None = None
+        if live is not None:
+            self._live = Lodging(
+                Role.LIVE, settings, live, self._devices, SharedSlot, live=True, beside=beside
             )
 
     @property

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,7 +19,12 @@ from postgres import KEY, Cluster
 from serving import PATIENCE_S
 
 from sidecar import errors
+from sidecar.audio.ref import Kept
+from sidecar.audio.source import Spool
 from sidecar.jobs.claims import ATTEMPTS, LEASE_S
+from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.order import Moment, Priority, Shares, Waiting, turns
+from sidecar.jobs.postgres.link import Link, Unreachable, look
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.record import (
     Begun,
@@ -22,11 +32,14 @@ from sidecar.jobs.record import (
     Edited,
     JobRecord,
     JobState,
+    PutBack,
     Reported,
     RequestKey,
 )
 from sidecar.jobs.store import KeyTaken
+from sidecar.settings import load_settings
 from sidecar.speech.edits import Rename
+from sidecar.speech.engine import Precision
 from sidecar.speech.transcript import (
     Checkpoint,
     Finished,
@@ -137,6 +150,7 @@ async def test_a_job_that_ends_elsewhere_is_worked_on_no_more_whatever_its_node_
     await node.written(job.id)
     await until(lambda: same(front, node, job.id))
     assert front.get(job.id).state is JobState.CANCELLED
+    assert front.get(job.id).seq == ended.seq  # as whoever asked was told
     assert list(await node.beat()) == [job.id]
     assert same(opened(), node, job.id)
 
@@ -195,6 +209,38 @@ async def test_three_hundred_jobs_are_claimed_by_three_each_once_and_fairly(open
     early = [job.owner for job in got[:60]]
     assert {early.count(f"owner {index}") for index in range(3)} <= {*range(17, 24)}
     assert not any([await store.beat() for store in stores])
+
+
+async def test_who_is_next_is_what_the_order_of_one_service_says(opened: Open) -> None:
+    store, chance = opened(), random.Random(7)
+    waiting: list[Waiting] = []
+    jobs: list[JobRecord] = []
+    for _ in range(60):
+        owner, work_s = f"owner {chance.randrange(5)}", chance.uniform(1.0, 900.0)
+        priority = chance.choice([*Priority])
+        job = submitted(durable=True, owner=owner, priority=priority)
+        jobs.append(replace(job, facts=replace(job.facts, total_s=work_s)))
+        waiting.append(Waiting(owner, Precision.AUTO, work_s, priority=priority))
+        store.add(jobs[-1])
+    await store.written()
+    claimed = [await store.claim(anything) for _ in jobs]
+    turn = [jobs[one.index].id for one in turns(waiting, Shares(), Moment())]
+    assert [job.id for job in claimed if job is not None] == turn
+
+
+async def test_nobody_saves_up_and_what_is_given_back_was_not_had(opened: Open) -> None:
+    store = opened()
+    for _ in range(4):
+        await added(store, owner="early")
+    first = await store.claim(anything)
+    assert first is not None
+    await store.claim(anything)
+    for _ in range(4):
+        await added(store, owner="late")
+    turn = [job.owner for _ in range(4) if (job := await store.claim(anything)) is not None]
+    assert sorted(turn) == ["early"] * 2 + ["late"] * 2
+    await store.give_back(first.id)
+    assert await store.claim(anything) == store.get(first.id)
 
 
 async def test_what_a_node_does_not_take_is_left_to_another(opened: Open) -> None:
@@ -383,6 +429,92 @@ async def test_while_the_database_is_away_jobs_go_on_and_nothing_is_accepted(
     assert {one.id for one in node.all()} == {job.id, other.id, third.id}
 
 
+async def test_when_a_standby_takes_over_what_it_has_counts_and_all_go_on_there(
+    journal: str, tmp_path: Path, postgres_cluster: Cluster
+) -> None:
+    with postgres_cluster.standby() as standby, ExitStack() as open_stores:
+        place, database = journal.rsplit("/", 1)
+        both = f"{place},127.0.0.1:{standby.port}/{database}?target_session_attrs=read-write"
+        stores = [PostgresStore(both, KEY, tmp_path) for _ in range(2)]
+        front, node = (open_stores.enter_context(closing(store)) for store in stores)
+        await front.open()
+        job = await added(front)
+        assert await node.claim(anything)
+        node.append(job.id, Begun())
+        await node.written(job.id)
+        there, count = standby.address(database), "SELECT count(*) FROM vibevoice.events"
+        await until(lambda: rows(there, count) == [(1,)])
+        postgres_cluster.stop("immediate")
+        try:
+            node.append(job.id, said(0))
+            standby.promote()
+            node.append(job.id, DONE)
+            await node.written(job.id)
+            await until(lambda: same(front, node, job.id))
+            later = await added(front)
+            claimed = await node.claim(anything)
+            assert claimed is not None
+            assert claimed.id == later.id
+        finally:
+            postgres_cluster.start()
+        assert rows(there, count) == [(3,)]
+
+
+def rows(address: str, query: str) -> list[Any]:
+    try:
+        with psycopg.connect(address) as connection:
+            return connection.execute(query).fetchall()  # type: ignore[arg-type]
+    except psycopg.Error:
+        return []
+
+
+class Severed(Link):
+    """A line that breaks when all was done and before that was heard."""
+
+    def __init__(self, address: str, times: int) -> None:
+        super().__init__(address)
+        self.times = times
+
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Cursor[Any]]:
+        with super().transaction() as cursor:
+            yield cursor
+        if self.times:
+            self.times -= 1
+            raise Unreachable("severed")
+
+
+async def test_what_was_written_though_nobody_heard_of_it_is_there_once(
+    opened: Open, journal: str
+) -> None:
+    front = opened()
+    job = await added(front)
+    for times in (1, 3):
+        front._writer._link = Severed(journal, times)
+        front.append(job.id, Begun())
+        front.append(job.id, said(0))
+        await front.written(job.id)
+        front.append(job.id, PutBack())
+    front._writer._link = Severed(journal, 2)
+    keyed, other = (submitted(durable=True, key=key) for key in (RequestKey("k", "d"), None))
+    for record in (keyed, other):
+        front.add(record)
+    told = await asyncio.gather(
+        front.written(keyed.id), front.written(other.id), return_exceptions=True
+    )
+    assert [type(each) for each in told] == [errors.JournalUnreachable] * 2
+    for record in (keyed, other):
+        front.append(record.id, Cancelled())
+        front.forget(record.id)
+    await front.written(job.id)
+    elsewhere = opened()
+    assert same(front, elsewhere, job.id)
+    assert [event.seq for event in front.events(job.id)] == [1, 2, 3, 4, 5, 6]
+    known = elsewhere.by_key(keyed.owner, "k")
+    assert known == keyed
+    assert {one.id for one in elsewhere.all()} == {job.id, keyed.id}
+
+
 async def test_a_job_whose_lease_ran_out_with_the_database_is_not_taken_from_its_node(
     opened: Open, journal: str, postgres_cluster: Cluster
 ) -> None:
@@ -448,3 +580,69 @@ async def test_of_what_is_said_nothing_is_readable_in_the_database(
     everything = b"".join(submitted + change for submitted, change in rows)
     assert b"said" not in everything
     assert b"voice.wav" not in everything
+
+
+def test_recordings_in_the_folder_that_all_see_are_found_by_all_and_kept_until_they_are_jobs(
+    journal: str, tmp_path: Path
+) -> None:
+    """The folder is at another path for each, as mounts are."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    keepings = []
+    for name in ("one", "other"):
+        (tmp_path / name).symlink_to(shared)
+        file = tmp_path / f"{name}.address"
+        file.write_text(journal)
+        file.chmod(0o600)
+        given = {"journal_file": file, "journal_key": KEY, "jobs_dir": tmp_path / name}
+        keepings.append(Keeping(load_settings(**given)))
+    one, other = keepings
+    with closing(one.store), closing(other.store), closing(Spool(None)) as spool:
+        spool.add(b"sound" * 1000)
+        with spool.finish() as source:
+            kept = one.keep(source, "a name")
+            left = one.keep(source, "of no job")
+        assert isinstance(kept, Kept)
+        assert isinstance(left, Kept)
+        one.store.add(job := replace(submitted(durable=True), audio=kept))
+        hour_ago = left.path.stat().st_mtime - 3700
+        os.utime(left.path, (hour_ago, hour_ago))
+        os.utime(kept.path, (hour_ago, hour_ago))
+        asyncio.run(one.store.written(job.id))
+        asyncio.run(other.seek(job.id))
+        with other.open(other.store.get(job.id)) as found:
+            assert os.pread(found.fd, 5, 0) == b"sound"
+        with one.open(job) as source:
+            one.keep(source, "young")
+        third = Keeping(load_settings(**given))
+        third.store.close()
+        assert {path.name for path in (shared / "uploads").iterdir()} == {"a name", "young"}
+
+
+@pytest.mark.parametrize("way", ["flag", "both", "open file", "empty file"])
+def test_an_address_that_others_could_read_is_refused_and_not_repeated(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "postgresql://vibevoice:not-for-logs@127.0.0.1/jobs"
+    monkeypatch.setenv("VIBEVOICE_JOURNAL_KEY", KEY)
+    file = tmp_path / "address"
+    file.write_text("" if way == "empty file" else address)
+    file.chmod(0o644 if way == "open file" else 0o600)
+    if way == "both":
+        monkeypatch.setenv("VIBEVOICE_JOURNAL", address)
+    given = {"journal": address} if way == "flag" else {"journal_file": file}
+    with pytest.raises(errors.SettingsInvalid) as refused:
+        Keeping(load_settings(**given))
+    assert "not-for-logs" not in str(refused.value.to_wire())
+
+
+def test_a_database_that_does_not_let_in_is_said_without_the_password(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres_cluster: Cluster
+) -> None:
+    nowhere = postgres_cluster.address("nowhere")
+    monkeypatch.setenv("VIBEVOICE_JOURNAL", nowhere)
+    settings = load_settings(journal_key=KEY, jobs_dir=tmp_path)
+    assert "not-for-logs" not in f"{settings!r}"
+    with pytest.raises(errors.SettingsInvalid, match="does not exist") as refused:
+        look(nowhere)
+    assert "not-for-logs" not in str(refused.value.to_wire())

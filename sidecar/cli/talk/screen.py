@@ -127,8 +127,8 @@ class _Screen:
     def _print(self, who: str, text: str, style: str) -> None:
         from rich.text import Text
 
+        self._draw()  # what was still being said is gone before it stands
         self._live.console.print(Text.assemble((f"{who}: ", "bold"), (text, style)))
-        self._draw()
 
     def _draw(self) -> None:
         from rich.text import Text

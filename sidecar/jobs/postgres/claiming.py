@@ -40,7 +40,7 @@ _CANDIDATES = """
             FROM vibevoice.jobs WHERE vibevoice.free(state, claim, leased_until, %(lease_s)s)
             AND NOT id = ANY(%(seen)s)
         ) AS waiting LEFT JOIN vibevoice.shares USING (owner)
-    ) AS ranked ORDER BY by_then, soon DESC, place LIMIT %(first)s"""
+    ) AS ranked ORDER BY by_then, place LIMIT %(first)s"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -27,6 +26,7 @@ from sidecar.jobs.postgres.claiming import TOLD, Grasp
 from sidecar.jobs.postgres.deciding import Said
 from sidecar.jobs.postgres.hearing import Hearing
 from sidecar.jobs.postgres.link import Link, Unreachable
+from sidecar.jobs.postgres.mirror import Crossing, Mirror
 from sidecar.jobs.postgres.rows import Found, Rows
 from sidecar.jobs.postgres.schema import open_database
 from sidecar.jobs.postgres.writing import Writer
@@ -40,10 +40,9 @@ from sidecar.jobs.record import (
     JobState,
     PutBack,
     Reported,
-    advance,
 )
 from sidecar.jobs.shelf import Shelf
-from sidecar.jobs.store import Entry, MemoryStore
+from sidecar.jobs.store import Entry
 from sidecar.speech.transcript import Checkpoint
 from sidecar.threads import Threads
 
@@ -53,7 +52,7 @@ ROUNDS = 4
 """So often the next of those that wait are looked at, where none of them will do."""
 
 
-class PostgresStore(MemoryStore):
+class PostgresStore(Mirror):
     """A `JobStore`, and its `Claims`. Who opens it calls `open` when there is an event loop; until
     then it hears nothing of others."""
 
@@ -91,24 +90,18 @@ class PostgresStore(MemoryStore):
         self._news = asyncio.Event()
         self._said: list[Part] = []
         """What was said since the loop had its last turn: written in one piece."""
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._later: list[Callable[[], None]] = []
-        self._lock = threading.Lock()
+        self._crossing = Crossing()
         self._hearing: Hearing | None = None
         self._closed = False
         with self._asks.transaction() as cursor:
             for found in self._rows.all(cursor):
-                self._take(found)
+                self._take(found, tell=False)
         self._writer = Writer(Link(address), self._rows, self._refused)
 
     async def open(self) -> None:
         """Hear of what other services do from here on."""
-        if self._loop is None:
-            with self._lock:
-                self._loop = asyncio.get_running_loop()
-                later, self._later = self._later, []
-            for work in later:
-                work()
+        if not self._crossing.runs:
+            self._crossing.open()
             self._hearing = Hearing(
                 Link(self._address), self._rows, self._known, self._at, self._heard_others
             )
@@ -120,6 +113,7 @@ class PostgresStore(MemoryStore):
     async def seek(self, job_id: str) -> None:
         """Look in the database for a job that is not known here, which another service may have
         taken in a moment ago."""
+        await self.open()
         if job_id in self._entries:
             return
         with suppress(errors.JournalUnreachable):
@@ -339,26 +333,13 @@ class PostgresStore(MemoryStore):
             if entry.record.durable and one not in said and not self._writer.pending(one)
         }
 
-    def _at(self, job_id: str) -> int | None:
-        entry = self._entries.get(job_id)
-        return None if entry is None else entry.record.seq
-
-    def _on_loop(self, work: Callable[[], None]) -> None:
-        """Have something done where jobs are told of; from any thread."""
-        with self._lock:
-            if self._loop is None:
-                self._later.append(work)
-                return
-        with suppress(RuntimeError):  # the loop is closed: the service has ended
-            self._loop.call_soon_threadsafe(work)
-
     def _heard_others(self, found: Sequence[Found]) -> None:
         def take() -> None:
             for one in found:
                 self._take(one)
             self._news.set()
 
-        self._on_loop(take)
+        self._crossing.do(take)
 
     def _refused(self, found: Sequence[Found], outcome: Outcome) -> None:
         def take() -> None:
@@ -370,52 +351,19 @@ class PostgresStore(MemoryStore):
             for one in found:
                 self._take(one)
 
-        self._on_loop(take)
-
-    def _never_was(self, job_id: str) -> None:
-        """Another service was first to add a job with its key."""
-        entry = self._entries.get(job_id)
-        if entry is not None and entry.record.key is not None:
-            key = entry.record.owner, entry.record.key.name
-            if self._keys.get(key) == job_id:
-                del self._keys[key]
+        self._crossing.do(take)
 
     def _drop(self, job_id: str) -> None:
-        super().forget(job_id)
+        super()._drop(job_id)
         self._here.discard(job_id)
         self._had.pop(job_id, None)
         self._fenced.discard(job_id)
 
-    def _take(self, found: Found, *, here: bool = False) -> None:
-        """Have in memory what the database has, and tell of what was not told."""
-        entry = self._entries.get(found.job_id)
-        if found.gone:
-            if entry is not None:
-                self._drop(found.job_id)
-                self._put(Part(found.job_id, done=partial(self._shelf.drop, entry.record)))
-            return
-        told = entry.record.seq if entry is not None else 0
-        if found.record is not None:
-            anew = Entry(found.record)
-            if entry is None:
-                if (key := found.record.key) is not None:  # whatever has it here never was
-                    self._keys.pop((found.record.owner, key.name), None)
-                self._enter(anew)
-            else:
-                self._entries[found.job_id] = anew
-            entry = anew
-        if entry is None:
-            return  # it was forgotten meanwhile
-        for event in found.events:
-            record = advance(entry.record, event)
-            if record is entry.record:
-                continue
-            entry.take(record, event)
-            if event.seq > told and self._loop is not None:
-                self._feed.publish(record, event, here=here)
-                if record.over and event.ends:
-                    self._put(Part(record.id, done=partial(self._shelf.put, record)))
-        entry.from_seq = max(entry.from_seq, told + 1)
+    def _gone(self, record: JobRecord) -> None:
+        self._put(Part(record.id, done=partial(self._shelf.drop, record)))
+
+    def _ended(self, record: JobRecord) -> None:
+        self._put(Part(record.id, done=partial(self._shelf.put, record)))
 
 
 def _checkpoint(event: JobEvent) -> bool:

@@ -46,8 +46,9 @@ class Writer:
         self._waiting: list[_Waiter] = []
         self._pending: Counter[str] = Counter()
         self._closing = False
-        self._unsure: set[str] = set()
-        """Jobs that may have been added by a commit of which nothing was heard."""
+        self._disowned: dict[str, bool] = {}
+        """Jobs of which it was said that they were not added, though nobody knows; whether a
+        request's key finds them."""
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -98,11 +99,10 @@ class Writer:
                 wrong = self._written(parts, again=failures > 0)
             except Unreachable as error:
                 failures += 1
-                self._unsure |= {part.job_id for part in parts if isinstance(part, Add)}
                 if failures == 2:
                     log.warning("the database for jobs does not answer: %s", error)
                 if failures > 1:
-                    waiting = _put_off(waiting)
+                    waiting = self._put_off(waiting, parts)
                 if closing and failures > 1:
                     log.error("%d events are lost: the database does not answer", len(parts))
                     return
@@ -122,7 +122,9 @@ class Writer:
         with self._news:
             self._pending.subtract(part.job_id for part in parts)
             self._pending += Counter()
-        self._unsure.clear()
+        for part in parts:
+            if isinstance(part, Forget):
+                self._disowned.pop(part.job_id, None)
 
     def _written(self, parts: list[Part], *, again: bool) -> dict[str, Exception]:
         """What was wrong, by job."""
@@ -150,17 +152,24 @@ class Writer:
         return wrong
 
     def _sure(self, parts: list[Part]) -> list[Part]:
-        """A job with a key that was perhaps added, and of which its client was told that it was
-        not, is left as the database has it: by its key it is found if it is there."""
-        forgotten = {part.job_id for part in parts if isinstance(part, Forget)}
-        left = {
-            part.job_id
+        """Without jobs that were disowned. One with a key is left as the database has it: whoever
+        sends the request again, anywhere, finds it if it is there. One without is deleted."""
+        return [
+            part
             for part in parts
-            if isinstance(part, Add)
-            and part.job_id in self._unsure & forgotten
-            and part.record.key is not None
-        }
-        return [part for part in parts if part.job_id not in left]
+            if part.job_id not in self._disowned
+            or (isinstance(part, Forget) and not self._disowned[part.job_id])
+        ]
+
+    def _put_off(self, waiting: Sequence[_Waiter], parts: Sequence[Part]) -> list[_Waiter]:
+        """Tell those who do not wait for long; those who do."""
+        adds = {part.job_id: part.record.key is not None for part in parts if isinstance(part, Add)}
+        for one in waiting:
+            if not one.patient:
+                if one.job_id in adds:
+                    self._disowned[one.job_id] = adds[one.job_id]
+                one.told(errors.JournalUnreachable())
+        return [one for one in waiting if one.patient]
 
     def _committed(self, parts: Sequence[Part], *, again: bool) -> dict[str, Exception]:
         with self._link.transaction() as cursor:
@@ -175,10 +184,3 @@ class Writer:
             done()
         changed: dict[str, Exception] = {one: errors.TranscriptChanged() for one in outcome.changed}
         return changed | {one: KeyTaken(other) for one, other in outcome.taken.items()}
-
-
-def _put_off(waiting: Sequence[_Waiter]) -> list[_Waiter]:
-    for one in waiting:
-        if not one.patient:
-            one.told(errors.JournalUnreachable())
-    return [one for one in waiting if one.patient]
