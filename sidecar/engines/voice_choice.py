@@ -95,10 +95,13 @@ def _by_itself(
     checkpoint = _keeps_up(settings)
     if checkpoint is None:
         return _light(settings)
-    if _has_room(checkpoint, hearing):
-        return _vibevoice(checkpoint, "a GPU and its checkpoint are here")
     found, reason = _light(settings)
-    return found, f"{reason} (the GPU has no room for VibeVoice that speaks)"
+    if not _has_room(checkpoint, hearing):
+        return found, f"{reason} (the GPU has no room for VibeVoice that speaks)"
+    if found is not None and not vibevoice.samples(checkpoint.folder):
+        folder = checkpoint.folder / vibevoice.FOLDER
+        return found, f"{reason} (VibeVoice wants a recording of a voice in {folder})"
+    return _vibevoice(checkpoint, "a GPU and its checkpoint are here")
 
 
 def _vibevoice(checkpoint: Checkpoint, reason: str) -> tuple[Choice[VoiceSpec], str]:

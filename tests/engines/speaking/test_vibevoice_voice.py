@@ -370,3 +370,21 @@ def test_auto_speaks_with_it_where_a_gpu_and_a_checkpoint_are(
         findings.State.GOOD,
         "vibevoice (vibevoice): as set; slow, without a GPU that torch can use",
     )
+
+
+def test_a_voice_that_changes_with_every_sentence_is_for_who_has_no_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steady = Choice(spec_of("scripted"), "")
+    monkeypatch.setattr(voice_choice, "_quick", lambda settings: True)
+    monkeypatch.setattr(voice_choice, "_has_room", lambda *given: True)
+    for recorded, light, name in (
+        (folder, steady, "vibevoice"),
+        (speaking_models.model(), steady, "scripted"),
+        (speaking_models.model(), None, "vibevoice"),
+    ):
+        monkeypatch.setattr(voice_choice, "_light", lambda settings, one=light: (one, "it is here"))
+        chosen, reason = voice_choice.choose_voice(Settings(voice_path=recorded))
+        assert chosen is not None
+        assert chosen.spec.name == name
+        assert ("a recording of a voice in" in reason) is (recorded != folder)
