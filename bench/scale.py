@@ -4,7 +4,8 @@ A service that keeps its jobs to itself beside a front and three nodes over one 
 run: recordings that take the scripted engine `WORK_S` each, as many to each engine. What is told:
 how much of its engines' time each side used (the goal is 0.95), what is added to a job,
 how long an event takes from the service that it happens in to another, and memory and processor of
-every process while nothing happens.
+every process while nothing happens. The database of the benchmark does not wait for its disk
+(`fsync=off`): what that takes is a matter of the disk.
 """
 
 from __future__ import annotations
