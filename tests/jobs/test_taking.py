@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from overheard import job_of
 from shared_memory import Shared, SharedMemory
 
 from sidecar import errors
+from sidecar.engines.choice import choose
 from sidecar.jobs.job import Job
+from sidecar.jobs.provision import Provision
 from sidecar.jobs.record import Begun, JobState
+from sidecar.jobs.sharing import fits
 from sidecar.jobs.taking import SharedQueue
+from sidecar.memory.devices import Devices
+from sidecar.settings import Settings
+from sidecar.speech.engine import TranscribeOptions
+from sidecar.workers.lodging import Lodging
+from sidecar.workers.slot import EngineSlot
 
 NewJob = Callable[..., Job]
 
@@ -65,3 +75,15 @@ async def test_a_client_that_waits_at_a_service_that_ends_is_told_so_and_its_job
     assert stores[1].get(later.id).state is JobState.QUEUED
     with pytest.raises(errors.ShuttingDown):
         queue.check_room()
+
+
+def test_a_job_fits_where_its_language_and_its_length_do(recording: Path) -> None:
+    settings = Settings(engine="moonshine")
+    lodging = Lodging("files", settings, choose(settings), Devices(), EngineSlot)
+    provision = Provision(settings, lodging)
+    job = job_of(recording).record
+    german = replace(job, options=TranscribeOptions(language="de"))
+    talk = replace(job, facts=replace(job.facts, decoder="live"))
+    found = [fits(one, provision, 60.0) for one in (job, german, talk)]
+    assert found == [True, False, False]
+    assert not fits(job, provision, 1.0), "it is longer than may be"
