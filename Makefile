@@ -58,6 +58,8 @@ bench: $(BENCH_STAMP)  ## measure (minutes to an hour; a quiet machine)
 	$(BIN)/python -m bench.scrape
 	$(BIN)/python -m bench.vad
 	$(BIN)/python -m bench.live_speakers
+	$(BIN)/python -m bench.talk
+	$(BIN)/python -m bench.talk_many
 	$(BIN)/python -m bench.intake
 	$(BIN)/python -m bench.long
 	$(BIN)/python -m bench.vibevoice_voice

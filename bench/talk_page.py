@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--voice", default="espeak")
     wanted = parser.parse_args()
     pieces = [piece for piece in sayings() if len(piece) > ORDER_S * IN_RATE]
-    with workshop() as folder, model() as url, site() as port:
+    with workshop() as folder, model() as (url, _), site() as port:
         spoken = scene(folder / "spoken.wav", list(islice(cycle(pieces), wanted.times)))
         settings = {"engine": "moonshine", "voice_engine": wanted.voice, "llm_model": "scripted"}
         ports = f"0:{port}"

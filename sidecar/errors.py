@@ -867,6 +867,33 @@ class CommitEmpty(BadRequest):
     default_hint = "Send sound first; where the service hears pauses, it ends turns by itself."
 
 
+class ItemUnknown(SidecarError):
+    """A conversation has no item of that name."""
+
+    code = "item_unknown"
+    kind = Kind.NOT_FOUND
+    default_detail = "The conversation has no such item."
+    default_hint = "Name one that was told, and was neither deleted nor let go of for its age."
+
+
+class ResponseActive(SidecarError):
+    """A client asked for an answer while one is being given (the code is OpenAI's)."""
+
+    code = "conversation_already_has_active_response"
+    kind = Kind.CONFLICT
+    default_detail = "The conversation already has a response in progress."
+    default_hint = "Wait for its response.done, or cancel it first."
+
+
+class ResponseNotActive(SidecarError):
+    """A client cancelled an answer that is not being given (the code is OpenAI's)."""
+
+    code = "response_cancel_not_active"
+    kind = Kind.CONFLICT
+    default_detail = "No such response is in progress."
+    default_hint = "There is nothing to be done."
+
+
 class ModelLoadFailed(SidecarError):
     """The engine could not be loaded."""
 

@@ -92,3 +92,22 @@ class Page:
             if kind != "sound" or found[-1:] != ["sound"]:
                 found.append(kind)
         return found
+
+    async def turn(self, text: str) -> tuple[list[str], dict[str, Any]]:
+        """Type it, and hear the answer to its end: the codes of what went wrong meanwhile, and the
+        transcript."""
+        before = len(self.messages)
+        await self.send(type="text", text=text)
+        transcript = await self.until("transcript")
+        await self.until("status", state="ready")
+        return self.codes(before), transcript
+
+    def codes(self, since: int = 0, type: str = "error") -> list[str]:
+        """Of what went wrong, by now."""
+        texts = [one for one in self.messages[since:] if isinstance(one, dict)]
+        return [one["code"] for one in texts if one["type"] == type]
+
+    @property
+    def notices(self) -> list[str]:
+        """The codes of what else is to be known."""
+        return self.codes(type="notice")

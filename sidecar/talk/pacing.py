@@ -79,6 +79,11 @@ class Pacer:
         """Whose sound there is, 0 if nobody's."""
         return self._line.turn if self._line is not None else 0
 
+    @property
+    def waiting(self) -> bool:
+        """Whether some of it was not sent."""
+        return self._line is not None and bool(self._line.pcm)
+
     def add(self, turn: int, piece: int, sound: Sound, now: float) -> None:
         """More sound behind all there is. A new turn's replaces what there was; sound of one that
         was hushed, or is older, is dropped.
@@ -179,6 +184,14 @@ class Pacer:
         heard = self.played(now)
         self._line, self._paused = None, False
         return heard
+
+    def end(self, turn: int, now: float) -> list[Frame]:
+        """The turn is over by itself: what is left of it, which is too short to be waited for."""
+        line, found = self._line, list[Frame]()
+        if line is not None and line.turn == turn and line.pcm:
+            found.append(Frame(turn, bytes(line.pcm), line.rate, line.sent))
+        self.hush(turn, now)
+        return found
 
     @property
     def _stands(self) -> bool:

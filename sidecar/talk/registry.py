@@ -23,6 +23,10 @@ from sidecar.workers.spoken import Spoken
 
 log = logging.getLogger(__name__)
 
+LEAVING_S = 1.0
+"""So long one waits for a place: a page that is loaded anew comes back before it is known that it
+has left."""
+
 
 class Conversations:
     """Owns who thinks for all of them. ``voice``: what speaks, None where nothing does."""
@@ -34,6 +38,7 @@ class Conversations:
         self._finding = asyncio.Lock()
         self._going: set[Talk] = set()
         self._opening = 0
+        self._left = asyncio.Event()
         self.replies = 0
         """How many were begun since the service started."""
         self.last = Latency(0)
@@ -108,8 +113,7 @@ class Conversations:
             errors.TalkFull: there are enough of them.
             errors.LiveUnavailable, errors.LiveFull, errors.LiveLimited: nobody can hear it.
         """
-        if len(self) >= self._settings.conversations:
-            raise errors.TalkFull()
+        await self._place()
         self._opening += 1
         try:
             thinker = await self._found()
@@ -126,6 +130,7 @@ class Conversations:
             yield talk
         finally:
             self._going.discard(talk)
+            self._left.set()
             self._sessions.end(live)
             for task in warming:
                 task.cancel()
@@ -135,6 +140,20 @@ class Conversations:
         """Let go of who thinks; the conversations end with their connections."""
         for thinker in filter(None, (self._thinker, *self._others.values())):
             await thinker.close()
+
+    async def _place(self) -> None:
+        """Wait a little for a place.
+
+        Raises:
+            errors.TalkFull: there is none.
+        """
+        try:
+            async with asyncio.timeout(LEAVING_S):
+                while len(self) >= self._settings.conversations:
+                    self._left.clear()
+                    await self._left.wait()
+        except TimeoutError:
+            raise errors.TalkFull() from None
 
     async def _found(self) -> Thinker:
         async with self._finding:

@@ -52,7 +52,7 @@ class Stages:
         """Say that behind what is being said of the turn."""
         if command.turn not in self._said:
             self._said[command.turn] = asyncio.Queue()
-            self._begin(command.turn, Stage.VOICE, self._spoken(command.turn))
+            self._begin(command.turn, Stage.VOICE, self._spoken(command.turn, self.manner))
         self._said[command.turn].put_nowait(command)
 
     def stop(self, turn: int, stage: Stage) -> None:
@@ -63,10 +63,13 @@ class Stages:
             task.cancel()
 
     async def close(self) -> None:
-        """End all of them."""
+        """End all of them. Those that were stopped before are on their way: who hurries them takes
+        a process that others use along."""
         for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            if not task.cancelling():
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _begin(self, turn: int, stage: Stage, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(self._watched(turn, stage, work), name=stage)
@@ -91,13 +94,13 @@ class Stages:
                 self._happened(Token(self._now(), command.turn, piece))
         self._happened(StageEnded(self._now(), command.turn, Stage.THINKER))
 
-    async def _spoken(self, turn: int) -> None:
+    async def _spoken(self, turn: int, manner: SayOptions) -> None:
         waiting = self._said[turn]
         while True:
             command = await waiting.get()
             if self._voice is None:
                 raise errors.EngineUnavailable("No engine of this installation speaks.")
-            async with aclosing(self._voice.say(command.text, self.manner)) as sounds:
+            async with aclosing(self._voice.say(command.text, manner)) as sounds:
                 async for sound in sounds:
                     self._happened(Voiced(self._now(), turn, command.piece, sound))
             self._happened(StageEnded(self._now(), turn, Stage.VOICE, command.piece))

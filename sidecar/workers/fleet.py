@@ -17,7 +17,7 @@ from sidecar.speech.engine import EngineSpec
 from sidecar.speech.voice import VoiceSpec
 from sidecar.workers.lifecycle import EngineLife, SlotState
 from sidecar.workers.lodging import Devices, Lodging
-from sidecar.workers.shared import SharedSlot
+from sidecar.workers.shared import SerialSlot, SharedSlot
 from sidecar.workers.slot import EngineSlot
 from sidecar.workers.spoken import Spoken
 
@@ -84,11 +84,11 @@ class Fleet:
         voice: Choice[VoiceSpec] | None = None,
     ) -> None:
         self._devices = Devices()
-        self._voice: Lodging[VoiceSpec, SharedSlot] | None = None
+        self._voice: Lodging[VoiceSpec, SerialSlot] | None = None
         beside = 0
         if voice is not None:
             self._voice = Lodging(
-                Role.VOICE, settings, voice, self._devices, SharedSlot, speaks=True
+                Role.VOICE, settings, voice, self._devices, SerialSlot, speaks=True
             )
             beside = self._voice.needed_bytes
         self.files = Lodging(Role.FILES, settings, files, self._devices, EngineSlot, beside=beside)

@@ -140,6 +140,10 @@ class Worker:
                 answer = frame
         return answer
 
+    async def hears(self, within_s: float) -> bool:
+        """Whether it answers a ping within that, whatever it is at."""
+        return await self._calls.answers_ping(within_s)
+
     async def close(self) -> None:
         """End the process: closed politely, killed if it does not go."""
         self._ours = self._ours or self._process.poll() is None
@@ -183,7 +187,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         try:
             await call.reached.wait()
-            latest = loop.time() + max(self.patience_s, CANCEL_GRACE_S)
+            patience_s = max(self.patience_s, self._manner.patience_s, CANCEL_GRACE_S)
+            latest = loop.time() + patience_s
             while True:
                 ping = loop.create_task(self._calls.answers_ping(CANCEL_GRACE_S))
                 over = loop.create_task(call.over.wait())

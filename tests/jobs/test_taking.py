@@ -18,10 +18,9 @@ from sidecar.jobs.provision import Provision
 from sidecar.jobs.record import Begun, JobState
 from sidecar.jobs.sharing import fits
 from sidecar.jobs.taking import SharedQueue
-from sidecar.memory.devices import Devices
 from sidecar.settings import Settings
 from sidecar.speech.engine import TranscribeOptions
-from sidecar.workers.lodging import Lodging
+from sidecar.workers.lodging import Devices, Lodging
 from sidecar.workers.slot import EngineSlot
 
 NewJob = Callable[..., Job]

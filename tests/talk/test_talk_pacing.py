@@ -42,6 +42,17 @@ def test_nothing_is_sent_more_than_its_lead_ahead_of_the_ear() -> None:
     assert pacer.wake_at(12.0) is None
 
 
+def test_a_turn_that_ends_loses_not_one_sample() -> None:
+    pacer = Pacer()
+    pacer.add(1, 0, numbered(0.3), 0.0)
+    sent = [frame for _, frame in run(pacer, 0.0, 0.25)]
+    pacer.add(1, 0, numbered(0.002, start=300), 0.26)
+    sent += [*pacer.due(0.26), *pacer.end(1, 0.26)]
+    assert b"".join(frame.pcm for frame in sent) == numbered(0.302).pcm
+    assert sum(frame.seconds for frame in sent[:-1]) == pytest.approx(sent[-1].start)
+    assert (pacer.turn, pacer.end(1, 0.26)) == (0, [])
+
+
 def test_a_client_that_clears_gets_all_at_once() -> None:
     pacer = Pacer(Client(clears=True))
     pacer.add(1, 0, numbered(2.0), 10.0)

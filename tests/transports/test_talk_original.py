@@ -124,7 +124,7 @@ def test_somebody_speaks_on_that_page_sees_both_sides_and_speaks_over_the_answer
         pytest.skip(LACKING)
     pieces = [one for one in talk.sayings() if len(one) > 2 * talk.IN_RATE][:2]
     spoken = talk_page.scene(tmp_path / "spoken.wav", pieces)
-    with talk.model() as url, talk_page.site() as at:
+    with talk.model() as (url, _), talk_page.site() as at:
         settings: dict[str, Any] = {"engine": "auto", "voice_engine": "espeak", "llm": url}
         settings |= {"llm_model": "scripted", "llm_max_tokens": 20}
         server = start_server(talk_ports=f"0:{at}", **settings)

@@ -97,7 +97,7 @@ class Party:
                 await self._note(phase=phase)
             case {"type": "error", "code": errors.ModelNotFound.code | errors.FieldInvalid.code}:
                 raise error_of(message)
-            case {"type": "error", "code": _}:  # without a code it is the end, and raised
+            case {"type": "error", "hint": _}:  # without one it is the end, and raised
                 say(f"{message.get('message', '')} {message.get('hint', '')}")
             case {"type": "began"}:
                 self._began(message)

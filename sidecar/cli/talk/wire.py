@@ -114,6 +114,6 @@ def error_of(message: dict[str, Any]) -> errors.SidecarError:
     """The error that a message tells of; before `begin` was heard the code stands behind the
     words."""
     text = str(message.get("message", ""))
-    if "code" not in message and (found := re.fullmatch(r"(.*) \((\w+)\)", text, re.DOTALL)):
+    if "hint" not in message and (found := re.fullmatch(r"(.*) \((\w+)\)", text, re.DOTALL)):
         return errors.from_wire({"detail": found[1], "code": found[2]})
     return errors.from_wire({**message, "detail": text})

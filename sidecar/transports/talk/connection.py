@@ -12,8 +12,10 @@ from sidecar.speech.formats import render, transcript_body
 from sidecar.speech.voice import SayOptions
 from sidecar.talk.account import Account
 from sidecar.talk.events import Cancelled, Reset, Truncated, Typed
-from sidecar.talk.pacing import Client, Frame
-from sidecar.talk.talk import Clear, Hold, Out, Over, Release, Talk
+from sidecar.talk.outgoing import Out, Over
+from sidecar.talk.pacing import Client
+from sidecar.talk.talk import Talk
+from sidecar.talk.told import Told
 from sidecar.transports.http.sockets import Message, Socket
 from sidecar.transports.talk import dialect, orders, ours
 from sidecar.transports.talk.dialect import Dialect
@@ -134,7 +136,7 @@ class _Connection:
         await self._socket.send(told(error))
 
     def _noted(self, out: Out) -> None:
-        if not isinstance(out, Frame | Clear | Hold | Release | Over):
+        if isinstance(out, Told):
             self._account.take(out, time.monotonic())
 
     async def _ended(self) -> str:

@@ -12,14 +12,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sidecar import errors
+from sidecar.talk.outgoing import Clear, Out
 from sidecar.talk.pacing import Frame
-from sidecar.talk.talk import Clear, Out
 from sidecar.talk.told import (
     Began,
     Ending,
     Failed,
     Latency,
     NothingSaid,
+    Noticed,
     PersonSaid,
     PersonStopped,
     ReplyEnded,
@@ -47,8 +48,8 @@ def greeting(also: Mapping[str, Any]) -> str:
 
 
 def trouble(error: errors.SidecarError) -> str:
-    """What went wrong."""
-    return message("error", message=f"{error.detail} ({error.code})")
+    """What went wrong: in words, for the page shows them as they are, and by its code."""
+    return message("error", message=f"{error.detail} ({error.code})", code=error.code)
 
 
 def metrics_of(latency: Latency) -> dict[str, float]:
@@ -96,6 +97,8 @@ class Dialect:
                 yield from self._ended(out)
             case Failed():
                 yield trouble(out.error)
+            case Noticed(notice):
+                yield message("notice", message=notice.message, code=notice.code)
             case Began():
                 self._person = ""
                 yield status("reset")

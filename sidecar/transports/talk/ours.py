@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sidecar import errors
+from sidecar.talk.outgoing import Clear, Hold, Out, Release
 from sidecar.talk.pacing import Frame
-from sidecar.talk.talk import Clear, Hold, Out, Release
 from sidecar.talk.told import (
     Began,
     Entered,
     Failed,
     Latency,
     NothingSaid,
+    Noticed,
     PersonSaid,
     PersonSaying,
     PersonStarted,
@@ -51,6 +52,8 @@ class Words:
                 yield message("reset")
             case Failed(turn, error):
                 yield trouble(error, turn)
+            case Noticed(notice):
+                yield message("notice", message=notice.message, code=notice.code)
             case PersonStarted() | PersonSaying() | PersonStopped() | PersonSaid() | NothingSaid():
                 yield _of_person(out)
             case _:

@@ -148,6 +148,12 @@ class ContentTypeUnsupported(errors.Refused):
     known_code = "content_type_unsupported"
 
 
+class ConversationAlreadyHasActiveResponse(errors.Conflict):
+    """The conversation already has a response in progress."""
+
+    known_code = "conversation_already_has_active_response"
+
+
 class DeviceLost(errors.Busy):
     """The GPU stopped working for the engine's process."""
 
@@ -266,6 +272,12 @@ class Internal(errors.Failed):
     """Something went wrong inside the service."""
 
     known_code = "internal"
+
+
+class ItemUnknown(errors.NotFound):
+    """The conversation has no such item."""
+
+    known_code = "item_unknown"
 
 
 class JobCancelled(errors.Cancelled):
@@ -574,6 +586,12 @@ class RequestInvalid(errors.Refused):
     known_code = "request_invalid"
 
 
+class ResponseCancelNotActive(errors.Conflict):
+    """No such response is in progress."""
+
+    known_code = "response_cancel_not_active"
+
+
 class ScopeMissing(errors.Forbidden):
     """The token that was sent does not allow this."""
 
@@ -832,6 +850,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "chunk_too_long": ChunkTooLong,
     "clip_too_long": ClipTooLong,
     "content_type_unsupported": ContentTypeUnsupported,
+    "conversation_already_has_active_response": ConversationAlreadyHasActiveResponse,
     "device_lost": DeviceLost,
     "disk_full": DiskFull,
     "edit_impossible": EditImpossible,
@@ -852,6 +871,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "inbound_full": InboundFull,
     "input_audio_buffer_commit_empty": InputAudioBufferCommitEmpty,
     "internal": Internal,
+    "item_unknown": ItemUnknown,
     "job_cancelled": JobCancelled,
     "job_not_done": JobNotDone,
     "job_not_found": JobNotFound,
@@ -903,6 +923,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "repository_forbidden": RepositoryForbidden,
     "repository_not_found": RepositoryNotFound,
     "request_invalid": RequestInvalid,
+    "response_cancel_not_active": ResponseCancelNotActive,
     "scope_missing": ScopeMissing,
     "service_unreachable": ServiceUnreachable,
     "session_idle": SessionIdle,
