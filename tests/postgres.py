@@ -40,6 +40,14 @@ class Cluster:
             user = _unprivileged()
             os.chown(folder, user.pw_uid, user.pw_gid)
             self._as |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        stops = 'read _; "$0" -D data -m immediate -s stop; cd /; rm -rf "$1"'
+        self._guard = subprocess.Popen(
+            ["sh", "-c", stops, binaries / "pg_ctl", folder],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            **self._as,
+        )
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -49,6 +57,10 @@ class Cluster:
             source = f"host=127.0.0.1 port={follows.port} user=vibevoice"
             self._run("pg_basebackup", "-D", "data", "-R", "-N", "-c", "fast", "-d", source)
         self.start()
+
+    def close(self) -> None:
+        """Leave nothing; the same happens when the tests are killed."""
+        self._guard.communicate()
 
     def start(self) -> None:
         """Have it answer."""
@@ -68,7 +80,7 @@ class Cluster:
             try:
                 yield server
             finally:
-                server.stop("immediate")
+                server.close()
 
     def promote(self) -> None:
         """Have a standby be the one that is written to."""
@@ -115,7 +127,7 @@ def cluster(*, quick: bool = True) -> Iterator[Cluster]:
         try:
             yield server
         finally:
-            server.stop("immediate")
+            server.close()
 
 
 @contextmanager

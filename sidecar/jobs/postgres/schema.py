@@ -59,8 +59,8 @@ MIGRATIONS: Sequence[Sequence[str]] = (
         """CREATE FUNCTION vibevoice.free(
                 state text, claim text, leased_until timestamptz, lease_s double precision)
             RETURNS boolean STABLE LANGUAGE sql RETURN state IN ('queued', 'running') AND (
-                claim IS NULL OR (leased_until < clock_timestamp() AND pg_postmaster_start_time()
-                    < clock_timestamp() - make_interval(secs => lease_s)))""",
+                claim IS NULL OR (leased_until < now() AND pg_postmaster_start_time()
+                    < now() - make_interval(secs => lease_s)))""",
         # What an owner has had who has something here anew: at least what the least of them had,
         # so that nobody saves up.
         """CREATE FUNCTION vibevoice.joined(who text) RETURNS void LANGUAGE sql AS $$
