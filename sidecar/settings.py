@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -31,6 +31,10 @@ SHORTEST_TOKEN = 16
 """Characters; shorter ones are guessed."""
 SHORTEST_JOURNAL_KEY = 32
 """Characters: 128 bits in hexadecimal digits."""
+ALL: Final = "all"
+FRONT: Final = "front"
+NODE: Final = "node"
+"""What a service is of those that share a journal."""
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -527,6 +531,14 @@ class Settings(BaseSettings):
         description=(
             "Whether jobs outlive a crash and a restart: those that are fetched later, with their "
             "recordings, encrypted, in a folder (docs/keeping-jobs.md). Nothing is kept without."
+        ),
+    )
+    role: Literal["all", "front", "node"] = Field(
+        ALL,
+        description=(
+            "What this service is of those that share a journal: 'front' takes requests in and "
+            "works on none of them, 'node' works and takes none in, 'all' does both. Live audio is "
+            "heard by the service that is asked (docs/scale.md)."
         ),
     )
     journal: Address | None = Field(

@@ -33,6 +33,7 @@ from sidecar.cli.asking import (
 )
 from sidecar.cli.flags import serve_with
 from sidecar.cli.said import PROGRAM
+from sidecar.settings import NODE
 
 HELP = f"""
 Speech to text with speakers, on this machine. Without a command it serves.
@@ -61,6 +62,20 @@ Examples:
 * `{PROGRAM} serve --port 9000 --keep-alive 1h`
 * `{PROGRAM} serve --config server.yaml`: the file of another gRPC server
 * `{PROGRAM} --engine scripted`: for hosts in development, made-up text at once
+"""
+NODE_HELP = f"""
+Work on the jobs that services share, and take none in: claim what fits this machine when it is
+free, until told to stop.
+
+All that share have the same journal, the same key and the same folder for uploads. Of its port only
+/health, the probes and /metrics are left. Told to stop it claims no more; what runs has the time of
+shutdown_grace to end, then another goes on with it from what is settled.
+
+Examples:
+
+* `{PROGRAM} node --journal postgresql://vibevoice@db/vibevoice --jobs-dir /mnt/jobs`
+* `{PROGRAM} node --config node.toml --shutdown-grace 10m`
+* `{PROGRAM} serve --role front --config front.toml`: who takes in for nodes
 """
 ESTIMATE_HELP = f"""
 Say whether a recording fits into the memory that is there, and how long it takes.
@@ -132,6 +147,9 @@ def build_command() -> Any:
     )
     app.callback()(_root)
     app.command("serve", help=SERVE_HELP)(serve_with(lambda given: _exit(serve.run(given))))
+    app.command("node", help=NODE_HELP)(
+        serve_with(lambda given: _exit(serve.run(given | {"role": NODE})))
+    )
     app.command("transcribe", help=asking.HELP)(asking.transcribe)
     app.command("live", help=speaking.HELP)(speaking.live)
     app.command("talk", help=conversing.HELP)(conversing.talk)

@@ -112,6 +112,23 @@ def choose(settings: Settings) -> Choice[EngineSpec]:
     return Choice(spec, reason, checkpoint)
 
 
+def choose_for_others(settings: Settings) -> Choice[EngineSpec]:
+    """The engine that the nodes have for which this service takes jobs in: as `choose` where it can
+    run here too; else the one that is named, which is then known by what is true of it anywhere,
+    and hears nothing live.
+
+    Raises:
+        errors.SidecarError: none is named, and none can run here.
+    """
+    try:
+        return choose(settings)
+    except (errors.EngineUnavailable, errors.BadCheckpoint):
+        if settings.engine == AUTO:
+            raise
+        spec = engines.spec_of(settings.engine)
+        return Choice(replace(spec, sessions=0), "nodes have it")
+
+
 def choose_live(
     settings: Settings, files: Choice[EngineSpec]
 ) -> tuple[Choice[EngineSpec] | None, str]:

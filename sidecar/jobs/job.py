@@ -9,6 +9,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
@@ -156,6 +157,11 @@ class Job:
     def cancel(self) -> None:
         """Somebody ended it; one that has ended stays as it is."""
         self._append(Cancelled())
+
+    def part(self, error: errors.SidecarError) -> None:
+        """Whoever waits for it here is told ``error``, whatever became of it elsewhere."""
+        self.record = replace(self.record, state=JobState.FAILED, error=Failure.of(error))
+        self._over.set()
 
     def _append(self, change: Change) -> None:
         if self.ended:

@@ -97,8 +97,8 @@ class Keeping:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
         """
         known = ref.ref_to(source)
-        if isinstance(known, Named):
-            return known
+        if isinstance(known, Named) and self.claims is None:
+            return known  # other services may not see it
         return ref.keep(
             source, self._uploads, name, lambda pieces: self.store.seal.seal_pieces(pieces, name)
         )
