@@ -59,9 +59,7 @@ async def test_as_many_run_as_there_are_places_and_the_others_wait_for_the_next_
         with pytest.raises(errors.QueueFull):
             queue.check_room()
         await until(lambda: all(job.record.segments for job in jobs[:2]))
-        waits = [queue.wait_s(job) or 0.0 for job in jobs[2:]]
         assert queue.running == 2
-        assert abs(waits[0] - waits[1]) < waits[0], "each in a place of its own"
         assert await over(jobs) == [JobState.DONE] * 4
         assert len({job.record.transcript and job.record.transcript.text for job in jobs}) == 1
 
