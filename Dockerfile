@@ -15,7 +15,7 @@ ARG REVISION=""
 # Versions are said in pyproject.toml.
 # hadolint ignore=DL3013
 RUN printf '%s' "$REVISION" > sidecar/REVISION \
-    && pip install '.[auth,grpc]'
+    && pip install '.[auth,grpc,postgres]'
 
 FROM build-cpu AS build-cuda
 # hadolint ignore=DL3013

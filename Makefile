@@ -58,8 +58,11 @@ bench: $(BENCH_STAMP)  ## measure (minutes to an hour; a quiet machine)
 	$(BIN)/python -m bench.scrape
 	$(BIN)/python -m bench.vad
 	$(BIN)/python -m bench.live_speakers
+	$(BIN)/python -m bench.talk
+	$(BIN)/python -m bench.talk_many
 	$(BIN)/python -m bench.intake
 	$(BIN)/python -m bench.long
+	$(BIN)/python -m bench.vibevoice_voice
 	$(BIN)/python -m bench.cluster
 
 exe: $(BUILD_STAMP)  ## build the executable, and try it out as another user would (docs/building.md)

@@ -79,6 +79,7 @@ def service(folder: Path) -> Iterator[str]:
         "VIBEVOICE_DATA_DIR": str(folder / "data"),
         "VIBEVOICE_ENGINE": "scripted",
         "VIBEVOICE_PORT": str(port),
+        "VIBEVOICE_VOICE_ENGINE": "scripted",
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "sidecar.main"],
@@ -102,7 +103,8 @@ def browser(*, traced: bool = False) -> Any:
     options = webdriver.ChromeOptions()
     options.binary_location = next(filter(None, map(shutil.which, NAMES)), "")
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,860",
-                 "--enable-precise-memory-info", "--js-flags=--expose-gc"):  # fmt: skip
+                 "--enable-precise-memory-info", "--autoplay-policy=no-user-gesture-required",
+                  "--js-flags=--expose-gc"):  # fmt: skip
         options.add_argument(flag)
     if traced:
         options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
@@ -235,6 +237,27 @@ setTimeout(() => {
   }, 100);
 }, 300);
 """
+CONVERSES = """
+const there = (selector) => new Promise((come) => {
+  const look = () => document.querySelector(selector) ? come(document.querySelector(selector)) : setTimeout(look, 20);
+  look();
+});
+const button = (text) => [...document.querySelectorAll("button")].find((one) => one.textContent.includes(text));
+(async () => {
+  button("Conversation").click();
+  await there(".starting .choice");
+  button("Only type").click();
+  await there(".talking[data-state=live]");
+  const field = await there(".typed input");
+  for (let said = 1; said <= 5; said += 1) {
+    field.value = "This is said, and said again, so that there is something to hear.";
+    field.form.requestSubmit();
+    while (document.querySelectorAll("[data-who=machine][data-open=no]").length < said)
+      await new Promise((come) => setTimeout(come, 50));
+  }
+  done();
+})();
+"""  # noqa: E501
 
 
 def recording(path: Path) -> Path:
@@ -297,14 +320,20 @@ def show(driver: Any, file: Path) -> None:
 def tasks(url: str, file: Path) -> dict[str, dict[str, float]]:
     """What is done with the long transcript, and the longest task of each."""
     driver = browser(traced=True)
+    driver.set_script_timeout(SERVES_S)
     try:
         driver.get(url)
         wait(driver, "return document.querySelector('.page[data-ready=yes] .main') !== null")
         during(driver, "shown", "done()")
         show(driver, file)
         time.sleep(SETTLES_S)
-        for what, script in (("scrolled", SCROLLS), ("searched", TYPES), ("walked", WALKS),
-                             ("a speaker renamed", RENAMES)):  # fmt: skip
+        for what, script in (
+            ("scrolled", SCROLLS),
+            ("searched", TYPES),
+            ("walked", WALKS),
+            ("a speaker renamed", RENAMES),
+            ("a conversation", CONVERSES),
+        ):
             during(driver, what, script)
         return longest_tasks(driver)
     finally:

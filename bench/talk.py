@@ -2,10 +2,11 @@
 
 Somebody says pieces of a clip of the wheel, in real time, and each is answered: by the embedded
 recogniser, the responder that repeats or a scripted model of 30 tokens a second, and a voice that
-needs nothing. Then somebody speaks over an answer. Where a piece's sound ends is looked up in its
+needs nothing. Then somebody speaks over an answer. In the end all stages are scripted, so that what
+each takes is known: what is left is our own. Where a piece's sound ends is looked up in its
 samples, so what is told is what a person would find with a watch.
 
-    python -m bench.talk [--turns 12] [--voice espeak]
+    python -m bench.talk [--turns 12] [--voice espeak] [--own]
 """
 
 from __future__ import annotations
@@ -14,20 +15,27 @@ import argparse
 import asyncio
 import json
 import statistics
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from websockets.asyncio.client import ClientConnection, connect
 
-from bench.serving import clip, ours, workshop
+from bench.serving import clip, machine, ours, workshop
+from bench.talk_stages import (
+    ANSWER,
+    FIRST_TOKEN_S,
+    TOKENS_A_SECOND,
+    Thought,
+    model,
+    words_of_first,
+)
 from sidecar.audio.decode import decode_file
+from sidecar.talk.ear import LISTENS
 
 IN_RATE, OUT_RATE = 16_000, 24_000
 STEP_S = 0.1
@@ -41,8 +49,10 @@ ORDER_S = 1.2
 LOADING_S = 8.0
 PATIENCE_S = 15.0
 SHORTEST_S, LONGEST_S = 0.6, 4.0
-TOKENS_A_SECOND, FIRST_TOKEN_S = 30, 0.15
-ANSWER = "That is a good question, and the answer to it is longer than you may think it is. " * 3
+VOICE_S = 0.05
+"""What the scripted voice takes for a word."""
+HEARS_S = 0.05
+"""What the scripted recogniser takes for each look."""
 
 Samples = npt.NDArray[np.int16]
 
@@ -65,36 +75,6 @@ def sayings() -> list[Samples]:
                 found.append((piece * 32767).astype("<i2"))
             begin = None
     return found
-
-
-class Model(BaseHTTPRequestHandler):
-    """A language model that answers the same at a known speed."""
-
-    def do_POST(self) -> None:
-        """An answer as a stream."""
-        wanted = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
-        self.end_headers()
-        time.sleep(FIRST_TOKEN_S)
-        for word in ANSWER.split()[: wanted["max_tokens"]]:
-            chunk = {"choices": [{"delta": {"content": f"{word} "}}]}
-            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
-            time.sleep(1 / TOKENS_A_SECOND)
-        with suppress(BrokenPipeError):  # who was interrupted has left
-            self.wfile.write(b"data: [DONE]\n\n")
-
-    def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
-
-
-@contextmanager
-def model() -> Iterator[str]:
-    """Its address, while it is there."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Model) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 @dataclass
@@ -230,27 +210,91 @@ async def interruptions(port: int, turns: int) -> list[tuple[float, float]]:
         return [await caller.interrupt(long[at % len(long)]) for at in range(turns)]
 
 
+async def typed(port: int, thoughts: Sequence[Thought], turns: int) -> list[tuple[float, float]]:
+    """Turns that are typed, on scripted stages: what a turn took to the first frame at the client
+    beyond model and voice, and what of that lies behind the model's word that was enough."""
+    found, enough = [], words_of_first(ANSWER)
+    async with connect(f"ws://127.0.0.1:{port}/stream", max_size=None) as socket:
+        caller = Caller(socket)
+        await caller.until("status", state="ready")
+        await asyncio.sleep(LOADING_S)
+        for turn in range(turns + 1):
+            await asyncio.sleep(BREATH_S)
+            began = time.monotonic()
+            await socket.send(json.dumps({"type": "text", "text": "How are you?"}))
+            while not isinstance(await caller.next(), bytes):
+                pass
+            first, thought = time.monotonic(), thoughts[-1]
+            thinking = thought.said[enough - 1] - thought.asked
+            behind = first - thought.said[enough - 1] - VOICE_S
+            if turn:  # the first has connections to make
+                found.append((first - began - thinking - VOICE_S, behind))
+            await socket.send(json.dumps({"type": "interrupt"}))
+            await caller.until("transcript")
+    return found
+
+
+async def spoken(port: int, thoughts: Sequence[Thought], turns: int) -> list[tuple[float, float]]:
+    """Turns that are spoken, on scripted stages: from the last loud sample to the model being
+    asked, beyond the pause that is waited for and the recogniser; and, as `typed`, what lies behind
+    the model's word."""
+    found, enough = [], words_of_first(ANSWER)
+    piece = np.full(round(1.25 * IN_RATE), 9000, "<i2")
+    async with connect(f"ws://127.0.0.1:{port}/stream", max_size=None) as socket:
+        caller = Caller(socket)
+        await caller.until("status", state="ready")
+        await asyncio.sleep(LOADING_S)
+        for turn in range(turns + 1):
+            seen = await caller.turn(piece)
+            thought = thoughts[-1]
+            before = thought.asked - seen.ended - LISTENS.pause_s - HEARS_S
+            behind = seen.first - thought.said[enough - 1] - VOICE_S
+            if turn:
+                found.append((before, behind))
+    return found
+
+
+def own(port: int, thoughts: Sequence[Thought], turns: int) -> None:
+    """What is our own."""
+    print("\nOur own\n\n| | p50 ms | p95 ms |\n|---|---|---|")
+    by_hand = asyncio.run(typed(port, thoughts, turns))
+    aloud = asyncio.run(spoken(port, thoughts, turns))
+    print(row("typed → first frame, without model and voice", [one for one, _ in by_hand]))
+    print(row("of that, behind the model's word", [one for _, one in by_hand]))
+    print(row("spoken: behind the model's word", [one for _, one in aloud]))
+    name = "spoken: last sound → model asked, without pause and recogniser"
+    print(row(f"{name} (a message is {1000 * STEP_S:.0f} ms)", [one for one, _ in aloud]))
+
+
+def measure(folder: Path, voice: str, turns: int) -> None:
+    """A real recogniser and a real voice: how soon one is answered, and how soon it is quiet."""
+    stages = {"engine": "moonshine", "voice_engine": voice}
+    with ours(folder, **stages) as server:
+        report("Repeated", asyncio.run(conversation(server.port, turns)))
+        over = asyncio.run(interruptions(server.port, turns))
+        print("\nSpoken over\n\n| | p50 ms | p95 ms |\n|---|---|---|")
+        print(row("first loud sample → decided", [one for one, _ in over]))
+        print(row("first loud sample → the ear is quiet", [one for _, one in over]))
+    with model() as (url, _), ours(folder, **stages, llm=url, llm_model="scripted") as server:
+        title = f"A model of {TOKENS_A_SECOND} tokens/s, the first after {FIRST_TOKEN_S} s"
+        report(title, asyncio.run(conversation(server.port, turns)))
+
+
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--voice", default="espeak")
+    parser.add_argument("--own", action="store_true", help="only what is our own")
     wanted = parser.parse_args()
+    print(machine())
     with workshop() as folder:
-        with ours(folder, engine="moonshine", voice_engine=wanted.voice) as server:
-            report("Repeated", asyncio.run(conversation(server.port, wanted.turns)))
-            spoken = asyncio.run(interruptions(server.port, wanted.turns))
-            print("\nSpoken over\n\n| | p50 ms | p95 ms |\n|---|---|---|")
-            print(row("first loud sample → decided", [one for one, _ in spoken]))
-            print(row("first loud sample → the ear is quiet", [one for _, one in spoken]))
-        with (
-            model() as url,
-            ours(
-                folder, engine="moonshine", voice_engine=wanted.voice, llm=url, llm_model="scripted"
-            ) as server,
-        ):
-            title = f"A model of {TOKENS_A_SECOND} tokens/s, the first after {FIRST_TOKEN_S} s"
-            report(title, asyncio.run(conversation(server.port, wanted.turns)))
+        if not wanted.own:
+            measure(folder, wanted.voice, wanted.turns)
+        stages = {"engine": "scripted", "voice_engine": "scripted", "llm_model": "scripted"}
+        takes = {"scripted_say": str(VOICE_S), "scripted_hear": str(HEARS_S)}
+        with model() as (url, thoughts), ours(folder, **stages, **takes, llm=url) as server:
+            own(server.port, thoughts, wanted.turns)
 
 
 if __name__ == "__main__":

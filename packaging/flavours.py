@@ -69,7 +69,9 @@ HEAVY = (
 FILES = {
     "moonshine_voice": ("assets/tiny-en/*", "assets/endgame_nagg_nell.wav"),
     "fastapi_offline": ("static/swagger-ui-bundle.js", "static/swagger-ui.css"),
-    "sidecar": tuple(f"transports/page/static/{part}*.*" for part in ("", "client/", "vendor/")),
+    "sidecar": tuple(
+        f"transports/page/static/{part}*.*" for part in ("", "client/", "conversation/", "vendor/")
+    ),
 }
 """Data by package: the weights and the sample; the pages at /docs and /."""
 

@@ -8,9 +8,10 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from sidecar import __version__
 from sidecar.access.approach import is_loopback
@@ -23,11 +24,11 @@ from sidecar.access.known import authenticator_of, limits_of
 from sidecar.access.turnstile import Turnstile
 from sidecar.access.visits import Visits
 from sidecar.access.watched import Watch
-from sidecar.engines.choice import choose, choose_live
+from sidecar.engines.choice import choose, choose_for_others, choose_live
 from sidecar.engines.voice_choice import choose_voice
 from sidecar.errors import SettingsInvalid
 from sidecar.service import Service
-from sidecar.settings import Settings, load_settings
+from sidecar.settings import FRONT, NODE, Settings, load_settings
 from sidecar.transports.control import admin as admin_api
 from sidecar.transports.control import api as control_api
 from sidecar.transports.control import dialect as control_dialect
@@ -36,6 +37,7 @@ from sidecar.transports.http import (
     arrivals,
     counted,
     docs_page,
+    elsewhere,
     gate,
     head,
     lingering,
@@ -54,8 +56,10 @@ from sidecar.transports.queue import api as queue_api
 from sidecar.transports.queue import dialect as queue_dialect
 from sidecar.transports.realtime import api as realtime_api
 from sidecar.transports.sidecar import api as sidecar_api
+from sidecar.transports.sidecar import standing
 from sidecar.transports.streaming import api as streaming_api
 from sidecar.transports.talk import api as talk_api
+from sidecar.transports.talk import original as original_talk
 
 if TYPE_CHECKING:
     from sidecar.transports.live_grpc.listener import LiveGrpc
@@ -85,11 +89,13 @@ def create_service(settings: Settings) -> Service:
         errors.EngineUnavailable: the engine that the settings name cannot run here.
         errors.BadCheckpoint: its weights are missing, or not usable.
     """
-    choice = choose(settings)
+    choice = choose_for_others(settings) if settings.role == FRONT else choose(settings)
     log.info("engine %s: %s", choice.spec.name, choice.reason)
+    if settings.role == NODE:
+        return Service(settings, choice)
     live, reason = choose_live(settings, choice)
     log.info("live engine %s: %s", live.spec.name if live else "(none)", reason)
-    voice, reason = choose_voice(settings)
+    voice, reason = choose_voice(settings, choice)
     log.info("voice %s: %s", voice.spec.name if voice else "(none)", reason)
     return Service(settings, choice, live=live, voice=voice)
 
@@ -211,10 +217,14 @@ def create_app(
         *(live_api, streaming_api, talk_api, control_api, admin_api),
     )
     tickets = Handover()
-    routers = [tickets_api.build_router(tickets), realtime_api.build_router(service, tickets)]
-    routers += [wire.build_router(service) for wire in wires]
+    if settings.role == NODE:  # it takes nothing in: it is looked after, and that is all
+        routers = [standing.build_router(service), control_api.build_router(service)]
+    else:
+        routers = [tickets_api.build_router(tickets), realtime_api.build_router(service, tickets)]
+        routers += [wire.build_router(service) for wire in wires]
+    looks = [Depends(elsewhere.sought(service))] if service.shares else []
     for router in routers:
-        app.include_router(router)
+        app.include_router(router, dependencies=looks)
     app.add_middleware(counted.Route)
     app.add_middleware(head.Head)
     dialects: dict[str, problems.Say] = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
@@ -239,7 +249,43 @@ def create_app(
     app.add_middleware(counted.Counted, tally=service.tally.wires)
     if service.traces.on:
         app.add_middleware(arrivals.Arrivals)
-    docs_page.install(app)
-    front.install(app)
+    if settings.role != NODE:
+        docs_page.install(app)
+        front.install(app)
     problems.install(app, *routers, dialects=dialects)
+    return app
+
+
+def create_talk_app(service: Service, entrance: Entrance, page: int) -> FastAPI:
+    """What the page of the speech-to-speech demo finds at its own port, and nothing else: pages
+    that are served on this machine at the port ``page`` may ask.
+
+    Raises:
+        errors.SettingsInvalid: somebody has to say who they are, which that page cannot.
+    """
+    if not entrance.access.authenticator.local_only:
+        raise SettingsInvalid(
+            "A token is asked for, and the page for which there is --talk-ports sends none.",
+            hint="Have one of the two; what is at --port is there for pages with a token, too.",
+        )
+    app = FastAPI(
+        openapi_url=None,
+        redirect_slashes=False,
+        telemetry=QUIET,  # type: ignore[arg-type]  # as above
+    )
+    routers = [talk_api.build_router(service), original_talk.build_router(service)]
+    for router in routers:
+        app.include_router(router)
+    app.add_middleware(counted.Route)
+    app.add_middleware(head.Head)
+    app.add_middleware(
+        gate.Gate,
+        access=replace(entrance.access, origins=original_talk.origins(page)),
+        turnstile=entrance.turnstile,
+        visits=entrance.visits,
+        refusals={talk_api.PATH: talk_api.refuse},
+    )
+    app.add_middleware(lingering.Lingering)
+    app.add_middleware(counted.Counted, tally=service.tally.wires)
+    problems.install(app, *routers)
     return app

@@ -779,6 +779,15 @@ class MicrophoneUnavailable(SidecarError):
     default_hint = "'vibevoice-asr live --devices' lists those that there are."
 
 
+class LoudspeakerUnavailable(SidecarError):
+    """There is no loudspeaker, or what it takes to use one is missing."""
+
+    code = "loudspeaker_unavailable"
+    kind = Kind.UNSUPPORTED
+    default_detail = "There is no loudspeaker that can be used."
+    default_hint = "'vibevoice-asr talk --devices' lists those that there are; --text needs none."
+
+
 class SessionMoved(SidecarError):
     """Another connection holds the live session now."""
 
@@ -856,6 +865,33 @@ class CommitEmpty(BadRequest):
     code = "input_audio_buffer_commit_empty"
     default_detail = "There is less than 0.1 s of sound since the last commit."
     default_hint = "Send sound first; where the service hears pauses, it ends turns by itself."
+
+
+class ItemUnknown(SidecarError):
+    """A conversation has no item of that name."""
+
+    code = "item_unknown"
+    kind = Kind.NOT_FOUND
+    default_detail = "The conversation has no such item."
+    default_hint = "Name one that was told, and was neither deleted nor let go of for its age."
+
+
+class ResponseActive(SidecarError):
+    """A client asked for an answer while one is being given (the code is OpenAI's)."""
+
+    code = "conversation_already_has_active_response"
+    kind = Kind.CONFLICT
+    default_detail = "The conversation already has a response in progress."
+    default_hint = "Wait for its response.done, or cancel it first."
+
+
+class ResponseNotActive(SidecarError):
+    """A client cancelled an answer that is not being given (the code is OpenAI's)."""
+
+    code = "response_cancel_not_active"
+    kind = Kind.CONFLICT
+    default_detail = "No such response is in progress."
+    default_hint = "There is nothing to be done."
 
 
 class ModelLoadFailed(SidecarError):

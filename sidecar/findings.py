@@ -5,6 +5,7 @@ For the doctor, who prints it, and for the page, which shows it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -93,6 +94,27 @@ def live(settings: Settings) -> Finding:
     return Finding("live", State.GOOD, f"{chosen.spec.name} ({settings.live_engine}): {reason}")
 
 
+def voice(settings: Settings) -> Finding:
+    """Which engine speaks in conversations, and why that one; what a better one lacks."""
+    from sidecar.engines.choice import choose
+    from sidecar.engines.voice_choice import choose_voice, way_to_better
+
+    files = None
+    with contextlib.suppress(errors.SidecarError):  # which is said of that engine
+        files = choose(settings)
+    try:
+        chosen, reason = choose_voice(settings, files)
+    except errors.SidecarError as error:
+        return Finding("voice", State.BAD, error.detail, error.hint)
+    better = way_to_better(settings, chosen)
+    more = f"; a better one: {better}" if better else ""
+    if chosen is None:
+        text = f"none ({settings.voice_engine}), answers can only be read: {reason}{more}"
+        return Finding("voice", State.ABSENT, text)
+    text = f"{chosen.spec.name} ({settings.voice_engine}): {reason}{more}"
+    return Finding("voice", State.GOOD, text)
+
+
 def checkpoint(settings: Settings) -> Finding:
     """The checkpoint that VibeVoice-ASR would load: the one that is set, or the cache's."""
     from sidecar.checkpoints import weights
@@ -128,11 +150,15 @@ def kept(settings: Settings) -> Finding:
     """The jobs that outlive the service."""
     from sidecar.jobs.journal import broken_files
     from sidecar.jobs.keeping import jobs_folder
+    from sidecar.jobs.postgres.address import journal_address
+    from sidecar.jobs.postgres.link import look
     from sidecar.vault.key import journal_key
 
     folder = jobs_folder(settings)
     try:
         journal_key(settings)
+        if (address := journal_address(settings)) is not None:
+            return Finding("kept jobs", State.GOOD, f"{look(address)}; recordings in {folder}")
     except errors.SettingsInvalid as error:
         return Finding("kept jobs", State.BAD, error.detail, error.hint)
     if broken := broken_files(folder):
@@ -147,5 +173,5 @@ def around(settings: Settings) -> Iterator[Finding]:
     yield ffmpeg()
     yield checkpoint(settings)
     yield spool(settings)
-    if settings.keep_jobs:
+    if settings.keeps_jobs:
         yield kept(settings)

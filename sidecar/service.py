@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,12 @@ from sidecar.captures.capture import Captures
 from sidecar.diagnostics.crash import data_folder
 from sidecar.diagnostics.tracing import traces_of
 from sidecar.engines.choice import Choice, way_to
-from sidecar.errors import LanguageUnsupported, SidecarError
+from sidecar.errors import EngineUnavailable, JournalUnreachable, LanguageUnsupported, SidecarError
 from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
 from sidecar.jobs.counted import Counted
 from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping, go_on
+from sidecar.jobs.lane import Terms
 from sidecar.jobs.once import Once
 from sidecar.jobs.order import Priority
 from sidecar.jobs.owned import OwnedJobs
@@ -37,7 +38,8 @@ from sidecar.jobs.record import JobRecord, RequestKey
 from sidecar.jobs.recordings import Recordings
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
-from sidecar.jobs.store import JobStore, MemoryStore
+from sidecar.jobs.sharing import shared_queue
+from sidecar.jobs.store import JobStore, KeyTaken, MemoryStore
 from sidecar.jobs.talks import Talks
 from sidecar.jobs.traced import JobTraces
 from sidecar.memory.devices import GpuMemory
@@ -50,7 +52,7 @@ from sidecar.sessions.session import Session
 from sidecar.sessions.tape import Tape
 from sidecar.sessions.traced import SessionTraces
 from sidecar.sessions.witness import Observer
-from sidecar.settings import Settings
+from sidecar.settings import FRONT, NODE, Settings
 from sidecar.speech.engine import (
     EngineSpec,
     Precision,
@@ -67,6 +69,7 @@ from sidecar.workers.fleet import Fleet, Role, Standing
 from sidecar.workers.intake import Intake
 from sidecar.workers.lifecycle import SlotState
 from sidecar.workers.models import Models
+from sidecar.workers.place import Place as EnginePlace
 
 log = logging.getLogger(__name__)
 
@@ -111,9 +114,11 @@ class Service:
         now: clock.Clock = clock.wall,
         live: Choice[EngineSpec] | None = None,
         voice: Choice[VoiceSpec] | None = None,
+        places: Sequence[EnginePlace] = (),
     ) -> None:
         """``choice``: the engine for files; ``live``: the one for live audio, None without;
-        ``voice``: the one that speaks."""
+        ``voice``: the one that speaks; ``places``: where files are heard instead of here, with the
+        same engine."""
         max_audio_s = settings.max_audio_hours * 3600
         self.settings = settings
         self._now = now
@@ -135,29 +140,32 @@ class Service:
         self._provision = Provision(settings, self.fleet.files)
         self.spec, self._slot = self._provision.spec, self._provision.slot
         self._intake = Intake(max_audio_s)
-        self._keeping = Keeping(settings, now) if settings.keep_jobs else None
+        self._keeping = Keeping(settings, now) if settings.keeps_jobs else None
         self._store: JobStore = self._keeping.store if self._keeping else MemoryStore(now)
-        self._store.listen(Counted(self.tally.jobs))
+        self._store.listen(Counted(self.tally.jobs), here=True)
         self._once = Once(self._store)
+        self._pace_file = PaceFile(data_folder(settings.data_dir))
+        model = choice.checkpoint.folder.name if choice.checkpoint else ""
+        self._pace = Pace(self.spec.name, model, self._pace_file.read())
+        queue = JobQueue(
+            places or self.fleet.places,
+            self._store,
+            Terms(self._planned, max_audio_s, self._provision.company, self._provision.lead_s),
+            limit=settings.queue_limit,
+            guess=self._provision.guess,
+            pace=self._pace,
+        )
+        shared = shared_queue(settings, self._keeping, self._provision, self._pace, queue, now)
+        self.shares = shared is not None
+        """Whether other services have the same jobs."""
+        self._queue = shared or queue
+        """Who takes in: for this service, or for all that share its jobs."""
         self._results = Retention(
             self._store,
             settings.job_retention,
             settings.job_retention_mb << 20,
             settings.job_retention_count,
-        )
-        self._pace_file = PaceFile(data_folder(settings.data_dir))
-        model = choice.checkpoint.folder.name if choice.checkpoint else ""
-        self._pace = Pace(self.spec.name, model, self._pace_file.read())
-        self._queue = JobQueue(
-            self._slot,
-            self._store,
-            limit=settings.queue_limit,
-            max_s=max_audio_s,
-            plan=self._planned,
-            company=self._provision.company,
-            guess=self._provision.guess,
-            pace=self._pace,
-            lead_s=self._provision.lead_s,
+            own=shared.awaits if shared is not None else lambda record: True,
         )
         self.voices = KnownVoices(settings, self._intake, now)
         """What is known of who may speak."""
@@ -209,15 +217,18 @@ class Service:
 
     async def open(self) -> None:
         """Start working; returns at once."""
+        if self._keeping is not None:
+            await self._keeping.open_store()
         self._queue.open()
         if self._keeping is not None:
             ended = [record for record in self._store.all() if record.over]
             for record in sorted(ended, key=lambda one: one.touched):
                 self._results.remember(record, self._now() - record.touched)
-            self._spawn("go on", go_on(self._keeping, self._queue, self.spooling))
+            if isinstance(self._queue, JobQueue):
+                self._spawn("go on", go_on(self._keeping, self._queue, self.spooling))
         self._spawn("look at the GPU", self.fleet.watch())
         self._spawn("remember the pace", self._pace_file.run(self._pace))
-        if self.settings.preload:
+        if self.settings.preload and self.settings.role != FRONT:
             self._spawn("preload", self._preload())
         else:
             self._starting = False
@@ -226,7 +237,7 @@ class Service:
         """Take no more jobs and tell those that wait; the running ones have ``grace_s`` to end, and
         their results a moment to be fetched."""
         await asyncio.gather(self._queue.drain(grace_s), self.live.drain(grace_s))
-        if grace_s > 0:
+        if grace_s > 0 and self.settings.role != NODE:
             await self._results.all_fetched()
 
     async def broken(self) -> None:
@@ -290,6 +301,11 @@ class Service:
         """
         return self._room.body(self._uploads.begin(caller))
 
+    async def seek(self, job_id: str) -> None:
+        """Know of a job that another service may have taken in a moment ago, if there is one."""
+        if self._keeping is not None:
+            await self._keeping.seek(job_id)
+
     async def open_path(self, caller: Identity, path: str) -> AudioSource:
         """Open a recording that a client on this machine named.
 
@@ -328,10 +344,11 @@ class Service:
         try:
             with place or self.place(caller):
                 facts = await self._intake.probe(source)
-                options = self._provision.admitted(options, facts.total_s)
+                if self.settings.role != FRONT:  # who works says what fits
+                    options = self._provision.admitted(options, facts.total_s)
                 waiting = self._queue.of(caller.owner, running=False)
                 check_audio(caller, facts.total_s, (each.facts.total_s for each in waiting))
-                durable = self._keeping is not None and kept
+                durable = self._keeping is not None and (kept or self.shares)
                 record = JobRecord.submitted(
                     self._now(),
                     await self._kept(source) if durable else ref_to(source),
@@ -386,6 +403,10 @@ class Service:
                         caller, source, options, place, priority=priority, key=key
                     )
                     return job.record, False
+        except KeyTaken:  # by another service, a moment ago
+            known = self._once.known(caller.owner, key)
+            if known is None:  # and it is forgotten already
+                raise JournalUnreachable() from None
         except BaseException:
             source.close()  # once more does nothing
             raise
@@ -412,6 +433,15 @@ class Service:
         sound = None if tape is None else await tape.recording()
         job = await self._talks.keep(session.owner, options, transcript, sound, peaks)
         return job.id
+
+    async def keep_conversation(self, caller: Identity, transcript: Transcript) -> str:
+        """The id of the job that a conversation becomes.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be kept; there is no job.
+        """
+        options = TranscribeOptions(language=transcript.language, diarize=True)
+        return (await self._talks.keep(caller.owner, options, transcript)).id
 
     def _tape(self) -> Tape | None:
         """What takes the sound of a live session, where recordings are kept."""
@@ -462,12 +492,18 @@ class Service:
 
         Raises:
             errors.ScopeMissing: the caller may not do that, or not ``now``.
+            errors.EngineUnavailable: others have the engine for which this service takes jobs in.
             errors.PrecisionUnknown, errors.PrecisionUnavailable: there is no such precision.
             errors.ReloadSuperseded: somebody wanted another one before this one's turn came.
             errors.WontFit: there is no room for it; the old one serves on.
             errors.ModelLoadFailed: it does not load; the old one serves on.
         """
         caller.demand(Scope.RELOAD)
+        if self.settings.role == FRONT:
+            raise EngineUnavailable(
+                "This service takes jobs in for others, and has no engine for them.",
+                hint="Start the nodes anew, one after the other, with another precision.",
+            )
         if now:
             caller.demand(Scope.NOW)
         wanted = parse_precision(precision)

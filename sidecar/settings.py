@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -24,12 +24,17 @@ from sidecar import errors
 from sidecar.configuration.files import is_yaml, read_settings
 from sidecar.configuration.original import Meant
 from sidecar.speech.engine import AUTO, Diarization, Precision, parse_language
+from sidecar.speech.voice import MOST_STEPS
 
 ENV_PREFIX = "VIBEVOICE_"
 SHORTEST_TOKEN = 16
 """Characters; shorter ones are guessed."""
 SHORTEST_JOURNAL_KEY = 32
 """Characters: 128 bits in hexadecimal digits."""
+ALL: Final = "all"
+FRONT: Final = "front"
+NODE: Final = "node"
+"""What a service is of those that share a journal."""
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -68,6 +73,37 @@ def parse_tag(value: object) -> object:
 
 
 Language = Annotated[str, BeforeValidator(parse_tag)]
+
+
+class TalkPorts(NamedTuple):
+    """Where the page of the speech-to-speech demo finds who answers it, and where it comes from;
+    as it has them, if nobody says otherwise."""
+
+    wire: int = 8005
+    page: int = 3000
+
+
+def parse_talk_ports(value: object) -> object:
+    """``"original"``, ``"8005"`` (the wire's) or ``"8005:3000"`` (the page's behind it)."""
+    if value is None or isinstance(value, TalkPorts):
+        return value
+    if value == "original":
+        return TalkPorts()
+    match = re.fullmatch(r"(\d{1,5})(?::(\d{1,5}))?", str(value).strip())
+    ports = TalkPorts(*(int(port) for port in match.groups() if port)) if match else None
+    if ports is None or ports.wire > 65535 or not 0 < ports.page <= 65535:
+        raise ValueError("not 'original', nor ports such as '8005' or '8005:3000'")
+    return ports
+
+
+class Address(SecretStr):
+    """An address that may have a password in it: it has a flag, and is shown nowhere."""
+
+    @property
+    def has_password(self) -> bool:
+        """Whether it has."""
+        before, at, _ = self.get_secret_value().partition("//")[2].partition("@")
+        return (bool(at) and ":" in before) or "password=" in self.get_secret_value()
 
 
 def config_file() -> Path:
@@ -260,18 +296,35 @@ class Settings(BaseSettings):
             ),
         )
     )
-    voice_engine: Literal["auto", "none", "moonshine", "system", "espeak", "speech", "scripted"] = (
-        Field(
-            "auto",
-            description=(
-                "Engine that speaks in conversations, in a process of its own: 'auto' takes what "
-                "is here, 'none' leaves answers to be read; 'moonshine' has the voices that "
-                "'vibevoice-asr pull voice' brought, 'system' those of macOS and Windows, "
-                "'espeak' a robot's in a hundred languages (pip install 'vibevoice-asr[espeak]'); "
-                "'speech' has a server speak, to which the answers go ('auto' never does that); "
-                "'scripted' says tones (for the developers of pages)."
-            ),
-        )
+    voice_engine: Literal[
+        "auto", "none", "vibevoice", "moonshine", "system", "espeak", "speech", "scripted"
+    ] = Field(
+        "auto",
+        description=(
+            "Engine that speaks in conversations, in a process of its own: 'auto' takes what is "
+            "here, 'none' leaves answers to be read; 'vibevoice' needs a GPU to keep up, and a "
+            "checkpoint ('vibevoice-asr pull vibevoice-1.5b'); 'moonshine' has the voices that "
+            "'vibevoice-asr pull voice' brought, 'system' those of macOS and Windows, "
+            "'espeak' a robot's in a hundred languages (pip install 'vibevoice-asr[espeak]'); "
+            "'speech' has a server speak, to which the answers go ('auto' never does that); "
+            "'scripted' says tones (for the developers of pages)."
+        ),
+    )
+    voice_path: Path | None = Field(
+        None,
+        description=(
+            "Folder of a checkpoint of VibeVoice that speaks, or of a Hugging Face cache that has "
+            "one; if unset, the cache that 'vibevoice-asr pull' fills."
+        ),
+    )
+    voice_steps: int = Field(
+        0,
+        ge=0,
+        le=MOST_STEPS,
+        description=(
+            "Steps of diffusion in which VibeVoice makes each 133 ms of what it says: fewer are "
+            "quicker and rougher. 0 takes ten, and five where a machine is too slow for ten."
+        ),
     )
     voices_dir: Path | None = Field(
         None,
@@ -308,6 +361,14 @@ class Settings(BaseSettings):
     )
     conversations: int = Field(
         1, ge=0, description="Most spoken conversations at once; each is a live session, too."
+    )
+    talk_ports: Annotated[TalkPorts | None, NoDecode, BeforeValidator(parse_talk_ports)] = Field(
+        None,
+        description=(
+            "'original': conversations are had at port 8005 of the loopback, too, as the page of "
+            "the speech-to-speech demo, served at port 3000, expects it; or other ports for the "
+            "two, such as '8006:3001' (docs/talk.md)."
+        ),
     )
     talk_instructions: str = Field(
         "You are spoken with. Answer in one or two short sentences, without lists or markup.",
@@ -471,6 +532,26 @@ class Settings(BaseSettings):
             "Whether jobs outlive a crash and a restart: those that are fetched later, with their "
             "recordings, encrypted, in a folder (docs/keeping-jobs.md). Nothing is kept without."
         ),
+    )
+    role: Literal["all", "front", "node"] = Field(
+        ALL,
+        description=(
+            "What this service is of those that share a journal: 'front' takes requests in and "
+            "works on none of them, 'node' works and takes none in, 'all' does both. Live audio is "
+            "heard by the service that is asked (docs/scale.md)."
+        ),
+    )
+    journal: Address | None = Field(
+        None,
+        description=(
+            "Address of a PostgreSQL database in which several services share their jobs, such as "
+            "postgresql://vibevoice@db.example/vibevoice (docs/journal.md). As with 'keep_jobs', "
+            "and 'jobs_dir' has to be a folder that all of them see. A password in it is not taken "
+            "from a command line, which other programs can read."
+        ),
+    )
+    journal_file: Path | None = Field(
+        None, description="File with that address, which nobody else may read (0600)."
     )
     keep_recordings_mb: int = Field(
         0,
@@ -756,6 +837,16 @@ class Settings(BaseSettings):
     )
 
     @property
+    def shares_jobs(self) -> bool:
+        """Whether other services have the same jobs."""
+        return self.journal is not None or self.journal_file is not None
+
+    @property
+    def keeps_jobs(self) -> bool:
+        """Whether jobs outlive the service."""
+        return self.keep_jobs or self.shares_jobs
+
+    @property
     def encrypted(self) -> bool:
         """Whether the service speaks HTTPS."""
         return self.tls != "off" or self.tls_cert is not None
@@ -845,6 +936,11 @@ def load_settings(**flags: Any) -> Settings:
     Raises:
         errors.SettingsInvalid: a value is not possible; the detail names the setting.
     """
+    if Address(str(flags.get("journal") or "")).has_password:
+        raise errors.SettingsInvalid(
+            "Other programs can read the password on the command line.",
+            hint="Give it in VIBEVOICE_JOURNAL, by --journal-file FILE, or in PGPASSWORD.",
+        )
     try:
         return Settings(**flags)
     except ValidationError as error:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from postgres import Cluster, cluster
 from recordings import Studio
 from serving import Server
 
@@ -51,6 +52,21 @@ def _be_a_lesser_processor() -> None:
         from bitsandbytes.cextension import lib
 
         lib.has_avx512bf16_cpu = lambda: False
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster() -> Iterator[Cluster]:
+    """A PostgreSQL of the tests' own."""
+    with cluster() as server:
+        yield server
+
+
+@pytest.fixture
+def journal(postgres_cluster: Cluster) -> Iterator[str]:
+    """The address of a fresh database."""
+    address = postgres_cluster.new_database()
+    yield address
+    postgres_cluster.drop(address)
 
 
 @pytest.fixture(scope="session", autouse=True)

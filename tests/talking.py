@@ -27,6 +27,8 @@ class Page:
     """One connection. ``messages`` is all that came: texts as objects, sound as bytes."""
 
     server: Server
+    port: int | None = None
+    """The service's own unless it is said."""
     messages: list[Any] = field(default_factory=list)
     heard_s: float = 0.0
     lead_s: float = 0.0
@@ -35,7 +37,7 @@ class Page:
     _of_reply_s: float = 0.0
 
     async def __aenter__(self) -> Self:
-        url = f"ws://127.0.0.1:{self.server.port}/stream"
+        url = f"ws://127.0.0.1:{self.port or self.server.port}/stream"
         self.live: ClientConnection = await connect(url, ping_interval=None)
         return self
 
@@ -90,3 +92,22 @@ class Page:
             if kind != "sound" or found[-1:] != ["sound"]:
                 found.append(kind)
         return found
+
+    async def turn(self, text: str) -> tuple[list[str], dict[str, Any]]:
+        """Type it, and hear the answer to its end: the codes of what went wrong meanwhile, and the
+        transcript."""
+        before = len(self.messages)
+        await self.send(type="text", text=text)
+        transcript = await self.until("transcript")
+        await self.until("status", state="ready")
+        return self.codes(before), transcript
+
+    def codes(self, since: int = 0, type: str = "error") -> list[str]:
+        """Of what went wrong, by now."""
+        texts = [one for one in self.messages[since:] if isinstance(one, dict)]
+        return [one["code"] for one in texts if one["type"] == type]
+
+    @property
+    def notices(self) -> list[str]:
+        """The codes of what else is to be known."""
+        return self.codes(type="notice")

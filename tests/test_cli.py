@@ -421,6 +421,7 @@ def test_doctor_says_what_is_here_and_what_to_do_next(terminal):
         "(serves)",
         "by onnxruntime",
         "hears live",
+        "voice",
         "GPU",
         "ffmpeg version",
         "checkpoint",
@@ -428,6 +429,18 @@ def test_doctor_says_what_is_here_and_what_to_do_next(terminal):
     ):
         assert part in run.stdout
     assert run.stdout.splitlines()[-1].startswith("Next: ")
+
+
+def test_doctor_says_who_would_speak_and_how_another_voice_gets_here(terminal):
+    run = terminal.run(
+        "doctor",
+        VIBEVOICE_VOICE_ENGINE="moonshine",
+        VIBEVOICE_VOICES_DIR=str(terminal.home),
+        VIBEVOICE_PORT=str(free_port()),
+    )
+    assert f"There is no voice for 'moonshine' in {terminal.home}" in run.stdout
+    assert run.stdout.splitlines()[-1] == "Next: Run: vibevoice-asr pull voice"
+    assert run.returncode == 1, "it keeps the service from its start"
 
 
 def test_doctor_names_the_service_that_has_the_port(terminal, server):

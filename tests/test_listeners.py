@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
+import uvicorn
 
 from sidecar import errors
+from sidecar.host.besides import Besides
 from sidecar.host.listeners import Listeners
+from sidecar.host.process import bind
 
 
 class Noted:
@@ -65,3 +69,17 @@ async def test_one_that_fails_at_the_end_keeps_no_other_from_ending(fails: str) 
     listeners.stop_accepting()
     await listeners.close(2)
     assert {"a refuses", "a has 2 s", "a closes", "b closes"} <= set(notes)
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="there a port is had by one alone")
+async def test_a_second_port_that_another_was_quicker_to_listen_at_is_said() -> None:
+    """Two that do not listen yet may have the same."""
+    with socket.socket() as quicker, bind("127.0.0.1", 0) as ours:
+        quicker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        quicker.bind(ours.getsockname())
+        quicker.listen()
+        besides = Besides("talk_port", uvicorn.Config("nothing:app"), ours, "Stop it.")
+        with pytest.raises(errors.PortInUse) as caught:
+            await Listeners([besides]).start()
+        assert caught.value.hint == "Stop it."
+        assert ours.fileno() == -1, "nothing is left"

@@ -116,6 +116,7 @@ def test_ctrl_c_ends_a_pipe_with_all_that_was_said(live: Starts, server: Server)
     first = process.stdout.readline().decode()
     assert "w299" in first
     process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE_S) == 130, "also while the pipe is open"
     rest, complained = ended(process, 130)
     assert "w200" in rest or "w199" in rest
     assert "Traceback" not in complained

@@ -17,7 +17,7 @@ from sidecar import errors
 from sidecar.checkpoints import growing, voice_download
 from sidecar.checkpoints.file_server import ServedFile
 from sidecar.checkpoints.growing import Meter
-from sidecar.checkpoints.pulled import LIST, Pulled, PulledVoice
+from sidecar.checkpoints.pulled import LIST, Pulled, PulledFile, PulledVoice
 from sidecar.checkpoints.voice_download import pull
 from sidecar.engines.speaking import create_voice
 from sidecar.speech.engine import LoadOptions
@@ -176,6 +176,17 @@ def test_a_list_that_is_none_is_no_list(tmp_path: Path) -> None:
     for text in ("", "{}", "[" * 100_000, '{"files":{"a":1},"voices":[]}', "\xff"):
         (tmp_path / LIST).write_text(text)
         assert Pulled.read(tmp_path) == Pulled(tmp_path)
+
+
+def test_what_voices_take_is_the_files_of_the_largest_each_once(tmp_path: Path) -> None:
+    sizes = {"shared": 10, "small": 1, "large": 100, "larger": 1000, "gone": 9000}
+    for name, size in sizes.items():
+        (tmp_path / name).write_bytes(bytes(size))
+    pulled = Pulled(tmp_path, {name: PulledFile(size, "", "size") for name, size in sizes.items()})
+    for name in ("large", "small", "larger", "gone"):
+        pulled = pulled.with_voice(PulledVoice(name, "en-us", ("shared", name)))
+    (tmp_path / "gone").unlink()
+    assert [pulled.largest_bytes(count) for count in range(4)] == [0, 1010, 1110, 1111]
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,19 @@ def test_a_duration_in_the_file_may_be_a_number(config):
 
 
 @pytest.mark.parametrize(
+    ("said", "ports"),
+    [
+        ("original", (8005, 3000)),
+        ("8006", (8006, 3000)),
+        ("8006:3001", (8006, 3001)),
+        ("0", (0, 3000)),
+    ],
+)
+def test_the_ports_of_a_page_for_conversations_are_said_by_name_or_number(said, ports):
+    assert load_settings(talk_ports=said).talk_ports == ports
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("port", "99999"),
@@ -63,6 +76,9 @@ def test_a_duration_in_the_file_may_be_a_number(config):
         ("max_audio_hours", "-1"),
         ("preload", "perhaps"),
         ("log_level", "loud"),
+        ("talk_ports", "modern"),
+        ("talk_ports", "8005:0"),
+        ("talk_ports", "70000"),
     ],
 )
 @pytest.mark.parametrize("way", ["flag", "environment", "file"])

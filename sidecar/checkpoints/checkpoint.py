@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,11 @@ class Checkpoint:
     revision: str | None
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """Look at everything that can be seen without loading it.
+def read_checkpoint(
+    folder: Path, check: Callable[[Path], dict[str, Any]] | None = None
+) -> Checkpoint:
+    """Look at everything that can be seen without loading it; ``check`` reads the configuration of
+    another model than VibeVoice-ASR.
 
     Raises:
         errors.CheckpointNotFound: there is no `config.json`.
@@ -54,7 +58,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         errors.CheckpointUnsafe: code of its own, or nothing but pickled weights.
     """
     try:
-        config = check_config(folder)
+        config = (check or check_config)(folder)
         files = _weight_files(folder)
         size = sum(file.stat().st_size for file in files)
         _check_processor(folder)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sidecar.checkpoints import checkpoint, voxtral, weights, whisper
+from sidecar.checkpoints import checkpoint, speaking, voxtral, weights, whisper
 from sidecar.checkpoints.checkpoint import Checkpoint
 
 SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
@@ -51,6 +51,14 @@ VOXTRAL = Layout(
     voxtral.read_model,
     voxtral.find_model,
 )
+SPEAKING = Layout(
+    TRANSFORMERS.weights,
+    TRANSFORMERS.fetched,
+    TRANSFORMERS.is_large,
+    speaking.check_config,
+    speaking.read_model,
+    speaking.find_model,
+)
 
 
 def wanted(name: str) -> tuple[str, Layout]:
@@ -63,6 +71,8 @@ def wanted(name: str) -> tuple[str, Layout]:
         return whisper.named(name.removeprefix(whisper.PREFIX)).repository, CTRANSLATE2
     if name.strip().lower() in voxtral.NAMES:
         return voxtral.REPOSITORY, VOXTRAL
+    if name.strip().lower() in speaking.NAMES:
+        return speaking.REPOSITORY, SPEAKING
     known = {one.repository for one in whisper.NAMES.values()}
     repository = weights.repository(name)
     return repository, CTRANSLATE2 if repository in known else TRANSFORMERS

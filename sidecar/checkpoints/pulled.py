@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,16 @@ class Pulled:
     def whole(self) -> tuple[PulledVoice, ...]:
         """The voices that lack nothing; contents are not looked at."""
         return tuple(voice for voice in self.voices if not self.lacking(voice))
+
+    def largest_bytes(self, count: int) -> int:
+        """The files of so many of the voices, those that have the most; what they share is there
+        once."""
+
+        def size(keys: Iterable[str]) -> int:
+            return sum(self.files[key].size for key in keys)
+
+        voices = sorted((set(voice.files) for voice in self.whole()), key=size, reverse=True)
+        return size(set[str]().union(*voices[:count]))
 
     def sound(self, key: str) -> bool:
         """Whether a file is here and has not changed since it came; reads it."""

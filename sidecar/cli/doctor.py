@@ -55,13 +55,14 @@ def examine() -> Iterator[Finding]:
     yield finding
     yield from _engines(settings)
     yield findings.live(settings)
+    yield findings.voice(settings)
     yield from _upstreams(settings)
     yield findings.gpu()
     yield findings.ffmpeg()
     yield findings.checkpoint(settings)
     yield _port(settings)
     yield findings.spool(settings)
-    if settings.keep_jobs:
+    if settings.keeps_jobs:
         yield findings.kept(settings)
 
 
@@ -158,7 +159,8 @@ def _upstreams(settings: Settings) -> Iterator[Finding]:
 
 async def _load(spec: EngineSpec) -> errors.SidecarError | None:
     """Load an engine in a process of its own, and let it go; why it does not load."""
-    from sidecar.workers.worker import Worker, WorkerDied
+    from sidecar.workers.place import WorkerDied
+    from sidecar.workers.worker import Worker
 
     worker = Worker(spec.name)
     try:

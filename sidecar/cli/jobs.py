@@ -61,7 +61,13 @@ def _folder(named: Path | None) -> Path:
     from sidecar.jobs.keeping import jobs_folder
     from sidecar.settings import load_settings
 
-    return named or jobs_folder(load_settings())
+    settings = load_settings()
+    if named is None and settings.shares_jobs:
+        raise errors.SettingsInvalid(
+            "The jobs are in a database that several services share.",
+            hint="Use pg_dump, then copy the folder of recordings; or name a folder: --jobs-dir.",
+        )
+    return named or jobs_folder(settings)
 
 
 def _done(what: str, act: Callable[[], Backup]) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.cli.backends import Where
 from sidecar.cli.captions import Show, captions
+from sidecar.cli.ctrl_c import interrupts
 from sidecar.cli.ears import Ear, ear
 from sidecar.cli.recordings import write
 from sidecar.cli.said import INTERRUPTED, complain, say
@@ -104,7 +104,7 @@ async def _run(order: Order) -> int:
     text: list[str] = []
     write_now = text.append if order.output is not None else _print
     ended = asyncio.Event()
-    with _interrupts(ended) as interrupted:
+    with interrupts(ended) as interrupted:
         async with aclosing(sound), ear(order.where, rate, order.options) as heard:
             with captions(order.format, write_now, shown=order.output is None) as show:
                 summary = await _listen(heard, sound, show, ended)
@@ -176,22 +176,6 @@ async def _tell(heard: Ear, show: Show) -> Summary:
         if isinstance(numbered.event, Summary):
             return numbered.event
     raise errors.SessionOver("The live session ended without its summary.")
-
-
-@contextmanager
-def _interrupts(ended: asyncio.Event) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C ends the sound, and what was said is still heard; a second one ends everything."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-
-    def interrupt(*_: object) -> None:
-        loop.call_soon_threadsafe(task.cancel if ended.is_set() else ended.set)
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield ended.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _summed_up(transcript: Transcript) -> str:

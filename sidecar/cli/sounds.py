@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.cli.recordings import open_file
@@ -36,7 +37,7 @@ def look_at(path: Path) -> None:
         probe(source.fd, LONGEST_S)
 
 
-async def of_file(path: Path, pace: float) -> AsyncIterator[bytes]:
+async def of_file(path: Path, pace: float) -> AsyncGenerator[bytes, None]:
     """A recording at `LIVE_RATE` as pcm16, ``pace`` seconds of it in a second; 0: without a pause.
 
     Raises:
@@ -56,12 +57,12 @@ async def of_file(path: Path, pace: float) -> AsyncIterator[bytes]:
             pieces.close()
 
 
-async def of_pipe(rate: int, source: BinaryIO | None = None) -> AsyncIterator[bytes]:
+async def of_pipe(rate: int) -> AsyncIterator[bytes]:
     """Raw pcm16 on standard input, as it comes."""
-    pipe: Any = source or sys.stdin.buffer
-    rest = b""
+    # Not by sys.stdin, whose lock a thread that waits for ever takes with it to the end.
+    pipe, rest, most = sys.stdin.fileno(), b"", round(PIECE_S * rate) * 2
     # A thread of its own, that nobody waits for: Ctrl-C comes while it reads.
-    while raw := await _in_a_thread(lambda: pipe.read1(round(PIECE_S * rate) * 2)):
+    while raw := await in_a_thread(lambda: os.read(pipe, most)):
         whole = rest + raw
         rest = whole[len(whole) & ~1 :]
         if whole[: len(whole) & ~1]:
@@ -87,7 +88,7 @@ class Microphone:
             ) from None
         self.rate = round(found["default_samplerate"])
 
-    async def sound(self) -> AsyncIterator[bytes]:
+    async def sound(self) -> AsyncGenerator[bytes, None]:
         """What it hears, for ever, as pcm16 at `rate`."""
         loop = asyncio.get_running_loop()
         heard: asyncio.Queue[bytes] = asyncio.Queue()
@@ -135,19 +136,19 @@ def library() -> Any:
     return sounddevice
 
 
-def devices() -> list[str]:
-    """A line for each input that there is, the system's own marked.
+def devices(way: str = "input") -> list[str]:
+    """A line for each input that there is, or each ``"output"``, the system's own marked.
 
     Raises:
         errors.MicrophoneUnavailable: nobody can say.
     """
     sound = library()
-    chosen = sound.default.device[0]
+    chosen = sound.default.device[way == "output"]
     return [
         f"{'*' if number == chosen else ' '} {number}: {one['name']} "
         f"({round(one['default_samplerate'])} Hz)"
         for number, one in enumerate(sound.query_devices())
-        if one["max_input_channels"] > 0
+        if one[f"max_{way}_channels"] > 0
     ]
 
 
@@ -183,7 +184,7 @@ def _pcm16(block: Block) -> bytes:
     return found
 
 
-async def _in_a_thread(work: Callable[[], bytes]) -> bytes:
+async def in_a_thread(work: Callable[[], bytes]) -> bytes:
     """What ``work`` gives, b"" where it fails; nobody waits for it who has to go."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[bytes] = loop.create_future()

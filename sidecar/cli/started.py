@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -28,12 +29,20 @@ def started(
             *flags,
         ],
         stdout=subprocess.PIPE,
+        **_apart(),
     )
     try:
         yield service, _ready_line(service)
     finally:
         service.terminate()
         service.wait()
+
+
+def _apart() -> dict[str, Any]:
+    """Ctrl-C at a terminal is the command's alone: the service ends by the command, behind it."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"process_group": 0}
 
 
 def _ready_line(service: subprocess.Popen[bytes]) -> dict[str, Any] | None:

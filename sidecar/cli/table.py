@@ -12,6 +12,7 @@ from sidecar.cli import (
     asking,
     benching,
     config,
+    conversing,
     jobs,
     monitoring,
     people,
@@ -32,6 +33,7 @@ from sidecar.cli.asking import (
 )
 from sidecar.cli.flags import serve_with
 from sidecar.cli.said import PROGRAM
+from sidecar.settings import NODE
 
 HELP = f"""
 Speech to text with speakers, on this machine. Without a command it serves.
@@ -44,6 +46,7 @@ Examples:
 * `{PROGRAM} transcribe talk.m4a`: who said what, on the terminal
 * `{PROGRAM} transcribe *.wav --format srt --output subtitles`: a file of subtitles for each
 * `{PROGRAM} live`: what is said into the microphone, while it is said
+* `{PROGRAM} talk`: a spoken conversation
 * `{PROGRAM} pull`: download VibeVoice-ASR, for machines with a GPU
 * `{PROGRAM} doctor`: what is here, what is missing, what to do next
 """
@@ -59,6 +62,20 @@ Examples:
 * `{PROGRAM} serve --port 9000 --keep-alive 1h`
 * `{PROGRAM} serve --config server.yaml`: the file of another gRPC server
 * `{PROGRAM} --engine scripted`: for hosts in development, made-up text at once
+"""
+NODE_HELP = f"""
+Work on the jobs that services share, and take none in: claim what fits this machine when it is
+free, until told to stop.
+
+All that share have the same journal, the same key and the same folder for uploads. Of its port only
+/health, the probes and /metrics are left. Told to stop it claims no more; what runs has the time of
+shutdown_grace to end, then another goes on with it from what is settled.
+
+Examples:
+
+* `{PROGRAM} node --journal postgresql://vibevoice@db/vibevoice --jobs-dir /mnt/jobs`
+* `{PROGRAM} node --config node.toml --shutdown-grace 10m`
+* `{PROGRAM} serve --role front --config front.toml`: who takes in for nodes
 """
 ESTIMATE_HELP = f"""
 Say whether a recording fits into the memory that is there, and how long it takes.
@@ -130,8 +147,12 @@ def build_command() -> Any:
     )
     app.callback()(_root)
     app.command("serve", help=SERVE_HELP)(serve_with(lambda given: _exit(serve.run(given))))
+    app.command("node", help=NODE_HELP)(
+        serve_with(lambda given: _exit(serve.run(given | {"role": NODE})))
+    )
     app.command("transcribe", help=asking.HELP)(asking.transcribe)
     app.command("live", help=speaking.HELP)(speaking.live)
+    app.command("talk", help=conversing.HELP)(conversing.talk)
     app.command("replay", help=replay.HELP)(replay.replay)
     app.command("estimate", help=ESTIMATE_HELP)(_estimate)
     app.command("demo", help=DEMO_HELP)(_demo)
@@ -229,7 +250,8 @@ def _pull(
         str,
         typer.Argument(
             metavar="NAME",
-            help="'vibevoice', 'whisper:small' (tiny to large-v3), 'voice', or OWNER/NAME.",
+            help="'vibevoice', 'vibevoice-1.5b' (speaks), 'whisper:small' (tiny to large-v3), "
+            "'voice', or OWNER/NAME.",
         ),
     ] = "vibevoice",
     voice: Annotated[

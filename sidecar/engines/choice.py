@@ -74,7 +74,8 @@ class Choice(Generic[Spec]):
     """The engine that serves; ``checkpoint`` is the one to load, None where it needs none;
     ``upstream`` has who does the work for it, None where it does it itself; ``session_bytes``: what
     each live session takes of the device beside the weights; ``folder`` is where its files are, of
-    one that is light."""
+    one that is light and stays on the CPU, and ``folder_bytes`` what it takes in of them at
+    most."""
 
     spec: Spec
     reason: str
@@ -82,6 +83,7 @@ class Choice(Generic[Spec]):
     upstream: Upstream | None = None
     session_bytes: int = 0
     folder: Path | None = None
+    folder_bytes: int = 0
 
 
 def choose(settings: Settings) -> Choice[EngineSpec]:
@@ -108,6 +110,23 @@ def choose(settings: Settings) -> Choice[EngineSpec]:
         spec = replace(spec, sessions=_streams(spec, checkpoint, shape, settings))
         return Choice(spec, reason, checkpoint, session_bytes=shape.peak_bytes(STRETCH_S))
     return Choice(spec, reason, checkpoint)
+
+
+def choose_for_others(settings: Settings) -> Choice[EngineSpec]:
+    """The engine that the nodes have for which this service takes jobs in: as `choose` where it can
+    run here too; else the one that is named, which is then known by what is true of it anywhere,
+    and hears nothing live.
+
+    Raises:
+        errors.SidecarError: none is named, and none can run here.
+    """
+    try:
+        return choose(settings)
+    except (errors.EngineUnavailable, errors.BadCheckpoint):
+        if settings.engine == AUTO:
+            raise
+        spec = engines.spec_of(settings.engine)
+        return Choice(replace(spec, sessions=0), "nodes have it")
 
 
 def choose_live(

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from sidecar import errors, servers
+from sidecar.checkpoints import speaking
+from sidecar.checkpoints.checkpoint import Checkpoint
 from sidecar.checkpoints.pulled import Pulled
 from sidecar.engines import missing
-from sidecar.engines.choice import Choice
-from sidecar.engines.speaking import endpoint, espeak, moonshine, spec_of, system
+from sidecar.engines.choice import VIBEVOICE, Choice, remedy, torch_has_cuda
+from sidecar.engines.speaking import endpoint, espeak, moonshine, spec_of, system, vibevoice
+from sidecar.memory.devices import gpu_memory
+from sidecar.memory.shape import ModelShape
+from sidecar.memory.speaking import VoiceShape
+from sidecar.memory.voice_admission import fits_beside
 from sidecar.settings import Settings
-from sidecar.speech.engine import AUTO, Upstream
+from sidecar.speech.engine import AUTO, EngineSpec, Upstream
 from sidecar.speech.voice import VoiceSpec
 from sidecar.version import is_frozen
 
@@ -21,36 +28,41 @@ PULL = "vibevoice-asr pull voice"
 """How those of 'moonshine' do."""
 
 
-def choose_voice(settings: Settings) -> tuple[Choice[VoiceSpec] | None, str]:
+def choose_voice(
+    settings: Settings, hearing: Choice[EngineSpec] | None = None
+) -> tuple[Choice[VoiceSpec] | None, str]:
     """The engine that speaks, and why it is that one; None where none does, and answers are read.
+
+    ``hearing``: the engine for files, with which it shares the GPU.
 
     Raises:
         errors.EngineUnavailable: the engine that was named cannot run here.
+        errors.BadCheckpoint: its weights are not usable.
         errors.SettingsInvalid: the server that it needs is not said, or wrongly.
     """
     wanted = settings.voice_engine
     if wanted == NONE:
         return None, "as set"
     if wanted == AUTO:
-        return _by_itself(settings)
+        return _by_itself(settings, hearing)
     spec = spec_of(wanted)
     if lacking := missing(spec):
         raise errors.EngineUnavailable(
             f"The voice '{wanted}' needs packages that are not installed: {', '.join(lacking)}.",
-            hint=_way_to_espeak(),
+            hint=remedy(VIBEVOICE) if spec is vibevoice.SPEC else _way_to_espeak(),
         )
+    if spec is vibevoice.SPEC:
+        slow = "" if _quick(settings) else "; slow, without a GPU that torch can use"
+        return _vibevoice(speaking.find_model(settings.voice_path), f"as set{slow}")
     if spec is system.SPEC and not system.is_there():
         raise errors.EngineUnavailable(
             "This system has no voices of its own; macOS and Windows have.",
             hint=_way_to_espeak(),
         )
-    folder = _pulled(settings) if spec is moonshine.SPEC else None
-    if spec is moonshine.SPEC and folder is None:
-        raise errors.EngineUnavailable(
-            f"There is no voice for 'moonshine' in {voices_folder(settings)}.", hint=f"Run: {PULL}"
-        )
+    if spec is moonshine.SPEC:
+        return _pulled(settings, "as set"), "as set"
     server = _server(settings) if spec is endpoint.SPEC else None
-    return Choice(spec, "as set", upstream=server, folder=folder), "as set"
+    return Choice(spec, "as set", upstream=server), "as set"
 
 
 def voices_folder(settings: Settings) -> Path:
@@ -62,20 +74,100 @@ def voices_folder(settings: Settings) -> Path:
     return Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False)) / "voices"
 
 
-def _pulled(settings: Settings) -> Path | None:
-    """The folder of voices, if one is there that is whole."""
-    folder = voices_folder(settings)
-    return folder if Pulled.read(folder).whole() else None
+def _pulled(settings: Settings, reason: str) -> Choice[VoiceSpec]:
+    """The voices that were pulled.
+
+    Raises:
+        errors.EngineUnavailable: none is whole.
+    """
+    pulled = Pulled.read(voices_folder(settings))
+    if not pulled.whole():
+        raise errors.EngineUnavailable(
+            f"There is no voice for 'moonshine' in {pulled.folder}.", hint=f"Run: {PULL}"
+        )
+    size = pulled.largest_bytes(moonshine.MOST)
+    return Choice(moonshine.SPEC, reason, folder=pulled.folder, folder_bytes=size)
 
 
-def _by_itself(settings: Settings) -> tuple[Choice[VoiceSpec] | None, str]:
-    if not missing(moonshine.SPEC) and (folder := _pulled(settings)) is not None:
-        return Choice(moonshine.SPEC, "", folder=folder), "a voice was pulled"
+def _by_itself(
+    settings: Settings, hearing: Choice[EngineSpec] | None
+) -> tuple[Choice[VoiceSpec] | None, str]:
+    checkpoint = _keeps_up(settings)
+    if checkpoint is None:
+        return _light(settings)
+    found, reason = _light(settings)
+    if not _has_room(checkpoint, hearing):
+        return found, f"{reason} (the GPU has no room for VibeVoice that speaks)"
+    if found is not None and not vibevoice.samples(checkpoint.folder):
+        folder = checkpoint.folder / vibevoice.FOLDER
+        return found, f"{reason} (VibeVoice wants a recording of a voice in {folder})"
+    return _vibevoice(checkpoint, "a GPU and its checkpoint are here")
+
+
+def _vibevoice(checkpoint: Checkpoint, reason: str) -> tuple[Choice[VoiceSpec], str]:
+    if not vibevoice.samples(checkpoint.folder):
+        folder = checkpoint.folder / vibevoice.FOLDER
+        reason += f"; without a recording of a voice in {folder} each sentence has another voice"
+    return Choice(vibevoice.SPEC, reason, checkpoint), reason
+
+
+def _light(settings: Settings) -> tuple[Choice[VoiceSpec] | None, str]:
+    """The best of those that need no GPU."""
+    if not missing(moonshine.SPEC):
+        with contextlib.suppress(errors.EngineUnavailable):
+            reason = "a voice was pulled"
+            return _pulled(settings, reason), reason
     if system.is_there():
         return Choice(system.SPEC, ""), "this system has it"
     if not missing(espeak.SPEC):
         return Choice(espeak.SPEC, ""), "it is installed"
     return None, f"this system has none of its own. For one: {PULL}. {_way_to_espeak()}"
+
+
+def way_to_better(settings: Settings, chosen: Choice[VoiceSpec] | None) -> str:
+    """The command that brings a better voice than the one that `auto` has ``chosen``; '' where this
+    machine has no use for one, or the settings name another."""
+    if settings.voice_engine != AUTO or (chosen and chosen.spec is vibevoice.SPEC):
+        return ""
+    if not missing(vibevoice.SPEC) and _quick(settings):
+        try:
+            speaking.find_model(settings.voice_path)
+        except errors.BadCheckpoint:
+            return speaking.COMMAND
+    robot = chosen is not None and chosen.spec is espeak.SPEC
+    return PULL if robot and not missing(moonshine.SPEC) else ""
+
+
+def _keeps_up(settings: Settings) -> Checkpoint | None:
+    """VibeVoice, where it speaks as fast as people do; that is not asked where it cannot be.
+
+    Raises:
+        errors.BadCheckpoint: the settings name a folder that is no good.
+    """
+    if settings.voice_path is None and (missing(vibevoice.SPEC) or not _quick(settings)):
+        return None
+    try:
+        checkpoint = speaking.find_model(settings.voice_path)
+    except errors.BadCheckpoint:
+        if settings.voice_path is not None:
+            raise
+        return None
+    return checkpoint if not missing(vibevoice.SPEC) and _quick(settings) else None
+
+
+def _quick(settings: Settings) -> bool:
+    return settings.device != "cpu" and torch_has_cuda() and gpu_memory() is not None
+
+
+def _has_room(checkpoint: Checkpoint, hearing: Choice[EngineSpec] | None) -> bool:
+    """Whether it fits beside the engine that hears, if that is on the GPU, too."""
+    gpu = gpu_memory()
+    if gpu is None:
+        return False
+    heard = None
+    if hearing is not None and hearing.checkpoint is not None and hearing.spec.planned:
+        heard = ModelShape.from_config(hearing.checkpoint.config)
+    return fits_beside(VoiceShape.from_config(checkpoint.config), heard, gpu.free_bytes)
 
 
 def _way_to_espeak() -> str:

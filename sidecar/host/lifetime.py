@@ -49,7 +49,16 @@ def serve_until_told(
         errors.SidecarError: one of the listeners cannot serve.
         SystemExit: the service had a fault that only a new start mends; the log says which.
     """
-    config = uvicorn.Config(
+    config = config_of(app, settings, tls)
+    server = Server(config, service, settings, ready, Listeners(listeners))
+    server.run(sockets=[sock])
+    if server.broken:
+        raise SystemExit(1)
+
+
+def config_of(app: FastAPI, settings: Settings, tls: Tls | None = None) -> uvicorn.Config:
+    """How HTTP is served, at whichever port; with ``tls`` alone if there is one."""
+    return uvicorn.Config(
         app,
         http=with_deadline(settings.request_deadline),
         access_log=False,
@@ -67,10 +76,6 @@ def serve_until_told(
         ssl_context_factory=(lambda *_: tls.context) if tls else None,
         headers=tls.headers if tls else None,
     )
-    server = Server(config, service, settings, ready, Listeners(listeners))
-    server.run(sockets=[sock])
-    if server.broken:
-        raise SystemExit(1)
 
 
 class Server(uvicorn.Server):

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 LOOK_S = 2.0
 _PAUSE_S = 0.02
+ALSO = ("grpc_port", "talk_port")
+"""What `/health` and the ready line say of other ports."""
 STOP_S = 20.0
 """A service stops within its grace period and a little more."""
 
@@ -90,7 +92,7 @@ def at(host: str, port: int) -> Neighbour | None:
             body = json.loads(connection.getresponse().read(1 << 16))
             if time.monotonic() < deadline and isinstance(body["instance"], str):
                 stopping = body.get("status") == "stopping"
-                also = {name: body[name] for name in ("grpc_port",) if name in body}
+                also = {name: body[name] for name in ALSO if name in body}
                 return Neighbour(port, int(body["pid"]), str(body["version"]), stopping, also)
         except TimeoutError:
             return None

@@ -7,8 +7,9 @@ import logging
 import os
 import socket
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import SecretStr
 
@@ -19,7 +20,14 @@ from sidecar.diagnostics.logs import Logs
 from sidecar.host import inherited, neighbour
 from sidecar.host.announcement import announce, ready_line
 from sidecar.host.descriptors import raise_limit
+from sidecar.host.listeners import Listener
 from sidecar.settings import Settings, unheeded
+
+if TYPE_CHECKING:
+    from sidecar.access.entrance import Entrance
+    from sidecar.access.watched import Watch
+    from sidecar.host.tls import Tls
+    from sidecar.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +39,10 @@ EXIT_CODES: dict[str, int] = {  # sysexits.h
     **{kind.code: 66 for kind in errors.BadCheckpoint.__subclasses__()},
 }
 BACKLOG = 2048
+TALK_PORT_HINT = (
+    "Stop the program that holds it, the demo itself perhaps: its page looks for no other. For a "
+    "page that does, name another port with --talk-ports."
+)
 
 
 def serve(settings: Settings) -> None:
@@ -55,14 +67,12 @@ def serve(settings: Settings) -> None:
 
 def _serve(settings: Settings, given: socket.socket | None) -> None:
     place = take_place(settings) if given is None else given
-    besides = None
-    if isinstance(place, socket.socket) and settings.grpc_port is not None:
-        besides = bind(settings.host, settings.grpc_port, "--grpc-port")
+    besides = _Besides.of(settings) if isinstance(place, socket.socket) else _Besides()
     if isinstance(place, socket.socket):
         # The port is ours, and nobody is let in yet: the old host tries again when it is refused,
         # and gives up when it is kept waiting.
         from sidecar.access.watched import Watch
-        from sidecar.app import create_app, create_listeners, create_service, entrance_of
+        from sidecar.app import create_app, create_service, entrance_of
         from sidecar.host.lifetime import serve_until_told
         from sidecar.host.tls import tls_of
 
@@ -71,8 +81,7 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
         service = create_service(settings)
         entrance = entrance_of(settings, watch)
         app = create_app(settings, service, watch, entrance)
-        pair = tls.pair if tls else None
-        listeners = create_listeners(settings, service, entrance, watch, besides, pair)
+        listeners = besides.listeners(settings, service, entrance, watch, tls)
         place = listening(place, settings)
     if isinstance(place, neighbour.Neighbour):
         log.info("port %d is served by pid %d already", place.port, place.pid)
@@ -91,6 +100,57 @@ def _serve(settings: Settings, given: socket.socket | None) -> None:
 
     with place:
         serve_until_told(app, service, settings, place, tell, tls, listeners)
+
+
+@dataclass(frozen=True, slots=True)
+class _Besides:
+    """The ports beside the one of HTTP, each taken and not listened at."""
+
+    grpc: socket.socket | None = None
+    talk: socket.socket | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Those that the settings name.
+
+        Raises:
+            errors.PortInUse, errors.SettingsInvalid: as `bind`.
+        """
+        grpc = talk = None
+        if settings.grpc_port is not None:
+            grpc = bind(settings.host, settings.grpc_port, "--grpc-port")
+        if settings.talk_ports is not None:
+            try:  # of the loopback, wherever else we are
+                talk = bind("127.0.0.1", settings.talk_ports.wire)
+            except errors.PortInUse as error:
+                raise errors.PortInUse(error.detail, hint=TALK_PORT_HINT) from None
+        return cls(grpc, talk)
+
+    def listeners(
+        self,
+        settings: Settings,
+        service: Service,
+        entrance: Entrance,
+        watch: Watch,
+        tls: Tls | None,
+    ) -> list[Listener]:
+        """What serves there.
+
+        Raises:
+            errors.SettingsInvalid: settings contradict each other.
+        """
+        from sidecar.app import create_listeners, create_talk_app
+        from sidecar.host.besides import Besides
+        from sidecar.host.lifetime import config_of
+
+        pair = tls.pair if tls else None
+        found: list[Listener] = []
+        found += create_listeners(settings, service, entrance, watch, self.grpc, pair)
+        if settings.talk_ports is not None and self.talk is not None:
+            app = create_talk_app(service, entrance, settings.talk_ports.page)
+            config = config_of(app, settings)
+            found.append(Besides("talk_port", config, self.talk, TALK_PORT_HINT))
+        return found
 
 
 def log_file(settings: Settings) -> Path | None:

@@ -6,8 +6,10 @@ What is known of it is its record (`jobs.record`), which only the door of the st
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
@@ -39,6 +41,8 @@ class Job:
         """What is known of it now."""
         self.arrived_at = time.monotonic()
         """What is decided goes by this; the record's times are for people."""
+        self.unreached_at = math.inf
+        """Since when no place is reached for it."""
         self._store: JobStore | None = None
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
@@ -153,6 +157,11 @@ class Job:
     def cancel(self) -> None:
         """Somebody ended it; one that has ended stays as it is."""
         self._append(Cancelled())
+
+    def part(self, error: errors.SidecarError) -> None:
+        """Whoever waits for it here is told ``error``, whatever became of it elsewhere."""
+        self.record = replace(self.record, state=JobState.FAILED, error=Failure.of(error))
+        self._over.set()
 
     def _append(self, change: Change) -> None:
         if self.ended:

@@ -1,20 +1,29 @@
 """Jobs that outlive the service: their folder, their recordings, and how they go on after a start.
 
-Only who asks for it has that (`--keep-jobs`); nothing here runs without.
+Only who asks for it has that (`--keep-jobs`, `--journal`); nothing here runs without. What is known
+of them is in a file of this service's, or in a database that several share; recordings lie in a
+folder, which is the same for all of these.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import os
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from sidecar import clock, errors
 from sidecar.audio import ref
 from sidecar.audio.ref import Kept, Named
 from sidecar.audio.source import AudioSource, Spool
+from sidecar.jobs.claims import Claims
 from sidecar.jobs.job import Job
 from sidecar.jobs.journal import UPLOADS
+from sidecar.jobs.postgres.address import journal_address
+from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import Failed, Failure, Interrupted, JobRecord
 from sidecar.jobs.shelf import Shelf
@@ -31,6 +40,10 @@ MOST_INTERRUPTED = 10
 """So often may the service die in a job that gets no further: it may be the job that kills it."""
 
 
+UNCLAIMED_S = 3600.0
+"""A recording in a shared folder may be that of a job which another service is about to take in."""
+
+
 def jobs_folder(settings: Settings) -> Path:
     """Where jobs are kept."""
     if settings.jobs_dir is not None:
@@ -44,19 +57,38 @@ class Keeping:
     """What is kept, and where."""
 
     def __init__(self, settings: Settings, now: clock.Clock = clock.wall) -> None:
-        """Open it; this waits for the disk.
+        """Open it; this waits for the disk, or for the database.
 
         Raises:
-            errors.SettingsInvalid: the folder, the file or the key cannot be used.
+            errors.SettingsInvalid: the folder, the file, the database or the key cannot be used.
         """
         folder = jobs_folder(settings)
         self.shelf = Shelf(settings.keep_recordings_mb << 20)
         """Recordings that can be listened to."""
-        self.store = SqliteStore(folder, journal_key(settings), now, shelf=self.shelf)
         self._uploads = folder / UPLOADS
+        self.store: SqliteStore | PostgresStore
+        self.claims: Claims | None = None
+        """The same jobs as they are claimed, where several services share them."""
+        self._shared: PostgresStore | None = None
+        secret, address = journal_key(settings), journal_address(settings)
+        if address is None:
+            self.store = SqliteStore(folder, secret, now, shelf=self.shelf)
+        else:
+            shared = PostgresStore(address, secret, self._uploads, now, shelf=self.shelf)
+            self.store = self.claims = self._shared = shared
         self._roots = settings.audio_roots
         self._spool_dir = settings.spool_dir
         self._sweep()
+
+    async def open_store(self) -> None:
+        """Hear of what other services do from here on, where there are any."""
+        if self._shared is not None:
+            await self._shared.open()
+
+    async def seek(self, job_id: str) -> None:
+        """Know of a job that another service may have taken in a moment ago, if there is one."""
+        if self._shared is not None:
+            await self._shared.seek(job_id)
 
     def keep(self, source: AudioSource, name: str) -> Kept | Named:
         """Have a recording outlive the process; a file that a client named stays where it is.
@@ -65,8 +97,8 @@ class Keeping:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
         """
         known = ref.ref_to(source)
-        if isinstance(known, Named):
-            return known
+        if isinstance(known, Named) and self.claims is None:
+            return known  # other services may not see it
         return ref.keep(
             source, self._uploads, name, lambda pieces: self.store.seal.seal_pieces(pieces, name)
         )
@@ -123,15 +155,31 @@ class Keeping:
             for record in records
             if isinstance(record.audio, Kept) and self.shelf.has(record)
         }
+        for path in self._left_over(needed):
+            path.unlink(missing_ok=True)
+
+    def _left_over(self, needed: set[str]) -> Iterable[Path]:
+        """What is in the folder and belongs to no job, nor to one that is about to be."""
+        young_at = self._now() - UNCLAIMED_S if self._shared is not None else math.inf
         for path in self._uploads.glob("*"):
-            if path.name not in needed:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another service was first
+                if path.name not in needed and path.stat().st_mtime < young_at:
+                    yield path
+
+    def _now(self) -> float:
+        """By the clock of whoever has the folder, which is what says how old a file is."""
+        self._uploads.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self._uploads) as fresh:
+            return os.fstat(fresh.fileno()).st_mtime
 
 
 async def go_on(keeping: Keeping, queue: JobQueue, threads: Threads) -> None:
     """Have the jobs that were accepted and not ended wait again, in the order in which they came;
-    each goes on from what is settled."""
+    each goes on from what is settled. Those that several services share are claimed instead."""
     store = keeping.store
+    if keeping.claims is not None:
+        await keeping.open_store()
+        return
     unfinished = [one for one in store.all() if one.durable and not one.over]
     there = {record.id for record in unfinished}
     for record in unfinished:

@@ -36,7 +36,15 @@ class Once:
         """
         lock = self._turns.setdefault((owner, key.name), asyncio.Lock())
         async with lock:
-            known = self._store.by_key(owner, key.name)
-            if known is not None and known.key != key:
-                raise errors.IdempotencyKeyReused()
-            yield known
+            yield self.known(owner, key)
+
+    def known(self, owner: str, key: RequestKey) -> JobRecord | None:
+        """The job of a request that came before.
+
+        Raises:
+            errors.IdempotencyKeyReused: it is that of another request.
+        """
+        known = self._store.by_key(owner, key.name)
+        if known is not None and known.key != key:
+            raise errors.IdempotencyKeyReused()
+        return known

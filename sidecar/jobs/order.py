@@ -94,11 +94,29 @@ class Shares:
 
 
 @dataclass(frozen=True, slots=True)
+class At:
+    """A place where jobs run, as it is at a ``moment``. ``waiting``: all who wait, in order of
+    arrival, with what each would want there; places that agree in that have the same object.
+
+    ``takes_s``: what each takes as it is predicted now, if otherwise than its ``work_s``.
+    ``busy_s``: what the job that runs still takes. ``load_s``: what it takes to load anew.
+    """
+
+    waiting: Sequence[Waiting]
+    moment: Moment
+    takes_s: Sequence[float] | None = None
+    busy_s: float = 0.0
+    load_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
-    """The job at ``index`` is next, after ``wait_s`` seconds."""
+    """The job at ``index`` is next, after ``wait_s`` seconds, in the place with the number
+    ``at``."""
 
     index: int
     wait_s: float
+    at: int = 0
 
 
 def next_job(waiting: Sequence[Waiting], shares: Shares, moment: Moment) -> int:
@@ -115,25 +133,59 @@ def turns(
     busy_s: float = 0.0,
     load_s: float = 0.0,
 ) -> Iterator[Turn]:
-    """All who wait, in the order in which they would run if nobody else came.
+    """All who wait, in the order in which they would run in one place if nobody else came; each
+    argument as in `At`."""
+    return schedule([At(waiting, moment, takes_s, busy_s, load_s)], shares)
 
-    ``takes_s``: what each takes as it is predicted now, if otherwise than its ``work_s``.
-    ``busy_s``: what the job that runs still takes. ``load_s``: what it takes to load anew.
-    """
-    lines = _Lines(waiting, shares, moment.at)
-    elapsed, loaded, loaded_at = busy_s, moment.loaded, moment.loaded_at
-    for _ in waiting:
-        index = lines.due()
-        passed_over_s = moment.at + elapsed - max(waiting[index].came, loaded_at)
-        if loaded not in (None, waiting[index].wanted) and passed_over_s < PASSED_OVER_S:
-            index = lines.due_at(loaded, index)
-        yield Turn(index, elapsed)
-        job = waiting[index]
-        if job.wanted is not loaded:
-            elapsed += load_s
-            loaded, loaded_at = job.wanted, moment.at + elapsed
-        elapsed += job.work_s if takes_s is None else takes_s[index]
-        lines.take(job)
+
+def schedule(places: Sequence[At], shares: Shares) -> Iterator[Turn]:
+    """The same in several places that take from one line: whichever is free first takes its next
+    (Graham 1966: a list schedule), of equals the one that need not load for who is due, and of
+    these the first."""
+    views = {id(one.waiting): one.waiting for one in places}
+    lines = {key: _Lines(waiting, shares, places[0].moment.at) for key, waiting in views.items()}
+    lanes = [_Lane(place, lines[id(place.waiting)]) for place in places]
+    for _ in places[0].waiting:
+        first = min(lane.free_s for lane in lanes)
+        free = [number for number, lane in enumerate(lanes) if lane.free_s == first]
+        chosen = min(free, key=lambda number: lanes[number].reluctance)
+        index = lanes[chosen].next()
+        yield Turn(index, first, chosen)
+        for line in lines.values():
+            line.take(index)
+        lanes[chosen].take(index)
+
+
+class _Lane:
+    """A place as it will be: free in ``free_s`` seconds."""
+
+    def __init__(self, place: At, lines: _Lines) -> None:
+        self._place, self._lines = place, lines
+        self.free_s = place.busy_s
+        self._loaded, self._loaded_at = place.moment.loaded, place.moment.loaded_at
+
+    @property
+    def reluctance(self) -> int:
+        """What who is due would cost here: nothing, a load, or what is loaded as well."""
+        wanted = self._place.waiting[self._lines.due()].wanted
+        return 0 if wanted is self._loaded else 1 if self._loaded is None else 2
+
+    def next(self) -> int:
+        """Who is next here."""
+        index = self._lines.due()
+        job, now = self._place.waiting[index], self._place.moment.at + self.free_s
+        passed_over_s = now - max(job.came, self._loaded_at)
+        if self._loaded not in (None, job.wanted) and passed_over_s < PASSED_OVER_S:
+            return self._lines.due_at(self._loaded, index)
+        return index
+
+    def take(self, index: int) -> None:
+        """It runs here."""
+        place, job = self._place, self._place.waiting[index]
+        if job.wanted is not self._loaded:
+            self.free_s += place.load_s
+            self._loaded, self._loaded_at = job.wanted, place.moment.at + self.free_s
+        self.free_s += job.work_s if place.takes_s is None else place.takes_s[index]
 
 
 class _Lines:
@@ -146,6 +198,7 @@ class _Lines:
         self._ranked = sorted(range(len(waiting)), key=lambda one: not waiting[one].urgent(now))
         """Indexes, in the order in which an owner wants its own; lines are of places in this."""
         self._lines: dict[str, dict[Precision, deque[int]]] = {}
+        self._taken: set[int] = set()
         for place, index in enumerate(self._ranked):
             job = waiting[index]
             own = self._lines.setdefault(job.owner, {})
@@ -163,11 +216,15 @@ class _Lines:
         firsts = (own[precision][0] for own in self._lines.values() if precision in own)
         return min(map(self._end, firsts), default=(0.0, otherwise))[1]
 
-    def take(self, job: Waiting) -> None:
-        """One that is the first of its line has its turn."""
+    def take(self, index: int) -> None:
+        """One has its turn; where another place wants other precisions, from the middle."""
+        job = self._waiting[index]
         own = self._lines[job.owner]
-        own[job.wanted].popleft()
-        if not own[job.wanted]:
+        self._taken.add(index)
+        line = own[job.wanted]
+        while line and self._ranked[line[0]] in self._taken:
+            line.popleft()
+        if not line:
             del own[job.wanted]
         self._tags[job.owner] += job.work_s
         if self._heads[0][2] != job.owner:  # it went before the one that was due

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Container
+from typing import Any, Protocol
 
 from sidecar.access.identity import Identity
 from sidecar.errors import (
@@ -14,7 +15,6 @@ from sidecar.errors import (
     TranscriptChanged,
 )
 from sidecar.jobs.feed import Subscription
-from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import Cancelled, Edited, JobRecord
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.store import JobStore
@@ -24,11 +24,32 @@ from sidecar.speech.people import VoicePrint
 from sidecar.speech.transcript import Transcript
 
 
+class Line(Protocol):
+    """Who waits and runs: the queue of this service, or of all that share its jobs, each with jobs
+    of its own kind."""
+
+    def live(self, job_id: str) -> Any | None:
+        """The job with this id, if it waits or runs."""
+        ...
+
+    def position(self, job: Any) -> int | None:
+        """How many go first; None when it waits no more."""
+        ...
+
+    def wait_s(self, job: Any) -> float | None:
+        """For about how many seconds others go first; None when it waits no more."""
+        ...
+
+    def cancel(self, job: Any) -> None:
+        """End a job, waiting or running."""
+        ...
+
+
 class OwnedJobs:
     """What an owner may do with its jobs. Who asks comes first, and is asked here, so that no wire
     can forget to."""
 
-    def __init__(self, store: JobStore, queue: JobQueue, results: Retention) -> None:
+    def __init__(self, store: JobStore, queue: Line, results: Retention) -> None:
         self._store = store
         self._queue = queue
         self._results = results

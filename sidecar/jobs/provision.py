@@ -12,6 +12,7 @@ from itertools import islice
 
 from sidecar.jobs.job import Job
 from sidecar.jobs.pace import LEAST_S
+from sidecar.jobs.record import JobRecord
 from sidecar.memory.admission import Memory
 from sidecar.memory.forecast import Forecast
 from sidecar.settings import Settings
@@ -38,8 +39,8 @@ class Provision:
     def lead_s(self) -> float:
         """So long before a job is likely to end the next may be handed to the engine (`JobQueue`);
         nobody can tell that more exactly. Never where a plan is made of the memory that is free
-        when a job begins."""
-        return LEAST_S if self._admission is None else 0.0
+        when a job begins, nor where it would not wait there for the one before."""
+        return LEAST_S if self._admission is None and self.slot.follows else 0.0
 
     def admitted(self, options: TranscribeOptions, audio_s: float | None) -> TranscribeOptions:
         """The options with a precision that fits; refuses what does not, before any work."""
@@ -74,15 +75,12 @@ class Provision:
 
         The rows of others change the last digits of its own, and a draw hangs on them.
         """
-        pays = self._lodging.on_gpu or self.spec.remote
-        most = self._settings.batch or (self.spec.together if pays else 1)
-        if precision is Precision.FP16:  # may have to be widened in the middle of it
-            most = 1
         due = next(waiting)
-        if most < 2 or not self._is_sociable(due):
+        most = 1 if precision is Precision.FP16 else self.beside(due)  # that may have to be widened
+        if most < 2:
             return [due]
         others = filter(self._is_sociable, waiting)
-        jobs = [due, *islice(others, min(most, self.spec.together) - 1)]
+        jobs = [due, *islice(others, most - 1)]
         if self._admission is not None:
             now = self._lodging.memory_now()
             recordings = [(job.facts.total_s or 0.0, job.options) for job in jobs]
@@ -92,7 +90,14 @@ class Provision:
                 jobs.pop()
         return jobs
 
-    def _is_sociable(self, job: Job) -> bool:
+    def beside(self, job: Job | JobRecord) -> int:
+        """How many at most are heard in step where this job is one of them, by its length and its
+        wishes."""
+        pays = self._lodging.on_gpu or self.spec.remote
+        most = self._settings.batch or (self.spec.together if pays else 1)
+        return min(most, self.spec.together) if self._is_sociable(job) else 1
+
+    def _is_sociable(self, job: Job | JobRecord) -> bool:
         length_s = job.facts.total_s or math.inf
         if self.spec.remote:
             return length_s <= SENT_TOGETHER_S

@@ -101,12 +101,20 @@ class Retention:
     than ``limit_bytes`` or are more than ``limit``; the last of each stays its time."""
 
     def __init__(
-        self, store: JobStore, retention_s: float, limit_bytes: int, limit: int | None = None
+        self,
+        store: JobStore,
+        retention_s: float,
+        limit_bytes: int,
+        limit: int | None = None,
+        own: Callable[[JobRecord], bool] = lambda record: True,
     ) -> None:
+        """``own``: whether a job was taken in here. What nobody asks for later is forgotten at its
+        end where that is so: elsewhere its client may not have been told."""
         self._store = store
         self._retention_s = retention_s
         self._limit_bytes = limit_bytes
         self._limit = limit or sys.maxsize
+        self._own = own
         self._count: Counter[str] = Counter()
         self._ended: dict[str, _Result] = {}
         """In the order in which they did, or were edited."""
@@ -180,7 +188,7 @@ class Retention:
         """A job that ended has its time from here on."""
         if not record.over:
             return
-        if not record.kept:
+        if not record.kept and self._own(record):
             self._store.forget(record.id)
             return
         now = time.monotonic()

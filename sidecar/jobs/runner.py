@@ -19,9 +19,8 @@ from sidecar import errors
 from sidecar.jobs.job import Job
 from sidecar.speech.engine import Precision, TranscribeOptions
 from sidecar.speech.transcript import Checkpoint, Finished, Notice
-from sidecar.workers.lease import LeasedEngine, Stay
-from sidecar.workers.slot import EngineSlot
-from sidecar.workers.worker import WorkerDied
+from sidecar.workers.lease import Stay
+from sidecar.workers.place import Lease, Place, Unreachable, WorkerDied
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +45,14 @@ class Run:
     def __init__(
         self,
         jobs: Sequence[Job],
-        slot: EngineSlot,
+        place: Place,
         plan: Plan,
         max_s: float,
         news: Callable[[], None] = lambda: None,
         behind: Run | None = None,
     ) -> None:
         self.jobs = jobs
-        self._slot = slot
+        self._place = place
         self._plan = plan
         self._max_s = max_s
         self._news = news
@@ -62,12 +61,14 @@ class Run:
         self._behind = ""
         if behind is not None and behind._stay is not None:
             self._stay, self._behind = behind._stay.joined(), behind.jobs[0].id
-        self._engine: LeasedEngine | None = None
+        self._engine: Lease | None = None
         self._heard: Sequence[Job] = ()
         """Whom the engine hears in step, by the numbers that it knows them by."""
         self._interrupted = False
         self._asked = False
         """Its call is in the engine's process."""
+        self.unreached: errors.SidecarError | None = None
+        """Why nobody was reached, and so nothing was begun; None where somebody was."""
         work = self._alone(jobs[0]) if len(jobs) == 1 else self._together()
         self._task = asyncio.get_running_loop().create_task(work, name=f"job-{jobs[0].id}")
         self._task.add_done_callback(lambda task: news())
@@ -110,7 +111,7 @@ class Run:
         try:
             while not job.ended:
                 behind = self._behind
-                job.begin(self._slot.spec.resumes, behind)
+                job.begin(self._place.spec.resumes, behind)
                 await job.written()  # before the attempt: what kills us all is counted
                 try:
                     await self._attempt(job)
@@ -121,6 +122,9 @@ class Run:
                     job.crash()
                     if job.record.crashes >= ATTEMPTS:
                         job.fail(errors.EngineCrashed())
+        except Unreachable as nobody:
+            self.unreached = nobody.error
+            job.wait_again()
         except errors.SidecarError as error:
             job.fail(error)
         except asyncio.CancelledError:
@@ -136,7 +140,8 @@ class Run:
 
     async def _attempt(self, job: Job) -> None:
         if self._stay is None:
-            lease = self._slot.lease(job.options.precision, job.arrived_at)
+            alone = job.record.crashes > 0  # if it dies again, nobody else's work dies with it
+            lease = self._place.lease(job.options.precision, job.arrived_at, alone)
             self._stay = await Stay.begin(lease)
         try:
             await self._heard_by(self._stay, job)
@@ -148,9 +153,9 @@ class Run:
     async def _heard_by(self, stay: Stay, job: Job) -> None:
         engine = stay.engine
         options = self._plan(job, engine.precision)
-        resumes = job.record.durable and self._slot.spec.resumes
+        resumes = job.record.durable and self._place.spec.resumes
         settled = job.record.settled if resumes else None
-        events = engine.transcribe(job.source.fd, job.facts, options, self._max_s, settled)
+        events = engine.transcribe(job.source, job.facts, options, self._max_s, settled)
         self._asked = True  # it goes out before anybody else has a turn to be told of this
         self._news()
         async with aclosing(events):
@@ -185,24 +190,28 @@ class Run:
         except WorkerDied:
             log.error("the engine's process died in the company of %d jobs", len(self.jobs))
             crashed = True
+        except Unreachable as nobody:
+            self.unreached = nobody.error
         except errors.SidecarError as error:
             log.warning("jobs go on one by one: %s", error)
         except Exception:
             log.exception("jobs go on one by one")
         for job in self.jobs:
             if not job.ended:
-                job.wait_again(counted=crashed, alone=not self._interrupted)
+                alone = not self._interrupted and self.unreached is None
+                job.wait_again(counted=crashed, alone=alone)
 
     async def _attempt_together(self) -> None:
         first = self.jobs[0]
-        async with self._slot.lease(first.options.precision, first.arrived_at) as engine:
+        lease = self._place.lease(first.options.precision, first.arrived_at, False)
+        async with lease as engine:
             jobs = [job for job in self.jobs if not job.ended]  # some may have left while it loaded
             if not jobs:
                 return
             self._engine, self._heard = engine, jobs
             begun = time.monotonic()
             events = engine.transcribe_together(
-                [(job.source.fd, job.facts, self._plan(job, engine.precision)) for job in jobs],
+                [(job.source, job.facts, self._plan(job, engine.precision)) for job in jobs],
                 self._max_s,
             )
             async with aclosing(events):

@@ -68,8 +68,9 @@ class JobStore(Protocol):
         """
         ...
 
-    def listen(self, tell: Listener, job_id: str | None = None) -> None:
-        """Have ``tell`` called with each event that is kept, of all jobs or of one."""
+    def listen(self, tell: Listener, job_id: str | None = None, *, here: bool = False) -> None:
+        """Have ``tell`` called with each event that is kept, of all jobs or of one, or only with
+        those that this service appends (``here``), where it shares the jobs with others."""
         ...
 
     def forget(self, job_id: str) -> None:
@@ -164,15 +165,18 @@ class MemoryStore:
         """What happened behind ``after``, and then what comes."""
         return self._feed.subscribe(self.get(job_id), after, self.events(job_id, after))
 
-    def listen(self, tell: Listener, job_id: str | None = None) -> None:
+    def listen(self, tell: Listener, job_id: str | None = None, *, here: bool = False) -> None:
         """Have ``tell`` called with each event."""
-        self._feed.listen(tell, job_id)
+        self._feed.listen(tell, job_id, here=here)
 
     def forget(self, job_id: str) -> None:
         """Keep a job no longer."""
         entry = self._entries.pop(job_id, None)
-        if entry is not None and entry.record.key is not None:
-            del self._keys[entry.record.owner, entry.record.key.name]
+        if entry is None or entry.record.key is None:
+            return
+        key = entry.record.owner, entry.record.key.name
+        if self._keys.get(key) == job_id:
+            del self._keys[key]
 
     async def written(self, job_id: str | None = None) -> None:
         """Memory outlives nothing: there is nothing to wait for."""

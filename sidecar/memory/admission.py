@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from sidecar import errors
 from sidecar.memory import plan
@@ -46,6 +47,19 @@ class Memory:
     on_gpu: bool
     bandwidth: float | None = None
     own_bytes: int | None = None
+
+
+class Room(Protocol):
+    """Who decides about the memory of an engine that somebody plans."""
+
+    def first_precision(self, now: Memory) -> Precision:
+        """What to load when nobody said."""
+
+    def place(self, precision: Precision, now: Memory) -> LoadPlan:
+        """How it comes in; raises `errors.WontFit` where it has no room."""
+
+    def loaded_bytes(self, precision: Precision, memory: MemoryPlan) -> int:
+        """What it takes that does nothing."""
 
 
 class Admission:

@@ -211,13 +211,13 @@ def _chunk(shape: ModelShape, precision: Precision, plan: MemoryPlan, work: Work
     hop = shape.acoustic.hop
     whole = ceil(work.audio_s * SAMPLE_RATE / hop) * hop
     samples = min(max(1, round(plan.encoder_chunk_s * SAMPLE_RATE / hop)) * hop, whole)
-    widest = max(_stage(shape.acoustic, samples), _stage(shape.semantic, samples))
+    widest = max(widest_stage(shape.acoustic, samples), widest_stage(shape.semantic, samples))
     states = 64 * sum(shape.semantic.widths)
     results = 3 * shape.hidden * (samples // hop)
     return (widest + samples + states + results) * value_bytes(precision)
 
 
-def _stage(encoder: EncoderShape, samples: int) -> int:
+def widest_stage(encoder: EncoderShape, samples: int) -> int:
     """Values alive at once: a stage's input, and of its own width the input of the block, the
     residual, the norm's result, and twice the feed-forward's."""
     most, before, length = 0, 0, samples
@@ -244,8 +244,8 @@ def _tile(
         inside = max(inside, tile * size * 2 * mlp + size * hidden * mlp)
     if work.prompt_tokens > tile:
         beside += tile * size * hidden
-    kept = _rotary_kept(shape, precision, positions)
-    return max(kept + beside + inside, _rotary_made(shape, positions))
+    kept = rotary_kept(shape, precision, positions)
+    return max(kept + beside + inside, rotary_made(shape, positions))
 
 
 def _decoding(
@@ -260,19 +260,19 @@ def _decoding(
     rows = DRAFT_TOKENS + 1
     shares = rows * (12 * shape.heads + 1) * last + 16 * last
     little = rows * (shape.vocab + 4 * shape.mlp) * value_bytes(precision)
-    step = _rotary_kept(shape, precision, last) + shares + little
+    step = rotary_kept(shape, precision, last) + shares + little
     if last == first:
         return step
     copied = cache_bytes(shape, precision, last) // (2 * shape.layers)
-    before = _rotary_kept(shape, precision, last - plan.cache_step)
-    return max(step, before + max(copied, _rotary_made(shape, last)))
+    before = rotary_kept(shape, precision, last - plan.cache_step)
+    return max(step, before + max(copied, rotary_made(shape, last)))
 
 
-def _rotary_kept(shape: ModelShape, precision: Precision, positions: int) -> int:
+def rotary_kept(shape: ModelShape, precision: Precision, positions: int) -> int:
     """A cosine and a sine for each position and dimension of a head."""
     return positions * 2 * shape.head_dim * value_bytes(precision)
 
 
-def _rotary_made(shape: ModelShape, positions: int) -> int:
+def rotary_made(shape: ModelShape, positions: int) -> int:
     """While they are made: the angles (half and whole), both results twice, all in float32."""
     return positions * (18 * shape.head_dim + 8)

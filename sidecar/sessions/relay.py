@@ -17,7 +17,7 @@ from sidecar.speech.live import Noticed, Summary, from_wire
 from sidecar.speech.transcript import Notice
 from sidecar.workers import channel
 from sidecar.workers.calls import Call, CallOver
-from sidecar.workers.worker import WorkerDied
+from sidecar.workers.place import WorkerDied
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +44,11 @@ async def carry(session: Session, share: Share) -> None:
                 await _carry_once(session, engine)
                 return session.end()
         except WorkerDied:
-            if session.sound.settled == died_at:
+            sound = session.sound
+            if sound.settled == died_at:
                 log.warning("the engine died twice at the same place of a live session")
                 return session.end(errors.EngineCrashed())
-            died_at = session.sound.settled
+            died_at = sound.settled if sound.seconds else None  # no sound is to blame for that
             session.heard(Noticed(RESTARTED))
         except errors.SidecarError as error:
             return session.end(error)

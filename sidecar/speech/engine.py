@@ -243,7 +243,7 @@ class LoadOptions:
     while it loads; what a recording needs of them comes there by its `MemoryPlan`. ``upstream``:
     for the engine that has others hear. ``live``: it will hear sessions, many at once, and no
     files. ``speaks``: it is one of `engines.speaking`. ``short_windows``:
-    `Settings.live_short_windows`.
+    `Settings.live_short_windows`. ``steps``: `Settings.voice_steps`.
     """
 
     precision: Precision = Precision.AUTO
@@ -255,6 +255,7 @@ class LoadOptions:
     live: bool = False
     speaks: bool = False
     short_windows: bool = False
+    steps: int = 0
 
     def to_wire(self) -> dict[str, Any]:
         """The options as plain values."""

@@ -16,6 +16,8 @@ PCM16_BYTES = 2
 """Of a sample of sound as it goes to listeners: 16 bit, mono, little-endian."""
 LONGEST_TEXT = 2_000
 """Characters that are said at once at most; who has more says it a sentence at a time."""
+MOST_STEPS = 20
+"""From noise to a frame of sound, of an engine that goes that way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,18 +54,22 @@ class Answering:
         self.discard()
         self._begin(said, now).think(self._messages(said), now)
 
-    def give(self, text: str, latency: Latency, now: float) -> None:
-        """Answer ``text``, which stands in the history now: by what was tried, if it was that."""
-        if self.turn is None or self.turn.said != text:
+    def give(
+        self, text: str, latency: Latency, now: float, options: TalkOptions | None = None
+    ) -> None:
+        """Answer ``text``, which stands in the history now: by what was tried, if it was that and
+        there are no ``options`` for this answer alone."""
+        if self.turn is None or self.turn.said != text or options is not None:
             self.discard()
-            self._begin(text, now).think(self._messages(), now)
+            turn = self._begin(text, now, options)
+            turn.think(self._messages(options=options), now)
         self._confirm(latency, now)
 
-    def give_any(self, now: float) -> None:
+    def give_any(self, now: float, options: TalkOptions | None = None) -> None:
         """Answer what stands in the history."""
         self.discard()
-        if self._messages():
-            self.give("", Latency(0, total=now), now)
+        if self._messages(options=options):
+            self.give("", Latency(0, total=now), now, options)
         else:
             self._do(Tell(Failed(0, ReplyEmpty("There is nothing to be answered."))))
 
@@ -75,16 +79,17 @@ class Answering:
         self._begin("", now).fail(error, now)
         self._confirm(Latency(0, total=since), now)
 
-    def _begin(self, said: str, now: float) -> Turn:
-        self.turn = Turn(self.number, said, self.options, self._do, now)
+    def _begin(self, said: str, now: float, options: TalkOptions | None = None) -> Turn:
+        self.turn = Turn(self.number, said, options or self.options, self._do, now)
         return self.turn
 
     def _confirm(self, latency: Latency, now: float) -> None:
         assert self.turn is not None
-        self.turn.confirm(now, latency)
+        entry = self.history.begin(self.turn.number, self.turn.reply)
+        self.turn.confirm(now, latency, entry.number)
 
-    def _messages(self, said: str = "") -> tuple[Message, ...]:
-        return self.history.messages(self.options.instructions, said)
+    def _messages(self, said: str = "", options: TalkOptions | None = None) -> tuple[Message, ...]:
+        return self.history.messages((options or self.options).instructions, said)
 
     # It goes on
 
@@ -138,6 +143,7 @@ class Answering:
         if turn is None or not turn.done:
             return False
         self.number += 1
+        turn.stop()
         self._record(turn, turn.reply.heard(turn.reply.made_s), turn.ending, now)
         return True
 
@@ -152,7 +158,7 @@ class Answering:
 
     def _record(self, turn: Turn, heard: str, ending: Ending, now: float) -> None:
         self.turn = None
-        text = self.history.replied(turn.number, turn.reply, heard)
+        text = self.history.replied(turn.number, heard)
         if turn.sounding:
             self._last_said, self._last_said_until = turn.reply.around(turn.played), now
         made = turn.reply.made_s

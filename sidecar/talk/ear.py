@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -12,12 +13,24 @@ from sidecar.sessions.session import Session
 from sidecar.speech import live
 from sidecar.speech.engine import AUTO
 from sidecar.speech.live import Encoding, Endpointing, LiveOptions, Turns
+from sidecar.speech.transcript import Notice
 from sidecar.talk.clock import SoundClock
-from sidecar.talk.events import SpeechStarted, SpeechStopped, TalkEvent, Words
+from sidecar.talk.events import (
+    Committed,
+    Forgotten,
+    SpeechStarted,
+    SpeechStopped,
+    TalkEvent,
+    Words,
+)
 
 STARVED_S = 0.6
 """A client that sends nothing for so long while somebody speaks has stopped to listen: pages send
 four times a second, and say nothing when a person switches the microphone off."""
+CHUNKS = 1.5
+"""Times the length of a chunk a client is waited for at least: some send a second at once."""
+MOST_SPANS = 100
+"""Utterances of which it is known where they lay."""
 SURELY_S = 0.064
 """So far behind its beginning speech is speech: two looks of the detector."""
 LISTENS = Endpointing(silence_s=0.2, pause_s=0.1)
@@ -31,17 +44,47 @@ def options(language: str = AUTO) -> LiveOptions:
 
 
 class Ear:
-    """Owns the way from a session to ``happened``; `listen` goes on until the session ends."""
+    """Owns the way from a session to ``happened``, and to ``noticed`` for what is beside the
+    conversation; `listen` goes on until the session ends."""
 
     def __init__(
-        self, session: Session, now: Callable[[], float], happened: Callable[[TalkEvent], None]
+        self,
+        session: Session,
+        now: Callable[[], float],
+        happened: Callable[[TalkEvent], None],
+        noticed: Callable[[Notice], None],
     ) -> None:
         self._session, self._now, self._happened = session, now, happened
+        self._noticed = noticed
         self._clock = SoundClock()
         self._texts: list[str] = []
         self._stopped: dict[int, float] = {}
         self._speaking: int | None = None
         self._starving: asyncio.TimerHandle | None = None
+        self._usual, self._guard = session.options, 0.0
+        self._spans: dict[int, tuple[float, float]] = {}
+        self._commits: deque[Callable[[], None] | None] = deque()
+        self._forgets: deque[Callable[[], None]] = deque()
+
+    @property
+    def options(self) -> LiveOptions:
+        """How it hears, while nothing is played."""
+        return self._usual
+
+    @property
+    def over(self) -> bool:
+        """Whether it hears nothing any more."""
+        return self._session.over
+
+    @property
+    def received_s(self) -> float:
+        """Seconds of sound that came."""
+        return self._session.received_s
+
+    def span(self, utterance: int) -> tuple[float, float]:
+        """Where an utterance lies in all the sound, in seconds: from, to. One that goes on ends
+        where it began, and of one that is long gone nothing is known."""
+        return self._spans.get(utterance, (0.0, 0.0))
 
     async def hear(
         self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
@@ -49,14 +92,39 @@ class Ear:
         """More sound, as `Session.send`."""
         await self._session.send(raw, encoding, rate)
         self._clock.came(self._session.received_s, self._now())
-        self._rest()
+        self._rest(len(raw) / encoding.width / rate)
+
+    def touch(self) -> None:
+        """The client is there, though it sends no sound."""
+        self._session.touch()
+
+    def commit(self, heard: Callable[[], None]) -> None:
+        """The client ends the person's turn behind the sound that came: that is told once all of
+        it was heard, and then ``heard`` is called.
+
+        Raises:
+            errors.SessionOver: nothing is heard any more.
+        """
+        self._session.commit()
+        self._commits.append(heard)
+
+    def forget(self, gone: Callable[[], None]) -> None:
+        """The client does not want what was said and not answered; as `commit`."""
+        self._session.forget()
+        self._forgets.append(gone)
+
+    def use(self, options: LiveOptions) -> None:
+        """Hear in another way."""
+        self._usual = options
+        self.attend(self._guard)
 
     def attend(self, threshold: float) -> None:
         """Take for speech what is surer than usual by ``threshold``."""
-        usual = LISTENS.threshold
-        ends = dataclasses.replace(LISTENS, threshold=min(0.95, usual + threshold))
+        self._guard, ends = threshold, self._usual.endpointing
+        guarded = max(ends.threshold, min(0.95, ends.threshold + threshold))
+        ends = dataclasses.replace(ends, threshold=guarded)
         with suppress(errors.SidecarError):  # one that is over hears nothing anyway
-            self._session.change(dataclasses.replace(self._session.options, endpointing=ends))
+            self._session.change(dataclasses.replace(self._usual, endpointing=ends))
 
     async def listen(self) -> None:
         """Tell what is heard.
@@ -76,13 +144,15 @@ class Ear:
             case live.SpeechStarted(turn, at):
                 self._speaking = turn
                 self._texts.clear()
+                self._lies(turn, at, at)
                 # What comes before the first sound may have been sent long ago.
-                into = LISTENS.pre_roll_s + SURELY_S
+                into = self._usual.endpointing.pre_roll_s + SURELY_S
                 began = self._clock.time(at + into) - SURELY_S
                 self._happened(SpeechStarted(self._now(), turn, began))
             case live.SpeechStopped(turn, at):
                 self._speaking = None
                 self._stopped[turn] = self._clock.time(at)
+                self._lies(turn, self.span(turn)[0], at)
                 self._happened(SpeechStopped(self._now(), turn, self._stopped[turn]))
             case live.Partial() if event.turn == self._speaking:
                 self._words(event.turn, [*self._texts, event.text], self._clock.time(event.start))
@@ -92,26 +162,49 @@ class Ear:
                     self._words(event.turn, self._texts, self._clock.time(event.segment.end))
             case live.TurnEnded():
                 self._ended(event)
+            case live.TurnDropped(turn):
+                self._dropped(turn)
+            case live.Noticed(notice):
+                self._noticed(notice)
 
     def _ended(self, event: live.TurnEnded) -> None:
         ended = self._stopped.pop(event.turn, None)
         if ended is None:  # the client ended it, or we did
             self._speaking = None
             ended = self._clock.time(event.end)
+            self._lies(event.turn, event.start, event.end)
             self._happened(SpeechStopped(self._now(), event.turn, ended))
         self._happened(Words(self._now(), event.turn, event.text, ended))
+        heard = self._commits.popleft() if event.committed and self._commits else None
+        if heard is not None:
+            self._happened(Committed(self._now()))
+            heard()
+
+    def _dropped(self, turn: int) -> None:
+        self._speaking = None
+        self._stopped.pop(turn, None)
+        self._texts.clear()
+        self._happened(Forgotten(self._now()))
+        if self._forgets:
+            self._forgets.popleft()()
+
+    def _lies(self, utterance: int, start: float, end: float) -> None:
+        self._spans[utterance] = start, end
+        if len(self._spans) > MOST_SPANS:
+            del self._spans[next(iter(self._spans))]
 
     def _words(self, turn: int, texts: list[str], upto: float) -> None:
         self._happened(Words(self._now(), turn, " ".join(filter(None, texts)), upto))
 
-    def _rest(self) -> None:
+    def _rest(self, chunk_s: float) -> None:
         """Nothing comes from now on, unless it does."""
         if self._starving is not None:
             self._starving.cancel()
         loop = asyncio.get_running_loop()
-        self._starving = loop.call_later(STARVED_S, self._starved)
+        self._starving = loop.call_later(max(STARVED_S, CHUNKS * chunk_s), self._starved)
 
     def _starved(self) -> None:
         if self._speaking is not None:
             with suppress(errors.SidecarError):
                 self._session.commit()
+                self._commits.append(None)

@@ -89,18 +89,29 @@ class Typed:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """Something that belongs into the history and wants no answer."""
+    """Something that belongs into the history and wants no answer; the client calls it
+    ``name``."""
 
     at: float
     role: Role
     text: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The entry of that number does not belong into the history."""
+
+    at: float
+    entry: int
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The client wants an answer to the history as it is."""
+    """The client wants an answer to the history as it is, if it likes by other ``options``."""
 
     at: float
+    options: TalkOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +166,7 @@ class Played:
 @dataclass(frozen=True, slots=True)
 class Truncated:
     """The client says that ``seconds`` of that turn's sound were heard and no more; if it goes on,
-    it ends."""
+    it ends. That counts for more than what was `Played`, but once cut is cut."""
 
     at: float
     turn: int
@@ -200,6 +211,7 @@ TalkEvent: TypeAlias = (
     | Forgotten
     | Typed
     | Noted
+    | Dropped
     | Asked
     | Token
     | Voiced

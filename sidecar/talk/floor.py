@@ -12,6 +12,7 @@ from sidecar.talk.echo import ALIKE, is_echo
 from sidecar.talk.history import bounded
 from sidecar.talk.interruption import (
     GUARDED_PAUSE_AFTER_S,
+    HELD_S,
     PAUSE_AFTER_S,
     RESUME_AFTER_S,
     Verdict,
@@ -115,7 +116,7 @@ class Floor:
         if person.told:
             return
         person.told = True
-        self._do(Tell(PersonStarted(person.current, person.began)))
+        self._do(Tell(PersonStarted(person.first, person.began)))
         if person.text:
             self._do(Tell(PersonSaying(person.text)))
 
@@ -155,11 +156,11 @@ class Floor:
         """The person's turn is over."""
         self.person = None
         text = bounded(person.text, self.options.most_bytes)
-        if text and self._is_echo(person):
+        if text and not person.committed and self._is_echo(person):
             self.guarded, text = True, ""
         elif not text and person.failure is not None:
             self._tell_of(person)
-            self._do(Tell(PersonStopped(person.ended)))
+            self._do(Tell(PersonStopped(person.ended, person.current)))
             self._answering.give_up(person.failure, person.ended, self.at)
             self.leave_if_done()
             return
@@ -169,20 +170,26 @@ class Floor:
         self._answering.discard()
         self._nothing_said(person)
         if person.answer:
-            self._answering.give_any(self.at)
+            self._answering.give_any(self.at, person.answer_by)
 
     def _answer(self, person: Person, text: str) -> None:
         self._tell_of(person)
-        self._do(Tell(PersonStopped(person.ended)))
-        self._do(Tell(PersonSaid(self._answering.history.add(Role.USER, text))))
+        self._said(person, text)
         if person.failure is not None:
             self._do(Tell(Failed(0, person.failure)))
         if not (self.options.answers or person.answer):
             self._answering.discard()
             return
         endpoint, recognised = self.at - person.ended, person.recognised_s
-        self._answering.give(text, Latency(0, endpoint, recognised, total=person.ended), self.at)
+        known = Latency(0, endpoint, recognised, total=person.ended)
+        self._answering.give(text, known, self.at, person.answer_by)
         self.leave_if_done()
+
+    def _said(self, person: Person, text: str) -> None:
+        """The turn is history."""
+        self._do(Tell(PersonStopped(person.ended, person.current)))
+        entry = self._answering.history.add(Role.USER, text)
+        self._do(Tell(PersonSaid(entry.text, entry=entry.number)))
 
     # While one is: does somebody want the floor?
 
@@ -271,8 +278,7 @@ class Floor:
             return
         self.person = None
         if person.told and person.text:
-            self._do(Tell(PersonStopped(person.ended)))
-            self._do(Tell(PersonSaid(self._answering.history.add(Role.USER, person.text))))
+            self._said(person, person.text)
         else:
             self._nothing_said(person)
 
@@ -315,7 +321,8 @@ class Floor:
                 found.append((self._over_at(person), lambda: self._consider(person)))
         elif self.options.interruptible and not person.dismissed:
             if person.paused_at is not None:
-                at = person.paused_at + RESUME_AFTER_S
+                quiet = float("inf") if person.speaking else person.ended
+                at = min(max(quiet, person.paused_at) + RESUME_AFTER_S, person.paused_at + HELD_S)
                 found.append((at, lambda: self._dismiss(person, reply)))
             elif person.speaking:
                 at = person.since + self.pause_after

@@ -10,12 +10,15 @@ from sidecar.talk.reply import ELLIPSIS, Reply
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One message; a reply's ``turn``, and what it was made of, to cut it once more."""
+    """One message, by its ``number``; a reply's ``turn``, and what it was made of, to cut it once
+    more: its client let it ``end`` after so many seconds."""
 
     role: Role
     text: str
     turn: int = 0
     reply: Reply | None = None
+    number: int = 0
+    end: float = float("inf")
 
 
 class History:
@@ -24,34 +27,47 @@ class History:
     def __init__(self, most: int = 40, most_bytes: int = 4096) -> None:
         self._most, self._most_bytes = most, most_bytes
         self._entries: list[Entry] = []
+        self._count = 0
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """All of them."""
-        return tuple(self._entries)
+        """All that say something."""
+        return tuple(entry for entry in self._entries if entry.text)
 
-    def add(self, role: Role, text: str) -> str:
+    def add(self, role: Role, text: str) -> Entry:
         """What somebody said; as it stands there."""
         return self._append(Entry(role, text))
 
-    def replied(self, turn: int, reply: Reply, text: str) -> str:
-        """What was heard of a reply; nothing if that was nothing."""
-        return self._append(Entry(Role.ASSISTANT, text, turn, reply))
+    def begin(self, turn: int, reply: Reply) -> Entry:
+        """Keep the place of a reply of which nothing was heard yet."""
+        return self._append(Entry(Role.ASSISTANT, "", turn, reply))
+
+    def replied(self, turn: int, text: str) -> str:
+        """What was heard of a reply; as it stands there."""
+        at = self._of(turn)
+        if at is None:
+            return ""
+        text = bounded(text.strip(), self._most_bytes)
+        self._entries[at] = replace(self._entries[at], text=text)
+        return text
 
     def truncate(self, turn: int, seconds: float) -> str | None:
-        """Only so much of that turn's sound was heard: what stands there now, None if the turn is
-        not known (any more). What is gone does not come back by a greater number."""
-        for at, entry in enumerate(self._entries):
-            if entry.turn == turn and entry.reply is not None:
-                text = bounded(entry.reply.heard(seconds), self._most_bytes)
-                if len(text) > len(entry.text):
-                    return entry.text
-                if text:
-                    self._entries[at] = replace(entry, text=text)
-                else:
-                    del self._entries[at]
-                return text
-        return None
+        """So much of that turn's sound was heard, says who played it, and knows better than a
+        clock: what stands there now, None if the turn is not known (any more). What was once cut
+        does not come back by a greater number."""
+        at = self._of(turn)
+        if at is None:
+            return None
+        entry = self._entries[at]
+        assert entry.reply is not None
+        end = min(entry.end, seconds)
+        text = bounded(entry.reply.heard(end), self._most_bytes)
+        self._entries[at] = replace(entry, text=text, end=end)
+        return text
+
+    def drop(self, number: int) -> None:
+        """Nobody said that."""
+        self._entries = [entry for entry in self._entries if entry.number != number]
 
     def clear(self) -> None:
         """Nothing was said."""
@@ -74,15 +90,21 @@ class History:
                 found.append(Message(role, text))
         return tuple(found)
 
-    def _append(self, entry: Entry) -> str:
-        entry = replace(entry, text=bounded(entry.text.strip(), self._most_bytes))
-        if entry.text:
+    def _of(self, turn: int) -> int | None:
+        places = (at for at, one in enumerate(self._entries) if one.reply and one.turn == turn)
+        return next(places, None)
+
+    def _append(self, entry: Entry) -> Entry:
+        self._count += 1
+        text = bounded(entry.text.strip(), self._most_bytes)
+        entry = replace(entry, text=text, number=self._count)
+        if entry.text or entry.reply is not None:
             self._entries.append(entry)
         if len(self._entries) > self._most:
             del self._entries[: len(self._entries) - self._most]
             while self._entries[0].role is Role.ASSISTANT and len(self._entries) > 1:
                 del self._entries[0]  # an answer to a question that is gone
-        return entry.text
+        return entry
 
 
 def bounded(text: str, most_bytes: int) -> str:

@@ -18,7 +18,9 @@ GUARDED_PAUSE_AFTER_S = 0.4
 GUARDED_THRESHOLD = 0.15
 """There it takes so much more probability to be speech while a reply is heard."""
 RESUME_AFTER_S = 2.0
-"""Without words a reply is not held for longer."""
+"""Without words a reply is not held for longer, once nobody speaks any more."""
+HELD_S = 6.0
+"""Nor for longer than this, if what seems to be speech goes on: it is no talking, then."""
 BACKCHANNELS = among(
     "mm-hm mhm mm mmm uh-huh aha ah oh yes yeah yep yup ya okay ok okey right sure good great "
     "nice cool true exactly really wow indeed fine correct absolutely uh_huh mm_hm mm_hmm m_hm "

@@ -18,7 +18,15 @@ from sidecar.talk.floor import Floor
 from sidecar.talk.history import History, bounded
 from sidecar.talk.interruption import GUARDED_THRESHOLD, PAUSE_AFTER_S
 from sidecar.talk.options import TalkOptions
-from sidecar.talk.told import Began, Ending, Entered, PersonSaid, Phase, ReplyTruncated
+from sidecar.talk.told import (
+    Began,
+    Ending,
+    Entered,
+    PersonSaid,
+    Phase,
+    Recorded,
+    ReplyTruncated,
+)
 
 USUAL = TalkOptions()
 _MOST_AT_ONCE = 64
@@ -45,6 +53,18 @@ class Conversation:
     def turn(self) -> int:
         """The number of the turn that is answered, or will be next."""
         return self._answering.number
+
+    @property
+    def replying(self) -> int:
+        """The number of the reply that is being given, 0 while there is none."""
+        return self._answering.given.number if self._answering.given is not None else 0
+
+    @property
+    def made(self) -> Ending | None:
+        """How the reply that is being given will end, if nothing more comes of it; some of it may
+        still have to be heard."""
+        reply = self._answering.given
+        return reply.ending if reply is not None and reply.made else None
 
     @property
     def history(self) -> History:
@@ -101,9 +121,11 @@ class Conversation:
             case happened.Typed():
                 self._typed(event.text)
             case happened.Noted():
-                self.history.add(event.role, event.text)
+                self._noted(event)
+            case happened.Dropped():
+                self.history.drop(event.entry)
             case happened.Asked():
-                self._asked()
+                self._asked(event.options)
             case happened.Committed():
                 self._floor.commit()
             case happened.Forgotten():
@@ -125,16 +147,21 @@ class Conversation:
             return
         self._floor.abandon(Ending.INTERRUPTED)
         self._floor.bank()
-        self._do(Tell(PersonSaid(self.history.add(Role.USER, text), typed=True)))
+        entry = self.history.add(Role.USER, text)
+        self._do(Tell(PersonSaid(entry.text, typed=True, entry=entry.number)))
         self._answering.give_any(self._floor.at)
 
-    def _asked(self) -> None:
+    def _noted(self, noted: happened.Noted) -> None:
+        entry = self.history.add(noted.role, noted.text)
+        self._do(Tell(Recorded(entry.number, entry.role, entry.text, noted.name)))
+
+    def _asked(self, options: TalkOptions | None) -> None:
         person = self._floor.person
         if person is not None and person.committed:
-            person.answer = True
+            person.answer, person.answer_by = True, options
             return
         self._floor.abandon(Ending.INTERRUPTED)
-        self._answering.give_any(self._floor.at)
+        self._answering.give_any(self._floor.at, options)
 
     def _cancel(self) -> None:
         if self._answering.given is not None:
@@ -147,8 +174,7 @@ class Conversation:
             reply.cut(seconds)
             self._cancel()
         text = self.history.truncate(number, seconds)
-        if text is not None:
-            self._do(Tell(ReplyTruncated(number, seconds, text)))
+        self._do(Tell(ReplyTruncated(number, seconds, text or "")))
 
     def _reset(self) -> None:
         self._floor.abandon(Ending.CANCELLED)

@@ -2,7 +2,7 @@
 
 Some clients queue whatever arrives and cannot be told to drop it: to them nothing is sent more than
 `LEAD_S` ahead of the ear, so that a hush is one. Others have a message that clears what they have:
-they get it as fast as they like, and what was heard goes by time.
+they get it as fast as they like, and what was heard goes by time, or by what they report.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class Pacer:
     """The sound of one turn after the other, on its way to ``client``."""
 
     def __init__(self, client: Client | None = None) -> None:
-        self._client = client or Client()
+        self.client = client or Client()
+        """Who plays it; another one from the next look on."""
         self._line: _Line | None = None
         self._hushed = 0
         self._paused = False
@@ -77,6 +78,11 @@ class Pacer:
     def turn(self) -> int:
         """Whose sound there is, 0 if nobody's."""
         return self._line.turn if self._line is not None else 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether some of it was not sent."""
+        return self._line is not None and bool(self._line.pcm)
 
     def add(self, turn: int, piece: int, sound: Sound, now: float) -> None:
         """More sound behind all there is. A new turn's replaces what there was; sound of one that
@@ -121,10 +127,10 @@ class Pacer:
         ahead = line.sent - self.heard(now)
         if not line.pcm or self._paused:
             return now + ahead if ahead > _SLACK_S else None
-        if self._client.clears:
+        if self.client.clears:
             return now
         waiting = line.made - line.sent
-        start = self._client.lead_s - SHORTEST_S if waiting >= SHORTEST_S else DRY_S
+        start = self.client.lead_s - SHORTEST_S if waiting >= SHORTEST_S else DRY_S
         return now + max(0.0, ahead - start)
 
     def heard(self, now: float) -> float:
@@ -139,9 +145,16 @@ class Pacer:
     def played(self, now: float) -> float:
         """What a `Played` is to say: so much will have been heard if it ends here. Where a client
         can drop nothing, that is all it has."""
-        if self._client.clears or self._line is None:
+        if self.client.clears or self._line is None:
             return self.heard(now)
         return self._line.sent
+
+    def report(self, turn: int, seconds: float, now: float) -> None:
+        """The client says that so much of the turn's sound was heard by now: from here on that
+        counts, and goes on by time."""
+        line = self._line
+        if line is not None and line.turn == turn:
+            line.heard, line.since = min(line.sent, max(0.0, seconds)), max(now, line.since)
 
     def pause(self, now: float) -> None:
         """Send nothing, lose nothing. A client that cannot be told plays what it has, and that is
@@ -151,7 +164,7 @@ class Pacer:
             return
         if line is not None:
             self._settle(line, now)
-            if not self._client.holds and not self._client.clears:
+            if not self.client.holds and not self.client.clears:
                 line.heard = line.sent
         self._paused = True
 
@@ -172,10 +185,18 @@ class Pacer:
         self._line, self._paused = None, False
         return heard
 
+    def end(self, turn: int, now: float) -> list[Frame]:
+        """The turn is over by itself: what is left of it, which is too short to be waited for."""
+        line, found = self._line, list[Frame]()
+        if line is not None and line.turn == turn and line.pcm:
+            found.append(Frame(turn, bytes(line.pcm), line.rate, line.sent))
+        self.hush(turn, now)
+        return found
+
     @property
     def _stands(self) -> bool:
         """Whether the client's sound stands still, too."""
-        return self._paused and (self._client.holds or not self._client.clears)
+        return self._paused and (self.client.holds or not self.client.clears)
 
     def _settle(self, line: _Line, now: float) -> None:
         """What was heard up to now was, whatever comes."""
@@ -184,10 +205,10 @@ class Pacer:
     def _next(self, line: _Line) -> float:
         """How long the next frame is, in seconds; 0 while there is none to send."""
         waiting = len(line.pcm) / (2 * line.rate)
-        if self._client.clears:
+        if self.client.clears:
             return min(waiting, LONGEST_S)
         ahead = line.sent - line.heard
-        most = min(waiting, self._client.lead_s - ahead, LONGEST_S) + _SLACK_S
+        most = min(waiting, self.client.lead_s - ahead, LONGEST_S) + _SLACK_S
         if waiting < SHORTEST_S:
             return waiting if ahead <= DRY_S + _SLACK_S and most >= waiting else 0.0
         if most < SHORTEST_S:

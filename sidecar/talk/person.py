@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sidecar.errors import SidecarError
-from sidecar.talk.options import Patience
+from sidecar.talk.options import Patience, TalkOptions
 from sidecar.talk.patience import patience
 from sidecar.talk.words import bare
 
@@ -41,6 +41,7 @@ class Utterance:
 class Person:
     """Somebody's turn. ``since``: when the stretch of speech began that goes on or was the last;
     ``saying``: what the machine says meanwhile, or did just before, which may come back.
+    ``answer``: the client wants one, by ``answer_by`` if that is given.
 
     Over a reply ``told`` is false: no client knows of it yet. There ``paused_at`` is since when the
     reply is held for it, and ``dismissed`` that it turned out to mean nothing.
@@ -55,6 +56,7 @@ class Person:
     utterances: dict[int, Utterance] = field(default_factory=dict)
     committed: bool = False
     answer: bool = False
+    answer_by: TalkOptions | None = None
     told: bool = False
     saying: str = ""
     alike: bool = False
@@ -67,6 +69,11 @@ class Person:
     def starting(cls, utterance: int, began: float) -> Person:
         """Who begins to speak."""
         return cls(began, began, utterance, utterances={utterance: Utterance()})
+
+    @property
+    def first(self) -> int:
+        """The utterance that it began with."""
+        return next(iter(self.utterances))
 
     @property
     def text(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from sidecar import errors
 from sidecar.access.identity import Identity
@@ -18,10 +18,14 @@ from sidecar.talk.pacing import Client
 from sidecar.talk.talk import Talk
 from sidecar.talk.told import Latency, Phase, ReplyStarted, Told
 from sidecar.thinking.choice import thinker_of
-from sidecar.thinking.thinker import Thinker
+from sidecar.thinking.thinker import REPEAT, Repeat, Thinker
 from sidecar.workers.spoken import Spoken
 
 log = logging.getLogger(__name__)
+
+LEAVING_S = 1.0
+"""So long one waits for a place: a page that is loaded anew comes back before it is known that it
+has left."""
 
 
 class Conversations:
@@ -30,9 +34,11 @@ class Conversations:
     def __init__(self, settings: Settings, sessions: Sessions, voice: Spoken | None) -> None:
         self._settings, self._sessions, self._voice = settings, sessions, voice
         self._thinker: Thinker | None = None
+        self._others: dict[str, Thinker] = {REPEAT: Repeat()}
         self._finding = asyncio.Lock()
         self._going: set[Talk] = set()
         self._opening = 0
+        self._left = asyncio.Event()
         self.replies = 0
         """How many were begun since the service started."""
         self.last = Latency(0)
@@ -51,6 +57,38 @@ class Conversations:
     def llm(self) -> str:
         """Who thinks, as far as that is known before anybody asked."""
         return self._thinker.name if self._thinker is not None else self._settings.llm
+
+    async def models(self) -> tuple[str, ...]:
+        """Who may think, who does unasked first; `REPEAT` always may. A server that does not say
+        what it has is met when somebody talks."""
+        thinker = await self._found()
+        named: tuple[str, ...] = ()
+        with suppress(errors.LlmError):
+            named = await thinker.models()
+        return tuple(dict.fromkeys((*named, REPEAT)))
+
+    async def voices(self) -> tuple[str, ...]:
+        """Whose voices there are, loading the engine that speaks if need be.
+
+        Raises:
+            errors.SidecarError: it does not come.
+        """
+        return await self._voice.ready() if self._voice is not None else ()
+
+    async def thinker(self, model: str = "") -> Thinker:
+        """Who thinks by that name, '' for who does unasked.
+
+        Raises:
+            errors.ModelNotFound: nobody has it.
+        """
+        usual = await self._found()
+        if not model:
+            return usual
+        if model not in self._others:
+            if model not in await self.models():
+                raise errors.ModelNotFound(hint="GET /v1/talk lists the models that answer.")
+            self._others.setdefault(model, usual.other(model))
+        return self._others[model]
 
     def options(self) -> TalkOptions:
         """A conversation's manners, as the settings have them."""
@@ -75,8 +113,7 @@ class Conversations:
             errors.TalkFull: there are enough of them.
             errors.LiveUnavailable, errors.LiveFull, errors.LiveLimited: nobody can hear it.
         """
-        if len(self) >= self._settings.conversations:
-            raise errors.TalkFull()
+        await self._place()
         self._opening += 1
         try:
             thinker = await self._found()
@@ -93,6 +130,7 @@ class Conversations:
             yield talk
         finally:
             self._going.discard(talk)
+            self._left.set()
             self._sessions.end(live)
             for task in warming:
                 task.cancel()
@@ -100,8 +138,22 @@ class Conversations:
 
     async def close(self) -> None:
         """Let go of who thinks; the conversations end with their connections."""
-        if self._thinker is not None:
-            await self._thinker.close()
+        for thinker in filter(None, (self._thinker, *self._others.values())):
+            await thinker.close()
+
+    async def _place(self) -> None:
+        """Wait a little for a place.
+
+        Raises:
+            errors.TalkFull: there is none.
+        """
+        try:
+            async with asyncio.timeout(LEAVING_S):
+                while len(self) >= self._settings.conversations:
+                    self._left.clear()
+                    await self._left.wait()
+        except TimeoutError:
+            raise errors.TalkFull() from None
 
     async def _found(self) -> Thinker:
         async with self._finding:

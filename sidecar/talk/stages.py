@@ -36,7 +36,9 @@ class Stages:
         now: Callable[[], float],
         happened: Callable[[TalkEvent], None],
     ) -> None:
-        self._thinker, self._voice, self._manner = thinker, voice, manner
+        self.thinker, self.manner = thinker, manner
+        """Who thinks, and how the voice speaks: what is set counts for what begins later."""
+        self._voice = voice
         self._now, self._happened = now, happened
         self._going: dict[tuple[int, Stage], asyncio.Task[None]] = {}
         self._said: dict[int, asyncio.Queue[Say]] = {}
@@ -50,7 +52,7 @@ class Stages:
         """Say that behind what is being said of the turn."""
         if command.turn not in self._said:
             self._said[command.turn] = asyncio.Queue()
-            self._begin(command.turn, Stage.VOICE, self._spoken(command.turn))
+            self._begin(command.turn, Stage.VOICE, self._spoken(command.turn, self.manner))
         self._said[command.turn].put_nowait(command)
 
     def stop(self, turn: int, stage: Stage) -> None:
@@ -61,10 +63,13 @@ class Stages:
             task.cancel()
 
     async def close(self) -> None:
-        """End all of them."""
+        """End all of them. Those that were stopped before are on their way: who hurries them takes
+        a process that others use along."""
         for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            if not task.cancelling():
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _begin(self, turn: int, stage: Stage, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(self._watched(turn, stage, work), name=stage)
@@ -84,18 +89,18 @@ class Stages:
             self._going.pop((turn, stage), None)
 
     async def _thought(self, command: Think) -> None:
-        async with aclosing(self._thinker.reply(command.messages)) as pieces:
+        async with aclosing(self.thinker.reply(command.messages)) as pieces:
             async for piece in pieces:
                 self._happened(Token(self._now(), command.turn, piece))
         self._happened(StageEnded(self._now(), command.turn, Stage.THINKER))
 
-    async def _spoken(self, turn: int) -> None:
+    async def _spoken(self, turn: int, manner: SayOptions) -> None:
         waiting = self._said[turn]
         while True:
             command = await waiting.get()
             if self._voice is None:
                 raise errors.EngineUnavailable("No engine of this installation speaks.")
-            async with aclosing(self._voice.say(command.text, self._manner)) as sounds:
+            async with aclosing(self._voice.say(command.text, manner)) as sounds:
                 async for sound in sounds:
                     self._happened(Voiced(self._now(), turn, command.piece, sound))
             self._happened(StageEnded(self._now(), turn, Stage.VOICE, command.piece))

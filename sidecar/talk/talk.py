@@ -5,33 +5,32 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from sidecar import errors
 from sidecar.sessions.session import Session
-from sidecar.speech.live import Encoding
+from sidecar.speech.live import Encoding, LiveOptions
+from sidecar.speech.transcript import Notice
 from sidecar.speech.voice import SayOptions
 from sidecar.talk import commands as todo
 from sidecar.talk.ear import Ear
-from sidecar.talk.events import Played, TalkEvent, Tick
+from sidecar.talk.events import Cancelled, Played, TalkEvent, Tick
 from sidecar.talk.machine import Conversation
 from sidecar.talk.options import TalkOptions
-from sidecar.talk.pacing import Client, Frame, Pacer
+from sidecar.talk.outgoing import (
+    Clear,
+    Hold,
+    Out,
+    Over,
+    Release,
+    Sent,
+    TurnDropped,
+    TurnTaken,
+)
+from sidecar.talk.pacing import Client, Pacer
 from sidecar.talk.stages import Speaks, Stages
-from sidecar.talk.told import Failed, Phase, ReplyEnded, Told
+from sidecar.talk.told import Failed, Noticed, Phase, ReplyEnded, Told
 from sidecar.thinking.thinker import Thinker
-
-
-@dataclass(frozen=True, slots=True)
-class Clear:
-    """The client is to drop what it has of that turn's sound."""
-
-    turn: int
-
-
-Out = Told | Frame | Clear
-"""What goes to the client, in order."""
 
 
 def _unseen(told: Told) -> None:
@@ -59,15 +58,17 @@ class Talk:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._now, self._seen = now, seen
+        self.id = session.id
         self.greeting = session.greeting
         """What a client is to know when it begins, beside what its wire says."""
         self._machine = Conversation(options)
-        self._ear = Ear(session, now, self._happened)
+        self._ear = Ear(session, now, self._happened, self._noticed)
         self._stages = Stages(thinker, voice, manner, now, self._happened)
         self._pacer = Pacer(client)
         self._out: asyncio.Queue[Out] = asyncio.Queue()
         self._due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._sent = 0
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -86,13 +87,108 @@ class Talk:
         """More sound of the person's, as `Session.send`."""
         await self._ear.hear(raw, encoding, rate)
 
+    @property
+    def hearing(self) -> LiveOptions:
+        """How the person is heard."""
+        return self._ear.options
+
+    def hears(self, options: LiveOptions) -> None:
+        """Hear the person in another way."""
+        self._ear.use(options)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is heard any more."""
+        return self._ear.over
+
+    @property
+    def received_s(self) -> float:
+        """Seconds of the person's sound that came."""
+        return self._ear.received_s
+
+    def span(self, utterance: int) -> tuple[float, float]:
+        """As `Ear.span`."""
+        return self._ear.span(utterance)
+
+    @property
+    def turn(self) -> int:
+        """The number of the reply that is given, or will be next."""
+        return self._machine.turn
+
+    @property
+    def replying(self) -> int:
+        """The number of the reply that is given, 0 while there is none."""
+        return self._machine.replying
+
+    @property
+    def sending(self) -> bool:
+        """Whether a reply is being given of which more is to come."""
+        return self._machine.replying > self._sent
+
     def wish(self, what: Callable[..., TalkEvent], *values: Any) -> None:
         """The client wishes something now: the kind of event, and what belongs to it."""
+        self._ear.touch()
         self._happened(what(self._now(), *values))
+
+    def heard_out(self) -> None:
+        """The client plays to its end what was sent of a reply: nothing was held back."""
+        if self._machine.replying and not self.sending:
+            self.wish(Played, self._machine.replying, float("inf"))
+
+    async def commit(self) -> None:
+        """The client ends the person's turn behind the sound that came. Waits until all of that was
+        heard.
+
+        Raises:
+            errors.SessionOver: nothing is heard any more.
+        """
+        await self._settled(self._ear.commit, TurnTaken())
+
+    async def forget(self) -> None:
+        """The client does not want what was said and not answered; as `commit`."""
+        await self._settled(self._ear.forget, TurnDropped())
+
+    async def _settled(self, order: Callable[[Callable[[], None]], None], out: Out) -> None:
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done() -> None:
+            self._out.put_nowait(out)
+            if not settled.done():
+                settled.set_result(None)
+
+        order(done)
+        await settled
+
+    def plays(self, client: Client) -> None:
+        """From here on this can be told to who plays the sound."""
+        self._pacer.client = client
+
+    def speaks(self, manner: SayOptions) -> None:
+        """Speak like that from the next reply on of which nothing was said yet."""
+        self._stages.manner = manner
+
+    def thinks(self, thinker: Thinker) -> None:
+        """Have replies thought of by that one from the next on."""
+        self._stages.thinker = thinker
+
+    def played(self, turn: int, seconds: float) -> None:
+        """The client has played so much of that turn's sound by now; of one that is over this is
+        too late, and changes nothing."""
+        now = self._now()
+        self._pacer.report(turn, seconds, now)
+        self._happened(Tick(now))
+
+    def end(self) -> None:
+        """No more of it: a reply that goes on ends here, and `Over` is the last that is told."""
+        self.wish(Cancelled)
+        self._out.put_nowait(Over())
 
     def warn(self, error: errors.SidecarError) -> None:
         """Something is amiss; the conversation goes on."""
         self._out.put_nowait(Failed(0, error))
+
+    def _noticed(self, notice: Notice) -> None:
+        self._out.put_nowait(Noticed(notice))
 
     async def run(self) -> None:
         """Go on until the session ends.
@@ -134,9 +230,16 @@ class Talk:
             self._do(self._machine.take(event))
             for frame in self._pacer.due(now):
                 self._out.put_nowait(frame)
+            self._tell_sent()
             self._set_timer(now)
         except Exception as fault:  # a fault of ours ends it, and is told where it runs
             self._broken.set_exception(fault)
+
+    def _tell_sent(self) -> None:
+        ending = self._machine.made
+        if ending is not None and self.sending and not self._pacer.waiting:
+            self._sent = self._machine.replying
+            self._out.put_nowait(Sent(self._sent, ending))
 
     def _do(self, commands: list[todo.Command]) -> None:
         for command in commands:
@@ -146,7 +249,8 @@ class Talk:
         match command:
             case todo.Tell(told):
                 if isinstance(told, ReplyEnded):
-                    self._pacer.hush(told.turn, now)
+                    for frame in self._pacer.end(told.turn, now):
+                        self._out.put_nowait(frame)
                 self._seen(told)
                 self._out.put_nowait(told)
             case todo.Emit(turn, piece, sound):
@@ -154,10 +258,12 @@ class Talk:
             case todo.Hush(turn):
                 self._pacer.hush(turn, now)
                 self._out.put_nowait(Clear(turn))
-            case todo.Pause():
+            case todo.Pause(turn):
                 self._pacer.pause(now)
-            case todo.Resume():
+                self._tell_holder(Hold(turn))
+            case todo.Resume(turn):
                 self._pacer.resume(now)
+                self._tell_holder(Release(turn))
             case todo.Think():
                 self._stages.think(command)
             case todo.Say():
@@ -170,6 +276,10 @@ class Talk:
                 self._due = at
             case todo.Recognise():
                 pass  # the ear does that by itself
+
+    def _tell_holder(self, wish: Hold | Release) -> None:
+        if self._pacer.client.holds:
+            self._out.put_nowait(wish)
 
     def _set_timer(self, now: float) -> None:
         """Be there when the machine or the pacer wants it."""

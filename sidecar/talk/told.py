@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
 from sidecar.errors import SidecarError
+from sidecar.speech.dialogue import Role
+from sidecar.speech.transcript import Notice
 
 
 class Phase(StrEnum):
@@ -45,7 +47,8 @@ class Entered:
 
 @dataclass(frozen=True, slots=True)
 class PersonStarted:
-    """A person's turn begins. Over a reply this is told only once that is interrupted."""
+    """A person's turn begins, with that utterance. Over a reply this is told only once that is
+    interrupted."""
 
     utterance: int
     began: float
@@ -60,17 +63,32 @@ class PersonSaying:
 
 @dataclass(frozen=True, slots=True)
 class PersonStopped:
-    """The person's turn is over: since ``ended`` nobody spoke."""
+    """The person's turn is over: since ``ended`` nobody spoke, and that ``utterance`` was its
+    last."""
 
     ended: float
+    utterance: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class PersonSaid:
-    """What the person said, as it stands in the history; ``typed``: not aloud."""
+    """What the person said, as it stands in the history by the number of ``entry``; ``typed``: not
+    aloud."""
 
     text: str
     typed: bool = False
+    entry: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the client put into the history, by the number of ``entry`` there; ``name`` is what the
+    client calls it."""
+
+    entry: int
+    role: Role
+    text: str
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +98,11 @@ class NothingSaid:
 
 @dataclass(frozen=True, slots=True)
 class ReplyStarted:
-    """The turn is being answered."""
+    """The turn is being answered, aloud if ``voiced``; its place in the history is ``entry``."""
 
     turn: int
+    voiced: bool = field(default=True, compare=False)
+    entry: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +154,8 @@ class ReplyEnded:
 
 @dataclass(frozen=True, slots=True)
 class ReplyTruncated:
-    """What was heard of a turn turned out to be less; ``text`` stands in the history now."""
+    """So much was heard of a turn as the client says; ``text`` stands in the history now, nothing
+    of a turn that is forgotten."""
 
     turn: int
     seconds: float
@@ -150,6 +171,13 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something is not as it should be, and nothing is lost by it."""
+
+    notice: Notice
+
+
+@dataclass(frozen=True, slots=True)
 class Began:
     """The conversation begins, again after a reset."""
 
@@ -160,6 +188,7 @@ Told: TypeAlias = (
     | PersonSaying
     | PersonStopped
     | PersonSaid
+    | Recorded
     | NothingSaid
     | ReplyStarted
     | ReplyWritten
@@ -168,5 +197,6 @@ Told: TypeAlias = (
     | ReplyEnded
     | ReplyTruncated
     | Failed
+    | Noticed
     | Began
 )

@@ -65,13 +65,13 @@ class Turn:
         self._failed(error)
         self._apologise(now)
 
-    def confirm(self, now: float, latency: Latency) -> None:
+    def confirm(self, now: float, latency: Latency, entry: int) -> None:
         """The person's turn is over: what was held back goes out, and the rest as it comes. So much
         of ``latency`` is known: ``endpoint`` and ``recognised``, and in ``total`` when the person
-        was last heard."""
+        was last heard. ``entry``: its number in the history."""
         self._latency = latency
         held, self._held = self._held or [], None
-        self._do(Tell(ReplyStarted(self.number)))
+        self._do(Tell(ReplyStarted(self.number, self._options.voiced, entry)))
         for command in held:
             self._out(command, now)
         self._advance(now)
@@ -119,11 +119,14 @@ class Turn:
         return "say" in self._first
 
     @property
+    def made(self) -> bool:
+        """Nothing more comes of it."""
+        return self.confirmed and not (self._thinking or self._busy)
+
+    @property
     def done(self) -> bool:
         """Nothing more comes of it, and all of it was heard."""
-        if not self.confirmed or self._thinking or self._busy:
-            return False
-        return self.played >= self.reply.made_s - _SLACK_S
+        return self.made and self.played >= self.reply.made_s - _SLACK_S
 
     @property
     def stalled_at(self) -> float:

@@ -16,6 +16,8 @@ from sidecar.speech.dialogue import Message
 
 PATH = "/v1/chat/completions"
 MODELS = "/v1/models"
+MOST_MODELS = 200
+"""Of a server's list that are looked at."""
 LONGEST_LINE = 1 << 20
 """Bytes of one line of a stream."""
 SAID_OF_ERRORS = 200
@@ -34,12 +36,21 @@ def request(messages: Sequence[Message], model: str, max_tokens: int) -> dict[st
     }
 
 
+def models_of(body: object) -> tuple[str, ...]:
+    """The models that a server lists, in its order."""
+    match body:
+        case {"data": [*listed]}:
+            return tuple(
+                str(one["id"])
+                for one in listed[:MOST_MODELS]
+                if isinstance(one, dict) and isinstance(one.get("id"), str)
+            )
+    return ()
+
+
 def model_of(body: object) -> str:
     """The first model that a server lists, '' where it lists none."""
-    match body:
-        case {"data": [{"id": str(name)}, *_]}:
-            return name
-    return ""
+    return next(iter(models_of(body)), "")
 
 
 class Words:

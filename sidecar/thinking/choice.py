@@ -9,11 +9,11 @@ from sidecar import servers
 from sidecar.settings import Settings
 from sidecar.thinking import chat
 from sidecar.thinking.endpoint import Address, Endpoint
-from sidecar.thinking.thinker import Repeat, Thinker
+from sidecar.thinking.thinker import REPEAT, Repeat, Thinker
 
 log = logging.getLogger(__name__)
 
-AUTO, REPEAT = "auto", "repeat"
+AUTO = "auto"
 KNOWN = {
     "Ollama": "http://127.0.0.1:11434",
     "LM Studio": "http://127.0.0.1:1234",

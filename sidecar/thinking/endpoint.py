@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
@@ -76,6 +76,20 @@ class Endpoint:
         async with self._within(self._address.first_s), self._asked(body):
             pass
 
+    async def models(self) -> tuple[str, ...]:
+        """What the server lists, behind the one that is asked for.
+
+        Raises:
+            errors.LlmError: it lists nothing.
+        """
+        body = await self._listed()
+        names = dict.fromkeys((self._model or chat.model_of(body), *chat.models_of(body)))
+        return tuple(filter(None, names))
+
+    def other(self, model: str) -> Endpoint:
+        """As `Thinker.other`, by connections of its own."""
+        return Endpoint(replace(self._address, model=model))
+
     async def reply(self, messages: Sequence[Message]) -> AsyncGenerator[str, None]:
         """As `Thinker.reply`; the connection ends with it, and so does the work on the other side.
 
@@ -109,16 +123,20 @@ class Endpoint:
         """Which model to ask for."""
         if self._model:
             return
+        self._model = chat.model_of(await self._listed())
+        if not self._model:
+            raise errors.LlmRefused("It has no model.", hint="Load one there (ollama pull …).")
+
+    async def _listed(self) -> object:
+        """What the server says of its models."""
         async with self._within(LOOK_S), _named(self._address.url):
             response = await self._client.get(chat.MODELS)
         if response.status_code != 200:
             raise chat.refused(response.status_code, response.content[:MOST_BYTES])
         try:
-            self._model = chat.model_of(response.json())
-        except ValueError:
+            return response.json()
+        except (ValueError, RecursionError):
             raise errors.LlmGarbled() from None
-        if not self._model:
-            raise errors.LlmRefused("It has no model.", hint="Load one there (ollama pull …).")
 
     @asynccontextmanager
     async def _asked(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from sidecar.speech.dialogue import Message, Role
 
+REPEAT = "repeat"
+"""The name of who has no model, in settings and wherever one is chosen."""
 REPEATS = "You said:"
 
 
@@ -24,6 +26,16 @@ class Thinker(Protocol):
             errors.LlmError: it will not answer.
         """
 
+    async def models(self) -> tuple[str, ...]:
+        """The names of what may answer there, its own choice first.
+
+        Raises:
+            errors.LlmError: it does not say.
+        """
+
+    def other(self, model: str) -> Thinker:
+        """Another of its `models`."""
+
     def reply(self, messages: Sequence[Message]) -> AsyncGenerator[str, None]:
         """The answer to the last of ``messages``, some characters at a time.
 
@@ -38,10 +50,18 @@ class Thinker(Protocol):
 class Repeat:
     """Says what it heard, and says that it does: where there is no model, there is no chatting."""
 
-    name = "repeat"
+    name = REPEAT
 
     async def ready(self) -> None:
         """It is."""
+
+    async def models(self) -> tuple[str, ...]:
+        """Itself."""
+        return (REPEAT,)
+
+    def other(self, model: str) -> Repeat:
+        """There is one."""
+        return self
 
     async def reply(self, messages: Sequence[Message]) -> AsyncGenerator[str, None]:
         """What the person said last, a word at a time."""

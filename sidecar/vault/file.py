@@ -17,11 +17,12 @@ _CHECK = b"vibevoice-asr"
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """How a file is spoken of: what is in it (its key is derived for that, too), and the setting
-    that says where it lies."""
+    """How a file is spoken of: what is in it (its key is derived for that, too), the setting that
+    says where it lies, and what that setting names."""
 
     what: str
     setting: str
+    place: str = "folder"
 
 
 def migrate(
@@ -50,12 +51,21 @@ def check_version(
         errors.SettingsInvalid: it is later than this program.
     """
     (version,) = database.execute("PRAGMA user_version").fetchone()
+    check_known(version, migrations, words)
+    return int(version)
+
+
+def check_known(version: int, migrations: Sequence[Sequence[str]], words: Words) -> None:
+    """Look whether this program knows a version.
+
+    Raises:
+        errors.SettingsInvalid: it is later than this program.
+    """
     if version > len(migrations):
         raise SettingsInvalid(
             f"The {words.what} were written by a later version of vibevoice-asr.",
-            hint=f"Use that version, or set {words.setting} to another folder.",
+            hint=f"Use that version, or set {words.setting} to another {words.place}.",
         )
-    return int(version)
 
 
 def seal_of(database: sqlite3.Connection, secret: str, words: Words) -> Seal:
@@ -64,13 +74,28 @@ def seal_of(database: sqlite3.Connection, secret: str, words: Words) -> Seal:
     Raises:
         errors.SettingsInvalid: it was sealed with another key.
     """
-    rows = database.execute("SELECT salt, check_value FROM key").fetchall()
-    if not rows:
-        salt = os.urandom(SALT)
-        seal = Seal(secret, salt, words.what)
-        database.execute("INSERT INTO key VALUES (?, ?)", (salt, seal.seal(_CHECK, "key")))
+    row = database.execute("SELECT salt, check_value FROM key").fetchone()
+    if row is None:
+        seal, salt, check_value = new_seal(secret, words)
+        database.execute("INSERT INTO key VALUES (?, ?)", (salt, check_value))
         return seal
-    ((salt, check_value),) = rows
+    return known_seal(row[0], row[1], secret, words)
+
+
+def new_seal(secret: str, words: Words) -> tuple[Seal, bytes, bytes]:
+    """What something new is sealed with; and what is written there to know the key by: the salt,
+    and a value to check."""
+    salt = os.urandom(SALT)
+    seal = Seal(secret, salt, words.what)
+    return seal, salt, seal.seal(_CHECK, "key")
+
+
+def known_seal(salt: bytes, check_value: bytes, secret: str, words: Words) -> Seal:
+    """What something is sealed with that `new_seal` was made for.
+
+    Raises:
+        errors.SettingsInvalid: it was sealed with another key.
+    """
     seal = Seal(secret, salt, words.what)
     try:
         seal.opened(check_value, "key")
@@ -78,6 +103,6 @@ def seal_of(database: sqlite3.Connection, secret: str, words: Words) -> Seal:
         raise SettingsInvalid(
             f"The {words.what} were encrypted with another key.",
             hint=f"Give the key that they were kept with, or set {words.setting} to an empty "
-            "folder.",
+            f"{words.place}.",
         ) from None
     return seal

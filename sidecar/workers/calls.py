@@ -153,8 +153,11 @@ class Calls:
         self._going[call.number] = call
         try:
             async with self._beginning:  # they are numbered as they go out
-                self._in_turn.append(call)
-                self._go_on()
+                if "beside" in arguments:
+                    call.begin()
+                else:
+                    self._in_turn.append(call)
+                    self._go_on()
                 await line.send({"call": call.number, "operation": operation, **arguments}, fds)
         except BaseException:
             self._ended(call.number)

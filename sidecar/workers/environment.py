@@ -84,11 +84,13 @@ class Manner:
     """How an engine's process behaves.
 
     ``niceness``: how far it stands back behind others. ``shared``: calls of many go on in it at
-    once, so that it is not ended for one that is slow to stop.
+    once, so that it is not ended for one that is slow to stop. ``patience_s``: for which it is not
+    ended sooner, however soon another would be there.
     """
 
     niceness: int = NICENESS
     shared: bool = False
+    patience_s: float = 0.0
 
 
 def environment(ours: Mapping[str, str], needs: Needs, niceness: int = NICENESS) -> dict[str, str]:

@@ -5,6 +5,7 @@ An hour of live audio is not an hour without files, nor the reverse.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,9 +16,11 @@ from sidecar.memory.devices import GpuMemory
 from sidecar.settings import Settings
 from sidecar.speech.engine import EngineSpec
 from sidecar.speech.voice import VoiceSpec
+from sidecar.workers.joint import JointSlot
 from sidecar.workers.lifecycle import EngineLife, SlotState
 from sidecar.workers.lodging import Devices, Lodging
-from sidecar.workers.shared import SharedSlot
+from sidecar.workers.place import Place
+from sidecar.workers.shared import SerialSlot, SharedSlot
 from sidecar.workers.slot import EngineSlot
 from sidecar.workers.spoken import Spoken
 
@@ -84,16 +87,28 @@ class Fleet:
         voice: Choice[VoiceSpec] | None = None,
     ) -> None:
         self._devices = Devices()
-        self.files = Lodging(Role.FILES, settings, files, self._devices, EngineSlot)
+        self._voice: Lodging[VoiceSpec, SerialSlot] | None = None
+        beside = 0
+        if voice is not None:
+            self._voice = Lodging(
+                Role.VOICE, settings, voice, self._devices, SerialSlot, speaks=True
+            )
+            beside = self._voice.needed_bytes
+        self._nodes = 1 if files.upstream is None else len(files.upstream.urls)
+        kind = JointSlot if self._nodes > 1 else EngineSlot
+        self.files = Lodging(Role.FILES, settings, files, self._devices, kind, beside=beside)
         """Where the engine for files lives."""
         self._live: Lodging[EngineSpec, SharedSlot] | None = None
         if live is not None:
-            self._live = Lodging(Role.LIVE, settings, live, self._devices, SharedSlot, live=True)
-        self._voice: Lodging[VoiceSpec, SharedSlot] | None = None
-        if voice is not None:
-            self._voice = Lodging(
-                Role.VOICE, settings, voice, self._devices, SharedSlot, speaks=True
+            self._live = Lodging(
+                Role.LIVE, settings, live, self._devices, SharedSlot, live=True, beside=beside
             )
+
+    @property
+    def places(self) -> Sequence[Place]:
+        """Where recordings are heard: here in one place, or on so many machines, which one process
+        of ours has to do with."""
+        return [self.files.slot] * self._nodes
 
     @property
     def live_spec(self) -> EngineSpec | None:

@@ -1,4 +1,5 @@
-"""A worker's process: it listens, and does what it is asked, one call after the other.
+"""A worker's process: it listens, and does what it is asked, one call after the other; those that
+are to go on beside others (`joint.JointSlot`) each on a thread of its own.
 
 Started by `workers.worker`. The thread that listens answers pings, hands on what belongs to a call,
 and ends the process with the service.
@@ -37,16 +38,24 @@ def serve(sock: socket.socket) -> None:
     threading.Thread(target=_listen, args=(sock, going, waiting), daemon=True).start()
     while True:
         asked = _next(waiting)
-        goes_on = False
-        try:
-            goes_on = _answer(operations, asked)
-        except channel.ChannelClosed:
-            os._exit(0)
-        finally:
-            for fd in asked.fds:
-                os.close(fd)
-            if not goes_on:
-                going.pop(asked.number, None)
+        if "beside" in asked.message:
+            threading.Thread(target=_see_to, args=(operations, asked, going), daemon=True).start()
+        else:
+            _see_to(operations, asked, going)
+
+
+def _see_to(operations: Operations, asked: Asked, going: dict[int, Asked]) -> None:
+    """One call, and what is left of it."""
+    goes_on = False
+    try:
+        goes_on = _answer(operations, asked)
+    except channel.ChannelClosed:
+        os._exit(0)
+    finally:
+        for fd in asked.fds:
+            os.close(fd)
+        if not goes_on:
+            going.pop(asked.number, None)
 
 
 def _next(waiting: queue.SimpleQueue[Asked]) -> Asked:

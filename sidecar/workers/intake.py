@@ -22,7 +22,8 @@ from sidecar.speech.people import VoicePrint
 from sidecar.threads import Threads
 from sidecar.workers.environment import Needs
 from sidecar.workers.loading import Leaving
-from sidecar.workers.worker import Worker, WorkerDied
+from sidecar.workers.place import WorkerDied
+from sidecar.workers.worker import Worker
 
 LANES = 3
 """Files that are looked at side by side, whoever sent them: clients of one machine cannot be told

@@ -9,39 +9,44 @@ from typing import Self
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
+from sidecar.audio.source import AudioSource
 from sidecar.speech.engine import MemoryPlan, Precision, TranscribeOptions
 from sidecar.speech.transcript import Checkpoint, Event, from_wire, to_wire
 from sidecar.workers.calls import Call
+from sidecar.workers.place import Lease, Wanted
 from sidecar.workers.worker import Worker
 
 
 class LeasedEngine:
-    """An engine that is loaded and yours, until the lease ends."""
+    """A process of ours with an engine that is loaded (`place.Lease`)."""
 
     def __init__(
-        self, worker: Worker, precision: Precision, begins: Callable[[MemoryPlan], None]
+        self,
+        worker: Worker,
+        precision: Precision,
+        begins: Callable[[MemoryPlan], None],
+        *,
+        beside: bool = False,
     ) -> None:
+        """``beside``: its calls wait for none before them."""
         self._worker = worker
+        self._manner = {"beside": True} if beside else {}
         self._begins = begins
         self._company: Call | None = None
         self.precision = precision
 
     async def transcribe_together(
-        self, requests: Sequence[tuple[int, AudioFacts, TranscribeOptions]], max_s: float
+        self, requests: Sequence[Wanted], max_s: float
     ) -> AsyncGenerator[tuple[int, Event | errors.SidecarError], None]:
-        """Events of several transcriptions with their numbers; leaving early cancels all.
-
-        Raises:
-            WorkerDied: the engine's process ended.
-            errors.SidecarError: the engine said no to all of them.
-        """
+        """As `Lease`: in one process, which hears them in step."""
         self._begins(requests[0][2].memory)
         wanted = [
             {"facts": facts.to_wire(), "options": options.to_wire(), "max_s": max_s}
             for _, facts, options in requests
         ]
-        fds = [fd for fd, _, _ in requests]
-        async with self._worker.calling("transcribe_together", fds, requests=wanted) as call:
+        fds = [source.fd for source, _, _ in requests]
+        calling = self._worker.calling("transcribe_together", fds, requests=wanted, **self._manner)
+        async with calling as call:
             self._company = call
             async for frame, _ in call.answers():
                 if "failed" in frame:
@@ -56,27 +61,22 @@ class LeasedEngine:
 
     async def transcribe(
         self,
-        fd: int,
+        source: AudioSource,
         facts: AudioFacts,
         options: TranscribeOptions,
         max_s: float,
         settled: Sequence[Checkpoint] | None = None,
     ) -> AsyncGenerator[Event, None]:
-        """Events of one transcription; leaving early cancels it. ``settled``: where it goes on from
-        (`engine.ResumableEngine`); None where nobody wants checkpoints.
-
-        Raises:
-            WorkerDied: the engine's process ended.
-            errors.SidecarError: the engine said no.
-        """
+        """As `Lease`: the process takes over the open file."""
         self._begins(options.memory)
         frames = self._worker.call(
             "transcribe",
-            [fd],
+            [source.fd],
             facts=facts.to_wire(),
             options=options.to_wire(),
             max_s=max_s,
             settled=None if settled is None else [to_wire(one) for one in settled],
+            **self._manner,
         )
         async with aclosing(frames):
             async for frame in frames:
@@ -86,7 +86,7 @@ class LeasedEngine:
 class Stay:
     """A lease that jobs have one behind the other: it ends when the last of them has left."""
 
-    def __init__(self, engine: LeasedEngine, ends: AsyncExitStack) -> None:
+    def __init__(self, engine: Lease, ends: AsyncExitStack) -> None:
         self.engine = engine
         self._ends = ends
         self._there = 1
@@ -94,7 +94,7 @@ class Stay:
         """When the engine was free for whom it works on now."""
 
     @classmethod
-    async def begin(cls, lease: AbstractAsyncContextManager[LeasedEngine]) -> Self:
+    async def begin(cls, lease: AbstractAsyncContextManager[Lease]) -> Self:
         """Wait for the lease; the first is there."""
         ends = AsyncExitStack()
         return cls(await ends.enter_async_context(lease), ends)

@@ -10,7 +10,8 @@ from contextlib import aclosing
 from sidecar import errors
 from sidecar.speech.engine import LoadOptions, ModelSpec
 from sidecar.workers.environment import Manner
-from sidecar.workers.worker import Worker, WorkerDied
+from sidecar.workers.place import WorkerDied
+from sidecar.workers.worker import Worker
 
 log = logging.getLogger(__name__)
 

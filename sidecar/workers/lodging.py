@@ -13,11 +13,13 @@ from typing import Generic, TypeVar
 from sidecar import errors
 from sidecar.diagnostics.crash import CrashNotes, data_folder
 from sidecar.engines.choice import WHISPER, Choice, Spec
-from sidecar.memory.admission import Admission, Memory
+from sidecar.memory.admission import Admission, Memory, Room
 from sidecar.memory.devices import GpuMemory, GpuWatch, HostWatch
 from sidecar.memory.ledger import Holding
 from sidecar.memory.placement import LoadPlan, Placement
 from sidecar.memory.shape import ModelShape
+from sidecar.memory.speaking import VoiceShape
+from sidecar.memory.voice_admission import VoiceAdmission
 from sidecar.settings import Settings
 from sidecar.speech.engine import LoadOptions, MemoryPlan, Precision
 from sidecar.workers.lifecycle import EngineLife
@@ -38,7 +40,8 @@ class Lodging(Generic[Spec, Slot]):
     """Owns an engine's slot, which is of the given ``kind``, and accounts for what it takes.
 
     ``who``: its name in the ledgers and in notes of crashes. ``live``: it is there for sessions.
-    ``speaks``: it does not hear.
+    ``speaks``: it does not hear. ``beside``: bytes of the device that another engine of ours will
+    take, which is not here yet when its first precision is chosen.
     """
 
     def __init__(
@@ -51,21 +54,26 @@ class Lodging(Generic[Spec, Slot]):
         *,
         live: bool = False,
         speaks: bool = False,
+        beside: int = 0,
     ) -> None:
         self.who = who
         self._choice = choice
         self._devices = devices
         self._device = settings.device
-        self._file_bytes = choice.checkpoint.bytes if choice.checkpoint is not None else 0
-        heavy = choice.checkpoint is not None
-        looks = heavy and (choice.spec.planned or settings.device != "cpu")
+        self._file_bytes = choice.checkpoint.bytes if choice.checkpoint else choice.folder_bytes
+        self._heavy = choice.checkpoint is not None
+        looks = self._heavy and (choice.spec.planned or settings.device != "cpu")
         if looks:
             devices.gpu.begin()
         self.spec = _on_this_machine(choice.spec, self.gpu if looks else None)
-        self.admission = _admission(settings, choice)
+        self.admission = None if speaks else _admission(settings, choice)
+        self.voice_admission = _voice_admission(settings, choice) if speaks else None
+        self._room: Room | None = self.admission or self.voice_admission
         precision = settings.precision
-        if precision is Precision.AUTO and self.admission is not None:
-            precision = self.admission.first_precision(self._memory(None))
+        if precision is Precision.AUTO and self._room is not None:
+            now = self._memory(None)
+            now = dataclasses.replace(now, free_bytes=now.free_bytes - beside)
+            precision = self._room.first_precision(now)
         folder = choice.checkpoint.folder if choice.checkpoint else choice.folder
         self._stood: Holding | None = None
         """What there was of it when a new one began to come; None while none does."""
@@ -86,6 +94,7 @@ class Lodging(Generic[Spec, Slot]):
                 live=live,
                 speaks=speaks,
                 short_windows=settings.live_short_windows,
+                steps=settings.voice_steps,
             ),
             settings.keep_alive,
             self._place,
@@ -103,8 +112,8 @@ class Lodging(Generic[Spec, Slot]):
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the engine uses it."""
-        return self.gpu is not None and self._device != "cpu"
+        """Whether the engine uses it; one that is light does not."""
+        return self._heavy and self.gpu is not None and self._device != "cpu"
 
     async def take(self, choice: Choice[Spec], precision: Precision) -> Precision:
         """Have another model of the same engine, in its turn: beside the one that is there until it
@@ -149,6 +158,12 @@ class Lodging(Generic[Spec, Slot]):
         device = self._devices.gpu if self.on_gpu else self._devices.host
         return device.ledger.reserved_bytes(self.who)
 
+    @property
+    def needed_bytes(self) -> int:
+        """What it will take of the GPU once it is loaded; 0 where it does not use it."""
+        precision = self.slot.precision
+        return self._standing(precision, MemoryPlan()) if self.on_gpu else 0
+
     def memory_now(self) -> Memory:
         """Its device's memory as it was last looked at."""
         return self._memory(self.slot.precision if self.slot.loaded else None)
@@ -163,7 +178,7 @@ class Lodging(Generic[Spec, Slot]):
     def comes(self, precision: Precision, plan: LoadPlan) -> None:
         """The engine is about to be loaded (`placement.Account`)."""
         old = self._holding(self.on_gpu)
-        size = self._weights(precision, plan.memory)
+        size = self._standing(precision, plan.memory)
         if plan.placement is Placement.BESIDE and old.pid is not None:
             size += max(old.weights_bytes, self._devices.gpu.own_bytes(self.who))
         self._stood = old
@@ -177,8 +192,7 @@ class Lodging(Generic[Spec, Slot]):
         if self.slot.worker_pid is None:
             self._release()
         elif arrived:
-            weights = self._weights(self.slot.precision, self.slot.memory)
-            self._reserve(weights)
+            self._reserve(self._standing(self.slot.precision, self.slot.memory))
 
     def held(self, sessions: int) -> None:
         """So many live sessions have it, each with what it takes beside the weights
@@ -201,14 +215,14 @@ class Lodging(Generic[Spec, Slot]):
             device.ledger.release(self.who)
 
     def _place(self, precision: Precision) -> LoadPlan:
-        if self.admission is None:
+        if self._room is None:
             return LoadPlan()
-        return self.admission.place(precision, self.memory_now())
+        return self._room.place(precision, self.memory_now())
 
     async def _look(self) -> None:
         """See what is free, for who plans by it."""
         self._expected = 0
-        if self.admission is not None:
+        if self._room is not None:
             await self._devices.gpu.look()
 
     def _holding(self, on_gpu: bool) -> Holding:
@@ -224,9 +238,14 @@ class Lodging(Generic[Spec, Slot]):
 
     def _weights(self, precision: Precision, memory: MemoryPlan) -> int:
         """What the engine takes that does nothing; that of its files where nobody plans."""
-        if self.admission is None:
+        if self._room is None:
             return self._file_bytes
-        return self.admission.loaded_bytes(precision, memory)
+        return self._room.loaded_bytes(precision, memory)
+
+    def _standing(self, precision: Precision, memory: MemoryPlan) -> int:
+        """What an engine reserves that stands there: nobody asks before it says something."""
+        speaking = self.voice_admission.work_bytes(precision) if self.voice_admission else 0
+        return self._weights(precision, memory) + speaking
 
     def _memory(self, held: Precision | None) -> Memory:
         gpu, watch = self.gpu, self._devices.gpu
@@ -272,3 +291,11 @@ def _admission(settings: Settings, choice: Choice[Spec]) -> Admission | None:
     limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
     shape = ModelShape.from_config(choice.checkpoint.config)
     return Admission(shape, choice.spec.precisions, limit)
+
+
+def _voice_admission(settings: Settings, choice: Choice[Spec]) -> VoiceAdmission | None:
+    """The same for one that speaks."""
+    if choice.checkpoint is None or not choice.spec.planned:
+        return None
+    limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
+    return VoiceAdmission(VoiceShape.from_config(choice.checkpoint.config), limit)

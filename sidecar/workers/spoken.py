@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator
 
 from sidecar import errors
 from sidecar.speech.voice import LONGEST_TEXT, Mark, SayOptions, Sound
+from sidecar.workers.place import WorkerDied
 from sidecar.workers.shared import SharedSlot
-from sidecar.workers.worker import WorkerDied
 
 
 class Spoken:
@@ -36,7 +36,9 @@ class Spoken:
         self, text: str, options: SayOptions | None = None
     ) -> AsyncGenerator[Sound, None]:
         """The sound of ``text`` (`LONGEST_TEXT` at most), loading the engine if need be. Leaving
-        early ends it: at once for who leaves, between two pieces of sound for the engine.
+        early ends it: at once for who leaves, between two pieces of sound for the engine. Where the
+        process ends before there is any sound (of another's text, or before this began), it is
+        tried once more in a new one.
 
         Raises:
             errors.VoiceUnknown: there is no such voice.
@@ -46,16 +48,22 @@ class Spoken:
         if len(text) > LONGEST_TEXT:
             raise ValueError(f"more than {LONGEST_TEXT} characters at once")
         values = (options or SayOptions()).to_wire()
-        try:
-            async with (
-                self._slot.share() as engine,
-                engine.calling("say", text=text, options=values) as call,
-            ):
-                async for answer, pcm in call.answers():
-                    marks = tuple(Mark(character, start) for character, start in answer["marks"])
-                    yield Sound(pcm, answer["rate"], marks)
-        except WorkerDied:
-            raise _failed() from None
+        again, begun = True, False
+        while True:
+            try:
+                async with (
+                    self._slot.share() as engine,
+                    engine.calling("say", text=text, options=values) as call,
+                ):
+                    async for answer, pcm in call.answers():
+                        begun = True
+                        marks = tuple(Mark(at, start) for at, start in answer["marks"])
+                        yield Sound(pcm, answer["rate"], marks)
+                return
+            except WorkerDied:
+                if begun or not again:
+                    raise _failed() from None
+                again = False
 
 
 def _failed() -> errors.EngineFailed:

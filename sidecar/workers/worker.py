@@ -22,6 +22,7 @@ from sidecar.workers import channel
 from sidecar.workers.calls import Call, Calls
 from sidecar.workers.environment import Manner, Needs, environment
 from sidecar.workers.line import Line
+from sidecar.workers.place import WorkerDied
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +31,6 @@ CANCEL_GRACE_S = 1.0
 EXIT_GRACE_S = 2.0
 LAST_LINES = 40
 """Of a worker's standard error that are remembered."""
-
-
-class WorkerDied(Exception):
-    """The worker's process ended in the middle of a call; where this one never ``began``, of
-    another, or of none."""
-
-    def __init__(self, why: str, began: bool = True) -> None:
-        super().__init__(why)
-        self.began = began
 
 
 def worker_command() -> list[str]:
@@ -148,6 +140,10 @@ class Worker:
                 answer = frame
         return answer
 
+    async def hears(self, within_s: float) -> bool:
+        """Whether it answers a ping within that, whatever it is at."""
+        return await self._calls.answers_ping(within_s)
+
     async def close(self) -> None:
         """End the process: closed politely, killed if it does not go."""
         self._ours = self._ours or self._process.poll() is None
@@ -191,7 +187,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         try:
             await call.reached.wait()
-            latest = loop.time() + max(self.patience_s, CANCEL_GRACE_S)
+            patience_s = max(self.patience_s, self._manner.patience_s, CANCEL_GRACE_S)
+            latest = loop.time() + patience_s
             while True:
                 ping = loop.create_task(self._calls.answers_ping(CANCEL_GRACE_S))
                 over = loop.create_task(call.over.wait())

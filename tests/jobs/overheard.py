@@ -16,15 +16,18 @@ import psutil
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import ref_to
-from sidecar.audio.source import open_path
+from sidecar.audio.source import AudioSource, open_path
 from sidecar.engines import spec_of
 from sidecar.jobs.job import Job
+from sidecar.jobs.lane import Terms
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord
 from sidecar.jobs.store import MemoryStore
 from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
 from sidecar.speech.transcript import Checkpoint, Event
+from sidecar.workers.joint import JointSlot
 from sidecar.workers.lease import LeasedEngine
+from sidecar.workers.place import Unreachable, Wanted
 from sidecar.workers.slot import EngineSlot
 
 FACTS = AudioFacts("wav", "sndfile", 3.0)
@@ -54,11 +57,13 @@ class OverheardSlot(EngineSlot):
 
     ``poison``: the inode of a recording that kills whoever begins to read it. ``too_large``:
     numbers of a company for which the GPU's memory does not suffice. ``release``: a lease does not
-    end before it is set.
+    end before it is set. ``away``: nobody is reached.
     """
 
-    def __init__(self, keep_alive_s: float = -1) -> None:
-        super().__init__(spec_of("scripted"), LoadOptions(), keep_alive_s)
+    def __init__(self, keep_alive_s: float = -1, precision: Precision = Precision.AUTO) -> None:
+        super().__init__(spec_of("scripted"), LoadOptions(precision), keep_alive_s)
+        self.away = False
+        self.asked = 0
         self.poison: int | None = None
         self.too_large: set[int] = set()
         self.deaths = 0
@@ -69,12 +74,15 @@ class OverheardSlot(EngineSlot):
 
     @asynccontextmanager
     async def lease(self, *wanted: Any) -> AsyncIterator[LeasedEngine]:
+        self.asked += 1
+        if self.away:
+            raise Unreachable(errors.UpstreamUnreachable())
         async with super().lease(*wanted) as engine:
             yield Overheard(engine, self)
         await self.release.wait()
 
-    def sip(self, fds: Sequence[int]) -> None:
-        if self.poison in [os.fstat(fd).st_ino for fd in fds]:
+    def sip(self, sources: Sequence[AudioSource]) -> None:
+        if self.poison in [os.fstat(source.fd).st_ino for source in sources]:
             self.kill()
 
     def kill(self) -> None:
@@ -85,30 +93,35 @@ class OverheardSlot(EngineSlot):
         process.wait(5)
 
 
+class OverheardJoint(OverheardSlot, JointSlot):
+    """The same, which several jobs have at once."""
+
+
 class Overheard(LeasedEngine):
     """A leased engine, and its slot listens."""
 
     def __init__(self, engine: LeasedEngine, slot: OverheardSlot) -> None:
-        super().__init__(engine._worker, engine.precision, engine._begins)
+        beside = "beside" in engine._manner
+        super().__init__(engine._worker, engine.precision, engine._begins, beside=beside)
         self._slot = slot
 
     async def transcribe(
         self,
-        fd: int,
+        source: AudioSource,
         facts: AudioFacts,
         options: TranscribeOptions,
         max_s: float,
         settled: Sequence[Checkpoint] | None = None,
     ) -> AsyncGenerator[Event, None]:
-        self._slot.sip([fd])
-        async with aclosing(super().transcribe(fd, facts, options, max_s, settled)) as events:
+        self._slot.sip([source])
+        async with aclosing(super().transcribe(source, facts, options, max_s, settled)) as events:
             async for event in events:
                 yield event
 
     async def transcribe_together(
-        self, requests: Sequence[tuple[int, AudioFacts, TranscribeOptions]], max_s: float
+        self, requests: Sequence[Wanted], max_s: float
     ) -> AsyncGenerator[tuple[int, Event | errors.SidecarError], None]:
-        self._slot.sip([fd for fd, _, _ in requests])
+        self._slot.sip([source for source, _, _ in requests])
         for number in self._slot.too_large:
             yield number, errors.GpuOutOfMemory()
         async with aclosing(super().transcribe_together(requests, max_s)) as events:
@@ -124,19 +137,18 @@ class Overheard(LeasedEngine):
 
 @asynccontextmanager
 async def queue_on(
-    slot: EngineSlot, store: MemoryStore | None = None, **rest: Any
+    *places: Any, store: MemoryStore | None = None, **rest: Any
 ) -> AsyncIterator[JobQueue]:
     """A queue that is closed until the test opens it."""
-    queue = JobQueue(
-        slot,
-        store or MemoryStore(),
-        **{"limit": 64, "max_s": 60, "plan": lambda job, precision: job.options, **rest},
-    )
+    own = {name: rest.pop(name) for name in ("guess", "pace", "limit") if name in rest}
+    terms = Terms(**{"plan": lambda job, precision: job.options, "max_s": 60, **rest})
+    queue = JobQueue(places, store or MemoryStore(), terms, **{"limit": 64, **own})
     try:
         yield queue
     finally:
         await queue.close()
-        await slot.close()
+        for place in {*places}:
+            await place.close()
 
 
 async def until(condition: Any) -> Any:

@@ -108,7 +108,7 @@ async def test_one_that_is_cancelled_leaves_and_the_process_and_the_others_go_on
         expected[which] = JobState.CANCELLED
         assert await over(jobs) == expected
         assert slot.worker_pid == pid
-        await until(lambda: not queue._runs)
+        await until(lambda: not queue.running)
         assert not slot.awaited
 
 
@@ -165,7 +165,7 @@ async def test_at_the_end_of_the_service_who_is_behind_ends_too_and_nothing_is_l
     async with two_at_the_engine(new_job, monkeypatch) as (queue, _, jobs):
         await queue.drain(0.0)
         assert await over(jobs) == [JobState.FAILED] * 3
-        await until(lambda: not queue._runs)
+        await until(lambda: not queue.running)
 
 
 @pytest.mark.parametrize("first_ended", [False, True])
@@ -184,7 +184,7 @@ async def test_a_service_that_dies_is_held_against_the_one_that_was_at_work(
     keeping.store.close()
 
     again = Keeping(settings)
-    async with queue_on(OverheardSlot(), again.store) as queue:
+    async with queue_on(OverheardSlot(), store=again.store) as queue:
         await go_on(again, queue, threads)
         records = [again.store.get(job.id) for job in (first, second)]
     again.store.close()

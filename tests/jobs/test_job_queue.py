@@ -15,8 +15,9 @@ from serving import PATIENCE_S
 
 from sidecar import errors
 from sidecar.engines import spec_of
-from sidecar.jobs import queue as jobs
+from sidecar.jobs import lane
 from sidecar.jobs.job import Job
+from sidecar.jobs.lane import Terms
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobState
 from sidecar.jobs.retention import Retention
@@ -50,7 +51,7 @@ async def test_clients_that_wait_for_each_answer_and_want_different_precisions_s
     loads = Loads()
     slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
     queue = JobQueue(
-        slot, MemoryStore(), limit=8, max_s=60, plan=lambda job, precision: job.options
+        [slot], MemoryStore(), Terms(lambda job, precision: job.options, max_s=60), limit=8
     )
     queue.open()
     used: list[str] = []
@@ -73,11 +74,11 @@ async def test_clients_that_wait_for_each_answer_and_want_different_precisions_s
 async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "LINGER_S", 30.0)
+    monkeypatch.setattr(lane, "LINGER_S", 30.0)
     loads = Loads()
     slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
     queue = JobQueue(
-        slot, MemoryStore(), limit=8, max_s=60, plan=lambda job, precision: job.options
+        [slot], MemoryStore(), Terms(lambda job, precision: job.options, max_s=60), limit=8
     )
     queue.open()
     try:
@@ -180,7 +181,7 @@ async def test_who_runs_and_who_waits_when_the_queue_closes_is_told(
 async def test_what_nobody_asks_for_later_is_not_remembered(new_job: NewJob) -> None:
     store = MemoryStore()
     Retention(store, 60, 1 << 20)
-    async with queue_on(OverheardSlot(), store) as queue:
+    async with queue_on(OverheardSlot(), store=store) as queue:
         awaited, kept = new_job(kept=False), new_job()
         queue.submit(awaited)
         queue.submit(kept)

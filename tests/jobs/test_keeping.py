@@ -176,7 +176,7 @@ async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s
     new_job: Callable[..., Job], tmp_path: Path
 ) -> None:
     store = SqliteStore(tmp_path / "jobs", KEY)
-    async with queue_on(OverheardSlot(), store) as queue:
+    async with queue_on(OverheardSlot(), store=store) as queue:
         full, passing, later = new_job(durable=True), new_job(), new_job(durable=True)
         queue.submit(full)
         await full.written()
@@ -212,7 +212,7 @@ async def test_a_deletion_that_cannot_be_written_is_said_and_is_done_with_the_ne
 ) -> None:
     store = SqliteStore(tmp_path / "jobs", KEY)
     results = Retention(store, 3600, 1 << 20)
-    async with queue_on(OverheardSlot(), store) as queue:
+    async with queue_on(OverheardSlot(), store=store) as queue:
         owned = OwnedJobs(store, queue, results)
         ended, deleted = new_job(durable=True), new_job(durable=True)
         for job in (ended, deleted):

@@ -140,14 +140,14 @@ async def test_whose_work_cannot_be_guessed_is_not_taken_in_by_half(
 
 
 async def test_who_runs_in_company_is_charged_a_part_of_the_work_each(recording: Path) -> None:
-    lineup = Lineup(OverheardSlot(), by_owner)
+    lineup = Lineup([OverheardSlot()], by_owner)
     mine = [job_of(recording, owner="me 10") for _ in range(3)]
     yours = [job_of(recording, owner="you 15") for _ in range(2)]
     for job in [*yours, *mine]:
         lineup.join(job)
-    lineup.begin(mine[:2])  # ten seconds of work for two of ten
-    lineup.begin(yours[:1])
-    assert lineup.due() is mine[2]
+    lineup.begin(mine[:2], 0)  # ten seconds of work for two of ten
+    lineup.begin(yours[:1], 0)
+    assert lineup.due(0) is mine[2]
 
 
 async def test_waits_follow_what_is_measured_and_the_order_stays_what_it_was(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from typing import Any
 
 import pytest
 from histories import histories, submitted
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sidecar import errors
 from sidecar.clock import Clock
 from sidecar.jobs.feed import Behind
+from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.record import (
     Begun,
     Cancelled,
@@ -41,11 +42,16 @@ from sidecar.speech.transcript import (
 )
 
 KEY = "a-key-of-a-test-and-of-nobody-else"
-STORES: dict[str, Callable[[Path, Clock, int], JobStore]] = {
-    "memory": lambda folder, now, buffer: MemoryStore(now, buffer),
-    "sqlite": lambda folder, now, buffer: SqliteStore(folder / "jobs", KEY, now, buffer),
+Place = Callable[[str], Any]
+"""Gives a fixture by its name."""
+STORES: dict[str, Callable[[Place, Clock, int], JobStore]] = {
+    "memory": lambda place, now, buffer: MemoryStore(now, buffer),
+    "sqlite": lambda place, now, buffer: SqliteStore(place("tmp_path"), KEY, now, buffer),
+    "postgres": lambda place, now, buffer: PostgresStore(
+        place("journal"), KEY, place("tmp_path"), now, buffer
+    ),
 }
-"""How to open a store: in a folder of its own, with a clock and a buffer for each subscriber."""
+"""How to open a store: at a place of its own, with a clock and a buffer for each subscriber."""
 BUFFER = 4
 TRANSCRIPT = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
 DONE = Reported(Finished(TRANSCRIPT))
@@ -62,8 +68,8 @@ class Ticks:
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[JobStore]:
-    store = STORES[request.param](tmp_path, Ticks(), BUFFER)
+def store(request: pytest.FixtureRequest) -> Iterator[JobStore]:
+    store = STORES[request.param](request.getfixturevalue, Ticks(), BUFFER)
     yield store
     store.close()
 

@@ -74,6 +74,8 @@ class World:
         self.utterance = 0
         self.speaking = False
         self.scripts: dict[int, list[str]] = {}
+        self.asked: dict[int, str] = {}
+        """What was said last of what a thinker was given."""
         self.thought: dict[int, int] = {}
         self.says: list[Say] = []
         self.voiced: dict[tuple[int, int], int] = {}
@@ -104,6 +106,7 @@ class World:
                 assert messages
                 assert turn > max(self.scripts, default=0)
                 self.scripts[turn] = []
+                self.asked[turn] = messages[-1].text
                 self.thought[turn] = 0
             case Say(turn=turn):
                 assert turn not in self.hushed | self.over
@@ -155,6 +158,9 @@ class World:
                 assert turn not in self.begun | self.over
                 assert self.begun == self.over, "two replies at once"
                 self.begun.add(turn)
+                match self.told[-2:]:
+                    case [PersonSaid(text), _] if turn in self.asked:
+                        assert self.asked[turn].endswith(text), "not what was said"
             case Failed(turn=turn):
                 self.failed.add(turn)
                 self.odd.add(turn)
@@ -361,6 +367,8 @@ class World:
         assert self.due is None
         assert self.begun == self.over == set(self.ended)
         assert not self.paused
+        stopped = {turn for turn, stage in self.stopped if stage is Stage.VOICE}
+        assert {one.turn for one in self.says} <= stopped, "a voice that waits for more for ever"
         self.answers()
 
     def answers(self) -> None:
@@ -369,6 +377,8 @@ class World:
             if ended.ending is Ending.COMPLETED:
                 assert ended.text
             assert (ended.ending is Ending.FAILED) <= (turn in self.failed)
+            if ended.ending is Ending.FAILED and self.options.voiced and not ended.text:
+                assert any(say.turn == turn for say in self.says), "nothing is said of it"
         for at, one in enumerate(self.told):
             if isinstance(one, PersonSaid) and self.options.answers:
                 follows = [type(later) for later in self.told[at + 1 : at + 4]]

@@ -4,10 +4,12 @@ a client got to hear, sample by sample."""
 from __future__ import annotations
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from talk_table import RATE, Table
 
 from sidecar.talk.commands import Command, Emit, Hush, Pause, Resume
-from sidecar.talk.events import Cancelled, Played, Tick, Typed, Voiced
+from sidecar.talk.events import Cancelled, Played, Tick, Truncated, Typed, Voiced
 from sidecar.talk.pacing import Client, Frame, Pacer
 from sidecar.talk.told import ReplyEnded
 
@@ -34,9 +36,9 @@ class Driven(Table):
                 case Hush(turn=turn):
                     self.pacer.hush(turn, self.now)
 
-    def run(self, until: float) -> None:
+    def run(self, until: float, step: float = 0.01) -> None:
         while self.now < until:
-            self.now = min(until, self.now + 0.01)
+            self.now = min(until, self.now + step)
             self.frames += [(self.now, frame) for frame in self.pacer.due(self.now)]
             if self.pacer.turn:
                 played = self.pacer.played(self.now)
@@ -91,3 +93,37 @@ def test_a_reply_that_is_held_for_a_word_of_agreement_is_heard_to_its_end(client
     table.run(table.now + 4.0)
     assert table.told(ReplyEnded)[0].text == TEXT
     assert table.sent_s == pytest.approx(0.3 * 12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    starts_s=st.floats(0.0, 0.5),
+    stops_s=st.floats(0.0, 0.5),
+    spoken_over_s=st.floats(0.0, 6.0),
+    reports=st.booleans(),
+)
+def test_a_client_that_plays_late_and_stops_late_says_what_was_heard_and_that_stands(
+    starts_s: float, stops_s: float, spoken_over_s: float, reports: bool
+) -> None:
+    """It gets all at once, and begins and ends when it likes; without a word of it the clock from
+    the first sound on has to do."""
+    table = Driven(Client(clears=True))
+    table.answer()
+    began = table.now
+    table.run(began + 0.01)
+    assert table.sent_s == pytest.approx(0.3 * 12)
+    table.run(began + spoken_over_s, 0.2)
+    table.drive(table.starts())
+    table.run(table.now + 0.4, 0.1)
+    table.drive(table.words("stop it"))
+    clock = min(table.now - began, table.sent_s)
+    table.run(table.now + stops_s, 0.2)
+    ear = min(max(0.0, table.now - began - starts_s), table.sent_s)
+    if reports:
+        table.drive(table.take(Truncated(table.now, 1, ear)))
+    end = ear if reports else clock
+    assume(0.01 < (end - 0.15) % 0.3 < 0.29)  # of a word's very middle nobody can tell
+    heard = [word for at, word in enumerate(TEXT.split()) if 0.3 * at + 0.15 <= end]
+    text = " ".join(heard) + ("…" if len(heard) < 12 and heard else "")
+    stands = [entry.text for entry in table.talk.history.entries if entry.turn == 1]
+    assert stands == ([text] if text else [])

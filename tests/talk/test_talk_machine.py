@@ -26,6 +26,7 @@ from sidecar.talk.events import (
     Cancelled,
     Committed,
     Configured,
+    Dropped,
     Forgotten,
     Noted,
     Played,
@@ -51,6 +52,7 @@ from sidecar.talk.told import (
     PersonStarted,
     PersonStopped,
     Phase,
+    Recorded,
     ReplyEnded,
     ReplySpoken,
     ReplyStarted,
@@ -298,16 +300,41 @@ def test_a_cough_is_not_even_noticed() -> None:
     assert not table.of(Recognise)
 
 
-def test_a_noise_without_words_holds_a_reply_for_two_seconds_at_most() -> None:
+def test_a_voice_that_tells_no_ends_has_said_a_piece_once_it_says_the_next() -> None:
+    table, text = Table(), "One sentence is here. Another one is there."
+    table.says("Tell me.")
+    table.thinks(text)
+    table.voices(ended=False)
+    last = table.of(Say)[-1]
+    table.take(StageEnded(table.now, table.talk.turn, Stage.VOICE, last.piece))
+    table.plays(60.0)
+    (ended,) = table.told(ReplyEnded)
+    assert (last.piece, ended.text) == (1, text)
+
+
+def test_a_noise_without_words_holds_a_reply_for_two_seconds_behind_it() -> None:
     table = answering()
     began = table.now
     table.starts()
-    table.until(began + 2.2)
+    table.until(began + 0.5)
+    table.stops()
+    table.until(began + 2.45)
+    assert table.of(Pause)
     assert not table.of(Resume)
-    table.until(began + 2.25)
+    table.until(began + 2.5)
+    assert table.of(Resume) == [Resume(1)]
+
+
+def test_who_speaks_on_is_not_talked_over_before_words_come_but_a_noise_is_in_the_end() -> None:
+    table = answering()
+    began = table.now
+    table.starts()
+    table.until(began + 6.2)
+    assert not table.of(Resume)
+    table.until(began + 6.25)
     assert table.of(Resume) == [Resume(1)]
     assert len(table.of(Pause)) == 1
-    table.now = began + 3
+    table.now = began + 7
     assert table.of(Hush, table.words("I mean it")) == [Hush(1)]  # words come late, and count
 
 
@@ -405,7 +432,7 @@ def test_what_is_forgotten_over_a_reply_lets_it_go_on() -> None:
 def test_words_that_come_after_a_long_silence_of_the_recogniser_interrupt() -> None:
     table = answering()
     table.starts()
-    table.until(table.now + 4)  # held for two seconds, and then not any more
+    table.until(table.now + 7)  # held for six seconds, and then not any more
     assert table.of(Resume)
     table.stops()
     table.until(table.now + 0.1)
@@ -569,6 +596,58 @@ def test_what_is_noted_is_history_and_is_not_answered() -> None:
     )
 
 
+def test_what_is_noted_stands_where_it_was_noted_and_can_be_dropped() -> None:
+    table = answering()
+    (asked,) = table.told(PersonSaid)
+    (began,) = table.told(ReplyStarted)
+    noted = Tell(Recorded(began.entry + 1, Role.USER, "By the way.", "mine"))
+    assert noted in table.take(Noted(table.now, Role.USER, " By the way. ", "mine"))
+    table.take(Cancelled(table.now))
+    assert [role for role, _ in table.history] == ["user", "assistant", "user"]
+    table.take(Dropped(table.now, asked.entry))
+    table.take(Dropped(table.now, 99))
+    assert [role for role, _ in table.history] == ["assistant", "user"]
+
+
+def test_one_answer_can_be_asked_for_in_another_manner() -> None:
+    table = Table(TalkOptions(instructions="Be brief.", answers=False))
+    table.says("What is it?")
+    table.take(Asked(table.now, TalkOptions(instructions="Be long.", voiced=False)))
+    assert table.of(Think)[-1].messages[0] == Message(Role.SYSTEM, "Be long.")
+    assert not table.told(ReplyStarted)[-1].voiced
+    table.thinks("It is this.")
+    assert not table.of(Say)
+    assert table.history[-1] == ("assistant", "It is this.")
+    table.take(Asked(table.now))
+    assert table.of(Think)[-1].messages[0] == Message(Role.SYSTEM, "Be brief.")
+
+
+def test_a_reply_is_made_when_nothing_more_comes_of_it_and_over_when_it_was_heard() -> None:
+    table = Table()
+    table.says("What do you count?")
+    table.thinks(ANSWER)
+    assert (table.talk.replying, table.talk.made) == (1, None)
+    table.voices()
+    assert (table.talk.replying, table.talk.made) == (1, Ending.COMPLETED)
+    assert not table.told(ReplyEnded)
+    table.plays(float("inf"))
+    assert table.told(ReplyEnded)[0].text == ANSWER
+    assert (table.talk.replying, table.talk.made) == (0, None)
+
+
+def test_words_of_the_machine_are_a_turn_where_the_client_says_so() -> None:
+    for committed in (False, True):
+        table = answering()
+        table.starts()
+        table.now += 1.0
+        table.stops()
+        if committed:
+            table.take(Committed(table.now))
+        table.words("one two three")
+        table.until(table.now + 9.0)
+        assert (table.history[-1] == ("user", "one two three")) is committed
+
+
 def test_what_the_client_forgets_is_not_answered() -> None:
     table = Table()
     table.starts()
@@ -598,7 +677,20 @@ def test_a_reply_that_is_over_can_still_be_cut_but_does_not_grow() -> None:
     assert table.told(ReplyTruncated, out) == [ReplyTruncated(1, 0.5, "One two…")]
     table.take(Truncated(table.now, 1, 9.0))
     assert table.history[-1] == ("assistant", "One two…")
-    assert table.take(Truncated(table.now, 7, 9.0)) == []
+    assert table.take(Truncated(table.now, 7, 9.0)) == [Tell(ReplyTruncated(7, 9.0, ""))]
+
+
+def test_who_played_a_reply_knows_better_than_the_clock_how_much_was_heard() -> None:
+    table = answering(heard=0.7)
+    table.take(Cancelled(table.now))
+    assert table.history[-1] == ("assistant", "One two…")
+    table.take(Truncated(table.now, 1, 1.1))
+    assert table.history[-1] == ("assistant", "One two three four…")
+    table = answering(heard=0.0)
+    table.take(Cancelled(table.now))
+    assert table.history == [("user", "What do you count?")]
+    table.take(Truncated(table.now, 1, 0.4))
+    assert table.history[-1] == ("assistant", "One…")
 
 
 def test_after_a_reset_nothing_was_said() -> None:

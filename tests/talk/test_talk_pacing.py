@@ -42,6 +42,17 @@ def test_nothing_is_sent_more_than_its_lead_ahead_of_the_ear() -> None:
     assert pacer.wake_at(12.0) is None
 
 
+def test_a_turn_that_ends_loses_not_one_sample() -> None:
+    pacer = Pacer()
+    pacer.add(1, 0, numbered(0.3), 0.0)
+    sent = [frame for _, frame in run(pacer, 0.0, 0.25)]
+    pacer.add(1, 0, numbered(0.002, start=300), 0.26)
+    sent += [*pacer.due(0.26), *pacer.end(1, 0.26)]
+    assert b"".join(frame.pcm for frame in sent) == numbered(0.302).pcm
+    assert sum(frame.seconds for frame in sent[:-1]) == pytest.approx(sent[-1].start)
+    assert (pacer.turn, pacer.end(1, 0.26)) == (0, [])
+
+
 def test_a_client_that_clears_gets_all_at_once() -> None:
     pacer = Pacer(Client(clears=True))
     pacer.add(1, 0, numbered(2.0), 10.0)
@@ -199,3 +210,22 @@ def test_the_ear_is_never_farther_behind_and_hears_all_in_order(
     got = b"".join(sent)
     assert got == expected[: len(got)]
     assert hushed or (got == expected and pacer.heard(now + 99) == pytest.approx(made / RATE))
+
+
+def test_what_a_client_says_that_it_played_counts_and_goes_on_by_time() -> None:
+    pacer = Pacer(Client(clears=True, holds=True))
+    pacer.add(1, 0, numbered(4.0), 0.0)
+    assert sum(frame.seconds for frame in pacer.due(0.0)) == 4.0
+    assert pacer.played(1.0) == 1.0
+    pacer.report(1, 0.7, 1.0)
+    assert (pacer.played(1.0), pacer.played(1.5)) == (0.7, 1.2)
+    pacer.pause(1.5)
+    assert pacer.played(9.0) == 1.2
+    pacer.report(1, 1.3, 9.0)
+    assert pacer.played(9.5) == 1.3, "it stands"
+    pacer.resume(10.0)
+    assert pacer.played(11.0) == 2.3
+    pacer.report(1, 99.0, 11.0)
+    assert pacer.played(11.0) == 4.0, "no more than it has"
+    pacer.report(2, 0.5, 11.0)
+    assert pacer.played(11.0) == 4.0, "another turn's"

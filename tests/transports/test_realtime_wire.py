@@ -185,7 +185,7 @@ async def test_errors_leave_the_connection_open(server: Server) -> None:
 
 
 async def test_who_asks_for_what_is_not_here_is_told_and_sent_away(server: Server) -> None:
-    async with connected(server, "?model=gpt-realtime") as client:
+    async with connected(server, "?model=gpt-9") as client:
         assert (await client.next())["error"]["code"] == "model_not_found"
         with pytest.raises(websockets.ConnectionClosed) as closed:
             await client.next()

@@ -128,6 +128,16 @@ async def test_who_has_no_room_is_told_and_has_it_once_somebody_leaves(talks: Se
     await _answers(talks)
 
 
+async def test_who_loads_a_page_anew_finds_the_place_that_it_had(talks: Server) -> None:
+    async with Page(talks) as other:
+        await other.next()
+        for _ in range(5):
+            async with Page(talks) as page:
+                assert (await page.next())["state"] == "ready"
+                await page.send(type="text", text=LONG)
+                await page.sound()
+
+
 async def test_sound_that_is_none_is_refused_and_the_conversation_goes_on(talks: Server) -> None:
     async with Page(talks) as page:
         await page.live.send(b"\x01\x02\x03")

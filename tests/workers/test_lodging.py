@@ -16,9 +16,11 @@ from sidecar import errors
 from sidecar.checkpoints.checkpoint import Checkpoint
 from sidecar.engines import spec_of
 from sidecar.engines.choice import Choice
+from sidecar.engines.speaking import spec_of as voice_of
 from sidecar.memory.devices import GpuMemory, GpuWatch
 from sidecar.settings import Settings
 from sidecar.speech.engine import Precision
+from sidecar.workers import fleet
 from sidecar.workers.lifecycle import SlotState
 from sidecar.workers.lodging import Devices, Lodging
 from sidecar.workers.shared import SharedSlot
@@ -32,9 +34,10 @@ FILES, LIVE = "files", "live"
 
 @dataclass
 class Card:
-    """A card of 80 GiB: engines that are there have their weights, strangers 2."""
+    """A card, of 80 GiB unless said: engines that are there have their weights, strangers 2."""
 
     tells: bool
+    gigabytes: int = 80
     engines: list[Lodging[Any]] = field(default_factory=list)
 
     def __call__(self) -> GpuMemory:
@@ -43,7 +46,7 @@ class Card:
             if (pid := one.slot.worker_pid) is not None:
                 ours[pid] = one._weights(one.slot.precision, one.slot.memory)
         used = (2 << 10) + (sum(ours.values()) >> 20)
-        return GpuMemory("a card", used, 80 << 10, processes=ours if self.tells else {})
+        return GpuMemory("a card", used, self.gigabytes << 10, processes=ours if self.tells else {})
 
 
 @dataclass
@@ -171,3 +174,69 @@ async def test_a_card_whose_driver_answers_late_leaves_no_reservation_of_the_hos
     await devices.gpu.look()
     await files.slot.close()
     assert devices.host.ledger.promised_bytes(LIVE) == devices.gpu.ledger.promised_bytes(LIVE) == 0
+
+
+VOICE = {"text_config": {**TEXT, "tie_word_embeddings": True}}
+"""As if it spoke with the language model that hears."""
+
+
+def speaking(folder: Path, **values: Any) -> Choice[Any]:
+    spec = replace(voice_of("scripted"), planned=True, precisions=(Precision.FP32, Precision.BF16))
+    return Choice(spec, "", Checkpoint(folder, VOICE, (), 0, None), **values)
+
+
+async def test_a_voice_has_room_for_what_it_will_say_from_when_it_is_loaded(
+    house: House, tmp_path: Path
+) -> None:
+    settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
+    voice = Lodging("voice", settings, speaking(tmp_path), house.devices, SharedSlot, speaks=True)
+    house.card.engines.append(voice)
+    assert voice.voice_admission is not None
+    needed = voice.voice_admission.peak_bytes(Precision.FP32) / GIB
+    silent = voice.voice_admission.loaded_bytes(Precision.FP32) / GIB
+    assert needed > silent + 1
+    await house.files.slot.preload()
+    house.files.expects(60 * GIB)
+    with pytest.raises(errors.WontFit, match=r"18\.0 GB are there"):
+        await voice.slot.preload()
+    await house.files.slot.close()
+    assert await house.room(house.live) == 78, "nobody has spoken yet"
+    for _ in range(2):
+        async with voice.slot.share():
+            assert await house.room(house.live) == pytest.approx(78 - needed, abs=0.01)
+    assert voice.reserved_bytes == round(needed * GIB)
+    await voice.slot.close()
+    assert await house.room(house.live) == 78
+
+
+async def test_voices_that_speak_on_the_cpu_take_of_the_host_and_not_of_the_card(
+    house: House, tmp_path: Path
+) -> None:
+    choice = Choice(voice_of("scripted"), "", folder=tmp_path, folder_bytes=3 * GIB)
+    settings = Settings(keep_alive=-1, data_dir=tmp_path)
+    voice = Lodging("voice", settings, choice, house.devices, SharedSlot, speaks=True)
+    assert await house.room(house.files) == 78, "and the card has been seen"
+    await voice.slot.preload()
+    assert (voice.on_gpu, voice.reserved_bytes) == (False, 3 * GIB)
+    assert await house.room(house.files) == 78
+    assert house.devices.host.ledger.promised_bytes(FILES) in (0, 3 * GIB)
+    await voice.slot.close()
+    assert voice.reserved_bytes == 0
+
+
+def test_the_first_precision_leaves_room_for_the_voice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = Card(tells=True, gigabytes=32)
+    monkeypatch.setattr(fleet, "Devices", lambda: Devices(GpuWatch(card)))
+    settings = Settings(data_dir=tmp_path)
+    checkpoint = Checkpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
+    precisions = (Precision.BF16, Precision.INT8, Precision.INT4)
+    spec = replace(spec_of("scripted"), planned=True, precisions=precisions)
+    files = Choice(spec, "", checkpoint)
+
+    def first(voice: Choice[Any] | None) -> Precision:
+        return fleet.Fleet(settings, files, None, voice).files.slot.precision
+
+    assert first(None) is Precision.BF16
+    assert first(speaking(tmp_path)) is Precision.INT8

@@ -19,9 +19,9 @@ from sidecar.engines import spec_of
 from sidecar.memory.placement import LoadPlan
 from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
 from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.place import WorkerDied
 from sidecar.workers.shared import SharedSlot
 from sidecar.workers.slot import EngineSlot
-from sidecar.workers.worker import WorkerDied
 
 FP32, INT8 = Precision.FP32, Precision.INT8
 
@@ -164,6 +164,24 @@ async def test_an_engine_that_dies_is_noted_once_and_each_holder_gets_a_new_one(
     again = [Speaking(slot, recording) for _ in range(3)]
     await asyncio.gather(*(one.task for one in again))
     assert (loads.at, loads.died) == ([FP32, FP32], [killed])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
+async def test_an_engine_that_hangs_ends_under_its_holders_though_none_of_them_leaves(
+    build: Build, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
+    monkeypatch.setattr("sidecar.workers.shared.PULSE_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.shared.DEAF_S", 1.0)
+    slot = build()
+    speaking = [Speaking(slot, recording) for _ in range(2)]
+    await until(lambda: all(one.begun for one in speaking) and speaking[0].heard)
+    assert slot.worker_pid is not None
+    os.kill(slot.worker_pid, signal.SIGSTOP)
+    outcomes = await asyncio.gather(*(one.task for one in speaking), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [WorkerDied] * 2
+    async with slot.share() as engine:
+        assert engine.alive
 
 
 async def test_who_stops_slowly_ends_no_engine_that_others_hold(

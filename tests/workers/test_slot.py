@@ -17,6 +17,7 @@ from serving import PATIENCE_S
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
+from sidecar.audio.source import open_path
 from sidecar.engines import spec_of
 from sidecar.memory.placement import LoadPlan, Placement
 from sidecar.speech.engine import LoadOptions, MemoryPlan, Precision, TranscribeOptions
@@ -563,14 +564,12 @@ async def test_after_a_job_the_engine_lies_as_the_job_s_plan_says(
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
     try:
-        with path.open("rb") as file:
+        with open_path(str(path)) as source:
             async with slot.lease() as engine:
                 assert slot.memory == MemoryPlan()
                 options = TranscribeOptions(memory=FRUGAL)
                 facts = AudioFacts("wav", "sndfile", 3.0)
-                async with aclosing(
-                    engine.transcribe(file.fileno(), facts, options, 60.0)
-                ) as events:
+                async with aclosing(engine.transcribe(source, facts, options, 60.0)) as events:
                     async for _ in events:
                         pass
         assert slot.memory == FRUGAL

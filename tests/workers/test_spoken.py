@@ -22,8 +22,10 @@ from sidecar.engines.voice_choice import choose_voice
 from sidecar.settings import Settings
 from sidecar.speech.engine import LoadOptions
 from sidecar.speech.voice import Mark, SayOptions, Sound
+from sidecar.workers.environment import Manner
 from sidecar.workers.fleet import Fleet, Role
 from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.shared import SerialSlot
 from sidecar.workers.spoken import Spoken
 
 TEXT = "Good morning, who is there?"
@@ -128,6 +130,24 @@ async def test_an_engine_that_dies_while_it_speaks_fails_that_and_nothing_after(
     with pytest.raises(errors.EngineFailed):
         await killed()
     assert await said(fleet.voice, "Here again.")
+
+
+async def test_an_engine_that_hangs_in_a_text_ends_with_who_left_it_and_others_are_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HANGS", "hang")
+    monkeypatch.setattr(SerialSlot, "manner", Manner(niceness=0, patience_s=0.2))
+    settings = Settings(engine="scripted", voice_engine="scripted", data_dir=tmp_path)
+    voice, _ = choose_voice(settings)
+    one = Fleet(settings, HEARS, None, voice)
+    try:
+        async with asyncio.timeout(PATIENCE_S), aclosing(one.voice.say("I hang now")) as sounds:
+            async for _ in sounds:
+                waits = asyncio.create_task(said(one.voice, "So what?"))
+                break
+        assert await waits == here("So what?"), "though its process ended under it"
+    finally:
+        await one.close()
 
 
 async def test_where_nothing_speaks_whoever_wants_it_is_told(tmp_path: Path) -> None:

@@ -27,8 +27,9 @@ from sidecar.workers import channel, inside
 from sidecar.workers.asked import Asked, Voice
 from sidecar.workers.environment import Needs
 from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.place import WorkerDied
 from sidecar.workers.slot import EngineSlot
-from sidecar.workers.worker import Worker, WorkerDied
+from sidecar.workers.worker import Worker
 
 CLIP = Path(get_assets_path()) / "beckett.wav"
 OTHER_CLIP = Path(get_assets_path()) / "two_cities.wav"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from sidecar.engines.speaking import endpoint, espeak, moonshine, scripted, system
+from sidecar.engines.speaking import endpoint, espeak, moonshine, scripted, system, vibevoice
 from sidecar.speech.voice import VoiceEngine, VoiceSpec
 
 VOICES: tuple[VoiceSpec, ...] = (
+    vibevoice.SPEC,
     moonshine.SPEC,
     system.SPEC,
     espeak.SPEC,
@@ -18,6 +19,7 @@ VOICES: tuple[VoiceSpec, ...] = (
 def create_voice(name: str) -> VoiceEngine:
     """A new engine, nothing loaded yet."""
     factories: dict[str, type[VoiceEngine]] = {
+        vibevoice.SPEC.name: vibevoice.VibeVoiceVoice,
         moonshine.SPEC.name: moonshine.MoonshineVoice,
         system.SPEC.name: system.SystemVoice,
         espeak.SPEC.name: espeak.EspeakVoice,

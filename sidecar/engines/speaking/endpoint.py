@@ -36,6 +36,8 @@ SILENCE_S = 20.0
 MOST_S = 300.0
 """Of sound for one text."""
 SAID_OF_ERRORS = 200
+FILES = (b"RIFF", b"ID3", b"OggS", b"fLaC")
+"""How files begin that some servers send whatever was asked for: as samples they are noise."""
 
 
 class EndpointVoice:
@@ -90,7 +92,8 @@ class EndpointVoice:
             with self._client.stream("POST", PATH, json=body) as response:
                 if response.status_code != httpx.codes.OK:
                     raise _refused(response.status_code, _some(response))
-                if "json" in response.headers.get("content-type", ""):
+                kind = response.headers.get("content-type", "")
+                if "json" in kind or kind.startswith("text/"):
                     raise _refused(response.status_code, _some(response))
                 yield from _sounds(response.iter_bytes(), cancelled)
         except httpx.TimeoutException:
@@ -106,6 +109,8 @@ def _sounds(pieces: Iterator[bytes], cancelled: Cancelled) -> Iterator[Sound]:
         if cancelled():
             return
         rest += piece
+        if not made and rest.startswith(FILES):
+            raise errors.SpeechFailed("It answers with a file, and not with raw samples.")
         whole = len(rest) - len(rest) % PCM16_BYTES
         if whole:
             yield Sound(rest[:whole], RATE)
@@ -113,6 +118,8 @@ def _sounds(pieces: Iterator[bytes], cancelled: Cancelled) -> Iterator[Sound]:
         rest = rest[whole:]
         if made > MOST_S * RATE * PCM16_BYTES:
             raise errors.SpeechFailed("Its sound has no end.")
+    if not made:
+        raise errors.SpeechFailed("It answers with no sound.")
 
 
 def _some(response: httpx.Response) -> bytes:

@@ -1,7 +1,8 @@
 """A voice without a model: a tone for each word, for tests and for the developers of pages.
 
 A word sounds as long as it is written, and higher the more letters it has, so that a recording
-shows which words were heard. ``VIBEVOICE_SCRIPTED_SAY`` (seconds) is what each word takes to make.
+shows which words were heard. ``VIBEVOICE_SCRIPTED_SAY`` (seconds) is what each word takes to make;
+it hangs at the word ``VIBEVOICE_SCRIPTED_HANGS``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ LETTER_S = 0.05
 PAUSE_S = 0.05
 """Between two words."""
 LOUDNESS = 8_000
+FOR_EVER_S = 3600.0
 WORD = re.compile(r"\S+")
 
 
@@ -42,10 +44,12 @@ class ScriptedVoice:
 
     def __init__(self) -> None:
         self._word_s = 0.0
+        self._hangs = ""
 
     def load(self, options: LoadOptions) -> Iterator[float]:
         """Nothing to bring into memory."""
         self._word_s = float(os.environ.get("VIBEVOICE_SCRIPTED_SAY", "0"))
+        self._hangs = os.environ.get("VIBEVOICE_SCRIPTED_HANGS", "")
         yield 1.0
 
     def voices(self) -> Sequence[str]:
@@ -61,7 +65,7 @@ class ScriptedVoice:
         for word in WORD.finditer(text):
             if cancelled():
                 return
-            time.sleep(self._word_s)
+            time.sleep(FOR_EVER_S if word.group() == self._hangs else self._word_s)
             letters = len(word.group())
             sound = _tone(octave * (200 + 20 * letters), LETTER_S * letters / options.speed)
             yield Sound(sound, RATE, (Mark(word.start(), at_s),))

@@ -38,6 +38,8 @@ _PARAMS: dict[type[errors.SidecarError], str] = {
     errors.PrecisionUnknown: "precision",
     errors.LogprobsUnavailable: "include",
     errors.WordsUnavailable: "timestamp_granularities",
+    errors.ItemUnknown: "item_id",
+    errors.VoiceUnknown: "voice",
     errors.VoicesUnavailable: "known_speaker_references",
 }
 _NAMED = re.compile(r"'([a-z_.]+)(?:\[[a-z_]*\])?'")

@@ -13,6 +13,8 @@ FOLDER = Path(__file__).parent / "static"
 ASSETS = "/page"
 """Below it all files lie, under a digest of them all: what has a name never changes."""
 FRONT = "index.html"
+LATE = "conversation/"
+"""What few visitors want is fetched when they do."""
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -56,10 +58,10 @@ class Files:
 
     @cached_property
     def front(self) -> File:
-        """The page itself, which knows the digest of the rest, and has all modules fetched at
+        """The page itself, which knows the digest of the rest, and has its modules fetched at
         once instead of one after the other."""
         base = f"{ASSETS}/{self.digest}"
-        names = [name for name in self._all if name.endswith(".js")]
+        names = [name for name in self._all if name.endswith(".js") and not name.startswith(LATE)]
         links = "\n".join(f'    <link rel="modulepreload" href="{base}/{name}">' for name in names)
         body = (self._folder / FRONT).read_bytes()
         return File.of(FRONT, body.replace(_BASE, base.encode()).replace(_MODULES, links.encode()))

@@ -1,7 +1,8 @@
-"""OpenAI's Realtime API for transcription: the WebSocket /v1/realtime?intent=transcription.
+"""OpenAI's Realtime API, the WebSocket /v1/realtime: a transcription, or a conversation.
 
-For clients that are made for it, unchanged, and keys for those in browsers. A session lasts as long
-as its connection.
+For clients that are made for it, unchanged, and keys for those in browsers. A session lasts as
+long as its connection. It is a conversation where a model is named that answers, or a session of
+the type ``realtime`` is agreed on; with ``intent=transcription`` it never is.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from sidecar.transports.openai_terms.aliases import LIVE_ALIASES
 from sidecar.transports.openai_terms.schemas import ERRORS
 from sidecar.transports.realtime import models
 from sidecar.transports.realtime.configuration import Configuration, check_model, updated
-from sidecar.transports.realtime.conversation import Conversation
+from sidecar.transports.realtime.conversation import Conversation, Converses
+from sidecar.transports.realtime.dialogue.configuration import CONVERSING
+from sidecar.transports.realtime.dialogue.opening import begun, converse, is_meant, talks
 from sidecar.transports.realtime.keys import Keys
 from sidecar.transports.realtime.vocabulary import error_event
 
@@ -41,8 +44,6 @@ CLOSES: Mapping[Kind | str, int] = {Kind.UNAUTHORIZED: 3000}
 """Close codes of its own."""
 BETA = "realtime=v1"
 """In the header `OpenAI-Beta`, or as a subprotocol: the vocabulary of the beta."""
-CONVERSING = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime")
-"""How models begin that answer: they may be named where only a transcription is meant."""
 
 
 def build_router(service: Service, tickets: Handover, now: clock.Clock = clock.wall) -> APIRouter:
@@ -56,17 +57,21 @@ def build_router(service: Service, tickets: Handover, now: clock.Clock = clock.w
 
     @router.post(
         f"{REALTIME}/client_secrets",
-        summary="A key that opens one live transcription (OpenAI's API)",
+        summary="A key that opens one live transcription or conversation (OpenAI's API)",
         response_model=models.Secret,
         responses=ERRORS,
         openapi_extra=models.ASK,
     )
     async def client_secret(request: Request) -> Response:
         session = (await read_json(request, service.settings)).get("session") or {}
-        configuration = updated(Configuration(), session, _spec(service))
         expires_at = int(now() + LASTS_S)
+        if talks(session):
+            manners, _ = await begun(service, session)
+            view = manners.view(models.NO_SESSION, expires_at)
+        else:
+            configuration = updated(Configuration(), session, _spec(service))
+            view = configuration.view(models.NO_SESSION, expires_at)
         value = keys.give(_token(request), session)
-        view = configuration.view(models.NO_SESSION, expires_at)
         return _unread({"value": value, "expires_at": expires_at, "session": view})
 
     @router.post(
@@ -113,28 +118,44 @@ def asked_for(
 
 async def _serve(websocket: WebSocket, service: Service, keys: Keys, expires_at: int) -> None:
     socket = await Socket.accept(websocket, service.settings, SPOKEN)
+    query, agreed = websocket.query_params, keys.agreed(websocket.scope)
     try:
-        spec = _spec(service)
-        configuration = asked_for(websocket.query_params, keys.agreed(websocket.scope), spec)
-        session = service.live.open(
-            socket.caller, configuration.options(LiveOptions()), wire="realtime"
-        )
-        try:
-            conversation = Conversation(
-                *(socket, session, configuration, spec),
-                expires_at=expires_at,
-                beta=_is_beta(websocket),
-            )
-            await conversation.greet()
-            await socket.side_by_side(conversation.hear(), conversation.tell())
-        finally:
-            service.live.end(session)
+        if await is_meant(service, query, agreed):
+            named = {"model": query["model"]} if "model" in query else {}
+            await converse(socket, service, {**agreed, **named}, expires_at)
+        else:
+            configuration = asked_for(query, agreed, _spec(service))
+            await _transcribe(socket, service, configuration, expires_at)
         raise errors.ShuttingDown()  # nothing else ends a session that has no error
     except Gone:
         pass
     except errors.SidecarError as error:
         await socket.say(_last_word(error))
         await socket.close(close_code(error, CLOSES), error.code)
+
+
+async def _transcribe(
+    socket: Socket, service: Service, configuration: Configuration, expires_at: int
+) -> None:
+    asked, spec = socket.websocket, _spec(service)
+    session = service.live.open(
+        socket.caller, configuration.options(LiveOptions()), wire="realtime"
+    )
+    try:
+        conversation = Conversation(
+            *(socket, session, configuration, spec),
+            expires_at=expires_at,
+            beta=_is_beta(asked),
+            open=not {"intent", "model"} & set(asked.query_params),
+        )
+        await conversation.greet()
+        await socket.side_by_side(conversation.hear(), conversation.tell())
+        return
+    except Converses as wish:
+        wanted = wish.session
+    finally:
+        service.live.end(session)
+    await converse(socket, service, wanted, expires_at, again=True)
 
 
 def _spec(service: Service) -> EngineSpec:

@@ -24,6 +24,8 @@ from sidecar.transports.realtime import g711
 USUAL_RATE = 24_000
 """Samples a second of PCM; OpenAI takes no other."""
 LONGEST_PADDING_MS, LONGEST_SILENCE_MS = 3_000, 60_000
+TALKS = "realtime"
+"""The type of a session that answers (`dialogue`); those that are heard here do not."""
 _INPUT = "session.audio.input"
 
 
@@ -128,11 +130,25 @@ class Configuration:
             case Sound.A_LAW:
                 return g711.from_a_law(raw), Encoding.PCM16, g711.RATE
 
+    @property
+    def format_view(self) -> dict[str, Any]:
+        """How sound comes in, as clients of today read it."""
+        sound: dict[str, Any] = {"type": self.sound.value}
+        return {**sound, "rate": self.rate} if self.sound is Sound.PCM else sound
+
+    @property
+    def transcription_view(self) -> dict[str, Any] | None:
+        """How it is heard, in the shape of both; None where a client said nothing of that."""
+        said = {
+            "model": self.model,
+            "language": self.said_language,
+            "prompt": self.prompt,
+            "delay": self.delay.value,
+        }
+        return {name: value for name, value in said.items() if value} or None
+
     def view(self, number: str, expires_at: int) -> dict[str, Any]:
         """The session as clients of today read it; ``expires_at`` in seconds since 1970."""
-        sound: dict[str, Any] = {"type": self.sound.value}
-        if self.sound is Sound.PCM:
-            sound["rate"] = self.rate
         return {
             "type": "transcription",
             "object": "realtime.transcription_session",
@@ -140,8 +156,8 @@ class Configuration:
             "expires_at": expires_at,
             "audio": {
                 "input": {
-                    "format": sound,
-                    "transcription": self._transcription(),
+                    "format": self.format_view,
+                    "transcription": self.transcription_view,
                     "noise_reduction": None,
                     "turn_detection": self._detection(),
                 }
@@ -157,21 +173,12 @@ class Configuration:
             "object": "realtime.transcription_session",
             "expires_at": expires_at,
             "input_audio_format": sounds[self.sound],
-            "input_audio_transcription": self._transcription(),
+            "input_audio_transcription": self.transcription_view,
             "input_audio_noise_reduction": None,
             "turn_detection": self._detection(),
             "modalities": ["text"],
             "include": None,
         }
-
-    def _transcription(self) -> dict[str, Any] | None:
-        said = {
-            "model": self.model,
-            "language": self.said_language,
-            "prompt": self.prompt,
-            "delay": self.delay.value,
-        }
-        return {name: value for name, value in said.items() if value} or None
 
     def _detection(self) -> dict[str, Any] | None:
         if self.pauses is None:
@@ -190,13 +197,13 @@ def updated(before: Configuration, session: object, spec: EngineSpec) -> Configu
     Raises:
         errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
     """
-    given = _inputs(_object("session", session))
+    given = _inputs(object_of("session", session))
     after = before
     if (sound := given.get("format")) is not None:
-        after = _with_sound(after, _object(f"{_INPUT}.format", sound))
+        after = with_sound(after, object_of(f"{_INPUT}.format", sound))
     if "transcription" in given:
-        wish = _object(f"{_INPUT}.transcription", given["transcription"] or {})
-        after = _with_transcription(after, wish, spec)
+        wish = object_of(f"{_INPUT}.transcription", given["transcription"] or {})
+        after = with_transcription(after, wish, spec)
     if "turn_detection" in given:
         after = dataclasses.replace(after, pauses=_pauses(after.pauses, given["turn_detection"]))
     return after
@@ -225,8 +232,8 @@ def _inputs(session: Mapping[str, Any]) -> Mapping[str, Any]:
             "'session.type' is not 'transcription'.",
             hint="This service transcribes here; it does not answer.",
         )
-    audio = _object("session.audio", session.get("audio") or {})
-    given = dict(_object(_INPUT, audio.get("input") or {}))
+    audio = object_of("session.audio", session.get("audio") or {})
+    given = dict(object_of(_INPUT, audio.get("input") or {}))
     names = {
         "input_audio_transcription": "transcription",
         "input_audio_noise_reduction": "noise_reduction",
@@ -243,7 +250,12 @@ def _inputs(session: Mapping[str, Any]) -> Mapping[str, Any]:
     return given
 
 
-def _with_sound(before: Configuration, given: Mapping[str, Any]) -> Configuration:
+def with_sound(before: Configuration, given: Mapping[str, Any]) -> Configuration:
+    """Sound comes in as ``given`` says, in the shape of today.
+
+    Raises:
+        errors.FieldInvalid: it is none that is taken.
+    """
     sound = parse_choice(f"{_INPUT}.format.type", given.get("type"), Sound.PCM)
     if sound is not Sound.PCM:
         return dataclasses.replace(before, sound=sound, rate=g711.RATE)
@@ -251,9 +263,14 @@ def _with_sound(before: Configuration, given: Mapping[str, Any]) -> Configuratio
     return dataclasses.replace(before, sound=sound, rate=rate or USUAL_RATE)
 
 
-def _with_transcription(
+def with_transcription(
     before: Configuration, given: Mapping[str, Any], spec: EngineSpec
 ) -> Configuration:
+    """It is heard as ``given`` says, in the shape of both.
+
+    Raises:
+        errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
+    """
     at = f"{_INPUT}.transcription"
     after = before
     if "model" in given:
@@ -280,7 +297,7 @@ def _pauses(before: Pauses | None, given: object) -> Pauses | None:
     if given is None:
         return None
     at = f"{_INPUT}.turn_detection"
-    fields = _object(at, given)
+    fields = object_of(at, given)
     kind = parse_choice(f"{at}.type", fields.get("type"), Detection.SERVER)
     if kind is Detection.SEMANTIC:
         eagerness = parse_choice(f"{at}.eagerness", fields.get("eagerness"), Eagerness.AUTO)
@@ -314,7 +331,12 @@ def _endpointing(pauses: Pauses) -> Endpointing:
     )
 
 
-def _object(name: str, value: object) -> Mapping[str, Any]:
+def object_of(name: str, value: object) -> Mapping[str, Any]:
+    """The fields of an object.
+
+    Raises:
+        errors.FieldInvalid: it is none.
+    """
     if not isinstance(value, Mapping):
         raise errors.FieldInvalid(f"'{name}' is no object.")
     return value

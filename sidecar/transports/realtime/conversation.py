@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from sidecar import errors
 from sidecar.sessions.session import Session
@@ -17,10 +18,19 @@ from sidecar.speech.live import TurnDropped
 from sidecar.transports.http.sockets import Socket
 from sidecar.transports.realtime import orders
 from sidecar.transports.realtime import vocabulary as say
-from sidecar.transports.realtime.configuration import Configuration, updated
+from sidecar.transports.realtime.configuration import TALKS, Configuration, updated
 from sidecar.transports.realtime.items import Items
 from sidecar.transports.realtime.orders import Append, Clear, Commit, Order, OrderInvalid, Update
 from sidecar.transports.realtime.vocabulary import Said
+
+
+class Converses(Exception):
+    """The client wants to be answered: a conversation, as ``session`` says."""
+
+    def __init__(self, session: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.session = session
+
 
 _ID = 16
 """Letters of a session's number in the ids of what is in it."""
@@ -29,7 +39,8 @@ PIECE_S = 1.0
 
 
 class Conversation:
-    """One of them. ``expires_at``: when the session ends at the latest, in seconds since 1970."""
+    """One of them. ``expires_at``: when the session ends at the latest, in seconds since 1970;
+    ``open``: whether the client may still want a conversation instead."""
 
     def __init__(
         self,
@@ -40,7 +51,9 @@ class Conversation:
         *,
         expires_at: int,
         beta: bool = False,
+        open: bool = False,
     ) -> None:
+        self._open = open
         self._socket, self._session, self._spec = socket, session, spec
         self._configuration, self._beta = configuration, beta
         self._expires_at = expires_at
@@ -60,6 +73,7 @@ class Conversation:
 
         Raises:
             sockets.Gone: it went.
+            Converses: it wants more than that.
             errors.SidecarError: what ended the session.
         """
         while True:
@@ -98,12 +112,15 @@ class Conversation:
             self._socket.count()
         match order:
             case Append(raw):
+                self._open = False
                 await self._append(raw)
             case Commit():
                 await self._say(self._commit)
             case Clear():
                 await self._clear()
             case Update(session, beta):
+                if self._open and isinstance(session, Mapping) and session.get("type") == TALKS:
+                    raise Converses(session)
                 self._use(updated(self._configuration, session, self._spec))
                 self._session.change(self._configuration.options(self._session.options))
                 await self._say(lambda: [self._view("updated", beta)])

@@ -39,10 +39,15 @@ def form(fields: dict[str, Any]) -> dict[str, Any]:
 _SESSION = {
     "type": "object",
     "properties": {
-        "type": {"const": "transcription"},
-        "audio": {"type": "object", "properties": {"input": {"type": "object"}}},
+        "type": {"enum": ["transcription", "realtime"]},
+        "model": {"type": "string"},
+        "instructions": {"type": "string"},
+        "audio": {
+            "type": "object",
+            "properties": {"input": {"type": "object"}, "output": {"type": "object"}},
+        },
     },
-    "description": "As in session.update (docs/openai.md).",
+    "description": "As in session.update (docs/openai.md, docs/talk.md).",
 }
 ASK = form({"session": _SESSION})
 ASK_BETA = form(

@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from sidecar import errors
 
 UPDATE, BETA_UPDATE = "session.update", "transcription_session.update"
 APPEND = "input_audio_buffer.append"
 COMMIT, CLEAR = "input_audio_buffer.commit", "input_audio_buffer.clear"
+Asked = TypeVar("Asked")
 TYPES = (UPDATE, BETA_UPDATE, APPEND, COMMIT, CLEAR)
 
 
@@ -54,15 +55,26 @@ class OrderInvalid(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Numbered:
+class Numbered(Generic[Asked]):
     """An order, and what its client calls it."""
 
-    order: Order
+    order: Asked
     event_id: str | None
 
 
-def read(message: str | bytes) -> Numbered:
+def read(message: str | bytes) -> Numbered[Order]:
     """The order in a message.
+
+    Raises:
+        OrderInvalid: there is none.
+    """
+    return read_as(message, _order)
+
+
+def read_as(
+    message: str | bytes, order_of: Callable[[Mapping[str, Any]], Asked]
+) -> Numbered[Asked]:
+    """The order in a message, by what ``order_of`` makes of an event.
 
     Raises:
         OrderInvalid: there is none.
@@ -76,7 +88,7 @@ def read(message: str | bytes) -> Numbered:
     said = event.get("event_id")
     event_id = said if isinstance(said, str) else None
     try:
-        return Numbered(_order(event), event_id)
+        return Numbered(order_of(event), event_id)
     except errors.SidecarError as error:
         raise OrderInvalid(error, event_id) from None
 
@@ -88,7 +100,7 @@ def _order(event: Mapping[str, Any]) -> Order:
         case "transcription_session.update":
             return Update(event.get("session"), beta=True)
         case "input_audio_buffer.append":
-            return Append(_sound(event.get("audio")))
+            return Append(sound_of(event.get("audio")))
         case "input_audio_buffer.commit":
             return Commit()
         case "input_audio_buffer.clear":
@@ -101,7 +113,12 @@ def _order(event: Mapping[str, Any]) -> Order:
             raise errors.FieldMissing("The field 'type' is missing.", hint=_HINT)
 
 
-def _sound(audio: object) -> bytes:
+def sound_of(audio: object) -> bytes:
+    """The bytes of some sound.
+
+    Raises:
+        errors.FieldMissing, errors.SoundInvalid: there are none.
+    """
     if not isinstance(audio, str):
         raise errors.FieldMissing("The field 'audio' is missing.", hint="Send base64 text.")
     try:

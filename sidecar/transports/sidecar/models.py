@@ -61,6 +61,11 @@ class Health(BaseModel):
     grpc_port: int = Field(
         default=0, examples=[50051], description="Port of gRPC; there only where it is on."
     )
+    talk_port: int = Field(
+        default=0,
+        examples=[8005],
+        description="Port for the page of the speech-to-speech demo; there only where it is on.",
+    )
     grpc_running: bool
     model_pool_healthy: bool = Field(description="Whether what was recognised lately went well.")
     models_loaded: bool

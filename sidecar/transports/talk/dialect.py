@@ -11,14 +11,16 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sidecar import errors
+from sidecar.talk.outgoing import Clear, Out
 from sidecar.talk.pacing import Frame
-from sidecar.talk.talk import Clear, Out
 from sidecar.talk.told import (
     Began,
     Ending,
     Failed,
     Latency,
     NothingSaid,
+    Noticed,
     PersonSaid,
     PersonStopped,
     ReplyEnded,
@@ -43,6 +45,11 @@ def status(state: str, **fields: Any) -> str:
 def greeting(also: Mapping[str, Any]) -> str:
     """The first message: at which rates is spoken, and what else is to be known."""
     return status("ready", input_sample_rate=IN_RATE, output_sample_rate=OUT_RATE, **also)
+
+
+def trouble(error: errors.SidecarError) -> str:
+    """What went wrong: in words, for the page shows them as they are, and by its code."""
+    return message("error", message=f"{error.detail} ({error.code})", code=error.code)
 
 
 def metrics_of(latency: Latency) -> dict[str, float]:
@@ -89,7 +96,9 @@ class Dialect:
             case ReplyEnded():
                 yield from self._ended(out)
             case Failed():
-                yield message("error", message=f"{out.error.detail} ({out.error.code})")
+                yield trouble(out.error)
+            case Noticed(notice):
+                yield message("notice", message=notice.message, code=notice.code)
             case Began():
                 self._person = ""
                 yield status("reset")

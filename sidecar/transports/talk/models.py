@@ -32,3 +32,33 @@ class Configuration(BaseModel):
     tts_model: str = Field(examples=["espeak"], description="'none' where answers are read.")
     input_sample_rate: int
     output_sample_rate: int
+
+
+class Part(BaseModel):
+    """Who does something in conversations."""
+
+    name: str
+    title: str
+
+
+class Thinks(BaseModel):
+    """Who answers."""
+
+    name: str = Field(examples=["repeat"])
+    models: list[str] = Field(description="Who may, the usual one first; 'repeat' needs nothing.")
+
+
+class Speaks(Part):
+    """Who says the answers; what is heard is synthetic speech."""
+
+    voices: list[str]
+    voice: str = Field(description="The usual one.")
+
+
+class Parts(BaseModel):
+    """Who takes part in conversations, and who else may."""
+
+    hears: Part | None
+    thinks: Thinks
+    speaks: Speaks | None = Field(description="None where answers are read.")
+    remedy: str = Field(description="How a voice gets here, where there is none.")

@@ -148,6 +148,12 @@ class ContentTypeUnsupported(errors.Refused):
     known_code = "content_type_unsupported"
 
 
+class ConversationAlreadyHasActiveResponse(errors.Conflict):
+    """The conversation already has a response in progress."""
+
+    known_code = "conversation_already_has_active_response"
+
+
 class DeviceLost(errors.Busy):
     """The GPU stopped working for the engine's process."""
 
@@ -268,6 +274,12 @@ class Internal(errors.Failed):
     known_code = "internal"
 
 
+class ItemUnknown(errors.NotFound):
+    """The conversation has no such item."""
+
+    known_code = "item_unknown"
+
+
 class JobCancelled(errors.Cancelled):
     """The job was cancelled."""
 
@@ -380,6 +392,12 @@ class LogprobsUnavailable(errors.Refused):
     """No engine here tells the probabilities of its tokens."""
 
     known_code = "logprobs_unavailable"
+
+
+class LoudspeakerUnavailable(errors.Refused):
+    """There is no loudspeaker that can be used."""
+
+    known_code = "loudspeaker_unavailable"
 
 
 class MessageInvalid(errors.Refused):
@@ -566,6 +584,12 @@ class RequestInvalid(errors.Refused):
     """The request could not be understood."""
 
     known_code = "request_invalid"
+
+
+class ResponseCancelNotActive(errors.Conflict):
+    """No such response is in progress."""
+
+    known_code = "response_cancel_not_active"
 
 
 class ScopeMissing(errors.Forbidden):
@@ -826,6 +850,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "chunk_too_long": ChunkTooLong,
     "clip_too_long": ClipTooLong,
     "content_type_unsupported": ContentTypeUnsupported,
+    "conversation_already_has_active_response": ConversationAlreadyHasActiveResponse,
     "device_lost": DeviceLost,
     "disk_full": DiskFull,
     "edit_impossible": EditImpossible,
@@ -846,6 +871,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "inbound_full": InboundFull,
     "input_audio_buffer_commit_empty": InputAudioBufferCommitEmpty,
     "internal": Internal,
+    "item_unknown": ItemUnknown,
     "job_cancelled": JobCancelled,
     "job_not_done": JobNotDone,
     "job_not_found": JobNotFound,
@@ -865,6 +891,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "llm_timeout": LlmTimeout,
     "llm_unreachable": LlmUnreachable,
     "logprobs_unavailable": LogprobsUnavailable,
+    "loudspeaker_unavailable": LoudspeakerUnavailable,
     "message_invalid": MessageInvalid,
     "message_too_big": MessageTooBig,
     "method_not_allowed": MethodNotAllowed,
@@ -896,6 +923,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "repository_forbidden": RepositoryForbidden,
     "repository_not_found": RepositoryNotFound,
     "request_invalid": RequestInvalid,
+    "response_cancel_not_active": ResponseCancelNotActive,
     "scope_missing": ScopeMissing,
     "service_unreachable": ServiceUnreachable,
     "session_idle": SessionIdle,

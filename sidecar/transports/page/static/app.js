@@ -2,6 +2,7 @@
 
 import { Aside, filesIn } from "./aside.js";
 import { Bar } from "./bar.js";
+import { CONVERSATION } from "./conversations.js";
 import { dress } from "./memory.js";
 import { Pane } from "./pane.js";
 import { Recordings } from "./recordings.js";
@@ -14,6 +15,7 @@ import { trouble } from "./words.js";
 const store = new Store({
   about: null,
   arrival: null,
+  conversation: null,
   health: null,
   jobs: [],
   loaded: false,
@@ -53,15 +55,16 @@ function App() {
         recordings.sending.send(await filesIn(event.dataTransfer, say));
       },
       beforeunload: (event) => {
-        const { uploads, talks } = store.state;
-        if (uploads.some((one) => one.state !== "failed") || talks.some((one) => !one.saved)) event.preventDefault();
+        const { uploads, talks, conversation } = store.state;
+        if ((conversation && !conversation.saved) || uploads.some((one) => one.state !== "failed") || talks.some((one) => !one.saved)) event.preventDefault();
       },
     };
     for (const [name, act] of Object.entries(on)) addEventListener(name, act);
     return () => Object.entries(on).forEach(([name, act]) => removeEventListener(name, act));
   }, []);
   if (state.locked) return html`<${Door} state=${state} />`;
-  const empty = state.loaded && !state.jobs.length && !state.uploads.length && !state.talks.length;
+  const speaks = state.selected === CONVERSATION;
+  const empty = state.loaded && !speaks && !state.jobs.length && !state.uploads.length && !state.talks.length;
   const talk = state.talks.find((one) => one.id === state.selected);
   const view = empty ? "empty" : state.selected ? "transcript" : "list";
   return html`
@@ -71,10 +74,20 @@ function App() {
     <div class="page" data-view=${view} data-ready=${state.loaded ? "yes" : "no"}>
       <${Aside} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
       ${talk && html`<${TalkPane} key=${talk.id} talk=${talk} state=${state} recordings=${recordings} />`}
-      ${!empty && !talk && html`<${Pane} key=${state.selected} state=${state} recordings=${recordings} say=${say} />`}
+      ${speaks && html`<${Late} module="./conversation/pane.js" name="ConversationPane" conversations=${recordings.conversations} recordings=${recordings} />`}
+      ${!empty && !talk && !speaks && html`<${Pane} key=${state.selected} state=${state} recordings=${recordings} say=${say} />`}
     </div>
     ${over && html`<div class="over" aria-hidden="true"><p>Let go to transcribe</p></div>`}
   `;
+}
+
+/** A part of the page that is fetched when it is wanted. */
+function Late({ module, name, ...props }) {
+  const [part, setPart] = useState(null);
+  useEffect(() => {
+    import(module).then((found) => setPart(() => found[name]), (error) => setPart(() => () => html`<main class="pane" id="main" tabindex="-1"><${Trouble} error=${trouble(error)} /></main>`));
+  }, []);
+  return part ? html`<${part} ...${props} />` : html`<main class="pane quietly" id="main" tabindex="-1"></main>`;
 }
 
 /** Where a token is wanted and none is here. */

@@ -1,5 +1,6 @@
 /** What comes in and what is on its way: dropping, choosing, recording, the queue. */
 
+import { CONVERSATION } from "./conversations.js";
 import { isOver } from "./reading.js";
 import { Recorder, refusal } from "./recorder.js";
 import { html, icon, useEffect, useRef, useState } from "./view.js";
@@ -35,16 +36,18 @@ function recordingsAmong(files, say) {
 }
 
 export function Aside({ state, store, recordings, empty, say }) {
-  const { jobs, uploads, talks } = state;
+  const { jobs, uploads, talks, conversation } = state;
+  const speaks = conversation && conversation.state !== "over";
   const going = talks.filter((one) => one.state !== "over");
   const over = talks.filter((one) => one.state === "over").reverse();
   const waiting = jobs.filter((job) => !isOver(job)).sort(inLine);
   const ended = jobs.filter((job) => isOver(job)).reverse();
   return html`<div class="side" role=${empty ? "main" : "complementary"} id=${empty ? "main" : undefined} aria-label="Recordings">
     <${Intake} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
-    ${going.length + waiting.length + uploads.length > 0 && html`<section>
+    ${(speaks || going.length + waiting.length + uploads.length > 0) && html`<section>
       <h2>On the way</h2>
       <ul class="jobs">
+        ${speaks && html`<${Speaks} state=${state} recordings=${recordings} />`}
         ${going.map((talk) => html`<${Talk} key=${talk.id} talk=${talk} state=${state} recordings=${recordings} />`)}
         ${waiting.map((job) => html`<${Item} key=${job.id} job=${job} state=${state} recordings=${recordings} say=${say} />`)}
         ${uploads.map((one) => html`<${Sending} key=${one.key} one=${one} recordings=${recordings} />`)}
@@ -106,6 +109,14 @@ function Talk({ talk, state, recordings }) {
   </li>`;
 }
 
+/** A conversation that goes on. */
+const Speaks = ({ state, recordings }) => html`<li class="job" data-state="live">
+  <button type="button" class="pick" aria-current=${state.selected === CONVERSATION ? "true" : undefined} onClick=${() => recordings.select(CONVERSATION)}>
+    <span class="name">Conversation</span>
+    <span class="how">Goes on</span>
+  </button>
+</li>`;
+
 function Sending({ one, recordings }) {
   const said = { waiting: "Waits to be sent", sending: "Is being sent", failed: one.error?.detail }[one.state];
   return html`<li class="job" data-state=${one.state}>
@@ -136,6 +147,7 @@ function Intake({ state, store, recordings, empty, say }) {
         <button type="button" onClick=${() => folder.current.click()}>${icon("folder")} Folder</button>
         <${Microphone} recordings=${recordings} say=${say} />
         <${Live} state=${state} recordings=${recordings} />
+        <button type="button" onClick=${() => recordings.select(CONVERSATION)}>${icon("say")} Conversation</button>
       </div>
       <input ref=${files} class="unseen" id="files" type="file" multiple accept=${KINDS} tabindex="-1" aria-label="Recordings" onChange=${(event) => took(event, false)} />
       <input ref=${folder} class="unseen" id="folder" type="file" webkitdirectory tabindex="-1" aria-label="A folder of recordings" onChange=${(event) => took(event, true)} />

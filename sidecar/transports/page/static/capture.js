@@ -1,4 +1,4 @@
-/** The microphone as it is spoken into: pieces of sound, a tenth of a second each. */
+/** The microphone as it is spoken into: pieces of sound, a tenth of a second each unless told otherwise. */
 
 /** Samples a second: as many as any engine wants. */
 const RATE = 24000;
@@ -11,6 +11,18 @@ export class Capture {
   #stream;
   #context;
   #last = () => {};
+  #audio;
+  #piece;
+
+  /** @param {MediaTrackConstraints | true} [audio] what is wanted of it @param {number} [piece] seconds */
+  constructor(audio = true, piece = 0.1) {
+    [this.#audio, this.#piece] = [audio, piece];
+  }
+
+  /** Where other sound may be put as well, once it has begun. */
+  get context() {
+    return this.#context;
+  }
 
   /** @returns {string} why it cannot be, "" where it can */
   static why() {
@@ -27,11 +39,11 @@ export class Capture {
    * @throws {DOMException} there is no microphone, or it may not be used
    */
   async begin(hear, gone) {
-    this.#stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+    this.#stream = await navigator.mediaDevices.getUserMedia({ audio: this.#audio });
     const source = this.#open();
     await this.#context.audioWorklet.addModule(new URL("pieces.js", import.meta.url));
     this.rate = this.#context.sampleRate;
-    const pieces = new AudioWorkletNode(this.#context, "pieces", { channelCount: 1, channelCountMode: "explicit" });
+    const pieces = new AudioWorkletNode(this.#context, "pieces", { channelCount: 1, channelCountMode: "explicit", processorOptions: { seconds: this.#piece } });
     pieces.port.onmessage = ({ data }) => {
       hear(data);
       this.#last();

@@ -1,11 +1,15 @@
-/** On the thread of the sound: what comes in, as pieces of a tenth of a second, pcm16. */
+/** On the thread of the sound: what comes in, as pieces of so many seconds, pcm16. */
 
-const PIECE_S = 0.1;
 const HIGHEST = 32767;
 
 class Pieces extends AudioWorkletProcessor {
-  #piece = new Int16Array(Math.round(sampleRate * PIECE_S));
+  #piece;
   #at = 0;
+
+  constructor({ processorOptions: { seconds } }) {
+    super();
+    this.#piece = new Int16Array(Math.round(sampleRate * seconds));
+  }
 
   process([[samples = []]]) {
     for (const one of samples) {

@@ -1,5 +1,6 @@
 /** Recordings of the service: listed again and again, the one that is shown followed while it is heard. */
 
+import { CONVERSATION, Conversations } from "./conversations.js";
 import { Editing } from "./editing.js";
 import { names, call } from "./memory.js";
 import { heard, isOver, newest, read } from "./reading.js";
@@ -38,6 +39,7 @@ export class Recordings {
     this.#say = say;
     this.editing = new Editing(store, say);
     this.talks = new Talks(store, say, (id, job, file, name) => this.#kept(id, job, file, name));
+    this.conversations = new Conversations(store, (job, name) => this.#kept(CONVERSATION, job, undefined, name));
     this.sending = new Sending(store, say, (job, file, name) => this.#sent(job, file, name));
   }
 
@@ -61,13 +63,13 @@ export class Recordings {
     this.#tick();
   }
 
-  /** @param {string} id the job or talk that is shown; "" for none */
+  /** @param {string} id the job, talk or conversation that is shown; "" for none */
   select(id) {
     if (id === this.#store.state.selected && this.#followed === id) return;
     this.#following.abort();
     [this.#following, this.#followed] = [new AbortController(), id];
     this.#store.set({ selected: id, shown: null, problem: null });
-    if (id && !this.talks.get(id)) this.#follow(id, this.#following.signal);
+    if (id && id !== CONVERSATION && !this.talks.get(id)) this.#follow(id, this.#following.signal);
   }
 
   /** End a job, or forget one that has ended. */
@@ -152,13 +154,13 @@ export class Recordings {
     this.select(this.#store.state.selected);
   }
 
-  /** A live talk is a job now, as it was captioned: what the page has of it is its sound. */
+  /** A live talk or a conversation is a job now: what the page may have of it is its sound. */
   async #kept(id, job, file, name) {
     try {
       const made = await client().job(job);
       const { jobs } = this.#store.state;
       call(job, name);
-      this.files.set(job, file);
+      if (file) this.files.set(job, file);
       this.#known.set(job, made.state);
       this.#store.set({ jobs: [...jobs.filter((one) => one.id !== job), made], names: names() });
       if (this.#store.state.selected === id) this.select(job);

@@ -1,13 +1,18 @@
-"""A server with OpenAI's chat completions that behaves as the model it is asked for is called."""
+"""A server with OpenAI's chat completions that behaves as the model it is asked for is called; the
+model 'obeys' does what the last message says."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+from serving import PATIENCE_S
+
+OBEYS = "obeys"
 HEAD = b"HTTP/1.1 %d Made-up\r\ncontent-type: %s\r\nconnection: close\r\n\r\n"
 WORDS = ("Good ", "morning, ", "Ada.")
 
@@ -71,19 +76,22 @@ class Completions:
             lines = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
             body = json.loads(await reader.readexactly(int(lines["content-length"])))
             self.asked.append(body)
-            await self._chat(body["model"], reader, writer)
+            said = body["messages"][-1]["content"].split()[-1]
+            await self._chat(said if body["model"] == OBEYS else body["model"], reader, writer)
         writer.close()
 
     async def _chat(
         self, model: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        if model == "gone":
+            return
         if model in STATUSES:
             status, said = STATUSES[model]
             writer.write(HEAD % (status, b"application/json") + json.dumps(said).encode())
             return
         writer.write(HEAD % (200, b"text/event-stream"))
         gone = asyncio.create_task(reader.read())
-        for piece in STREAMS[model]:
+        for piece in STREAMS.get(model, SAID):
             if isinstance(piece, bytes):
                 writer.write(piece)
                 await asyncio.sleep(0)
@@ -100,3 +108,60 @@ async def completions(*models: str) -> AsyncIterator[Completions]:
     one.port = server.sockets[0].getsockname()[1]
     async with server:
         yield one
+
+
+class Obedient:
+    """The model 'obeys' in a thread of its own, so that a service can outlive a test; it can go and
+    come back where it was."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._model = Completions([OBEYS])
+        self.come()
+
+    @property
+    def url(self) -> str:
+        return self._model.url
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    def come(self) -> None:
+        """Listen, at the same port as before."""
+        self._open = set[asyncio.StreamWriter]()
+        start = asyncio.start_server(self._answer, "127.0.0.1", self._model.port)
+        self._server = self._run(start)
+        self._model.port = self._server.sockets[0].getsockname()[1]
+
+    def go(self) -> None:
+        """Nobody listens there any more."""
+        self._run(self._gone())
+
+    def end(self) -> None:
+        """For good."""
+        self.go()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        try:
+            await self._model.answer(reader, writer)
+        finally:
+            self._open.discard(writer)
+
+    async def _gone(self) -> None:
+        self._server.close()
+        await asyncio.sleep(0)  # the loop lets go of what it listens at
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
+
+
+@contextmanager
+def obedient() -> Iterator[Obedient]:
+    one = Obedient()
+    yield one
+    one.end()

@@ -1,0 +1,203 @@
+"""Services that share their jobs, killed at random: ``python -m bench.shared_kills``.
+
+Two fronts and three nodes over one PostgreSQL. While clients send recordings to any front, and
+follow their events at another after each loss with `Last-Event-ID`, nodes and fronts are killed in
+turn and together, and the database is restarted twice, once as if its machine had failed.
+
+Every accepted job has to end with its own words, once: one job for each key, one end in its events,
+no number of an event twice. What is told: how many ended, how many were given up because two
+services died in them before anything was settled, and how much of what a client had been told was
+heard again after each interruption, where a stretch of `SETTLES` seconds is settled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import random
+import statistics
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import serving
+from bench.connection import Connection, Refused
+from bench.crowd import FORM, Recording
+from bench.deployment import Deployment, deployment
+
+SECONDS = 20
+SPEED = 10
+SETTLES = 5
+WAYS = ("node", "node", "nodes", "front", "fronts", "all")
+AT_ONCE = 12
+"""Jobs that are on their way at a time."""
+PAUSE_S = (1.0, 4.0)
+"""Between two kills."""
+ENDED = ("done", "failed", "cancelled")
+LOST = OSError, asyncio.IncompleteReadError, ValueError, Refused
+PATIENCE_S = 1800.0
+
+
+@dataclass
+class Told:
+    """What the clients know, and what became of their jobs."""
+
+    keys: dict[str, Recording] = field(default_factory=dict)
+    jobs: dict[str, str] = field(default_factory=dict)
+    last_id: dict[str, int] = field(default_factory=dict)
+    ends: Counter[str] = field(default_factory=Counter)
+    states: Counter[str] = field(default_factory=Counter)
+    kills: Counter[str] = field(default_factory=Counter)
+    again: list[int] = field(default_factory=list)
+    """Of each attempt that was not the first: segments of before that were told anew."""
+
+
+class Trial:
+    """Clients, and who kills."""
+
+    def __init__(self, served: Deployment, jobs: int, seed: int) -> None:
+        self.served, self.told = served, Told()
+        self.chance = random.Random(seed)
+        self._count = jobs
+        self._room = asyncio.Semaphore(AT_ONCE)
+
+    async def run(self, kills: int, restarts: int) -> Told:
+        """All jobs to their ends, with so many kills while they last."""
+        numbers = range(self._count)
+        killing = asyncio.create_task(self._kill(kills, restarts))
+        async with asyncio.timeout(PATIENCE_S):
+            clients = asyncio.gather(*(self._client(f"request-{one}", one) for one in numbers))
+            await asyncio.gather(clients, killing)
+            await self._check_all()
+        return self.told
+
+    async def _kill(self, kills: int, restarts: int) -> None:
+        modes = ["fast", "immediate"]
+        at = {round(kills * (one + 1) / (restarts + 1)) for one in range(restarts)}
+        for number in range(kills):
+            await asyncio.sleep(self.chance.uniform(*PAUSE_S))
+            if number in at:
+                mode = modes[len(self.told.kills) % 2]
+                self.told.kills[f"database ({mode})"] += 1
+                await asyncio.to_thread(self.served.restart_database, mode)
+            way = self.chance.choice(WAYS)
+            self.told.kills[way] += 1
+            victims = self._victims(way)
+            self.served.kill(*victims)
+            await asyncio.to_thread(self.served.start, *victims)
+
+    def _victims(self, way: str) -> list[int]:
+        fronts, nodes = self.served.fronts, self.served.nodes
+        return {
+            "node": [self.chance.choice(nodes)],
+            "nodes": nodes,
+            "front": [self.chance.choice(fronts)],
+            "fronts": fronts,
+            "all": [*fronts, *nodes],
+        }[way]
+
+    @contextlib.asynccontextmanager
+    async def _front(self) -> Any:
+        """Any of them; what is lost meanwhile is tried again by whoever asked."""
+        port = self.served.ports[self.chance.choice(self.served.fronts)]
+        try:
+            async with Connection(port) as client:
+                yield client
+        except LOST:
+            await asyncio.sleep(0.1)
+
+    async def _client(self, key: str, number: int) -> None:
+        async with self._room:
+            recording = self.told.keys[key] = Recording(number, SECONDS)
+            headers = {**FORM, "Idempotency-Key": key}
+            while key not in self.told.jobs:
+                async with self._front() as client:
+                    job = await client.json("POST", "/v1/jobs", recording.form(), headers)
+                    self.told.jobs[key] = job["id"]
+            while not self.told.ends[self.told.jobs[key]]:
+                await self._follow(self.told.jobs[key])
+
+    async def _follow(self, job_id: str) -> None:
+        told = self.told
+        last = {"Last-Event-ID": str(told.last_id[job_id])} if job_id in told.last_id else {}
+        async with self._front() as client:
+            await client.ask("GET", f"/v1/jobs/{job_id}/events", headers=last)
+            async for event in client.events():
+                assert event.id > told.last_id.get(job_id, 0), "a number came twice"
+                told.last_id[job_id] = event.id
+                if event.name in ENDED:
+                    told.ends[job_id] += 1
+
+    async def _check_all(self) -> None:
+        for front in self.served.fronts:
+            async with Connection(self.served.ports[front]) as client:
+                page = await client.json("GET", "/v1/jobs?limit=500")
+                ids = {job["id"] for job in page["jobs"]}
+                assert ids == {*self.told.jobs.values()}, "not one job for each request"
+        async with Connection(self.served.ports[0]) as client:
+            for key, job_id in self.told.jobs.items():
+                await self._check(client, self.told.keys[key], job_id)
+
+    async def _check(self, client: Connection, recording: Recording, job_id: str) -> None:
+        job = await client.json("GET", f"/v1/jobs/{job_id}")
+        self.told.states[job["state"]] += 1
+        await client.ask("GET", f"/v1/jobs/{job_id}/events")
+        events = [event async for event in client.events()]
+        assert sum(event.name in ENDED for event in events) == 1, "not one end"
+        assert self.told.ends[job_id] == 1, "a client heard two ends"
+        self.told.again += again(events)
+        if job["state"] != "done":
+            assert job["error"]["code"] == "engine_crashed", job
+            return
+        said = await client.json("GET", f"/v1/jobs/{job_id}/transcript")
+        assert [one["text"] for one in said["segments"]] == recording.said(), "other words"
+
+
+def again(events: list[Any]) -> list[int]:
+    """How many segments each later attempt told that had been told before."""
+    counts: list[int] = []
+    seen: set[int] = set()
+    for event in events:
+        if event.name == "begun":
+            counts.append(0)
+        elif event.name == "segment":
+            counts[-1] += event.data["index"] in seen
+            seen.add(event.data["index"])
+    return counts[1:]
+
+
+async def tried(folder: Path, jobs: int, kills: int, restarts: int, seed: int) -> Told:
+    """What became of so many jobs."""
+    settings = {"scripted_speed": SPEED, "scripted_settles": SETTLES}
+    with deployment(folder, 2, 3, **settings) as served:
+        return await Trial(served, jobs, seed).run(kills, restarts)
+
+
+def main() -> None:
+    """Print what came of it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--jobs", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--restarts", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    given = parser.parse_args()
+    print(f"{serving.machine()}; seed {given.seed}", flush=True)
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="vibevoice-shared-") as folder:
+        told = asyncio.run(tried(Path(folder), given.jobs, given.kills, given.restarts, given.seed))
+    kills = ", ".join(f"{way} {count}" for way, count in sorted(told.kills.items()))
+    print(f"{given.kills} kills ({kills}) in {time.monotonic() - begun:.0f} s")
+    ends = ", ".join(f"{count} {state}" for state, count in sorted(told.states.items()))
+    print(f"{len(told.jobs)} jobs accepted: {ends}; {len(told.again)} attempts more than jobs")
+    most, mean = max(told.again, default=0), statistics.mean(told.again or [0])
+    print(f"told again of an attempt that was cut off: {most} s at most, {mean:.1f} s on average")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""One place and what runs there: the next is taken, begun, and followed by the one after it.
+
+All lanes take from one line (`jobs.lineup`); what becomes of those that run is `jobs.runner`'s. A
+place where nobody is reached rests, longer each time, and the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+
+from sidecar import errors
+from sidecar.jobs.job import Job
+from sidecar.jobs.lineup import Lineup
+from sidecar.jobs.runner import Plan, Run
+from sidecar.speech.engine import Precision
+from sidecar.workers.place import Place
+
+log = logging.getLogger(__name__)
+
+LINGER_S = 0.3
+"""What a client takes at most to send its next recording after the answer to the last."""
+FIRST_REST_S, LONGEST_REST_S = 0.5, 60.0
+"""A place where nobody is reached rests for so long, twice as long each time."""
+MOST_DOUBLINGS = 10
+UNREACHED_S = 8.0
+"""So long a job waits for a place to come back, where none is reached: some restarts."""
+
+Company = Callable[[Iterator[Job], Precision], Sequence[Job]]
+"""Of jobs that wait for the same precision, in turn, the first of which is due: those to run in
+step. Who is in turn is worked out as they are taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds in every place.
+
+    ``lead_s``: when a job is likely to end within so many seconds, the next is handed to the
+    engine, which begins with it by itself; at 0 when the job has ended.
+    """
+
+    plan: Plan
+    max_s: float
+    company: Company = lambda waiting, _: [next(waiting)]
+    lead_s: float = 0.0
+
+
+class Lane:
+    """Sees to the place with the number ``at`` in the line, from `open` until `close`."""
+
+    def __init__(self, at: int, place: Place, lineup: Lineup, terms: Terms) -> None:
+        self._at = at
+        self._place = place
+        self._waiting = lineup
+        self._terms = terms
+        self._news = asyncio.Event()
+        """Somebody came, or something became of those that run."""
+        self._runs: list[Run] = []
+        """First the one that is at work, then one that waits at the engine."""
+        self._misses = 0
+        """How often nobody was reached, one after the other."""
+        self._runner: asyncio.Task[None] | None = None
+        lineup.watch(self._news.set)
+
+    def open(self, ended: Callable[[Lane, BaseException | None], None]) -> None:
+        """Start to work; ``ended`` is called if that ends although nobody closed it: a fault."""
+        runner = asyncio.get_running_loop().create_task(self._run(), name=f"lane-{self._at}")
+        self._runner = runner
+
+        def over(task: asyncio.Task[None]) -> None:
+            if task is self._runner:
+                self._runner = None
+                self._waiting.rest(self._at)
+                ended(self, None if task.cancelled() else task.exception())
+
+        runner.add_done_callback(over)
+
+    async def close(self) -> None:
+        """Stop; who runs and has not ended waits again."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.cancel()
+            await asyncio.wait({runner})
+
+    @property
+    def open_(self) -> bool:
+        """Whether somebody sees to the place."""
+        return self._runner is not None
+
+    @property
+    def running(self) -> list[Job]:
+        """Jobs that run, or wait at the engine."""
+        return [job for run in self._runs for job in run.jobs]
+
+    def leave(self, job: Job) -> None:
+        """Go on without a job that was ended by somebody else."""
+        for run in self._runs:
+            if job in run.jobs:
+                run.leave(job)
+
+    def interrupt(self) -> None:
+        """Put what runs back to the head of the queue."""
+        for run in self._runs:
+            run.interrupt()
+
+    def stop(self, end: Callable[[Job], None]) -> None:
+        """Have all that run ended or put off, and give up the engine."""
+        busy = [run for run in self._runs if not all(job.ended for job in run.jobs)]
+        for job in self.running:
+            end(job)
+        for run in busy:
+            run.stop()
+
+    async def _run(self) -> None:
+        while True:
+            self._start(await self._take_next())
+            try:
+                await self._see_to_runs()
+            finally:
+                for run in self._runs:
+                    run.interrupt()
+                    await run.end()
+                self._take_back()
+
+    def _start(self, jobs: Sequence[Job], behind: Run | None = None) -> None:
+        self._waiting.begin(jobs, self._at)
+        terms = self._terms
+        run = Run(jobs, self._place, terms.plan, terms.max_s, self._news.set, behind)
+        self._runs.append(run)
+
+    async def _see_to_runs(self) -> None:
+        """Until nothing runs; before a job ends the next is handed to the engine, behind it."""
+        lead_s = self._terms.lead_s
+        while self._runs:
+            self._news.clear()
+            busy_s = self._waiting.busy_s(self._at)
+            if lead_s and busy_s <= lead_s:
+                self._follow()
+            followed = len(self._runs) > 1 or not (lead_s and self._waiting)
+            pause_s = None if followed else max(busy_s - lead_s, lead_s / 2)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._news.wait()
+            self._take_back()
+
+    def _follow(self) -> None:
+        """Run the next behind the one that is at work, if nothing has to change for it."""
+        run = self._runs[0]
+        free = run.followable and self._place.loaded and not self._place.awaited
+        if len(self._runs) > 1 or not free:
+            return
+        try:
+            job = self._waiting.due(self._at)
+            if job is None or self._needs_a_load(job):
+                return
+            alone = len(self._with_company(job)) == 1
+        except Exception:
+            log.debug("nobody is chosen ahead", exc_info=True)
+            return  # who is chosen when this has ended meets the same, and is told
+        if alone:
+            self._start([job], run)
+
+    def _take_back(self) -> None:
+        """Let go of the runs that are over, the last first: who was put back keeps its place."""
+        for run in list(reversed(self._runs)):
+            waits_again = not all(job.ended for job in run.jobs)
+            if run.over and (not waits_again or run is self._runs[-1]):
+                self._runs.remove(run)
+                self._weigh(run)
+                self._waiting.finish(run.jobs, self._at)
+
+    def _weigh(self, run: Run) -> None:
+        """Whether somebody was there; whose job finds nobody anywhere for long is told."""
+        if (error := run.unreached) is None:
+            self._misses = 0
+            for job in run.jobs:
+                job.unreached_at = math.inf
+            return
+        self._misses += 1
+        longest_s = FIRST_REST_S * 2 ** min(self._misses - 1, MOST_DOUBLINGS)
+        now = time.monotonic()
+        rest_s = min(longest_s, LONGEST_REST_S) * (0.5 + random.random() / 2)  # noqa: S311
+        self._waiting.rest(self._at, now + rest_s)
+        log.warning("nobody is reached at place %d (%s): it rests", self._at, error.code)
+        for job in run.jobs:
+            job.unreached_at = min(job.unreached_at, now)
+            lost = now - job.unreached_at >= UNREACHED_S and not self._waiting.reached
+            if lost and not job.record.durable:
+                job.fail(error)
+
+    async def _take_next(self) -> Sequence[Job]:
+        """Wait for a job and take it out, with those that run in its company. What goes wrong with
+        the choice costs the job that was due."""
+        while True:
+            due: Job | None = None
+            try:
+                due = await self._due()
+                jobs = self._with_company(due)
+            except Exception:
+                if not self._waiting:
+                    raise
+                due = due or self._waiting.first()
+                log.exception("job %s could not be begun", due.id)
+                self._waiting.leave(due)
+                due.fail(errors.EngineFailed())
+                continue
+            return jobs
+
+    async def _due(self) -> Job:
+        """Wait for the job that is next.
+
+        One for which the engine would have to be loaded anew waits a moment longer: a client that
+        uses what is loaded may be about to send its next, and another place may have it.
+        """
+        now = time.monotonic
+        deadline: float | None = None
+        while True:
+            job = self._waiting.due(self._at)
+            if job is not None:
+                if not self._needs_a_load(job):
+                    return job
+                deadline = now() + LINGER_S if deadline is None else deadline
+                if now() >= deadline:
+                    return job
+            self._news.clear()
+            rests_s = self._waiting.rests_until(self._at) - now()
+            pause_s = deadline - now() if job is not None and deadline is not None else None
+            if 0 < rests_s < math.inf:
+                pause_s = rests_s
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._news.wait()
+
+    def _with_company(self, job: Job) -> Sequence[Job]:
+        """Those that run with it; where several places are free, no more than are its share."""
+        if job.record.alone:
+            return [job]
+        wanted, at = self._waiting.wanted, self._at
+        others = (one for one in self._waiting.in_turn(at) if one is not job)
+        same = (
+            one for one in others if wanted(one, at) is wanted(job, at) and not one.record.alone
+        )
+        share = math.ceil(len(self._waiting) / max(1, self._waiting.free()))
+        return self._terms.company(chain([job], islice(same, share - 1)), wanted(job, at))
+
+    def _needs_a_load(self, job: Job) -> bool:
+        """Whether what is loaded would have to go for it."""
+        wanted = self._waiting.wanted(job, self._at)
+        return self._place.loaded and wanted is not self._place.precision

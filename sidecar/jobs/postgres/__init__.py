@@ -1,0 +1,1 @@
+"""The store of jobs that several services share, in PostgreSQL."""

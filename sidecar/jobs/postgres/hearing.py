@@ -1,0 +1,105 @@
+"""What other services do to the jobs, heard in a thread of its own.
+
+A notification says which job and which event; what it was is read from the tables. What was missed
+while there was no connection is found by comparing: of each job, the last event.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sidecar.jobs.postgres.link import Link, Pauses, Unreachable
+from sidecar.jobs.postgres.rows import Found, Rows
+from sidecar.jobs.postgres.schema import CHANNEL, GONE, WAITS
+
+log = logging.getLogger(__name__)
+
+Known = Callable[[], Mapping[str, int]]
+"""Of each job that is known here and of which nothing is on its way to the database, the last
+event."""
+Heard = Callable[[Sequence[Found]], None]
+
+
+class Hearing:
+    """Listens, and comes back when the connection is lost."""
+
+    def __init__(
+        self, link: Link, rows: Rows, known: Known, at: Callable[[str], int | None], heard: Heard
+    ) -> None:
+        """``at``: the last event that is known of a job, None of one that is not known. All three
+        are called from the thread that listens."""
+        self._link, self._rows = link, rows
+        self._known, self._at, self._heard = known, at, heard
+        self._wake, self._woken = socket.socketpair()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="journal-news", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._closing = True
+        self._wake.send(b"x")
+        self._thread.join()
+        self._link.close()
+        self._wake.close()
+        self._woken.close()
+
+    def _run(self) -> None:
+        pauses = Pauses()
+        while not self._closing:
+            try:
+                with self._link.meaning():
+                    connection = self._link.connection()
+                    connection.execute(f"LISTEN {CHANNEL}")
+                    self._catch_up(connection)
+                    pauses.over()
+                    while not self._closing:
+                        self._take(connection)
+            except Unreachable:
+                select.select([self._woken], [], [], pauses.next())
+            except Exception:
+                log.exception("what others do to jobs could not be taken in; once more")
+                self._link.close()
+                select.select([self._woken], [], [], pauses.next())
+
+    def _catch_up(self, connection: Any) -> None:
+        """What happened while nobody listened."""
+        known = dict(self._known())
+        with connection.transaction(), connection.cursor() as cursor:
+            cursor.execute("SELECT id, seq FROM vibevoice.jobs ORDER BY place")
+            there = dict(cursor.fetchall())
+            wanted: dict[str, int | None] = {}
+            for job_id, seq in there.items():
+                at = self._at(job_id)
+                if at is None or (at > seq and known.get(job_id) == at):
+                    wanted[job_id] = None  # here is more of it than was ever written
+                elif at < seq:
+                    wanted[job_id] = at
+            found = self._rows.find(cursor, wanted)
+        gone = [Found(one, gone=True) for one in known if one not in there]
+        self._heard([*gone, *found])
+
+    def _take(self, connection: Any) -> None:
+        told = list(connection.notifies(timeout=0))
+        if not told:
+            select.select([connection.fileno(), self._woken], [], [])
+            return
+        wanted: dict[str, int | None] = {}
+        for one in told:
+            job_id, what = one.payload.split(" ")[:2]
+            at = self._at(job_id)
+            if what == GONE:
+                wanted[job_id] = None
+            elif at is None or at < int(what):
+                wanted[job_id] = at
+        found: Sequence[Found] = ()
+        if wanted:
+            with connection.transaction(), connection.cursor() as cursor:
+                found = self._rows.find(cursor, wanted)
+        if found or any(one.payload.endswith(WAITS) for one in told):
+            self._heard(found)

@@ -1,0 +1,131 @@
+"""The tables, how they are made and brought up to date, and the key that they know.
+
+Every statement names the schema `vibevoice`: the database may have others' tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sidecar.errors import SettingsInvalid
+from sidecar.jobs.postgres.link import Link, Unreachable, patiently, said
+from sidecar.vault import file
+from sidecar.vault.sealing import Seal
+
+START_S = 30.0
+"""So long a database may take to come up beside a service."""
+LOCK = 0x766962656A6F6273
+"""Who holds this lock brings the tables up to date."""
+CHANNEL, GONE, WAITS = "vibevoice_jobs", "gone", "waits"
+"""What is told there: an id, then the number of its last event or that it is gone, then whether
+nobody has it who works on it."""
+WORDS = file.Words("kept jobs", "VIBEVOICE_JOURNAL", "database")
+
+MIGRATIONS: Sequence[Sequence[str]] = (
+    (
+        "CREATE TABLE vibevoice.key (salt bytea NOT NULL, check_value bytea NOT NULL)",
+        # What is claimed by is in the clear: whose it is, how much work, in which order.
+        """CREATE TABLE vibevoice.jobs (
+            place bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            id text NOT NULL UNIQUE,
+            owner text NOT NULL,
+            submitted bytea NOT NULL,
+            idempotency_key text,
+            came timestamptz NOT NULL DEFAULT now(),
+            urgent boolean NOT NULL,
+            work_s double precision NOT NULL,
+            charged_s double precision NOT NULL DEFAULT 0,
+            state text NOT NULL DEFAULT 'queued',
+            seq bigint NOT NULL DEFAULT 0,
+            claim text,
+            leased_until timestamptz)""",
+        """CREATE UNIQUE INDEX jobs_by_key ON vibevoice.jobs (owner, idempotency_key)
+            WHERE idempotency_key IS NOT NULL""",
+        """CREATE INDEX jobs_open ON vibevoice.jobs (owner, place)
+            WHERE state IN ('queued', 'running')""",
+        """CREATE TABLE vibevoice.events (
+            job text NOT NULL REFERENCES vibevoice.jobs (id) ON DELETE CASCADE,
+            seq bigint NOT NULL,
+            at double precision NOT NULL,
+            fleeting boolean NOT NULL,
+            mark text NOT NULL,
+            change bytea NOT NULL,
+            PRIMARY KEY (job, seq))""",
+        # How much work each owner has had, as `jobs.order.Shares` counts it.
+        """CREATE TABLE vibevoice.shares (
+            owner text PRIMARY KEY, had_s double precision NOT NULL)""",
+        # Whether nobody has a job. After a start of the database everybody has time to come back.
+        """CREATE FUNCTION vibevoice.free(
+                state text, claim text, leased_until timestamptz, lease_s double precision)
+            RETURNS boolean STABLE LANGUAGE sql RETURN state IN ('queued', 'running') AND (
+                claim IS NULL OR (leased_until < now() AND pg_postmaster_start_time()
+                    < now() - make_interval(secs => lease_s)))""",
+        # What an owner has had who has something here anew: at least what the least of them had,
+        # so that nobody saves up.
+        """CREATE FUNCTION vibevoice.joined(who text) RETURNS void LANGUAGE sql AS $$
+            WITH active AS (SELECT DISTINCT owner FROM vibevoice.jobs
+                WHERE state IN ('queued', 'running'))
+            INSERT INTO vibevoice.shares AS known (owner, had_s)
+            SELECT who, coalesce(
+                (SELECT min(had_s) FROM vibevoice.shares JOIN active USING (owner)),
+                (SELECT max(had_s) FROM vibevoice.shares), 0)
+            WHERE NOT EXISTS (SELECT 1 FROM active WHERE active.owner = who)
+            ON CONFLICT (owner) DO UPDATE SET had_s = greatest(known.had_s, excluded.had_s) $$""",
+    ),
+)
+"""What makes each version of the tables out of the one before; a step once released never
+changes."""
+
+
+def open_database(link: Link, secret: str, patience_s: float = START_S) -> Seal:
+    """Bring the tables up to date, one service at a time; what they are sealed with.
+
+    Raises:
+        errors.SettingsInvalid: it does not answer, is of a later version, or has another key.
+    """
+    import psycopg
+
+    try:
+        patiently(link, patience_s)
+        with link.transaction() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+            _migrate(cursor)
+            return _seal(cursor, secret)
+    except Unreachable as error:
+        raise SettingsInvalid(
+            f"The database for jobs does not answer: {error}.",
+            hint="Start it, or set VIBEVOICE_JOURNAL to one that can be reached.",
+        ) from None
+    except psycopg.Error as error:
+        raise SettingsInvalid(
+            f"The database for jobs cannot be used: {said(error)}.",
+            hint="The role in VIBEVOICE_JOURNAL has to be allowed to make a schema in it.",
+        ) from None
+
+
+def _migrate(cursor: Any) -> None:
+    cursor.execute("SELECT to_regclass('vibevoice.version') IS NOT NULL")
+    (there,) = cursor.fetchone()
+    if not there:
+        cursor.execute("CREATE SCHEMA IF NOT EXISTS vibevoice")
+        cursor.execute("CREATE TABLE vibevoice.version (version integer NOT NULL)")
+        cursor.execute("INSERT INTO vibevoice.version VALUES (0)")
+    cursor.execute("SELECT version FROM vibevoice.version")
+    (version,) = cursor.fetchone()
+    file.check_known(version, MIGRATIONS, WORDS)
+    for statements in MIGRATIONS[version:]:
+        for statement in statements:
+            cursor.execute(statement)
+    if version < len(MIGRATIONS):
+        cursor.execute("UPDATE vibevoice.version SET version = %s", (len(MIGRATIONS),))
+
+
+def _seal(cursor: Any, secret: str) -> Seal:
+    cursor.execute("SELECT salt, check_value FROM vibevoice.key")
+    row = cursor.fetchone()
+    if row is None:
+        seal, salt, check_value = file.new_seal(secret, WORDS)
+        cursor.execute("INSERT INTO vibevoice.key VALUES (%s, %s)", (salt, check_value))
+        return seal
+    return file.known_seal(row[0], row[1], secret, WORDS)

@@ -1,0 +1,370 @@
+"""Jobs that several services share, in PostgreSQL: what is in memory is what the database has.
+
+What happens to a job here is told here at once and written down behind it; the database decides
+whether it counts. Where it does not, because another service has the job or ended it, what is in
+memory is taken back for what the database has. Numbers of events leave room between two services'
+so that nobody takes the new for the old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sidecar import clock, errors
+from sidecar.jobs.claims import LEASE_S
+from sidecar.jobs.feed import BUFFER
+from sidecar.jobs.postgres import claiming
+from sidecar.jobs.postgres.address import check_address
+from sidecar.jobs.postgres.batch import Add, Forget, Outcome, Part, Release, Tell
+from sidecar.jobs.postgres.claiming import TOLD, Grasp
+from sidecar.jobs.postgres.deciding import Said
+from sidecar.jobs.postgres.hearing import Hearing
+from sidecar.jobs.postgres.link import Link, Unreachable
+from sidecar.jobs.postgres.mirror import Crossing, Mirror
+from sidecar.jobs.postgres.rows import Found, Rows
+from sidecar.jobs.postgres.schema import open_database
+from sidecar.jobs.postgres.writing import Writer
+from sidecar.jobs.record import (
+    Begun,
+    Cancelled,
+    Change,
+    Edited,
+    JobEvent,
+    JobRecord,
+    JobState,
+    PutBack,
+    Reported,
+)
+from sidecar.jobs.shelf import Shelf
+from sidecar.jobs.store import Entry
+from sidecar.speech.transcript import Checkpoint
+from sidecar.threads import Threads
+
+T = TypeVar("T")
+
+ROUNDS = 4
+"""So often the next of those that wait are looked at, where none of them will do."""
+
+
+class PostgresStore(Mirror):
+    """A `JobStore`, and its `Claims`. Who opens it calls `open` when there is an event loop; until
+    then it hears nothing of others."""
+
+    def __init__(
+        self,
+        address: str,
+        secret: str,
+        uploads: Path,
+        now: clock.Clock = clock.wall,
+        buffer: int = BUFFER,
+        *,
+        shelf: Shelf | None = None,
+    ) -> None:
+        """Open it, with all jobs that there are; this waits for the database. ``uploads``: the
+        folder of recordings, the same for all services; ``shelf``: who has those of jobs that have
+        ended.
+
+        Raises:
+            errors.SettingsInvalid: the address, the database or the key cannot be used.
+        """
+        super().__init__(now, buffer)
+        check_address(address)
+        self._asks = Link(address)
+        self.seal = open_database(self._asks, secret)
+        self._rows = Rows(self.seal, uploads)
+        self._shelf = shelf or Shelf()
+        self._address = address
+        self._asking = Threads("journal-asks", 1)
+        self._here: set[str] = set()
+        """Jobs that were added by this service."""
+        self._had: dict[str, str] = {}
+        """Of the jobs that this service has, by which claim."""
+        self._fenced: set[str] = set()
+        """Jobs that it had, and has no more without knowing from a beat."""
+        self._news = asyncio.Event()
+        self._said: list[Part] = []
+        """What was said since the loop had its last turn: written in one piece."""
+        self._crossing = Crossing()
+        self._hearing: Hearing | None = None
+        self._closed = False
+        with self._asks.transaction() as cursor:
+            for found in self._rows.all(cursor):
+                self._take(found, tell=False)
+        self._writer = Writer(Link(address), self._rows, self._refused)
+
+    async def open(self) -> None:
+        """Hear of what other services do from here on."""
+        if not self._crossing.runs:
+            self._crossing.open()
+            self._hearing = Hearing(
+                Link(self._address), self._rows, self._known, self._at, self._heard_others
+            )
+
+    def mine(self, job_id: str) -> bool:
+        """Whether a job was added by this service."""
+        return job_id in self._here
+
+    async def seek(self, job_id: str) -> None:
+        """Look in the database for a job that is not known here, which another service may have
+        taken in a moment ago."""
+        await self.open()
+        if job_id in self._entries:
+            return
+        with suppress(errors.JournalUnreachable):
+            for found in await self._ask(lambda cursor: self._rows.find(cursor, {job_id: None})):
+                self._take(found)
+
+    def add(self, record: JobRecord) -> None:
+        """Keep a job that was submitted."""
+        super().add(record)
+        if record.durable:
+            self._here.add(record.id)
+            self._put(Add(record.id, record))
+
+    def append(self, job_id: str, change: Change) -> JobRecord:
+        """Something happened to a job: keep it, then tell of it. What a service says of a job that
+        another has by now changes nothing, unless it ends or edits it."""
+        entry = self._entry(job_id)
+        if not isinstance(change, Cancelled | Edited):
+            if job_id in self._fenced:
+                return entry.record
+        elif entry.record.state is JobState.RUNNING and job_id not in self._had:
+            entry.from_seq = entry.record.seq + TOLD  # whoever has it may have said more by now
+        return super().append(job_id, change)
+
+    def forget(self, job_id: str) -> None:
+        """Keep a job no longer: nothing of it is left, in the database neither."""
+        entry = self._entries.get(job_id)
+        self._drop(job_id)
+        if entry is not None and entry.record.durable:
+            self._put(Forget(job_id, done=partial(self._shelf.drop, entry.record)))
+
+    async def written(self, job_id: str | None = None) -> None:
+        """Wait until it is in the database, or was refused there. Of a job that this service works
+        on that is waited for however long the database is away.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+            errors.TranscriptChanged: another service edited the transcript first.
+            KeyTaken: another service was first to add a job with that key.
+        """
+        await self.open()
+        self._flush()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def settle(error: Exception | None) -> None:
+            if not done.done():
+                done.set_result(None) if error is None else done.set_exception(error)
+
+        def told(error: Exception | None) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(settle, error)
+
+        self._writer.when_written(job_id, told, patient=job_id in self._had)
+        await done
+
+    def close(self) -> None:
+        """Write what is left, and let go of the database."""
+        if not self._closed:
+            self._closed = True
+            self._flush()
+            self._writer.close()
+            if self._hearing is not None:
+                self._hearing.close()
+            self._asks.close()
+        super().close()
+
+    async def claim(self, takes: Callable[[JobRecord], bool]) -> JobRecord | None:
+        """Have the job that is next of those that ``takes`` says yes to."""
+        await self.open()
+        self._news.clear()
+        seen = set(self._had)
+        for _ in range(ROUNDS):
+            waiting = await self._ask(partial(claiming.candidates, seen=seen))
+            await self._learn(waiting)
+            for job_id in waiting:
+                entry = self._entries.get(job_id)
+                if entry is None or entry.record.over or not takes(entry.record):
+                    continue
+                if (record := await self._claimed(job_id)) is not None:
+                    return record
+            seen |= set(waiting)
+            if len(waiting) < claiming.FIRST:
+                break
+        return None
+
+    async def beat(self) -> Collection[str]:
+        """Say that this service is there; the ids of the jobs that it has no more."""
+        had = dict(self._had)
+        if not had:
+            return []
+        kept = await self._ask(partial(claiming.beat, claims=[*had.values()]))
+        lost = [
+            job_id
+            for job_id, claim in had.items()
+            if claim not in kept and self._had.get(job_id) == claim and not self._begins(job_id)
+        ]
+        for job_id in lost:
+            del self._had[job_id]
+            self._fenced.add(job_id)
+        with suppress(errors.JournalUnreachable):
+            await self._reload(lost)
+        return lost
+
+    async def give_back(self, job_id: str) -> None:
+        """Let another have a job, from what is settled, and at once."""
+        claim = self._had.get(job_id)
+        if claim is None:
+            return
+        if self._entry(job_id).record.state is JobState.RUNNING:
+            self.append(job_id, PutBack())
+        self._had.pop(job_id, None)
+        self._put(Release(job_id, claim))
+        with suppress(errors.SidecarError):  # the lease ends by itself
+            await self.written(job_id)
+
+    async def news(self) -> None:
+        """Wait until there may be something to claim; a lease that is over is nobody's news, so
+        that is so every few seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEASE_S):
+                await self._news.wait()
+
+    async def _claimed(self, job_id: str) -> JobRecord | None:
+        claim = secrets.token_hex(8)
+        over = [one for one, entry in self._entries.items() if entry.record.over]
+
+        def reach(cursor: Any) -> Grasp | None:
+            return claiming.grasp(cursor, self._rows, job_id, claim, over)
+
+        grasped = await self._ask(reach)
+        if grasped is None:
+            return None
+        if grasped.had:
+            self._had[job_id] = claim
+            self._fenced.discard(job_id)
+        self._take(grasped.found, here=not grasped.had)
+        if not grasped.had or job_id not in self._entries:
+            return None
+        return self._entries[job_id].record
+
+    async def _learn(self, waiting: Mapping[str, int]) -> None:
+        """Have those in memory that are not, or not as they are."""
+        wanted: dict[str, int | None] = {}
+        for job_id, seq in waiting.items():
+            at = self._at(job_id)
+            if at is None or at < seq:
+                wanted[job_id] = at
+        if wanted:
+            for found in await self._ask(lambda cursor: self._rows.find(cursor, wanted)):
+                self._take(found)
+
+    async def _reload(self, job_ids: Sequence[str]) -> None:
+        if job_ids:
+            wanted = dict.fromkeys(job_ids)
+            for found in await self._ask(lambda cursor: self._rows.find(cursor, wanted)):
+                self._take(found)
+
+    async def _ask(self, work: Callable[[Any], T]) -> T:
+        """What the database says; once more where it was only the connection."""
+
+        def asked() -> T:
+            if self._asks.open:
+                with suppress(Unreachable), self._asks.transaction() as cursor:
+                    return work(cursor)
+            with self._asks.transaction() as cursor:
+                return work(cursor)
+
+        try:
+            return await self._asking.run(asked)
+        except Unreachable as error:
+            raise errors.JournalUnreachable() from error
+
+    def _begins(self, job_id: str) -> bool:
+        """Whether the claim on a job is still on its way to the database."""
+        return self._writer.pending(job_id)
+
+    def _keep(self, entry: Entry, record: JobRecord, event: JobEvent) -> None:
+        base = entry.record.seq
+        super()._keep(entry, record, event)
+        if not record.durable:
+            return
+        claim, takes = self._had.get(record.id), False
+        if claim is None and isinstance(event.change, Begun):  # nobody else had it
+            claim, takes = secrets.token_hex(8), True
+            self._had[record.id] = claim
+        ended = record.over and event.ends
+        worn = [one for one in entry.log if _checkpoint(one)] if ended else []
+        done = partial(self._shelf.put, record) if ended else None
+        if ended:
+            self._had.pop(record.id, None)
+        said = Said(event.worn if record.over else event, record.state, base, claim, takes)
+        self._put(Tell(record.id, said, worn, done=done))
+
+    def _put(self, part: Part) -> None:
+        """What is said in one go is written in one piece."""
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            self._said.append(part)
+            self._flush()
+            return
+        if not self._said:
+            running.call_soon(self._flush)
+        self._said.append(part)
+
+    def _flush(self) -> None:
+        said, self._said = self._said, []
+        if said:
+            self._writer.put(said)
+
+    def _known(self) -> Mapping[str, int]:
+        said = {part.job_id for part in list(self._said)}
+        return {
+            one: entry.record.seq
+            for one, entry in list(self._entries.items())
+            if entry.record.durable and one not in said and not self._writer.pending(one)
+        }
+
+    def _heard_others(self, found: Sequence[Found]) -> None:
+        def take() -> None:
+            for one in found:
+                self._take(one)
+            self._news.set()
+
+        self._crossing.do(take)
+
+    def _refused(self, found: Sequence[Found], outcome: Outcome) -> None:
+        def take() -> None:
+            for job_id, claim in outcome.fenced:
+                if self._had.get(job_id, claim) == claim:
+                    self._fenced.add(job_id)
+            for job_id in outcome.taken:
+                self._never_was(job_id)
+            for one in found:
+                self._take(one)
+
+        self._crossing.do(take)
+
+    def _drop(self, job_id: str) -> None:
+        super()._drop(job_id)
+        self._here.discard(job_id)
+        self._had.pop(job_id, None)
+        self._fenced.discard(job_id)
+
+    def _gone(self, record: JobRecord) -> None:
+        self._put(Part(record.id, done=partial(self._shelf.drop, record)))
+
+    def _ended(self, record: JobRecord) -> None:
+        self._put(Part(record.id, done=partial(self._shelf.put, record)))
+
+
+def _checkpoint(event: JobEvent) -> bool:
+    return isinstance(event.change, Reported) and isinstance(event.change.event, Checkpoint)

@@ -1,0 +1,84 @@
+"""What a service is of those that share their jobs: a front, a node, or both; put together here."""
+
+from __future__ import annotations
+
+import logging
+
+from sidecar import clock, errors
+from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.pace import Pace
+from sidecar.jobs.provision import Provision
+from sidecar.jobs.pulling import Pulling
+from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.record import JobRecord
+from sidecar.jobs.taking import SharedQueue
+from sidecar.settings import ALL, FRONT, Settings
+from sidecar.speech.engine import Precision
+from sidecar.threads import Threads
+
+log = logging.getLogger(__name__)
+
+OPENING = 2
+"""Recordings that are opened side by side."""
+HEARD_LIVE = "live"
+"""What decoded the sound of a talk that is over: there is nothing to be done about it."""
+
+
+def shared_queue(
+    settings: Settings,
+    keeping: Keeping | None,
+    provision: Provision,
+    pace: Pace,
+    queue: JobQueue,
+    now: clock.Clock,
+) -> SharedQueue | None:
+    """Who takes in and works, by what the settings say this service is there for; ``queue`` works
+    for it. None where it keeps its jobs to itself.
+
+    Raises:
+        errors.SettingsInvalid: it has nobody to share jobs with.
+    """
+    claims = keeping.claims if keeping is not None else None
+    if keeping is None or claims is None:
+        if settings.role != ALL:
+            raise errors.SettingsInvalid(
+                f"A service that is only a {settings.role} needs jobs that others share.",
+                hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or leave the role out.",
+            )
+        return None
+
+    def work_s(record: JobRecord) -> float:
+        wanted = record.options.precision
+        precision = provision.spec.resolve_precision(wanted) if wanted is Precision.AUTO else wanted
+        return pace.seconds(precision, record.facts.total_s)
+
+    limit = settings.queue_limit
+    if settings.role == FRONT:
+        return SharedQueue(keeping.store, limit, work_s, now=now)
+    max_s = settings.max_audio_hours * 3600
+    pulling = Pulling(
+        claims,
+        keeping.store,
+        queue,
+        keeping.open,
+        lambda record: fits(record, provision, max_s),
+        Threads("opening", OPENING),
+        provision.beside,
+    )
+    return SharedQueue(keeping.store, limit, work_s, queue, pulling, now)
+
+
+def fits(record: JobRecord, provision: Provision, max_s: float) -> bool:
+    """Whether a job could be done here now: its language, its length, its memory."""
+    if record.facts.decoder == HEARD_LIVE:
+        return False
+    if not provision.spec.speaks(record.options.language):
+        return False
+    if record.facts.total_s is not None and record.facts.total_s > max_s:
+        return False
+    try:
+        provision.admitted(record.options, record.facts.total_s)
+    except errors.SidecarError as error:
+        log.debug("job %s is left to others: %s", record.id, error.code)
+        return False
+    return True

@@ -1,0 +1,180 @@
+/** A spoken conversation: begun, seen and heard while it goes on, and what can be done with it then. */
+
+import { keepsTalks, keepTalks } from "../memory.js";
+import { save } from "../saving.js";
+import { client } from "../session.js";
+import { html, icon, Trouble, useEffect, useLayoutEffect, useRef, useState } from "../view.js";
+import { trouble } from "../words.js";
+import { Bars } from "./bars.js";
+
+const NEAR_PX = 160;
+const PHASES = {
+  idle: "Your turn: speak, or type.",
+  listening: "Listens.",
+  transcribing: "Listens.",
+  generating: "Thinks. Escape ends it.",
+  synthesizing: "Is about to speak. Escape ends it.",
+  speaking: "Speaks. Speak over it, or press Escape or the space bar, and it falls silent.",
+};
+const READS = { ...PHASES, idle: "Your turn: speak, or type. The answer is read.", speaking: PHASES.generating };
+const STATES = { opening: "The service gets ready.", ending: "It ends.", over: "It is over." };
+const ENDINGS = { interrupted: "interrupted", cancelled: "ended by you", limited: "as long as may be", failed: "did not work" };
+
+export function ConversationPane({ conversations, recordings, say }) {
+  const { going } = conversations;
+  const over = !going || going.state === "over";
+  const wrong = going && (going.wrong ?? going.told.wrong);
+  return html`<main class="pane" id="main" tabindex="-1" aria-label="Conversation">
+    <div class="head">
+      <button type="button" class="bare back" aria-label="Back to the recordings" onClick=${() => recordings.select("")}>${icon("back")}</button>
+      <div class="title"><h1>Conversation</h1><p class="quiet">${!going ? "You speak, and are answered aloud." : over || going.state !== "live" ? STATES[going.state] : facts(going)}</p></div>
+      ${going && over && going.told.lines.length > 0 && html`<${Written} going=${going} conversations=${conversations} />`}
+    </div>
+    ${over ? html`<${Start} conversations=${conversations} again=${Boolean(going)} />` : html`<${Controls} going=${going} conversations=${conversations} />`}
+    ${going?.mute && html`<p class="notice" role="status">The browser keeps the sound back. Click anywhere on the page to hear it.</p>`}
+    ${wrong && html`<${Trouble} error=${wrong} />`}
+    ${going?.deaf && !over && html`<p class="notice" role="status">${going.deaf} Until then, type.</p>`}
+    ${going && html`<${Lines} going=${going} over=${over} />`}
+    ${going && !over && html`<${Typed} going=${going} />`}
+  </main>`;
+}
+
+const said = ({ state, told }) => (state === "live" ? (told.began.speaks ? PHASES : READS)[told.phase] : STATES[state]);
+const facts = ({ told: { began } }) => `${began.synthetic ? `You hear synthetic speech (${began.speaks})` : "There is no voice: answers are read"} · answers by ${began.model}`;
+
+/** Who takes part, and the beginning. */
+function Start({ conversations, again }) {
+  const [parts, setParts] = useState(null);
+  const [wrong, setWrong] = useState(null);
+  const [wishes, setWishes] = useState(conversations.wishes);
+  useEffect(() => {
+    let gone = false;
+    client().question("/v1/talk", { once: true, long: true }).then((found) => gone || setParts(found), (error) => gone || setWrong(trouble(error)));
+    return () => (gone = true);
+  }, []);
+  const wish = (change) => setWishes((conversations.wishes = { ...wishes, ...change }));
+  const begin = (typed) => conversations.begin({ ...wishes, typed });
+  if (wrong) return html`<${Trouble} error=${wrong} />`;
+  if (!parts) return html`<p class="quiet">Who takes part is asked for.</p>`;
+  const { hears, thinks, speaks, remedy } = parts;
+  return html`<section class="starting" aria-label="New conversation">
+    ${thinks.name === "repeat" && thinks.models.length === 1 && html`<p class="notice">No language model is set: what you say is said again, so that you can try it. For one that answers, start the service with <code>--llm auto</code>.</p>`}
+    ${speaks ? html`<p>The voice that you hear is made by a machine: <strong>${speaks.title}</strong>.</p>` : html`<p class="notice">There is no voice here, so answers are read. ${remedy}</p>`}
+    <div class="fields wide">
+      <label>Who thinks
+        <select value=${wishes.model} onChange=${(event) => wish({ model: event.target.value })}>
+          ${["", ...thinks.models].map((one) => html`<option key=${one} value=${one}>${one || `as set: ${thinks.name}`}</option>`)}
+        </select>
+      </label>
+      ${speaks && html`<label>Voice
+        <select value=${wishes.voice} onChange=${(event) => wish({ voice: event.target.value })}>
+          ${["", ...speaks.voices].map((one) => html`<option key=${one} value=${one}>${one || `as set: ${speaks.voice || speaks.name}`}</option>`)}
+        </select>
+      </label>`}
+    </div>
+    <div class="choice">
+      ${hears && html`<button type="button" class="main" onClick=${() => begin(false)}>${icon("mic")} ${again ? "Start again" : "Start"}</button>`}
+      ${hears && html`<button type="button" onClick=${() => begin(true)}>Only type</button>`}
+      ${!hears && html`<p class="notice">No engine of this service hears live audio.</p>`}
+    </div>
+  </section>`;
+}
+
+/** What interrupts by key: nothing that is typed, and no button. */
+const QUIETS = (event) => event.key === "Escape" || (event.key === " " && !event.target.closest?.("input, button, select, a, [role=button]"));
+
+function Controls({ going, conversations }) {
+  const meter = useRef(null);
+  const [keeps, setKeeps] = useState(keepsTalks());
+  useEffect(() => document.getElementById("main").focus({ preventScroll: true }), []);
+  useEffect(() => {
+    const pressed = (event) => {
+      if (!QUIETS(event) || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+      event.preventDefault();
+      going.interrupt();
+    };
+    const touched = () => going.touched();
+    addEventListener("keydown", pressed);
+    addEventListener("pointerup", touched);
+    return () => (removeEventListener("keydown", pressed), removeEventListener("pointerup", touched));
+  }, [going]);
+  useEffect(() => {
+    let frame = 0;
+    const show = () => {
+      if (meter.current) meter.current.value = going.level;
+      frame = requestAnimationFrame(show);
+    };
+    show();
+    return () => cancelAnimationFrame(frame);
+  }, [going]);
+  const live = going.state === "live";
+  const began = going.told.began;
+  return html`<div class="recording talking" role="group" aria-label="Conversation" data-state=${going.state} data-phase=${going.told.phase}>
+    <span class="dot" aria-hidden="true"></span>
+    <meter ref=${meter} min="0" max="1" aria-label="Loudness of your voice"></meter>
+    <button type="button" disabled=${!live} onClick=${() => going.interrupt()} aria-keyshortcuts="Escape">${icon("quiet")} Be quiet</button>
+    <label class="check"><input type="checkbox" checked=${keeps} onChange=${(event) => (keepTalks(event.target.checked), setKeeps(event.target.checked))} /> Keep as a transcript</label>
+    <button type="button" class="main" onClick=${() => conversations.end(keeps)}>${icon("stop")} Stop</button>
+    <p class="quiet kept">${said(going)}${began?.synthetic && " What you hear is synthetic."}</p>
+  </div>`;
+}
+
+function Lines({ going, over }) {
+  const end = useRef(null);
+  const near = useRef(true);
+  const { lines, began } = going.told;
+  useLayoutEffect(() => {
+    const look = () => (near.current = end.current.getBoundingClientRect().top <= innerHeight + NEAR_PX);
+    addEventListener("scroll", look, { passive: true });
+    return () => removeEventListener("scroll", look);
+  }, []);
+  useLayoutEffect(() => {
+    if (near.current && !over) end.current.scrollIntoView({ block: "nearest", behavior: "instant" });
+  }, [lines]);
+  return html`<div class="said-list" role="log" aria-label="What was said" aria-live=${began?.speaks ? "off" : "polite"}>
+    ${lines.map((line) => html`<${Line} key=${line.key} line=${line} />`)}
+    <div ref=${end} class="end"></div>
+  </div>`;
+}
+
+function Line({ line }) {
+  const machine = line.who === "machine";
+  return html`<div class="utterance" data-voice=${machine ? 1 : 0} data-who=${line.who} data-open=${line.open ? "yes" : "no"}>
+    <p class="who"><span class="badge" aria-hidden="true">${machine ? "M" : "Y"}</span><span class="name">${machine ? "Machine" : "You"}</span>${ENDINGS[line.ending] && html` <span class="quiet">${ENDINGS[line.ending]}</span>`}</p>
+    <p class=${`words ${line.open ? "quiet" : ""}`}>${line.text || "…"}</p>
+    ${line.stages && html`<${Bars} stages=${line.stages} />`}
+  </div>`;
+}
+
+function Typed({ going }) {
+  const field = useRef(null);
+  const sent = (event) => {
+    event.preventDefault();
+    going.say(field.current.value);
+    field.current.value = "";
+  };
+  return html`<form class="typed" onSubmit=${sent}>
+    <input ref=${field} aria-label="Say it by typing" placeholder="Say it by typing" autocomplete="off" maxlength="2000" disabled=${going.state !== "live"} />
+    <button type="submit" disabled=${going.state !== "live"}>Say</button>
+  </form>`;
+}
+
+/** What a conversation that is over can be taken away as. */
+function Written({ going, conversations }) {
+  const { lines } = going.told;
+  const written = going.ended?.written ?? { text: lines.map(({ who, text }) => `${who === "machine" ? "Machine" : "You"}: ${text}\n`).join("") };
+  const whole = `${JSON.stringify(going.ended?.transcript ?? { lines: lines.map(({ who, text }) => ({ who, text })) }, null, 2)}\n`;
+  const download = (content, ending) => {
+    document.getElementById("formats").hidePopover?.();
+    save(content, `Conversation ${conversations.at}.${ending}`);
+    conversations.saved();
+  };
+  return html`<div class="choice">
+    <button type="button" popovertarget="formats" aria-haspopup="true">${icon("down")} Download</button>
+    <div id="formats" popover class="menu" role="group" aria-label="Download as">
+      <button type="button" onClick=${() => download(written.text, "txt")}>Text <span class="quiet">.txt</span></button>
+      ${written.srt && html`<button type="button" onClick=${() => download(written.srt, "srt")}>Subtitles <span class="quiet">.srt</span></button>`}
+      <button type="button" onClick=${() => download(whole, "json")}>Everything <span class="quiet">.json</span></button>
+    </div>
+  </div>`;
+}

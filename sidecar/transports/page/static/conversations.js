@@ -1,0 +1,58 @@
+/** The conversation of this page: what it needs is fetched when somebody wants one. */
+
+/** What is selected where a conversation is shown. */
+export const CONVERSATION = "conversation";
+
+export class Conversations {
+  /** Who is to speak and think, "" for whoever the service is set to. */
+  wishes = { voice: "", model: "" };
+  /** The one that goes on, or was the last. */
+  going = null;
+  /** When it began, as it is called. */
+  at = "";
+  #store;
+  #made;
+
+  /** @param {import("./store.js").Store} store @param {(job: string, name: string) => void} made what it is as a job */
+  constructor(store, made) {
+    [this.#store, this.#made] = [store, made];
+  }
+
+  /** @param {{ voice: string, model: string, typed: boolean }} wishes */
+  async begin(wishes) {
+    const { Conversation } = await import("./conversation/conversation.js");
+    this.going?.close();
+    this.at = new Date().toLocaleString("sv").replace(/:\d\d$/, "").replaceAll(":", ".");
+    const one = new Conversation(() => this.#changed(one));
+    this.going = one;
+    this.#show({ saved: false });
+    await one.begin(wishes);
+  }
+
+  /** @param {boolean} keep */
+  end(keep) {
+    this.going?.end(keep);
+  }
+
+  /** What the page has of it is safe elsewhere. */
+  saved() {
+    this.#show({ saved: true });
+  }
+
+  #changed(one) {
+    if (one !== this.going) return;
+    const { state, told, ended } = one;
+    this.#show({});
+    if (state === "over" && ended?.job && !this.#store.state.conversation.saved) {
+      this.saved();
+      this.#made(ended.job, `Conversation ${this.at}`);
+    }
+    if (state === "over" && !told.lines.length) this.saved();
+  }
+
+  #show(change) {
+    const before = this.#store.state.conversation;
+    const { state } = this.going;
+    this.#store.set({ conversation: { ...before, state, ...change } });
+  }
+}

@@ -1,0 +1,257 @@
+"""A connection and its conversation: what the client says is done in order, what comes of it told.
+
+The next event is read when there is room for it, and behind a commit when all before it was heard:
+so an answer that is asked for never misses what was said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from sidecar import errors
+from sidecar.service import Service
+from sidecar.speech.engine import EngineSpec
+from sidecar.speech.voice import SayOptions
+from sidecar.talk.events import Asked, Cancelled, Configured, Dropped, Noted, Truncated
+from sidecar.talk.options import TalkOptions
+from sidecar.talk.talk import Talk
+from sidecar.transports.http.sockets import Socket
+from sidecar.transports.realtime import vocabulary as heard
+from sidecar.transports.realtime.conversation import PIECE_S
+from sidecar.transports.realtime.dialogue import orders
+from sidecar.transports.realtime.dialogue import vocabulary as say
+from sidecar.transports.realtime.dialogue.configuration import (
+    Manners,
+    aloud_of,
+    instructions_of,
+    refuse_tools,
+    updated,
+)
+from sidecar.transports.realtime.dialogue.items import Item, Said
+from sidecar.transports.realtime.dialogue.orders import Order
+from sidecar.transports.realtime.dialogue.telling import Telling
+from sidecar.transports.realtime.orders import Append, Clear, Commit, Numbered, OrderInvalid, Update
+
+_ID = 16
+"""Letters of a session's number in the ids of what is in it."""
+SLACK_S = 0.1
+"""A player's clock may be so far ahead of what it has."""
+NOT_HERE = ("input", "prompt")
+"""What a client may say of an answer and is not to be had."""
+
+
+class Connection:
+    """One of them. ``expires_at``: when the session ends at the latest, in seconds since 1970;
+    ``usual``: how the service speaks unless a client says otherwise."""
+
+    def __init__(
+        self,
+        socket: Socket,
+        service: Service,
+        talk: Talk,
+        manners: Manners,
+        usual: SayOptions,
+        spec: EngineSpec,
+        *,
+        expires_at: int,
+    ) -> None:
+        self._socket, self._service, self._talk = socket, service, talk
+        self._manners, self._usual, self._spec = manners, usual, spec
+        self._expires_at = expires_at
+        prefix = talk.id[:_ID]
+        self._event = f"event_{prefix}"
+        self._telling = Telling(prefix, talk.options.most_messages, talk.span)
+        self._count = 0
+        self._saying = asyncio.Lock()
+        self._use(manners)
+
+    async def greet(self, *, again: bool = False) -> None:
+        """Say what this is; ``again``: the session was something else before."""
+        await self._say(lambda: [self._view("updated" if again else "created")])
+        await self._say(lambda: [say.began(self._telling.conversation)])
+
+    async def hear(self) -> None:
+        """Do what the client says, until it goes.
+
+        Raises:
+            sockets.Gone: it went.
+            errors.SidecarError: what ended the session.
+        """
+        while True:
+            message = await self._socket.receive()
+            try:
+                await self._take(orders.read(message))
+            except OrderInvalid as invalid:
+                await self._refuse(invalid.error, invalid.event_id)
+
+    async def tell(self) -> None:
+        """Say what comes of it.
+
+        Raises:
+            sockets.Gone: the client went.
+        """
+        async for out in self._talk.outgoing():
+            await self._say(lambda out=out: self._telling.of(out))  # type: ignore[misc]
+
+    async def change(self, session: object) -> None:
+        """Go on as the client wishes.
+
+        Raises:
+            errors.SidecarError: it means nothing, or is not to be had here.
+        """
+        after = updated(self._manners, session, self._spec)
+        if after.own_voice and after.own_voice != self._manners.own_voice and after.speaks:
+            voices = await self._service.conversations.voices()
+            if after.own_voice not in voices:
+                raise errors.VoiceUnknown(
+                    f"There is no voice '{after.own_voice[:80]}' here.",
+                    hint=f"There are: {', '.join(voices)}.",
+                )
+        self._use(after)
+
+    async def _take(self, asked: Numbered[Order]) -> None:
+        try:
+            await self._do(asked.order)
+        except errors.SidecarError as error:
+            if self._talk.over:
+                raise
+            await self._refuse(error, asked.event_id)
+
+    async def _do(self, order: Order) -> None:
+        if not isinstance(order, Append):  # sound is bounded by what a session takes
+            self._socket.count()
+        match order:
+            case Append(raw):
+                await self._append(raw)
+            case Commit():
+                await self._commit()
+            case Clear():
+                self._telling.person.clear(self._talk.received_s)
+                await self._talk.forget()
+            case Update(session):
+                await self.change(session)
+                await self._say(lambda: [self._view("updated")])
+            case orders.Respond():
+                self._respond(order)
+            case orders.Cancel():
+                self._cancel(order)
+            case orders.Hush():
+                self._hush()
+            case _:
+                await self._about_items(order)
+
+    async def _about_items(self, order: Order) -> None:
+        match order:
+            case orders.Create():
+                self._create(order)
+            case orders.Retrieve(name):
+                item = self._telling.items.find(name)
+                await self._say(lambda: [say.retrieved(item)])
+            case orders.Truncate():
+                self._truncate(order)
+            case orders.Delete(name):
+                await self._delete(self._telling.items.find(name))
+
+    async def _append(self, raw: bytes) -> None:
+        """In pieces, each of which can be let go of when it was heard."""
+        sound, encoding, rate = self._manners.heard.samples(raw)
+        most = int(PIECE_S * rate) * encoding.width
+        for begin in range(0, len(sound), most):
+            await self._talk.hear(sound[begin : begin + most], encoding, rate)
+
+    async def _commit(self) -> None:
+        await self._say(lambda: self._telling.person.commit(self._talk.received_s))
+        if self._manners.turning is None:
+            self._talk.heard_out()
+        await self._talk.commit()
+
+    def _respond(self, order: orders.Respond) -> None:
+        options = self._wished(order)
+        if self._talk.sending:
+            raise errors.ResponseActive()
+        self._talk.heard_out()
+        self._talk.wish(Asked, options)
+        self._telling.replies.wished(self._talk.turn, order.wish)
+
+    def _wished(self, order: orders.Respond) -> TalkOptions | None:
+        """The manner of one answer, where its client says anything of that."""
+        wish, now = order.wish, self._manners
+        refuse_tools(wish, "response.tools")
+        for name in NOT_HERE:
+            if wish.get(name) is not None:
+                raise errors.FieldInvalid(f"'response.{name}' is not to be had here.")
+        if wish.get("conversation") not in (None, "auto"):
+            raise errors.FieldInvalid("'response.conversation' is not 'auto'.")
+        if not isinstance(wish.get("metadata"), dict | None):
+            raise errors.FieldInvalid("'response.metadata' is no object.")
+        options = self._talk.options
+        instructions = instructions_of(wish, "response.instructions", now.instructions)
+        aloud = aloud_of(wish, "response.output_modalities", now.aloud)
+        if (instructions, aloud) == (now.instructions, now.aloud):
+            return None
+        return replace(options, instructions=instructions, voiced=now.speaks and aloud)
+
+    def _cancel(self, order: orders.Cancel) -> None:
+        if not self._talk.sending or order.response not in ("", self._telling.replies.current):
+            raise errors.ResponseNotActive()
+        self._talk.wish(Cancelled)
+
+    def _hush(self) -> None:
+        if not self._talk.replying:
+            raise errors.ResponseNotActive("There is nothing to be heard.")
+        self._talk.wish(Cancelled)
+
+    def _create(self, order: orders.Create) -> None:
+        items = self._telling.items
+        if order.after and order.after != items.last:
+            items.find(order.after)
+            raise errors.FieldInvalid(
+                "'previous_item_id' is not the last item.", hint="Leave it out."
+            )
+        item = Item(order.item or items.new_id(), order.role)
+        self._telling.create(item)
+        self._talk.wish(Noted, order.role, order.text, item.id)
+
+    def _truncate(self, order: orders.Truncate) -> None:
+        item, seconds = self._telling.items.find(order.item), order.end_ms / 1000
+        if not (item.turn and item.aloud):
+            raise errors.FieldInvalid("'item_id' is no answer that is heard.")
+        if seconds > item.sent_s + SLACK_S:
+            raise errors.FieldInvalid(
+                f"'audio_end_ms' is more than there is: {round(item.sent_s * 1000)}."
+            )
+        self._talk.wish(Truncated, item.turn, min(seconds, item.sent_s))
+
+    async def _delete(self, item: Item) -> None:
+        if item.turn and item.turn == self._talk.replying:
+            if self._talk.sending:
+                raise errors.ResponseActive()
+            self._talk.heard_out()
+        self._talk.wish(Dropped, item.entry)
+        self._telling.items.drop(item)
+        await self._say(lambda: [say.deleted(item)])
+
+    def _use(self, manners: Manners) -> None:
+        self._manners = manners
+        self._telling.use(manners)
+        self._talk.wish(Configured, manners.options(self._talk.options))
+        self._talk.hears(manners.hearing(self._talk.hearing))
+        self._talk.speaks(manners.manner(self._usual))
+
+    def _view(self, what: str) -> Said:
+        view = self._manners.view(f"sess_{self._talk.id}", self._expires_at)
+        return heard.session_event(f"session.{what}", {**view, **self._talk.greeting})
+
+    async def _refuse(self, error: errors.SidecarError, event_id: str | None) -> None:
+        await self._say(lambda: [heard.error_event(error, event_id)])
+
+    async def _say(self, make: Callable[[], Iterable[Said]]) -> None:
+        """Say what ``make`` comes to, and nothing else in between."""
+        async with self._saying:
+            for said in list(make()):
+                self._count += 1
+                number = f"{self._event}_{self._count}"
+                await self._socket.send(json.dumps({"event_id": number, **said}))

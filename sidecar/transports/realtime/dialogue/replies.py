@@ -1,0 +1,176 @@
+"""The machine's replies as responses: what is told of them, and when. Pure.
+
+A response is done when all of it was sent; how much of it was heard its client says later, or a
+clock.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar import errors
+from sidecar.speech.dialogue import Role
+from sidecar.talk.outgoing import Clear, Out, Sent
+from sidecar.talk.pacing import Frame
+from sidecar.talk.told import (
+    Ending,
+    Failed,
+    ReplyEnded,
+    ReplyStarted,
+    ReplyTruncated,
+    ReplyWritten,
+)
+from sidecar.transports.realtime import g711
+from sidecar.transports.realtime.configuration import Sound
+from sidecar.transports.realtime.dialogue import vocabulary as say
+from sidecar.transports.realtime.dialogue.items import Item, Items, Said
+
+WISHES = 8
+"""Of clients that are kept until their answers begin."""
+
+
+@dataclass(eq=False, slots=True)
+class Response:
+    """One of them. ``wish``: what its client said of it; ``before``: the item before it, once it
+    has ``begun``; ``written``: all its words so far."""
+
+    turn: int
+    id: str
+    item: Item
+    wish: Mapping[str, Any]
+    output: Said
+    begun: bool = False
+    before: str | None = None
+    done: bool = False
+    written: str = ""
+    error: errors.SidecarError | None = None
+
+
+class Replies:
+    """Those of one conversation. ``output`` says how they sound now, as clients read it."""
+
+    def __init__(self, items: Items, prefix: str, conversation: str) -> None:
+        self.output: Said = {}
+        self.law = Sound.MU_LAW
+        """How sound for telephones goes out."""
+        self._items, self._prefix, self._conversation = items, prefix, conversation
+        self._wishes: dict[int, Mapping[str, Any]] = {}
+        self._now: Response | None = None
+
+    @property
+    def current(self) -> str:
+        """The id of the last response that was told, or ''."""
+        return self._now.id if self._now is not None else ""
+
+    def wished(self, turn: int, wish: Mapping[str, Any]) -> None:
+        """A client has asked for the reply of that turn, and said this of it."""
+        self._wishes[turn] = wish
+        if len(self._wishes) > WISHES:
+            del self._wishes[next(iter(self._wishes))]
+
+    def told(self, out: Out) -> Iterator[Said]:
+        """What is to be said of that."""
+        match out:
+            case ReplyStarted():
+                yield from self._started(out)
+            case ReplyTruncated():
+                yield from self._truncated(out)
+            case Clear() if self._now is not None and self._now.turn == out.turn:
+                yield say.output_cleared(self._now.id)
+            case ReplyWritten() | Frame() | Sent() | ReplyEnded() | Failed():
+                if self._now is not None and out.turn == self._now.turn:
+                    yield from self._of(self._now, out)
+
+    def _started(self, reply: ReplyStarted) -> Iterator[Said]:
+        item = Item(
+            self._items.new_id(),
+            Role.ASSISTANT,
+            aloud=reply.voiced,
+            status="in_progress",
+            entry=reply.entry,
+            turn=reply.turn,
+        )
+        name = f"resp_{self._prefix}_{reply.turn}"
+        wish = self._wishes.pop(reply.turn, {})
+        self._now = Response(reply.turn, name, item, wish, self.output)
+        yield say.response_event("created", self._view(self._now, None))
+
+    def _of(
+        self, response: Response, out: ReplyWritten | Frame | Sent | ReplyEnded | Failed
+    ) -> Iterator[Said]:
+        item = response.item
+        match out:
+            case ReplyWritten():
+                yield from self._begin(response)
+                response.written += out.text
+                item.text = response.written
+                yield say.words_delta(response.id, item, out.text)
+            case Frame():
+                yield from self._begin(response)
+                item.sent_s += out.seconds
+                sound = base64.b64encode(self._encoded(out)).decode()
+                yield say.sound_delta(response.id, item, sound)
+            case Failed():
+                response.error = out.error
+            case Sent():
+                yield from self._finish(response, out.ending)
+            case ReplyEnded():
+                yield from self._finish(response, out.ending)
+                item.text = out.text
+
+    def _begin(self, response: Response) -> Iterator[Said]:
+        """There is something of it."""
+        if response.begun:
+            return
+        response.begun, item = True, response.item
+        response.before = self._items.add(item)
+        yield say.output_item("added", response.id, item, empty=True)
+        yield say.item_event("added", item, response.before, empty=True)
+        yield say.part_event("added", response.id, item, "")
+
+    def _finish(self, response: Response, ending: Ending) -> Iterator[Said]:
+        """Nothing more comes of it."""
+        if response.done:
+            return
+        response.done, item = True, response.item
+        item.text = response.written
+        item.status = "completed" if ending is Ending.COMPLETED else "incomplete"
+        if response.begun:
+            if item.aloud:
+                yield say.sound_done(response.id, item)
+            yield say.words_done(response.id, item, response.written)
+            yield say.part_event("done", response.id, item, response.written)
+            yield say.item_event("done", item, response.before)
+            yield say.output_item("done", response.id, item)
+        yield say.response_event("done", self._view(response, ending))
+
+    def _truncated(self, cut: ReplyTruncated) -> Iterator[Said]:
+        item = self._items.reply(cut.turn)
+        if item is not None:
+            item.text, item.sent_s = cut.text, min(item.sent_s, cut.seconds)
+            yield say.truncated(item, cut.seconds)
+
+    def _encoded(self, frame: Frame) -> bytes:
+        """As its rate says that it was wanted when it was made."""
+        if frame.rate != g711.RATE:
+            return frame.pcm
+        encode = g711.to_a_law if self.law is Sound.A_LAW else g711.to_mu_law
+        return encode(frame.pcm)
+
+    def _view(self, response: Response, ending: Ending | None) -> Said:
+        return {
+            "id": response.id,
+            "object": "realtime.response",
+            "status": "in_progress" if ending is None else say.STATUSES[ending],
+            "status_details": None if ending is None else say.details(ending, response.error),
+            "output": [response.item.view()] if response.begun else [],
+            "conversation_id": self._conversation,
+            "output_modalities": ["audio" if response.item.aloud else "text"],
+            "max_output_tokens": "inf",
+            "metadata": response.wish.get("metadata"),
+            "audio": {"output": response.output},
+            "usage": None,
+        }

@@ -1,0 +1,114 @@
+"""What a client may say on `/stream` that knows more than the first page did. Pure.
+
+Such a client says `begin` first, and has everything told in our words (`ours`) from there on. What
+is unknown is passed over, as all of this wire is; what is known and wrong is said.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from sidecar import errors
+
+LOWEST_RATE, HIGHEST_RATE = 8_000, 48_000
+LONGEST_NAME = 200
+_STRICT = ConfigDict(strict=True)
+
+
+class Change(BaseModel):
+    """Who speaks and who thinks from the next reply on; what is left out stays."""
+
+    model_config = _STRICT
+
+    type: Literal["change"]
+    voice: str | None = Field(None, max_length=LONGEST_NAME)
+    model: str | None = Field(None, max_length=LONGEST_NAME)
+
+
+class Begin(BaseModel):
+    """The first: samples a second of sound both ways, and what its player can be told."""
+
+    model_config = _STRICT
+
+    type: Literal["begin"]
+    rate: int = Field(24_000, ge=LOWEST_RATE, le=HIGHEST_RATE)
+    clears: bool = True
+    holds: bool = True
+    voice: str | None = Field(None, max_length=LONGEST_NAME)
+    model: str | None = Field(None, max_length=LONGEST_NAME)
+
+
+class Played(BaseModel):
+    """So much of a turn's sound was heard by now; ``cleared``: and no more will be."""
+
+    model_config = _STRICT
+
+    type: Literal["played"]
+    turn: int = Field(ge=1)
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    cleared: bool = False
+
+
+class Interrupt(BaseModel):
+    """Be quiet. Who has dropped the sound already says how much of which turn was heard."""
+
+    model_config = _STRICT
+
+    type: Literal["interrupt"]
+    turn: int | None = None
+    seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
+
+
+class Text(BaseModel):
+    """A turn that is typed."""
+
+    model_config = _STRICT
+
+    type: Literal["text"]
+    text: str
+
+
+class Reset(BaseModel):
+    """From the beginning."""
+
+    model_config = _STRICT
+
+    type: Literal["reset"]
+
+
+class End(BaseModel):
+    """No more: the conversation as a transcript, and as a job where it is to be one."""
+
+    model_config = _STRICT
+
+    type: Literal["end"]
+    keep: bool = False
+
+
+Order = Begin | Change | Played | Interrupt | Text | Reset | End
+_OLD = ("text", "reset")
+"""Of the first page, and passed over where they are wrong, as it expects."""
+
+
+@cache
+def _orders() -> TypeAdapter[Order]:
+    return TypeAdapter(Annotated[Order, Field(discriminator="type")])
+
+
+def order_of(values: Any) -> Order | None:
+    """The order in a message; None where it is none that is known.
+
+    Raises:
+        errors.FieldInvalid: a field of it holds what it cannot.
+    """
+    try:
+        return _orders().validate_python(values)
+    except ValidationError as invalid:
+        first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
+        if len(first["loc"]) < 2 or first["loc"][0] in _OLD:
+            return None
+        name = ".".join(map(str, first["loc"][1:]))
+        raise errors.FieldInvalid(f"'{name}': {first['msg']}.") from None

@@ -1,0 +1,233 @@
+"""Services that share a PostgreSQL: fronts that take in, nodes that work, all real processes.
+
+Clients reach the fronts through a proxy that gives each connection to the next of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import subprocess
+import sys
+import threading
+import wave
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from postgres import KEY, Cluster
+from serving import PATIENCE_S, REPOSITORY, Server, wait_until
+from vibevoice_asr_client import Client
+
+RATE = 16_000
+
+
+class RoundRobin:
+    """A TCP proxy: each connection goes to the next of the ports behind it."""
+
+    def __init__(self, *ports: int) -> None:
+        self._ports = cycle(ports)
+        self.given: list[int] = []
+        self._loop = asyncio.new_event_loop()
+        self._server = self._loop.run_until_complete(
+            asyncio.start_server(self._serve, "127.0.0.1", 0)
+        )
+        self.port = int(self._server.sockets[0].getsockname()[1])
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        port = next(self._ports)
+        self.given.append(port)
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(_pass(reader, back), _pass(there, writer))
+
+    def close(self) -> None:
+        """Pass nothing on any more."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while piece := await reader.read(65536):
+            writer.write(piece)
+            await writer.drain()
+    with contextlib.suppress(OSError):
+        writer.close()
+
+
+class Deployment:
+    """Two fronts and a node over one database and one folder of uploads."""
+
+    def __init__(self, start: Callable[..., Server], journal: str, folder: Path) -> None:
+        shared = {
+            "journal": journal,
+            "journal_key": KEY,
+            "jobs_dir": folder / "shared",
+            "scripted_speed": 10,
+            "scripted_settles": 2,
+            "shutdown_grace": 5,
+        }
+        self._start = lambda **more: start(**{**shared, **more})
+        self.fronts = [self._start(role="front") for _ in range(2)]
+        self.node = self._start(role="node")
+        self.proxy = RoundRobin(*(front.port for front in self.fronts))
+
+    def another_node(self, **more: object) -> Server:
+        """One more."""
+        return self._start(role="node", **more)
+
+
+@pytest.fixture(scope="module")
+def deployed(
+    postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("shared")
+    journal = postgres_cluster.new_database()
+    with contextlib.ExitStack() as stack:
+
+        def start(**settings: object) -> Server:
+            home = folder / f"server-{len(list(folder.glob('server-*')))}"
+            return stack.enter_context(Server(home, **settings))
+
+        deployment = Deployment(start, journal, folder)
+        yield deployment
+        deployment.proxy.close()
+    postgres_cluster.drop(journal)
+
+
+def spoken(seconds: int, number: int) -> tuple[bytes, list[str]]:
+    """A recording like no other, and what the scripted engine makes of it."""
+    noise = np.random.default_rng(number).integers(-9999, 9999, RATE, np.int16)
+    samples = np.tile(noise, seconds)
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 2, RATE, 0, "NONE", ""))
+        out.writeframes(samples.tobytes())
+    lines, fingerprint = [], 0
+    for second in (samples / np.float32(32768)).astype(np.float32).reshape(-1, RATE):
+        fingerprint = zlib.crc32(second.tobytes(), fingerprint)
+        lines.append(f"{fingerprint:08x}")
+    return file.getvalue(), lines
+
+
+def test_what_one_front_takes_in_another_tells_of_from_any_event_on(deployed: Deployment) -> None:
+    here, there = deployed.fronts
+    audio, said = spoken(10, 1)
+    answer = here.client.post("/v1/jobs", files={"audio": audio})
+    assert answer.status_code == 202, answer.text
+    path = f"/v1/jobs/{answer.json()['id']}"
+    with there.client.stream("GET", f"{path}/events") as events:
+        first = next(line for line in events.iter_lines() if line.startswith("id: "))
+    seen = {"Last-Event-ID": first.removeprefix("id: ")}
+    rest = there.client.get(f"{path}/events", headers=seen).text
+    assert f"\n{first}\n" not in f"\n{rest}\n"
+    assert rest.count("event: done") == 1
+    assert rest.count("event: segment") in (len(said), len(said) - 1)
+    for front in deployed.fronts:
+        told = front.client.get(f"{path}/transcript").json()
+        assert [segment["text"] for segment in told["segments"]] == said
+    assert there.client.delete(path).status_code == 204
+    wait_until(lambda: here.client.get(path).status_code == 404, PATIENCE_S, "gone everywhere")
+
+
+def test_a_client_that_waits_for_its_answer_gets_it_and_nothing_stays(deployed: Deployment) -> None:
+    audio, said = spoken(3, 2)
+    answer = deployed.fronts[0].post(audio)
+    assert [segment["text"] for segment in answer.json()["segments"]] == said
+    wait_until(lambda: not list(uploads(deployed)), PATIENCE_S, "its recording is gone")
+    assert [front.jobs() for front in deployed.fronts] == [[], []]
+
+
+def uploads(deployed: Deployment) -> Iterator[Path]:
+    return (deployed.node.home.parent / "shared" / "uploads").glob("*")
+
+
+def test_who_hangs_up_at_a_front_stops_the_work_at_the_node(deployed: Deployment) -> None:
+    audio, _ = spoken(60, 3)
+    front, node = deployed.fronts[0], deployed.node
+    job_id = front.submit(audio)
+    wait_until(lambda: front.job(job_id)["state"] == "running", PATIENCE_S, "it runs")
+    assert deployed.fronts[1].client.delete(f"/jobs/{job_id}").status_code == 200
+    wait_until(lambda: front.job(job_id)["state"] == "cancelled", PATIENCE_S, "all know")
+    short, said = spoken(2, 4)
+    assert [segment["text"] for segment in front.post(short).json()["segments"]] == said
+    assert node.health()["engine_state"] == "ready"
+
+
+def test_the_same_request_at_two_fronts_at_once_is_one_job(deployed: Deployment) -> None:
+    audio, _ = spoken(2, 5)
+
+    def send(front: Server, key: str) -> str:
+        named = {"Idempotency-Key": key}
+        answer = front.client.post("/v1/jobs", files={"audio": audio}, headers=named)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    with ThreadPoolExecutor() as threads:
+        for key in map(str, range(5)):
+            ids = threads.map(send, deployed.fronts, [key, key])
+            assert len({*ids}) == 1
+
+
+def test_the_python_client_and_the_command_line_work_through_a_proxy(
+    deployed: Deployment, tmp_path: Path
+) -> None:
+    audio, said = spoken(4, 6)
+    file = tmp_path / "talk.wav"
+    file.write_bytes(audio)
+    with Client(f"http://127.0.0.1:{deployed.proxy.port}") as client:
+        assert [segment.text for segment in client.transcribe(file).segments] == said
+    command = [sys.executable, "-m", "sidecar.main", "transcribe", str(file), "--format", "text"]
+    server = f"http://127.0.0.1:{deployed.proxy.port}"
+    shown = subprocess.run(
+        [*command, "--server", server],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
+    )
+    assert all(line in shown.stdout for line in said)
+    assert len({*deployed.proxy.given}) == 2
+
+
+def test_a_node_is_looked_after_and_takes_nothing_in(deployed: Deployment) -> None:
+    node = deployed.node.client
+    assert node.get("/health").json()["engine"] == "scripted"
+    looks = "/healthz/live", "/healthz/ready", "/metrics"
+    assert {node.get(path).status_code for path in looks} == {200}
+    assert node.get("/v1/jobs").status_code == 404
+    assert deployed.node.post(b"").status_code == 404
+    assert node.get("/").json()["service"] == "vibevoice-asr"
+
+
+def test_a_front_loads_nothing_for_others(deployed: Deployment) -> None:
+    asked = deployed.fronts[0].client.post("/reload-model", json={"precision": "int8"})
+    assert asked.json()["code"] == "engine_unavailable"
+    assert deployed.fronts[0].health()["worker_pid"] is None
+
+
+def test_a_node_that_is_told_to_end_gives_back_what_it_cannot_finish(deployed: Deployment) -> None:
+    audio, said = spoken(60, 7)
+    front = deployed.fronts[0]
+    leaving = deployed.another_node(shutdown_grace=0)
+    jobs = [front.submit(audio) for _ in range(2)]
+
+    def all_run() -> bool:
+        progress = [front.job(one)["progress"]["audio_seconds_done"] for one in jobs]
+        return min(progress) > 3
+
+    wait_until(all_run, PATIENCE_S, "both work")
+    leaving.process.terminate()
+    assert leaving.process.wait(PATIENCE_S) == 0
+    for job_id in jobs:
+        wait_until(lambda one=job_id: front.job(one)["state"] == "done", PATIENCE_S, "done")
+        told = front.client.get(f"/v1/jobs/{job_id}/transcript").json()
+        assert [segment["text"] for segment in told["segments"]] == said

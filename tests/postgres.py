@@ -1,0 +1,147 @@
+"""A real PostgreSQL for tests: a cluster in a folder of its own, a fresh database for each test.
+
+Debian's package `postgresql` has it. It refuses to be root's, and then is `postgres`'s or nobody's.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KEY = "a-key-of-a-test-and-of-nobody-else"
+"""What the services of a test seal with."""
+_BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+_QUICK = ("fsync=off", "full_page_writes=off")
+
+
+class Cluster:
+    """A server that is started, stopped and killed as the test wants."""
+
+    def __init__(
+        self, binaries: Path, folder: Path, *, quick: bool = True, follows: Cluster | None = None
+    ) -> None:
+        """``quick``: it need not survive its machine. ``follows``: another, of which it has all
+        that is committed, a moment later."""
+        self._binaries, self._folder = binaries, folder
+        self._more = _QUICK if quick else ()
+        self._as: dict[str, Any] = {"stdout": subprocess.DEVNULL, "cwd": folder}
+        if os.geteuid() == 0:
+            user = _unprivileged()
+            os.chown(folder, user.pw_uid, user.pw_gid)
+            self._as |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        stops = 'read _; "$0" -D data -m immediate -s stop; cd /; rm -rf "$1"'
+        self._guard = subprocess.Popen(
+            ["sh", "-c", stops, binaries / "pg_ctl", folder],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            **self._as,
+        )
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        if follows is None:
+            self._run("initdb", "-D", "data", "-U", "vibevoice", "-A", "trust", "-E", "UTF8", "-N")
+        else:
+            source = f"host=127.0.0.1 port={follows.port} user=vibevoice"
+            self._run("pg_basebackup", "-D", "data", "-R", "-N", "-c", "fast", "-d", source)
+        self.start()
+
+    def close(self) -> None:
+        """Leave nothing; the same happens when the tests are killed."""
+        self._guard.communicate()
+
+    def start(self) -> None:
+        """Have it answer."""
+        settings = [f"-c {one}" for one in (*self._more, f"port={self.port}")]
+        options = " ".join([*settings, "-c listen_addresses=127.0.0.1", f"-k {self._folder}"])
+        self._run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Have it answer nobody; ``immediate``: as if its machine had failed."""
+        self._run("pg_ctl", "-D", "data", "-w", "-m", mode, "stop")
+
+    @contextmanager
+    def standby(self) -> Iterator[Cluster]:
+        """Another server that has what this one has."""
+        with _folder() as folder:
+            server = Cluster(self._binaries, folder, follows=self)
+            try:
+                yield server
+            finally:
+                server.close()
+
+    def promote(self) -> None:
+        """Have a standby be the one that is written to."""
+        self._run("pg_ctl", "-D", "data", "-w", "promote")
+
+    def address(self, database: str) -> str:
+        """Where services find a database; the password is there to be kept to themselves."""
+        return f"postgresql://vibevoice:not-for-logs@127.0.0.1:{self.port}/{database}"
+
+    @contextmanager
+    def connected(self, database: str = "postgres") -> Iterator[Any]:
+        """A connection of the test's own."""
+        import psycopg
+
+        with psycopg.connect(self.address(database), autocommit=True) as connection:
+            yield connection
+
+    def new_database(self) -> str:
+        """The address of one that is empty."""
+        name = f"t{uuid.uuid4().hex}"
+        with self.connected() as connection:
+            connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+        return self.address(name)
+
+    def drop(self, address: str) -> None:
+        """One that is needed no more, whoever is still connected."""
+        with self.connected() as connection:
+            connection.execute(f"DROP DATABASE {address.rsplit('/', 1)[1]} WITH (FORCE)")
+
+    def _run(self, program: str, *words: str) -> None:
+        subprocess.run([self._binaries / program, *words], check=True, **self._as)
+
+
+@contextmanager
+def cluster(*, quick: bool = True) -> Iterator[Cluster]:
+    """A server for as long as this lasts; the test is skipped, loudly, where there is none."""
+    found = shutil.which("initdb")
+    binaries = next(iter(_BINARIES), Path(found).resolve().parent if found else None)
+    if binaries is None:
+        pytest.skip("NO POSTGRESQL HERE (Debian: apt-get install postgresql): not tested")
+    pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed: NOT TESTED")
+    with _folder() as folder:
+        server = Cluster(binaries, folder, quick=quick)
+        try:
+            yield server
+        finally:
+            server.close()
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """With a short name, for sockets have no long ones."""
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unprivileged() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        return pwd.getpwnam("nobody")

@@ -1,0 +1,87 @@
+"""Many conversations at once: none hears another's words or sound, and nothing piles up. What is
+done for minutes by `bench.talk_many` is done for seconds here."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from serving import PATIENCE_S, Server, wait_until
+
+from bench.talk_many import Counts, converse
+from bench.talk_stages import model
+from sidecar.access.identity import EVERYBODY
+from sidecar.app import create_service
+from sidecar.settings import load_settings
+from sidecar.speech.voice import SayOptions
+from sidecar.talk.events import Typed
+from sidecar.talk.pacing import Client
+from sidecar.talk.talk import Talk
+from sidecar.talk.told import ReplyEnded
+
+MANY = 10
+TURNS = 20
+
+
+async def test_ten_conversations_at_once_hear_their_own_answers_word_by_word_and_sample_by_sample(
+    tmp_path: Path,
+) -> None:
+    settings = {"voice_engine": "scripted", "llm_model": "repeats", "conversations": MANY}
+    with model() as (url, _), Server(tmp_path, llm=url, **settings) as server:  # type: ignore[arg-type]
+        counts = Counts()
+        await converse(server.port, MANY, 4.0, counts)
+        assert counts.wrong == []
+        assert counts.turns.keys() == {"spoken", "typed", "ended_by_key", "spoken_over"}
+        assert sum(counts.turns.values()) >= MANY
+        open_files = server.process.num_fds()
+        await converse(server.port, MANY, 1.0, counts)
+        assert counts.wrong == []
+
+        def nothing_more() -> bool:
+            return bool(server.process.num_fds() <= open_files)
+
+        await asyncio.to_thread(wait_until, nothing_more, PATIENCE_S, "no file stays open")
+
+
+async def test_a_conversation_has_as_many_tasks_after_many_turns_as_after_one(
+    tmp_path: Path,
+) -> None:
+    service = create_service(
+        load_settings(engine="scripted", voice_engine="scripted", data_dir=tmp_path)
+    )
+    await service.open()
+    try:
+        before = len(asyncio.all_tasks())
+        async with AsyncExitStack() as stack:
+            options = service.conversations.options()
+            talk = await stack.enter_async_context(
+                service.conversations.open(
+                    EVERYBODY, options, SayOptions(speed=20.0), client=Client(clears=True)
+                )
+            )
+            running = asyncio.create_task(talk.run())
+            first = await _tasks_after_a_turn(talk)
+            for _ in range(TURNS):
+                last = await _tasks_after_a_turn(talk)
+            assert last <= first
+            running.cancel()
+            await asyncio.wait({running})
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+            if len(asyncio.all_tasks()) <= before:
+                break
+        assert len(asyncio.all_tasks()) <= before
+    finally:
+        await service.close()
+
+
+async def _tasks_after_a_turn(talk: Talk) -> int:
+    """How many there are once an answer is over."""
+    talk.wish(Typed, "Yes.")
+    async with asyncio.timeout(PATIENCE_S):
+        async for out in talk.outgoing():
+            if isinstance(out, ReplyEnded):
+                break
+    await asyncio.sleep(0.01)
+    return len(asyncio.all_tasks())
