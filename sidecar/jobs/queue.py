@@ -88,6 +88,11 @@ class JobQueue:
         return len(self._waiting)
 
     @property
+    def places(self) -> int:
+        """How many may run at once."""
+        return len(self._lanes)
+
+    @property
     def running(self) -> int:
         """Jobs that run, or wait at the engine."""
         return len(self._running)

@@ -64,6 +64,7 @@ def shared_queue(
         lambda record: fits(record, provision, max_s),
         Threads("opening", OPENING),
         provision.beside,
+        queue.places,
     )
     return SharedQueue(keeping.store, limit, work_s, queue, pulling, now)
 

@@ -646,3 +646,25 @@ def test_a_database_that_does_not_let_in_is_said_without_the_password(
     with pytest.raises(errors.SettingsInvalid, match="does not exist") as refused:
         look(nowhere)
     assert "not-for-logs" not in str(refused.value.to_wire())
+
+
+async def test_keda_wants_nodes_for_what_waits_and_for_what_runs(
+    opened: Open, journal: str
+) -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'vibevoice'")
+    cluster = Path(__file__).parents[2] / "deploy/k8s/overlays/cluster/scaledobject.yaml"
+    scaled, _ = yaml.safe_load_all(cluster.read_text("utf-8"))
+    (trigger,) = scaled["spec"]["triggers"]
+    store, counts = opened(), []
+    first, second = (submitted(durable=True) for _ in range(2))
+    with psycopg.connect(journal, autocommit=True) as database:
+        for change in (lambda: None, lambda: store.add(first), lambda: store.add(second)):
+            change()
+            await store.written()
+            counts.append(database.execute(trigger["metadata"]["query"]).fetchone())
+        assert await store.claim(lambda record: True)
+        counts.append(database.execute(trigger["metadata"]["query"]).fetchone())
+        store.append(second.id, Cancelled())
+        await store.written()
+        counts.append(database.execute(trigger["metadata"]["query"]).fetchone())
+    assert counts == [(0,), (1,), (2,), (2,), (1,)]
