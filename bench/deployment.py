@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from postgres import Cluster
 
 FRONT, NODE = "front", "node"
+COMMAND = [sys.executable, "-m", "sidecar.main"]
 
 
 class Deployment:
@@ -36,10 +37,11 @@ class Deployment:
         self.ports = [serving.free_port() for _ in self.roles]
         self.servers: list[Server | None] = [None for _ in self.roles]
         (folder / "config.toml").touch()
+        self.journal = cluster.new_database()
         self._common = {
             "config": folder / "config.toml",
             "engine": "scripted",
-            "journal": cluster.new_database(),
+            "journal": self.journal,
             "journal_key": KEY,
             "jobs_dir": folder / "jobs",
             "job_retention": "1h",
@@ -62,20 +64,16 @@ class Deployment:
         """Have these up; all without any."""
         for number in numbers or range(len(self.roles)):
             home = self.folder / f"{self.roles[number]}-{number}"
-            home.mkdir(exist_ok=True)
-            values = {
-                **self._common,
-                "role": self.roles[number],
-                "port": self.ports[number],
-                "spool_dir": home,
-                "data_dir": home / "data",
-            }
-            env = serving.child_env(
-                **{f"VIBEVOICE_{name.upper()}": str(value) for name, value in values.items()}
-            )
-            command = [sys.executable, "-m", "sidecar.main"]
+            env = self.environment(home, role=self.roles[number], port=self.ports[number])
             log = home / f"log-{time.monotonic_ns()}"
-            self.servers[number] = Server(command, ROOT, env, self.ports[number], log)
+            self.servers[number] = Server(COMMAND, ROOT, env, self.ports[number], log)
+
+    def environment(self, home: Path, **more: object) -> dict[str, str]:
+        """That of a service with these settings, whose own things are in ``home``."""
+        home.mkdir(exist_ok=True)
+        values = {**self._common, "spool_dir": home, "data_dir": home / "data", **more}
+        settings = {f"VIBEVOICE_{name.upper()}": str(value) for name, value in values.items()}
+        return serving.child_env(**settings)
 
     def kill(self, *numbers: int) -> None:
         """These are gone in the middle of whatever they do, and what they had started with them."""
@@ -104,11 +102,13 @@ class Deployment:
 
 
 @contextmanager
-def deployment(folder: Path, fronts: int, nodes: int, **more: object) -> Iterator[Deployment]:
-    """A database and services, up; gone at the end."""
+def deployment(
+    folder: Path, fronts: int, nodes: int, at: str = "127.0.0.1", **more: object
+) -> Iterator[Deployment]:
+    """A database and services, up; gone at the end. ``at``: an address of the database's, too."""
     from postgres import cluster
 
-    with cluster() as database:
+    with cluster(at=at) as database:
         made = Deployment(folder, database, fronts, nodes, **more)
         try:
             made.start()

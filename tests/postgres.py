@@ -29,11 +29,17 @@ class Cluster:
     """A server that is started, stopped and killed as the test wants."""
 
     def __init__(
-        self, binaries: Path, folder: Path, *, quick: bool = True, follows: Cluster | None = None
+        self,
+        binaries: Path,
+        folder: Path,
+        *,
+        quick: bool = True,
+        follows: Cluster | None = None,
+        at: str = "127.0.0.1",
     ) -> None:
         """``quick``: it need not survive its machine. ``follows``: another, of which it has all
-        that is committed, a moment later."""
-        self._binaries, self._folder = binaries, folder
+        that is committed, a moment later. ``at``: an address that it has beside the loopback's."""
+        self._binaries, self._folder, self._at = binaries, folder, at
         self._more = _QUICK if quick else ()
         self._as: dict[str, Any] = {"stdout": subprocess.DEVNULL, "cwd": folder}
         if os.geteuid() == 0:
@@ -56,6 +62,8 @@ class Cluster:
         else:
             source = f"host=127.0.0.1 port={follows.port} user=vibevoice"
             self._run("pg_basebackup", "-D", "data", "-R", "-N", "-c", "fast", "-d", source)
+        with (folder / "data/pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet trust\n")
         self.start()
 
     def close(self) -> None:
@@ -65,7 +73,8 @@ class Cluster:
     def start(self) -> None:
         """Have it answer."""
         settings = [f"-c {one}" for one in (*self._more, f"port={self.port}")]
-        options = " ".join([*settings, "-c listen_addresses=127.0.0.1", f"-k {self._folder}"])
+        listens = f"-c listen_addresses=127.0.0.1,{self._at}"
+        options = " ".join([*settings, listens, f"-k {self._folder}"])
         self._run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start")
 
     def stop(self, mode: str = "fast") -> None:
@@ -86,9 +95,9 @@ class Cluster:
         """Have a standby be the one that is written to."""
         self._run("pg_ctl", "-D", "data", "-w", "promote")
 
-    def address(self, database: str) -> str:
+    def address(self, database: str, at: str = "127.0.0.1") -> str:
         """Where services find a database; the password is there to be kept to themselves."""
-        return f"postgresql://vibevoice:not-for-logs@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://vibevoice:not-for-logs@{at}:{self.port}/{database}"
 
     @contextmanager
     def connected(self, database: str = "postgres") -> Iterator[Any]:
@@ -115,7 +124,7 @@ class Cluster:
 
 
 @contextmanager
-def cluster(*, quick: bool = True) -> Iterator[Cluster]:
+def cluster(*, quick: bool = True, at: str = "127.0.0.1") -> Iterator[Cluster]:
     """A server for as long as this lasts; the test is skipped, loudly, where there is none."""
     found = shutil.which("initdb")
     binaries = next(iter(_BINARIES), Path(found).resolve().parent if found else None)
@@ -123,7 +132,7 @@ def cluster(*, quick: bool = True) -> Iterator[Cluster]:
         pytest.skip("NO POSTGRESQL HERE (Debian: apt-get install postgresql): not tested")
     pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed: NOT TESTED")
     with _folder() as folder:
-        server = Cluster(binaries, folder, quick=quick)
+        server = Cluster(binaries, folder, quick=quick, at=at)
         try:
             yield server
         finally:
