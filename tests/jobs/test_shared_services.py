@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from postgres import KEY, Cluster
@@ -231,3 +232,26 @@ def test_a_node_that_is_told_to_end_gives_back_what_it_cannot_finish(deployed: D
         wait_until(lambda one=job_id: front.job(one)["state"] == "done", PATIENCE_S, "done")
         told = front.client.get(f"/v1/jobs/{job_id}/transcript").json()
         assert [segment["text"] for segment in told["segments"]] == said
+
+
+def test_clients_of_other_servers_come_to_whichever_front_the_proxy_gives_them(
+    deployed: Deployment,
+) -> None:
+    openai = pytest.importorskip("openai", reason="the SDK is in the extra 'dev': NOT TESTED")
+    url, before = f"http://127.0.0.1:{deployed.proxy.port}", len(deployed.proxy.given)
+    wanted = {"model": "whisper-1", "response_format": "verbose_json"}
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="nobody") as client:
+        for number in (7, 8):  # one that keeps its connection, and stays where it is
+            audio, said = spoken(3, number)
+            answer = client.audio.transcriptions.create(file=("a.wav", audio), **wanted)
+            assert [segment.text.strip() for segment in answer.segments] == said
+    for number in (9, 10):
+        audio, said = spoken(3, number)
+        with httpx.stream(
+            "POST", f"{url}/v1/transcribe", files={"audio": ("a.wav", audio)}, timeout=PATIENCE_S
+        ) as told:
+            lines = told.read().decode()
+        assert all(line in lines for line in said)
+        status = httpx.get(f"{url}/v1/queue/status", timeout=PATIENCE_S).json()
+        assert status["total_queued"] == 0
+    assert len({*deployed.proxy.given[before:]}) == 2

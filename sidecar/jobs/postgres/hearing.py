@@ -37,6 +37,8 @@ class Hearing:
         self._known, self._at, self._heard = known, at, heard
         self._wake, self._woken = socket.socketpair()
         self._closing = False
+        self.hears = False
+        """Whether the database tells what others do."""
         self._thread = threading.Thread(target=self._run, name="journal-news", daemon=True)
         self._thread.start()
 
@@ -52,11 +54,13 @@ class Hearing:
     def _run(self) -> None:
         pauses = Pauses()
         while not self._closing:
+            self.hears = False
             try:
                 with self._link.meaning():
                     connection = self._link.connection()
                     connection.execute(f"LISTEN {CHANNEL}")
                     self._catch_up(connection)
+                    self.hears = True
                     pauses.over()
                     while not self._closing:
                         self._take(connection)

@@ -111,13 +111,15 @@ class PostgresStore(Mirror):
         return job_id in self._here
 
     async def seek(self, job_id: str) -> None:
-        """Look in the database for a job that is not known here, which another service may have
-        taken in a moment ago."""
+        """Know of a job what the database has: another service may have taken it in, or told a
+        client of its end, a moment ago. While the database is away what is known is known."""
         await self.open()
-        if job_id in self._entries:
+        entry = self._entries.get(job_id)
+        if entry is not None and not (self._hears and self._written(job_id, entry)):
             return
+        wanted = {job_id: entry.record.seq if entry is not None else None}
         with suppress(errors.JournalUnreachable):
-            for found in await self._ask(lambda cursor: self._rows.find(cursor, {job_id: None})):
+            for found in await self._ask(lambda cursor: self._rows.find(cursor, wanted)):
                 self._take(found)
 
     def add(self, record: JobRecord) -> None:
@@ -326,12 +328,20 @@ class PostgresStore(Mirror):
             self._writer.put(said)
 
     def _known(self) -> Mapping[str, int]:
-        said = {part.job_id for part in list(self._said)}
         return {
             one: entry.record.seq
             for one, entry in list(self._entries.items())
-            if entry.record.durable and one not in said and not self._writer.pending(one)
+            if self._written(one, entry)
         }
+
+    def _written(self, job_id: str, entry: Entry) -> bool:
+        """Whether nothing of a job is on its way to the database."""
+        said = any(part.job_id == job_id for part in list(self._said))
+        return entry.record.durable and not said and not self._writer.pending(job_id)
+
+    @property
+    def _hears(self) -> bool:
+        return self._hearing is not None and self._hearing.hears
 
     def _heard_others(self, found: Sequence[Found]) -> None:
         def take() -> None:
