@@ -213,7 +213,16 @@ def create_app(
         telemetry=QUIET,  # type: ignore[arg-type]  # older ones have no such thing, and take it
     )
     wires = (
-        *(sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api, page_api),
+        *(
+            standing,
+            sidecar_api,
+            estimate_api,
+            jobs_api,
+            people_api,
+            queue_api,
+            openai_api,
+            page_api,
+        ),
         *(live_api, streaming_api, talk_api, control_api, admin_api),
     )
     tickets = Handover()

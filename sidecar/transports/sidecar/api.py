@@ -30,15 +30,13 @@ from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.prefer import wants_async
 from sidecar.transports.http.schemas import PROBLEMS
 from sidecar.transports.http.upload import read_json
-from sidecar.transports.sidecar import jobs, models, standing
+from sidecar.transports.sidecar import jobs, models
 from sidecar.transports.sidecar.answers import answer_body, job_response
 
 
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
     router = APIRouter()
-
-    router.include_router(standing.build_router(service))
 
     @router.post(
         "/transcribe",
