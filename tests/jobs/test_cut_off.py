@@ -7,7 +7,9 @@ import asyncio
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -47,6 +49,9 @@ class Line:
                 ("link", "set", "lo", "up"),
             ):
                 _ip("-n", self._name, *words)
+            with socket.create_server((HERE, 0)) as server:
+                reach = f"import socket; socket.create_connection({server.getsockname()[:2]}, 5)"
+                _ip("netns", "exec", self._name, sys.executable, "-c", reach)
         except BaseException:
             self.close()
             raise
@@ -81,8 +86,9 @@ def line() -> Iterator[Line]:
         pytest.skip("NO NETWORK NAMESPACES (root and iproute2): cut lines are not tested")
     try:
         made = Line()
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"NO NETWORK NAMESPACES ({error.stderr!r}): cut lines are not tested")
+    except (subprocess.CalledProcessError, OSError) as error:
+        why = getattr(error, "stderr", b"") or error
+        pytest.skip(f"NO NETWORK NAMESPACES ({why!r}): cut lines are not tested")
     yield made
     made.close()
 
