@@ -154,8 +154,10 @@ class Session:
         while self._is_full():
             self._room.clear()
             self._waiting = True
-            await self._room.wait()
-            self._waiting = False
+            try:
+                await self._room.wait()
+            finally:  # also for a connection that goes away in it
+                self._waiting = False
             self._check()
         self.touched = self._now()
         if raw:
