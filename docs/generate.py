@@ -6,6 +6,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from asyncapi import asyncapi
 from models import models_page, models_plot
@@ -83,17 +84,11 @@ def env_example() -> str:
 
 
 def errors_page() -> str:
-    """Every error with its code, status, texts and exit code."""
-    rows = [
-        (
-            f"`{error.code}`",
-            str(STATUS[error.kind]),
-            error.default_detail,
-            error.default_hint,
-            str(EXIT_CODES.get(error.code, "")),
-        )
-        for error in errors.all_errors()
-    ]
+    """Every error with its code, status, texts and exit code, by the files that they are in."""
+    fields: dict[str, list[type[errors.SidecarError]]] = {}
+    for error in errors.all_errors():
+        fields.setdefault(_first_line(sys.modules[error.__module__]), []).append(error)
+    sections = "".join(_errors_section(*field) for field in sorted(fields.items()))
     return f"""{MARK}
 # Errors
 
@@ -103,8 +98,27 @@ a `Retry-After` header says when. The texts below are the usual ones; a `detail`
 
 On the command line an error is one line on stderr. The exit code is 1 unless the last column has
 another; a command line that is not understood is 2, Ctrl-C is 130.
+{sections}"""
 
-{_table(("Code", "HTTP", "Detail", "Hint", "Exit code"), rows)}"""
+
+def _errors_section(title: str, known: Iterable[type[errors.SidecarError]]) -> str:
+    name, _, said = title.partition(": ")
+    rows = [
+        (
+            f"`{error.code}`",
+            str(STATUS[error.kind]),
+            error.default_detail,
+            error.default_hint,
+            str(EXIT_CODES.get(error.code, "")),
+        )
+        for error in known
+    ]
+    table = _table(("Code", "HTTP", "Detail", "Hint", "Exit code"), rows)
+    return f"\n## {name}\n\n{said[:1].upper()}{said[1:]}\n\n{table}"
+
+
+def _first_line(module: ModuleType) -> str:
+    return (module.__doc__ or "").partition("\n")[0]
 
 
 FAMILIES: Mapping[Kind, str] = {
