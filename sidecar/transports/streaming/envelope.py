@@ -1,5 +1,4 @@
-"""The frames of this wire, both ways: JSON text with a type, two ids of the client's, a payload.
-Pure.
+"""The frames of this wire, both ways: JSON with a type, two ids of the client's, a payload. Pure.
 
 Its clients come in two generations, with words of their own for the same; each passes over what it
 does not know, so both are told, and reasons of errors are in both places.
