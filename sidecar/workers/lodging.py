@@ -79,7 +79,7 @@ class Lodging(Generic[Spec, Slot]):
         """What there was of it when a new one began to come; None while none does."""
         self._expected = 0
         self.crashes = 0
-        """How often its process died."""
+        """How often its process died, or hung and was ended."""
         self._own: int | None = None
         """What it has reserved for itself, None while there is nothing of it."""
         self._sessions, self._session_bytes = 0, choice.session_bytes
