@@ -16,8 +16,8 @@ LEASE_S = 3.0
 """So long a job is a service's after it last said that it is there."""
 BEAT_S = 1.0
 """So often it says so."""
-ATTEMPTS = 2
-"""So many services may die in a job that gets no further: it may be the job that kills them."""
+TRIES = 2
+"""So many services try a job that cannot be done where it was: the machine may be at fault."""
 
 
 class Claims(Protocol):

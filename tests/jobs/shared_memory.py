@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Collection
 
 from sidecar import clock, errors
-from sidecar.jobs.claims import ATTEMPTS, LEASE_S
+from sidecar.jobs import poison
+from sidecar.jobs.claims import LEASE_S
 from sidecar.jobs.record import (
     Begun,
     Change,
@@ -140,8 +141,9 @@ class SharedMemory(MemoryStore):
         for job_id, (_, until) in [*self._shared.holds.items()]:
             if until < now:
                 del self._shared.holds[job_id]
-                if self._told(job_id, Interrupted()).interruptions >= ATTEMPTS:
-                    self._told(job_id, Failed(Failure.of(errors.EngineCrashed())))
+                after = self._told(job_id, Interrupted())
+                if (end := poison.given_up(after.crashes, after.interruptions)) is not None:
+                    self._told(job_id, Failed(Failure.of(end)))
 
     def _told(self, job_id: str, change: Change) -> JobRecord:
         entry = self._entry(job_id)

@@ -11,8 +11,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar import errors
-from sidecar.jobs.claims import ATTEMPTS, LEASE_S
+from sidecar.jobs import poison
+from sidecar.jobs.claims import LEASE_S
 from sidecar.jobs.order import AGED_S
 from sidecar.jobs.postgres.batch import NOTIFY
 from sidecar.jobs.postgres.rows import Found, Rows
@@ -79,9 +79,9 @@ def grasp(cursor: Any, rows: Rows, job_id: str, claim: str, over: Collection[str
     if record.state is JobState.RUNNING:
         waited = bool(record.behind) and record.behind not in over
         changes: list[Change] = [Interrupted(waited)]
-        if not waited and record.interruptions + 1 >= ATTEMPTS:
-            died = f"{ATTEMPTS} services ended while they worked on this."
-            changes.append(Failed(Failure.of(errors.EngineCrashed(died))))
+        deaths = record.interruptions + 1
+        if not waited and (error := poison.given_up(record.crashes, deaths)) is not None:
+            changes.append(Failed(Failure.of(error)))
         for number, change in enumerate(changes):
             events.append(JobEvent(record.seq + (1 if number else TOLD), row[0], change))
             record = advance(record, events[-1])
