@@ -960,6 +960,15 @@ class WontFit(SidecarError):
     default_hint = "Send a shorter recording, or take a smaller precision: int8, int4."
 
 
+class Unschedulable(SidecarError):
+    """Of services that share their jobs, none that is there can do this one."""
+
+    code = "unschedulable"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "No node that is there can do this."
+    default_hint = "Change the request as the nodes say, or start a node that can do it."
+
+
 class GpuOutOfMemory(SidecarError):
     """The GPU ran out of memory in the middle, with the smallest plan as well.
 

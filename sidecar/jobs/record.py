@@ -87,7 +87,8 @@ class JobRecord:
     (dropped at its end). ``peaks``: how loud it is, tenth of a second by tenth. ``crashes`` and
     ``interruptions``: how often the engine's process or all of the service died in it since it last
     got any further; ``passed``: how many services could not do it. ``behind``: the job behind whose
-    call its own waits at the engine, or waited before its attempt began. ``transcript`` and
+    call its own waits at the engine, or waited before its attempt began. ``refused``: why nobody
+    who is there can do it, while that is so. ``transcript`` and
     ``segments``: as they are after all edits (``history``).
     """
 
@@ -109,6 +110,7 @@ class JobRecord:
     interruptions: int = 0
     passed: int = 0
     behind: str = ""
+    refused: Failure | None = None
     settled: tuple[Checkpoint, ...] = ()
     segments: tuple[Segment, ...] = ()
     peaks: bytes = b""
@@ -184,6 +186,14 @@ class Interrupted:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """Of those that could work on it nobody who is there can, and what they say; None: somebody
+    can again."""
+
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Reported:
     """What the engine said, ``processing_s`` seconds into the attempt. With its transcript a job is
     done, whatever becomes of the engine."""
@@ -211,7 +221,7 @@ class Edited:
     step: Step
 
 
-Change = Begun | Crashed | PutBack | Interrupted | Reported | Failed | Cancelled | Edited
+Change = Begun | Crashed | PutBack | Interrupted | Refused | Reported | Failed | Cancelled | Edited
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +272,7 @@ def _changed(record: JobRecord, event: JobEvent) -> JobRecord | None:
         case Begun(anew, behind):
             settled = () if anew else record.settled
             begun = _from_settled(replace(record, settled=settled), JobState.RUNNING)
-            return replace(begun, attempts=record.attempts + 1, behind=behind)
+            return replace(begun, attempts=record.attempts + 1, behind=behind, refused=None)
         case Crashed() if running:
             return replace(record, alone=True, crashes=record.crashes + 1)
         case PutBack(counted, alone, passed) if running:
@@ -279,6 +289,8 @@ def _changed(record: JobRecord, event: JobEvent) -> JobRecord | None:
             died = running and not waited
             alone = waiting.alone or died  # if it dies again, nobody else's work dies with it
             return replace(waiting, interruptions=record.interruptions + died, alone=alone)
+        case Refused(failure) if not running and failure != record.refused:
+            return replace(record, refused=failure)
         case Reported(report, processing_s) if running:
             return replace(_reported(record, report, event.at), processing_s=processing_s)
         case Failed(failure):
@@ -312,7 +324,7 @@ def _from_settled(record: JobRecord, state: JobState) -> JobRecord:
 
 
 def _over(record: JobRecord, state: JobState, at: float) -> JobRecord:
-    return replace(record, state=state, ended=at, settled=())
+    return replace(record, state=state, ended=at, settled=(), refused=None)
 
 
 def _reported(record: JobRecord, report: Event, at: float) -> JobRecord:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from sidecar import clock, errors
 from sidecar.jobs import poison
@@ -69,6 +69,7 @@ class SharedMemory(MemoryStore):
         self._mine: set[str] = set()
         self.down = False
         self.claimed: list[str] = []
+        self.refuses: dict[str, Failure] = {}
         shared.views.append(self)
 
     def append(self, job_id: str, change: Change) -> JobRecord:
@@ -124,6 +125,12 @@ class SharedMemory(MemoryStore):
             self._told(job_id, PutBack())
         self._shared.holds.pop(job_id, None)
         self._shared.news()
+
+    async def look(
+        self, refused: Mapping[str, Failure], able: Collection[str], patience_s: float
+    ) -> None:
+        self._reach()
+        self.refuses = dict(refused)
 
     async def news(self) -> None:
         await self._news.wait()
