@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from sidecar import errors
 from sidecar.jobs.claims import Claims
@@ -14,8 +17,18 @@ from sidecar.jobs.strays import LOOK_S
 
 log = logging.getLogger(__name__)
 
-MOST = 500
-"""So many are looked at, those that came first."""
+MOST = 20
+"""So many are thought about at each look: a plan of the memory for one takes milliseconds."""
+AGAIN_S = 30.0
+"""So often about the same one: memory comes and goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Thought:
+    """What was thought of a job, when (`time.monotonic`); why it cannot be done here, or None."""
+
+    at: float
+    refusal: Failure | None
 
 
 class Survey:
@@ -32,6 +45,7 @@ class Survey:
         long one waits that all refuse."""
         self._claims, self._store, self._refusal = claims, store, refusal
         self._patience_s = patience_s
+        self._thoughts: dict[str, _Thought] = {}
         self._looking: asyncio.Task[None] | None = None
 
     def open(self) -> None:
@@ -55,13 +69,27 @@ class Survey:
             await asyncio.sleep(LOOK_S)
 
     async def _looked(self) -> None:
-        refused: dict[str, Failure] = {}
-        able: list[str] = []
-        waiting = [one for one in self._store.all() if one.durable and not one.over]
-        for record in waiting[:MOST]:  # who runs one may be gone, and nobody else can do it
+        # Who runs one may be gone, and nobody else can do it.
+        open_ = [one for one in self._store.all() if one.durable and not one.over]
+        known = {one.id for one in open_}
+        self._thoughts = {one: said for one, said in self._thoughts.items() if one in known}
+        for record in self._due(open_, time.monotonic()):
             error = self._refusal(record)
-            if error is not None:
-                refused[record.id] = Failure.of(error)
-            else:
-                able.append(record.id)
+            said = None if error is None else Failure.of(error)
+            self._thoughts[record.id] = _Thought(time.monotonic(), said)
+            await asyncio.sleep(0)
+        thoughts = self._thoughts.items()
+        refused = {one: said.refusal for one, said in thoughts if said.refusal is not None}
+        able = [one for one, said in thoughts if said.refusal is None]
         await self._claims.look(refused, able, self._patience_s)
+
+    def _due(self, records: Sequence[JobRecord], now: float) -> Sequence[JobRecord]:
+        """Who is thought about next: those first which all others refuse, then whoever was thought
+        about longest ago."""
+
+        def at(record: JobRecord) -> float:
+            thought = self._thoughts.get(record.id)
+            return -math.inf if thought is None else thought.at
+
+        due = [one for one in records if at(one) <= now - AGAIN_S]
+        return sorted(due, key=lambda one: (one.refused is None, at(one)))[:MOST]

@@ -13,13 +13,17 @@ from eventsource import events_of
 from histories import submitted
 from hypothesis import given
 from hypothesis import strategies as st
+from overheard import until
 from postgres import KEY, Cluster
 from serving import PATIENCE_S, Server, wait_until
+from shared_memory import Shared, SharedMemory
 
 from sidecar import errors
+from sidecar.jobs import surveying
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.record import Begun, Failure, JobRecord, JobState
 from sidecar.jobs.strays import ALIVE_S, Verdict, told, verdict
+from sidecar.jobs.surveying import Survey
 
 LONG = Failure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))
 GREEK = Failure.of(errors.LanguageUnsupported("It knows no 'el'.", hint="It knows: en."))
@@ -225,3 +229,35 @@ def sent(front: Server, voice: bytes) -> str:
     answer = front.client.post("/v1/jobs", files={"audio": voice}, data={"language": "de"})
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
+
+
+async def test_a_node_thinks_about_a_few_at_a_time_and_about_all_in_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(surveying, "LOOK_S", 0.0)
+    store, asked = SharedMemory(Shared()), []
+    for _ in range(3 * surveying.MOST):
+        store.add(submitted(durable=True))
+
+    def refusal(record: JobRecord) -> errors.SidecarError | None:
+        asked.append(record.id)
+        return errors.WontFit() if len(asked) % 2 else None
+
+    looks: list[int] = []
+    monkeypatch.setattr(store, "look", lookout(looks, asked))
+    survey = Survey(store, store, refusal, NEVER)
+    survey.open()
+    await until(lambda: len(looks) >= 4)
+    await survey.close()
+    assert looks[:4] == [20, 40, 60, 60]
+    assert len({*asked}) == 60
+
+
+def lookout(looks: list[int], asked: list[str]) -> Callable[..., Any]:
+    """Notes how many had been thought about at each look, all of which are told."""
+
+    async def look(refused: dict[str, Failure], able: list[str], patience_s: float) -> None:
+        assert len(refused) + len(able) == len(asked)
+        looks.append(len(asked))
+
+    return look

@@ -147,8 +147,9 @@ def _told(cursor: Any, rows: Rows, known: Known, job_id: str, change: Change) ->
     if locked is None:
         return None
     now, found, record = locked
-    before = known(record.behind) if record.behind else None
-    events = interrupted(record, now, before is not None and not before.over)
+    before = known(record.behind)
+    waited = bool(record.behind) and not (before is not None and before.over)
+    events = interrupted(record, now, waited)
     record = replayed(record, events)
     event = JobEvent(record.seq + 1, now, change)
     after = advance(record, event)
