@@ -1,5 +1,4 @@
-"""Where recordings become transcripts: the store, the queue over it, and results until they are
-fetched, opened and closed together."""
+"""Where recordings become transcripts: a store, a queue, results; opened and closed together."""
 
 from __future__ import annotations
 
