@@ -9,8 +9,8 @@ import pytest
 import whisper_models
 
 from sidecar import engines, errors
+from sidecar.checkpoints.cache import cache_folder
 from sidecar.checkpoints.checkpoint import Checkpoint
-from sidecar.checkpoints.weights import cache_folder
 from sidecar.checkpoints.whisper import NAMES
 from sidecar.engines.choice import (
     Facts,
