@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar import errors
+from sidecar.transports.http import from_clients
 
 UNKNOWN = "unknown"
 """The ids of a frame that answers to none."""
@@ -71,8 +72,8 @@ def opened(raw: str | bytes) -> Envelope:
     if isinstance(raw, bytes):
         raise invalid("Frames are JSON text; sound is base64 in 'audio'.")
     try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
+        body = from_clients.read(raw)
+    except ValueError:
         raise invalid("The message is not JSON.") from None
     if not isinstance(body, dict):
         raise invalid("The message is not a JSON object.")
