@@ -12,7 +12,8 @@ from typing import Generic, TypeVar
 
 from sidecar import errors
 from sidecar.diagnostics.crash import CrashNotes, data_folder
-from sidecar.engines.choice import WHISPER, Choice, Spec
+from sidecar.engines.choice import Choice, Spec
+from sidecar.engines.facts import WHISPER
 from sidecar.memory.admission import Admission, Memory, Room
 from sidecar.memory.devices import GpuMemory, GpuWatch, HostWatch
 from sidecar.memory.ledger import Holding
