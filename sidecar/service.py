@@ -198,6 +198,7 @@ class Service:
             self.voices.with_people_live,
             self._talk_kept,
             self._tape,
+            self._keeping.sessions if self._keeping is not None else None,
         )
         """The live sessions of everybody."""
         speaks = self.fleet.voice if self.fleet.voice_spec is not None else None
@@ -227,6 +228,8 @@ class Service:
             if isinstance(self._queue, JobQueue):
                 self._spawn("go on", go_on(self._keeping, self._queue, self.spooling))
         self._spawn("look at the GPU", self.fleet.watch())
+        if self._keeping is not None and self._keeping.sessions is not None:
+            self._spawn("forget live sessions", self._keeping.sessions.forget_in_time())
         self._spawn("remember the pace", self._pace_file.run(self._pace))
         if self.settings.preload and self.settings.role != FRONT:
             self._spawn("preload", self._preload())

@@ -39,6 +39,18 @@ class Forget:
     """The client did not want the turn that goes on here."""
 
 
+@dataclass(frozen=True, slots=True)
+class SoundState:
+    """All that there is of `KeptSound`, for another one; the fields are that one's."""
+
+    at: float
+    samples: int
+    settled: float
+    rate: int
+    at_rate: tuple[float, int]
+    items: tuple[Chunk | Commit | Forget, ...]
+
+
 @dataclass(slots=True)
 class Held:
     """What all sessions keep together."""
@@ -81,6 +93,19 @@ class KeptSound:
         """Of sound that are kept."""
         oldest = next((one for one in self._items if isinstance(one, Chunk)), None)
         return 0.0 if oldest is None else self.at - oldest.at
+
+    @property
+    def state(self) -> SoundState:
+        """What another needs to be what this is."""
+        items = tuple(self._items)
+        return SoundState(self.at, self.samples, self.settled, self._rate, self._at_rate, items)
+
+    def restore(self, state: SoundState) -> None:
+        """Be what another was; no engine has taken anything yet."""
+        self.at, self.samples, self.settled = state.at, state.samples, state.settled
+        self._rate, self._at_rate = state.rate, state.at_rate
+        self._items = deque(state.items)
+        self._count(sum(len(one.raw) for one in state.items if isinstance(one, Chunk)))
 
     def add(self, raw: bytes, encoding: Encoding, rate: int) -> None:
         """More sound, of whole samples."""

@@ -31,6 +31,17 @@ class Numbered:
     event: LiveEvent
 
 
+@dataclass(frozen=True, slots=True)
+class ToldState:
+    """All that there is of `Told`, for another one: the last number and the last turn that began,
+    the events that are kept, and what voices sound like. Of partials none goes along."""
+
+    last: int
+    started: int
+    kept: tuple[Numbered, ...]
+    voices: Mapping[int, VoicePrint]
+
+
 class Told:
     """The events of one session. Of partials and of how far it is the last is kept; so who reads
     slowly misses some of these and nothing else."""
@@ -60,6 +71,16 @@ class Told:
     def last(self) -> int:
         """The number of the last event."""
         return self._last
+
+    @property
+    def state(self) -> ToldState:
+        """What another needs to go on telling."""
+        return ToldState(self._last, self._started, tuple(self._kept), self._voices)
+
+    def restore(self, state: ToldState) -> None:
+        """Go on where another was."""
+        self._last, self._started = state.last, state.started
+        self._kept, self._voices = list(state.kept), state.voices
 
     def so_far(self, at: float) -> Begin:
         """Where an engine that knows nothing of the session goes on from ``at``."""

@@ -73,6 +73,16 @@ MIGRATIONS: Sequence[Sequence[str]] = (
             WHERE NOT EXISTS (SELECT 1 FROM active WHERE active.owner = who)
             ON CONFLICT (owner) DO UPDATE SET had_s = greatest(known.had_s, excluded.had_s) $$""",
     ),
+    (
+        # Live sessions between two services: until one has taken them, or their time is over.
+        """CREATE TABLE vibevoice.sessions (
+            owner text NOT NULL,
+            id text NOT NULL,
+            until timestamptz NOT NULL,
+            taker text,
+            session bytea NOT NULL,
+            PRIMARY KEY (owner, id))""",
+    ),
 )
 """What makes each version of the tables out of the one before; a step once released never
 changes."""

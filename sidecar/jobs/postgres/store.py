@@ -119,7 +119,7 @@ class PostgresStore(Mirror):
             return
         wanted = {job_id: entry.record.seq if entry is not None else None}
         with suppress(errors.JournalUnreachable):
-            for found in await self._ask(lambda cursor: self._rows.find(cursor, wanted)):
+            for found in await self.ask(lambda cursor: self._rows.find(cursor, wanted)):
                 self._take(found)
 
     def add(self, record: JobRecord) -> None:
@@ -183,13 +183,33 @@ class PostgresStore(Mirror):
             self._asks.close()
         super().close()
 
+    async def ask(self, work: Callable[[Any], T]) -> T:
+        """What the database says in one transaction; once more where it was only the connection, so
+        nothing may change by being done twice.
+
+        Raises:
+            errors.JournalUnreachable: it does not answer.
+        """
+
+        def asked() -> T:
+            if self._asks.open:
+                with suppress(Unreachable), self._asks.transaction() as cursor:
+                    return work(cursor)
+            with self._asks.transaction() as cursor:
+                return work(cursor)
+
+        try:
+            return await self._asking.run(asked)
+        except Unreachable as error:
+            raise errors.JournalUnreachable() from error
+
     async def claim(self, takes: Callable[[JobRecord], bool]) -> JobRecord | None:
         """Have the job that is next of those that ``takes`` says yes to."""
         await self.open()
         self._news.clear()
         seen = set(self._had)
         for _ in range(ROUNDS):
-            waiting = await self._ask(partial(claiming.candidates, seen=seen))
+            waiting = await self.ask(partial(claiming.candidates, seen=seen))
             await self._learn(waiting)
             for job_id in waiting:
                 entry = self._entries.get(job_id)
@@ -207,7 +227,7 @@ class PostgresStore(Mirror):
         had = dict(self._had)
         if not had:
             return []
-        kept = await self._ask(partial(claiming.beat, claims=[*had.values()]))
+        kept = await self.ask(partial(claiming.beat, claims=[*had.values()]))
         lost = [
             job_id
             for job_id, claim in had.items()
@@ -246,7 +266,7 @@ class PostgresStore(Mirror):
         def reach(cursor: Any) -> Grasp | None:
             return claiming.grasp(cursor, self._rows, job_id, claim, over)
 
-        grasped = await self._ask(reach)
+        grasped = await self.ask(reach)
         if grasped is None:
             return None
         if grasped.had:
@@ -265,29 +285,14 @@ class PostgresStore(Mirror):
             if at is None or at < seq:
                 wanted[job_id] = at
         if wanted:
-            for found in await self._ask(lambda cursor: self._rows.find(cursor, wanted)):
+            for found in await self.ask(lambda cursor: self._rows.find(cursor, wanted)):
                 self._take(found)
 
     async def _reload(self, job_ids: Sequence[str]) -> None:
         if job_ids:
             wanted = dict.fromkeys(job_ids)
-            for found in await self._ask(lambda cursor: self._rows.find(cursor, wanted)):
+            for found in await self.ask(lambda cursor: self._rows.find(cursor, wanted)):
                 self._take(found)
-
-    async def _ask(self, work: Callable[[Any], T]) -> T:
-        """What the database says; once more where it was only the connection."""
-
-        def asked() -> T:
-            if self._asks.open:
-                with suppress(Unreachable), self._asks.transaction() as cursor:
-                    return work(cursor)
-            with self._asks.transaction() as cursor:
-                return work(cursor)
-
-        try:
-            return await self._asking.run(asked)
-        except Unreachable as error:
-            raise errors.JournalUnreachable() from error
 
     def _begins(self, job_id: str) -> bool:
         """Whether the claim on a job is still on its way to the database."""

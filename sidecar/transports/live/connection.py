@@ -35,7 +35,7 @@ async def converse(socket: Socket, service: Service) -> None:
     begin = await _greeting(socket)
     rate = begin.counted_rate
     decoder = await Threads("opus", 1).run(OpusDecoder) if begin.encoding == OPUS else None
-    session = _session(socket, service, begin)
+    session = await _session(socket, service, begin)
     taken, done = session.taken, False
     talk = _Talk(socket, session, begin, rate, decoder)
     try:
@@ -70,14 +70,16 @@ async def _greeting(socket: Socket) -> Begin:
     return order
 
 
-def _session(socket: Socket, service: Service, begin: Begin) -> Session:
+async def _session(socket: Socket, service: Service, begin: Begin) -> Session:
     if begin.after is None:
-        return service.live.open(
+        session = service.live.open(
             socket.caller, begin.upon(LiveOptions()), begin.session, wire="live"
         )
+        session.moves = begin.moves
+        return session
     if begin.session is None:
         raise errors.FieldMissing("'after' goes with 'session', the one that goes on.")
-    return service.live.find(socket.caller, begin.session)
+    return await service.live.take_up(socket.caller, begin.session)
 
 
 async def _ends_with(taken: asyncio.Event) -> None:
@@ -115,6 +117,7 @@ class _Talk:
     async def take(self, message: Message) -> bool:
         """A message of the client's, done with. Who sends faster than is heard is not read."""
         self._socket.count()
+        await self._session.stays()
         if isinstance(message, bytes):
             encoding = self._begin.encoding
             if self._decoder is not None:

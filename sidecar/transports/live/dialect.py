@@ -33,6 +33,7 @@ CODES: Mapping[Kind | str, int] = {
     Kind.TIMEOUT: 4408,
     Kind.CONFLICT: 4409,
     Kind.LIMITED: 4429,
+    errors.SessionHandedOver.code: 1012,
 }
 """Close codes of this wire, as HTTP's with 4000 added; all others are those of every wire."""
 TYPES: Mapping[type[LiveEvent], str] = {

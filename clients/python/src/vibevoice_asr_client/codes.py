@@ -604,6 +604,12 @@ class ServiceUnreachable(errors.Busy):
     known_code = "service_unreachable"
 
 
+class SessionHandedOver(errors.Busy):
+    """This service ends; another one goes on with the live session."""
+
+    known_code = "session_handed_over"
+
+
 class SessionIdle(errors.Busy):
     """Nothing came for this live session for too long."""
 
@@ -926,6 +932,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "response_cancel_not_active": ResponseCancelNotActive,
     "scope_missing": ScopeMissing,
     "service_unreachable": ServiceUnreachable,
+    "session_handed_over": SessionHandedOver,
     "session_idle": SessionIdle,
     "session_moved": SessionMoved,
     "session_not_found": SessionNotFound,
