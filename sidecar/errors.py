@@ -930,6 +930,15 @@ class AdminOff(SidecarError):
     default_hint = "Set VIBEVOICE_ADMIN, and a token (docs/operations.md)."
 
 
+class NodesAbsent(SidecarError):
+    """All nodes are to have something, and this service shares its jobs with nobody."""
+
+    code = "nodes_absent"
+    kind = Kind.CONFLICT
+    default_detail = "This service shares its jobs with no other."
+    default_hint = "Set VIBEVOICE_JOURNAL, or use /admin/load_model."
+
+
 class ModelLoaded(SidecarError):
     """A model is to be loaded that is there, or on its way."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import uuid
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +40,9 @@ from sidecar.jobs.recordings import Recordings
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.room import Body, Place, Room
 from sidecar.jobs.sharing import shared_queue
+from sidecar.jobs.steering import Steering
 from sidecar.jobs.store import JobStore, KeyTaken, MemoryStore
+from sidecar.jobs.taking import SharedQueue
 from sidecar.jobs.talks import Talks
 from sidecar.jobs.traced import JobTraces
 from sidecar.memory.devices import GpuMemory
@@ -158,6 +161,9 @@ class Service:
         shared = shared_queue(settings, self._keeping, self._provision, self._pace, queue, now)
         self.shares = shared is not None
         """Whether other services have the same jobs."""
+        self.nodes = self._keeping.nodes if self._keeping is not None else None
+        """What all nodes are to have, where several services share their jobs."""
+        self._steering = self._steered(shared)
         self._queue = shared or queue
         """Who takes in: for this service, or for all that share its jobs."""
         self._results = Retention(
@@ -230,6 +236,10 @@ class Service:
         self._spawn("look at the GPU", self.fleet.watch())
         if self._keeping is not None and self._keeping.sessions is not None:
             self._spawn("forget live sessions", self._keeping.sessions.forget_in_time())
+        if self.nodes is not None:
+            self._spawn("look at the nodes", self.nodes.watch())
+        if self._steering is not None:
+            self._steering.open()
         self._spawn("remember the pace", self._pace_file.run(self._pace))
         if self.settings.preload and self.settings.role != FRONT:
             self._spawn("preload", self._preload())
@@ -239,7 +249,9 @@ class Service:
     async def drain(self, grace_s: float) -> None:
         """Take no more jobs and tell those that wait; the running ones have ``grace_s`` to end, and
         their results a moment to be fetched."""
-        await asyncio.gather(self._queue.drain(grace_s), self.live.drain(grace_s))
+        await asyncio.gather(
+            self._queue.drain(grace_s), self.live.drain(grace_s), self._stop_steering()
+        )
         if grace_s > 0 and self.settings.role != NODE:
             await self._results.all_fetched()
 
@@ -252,6 +264,7 @@ class Service:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self._stop_steering()
         await self.live.close()
         await self.conversations.close()
         if self._captures is not None:
@@ -542,6 +555,18 @@ class Service:
             trouble=trouble(self.tally.outcomes.lately(), self.tally.thresholds),
             also=dict(self.also),
         )
+
+    def _steered(self, shared: SharedQueue | None) -> Steering | None:
+        """Who brings this service to what all nodes are to have, where it works for others."""
+        pulling = shared.pulling if shared is not None else None
+        if self.nodes is None or pulling is None:
+            return None
+        name = socket.gethostname()
+        return Steering(self.nodes, self.instance, name, self.models, pulling.aside)
+
+    async def _stop_steering(self) -> None:
+        if self._steering is not None:
+            await self._steering.close()
 
     def _language_hint(self, tag: str) -> str:
         return f"It knows: {few(self.spec.languages)}. {way_to(tag, self.settings)}"

@@ -20,7 +20,7 @@ from sidecar.speech.people import VoicePrint
 VERSION = 1
 """Of how it is written; what another version wrote is not read."""
 _HEAD = 4
-_PLAIN: dict[str, Commit | Forget] = {"commit": Commit(), "forget": Forget()}
+_PLAIN: dict[str, type[Commit | Forget]] = {"commit": Commit, "forget": Forget}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _read(head: dict[str, Any], raw: bytes) -> Carried:
     items, place = list[Chunk | Commit | Forget](), 0
     for item in head["items"]:
         if len(item) == 1:
-            items.append(_PLAIN[item[0]])
+            items.append(_PLAIN[item[0]]())
             continue
         at, size, encoding, rate = item
         items.append(Chunk(at, raw[place : place + size], Encoding(encoding), rate))

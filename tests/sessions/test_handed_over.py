@@ -7,7 +7,6 @@ connection to the next of them.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ import pytest
 from postgres import KEY, Cluster
 from proxies import RoundRobin
 from recordings import run_ffmpeg
-from serving import PATIENCE_S, Server, wait_until
-from vibevoice_asr_client import Client, Final, Partial, Retry, Summary
+from serving import Server
+from vibevoice_asr_client import Client, Final, Partial, Retry
 
 SOON = Retry(attempts=40, first_s=0.01, longest_s=0.2)
 PACE = 2.0
@@ -52,9 +51,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fronts(
-    postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Fronts]:
+def fronts(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fronts]:
     folder = tmp_path_factory.mktemp("fronts")
     journal = postgres_cluster.new_database()
     with contextlib.ExitStack() as stack:
@@ -86,11 +83,14 @@ def test_a_session_goes_on_at_another_service_word_for_word(fronts: Fronts, spok
             told += isinstance(event, Partial)
             if told in (2, 6) and len(ended) < told // 2 and isinstance(event, Partial):
                 ended.append(fronts.end_of_who_has_it())
-    print([type(e).__name__+str(getattr(e,"number","")) for e in events])
-    print(words(whole)); print(words(events))
+    print([type(e).__name__ + str(getattr(e, "number", "")) for e in events])
+    print(words(whole))
+    print(words(events))
     for e in events:
-        if isinstance(e, Partial): print(e.text)
-    for s in ended: print(s.log())
+        if isinstance(e, Partial):
+            print(e.text)
+    for s in ended:
+        print(s.log())
     assert len(ended) == 2
     assert words(events) == words(whole)
     numbers = [event.number for event in events]

@@ -92,6 +92,8 @@ class PostgresStore(Mirror):
         """What was said since the loop had its last turn: written in one piece."""
         self._crossing = Crossing()
         self._hearing: Hearing | None = None
+        self._others: dict[str, Callable[[], None]] = {}
+        """Who hears of what else than jobs, by channel."""
         self._closed = False
         with self._asks.transaction() as cursor:
             for found in self._rows.all(cursor):
@@ -103,8 +105,18 @@ class PostgresStore(Mirror):
         if not self._crossing.runs:
             self._crossing.open()
             self._hearing = Hearing(
-                Link(self._address), self._rows, self._known, self._at, self._heard_others
+                Link(self._address),
+                self._rows,
+                self._known,
+                self._at,
+                self._heard_others,
+                self._others,
             )
+
+    def hear(self, channel: str, tell: Callable[[], None]) -> None:
+        """Have somebody told, on the loop, of each word on a channel, and after a connection that
+        was lost. Before `open`."""
+        self._others[channel] = partial(self._crossing.do, tell)
 
     def mine(self, job_id: str) -> bool:
         """Whether a job was added by this service."""
