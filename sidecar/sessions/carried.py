@@ -14,7 +14,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.sessions.sound import Chunk, Commit, Forget, SoundState
 from sidecar.sessions.told import Numbered, ToldState
-from sidecar.speech.live import Encoding, LiveOptions, from_wire, to_wire
+from sidecar.speech.live import Encoding, LiveOptions, Understood, from_wire, to_wire
 from sidecar.speech.people import VoicePrint
 
 VERSION = 1
@@ -39,7 +39,7 @@ class Carried:
 def packed(one: Carried) -> bytes:
     """A session as bytes."""
     items, raws = [], list[bytes]()
-    for item in one.sound.items:
+    for item in (*one.sound.past, *one.sound.items):
         if isinstance(item, Chunk):
             items.append([item.at, len(item.raw), item.encoding, item.rate])
             raws.append(item.raw)
@@ -56,6 +56,8 @@ def packed(one: Carried) -> bytes:
         "sound": [one.sound.at, one.sound.samples, one.sound.settled],
         "rate": [one.sound.rate, *one.sound.at_rate],
         "items": items,
+        "past": len(one.sound.past),
+        "context": [[each.start, each.end, each.tokens] for each in told.context],
         "received_orders": one.received_orders,
         "finishing": one.finishing,
         "age_s": one.age_s,
@@ -95,10 +97,13 @@ def _read(head: dict[str, Any], raw: bytes) -> Carried:
     rate, since, before = head["rate"]
     kept = tuple(Numbered(number, from_wire(event)) for number, event in head["kept"])
     voices = {int(number): VoicePrint(**voice) for number, voice in head["voices"].items()}
+    context = tuple(Understood(start, end, tuple(tokens)) for start, end, tokens in head["context"])
+    past = tuple(one for one in items[: head["past"]] if isinstance(one, Chunk))
+    rest = tuple(items[head["past"] :])
     return Carried(
         LiveOptions.from_wire(head["options"]),
-        ToldState(head["last"], head["started"], kept, voices),
-        SoundState(at, samples, settled, rate, (since, before), tuple(items)),
+        ToldState(head["last"], head["started"], kept, voices, context),
+        SoundState(at, samples, settled, rate, (since, before), rest, past),
         head["received_orders"],
         head["finishing"],
         head["age_s"],

@@ -268,7 +268,7 @@ class Session:
         if isinstance(event, Heard):
             self._steady.set()
             self._answered = max(self._answered, event.commits)
-            self.sound.settle(event.settled, self._answered)
+            self.sound.settle(event.settled, self._answered, event.wanted)
             self._room.set()
         elif isinstance(event, TurnEnded) and event.committed:
             self._answered += 1  # an engine that dies now is not asked for it again

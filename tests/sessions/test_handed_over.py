@@ -16,8 +16,8 @@ import pytest
 from postgres import KEY, Cluster
 from proxies import RoundRobin
 from recordings import run_ffmpeg
-from serving import Server
-from vibevoice_asr_client import Client, Final, Partial, Retry
+from serving import PATIENCE_S, Server
+from vibevoice_asr_client import Client, Final, Retry, SpeechStarted, Summary
 
 SOON = Retry(attempts=40, first_s=0.01, longest_s=0.2)
 PACE = 2.0
@@ -27,7 +27,8 @@ PACE = 2.0
 class Fronts:
     """Services that hear live and share a database, and the proxy before them."""
 
-    def __init__(self, start: Callable[[], Server], count: int) -> None:
+    def __init__(self, start: Callable[[], Server], count: int, journal: str) -> None:
+        self.journal = journal
         self.running = [start() for _ in range(count)]
         self.proxy = RoundRobin(*(one.port for one in self.running))
         self.url = f"http://127.0.0.1:{self.proxy.port}"
@@ -62,36 +63,48 @@ def fronts(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) 
             more = {"live_engine": "moonshine", "shutdown_grace": 5}
             return stack.enter_context(Server(home, **shared, **more))
 
-        there = Fronts(start, 4)
+        there = Fronts(start, 5, journal)
         yield there
         there.proxy.close()
     postgres_cluster.drop(journal)
 
 
-def words(events: list[Any]) -> list[list[str]]:
-    return [one.segment.text.split() for one in events if isinstance(one, Final)]
+def finals(events: list[Any]) -> list[tuple[float, float, str]]:
+    """All that was told: from when to when, and what."""
+    return [
+        (round(one.segment.start, 2), round(one.segment.end, 2), one.segment.text)
+        for one in events
+        if isinstance(one, Final)
+    ]
+
+
+def left_between(journal: str) -> int:
+    """Sessions that no service has."""
+    import psycopg
+
+    with psycopg.connect(journal) as connection:
+        return int(connection.execute("SELECT count(*) FROM vibevoice.sessions").fetchone()[0])
 
 
 def test_a_session_goes_on_at_another_service_word_for_word(fronts: Fronts, spoken: Path) -> None:
     with Client(fronts.url, retry=SOON) as client:
-        whole = list(client.live_file(spoken, pace=PACE))
+        whole = list(client.live_file(spoken, pace=PACE, partials=False))
         events: list[Any] = []
         ended: list[Server] = []
-        told = 0
-        for event in client.live_file(spoken, pace=PACE):
+        for event in client.live_file(spoken, pace=PACE, partials=False):
             events.append(event)
-            told += isinstance(event, Partial)
-            if told in (2, 6) and len(ended) < told // 2 and isinstance(event, Partial):
+            if isinstance(event, SpeechStarted) and event.turn in (1, 3):
                 ended.append(fronts.end_of_who_has_it())
-    print([type(e).__name__ + str(getattr(e, "number", "")) for e in events])
-    print(words(whole))
-    print(words(events))
-    for e in events:
-        if isinstance(e, Partial):
-            print(e.text)
-    for s in ended:
-        print(s.log())
+    print(finals(whole), finals(events))
     assert len(ended) == 2
-    assert words(events) == words(whole)
+    assert finals(events) == finals(whole)
     numbers = [event.number for event in events]
     assert numbers == sorted(set(numbers))
+    assert len({event.piece for event in events if isinstance(event, Final)}) == len(finals(whole))
+    summary = events[-1]
+    assert isinstance(summary, Summary)
+    said = [segment.text for segment in summary.transcript.segments]
+    assert said == [text for *_, text in finals(whole)]
+    assert left_between(fronts.journal) == 0
+    for one in ended:
+        assert one.process.wait(PATIENCE_S) == 0
