@@ -53,7 +53,7 @@ def packed(one: Carried) -> bytes:
         "started": told.started,
         "kept": [[each.number, to_wire(each.event)] for each in told.kept],
         "voices": {number: dataclasses.asdict(voice) for number, voice in told.voices.items()},
-        "sound": [one.sound.at, one.sound.samples, one.sound.settled],
+        "sound": [one.sound.at, one.sound.samples, one.sound.settled, one.sound.wanted],
         "rate": [one.sound.rate, *one.sound.at_rate],
         "items": items,
         "past": len(one.sound.past),
@@ -93,7 +93,7 @@ def _read(head: dict[str, Any], raw: bytes) -> Carried:
         at, size, encoding, rate = item
         items.append(Chunk(at, raw[place : place + size], Encoding(encoding), rate))
         place += size
-    at, samples, settled = head["sound"]
+    at, samples, settled, wanted = head["sound"]
     rate, since, before = head["rate"]
     kept = tuple(Numbered(number, from_wire(event)) for number, event in head["kept"])
     voices = {int(number): VoicePrint(**voice) for number, voice in head["voices"].items()}
@@ -103,7 +103,7 @@ def _read(head: dict[str, Any], raw: bytes) -> Carried:
     return Carried(
         LiveOptions.from_wire(head["options"]),
         ToldState(head["last"], head["started"], kept, voices, context),
-        SoundState(at, samples, settled, rate, (since, before), rest, past),
+        SoundState(at, samples, settled, rate, (since, before), rest, past, wanted),
         head["received_orders"],
         head["finishing"],
         head["age_s"],

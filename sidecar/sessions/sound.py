@@ -49,7 +49,8 @@ class SoundState:
     rate: int
     at_rate: tuple[float, int]
     items: tuple[Chunk | Commit | Forget, ...]
-    past: tuple[Chunk, ...] = ()
+    past: tuple[Chunk, ...]
+    wanted: float
 
 
 @dataclass(slots=True)
@@ -114,7 +115,7 @@ class KeptSound:
     def state(self) -> SoundState:
         """What another needs to be what this is."""
         rate, items, past = (self._rate, self._at_rate), tuple(self._items), tuple(self._past)
-        return SoundState(self.at, self.samples, self.settled, *rate, items, past)
+        return SoundState(self.at, self.samples, self.settled, *rate, items, past, self._wanted)
 
     def restore(self, state: SoundState) -> None:
         """Be what another was; no engine has taken anything yet."""
@@ -123,7 +124,7 @@ class KeptSound:
         self._items, self._past = deque(state.items), deque(state.past)
         kept = (*state.past, *state.items)
         self._count(sum(len(one.raw) for one in kept if isinstance(one, Chunk)))
-        self._wanted = min([self.settled, *(one.at for one in state.past)])
+        self._wanted = state.wanted
 
     def add(self, raw: bytes, encoding: Encoding, rate: int) -> None:
         """More sound, of whole samples."""
