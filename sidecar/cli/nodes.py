@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sidecar import errors
-from sidecar.cli.asking import (
-    CaCertOption,
-    FingerprintOption,
-    InsecureOption,
-    PrecisionOption,
-    ServerOption,
-    TokenOption,
-    where_of,
-)
+from sidecar.cli.asking import PrecisionOption
 from sidecar.cli.backends import Where
 from sidecar.cli.monitoring import meant
 from sidecar.cli.said import INTERRUPTED, PROGRAM, complain
@@ -53,11 +45,8 @@ def nodes(
     at_once: Annotated[
         int | None, typer.Option(metavar="N", help="So many may load side by side (1).")
     ] = None,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    ca_cert: CaCertOption = None,
-    fingerprint: FingerprintOption = None,
-    insecure: InsecureOption = False,
+    *,
+    where: Where,
 ) -> None:
     """Options of the word `nodes`."""
     given = {
@@ -68,7 +57,6 @@ def nodes(
         "at_once": at_once,
     }
     wish = {name: value for name, value in given.items() if value is not None}
-    where = where_of(server, token, ca_cert, fingerprint, insecure)
     try:
         asyncio.run(_say(where, wish))
     except errors.SidecarError as error:
