@@ -740,6 +740,23 @@ class Settings(BaseSettings):
             "engine can."
         ),
     )
+    wyoming_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description=(
+            "Port for Wyoming, Home Assistant's protocol, on the same address as HTTP "
+            "(docs/wyoming.md); 0 takes a free one, which the ready line tells. There is none if "
+            "unset."
+        ),
+    )
+    wyoming_clients: Words = Field(
+        (),
+        description=(
+            "Addresses or networks whose Wyoming clients need no token, as that protocol has none. "
+            "If unset: this machine, where nobody needs one."
+        ),
+    )
     max_upload_mb: int = Field(2048, ge=1, description="Largest upload in MB.")
     upload_room_mb: int = Field(
         4096,
