@@ -128,3 +128,13 @@ def test_whatever_is_answered_and_forgotten_no_commit_is_lost_or_doubled(seed: i
     assert answered + sum(isinstance(one, Commit) for one in rest) == asked
     assert dropped + sum(isinstance(one, Forget) for one in rest) == forgotten
     assert sound.bytes >= 0
+
+
+def test_where_there_is_no_room_one_goes_on_and_who_falls_silent_has_had_its_turn() -> None:
+    held = Held(1)
+    one, other = KeptSound(held), KeptSound(held)
+    assert held.lets(one, 0.0)
+    assert held.lets(one, 0.9)
+    assert not held.lets(other, 1.8)
+    assert held.lets(other, 1.9)
+    assert not held.lets(one, 2.0)
