@@ -127,7 +127,7 @@ class Connection:
         try:
             with recording:
                 source = await recording.finish()
-                job = await self._service.submit(
+                job = await self._service.submissions.submit(
                     recording.caller, source, options, recording.place, kept=False
                 )
             try:

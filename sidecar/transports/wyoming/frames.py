@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar import errors
+from sidecar.transports.http import from_clients
 
 LONGEST_LINE = 64 << 10
 LARGEST_DATA = 64 << 10
@@ -79,8 +80,8 @@ def refusal(error: errors.SidecarError) -> bytes:
 
 def _object(text: bytes, what: str) -> dict[str, Any]:
     try:
-        said = json.loads(text.decode())
-    except (ValueError, RecursionError):
+        said = from_clients.read(text)
+    except ValueError:
         said = None
     if not isinstance(said, dict):
         raise errors.MessageInvalid(f"The {what} of an event is no JSON object.", hint=HINT)

@@ -30,8 +30,8 @@ class Recording:
         self.caller, self.form = caller, form
         self._held = ExitStack()
         with ExitStack() as held:
-            self.place = held.enter_context(service.place(caller))
-            self._body = held.enter_context(service.body(caller))
+            self.place = held.enter_context(service.submissions.place(caller))
+            self._body = held.enter_context(service.submissions.body(caller))
             self._held = held.pop_all()
         self._disk, self._limit_mb = service.spooling, settings.max_upload_mb
         self._spool = Spool(settings.spool_dir)
