@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -532,7 +533,7 @@ def test_the_working_directory_and_pythonpath_are_not_importable(guest: Guest) -
 
 @built
 def test_it_serves_with_its_page_and_its_workers_and_dies_with_them(guest: Guest) -> None:
-    with guest.serving() as ready:
+    with guest.serving(VIBEVOICE_WYOMING_PORT="0") as ready:
         process: subprocess.Popen[str] = ready["process"]
         assert ready["pid"] == process.pid  # one process: no loader above it to be orphaned by
         url = ready["url"]
@@ -550,6 +551,10 @@ def test_it_serves_with_its_page_and_its_workers_and_dies_with_them(guest: Guest
         assert b"swagger-ui-bundle.js" in get("/docs")
         assert len(get("/docs/assets/swagger-ui-bundle.js")) > 1_000_000
         assert len(get("/docs/assets/swagger-ui.css")) > 10_000
+        with socket.create_connection(("127.0.0.1", ready["wyoming_port"]), LIMIT_S) as sock:
+            sock.sendall(b'{"type": "describe"}\n')
+            with sock.makefile("rb") as stream:
+                assert json.loads(stream.readline())["data"]["asr"]
         recording = next(guest.executable.parent.rglob(sample().name))
         answer = json.loads(get("/transcribe", {"audio_path": str(recording)}))
         assert answer["metadata"]["num_speakers"] == 2
