@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import platformdirs
 import pytest
 from postgres import Cluster, cluster
 from recordings import Studio
-from serving import Server
+from serving import USERS_FOLDERS, Server
 
 
 def pytest_configure() -> None:
@@ -72,12 +73,22 @@ def journal(postgres_cluster: Cluster) -> Iterator[str]:
 @pytest.fixture(scope="session", autouse=True)
 def users_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where services that are given no folder have their logs, their pace and their jobs: not with
-    those of whoever runs the tests."""
+    those of whoever runs the tests, which are at the end what they were."""
+    real = Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False))
+    before = _contents(real)
     folder = tmp_path_factory.mktemp("user")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("XDG_STATE_HOME", "XDG_DATA_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDATA"):
+        for name in USERS_FOLDERS:
             patch.setenv(name, str(folder))
         yield folder
+    assert _contents(real) == before, f"a test (or a service beside them) wrote to {real}"
+
+
+def _contents(folder: Path) -> dict[Path, int]:
+    """What is below a folder, and when each was written last."""
+    return {
+        path: path.lstat().st_mtime_ns for path in (folder, *folder.rglob("*")) if path.exists()
+    }
 
 
 @pytest.fixture(scope="session")

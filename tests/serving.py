@@ -25,6 +25,8 @@ REFUSED_S = 5.0
 HOST_PATIENCE_S = 3.0
 """How long the desktop host waits for /health."""
 MB = 1 << 20
+USERS_FOLDERS = ("XDG_STATE_HOME", "XDG_DATA_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDATA")
+"""What says where a user's data is: there are jobs, people and captures that got no folder."""
 
 
 def free_port() -> int:
@@ -69,6 +71,7 @@ class Server:
         outer = {key: os.environ[key] for key in os.environ if not any(one in key for one in ours)}
         self._env = {
             **outer,
+            **dict.fromkeys(USERS_FOLDERS, str(home / "user")),
             "TMPDIR": str(self.temp),
             "VIBEVOICE_CONFIG": str(home / "no-such-file.toml"),
             "VIBEVOICE_DATA_DIR": str(home / "data"),

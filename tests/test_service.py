@@ -6,15 +6,17 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from serving import Server
 
 from sidecar import errors
 from sidecar.access.identity import EVERYBODY
 from sidecar.app import create_service
 from sidecar.audio.source import open_path
+from sidecar.captures.capture import captures_folder
 from sidecar.diagnostics import crash
 from sidecar.jobs.keeping import jobs_folder
 from sidecar.jobs.pace_file import NAME
@@ -100,7 +102,15 @@ def test_a_service_that_is_given_no_folder_writes_none_of_the_user_s(users_folde
     asked = "from sidecar.diagnostics.crash import data_folder; print(data_folder(None))"
     started = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
     settings = load_settings(engine="scripted")
-    folders = [jobs_folder(settings), people_folder(settings), Path(started.stdout.strip())]
-    for folder in [*folders, crash.data_folder(None)]:
+    kept = [jobs_folder(settings), people_folder(settings), captures_folder(settings)]
+    for folder in [*kept, Path(started.stdout.strip()), crash.data_folder(None)]:
         assert folder is not None
         assert folder.is_relative_to(users_folder)
+
+
+def test_what_a_service_of_a_test_keeps_is_in_the_folder_of_that_test(
+    start_server: Callable[..., Server],
+) -> None:
+    """Not with the people of another test; nor, outside of tests, with the user's own."""
+    server = start_server(people=True, keep_jobs=True, journal_key="0" * 64)
+    assert {path.name for path in server.home.glob("user/vibevoice-asr/*")} >= {"jobs", "people"}
