@@ -14,30 +14,50 @@ from sidecar.errors import SettingsInvalid
 
 PRIVATE = 0o600
 PUBLIC = 0o644
+_OPEN_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
 Alone = AbstractContextManager[None]
 
 
 def read(path: Path, most: int, *, private: bool = False) -> bytes:
-    """What a file or a pipe holds; with ``private`` only its owner may be able to read it.
+    """What a regular file holds; with ``private`` only its owner may be able to read it.
+
+    Nothing is waited for: a pipe that nobody writes to would hold a start up for ever.
 
     Raises:
-        errors.SettingsInvalid: it is not there, not readable, longer than ``most`` bytes, or others
-            may read it.
+        errors.SettingsInvalid: it is not there, not readable, no regular file, longer than
+            ``most`` bytes, or others may read it.
     """
     try:
-        with path.open("rb") as file:
+        with open(os.open(path, _OPEN_FLAGS), "rb") as file:
             status = os.fstat(file.fileno())
-            is_file = stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)
+            is_file = stat.S_ISREG(status.st_mode)
             data = file.read(most + 1) if is_file else b""
     except OSError as error:
         raise SettingsInvalid(f"The file {path} cannot be read: {error.strerror}.") from None
     if not is_file:
-        raise SettingsInvalid(f"{path} is not a file.")
+        raise _no_file(path)
     if len(data) > most:
         raise SettingsInvalid(f"The file {path} has more than {most} bytes: it is something else.")
     if private:
         check_private(path, status.st_mode)
     return data
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is there and no regular file, for those who have others open it, and wait.
+
+    Raises:
+        errors.SettingsInvalid: it is a pipe, a folder, a device, or a socket.
+    """
+    with suppress(OSError):  # whoever opens it says what is wrong
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise _no_file(path)
 
 
 def check_private(path: Path, mode: int) -> None:
@@ -112,6 +132,12 @@ def locked(folder: Path) -> Iterator[None]:
 
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _no_file(path: Path) -> SettingsInvalid:
+    return SettingsInvalid(
+        f"{path} is not a regular file.", hint="Name a file that has it, not a pipe or a folder."
+    )
 
 
 def _sync(folder: Path) -> None:

@@ -10,6 +10,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidecar import private
 from sidecar.access import certificate
 from sidecar.access.approach import is_loopback
 from sidecar.access.certificate import Pair
@@ -113,6 +114,8 @@ def _read(pair: Pair) -> ssl.SSLContext:
     Raises:
         errors.SettingsInvalid: it cannot be used; the text says why.
     """
+    for file in (pair.certificate, pair.key):
+        private.check_regular(file)  # OpenSSL would wait for a pipe
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 
+from sidecar import private
 from sidecar.access.certificate import Pair
 from sidecar.access.watched import Watch
 from sidecar.errors import SettingsInvalid
@@ -45,6 +46,7 @@ def _read(pair: Pair, clients: Path | None) -> grpc.ServerCertificateConfigurati
 
 def _vouching(clients: Path) -> bytes:
     """Looked at here: gRPC takes whatever is given, and then lets nobody in."""
+    private.check_regular(clients)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(clients)
         return clients.read_bytes()
