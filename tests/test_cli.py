@@ -259,6 +259,22 @@ def test_one_bad_file_of_many_stops_no_other(terminal):
     ]
 
 
+def test_a_name_does_nothing_to_the_terminal(terminal):
+    names = "\x1b]0;owned\x07\x1b[2J.wav", "\u202ednuos.wav", "\N{ARABIC LETTER BEH}\u200d.wav"
+    for name in names[:2]:
+        (terminal.home / name).write_bytes(b"this is no recording" * 100)
+    shutil.copy(BECKETT, terminal.home / names[2])
+    run = terminal.run("transcribe", *names, SUCCESS)
+    assert "# \N{ARABIC LETTER BEH}\u200d.wav\n" in run.stdout, "a letter that joins is one"
+    assert r"vibevoice-asr: \x1b]0;owned\x07\x1b[2J.wav: " in run.stderr
+    assert r"\u202ednuos.wav: " in run.stderr
+    (terminal.home / names[0]).write_bytes(BECKETT.read_bytes())
+    for words in (["transcribe", names[0], SUCCESS], ["estimate", names[0]]):
+        run = terminal.run(*words)
+        assert r"\x1b[2J.wav" in run.stdout
+        assert not {"\x1b", "\x07"} & set(run.stdout + run.stderr)
+
+
 def test_a_bad_file_on_a_server_is_said_as_without_one(terminal, server):
     junk = terminal.home / "junk.wav"
     junk.write_bytes(b"this is no recording" * 100)

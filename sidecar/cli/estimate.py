@@ -10,7 +10,7 @@ from sidecar import errors
 from sidecar.audio.source import AudioSource
 from sidecar.cli.backends import Where
 from sidecar.cli.recordings import open_file
-from sidecar.cli.said import complain, keep_quiet
+from sidecar.cli.said import complain, keep_quiet, shown
 
 
 def run(file: Path, precision: str | None, where: Where) -> int:
@@ -22,7 +22,7 @@ def run(file: Path, precision: str | None, where: Where) -> int:
         fits, sentence = asyncio.run(ask)
     except errors.SidecarError as error:
         return complain(error, about=str(file))
-    print(f"{file}: {sentence}")
+    print(f"{shown(str(file))}: {sentence}")
     return 0 if fits else 1
 
 

@@ -14,7 +14,7 @@ import typer
 from sidecar import errors
 from sidecar.cli.addressed import addressed
 from sidecar.cli.backends import Where
-from sidecar.cli.said import PROGRAM, complain, say
+from sidecar.cli.said import PROGRAM, complain, say, shown
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient
@@ -118,7 +118,7 @@ async def _id_of(client: AsyncClient, given: str) -> str:
 
 def _line(person: dict[str, Any]) -> str:
     seconds = sum(one["seconds"] for one in person["voices"])
-    return f"{person['id']}  {len(person['voices']):>2}  {seconds:>6.1f} s  {person['name']}"
+    return f"{person['id']}  {len(person['voices']):>2}  {seconds:>6.1f} s  {shown(person['name'])}"
 
 
 def _run(where: Where, ask: Ask) -> None:

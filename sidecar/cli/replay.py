@@ -11,7 +11,7 @@ import typer
 
 from sidecar import errors
 from sidecar.cli.backends import Where
-from sidecar.cli.said import INTERRUPTED, PROGRAM, complain, say
+from sidecar.cli.said import INTERRUPTED, PROGRAM, complain, say, shown
 
 if TYPE_CHECKING:
     from sidecar.captures.reading import Captured, CaptureReader
@@ -84,7 +84,7 @@ def run(
         reader = CaptureReader(capture, journal_key(load_settings(**given)))
         if save is not None:
             for path in reader.save(save):
-                print(path)
+                print(shown(str(path)))
             return 0
         return _compared(reader, reader.read(), where, pace, tolerance_s)
     except errors.SidecarError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from typing import TYPE_CHECKING
 
 from sidecar import errors
@@ -17,12 +18,22 @@ USAGE = 2
 """Exit code of a command line that is not understood."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+_STEERS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Categories of Unicode: control characters, halves of letters, ends of lines."""
+_TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+"""Characters that change the direction of those behind them (UAX 9)."""
+
+
+def shown(name: str) -> str:
+    """A name, or other words of strangers, as a terminal may have it: what would move its cursor,
+    colour it or turn its letters round is written as Python does (``\\x1b``). Pure."""
+    return "".join(one.encode("unicode_escape").decode() if _steers(one) else one for one in name)
 
 
 def say(message: str) -> None:
     """One line on stderr."""
     if sys.stderr is not None:  # a windowed executable has none
-        print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+        print(f"{PROGRAM}: {shown(' '.join(message.split()))}", file=sys.stderr, flush=True)
 
 
 def keep_quiet(settings: Settings) -> None:
@@ -39,3 +50,7 @@ def complain(error: errors.SidecarError, about: str = "") -> int:
 
     say(f"{about}: {error.detail} {error.hint}" if about else f"{error.detail} {error.hint}")
     return EXIT_CODES.get(error.code, 1)
+
+
+def _steers(one: str) -> bool:
+    return unicodedata.category(one) in _STEERS or unicodedata.bidirectional(one) in _TURNS

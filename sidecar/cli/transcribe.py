@@ -15,7 +15,7 @@ from sidecar.cli import standard_input, watch
 from sidecar.cli.backends import Transcribe, Where, backend
 from sidecar.cli.bars import Bar, bars
 from sidecar.cli.recordings import Opens, is_written, output_names, spread, write
-from sidecar.cli.said import INTERRUPTED, complain, say
+from sidecar.cli.said import INTERRUPTED, complain, say, shown
 from sidecar.speech import formats
 from sidecar.speech.transcript import Transcript
 
@@ -174,9 +174,9 @@ class _Pile:
                 for notice in transcript.notices:
                     say(f"{path}: {notice.message}")
                 if self._order.output is None:
-                    text = formats.render(transcript, self._order.format, path.stem)
+                    text = formats.render(transcript, self._order.format, shown(path.stem))
                     head = len(pairs) > 1 and self._order.format == "text"
-                    _print(f"# {path.name}\n{text}" if head else text)
+                    _print(f"# {shown(path.name)}\n{text}" if head else text)
         finally:
             for task in tasks:
                 task.cancel()
@@ -194,7 +194,8 @@ class _Pile:
 
 
 def _label(path: Path, number: int, many: int) -> str:
-    return path.name if many == 1 else f"{number}/{many} {path.name}"
+    name = shown(path.name)
+    return name if many == 1 else f"{number}/{many} {name}"
 
 
 def _print(text: str) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from sidecar.cli import said
+
 if TYPE_CHECKING:
     from rich.live import Live
 
@@ -87,7 +89,7 @@ class _Lines:
     def _write(self, who: str, text: str) -> None:
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-        print(f"{who}: {' '.join(text.split())}", flush=True)
+        print(f"{who}: {said.shown(' '.join(text.split()))}", flush=True)
 
 
 class _Screen:
@@ -130,7 +132,7 @@ class _Screen:
         from rich.text import Text
 
         self._draw()  # what was still being said is gone before it stands
-        self._live.console.print(Text.assemble((f"{who}: ", "bold"), (text, style)))
+        self._live.console.print(Text.assemble((f"{who}: ", "bold"), (said.shown(text), style)))
 
     def _draw(self) -> None:
         from rich.text import Text
@@ -141,5 +143,5 @@ class _Screen:
         if self._spoken:
             filled = round(min(1.0, self._loud**0.5) * METER)
             parts.append(Text("█" * filled + "·" * (METER - filled) + " ", style="green"))
-        parts.append(Text(self._writing or self._saying, style="dim"))
+        parts.append(Text(said.shown(self._writing or self._saying), style="dim"))
         self._live.update(Text.assemble(*parts), refresh=True)
