@@ -296,6 +296,22 @@ def test_a_folder_gets_a_file_per_recording_and_none_twice(terminal):
     assert all("-->" in path.read_text("utf-8") for path in written)
 
 
+def test_a_name_that_is_too_long_for_its_output_stops_no_other(terminal):
+    longest, longer = f"{'a' * 249}.wav", f"{'b' * 251}.wav"  # of 255 bytes
+    for name in (longest, longer):
+        shutil.copy(SUCCESS, terminal.home / name)
+    (terminal.home / "out" / "taken.json").mkdir(parents=True)
+    shutil.copy(SUCCESS, terminal.home / "taken.wav")
+    names = longer, "taken.wav", longest, BECKETT
+    run = terminal.run("transcribe", *names, "--format", "json", "--output", "out")
+    assert run.returncode == 1
+    too_long, taken = run.stderr.splitlines()
+    assert too_long.startswith(f"vibevoice-asr: {longer}: its output cannot be written")
+    assert taken.startswith("vibevoice-asr: taken.wav: its output cannot be written")
+    written = sorted(path.name for path in (terminal.home / "out").iterdir())
+    assert written == [f"{'a' * 249}.json", "beckett.json", "taken.json"]
+
+
 def test_names_that_differ_in_case_only_are_told_apart():
     files = [Path("a/Talk.wav"), Path("b/talk.mp3"), Path("talk-2.wav"), Path("c/talk.wav")]
     names = output_names(files, "txt")

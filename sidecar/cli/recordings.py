@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +18,7 @@ ENDINGS = (
     ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm", ".wma",
 )  # fmt: skip
 """What a recording in a folder is known by; a file that is named is judged by its content."""
+_OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.EINVAL, errno.EILSEQ})
 Opens = Callable[[Path], AudioSource]
 """Opens a recording that somebody named, as `open_file` does."""
 
@@ -99,13 +102,31 @@ def is_written(output: Path, recording: Path) -> bool:
         return False
 
 
+def check_name(path: Path) -> None:
+    """Whether a file can have this name, before work is done for it.
+
+    Raises:
+        OSError: it cannot (`is_of_its_name`).
+    """
+    try:
+        path.lstat()
+    except OSError as error:
+        if is_of_its_name(error):
+            raise
+
+
+def is_of_its_name(error: OSError) -> bool:
+    """Whether a file could not be written for its name alone: another can be."""
+    return error.errno in _OF_NAMES
+
+
 def write(path: Path, text: str) -> None:
     """All of it or nothing: a file that is there is whole.
 
     Raises:
         OSError: it cannot be written.
     """
-    half = path.with_name(f".{path.name}.part")
+    half = path.with_name(f".{secrets.token_hex(4)}.part")  # a name that is long has no room left
     try:
         with half.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)

@@ -14,7 +14,15 @@ from sidecar import errors
 from sidecar.cli import standard_input, watch
 from sidecar.cli.backends import Transcribe, Where, backend
 from sidecar.cli.bars import Bar, bars
-from sidecar.cli.recordings import Opens, is_written, output_names, spread, write
+from sidecar.cli.recordings import (
+    Opens,
+    check_name,
+    is_of_its_name,
+    is_written,
+    output_names,
+    spread,
+    write,
+)
 from sidecar.cli.said import INTERRUPTED, complain, say, shown
 from sidecar.speech import formats
 from sidecar.speech.transcript import Transcript
@@ -171,6 +179,12 @@ class _Pile:
                     complain(error, about=str(path))
                     failed = True
                     continue
+                except OSError as error:
+                    if not is_of_its_name(error):
+                        raise
+                    say(f"{path}: its output cannot be written: {error.strerror}.")
+                    failed = True
+                    continue
                 for notice in transcript.notices:
                     say(f"{path}: {notice.message}")
                 if self._order.output is None:
@@ -185,6 +199,8 @@ class _Pile:
 
     async def _one(self, path: Path, name: str, label: str) -> Transcript:
         async with self._places:
+            if self._order.output is not None:
+                check_name(self._order.output / name)
             with self._bar(label) as told:
                 transcript = await self._transcribe(path, told)
         if self._order.output is not None:

@@ -7,6 +7,7 @@ was.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from sidecar import errors
 from sidecar.cli.backends import Transcribe
-from sidecar.cli.recordings import in_folder, is_written, write
+from sidecar.cli.recordings import check_name, in_folder, is_written, write
 from sidecar.cli.said import complain, say
 from sidecar.errors import Kind
 from sidecar.speech import formats
@@ -124,6 +125,13 @@ class _Watch:
         ][: max(0, self._at_once - len(self._running))]
 
     async def _one(self, path: Path) -> None:
+        output = output_of(path, self._to, self._fmt)
+        try:
+            check_name(output)
+        except OSError as error:
+            say(f"{path}: its output cannot be written: {error.strerror}.")
+            self._not_before[path] = math.inf  # it has to be called something else
+            return
         try:
             transcript = await self._transcribe(path, lambda stage, done, total: None)
         except errors.AudioPathNotFound:
@@ -139,7 +147,6 @@ class _Watch:
             return
         for notice in transcript.notices:
             say(f"{path}: {notice.message}")
-        output = output_of(path, self._to, self._fmt)
         write(output, formats.render(transcript, self._fmt, path.stem))
         say(f"{path.name}: {output}")
 

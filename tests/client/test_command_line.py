@@ -119,6 +119,7 @@ async def test_what_arrives_is_written_down_what_cannot_be_is_set_aside(
     monkeypatch.setattr(watch, "LOOK_S", 0.02)
     monkeypatch.setattr(watch, "SETTLED_S", 0.1)
     (inbox / "junk.mp3").write_bytes(b"this is no recording" * 100)
+    shutil.copy(TALK, inbox / f"{'a' * 248}.wav")  # for whose transcript there is no name
     async with watching(inbox, Where(f"http://127.0.0.1:{server.port}", leave=True)):
         await until((inbox / "a.WAV.srt").exists)
         await until((inbox / "failed/junk.mp3.reason.txt").exists)
