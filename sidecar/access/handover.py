@@ -8,15 +8,28 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from sidecar import errors
 
 LASTS_S = 120.0
 """From the command to the page that a browser shows: time for one that starts cold."""
 MOST = 64
-"""Words that wait at once; the oldest goes first."""
+"""Words of one owner that wait at once; the oldest goes first."""
+MOST_OF_ALL = 8 * MOST
+"""Whoever has many owners gets no more memory by it: the oldest of whoever has most goes."""
 _BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """What one stands for, and until when."""
+
+    until: float
+    token: str
+    owner: str
 
 
 class Handover:
@@ -24,15 +37,18 @@ class Handover:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._waiting: dict[str, tuple[float, str]] = {}
+        self._waiting: dict[str, _Word] = {}
 
-    def give(self, token: str) -> str:
-        """A new word for a token."""
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def give(self, token: str, owner: str) -> str:
+        """A new word for a token; of those of its ``owner`` the oldest makes room for it, and of
+        nobody else's."""
         self._drop_old()
-        while len(self._waiting) >= MOST:
-            del self._waiting[next(iter(self._waiting))]
+        self._make_room(owner)
         word = secrets.token_urlsafe(_BYTES)
-        self._waiting[word] = (self._now() + LASTS_S, token)
+        self._waiting[word] = _Word(self._now() + LASTS_S, token, owner)
         return word
 
     def take(self, word: str) -> str:
@@ -43,11 +59,19 @@ class Handover:
         """
         self._drop_old()
         # 32 bytes by chance: what a look into a table gives away by its time helps nobody to them.
-        _, token = self._waiting.pop(word, (0.0, ""))
-        if not token:
+        found = self._waiting.pop(word, None)
+        if found is None:
             raise errors.LinkInvalid()
-        return token
+        return found.token
+
+    def _make_room(self, owner: str) -> None:
+        having = Counter(one.owner for one in self._waiting.values())
+        if having[owner] < MOST:
+            if len(self._waiting) < MOST_OF_ALL:
+                return
+            ((owner, _),) = having.most_common(1)
+        del self._waiting[next(word for word, one in self._waiting.items() if one.owner == owner)]
 
     def _drop_old(self) -> None:
         now = self._now()
-        self._waiting = {word: one for word, one in self._waiting.items() if one[0] > now}
+        self._waiting = {word: one for word, one in self._waiting.items() if one.until > now}

@@ -15,7 +15,7 @@ from serving import REPOSITORY, Server, check_problem
 from vibevoice_asr_client import Client
 
 from sidecar import errors
-from sidecar.access.handover import LASTS_S, MOST, Handover
+from sidecar.access.handover import LASTS_S, MOST, MOST_OF_ALL, Handover
 from sidecar.transports.page.files import FOLDER, Files
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -168,7 +168,7 @@ def opened(server: Server, token: str = "") -> str:
 def test_a_word_counts_once_and_for_two_minutes_and_they_are_bounded() -> None:
     now = 1000.0
     handover = Handover(lambda: now)
-    first, second = handover.give("one"), handover.give("two")
+    first, second = handover.give("one", "anna"), handover.give("two", "anna")
     assert handover.take(first) == "one"
     for wrong in (first, "", "x" * 43):
         with pytest.raises(errors.LinkInvalid):
@@ -176,10 +176,23 @@ def test_a_word_counts_once_and_for_two_minutes_and_they_are_bounded() -> None:
     now += LASTS_S
     with pytest.raises(errors.LinkInvalid):
         handover.take(second)
-    words = [handover.give(str(number)) for number in range(MOST + 1)]
+    of_another = handover.give("of another", "ben")
+    words = [handover.give(str(number), "anna") for number in range(MOST + 1)]
     with pytest.raises(errors.LinkInvalid):
         handover.take(words[0])
     assert handover.take(words[1]) == "1"
+    assert handover.take(of_another) == "of another"
+
+
+def test_many_owners_of_words_get_no_more_memory_and_who_has_most_makes_room() -> None:
+    handover = Handover(lambda: 1000.0)
+    alone = handover.give("alone", "ben")
+    greedy = [
+        handover.give("greedy", f"one of {number}") for number in range(9) for _ in range(MOST)
+    ]
+    assert len(handover) == MOST_OF_ALL
+    assert handover.take(alone) == "alone"
+    assert handover.take(greedy[-1]) == "greedy"
 
 
 def test_the_page_is_told_what_is_missing_only_on_this_machine(server: Server) -> None:

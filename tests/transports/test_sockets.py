@@ -169,7 +169,7 @@ async def test_a_key_is_taken_from_wherever_a_client_can_put_it_and_never_logged
     for name in ("websockets", "websockets.client"):
         logging.getLogger(name).setLevel(logging.WARNING)  # this is the client's end
     async with serving() as running:
-        ticket = running.tickets.give(TOKEN)
+        ticket = running.tickets.give(TOKEN, "everybody")
         ways: list[dict[str, Any]] = [
             {"additional_headers": BEARER},
             {"additional_headers": {"X-API-Key": TOKEN}},

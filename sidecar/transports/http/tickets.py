@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from sidecar.access.handover import LASTS_S, Handover
 from sidecar.transports.http.bodies import json_response
+from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.schemas import PROBLEMS
 
 _NOBODY = "nobody"
@@ -36,7 +37,7 @@ def build_router(tickets: Handover) -> APIRouter:
     )
     async def ticket(request: Request) -> Response:
         _, _, token = request.headers.get("authorization", "").partition(" ")
-        word = tickets.give(token.strip() or _NOBODY)
+        word = tickets.give(token.strip() or _NOBODY, caller_of(request).owner)
         body = {"ticket": word, "expires_in": LASTS_S}
         return json_response(body, 201, {"Cache-Control": "no-store"})
 

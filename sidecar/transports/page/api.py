@@ -41,7 +41,8 @@ def build_router(service: Service) -> APIRouter:
     )
     async def link(request: Request) -> Response:
         _, _, token = request.headers.get("authorization", "").partition(" ")
-        path = f"{OPENS}{handover.give(token.strip())}" if token.strip() else "/"
+        owner = caller_of(request).owner
+        path = f"{OPENS}{handover.give(token.strip(), owner)}" if token.strip() else "/"
         return json_response({"path": path, "expires_in": LASTS_S}, 201, UNREAD)
 
     @router.post(

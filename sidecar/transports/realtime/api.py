@@ -23,6 +23,7 @@ from sidecar.service import Service
 from sidecar.speech.engine import EngineSpec
 from sidecar.speech.live import LiveOptions
 from sidecar.transports.http.bodies import json_response
+from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.sockets import Gone, Socket, close, close_code, greet
 from sidecar.transports.http.upload import read_json
 from sidecar.transports.openai_terms.aliases import LIVE_ALIASES
@@ -71,7 +72,7 @@ def build_router(service: Service, tickets: Handover, now: clock.Clock = clock.w
         else:
             configuration = updated(Configuration(), session, _spec(service))
             view = configuration.view(models.NO_SESSION, expires_at)
-        value = keys.give(_token(request), session)
+        value = keys.give(_token(request), caller_of(request).owner, session)
         return _unread({"value": value, "expires_at": expires_at, "session": view})
 
     @router.post(
@@ -86,7 +87,10 @@ def build_router(service: Service, tickets: Handover, now: clock.Clock = clock.w
         configuration = updated(Configuration(), session, _spec(service))
         expires_at = int(now() + LASTS_S)
         view = configuration.beta_view(models.NO_SESSION, expires_at)
-        secret = {"value": keys.give(_token(request), session), "expires_at": expires_at}
+        secret = {
+            "value": keys.give(_token(request), caller_of(request).owner, session),
+            "expires_at": expires_at,
+        }
         return _unread({**view, "client_secret": secret})
 
     return router

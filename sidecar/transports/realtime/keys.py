@@ -25,10 +25,10 @@ class Keys:
     def __init__(self, tickets: Handover) -> None:
         self._tickets, self._agreed = tickets, Handover()
 
-    def give(self, token: str, session: Mapping[str, Any]) -> str:
-        """A key for a token, and for a session that will be heard as ``session`` says."""
-        agreed = self._agreed.give(json.dumps(session))
-        return f"{EPHEMERAL}{self._tickets.give(token or NOBODY)}.{agreed}"
+    def give(self, token: str, owner: str, session: Mapping[str, Any]) -> str:
+        """A key for a token of ``owner``, and for a session that is heard as ``session`` says."""
+        agreed = self._agreed.give(json.dumps(session), owner)
+        return f"{EPHEMERAL}{self._tickets.give(token or NOBODY, owner)}.{agreed}"
 
     def agreed(self, scope: Scope) -> Mapping[str, Any]:
         """What was agreed for a connection; nothing for one with a key of another kind."""
