@@ -22,6 +22,8 @@ from pydantic import TypeAdapter
 from serving import PATIENCE_S, Server
 from websockets.exceptions import ConnectionClosed
 
+from sidecar.transports.http.sockets import MALFORMED_PER_MINUTE
+
 EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 RATE = 24_000
 TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
@@ -471,6 +473,17 @@ async def test_errors_say_what_was_wrong_and_leave_the_connection_open(talks: Se
 FIELD = ("field_invalid",)
 VOICE = ("voice_unknown", "voice")
 SPEED = ("field_invalid", "session.audio.output.speed")
+
+
+async def test_who_says_nothing_but_nonsense_is_sent_away(talks: Server) -> None:
+    async with calling(talks) as caller:
+        said = [await caller.next() for _ in range(2)]
+        for _ in range(MALFORMED_PER_MINUTE + 1):
+            await caller.connection.send_raw("no json")
+            said.append(await caller.next())
+        assert said[-1]["error"]["code"] == "rate_limited"
+        with pytest.raises(ConnectionClosed):
+            await caller.next()
 
 
 async def test_what_goes_wrong_in_an_answer_is_its_status_and_the_next_is_tried(

@@ -23,6 +23,9 @@ from openai.types.realtime.client_secret_create_response import ClientSecretCrea
 from pydantic import TypeAdapter
 from serving import PATIENCE_S, REPOSITORY, Server
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from sidecar.transports.http.sockets import MALFORMED_PER_MINUTE
 
 GOLDEN = json.loads((REPOSITORY / "tests/golden/realtime.json").read_text("utf-8"))
 EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
@@ -186,6 +189,20 @@ async def test_errors_leave_the_connection_open(server: Server) -> None:
             assert said["error"]["message"]
         await client.send(*pieces(SPEECH))
         await client.until(COMPLETED, 2)
+
+
+@pytest.mark.parametrize("message", ["no json", json.dumps(appended(b"\0\0\0"))])
+async def test_who_sends_nothing_but_nonsense_is_sent_away(message: str, server: Server) -> None:
+    async with connected(server) as client:
+        await client.next()
+        for _ in range(MALFORMED_PER_MINUTE + 1):
+            await client.connection.send(message)
+            said = await client.next()
+        assert said["error"]["code"] == "rate_limited"
+        with pytest.raises(ConnectionClosed) as closed:
+            await client.next()
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "rate_limited")
 
 
 async def test_who_asks_for_what_is_not_here_is_told_and_sent_away(server: Server) -> None:

@@ -23,6 +23,8 @@ from streaming import RATE, Streaming, base64_of, tone
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from sidecar.transports.http.sockets import MALFORMED_PER_MINUTE
+
 TOKEN = "correct-horse-battery-staple"
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/streaming.json").read_text())
 IDLE_S, LONGEST_S = 1.0, 3.0
@@ -279,6 +281,17 @@ async def test_who_says_nothing_and_who_stays_too_long_is_closed(
         assert await busy.closed() == (4003, "max connection duration reached")
         assert {frame["type"] for frame in busy.frames} == {"session.created", "pong"}
         await pings
+
+
+async def test_who_sends_nothing_but_nonsense_is_sent_away(strict: Server) -> None:
+    await asyncio.to_thread(_until_empty, strict)
+    async with Streaming(strict, TOKEN) as client:
+        await client.ready()
+        for _ in range(MALFORMED_PER_MINUTE + 1):
+            await client.send("nonsense")
+            refused = await client.refused()
+        assert (refused["code"], refused["reason_code"]) == ("rate_limited", "message_rate_limited")
+        assert (await client.closed())[0] == 4002
 
 
 async def test_too_many_messages_are_refused_and_those_that_wait_end_it(strict: Server) -> None:

@@ -64,6 +64,9 @@ CODES: Mapping[Kind | str, int] = {
 others it is 1008, "policy violation". 1011 is for faults of ours alone."""
 _POLICY = 1008
 
+MALFORMED_PER_MINUTE = 100
+"""Messages that are none, each of which is answered: whoever sends more does not listen."""
+
 Message = str | bytes
 """A text message, or a binary one."""
 
@@ -139,6 +142,7 @@ class Socket:
         self.inbound = Inbound(settings.live_inbound)
         self._messages = Window(Rate(settings.live_messages_per_minute, MINUTE_S))
         self._cancels = Window(Rate(settings.live_cancels_per_minute, MINUTE_S))
+        self._malformed = Window(Rate(MALFORMED_PER_MINUTE, MINUTE_S))
         self._now = now
         self._sending = asyncio.Lock()
 
@@ -240,6 +244,15 @@ class Socket:
             errors.RateLimited: too many in a minute; ``retry_after`` says when there may be more.
         """
         _refuse(self._messages.take(self._now()))
+
+    def count_malformed(self) -> None:
+        """One more message that means nothing, on a wire where the connection goes on after it;
+        what comes of too many ends the connection.
+
+        Raises:
+            errors.RateLimited: as `count`.
+        """
+        _refuse(self._malformed.take(self._now()))
 
     def count_cancel(self) -> None:
         """One more cancel.

@@ -20,7 +20,15 @@ from sidecar.transports.realtime import orders
 from sidecar.transports.realtime import vocabulary as say
 from sidecar.transports.realtime.configuration import TALKS, Configuration, updated
 from sidecar.transports.realtime.items import Items
-from sidecar.transports.realtime.orders import Append, Clear, Commit, Order, OrderInvalid, Update
+from sidecar.transports.realtime.orders import (
+    Append,
+    Clear,
+    Commit,
+    Numbered,
+    Order,
+    OrderInvalid,
+    Update,
+)
 from sidecar.transports.realtime.vocabulary import Said
 
 
@@ -78,19 +86,13 @@ class Conversation:
         """
         while True:
             message = await self._socket.receive()
-            event_id = None
             try:
                 asked = orders.read(message)
-                event_id = asked.event_id
-                await self._do(asked.order)
             except OrderInvalid as invalid:
+                self._socket.count_malformed()
                 await self._refuse(invalid.error, invalid.event_id)
-            except errors.SessionOver:
-                continue  # the service ends: what was said is still told, and then why
-            except errors.SidecarError as error:
-                if self._session.over:
-                    raise
-                await self._refuse(error, event_id)
+            else:
+                await self._take(asked)
 
     async def tell(self) -> None:
         """Say what is heard, until the session ends.
@@ -108,6 +110,18 @@ class Conversation:
         except errors.SidecarError as error:
             await self._say(lambda error=error: self._items.give_up(error))  # type: ignore[misc]
             raise
+
+    async def _take(self, asked: Numbered[Order]) -> None:
+        try:
+            await self._do(asked.order)
+        except errors.SessionOver:
+            pass  # the service ends: what was said is still told, and then why
+        except errors.SidecarError as error:
+            if self._session.over:
+                raise
+            if isinstance(asked.order, Append):  # the rest is counted
+                self._socket.count_malformed()
+            await self._refuse(error, asked.event_id)
 
     async def _do(self, order: Order) -> None:
         if not isinstance(order, Append):  # sound is bounded by what a session takes

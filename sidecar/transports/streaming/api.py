@@ -101,7 +101,7 @@ class _Wire:
         self._session.touch()
         ids = Ids(self._session.id)
         try:
-            given = envelope.opened(message)
+            given = self._opened(message)
             ids = given.ids
             if given.type in UNQUEUED:
                 await self._answer(given)
@@ -111,6 +111,13 @@ class _Wire:
         except Refused as refused:
             await self._socket.send(envelope.error_frame(refused, ids))
         return True
+
+    def _opened(self, message: Message) -> Envelope:
+        try:
+            return envelope.opened(message)
+        except Refused:
+            self._socket.count_malformed()
+            raise
 
     async def work(self) -> None:
         """What waits, in its turn."""

@@ -85,6 +85,7 @@ class Connection:
             try:
                 await self._take(orders.read(message))
             except OrderInvalid as invalid:
+                self._socket.count_malformed()
                 await self._refuse(invalid.error, invalid.event_id)
 
     async def tell(self) -> None:
@@ -120,6 +121,8 @@ class Connection:
         except errors.SidecarError as error:
             if self._talk.over:
                 raise
+            if isinstance(asked.order, Append):  # the rest is counted
+                self._socket.count_malformed()
             await self._refuse(error, asked.event_id)
 
     async def _do(self, order: Order) -> None:
