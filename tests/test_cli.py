@@ -549,6 +549,18 @@ def test_a_bad_setting_ends_it_with_78(words, env, part, terminal):
     check_one_line(terminal.run(*words, **env), 78, part, "docs/settings.md")
 
 
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["--grpc-port", "0", "--wyoming-port", "0"], "grpc_port and wyoming_port"),
+        (["--talk-ports", "original"], "talk_ports"),
+    ],
+)
+def test_a_node_that_is_to_listen_does_not_start(words, names, terminal):
+    run = terminal.run("node", "--port", "0", *words)
+    check_one_line(run, 78, "only a node", names, "fronts")
+
+
 @pytest.mark.parametrize("words", [["--prot", "1"], ["serve", "--prot", "1"], ["serv"]])
 def test_an_unknown_word_or_option_is_one_clear_line(words, terminal):
     check_one_line(terminal.run(*words), 2, words[-2] if len(words) > 1 else "serv", "--help")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from sidecar import errors
 from sidecar.host.listeners import Listener
-from sidecar.settings import Settings
+from sidecar.settings import NODE, Settings
 
 if TYPE_CHECKING:
     from sidecar.access.entrance import Entrance
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sidecar.host.tls import Tls
     from sidecar.service import Service
 
+OF_WIRES = ("grpc_port", "wyoming_port", "talk_ports")
+"""Settings of ports at which something is heard."""
 TALK_PORT_HINT = (
     "Stop the program that holds it, the demo itself perhaps: its page looks for no other. For a "
     "page that does, name another port with --talk-ports."
@@ -37,8 +39,10 @@ class Ports:
         """Those that the settings name.
 
         Raises:
-            errors.PortInUse, errors.SettingsInvalid: as `bind`.
+            errors.PortInUse: as `bind`.
+            errors.SettingsInvalid: as `bind`, or the service has nobody to listen to there.
         """
+        _check_role(settings)
         grpc = wyoming = talk = None
         if settings.grpc_port is not None:
             grpc = bind(settings.host, settings.grpc_port, "--grpc-port")
@@ -81,6 +85,17 @@ class Ports:
             config = config_of(app, settings)
             found.append(Besides("talk_port", config, self.talk, TALK_PORT_HINT))
         return found
+
+
+def _check_role(settings: Settings) -> None:
+    """A node takes nothing in: what listens there would find no engine and no voice."""
+    named = [name for name in OF_WIRES if getattr(settings, name) is not None]
+    if settings.role == NODE and named:
+        raise errors.SettingsInvalid(
+            f"A service that is only a node takes nothing in, and {' and '.join(named)} "
+            "would have it listen.",
+            hint="Leave that out here, and give it to the fronts; or leave the role out.",
+        )
 
 
 def bind(host: str, port: int, flag: str = "--port") -> socket.socket:
