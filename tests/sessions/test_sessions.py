@@ -354,3 +354,13 @@ async def test_a_thousand_that_come_and_go_leave_nothing(open_service: Open) -> 
 
 def os_files() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+async def test_who_is_told_to_finish_by_the_service_has_sent_no_order(open_service: Open) -> None:
+    service = await open_service()
+    session = service.live.open(EVERYBODY, LiveOptions())
+    await say(session, SPEECH[: 3 * RATE])
+    session.commit()
+    await service.live.drain(PATIENCE_S)
+    assert of([one.event async for one in session.events()], Summary)
+    assert session.received_orders == 1, "clients count theirs, and believe no other number"
