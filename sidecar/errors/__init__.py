@@ -85,6 +85,7 @@ from sidecar.errors.jobs import (
     QueueFull,
     RecordingNotKept,
     TranscriptChanged,
+    Unschedulable,
     VoicesNotKept,
 )
 from sidecar.errors.live import (

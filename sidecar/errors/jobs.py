@@ -120,6 +120,15 @@ class JournalUnreachable(SidecarError):
     default_retry_after = 3
 
 
+class Unschedulable(SidecarError):
+    """Of services that share their jobs, none that is there can do this one."""
+
+    code = "unschedulable"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "No node that is there can do this."
+    default_hint = "Change the request as the nodes say, or start a node that can do it."
+
+
 class NodesAbsent(SidecarError):
     """All nodes are to have something, and this service shares its jobs with nobody."""
 
