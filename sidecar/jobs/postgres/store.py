@@ -278,7 +278,7 @@ class PostgresStore(Mirror):
                 cursor, self._rows, self._name, refused, able, self._heard_of, patience_s
             )
 
-        for found in await self._ask(looked):
+        for found in await self.ask(looked):
             self._take(found, here=True)
 
     def _heard_of(self, job_id: str) -> JobRecord | None:
