@@ -226,10 +226,13 @@ class Session:
         self.options = changed
         self._order(order)
 
-    def finish(self) -> None:
-        """No more sound comes: the rest is told, and then the summary."""
+    def finish(self, *, asked: bool = True) -> None:
+        """No more sound comes: the rest is told, and then the summary. ``asked``: by its client,
+        who counts its orders."""
         if not (self.finishing or self.over):
             self._ordered({"finish": True})
+            if not asked:
+                self.received_orders -= 1
             self.finishing = True
             self.news.set()
 

@@ -409,3 +409,13 @@ async def test_a_client_that_goes_while_it_waits_for_room_leaves_a_session_that_
     waiting.cancel()
     await asyncio.wait({waiting})
     assert isinstance(session.overdue(now), errors.SessionIdle)
+
+
+async def test_who_is_told_to_finish_by_the_service_has_sent_no_order(open_service: Open) -> None:
+    service = await open_service()
+    session = service.live.open(EVERYBODY, LiveOptions())
+    await say(session, SPEECH[: 3 * RATE])
+    session.commit()
+    await service.live.drain(PATIENCE_S)
+    assert of([one.event async for one in session.events()], Summary)
+    assert session.received_orders == 1, "clients count theirs, and believe no other number"
