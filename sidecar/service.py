@@ -158,6 +158,9 @@ class Service:
         shared = shared_queue(settings, self._keeping, self._provision, self._pace, queue, now)
         self.shares = shared is not None
         """Whether other services have the same jobs."""
+        self.offers_voices = shared is None and not self.spec.remote
+        """Whether a piece of a recording may be asked what its voices are like: not where others
+        hear, nor where answers pass through a database."""
         self._queue = shared or queue
         """Who takes in: for this service, or for all that share its jobs."""
         self._results = Retention(

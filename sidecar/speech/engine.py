@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from sidecar import errors
 from sidecar.audio import Block
+from sidecar.speech.local_voices import VoicesAsked
 from sidecar.speech.people import KnownVoice
 from sidecar.speech.transcript import Checkpoint, Event
 
@@ -143,6 +144,8 @@ class TranscribeOptions:
     with, once, where the memory did not suffice after all. ``recognise``: whether people whom the
     service knows may be told by their voices; ``known_voices``: who is. ``voiceprints``: the
     transcript says what each speaker sounds like, for who wants to know them again.
+    ``local_voices``: the recording is a piece of one, and who has all of it wants these of its
+    voices; the worker sees to that, and no engine has to know.
     """
 
     precision: Precision = Precision.AUTO
@@ -161,6 +164,7 @@ class TranscribeOptions:
     recognise: bool = True
     known_voices: tuple[KnownVoice, ...] = ()
     voiceprints: bool = False
+    local_voices: VoicesAsked | None = None
 
     @property
     def hears_voices(self) -> bool:
@@ -175,6 +179,7 @@ class TranscribeOptions:
     def from_wire(cls, values: dict[str, Any]) -> TranscribeOptions:
         """The options that `to_wire` wrote."""
         fallback = values["memory_fallback"]
+        local = values.get("local_voices")
         return cls(
             **{
                 **values,
@@ -184,6 +189,7 @@ class TranscribeOptions:
                 "memory": MemoryPlan(**values["memory"]),
                 "memory_fallback": fallback and MemoryPlan(**fallback),
                 "known_voices": tuple(map(KnownVoice.from_wire, values.get("known_voices", ()))),
+                "local_voices": local and VoicesAsked(**local),
             }
         )
 
