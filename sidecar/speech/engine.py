@@ -227,8 +227,8 @@ class Upstream:
     """Where other servers hear for an engine, and how they are to be asked.
 
     ``urls`` have no path of an API and no credentials; ``keys`` is one for each, '' for none.
-    ``timeout``: seconds for a second of audio. ``piece_s``: the longest piece, 0 leaves it to the
-    server's kind. ``ca``: a file of certificates. Nothing prints the keys.
+    ``timeout``: seconds for a second of audio. ``piece_s``: the longest piece, 0 leaves it to
+    how many there are, and to their kind. ``ca``: a file of certificates. Nothing prints the keys.
     """
 
     urls: tuple[str, ...]

@@ -28,7 +28,6 @@ from sidecar.voices.models import Models
 from sidecar.voices.segmentation import FRAMES, STEP_S, VOICES, WINDOW
 
 _PACKED = -(-FRAMES * VOICES // 8)
-_RECORD = np.dtype([("packed", np.uint8, _PACKED), ("vectors", "<f2", (VOICES, SIZE))])
 _OFF = 0.01
 """So far a vector's length may be from 1: it is told with eleven bits."""
 
@@ -90,7 +89,7 @@ def begins_of(asked: VoicesAsked, end: int, step_s: float) -> list[int]:
 
 def written(windows: Sequence[Window]) -> LocalVoices:
     """Windows on their way: of each who speaks when and the vectors; the rest follows from that."""
-    records = np.zeros(len(windows), _RECORD)
+    records = np.zeros(len(windows), _record())
     for record, window in zip(records, windows, strict=True):
         record["packed"], record["vectors"] = window.packed, window.vectors
     return LocalVoices(FORM, b64encode(records.tobytes()).decode())
@@ -104,7 +103,7 @@ def read(given: LocalVoices, begins: Sequence[int]) -> list[Window]:
     """
     if given.form != FORM:
         raise Unusable("they are of another form")
-    size = len(begins) * _RECORD.itemsize
+    size = len(begins) * _record().itemsize
     if len(given.windows) != -(-size // 3) * 4:
         raise Unusable(f"they are not {len(begins)} windows")
     try:
@@ -113,7 +112,7 @@ def read(given: LocalVoices, begins: Sequence[int]) -> list[Window]:
         raise Unusable("they are no base64") from None
     if len(data) != size:
         raise Unusable(f"they are not {len(begins)} windows")
-    records = np.frombuffer(data, _RECORD)
+    records = np.frombuffer(data, _record())
     if not np.isfinite(records["vectors"]).all():
         raise Unusable("a vector is not finite")
     lengths = np.linalg.norm(records["vectors"].astype(np.float32), axis=2)
@@ -135,6 +134,11 @@ def placed(windows: Sequence[Window], begins: Sequence[int]) -> list[Window]:
         Window(_frame(begin), one.packed, one.vectors, one.alone_s, one.heard)
         for begin, one in zip(begins, windows, strict=True)
     ]
+
+
+def _record() -> np.dtype[np.void]:
+    """A window as it is on the wire: 1,757 bytes."""
+    return np.dtype([("packed", np.uint8, _PACKED), ("vectors", "<f2", (VOICES, SIZE))])
 
 
 def _window(begin: int, record: npt.NDArray[np.void], heard: npt.NDArray[np.bool_]) -> Window:
