@@ -30,7 +30,7 @@ from sidecar.speech.spread import with_words
 from sidecar.speech.transcript import Checkpoint, Event, Finished, Notice, Peaks, Progress
 from sidecar.speech.voice import PCM16_BYTES, SayOptions, Sound, VoiceEngine
 from sidecar.workers.asked import Asked
-from sidecar.workers.overheard import Overheard
+from sidecar.workers.overheard import completed, overheard
 
 if TYPE_CHECKING:
     from sidecar.workers.seated import Seated
@@ -136,7 +136,9 @@ class Operations:
         with self._opened(operation, asked.fds[0]) as audio, ExitStack() as ears:
             report = Report(audio)
             events: Iterator[Event]
-            if (ear := self._ear(audio, options, asked.unwanted, ears)) is not None:
+            if (
+                ear := overheard(audio, self._sample_rate, options, asked.unwanted, ears)
+            ) is not None:
                 events = map(ear.completed, self._engine.transcribe(ear, options, asked.unwanted))
             elif operation.get("settled") is None:
                 events = self._engine.transcribe(audio, options, asked.unwanted)
@@ -167,36 +169,21 @@ class Operations:
                     yield {"number": number, "failed": error.to_wire()}
                     continue
                 options = TranscribeOptions.from_wire(one["options"])
-                ear = self._ear(audio, options, partial(unwanted, number), opened)
+                left_by = partial(unwanted, number)
+                ear = overheard(audio, self._sample_rate, options, left_by, opened)
                 numbers.append(number)
-                requests.append(Request(ear or audio, options, partial(unwanted, number)))
+                requests.append(Request(ear or audio, options, left_by))
                 reports.append(Report(audio))
                 ears.append(ear)
-            for index, event in engine.transcribe_together(requests) if requests else ():
+            events = engine.transcribe_together(requests) if requests else ()
+            for index, event in completed(events, ears):
                 if isinstance(event, errors.SidecarError):
                     yield {"number": numbers[index], "failed": event.to_wire()}
                     continue
-                if (heard := ears[index]) is not None:
-                    event = heard.completed(event)
                 if requests[index].options.words:
                     event = with_words(event)
                 for frame in reports[index].of(event):
                     yield {"number": numbers[index], "event": frame}
-
-    def _ear(
-        self,
-        audio: DecodedAudio,
-        options: TranscribeOptions,
-        unwanted: Callable[[], bool],
-        until: ExitStack,
-    ) -> Overheard | None:
-        """An ear on the voices of a piece, where somebody wants to know of them."""
-        if options.local_voices is None:
-            return None
-        asked, effort = options.local_voices, options.diarization
-        ear = Overheard(audio, self._sample_rate, asked, effort, unwanted)
-        until.callback(ear.close)
-        return ear
 
     def _opened(self, operation: dict[str, Any], fd: int) -> DecodedAudio:
         facts = AudioFacts.from_wire(operation["facts"])

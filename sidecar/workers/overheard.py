@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from sidecar import errors
 from sidecar.audio import Block
-from sidecar.speech.engine import AudioStream, Diarization
+from sidecar.speech.engine import AudioStream, Diarization, TranscribeOptions
 from sidecar.speech.local_voices import LocalVoices, VoicesAsked
 from sidecar.speech.transcript import Event, Finished
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Said = tuple[int, Event | errors.SidecarError]
+"""What came of one of several recordings, with its number."""
 LOOK_S = 0.05
 _FULL = 32_768
 
@@ -48,7 +52,8 @@ class Overheard:
         self._asked = asked
         self._effort = effort
         self._unwanted = unwanted
-        self._over = False
+        self._over = self._whole = False
+        self._reading: Iterator[Block] | None = None
         self._sound: queue.SimpleQueue[npt.NDArray[np.int16] | None] = queue.SimpleQueue()
         self._thread = ThreadPoolExecutor(1, "local voices")
         self._found: Future[LocalVoices | None] = self._thread.submit(self._listen)
@@ -60,6 +65,11 @@ class Overheard:
         return None if total_s is None else min(total_s, self._asked.words_s)
 
     def __iter__(self) -> Iterator[Block]:
+        self._reading = self._read()
+        return self._reading
+
+    def _read(self) -> Iterator[Block]:
+        """The sound of the words, for the engine; of all, for the ear."""
         import numpy as np
 
         left = round(self._asked.words_s * self._rate)
@@ -68,12 +78,25 @@ class Overheard:
             if left > 0 and len(block):
                 yield block[:left]
             left -= len(block)
+        self._whole = True
+        self._sound.put(None)
+
+    @property
+    def told(self) -> bool:
+        """Whether `completed` waits for nothing more."""
+        return self._found.done()
+
+    def drain(self) -> None:
+        """Read what the engine has left unread: what lies behind the words it was to hear."""
+        for _ in self._reading or self._read():
+            pass
         self._sound.put(None)
 
     def completed(self, event: Event) -> Event:
         """The event; the last one says what the voices are like, once that is known."""
         if not isinstance(event, Finished):
             return event
+        self.drain()
         while not self._found.done() and not self._unwanted():
             wait([self._found], LOOK_S)
         found = self._found.result() if self._found.done() else None
@@ -94,7 +117,7 @@ class Overheard:
             windows = hear(
                 load_models(), self._blocks(), self._asked, STEPS_S[self._effort], self._stopped
             )
-            return written(windows) if windows else None
+            return written(windows) if windows and self._whole else None
         except VoicesUnavailable as error:
             log.warning("%s", error)
         except Exception:  # who asked listens to the voices himself, then
@@ -120,3 +143,35 @@ class Overheard:
             yield block if resample is None else resample.resample_chunk(block)
         if resample is not None:
             yield resample.resample_chunk(np.empty(0, np.float32), last=True)
+
+
+def overheard(
+    audio: AudioStream,
+    rate: int,
+    options: TranscribeOptions,
+    unwanted: Callable[[], bool],
+    until: ExitStack,
+) -> Overheard | None:
+    """An ear on the voices of a piece, closed with ``until``, where somebody wants to know."""
+    if options.local_voices is None:
+        return None
+    ear = Overheard(audio, rate, options.local_voices, options.diarization, unwanted)
+    until.callback(ear.close)
+    return ear
+
+
+def completed(events: Iterable[Said], ears: Sequence[Overheard | None]) -> Iterator[Said]:
+    """The events of several, each end behind what its ear has to tell; no other waits for that."""
+    held: list[tuple[int, Overheard, Finished]] = []
+    for index, event in events:
+        ear = ears[index]
+        if ear is not None and isinstance(event, Finished):
+            ear.drain()
+            held.append((index, ear, event))
+        else:
+            yield index, event
+        for one in [one for one in held if one[1].told]:
+            held.remove(one)
+            yield one[0], one[1].completed(one[2])
+    for index, ear, end in held:
+        yield index, ear.completed(end)
