@@ -36,6 +36,7 @@ from sidecar.transports.estimate import api as estimate_api
 from sidecar.transports.http import (
     arrivals,
     counted,
+    cut_off,
     docs_page,
     elsewhere,
     gate,
@@ -255,6 +256,7 @@ def create_app(
         tickets=tickets,
     )
     app.add_middleware(lingering.Lingering)
+    app.add_middleware(cut_off.CutOff, dialects=dialects)
     app.add_middleware(counted.Counted, tally=service.tally.wires)
     if service.traces.on:
         app.add_middleware(arrivals.Arrivals)
@@ -295,6 +297,7 @@ def create_talk_app(service: Service, entrance: Entrance, page: int) -> FastAPI:
         refusals={talk_api.PATH: talk_api.refuse},
     )
     app.add_middleware(lingering.Lingering)
+    app.add_middleware(cut_off.CutOff)
     app.add_middleware(counted.Counted, tally=service.tally.wires)
     problems.install(app, *routers)
     return app

@@ -1,5 +1,6 @@
-"""The YAML files of the live server whose wire `transports/live_grpc` speaks: what each key means
-here. Pure.
+"""What each key of the YAML files of another live server means here. Pure.
+
+It is the one whose wire `transports/live_grpc` speaks.
 
 Values there may be null (as usual) everywhere. A key that is not known is an error: it is a
 mistake, and whoever made it believes that something is set.

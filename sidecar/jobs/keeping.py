@@ -121,7 +121,7 @@ class Keeping:
                     if spool.pending >= Spool.MEMORY_BYTES:
                         spool.spill()
             return spool.finish()
-        except SealBroken:
+        except (OSError, SealBroken):
             raise errors.AudioLost("The recording that was kept is not what it was.") from None
         finally:
             spool.close()
@@ -193,9 +193,12 @@ async def go_on(keeping: Keeping, queue: JobQueue, threads: Threads) -> None:
                     f"The service ended {MOST_INTERRUPTED} times while it worked on this."
                 )
             source = await threads.run(keeping.open, record)
-        except errors.SidecarError as error:
+        except Exception as error:  # those behind it go on, whatever is the matter with this one
+            known = error if isinstance(error, errors.SidecarError) else errors.SidecarError()
+            if known is not error:
+                log.exception("a fault of ours while job %s was opened", record.id)
             with contextlib.suppress(errors.JobNotFound):  # somebody deleted it meanwhile
-                store.append(record.id, Failed(Failure.of(error)))
+                store.append(record.id, Failed(Failure.of(known)))
             continue
         now = next((one for one in store.all() if one.id == record.id), None)
         if now is None or now.over:  # or cancelled it

@@ -183,6 +183,10 @@ class Pulling:
         except errors.SidecarError as error:
             await self._not_opened(record, error)
             return None
+        except Exception:  # or it was held here for ever, and its lease renewed
+            log.exception("a fault of ours while job %s was opened", record.id)
+            await self._not_opened(record, errors.SidecarError())
+            return None
         now = self._known(record.id)
         if now is None or now.over or record.id not in self._held:
             source.close()  # somebody ended it meanwhile, or another has it

@@ -61,6 +61,7 @@ class Run:
         self._behind = ""
         if behind is not None and behind._stay is not None:
             self._stay, self._behind = behind._stay.joined(), behind.jobs[0].id
+        self._leaving: asyncio.Task[None] | None = None
         self._engine: Lease | None = None
         self._heard: Sequence[Job] = ()
         """Whom the engine hears in step, by the numbers that it knows them by."""
@@ -71,7 +72,7 @@ class Run:
         """Why nobody was reached, and so nothing was begun; None where somebody was."""
         work = self._alone(jobs[0]) if len(jobs) == 1 else self._together()
         self._task = asyncio.get_running_loop().create_task(work, name=f"job-{jobs[0].id}")
-        self._task.add_done_callback(lambda task: news())
+        self._task.add_done_callback(self._ended)
 
     @property
     def over(self) -> bool:
@@ -106,6 +107,12 @@ class Run:
         """Give up the engine, whose jobs were ended by somebody else, or outlive the service."""
         self._interrupted = True
         self._task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A task that was cancelled before its first step has given nothing back by itself."""
+        if self._stay is not None:
+            self._leaving = asyncio.get_running_loop().create_task(self._leave())
+        self._news()
 
     async def _alone(self, job: Job) -> None:
         try:
@@ -175,13 +182,8 @@ class Run:
 
     async def _together(self) -> None:
         crashed = False
-        for job in self.jobs:
-            job.begin()
-            try:
-                await job.written()
-            except errors.SidecarError as error:
-                job.fail(error)
         try:
+            await self._begin_together()
             await self._attempt_together()
         except asyncio.CancelledError:
             if not self._interrupted:
@@ -200,6 +202,14 @@ class Run:
             if not job.ended:
                 alone = not self._interrupted and self.unreached is None
                 job.wait_again(counted=crashed, alone=alone)
+
+    async def _begin_together(self) -> None:
+        for job in self.jobs:
+            job.begin()
+            try:
+                await job.written()
+            except errors.SidecarError as error:
+                job.fail(error)
 
     async def _attempt_together(self) -> None:
         first = self.jobs[0]

@@ -1,5 +1,7 @@
-"""Between a session and the engine's process: carries sound there and events back, and begins anew
-in a fresh process where one dies."""
+"""Between a session and the engine's process: sound there, events back.
+
+Where a process dies it begins anew in a fresh one.
+"""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class _Talk:
     ) -> None:
         self._socket, self._session, self._begin = socket, session, begin
         self._rate, self._decoder = rate, decoder
-        self._heard_s = 0.0
+        self._heard_s, self._finished = 0.0, False
 
     def began(self, service: Service) -> str:
         """The first message to the client."""
@@ -113,14 +113,26 @@ class _Talk:
         )
 
     async def take(self, message: Message) -> bool:
-        """A message of the client's, done with. Who sends faster than is heard is not read."""
+        """A message of the client's, done with. Who sends faster than is heard is not read.
+
+        A session that others end than its client, or its own first pause, has last words; the sound
+        that still comes from a microphone does not cut them off.
+        """
         self._socket.count()
+        try:
+            await self._do(message)
+        except errors.SessionOver:
+            if self._finished:
+                raise
+        return True
+
+    async def _do(self, message: Message) -> None:
         if isinstance(message, bytes):
             encoding = self._begin.encoding
             if self._decoder is not None:
                 message, encoding = self._decoder.samples(message), Encoding.PCM16
             await self._session.send(message, Encoding(encoding), self._rate)
-            return True
+            return
         order = order_of(message)
         match order:
             case Begin():
@@ -133,8 +145,8 @@ class _Talk:
                 self._socket.count_cancel()
                 self._session.forget()
             case _:
+                self._finished = True
                 self._session.finish()
-        return True
 
     async def tell(self) -> None:
         """Everything that is said behind what the client has, to the end."""
