@@ -91,7 +91,8 @@ class EngineSpec(ModelSpec):
     hears in one process at most; an engine with any is a `speech.live.LiveEngine`. ``remote``:
     others do the work, so that company costs this machine nothing. ``translates``: it writes in
     English what is said in another language. ``resumes``: the form of its checkpoints, another one
-    whenever their meaning changes; an engine that has one is a `ResumableEngine`.
+    whenever their meaning changes; an engine that has one is a `ResumableEngine`. ``by_voices``: it
+    tells speakers apart by `voices/` and nothing else.
     """
 
     sample_rate: int
@@ -103,6 +104,7 @@ class EngineSpec(ModelSpec):
     translates: bool = False
     resumes: str = ""
     sessions: int = 0
+    by_voices: bool = False
 
 
 def few(names: Sequence[str], most: int = 10) -> str:

@@ -58,10 +58,15 @@ class VoicesAsked:
 
 @dataclass(frozen=True, slots=True)
 class LocalVoices:
-    """The windows that were asked for, as base64 (`voices.local`)."""
+    """The windows that were asked for, as base64 (`voices.local`).
+
+    ``same``: the piece's own speakers were told apart by such windows as well, but of the piece
+    alone, and so say nothing that those of the whole recording do not say better.
+    """
 
     form: str
     windows: str = field(repr=False)
+    same: bool = False
 
 
 def asked_of(value: object) -> VoicesAsked | None:
@@ -104,6 +109,6 @@ def _seconds(value: object) -> float | None:
 def given_in(body: Mapping[str, Any]) -> LocalVoices | None:
     """What an answer has of them; None where it has nothing that looks like it."""
     match body.get(FIELD):
-        case {"form": str(form), "windows": str(windows)}:
-            return LocalVoices(form, windows)
+        case {"form": str(form), "windows": str(windows), **rest}:
+            return LocalVoices(form, windows, rest.get("same") is True)
     return None

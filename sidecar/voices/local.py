@@ -87,12 +87,13 @@ def begins_of(asked: VoicesAsked, end: int, step_s: float) -> list[int]:
     return found
 
 
-def written(windows: Sequence[Window]) -> LocalVoices:
-    """Windows on their way: of each who speaks when and the vectors; the rest follows from that."""
+def written(windows: Sequence[Window], *, same: bool = False) -> LocalVoices:
+    """Windows on their way: of each who speaks when and the vectors; the rest follows from that.
+    ``same``: as `LocalVoices`."""
     records = np.zeros(len(windows), _record())
     for record, window in zip(records, windows, strict=True):
         record["packed"], record["vectors"] = window.packed, window.vectors
-    return LocalVoices(FORM, b64encode(records.tobytes()).decode())
+    return LocalVoices(FORM, b64encode(records.tobytes()).decode(), same)
 
 
 def read(given: LocalVoices, begins: Sequence[int]) -> list[Window]:

@@ -30,7 +30,7 @@ from sidecar.speech.spread import with_words
 from sidecar.speech.transcript import Checkpoint, Event, Finished, Notice, Peaks, Progress
 from sidecar.speech.voice import PCM16_BYTES, SayOptions, Sound, VoiceEngine
 from sidecar.workers.asked import Asked
-from sidecar.workers.overheard import completed, overheard
+from sidecar.workers.overheard import Overheard, completed, overheard
 
 if TYPE_CHECKING:
     from sidecar.workers.seated import Seated
@@ -56,6 +56,7 @@ class Operations:
     def __init__(self, over: Callable[[Asked], object]) -> None:
         self._engine: Engine | None = None
         self._sample_rate = 0
+        self._by_voices = False
         self._over = over
         self._seated: Seated | None = None
         self._voice: VoiceEngine | None = None
@@ -108,7 +109,8 @@ class Operations:
         engine = create_engine(name)
         for part in engine.load(options):
             yield {"loaded": part}
-        self._engine, self._sample_rate = engine, spec_of(name).sample_rate
+        spec = spec_of(name)
+        self._engine, self._sample_rate, self._by_voices = engine, spec.sample_rate, spec.by_voices
         if isinstance(engine, TunedEngine):
             self._sample_rate = engine.sample_rate
 
@@ -136,9 +138,7 @@ class Operations:
         with self._opened(operation, asked.fds[0]) as audio, ExitStack() as ears:
             report = Report(audio)
             events: Iterator[Event]
-            if (
-                ear := overheard(audio, self._sample_rate, options, asked.unwanted, ears)
-            ) is not None:
+            if (ear := self._ear(audio, options, asked.unwanted, ears)) is not None:
                 events = map(ear.completed, self._engine.transcribe(ear, options, asked.unwanted))
             elif operation.get("settled") is None:
                 events = self._engine.transcribe(audio, options, asked.unwanted)
@@ -170,7 +170,7 @@ class Operations:
                     continue
                 options = TranscribeOptions.from_wire(one["options"])
                 left_by = partial(unwanted, number)
-                ear = overheard(audio, self._sample_rate, options, left_by, opened)
+                ear = self._ear(audio, options, left_by, opened)
                 numbers.append(number)
                 requests.append(Request(ear or audio, options, left_by))
                 reports.append(Report(audio))
@@ -184,6 +184,16 @@ class Operations:
                     event = with_words(event)
                 for frame in reports[index].of(event):
                     yield {"number": numbers[index], "event": frame}
+
+    def _ear(
+        self,
+        audio: DecodedAudio,
+        options: TranscribeOptions,
+        unwanted: Callable[[], bool],
+        until: ExitStack,
+    ) -> Overheard | None:
+        rate, same = self._sample_rate, self._by_voices
+        return overheard(audio, rate, options, unwanted, until, same=same)
 
     def _opened(self, operation: dict[str, Any], fd: int) -> DecodedAudio:
         facts = AudioFacts.from_wire(operation["facts"])

@@ -46,12 +46,16 @@ class Overheard:
         asked: VoicesAsked,
         effort: Diarization,
         unwanted: Callable[[], bool],
+        *,
+        same: bool = False,
     ) -> None:
+        """``same``: as `LocalVoices`."""
         self._audio = audio
         self._rate = rate
         self._asked = asked
         self._effort = effort
         self._unwanted = unwanted
+        self._same = same
         self._over = self._whole = False
         self._reading: Iterator[Block] | None = None
         self._sound: queue.SimpleQueue[npt.NDArray[np.int16] | None] = queue.SimpleQueue()
@@ -117,7 +121,7 @@ class Overheard:
             windows = hear(
                 load_models(), self._blocks(), self._asked, STEPS_S[self._effort], self._stopped
             )
-            return written(windows) if windows and self._whole else None
+            return written(windows, same=self._same) if windows and self._whole else None
         except VoicesUnavailable as error:
             log.warning("%s", error)
         except Exception:  # who asked listens to the voices himself, then
@@ -151,11 +155,14 @@ def overheard(
     options: TranscribeOptions,
     unwanted: Callable[[], bool],
     until: ExitStack,
+    *,
+    same: bool,
 ) -> Overheard | None:
     """An ear on the voices of a piece, closed with ``until``, where somebody wants to know."""
     if options.local_voices is None:
         return None
-    ear = Overheard(audio, rate, options.local_voices, options.diarization, unwanted)
+    asked, effort = options.local_voices, options.diarization
+    ear = Overheard(audio, rate, asked, effort, unwanted, same=same)
     until.callback(ear.close)
     return ear
 

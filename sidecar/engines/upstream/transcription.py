@@ -175,7 +175,9 @@ class Transcription:
         told: SimpleQueue[Sequence[Segment]] = SimpleQueue()
         options = self._options
         if self._needs_turns(piece):
-            options = replace(options, local_voices=piece.voices)
+            # Words that are timed go to who has the floor in the whole recording.
+            words = options.words or piece.voices is not None
+            options = replace(options, local_voices=piece.voices, words=words)
         future = self._upstreams.run(self._upstreams.hear(piece, options, told.put))
         self._futures.add(future)
         return _Sent(piece, future, told)
@@ -197,6 +199,8 @@ class Transcription:
             # Where it was too large, each part has its own speakers now.
             self._follow(sent.piece, parts[0].answer.local_voices if len(parts) == 1 else None)
         for heard in parts:
+            if not (self._options.words or heard.by_voices):
+                heard = heard.without_guesses()
             if heard.answer.timed:
                 yield from self._take(heard)
             else:

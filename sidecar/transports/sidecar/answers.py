@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import Response
@@ -22,7 +23,7 @@ def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dic
     body = transcript_body(service.noted(transcript, job.options))
     body["metadata"] |= {"processing_time": round(job.processing_s, 3), "job_id": job.id}
     if (heard := transcript.local_voices) is not None:
-        body[FIELD] = {"form": heard.form, "windows": heard.windows}
+        body[FIELD] = asdict(heard)
     return {"status": "success", **body}
 
 

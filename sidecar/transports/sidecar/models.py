@@ -170,6 +170,9 @@ class LocalVoices(BaseModel):
 
     form: str = Field(examples=[FORM])
     windows: str = Field(description="Base64, for another vibevoice-asr of the same build.")
+    same: bool = Field(
+        description="Whether the speakers of the segments were told apart by the like of these."
+    )
 
 
 class Transcription(BaseModel):

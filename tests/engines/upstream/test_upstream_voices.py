@@ -19,22 +19,24 @@ from stand_ins import OpenAiStandIn
 from wheel import clip
 
 from sidecar.engines.upstream import pieces, probing, transcription
+from sidecar.engines.upstream.dialect import Answer
 from sidecar.engines.upstream.dialects import sidecar as dialect
-from sidecar.engines.upstream.pieces import MARGIN_S, SHORTEST_WITH_MARGIN_S, even_s
+from sidecar.engines.upstream.pieces import MARGIN_S, SHORTEST_WITH_MARGIN_S, Piece, even_s
 from sidecar.engines.upstream.turns import Turns
+from sidecar.engines.upstream.whole import Heard, with_speakers
 from sidecar.speech.local_voices import BEYOND_S, BLOCK_S, FIELD, LEAST_LAST_S, LocalVoices
 from sidecar.speech.speakers import Turn
-from sidecar.speech.transcript import Transcript
+from sidecar.speech.transcript import Segment, Transcript, Word
 from sidecar.voices import local
 from sidecar.voices.diarizer import Diarizer
 from sidecar.voices.models import load_models
 
 PIECE_S = 60.0
-Heard = list[tuple[float, float, str, int | None]]
+Lines = list[tuple[float, float, str, int | None]]
 ASKS = f'name="{FIELD}"'.encode()
 
 
-def lines(transcript: Transcript) -> Heard:
+def lines(transcript: Transcript) -> Lines:
     return [(one.start, one.end, one.text, one.speaker) for one in transcript.segments]
 
 
@@ -111,6 +113,7 @@ def test_who_speaks_is_what_one_machine_says_though_nodes_hear_it_or_send_what_i
     assert kept[-1].told == alone  # type: ignore[attr-defined]
     assert right.diarized
     assert right.notices == ()
+    assert {one.words for one in right.segments} == {()}  # guesses that nobody asked for
     assert right.duration == pytest.approx(len(talk.samples) / RATE)
     assert sum(one.end - one.start for one in right.segments) == pytest.approx(
         right.duration, abs=0.01
@@ -175,6 +178,40 @@ def test_a_server_that_took_all_of_a_piece_for_words_is_asked_without_it_from_th
     without = [body for body in proxy.posts if b"of_another_build" not in body]
     assert len(proxy.posts) == 3  # of the last piece all is words
     assert len(without) in (1, 2)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_words_go_to_who_has_the_floor_where_a_piece_had_the_same_means_and_less_to_go_by(
+    same: bool,
+) -> None:
+    """In the second piece the node took two people for one."""
+
+    def heard(start_s: float, *speakers: int) -> Heard:
+        samples = np.zeros(6 * RATE, np.int16)
+        segments = []
+        for at, speaker in enumerate(speakers):
+            first = at * 6 / len(speakers)
+            words = tuple(
+                Word(first + one, first + one + 0.8, f"{start_s + first + one:g}.")
+                for one in range(6 // len(speakers))
+            )
+            text = " ".join(word.text for word in words)
+            segments.append(
+                Segment(first, words[-1].end, text, speaker, words, words_by="attention")
+            )
+        said = LocalVoices("any", "", same)
+        answer = Answer(tuple(segments), diarized=True, local_voices=said)
+        return Heard(Piece(start_s, samples, RATE, start_s > 0), answer, "box")
+
+    turns = [Turn(0, 3, 7), Turn(3, 6, 8), Turn(6, 9, 8), Turn(9, 12, 7)]
+    found = with_speakers([heard(0.0, 0, 1), heard(6.0, 0)], turns, diarize=True)
+    texts = [(one.text, one.speaker) for one in found]
+    first = [("0. 1. 2.", 0), ("3. 4. 5.", 1)]
+    if same:
+        assert texts == [*first, ("6. 7. 8.", 1), ("9. 10. 11.", 0)]
+    else:
+        assert texts[:2] == first
+        assert [text for text, _ in texts[2:]] == ["6. 7. 8. 9. 10. 11."]
 
 
 def quiet(seconds: float, rate: int) -> Sound:
