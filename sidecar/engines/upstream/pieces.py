@@ -88,6 +88,13 @@ class Piece:
         soundfile.write(file, samples, self.rate, format="FLAC", subtype="PCM_16")
         return file.getvalue()
 
+    def silent(self) -> Piece:
+        """The same stretch without its sound, which is let go of."""
+        import numpy as np
+
+        nothing = np.broadcast_to(np.zeros(1, np.int16), len(self.samples))
+        return Piece(self.start_s, nothing, self.rate, self.last)
+
     def part(self, start_s: float, end_s: float, *, last: bool = False) -> Piece:
         """What of it lies between two times of the recording."""
         first = max(0, round((start_s - self.start_s) * self.rate))

@@ -226,7 +226,7 @@ class Transcription:
 
     def _take(self, heard: Heard) -> Iterator[Event]:
         """An answer: what was not announced yet is, with the speakers as they look."""
-        self._heard.append(heard)
+        self._heard.append(heard.settled())
         diarize = self._options.diarize
         turns = self._known()[0] if diarize and not heard.answer.diarized else ()
         yield from self._announce(with_speakers([heard], turns, diarize=diarize))

@@ -30,6 +30,14 @@ class Heard:
         """Whether its own speakers were told apart as the turns are, with less to go by."""
         return self.answer.local_voices is not None and self.answer.local_voices.same
 
+    def settled(self) -> Heard:
+        """What of it is needed to the end: neither sound nor vectors."""
+        said = self.answer.local_voices
+        bare = None if said is None else replace(said, windows="")
+        return replace(
+            self, piece=self.piece.silent(), answer=replace(self.answer, local_voices=bare)
+        )
+
     def without_guesses(self) -> Heard:
         """The same where nobody wants to know when each word was said, and nobody knows it."""
         bare = tuple(

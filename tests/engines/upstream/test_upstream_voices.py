@@ -283,3 +283,10 @@ def test_what_is_sent_for_words_alone_has_no_margin(talk: Sound) -> None:
     assert len(read) == len(first.samples) < len(more)
     assert (more == first.with_margin).all()
     assert SHORTEST_WITH_MARGIN_S >= 4 * MARGIN_S
+    kept = Heard(
+        first, Answer((), local_voices=LocalVoices("any", "A" * 99, True)), "box"
+    ).settled()
+    assert kept.piece.samples.strides == (0,)  # nothing of the sound is held
+    assert (kept.piece.start_s, kept.piece.end_s) == (first.start_s, first.end_s)
+    assert kept.by_voices
+    assert kept.answer.local_voices == LocalVoices("any", "", True)
