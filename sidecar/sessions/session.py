@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 LEAST_S = 1.0
 """Seconds of sound that each session may keep, however much the others do."""
+AGAIN_S = 0.25
+"""How often who waits looks whether there is room."""
 NOT_KEPT = "not_kept"
 """The notice of a session that was to become a job and did not."""
 RATES = range(8_000, 192_001)
@@ -176,7 +178,9 @@ class Session:
         while self._is_full():
             self._room.clear()
             self._waiting = True
-            await self._room.wait()
+            with contextlib.suppress(TimeoutError):  # room that another makes is not told
+                async with asyncio.timeout(AGAIN_S):
+                    await self._room.wait()
             self._waiting = False
             self._check()
         self.touched = self._now()
@@ -312,8 +316,10 @@ class Session:
         return None
 
     def _is_full(self) -> bool:
-        kept_s = self.sound.seconds
-        return kept_s >= self.bounds.buffer_s or (self._held.full and kept_s >= LEAST_S)
+        kept_s, held = self.sound.seconds, self._held
+        if kept_s >= self.bounds.buffer_s:
+            return True
+        return held.full and kept_s >= LEAST_S and not held.lets(self.sound, self._now())
 
     def _order(self, order: dict[str, Any]) -> None:
         self._orders.append(order)

@@ -39,6 +39,10 @@ class Forget:
     """The client did not want the turn that goes on here."""
 
 
+TURN_S = 1.0
+"""How long a session that may go on is waited for."""
+
+
 @dataclass(frozen=True, slots=True)
 class SoundState:
     """All that there is of `KeptSound`, for another one; the fields are that one's."""
@@ -60,11 +64,22 @@ class Held:
     most: int
     """Bytes; a session that keeps more than a second then takes no more."""
     bytes: int = 0
+    _turn: tuple[KeptSound, float] | None = None
+    """Who takes more all the same, and when it last did."""
 
     @property
     def full(self) -> bool:
         """Whether that is as much as it may be."""
         return self.bytes >= self.most
+
+    def lets(self, sound: KeptSound, now: float) -> bool:
+        """Whether a session may take more though that is as much as it may be: one may, until its
+        piece has its end and makes room. Where all were in the middle of one nobody would ever have
+        any. Who sends nothing for a while has had its turn."""
+        if self._turn is not None and self._turn[0] is not sound and now < self._turn[1] + TURN_S:
+            return False
+        self._turn = sound, now
+        return True
 
 
 class KeptSound:

@@ -154,3 +154,13 @@ def test_what_is_wanted_is_kept_for_the_next_engine_and_comes_first() -> None:
     sound.clear()
     other.clear()
     assert held.bytes == 0
+
+
+def test_where_there_is_no_room_one_goes_on_and_who_falls_silent_has_had_its_turn() -> None:
+    held = Held(1)
+    one, other = KeptSound(held), KeptSound(held)
+    assert held.lets(one, 0.0)
+    assert held.lets(one, 0.9)
+    assert not held.lets(other, 1.8)
+    assert held.lets(other, 1.9)
+    assert not held.lets(one, 2.0)
