@@ -147,10 +147,16 @@ class Sessions:
         return [session for session in self._sessions.values() if not session.over]
 
     def open(
-        self, caller: Identity, options: LiveOptions, number: str | None = None, *, wire: str = ""
+        self,
+        caller: Identity,
+        options: LiveOptions,
+        number: str | None = None,
+        *,
+        wire: str = "",
+        forgiving: bool = False,
     ) -> Session:
         """A new session; who opens it holds it. ``number``: how the client calls it; ``wire``: by
-        which way it came.
+        which way it came; ``forgiving``: as `Session.forgiving`.
 
         Raises:
             errors.LiveUnavailable: no engine here hears live.
@@ -186,7 +192,7 @@ class Sessions:
             greeting=self._greeting,
             waits=self._waits,
         )
-        session.keeper = self._keeper
+        session.keeper, session.forgiving = self._keeper, forgiving
         session.tape = self._tape() if options.keep else None
         session.witnesses = [observer.begin(session) for observer in self._observers]
         self._sessions[caller.owner, number] = session

@@ -18,6 +18,9 @@ from sidecar.speech.dialogue import Role
 from sidecar.speech.voice import Sound
 from sidecar.talk.options import TalkOptions
 
+UNKNOWN = -1
+"""No utterance's number."""
+
 
 class Stage(StrEnum):
     """Who works for a turn."""
@@ -145,7 +148,8 @@ class StageEnded:
 
 @dataclass(frozen=True, slots=True)
 class StageFailed:
-    """A stage gave up. ``turn`` is the utterance's number if it was the recogniser."""
+    """A stage gave up. ``turn`` is the utterance's number if it was the recogniser, `UNKNOWN` where
+    what it could not hear may have been none."""
 
     at: float
     turn: int

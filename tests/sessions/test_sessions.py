@@ -20,7 +20,7 @@ from sidecar import errors
 from sidecar.access.identity import EVERYBODY, Identity, Proof
 from sidecar.app import create_service
 from sidecar.service import Service
-from sidecar.sessions.session import Session
+from sidecar.sessions.session import LOST, Session
 from sidecar.settings import load_settings
 from sidecar.speech.live import (
     Encoding,
@@ -201,6 +201,52 @@ async def test_an_engine_that_dies_twice_at_the_same_place_ends_the_session(
         await reading
     assert of_code(session)
     assert len(killed) >= 2
+
+
+async def test_one_that_forgives_goes_on_without_the_sound_that_ended_two_engines(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its client ended and dropped meanwhile is told in its order, all of it."""
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "60")
+    service = await open_service()
+    options = LiveOptions(turns=Turns.CLIENT)
+    session = service.live.open(EVERYBODY, options, forgiving=True)
+    reading = asyncio.create_task(story(session))
+    await say(session, SPEECH[: 2 * RATE])
+    session.commit()
+    await say(session, SPEECH[2 * RATE : 4 * RATE])
+    session.forget()
+    lost_s = session.received_s
+
+    def code(what: str) -> bool:
+        return what in codes(session)
+
+    while not code("sound_lost"):
+        if code("engine_restarted"):
+            monkeypatch.delenv("VIBEVOICE_SCRIPTED_HEAR", raising=False)  # the third hears
+        await until(
+            lambda: session.sound._taken == len(session.sound._items) and workers(), "it hears"
+        )
+        for worker in workers():
+            worker.send_signal(signal.SIGKILL)
+        await asyncio.sleep(0.5)
+    await say(session, SPEECH[: 5 * RATE])
+    session.commit()
+    session.finish()
+    told = await reading
+    [lost] = [at for at, one in enumerate(told) if one == Noticed(LOST)]
+    ends = [one for one in told[lost:] if isinstance(one, TurnEnded | TurnDropped)]
+    assert [type(one) for one in ends] == [TurnEnded, TurnEnded, TurnDropped, TurnEnded]
+    assert [one.turn for one in ends] == sorted({one.turn for one in ends})
+    assert [getattr(one, "committed", None) for one in ends] == [False, True, None, True]
+    assert [one.text for one in of(told, TurnEnded)][:-1] == ["", ""]
+    assert of(told, TurnEnded)[-1].text
+    assert all(one.segment.start >= lost_s for one in of(told, Final))
+    assert session.sound.bytes == 0
+
+
+def codes(session: Session) -> list[str]:
+    return [one.event.notice.code for one in session.told._kept if isinstance(one.event, Noticed)]
 
 
 def of_code(session: Session) -> bool:

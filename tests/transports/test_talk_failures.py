@@ -148,6 +148,33 @@ async def test_a_recogniser_that_ends_or_hangs_is_told_of_and_no_word_is_lost(
         assert page.notices.count(RESTARTED) == times + 2
 
 
+@posix
+async def test_a_recogniser_that_ends_twice_by_the_same_words_is_told_of_and_hears_the_next_turn(
+    parrot: Server,
+) -> None:
+    async with Page(parrot) as page:
+        speaking = asyncio.create_task(page.speak(tone(30.0)))
+        for times in range(2):
+            while page.notices.count(RESTARTED) < times:
+                await page.next()
+            await asyncio.sleep(1.5)  # so long that it has heard some of it
+            os.kill(pid(parrot, "live"), signal.SIGKILL)
+        speaking.cancel()
+        assert (await page.until("error"))["code"] == "engine_crashed"
+        transcript = await page.until("transcript")
+        said = transcript["user"]  # words that were there before may do, or there were none
+        assert transcript["assistant"] == (f"You said: {said}" if said else "")
+        assert page.heard_s > APOLOGY_S, "an answer, or what is said instead"
+        await page.until("status", state="ready")
+        before = len(page.messages)
+        speaking = asyncio.create_task(page.speak(tone(2.0) + tone(1.0, 0)))
+        transcript = await page.until("transcript")
+        await speaking
+        assert len(transcript["user"].split()) == pytest.approx(8, abs=1)
+        assert transcript["assistant"] == f"You said: {transcript['user']}"
+        assert page.codes(before) == []
+
+
 async def test_who_only_types_is_somebody_who_is_there(
     start_server: Callable[..., Server],
 ) -> None:
