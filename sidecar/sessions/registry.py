@@ -154,9 +154,11 @@ class Sessions:
         *,
         wire: str = "",
         forgiving: bool = False,
+        idle_s: float | None = None,
     ) -> Session:
         """A new session; who opens it holds it. ``number``: how the client calls it; ``wire``: by
-        which way it came; ``forgiving``: as `Session.forgiving`.
+        which way it came; ``forgiving``: as `Session.forgiving`; ``idle_s``: its own, where it has
+        one.
 
         Raises:
             errors.LiveUnavailable: no engine here hears live.
@@ -185,7 +187,7 @@ class Sessions:
             number,
             caller.owner,
             options,
-            self._bounds,
+            dataclasses.replace(self._bounds, idle_s=idle_s) if idle_s else self._bounds,
             self._held,
             self._now,
             counted=Counted(self._tally, wire, self._patience_s),

@@ -175,6 +175,7 @@ class Talk:
         """The client has played so much of that turn's sound by now; of one that is over this is
         too late, and changes nothing."""
         now = self._now()
+        self._ear.touch()
         self._pacer.report(turn, seconds, now)
         self._happened(Tick(now))
 
@@ -249,6 +250,7 @@ class Talk:
         match command:
             case todo.Tell(told):
                 if isinstance(told, ReplyEnded):
+                    self._ear.touch()  # who listens is there
                     for frame in self._pacer.end(told.turn, now):
                         self._out.put_nowait(frame)
                 self._seen(told)
