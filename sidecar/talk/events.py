@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from sidecar.errors import SidecarError
-from sidecar.speech.dialogue import Role
+from sidecar.speech.dialogue import Fragment, Role
 from sidecar.speech.voice import Sound
 from sidecar.talk.options import TalkOptions
 
@@ -102,6 +102,16 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """What came of a call, by its id; the client calls that ``name``. It wants no answer yet."""
+
+    at: float
+    call: str
+    output: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Dropped:
     """The entry of that number does not belong into the history."""
 
@@ -124,6 +134,15 @@ class Token:
     at: float
     turn: int
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """The thinker calls a tool: some of that call."""
+
+    at: float
+    turn: int
+    fragment: Fragment
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +234,11 @@ TalkEvent: TypeAlias = (
     | Forgotten
     | Typed
     | Noted
+    | Returned
     | Dropped
     | Asked
     | Token
+    | Calling
     | Voiced
     | StageEnded
     | StageFailed

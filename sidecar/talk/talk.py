@@ -120,6 +120,15 @@ class Talk:
         """The number of the reply that is given, 0 while there is none."""
         return self._machine.replying
 
+    def awaits(self, call: str) -> bool:
+        """Whether what comes of a call of that id is waited for."""
+        return self._machine.history.awaits(call)
+
+    @property
+    def thinker(self) -> Thinker:
+        """Who thinks of replies."""
+        return self._stages.thinker
+
     @property
     def sending(self) -> bool:
         """Whether a reply is being given of which more is to come."""
