@@ -259,9 +259,12 @@ class World:
         """A thinker, who may be late, calls something, or goes on with that."""
         turn = self.some_turn(number, self.scripts)
         if turn is not None:
-            arguments = ("", "{", "}", "{}")[number % 4]
+            arguments = ("", "", "{}", "{", "")[number % 5]
             fragment = Fragment(number % 2, f"call_{turn}", "tool", arguments)
             self.take(happened.Calling(self.now, turn, fragment))
+            if number % 4 == 3:
+                self.take(happened.StageEnded(self.now, turn, Stage.THINKER))
+                self.thought[turn] = 99
 
     def say(self, number: int) -> None:
         """A voice says the next word of a piece, or has said all; it may be that of an old turn."""
@@ -313,7 +316,9 @@ class World:
             happened.Reset(self.now),
             happened.Noted(self.now, Role.USER, "noted"),
             happened.StageFailed(self.now, self.utterance, Stage.RECOGNISER, BROKEN),
-            happened.Returned(self.now, [*self.calls, "none"][number % (len(self.calls) + 1)], "a"),
+            happened.Returned(
+                self.now, [*self.calls, "none"][number // 20 % (len(self.calls) + 1)], "a"
+            ),
         ]
         event = events[number % len(events)]
         if isinstance(event, happened.Truncated) and turn in self.ears:
@@ -431,6 +436,7 @@ manners = st.sampled_from(MANNERS)
 
 def test_of_two_thousand_conversations_not_one_goes_wrong() -> None:
     seen: set[Ending] = set()
+    called = returned = 0
     for seed in range(2000):
         chance = random.Random(seed)
         world = World(chance.choice(MANNERS))
@@ -438,7 +444,10 @@ def test_of_two_thousand_conversations_not_one_goes_wrong() -> None:
             world.act(chance.choice(KINDS), chance.randint(0, 1000))
         world.finish(alive=bool(seed % 2))
         seen |= {one.ending for one in world.ended.values() if one.text}
+        called += len(world.calls)
+        returned += sum(entry.returned for entry in world.talk.history.entries)
     assert seen == set(Ending), "conversations that never get anywhere"
+    assert called > returned > 0
 
 
 @pytest.mark.parametrize("alive", [True, False], ids=["stages work", "stages fall silent"])
