@@ -160,6 +160,11 @@ class Obedient:
         return self._model.url
 
     @property
+    def asked(self) -> list[dict[str, Any]]:
+        """As `Completions.asked`."""
+        return self._model.asked
+
+    @property
     def connections(self) -> int:
         """How many are open."""
         return len(self._open)

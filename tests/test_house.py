@@ -119,6 +119,7 @@ MAKE_VALUES = {
         "Patience",
         "Sampling",
         "TalkOptions",
+        "Tools",
         "among",
         "VoiceSpec",
     ),
