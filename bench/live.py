@@ -231,7 +231,7 @@ async def file_path(service: Service, chosen: Sequence[tuple[Clip, bytes]]) -> S
 
     scores = Scores()
     for clip, _ in chosen:
-        job = await service.submit(
+        job = await service.submissions.submit(
             EVERYBODY, open_path(str(clip.path)), TranscribeOptions(diarize=False)
         )
         transcript = await job.result()

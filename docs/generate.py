@@ -11,9 +11,10 @@ from asyncapi import asyncapi
 from models import models_page, models_plot
 
 from sidecar import errors
-from sidecar.cli.flags import NO_FLAG, describe
+from sidecar.cli.flags import NO_FLAG, Flag, describe, described
 from sidecar.errors import Kind
 from sidecar.host.process import EXIT_CODES
+from sidecar.settings import Settings
 from sidecar.transports.http.problems import STATUS
 
 HERE = Path(__file__).resolve().parent
@@ -24,6 +25,8 @@ PAGE_CLIENT = "../sidecar/transports/page/static/client"
 MARK = "<!-- Written by docs/generate.py. Change the code, then run it. -->"
 
 
+SETTINGS_HEAD = ("Setting", "Flag of `serve`", "Environment", "Values", "Default", "What it is")
+ERRORS_HEAD = ("Code", "HTTP", "Detail", "Hint", "Exit code")
 ENV_WIDTH = 98
 ENV_HEAD = """\
 # Settings of vibevoice-asr: what does not begin with '#' counts. As it stands nothing
@@ -34,18 +37,11 @@ ENV_HEAD = """\
 
 
 def settings_page() -> str:
-    """Every setting with its flag, variable, values and default."""
-    rows = [
-        (
-            f"`{flag.name}`",
-            f"`{flag.option}`" if flag.option else "–",
-            f"`{flag.env}`",
-            ", ".join(f"`{choice}`" for choice in flag.choices) or flag.value,
-            f"`{flag.default}`",
-            flag.description,
-        )
-        for flag in describe()
-    ]
+    """Every setting with its flag, variable, values and default, by what it is about."""
+    sections = "".join(
+        _section(_first_line(group), SETTINGS_HEAD, map(_setting_row, described(group)))
+        for group in Settings.groups()
+    )
     return f"""{MARK}
 # Settings
 
@@ -59,7 +55,6 @@ one that `--config` or `VIBEVOICE_CONFIG` names, or `config.toml` in
 
 A duration is a number of seconds or a number with a unit: `90`, `"90s"`, `"10m"`, `"1.5h"`, `"2d"`.
 
-{_table(("Setting", "Flag of `serve`", "Environment", "Values", "Default", "What it is"), rows)}
 For example:
 
 ```toml
@@ -67,7 +62,18 @@ port = 9000
 keep_alive = "1h"
 diarization = "accurate"
 ```
-"""
+{sections}"""
+
+
+def _setting_row(flag: Flag) -> Sequence[str]:
+    return (
+        f"`{flag.name}`",
+        f"`{flag.option}`" if flag.option else "–",
+        f"`{flag.env}`",
+        ", ".join(f"`{choice}`" for choice in flag.choices) or flag.value,
+        f"`{flag.default}`",
+        flag.description,
+    )
 
 
 def env_example() -> str:
@@ -83,17 +89,14 @@ def env_example() -> str:
 
 
 def errors_page() -> str:
-    """Every error with its code, status, texts and exit code."""
-    rows = [
-        (
-            f"`{error.code}`",
-            str(STATUS[error.kind]),
-            error.default_detail,
-            error.default_hint,
-            str(EXIT_CODES.get(error.code, "")),
-        )
-        for error in errors.all_errors()
-    ]
+    """Every error with its code, status, texts and exit code, by the files that they are in."""
+    fields: dict[str, list[type[errors.SidecarError]]] = {}
+    for error in errors.all_errors():
+        fields.setdefault(_first_line(error), []).append(error)
+    sections = "".join(
+        _section(title, ERRORS_HEAD, map(_error_row, known))
+        for title, known in sorted(fields.items())
+    )
     return f"""{MARK}
 # Errors
 
@@ -103,8 +106,23 @@ a `Retry-After` header says when. The texts below are the usual ones; a `detail`
 
 On the command line an error is one line on stderr. The exit code is 1 unless the last column has
 another; a command line that is not understood is 2, Ctrl-C is 130.
+{sections}"""
 
-{_table(("Code", "HTTP", "Detail", "Hint", "Exit code"), rows)}"""
+
+def _error_row(error: type[errors.SidecarError]) -> Sequence[str]:
+    status, exit_code = str(STATUS[error.kind]), str(EXIT_CODES.get(error.code, ""))
+    return f"`{error.code}`", status, error.default_detail, error.default_hint, exit_code
+
+
+def _section(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A heading and a table; ``title``: "Heading: what is below it."."""
+    name, _, said = title.partition(": ")
+    return f"\n## {name}\n\n{said[:1].upper()}{said[1:]}\n\n{_table(head, rows)}"
+
+
+def _first_line(kind: type) -> str:
+    """What the file says of itself that a class is in."""
+    return (sys.modules[kind.__module__].__doc__ or "").partition("\n")[0]
 
 
 FAMILIES: Mapping[Kind, str] = {

@@ -31,6 +31,10 @@ def test_every_error_comes_out_of_the_wire_as_it_went_in(error):
     assert got.to_wire() == sent.to_wire()
 
 
+def test_every_error_is_had_by_one_name_wherever_it_lies():
+    assert [error for error in ALL if getattr(errors, error.__name__, None) is not error] == []
+
+
 @pytest.mark.parametrize("error", ALL, ids=lambda error: error.code)
 def test_every_error_has_a_status(error):
     assert 400 <= STATUS[error.kind] < 600

@@ -41,7 +41,7 @@ async def test_a_reload_that_is_refused_does_not_put_the_running_job_back(
 ) -> None:
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
-    job = await service.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
+    job = await service.submissions.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
     async for _ in job.changes():
         if job.record.segments:
             break
@@ -70,7 +70,7 @@ async def test_a_reload_that_does_not_wait_puts_the_running_job_back(
 ) -> None:
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
-    job = await service.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
+    job = await service.submissions.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
     async for _ in job.changes():
         if job.record.segments:
             break
@@ -84,14 +84,15 @@ async def test_what_work_took_is_known_at_the_next_start_and_nothing_of_what_was
 ) -> None:
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
-    job = await service.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
+    job = await service.submissions.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
     await job.result()
     await service.close()
     (known,) = json.loads((tmp_path / NAME).read_text())["paces"]
     assert (known["engine"], known["precision"]) == ("scripted", "fp32")
     assert known["per_s"] > 0.0
     again = create_service(load_settings(engine="scripted", data_dir=tmp_path))
-    assert again._pace.seconds("fp32", 1000.0, 7.0) == pytest.approx(1000.0 * known["per_s"])
+    seconds = again._backend.pace.seconds("fp32", 1000.0, 7.0)
+    assert seconds == pytest.approx(1000.0 * known["per_s"])
 
 
 def test_a_service_that_is_given_no_folder_writes_none_of_the_user_s(users_folder: Path) -> None:

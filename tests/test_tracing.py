@@ -229,7 +229,7 @@ def test_off_nothing_is_there_to_be_asked(tmp_path: Path, monkeypatch: pytest.Mo
     settings = load_settings(engine="scripted", data_dir=tmp_path)
     service = create_service(settings)
     assert isinstance(service.traces, NoTraces)
-    assert service._job_traces is None
+    assert service._observed.jobs is None
     assert service.live._observers == []
     layers = [layer.cls.__name__ for layer in create_app(settings, service).user_middleware]
     assert "Arrivals" not in layers

@@ -49,7 +49,9 @@ async def _from_here(source: AudioSource, options: dict[str, str]) -> tuple[bool
     with source:
         service = create_service(settings)  # the engine is not loaded for this
         try:
-            forecast = service.forecast(await service.measure(source), service.options(options))
+            forecast = service.forecast(
+                await service.submissions.measure(source), service.options(options)
+            )
         finally:
             await service.close()
     return forecast.fits, forecast.sentence

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from sidecar.settings import ENV_PREFIX, Settings, parse_duration
+from sidecar.settings import ENV_PREFIX, Group, Settings, parse_duration
 
 NO_FLAG = "not a flag"
 """A value that is not for the command line."""
@@ -56,8 +56,13 @@ class Flag:
 
 
 def describe(settings: type[Settings] = Settings) -> list[Flag]:
-    """Every setting, in the order of the class."""
-    return [_flag(name, field) for name, field in settings.model_fields.items()]
+    """Every setting, group by group."""
+    return [flag for group in settings.groups() for flag in described(group)]
+
+
+def described(group: type[Group]) -> list[Flag]:
+    """The settings of one group."""
+    return [_flag(name, field) for name, field in group.model_fields.items()]
 
 
 def serve_with(run: Callable[[dict[str, Any]], None]) -> Callable[..., None]:

@@ -17,11 +17,13 @@ from sidecar.speech.engine import (
     AUTO,
     Diarization,
     EngineSpec,
+    Precision,
     TranscribeOptions,
     Windowing,
     parse_language,
     parse_precision,
 )
+from sidecar.speech.transcript import Notice, Transcript
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -83,6 +85,22 @@ def ignored(spec: EngineSpec, options: TranscribeOptions) -> tuple[str, ...]:
     if spec.steerable:
         return ()
     return tuple(name for name in steering(options) if not (spec.counted and name == COUNT))
+
+
+def noted(spec: EngineSpec, transcript: Transcript, options: TranscribeOptions) -> Transcript:
+    """A transcript with what its client should know of how the wishes were met."""
+    notices = []
+    asked, name = options.precision, spec.name
+    if asked not in (Precision.AUTO, transcript.precision):
+        message = f"The engine '{name}' has no {asked} here; {transcript.precision} was used."
+        if spec.resolve_precision(asked) is asked:  # somebody had it loaded anew
+            message = f"Instead of {asked}, {transcript.precision} was used."
+        notices.append(Notice("precision_substituted", message))
+    if left_out := ignored(spec, options):
+        fields = ", ".join(left_out)
+        message = f"The engine '{name}' cannot follow these options: {fields}."
+        notices.append(Notice("option_ignored", message))
+    return transcript.noting(*notices)
 
 
 def parse_word(name: str, value: object) -> str:

@@ -120,7 +120,7 @@ async def job(service: Service, voice: bytes, tmp_path: Path) -> Job:
     """One of Alice's."""
     path = tmp_path / "voice.wav"
     path.write_bytes(voice)
-    return await service.submit(ALICE, open_path(str(path)), TranscribeOptions())
+    return await service.submissions.submit(ALICE, open_path(str(path)), TranscribeOptions())
 
 
 async def test_another_s_job_is_not_there_by_any_way(service: Service, job: Job) -> None:
@@ -156,7 +156,7 @@ async def test_what_needs_a_scope_is_refused_before_anything_is_done(
     assert service.health().worker_pid is None
     assert await service.reload(may_reload, "int8") == "int8"
     with pytest.raises(errors.AudioPathForbidden):
-        await service.open_path(ALICE, str(tmp_path / "none.wav"))
+        await service.submissions.open_path(ALICE, str(tmp_path / "none.wav"))
 
 
 class ByName:

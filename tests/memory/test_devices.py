@@ -242,7 +242,7 @@ async def test_each_job_is_planned_by_what_others_leave_when_it_begins(
     await service.open()
 
     async def available_gib() -> float:
-        job = await service.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
+        job = await service.submissions.submit(EVERYBODY, open_path(str(path)), TranscribeOptions())
         await job.result()
         return (service.forecast(60.0, TranscribeOptions()).available_bytes or 0) / GIB
 

@@ -54,7 +54,7 @@ async def jobs(service: Service, tmp_path: Path) -> list[Job]:
         facts = AudioFacts("wav", "sndfile", HOUR_S)
         source = open_path(str(recording))
         job = Job(source, JobRecord.submitted(0.0, ref_to(source), facts, TranscribeOptions()))
-        job.enter(service._store)
+        job.enter(service._backend.store)
         job.begin()
         job.take_in(Finished(transcript))
         done.append(job)
@@ -122,7 +122,7 @@ async def test_an_hour_s_result_is_written_out_once_and_beside_the_loop(
     assert len(result["segments"]) == 700
     assert len(rendered) == 1
     assert threading.get_ident() not in rendered
-    assert [service._results.fetched(job.id) for job in jobs[:2]] == [True, False]
+    assert [service._backend.results.fetched(job.id) for job in jobs[:2]] == [True, False]
 
 
 async def test_who_asks_for_all_twenty_at_once_keeps_health_waiting_for_none_of_them(

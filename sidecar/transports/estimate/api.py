@@ -72,7 +72,7 @@ async def _forecast(request: Request, service: Service) -> Forecast:
             raise errors.FieldMissing("One of the fields 'duration' and 'audio_path' is needed.")
         else:
             source = source or await open_local(request, fields, service)
-            audio_s = await service.measure(source)
+            audio_s = await service.submissions.measure(source)
     finally:
         if source is not None:
             source.close()

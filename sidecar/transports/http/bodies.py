@@ -68,4 +68,4 @@ async def open_local(request: Request, fields: Fields, service: Service) -> Audi
     path = fields["audio_path"]
     if not isinstance(path, str):
         raise errors.AudioPathInvalid("'audio_path' is not a string.")
-    return await service.open_path(caller, path)
+    return await service.submissions.open_path(caller, path)

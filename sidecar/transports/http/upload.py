@@ -115,7 +115,7 @@ async def read_form(
         await form.feed(chunk)
 
     try:
-        with service.body(caller_of(request)) as body:
+        with service.submissions.body(caller_of(request)) as body:
             await _read(request, settings, take)
             if form.file_bytes > limit:
                 raise too_large

@@ -76,15 +76,15 @@ def _add_coming_and_going(router: APIRouter, service: Service) -> None:
     async def submit(request: Request) -> Response:
         caller = caller_of(request)
         replayed = False
-        with service.place(caller, key_name(request)) as place:
+        with service.submissions.place(caller, key_name(request)) as place:
             asked = await read_request(request, service)
             if asked.key is None:
-                job = await service.submit(
+                job = await service.submissions.submit(
                     caller, asked.source, asked.options, place, priority=asked.priority
                 )
                 record = job.record
             else:
-                record, replayed = await service.submit_once(
+                record, replayed = await service.submissions.submit_once(
                     caller, asked.source, asked.options, place, asked.key, priority=asked.priority
                 )
         headers = {"Location": f"{PATH}/{record.id}"}

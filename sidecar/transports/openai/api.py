@@ -112,7 +112,7 @@ async def _answered(
 ) -> Response:
     caller, arrived = caller_of(request), _now()
     key = key_name(request)
-    with service.place(caller, key) as place:
+    with service.submissions.place(caller, key) as place:
         asked = await read_request(request, service, translate=translate, usual=usual)
         begun = await _begun(request, service, caller, retries, asked, place, key)
     running = begun.running
@@ -165,13 +165,13 @@ async def _begun(
         except BaseException:
             asked.source.close()
             raise
-        record, replayed = await service.submit_once(
+        record, replayed = await service.submissions.submit_once(
             caller, asked.source, asked.options, place, RequestKey(key, said)
         )
         return _Begun(Kept(service, caller, record), replayed=replayed)
     if retries_of(request) and (known := await _taken(caller, retries, asked)) is not None:
         return _Begun(known, known)
-    job = await service.submit(caller, asked.source, asked.options, place, kept=False)
+    job = await service.submissions.submit(caller, asked.source, asked.options, place, kept=False)
     return _Begun(job, job)
 
 

@@ -82,7 +82,7 @@ async def recognised(
     for one in known:
         try:
             source = await service.spooling.run(_source, one.voice)
-            length_s = await service.measure(source)
+            length_s = await service.submissions.measure(source)
             if length_s is not None and not SHORTEST_S <= length_s <= LONGEST_S:
                 source.close()
                 raise _wrong(one.name, f"has {length_s:.1f} s")

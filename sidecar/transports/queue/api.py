@@ -123,7 +123,7 @@ def _place(service: Service, caller: Identity, job: Job) -> dict[str, Any] | Non
 
 async def _submitted(request: Request, service: Service, caller: Identity) -> Job:
     """The job of a form with a recording."""
-    with service.place(caller) as place:
+    with service.submissions.place(caller) as place:
         if media_type(request) != "multipart/form-data":
             raise errors.ContentTypeUnsupported()
         upload = await read_form(request, service)
@@ -137,4 +137,4 @@ async def _submitted(request: Request, service: Service, caller: Identity) -> Jo
         except BaseException:
             upload.source.close()
             raise
-        return await service.submit(caller, upload.source, options, place, kept=False)
+        return await service.submissions.submit(caller, upload.source, options, place, kept=False)

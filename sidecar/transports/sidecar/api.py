@@ -48,9 +48,9 @@ def build_router(service: Service) -> APIRouter:
     async def transcribe(request: Request) -> Response:
         caller = caller_of(request)
         later = wants_async(request.headers.getlist("prefer"))
-        with service.place(caller) as place:
+        with service.submissions.place(caller) as place:
             source, options = await _read_request(request, service)
-            job = await service.submit(caller, source, options, place, kept=later)
+            job = await service.submissions.submit(caller, source, options, place, kept=later)
         if later:
             said = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
             return await job_response(service, caller, job.record, 202, said)

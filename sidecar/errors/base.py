@@ -1,0 +1,110 @@
+"""In general: what every error has, and the families that several fields share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any, ClassVar
+
+
+class Kind(StrEnum):
+    """What sort of trouble it is; transports map it to a status, a close code or an exit code."""
+
+    MALFORMED = "malformed"
+    UNPROCESSABLE = "unprocessable"
+    UNSUPPORTED = "unsupported"
+    TOO_LARGE = "too_large"
+    TIMEOUT = "timeout"
+    NOT_FOUND = "not_found"
+    METHOD = "method"
+    FORBIDDEN = "forbidden"
+    UNAUTHORIZED = "unauthorized"
+    CONFLICT = "conflict"
+    PRECONDITION = "precondition"
+    RANGE = "range"
+    CANCELLED = "cancelled"
+    LIMITED = "limited"
+    BUSY = "busy"
+    STORAGE_FULL = "storage_full"
+    WONT_FIT = "wont_fit"
+    FAILED = "failed"
+
+
+class SidecarError(Exception):
+    """Anything this service says no with.
+
+    ``detail`` says what was wrong, ``hint`` what to do, ``retry_after`` (seconds) when to retry.
+    """
+
+    code: ClassVar[str] = "internal"
+    kind: ClassVar[Kind] = Kind.FAILED
+    default_detail: ClassVar[str] = "Something went wrong inside the service."
+    default_hint: ClassVar[str] = "Try again; if it stays, look into the service's log."
+    default_retry_after: ClassVar[int | None] = None
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        hint: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        self.detail = detail or self.default_detail
+        self.hint = hint or self.default_hint
+        self.retry_after = retry_after if retry_after is not None else self.default_retry_after
+        super().__init__(self.detail)
+
+    def to_wire(self) -> dict[str, Any]:
+        """The error as plain values, for another process or a journal."""
+        return {
+            "code": self.code,
+            "detail": self.detail,
+            "hint": self.hint,
+            "retry_after": self.retry_after,
+        }
+
+
+class BadRequest(SidecarError):
+    """The request itself is wrong."""
+
+    kind = Kind.MALFORMED
+
+
+class NotFound(SidecarError):
+    """No such thing here."""
+
+    code = "not_found"
+    kind = Kind.NOT_FOUND
+    default_detail = "There is nothing at this address."
+    default_hint = "See /docs for what this service answers."
+
+
+class Unauthorized(SidecarError):
+    """Nobody knows who asks."""
+
+    kind = Kind.UNAUTHORIZED
+
+
+class Limited(SidecarError):
+    """More than one owner, or one address, may have."""
+
+    kind = Kind.LIMITED
+    default_hint = "Try again after the time in Retry-After."
+    default_retry_after = 30
+
+
+def all_errors(root: type[SidecarError] = SidecarError) -> Iterator[type[SidecarError]]:
+    """Every error class that has a code of its own, families together."""
+    if "code" in vars(root):
+        yield root
+    for child in root.__subclasses__():
+        yield from all_errors(child)
+
+
+def from_wire(values: dict[str, Any]) -> SidecarError:
+    """The error that `SidecarError.to_wire` described; an unknown code becomes the root."""
+    known = {error.code: error for error in all_errors()}
+    error = known.get(values.get("code", ""), SidecarError)
+    return error(
+        values.get("detail"), hint=values.get("hint"), retry_after=values.get("retry_after")
+    )

@@ -1,0 +1,161 @@
+"""Live sessions: their sound, their connections, how long they last."""
+
+from __future__ import annotations
+
+from sidecar.errors.base import BadRequest, Kind, NotFound, SidecarError
+
+
+class LiveUnavailable(SidecarError):
+    """No engine here hears live."""
+
+    code = "live_unavailable"
+    kind = Kind.UNSUPPORTED
+    default_detail = "No engine of this service hears while somebody speaks."
+    default_hint = (
+        "Send the recording when it is done; 'vibevoice-asr doctor' says what is missing."
+    )
+
+
+class LiveFull(SidecarError):
+    """As many live sessions as the service takes are going on."""
+
+    code = "live_full"
+    kind = Kind.BUSY
+    default_detail = "As many live sessions as this service takes are going on."
+    default_hint = "Try again later, or raise live_sessions if the machine has room."
+    default_retry_after = 5
+
+
+class SessionNotFound(NotFound):
+    """There is no such live session, or it is another's, or its time is over."""
+
+    code = "session_not_found"
+    default_detail = "There is no such live session."
+    default_hint = "Begin a new one; what it lasts when nobody is connected is live_grace."
+
+
+class SessionTaken(SidecarError):
+    """A live session with that name goes on."""
+
+    code = "session_taken"
+    kind = Kind.CONFLICT
+    default_detail = "A live session with this id goes on."
+    default_hint = "End it first, or take another id."
+
+
+class SessionMoved(SidecarError):
+    """Another connection holds the live session now."""
+
+    code = "session_moved"
+    kind = Kind.CONFLICT
+    default_detail = "Another connection has taken this live session over."
+    default_hint = "One connection holds a session; the last one to come."
+
+
+class SessionOver(SidecarError):
+    """The live session has ended, or takes no more sound."""
+
+    code = "session_over"
+    kind = Kind.CONFLICT
+    default_detail = "The live session takes no more sound."
+    default_hint = "Begin a new one."
+
+
+class SessionIdle(SidecarError):
+    """Nothing came for a live session for too long."""
+
+    code = "session_idle"
+    kind = Kind.TIMEOUT
+    default_detail = "Nothing came for this live session for too long."
+    default_hint = (
+        "Begin a new one when somebody speaks; live_idle says how long it waits, talk_idle how "
+        "long a conversation does."
+    )
+
+
+class SessionTooLong(SidecarError):
+    """A live session has lasted as long as one may."""
+
+    code = "session_too_long"
+    kind = Kind.TIMEOUT
+    default_detail = "The live session has lasted as long as one may."
+    default_hint = "Begin a new one; live_longest says how long one lasts."
+
+
+class MessageInvalid(BadRequest):
+    """A message of a live connection that means nothing there."""
+
+    code = "message_invalid"
+    default_detail = "The message is none that this connection knows."
+    default_hint = "docs/live.md says which there are, and what is in them."
+
+
+class MessageTooBig(SidecarError):
+    """More at once than a live connection takes."""
+
+    code = "message_too_big"
+    kind = Kind.TOO_LARGE
+    default_detail = "The message is too big."
+    default_hint = "Send pieces of about 0.1 s of sound."
+
+
+class InboundFull(SidecarError):
+    """A live client sends more than is taken from it, and does not wait."""
+
+    code = "inbound_full"
+    kind = Kind.BUSY
+    default_detail = "More messages wait on this connection than may."
+    default_hint = "Send sound no faster than somebody speaks, or connect again and go on."
+    default_retry_after = 1
+
+
+class ChunkTooLong(SidecarError):
+    """A piece of live sound is longer than one may be."""
+
+    code = "chunk_too_long"
+    kind = Kind.TOO_LARGE
+    default_detail = "The piece of sound is too long."
+    default_hint = "Send pieces of about 0.1 s; a whole recording is better sent as a file."
+
+
+class SoundInvalid(BadRequest):
+    """What was sent as live sound is none."""
+
+    code = "sound_invalid"
+    default_detail = "What was sent is no sound in the agreed form."
+    default_hint = "Send mono samples, pcm16 (2 bytes each) or float32 (4), little-endian."
+
+
+class EncodingUnavailable(SidecarError):
+    """Live sound was to come in a form that needs a package that is not installed."""
+
+    code = "encoding_unavailable"
+    kind = Kind.UNSUPPORTED
+    default_detail = "This installation does not decode Opus."
+    default_hint = "Send pcm16, or have the service install 'vibevoice-asr[opus]'."
+
+
+class EventUnsupported(BadRequest):
+    """A live client sent an event that its address does not know."""
+
+    code = "event_unsupported"
+    kind = Kind.UNSUPPORTED
+    default_detail = "The event has no type that is known here."
+    default_hint = "See docs/openai.md for the events that transcribe."
+
+
+class CommitEmpty(BadRequest):
+    """A live client ended its turn where no sound came (the code is OpenAI's)."""
+
+    code = "input_audio_buffer_commit_empty"
+    default_detail = "There is less than 0.1 s of sound since the last commit."
+    default_hint = "Send sound first; where the service hears pauses, it ends turns by itself."
+
+
+class CaptureUnreadable(SidecarError):
+    """A file of a captured session cannot be used."""
+
+    code = "capture_unreadable"
+    kind = Kind.MALFORMED
+    default_detail = "That is no captured session."
+    default_hint = "Name one of the two files of a capture (docs/capture.md)."

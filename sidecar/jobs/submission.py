@@ -1,0 +1,212 @@
+"""How a recording becomes a job: a place for it, a look at it, the queue; once for a request."""
+
+from __future__ import annotations
+
+import uuid
+
+from sidecar import clock
+from sidecar.access.identity import Identity, Scope
+from sidecar.audio.decode import AudioFacts
+from sidecar.audio.ref import AudioRef, Kept, ref_to
+from sidecar.audio.source import AudioSource
+from sidecar.errors import JournalUnreachable
+from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
+from sidecar.jobs.backend import Backend
+from sidecar.jobs.job import Job
+from sidecar.jobs.once import Once
+from sidecar.jobs.order import Priority
+from sidecar.jobs.provision import Provision
+from sidecar.jobs.record import JobRecord, RequestKey
+from sidecar.jobs.room import Body, Place, Room
+from sidecar.jobs.store import KeyTaken
+from sidecar.jobs.traced import JobTraces, Way
+from sidecar.metering.tally import JobTally
+from sidecar.settings import FRONT, Settings
+from sidecar.speech.engine import TranscribeOptions
+from sidecar.threads import Threads
+from sidecar.workers.intake import Intake
+
+
+class Submissions:
+    """Takes recordings in, whatever wire they come by.
+
+    ``disk``: threads that may wait for one; ``traces``: where stages are told.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Backend,
+        provision: Provision,
+        intake: Intake,
+        disk: Threads,
+        tally: JobTally,
+        traces: JobTraces | None,
+        now: clock.Clock,
+    ) -> None:
+        self._backend, self._queue, self._store = backend, backend.queue, backend.store
+        self._provision, self._intake, self._disk = provision, intake, disk
+        self._tally, self._traces, self._now = tally, traces, now
+        self._fits_elsewhere = settings.role == FRONT  # who works says what fits
+        self._audio_roots = settings.audio_roots
+        self._once = Once(self._store)
+        self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
+        self._uploads = Uploads()
+
+    def place(self, caller: Identity, key: str | None = None) -> Place:
+        """Keep a place in the queue for a recording, before anybody sends a gigabyte for nothing.
+
+        ``key``: what the client calls its request; if its job is there already it needs none.
+
+        Raises:
+            errors.QueueFull: there is none.
+            errors.JobsLimited: the caller has as many jobs as it may.
+        """
+        if key is None or not self._once.knows(caller.owner, key):
+            self._queue.check_room(self._room.promised)
+            check_jobs(caller, len(self._queue.of(caller.owner)) + self._room.owners[caller.owner])
+        return self._room.place(caller.owner)
+
+    def body(self, caller: Identity) -> Body:
+        """Begin to read an upload.
+
+        Raises:
+            errors.UploadsFull: too many are read already.
+            errors.UploadsLimited: the caller has uploaded as much as it may.
+        """
+        return self._room.body(self._uploads.begin(caller))
+
+    async def open_path(self, caller: Identity, path: str) -> AudioSource:
+        """Open a recording that a client on this machine named.
+
+        Raises:
+            errors.AudioPathForbidden: the caller may not name files.
+            errors.BadRequest: there is none that may be read, or its disk does not answer.
+        """
+        caller.demand(Scope.AUDIO_PATH)
+        return await self._intake.open(path, self._audio_roots)
+
+    async def measure(self, source: AudioSource) -> float | None:
+        """Seconds of a recording, None where only decoding it would tell.
+
+        Raises:
+            errors.BadAudio: it cannot be transcribed.
+        """
+        return (await self._intake.probe(source)).total_s
+
+    async def submit(
+        self,
+        caller: Identity,
+        source: AudioSource,
+        options: TranscribeOptions,
+        place: Place | None = None,
+        *,
+        kept: bool = True,
+        priority: Priority = Priority.INTERACTIVE,
+        key: RequestKey | None = None,
+    ) -> Job:
+        """Look at the recording and give it its ``place`` in the queue, which then owns ``source``.
+
+        ``kept``: whether the job can be asked for by its id, and its result fetched later.
+        ``priority``: of the caller's jobs, whether somebody waits for this one. ``key``: what its
+        client calls the request.
+
+        Raises:
+            errors.BadAudio: it cannot be transcribed.
+            errors.WontFit: there is not enough memory for it.
+            errors.QueueFull: there is no place.
+            errors.JobsLimited, errors.AudioLimited: the caller may have no more.
+        """
+        record = None
+        way = self._traces.begun() if self._traces is not None else None
+        try:
+            with place or self.place(caller):
+                facts = await self._intake.probe(source)
+                options = self._admitted(caller, facts, options)
+                durable = self._backend.keeping is not None and (kept or self._backend.shares)
+                record = JobRecord.submitted(
+                    self._now(),
+                    await self._kept(source) if durable else ref_to(source),
+                    facts,
+                    options,
+                    owner=caller.owner,
+                    kept=kept,
+                    priority=priority,
+                    key=key,
+                    durable=durable,
+                )
+                job = Job(source, record)
+                if self._traces is not None and way is not None:
+                    self._traces.entered(way, record)
+                self._queue.submit(job, promised=True)
+        except BaseException as error:
+            self._refused(source, record, way, error)
+            raise
+        self._tally.submitted.add()
+        await self._accepted(job)
+        return job
+
+    async def submit_once(
+        self,
+        caller: Identity,
+        source: AudioSource,
+        options: TranscribeOptions,
+        place: Place,
+        key: RequestKey,
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> tuple[JobRecord, bool]:
+        """The job of a request that may have come before, and whether it had: `submit` otherwise.
+
+        Raises:
+            errors.IdempotencyKeyReused: the key is that of another request.
+            errors.SidecarError: as `submit`; the key is then free again.
+        """
+        try:
+            async with self._once.turn(caller.owner, key) as known:
+                if known is None:
+                    job = await self.submit(
+                        caller, source, options, place, kept=True, priority=priority, key=key
+                    )
+                    return job.record, False
+        except KeyTaken:  # by another service, a moment ago
+            known = self._once.known(caller.owner, key)
+            if known is None:  # and it is forgotten already
+                raise JournalUnreachable() from None
+        except BaseException:
+            source.close()  # once more does nothing
+            raise
+        source.close()
+        return known, True
+
+    def _admitted(
+        self, caller: Identity, facts: AudioFacts, options: TranscribeOptions
+    ) -> TranscribeOptions:
+        """The options with a precision that fits, where the caller may have more waiting."""
+        if not self._fits_elsewhere:
+            options = self._provision.admitted(options, facts.total_s)
+        waiting = self._queue.of(caller.owner, running=False)
+        check_audio(caller, facts.total_s, (each.facts.total_s for each in waiting))
+        return options
+
+    async def _kept(self, source: AudioSource) -> AudioRef:
+        assert self._backend.keeping is not None
+        return await self._disk.run(self._backend.keeping.keep, source, uuid.uuid4().hex)
+
+    async def _accepted(self, job: Job) -> None:
+        """Wait until the job is written: only then it is accepted."""
+        try:
+            await job.written()
+        except BaseException:
+            self._queue.cancel(job)
+            self._store.forget(job.id)  # whoever sends it again is not told of this one
+            raise
+
+    def _refused(
+        self, source: AudioSource, record: JobRecord | None, way: Way | None, error: BaseException
+    ) -> None:
+        if self._traces is not None and way is not None:
+            self._traces.refused(way, record, error)
+        source.close()
+        if record is not None and isinstance(record.audio, Kept):
+            record.audio.forget()

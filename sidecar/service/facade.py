@@ -1,0 +1,279 @@
+"""What transports call: the parts behind every wire, and what concerns all of them.
+
+No wire is known here. Who asks comes first in every call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sidecar import __version__, clock
+from sidecar.access.identity import Identity, Scope
+from sidecar.background import Background
+from sidecar.engines.choice import Choice, way_to
+from sidecar.errors import EngineUnavailable, LanguageUnsupported, SidecarError
+from sidecar.jobs.backend import Backend
+from sidecar.jobs.job import Job
+from sidecar.jobs.owned import OwnedJobs
+from sidecar.jobs.parting import Edits
+from sidecar.jobs.provision import Provision
+from sidecar.jobs.recordings import Recordings
+from sidecar.jobs.submission import Submissions
+from sidecar.jobs.talks import Talks
+from sidecar.memory.forecast import Forecast
+from sidecar.metering.outcomes import trouble
+from sidecar.metering.tally import Tally
+from sidecar.people.known import KnownVoices
+from sidecar.service.afterwards import Afterwards
+from sidecar.service.health import Health, thresholds_of
+from sidecar.service.observed import Observed
+from sidecar.sessions.registry import Sessions
+from sidecar.settings import FRONT, Settings
+from sidecar.speech.engine import EngineSpec, Precision, TranscribeOptions, few, parse_precision
+from sidecar.speech.options import noted, parse_options
+from sidecar.speech.transcript import Transcript
+from sidecar.speech.voice import VoiceSpec
+from sidecar.talk.registry import Conversations
+from sidecar.threads import Threads
+from sidecar.workers.fleet import Fleet, Role
+from sidecar.workers.intake import Intake
+from sidecar.workers.models import Models
+from sidecar.workers.place import Place as EnginePlace
+
+log = logging.getLogger(__name__)
+
+SPOOLING = 4
+"""Uploads that are written to the disk side by side."""
+
+
+class Service:
+    """The parts behind every wire, opened and closed together."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        choice: Choice[EngineSpec],
+        now: clock.Clock = clock.wall,
+        live: Choice[EngineSpec] | None = None,
+        voice: Choice[VoiceSpec] | None = None,
+        places: Sequence[EnginePlace] = (),
+    ) -> None:
+        """``choice``: the engine for files; ``live``: the one for live audio, None without;
+        ``voice``: the one that speaks; ``places``: where files are heard instead of here, with the
+        same engine."""
+        self.settings = settings
+        self.instance = uuid.uuid4().hex
+        self.also: dict[str, Any] = {}
+        """Where else it is served, as the ready line says it: empty where by HTTP alone."""
+        self._starting = True
+        self._background = Background()
+        self.spooling = Threads("spool", SPOOLING)
+        """Writes uploads to the disk."""
+        self.fleet = Fleet(settings, choice, live, voice)
+        """The engines, each for what it is there for."""
+        choices = {Role.FILES.value: choice} | ({Role.LIVE.value: live} if live else {})
+        self.models = Models(settings, self.fleet.lodgings, choices)
+        """Which model each of them works with."""
+        self.tally = Tally(thresholds_of(settings))
+        """What happened since the start."""
+        self._intake = Intake(settings.max_audio_hours * 3600)
+        self.voices = KnownVoices(settings, self._intake, now)
+        """What is known of who may speak."""
+        self._provision = Provision(settings, self.fleet.files)
+        self.spec, self._slot = self._provision.spec, self._provision.slot
+        self._backend = Backend(
+            settings,
+            self._provision,
+            self._planned,
+            places or self.fleet.places,
+            choice.checkpoint.folder.name if choice.checkpoint else "",
+            self.tally.jobs,
+            self.spooling,
+            now,
+        )
+        self._queue, keeping = self._backend.queue, self._backend.keeping
+        self.shares = self._backend.shares
+        """Whether other services have the same jobs."""
+        hears = live.spec if live is not None else None
+        self._observed = Observed(settings, self.fleet, self._backend.store, hears, now)
+        self.traces = self._observed.traces
+        """Where is told what took how long: nowhere, mostly."""
+        self.submissions = Submissions(
+            settings,
+            self._backend,
+            self._provision,
+            self._intake,
+            self.spooling,
+            self.tally.jobs,
+            self._observed.jobs,
+            now,
+        )
+        """How recordings become jobs."""
+        self.owned = OwnedJobs(self._backend.store, self._queue, self._backend.results)
+        """The jobs of whoever asks."""
+        self.edits = Edits(self.owned, self._intake)
+        """What is done to their transcripts."""
+        self.recordings = Recordings(self.owned, keeping)
+        """What of them can be listened to."""
+        talks = Talks(self._backend.store, keeping, self.spooling, now)
+        self._afterwards = Afterwards(settings, talks, self.spooling)
+        self.live = Sessions.of(
+            settings,
+            self.fleet.live_spec,
+            lambda: self.fleet.live.share(),
+            self.tally.live,
+            self._observed.sessions,
+            self.voices.with_people_live,
+            self._afterwards.session,
+            self._afterwards.tape,
+        )
+        """The live sessions of everybody."""
+        speaks = self.fleet.voice if self.fleet.voice_spec is not None else None
+        self.conversations = Conversations(settings, self.live, speaks)
+        """The conversations of everybody."""
+
+    async def open(self) -> None:
+        """Start working; returns at once."""
+        await self._backend.open(self._background)
+        self._background.spawn("look at the GPU", self.fleet.watch())
+        if self.settings.preload and self.settings.role != FRONT:
+            self._background.spawn("preload", self._preload())
+        else:
+            self._starting = False
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no more jobs and tell those that wait; the running ones have ``grace_s`` to end, and
+        their results a moment to be fetched."""
+        await asyncio.gather(self._queue.drain(grace_s), self.live.drain(grace_s))
+        if grace_s > 0:
+            await self._backend.fetched()
+
+    async def broken(self) -> None:
+        """Wait for a fault that only a new start of the service mends."""
+        await self._queue.broken()
+
+    async def close(self) -> None:
+        """Stop working and leave nothing behind."""
+        await self._background.close()
+        await self.live.close()
+        await self.conversations.close()
+        await self._observed.close()
+        await self._backend.close()
+        self.voices.close()
+        await self._intake.close()
+        await self.models.close()
+        await self.fleet.close()
+
+    def options(self, given: Mapping[str, object]) -> TranscribeOptions:
+        """The options that a client's fields mean, checked against the engine.
+
+        Raises:
+            errors.BadRequest: one of them means nothing, or nothing to this engine.
+        """
+        options = parse_options(given, self.settings.diarization, self.settings.language)
+        if not self.spec.speaks(options.language):
+            raise LanguageUnsupported(
+                f"The engine '{self.spec.name}' does not know the language '{options.language}'.",
+                hint=self._language_hint(options.language),
+            )
+        return options
+
+    async def seek(self, job_id: str) -> None:
+        """Know of a job that another service may have taken in a moment ago, if there is one."""
+        if self._backend.keeping is not None:
+            await self._backend.keeping.seek(job_id)
+
+    async def keep_conversation(self, caller: Identity, transcript: Transcript) -> str:
+        """The id of the job that a conversation becomes.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be kept; there is no job.
+        """
+        return await self._afterwards.conversation(caller, transcript)
+
+    def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
+        """A transcript with what its client should know of how the wishes were met."""
+        return noted(self.spec, transcript, options)
+
+    def forecast(self, audio_s: float | None, options: TranscribeOptions) -> Forecast:
+        """Whether a recording of ``audio_s`` seconds fits, and how long it takes, from memory.
+
+        Where nobody knows how long it is, it is taken for one of usual length.
+        """
+        return self._provision.forecast(audio_s, options)
+
+    async def reload(self, caller: Identity, precision: str, *, now: bool = False) -> Precision:
+        """Load the engine anew at ``precision``; jobs that wait run at it.
+
+        The job that runs ends first, or with ``now`` goes back to the head of the queue; not for
+        a reload that is refused.
+
+        Raises:
+            errors.ScopeMissing: the caller may not do that, or not ``now``.
+            errors.EngineUnavailable: others have the engine for which this service takes jobs in.
+            errors.PrecisionUnknown, errors.PrecisionUnavailable: there is no such precision.
+            errors.ReloadSuperseded: somebody wanted another one before this one's turn came.
+            errors.WontFit: there is no room for it; the old one serves on.
+            errors.ModelLoadFailed: it does not load; the old one serves on.
+        """
+        caller.demand(Scope.RELOAD)
+        if self.settings.role == FRONT:
+            raise EngineUnavailable(
+                "This service takes jobs in for others, and has no engine for them.",
+                hint="Start the nodes anew, one after the other, with another precision.",
+            )
+        if now:
+            caller.demand(Scope.NOW)
+        wanted = parse_precision(precision)
+        if now:
+            await self._slot.check_room(wanted)
+        reloading = asyncio.ensure_future(self._slot.reload(wanted))
+        if now:
+            await asyncio.sleep(0)  # it takes its place before the job gives up its own
+            if not reloading.done():
+                self._queue.interrupt()
+        return await reloading
+
+    def health(self) -> Health:
+        """How things are, from memory."""
+        engines = self.fleet.standing()
+        return Health(
+            version=__version__,
+            instance=self.instance,
+            engine=self.spec.name,
+            precision=self._slot.precision.value,
+            state=self._slot.state,
+            model_loaded=self._slot.loaded,
+            worker_pid=self._slot.worker_pid,
+            loading=self._slot.loading,
+            gpu=self.fleet.gpu,
+            live=engines.get(Role.LIVE),
+            engines=engines,
+            jobs_waiting=self._queue.depth,
+            jobs_running=self._queue.running,
+            live_sessions=len(self.live),
+            starting=self._starting,
+            stopping=self._queue.draining,
+            trouble=trouble(self.tally.outcomes.lately(), self.tally.thresholds),
+            also=dict(self.also),
+        )
+
+    def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
+        """A job's options when it begins: the plan for its memory, and who is known by then."""
+        options = self._provision.plan(job, precision)
+        return self.voices.with_people(options, job.record.owner, kept=job.record.kept)
+
+    def _language_hint(self, tag: str) -> str:
+        return f"It knows: {few(self.spec.languages)}. {way_to(tag, self.settings)}"
+
+    async def _preload(self) -> None:
+        try:
+            await self._slot.preload()
+        except SidecarError as error:
+            log.error("preloading failed: %s; the first request will try again", error.detail)
+        finally:
+            self._starting = False

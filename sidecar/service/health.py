@@ -1,0 +1,49 @@
+"""How the service is, in one look that waits for nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.memory.devices import GpuMemory
+from sidecar.metering.outcomes import Thresholds
+from sidecar.settings import Settings
+from sidecar.workers.fleet import Role, Standing
+from sidecar.workers.lifecycle import SlotState
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the service is. Never waits for anything."""
+
+    version: str
+    instance: str
+    engine: str
+    precision: str
+    state: SlotState
+    model_loaded: bool
+    worker_pid: int | None
+    loading: float | None
+    gpu: GpuMemory | None
+    live: Standing | None
+    engines: dict[Role, Standing]
+    jobs_waiting: int
+    jobs_running: int
+    live_sessions: int
+    starting: bool
+    """What was to be there before anybody comes is not yet there."""
+    stopping: bool
+    trouble: str | None
+    """Why it is not healthy, by what came of its work lately."""
+    also: dict[str, Any]
+    """As `Service.also`."""
+
+
+def thresholds_of(settings: Settings) -> Thresholds:
+    """From which outcomes on a service counts as not healthy."""
+    return Thresholds(
+        settings.health_window,
+        settings.health_min_events,
+        settings.health_max_timeout_ratio,
+        settings.health_min_success_ratio,
+    )

@@ -1,0 +1,55 @@
+"""Who is told of all that passes, where the settings want it: traces of stages, captures."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sidecar import __version__, clock
+from sidecar.captures.capture import Captures
+from sidecar.diagnostics.tracing import traces_of
+from sidecar.jobs.store import JobStore
+from sidecar.jobs.traced import JobTraces
+from sidecar.sessions.traced import SessionTraces
+from sidecar.sessions.witness import Observer
+from sidecar.settings import Settings
+from sidecar.speech.engine import EngineSpec
+from sidecar.workers.fleet import Fleet
+
+
+class Observed:
+    """Owns them. ``store``: of the jobs that are traced; ``live``: the engine that hears live, None
+    without."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        fleet: Fleet,
+        store: JobStore,
+        live: EngineSpec | None,
+        now: clock.Clock,
+    ) -> None:
+        self.traces = traces_of(settings.traces, __version__)
+        """Where is told what took how long: nowhere, mostly."""
+        self.jobs: JobTraces | None = None
+        """The stages of jobs, where they are told."""
+        self.sessions: list[Observer] = []
+        """Who looks at live sessions."""
+        self._captures: Captures | None = None
+        if self.traces.on:
+            name, hears = fleet.files.spec.name, live.name if live is not None else ""
+            self.jobs = JobTraces(
+                self.traces, store, name, lambda: fleet.files.slot.last_load(now()), now
+            )
+            self.sessions.append(
+                SessionTraces(self.traces, hears, lambda: fleet.live.last_load(now()), now)
+            )
+        if settings.capture and live is not None:
+            self._captures = Captures(settings, live.name, now)
+            self.sessions.append(self._captures)
+
+    async def close(self) -> None:
+        """Write what is still to be written."""
+        if self._captures is not None:
+            await asyncio.to_thread(self._captures.close)
+        if self.traces.on:
+            await asyncio.to_thread(self.traces.close)
