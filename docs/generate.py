@@ -9,6 +9,7 @@ from pathlib import Path
 
 from asyncapi import asyncapi
 from models import models_page, models_plot
+from rooms import architecture_page, rooms_page
 
 from sidecar import errors
 from sidecar.cli.flags import NO_FLAG, Flag, describe, described
@@ -198,6 +199,8 @@ def main(words: Sequence[str]) -> int:
         "errors.md": errors_page(),
         "models.md": models_page(MARK, _table),
         "models.svg": models_plot(),
+        "rooms.md": rooms_page(MARK, _table),
+        "architecture.md": architecture_page(_table),
         "live.asyncapi.json": asyncapi(),
         CLIENT_CODES: client_codes(),
         ENV_EXAMPLE: env_example(),

@@ -6,12 +6,12 @@ import asyncio
 import gc
 import logging
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 
 from sidecar import __version__
 from sidecar.access.approach import is_loopback
@@ -36,6 +36,7 @@ from sidecar.transports.estimate import api as estimate_api
 from sidecar.transports.http import (
     arrivals,
     counted,
+    cut_off,
     docs_page,
     elsewhere,
     gate,
@@ -186,7 +187,55 @@ def create_app(
     service = service or create_service(settings)
     watch = watch or Watch()
     entrance = entrance or entrance_of(settings, watch)
-    visits = entrance.visits
+    app = FastAPI(
+        title="vibevoice-asr",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=_lifespan(service, watch, entrance.visits),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would go to whatever Host the client claims
+        telemetry=QUIET,  # type: ignore[arg-type]  # older ones have no such thing, and take it
+    )
+    tickets = Handover()
+    routers = _routers(service, tickets)
+    looks = [Depends(elsewhere.sought(service))] if service.shares else []
+    for router in routers:
+        app.include_router(router, dependencies=looks)
+    app.add_middleware(counted.Route)
+    app.add_middleware(head.Head)
+    dialects = _dialects(settings)
+    app.add_middleware(
+        gate.Gate,
+        access=entrance.access,
+        turnstile=entrance.turnstile,
+        dialects=dialects,
+        visits=entrance.visits,
+        opens=lambda asked: front.is_open(asked) or control_api.is_open(settings, asked),
+        refusals={
+            live_api.PATH: live_api.refuse,
+            realtime_api.REALTIME: realtime_api.refuse,
+            streaming_api.PATH: streaming_api.refuse(settings),
+            talk_api.PATH: talk_api.refuse,
+        },
+        tickets=tickets,
+    )
+    app.add_middleware(lingering.Lingering)
+    app.add_middleware(cut_off.CutOff, dialects=dialects)
+    app.add_middleware(counted.Counted, tally=service.tally.wires)
+    if service.traces.on:
+        app.add_middleware(arrivals.Arrivals)
+    if settings.role != NODE:
+        docs_page.install(app)
+        front.install(app)
+    problems.install(app, *routers, dialects=dialects)
+    return app
+
+
+def _lifespan(
+    service: Service, watch: Watch, visits: Visits
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """From the first request to the last: the service is open, and files are looked at."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -202,67 +251,31 @@ def create_app(
                 task.cancel()
             await service.close()
 
-    app = FastAPI(
-        title="vibevoice-asr",
-        version=__version__,
-        description=DESCRIPTION,
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,  # a redirect would go to whatever Host the client claims
-        telemetry=QUIET,  # type: ignore[arg-type]  # older ones have no such thing, and take it
-    )
+    return lifespan
+
+
+def _routers(service: Service, tickets: Handover) -> list[APIRouter]:
+    """Every wire over HTTP that this service has."""
+    if service.settings.role == NODE:  # it takes nothing in: it is looked after, and that is all
+        return [standing.build_router(service), control_api.build_router(service)]
     wires = (
-        *(
-            standing,
-            sidecar_api,
-            estimate_api,
-            jobs_api,
-            people_api,
-            queue_api,
-            openai_api,
-            page_api,
-        ),
-        *(live_api, streaming_api, talk_api, control_api, admin_api),
+        *(standing, sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api),
+        *(page_api, live_api, streaming_api, talk_api, control_api, admin_api),
     )
-    tickets = Handover()
-    if settings.role == NODE:  # it takes nothing in: it is looked after, and that is all
-        routers = [standing.build_router(service), control_api.build_router(service)]
-    else:
-        routers = [tickets_api.build_router(tickets), realtime_api.build_router(service, tickets)]
-        routers += [wire.build_router(service) for wire in wires]
-    looks = [Depends(elsewhere.sought(service))] if service.shares else []
-    for router in routers:
-        app.include_router(router, dependencies=looks)
-    app.add_middleware(counted.Route)
-    app.add_middleware(head.Head)
-    dialects: dict[str, problems.Say] = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
-    dialects |= dict.fromkeys((*openai_api.PATHS, *realtime_api.PATHS), openai_dialect.say)
-    dialects[admin_api.PATH] = control_dialect.say_where(on=settings.admin)
-    app.add_middleware(
-        gate.Gate,
-        access=entrance.access,
-        turnstile=entrance.turnstile,
-        dialects=dialects,
-        visits=visits,
-        opens=lambda asked: front.is_open(asked) or control_api.is_open(settings, asked),
-        refusals={
-            live_api.PATH: live_api.refuse,
-            realtime_api.REALTIME: realtime_api.refuse,
-            streaming_api.PATH: streaming_api.refuse(settings),
-            talk_api.PATH: talk_api.refuse,
-        },
-        tickets=tickets,
-    )
-    app.add_middleware(lingering.Lingering)
-    app.add_middleware(counted.Counted, tally=service.tally.wires)
-    if service.traces.on:
-        app.add_middleware(arrivals.Arrivals)
-    if settings.role != NODE:
-        docs_page.install(app)
-        front.install(app)
-    problems.install(app, *routers, dialects=dialects)
-    return app
+    return [
+        tickets_api.build_router(tickets),
+        realtime_api.build_router(service, tickets),
+        *(wire.build_router(service) for wire in wires),
+    ]
+
+
+def _dialects(settings: Settings) -> dict[str, problems.Say]:
+    """In whose words errors are told, by the beginning of an address; in ours elsewhere."""
+    return {
+        **dict.fromkeys(queue_api.PATHS, queue_dialect.say),
+        **dict.fromkeys((*openai_api.PATHS, *realtime_api.PATHS), openai_dialect.say),
+        admin_api.PATH: control_dialect.say_where(on=settings.admin),
+    }
 
 
 def create_talk_app(service: Service, entrance: Entrance, page: int) -> FastAPI:
@@ -295,6 +308,7 @@ def create_talk_app(service: Service, entrance: Entrance, page: int) -> FastAPI:
         refusals={talk_api.PATH: talk_api.refuse},
     )
     app.add_middleware(lingering.Lingering)
+    app.add_middleware(cut_off.CutOff)
     app.add_middleware(counted.Counted, tally=service.tally.wires)
     problems.install(app, *routers)
     return app

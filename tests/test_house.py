@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -200,6 +201,17 @@ def test_importing_a_module_has_no_effects(module: Path) -> None:
 )
 def test_an_effect_is_seen_wherever_it_stands(source: str) -> None:
     assert effects(source)
+
+
+def test_every_module_says_in_its_first_line_what_it_is() -> None:
+    """docs/rooms.md is made of these lines."""
+    docstrings = {path: ast.get_docstring(ast.parse(path.read_text("utf-8"))) for path in MODULES}
+    unsaid = [
+        str(path.relative_to(ROOT))
+        for path, docstring in docstrings.items()
+        if not re.match(r"\S.*[.](\n\n|$)", docstring or "")
+    ]
+    assert unsaid == []
 
 
 WALL_CLOCKS = {

@@ -585,6 +585,23 @@ def test_half_open_requests_are_not_felt_and_do_not_stay(tmp_path: Path) -> None
         assert server.client.get("/health").status_code == 200
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="sets a limit of another process")
+def test_more_connections_than_files_may_be_open_are_said_once_and_the_rest_wait(
+    tmp_path: Path,
+) -> None:
+    with Server(tmp_path, request_deadline="1s") as server, contextlib.ExitStack() as stack:
+        process = psutil.Process(server.process.pid)
+        before = process.num_fds()
+        process.rlimit(psutil.RLIMIT_NOFILE, (before + 4, before + 4))
+        for _ in range(20):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        said = "out of system resource"
+        wait_until(lambda: said in server.log(), PATIENCE_S, "there are no more")
+        assert server.client.get("/health").status_code == 200, "once the others were given up"
+        assert server.log().count(said) == 1
+        assert "Traceback" not in server.log()
+
+
 def test_a_kept_connection_may_rest_but_not_begin_and_stop(tmp_path: Path) -> None:
     ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with (

@@ -1,5 +1,7 @@
-"""Dates of the calendar: until when a token or a certificate holds, which others compare with their
-own clocks."""
+"""Until when a token or a certificate holds, by the calendar.
+
+Others compare these dates with clocks of their own.
+"""
 
 from __future__ import annotations
 

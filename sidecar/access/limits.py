@@ -1,5 +1,7 @@
-"""How much one owner, and one address before it is known who asks, may have: token buckets and
-counts. Pure: time is handed in, in seconds of any clock that only goes forward."""
+"""How much one owner may have, and one address before it is known who asks. Pure.
+
+Token buckets and counts. Time is handed in, in seconds of any clock that only goes forward.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Tokens that count no more: a text file with a token's id (`jti`) on each line. Pure but for the
-reading.
+"""Tokens that count no more: a text file with a token's id (`jti`) on each line.
 
 Blank lines and those that begin with `#` say nothing. A file that cannot be understood is not taken
 in parts: what was revoked before stays revoked, and nobody else is.

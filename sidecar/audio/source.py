@@ -19,6 +19,7 @@ from typing import BinaryIO, Self
 from sidecar import errors
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_MANY = {errno.EMFILE, errno.ENFILE}
 _DESCRIPTORS = ("/proc/", "/dev/fd/")
 _MOST_LINKS = 40
 """What Linux follows; it refuses the next."""
@@ -104,6 +105,7 @@ class Spool:
         Raises:
             errors.DiskFull: there is no room.
             errors.SpoolUnwritable: the folder cannot be written.
+            errors.UploadsFull: as many files are open as may be.
         """
         try:
             if self._file is None:
@@ -117,13 +119,16 @@ class Spool:
         """Hand everything over as a source; the spool is closed.
 
         Raises:
-            errors.DiskFull, errors.SpoolUnwritable: as `spill`.
+            errors.DiskFull, errors.SpoolUnwritable, errors.UploadsFull: as `spill`.
         """
-        if self.in_memory:
-            self._file = open(os.memfd_create("upload"), "wb", buffering=0)  # noqa: SIM115
-        self.spill()
-        assert self._file is not None
-        source = AudioSource(os.dup(self._file.fileno()), spooled=True)
+        try:
+            if self.in_memory:
+                self._file = open(os.memfd_create("upload"), "wb", buffering=0)  # noqa: SIM115
+            self.spill()
+            assert self._file is not None
+            source = AudioSource(os.dup(self._file.fileno()), spooled=True)
+        except OSError as error:
+            raise storage_error(error) from None
         self.close()
         return source
 
@@ -145,6 +150,8 @@ def storage_error(error: OSError) -> errors.SidecarError:
     """What it means for a client that something cannot be written."""
     if error.errno in _FULL:
         return errors.DiskFull()
+    if error.errno in _MANY:
+        return errors.UploadsFull("As many files are open as this service may have.")
     return errors.SpoolUnwritable(f"The folder for uploads cannot be written: {error.strerror}.")
 
 

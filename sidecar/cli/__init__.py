@@ -1,4 +1,4 @@
-"""The command line: `vibevoice-asr`. Without words it serves: that is how a host starts it.
+"""What people type: `vibevoice-asr`. Without words it serves, which is how a host starts it.
 
 Serving must begin at once, so nothing that only the other commands need is imported for it.
 """

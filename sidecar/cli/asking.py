@@ -1,4 +1,4 @@
-"""The word `transcribe` with its options, and those that say which service is asked, for typer."""
+"""The word `transcribe` with its options, for typer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sidecar.cli.said import PROGRAM, complain
+from sidecar.cli.said import PROGRAM
 from sidecar.speech import formats
 from sidecar.speech.engine import Diarization, Precision, Windowing
 
@@ -32,26 +32,6 @@ Examples:
 * `{PROGRAM} transcribe call.ogg --format json --server http://127.0.0.1:8765`
 * `{PROGRAM} transcribe play.wav --hotwords "Nagg, Nell" --prompt "Beckett, Endgame" --speakers 2`
 """
-SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
-
-ServerOption = Annotated[str | None, typer.Option(metavar="URL", help=SERVER_HELP)]
-TokenOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TOKEN",
-        help="What the service wants to see. Others may read command lines: VIBEVOICE_TOKEN or "
-        "VIBEVOICE_TOKEN_FILE keep it to yourself.",
-    ),
-]
-CaCertOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Certificate of the service, or of its signer.")
-]
-FingerprintOption = Annotated[
-    str | None, typer.Option(metavar="SHA256", help="Fingerprint of the service's certificate.")
-]
-InsecureOption = Annotated[
-    bool, typer.Option("--insecure", help="Believe any certificate, of anybody in between too.")
-]
 PrecisionOption = Annotated[
     str | None,
     typer.Option(
@@ -60,24 +40,6 @@ PrecisionOption = Annotated[
         autocompletion=lambda: list(Precision),
     ),
 ]
-
-
-def where_of(
-    server: str | None,
-    token: str | None,
-    ca_cert: Path | None,
-    fingerprint: str | None,
-    insecure: bool,
-) -> Where:
-    """Which service is asked; ends the command where that cannot be."""
-    from sidecar import errors
-    from sidecar.cli.backends import Where
-    from sidecar.cli.trust import of_flags
-
-    try:
-        return Where(server, token, of_flags(ca_cert, fingerprint, insecure))
-    except errors.SidecarError as error:
-        raise typer.Exit(complain(error)) from None
 
 
 def transcribe(
@@ -117,11 +79,8 @@ def transcribe(
     at_once: Annotated[
         int, typer.Option(metavar="N", min=1, help="Recordings with the service at once.")
     ] = 4,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    ca_cert: CaCertOption = None,
-    fingerprint: FingerprintOption = None,
-    insecure: InsecureOption = False,
+    *,
+    where: Where,
     language: Annotated[
         str | None, typer.Option(metavar="TAG", help="Language spoken, such as 'en'; or 'auto'.")
     ] = None,
@@ -166,13 +125,12 @@ def transcribe(
     if bool(files) == (watch is not None):
         said = "Missing argument 'FILE'." if watch is None else "--watch goes without FILE."
         raise typer.BadParameter(said)
-    where = where_of(server, token, ca_cert, fingerprint, insecure)
     order = Order(
         files=files or (),
         format=fmt,
         output=output,
-        server=server,
-        token=token,
+        server=where.server,
+        token=where.token,
         trust=where.trust,
         at_once=at_once,
         watch=watch,

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sidecar.cli.asking import (
-    CaCertOption,
-    FingerprintOption,
-    InsecureOption,
-    TokenOption,
-    where_of,
-)
+from sidecar.cli.addressed import addressed
 from sidecar.cli.load.course import Mode
 from sidecar.cli.load.figures import WHAT
 from sidecar.cli.load.rendering import FORMATS
 from sidecar.cli.load.side import FileWire, LiveWire
+
+if TYPE_CHECKING:
+    from sidecar.cli.backends import Where
 from sidecar.cli.said import PROGRAM
 
 HELP = "Measure how a running service bears many clients at once (docs/bench.md)."
@@ -65,7 +62,6 @@ def _counts(text: str) -> list[int]:
 
 
 _SERVER = "Address of a running service; without it: where the settings say. Also grpc://HOST:PORT."
-ServerOption = Annotated[str | None, typer.Option(metavar="URL", help=_SERVER)]
 StartOption = Annotated[
     bool, typer.Option("--start", help="Start a service of its own, with the settings as they are.")
 ]
@@ -110,8 +106,10 @@ def build() -> typer.Typer:
     """The word `bench` and the words after it."""
     app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
     figures = "\n".join(f"* {name}: {what}" for name, what in WHAT.items())
-    app.command("live", help=LIVE_HELP.format(figures=figures, program=PROGRAM))(_live)
-    app.command("files", help=FILES_HELP)(_files)
+    app.command("live", help=LIVE_HELP.format(figures=figures, program=PROGRAM))(
+        addressed(_live, _SERVER)
+    )
+    app.command("files", help=FILES_HELP)(addressed(_files, _SERVER))
     return app
 
 
@@ -142,13 +140,10 @@ def _live(
         float,
         typer.Option(metavar="N", min=0, help="Times real time; 0: as fast as it is taken."),
     ] = 1.0,
-    server: ServerOption = None,
+    *,
+    where: Where,
     start: StartOption = False,
     against: AgainstOption = None,
-    token: TokenOption = None,
-    ca_cert: CaCertOption = None,
-    fingerprint: FingerprintOption = None,
-    insecure: InsecureOption = False,
     warm_up: WarmUpOption = 1,
     ramp_steps: RampStepsOption = 5,
     ramp_interval: RampIntervalOption = 0.5,
@@ -165,7 +160,7 @@ def _live(
     _measure(
         LiveWork(audio, mode, seconds, talk, pause, tempo),
         wire,
-        (server, token, ca_cert, fingerprint, insecure),
+        where,
         start=start,
         against=against,
         sessions=_counts(sessions),
@@ -187,13 +182,10 @@ def _files(
     wire: Annotated[FileWire, typer.Option(help="How they are sent.")] = FileWire.TRANSCRIBE,
     sessions: SessionsOption = "1,4,8",
     repeat: Annotated[int, typer.Option(metavar="N", min=1, help="Recordings of each client.")] = 2,
-    server: ServerOption = None,
+    *,
+    where: Where,
     start: StartOption = False,
     against: AgainstOption = None,
-    token: TokenOption = None,
-    ca_cert: CaCertOption = None,
-    fingerprint: FingerprintOption = None,
-    insecure: InsecureOption = False,
     warm_up: WarmUpOption = 1,
     ramp_steps: RampStepsOption = 1,
     ramp_interval: RampIntervalOption = 0.0,
@@ -208,7 +200,7 @@ def _files(
     _measure(
         FileWork(files or (), repeat),
         wire,
-        (server, token, ca_cert, fingerprint, insecure),
+        where,
         start=start,
         against=against,
         sessions=_counts(sessions),
@@ -223,9 +215,9 @@ def _files(
     )
 
 
-def _measure(work: Any, wire: Any, service: tuple[Any, ...], **how: Any) -> None:
+def _measure(work: Any, wire: Any, where: Where, **how: Any) -> None:
     from sidecar.cli.load.run import Order, run
 
-    if how["start"] and service[0] is not None:
+    if how["start"] and where.server is not None:
         raise typer.BadParameter("--start goes without --server.")
-    raise typer.Exit(run(Order(work, where_of(*service), wire, **how)))
+    raise typer.Exit(run(Order(work, where, wire, **how)))

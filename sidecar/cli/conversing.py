@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sidecar.cli.asking import (
-    CaCertOption,
-    FingerprintOption,
-    InsecureOption,
-    ServerOption,
-    TokenOption,
-    where_of,
-)
+if TYPE_CHECKING:
+    from sidecar.cli.backends import Where
+
 from sidecar.cli.said import PROGRAM
 
 HELP = f"""
@@ -77,11 +72,8 @@ def talk(
             help="Who answers, as `serve --llm` has it, in a service that is started for this.",
         ),
     ] = None,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    ca_cert: CaCertOption = None,
-    fingerprint: FingerprintOption = None,
-    insecure: InsecureOption = False,
+    *,
+    where: Where,
 ) -> None:
     """What was asked for, done."""
     from sidecar.cli.talk.run import Order, list_devices, run
@@ -92,13 +84,13 @@ def talk(
         raise typer.BadParameter("--text goes without --file.")
     if device is not None and (text or file is not None):
         raise typer.BadParameter("--device goes without --text and --file.")
-    if llm is not None and server is not None:
+    if llm is not None and where.server is not None:
         raise typer.BadParameter("--llm goes without --server: that one has its own.")
     heard = aloud if aloud is not None else not text and file is None
     if speaker is not None and not heard:
         raise typer.BadParameter("--speaker goes with answers that are heard (--aloud).")
     order = Order(
-        where_of(server, token, ca_cert, fingerprint, insecure),
+        where,
         typed=text,
         file=file,
         aloud=heard,

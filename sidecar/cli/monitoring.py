@@ -9,14 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sidecar import errors
-from sidecar.cli.asking import (
-    SERVER_HELP,
-    CaCertOption,
-    FingerprintOption,
-    InsecureOption,
-    TokenOption,
-    where_of,
-)
 from sidecar.cli.said import INTERRUPTED, PROGRAM, complain, say
 
 if TYPE_CHECKING:
@@ -43,10 +35,8 @@ NOBODY = 1
 
 
 def monitor(
-    server: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help=f"{SERVER_HELP} Without it: where the settings say."),
-    ] = None,
+    *,
+    where: Where,
     metrics_url: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Of the metrics in JSON, instead of its /metrics.json."),
@@ -62,13 +52,8 @@ def monitor(
     no_clear: Annotated[
         bool, typer.Option("--no-clear", help="Print it again and again instead of drawing it.")
     ] = False,
-    token: TokenOption = None,
-    ca_cert: CaCertOption = None,
-    fingerprint: FingerprintOption = None,
-    insecure: InsecureOption = False,
 ) -> None:
     """What was asked for, done."""
-    where = where_of(server, token, ca_cert, fingerprint, insecure)
     try:
         code = asyncio.run(
             _run(where, metrics_url, system_url, timeout, interval, once=once, plain=no_clear)
@@ -93,7 +78,7 @@ async def _run(
     from sidecar.cli.monitor import plain as text
     from sidecar.cli.monitor.picture import camera
 
-    async with camera(_meant(where), metrics_url, system_url, timeout_s) as looking:
+    async with camera(meant(where), metrics_url, system_url, timeout_s) as looking:
         if once:
             if not await text.once(looking):
                 say("Nothing answers there.")
@@ -114,7 +99,7 @@ async def _draw(looking: Camera, interval_s: float) -> None:
     await Monitor(looking, interval_s).run_async()
 
 
-def _meant(where: Where) -> Where:
+def meant(where: Where) -> Where:
     """The service, with the token that is known here."""
     from sidecar.access.credentials import for_clients
     from sidecar.cli.status import configured_service

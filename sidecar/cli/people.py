@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sidecar import errors
-from sidecar.cli.asking import (
-    CaCertOption,
-    FingerprintOption,
-    InsecureOption,
-    ServerOption,
-    TokenOption,
-    where_of,
-)
+from sidecar.cli.addressed import addressed
 from sidecar.cli.backends import Where
 from sidecar.cli.said import PROGRAM, complain, say
 
@@ -49,36 +42,27 @@ Ask = Callable[["AsyncClient"], Awaitable[None]]
 def build() -> typer.Typer:
     """The word `people` and the words after it."""
     app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
-    app.command("list", help="Everybody: id, recordings, seconds of voice, name.")(_list)
-    app.command("add", help="Make somebody known by a clip of one voice.")(_add)
-    app.command("rename", help="Give somebody another name.")(_rename)
-    app.command("delete", help="Forget somebody, for good.")(_delete)
-    app.command("export", help="All that is stored, as JSON.")(_export)
+    app.command("list", help="Everybody: id, recordings, seconds of voice, name.")(addressed(_list))
+    app.command("add", help="Make somebody known by a clip of one voice.")(addressed(_add))
+    app.command("rename", help="Give somebody another name.")(addressed(_rename))
+    app.command("delete", help="Forget somebody, for good.")(addressed(_delete))
+    app.command("export", help="All that is stored, as JSON.")(addressed(_export))
     return app
 
 
-def _list(
-    server: ServerOption = None,
-    token: TokenOption = None,
-    ca_cert: CaCertOption = None,
-    fingerprint: FingerprintOption = None,
-    insecure: InsecureOption = False,
-) -> None:
+def _list(*, where: Where) -> None:
     async def ask(client: AsyncClient) -> None:
         for one in (await client.people())["people"]:
             print(_line(one))
 
-    _run(where_of(server, token, ca_cert, fingerprint, insecure), ask)
+    _run(where, ask)
 
 
 def _add(
     name: NameArgument,
     clip: Annotated[Path, typer.Argument(metavar="FILE", help="5 to 10 s of one person.")],
-    server: ServerOption = None,
-    token: TokenOption = None,
-    ca_cert: CaCertOption = None,
-    fingerprint: FingerprintOption = None,
-    insecure: InsecureOption = False,
+    *,
+    where: Where,
 ) -> None:
     async def ask(client: AsyncClient) -> None:
         from sidecar.cli.recordings import open_file
@@ -86,51 +70,39 @@ def _add(
         with open_file(clip) as source, os.fdopen(os.dup(source.fd), "rb") as file:
             print(_line(await client.add_person(name, file)))
 
-    _run(where_of(server, token, ca_cert, fingerprint, insecure), ask)
+    _run(where, ask)
 
 
 def _rename(
     person: PersonArgument,
     name: NameArgument,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    ca_cert: CaCertOption = None,
-    fingerprint: FingerprintOption = None,
-    insecure: InsecureOption = False,
+    *,
+    where: Where,
 ) -> None:
     async def ask(client: AsyncClient) -> None:
         print(_line(await client.change_person(await _id_of(client, person), name)))
 
-    _run(where_of(server, token, ca_cert, fingerprint, insecure), ask)
+    _run(where, ask)
 
 
 def _delete(
     person: PersonArgument,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    ca_cert: CaCertOption = None,
-    fingerprint: FingerprintOption = None,
-    insecure: InsecureOption = False,
+    *,
+    where: Where,
 ) -> None:
     async def ask(client: AsyncClient) -> None:
         found = await _id_of(client, person)
         await client.delete_person(found)
         say(f"deleted: {found}")
 
-    _run(where_of(server, token, ca_cert, fingerprint, insecure), ask)
+    _run(where, ask)
 
 
-def _export(
-    server: ServerOption = None,
-    token: TokenOption = None,
-    ca_cert: CaCertOption = None,
-    fingerprint: FingerprintOption = None,
-    insecure: InsecureOption = False,
-) -> None:
+def _export(*, where: Where) -> None:
     async def ask(client: AsyncClient) -> None:
         print(json.dumps(await client.export_people(), ensure_ascii=False, indent=2))
 
-    _run(where_of(server, token, ca_cert, fingerprint, insecure), ask)
+    _run(where, ask)
 
 
 async def _id_of(client: AsyncClient, given: str) -> str:

@@ -10,14 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sidecar import errors
-from sidecar.cli.asking import (
-    CaCertOption,
-    FingerprintOption,
-    InsecureOption,
-    ServerOption,
-    TokenOption,
-    where_of,
-)
 from sidecar.cli.backends import Where
 from sidecar.cli.said import INTERRUPTED, PROGRAM, complain, say
 
@@ -65,14 +57,10 @@ def replay(
         Path | None,
         typer.Option("--journal-key-file", metavar="FILE", help="Its key, if not ours."),
     ] = None,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    ca_cert: CaCertOption = None,
-    fingerprint: FingerprintOption = None,
-    insecure: InsecureOption = False,
+    *,
+    where: Where,
 ) -> None:
     """What was asked for, done."""
-    where = where_of(server, token, ca_cert, fingerprint, insecure)
     raise typer.Exit(run(capture, where, pace, tolerance, save, key_file))
 
 

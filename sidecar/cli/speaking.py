@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sidecar.cli.asking import (
-    CaCertOption,
-    FingerprintOption,
-    InsecureOption,
-    ServerOption,
-    TokenOption,
-    where_of,
-)
 from sidecar.cli.said import PROGRAM
+
+if TYPE_CHECKING:
+    from sidecar.cli.backends import Where
 from sidecar.speech import formats
 
 HELP = f"""
@@ -97,11 +92,8 @@ def live(
     keep: Annotated[
         bool, typer.Option("--keep", help="It becomes a job of the service, done; with --server.")
     ] = False,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    ca_cert: CaCertOption = None,
-    fingerprint: FingerprintOption = None,
-    insecure: InsecureOption = False,
+    *,
+    where: Where,
 ) -> None:
     """What was asked for, done."""
     from sidecar.cli.live import Order, list_devices, run
@@ -111,7 +103,7 @@ def live(
     if source is not None and device is not None:
         raise typer.BadParameter("--device goes without FILE.")
     order = Order(
-        where_of(server, token, ca_cert, fingerprint, insecure),
+        where,
         source=source,
         device=device,
         rate=rate,

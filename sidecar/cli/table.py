@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,24 +15,20 @@ from sidecar.cli import (
     conversing,
     jobs,
     monitoring,
+    nodes,
     people,
     replay,
     serve,
     speaking,
     tokens,
 )
-from sidecar.cli.asking import (
-    SERVER_HELP,
-    CaCertOption,
-    FingerprintOption,
-    InsecureOption,
-    PrecisionOption,
-    ServerOption,
-    TokenOption,
-    where_of,
-)
+from sidecar.cli.addressed import ELSE_OURS, addressed
+from sidecar.cli.asking import PrecisionOption
 from sidecar.cli.flags import serve_with
 from sidecar.cli.said import PROGRAM
+
+if TYPE_CHECKING:
+    from sidecar.cli.backends import Where
 from sidecar.settings import NODE
 
 HELP = f"""
@@ -150,21 +146,22 @@ def build_command() -> Any:
     app.command("node", help=NODE_HELP)(
         serve_with(lambda given: _exit(serve.run(given | {"role": NODE})))
     )
-    app.command("transcribe", help=asking.HELP)(asking.transcribe)
-    app.command("live", help=speaking.HELP)(speaking.live)
-    app.command("talk", help=conversing.HELP)(conversing.talk)
-    app.command("replay", help=replay.HELP)(replay.replay)
-    app.command("estimate", help=ESTIMATE_HELP)(_estimate)
+    app.command("transcribe", help=asking.HELP)(addressed(asking.transcribe))
+    app.command("live", help=speaking.HELP)(addressed(speaking.live))
+    app.command("talk", help=conversing.HELP)(addressed(conversing.talk))
+    app.command("replay", help=replay.HELP)(addressed(replay.replay))
+    app.command("estimate", help=ESTIMATE_HELP)(addressed(_estimate))
     app.command("demo", help=DEMO_HELP)(_demo)
-    app.command("status", help=STATUS_HELP)(_status)
-    app.command("monitor", help=monitoring.HELP)(monitoring.monitor)
-    app.command("open", help=OPEN_HELP)(_open)
+    app.command("status", help=STATUS_HELP)(addressed(_status, ELSE_OURS))
+    app.command("monitor", help=monitoring.HELP)(addressed(monitoring.monitor, ELSE_OURS))
+    app.command("open", help=OPEN_HELP)(addressed(_open, ELSE_OURS))
     app.command("pull", help=PULL_HELP)(_pull)
     app.command("doctor", help=DOCTOR_HELP)(_doctor)
     app.add_typer(tokens.build(), name="token")
     app.add_typer(config.build(), name="config")
     app.add_typer(jobs.build(), name="jobs")
     app.add_typer(people.build(), name="people")
+    app.command("nodes", help=nodes.HELP)(addressed(nodes.nodes, ELSE_OURS))
     app.add_typer(benching.build(), name="bench")
     return typer.main.get_command(app)
 
@@ -191,15 +188,11 @@ def _root(
 def _estimate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording.")],
     precision: PrecisionOption = None,
-    server: ServerOption = None,
-    token: TokenOption = None,
-    ca_cert: CaCertOption = None,
-    fingerprint: FingerprintOption = None,
-    insecure: InsecureOption = False,
+    *,
+    where: Where,
 ) -> None:
     from sidecar.cli import estimate
 
-    where = where_of(server, token, ca_cert, fingerprint, insecure)
     _exit(estimate.run(file, precision, where))
 
 
@@ -215,34 +208,22 @@ def _demo(
 
 
 def _status(
-    server: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help=f"{SERVER_HELP} Without it: where the settings say."),
-    ] = None,
-    token: TokenOption = None,
-    ca_cert: CaCertOption = None,
-    fingerprint: FingerprintOption = None,
-    insecure: InsecureOption = False,
+    *,
+    where: Where,
 ) -> None:
     from sidecar.cli import status
 
-    _exit(status.run(where_of(server, token, ca_cert, fingerprint, insecure)))
+    _exit(status.run(where))
 
 
 def _open(
-    server: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help=f"{SERVER_HELP} Without it: where the settings say."),
-    ] = None,
-    token: TokenOption = None,
-    ca_cert: CaCertOption = None,
-    fingerprint: FingerprintOption = None,
-    insecure: InsecureOption = False,
+    *,
+    where: Where,
     show: Annotated[bool, typer.Option("--print", help="Print the link instead.")] = False,
 ) -> None:
     from sidecar.cli import opening
 
-    _exit(opening.run(where_of(server, token, ca_cert, fingerprint, insecure), show=show))
+    _exit(opening.run(where, show=show))
 
 
 def _pull(

@@ -1,5 +1,8 @@
-"""`transcribe --watch`: recordings as they arrive in a folder. What is done and what failed is told
-by files alone, so that it goes on after a restart where it was."""
+"""`transcribe --watch`: recordings as they arrive in a folder.
+
+What is done and what failed is told by files alone, so that it goes on after a restart where it
+was.
+"""
 
 from __future__ import annotations
 

@@ -12,9 +12,11 @@ import io
 import json
 import logging
 import logging.handlers
+import math
 import queue
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,6 +26,13 @@ TEXT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 WAITING_LINES = 10_000
 """Lines that wait for a reader; more are lost."""
 FILE_BYTES, OLD_FILES = 1 << 20, 3
+NO_MORE_FILES, TO_NOBODY = (
+    "socket.accept() out of system resource",
+    "socket.send() raised exception.",
+)
+"""What asyncio says."""
+SPARED_S = 10.0
+"""So long the former is not said again."""
 _LAST_WORDS_S = 1.0
 """How long the end waits for lines to be written."""
 
@@ -68,7 +77,9 @@ class Logs:
                 handlers.append(rotating(file))
             except OSError as error:
                 trouble = error
-        root.handlers[:] = [_Dropping([self._queue_for(one, formatter) for one in handlers])]
+        drop = _Dropping([self._queue_for(one, formatter) for one in handlers])
+        drop.addFilter(_spare())
+        root.handlers[:] = [drop]
         if trouble is not None:
             logging.getLogger(__name__).warning("no log file: %s", trouble.strerror)
 
@@ -103,6 +114,29 @@ class _Dropping(logging.handlers.QueueHandler):
         for lines in self._queues:
             with contextlib.suppress(queue.Full):
                 lines.put_nowait(record)
+
+
+def _spare() -> Callable[[logging.LogRecord], bool]:
+    """Passes over what asyncio says again and again, with nothing to be done about it each time.
+
+    Where no file may be opened any more it tries to accept two thousand times a second and writes a
+    traceback for each, which would fill a disk; and it tells of each word to a client that has just
+    gone.
+    """
+    told_at = -math.inf
+
+    def wanted(record: logging.LogRecord) -> bool:
+        nonlocal told_at
+        if record.name != "asyncio":
+            return True
+        if record.getMessage().startswith(NO_MORE_FILES):
+            now = time.monotonic()
+            if now - told_at < SPARED_S:
+                return False
+            told_at, record.exc_info = now, None
+        return record.msg != TO_NOBODY
+
+    return wanted
 
 
 def _standard_error() -> TextIO:

@@ -81,9 +81,11 @@ from sidecar.errors.jobs import (
     JobNotDone,
     JobNotFound,
     JournalUnreachable,
+    NodesAbsent,
     QueueFull,
     RecordingNotKept,
     TranscriptChanged,
+    Unschedulable,
     VoicesNotKept,
 )
 from sidecar.errors.live import (
@@ -97,6 +99,7 @@ from sidecar.errors.live import (
     LiveUnavailable,
     MessageInvalid,
     MessageTooBig,
+    SessionHandedOver,
     SessionIdle,
     SessionMoved,
     SessionNotFound,

@@ -19,10 +19,13 @@ from sidecar import clock, errors
 from sidecar.audio import ref
 from sidecar.audio.ref import Kept, Named
 from sidecar.audio.source import AudioSource, Spool
+from sidecar.jobs import poison
 from sidecar.jobs.claims import Claims
 from sidecar.jobs.job import Job
 from sidecar.jobs.journal import UPLOADS
 from sidecar.jobs.postgres.address import journal_address
+from sidecar.jobs.postgres.nodes import PostgresNodes
+from sidecar.jobs.postgres.sessions import LeftSessions
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import Failed, Failure, Interrupted, JobRecord
@@ -35,10 +38,6 @@ from sidecar.vault.reading import SealedFile
 from sidecar.vault.sealing import SealBroken
 
 log = logging.getLogger(__name__)
-
-MOST_INTERRUPTED = 10
-"""So often may the service die in a job that gets no further: it may be the job that kills it."""
-
 
 UNCLAIMED_S = 3600.0
 """A recording in a shared folder may be that of a job which another service is about to take in."""
@@ -69,6 +68,10 @@ class Keeping:
         self.store: SqliteStore | PostgresStore
         self.claims: Claims | None = None
         """The same jobs as they are claimed, where several services share them."""
+        self.sessions: LeftSessions | None = None
+        """Live sessions between two services, where several share the jobs."""
+        self.nodes: PostgresNodes | None = None
+        """What all nodes are to have, where there are any."""
         self._shared: PostgresStore | None = None
         secret, address = journal_key(settings), journal_address(settings)
         if address is None:
@@ -76,6 +79,7 @@ class Keeping:
         else:
             shared = PostgresStore(address, secret, self._uploads, now, shelf=self.shelf)
             self.store = self.claims = self._shared = shared
+            self.sessions, self.nodes = LeftSessions(shared), PostgresNodes(shared)
         self._roots = settings.audio_roots
         self._spool_dir = settings.spool_dir
         self._sweep()
@@ -121,7 +125,7 @@ class Keeping:
                     if spool.pending >= Spool.MEMORY_BYTES:
                         spool.spill()
             return spool.finish()
-        except SealBroken:
+        except (OSError, SealBroken):
             raise errors.AudioLost("The recording that was kept is not what it was.") from None
         finally:
             spool.close()
@@ -188,14 +192,16 @@ async def go_on(keeping: Keeping, queue: JobQueue, threads: Threads) -> None:
         log.info("%d jobs that were kept go on", len(unfinished))
     for record in unfinished:
         try:
-            if store.get(record.id).interruptions >= MOST_INTERRUPTED:
-                raise errors.EngineCrashed(
-                    f"The service ended {MOST_INTERRUPTED} times while it worked on this."
-                )
+            after = store.get(record.id)
+            if (error := poison.given_up(after.crashes, after.interruptions)) is not None:
+                raise error
             source = await threads.run(keeping.open, record)
-        except errors.SidecarError as error:
+        except Exception as error:  # those behind it go on, whatever is the matter with this one
+            known = error if isinstance(error, errors.SidecarError) else errors.SidecarError()
+            if known is not error:
+                log.exception("a fault of ours while job %s was opened", record.id)
             with contextlib.suppress(errors.JobNotFound):  # somebody deleted it meanwhile
-                store.append(record.id, Failed(Failure.of(error)))
+                store.append(record.id, Failed(Failure.of(known)))
             continue
         now = next((one for one in store.all() if one.id == record.id), None)
         if now is None or now.over:  # or cancelled it

@@ -12,13 +12,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource
 from sidecar.jobs.claimed import ClaimedJob
-from sidecar.jobs.claims import ATTEMPTS, BEAT_S, LEASE_S, Claims
+from sidecar.jobs.claims import BEAT_S, LEASE_S, TRIES, Claims
 from sidecar.jobs.job import Job
 from sidecar.jobs.record import Begun, Failed, Failure, JobEvent, JobRecord, PutBack
 from sidecar.jobs.store import JobStore
@@ -85,6 +86,8 @@ class Pulling:
         """What is claimed, by id; None while its recording is opened."""
         self._left: dict[str, float] = {}
         """What could not be done here, and until when it is left to others."""
+        self._aside = 0
+        """Who wants nothing claimed for now."""
         self._freed = asyncio.Event()
         self._claiming: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
@@ -113,6 +116,16 @@ class Pulling:
         await _ended(self._claiming, self._beating, *self._begun)
         await self._give_back()
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """As long as it lasts nothing is claimed, and others have what waits."""
+        self._aside += 1
+        try:
+            yield
+        finally:
+            self._aside -= 1
+            self._freed.set()
+
     @property
     def held(self) -> int:
         """Jobs that are claimed and have not ended."""
@@ -121,7 +134,7 @@ class Pulling:
     async def _claim(self) -> None:
         pause_s = FIRST_PAUSE_S
         while True:
-            while len(self._held) >= self._places:
+            while len(self._held) >= self._places or self._aside:
                 self._freed.clear()
                 await self._freed.wait()
             try:
@@ -183,6 +196,10 @@ class Pulling:
         except errors.SidecarError as error:
             await self._not_opened(record, error)
             return None
+        except Exception:  # or it was held here for ever, and its lease renewed
+            log.exception("a fault of ours while job %s was opened", record.id)
+            await self._not_opened(record, errors.SidecarError())
+            return None
         now = self._known(record.id)
         if now is None or now.over or record.id not in self._held:
             source.close()  # somebody ended it meanwhile, or another has it
@@ -198,7 +215,7 @@ class Pulling:
         with contextlib.suppress(errors.JobNotFound):
             if self._another(self._known(record.id) or record):
                 self._store.append(record.id, Begun())
-                self._store.append(record.id, PutBack(counted=True))
+                self._store.append(record.id, PutBack(counted=True, passed=True))
                 await self._give_back(record.id)
             else:
                 self._store.append(record.id, Failed(Failure.of(error)))
@@ -222,7 +239,7 @@ class Pulling:
     def _another(self, record: JobRecord) -> bool:
         self._left = {one: until for one, until in self._left.items() if until > time.monotonic()}
         self._left[record.id] = time.monotonic() + ALOOF_S
-        return record.crashes + 1 < ATTEMPTS
+        return record.passed + 1 < TRIES
 
     async def _passed_on(self, job_id: str) -> None:
         await self._give_back(job_id)

@@ -3,8 +3,8 @@
 One may run behind another that is alone: its call waits in the engine's process, which begins with
 it the moment it is free. Until then nothing that goes wrong there is its fault.
 
-A job whose engine dies is tried once more, alone and on a fresh worker. What goes wrong in a
-company is tried again alone.
+A job whose engine dies is tried once more (`jobs.poison`), alone and on a fresh worker. What goes
+wrong in a company is tried again alone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 from sidecar import errors
+from sidecar.jobs import poison
 from sidecar.jobs.job import Job
 from sidecar.speech.engine import Precision, TranscribeOptions
 from sidecar.speech.transcript import Checkpoint, Finished, Notice
@@ -23,9 +24,6 @@ from sidecar.workers.lease import Stay
 from sidecar.workers.place import Lease, Place, Unreachable, WorkerDied
 
 log = logging.getLogger(__name__)
-
-ATTEMPTS = 2
-"""How many engines may die in a job before it is given up; the first perhaps in company."""
 
 STARTED_AGAIN = Notice(
     "started_again",
@@ -61,6 +59,7 @@ class Run:
         self._behind = ""
         if behind is not None and behind._stay is not None:
             self._stay, self._behind = behind._stay.joined(), behind.jobs[0].id
+        self._leaving: asyncio.Task[None] | None = None
         self._engine: Lease | None = None
         self._heard: Sequence[Job] = ()
         """Whom the engine hears in step, by the numbers that it knows them by."""
@@ -71,7 +70,7 @@ class Run:
         """Why nobody was reached, and so nothing was begun; None where somebody was."""
         work = self._alone(jobs[0]) if len(jobs) == 1 else self._together()
         self._task = asyncio.get_running_loop().create_task(work, name=f"job-{jobs[0].id}")
-        self._task.add_done_callback(lambda task: news())
+        self._task.add_done_callback(self._ended)
 
     @property
     def over(self) -> bool:
@@ -107,6 +106,12 @@ class Run:
         self._interrupted = True
         self._task.cancel()
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A task that was cancelled before its first step has given nothing back by itself."""
+        if self._stay is not None:
+            self._leaving = asyncio.get_running_loop().create_task(self._leave())
+        self._news()
+
     async def _alone(self, job: Job) -> None:
         try:
             while not job.ended:
@@ -120,8 +125,9 @@ class Run:
                         return job.wait_again()
                     log.error("the engine's process died in job %s", job.id)
                     job.crash()
-                    if job.record.crashes >= ATTEMPTS:
-                        job.fail(errors.EngineCrashed())
+                    known = job.record
+                    if (end := poison.given_up(known.crashes, known.interruptions)) is not None:
+                        job.fail(end)
         except Unreachable as nobody:
             self.unreached = nobody.error
             job.wait_again()
@@ -175,13 +181,8 @@ class Run:
 
     async def _together(self) -> None:
         crashed = False
-        for job in self.jobs:
-            job.begin()
-            try:
-                await job.written()
-            except errors.SidecarError as error:
-                job.fail(error)
         try:
+            await self._begin_together()
             await self._attempt_together()
         except asyncio.CancelledError:
             if not self._interrupted:
@@ -200,6 +201,14 @@ class Run:
             if not job.ended:
                 alone = not self._interrupted and self.unreached is None
                 job.wait_again(counted=crashed, alone=alone)
+
+    async def _begin_together(self) -> None:
+        for job in self.jobs:
+            job.begin()
+            try:
+                await job.written()
+            except errors.SidecarError as error:
+                job.fail(error)
 
     async def _attempt_together(self) -> None:
         first = self.jobs[0]

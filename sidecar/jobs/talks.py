@@ -1,5 +1,7 @@
-"""Live talks that are over, as jobs that are done: with transcript, formats and edits like any
-other, and without being heard again."""
+"""Live talks that are over, as jobs that are done.
+
+With transcript, formats and edits like any other, and without being heard again.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Who of the people known says what in a session: as in a recording (`voices.recognition`), and
-again after each decision. Pure."""
+"""Who of the people known says what in a session. Pure.
+
+As in a recording (`voices.recognition`), and again after each decision.
+"""
 
 from __future__ import annotations
 

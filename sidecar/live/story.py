@@ -1,5 +1,7 @@
-"""What is told of a session, in its order: pieces as they stand, turns behind their pieces, and the
-summary behind everything. Pure."""
+"""What is told of a session, in its order. Pure.
+
+Pieces as they stand, turns behind their pieces, and the summary behind everything.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Between a session and the engine's process: carries sound there and events back, and begins anew
-in a fresh process where one dies."""
+"""Between a session and the engine's process: sound there, events back.
+
+Where a process dies it begins anew in a fresh one.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,7 @@ async def carry(session: Session, share: Share) -> None:
 
 async def _carry_once(session: Session, engine: Shared) -> None:
     session.begins_anew()
-    begin = session.told.so_far(session.sound.settled)
+    begin = session.told.so_far(session.sound.settled, session.sound.lead)
     options = session.options.to_wire()
     async with engine.calling("live", options=options, begin=begin.to_wire()) as call:
         sending = asyncio.get_running_loop().create_task(_send(session, call))

@@ -1,5 +1,4 @@
-"""What two say to each other, as language models are told of it, and what a model asks for besides
-words: calls of tools, which its client carries out. Pure."""
+"""What two say to each other, as language models are told of it, and their calls of tools. Pure."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Text as it is set: how wide it is, and where it may be cut, in languages with spaces between
-words and without. Pure."""
+"""Text as it is set: how wide it is, and where it may be cut. Pure.
+
+In languages with spaces between words and without.
+"""
 
 from __future__ import annotations
 

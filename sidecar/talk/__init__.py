@@ -1,1 +1,1 @@
-"""A spoken conversation: hear, think, say, and fall silent when interrupted. Pure."""
+"""A spoken conversation: hear, think, say, and fall silent when interrupted."""

@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeAlias
 
 from sidecar import errors
 from sidecar.speech.voice import SayOptions, Sound
@@ -23,6 +24,9 @@ from sidecar.talk.events import (
 from sidecar.thinking.thinker import Thinker
 
 log = logging.getLogger(__name__)
+
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+"""What a stage does; made when its task begins, which one that is stopped at once never does."""
 
 
 class Speaks(Protocol):
@@ -54,13 +58,14 @@ class Stages:
 
     def think(self, command: Think) -> None:
         """Begin to answer."""
-        self._begin(command.turn, Stage.THINKER, self._thought(command))
+        self._begin(command.turn, Stage.THINKER, partial(self._thought, command))
 
     def say(self, command: Say) -> None:
         """Say that behind what is being said of the turn."""
         if command.turn not in self._said:
             self._said[command.turn] = asyncio.Queue()
-            self._begin(command.turn, Stage.VOICE, self._spoken(command.turn, self.manner))
+            spoken = partial(self._spoken, command.turn, self.manner)
+            self._begin(command.turn, Stage.VOICE, spoken)
         self._said[command.turn].put_nowait(command)
 
     def stop(self, turn: int, stage: Stage) -> None:
@@ -79,15 +84,15 @@ class Stages:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _begin(self, turn: int, stage: Stage, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, turn: int, stage: Stage, work: Work) -> None:
         task = asyncio.get_running_loop().create_task(self._watched(turn, stage, work), name=stage)
         self._going[turn, stage] = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _watched(self, turn: int, stage: Stage, work: Coroutine[Any, Any, None]) -> None:
+    async def _watched(self, turn: int, stage: Stage, work: Work) -> None:
         try:
-            await work
+            await work()
         except errors.SidecarError as error:
             self._happened(StageFailed(self._now(), turn, stage, error))
         except Exception:  # whatever a stage raises: the conversation goes on

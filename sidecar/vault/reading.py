@@ -1,5 +1,6 @@
-"""A sealed recording read from any place: a piece is opened when it is asked for, and nothing of it
-is written anywhere.
+"""A sealed recording read from any place.
+
+A piece is opened when it is asked for, and nothing of it is written anywhere.
 
 All that is here waits for a disk: call it in a thread.
 """

@@ -1,5 +1,6 @@
-"""A worker's process: it listens, and does what it is asked, one call after the other; those that
-are to go on beside others (`joint.JointSlot`) each on a thread of its own.
+"""A worker's process: it listens, and does what it is asked, one call after the other.
+
+Those that are to go on beside others (`joint.JointSlot`) have a thread of their own each.
 
 Started by `workers.worker`. The thread that listens answers pings, hands on what belongs to a call,
 and ends the process with the service.

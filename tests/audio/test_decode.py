@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import struct
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +199,20 @@ def test_a_spool_that_comes_to_nothing_leaves_nothing(tmp_path: Path) -> None:
     spool.add(b"abc")
     with pytest.raises(errors.SpoolUnwritable):
         spool.spill()
+
+
+def test_a_spool_where_no_file_may_be_opened_any_more_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(name: str) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", none_left, raising=False)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **named: none_left(""))
+    spool = Spool(None)
+    spool.add(b"abc")
+    with pytest.raises(errors.UploadsFull):
+        spool.finish()
 
 
 def test_a_refused_path_keeps_no_descriptor(tmp_path: Path) -> None:

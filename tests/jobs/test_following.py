@@ -13,8 +13,10 @@ from overheard import OverheardSlot, job_of, queue_on, until
 
 from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping, go_on
+from sidecar.jobs.lane import Lane
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import Begun, Cancelled, JobState
+from sidecar.jobs.runner import Run
 from sidecar.settings import Settings
 from sidecar.speech.engine import Precision, TranscribeOptions
 from sidecar.threads import Threads
@@ -110,6 +112,28 @@ async def test_one_that_is_cancelled_leaves_and_the_process_and_the_others_go_on
         assert slot.worker_pid == pid
         await until(lambda: not queue.running)
         assert not slot.awaited
+
+
+async def test_one_that_is_cancelled_before_its_task_has_begun_gives_the_engine_back(
+    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot, start = OverheardSlot(), Lane._start
+    async with queue_on(slot, lead_s=ALWAYS_S) as queue:
+
+        def started(self: Lane, jobs: Sequence[Job], behind: Run | None = None) -> None:
+            start(self, jobs, behind)
+            if behind is not None:  # as by a client whose turn in the loop is next
+                queue.cancel(jobs[0])
+
+        monkeypatch.setattr(Lane, "_start", started)
+        jobs = [new_job(), new_job()]
+        for job in jobs:
+            queue.submit(job)
+        queue.open()
+        assert await over(jobs) == [JobState.DONE, JobState.CANCELLED]
+        await until(lambda: not slot.in_use)
+        queue.submit(last := new_job())
+        assert await over([last]) == [JobState.DONE]
 
 
 async def test_both_are_put_back_where_they_were_and_have_what_comes_then(

@@ -51,6 +51,7 @@ class Node:
         )
         self.takes: Callable[[JobRecord], bool] = lambda record: True
         self.storage = True
+        self.fault: Exception | None = None
         self.pulling = Pulling(
             self.store,
             self.store,
@@ -62,6 +63,8 @@ class Node:
         )
 
     def _opened(self, record: JobRecord) -> AudioSource:
+        if self.fault is not None:
+            raise self.fault
         if not self.storage:
             raise errors.AudioLost()
         return record.audio.open()
@@ -277,6 +280,11 @@ async def test_what_one_cannot_open_another_tries_and_then_it_has_failed(
         (record,) = await ended(front, lost)
         assert record.error is not None
         assert record.error.code == "audio_lost"
+        sighted.fault = OSError("the disk fell out")  # which nobody expects there
+        (record,) = await ended(front, sent(front, recording))
+        assert record.error is not None
+        assert record.error.code == "internal"
+        assert not sighted.pulling.held
 
 
 async def test_what_does_not_load_on_one_is_done_by_another(

@@ -5,62 +5,25 @@ Clients reach the fronts through a proxy that gives each connection to the next 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 import subprocess
 import sys
-import threading
 import wave
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import cycle
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 from postgres import KEY, Cluster
+from proxies import RoundRobin
 from serving import PATIENCE_S, REPOSITORY, Server, wait_until
 from vibevoice_asr_client import Client
 
 RATE = 16_000
-
-
-class RoundRobin:
-    """A TCP proxy: each connection goes to the next of the ports behind it."""
-
-    def __init__(self, *ports: int) -> None:
-        self._ports = cycle(ports)
-        self.given: list[int] = []
-        self._loop = asyncio.new_event_loop()
-        self._server = self._loop.run_until_complete(
-            asyncio.start_server(self._serve, "127.0.0.1", 0)
-        )
-        self.port = int(self._server.sockets[0].getsockname()[1])
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        port = next(self._ports)
-        self.given.append(port)
-        there, back = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(_pass(reader, back), _pass(there, writer))
-
-    def close(self) -> None:
-        """Pass nothing on any more."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-
-
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while piece := await reader.read(65536):
-            writer.write(piece)
-            await writer.drain()
-    with contextlib.suppress(OSError):
-        writer.close()
 
 
 class Deployment:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.speech.dialogue import Message, Role
-from sidecar.speech.voice import Mark, Sound
+from sidecar.speech.voice import Mark, SayOptions, Sound
 from sidecar.talk import echo
+from sidecar.talk.commands import Think
+from sidecar.talk.events import Stage
 from sidecar.talk.history import History, bounded
 from sidecar.talk.interruption import Verdict, goes_on, meaning, verdict
 from sidecar.talk.options import Patience
 from sidecar.talk.patience import patience
 from sidecar.talk.reply import Reply
 from sidecar.talk.sentences import Piece
+from sidecar.talk.stages import Stages
 from sidecar.talk.words import bare
+from sidecar.thinking.thinker import Repeat
 
 RATE = 1000
 
@@ -303,3 +309,14 @@ def test_words_are_compared_without_case_and_marks() -> None:
         "35",
         "ünderway",
     ]
+
+
+async def test_a_stage_that_is_stopped_before_it_began_leaves_nothing_that_python_misses(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    stages = Stages(Repeat(), None, SayOptions(), time.monotonic, lambda event: None)
+    stages.think(Think(1, ()))
+    stages.stop(1, Stage.THINKER)
+    await stages.close()
+    gc.collect()
+    assert [str(one.message) for one in recwarn] == []

@@ -116,6 +116,7 @@ def test_events_of_clients_are_orders(event: dict[str, Any], order: object) -> N
         ("[]", "json_invalid"),
         (b"\xff\0", "json_invalid"),
         ("[" * 100_000, "json_invalid"),
+        (r'{"type": "session.update", "event_id": "\ud800"}', "json_invalid"),
         ('{"event_id": "mine"}', "field_missing"),
         ('{"type": "response.create"}', "event_unsupported"),
         ('{"type": ["session.update"]}', "field_missing"),

@@ -76,6 +76,8 @@ def test_only_json_and_forms_are_parsed(content_type: str, path: str, server: Se
         pytest.param(b'{"audio_path": "/a", "x": -Infinity}', 400, "json_invalid", id="infinity"),
         pytest.param(b'{"audio_path": "/\xff\xfe"}', 400, "json_invalid", id="bad-utf-8"),
         pytest.param('{"audio_path": "/a"}'.encode("utf-16"), 400, "json_invalid", id="utf-16"),
+        pytest.param(b'{"audio_path": "/a", "prompt": "\\ud800"}', 400, "json_invalid",
+            id="half-a-pair"),
         pytest.param(b"[" * 60_000, 400, "json_invalid", id="deep"),
         pytest.param(b'{"a":' * 12_000 + b"1" + b"}" * 12_000, {400, 413}, {"json_invalid",
             "json_too_large"}, id="deep-objects"),

@@ -141,6 +141,10 @@ MESSAGES = {
     "not JSON": ("{", "invalid_message", "invalid_message"),
     "not an object": ("[1]", "invalid_message", "invalid_message"),
     "without end": ("[" * 100_000, "invalid_message", "invalid_message"),
+    "half a pair for an id": (
+        r'{"type": "cancel", "session_id": "s", "request_id": "\ud800"}',
+        *("invalid_message", "invalid_message"),
+    ),
     "binary": (b"\x00\x01", "invalid_message", "invalid_message"),
     "without a type": ({"type": " "}, "invalid_message", "invalid_message"),
     "a number for an id": ({"session_id": 7}, "invalid_message", "invalid_message"),

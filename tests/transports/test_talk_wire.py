@@ -60,6 +60,7 @@ async def test_what_is_typed_is_answered_too_and_rubbish_is_passed_over(talks: S
     async with Page(talks) as page:
         for rubbish in ("{", "[]", '"text"', '{"type": "dance"}', '{"type": "text", "text": 7}'):
             await page.live.send(rubbish)
+        await page.live.send(r'{"type": "text", "text": "half of a pair: \ud800"}')
         await page.send(type="text", text="   ")
         await page.send(type="text", text="Hello there.")
         transcript = await page.until("transcript")
@@ -67,7 +68,7 @@ async def test_what_is_typed_is_answered_too_and_rubbish_is_passed_over(talks: S
             "Hello there.",
             "You said: Hello there.",
         )
-        assert page.kinds()[1:-1] == ["error", "status processing", "sound", "metrics"]
+        assert page.kinds()[1:-1] == ["error", "error", "status processing", "sound", "metrics"]
 
 
 async def test_nothing_is_sent_far_ahead_of_the_ear(talks: Server) -> None:

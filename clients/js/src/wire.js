@@ -78,6 +78,7 @@
  * @property {number | null} duration
  * @property {AudioProgress} progress
  * @property {{ code: string, detail: string, hint: string }} [error]
+ * @property {{ code: string, detail: string, hint: string } | null} [refused] why no node can do it
  * @property {"interactive" | "batch"} priority
  * @property {number | null} estimated_wait_seconds
  * @property {string | null} ended in UTC
@@ -132,6 +133,7 @@
  * @property {string | null} live_engine
  * @property {"absent" | "loading" | "ready" | "busy" | null} live_engine_state
  * @property {number} [grpc_port]
+ * @property {number} [wyoming_port]
  * @property {number} [talk_port]
  * @property {number} jobs_waiting
  * @property {"ok" | "degraded" | "unreachable"} vllm

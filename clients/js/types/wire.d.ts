@@ -134,6 +134,14 @@ export type Job = {
         detail: string;
         hint: string;
     } | undefined;
+    /**
+     * why no node can do it
+     */
+    refused?: {
+        code: string;
+        detail: string;
+        hint: string;
+    } | null | undefined;
     priority: "interactive" | "batch";
     estimated_wait_seconds: number | null;
     /**
@@ -211,6 +219,7 @@ export type Health = {
     live_engine: string | null;
     live_engine_state: "absent" | "loading" | "ready" | "busy" | null;
     grpc_port?: number | undefined;
+    wyoming_port?: number | undefined;
     talk_port?: number | undefined;
     jobs_waiting: number;
     vllm: "ok" | "degraded" | "unreachable";

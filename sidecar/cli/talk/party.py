@@ -1,5 +1,4 @@
-"""One conversation, from the first word to the last: what is heard goes out, and what comes back is
-played and shown."""
+"""One conversation, from the first word to the last: what goes out, and what comes of it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Both sides of a conversation, as they are shown: lines that stay, and on a terminal what is still
-being said."""
+"""Both sides of a conversation as they are shown: lines that stay, and what is still being said.
+
+The latter on a terminal only.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""When each token was said: the decoder's attention and the loudness of the sound, by dynamic
-programming. Pure.
+"""When each token was said, by the decoder's attention and the loudness of the sound. Pure.
+
+By dynamic programming.
 
 The way is that of Whisper's word times (attention of chosen heads, then the best monotone path),
 with one thing more: between two words there may be silence. Attention alone does not tell where in

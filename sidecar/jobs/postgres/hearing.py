@@ -29,10 +29,18 @@ class Hearing:
     """Listens, and comes back when the connection is lost."""
 
     def __init__(
-        self, link: Link, rows: Rows, known: Known, at: Callable[[str], int | None], heard: Heard
+        self,
+        link: Link,
+        rows: Rows,
+        known: Known,
+        at: Callable[[str], int | None],
+        heard: Heard,
+        others: Mapping[str, Callable[[], None]] | None = None,
     ) -> None:
-        """``at``: the last event that is known of a job, None of one that is not known. All three
-        are called from the thread that listens."""
+        """``at``: the last event that is known of a job, None of one that is not known; ``others``:
+        who is told of what else than jobs, by channel, or may have missed it. All are called from
+        the thread that listens."""
+        self._others = others or {}
         self._link, self._rows = link, rows
         self._known, self._at, self._heard = known, at, heard
         self._wake, self._woken = socket.socketpair()
@@ -58,8 +66,11 @@ class Hearing:
             try:
                 with self._link.meaning():
                     connection = self._link.connection()
-                    connection.execute(f"LISTEN {CHANNEL}")
+                    for channel in (CHANNEL, *self._others):
+                        connection.execute(f"LISTEN {channel}")
                     self._catch_up(connection)
+                    for tell in self._others.values():
+                        tell()
                     self.hears = True
                     pauses.over()
                     while not self._closing:
@@ -93,6 +104,9 @@ class Hearing:
         if not told:
             select.select([connection.fileno(), self._woken], [], [])
             return
+        for channel in {one.channel for one in told} - {CHANNEL}:
+            self._others[channel]()
+        told = [one for one in told if one.channel == CHANNEL]
         wanted: dict[str, int | None] = {}
         for one in told:
             job_id, what = one.payload.split(" ")[:2]

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from sidecar import clock, errors
 from sidecar.jobs.claims import LEASE_S
 from sidecar.jobs.feed import BUFFER
-from sidecar.jobs.postgres import claiming
+from sidecar.jobs.postgres import claiming, refusing
 from sidecar.jobs.postgres.address import check_address
 from sidecar.jobs.postgres.batch import Add, Forget, Outcome, Part, Release, Tell
 from sidecar.jobs.postgres.claiming import TOLD, Grasp
@@ -35,6 +35,7 @@ from sidecar.jobs.record import (
     Cancelled,
     Change,
     Edited,
+    Failure,
     JobEvent,
     JobRecord,
     JobState,
@@ -81,6 +82,8 @@ class PostgresStore(Mirror):
         self._shelf = shelf or Shelf()
         self._address = address
         self._asking = Threads("journal-asks", 1)
+        self._name = secrets.token_hex(8)
+        """Of this start of the service, among those that work."""
         self._here: set[str] = set()
         """Jobs that were added by this service."""
         self._had: dict[str, str] = {}
@@ -92,6 +95,8 @@ class PostgresStore(Mirror):
         """What was said since the loop had its last turn: written in one piece."""
         self._crossing = Crossing()
         self._hearing: Hearing | None = None
+        self._others: dict[str, Callable[[], None]] = {}
+        """Who hears of what else than jobs, by channel."""
         self._closed = False
         with self._asks.transaction() as cursor:
             for found in self._rows.all(cursor):
@@ -103,8 +108,18 @@ class PostgresStore(Mirror):
         if not self._crossing.runs:
             self._crossing.open()
             self._hearing = Hearing(
-                Link(self._address), self._rows, self._known, self._at, self._heard_others
+                Link(self._address),
+                self._rows,
+                self._known,
+                self._at,
+                self._heard_others,
+                self._others,
             )
+
+    def hear(self, channel: str, tell: Callable[[], None]) -> None:
+        """Have somebody told, on the loop, of each word on a channel, and after a connection that
+        was lost. Before `open`."""
+        self._others[channel] = partial(self._crossing.do, tell)
 
     def mine(self, job_id: str) -> bool:
         """Whether a job was added by this service."""
@@ -119,7 +134,7 @@ class PostgresStore(Mirror):
             return
         wanted = {job_id: entry.record.seq if entry is not None else None}
         with suppress(errors.JournalUnreachable):
-            for found in await self._ask(lambda cursor: self._rows.find(cursor, wanted)):
+            for found in await self.ask(lambda cursor: self._rows.find(cursor, wanted)):
                 self._take(found)
 
     def add(self, record: JobRecord) -> None:
@@ -183,13 +198,33 @@ class PostgresStore(Mirror):
             self._asks.close()
         super().close()
 
+    async def ask(self, work: Callable[[Any], T]) -> T:
+        """What the database says in one transaction; once more where it was only the connection, so
+        nothing may change by being done twice.
+
+        Raises:
+            errors.JournalUnreachable: it does not answer.
+        """
+
+        def asked() -> T:
+            if self._asks.open:
+                with suppress(Unreachable), self._asks.transaction() as cursor:
+                    return work(cursor)
+            with self._asks.transaction() as cursor:
+                return work(cursor)
+
+        try:
+            return await self._asking.run(asked)
+        except Unreachable as error:
+            raise errors.JournalUnreachable() from error
+
     async def claim(self, takes: Callable[[JobRecord], bool]) -> JobRecord | None:
         """Have the job that is next of those that ``takes`` says yes to."""
         await self.open()
         self._news.clear()
         seen = set(self._had)
         for _ in range(ROUNDS):
-            waiting = await self._ask(partial(claiming.candidates, seen=seen))
+            waiting = await self.ask(partial(claiming.candidates, seen=seen))
             await self._learn(waiting)
             for job_id in waiting:
                 entry = self._entries.get(job_id)
@@ -207,7 +242,7 @@ class PostgresStore(Mirror):
         had = dict(self._had)
         if not had:
             return []
-        kept = await self._ask(partial(claiming.beat, claims=[*had.values()]))
+        kept = await self.ask(partial(claiming.beat, claims=[*had.values()]))
         lost = [
             job_id
             for job_id, claim in had.items()
@@ -232,6 +267,25 @@ class PostgresStore(Mirror):
         with suppress(errors.SidecarError):  # the lease ends by itself
             await self.written(job_id)
 
+    async def look(
+        self, refused: Mapping[str, Failure], able: Collection[str], patience_s: float
+    ) -> None:
+        """Say what this service cannot do of the jobs that wait, and what it can."""
+        await self.open()
+
+        def looked(cursor: Any) -> list[Found]:
+            return refusing.look(
+                cursor, self._rows, self._name, refused, able, self._heard_of, patience_s
+            )
+
+        for found in await self.ask(looked):
+            self._take(found, here=True)
+
+    def _heard_of(self, job_id: str) -> JobRecord | None:
+        """From any thread."""
+        entry = self._entries.get(job_id)
+        return None if entry is None else entry.record
+
     async def news(self) -> None:
         """Wait until there may be something to claim; a lease that is over is nobody's news, so
         that is so every few seconds."""
@@ -246,7 +300,7 @@ class PostgresStore(Mirror):
         def reach(cursor: Any) -> Grasp | None:
             return claiming.grasp(cursor, self._rows, job_id, claim, over)
 
-        grasped = await self._ask(reach)
+        grasped = await self.ask(reach)
         if grasped is None:
             return None
         if grasped.had:
@@ -265,29 +319,14 @@ class PostgresStore(Mirror):
             if at is None or at < seq:
                 wanted[job_id] = at
         if wanted:
-            for found in await self._ask(lambda cursor: self._rows.find(cursor, wanted)):
+            for found in await self.ask(lambda cursor: self._rows.find(cursor, wanted)):
                 self._take(found)
 
     async def _reload(self, job_ids: Sequence[str]) -> None:
         if job_ids:
             wanted = dict.fromkeys(job_ids)
-            for found in await self._ask(lambda cursor: self._rows.find(cursor, wanted)):
+            for found in await self.ask(lambda cursor: self._rows.find(cursor, wanted)):
                 self._take(found)
-
-    async def _ask(self, work: Callable[[Any], T]) -> T:
-        """What the database says; once more where it was only the connection."""
-
-        def asked() -> T:
-            if self._asks.open:
-                with suppress(Unreachable), self._asks.transaction() as cursor:
-                    return work(cursor)
-            with self._asks.transaction() as cursor:
-                return work(cursor)
-
-        try:
-            return await self._asking.run(asked)
-        except Unreachable as error:
-            raise errors.JournalUnreachable() from error
 
     def _begins(self, job_id: str) -> bool:
         """Whether the claim on a job is still on its way to the database."""

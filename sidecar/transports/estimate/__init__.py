@@ -1,0 +1,1 @@
+"""Whether a recording will fit, before it is sent."""

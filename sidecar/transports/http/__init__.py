@@ -1,0 +1,1 @@
+"""What the wires over HTTP share; no wire itself."""

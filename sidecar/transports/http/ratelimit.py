@@ -1,6 +1,8 @@
-"""How somebody stands, in headers: `RateLimit-Policy` and `RateLimit`, as draft 11 of the IETF's
-httpapi group has them (structured fields: `q` quota, `w` window in seconds, `r` remaining, `t`
-seconds until it is whole again)."""
+"""How somebody stands, in headers: `RateLimit-Policy` and `RateLimit`.
+
+As draft 11 of the IETF's httpapi group has them (structured fields: `q` quota, `w` window in
+seconds, `r` remaining, `t` seconds until it is whole again).
+"""
 
 from __future__ import annotations
 

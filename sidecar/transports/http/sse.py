@@ -73,7 +73,7 @@ class EventStream(Response):
         self._frames = frames
         self._closed = closed
         self._farewell = farewell
-        self._begun = self._sent_away = False
+        self._begun = self._sent_away = self._cut_off = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -87,6 +87,10 @@ class EventStream(Response):
         try:
             with lasting(scope, sent_away):
                 await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # the service ends, and what is followed outlives it
+            self._cut_off = True
+            if not self._begun:
+                raise
         finally:
             sending.cancel()
             leaving.cancel()
@@ -94,10 +98,11 @@ class EventStream(Response):
             await asyncio.wait({sending, leaving})
         if not sending.cancelled():
             sending.result()
-        elif self._sent_away and self._begun:
+        elif (self._sent_away or self._cut_off) and self._begun:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FAREWELL_S):
-                    await send(_body(self._farewell, more=False))
+                    last = self._farewell if self._sent_away else b""
+                    await send(_body(last, more=False))
 
     async def _send_all(self, send: Send) -> None:
         async with aclosing(self._frames) as frames:

@@ -7,7 +7,6 @@ the parts are taken from python-multipart's push parser and go straight into the
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from sidecar.audio.source import AudioSource, Spool
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sidecar.threads import Threads
+from sidecar.transports.http import from_clients
 from sidecar.transports.http.caller import caller_of
 
 JSON_LIMIT = 64 << 10
@@ -74,8 +74,8 @@ async def read_json(request: Request, settings: Settings) -> dict[str, Any]:
 
     await _read(request, settings, take)
     try:
-        values = json.loads(bytes(body).decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+        values = from_clients.read(bytes(body))
+    except ValueError:
         raise errors.JsonInvalid() from None
     if not isinstance(values, dict):
         raise errors.JsonInvalid("The JSON body is not an object.")
@@ -160,10 +160,6 @@ def _boundary(request: Request) -> bytes:
             f"The Content-Type names no boundary of 1 to {MAX_BOUNDARY} bytes."
         )
     return boundary
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)
 
 
 @dataclass

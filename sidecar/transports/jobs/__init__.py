@@ -1,0 +1,1 @@
+"""Jobs as a resource: `/v1/jobs`."""

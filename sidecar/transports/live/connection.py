@@ -35,7 +35,7 @@ async def converse(socket: Socket, service: Service) -> None:
     begin = await _greeting(socket)
     rate = begin.counted_rate
     decoder = await Threads("opus", 1).run(OpusDecoder) if begin.encoding == OPUS else None
-    session = _session(socket, service, begin)
+    session = await _session(socket, service, begin)
     taken, done = session.taken, False
     talk = _Talk(socket, session, begin, rate, decoder)
     try:
@@ -70,14 +70,16 @@ async def _greeting(socket: Socket) -> Begin:
     return order
 
 
-def _session(socket: Socket, service: Service, begin: Begin) -> Session:
+async def _session(socket: Socket, service: Service, begin: Begin) -> Session:
     if begin.after is None:
-        return service.live.open(
+        session = service.live.open(
             socket.caller, begin.upon(LiveOptions()), begin.session, wire="live"
         )
+        session.moves = begin.moves
+        return session
     if begin.session is None:
         raise errors.FieldMissing("'after' goes with 'session', the one that goes on.")
-    return service.live.find(socket.caller, begin.session)
+    return await service.live.take_up(socket.caller, begin.session)
 
 
 async def _ends_with(taken: asyncio.Event) -> None:
@@ -98,7 +100,7 @@ class _Talk:
     ) -> None:
         self._socket, self._session, self._begin = socket, session, begin
         self._rate, self._decoder = rate, decoder
-        self._heard_s = 0.0
+        self._heard_s, self._finished = 0.0, False
 
     def began(self, service: Service) -> str:
         """The first message to the client."""
@@ -113,14 +115,27 @@ class _Talk:
         )
 
     async def take(self, message: Message) -> bool:
-        """A message of the client's, done with. Who sends faster than is heard is not read."""
+        """A message of the client's, done with. Who sends faster than is heard is not read.
+
+        A session that others end than its client, or its own first pause, has last words; the sound
+        that still comes from a microphone does not cut them off.
+        """
         self._socket.count()
+        await self._session.stays()
+        try:
+            await self._do(message)
+        except errors.SessionOver:
+            if self._finished:
+                raise
+        return True
+
+    async def _do(self, message: Message) -> None:
         if isinstance(message, bytes):
             encoding = self._begin.encoding
             if self._decoder is not None:
                 message, encoding = self._decoder.samples(message), Encoding.PCM16
             await self._session.send(message, Encoding(encoding), self._rate)
-            return True
+            return
         order = order_of(message)
         match order:
             case Begin():
@@ -133,8 +148,8 @@ class _Talk:
                 self._socket.count_cancel()
                 self._session.forget()
             case _:
+                self._finished = True
                 self._session.finish()
-        return True
 
     async def tell(self) -> None:
         """Everything that is said behind what the client has, to the end."""

@@ -1,5 +1,7 @@
-"""Around every call, health and reflection too: where it comes from, how often, and what came of
-it."""
+"""Around every call: where it comes from, how often, and what came of it.
+
+Health and reflection too.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -16,6 +15,7 @@ from sidecar.service import Service
 from sidecar.speech.engine import AUTO, EngineSpec, Precision, TranscribeOptions
 from sidecar.speech.options import parse_choice, parse_flag, parse_number, parse_whole
 from sidecar.speech.transcript import Notice
+from sidecar.transports.http import from_clients
 from sidecar.transports.http.bodies import media_type
 from sidecar.transports.http.upload import Upload, read_form
 from sidecar.transports.openai import speakers
@@ -100,8 +100,8 @@ class Form:
         word = self.one(name).strip()
         if word.startswith("{"):
             try:
-                return dict(json.loads(word)) | found
-            except (ValueError, TypeError, RecursionError):
+                return dict(from_clients.read(word)) | found
+            except ValueError:
                 raise errors.FieldInvalid(f"'{name}' is not valid JSON.") from None
         return ({"type": word} if word else {}) | found
 

@@ -1,0 +1,1 @@
+"""Whose voices are known: `/v1/people`."""

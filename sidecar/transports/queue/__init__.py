@@ -1,0 +1,1 @@
+"""The queue, as clients of a vvv server know it."""

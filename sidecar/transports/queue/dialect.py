@@ -1,5 +1,7 @@
-"""Errors as this wire's clients know them: the original's statuses, and its texts as `detail`, as
-far as it has any; the rest of a problem is beside it."""
+"""Errors as this wire's clients know them: the original's statuses, and its texts as `detail`.
+
+As far as it has any texts; the rest of a problem is beside them.
+"""
 
 from __future__ import annotations
 

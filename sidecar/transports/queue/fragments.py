@@ -1,5 +1,6 @@
-"""A transcript as the queue's clients read it: the text of the model's own JSON list, in fragments
-that follow each other with nothing in between. Pure.
+"""A transcript as the queue's clients read it: the text of the model's own JSON list. Pure.
+
+In fragments that follow each other with nothing in between.
 
 What was sent stays sent, so each segment goes out once, as soon as it is closed. What is revised
 after that (who said it; a stretch that is heard again after a crash) is not told on this wire.

@@ -1,5 +1,7 @@
-"""The jobs of this wire that its status lists: those on their way, and for a moment those that have
-ended. Nothing of what was said is kept for it."""
+"""The jobs of this wire that its status lists.
+
+Those on their way, and for a moment those that have ended. Nothing of what was said is kept for it.
+"""
 
 from __future__ import annotations
 

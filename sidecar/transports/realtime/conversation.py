@@ -85,6 +85,8 @@ class Conversation:
                 await self._do(asked.order)
             except OrderInvalid as invalid:
                 await self._refuse(invalid.error, invalid.event_id)
+            except errors.SessionOver:
+                continue  # the service ends: what was said is still told, and then why
             except errors.SidecarError as error:
                 if self._session.over:
                     raise

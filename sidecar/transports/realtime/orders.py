@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from sidecar import errors
+from sidecar.transports.http import from_clients
 
 UPDATE, BETA_UPDATE = "session.update", "transcription_session.update"
 APPEND = "input_audio_buffer.append"
@@ -80,8 +80,8 @@ def read_as(
         OrderInvalid: there is none.
     """
     try:
-        event = json.loads(message)
-    except (ValueError, RecursionError):
+        event = from_clients.read(message)
+    except ValueError:
         raise OrderInvalid(_no_event(), None) from None
     if not isinstance(event, dict):
         raise OrderInvalid(_no_event(), None)

@@ -1,0 +1,1 @@
+"""What the desktop host speaks: `/transcribe`, `/health` and the rest of its addresses."""

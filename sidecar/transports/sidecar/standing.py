@@ -1,5 +1,7 @@
-"""Who answers here, and how the service is: what the desktop host looks at, and whoever looks after
-a service that only works."""
+"""Who answers here, and how the service is.
+
+What the desktop host looks at, and whoever looks after a service that only works.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The frames of this wire, both ways: JSON text with a type, two ids of the client's, a payload.
-Pure.
+"""The frames of this wire, both ways: JSON with a type, two ids of the client's, a payload. Pure.
 
 Its clients come in two generations, with words of their own for the same; each passes over what it
 does not know, so both are told, and reasons of errors are in both places.
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar import errors
+from sidecar.transports.http import from_clients
 
 UNKNOWN = "unknown"
 """The ids of a frame that answers to none."""
@@ -72,8 +72,8 @@ def opened(raw: str | bytes) -> Envelope:
     if isinstance(raw, bytes):
         raise invalid("Frames are JSON text; sound is base64 in 'audio'.")
     try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
+        body = from_clients.read(raw)
+    except ValueError:
         raise invalid("The message is not JSON.") from None
     if not isinstance(body, dict):
         raise invalid("The message is not a JSON object.")

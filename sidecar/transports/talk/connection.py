@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 
 from sidecar import errors
@@ -16,6 +15,7 @@ from sidecar.talk.outgoing import Out, Over
 from sidecar.talk.pacing import Client
 from sidecar.talk.talk import Talk
 from sidecar.talk.told import Told
+from sidecar.transports.http import from_clients
 from sidecar.transports.http.sockets import Message, Socket
 from sidecar.transports.talk import dialect, orders, ours
 from sidecar.transports.talk.dialect import Dialect
@@ -37,6 +37,8 @@ async def converse(service: Service, socket: Socket) -> None:
         await socket.side_by_side(
             socket.read(connection.at_once), connection.hear(), talk.run(), connection.tell()
         )
+    if not connection.over:
+        raise errors.ShuttingDown()  # nothing else ends one that has no error
     await socket.close()
 
 
@@ -50,6 +52,8 @@ class _Connection:
         self._words: Dialect | Words = Dialect()
         self._account = Account(time.monotonic())
         self._keep = False
+        self.over = False
+        """Whether the client has had enough, and was told all."""
 
     async def at_once(self, message: Message) -> bool:
         """What is typed goes ahead of sound that waits."""
@@ -57,8 +61,8 @@ class _Connection:
         if isinstance(message, bytes):
             return False
         try:
-            await self._ordered(orders.order_of(json.loads(message)))
-        except (ValueError, RecursionError):
+            await self._ordered(orders.order_of(from_clients.read(message)))
+        except ValueError:
             await self._warn(errors.RequestInvalid("This is no JSON."))
         except (errors.FieldInvalid, errors.ModelNotFound) as error:
             await self._warn(error)
@@ -71,12 +75,15 @@ class _Connection:
                 await self._talk.hear(raw, rate=self._rate)
             except (errors.SoundInvalid, errors.ChunkTooLong) as error:
                 await self._warn(error)
+            except errors.SessionOver:
+                continue  # the service ends: what goes on is still told, and then why
 
     async def tell(self) -> None:
         """What comes of it, until the client has had enough."""
         async for out in self._talk.outgoing():
             if isinstance(out, Over):
                 await self._socket.send(await self._ended())
+                self.over = True
                 return
             self._noted(out)
             await self._socket.send(*self._words.of(out))

@@ -1,5 +1,7 @@
-"""What the demo's own server says beside `/stream`, `/status` and `/config`, at the port that its
-page expects. At ours these addresses have more to say."""
+"""What the demo's own server says besides, at the port that its page expects.
+
+Beside `/stream`, `/status` and `/config`. At ours these addresses have more to say.
+"""
 
 from __future__ import annotations
 

@@ -478,6 +478,12 @@ class MultipleFiles(errors.Refused):
     known_code = "multiple_files"
 
 
+class NodesAbsent(errors.Conflict):
+    """This service shares its jobs with no other."""
+
+    known_code = "nodes_absent"
+
+
 class NotFound(errors.NotFound):
     """There is nothing at this address."""
 
@@ -610,6 +616,12 @@ class ServiceUnreachable(errors.Busy):
     known_code = "service_unreachable"
 
 
+class SessionHandedOver(errors.Busy):
+    """This service ends; another one goes on with the live session."""
+
+    known_code = "session_handed_over"
+
+
 class SessionIdle(errors.Busy):
     """Nothing came for this live session for too long."""
 
@@ -734,6 +746,12 @@ class TranslationUnavailable(errors.Refused):
     """The engine does not translate."""
 
     known_code = "translation_unavailable"
+
+
+class Unschedulable(errors.Refused):
+    """No node that is there can do this."""
+
+    known_code = "unschedulable"
 
 
 class UploadStalled(errors.Busy):
@@ -917,6 +935,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "multipart_invalid": MultipartInvalid,
     "multipart_too_many_parts": MultipartTooManyParts,
     "multiple_files": MultipleFiles,
+    "nodes_absent": NodesAbsent,
     "not_found": NotFound,
     "origin_not_allowed": OriginNotAllowed,
     "peer_not_allowed": PeerNotAllowed,
@@ -939,6 +958,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "response_cancel_not_active": ResponseCancelNotActive,
     "scope_missing": ScopeMissing,
     "service_unreachable": ServiceUnreachable,
+    "session_handed_over": SessionHandedOver,
     "session_idle": SessionIdle,
     "session_moved": SessionMoved,
     "session_not_found": SessionNotFound,
@@ -960,6 +980,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "tools_unavailable": ToolsUnavailable,
     "transcript_changed": TranscriptChanged,
     "translation_unavailable": TranslationUnavailable,
+    "unschedulable": Unschedulable,
     "upload_stalled": UploadStalled,
     "upload_too_large": UploadTooLarge,
     "uploads_full": UploadsFull,

@@ -125,6 +125,8 @@ class Connection:
     async def _take(self, asked: Numbered[Order]) -> None:
         try:
             await self._do(asked.order)
+        except errors.SessionOver:
+            pass  # the service ends: what goes on is still told, and then why
         except errors.SidecarError as error:
             if self._talk.over:
                 raise
