@@ -98,6 +98,9 @@ class Service:
         self._queue, keeping = self._backend.queue, self._backend.keeping
         self.shares = self._backend.shares
         """Whether other services have the same jobs."""
+        self.offers_voices = not self.shares and not self.spec.remote
+        """Whether a piece of a recording may be asked what its voices are like: not where others
+        hear, nor where answers pass through a database."""
         self.nodes = keeping.nodes if keeping is not None else None
         """What all nodes are to have, where several services share their jobs."""
         self._steering = self._backend.steering(self.instance, self.models)

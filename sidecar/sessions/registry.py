@@ -295,7 +295,7 @@ class Sessions:
         moving = [one for one in going if self._may_move(one)]
         for session in going:
             if session not in moving:
-                session.finish()
+                session.finish(asked=False)
         async with asyncio.TaskGroup() as group:
             for session in moving:
                 group.create_task(self._hand_over(session, max(grace_s, LEAVING_S)))
@@ -352,7 +352,7 @@ class Sessions:
             log.warning("a live session could not be handed over: it ends here")
             self._see_to(session)
             session.release()
-            session.finish()
+            session.finish(asked=False)
             return
         self.end(session, errors.SessionHandedOver())
 
@@ -398,7 +398,7 @@ class Sessions:
         if not session.finishing:
             if not left and session.overdue(now) is None:
                 return False
-            session.finish()
+            session.finish(asked=False)
         return now - session.touched < KEEPING_S
 
     async def _look(self) -> None:

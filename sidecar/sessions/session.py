@@ -181,10 +181,12 @@ class Session:
         while self._is_full():
             self._room.clear()
             self._waiting = True
-            with contextlib.suppress(TimeoutError):  # room that another makes is not told
-                async with asyncio.timeout(AGAIN_S):
-                    await self._room.wait()
-            self._waiting = False
+            try:
+                with contextlib.suppress(TimeoutError):  # room that another makes is not told
+                    async with asyncio.timeout(AGAIN_S):
+                        await self._room.wait()
+            finally:  # also for a connection that goes away in it
+                self._waiting = False
             self._check()
         self.touched = self._now()
         if raw:
@@ -227,10 +229,13 @@ class Session:
         self.options = changed
         self._order(order)
 
-    def finish(self) -> None:
-        """No more sound comes: the rest is told, and then the summary."""
+    def finish(self, *, asked: bool = True) -> None:
+        """No more sound comes: the rest is told, and then the summary. ``asked``: by its client,
+        who counts its orders."""
         if not (self.finishing or self.over):
             self._ordered({"finish": True})
+            if not asked:
+                self.received_orders -= 1
             self.finishing = True
             self.news.set()
 

@@ -20,7 +20,8 @@ from sidecar import errors
 from sidecar.access.identity import EVERYBODY, Identity, Proof
 from sidecar.app import create_service
 from sidecar.service import Service
-from sidecar.sessions.session import LOST, Session
+from sidecar.sessions.session import LOST, Bounds, Session
+from sidecar.sessions.sound import Held
 from sidecar.settings import load_settings
 from sidecar.speech.live import (
     NOT_UNDERSTOOD,
@@ -433,3 +434,28 @@ async def test_a_thousand_that_come_and_go_leave_nothing(open_service: Open) -> 
 
 def os_files() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+async def test_a_client_that_goes_while_it_waits_for_room_leaves_a_session_that_can_be_idle() -> (
+    None
+):
+    now = 0.0
+    session = Session("s", "", LiveOptions(), Bounds(idle_s=9, buffer_s=1), Held(1), lambda: now)
+    await session.send(bytes(2 * RATE))
+    waiting = asyncio.ensure_future(session.send(bytes(2)))
+    await asyncio.sleep(0)
+    now = 10.0
+    assert session.overdue(now) is None, "it is we who are slow"
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert isinstance(session.overdue(now), errors.SessionIdle)
+
+
+async def test_who_is_told_to_finish_by_the_service_has_sent_no_order(open_service: Open) -> None:
+    service = await open_service()
+    session = service.live.open(EVERYBODY, LiveOptions())
+    await say(session, SPEECH[: 3 * RATE])
+    session.commit()
+    await service.live.drain(PATIENCE_S)
+    assert of([one.event async for one in session.events()], Summary)
+    assert session.received_orders == 1, "clients count theirs, and believe no other number"

@@ -7,7 +7,7 @@ import asyncio
 from sidecar import errors
 from sidecar.service import Service
 from sidecar.sessions.session import Session
-from sidecar.speech.live import Encoding, Heard, LiveOptions
+from sidecar.speech.live import Encoding, Heard, LiveOptions, Summary
 from sidecar.threads import Threads
 from sidecar.transports.http.sockets import Gone, Message, Socket
 from sidecar.transports.live import dialect
@@ -101,6 +101,8 @@ class _Talk:
         self._socket, self._session, self._begin = socket, session, begin
         self._rate, self._decoder = rate, decoder
         self._heard_s, self._finished = 0.0, False
+        self._summed_up = False
+        """Whether the summary went out: nothing comes behind it."""
 
     def began(self, service: Service) -> str:
         """The first message to the client."""
@@ -157,6 +159,7 @@ class _Talk:
             if isinstance(numbered.event, Heard):
                 self._heard_s = numbered.event.at
             else:
+                self._summed_up = isinstance(numbered.event, Summary)
                 await self._socket.send(dialect.event_message(numbered))
         await asyncio.sleep(FAREWELL_S)
 
@@ -165,7 +168,7 @@ class _Talk:
         told = self._received()
         while True:
             await asyncio.sleep(RECEIVED_S)
-            if (now := self._received()) != told:
+            if not self._summed_up and (now := self._received()) != told:
                 told = now
                 await self._socket.send(dialect.message("received", **now))
 
