@@ -157,10 +157,18 @@ class Sessions:
         return [session for session in self._sessions.values() if not session.over]
 
     def open(
-        self, caller: Identity, options: LiveOptions, number: str | None = None, *, wire: str = ""
+        self,
+        caller: Identity,
+        options: LiveOptions,
+        number: str | None = None,
+        *,
+        wire: str = "",
+        forgiving: bool = False,
+        idle_s: float | None = None,
     ) -> Session:
         """A new session; who opens it holds it. ``number``: how the client calls it; ``wire``: by
-        which way it came.
+        which way it came; ``forgiving``: as `Session.forgiving`; ``idle_s``: its own, where it has
+        one.
 
         Raises:
             errors.LiveUnavailable: no engine here hears live.
@@ -187,6 +195,9 @@ class Sessions:
         if self._acquaint is not None:
             options = self._acquaint(options, caller.owner)
         session = self._new(caller.owner, number, options, wire)
+        session.forgiving = forgiving
+        if idle_s is not None:
+            session.bounds = dataclasses.replace(self._bounds, idle_s=idle_s)
         session.tape = self._tape() if options.keep else None
         return self._begun(session)
 
