@@ -87,6 +87,12 @@ class Backend:
                 background.spawn("go on", go_on(self.keeping, self.queue, self._disk))
         background.spawn("remember the pace", self._pace_file.run(self.pace))
 
+    async def seek(self, job_id: str | None = None) -> None:
+        """Know of a job that another service may have taken in or changed a moment ago; of all
+        jobs without an id."""
+        if self.keeping is not None:
+            await self.keeping.seek(job_id)
+
     async def fetched(self) -> None:
         """Wait a moment for results to be fetched, where anybody fetches them from here."""
         if self._role != NODE:

@@ -1,12 +1,14 @@
 """What other services do to the jobs, heard in a thread of its own.
 
 A notification says which job and which event; what it was is read from the tables. What was missed
-while there was no connection is found by comparing: of each job, the last event.
+while there was no connection is found by comparing: of each job, the last event. Notifications come
+in the order of what was written: who sends one to itself has heard all before it when that comes.
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 import select
 import socket
 import threading
@@ -29,12 +31,21 @@ class Hearing:
     """Listens, and comes back when the connection is lost."""
 
     def __init__(
-        self, link: Link, rows: Rows, known: Known, at: Callable[[str], int | None], heard: Heard
+        self,
+        link: Link,
+        rows: Rows,
+        known: Known,
+        at: Callable[[str], int | None],
+        heard: Heard,
+        reached: Callable[[str], None],
     ) -> None:
-        """``at``: the last event that is known of a job, None of one that is not known. All three
-        are called from the thread that listens."""
+        """``at``: the last event that is known of a job, None of one that is not known. ``reached``
+        is told what was said on `own`, behind all that was written before. All four are called from
+        the thread that listens."""
         self._link, self._rows = link, rows
-        self._known, self._at, self._heard = known, at, heard
+        self._known, self._at, self._heard, self._reached = known, at, heard, reached
+        self.own = f"{CHANNEL}_{secrets.token_hex(8)}"
+        """A channel on which nobody else listens."""
         self._wake, self._woken = socket.socketpair()
         self._closing = False
         self.hears = False
@@ -59,6 +70,7 @@ class Hearing:
                 with self._link.meaning():
                     connection = self._link.connection()
                     connection.execute(f"LISTEN {CHANNEL}")
+                    connection.execute(f"LISTEN {self.own}")
                     self._catch_up(connection)
                     self.hears = True
                     pauses.over()
@@ -89,10 +101,11 @@ class Hearing:
         self._heard([*gone, *found])
 
     def _take(self, connection: Any) -> None:
-        told = list(connection.notifies(timeout=0))
-        if not told:
+        all_ = list(connection.notifies(timeout=0))
+        if not all_:
             select.select([connection.fileno(), self._woken], [], [])
             return
+        told = [one for one in all_ if one.channel == CHANNEL]
         wanted: dict[str, int | None] = {}
         for one in told:
             job_id, what = one.payload.split(" ")[:2]
@@ -107,3 +120,6 @@ class Hearing:
                 found = self._rows.find(cursor, wanted)
         if found or any(one.payload.endswith(WAITS) for one in told):
             self._heard(found)
+        for one in all_:
+            if one.channel == self.own:
+                self._reached(one.payload)
