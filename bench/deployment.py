@@ -89,6 +89,11 @@ class Deployment:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
                 process.wait(5)
 
+    def gone(self) -> list[int]:
+        """Those that ended by themselves."""
+        there = enumerate(self.servers)
+        return [number for number, one in there if one is not None and one.ended]
+
     def restart_database(self, mode: str) -> None:
         """Another PostgreSQL over the same data; ``immediate``: as if its machine had failed."""
         self.cluster.stop(mode)

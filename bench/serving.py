@@ -116,6 +116,11 @@ class Server:
         """The process id."""
         return self._process.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether it runs no more."""
+        return self._process.poll() is not None
+
     def tree(self) -> list[psutil.Process]:
         """This process and all below it."""
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -6,12 +6,12 @@ import asyncio
 import gc
 import logging
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 
 from sidecar import __version__
 from sidecar.access.approach import is_loopback
@@ -187,65 +187,30 @@ def create_app(
     service = service or create_service(settings)
     watch = watch or Watch()
     entrance = entrance or entrance_of(settings, watch)
-    visits = entrance.visits
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await service.open()
-        gc.collect()
-        gc.freeze()
-        spawn = asyncio.get_running_loop().create_task
-        looking = spawn(watch.run(), name="watch"), spawn(visits.run(), name="visits")
-        try:
-            yield
-        finally:
-            for task in looking:
-                task.cancel()
-            await service.close()
-
     app = FastAPI(
         title="vibevoice-asr",
         version=__version__,
         description=DESCRIPTION,
-        lifespan=lifespan,
+        lifespan=_lifespan(service, watch, entrance.visits),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # a redirect would go to whatever Host the client claims
         telemetry=QUIET,  # type: ignore[arg-type]  # older ones have no such thing, and take it
     )
-    wires = (
-        *(
-            standing,
-            sidecar_api,
-            estimate_api,
-            jobs_api,
-            people_api,
-            queue_api,
-            openai_api,
-            page_api,
-        ),
-        *(live_api, streaming_api, talk_api, control_api, admin_api),
-    )
     tickets = Handover()
-    if settings.role == NODE:  # it takes nothing in: it is looked after, and that is all
-        routers = [standing.build_router(service), control_api.build_router(service)]
-    else:
-        routers = [tickets_api.build_router(tickets), realtime_api.build_router(service, tickets)]
-        routers += [wire.build_router(service) for wire in wires]
+    routers = _routers(service, tickets)
     looks = [Depends(elsewhere.sought(service))] if service.shares else []
     for router in routers:
         app.include_router(router, dependencies=looks)
     app.add_middleware(counted.Route)
     app.add_middleware(head.Head)
-    dialects: dict[str, problems.Say] = dict.fromkeys(queue_api.PATHS, queue_dialect.say)
-    dialects |= dict.fromkeys((*openai_api.PATHS, *realtime_api.PATHS), openai_dialect.say)
-    dialects[admin_api.PATH] = control_dialect.say_where(on=settings.admin)
+    dialects = _dialects(settings)
     app.add_middleware(
         gate.Gate,
         access=entrance.access,
         turnstile=entrance.turnstile,
         dialects=dialects,
-        visits=visits,
+        visits=entrance.visits,
         opens=lambda asked: front.is_open(asked) or control_api.is_open(settings, asked),
         refusals={
             live_api.PATH: live_api.refuse,
@@ -265,6 +230,52 @@ def create_app(
         front.install(app)
     problems.install(app, *routers, dialects=dialects)
     return app
+
+
+def _lifespan(
+    service: Service, watch: Watch, visits: Visits
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """From the first request to the last: the service is open, and files are looked at."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.open()
+        gc.collect()
+        gc.freeze()
+        spawn = asyncio.get_running_loop().create_task
+        looking = spawn(watch.run(), name="watch"), spawn(visits.run(), name="visits")
+        try:
+            yield
+        finally:
+            for task in looking:
+                task.cancel()
+            await service.close()
+
+    return lifespan
+
+
+def _routers(service: Service, tickets: Handover) -> list[APIRouter]:
+    """Every wire over HTTP that this service has."""
+    if service.settings.role == NODE:  # it takes nothing in: it is looked after, and that is all
+        return [standing.build_router(service), control_api.build_router(service)]
+    wires = (
+        *(standing, sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api),
+        *(page_api, live_api, streaming_api, talk_api, control_api, admin_api),
+    )
+    return [
+        tickets_api.build_router(tickets),
+        realtime_api.build_router(service, tickets),
+        *(wire.build_router(service) for wire in wires),
+    ]
+
+
+def _dialects(settings: Settings) -> dict[str, problems.Say]:
+    """In whose words errors are told, by the beginning of an address; in ours elsewhere."""
+    return {
+        **dict.fromkeys(queue_api.PATHS, queue_dialect.say),
+        **dict.fromkeys((*openai_api.PATHS, *realtime_api.PATHS), openai_dialect.say),
+        admin_api.PATH: control_dialect.say_where(on=settings.admin),
+    }
 
 
 def create_talk_app(service: Service, entrance: Entrance, page: int) -> FastAPI:

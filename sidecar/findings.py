@@ -117,13 +117,13 @@ def voice(settings: Settings) -> Finding:
 
 def checkpoint(settings: Settings) -> Finding:
     """The checkpoint that VibeVoice-ASR would load: the one that is set, or the cache's."""
-    from sidecar.checkpoints import weights
+    from sidecar.checkpoints import cache, weights
 
     try:
         found = weights.find_checkpoint(settings.model_path)
     except errors.CheckpointNotFound as error:
         if settings.model_path is None:
-            text = f"none in {weights.cache_root()}; the embedded engine needs none"
+            text = f"none in {cache.cache_root()}; the embedded engine needs none"
             return Finding("checkpoint", State.ABSENT, text)
         return Finding("checkpoint", State.WARNING, error.detail, error.hint)
     except errors.BadCheckpoint as error:

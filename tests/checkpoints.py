@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -200,3 +201,24 @@ class Recording:
     def __iter__(self) -> Iterator[Block]:
         for at in range(0, len(self._samples), 50_000):
             yield self._samples[at : at + 50_000]
+
+
+def written_by(script: Path, name: str, extra: str) -> Path:
+    """The folder that ``script FOLDER`` writes in a process of its own, made anew when it or a
+    library of its changes; who has not the ``extra`` installed skips the test."""
+    import pytest
+
+    for package in ("torch", "transformers"):
+        if find_spec(package) is None:
+            pytest.skip(f"the extra '{extra}' is not installed: {package} is missing")
+    facts = [script.read_text(), version("torch"), version("transformers")]
+    key = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
+
+    def make(folder: Path) -> None:
+        subprocess.run(
+            [sys.executable, script, folder],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            check=True,
+        )
+
+    return kept("models", f"{name}-{key}", make)

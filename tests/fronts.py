@@ -63,6 +63,12 @@ class RoundRobin:
         """Pass nothing on any more."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        if left := asyncio.all_tasks(self._loop):  # else they are said to be lost in a later test
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.wait(left))
+        self._server.close()
+        self._loop.close()
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

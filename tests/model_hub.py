@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
+from file_host import FileHost
 from safetensors.numpy import save_file
 from serving import PATIENCE_S
 
@@ -56,7 +56,7 @@ def write_checkpoint(folder: Path, config: dict[str, Any] = CONFIG) -> Path:
 
 
 @dataclass
-class Hub:
+class Hub(FileHost):
     """The server, what it was asked, and the faults it shows.
 
     ``sent`` counts bytes by file, ``begins`` has the place in the file that each answer began at.
@@ -84,43 +84,11 @@ class Hub:
     go_on: threading.Event = field(default_factory=threading.Event)
     stalled: threading.Event = field(default_factory=threading.Event)
 
-    def __enter__(self) -> Self:
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    hub._answer(self)
-
-            def log_message(self, *words: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *about: object) -> None:
-                """A client that goes away in the middle is what these tests are about."""
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.go_on.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def port(self) -> int:
-        return int(self._server.server_address[1])
-
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
         path = request.path.partition("?")[0]
         self.tokens.append((path.split("/")[1], request.headers.get("Authorization")))
         if self.refuse is not None:

@@ -235,6 +235,16 @@ class Peak:
             self._look()
 
 
+def shown_on(terminal: int) -> bytes:
+    """What is written on a terminal until its other end is closed; then this one is, too."""
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux's way to say that the other end has closed
+        while part := os.read(terminal, 1 << 16):
+            shown += part
+    os.close(terminal)
+    return shown
+
+
 @contextlib.contextmanager
 def counting_listener() -> Iterator[tuple[int, list[bytes]]]:
     """A TCP port, and the list of all that connected to it (what they sent first)."""

@@ -7,15 +7,8 @@ FOLDER`).
 
 from __future__ import annotations
 
-import hashlib
-import os
-import subprocess
 import sys
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
-
-import pytest
 
 HERE = Path(__file__)
 TEXTS = ("Good morning, Ada.", "It is half past three, and the train is late again.")
@@ -42,22 +35,9 @@ MARKS = ["<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"]
 
 def model() -> Path:
     """The folder of the checkpoint; some ten seconds when it is first asked for."""
-    from checkpoints import ROOT, kept
+    from checkpoints import written_by
 
-    for package in ("torch", "transformers"):
-        if find_spec(package) is None:
-            pytest.skip(f"the extra 'vibevoice' is not installed: {package} is missing")
-    facts = [HERE.read_text(), version("torch"), version("transformers")]
-    key = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
-
-    def make(folder: Path) -> None:
-        subprocess.run(
-            [sys.executable, HERE, folder],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-            check=True,
-        )
-
-    return kept("models", f"speaking-{key}", make)
+    return written_by(HERE, "speaking", "vibevoice")
 
 
 def build(folder: Path) -> None:

@@ -18,7 +18,7 @@ import checkpoints
 import moonshine_voice
 import psutil
 import pytest
-from serving import PATIENCE_S, Server, free_port, wait_until
+from serving import PATIENCE_S, Server, free_port, shown_on, wait_until
 
 from sidecar import __version__, errors
 from sidecar.cli.doctor import READY, Finding, State, next_step
@@ -382,14 +382,7 @@ def test_on_a_terminal_there_is_a_bar_with_the_time_left(terminal):
         stderr=theirs,
     )
     os.close(theirs)
-    shown = b""
-    try:
-        while data := os.read(ours, 4096):
-            shown += data
-    except OSError:  # Linux's way to say that the other end has closed
-        pass
-    finally:
-        os.close(ours)
+    shown = shown_on(ours)
     out, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0
     assert b"Speaker_0" in out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pty
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 from recordings import Studio
-from serving import PATIENCE_S, REPOSITORY, Server
+from serving import PATIENCE_S, REPOSITORY, Server, shown_on
 from speaking import talk
 
 from sidecar.cli import run
@@ -134,11 +133,7 @@ def test_on_a_terminal_lines_stay_and_one_changes(live: Starts, server: Server) 
     assert process.stdin is not None
     process.stdin.write(talk(0.3, 0.2))
     process.stdin.close()
-    seen = b""
-    with contextlib.suppress(OSError):  # how a terminal says that nobody is at its other end
-        while part := os.read(ours, 1 << 16):
-            seen += part
-    os.close(ours)
+    seen = shown_on(ours)
     assert process.wait(PATIENCE_S) == 0
     text = seen.decode()
     assert "\x1b[2K" in text, "a line that changes"

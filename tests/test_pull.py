@@ -24,7 +24,7 @@ from model_hub import (
     Hub,
     write_checkpoint,
 )
-from serving import PATIENCE_S, wait_until
+from serving import PATIENCE_S, shown_on, wait_until
 
 from sidecar import engines, errors
 from sidecar.checkpoints.checkpoint import read_checkpoint
@@ -372,14 +372,7 @@ def test_on_a_terminal_there_is_a_bar_with_bytes_rate_and_time_left(shell, hub):
         stderr=theirs,
     )
     os.close(theirs)
-    shown = b""
-    try:
-        while data := os.read(ours, 4096):
-            shown += data
-    except OSError:  # Linux's way to say that the other end has closed
-        pass
-    finally:
-        os.close(ours)
+    shown = shown_on(ours)
     out, _ = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, out.decode()) == (0, f"{shell.folder}\n")
     for part in (REPOSITORY.encode(), b"1.0/1.0 MB", b"B/s", b"0:00:0"):

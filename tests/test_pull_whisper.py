@@ -12,8 +12,8 @@ from model_hub import COMMIT, Hub
 from test_pull import Shell, check_one_line, check_same
 
 from sidecar import errors
+from sidecar.checkpoints.cache import cache_folder
 from sidecar.checkpoints.layout import CTRANSLATE2, TRANSFORMERS, wanted
-from sidecar.checkpoints.weights import cache_folder
 from sidecar.checkpoints.whisper import (
     BEST_FIRST,
     NAMES,

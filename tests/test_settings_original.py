@@ -15,7 +15,7 @@ from stt import Client
 
 from sidecar import errors
 from sidecar.cli import config as word
-from sidecar.configuration import original
+from sidecar.configuration import original, values
 from sidecar.settings import Settings, load_settings, unheeded
 
 SERVER = """
@@ -194,7 +194,7 @@ def test_a_model_may_be_a_folder_and_a_language_that_is_not_fixed_does_nothing()
     meant = original.meant([("model.yaml", content)])
     assert meant.settings == {"live_engine": "whisper", "model_path": "/models/small"}
     timeless = original.meant([("server.yaml", {"server": {"decode_timeout_sec": 0}})])
-    assert timeless.settings == {"live_timeout": original.FOREVER_S}
+    assert timeless.settings == {"live_timeout": values.FOREVER_S}
 
 
 def test_a_converted_file_starts_the_service_with_the_same_settings(

@@ -17,14 +17,9 @@ from hypothesis import strategies as st
 from model_hub import CONFIG, ORIGINAL_CONFIG, SHARDS, SPEAKING_CONFIG, write_checkpoint
 
 from sidecar import errors
+from sidecar.checkpoints.cache import cache_folder, cache_root
 from sidecar.checkpoints.checkpoint import check_safetensors, read_checkpoint
-from sidecar.checkpoints.weights import (
-    REPOSITORY,
-    cache_folder,
-    cache_root,
-    find_checkpoint,
-    repository,
-)
+from sidecar.checkpoints.weights import REPOSITORY, find_checkpoint, repository
 
 OLD, NEW = "1" * 40, "2" * 40
 

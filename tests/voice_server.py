@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import re
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from http.server import BaseHTTPRequestHandler
+from typing import ClassVar
 
+from file_host import FileHost
 from serving import PATIENCE_S
 
 STRONG = "x-goog-hash"
 
 
 @dataclass
-class VoiceServer:
+class VoiceServer(FileHost):
     """``sent`` counts bytes by file, ``begins`` has where each answer began. A fault names a file:
     ``cut`` closes the connection once after so many bytes, ``stall`` waits there until ``go_on``,
     ``alter`` changes a byte on the way."""
 
+    heads: ClassVar = True
     files: dict[str, bytes]
     header: str = STRONG
     """What it tells checksums by; '' for a server that tells none."""
@@ -42,41 +43,11 @@ class VoiceServer:
     go_on: threading.Event = field(default_factory=threading.Event)
     stalled: threading.Event = field(default_factory=threading.Event)
 
-    def __enter__(self) -> Self:
-        one = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    one._answer(self)
-
-            do_HEAD = do_GET  # noqa: N815
-
-            def log_message(self, *words: object) -> None:
-                """Nobody wants to know."""
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *about: object) -> None:
-                """A client that goes away in the middle is what these tests are about."""
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.go_on.set()
-        self._server.shutdown()
-        self._server.server_close()
-
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/tts/"
+        return f"http://127.0.0.1:{self.port}/tts/"
 
-    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.asked += 1
         if self.gone_after_cut and self.begins and not self.cut:
             request.close_connection = True

@@ -7,16 +7,9 @@ beside the rest. Nothing here imports torch unless it is run (`python voxtral_mo
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-import os
-import subprocess
 import sys
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
-
-import pytest
 
 HERE = Path(__file__)
 SPECIALS, BYTES = 64, 256
@@ -59,22 +52,9 @@ TEKKEN = {
 
 def model() -> Path:
     """The folder of the checkpoint; some ten seconds when it is first asked for."""
-    from checkpoints import ROOT, kept
+    from checkpoints import written_by
 
-    for package in ("torch", "transformers"):
-        if find_spec(package) is None:
-            pytest.skip(f"the extra 'voxtral' is not installed: {package} is missing")
-    facts = [HERE.read_text(), version("torch"), version("transformers")]
-    key = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
-
-    def make(folder: Path) -> None:
-        subprocess.run(
-            [sys.executable, HERE, folder],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-            check=True,
-        )
-
-    return kept("models", f"voxtral-{key}", make)
+    return written_by(HERE, "voxtral", "voxtral")
 
 
 def build(folder: Path) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sidecar import errors
 
@@ -43,6 +44,13 @@ class Checkpoint:
     bytes: int
     revision: str | None
 
+    @classmethod
+    def of(cls, folder: Path, config: dict[str, Any], weights: tuple[Path, ...]) -> Self:
+        """The one in a folder whose files were looked at."""
+        size = sum(file.stat().st_size for file in weights)
+        revision = folder.name if folder.parent.name == "snapshots" else None
+        return cls(folder, config, weights, size, revision)
+
 
 def read_checkpoint(
     folder: Path, check: Callable[[Path], dict[str, Any]] | None = None
@@ -57,17 +65,26 @@ def read_checkpoint(
         errors.CheckpointNotConverted, errors.CheckpointUnsupported: see `check_config`.
         errors.CheckpointUnsafe: code of its own, or nothing but pickled weights.
     """
-    try:
+    with unreadable():
         config = (check or check_config)(folder)
         files = _weight_files(folder)
-        size = sum(file.stat().st_size for file in files)
         _check_processor(folder)
+        return Checkpoint.of(folder, config, files)
+
+
+@contextmanager
+def unreadable() -> Iterator[None]:
+    """What the disk does not give, as an error of ours.
+
+    Raises:
+        errors.CheckpointDamaged: a file that is there cannot be read.
+    """
+    try:
+        yield
     except OSError as error:
         raise errors.CheckpointDamaged(
             f"{error.filename} cannot be read: {error.strerror}.", hint="Check its permissions."
         ) from None
-    revision = folder.name if folder.parent.name == "snapshots" else None
-    return Checkpoint(folder, config, files, size, revision)
 
 
 def check_config(folder: Path) -> dict[str, Any]:

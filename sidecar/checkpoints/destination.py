@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from sidecar import errors
 
 _LFS_DIGEST_CHARS = 64
 
@@ -172,3 +175,15 @@ class CacheFolder:
 
     def _blob(self, file: RemoteFile) -> Path:
         return self.root / "blobs" / file.digest
+
+
+def unwritable(error: OSError, hint: str | None = None) -> errors.SidecarError:
+    """What a disk that takes no more of a download means; ``hint`` where its folder is at fault."""
+    if error.errno == errno.ENOSPC:
+        return errors.DiskFull(
+            "The disk is full.", hint="Free some space; the same command goes on where it stopped."
+        )
+    where = error.filename or "The folder"
+    return errors.CheckpointUnwritable(
+        f"{where} cannot be written: {error.strerror or error}.", hint=hint
+    )

@@ -16,7 +16,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sidecar import errors
-from sidecar.checkpoints import hub, weights
+from sidecar.checkpoints import hub
+from sidecar.checkpoints.cache import cache_folder, cache_root
 from sidecar.checkpoints.checkpoint import Checkpoint
 from sidecar.checkpoints.destination import CacheFolder, Destination, PlainFolder, RemoteFile
 from sidecar.checkpoints.growing import Growing, Meter, receive, side_by_side
@@ -45,7 +46,7 @@ def pull(
         errors.PullRunning: another process is at it.
     """
     meter = meter or Meter()
-    cache = weights.cache_folder(repo, weights.cache_root()).absolute()
+    cache = cache_folder(repo, cache_root()).absolute()
     if hub.offline():
         return _offline(repo, to or _cached_folder(cache, revision), meter, layout)
     with hub.explained(repo, revision):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import errno
 import hashlib
 import re
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from urllib.parse import quote
 import httpx
 
 from sidecar import __version__, errors
+from sidecar.checkpoints.destination import unwritable
 from sidecar.checkpoints.growing import Interrupted
 
 TIMEOUT_S = 10.0
@@ -199,15 +199,7 @@ def explained(url: str) -> Iterator[None]:
             f"{url} cannot be reached: {str(error) or type(error).__name__}."
         ) from None
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise errors.DiskFull(
-                "The disk is full.",
-                hint="Free some space; the same command goes on where it stopped.",
-            ) from None
-        raise errors.CheckpointUnwritable(
-            f"{error.filename or 'The folder'} cannot be written: {error.strerror or error}.",
-            hint="Set VIBEVOICE_VOICES_DIR to a folder that can be.",
-        ) from None
+        raise unwritable(error, "Set VIBEVOICE_VOICES_DIR to a folder that can be.") from None
 
 
 def _cause(error: Interrupted) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from sidecar import __version__, errors
 from sidecar.checkpoints.checkpoint import PICKLES
-from sidecar.checkpoints.destination import RemoteFile
+from sidecar.checkpoints.destination import RemoteFile, unwritable
 from sidecar.checkpoints.growing import Interrupted
 from sidecar.checkpoints.layout import Layout
 
@@ -148,11 +147,4 @@ def explained(repo: str, revision: str) -> Iterator[None]:
             f"{constants.ENDPOINT} cannot be reached: {str(error) or type(error).__name__}."
         ) from None
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise errors.DiskFull(
-                "The disk is full.",
-                hint="Free some space; the same command goes on where it stopped.",
-            ) from None
-        raise errors.CheckpointUnwritable(
-            f"{error.filename or 'The folder'} cannot be written: {error.strerror or error}."
-        ) from None
+        raise unwritable(error) from None

@@ -5,12 +5,11 @@ Looks at `config.json` and the headers of the weights, and imports nothing heavy
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sidecar import errors
+from sidecar.checkpoints.cache import first_whole, folders_of, looked_in
 from sidecar.checkpoints.checkpoint import (
     ORIGINAL_MODEL_TYPE,
     Checkpoint,
@@ -18,7 +17,6 @@ from sidecar.checkpoints.checkpoint import (
     read_checkpoint,
     read_json,
 )
-from sidecar.checkpoints.weights import cache_folder, cache_root, snapshots
 
 REPOSITORY = "vibevoice/VibeVoice-1.5B-hf"
 """As the configuration of transformers names it."""
@@ -36,32 +34,19 @@ def find_model(voice_path: Path | None) -> Checkpoint:
     Raises:
         errors.BadCheckpoint: there is none, or what is wrong with the first.
     """
-    path = Path(os.path.abspath(cache_root() if voice_path is None else voice_path.expanduser()))
-    wrong: errors.BadCheckpoint | None = None
+    path = looked_in(voice_path)
     try:
-        for folder in _candidates(path):
-            try:
-                return read_model(folder)
-            except errors.BadCheckpoint as error:
-                wrong = wrong or error
+        found = first_whole(folders_of(path, [REPOSITORY]), read_model)
     except OSError as error:
         raise errors.CheckpointNotFound(
             f"{error.filename} cannot be read: {error.strerror}.", hint="Check its permissions."
         ) from None
-    raise wrong or errors.CheckpointNotFound(
-        f"There is no VibeVoice that speaks in {path}.",
-        hint=f"Get it: {COMMAND}, or set VIBEVOICE_VOICE_PATH to its folder.",
-    )
-
-
-def _candidates(path: Path) -> Iterator[Path]:
-    if (path / "config.json").is_file():
-        yield path
-    elif (path / "snapshots").is_dir():
-        yield from snapshots(path)
-    else:
-        for root in (path, path / "hub"):
-            yield from snapshots(cache_folder(REPOSITORY, root))
+    if found is None:
+        raise errors.CheckpointNotFound(
+            f"There is no VibeVoice that speaks in {path}.",
+            hint=f"Get it: {COMMAND}, or set VIBEVOICE_VOICE_PATH to its folder.",
+        )
+    return found
 
 
 def read_model(folder: Path) -> Checkpoint:

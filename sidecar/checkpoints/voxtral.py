@@ -5,12 +5,11 @@ Looks at `config.json` and the headers of the weights, and imports nothing heavy
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sidecar import errors
+from sidecar.checkpoints.cache import first_whole, folders_of, looked_in
 from sidecar.checkpoints.checkpoint import (
     INDEX,
     WEIGHTS,
@@ -18,8 +17,8 @@ from sidecar.checkpoints.checkpoint import (
     check_safetensors,
     read_json,
     require,
+    unreadable,
 )
-from sidecar.checkpoints.weights import cache_folder, cache_root, snapshots
 
 REPOSITORY = "mistralai/Voxtral-Mini-4B-Realtime-2602"
 NAMES = frozenset({"voxtral", "voxtral-realtime", "mistralai/voxtral-mini-4b-realtime-2602"})
@@ -46,26 +45,13 @@ def find_model(model_path: Path | None) -> Checkpoint:
     Raises:
         errors.BadCheckpoint: there is none, or what is wrong with the first.
     """
-    path = Path(os.path.abspath(cache_root() if model_path is None else model_path.expanduser()))
-    wrong: errors.BadCheckpoint | None = None
-    for folder in _candidates(path):
-        try:
-            return read_model(folder)
-        except errors.BadCheckpoint as error:
-            wrong = wrong or error
-    raise wrong or errors.CheckpointNotFound(
-        f"There is no Voxtral Realtime in {path}.", hint=f"Get it: {COMMAND}."
-    )
-
-
-def _candidates(path: Path) -> Iterator[Path]:
-    if (path / "config.json").is_file():
-        yield path
-    elif (path / "snapshots").is_dir():
-        yield from snapshots(path)
-    else:
-        for root in (path, path / "hub"):
-            yield from snapshots(cache_folder(REPOSITORY, root))
+    path = looked_in(model_path)
+    found = first_whole(folders_of(path, [REPOSITORY]), read_model)
+    if found is None:
+        raise errors.CheckpointNotFound(
+            f"There is no Voxtral Realtime in {path}.", hint=f"Get it: {COMMAND}."
+        )
+    return found
 
 
 def read_model(folder: Path) -> Checkpoint:
@@ -74,17 +60,11 @@ def read_model(folder: Path) -> Checkpoint:
     Raises:
         errors.BadCheckpoint: there is none, it is not whole, or of another kind.
     """
-    try:
+    with unreadable():
         config = check_config(folder)
         files = _weight_files(folder)
         require(folder, [] if (folder / TOKENS).is_file() else [TOKENS], 1)
-        size = sum(file.stat().st_size for file in files)
-    except OSError as error:
-        raise errors.CheckpointDamaged(
-            f"{error.filename} cannot be read: {error.strerror}.", hint="Check its permissions."
-        ) from None
-    revision = folder.name if folder.parent.name == "snapshots" else None
-    return Checkpoint(folder, config, files, size, revision)
+        return Checkpoint.of(folder, config, files)
 
 
 def check_config(folder: Path) -> dict[str, Any]:

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from sidecar import errors
+from sidecar.checkpoints.cache import cache_folder, first_whole, looked_in, snapshots
 from sidecar.checkpoints.checkpoint import Checkpoint, read_checkpoint
 
 REPOSITORY = "microsoft/VibeVoice-ASR-HF"
@@ -36,20 +36,6 @@ def repository(name: str) -> str:
     return word
 
 
-def cache_root(env: Mapping[str, str] = os.environ) -> Path:
-    """The Hugging Face cache, by the variables that huggingface_hub obeys."""
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if named := env.get(variable):
-            return Path(os.path.expandvars(named)).expanduser()
-    home = env.get("HF_HOME") or Path(env.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return Path(os.path.expandvars(home)).expanduser() / "hub"
-
-
-def cache_folder(repo: str, root: Path) -> Path:
-    """The folder of a repository in a Hugging Face cache."""
-    return root / f"models--{repo.replace('/', '--')}"
-
-
 def find_checkpoint(model_path: Path | None) -> Checkpoint:
     """The checkpoint in ``model_path`` (its folder, or a cache that has it), or in the cache.
 
@@ -59,7 +45,7 @@ def find_checkpoint(model_path: Path | None) -> Checkpoint:
     Raises:
         errors.BadCheckpoint: there is none, or what is wrong with the first.
     """
-    path = Path(os.path.abspath(cache_root() if model_path is None else model_path.expanduser()))
+    path = looked_in(model_path)
     try:
         if model_path is not None and not path.is_dir():
             raise errors.CheckpointNotFound(f"{path} is no folder.")
@@ -68,15 +54,12 @@ def find_checkpoint(model_path: Path | None) -> Checkpoint:
         raise errors.CheckpointNotFound(
             f"{error.filename} cannot be read: {error.strerror}.", hint="Check its permissions."
         ) from None
-    wrong: errors.BadCheckpoint | None = None
-    for folder in folders:
-        try:
-            return read_checkpoint(folder)
-        except errors.BadCheckpoint as error:
-            wrong = wrong or error
-    if wrong is None and model_path is not None:
+    found = first_whole(folders)
+    if found is None and model_path is not None:
         return read_checkpoint(path)  # says what it lacks
-    raise wrong or errors.CheckpointNotFound()
+    if found is None:
+        raise errors.CheckpointNotFound()
+    return found
 
 
 def _candidates(path: Path) -> Iterator[Path]:
@@ -97,13 +80,3 @@ def _candidates(path: Path) -> Iterator[Path]:
 
 def _sounds_right(name: str) -> bool:
     return "vibevoice" in name.lower() and "asr" in name.lower()
-
-
-def snapshots(repo: Path) -> list[Path]:
-    """The revisions of a repository in a cache: ``main`` first, then the newest."""
-    try:
-        main = (repo / "refs" / "main").read_text("utf-8").strip()
-    except (OSError, ValueError):
-        main = ""
-    folders = [folder for folder in (repo / "snapshots").glob("*") if folder.is_dir()]
-    return sorted(folders, key=lambda each: (each.name != main, -each.stat().st_mtime))

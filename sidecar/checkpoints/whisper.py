@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sidecar import errors
-from sidecar.checkpoints.checkpoint import Checkpoint, damaged, read_json, require
-from sidecar.checkpoints.weights import cache_folder, cache_root, snapshots
+from sidecar.checkpoints.cache import cache_folder, first_whole, folders_of, looked_in
+from sidecar.checkpoints.checkpoint import Checkpoint, damaged, read_json, require, unreadable
 
 PREFIX = "whisper:"
 """`vibevoice-asr pull whisper:small`."""
@@ -108,33 +108,22 @@ def find_model(model_path: Path | None, name: str = "") -> Checkpoint:
         errors.BadCheckpoint: there is none, or what is wrong with the first.
         errors.RepositoryNotFound: ``name`` is no model's.
     """
-    path = Path(os.path.abspath(cache_root() if model_path is None else model_path.expanduser()))
+    path = looked_in(model_path)
     if model_path is not None and not path.is_dir():
         raise errors.CheckpointNotFound(f"{path} is no folder.")
-    wrong: errors.BadCheckpoint | None = None
-    for folder in _candidates(path, name):
-        try:
-            return read_model(folder)
-        except errors.BadCheckpoint as error:
-            wrong = wrong or error
-    missing = ALIASES.get(name, name) or DEFAULT
-    raise wrong or errors.CheckpointNotFound(
-        f"There is no Whisper model{f' {name!r}' if name else ''} in {path}.",
-        hint=f"Get one: {command(missing)}.",
-    )
+    folders = folders_of(path, _repositories(name), (WEIGHTS, "config.json"))
+    found = first_whole(folders, read_model)
+    if found is None:
+        missing = ALIASES.get(name, name) or DEFAULT
+        raise errors.CheckpointNotFound(
+            f"There is no Whisper model{f' {name!r}' if name else ''} in {path}.",
+            hint=f"Get one: {command(missing)}.",
+        )
+    return found
 
 
-def _candidates(path: Path, name: str) -> Iterator[Path]:
-    if (path / WEIGHTS).is_file() or (path / "config.json").is_file():
-        yield path
-        return
-    if (path / "snapshots").is_dir():
-        yield from snapshots(path)
-        return
-    wanted = [named(name)] if name else [NAMES[one] for one in BEST_FIRST]
-    for root in (path, path / "hub"):
-        for one in wanted:
-            yield from snapshots(cache_folder(one.repository, root))
+def _repositories(name: str) -> Iterator[str]:
+    yield from (named(name).repository,) if name else (NAMES[one].repository for one in BEST_FIRST)
 
 
 def read_model(folder: Path) -> Checkpoint:
@@ -146,21 +135,15 @@ def read_model(folder: Path) -> Checkpoint:
     Raises:
         errors.BadCheckpoint: there is none, it is not whole, or of another kind.
     """
-    try:
+    with unreadable():
         config = check_config(folder)
         require(folder, [name for name in (WEIGHTS,) if not (folder / name).is_file()], 1)
         require(folder, [] if _vocabulary(folder) else [VOCABULARIES[0]], 1)
         require(folder, [] if (folder / "tokenizer.json").is_file() else ["tokenizer.json"], 1)
         check_weights(folder / WEIGHTS)
-        size = (folder / WEIGHTS).stat().st_size
         distilled = "distil" in folder.parent.parent.name  # from English alone, whatever it lists
         config = {**config, "multilingual": _words(folder) > ENGLISH_WORDS and not distilled}
-    except OSError as error:
-        raise errors.CheckpointDamaged(
-            f"{error.filename} cannot be read: {error.strerror}.", hint="Check its permissions."
-        ) from None
-    revision = folder.name if folder.parent.name == "snapshots" else None
-    return Checkpoint(folder, config, (folder / WEIGHTS,), size, revision)
+        return Checkpoint.of(folder, config, (folder / WEIGHTS,))
 
 
 def check_config(folder: Path) -> dict[str, Any]:

@@ -81,8 +81,9 @@ def _settings() -> tuple[Settings, Finding]:
 def _engines(settings: Settings) -> Iterator[Finding]:
     from sidecar import engines
     from sidecar.engines import choice
+    from sidecar.engines.facts import VIBEVOICE, WHISPER, look, without_whisper
 
-    facts = choice.look(settings.model_copy(update={"engine": AUTO}))
+    facts = look(settings.model_copy(update={"engine": AUTO}))
     try:
         serves, reason = choice.decide(settings.engine, facts)
     except (errors.EngineUnavailable, errors.BadCheckpoint) as error:
@@ -102,10 +103,10 @@ def _engines(settings: Settings) -> Iterator[Finding]:
                 f"{title}; not usable, without {packages}",
                 choice.remedy(spec.name),
             )
-        elif spec.name == choice.VIBEVOICE and isinstance(facts.checkpoint, errors.BadCheckpoint):
+        elif spec.name == VIBEVOICE and isinstance(facts.checkpoint, errors.BadCheckpoint):
             wrong = facts.checkpoint
             yield Finding("engine", bad, f"{title}; not usable: {wrong.detail}", wrong.hint)
-        elif spec.name == choice.WHISPER and (lacks := choice.without_whisper(settings)):
+        elif spec.name == WHISPER and (lacks := without_whisper(settings)):
             yield Finding("engine", bad, f"{title}; not usable: {lacks.detail}", lacks.hint)
         elif spec.name in LIGHT_ENGINES and (broken := asyncio.run(_load(spec))):
             yield Finding("engine", bad, f"{title}; not usable: {broken.detail}", broken.hint)
@@ -136,7 +137,7 @@ def _models() -> Iterator[Finding]:
 
 def _upstreams(settings: Settings) -> Iterator[Finding]:
     """Who hears for the engine 'upstream'; nobody is asked where that is not set."""
-    from sidecar.engines.choice import UPSTREAM
+    from sidecar.engines.facts import UPSTREAM
 
     if settings.engine != UPSTREAM:
         return

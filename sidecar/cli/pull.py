@@ -15,15 +15,16 @@ from sidecar.checkpoints import weights
 from sidecar.checkpoints.checkpoint import Checkpoint
 from sidecar.checkpoints.layout import CTRANSLATE2, TRANSFORMERS, VOXTRAL, Layout, wanted
 from sidecar.cli.said import INTERRUPTED, complain, say
-from sidecar.engines import choice
-from sidecar.engines.choice import VIBEVOICE, remedy
+from sidecar.engines import facts
+from sidecar.engines.choice import remedy
+from sidecar.engines.facts import VIBEVOICE
 from sidecar.settings import Settings
 
 if TYPE_CHECKING:
     from sidecar.checkpoints.growing import Meter
 
 
-_ENGINE_OF = {CTRANSLATE2.weights: choice.WHISPER, VOXTRAL.weights: choice.VOXTRAL}
+_ENGINE_OF = {CTRANSLATE2.weights: facts.WHISPER, VOXTRAL.weights: facts.VOXTRAL}
 """Whose extra downloads a layout; VibeVoice's the others."""
 
 

@@ -5,15 +5,18 @@ transcript shows whose audio it came from. ``VIBEVOICE_SCRIPTED_SPEED`` (seconds
 second, unlimited if unset) makes it take its time, ``VIBEVOICE_SCRIPTED_LOAD`` (seconds) its load;
 ``VIBEVOICE_SCRIPTED_FAILS`` names a precision that does not load. It settles every
 ``VIBEVOICE_SCRIPTED_SETTLES`` seconds of audio (30); with ``VIBEVOICE_SCRIPTED_CLOCK=1`` it says
-the monotonic clock (one for all processes of a machine) instead of the fingerprint. Live, whatever
-is not quiet is speech, and each quarter of a second of it is a word, and whoever is as loud is the
-same speaker; ``VIBEVOICE_SCRIPTED_HEAR`` (seconds) is what each look at a stretch takes.
+the monotonic clock (one for all processes of a machine) instead of the fingerprint.
+``VIBEVOICE_SCRIPTED_POISON`` names texts, with commas: its process dies where it hears one, and the
+service, too, of one with a ``!`` behind it. Live, whatever is not quiet is speech, and each quarter
+of a second of it is a word, and whoever is as loud is the same speaker; ``VIBEVOICE_SCRIPTED_HEAR``
+(seconds) is what each look at a stretch takes.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import signal
 import struct
 import time
 import zlib
@@ -80,6 +83,7 @@ class ScriptedEngine:
         self._deaf = False
         self._settles = 30
         self._clock = False
+        self._poison: dict[str, bool] = {}
         self._hear_s = 0.0
         self._hall: Hall | None = None
 
@@ -101,6 +105,8 @@ class ScriptedEngine:
         self._settles = int(os.environ.get("VIBEVOICE_SCRIPTED_SETTLES", "30"))
         self._clock = os.environ.get("VIBEVOICE_SCRIPTED_CLOCK") == "1"
         self._hear_s = float(os.environ.get("VIBEVOICE_SCRIPTED_HEAR", "0"))
+        names = os.environ.get("VIBEVOICE_SCRIPTED_POISON", "").split(",")
+        self._poison = {name.rstrip("!"): name.endswith("!") for name in names}
         yield 1.0
 
     def transcribe(
@@ -142,6 +148,8 @@ class ScriptedEngine:
                 text=f"{time.monotonic():.6f}" if self._clock else f"{fingerprint:08x}",
                 speaker=len(segments) % 2 if options.diarize else None,
             )
+            if segment.text in self._poison:
+                _die(with_service=self._poison[segment.text])
             segments.append(segment)
             yield SegmentReady(len(segments) - 1, segment)
             yield Progress(segment.end, audio.total_s)
@@ -243,6 +251,13 @@ def _print(segment: Segment) -> VoicePrint | None:
         return None
     vector = struct.pack("<256e", *(float(at == segment.speaker) for at in range(256)))
     return VoicePrint(b64encode(vector).decode(), segment.end - segment.start)
+
+
+def _die(*, with_service: bool) -> None:
+    """As for want of memory."""
+    if with_service:
+        os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _seconds(audio: AudioStream) -> Iterator[Block]:

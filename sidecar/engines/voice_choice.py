@@ -10,7 +10,8 @@ from sidecar.checkpoints import speaking
 from sidecar.checkpoints.checkpoint import Checkpoint
 from sidecar.checkpoints.pulled import Pulled
 from sidecar.engines import missing
-from sidecar.engines.choice import VIBEVOICE, Choice, remedy, torch_has_cuda
+from sidecar.engines.choice import Choice, remedy
+from sidecar.engines.facts import VIBEVOICE, torch_has_cuda
 from sidecar.engines.speaking import endpoint, espeak, moonshine, spec_of, system, vibevoice
 from sidecar.memory.devices import gpu_memory
 from sidecar.memory.shape import ModelShape

@@ -84,6 +84,7 @@ from sidecar.errors.jobs import (
     QueueFull,
     RecordingNotKept,
     TranscriptChanged,
+    Unschedulable,
     VoicesNotKept,
 )
 from sidecar.errors.live import (

@@ -103,7 +103,7 @@ class DeviceLost(SidecarError):
 
 
 class EngineCrashed(SidecarError):
-    """The engine's process died in the job, and died again when it was tried anew."""
+    """The engine's process died in the job, and again when it was tried anew (`jobs.poison`)."""
 
     code = "engine_crashed"
     kind = Kind.BUSY

@@ -118,3 +118,12 @@ class JournalUnreachable(SidecarError):
     default_detail = "The database in which jobs are kept does not answer now."
     default_hint = "Send it again in a moment, with the same Idempotency-Key; no job is lost."
     default_retry_after = 3
+
+
+class Unschedulable(SidecarError):
+    """Of services that share their jobs, none that is there can do this one."""
+
+    code = "unschedulable"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "No node that is there can do this."
+    default_hint = "Change the request as the nodes say, or start a node that can do it."

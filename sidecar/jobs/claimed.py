@@ -53,7 +53,7 @@ class ClaimedJob(Job):
     def fail(self, error: errors.SidecarError) -> None:
         """It ended without a transcript; or another tries, where this machine may be at fault."""
         if self.ours and isinstance(error, HERE) and not self.ended and self._passes_on(self):
-            self.wait_again(counted=True)
+            self.wait_again(counted=True, passed=True)
             self.let_go()
             self.cancel()
         else:

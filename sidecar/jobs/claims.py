@@ -7,17 +7,17 @@ is settled; what the first says of it from then on is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
-from sidecar.jobs.record import JobRecord
+from sidecar.jobs.record import Failure, JobRecord
 
 LEASE_S = 3.0
 """So long a job is a service's after it last said that it is there."""
 BEAT_S = 1.0
 """So often it says so."""
-ATTEMPTS = 2
-"""So many services may die in a job that gets no further: it may be the job that kills them."""
+TRIES = 2
+"""So many services try a job that cannot be done where it was: the machine may be at fault."""
 
 
 class Claims(Protocol):
@@ -45,6 +45,18 @@ class Claims(Protocol):
 
     async def give_back(self, job_id: str) -> None:
         """Let another have a job, from what is settled, and at once."""
+        ...
+
+    async def look(
+        self, refused: Mapping[str, Failure], able: Collection[str], patience_s: float
+    ) -> None:
+        """Say that this service is there to work, which of the jobs that wait it cannot do, and
+        why, and which it can. What all who are there refuse for ``patience_s`` ends
+        (`jobs.strays`).
+
+        Raises:
+            errors.JournalUnreachable: nobody can be told.
+        """
         ...
 
     async def news(self) -> None:

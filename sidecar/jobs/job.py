@@ -146,9 +146,12 @@ class Job:
         """The engine's process died in it."""
         self._append(Crashed())
 
-    def wait_again(self, *, counted: bool = False, alone: bool = False) -> None:
-        """Back to the queue; ``counted``: the attempt was one."""
-        self._append(PutBack(counted, alone))
+    def wait_again(
+        self, *, counted: bool = False, alone: bool = False, passed: bool = False
+    ) -> None:
+        """Back to the queue; ``counted``: the attempt was one; ``passed``: it cannot be done
+        here."""
+        self._append(PutBack(counted, alone, passed))
 
     def fail(self, error: errors.SidecarError) -> None:
         """It ended without a transcript; one that has ended stays as it is."""

@@ -19,6 +19,7 @@ from sidecar import clock, errors
 from sidecar.audio import ref
 from sidecar.audio.ref import Kept, Named
 from sidecar.audio.source import AudioSource, Spool
+from sidecar.jobs import poison
 from sidecar.jobs.claims import Claims
 from sidecar.jobs.job import Job
 from sidecar.jobs.journal import UPLOADS
@@ -35,10 +36,6 @@ from sidecar.vault.reading import SealedFile
 from sidecar.vault.sealing import SealBroken
 
 log = logging.getLogger(__name__)
-
-MOST_INTERRUPTED = 10
-"""So often may the service die in a job that gets no further: it may be the job that kills it."""
-
 
 UNCLAIMED_S = 3600.0
 """A recording in a shared folder may be that of a job which another service is about to take in."""
@@ -191,10 +188,9 @@ async def go_on(keeping: Keeping, queue: JobQueue, threads: Threads) -> None:
         log.info("%d jobs that were kept go on", len(unfinished))
     for record in unfinished:
         try:
-            if store.get(record.id).interruptions >= MOST_INTERRUPTED:
-                raise errors.EngineCrashed(
-                    f"The service ended {MOST_INTERRUPTED} times while it worked on this."
-                )
+            after = store.get(record.id)
+            if (error := poison.given_up(after.crashes, after.interruptions)) is not None:
+                raise error
             source = await threads.run(keeping.open, record)
         except Exception as error:  # those behind it go on, whatever is the matter with this one
             known = error if isinstance(error, errors.SidecarError) else errors.SidecarError()

@@ -18,7 +18,7 @@ from typing import Protocol
 from sidecar import errors
 from sidecar.audio.source import AudioSource
 from sidecar.jobs.claimed import ClaimedJob
-from sidecar.jobs.claims import ATTEMPTS, BEAT_S, LEASE_S, Claims
+from sidecar.jobs.claims import BEAT_S, LEASE_S, TRIES, Claims
 from sidecar.jobs.job import Job
 from sidecar.jobs.record import Begun, Failed, Failure, JobEvent, JobRecord, PutBack
 from sidecar.jobs.store import JobStore
@@ -202,7 +202,7 @@ class Pulling:
         with contextlib.suppress(errors.JobNotFound):
             if self._another(self._known(record.id) or record):
                 self._store.append(record.id, Begun())
-                self._store.append(record.id, PutBack(counted=True))
+                self._store.append(record.id, PutBack(counted=True, passed=True))
                 await self._give_back(record.id)
             else:
                 self._store.append(record.id, Failed(Failure.of(error)))
@@ -226,7 +226,7 @@ class Pulling:
     def _another(self, record: JobRecord) -> bool:
         self._left = {one: until for one, until in self._left.items() if until > time.monotonic()}
         self._left[record.id] = time.monotonic() + ALOOF_S
-        return record.crashes + 1 < ATTEMPTS
+        return record.passed + 1 < TRIES
 
     async def _passed_on(self, job_id: str) -> None:
         await self._give_back(job_id)

@@ -86,9 +86,10 @@ class JobRecord:
     outlives the process. ``seq``: that of the last event. ``settled``: what need not be done again
     (dropped at its end). ``peaks``: how loud it is, tenth of a second by tenth. ``crashes`` and
     ``interruptions``: how often the engine's process or all of the service died in it since it last
-    got any further. ``behind``: the job behind whose call its own waits at the engine, or waited
-    before its attempt began. ``transcript`` and ``segments``: as they are after all edits
-    (``history``).
+    got any further; ``passed``: how many services could not do it. ``behind``: the job behind whose
+    call its own waits at the engine, or waited before its attempt began. ``refused``: why nobody
+    who is there can do it, while that is so. ``transcript`` and
+    ``segments``: as they are after all edits (``history``).
     """
 
     id: str
@@ -107,7 +108,9 @@ class JobRecord:
     alone: bool = False
     crashes: int = 0
     interruptions: int = 0
+    passed: int = 0
     behind: str = ""
+    refused: Failure | None = None
     settled: tuple[Checkpoint, ...] = ()
     segments: tuple[Segment, ...] = ()
     peaks: bytes = b""
@@ -166,18 +169,28 @@ class Crashed:
 
 @dataclass(frozen=True, slots=True)
 class PutBack:
-    """Back to the queue, as if nothing had happened; ``counted``: the attempt was one."""
+    """Back to the queue, as if nothing had happened; ``counted``: the attempt was one, in which the
+    engine's process died or (``passed``) which showed that it cannot be done there."""
 
     counted: bool = False
     alone: bool = False
+    passed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The service died while it was there, and has begun again; it waits. ``waited``: so it did
-    then, at the engine."""
+    """The service died while it was there, and has begun again; it waits, and what follows is tried
+    alone. ``waited``: so it did then, at the engine."""
 
     waited: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Of those that could work on it nobody who is there can, and what they say; None: somebody
+    can again."""
+
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +221,7 @@ class Edited:
     step: Step
 
 
-Change = Begun | Crashed | PutBack | Interrupted | Reported | Failed | Cancelled | Edited
+Change = Begun | Crashed | PutBack | Interrupted | Refused | Reported | Failed | Cancelled | Edited
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,21 +272,25 @@ def _changed(record: JobRecord, event: JobEvent) -> JobRecord | None:
         case Begun(anew, behind):
             settled = () if anew else record.settled
             begun = _from_settled(replace(record, settled=settled), JobState.RUNNING)
-            return replace(begun, attempts=record.attempts + 1, behind=behind)
+            return replace(begun, attempts=record.attempts + 1, behind=behind, refused=None)
         case Crashed() if running:
             return replace(record, alone=True, crashes=record.crashes + 1)
-        case PutBack(counted, alone) if running:
+        case PutBack(counted, alone, passed) if running:
             waiting = _from_settled(record, JobState.QUEUED)
             return replace(
                 waiting,
                 attempts=record.attempts - (not counted),
-                crashes=record.crashes + counted,
+                crashes=record.crashes + (counted and not passed),
+                passed=record.passed + passed,
                 alone=waiting.alone or alone,
             )
         case Interrupted(waited):
             waiting = _from_settled(record, JobState.QUEUED)
             died = running and not waited
-            return replace(waiting, interruptions=record.interruptions + died)
+            alone = waiting.alone or died  # if it dies again, nobody else's work dies with it
+            return replace(waiting, interruptions=record.interruptions + died, alone=alone)
+        case Refused(failure) if not running and failure != record.refused:
+            return replace(record, refused=failure)
         case Reported(report, processing_s) if running:
             return replace(_reported(record, report, event.at), processing_s=processing_s)
         case Failed(failure):
@@ -307,7 +324,7 @@ def _from_settled(record: JobRecord, state: JobState) -> JobRecord:
 
 
 def _over(record: JobRecord, state: JobState, at: float) -> JobRecord:
-    return replace(record, state=state, ended=at, settled=())
+    return replace(record, state=state, ended=at, settled=(), refused=None)
 
 
 def _reported(record: JobRecord, report: Event, at: float) -> JobRecord:
@@ -323,7 +340,7 @@ def _reported(record: JobRecord, report: Event, at: float) -> JobRecord:
             return record
         case Checkpoint():
             settled = (*record.settled, report)
-            return replace(record, settled=settled, crashes=0, interruptions=0)
+            return replace(record, settled=settled, crashes=0, interruptions=0, passed=0)
         case Finished(transcript):
             return replace(
                 _over(record, JobState.DONE, at),

@@ -3,8 +3,8 @@
 One may run behind another that is alone: its call waits in the engine's process, which begins with
 it the moment it is free. Until then nothing that goes wrong there is its fault.
 
-A job whose engine dies is tried once more, alone and on a fresh worker. What goes wrong in a
-company is tried again alone.
+A job whose engine dies is tried once more (`jobs.poison`), alone and on a fresh worker. What goes
+wrong in a company is tried again alone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 from sidecar import errors
+from sidecar.jobs import poison
 from sidecar.jobs.job import Job
 from sidecar.speech.engine import Precision, TranscribeOptions
 from sidecar.speech.transcript import Checkpoint, Finished, Notice
@@ -23,9 +24,6 @@ from sidecar.workers.lease import Stay
 from sidecar.workers.place import Lease, Place, Unreachable, WorkerDied
 
 log = logging.getLogger(__name__)
-
-ATTEMPTS = 2
-"""How many engines may die in a job before it is given up; the first perhaps in company."""
 
 STARTED_AGAIN = Notice(
     "started_again",
@@ -127,8 +125,9 @@ class Run:
                         return job.wait_again()
                     log.error("the engine's process died in job %s", job.id)
                     job.crash()
-                    if job.record.crashes >= ATTEMPTS:
-                        job.fail(errors.EngineCrashed())
+                    known = job.record
+                    if (end := poison.given_up(known.crashes, known.interruptions)) is not None:
+                        job.fail(end)
         except Unreachable as nobody:
             self.unreached = nobody.error
             job.wait_again()

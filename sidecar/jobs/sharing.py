@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from sidecar import clock, errors
 from sidecar.jobs.keeping import Keeping
 from sidecar.jobs.pace import Pace
@@ -11,12 +9,11 @@ from sidecar.jobs.provision import Provision
 from sidecar.jobs.pulling import Pulling
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord
+from sidecar.jobs.surveying import Survey
 from sidecar.jobs.taking import SharedQueue
 from sidecar.settings import ALL, FRONT, Settings
 from sidecar.speech.engine import Precision
 from sidecar.threads import Threads
-
-log = logging.getLogger(__name__)
 
 OPENING = 2
 """Recordings that are opened side by side."""
@@ -62,30 +59,41 @@ def shared_queue(
     if settings.role == FRONT:
         return SharedQueue(keeping.store, limit, work_s, now=now)
     max_s = settings.max_audio_hours * 3600
+
+    def refused(record: JobRecord) -> errors.SidecarError | None:
+        return refusal(record, provision, max_s)
+
     pulling = Pulling(
         claims,
         keeping.store,
         queue,
         keeping.open,
-        lambda record: fits(record, provision, max_s),
+        lambda record: refused(record) is None,
         Threads("opening", OPENING),
         provision.beside,
         queue.places,
     )
-    return SharedQueue(keeping.store, limit, work_s, queue, pulling, now)
+    survey = Survey(claims, keeping.store, refused, settings.unschedulable_after)
+    return SharedQueue(keeping.store, limit, work_s, queue, pulling, survey, now)
 
 
-def fits(record: JobRecord, provision: Provision, max_s: float) -> bool:
-    """Whether a job could be done here now: its language, its length, its memory."""
+def refusal(record: JobRecord, provision: Provision, max_s: float) -> errors.SidecarError | None:
+    """Why a job cannot be done here now, for its language, its length or its memory; None of one
+    that can."""
+    spec, language, length_s = provision.spec, record.options.language, record.facts.total_s
     if record.facts.decoder == HEARD_LIVE:
-        return False
-    if not provision.spec.speaks(record.options.language):
-        return False
-    if record.facts.total_s is not None and record.facts.total_s > max_s:
-        return False
+        return errors.AudioLost("What was said live was not told to its end.")
+    if not spec.speaks(language):
+        return errors.LanguageUnsupported(
+            f"The engine '{spec.name}' does not know '{language}'.",
+            hint=f"It knows: {', '.join(spec.languages)}.",
+        )
+    if length_s is not None and length_s > max_s:
+        return errors.AudioTooLong(
+            f"The recording has {length_s / 3600:.1f} h; the limit is {max_s / 3600:.1f} h."
+        )
     try:
-        provision.admitted(record.options, record.facts.total_s)
+        provision.admitted(record.options, length_s)
     except errors.SidecarError as error:
-        log.debug("job %s is left to others: %s", record.id, error.code)
-        return False
-    return True
+        return error
+    return None

@@ -18,6 +18,7 @@ from sidecar.jobs.pulling import Pulling
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import Cancelled, JobRecord, JobState
 from sidecar.jobs.store import JobStore
+from sidecar.jobs.surveying import Survey
 from sidecar.speech.engine import Precision
 
 WorkS = Callable[[JobRecord], float]
@@ -35,12 +36,13 @@ class SharedQueue:
         work_s: WorkS,
         queue: JobQueue | None = None,
         pulling: Pulling | None = None,
+        survey: Survey | None = None,
         now: clock.Clock = clock.wall,
     ) -> None:
         """``limit``: jobs that may wait, of all services together. ``pulling``: who brings the jobs
-        for ``queue``."""
+        for ``queue``; ``survey``: who says which it cannot do."""
         self._store, self._limit, self._work_s, self._now = store, limit, work_s, now
-        self._queue, self._pulling = queue, pulling
+        self._queue, self._pulling, self._survey = queue, pulling, survey
         self._awaited: dict[str, Job] = {}
         """Those whose clients wait here, and would not come back for them."""
         self._draining = False
@@ -52,10 +54,14 @@ class SharedQueue:
         if self._queue is not None and self._pulling is not None:
             self._queue.open()
             self._pulling.open()
+        if self._survey is not None:
+            self._survey.open()
 
     async def close(self) -> None:
         """Stop. What is accepted is done by others, or at the next start."""
         self._draining = True
+        if self._survey is not None:
+            await self._survey.close()
         if self._pulling is not None:
             await self._pulling.close()
         if self._queue is not None:
@@ -196,6 +202,8 @@ class SharedQueue:
         }
 
     async def _stop_work(self, grace_s: float) -> None:
+        if self._survey is not None:
+            await self._survey.close()
         if self._pulling is not None:
             await self._pulling.drain(grace_s)
 

@@ -27,6 +27,7 @@ from sidecar.jobs.record import (
     Interrupted,
     JobRecord,
     PutBack,
+    Refused,
     Reported,
     RequestKey,
 )
@@ -89,6 +90,8 @@ def change_text(change: Change) -> bytes:
             values = {"report": transcript.to_wire(event), "processing_s": processing_s}
         case Failed(failure):
             values = {"failure": asdict(failure)}
+        case Refused(refused):
+            values = {"refused": asdict(refused) if refused is not None else None}
         case Edited(step):
             values = {"edit": step_values(step)}
         case _:
@@ -108,6 +111,8 @@ def change_of(text: bytes) -> Change:
                 return Reported(transcript.from_wire(report), processing_s)
             case {"failure": failure}:
                 return Failed(Failure(**failure))
+            case {"refused": refused}:
+                return Refused(Failure(**refused) if refused is not None else None)
             case {"edit": operations}:
                 return Edited(step_of(operations))
             case {"change": str(name), **values}:

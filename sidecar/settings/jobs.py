@@ -75,6 +75,15 @@ class Jobs(Group):
     journal_file: Path | None = Field(
         None, description="File with that address, which nobody else may read (0600)."
     )
+    unschedulable_after: Duration = Field(
+        600.0,
+        gt=0,
+        description=(
+            "How long a job that every node refuses which is there (its language, its length, its "
+            "memory) waits for one that can do it, before it ends with 'unschedulable'; the time "
+            "in which there is no node does not count. The same for all that share a journal."
+        ),
+    )
     journal_key: SecretStr | None = Field(
         None,
         min_length=SHORTEST_JOURNAL_KEY,

@@ -12,7 +12,8 @@ from typing import Generic, TypeVar
 
 from sidecar import errors
 from sidecar.diagnostics.crash import CrashNotes, data_folder
-from sidecar.engines.choice import WHISPER, Choice, Spec
+from sidecar.engines.choice import Choice, Spec
+from sidecar.engines.facts import WHISPER
 from sidecar.memory.admission import Admission, Memory, Room
 from sidecar.memory.devices import GpuMemory, GpuWatch, HostWatch
 from sidecar.memory.ledger import Holding
@@ -79,7 +80,7 @@ class Lodging(Generic[Spec, Slot]):
         """What there was of it when a new one began to come; None while none does."""
         self._expected = 0
         self.crashes = 0
-        """How often its process died."""
+        """How often its process died, or hung and was ended."""
         self._own: int | None = None
         """What it has reserved for itself, None while there is nothing of it."""
         self._sessions, self._session_bytes = 0, choice.session_bytes

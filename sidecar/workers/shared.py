@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar
@@ -13,8 +12,6 @@ from sidecar.workers.calls import Call
 from sidecar.workers.environment import Manner
 from sidecar.workers.lifecycle import EngineLife
 from sidecar.workers.worker import CANCEL_GRACE_S, Worker
-
-log = logging.getLogger(__name__)
 
 PULSE_S = 2.0
 """How often a process that somebody holds is asked whether it still hears."""
@@ -110,8 +107,7 @@ class SharedSlot(EngineLife):
             if worker is None or await worker.hears(DEAF_S) or await worker.hears(CANCEL_GRACE_S):
                 continue
             if worker.alive:
-                log.warning("worker %s does not answer and is killed", worker.name)
-                worker.kill()
+                worker.kill(hung=True)
 
 
 class SerialSlot(SharedSlot):

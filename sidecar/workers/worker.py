@@ -31,6 +31,8 @@ CANCEL_GRACE_S = 1.0
 EXIT_GRACE_S = 2.0
 LAST_LINES = 40
 """Of a worker's standard error that are remembered."""
+HUNG = "(it answered no ping, and the service killed it)"
+"""The last of them, in a note of such a crash."""
 
 
 def worker_command() -> list[str]:
@@ -158,16 +160,21 @@ class Worker:
         log.info("worker %s ended, pid %d, exit code %s", self.name, self.pid, self._process.poll())
 
     async def crashed(self) -> bool:
-        """Whether it ended, and not by our will."""
+        """Whether it ended, and not by our will; or hung."""
         if self._ours:
             return False
         if self._dead:  # its end of the line is gone; the process follows
             await self._exited(EXIT_GRACE_S)
         return self._process.poll() is not None
 
-    def kill(self) -> None:
-        """End the process at once."""
-        self._dead = self._ours = True
+    def kill(self, *, hung: bool = False) -> None:
+        """End the process at once; one that ``hung`` had crashed in all but name."""
+        self._dead = True
+        if not hung:
+            self._ours = True
+        elif self._process.poll() is None:
+            log.warning("worker %s does not answer and is killed", self.name)
+            self._last_lines.append(HUNG)
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
@@ -203,9 +210,9 @@ class Worker:
                 if hears and loop.time() >= latest and self._manner.shared:
                     return log.warning("worker %s goes on with a call nobody wants", self.name)
                 if not hears or loop.time() >= latest:
-                    why = "did not stop in time" if hears else "does not answer"
-                    log.warning("worker %s %s and is killed", self.name, why)
-                    return self.kill()
+                    if hears:
+                        log.warning("worker %s did not stop in time and is killed", self.name)
+                    return self.kill(hung=not hears)
         except asyncio.CancelledError:
             if call.began and not self._manner.shared:  # else it is dropped when its turn comes
                 self.kill()

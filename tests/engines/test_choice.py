@@ -9,17 +9,16 @@ import pytest
 import whisper_models
 
 from sidecar import engines, errors
+from sidecar.checkpoints.cache import cache_folder
 from sidecar.checkpoints.checkpoint import Checkpoint
-from sidecar.checkpoints.weights import cache_folder
 from sidecar.checkpoints.whisper import NAMES
 from sidecar.engines.choice import (
-    Facts,
     choose,
     choose_live,
     decide,
-    torch_has_cuda,
     way_to,
 )
+from sidecar.engines.facts import Facts, torch_has_cuda
 from sidecar.settings import Settings
 
 ALL = {"vibevoice": [], "whisper": [], "moonshine": [], "upstream": [], "scripted": []}

@@ -10,8 +10,8 @@ import voxtral_models
 
 from sidecar import errors
 from sidecar.checkpoints import voxtral
+from sidecar.checkpoints.cache import cache_folder
 from sidecar.checkpoints.layout import VOXTRAL, wanted
-from sidecar.checkpoints.weights import cache_folder
 from sidecar.engines.choice import choose, choose_live
 from sidecar.settings import Settings
 

@@ -18,6 +18,7 @@ from sidecar.jobs.record import (
     Interrupted,
     JobRecord,
     PutBack,
+    Refused,
     Reported,
 )
 from sidecar.speech.edits import Merge, Move, Rename, Rewrite, Split
@@ -63,7 +64,8 @@ on_the_way: st.SearchStrategy[Change] = st.one_of(
     st.builds(Reported, reports, seconds),
     st.builds(Reported, reports, seconds),
     st.just(Crashed()),
-    st.builds(PutBack, st.booleans(), st.booleans()),
+    st.builds(Refused, st.none() | st.just(Failure.of(errors.Unschedulable()))),
+    st.builds(PutBack, st.booleans(), st.booleans(), st.booleans()),
 )
 places = st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True).map(
     lambda given: tuple(sorted(given))

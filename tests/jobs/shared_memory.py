@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from sidecar import clock, errors
-from sidecar.jobs.claims import ATTEMPTS, LEASE_S
+from sidecar.jobs import poison
+from sidecar.jobs.claims import LEASE_S
 from sidecar.jobs.record import (
     Begun,
     Change,
@@ -68,6 +69,7 @@ class SharedMemory(MemoryStore):
         self._mine: set[str] = set()
         self.down = False
         self.claimed: list[str] = []
+        self.refuses: dict[str, Failure] = {}
         shared.views.append(self)
 
     def append(self, job_id: str, change: Change) -> JobRecord:
@@ -124,6 +126,12 @@ class SharedMemory(MemoryStore):
         self._shared.holds.pop(job_id, None)
         self._shared.news()
 
+    async def look(
+        self, refused: Mapping[str, Failure], able: Collection[str], patience_s: float
+    ) -> None:
+        self._reach()
+        self.refuses = dict(refused)
+
     async def news(self) -> None:
         await self._news.wait()
 
@@ -140,8 +148,9 @@ class SharedMemory(MemoryStore):
         for job_id, (_, until) in [*self._shared.holds.items()]:
             if until < now:
                 del self._shared.holds[job_id]
-                if self._told(job_id, Interrupted()).interruptions >= ATTEMPTS:
-                    self._told(job_id, Failed(Failure.of(errors.EngineCrashed())))
+                after = self._told(job_id, Interrupted())
+                if (end := poison.given_up(after.crashes, after.interruptions)) is not None:
+                    self._told(job_id, Failed(Failure.of(end)))
 
     def _told(self, job_id: str, change: Change) -> JobRecord:
         entry = self._entry(job_id)

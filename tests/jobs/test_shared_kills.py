@@ -23,9 +23,10 @@ pytestmark = pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HE
 async def test_whoever_is_killed_every_job_ends_once_and_with_its_own_words(tmp_path: Path) -> None:
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
-    told = await tried(tmp_path, 8, 3, 1, seed)
+    told = await tried(tmp_path, 8, 3, 1, seed, poison=1)
     assert told.states.total() == len(told.jobs) == len(told.keys) == 8
-    assert {*told.states} <= {"done", "failed"}
+    assert dict(told.states) == {"done": 7, "failed (poison)": 1}
+    assert told.cost[0] <= 2 + told.kills.total(), "it cost more than two engines"
     assert max(told.again, default=0) <= SETTLES
 
 

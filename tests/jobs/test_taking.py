@@ -16,7 +16,7 @@ from sidecar.engines.choice import choose
 from sidecar.jobs.job import Job
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.record import Begun, JobState
-from sidecar.jobs.sharing import fits
+from sidecar.jobs.sharing import refusal
 from sidecar.jobs.taking import SharedQueue
 from sidecar.settings import Settings
 from sidecar.speech.engine import TranscribeOptions
@@ -87,6 +87,7 @@ def test_a_job_fits_where_its_language_and_its_length_do(recording: Path) -> Non
     job = job_of(recording).record
     german = replace(job, options=TranscribeOptions(language="de"))
     talk = replace(job, facts=replace(job.facts, decoder="live"))
-    found = [fits(one, provision, 60.0) for one in (job, german, talk)]
-    assert found == [True, False, False]
-    assert not fits(job, provision, 1.0), "it is longer than may be"
+    found = [refusal(one, provision, 60.0) for one in (job, german, talk)]
+    found.append(refusal(job, provision, 1.0))
+    codes = [error and error.code for error in found]
+    assert codes == [None, "language_unsupported", "audio_lost", "audio_too_long"]

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from sidecar.engines.choice import look
+from sidecar.engines.facts import look
 from sidecar.memory.devices import gpu_memory
 from sidecar.memory.visible import Device, first_visible
 from sidecar.settings import Settings

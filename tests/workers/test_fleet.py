@@ -48,11 +48,16 @@ async def test_who_has_the_engine_for_files_keeps_nobody_from_speaking(fleet: Fl
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
-async def test_a_live_engine_that_dies_is_noted_as_that(fleet: Fleet, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["SIGKILL", "SIGSTOP"])
+async def test_a_live_engine_that_dies_or_hangs_is_noted_as_that(
+    fleet: Fleet, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.workers.shared.PULSE_S", 0.05)
+    monkeypatch.setattr("sidecar.workers.shared.DEAF_S", 1.0)
     async with fleet.live.share():
         pid = fleet.live.worker_pid
         assert pid is not None
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, getattr(signal, way))
         for _ in range(int(PATIENCE_S / 0.002)):
             if fleet.live.worker_pid is None:
                 break
@@ -61,6 +66,8 @@ async def test_a_live_engine_that_dies_is_noted_as_that(fleet: Fleet, tmp_path: 
     (note,) = (tmp_path / "crash").glob("*.json")
     written = json.loads(note.read_text())
     assert (written["role"], written["engine"], written["exit_code"]) == ("live", "scripted", -9)
+    assert ("answered no ping" in str(written)) is (way == "SIGSTOP")
+    assert fleet.standing()[Role.LIVE].crashes == 1
 
 
 async def test_where_nothing_hears_live_whoever_wants_it_is_told(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from sidecar.workers.environment import Needs
 from sidecar.workers.lifecycle import SlotState
 from sidecar.workers.place import WorkerDied
 from sidecar.workers.slot import EngineSlot
-from sidecar.workers.worker import Worker
+from sidecar.workers.worker import HUNG, Worker
 
 CLIP = Path(get_assets_path()) / "beckett.wav"
 OTHER_CLIP = Path(get_assets_path()) / "two_cities.wav"
@@ -216,7 +216,7 @@ async def test_leaving_a_call_cancels_it_and_the_worker_goes_on(
         await worker.close()
 
 
-async def test_a_worker_that_does_not_stop_when_told_is_killed() -> None:
+async def test_a_worker_that_answers_nothing_when_told_to_stop_is_killed_and_has_crashed() -> None:
     worker = await loaded()
     with CLIP.open("rb") as file:
         os.kill(worker.pid, signal.SIGSTOP)  # as deaf as native code can be
@@ -227,6 +227,8 @@ async def test_a_worker_that_does_not_stop_when_told_is_killed() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
     assert not worker.alive
+    assert await worker.crashed()
+    assert worker.last_lines[-1] == HUNG
     await worker.close()
     assert gone(worker.pid)
 

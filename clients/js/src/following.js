@@ -11,7 +11,7 @@ const BEHIND = "behind";
 
 /**
  * Something that happened to a job, the `id`-th; one without an id is a message in passing. `kind`:
- * begun, segment, progress, crashed, put_back, done, failed, cancelled (docs/queue.md).
+ * begun, segment, progress, crashed, put_back, refused, done, failed, cancelled (docs/queue.md).
  *
  * @typedef {{ kind: string, data: Record<string, any>, id: number | null }} JobEvent
  */

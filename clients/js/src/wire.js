@@ -78,6 +78,7 @@
  * @property {number | null} duration
  * @property {AudioProgress} progress
  * @property {{ code: string, detail: string, hint: string }} [error]
+ * @property {{ code: string, detail: string, hint: string } | null} [refused] why no node can do it
  * @property {"interactive" | "batch"} priority
  * @property {number | null} estimated_wait_seconds
  * @property {string | null} ended in UTC

@@ -40,7 +40,7 @@ export class Following {
 }
 /**
  * Something that happened to a job, the `id`-th; one without an id is a message in passing. `kind`:
- * begun, segment, progress, crashed, put_back, done, failed, cancelled (docs/queue.md).
+ * begun, segment, progress, crashed, put_back, refused, done, failed, cancelled (docs/queue.md).
  */
 export type JobEvent = {
     kind: string;

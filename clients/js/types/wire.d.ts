@@ -134,6 +134,14 @@ export type Job = {
         detail: string;
         hint: string;
     } | undefined;
+    /**
+     * why no node can do it
+     */
+    refused?: {
+        code: string;
+        detail: string;
+        hint: string;
+    } | null | undefined;
     priority: "interactive" | "batch";
     estimated_wait_seconds: number | null;
     /**

@@ -11,13 +11,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar import errors
-from sidecar.jobs.claims import ATTEMPTS, LEASE_S
+from sidecar.jobs import poison
+from sidecar.jobs.claims import LEASE_S
 from sidecar.jobs.order import AGED_S
 from sidecar.jobs.postgres.batch import NOTIFY
 from sidecar.jobs.postgres.rows import Found, Rows
 from sidecar.jobs.record import (
-    Change,
     Failed,
     Failure,
     Interrupted,
@@ -62,6 +61,33 @@ def candidates(cursor: Any, seen: Collection[str]) -> dict[str, int]:
 def grasp(cursor: Any, rows: Rows, job_id: str, claim: str, over: Collection[str]) -> Grasp | None:
     """Have a job, if nobody has it; None where somebody does. A job in which services die that get
     no further ends here. ``over``: jobs that have ended, as far as is known here."""
+    locked = lock(cursor, rows, job_id)
+    if locked is None:
+        return None
+    now, found, record = locked
+    events = interrupted(record, now, bool(record.behind) and record.behind not in over)
+    record = replayed(record, events)
+    _write(cursor, rows, record, events, claim)
+    told = Found(job_id, found.record, (*found.events, *events))
+    return Grasp(not record.over, told)
+
+
+def interrupted(record: JobRecord, now: float, waited: bool) -> list[JobEvent]:
+    """What is to be said of a job that nobody has before anybody does anything with it: that the
+    service died which worked on it, and its end where that is enough (`jobs.poison`). ``waited``:
+    it was not at work on it yet."""
+    if record.state is not JobState.RUNNING:
+        return []
+    events = [JobEvent(record.seq + TOLD, now, Interrupted(waited))]
+    deaths = record.interruptions + 1
+    if not waited and (error := poison.given_up(record.crashes, deaths)) is not None:
+        events.append(JobEvent(events[0].seq + 1, now, Failed(Failure.of(error))))
+    return events
+
+
+def lock(cursor: Any, rows: Rows, job_id: str) -> tuple[float, Found, JobRecord] | None:
+    """A job that nobody has, for as long as this transaction lasts: what time it is, what the
+    database has of it, and its record. None where somebody has it or it cannot be read here."""
     cursor.execute(
         """SELECT extract(epoch FROM clock_timestamp())::float8 FROM vibevoice.jobs
             WHERE id = %s AND vibevoice.free(state, claim, leased_until, %s)
@@ -73,21 +99,8 @@ def grasp(cursor: Any, rows: Rows, job_id: str, claim: str, over: Collection[str
         return None
     found = next(iter(rows.find(cursor, {job_id: None})), None)
     if found is None or found.record is None:
-        return None  # it cannot be read here
-    record = replayed(found.record, found.events)
-    events: list[JobEvent] = []
-    if record.state is JobState.RUNNING:
-        waited = bool(record.behind) and record.behind not in over
-        changes: list[Change] = [Interrupted(waited)]
-        if not waited and record.interruptions + 1 >= ATTEMPTS:
-            died = f"{ATTEMPTS} services ended while they worked on this."
-            changes.append(Failed(Failure.of(errors.EngineCrashed(died))))
-        for number, change in enumerate(changes):
-            events.append(JobEvent(record.seq + (1 if number else TOLD), row[0], change))
-            record = advance(record, events[-1])
-    _write(cursor, rows, record, events, claim)
-    told = Found(job_id, found.record, (*found.events, *events))
-    return Grasp(not record.over, told)
+        return None
+    return row[0], found, replayed(found.record, found.events)
 
 
 def beat(cursor: Any, claims: Sequence[str]) -> set[str]:
@@ -111,15 +124,20 @@ def replayed(record: JobRecord, events: Sequence[JobEvent]) -> JobRecord:
     return record
 
 
-def _write(
-    cursor: Any, rows: Rows, record: JobRecord, events: Sequence[JobEvent], claim: str
-) -> None:
+def keep(cursor: Any, rows: Rows, job_id: str, events: Sequence[JobEvent]) -> None:
+    """Write events of a job whose row is locked."""
     for event in events:
         cursor.execute(
             """INSERT INTO vibevoice.events (job, seq, at, fleeting, mark, change)
                 VALUES (%s, %s, %s, false, '', %s)""",
-            (record.id, event.seq, event.at, rows.sealed_event(record.id, event)),
+            (job_id, event.seq, event.at, rows.sealed_event(job_id, event)),
         )
+
+
+def _write(
+    cursor: Any, rows: Rows, record: JobRecord, events: Sequence[JobEvent], claim: str
+) -> None:
+    keep(cursor, rows, record.id, events)
     cursor.execute(
         """WITH before AS (SELECT id, charged_s FROM vibevoice.jobs WHERE id = %(id)s),
             charged AS (UPDATE vibevoice.jobs SET state = %(state)s, seq = %(seq)s,

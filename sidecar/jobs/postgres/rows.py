@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.audio.ref import Kept
-from sidecar.jobs.record import JobEvent, JobRecord
+from sidecar.jobs.record import Failure, JobEvent, JobRecord, Refused
 from sidecar.jobs.written import Unreadable, change_of, change_text, record_of, record_text
 from sidecar.vault.sealing import Seal, SealBroken
 
@@ -40,6 +40,21 @@ class Rows:
     def sealed_event(self, job_id: str, event: JobEvent) -> bytes:
         """What happened."""
         return self._seal.seal(change_text(event.change), f"{job_id}/{event.seq}")
+
+    def sealed_refusal(self, job_id: str, node: str, refusal: Failure) -> bytes:
+        """Why a node cannot do a job."""
+        return self._seal.seal(change_text(Refused(refusal)), f"{job_id}/{node}")
+
+    def refusal(self, job_id: str, node: str, sealed: bytes) -> Failure:
+        """What `sealed_refusal` sealed.
+
+        Raises:
+            SealBroken, Unreadable: it is none.
+        """
+        match change_of(self._seal.opened(sealed, f"{job_id}/{node}")):
+            case Refused(Failure() as refusal):
+                return refusal
+        raise Unreadable("no refusal")
 
     def find(self, cursor: Any, wanted: Mapping[str, int | None]) -> list[Found]:
         """What the database has of these jobs, behind an event or (None) all of it. What cannot be

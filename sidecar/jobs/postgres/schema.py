@@ -73,6 +73,19 @@ MIGRATIONS: Sequence[Sequence[str]] = (
             WHERE NOT EXISTS (SELECT 1 FROM active WHERE active.owner = who)
             ON CONFLICT (owner) DO UPDATE SET had_s = greatest(known.had_s, excluded.had_s) $$""",
     ),
+    (
+        # Who is there to work. Each start of a service has another name, so that what it said in
+        # an earlier life counts no more. None of this outlives a failure of the database, nor has
+        # to: all say it again.
+        """CREATE UNLOGGED TABLE vibevoice.nodes (
+            name text PRIMARY KEY, seen timestamptz NOT NULL)""",
+        """CREATE UNLOGGED TABLE vibevoice.refusals (
+            job text NOT NULL, node text NOT NULL, code text NOT NULL, failure bytea NOT NULL,
+            PRIMARY KEY (job, node))""",
+        # Which jobs all of them refuse, since when, and when that was last looked at.
+        """CREATE UNLOGGED TABLE vibevoice.strays (
+            job text PRIMARY KEY, since timestamptz NOT NULL, seen timestamptz NOT NULL)""",
+    ),
 )
 """What makes each version of the tables out of the one before; a step once released never
 changes."""

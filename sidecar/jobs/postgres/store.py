@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from sidecar import clock, errors
 from sidecar.jobs.claims import LEASE_S
 from sidecar.jobs.feed import BUFFER
-from sidecar.jobs.postgres import claiming
+from sidecar.jobs.postgres import claiming, refusing
 from sidecar.jobs.postgres.address import check_address
 from sidecar.jobs.postgres.batch import Add, Forget, Outcome, Part, Release, Tell
 from sidecar.jobs.postgres.claiming import TOLD, Grasp
@@ -35,6 +35,7 @@ from sidecar.jobs.record import (
     Cancelled,
     Change,
     Edited,
+    Failure,
     JobEvent,
     JobRecord,
     JobState,
@@ -83,6 +84,8 @@ class PostgresStore(Mirror):
         self._shelf = shelf or Shelf()
         self._address = address
         self._asking = Threads("journal-asks", 1)
+        self._name = secrets.token_hex(8)
+        """Of this start of the service, among those that work."""
         self._here: set[str] = set()
         """Jobs that were added by this service."""
         self._had: dict[str, str] = {}
@@ -258,6 +261,25 @@ class PostgresStore(Mirror):
         self._put(Release(job_id, claim))
         with suppress(errors.SidecarError):  # the lease ends by itself
             await self.written(job_id)
+
+    async def look(
+        self, refused: Mapping[str, Failure], able: Collection[str], patience_s: float
+    ) -> None:
+        """Say what this service cannot do of the jobs that wait, and what it can."""
+        await self.open()
+
+        def looked(cursor: Any) -> list[Found]:
+            return refusing.look(
+                cursor, self._rows, self._name, refused, able, self._heard_of, patience_s
+            )
+
+        for found in await self._ask(looked):
+            self._take(found, here=True)
+
+    def _heard_of(self, job_id: str) -> JobRecord | None:
+        """From any thread."""
+        entry = self._entries.get(job_id)
+        return None if entry is None else entry.record
 
     async def news(self) -> None:
         """Wait until there may be something to claim; a lease that is over is nobody's news, so

@@ -11,20 +11,18 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-UNREAD_S = 60.0
-"""To take what lies in the connection's buffers; they hold seconds of any network."""
+from sidecar.transports.http.unread import UNREAD_S, Unread
 
 
 def with_deadline(seconds: float, unread_s: float = UNREAD_S) -> type[asyncio.Protocol]:
     """uvicorn's protocol, closing connections whose request's head is not there in time, or whose
     answer nobody takes."""
 
-    class Timed(H11Protocol):
+    class Timed(Unread, H11Protocol):
         """A clock from the first byte of a connection, or of its next request, to the end of the
         head; h11 hands a request to a cycle then."""
 
         _clock: asyncio.TimerHandle | None = None
-        _unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -43,22 +41,7 @@ def with_deadline(seconds: float, unread_s: float = UNREAD_S) -> type[asyncio.Pr
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop()
-            self._taken()
             super().connection_lost(exc)
-
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._taken()
-            self._unread = self.loop.call_later(unread_s, self.transport.abort)
-
-        def resume_writing(self) -> None:
-            self._taken()
-            super().resume_writing()
-
-        def _taken(self) -> None:
-            if self._unread is not None:
-                self._unread.cancel()
-                self._unread = None
 
         @property
         def _answering(self) -> bool:
@@ -77,4 +60,5 @@ def with_deadline(seconds: float, unread_s: float = UNREAD_S) -> type[asyncio.Pr
             if not self._answering and self.transport is not None:
                 self.transport.close()
 
+    Timed.unread_s = unread_s
     return Timed

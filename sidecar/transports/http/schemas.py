@@ -31,7 +31,7 @@ class Progress(BaseModel):
 
 
 class JobError(BaseModel):
-    """Why a job failed."""
+    """Why a job failed, or is refused."""
 
     code: str
     detail: str
@@ -49,6 +49,9 @@ class JobSummary(BaseModel):
     duration: float | None = Field(description="Seconds of audio, where they are known.")
     progress: Progress
     error: JobError | None = None
+    refused: JobError | None = Field(
+        None, description="Why no node that is there can do it, while it waits for one that can."
+    )
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {

@@ -26,6 +26,8 @@ def job_summary(service: Service, caller: Identity, job: JobRecord) -> dict[str,
     }
     if job.error is not None:
         body["error"] = error_body(job.error)
+    if job.refused is not None:
+        body["refused"] = error_body(job.refused)
     return body
 
 

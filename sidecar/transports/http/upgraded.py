@@ -13,7 +13,7 @@ from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from sidecar.transports.http.deadlines import UNREAD_S
+from sidecar.transports.http.unread import UNREAD_S, Unread
 
 LARGEST_MESSAGE = 4 << 20
 """Bytes. The longest sound of one message (`live_chunk`) is 2.6 MB as float32 at 48 kHz in base64;
@@ -31,10 +31,8 @@ def upgraded(unread_s: float = UNREAD_S) -> type[asyncio.Protocol]:
     quiet.setLevel(logging.WARNING)  # below it are addresses and headers, with keys in them
     quiet.addFilter(_is_ours)
 
-    class Upgraded(WebSocketsSansIOProtocol):
+    class Upgraded(Unread, WebSocketsSansIOProtocol):
         """One WebSocket, below ASGI."""
-
-        _unread: asyncio.TimerHandle | None = None
 
         def __init__(self, *args: Any, **named: Any) -> None:
             super().__init__(*args, **named)
@@ -58,19 +56,6 @@ def upgraded(unread_s: float = UNREAD_S) -> type[asyncio.Protocol]:
                 self.transport.resume_reading()
             self.close_timer = self.loop.call_later(LINGER_S, self.transport.abort)
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._taken()
-            super().connection_lost(exc)
-
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._taken()
-            self._unread = self.loop.call_later(unread_s, self.transport.abort)
-
-        def resume_writing(self) -> None:
-            self._taken()
-            super().resume_writing()
-
         def keepalive_timeout(self) -> None:
             if self.read_paused:  # its answer may lie behind what a wire has no room for yet
                 self.pong_timer = self.loop.call_later(
@@ -89,11 +74,7 @@ def upgraded(unread_s: float = UNREAD_S) -> type[asyncio.Protocol]:
             if not self.disconnected:
                 super().shutdown()
 
-        def _taken(self) -> None:
-            if self._unread is not None:
-                self._unread.cancel()
-                self._unread = None
-
+    Upgraded.unread_s = unread_s
     return Upgraded
 
 

@@ -18,6 +18,7 @@ from sidecar.jobs.record import (
     Interrupted,
     JobEvent,
     PutBack,
+    Refused,
     Reported,
 )
 from sidecar.speech.edit_values import step_values
@@ -39,6 +40,8 @@ def event_body(job_id: str, event: JobEvent) -> tuple[str, dict[str, Any]] | Non
             return "crashed", {}
         case PutBack() | Interrupted():
             return "put_back", {}
+        case Refused(refused):
+            return "refused", {"error": error_body(refused) if refused is not None else None}
         case Failed(failure):
             return "failed", {"error": error_body(failure)}
         case Cancelled():

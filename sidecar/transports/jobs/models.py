@@ -98,9 +98,9 @@ RESUME: dict[str, Any] = {
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": (
-            "begun, progress, segment, crashed, put_back; then done, failed or cancelled, what was "
-            "edited since, and the end. 'behind': you read too slowly; resume after the id that it "
-            "names."
+            "refused, begun, progress, segment, crashed, put_back; then done, failed or cancelled, "
+            "what was edited since, and the end. 'behind': you read too slowly; resume after the "
+            "id that it names."
         ),
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     },

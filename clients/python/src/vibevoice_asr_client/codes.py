@@ -724,6 +724,12 @@ class TranslationUnavailable(errors.Refused):
     known_code = "translation_unavailable"
 
 
+class Unschedulable(errors.Refused):
+    """No node that is there can do this."""
+
+    known_code = "unschedulable"
+
+
 class UploadStalled(errors.Busy):
     """The upload stopped before it was complete."""
 
@@ -946,6 +952,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "token_missing": TokenMissing,
     "transcript_changed": TranscriptChanged,
     "translation_unavailable": TranslationUnavailable,
+    "unschedulable": Unschedulable,
     "upload_stalled": UploadStalled,
     "upload_too_large": UploadTooLarge,
     "uploads_full": UploadsFull,

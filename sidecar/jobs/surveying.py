@@ -1,0 +1,95 @@
+"""A node looks at the jobs that wait, also while it works, and says which it cannot do, and why."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sidecar import errors
+from sidecar.jobs.claims import Claims
+from sidecar.jobs.record import Failure, JobRecord
+from sidecar.jobs.store import JobStore
+from sidecar.jobs.strays import LOOK_S
+
+log = logging.getLogger(__name__)
+
+MOST = 20
+"""So many are thought about at each look: a plan of the memory for one takes milliseconds."""
+AGAIN_S = 30.0
+"""So often about the same one: memory comes and goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Thought:
+    """What was thought of a job, when (`time.monotonic`); why it cannot be done here, or None."""
+
+    at: float
+    refusal: Failure | None
+
+
+class Survey:
+    """Says every few seconds that this service is there to work, and what it refuses."""
+
+    def __init__(
+        self,
+        claims: Claims,
+        store: JobStore,
+        refusal: Callable[[JobRecord], errors.SidecarError | None],
+        patience_s: float,
+    ) -> None:
+        """``refusal``: why a job cannot be done here now; None of one that can. ``patience_s``: so
+        long one waits that all refuse."""
+        self._claims, self._store, self._refusal = claims, store, refusal
+        self._patience_s = patience_s
+        self._thoughts: dict[str, _Thought] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Begin to look."""
+        self._looking = asyncio.get_running_loop().create_task(self._look(), name="survey")
+
+    async def close(self) -> None:
+        """Look no more; a moment later this service is not there any more for the others."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+    async def _look(self) -> None:
+        while True:
+            try:
+                await self._looked()
+            except errors.JournalUnreachable:
+                log.debug("nobody can be told what is refused here")
+            except Exception:
+                log.exception("a fault of ours while it was looked at what waits")
+            await asyncio.sleep(LOOK_S)
+
+    async def _looked(self) -> None:
+        # Who runs one may be gone, and nobody else can do it.
+        open_ = [one for one in self._store.all() if one.durable and not one.over]
+        known = {one.id for one in open_}
+        self._thoughts = {one: said for one, said in self._thoughts.items() if one in known}
+        for record in self._due(open_, time.monotonic()):
+            error = self._refusal(record)
+            said = None if error is None else Failure.of(error)
+            self._thoughts[record.id] = _Thought(time.monotonic(), said)
+            await asyncio.sleep(0)
+        thoughts = self._thoughts.items()
+        refused = {one: said.refusal for one, said in thoughts if said.refusal is not None}
+        able = [one for one, said in thoughts if said.refusal is None]
+        await self._claims.look(refused, able, self._patience_s)
+
+    def _due(self, records: Sequence[JobRecord], now: float) -> Sequence[JobRecord]:
+        """Who is thought about next: those first which all others refuse, then whoever was thought
+        about longest ago."""
+
+        def at(record: JobRecord) -> float:
+            thought = self._thoughts.get(record.id)
+            return -math.inf if thought is None else thought.at
+
+        due = [one for one in records if at(one) <= now - AGAIN_S]
+        return sorted(due, key=lambda one: (one.refused is None, at(one)))[:MOST]
