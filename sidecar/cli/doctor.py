@@ -179,7 +179,7 @@ async def _load(spec: EngineSpec) -> errors.SidecarError | None:
 
 
 def _port(settings: Settings) -> Finding:
-    from sidecar.host.process import bind
+    from sidecar.host.ports import bind
 
     if not settings.port:
         return Finding("port", State.GOOD, "any free one")

@@ -52,6 +52,15 @@ class SessionMoved(SidecarError):
     default_hint = "One connection holds a session; the last one to come."
 
 
+class SessionHandedOver(SidecarError):
+    """The service ends, and another one goes on with the live session."""
+
+    code = "session_handed_over"
+    kind = Kind.BUSY
+    default_detail = "This service ends; another one goes on with the live session."
+    default_hint = "Connect again at once, with its id and 'after'."
+
+
 class SessionOver(SidecarError):
     """The live session has ended, or takes no more sound."""
 

@@ -49,6 +49,11 @@ class SharedQueue:
         self._turns: dict[str, tuple[int, float]] = {}
         self._turns_until = 0.0
 
+    @property
+    def pulling(self) -> Pulling | None:
+        """Who brings jobs to be worked on here; None where none are."""
+        return self._pulling
+
     def open(self) -> None:
         """Start to work."""
         if self._queue is not None and self._pulling is not None:

@@ -58,7 +58,7 @@ async def carry(session: Session, share: Share) -> None:
 
 async def _carry_once(session: Session, engine: Shared) -> None:
     session.begins_anew()
-    begin = session.told.so_far(session.sound.settled)
+    begin = session.told.so_far(session.sound.settled, session.sound.lead)
     options = session.options.to_wire()
     async with engine.calling("live", options=options, begin=begin.to_wire()) as call:
         sending = asyncio.get_running_loop().create_task(_send(session, call))

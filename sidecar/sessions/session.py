@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 LEAST_S = 1.0
 """Seconds of sound that each session may keep, however much the others do."""
+AGAIN_S = 0.25
+"""How often who waits looks whether there is room."""
 NOT_KEPT = "not_kept"
 """The notice of a session that was to become a job and did not."""
 RATES = range(8_000, 192_001)
@@ -105,10 +107,16 @@ class Session:
         """Makes a job of it."""
         self.news = asyncio.Event()
         """Set when there is something for an engine."""
+        self.moves = False
+        """Whether its client comes again where it is handed over to another service."""
         self.counted = counted or Counted(Tally().live, "", options.patience_s)
         """What happens here, for whoever looks at all sessions."""
         self._now, self._held = now, held
         self._room = asyncio.Event()
+        self._stays = asyncio.Event()
+        self._stays.set()
+        self._steady = asyncio.Event()
+        self._steady.set()
         self._waiting = False
         self._answered = 0
         self._orders: deque[dict[str, Any]] = deque()
@@ -127,6 +135,22 @@ class Session:
     def over(self) -> bool:
         """Whether nothing more is said."""
         return self.told.over
+
+    def hold(self) -> None:
+        """It is about to be handed over: whoever has something for it waits (`stays`)."""
+        self._stays.clear()
+
+    def release(self) -> None:
+        """It stays after all."""
+        self._stays.set()
+
+    async def stays(self) -> None:
+        """Wait while it is being handed over. Where it was, what it is sent next is refused."""
+        await self._stays.wait()
+
+    async def steady(self) -> None:
+        """Wait until it is known of all that is told up to where that was said."""
+        await self._steady.wait()
 
     async def send(
         self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
@@ -154,7 +178,9 @@ class Session:
         while self._is_full():
             self._room.clear()
             self._waiting = True
-            await self._room.wait()
+            with contextlib.suppress(TimeoutError):  # room that another makes is not told
+                async with asyncio.timeout(AGAIN_S):
+                    await self._room.wait()
             self._waiting = False
             self._check()
         self.touched = self._now()
@@ -238,12 +264,15 @@ class Session:
             self.tape.close()
         self.news.set()
         self._room.set()
+        self._stays.set()
+        self._steady.set()
 
     def heard(self, event: LiveEvent) -> None:
         """From the engine."""
         if isinstance(event, Heard):
+            self._steady.set()
             self._answered = max(self._answered, event.commits)
-            self.sound.settle(event.settled, self._answered)
+            self.sound.settle(event.settled, self._answered, event.wanted)
             self._room.set()
         elif isinstance(event, TurnEnded) and event.committed:
             self._answered += 1  # an engine that dies now is not asked for it again
@@ -254,6 +283,8 @@ class Session:
             self.sound.dropped()
             self._room.set()
         self.counted.said(event)
+        if isinstance(event, Final | TurnEnded):
+            self._steady.clear()  # an engine says next how much of the sound that was
         numbered = self.told.add(event)
         if numbered is not None:
             for witness in self.witnesses:
@@ -285,8 +316,10 @@ class Session:
         return None
 
     def _is_full(self) -> bool:
-        kept_s = self.sound.seconds
-        return kept_s >= self.bounds.buffer_s or (self._held.full and kept_s >= LEAST_S)
+        kept_s, held = self.sound.seconds, self._held
+        if kept_s >= self.bounds.buffer_s:
+            return True
+        return held.full and kept_s >= LEAST_S and not held.lets(self.sound, self._now())
 
     def _order(self, order: dict[str, Any]) -> None:
         self._orders.append(order)

@@ -23,6 +23,7 @@ from sidecar.service import Service
 from sidecar.sessions.session import Session
 from sidecar.settings import load_settings
 from sidecar.speech.live import (
+    NOT_UNDERSTOOD,
     Encoding,
     Final,
     Heard,
@@ -65,6 +66,8 @@ def sound(*levels: tuple[float, float]) -> bytes:
     )
 
 
+CHUNK = 32_000
+"""A second."""
 SPEECH = sound((0.5, 0.0), (2.0, 0.3), (1.0, 0.0), (1.5, 0.1), (1.0, 0.0), (10.0, 0.2), (1.0, 0.0))
 
 
@@ -290,6 +293,42 @@ async def test_who_sends_faster_than_is_heard_waits_and_loses_nothing(
     told = await reading
     assert 20.0 <= most <= 20.0 + 1.0
     assert len(of(told, TurnEnded)) == 18
+
+
+async def test_all_of_them_keep_no_more_sound_than_may_be_and_lose_none(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.1")
+    service = await open_service(live_buffer_mb=1, live_buffer=20.0)
+    sessions = [service.live.open(EVERYBODY, LiveOptions(partials=False)) for _ in range(4)]
+    most = 0
+
+    async def speak(session: Session) -> list[LiveEvent]:
+        nonlocal most
+        reading = asyncio.create_task(story(session))
+        for at in range(0, len(SPEECH), CHUNK):
+            await session.send(SPEECH[at : at + CHUNK])
+            most = max(most, service.live.sound_bytes)
+        session.finish()
+        return await reading
+
+    stories = await asyncio.gather(*map(speak, sessions))
+    alone = 20 * CHUNK  # of the one who may go on
+    assert 1 << 20 <= most <= (1 << 20) + alone + len(sessions) * CHUNK
+    assert [len(of(told, TurnEnded)) for told in stories] == [3] * len(sessions)
+
+
+async def test_a_stretch_that_takes_too_long_costs_its_words_and_not_the_session(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "60")
+    service = await open_service(live_timeout=0.2)
+    session = service.live.open(EVERYBODY, LiveOptions(partials=False))
+    told = await heard(session, sound((0.5, 0.0), (1.0, 0.3), (1.0, 0.0), (1.0, 0.3), (1.0, 0.0)))
+    assert not of(told, Final)
+    assert [one.notice.code for one in of(told, Noticed)] == [NOT_UNDERSTOOD] * 2
+    assert len(of(told, TurnEnded)) == 2
+    assert of(told, Summary)
 
 
 async def test_time_ends_what_is_idle_what_is_too_long_and_what_nobody_comes_back_for(

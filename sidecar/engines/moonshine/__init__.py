@@ -129,7 +129,7 @@ class MoonshineEngine:
         self, audio: Block, before: Before, options: LiveOptions, cancelled: Cancelled
     ) -> Hypothesis | None:
         assert isinstance(self._recognizer, OnnxRecognizer)
-        said = [one.draft for one in before.said if isinstance(one.draft, Heard)]
+        said = [one.tokens for one in before.said]
         found = self._recognizer.hear_behind(
             audio, said, before.samples, cancelled, words=options.words
         )
@@ -193,4 +193,6 @@ def _live(found: Heard | None) -> Hypothesis | None:
 
     if found is None:
         return None
-    return Hypothesis(found.text, found.words, language="en", draft=found)
+    return Hypothesis(
+        found.text, found.words, language="en", draft=found, tokens=tuple(found.tokens)
+    )

@@ -38,10 +38,13 @@ class Hearing:
         at: Callable[[str], int | None],
         heard: Heard,
         reached: Callable[[str], None],
+        others: Mapping[str, Callable[[], None]] | None = None,
     ) -> None:
         """``at``: the last event that is known of a job, None of one that is not known. ``reached``
-        is told what was said on `own`, behind all that was written before. All four are called from
-        the thread that listens."""
+        is told what was said on `own`, behind all that was written before; ``others``: who is told
+        of what else than jobs, by channel, or may have missed it. All are called from the thread
+        that listens."""
+        self._others = others or {}
         self._link, self._rows = link, rows
         self._known, self._at, self._heard, self._reached = known, at, heard, reached
         self.own = f"{CHANNEL}_{secrets.token_hex(8)}"
@@ -69,9 +72,11 @@ class Hearing:
             try:
                 with self._link.meaning():
                     connection = self._link.connection()
-                    connection.execute(f"LISTEN {CHANNEL}")
-                    connection.execute(f"LISTEN {self.own}")
+                    for channel in (CHANNEL, self.own, *self._others):
+                        connection.execute(f"LISTEN {channel}")
                     self._catch_up(connection)
+                    for tell in self._others.values():
+                        tell()
                     self.hears = True
                     pauses.over()
                     while not self._closing:
@@ -105,6 +110,8 @@ class Hearing:
         if not all_:
             select.select([connection.fileno(), self._woken], [], [])
             return
+        for channel in {one.channel for one in all_} & self._others.keys():
+            self._others[channel]()
         told = [one for one in all_ if one.channel == CHANNEL]
         wanted: dict[str, int | None] = {}
         for one in told:

@@ -35,7 +35,7 @@ async def converse(socket: Socket, service: Service) -> None:
     begin = await _greeting(socket)
     rate = begin.counted_rate
     decoder = await Threads("opus", 1).run(OpusDecoder) if begin.encoding == OPUS else None
-    session = _session(socket, service, begin)
+    session = await _session(socket, service, begin)
     taken, done = session.taken, False
     talk = _Talk(socket, session, begin, rate, decoder)
     try:
@@ -70,14 +70,16 @@ async def _greeting(socket: Socket) -> Begin:
     return order
 
 
-def _session(socket: Socket, service: Service, begin: Begin) -> Session:
+async def _session(socket: Socket, service: Service, begin: Begin) -> Session:
     if begin.after is None:
-        return service.live.open(
+        session = service.live.open(
             socket.caller, begin.upon(LiveOptions()), begin.session, wire="live"
         )
+        session.moves = begin.moves
+        return session
     if begin.session is None:
         raise errors.FieldMissing("'after' goes with 'session', the one that goes on.")
-    return service.live.find(socket.caller, begin.session)
+    return await service.live.take_up(socket.caller, begin.session)
 
 
 async def _ends_with(taken: asyncio.Event) -> None:
@@ -119,6 +121,7 @@ class _Talk:
         that still comes from a microphone does not cut them off.
         """
         self._socket.count()
+        await self._session.stays()
         try:
             await self._do(message)
         except errors.SessionOver:

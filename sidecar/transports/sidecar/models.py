@@ -61,6 +61,9 @@ class Health(BaseModel):
     grpc_port: int = Field(
         default=0, examples=[50051], description="Port of gRPC; there only where it is on."
     )
+    wyoming_port: int = Field(
+        default=0, examples=[10300], description="Port of Wyoming; there only where it is on."
+    )
     talk_port: int = Field(
         default=0,
         examples=[8005],

@@ -472,6 +472,12 @@ class MultipleFiles(errors.Refused):
     known_code = "multiple_files"
 
 
+class NodesAbsent(errors.Conflict):
+    """This service shares its jobs with no other."""
+
+    known_code = "nodes_absent"
+
+
 class NotFound(errors.NotFound):
     """There is nothing at this address."""
 
@@ -602,6 +608,12 @@ class ServiceUnreachable(errors.Busy):
     """No service answers at this address."""
 
     known_code = "service_unreachable"
+
+
+class SessionHandedOver(errors.Busy):
+    """This service ends; another one goes on with the live session."""
+
+    known_code = "session_handed_over"
 
 
 class SessionIdle(errors.Busy):
@@ -910,6 +922,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "multipart_invalid": MultipartInvalid,
     "multipart_too_many_parts": MultipartTooManyParts,
     "multiple_files": MultipleFiles,
+    "nodes_absent": NodesAbsent,
     "not_found": NotFound,
     "origin_not_allowed": OriginNotAllowed,
     "peer_not_allowed": PeerNotAllowed,
@@ -932,6 +945,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "response_cancel_not_active": ResponseCancelNotActive,
     "scope_missing": ScopeMissing,
     "service_unreachable": ServiceUnreachable,
+    "session_handed_over": SessionHandedOver,
     "session_idle": SessionIdle,
     "session_moved": SessionMoved,
     "session_not_found": SessionNotFound,
