@@ -194,10 +194,9 @@ class Service:
             )
         return options
 
-    async def seek(self, job_id: str) -> None:
-        """Know of a job that another service may have taken in a moment ago, if there is one."""
-        if self._backend.keeping is not None:
-            await self._backend.keeping.seek(job_id)
+    async def seek(self, job_id: str | None = None) -> None:
+        """As `jobs.backend.Backend.seek`."""
+        await self._backend.seek(job_id)
 
     async def keep_conversation(self, caller: Identity, transcript: Transcript) -> str:
         """The id of the job that a conversation becomes.

@@ -51,7 +51,7 @@ def build_router(service: Service) -> APIRouter:
     async def transcribe(request: Request) -> Response:
         caller = caller_of(request)
         later = wants_async(request.headers.getlist("prefer"))
-        with service.submissions.place(caller) as place:
+        with await service.submissions.place(caller) as place:
             source, options = await _read_request(request, service, kept=later)
             job = await service.submissions.submit(caller, source, options, place, kept=later)
         if later:
