@@ -46,11 +46,19 @@ BY_NAME = ("generation", "integrations", "quantizers", *(f"models.{name}" for na
 """Packages of transformers whose modules it imports by names."""
 
 NEVER = (
-    "IPython", "PIL", "_pytest", "anyio.pytest_plugin", "attr", "chardet", "hypothesis", "lib2to3",
-    "lxml", "matplotlib", "mypy", "numpy.f2py", "numpy.testing", "pandas", "pip", "py",
-    "pydoc_data", "pytest", "setuptools", "tests", "tkinter", "uvloop",
+    "IPython", "PIL", "_pytest", "anyio.pytest_plugin", "attr", "chardet", "distutils",
+    "hypothesis", "lib2to3", "lxml", "matplotlib", "mypy", "numpy.f2py", "numpy.testing",
+    "pandas", "pip", "py", "pydoc_data", "pytest", "setuptools", "test", "tests", "tkinter",
+    "uvloop",
 )  # fmt: skip
 """What hooks or a developer's environment would bring, and nothing here uses at run time."""
+
+COLOURED = ("python",)
+"""What of pygments' 300 languages rich has to colour here: its own tracebacks."""
+
+OF_THE_SYSTEM = ("libmvec.so",)
+"""Libraries of glibc, which has to be as new as the build machine's anyway. PyInstaller leaves its
+others where they are."""
 
 GPL = ("espeakng_loader",)
 """What may not be part of a program that is given away under another licence."""
@@ -102,7 +110,8 @@ def flavour(name: str) -> Flavour:
 
 
 def _cpu() -> Flavour:
-    return Flavour("vibevoice-asr", HIDDEN, (*NEVER, *GPL, *HEAVY), FILES)
+    excluded = (*NEVER, *GPL, *HEAVY, *_lexers(), *_messages())
+    return Flavour("vibevoice-asr", HIDDEN, excluded, FILES)
 
 
 def _gpu() -> Flavour:
@@ -112,7 +121,10 @@ def _gpu() -> Flavour:
     return Flavour(
         "vibevoice-asr-gpu",
         (*HIDDEN, *GPU_HIDDEN, *by_name),
-        (*NEVER, *GPL, *NOT_EVEN_GPU, *(f"transformers.models.{name}" for name in sorted(others))),
+        (
+            *(*NEVER, *GPL, *NOT_EVEN_GPU, *_lexers()),
+            *(f"transformers.models.{name}" for name in sorted(others)),
+        ),
         {**FILES, **GPU_FILES},
     )
 
@@ -165,6 +177,22 @@ def revision() -> str:
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def _lexers() -> list[str]:
+    """Pygments' languages that nobody colours; what lists them stays."""
+    _, *found = _modules("pygments.lexers")
+    return [name for name in found if name.rpartition(".")[2] not in ("_mapping", *COLOURED)]
+
+
+def _messages() -> tuple[str, ...]:
+    """protobuf, which onnxruntime brings and nothing uses where there is no gRPC."""
+    return () if find_spec("grpc") else ("google.protobuf",)
+
+
+def is_of_the_system(name: str) -> bool:
+    """Whether a library that PyInstaller found is better taken from the system it runs on."""
+    return Path(name).name.startswith(OF_THE_SYSTEM)
 
 
 def _modules(package: str) -> list[str]:

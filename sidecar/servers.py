@@ -22,7 +22,8 @@ def address(text: str, setting: str) -> str:
     try:
         parts = urlsplit(text.strip())
         port = parts.port
-    except ValueError:
+        (parts.hostname or "").encode("idna")  # as whoever connects does
+    except ValueError:  # a UnicodeError is one
         parts, port = urlsplit(""), None
     if parts.username is not None or parts.password is not None:
         raise SettingsInvalid(

@@ -297,6 +297,7 @@ def test_names_that_differ_in_case_only_are_told_apart():
         (["--output", str(BECKETT)], 1, ["cannot be written"]),
         (["--server", "http://127.0.0.1:1"], 1, ["No service answers", "--server"]),
         (["--server", "http://[::"], 1, ["no address"]),
+        (["--server", "http://127.0.0.1:99999"], 1, ["no address"]),
         (["--colour"], 2, ["--colour", "transcribe --help"]),
     ],
 )

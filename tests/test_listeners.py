@@ -11,7 +11,7 @@ import uvicorn
 from sidecar import errors
 from sidecar.host.besides import Besides
 from sidecar.host.listeners import Listeners
-from sidecar.host.process import bind
+from sidecar.host.ports import bind
 
 
 class Noted:

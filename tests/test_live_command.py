@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,21 @@ def test_ctrl_c_ends_a_pipe_with_all_that_was_said(live: Starts, server: Server)
     rest, complained = ended(process, 130)
     assert "w200" in rest or "w199" in rest
     assert "Traceback" not in complained
+
+
+def test_a_service_that_ends_in_the_middle_of_a_recording_leaves_all_that_was_said(
+    live: Starts, start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server, path = start_server(shutdown_grace=5), tmp_path / "talk.wav"
+    with wave.open(str(path), "wb") as recording:
+        recording.setparams((1, 2, 16_000, 0, "NONE", ""))
+        recording.writeframes(talk(*[0.3, 0.2] * 10))
+    process = live(path, "--server", f"http://127.0.0.1:{server.port}")
+    assert process.stdout is not None
+    assert "w299" in process.stdout.readline().decode()
+    server.process.terminate()
+    _, complained = ended(process)
+    assert complained == ""
 
 
 def test_on_a_terminal_lines_stay_and_one_changes(live: Starts, server: Server) -> None:

@@ -153,20 +153,20 @@ async def _listen(
 
 async def _bring(heard: Ear, sound: AsyncIterator[bytes], show: Show, ended: asyncio.Event) -> None:
     ending = asyncio.ensure_future(ended.wait())
+    coming: asyncio.Future[bytes | None] | None = None
     try:
         while not ended.is_set():
             coming = asyncio.ensure_future(anext(sound, None))
             await asyncio.wait({coming, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if not coming.done():
-                coming.cancel()
-                await asyncio.wait({coming})
-                break
-            if (piece := coming.result()) is None:
+            if not coming.done() or (piece := coming.result()) is None:
                 break
             show.level(loudness(piece))
             await heard.send(piece)
     finally:
-        ending.cancel()
+        left = {one for one in (ending, coming) if one is not None}
+        for one in left:
+            one.cancel()
+        await asyncio.wait(left)  # who closes the sound finds nobody at it
     await heard.finish()
 
 

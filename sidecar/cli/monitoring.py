@@ -78,7 +78,7 @@ async def _run(
     from sidecar.cli.monitor import plain as text
     from sidecar.cli.monitor.picture import camera
 
-    async with camera(_meant(where), metrics_url, system_url, timeout_s) as looking:
+    async with camera(meant(where), metrics_url, system_url, timeout_s) as looking:
         if once:
             if not await text.once(looking):
                 say("Nothing answers there.")
@@ -99,7 +99,7 @@ async def _draw(looking: Camera, interval_s: float) -> None:
     await Monitor(looking, interval_s).run_async()
 
 
-def _meant(where: Where) -> Where:
+def meant(where: Where) -> Where:
     """The service, with the token that is known here."""
     from sidecar.access.credentials import for_clients
     from sidecar.cli.status import configured_service

@@ -15,6 +15,7 @@ from sidecar.cli import (
     conversing,
     jobs,
     monitoring,
+    nodes,
     people,
     replay,
     serve,
@@ -160,6 +161,7 @@ def build_command() -> Any:
     app.add_typer(config.build(), name="config")
     app.add_typer(jobs.build(), name="jobs")
     app.add_typer(people.build(), name="people")
+    app.command("nodes", help=nodes.HELP)(addressed(nodes.nodes, ELSE_OURS))
     app.add_typer(benching.build(), name="bench")
     return typer.main.get_command(app)
 

@@ -81,6 +81,7 @@ from sidecar.errors.jobs import (
     JobNotDone,
     JobNotFound,
     JournalUnreachable,
+    NodesAbsent,
     QueueFull,
     RecordingNotKept,
     TranscriptChanged,
@@ -98,6 +99,7 @@ from sidecar.errors.live import (
     LiveUnavailable,
     MessageInvalid,
     MessageTooBig,
+    SessionHandedOver,
     SessionIdle,
     SessionMoved,
     SessionNotFound,
@@ -155,6 +157,7 @@ from sidecar.errors.request import (
     UploadTooLarge,
 )
 from sidecar.errors.talk import (
+    CallUnknown,
     ItemUnknown,
     LlmError,
     LlmFailed,
@@ -170,6 +173,7 @@ from sidecar.errors.talk import (
     SpeechFailed,
     StageSilent,
     TalkFull,
+    ToolsUnavailable,
 )
 from sidecar.errors.upstream import (
     UpstreamBusy,

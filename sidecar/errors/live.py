@@ -52,6 +52,15 @@ class SessionMoved(SidecarError):
     default_hint = "One connection holds a session; the last one to come."
 
 
+class SessionHandedOver(SidecarError):
+    """The service ends, and another one goes on with the live session."""
+
+    code = "session_handed_over"
+    kind = Kind.BUSY
+    default_detail = "This service ends; another one goes on with the live session."
+    default_hint = "Connect again at once, with its id and 'after'."
+
+
 class SessionOver(SidecarError):
     """The live session has ended, or takes no more sound."""
 
@@ -67,7 +76,10 @@ class SessionIdle(SidecarError):
     code = "session_idle"
     kind = Kind.TIMEOUT
     default_detail = "Nothing came for this live session for too long."
-    default_hint = "Begin a new one when somebody speaks; live_idle says how long it waits."
+    default_hint = (
+        "Begin a new one when somebody speaks; live_idle says how long it waits, talk_idle how "
+        "long a conversation does."
+    )
 
 
 class SessionTooLong(SidecarError):

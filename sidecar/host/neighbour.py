@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 2.0
 _PAUSE_S = 0.02
-ALSO = ("grpc_port", "talk_port")
+ALSO = ("grpc_port", "talk_port", "wyoming_port")
 """What `/health` and the ready line say of other ports."""
 STOP_S = 20.0
 """A service stops within its grace period and a little more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Sequence
 
 from sidecar import clock
@@ -18,10 +19,12 @@ from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.runner import Plan
 from sidecar.jobs.sharing import shared_queue
+from sidecar.jobs.steering import Steering
 from sidecar.jobs.store import JobStore, MemoryStore
 from sidecar.metering.tally import JobTally
 from sidecar.settings import NODE, Settings
 from sidecar.threads import Threads
+from sidecar.workers.models import Models
 from sidecar.workers.place import Place
 
 
@@ -63,6 +66,7 @@ class Backend:
         shared = shared_queue(settings, self.keeping, provision, self.pace, queue, now)
         self.shares = shared is not None
         """Whether other services have the same jobs."""
+        self._pulling = shared.pulling if shared is not None else None
         self.queue = shared or queue
         """Who takes in: for this service, or for all that share its jobs."""
         self.results = Retention(
@@ -85,7 +89,25 @@ class Backend:
                 self.results.remember(record, self._now() - record.touched)
             if isinstance(self.queue, JobQueue):
                 background.spawn("go on", go_on(self.keeping, self.queue, self._disk))
+            if self.keeping.sessions is not None:
+                background.spawn("forget live sessions", self.keeping.sessions.forget_in_time())
+            if self.keeping.nodes is not None:
+                background.spawn("look at the nodes", self.keeping.nodes.watch())
         background.spawn("remember the pace", self._pace_file.run(self.pace))
+
+    async def seek(self, job_id: str | None = None) -> None:
+        """Know of a job that another service may have taken in or changed a moment ago; of all
+        jobs without an id."""
+        if self.keeping is not None:
+            await self.keeping.seek(job_id)
+
+    def steering(self, instance: str, models: Models) -> Steering | None:
+        """Who brings this service to what all nodes are to have, where it works for others.
+        ``instance``: its id among them."""
+        nodes = self.keeping.nodes if self.keeping is not None else None
+        if nodes is None or self._pulling is None:
+            return None
+        return Steering(nodes, instance, socket.gethostname(), models, self._pulling.aside)
 
     async def fetched(self) -> None:
         """Wait a moment for results to be fetched, where anybody fetches them from here."""

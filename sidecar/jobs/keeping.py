@@ -24,6 +24,8 @@ from sidecar.jobs.claims import Claims
 from sidecar.jobs.job import Job
 from sidecar.jobs.journal import UPLOADS
 from sidecar.jobs.postgres.address import journal_address
+from sidecar.jobs.postgres.nodes import PostgresNodes
+from sidecar.jobs.postgres.sessions import LeftSessions
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import Failed, Failure, Interrupted, JobRecord
@@ -66,6 +68,10 @@ class Keeping:
         self.store: SqliteStore | PostgresStore
         self.claims: Claims | None = None
         """The same jobs as they are claimed, where several services share them."""
+        self.sessions: LeftSessions | None = None
+        """Live sessions between two services, where several share the jobs."""
+        self.nodes: PostgresNodes | None = None
+        """What all nodes are to have, where there are any."""
         self._shared: PostgresStore | None = None
         secret, address = journal_key(settings), journal_address(settings)
         if address is None:
@@ -73,6 +79,7 @@ class Keeping:
         else:
             shared = PostgresStore(address, secret, self._uploads, now, shelf=self.shelf)
             self.store = self.claims = self._shared = shared
+            self.sessions, self.nodes = LeftSessions(shared), PostgresNodes(shared)
         self._roots = settings.audio_roots
         self._spool_dir = settings.spool_dir
         self._sweep()
@@ -82,10 +89,13 @@ class Keeping:
         if self._shared is not None:
             await self._shared.open()
 
-    async def seek(self, job_id: str) -> None:
-        """Know of a job that another service may have taken in a moment ago, if there is one."""
-        if self._shared is not None:
+    async def seek(self, job_id: str | None = None) -> None:
+        """Know of a job that another service may have taken in or changed a moment ago; of all
+        jobs without an id."""
+        if self._shared is not None and job_id is not None:
             await self._shared.seek(job_id)
+        elif self._shared is not None:
+            await self._shared.catch_up()
 
     def keep(self, source: AudioSource, name: str) -> Kept | Named:
         """Have a recording outlive the process; a file that a client named stays where it is.

@@ -12,7 +12,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from sidecar import errors
@@ -85,6 +86,8 @@ class Pulling:
         """What is claimed, by id; None while its recording is opened."""
         self._left: dict[str, float] = {}
         """What could not be done here, and until when it is left to others."""
+        self._aside = 0
+        """Who wants nothing claimed for now."""
         self._freed = asyncio.Event()
         self._claiming: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
@@ -113,6 +116,16 @@ class Pulling:
         await _ended(self._claiming, self._beating, *self._begun)
         await self._give_back()
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """As long as it lasts nothing is claimed, and others have what waits."""
+        self._aside += 1
+        try:
+            yield
+        finally:
+            self._aside -= 1
+            self._freed.set()
+
     @property
     def held(self) -> int:
         """Jobs that are claimed and have not ended."""
@@ -121,7 +134,7 @@ class Pulling:
     async def _claim(self) -> None:
         pause_s = FIRST_PAUSE_S
         while True:
-            while len(self._held) >= self._places:
+            while len(self._held) >= self._places or self._aside:
                 self._freed.clear()
                 await self._freed.wait()
             try:

@@ -10,12 +10,13 @@ goes on for long, the words within it are context enough.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.piece import Listen, Piece
 from sidecar.live.schedule import Urgency
-from sidecar.speech.live import LIVE_RATE
+from sidecar.speech.live import LIVE_RATE, Understood
 
 APART_S = 1.0
 """What lies further back is another matter, and its sound is not kept."""
@@ -41,8 +42,24 @@ class _Told:
 class Context:
     """One session's: the last pieces, each near the one before it."""
 
-    def __init__(self) -> None:
-        self._told: deque[_Told] = deque()
+    def __init__(self, known: Sequence[Understood] = ()) -> None:
+        """``known``: what another engine had told, for which this one goes on."""
+        self._told = deque(
+            _Told(
+                round(one.start * LIVE_RATE),
+                round(one.end * LIVE_RATE),
+                Hypothesis("", tokens=one.tokens),
+            )
+            for one in known
+        )
+
+    def known(self, settled: int) -> tuple[Understood, ...]:
+        """What is told up to a sample."""
+        return tuple(
+            Understood(one.start / LIVE_RATE, one.end / LIVE_RATE, one.said.tokens)
+            for one in self._told
+            if one.end <= settled
+        )
 
     def settled(self, piece: Piece, found: Hypothesis | None) -> None:
         """What a piece says stands; None where nobody understood it."""

@@ -54,14 +54,14 @@ Spoken: TypeAlias = Began | Paused | Resumed | Ended
 class Endpointer:
     """One session's utterances: fed with a probability for each frame, tells what that means.
 
-    ``at`` is the position of the first frame. No sample is in two utterances, and none is longer
-    than the settings allow.
+    ``at`` is the position of the first frame; what lies before ``keep_from`` is in no utterance. No
+    sample is in two utterances, and none is longer than the settings allow.
     """
 
-    def __init__(self, settings: Endpointing, at: int = 0) -> None:
+    def __init__(self, settings: Endpointing, at: int = 0, keep_from: int | None = None) -> None:
         self._settings = self._wanted = settings
         self._heard = at
-        self._from = at
+        self._from = at if keep_from is None else keep_from
         self._open = False
         self._run = self._sure_run = 0
         self._quiet: int | None = None  # the first frame without speech since the last with some

@@ -36,6 +36,7 @@ from sidecar.speech.live import (
     NOT_UNDERSTOOD,
     UNHEARD,
     Begin,
+    ContextKnown,
     Heard,
     LiveEvent,
     LiveOptions,
@@ -45,11 +46,15 @@ from sidecar.speech.live import (
     SpeechStopped,
     Summary,
     Turns,
+    Understood,
 )
 from sidecar.speech.transcript import Notice
 
 LATE_TOLD_S = 30.0
 """Seconds between two notices that partials are late."""
+LEAD_S = 1.0
+"""Who goes on for another engine hears so much of what that one heard: a detector of speech says
+what it says by what came before."""
 """The flag of a piece that no engine could make words of in time; its text is the last partial."""
 
 
@@ -69,20 +74,23 @@ class Hearing:
         context: bool = False,
     ) -> None:
         self.options = options
-        self._context = Context() if context else None
+        self._context = Context(begin.context) if context else None
         self._manner = manner
         self._engine, self._precision = engine, precision
-        self._sound = Ring(round(begin.at * LIVE_RATE))
-        self._looked = self._sound.start
-        self._ends = Endpointer(options.endpointing, self._looked)
+        at = round(begin.at * LIVE_RATE)
+        lead = at if begin.lead is None else round(begin.lead * LIVE_RATE)
+        self._sound = Ring(lead)
+        self._looked, self._decided = _frames_from(lead, at)
+        self._ends = Endpointer(options.endpointing, self._decided, at)
         self._turn, self._piece = begin.turn, begin.piece
-        self._turn_began = self._sound.start if begin.open else None
+        self._turn_began = at if begin.open else None
         self._open: Piece | None = None
         known = options.known_voices if options.hears_voices else None
         self._voicing = Voicing(begin, known) if voices else None
         self._story = Story(begin, self._voicing)
         self._going: list[Listen] = []
-        self._told_at = self._looked
+        self._told_at = at
+        self._known: tuple[Understood, ...] = begin.context
         self._late: int | None = None
         self.over = False
         """`Summary` was told."""
@@ -121,6 +129,8 @@ class Hearing:
     def looked(self, probability: float, now: float) -> Iterator[LiveEvent]:
         """The next frame is speech with that probability."""
         self._looked += FRAME
+        if self._looked <= self._decided:
+            return  # so that the detector knows what came before
         for event in self._ends.feed(probability):
             yield from self._take(event, now)
         if self._voicing is not None and probability >= self.options.endpointing.threshold:
@@ -149,6 +159,7 @@ class Hearing:
         if self._context is not None:
             self._context.forget()
         self._open = None
+        self._looked = max(self._looked, self._decided)
         self._story.drop(self._turn, self._looked)
         self._sound.silence(self._looked)  # less than a frame, and not the next turn's
         self._ends = Endpointer(self.options.endpointing, self._looked)
@@ -284,7 +295,7 @@ class Hearing:
 
     def _within_frame(self) -> int:
         """Where the sound ends, which may be in the middle of a frame."""
-        return min(self._sound.end, self._looked + FRAME - 1)
+        return max(self._decided, min(self._sound.end, self._looked + FRAME - 1))
 
     def _busy(self, piece: Piece) -> bool:
         """Whether a piece is being heard to the end that it has, or may have, already."""
@@ -403,4 +414,18 @@ class Hearing:
         self._sound.drop(wanted)
         if always or self._looked - self._told_at >= LIVE_RATE // 2:
             self._told_at = self._looked
-            yield Heard(self._looked / LIVE_RATE, settled / LIVE_RATE, self._story.commits)
+            known = self._context.known(settled) if self._context is not None else ()
+            if known != self._known:
+                self._known = known
+                yield ContextKnown(known)
+            lead_s = max(0.0, settled / LIVE_RATE - LEAD_S)
+            wanted_s = min(lead_s, known[0].start) if known else lead_s
+            at_s = self._looked / LIVE_RATE
+            yield Heard(at_s, settled / LIVE_RATE, self._story.commits, wanted_s)
+
+
+def _frames_from(lead: int, at: int) -> tuple[int, int]:
+    """The first frame that is looked at of sound that comes from ``lead`` on, and the first that
+    counts: where those were that an engine looked at which heard it from the session's begin."""
+    first, counts = -(-lead // FRAME) * FRAME, at // FRAME * FRAME
+    return (first, counts) if first <= counts else (at, at)

@@ -13,7 +13,8 @@ class Hypothesis:
 
     ``words``: seconds from the begin of the stretch, none where nobody asked or the engine cannot
     tell. ``language``: '' where the engine does not say; ``sure``: it is not in doubt, so that
-    what follows need not be asked for it.
+    what follows need not be asked for it. ``tokens``: what it says in the engine's own, where what
+    follows is heard behind it.
     """
 
     text: str
@@ -22,3 +23,4 @@ class Hypothesis:
     language: str = ""
     draft: object = None
     sure: bool = False
+    tokens: tuple[int, ...] = ()

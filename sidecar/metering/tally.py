@@ -90,6 +90,11 @@ class LiveTally:
             "Live sessions by how they ended: 'done' or 'left' by their clients, or an error.",
             ("wire", "reason"),
         )
+        self.taken_up = Counter(
+            "live_sessions_taken_up_total",
+            "Live sessions that another service began and left when it ended.",
+            by_wire,
+        )
         self.audio = Counter(
             "live_audio_seconds_total", "Sound that live sessions were sent.", by_wire
         )

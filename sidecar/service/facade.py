@@ -98,6 +98,12 @@ class Service:
         self._queue, keeping = self._backend.queue, self._backend.keeping
         self.shares = self._backend.shares
         """Whether other services have the same jobs."""
+        self.offers_voices = not self.shares and not self.spec.remote
+        """Whether a piece of a recording may be asked what its voices are like: not where others
+        hear, nor where answers pass through a database."""
+        self.nodes = keeping.nodes if keeping is not None else None
+        """What all nodes are to have, where several services share their jobs."""
+        self._steering = self._backend.steering(self.instance, self.models)
         hears = live.spec if live is not None else None
         self._observed = Observed(settings, self.fleet, self._backend.store, hears, now)
         self.traces = self._observed.traces
@@ -130,6 +136,7 @@ class Service:
             self.voices.with_people_live,
             self._afterwards.session,
             self._afterwards.tape,
+            keeping.sessions if keeping is not None else None,
         )
         """The live sessions of everybody."""
         speaks = self.fleet.voice if self.fleet.voice_spec is not None else None
@@ -139,6 +146,8 @@ class Service:
     async def open(self) -> None:
         """Start working; returns at once."""
         await self._backend.open(self._background)
+        if self._steering is not None:
+            self._steering.open()
         self._background.spawn("look at the GPU", self.fleet.watch())
         if self.settings.preload and self.settings.role != FRONT:
             self._background.spawn("preload", self._preload())
@@ -148,7 +157,9 @@ class Service:
     async def drain(self, grace_s: float) -> None:
         """Take no more jobs and tell those that wait; the running ones have ``grace_s`` to end, and
         their results a moment to be fetched."""
-        await asyncio.gather(self._queue.drain(grace_s), self.live.drain(grace_s))
+        await asyncio.gather(
+            self._queue.drain(grace_s), self.live.drain(grace_s), self._stop_steering()
+        )
         if grace_s > 0:
             await self._backend.fetched()
 
@@ -159,6 +170,7 @@ class Service:
     async def close(self) -> None:
         """Stop working and leave nothing behind."""
         await self._background.close()
+        await self._stop_steering()
         await self.live.close()
         await self.conversations.close()
         await self._observed.close()
@@ -182,10 +194,9 @@ class Service:
             )
         return options
 
-    async def seek(self, job_id: str) -> None:
-        """Know of a job that another service may have taken in a moment ago, if there is one."""
-        if self._backend.keeping is not None:
-            await self._backend.keeping.seek(job_id)
+    async def seek(self, job_id: str | None = None) -> None:
+        """As `jobs.backend.Backend.seek`."""
+        await self._backend.seek(job_id)
 
     async def keep_conversation(self, caller: Identity, transcript: Transcript) -> str:
         """The id of the job that a conversation becomes.
@@ -266,6 +277,10 @@ class Service:
         """A job's options when it begins: the plan for its memory, and who is known by then."""
         options = self._provision.plan(job, precision)
         return self.voices.with_people(options, job.record.owner, kept=job.record.kept)
+
+    async def _stop_steering(self) -> None:
+        if self._steering is not None:
+            await self._steering.close()
 
     def _language_hint(self, tag: str) -> str:
         return f"It knows: {few(self.spec.languages)}. {way_to(tag, self.settings)}"

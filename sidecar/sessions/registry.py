@@ -14,7 +14,9 @@ from typing import Self
 from sidecar import errors
 from sidecar.access.identity import Identity
 from sidecar.metering.tally import LiveTally, Tally
+from sidecar.sessions.carried import Carried, packed, unpacked
 from sidecar.sessions.counted import Counted
+from sidecar.sessions.elsewhere import Elsewhere
 from sidecar.sessions.relay import Share, carry
 from sidecar.sessions.session import Bounds, Keeper, Session
 from sidecar.sessions.sound import Held
@@ -32,6 +34,9 @@ Acquaint = Callable[[LiveOptions, str], LiveOptions]
 
 KEEPING_S = 120.0
 """So long one that is kept may take to tell the rest, when nobody is there or its time is over."""
+STEADY_S, LEAVING_S = 1.0, 2.0
+"""So long an engine may take to say how much is settled, and a session to be left for another
+service at least, however short the grace is."""
 LOOK_S = 1.0
 """How often is looked whose time is over."""
 
@@ -54,7 +59,8 @@ class Sessions:
 
     ``spec`` is of the engine that hears live, None where none does; ``share`` gives it;
     ``acquaint`` says who may be recognised; ``keeper`` makes a job of one that is to be kept, and
-    ``tape`` takes its sound.
+    ``tape`` takes its sound. ``elsewhere``: where those are left that another service goes on with
+    when this one ends.
     """
 
     def __init__(
@@ -70,12 +76,14 @@ class Sessions:
         acquaint: Acquaint | None = None,
         keeper: Keeper | None = None,
         tape: Callable[[], Tape | None] = lambda: None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.spec = spec
         self._tally = tally or Tally().live
         self._share, self._room, self._bounds = share, room, bounds
         self._patience_s = patience_s
         self._acquaint, self._keeper, self._tape = acquaint, keeper, tape
+        self._elsewhere = elsewhere
         self._now = now
         self._observers = observers
         said = [observer.greeting for observer in observers]
@@ -98,6 +106,7 @@ class Sessions:
         acquaint: Acquaint | None = None,
         keeper: Keeper | None = None,
         tape: Callable[[], Tape | None] = lambda: None,
+        elsewhere: Elsewhere | None = None,
     ) -> Self:
         """As the settings say."""
         room = Room(
@@ -121,6 +130,7 @@ class Sessions:
             acquaint=acquaint,
             keeper=keeper,
             tape=tape,
+            elsewhere=elsewhere,
         )
 
     def __len__(self) -> int:
@@ -147,10 +157,18 @@ class Sessions:
         return [session for session in self._sessions.values() if not session.over]
 
     def open(
-        self, caller: Identity, options: LiveOptions, number: str | None = None, *, wire: str = ""
+        self,
+        caller: Identity,
+        options: LiveOptions,
+        number: str | None = None,
+        *,
+        wire: str = "",
+        forgiving: bool = False,
+        idle_s: float | None = None,
     ) -> Session:
         """A new session; who opens it holds it. ``number``: how the client calls it; ``wire``: by
-        which way it came.
+        which way it came; ``forgiving``: as `Session.forgiving`; ``idle_s``: its own, where it has
+        one.
 
         Raises:
             errors.LiveUnavailable: no engine here hears live.
@@ -161,7 +179,8 @@ class Sessions:
         """
         number = number or uuid.uuid4().hex
         try:
-            self._check(caller, options, number)
+            self._check(caller, number)
+            self._check_language(options)
         except errors.SidecarError as error:
             self._tally.refused.add(wire, error.code)
             raise
@@ -175,9 +194,17 @@ class Sessions:
         )
         if self._acquaint is not None:
             options = self._acquaint(options, caller.owner)
+        session = self._new(caller.owner, number, options, wire)
+        session.forgiving = forgiving
+        if idle_s is not None:
+            session.bounds = dataclasses.replace(self._bounds, idle_s=idle_s)
+        session.tape = self._tape() if options.keep else None
+        return self._begun(session)
+
+    def _new(self, owner: str, number: str, options: LiveOptions, wire: str) -> Session:
         session = Session(
             number,
-            caller.owner,
+            owner,
             options,
             self._bounds,
             self._held,
@@ -187,15 +214,20 @@ class Sessions:
             waits=self._waits,
         )
         session.keeper = self._keeper
-        session.tape = self._tape() if options.keep else None
+        return session
+
+    def _begun(self, session: Session) -> Session:
         session.witnesses = [observer.begin(session) for observer in self._observers]
-        self._sessions[caller.owner, number] = session
-        task = asyncio.get_running_loop().create_task(carry(session, self._share), name="live")
-        task.add_done_callback(lambda task: self._carried(session, task))
-        self._tasks[session] = task
+        self._sessions[session.owner, session.id] = session
+        self._see_to(session)
         if self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(self._look(), name="live clock")
         return session
+
+    def _see_to(self, session: Session) -> None:
+        task = asyncio.get_running_loop().create_task(carry(session, self._share), name="live")
+        task.add_done_callback(lambda task: self._carried(session, task))
+        self._tasks[session] = task
 
     def find(self, caller: Identity, number: str) -> Session:
         """A session of theirs, to be held again; whoever held it holds it no more.
@@ -210,6 +242,35 @@ class Sessions:
         session.taken.set()
         session.taken = asyncio.Event()
         return session
+
+    async def take_up(self, caller: Identity, number: str) -> Session:
+        """As `find`, of those that another service left when it ended, too.
+
+        Raises:
+            errors.SessionNotFound: it is not there, or another's.
+            errors.ShuttingDown: it is not here any more.
+            errors.LiveFull, errors.LiveLimited: there are enough; it stays where it is.
+            errors.JournalUnreachable: nobody can say where it is.
+        """
+        if (caller.owner, number) in self._sessions or self._elsewhere is None:
+            return self.find(caller, number)
+        self._check(caller, number)
+        data = await self._elsewhere.take(caller.owner, number)
+        if data is None:
+            return self.find(caller, number)
+        if self._closing:  # meanwhile: the next one has it
+            await self._elsewhere.leave(caller.owner, number, data, self._room.grace_s)
+            raise errors.ShuttingDown()
+        one = unpacked(data)
+        self._check_language(one.options)
+        session = self._new(caller.owner, number, one.options, one.wire)
+        session.moves = True
+        session.told.restore(one.told)
+        session.sound.restore(one.sound)
+        session.received_orders, session.finishing = one.received_orders, one.finishing
+        session.began -= one.age_s
+        self._tally.taken_up.add(one.wire)
+        return self._begun(session)
 
     def leave(self, session: Session, *, unheard: bool = False) -> None:
         """Nobody holds it; it ends if nobody comes in time. One that has said all is gone now,
@@ -227,10 +288,17 @@ class Sessions:
             task.cancel()
 
     async def drain(self, grace_s: float) -> None:
-        """Take no more; those that go on say what they have heard, if that is within the grace."""
+        """Take no more. Those that can are handed over to another service; the others say what they
+        have heard, if that is within the grace."""
         self._closing = True
-        for session in self._sessions.values():
-            session.finish()
+        going = [one for one in self._sessions.values() if not one.over]
+        moving = [one for one in going if self._may_move(one)]
+        for session in going:
+            if session not in moving:
+                session.finish(asked=False)
+        async with asyncio.TaskGroup() as group:
+            for session in moving:
+                group.create_task(self._hand_over(session, max(grace_s, LEAVING_S)))
         if self._tasks and grace_s > 0:
             await asyncio.wait(set(self._tasks.values()), timeout=grace_s)
         await self.close()
@@ -248,16 +316,58 @@ class Sessions:
         if tasks:
             await asyncio.wait(tasks)
 
-    def _check(self, caller: Identity, options: LiveOptions, number: str) -> None:
+    def _may_move(self, session: Session) -> bool:
+        """Whether another service can go on with it: its client comes again, and all of it goes
+        along (a recording of it lies on the disk of this one)."""
+        there = self._elsewhere is not None and self._room.grace_s > 0
+        return there and session.moves and session.tape is None
+
+    async def _hand_over(self, session: Session, most_s: float) -> None:
+        """Leave it for another service and tell its client; where that cannot be, end it here."""
+        assert self._elsewhere is not None
+        session.hold()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STEADY_S):
+                await session.steady()
+        if (task := self._tasks.get(session)) is not None:
+            task.cancel()  # from here on nothing more is told
+            await asyncio.wait({task})
+        if session.over:
+            return
+        age_s = self._now() - session.began
+        state = Carried(
+            session.options,
+            session.told.state,
+            session.sound.state,
+            session.received_orders,
+            session.finishing,
+            age_s,
+            session.counted.wire,
+        )
+        try:
+            async with asyncio.timeout(most_s):
+                data = await asyncio.to_thread(packed, state)
+                await self._elsewhere.leave(session.owner, session.id, data, self._room.grace_s)
+        except (errors.JournalUnreachable, TimeoutError):
+            log.warning("a live session could not be handed over: it ends here")
+            self._see_to(session)
+            session.release()
+            session.finish(asked=False)
+            return
+        self.end(session, errors.SessionHandedOver())
+
+    def _check_language(self, options: LiveOptions) -> None:
+        if self.spec is not None and not self.spec.speaks(options.language):
+            raise errors.LanguageUnsupported(
+                f"The engine '{self.spec.name}' does not know '{options.language}'."
+            )
+
+    def _check(self, caller: Identity, number: str) -> None:
         """Refuse what `open` says."""
         if self.spec is None:
             raise errors.LiveUnavailable()
         if self._closing:
             raise errors.ShuttingDown()
-        if not self.spec.speaks(options.language):
-            raise errors.LanguageUnsupported(
-                f"The engine '{self.spec.name}' does not know '{options.language}'."
-            )
         if (caller.owner, number) in self._sessions:
             raise errors.SessionTaken()
         if len(self) >= self.most:
@@ -288,7 +398,7 @@ class Sessions:
         if not session.finishing:
             if not left and session.overdue(now) is None:
                 return False
-            session.finish()
+            session.finish(asked=False)
         return now - session.touched < KEEPING_S
 
     async def _look(self) -> None:

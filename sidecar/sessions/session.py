@@ -19,7 +19,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.metering.tally import Tally
 from sidecar.sessions.counted import Counted
-from sidecar.sessions.sound import Held, KeptSound
+from sidecar.sessions.sound import Commit, Held, KeptSound
 from sidecar.sessions.tape import Tape
 from sidecar.sessions.told import Numbered, Told
 from sidecar.sessions.waits import Waits
@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 
 LEAST_S = 1.0
 """Seconds of sound that each session may keep, however much the others do."""
+AGAIN_S = 0.25
+"""How often who waits looks whether there is room."""
+LOST = Notice("sound_lost", "What was said last ended the engine twice, and is left out.")
 NOT_KEPT = "not_kept"
 """The notice of a session that was to become a job and did not."""
 RATES = range(8_000, 192_001)
@@ -99,16 +102,24 @@ class Session:
         self.received_orders = 0
         """Commits, cancels, changes and the finish that came: what need not be said again."""
         self.finishing = False
+        self.forgiving = False
+        """Sound that ends engines is left out, and does not end the session."""
         self.tape: Tape | None = None
         """Takes its sound, where that is kept."""
         self.keeper: Keeper | None = None
         """Makes a job of it."""
         self.news = asyncio.Event()
         """Set when there is something for an engine."""
+        self.moves = False
+        """Whether its client comes again where it is handed over to another service."""
         self.counted = counted or Counted(Tally().live, "", options.patience_s)
         """What happens here, for whoever looks at all sessions."""
         self._now, self._held = now, held
         self._room = asyncio.Event()
+        self._stays = asyncio.Event()
+        self._stays.set()
+        self._steady = asyncio.Event()
+        self._steady.set()
         self._waiting = False
         self._answered = 0
         self._orders: deque[dict[str, Any]] = deque()
@@ -127,6 +138,22 @@ class Session:
     def over(self) -> bool:
         """Whether nothing more is said."""
         return self.told.over
+
+    def hold(self) -> None:
+        """It is about to be handed over: whoever has something for it waits (`stays`)."""
+        self._stays.clear()
+
+    def release(self) -> None:
+        """It stays after all."""
+        self._stays.set()
+
+    async def stays(self) -> None:
+        """Wait while it is being handed over. Where it was, what it is sent next is refused."""
+        await self._stays.wait()
+
+    async def steady(self) -> None:
+        """Wait until it is known of all that is told up to where that was said."""
+        await self._steady.wait()
 
     async def send(
         self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
@@ -154,8 +181,12 @@ class Session:
         while self._is_full():
             self._room.clear()
             self._waiting = True
-            await self._room.wait()
-            self._waiting = False
+            try:
+                with contextlib.suppress(TimeoutError):  # room that another makes is not told
+                    async with asyncio.timeout(AGAIN_S):
+                        await self._room.wait()
+            finally:  # also for a connection that goes away in it
+                self._waiting = False
             self._check()
         self.touched = self._now()
         if raw:
@@ -198,10 +229,13 @@ class Session:
         self.options = changed
         self._order(order)
 
-    def finish(self) -> None:
-        """No more sound comes: the rest is told, and then the summary."""
+    def finish(self, *, asked: bool = True) -> None:
+        """No more sound comes: the rest is told, and then the summary. ``asked``: by its client,
+        who counts its orders."""
         if not (self.finishing or self.over):
             self._ordered({"finish": True})
+            if not asked:
+                self.received_orders -= 1
             self.finishing = True
             self.news.set()
 
@@ -238,12 +272,15 @@ class Session:
             self.tape.close()
         self.news.set()
         self._room.set()
+        self._stays.set()
+        self._steady.set()
 
     def heard(self, event: LiveEvent) -> None:
         """From the engine."""
         if isinstance(event, Heard):
+            self._steady.set()
             self._answered = max(self._answered, event.commits)
-            self.sound.settle(event.settled, self._answered)
+            self.sound.settle(event.settled, self._answered, event.wanted)
             self._room.set()
         elif isinstance(event, TurnEnded) and event.committed:
             self._answered += 1  # an engine that dies now is not asked for it again
@@ -253,7 +290,27 @@ class Session:
         elif isinstance(event, TurnDropped):
             self.sound.dropped()
             self._room.set()
+        self._say(event)
+
+    def lose(self) -> None:
+        """No engine survives the sound that the last one had: that is left out. The turn it
+        belongs to ends with what was said of it, and the client's wishes in it are done."""
+        wishes = self.sound.lose()
+        self._say(Noticed(LOST))
+        self._say(self.told.broken_off(self.sound.settled))
+        for wish in wishes:
+            ended = self.told.broken_off(self.sound.settled)
+            if isinstance(wish, Commit):
+                self._say(dataclasses.replace(ended, committed=True))
+            else:
+                self._say(TurnDropped(ended.turn, ended.end))
+        self._room.set()
+
+    def _say(self, event: LiveEvent) -> None:
+        """To all who listen."""
         self.counted.said(event)
+        if isinstance(event, Final | TurnEnded):
+            self._steady.clear()  # an engine says next how much of the sound that was
         numbered = self.told.add(event)
         if numbered is not None:
             for witness in self.witnesses:
@@ -285,8 +342,10 @@ class Session:
         return None
 
     def _is_full(self) -> bool:
-        kept_s = self.sound.seconds
-        return kept_s >= self.bounds.buffer_s or (self._held.full and kept_s >= LEAST_S)
+        kept_s, held = self.sound.seconds, self._held
+        if kept_s >= self.bounds.buffer_s:
+            return True
+        return held.full and kept_s >= LEAST_S and not held.lets(self.sound, self._now())
 
     def _order(self, order: dict[str, Any]) -> None:
         self._orders.append(order)

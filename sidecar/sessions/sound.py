@@ -39,6 +39,24 @@ class Forget:
     """The client did not want the turn that goes on here."""
 
 
+TURN_S = 1.0
+"""How long a session that may go on is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoundState:
+    """All that there is of `KeptSound`, for another one; the fields are that one's."""
+
+    at: float
+    samples: int
+    settled: float
+    rate: int
+    at_rate: tuple[float, int]
+    items: tuple[Chunk | Commit | Forget, ...]
+    past: tuple[Chunk, ...]
+    wanted: float
+
+
 @dataclass(slots=True)
 class Held:
     """What all sessions keep together."""
@@ -46,11 +64,22 @@ class Held:
     most: int
     """Bytes; a session that keeps more than a second then takes no more."""
     bytes: int = 0
+    _turn: tuple[KeptSound, float] | None = None
+    """Who takes more all the same, and when it last did."""
 
     @property
     def full(self) -> bool:
         """Whether that is as much as it may be."""
         return self.bytes >= self.most
+
+    def lets(self, sound: KeptSound, now: float) -> bool:
+        """Whether a session may take more though that is as much as it may be: one may, until its
+        piece has its end and makes room. Where all were in the middle of one nobody would ever have
+        any. Who sends nothing for a while has had its turn."""
+        if self._turn is not None and self._turn[0] is not sound and now < self._turn[1] + TURN_S:
+            return False
+        self._turn = sound, now
+        return True
 
 
 class KeptSound:
@@ -72,15 +101,46 @@ class KeptSound:
         self._held = held
         self._rate, self._at_rate = 0, (0.0, 0)
         self._items: deque[Chunk | Commit | Forget] = deque()
+        self._past: deque[Chunk] = deque()
+        """What is settled and wanted all the same, by an engine that goes on for another."""
+        self._ahead: deque[Chunk] = deque()
+        """Of that, what such a one has not taken yet."""
+        self._wanted = 0.0
         self._taken = 0
+        self._had = 0
         self._answered = 0
         self._before = 0
 
     @property
+    def lead(self) -> float:
+        """Where the sound begins that is taken after `rewind`."""
+        first = (
+            self._past[0]
+            if self._past
+            else next((one for one in self._items if isinstance(one, Chunk)), None)
+        )
+        return self.settled if first is None else first.behind(self._wanted).at
+
+    @property
     def seconds(self) -> float:
-        """Of sound that are kept."""
+        """Of sound that are kept and not settled."""
         oldest = next((one for one in self._items if isinstance(one, Chunk)), None)
         return 0.0 if oldest is None else self.at - oldest.at
+
+    @property
+    def state(self) -> SoundState:
+        """What another needs to be what this is."""
+        rate, items, past = (self._rate, self._at_rate), tuple(self._items), tuple(self._past)
+        return SoundState(self.at, self.samples, self.settled, *rate, items, past, self._wanted)
+
+    def restore(self, state: SoundState) -> None:
+        """Be what another was; no engine has taken anything yet."""
+        self.at, self.samples, self.settled = state.at, state.samples, state.settled
+        self._rate, self._at_rate = state.rate, state.at_rate
+        self._items, self._past = deque(state.items), deque(state.past)
+        kept = (*state.past, *state.items)
+        self._count(sum(len(one.raw) for one in kept if isinstance(one, Chunk)))
+        self._wanted = state.wanted
 
     def add(self, raw: bytes, encoding: Encoding, rate: int) -> None:
         """More sound, of whole samples."""
@@ -111,51 +171,85 @@ class KeptSound:
         """The first turn that was not wanted is dropped: all before that is over."""
         while any(isinstance(one, Forget) for one in self._items):
             oldest = self._items.popleft()
-            self._taken = max(0, self._taken - 1)
+            self._taken, self._had = max(0, self._taken - 1), max(0, self._had - 1)
             if isinstance(oldest, Forget):
-                return
+                break
             if isinstance(oldest, Commit):
                 self._answered += 1
             else:
                 self._count(-len(oldest.raw))
                 self.settled = max(self.settled, oldest.at + oldest.seconds)
+        self._let_go(self.settled)
 
     def take(self) -> Chunk | Commit | Forget | None:
         """The next that was not taken, None where there is none."""
+        if self._ahead:
+            return self._ahead.popleft().behind(self._wanted)
         if self._taken == len(self._items):
             return None
         item = self._items[self._taken]
         self._taken += 1
-        return item.behind(self.settled) if isinstance(item, Chunk) else item
+        self._had = max(self._had, self._taken)
+        return item.behind(self._wanted) if isinstance(item, Chunk) else item
+
+    def lose(self) -> list[Commit | Forget]:
+        """Let go of all that any engine had: nobody hears it. What the client wanted besides, in
+        order, and will not be answered by an engine."""
+        had, wishes = min(self._had, len(self._items)), list[Commit | Forget]()
+        lost = [self._items.popleft() for _ in range(had)]
+        for one in lost:
+            if isinstance(one, Chunk):
+                self._count(-len(one.raw))
+                self.settled = max(self.settled, one.at + one.seconds)
+            else:
+                wishes.append(one)
+                self._answered += isinstance(one, Commit)
+        self._taken = self._had = 0
+        self._ahead.clear()
+        self._let_go(self.settled)
+        return wishes
 
     def rewind(self) -> None:
         """It is taken anew, by an engine that counts commits from 0."""
         self._taken, self._before = 0, self._answered
+        self._ahead = deque(self._past)
 
-    def settle(self, before: float, commits: int) -> None:
+    def settle(self, before: float, commits: int, wanted: float | None = None) -> None:
         """Let go of what lies before a time, and of as many commits as were answered since
-        `rewind`. What came before a commit that has no answer stays: it is about that."""
+        `rewind`. What came before a commit that has no answer stays: it is about that. From
+        ``wanted`` on it is kept for an engine that goes on for this one."""
         answered = self._before + commits
         self.settled = max(self.settled, before)
+        self._settle(before, answered)
+        self._let_go(self.settled if wanted is None else min(wanted, self.settled))
+
+    def _settle(self, before: float, answered: int) -> None:
         while self._taken:
             oldest = self._items[0]
             if isinstance(oldest, Chunk):
                 if oldest.at + oldest.seconds > before:
                     return
-                self._count(-len(oldest.raw))
+                self._past.append(oldest)
             elif isinstance(oldest, Forget) or self._answered >= answered:
                 return
             else:
                 self._answered += 1
             self._items.popleft()
-            self._taken -= 1
+            self._taken, self._had = self._taken - 1, self._had - 1
 
     def clear(self) -> None:
         """Let go of all of it: nobody hears any more."""
-        self._items.clear()
-        self._taken = 0
+        for kept in (self._items, self._past, self._ahead):
+            kept.clear()
+        self._taken = self._had = 0
         self._count(-self.bytes)
         self.settled = self.at
+
+    def _let_go(self, before: float) -> None:
+        """Of what is settled and lies before a time."""
+        self._wanted = max(self._wanted, before)
+        while self._past and self._past[0].at + self._past[0].seconds <= self._wanted:
+            self._count(-len(self._past.popleft().raw))
 
     def _count(self, more: int) -> None:
         self.bytes += more

@@ -97,8 +97,8 @@ class Tape:
         step = each // self._encoding.width
         for at in range(0, len(samples), step):
             part = samples[at : at + step]
-            loud = max(max(part), -min(part)) / full
-            self._levels.append(round(min(max(loud, 0.0), 1.0) * LOUDEST))
+            loud = max(0.0, max(part), -min(part)) / full  # what is no number is not louder
+            self._levels.append(round(min(loud, 1.0) * LOUDEST))
         self._rest = raw[whole:]
 
 

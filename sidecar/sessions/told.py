@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sidecar import errors
 from sidecar.speech.live import (
     Begin,
+    ContextKnown,
     Final,
     Heard,
     LiveEvent,
@@ -18,9 +19,13 @@ from sidecar.speech.live import (
     SpeechStarted,
     TurnDropped,
     TurnEnded,
+    Understood,
     VoicesKnown,
 )
 from sidecar.speech.people import VoicePrint
+
+CLOSE_S = 1e-4
+"""Times that are no further apart are those of one sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,19 @@ class Numbered:
 
     number: int
     event: LiveEvent
+
+
+@dataclass(frozen=True, slots=True)
+class ToldState:
+    """All that there is of `Told`, for another one: the last number and the last turn that began,
+    the events that are kept, what voices sound like, and what is heard behind. Of partials none
+    goes along."""
+
+    last: int
+    started: int
+    kept: tuple[Numbered, ...]
+    voices: Mapping[int, VoicePrint]
+    context: tuple[Understood, ...] = ()
 
 
 class Told:
@@ -42,6 +60,7 @@ class Told:
         self._partial: Numbered | None = None
         self._heard: Numbered | None = None
         self._voices: Mapping[int, VoicePrint] = {}
+        self._context: tuple[Understood, ...] = ()
         self._ended = False
         self._wrong: errors.SidecarError | None = None
         self._bell = asyncio.Event()
@@ -61,8 +80,20 @@ class Told:
         """The number of the last event."""
         return self._last
 
-    def so_far(self, at: float) -> Begin:
-        """Where an engine that knows nothing of the session goes on from ``at``."""
+    @property
+    def state(self) -> ToldState:
+        """What another needs to go on telling."""
+        return ToldState(self._last, self._started, tuple(self._kept), self._voices, self._context)
+
+    def restore(self, state: ToldState) -> None:
+        """Go on where another was."""
+        self._last, self._started = state.last, state.started
+        self._kept, self._voices = list(state.kept), state.voices
+        self._context = state.context
+
+    def so_far(self, at: float, lead: float | None = None) -> Begin:
+        """Where an engine that knows nothing of the session goes on from ``at``; the sound that it
+        gets begins at ``lead``."""
         turn, piece, said, opened = 0, 0, {}, 0
         for one in self._kept:
             match one.event:
@@ -75,16 +106,45 @@ class Told:
                         said[number] = dataclasses.replace(said[number], speaker=who)
                 case TurnEnded(ended) | TurnDropped(ended):
                     turn, opened = ended + 1, 0
-        return Begin(at, turn, piece, tuple(said.values()), opened, tuple(said), self._voices)
+        return Begin(
+            at,
+            turn,
+            piece,
+            tuple(said.values()),
+            opened,
+            tuple(said),
+            self._voices,
+            lead,
+            self._behind(at, at if lead is None else lead),
+        )
+
+    def _behind(self, at: float, lead: float) -> tuple[Understood, ...]:
+        """What is heard behind, of pieces whose sound begins at ``lead``: the last of them may be
+        told of just before it is said that it is settled."""
+        return tuple(
+            one for one in self._context if lead <= one.start + CLOSE_S and one.end <= at + CLOSE_S
+        )
+
+    def broken_off(self, at: float) -> TurnEnded:
+        """How the turn ends that goes on, if no engine hears more of it than was said by ``at``;
+        one that has not begun ends with nothing."""
+        begin = self.so_far(at)
+        pieces = begin.said[len(begin.said) - begin.open :]
+        start = pieces[0].start if pieces else at
+        return TurnEnded(begin.turn, start, at, " ".join(one.text for one in pieces))
 
     def add(self, event: LiveEvent) -> Numbered | None:
         """Say it, and give its number; None where nothing is said.
 
         That a turn begins is said once, though an engine that went on for another says it again.
-        What voices sound like is kept for such an engine, and said to nobody.
+        What voices sound like and what is heard behind is kept for such an engine, and said to
+        nobody.
         """
         if isinstance(event, VoicesKnown):
             self._voices = event.voices
+            return None
+        if isinstance(event, ContextKnown):
+            self._context = event.pieces
             return None
         if isinstance(event, SpeechStarted):
             if event.turn <= self._started:

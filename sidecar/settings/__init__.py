@@ -38,6 +38,7 @@ from sidecar.settings.values import (
     parse_duration,
 )
 from sidecar.settings.voices import Voices
+from sidecar.settings.wyoming import Wyoming
 
 
 class Settings(
@@ -51,6 +52,7 @@ class Settings(
     Live,
     Captures,
     Grpc,
+    Wyoming,
     Talk,
     Voices,
     Operations,

@@ -53,7 +53,12 @@ class Live(Group):
         description="Sound of a live session that may wait for the engine; then its client waits.",
     )
     live_buffer_mb: int = Field(
-        256, ge=1, description="MB of sound that all live sessions keep; beyond it clients wait."
+        256,
+        ge=1,
+        description=(
+            "MB of sound that all live sessions keep; beyond it clients wait, all but one, whose "
+            "sentence is heard first."
+        ),
     )
     live_ping: Duration = Field(
         20.0,

@@ -10,7 +10,7 @@ Times are seconds on the session's clock, which is its sound: it begins at 0 and
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, Self
@@ -238,13 +238,33 @@ class VoicesKnown:
 
 
 @dataclass(frozen=True, slots=True)
+class Understood:
+    """A piece that was told and that what follows is heard behind; seconds on the session's clock.
+    ``tokens``: what it says, in the engine's own."""
+
+    start: float
+    end: float
+    tokens: tuple[int, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ContextKnown:
+    """What was told last, as far as what follows is heard behind it: for who has to go on for this
+    engine (`Begin.context`), never for a client."""
+
+    pieces: tuple[Understood, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
-    """The sound was heard up to ``at``; before ``settled`` nobody needs it any more. ``commits``:
-    so many of the client's have been answered."""
+    """The sound was heard up to ``at``; before ``settled`` nothing is to be told any more, and who
+    has to go on for this engine hears it from ``wanted`` on (from ``settled`` where that is None).
+    ``commits``: so many of the client's have been answered."""
 
     at: float
     settled: float
     commits: int = 0
+    wanted: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +292,7 @@ LiveEvent = (
     | TurnDropped
     | SpeakersRevised
     | VoicesKnown
+    | ContextKnown
     | Heard
     | Noticed
     | Summary
@@ -302,6 +323,8 @@ def from_wire(values: dict[str, Any]) -> LiveEvent:
                 return SpeakersRevised(revised, {int(who): name for who, name in names.items()})
             case {"live": "VoicesKnown", "voices": voices}:
                 return VoicesKnown(_prints(voices))
+            case {"live": "ContextKnown", "pieces": pieces}:
+                return ContextKnown(_understood(pieces))
             case {"live": "Noticed", "notice": notice}:
                 return Noticed(Notice(**notice))
             case {"live": "Summary", "transcript": transcript, "job": job}:
@@ -316,6 +339,10 @@ def from_wire(values: dict[str, Any]) -> LiveEvent:
 def _prints(values: Mapping[Any, Any]) -> dict[int, VoicePrint]:
     """Voices by number, which JSON makes text of."""
     return {int(number): VoicePrint(**one) for number, one in values.items()}
+
+
+def _understood(values: Sequence[Mapping[str, Any]]) -> tuple[Understood, ...]:
+    return tuple(Understood(one["start"], one["end"], tuple(one["tokens"])) for one in values)
 
 
 Tell = Callable[[LiveEvent], None]
@@ -355,7 +382,8 @@ class Begin:
     """Where a session begins that goes on for one whose process died: times, and the next numbers
     of a turn and a piece. ``said`` is what was told before, as pieces number ``pieces``; the last
     ``open`` of it belong to the turn that goes on. ``voices``: what its speakers sound like, as far
-    as that was known."""
+    as that was known. ``lead``: where the sound begins that comes, ``at`` where that is None; up to
+    ``at`` it was heard already, and ``context`` is told pieces in it."""
 
     at: float = 0.0
     turn: int = 0
@@ -364,6 +392,8 @@ class Begin:
     open: int = 0
     pieces: tuple[int, ...] = ()
     voices: Mapping[int, VoicePrint] = field(default_factory=dict)
+    lead: float | None = None
+    context: tuple[Understood, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
         """As plain values."""
@@ -374,7 +404,9 @@ class Begin:
         """What `to_wire` wrote."""
         said = tuple(map(segment_from_wire, values["said"]))
         pieces, voices = tuple(values["pieces"]), _prints(values["voices"])
-        return cls(**{**values, "said": said, "pieces": pieces, "voices": voices})
+        context = _understood(values["context"])
+        known = {"said": said, "pieces": pieces, "voices": voices, "context": context}
+        return cls(**{**values, **known})
 
 
 AT_THE_START = Begin()

@@ -138,8 +138,19 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
+def _end_with_a_thread(args: threading.ExceptHookArgs) -> None:
+    """A thread that ended by a fault has left its work undone, for all who have calls in here, and
+    pings are answered by another: so the process ends too, and a fresh one goes on."""
+    if args.exc_type is not SystemExit:
+        name = args.thread.name if args.thread is not None else "unknown"
+        fault = args.exc_value or args.exc_type()
+        log.critical("the thread %s ended by a fault", name, exc_info=fault)
+        os._exit(1)
+
+
 def main() -> None:
     """The whole life of a worker."""
+    threading.excepthook = _end_with_a_thread
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=os.environ.get(LOG_LEVEL, "INFO"), handlers=[handler])

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 
 import pytest
 from faults import network
+from javascript import PACKAGE, WEBSOCKET, check_websockets, node_here, run
 from serving import Server
 from vibevoice_asr_client import FORMATS
 
@@ -21,47 +19,18 @@ from sidecar.app import create_app
 from sidecar.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "clients/js"
-PATIENCE_S = 60.0
-WEBSOCKET = ("--experimental-websocket",)
-"""What node 20 wants to be told; from 22 on it changes nothing."""
 
 
 @pytest.fixture(scope="module")
 def node() -> str:
-    """Node 20 or newer: of 18 the flag for WebSockets is not known."""
-    found = shutil.which("node")
-    if found is None:
-        pytest.skip("THE JAVASCRIPT CLIENT IS NOT TESTED: there is no node here")
-    version = subprocess.run([found, "--version"], capture_output=True, text=True).stdout.strip()
-    if int(version.removeprefix("v").split(".")[0]) < 20:
-        pytest.skip(f"THE JAVASCRIPT CLIENT IS NOT TESTED: node is {version}, and 20 is needed")
-    return found
+    """Node 20 or newer."""
+    return node_here()
 
 
 @pytest.fixture(scope="module")
 def websockets(node: str) -> None:
-    """A node that has them, if only behind a flag (20)."""
-    found = subprocess.run(
-        [node, *WEBSOCKET, "--eval", "new WebSocket"], capture_output=True, text=True
-    )
-    if "WebSocket is not defined" in found.stderr:
-        pytest.skip("LIVE AUDIO IN JAVASCRIPT IS NOT TESTED: this node has no WebSocket")
-
-
-def run(node: str, *arguments: str, **environment: str) -> str:
-    """What it writes."""
-    result = subprocess.run(
-        [node, *arguments],
-        cwd=PACKAGE,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=PATIENCE_S,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
+    """A node that has them."""
+    check_websockets(node)
 
 
 @pytest.fixture

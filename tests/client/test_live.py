@@ -295,6 +295,7 @@ def test_there_is_no_other_event() -> None:
     assert {type(event) for event in EVERY_EVENT} | {
         live.Heard,  # told by `received`
         live.VoicesKnown,  # for the next engine, never for a client
+        live.ContextKnown,
     } == set(get_args(live.LiveEvent))
 
 

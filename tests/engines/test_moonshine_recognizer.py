@@ -166,14 +166,14 @@ def test_what_was_said_before_tells_a_word_that_sounds_like_another(
     assert (before.text, alone.text) == ("Try again.", "Fare again.")
     both = audio[begin:end]
     for words in (False, True):
-        found = recognizer.hear_behind(both, [before], border - begin, words=words)
+        found = recognizer.hear_behind(both, [before.tokens], border - begin, words=words)
         assert found is not None
         assert found.text == "Fail again."
     times = [(word.start, word.end) for word in found.words]
     assert len(times) == 2
     assert 0 <= times[0][0] < times[0][1] <= times[1][0] < times[1][1] <= 1.5
     circles = Hypothesis("", before.tokens * 9)
-    found = recognizer.hear_behind(both, [circles], border - begin)
+    found = recognizer.hear_behind(both, [circles.tokens], border - begin)
     assert found is not None
     assert found.text == alone.text, "what went round in circles is no context"
 

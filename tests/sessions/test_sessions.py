@@ -20,9 +20,11 @@ from sidecar import errors
 from sidecar.access.identity import EVERYBODY, Identity, Proof
 from sidecar.app import create_service
 from sidecar.service import Service
-from sidecar.sessions.session import Session
+from sidecar.sessions.session import LOST, Bounds, Session
+from sidecar.sessions.sound import Held
 from sidecar.settings import load_settings
 from sidecar.speech.live import (
+    NOT_UNDERSTOOD,
     Encoding,
     Final,
     Heard,
@@ -65,6 +67,8 @@ def sound(*levels: tuple[float, float]) -> bytes:
     )
 
 
+CHUNK = 32_000
+"""A second."""
 SPEECH = sound((0.5, 0.0), (2.0, 0.3), (1.0, 0.0), (1.5, 0.1), (1.0, 0.0), (10.0, 0.2), (1.0, 0.0))
 
 
@@ -203,6 +207,46 @@ async def test_an_engine_that_dies_twice_at_the_same_place_ends_the_session(
     assert len(killed) >= 2
 
 
+async def test_one_that_forgives_goes_on_without_the_sound_that_ended_two_engines(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its client ended and dropped meanwhile is told in its order, all of it; that the next
+    engine hears is seen in `tests/transports/test_talk_failures.py`."""
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "60")
+    service = await open_service()
+    options = LiveOptions(turns=Turns.CLIENT)
+    session = service.live.open(EVERYBODY, options, forgiving=True)
+    begun, begins = list[bool](), session.begins_anew
+    monkeypatch.setattr(session, "begins_anew", lambda: (begins(), begun.append(True)))
+    reading = asyncio.create_task(story(session))
+    await say(session, SPEECH[: 2 * RATE])
+    session.commit()
+    await say(session, SPEECH[2 * RATE : 4 * RATE])
+    session.forget()
+    lost_s = session.received_s
+
+    kept = session.sound
+    for times in (1, 2):
+        await until(
+            lambda times=times: len(begun) == times and kept._taken == len(kept._items), "it hears"
+        )
+        for worker in workers():
+            worker.send_signal(signal.SIGKILL)
+    await until(lambda: LOST.code in codes(session), "it is noted")
+    assert (session.over, session.sound.bytes, session.sound.settled) == (False, 0, lost_s)
+    service.live.end(session)
+    told = await reading
+    [lost] = [at for at, one in enumerate(told) if one == Noticed(LOST)]
+    ends = [one for one in told[lost:] if isinstance(one, TurnEnded | TurnDropped)]
+    assert [type(one) for one in ends] == [TurnEnded, TurnEnded, TurnDropped]
+    assert [one.turn for one in ends] == sorted({one.turn for one in ends})
+    assert [getattr(one, "committed", None) for one in ends] == [False, True, None]
+
+
+def codes(session: Session) -> list[str]:
+    return [one.event.notice.code for one in session.told._kept if isinstance(one.event, Noticed)]
+
+
 def of_code(session: Session) -> bool:
     return any(
         isinstance(one.event, Noticed) and one.event.notice.code == "engine_restarted"
@@ -292,6 +336,42 @@ async def test_who_sends_faster_than_is_heard_waits_and_loses_nothing(
     assert len(of(told, TurnEnded)) == 18
 
 
+async def test_all_of_them_keep_no_more_sound_than_may_be_and_lose_none(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.1")
+    service = await open_service(live_buffer_mb=1, live_buffer=20.0)
+    sessions = [service.live.open(EVERYBODY, LiveOptions(partials=False)) for _ in range(4)]
+    most = 0
+
+    async def speak(session: Session) -> list[LiveEvent]:
+        nonlocal most
+        reading = asyncio.create_task(story(session))
+        for at in range(0, len(SPEECH), CHUNK):
+            await session.send(SPEECH[at : at + CHUNK])
+            most = max(most, service.live.sound_bytes)
+        session.finish()
+        return await reading
+
+    stories = await asyncio.gather(*map(speak, sessions))
+    alone = 20 * CHUNK  # of the one who may go on
+    assert 1 << 20 <= most <= (1 << 20) + alone + len(sessions) * CHUNK
+    assert [len(of(told, TurnEnded)) for told in stories] == [3] * len(sessions)
+
+
+async def test_a_stretch_that_takes_too_long_costs_its_words_and_not_the_session(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "60")
+    service = await open_service(live_timeout=0.2)
+    session = service.live.open(EVERYBODY, LiveOptions(partials=False))
+    told = await heard(session, sound((0.5, 0.0), (1.0, 0.3), (1.0, 0.0), (1.0, 0.3), (1.0, 0.0)))
+    assert not of(told, Final)
+    assert [one.notice.code for one in of(told, Noticed)] == [NOT_UNDERSTOOD] * 2
+    assert len(of(told, TurnEnded)) == 2
+    assert of(told, Summary)
+
+
 async def test_time_ends_what_is_idle_what_is_too_long_and_what_nobody_comes_back_for(
     open_service: Open,
 ) -> None:
@@ -354,3 +434,28 @@ async def test_a_thousand_that_come_and_go_leave_nothing(open_service: Open) -> 
 
 def os_files() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+async def test_a_client_that_goes_while_it_waits_for_room_leaves_a_session_that_can_be_idle() -> (
+    None
+):
+    now = 0.0
+    session = Session("s", "", LiveOptions(), Bounds(idle_s=9, buffer_s=1), Held(1), lambda: now)
+    await session.send(bytes(2 * RATE))
+    waiting = asyncio.ensure_future(session.send(bytes(2)))
+    await asyncio.sleep(0)
+    now = 10.0
+    assert session.overdue(now) is None, "it is we who are slow"
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert isinstance(session.overdue(now), errors.SessionIdle)
+
+
+async def test_who_is_told_to_finish_by_the_service_has_sent_no_order(open_service: Open) -> None:
+    service = await open_service()
+    session = service.live.open(EVERYBODY, LiveOptions())
+    await say(session, SPEECH[: 3 * RATE])
+    session.commit()
+    await service.live.drain(PATIENCE_S)
+    assert of([one.event async for one in session.events()], Summary)
+    assert session.received_orders == 1, "clients count theirs, and believe no other number"

@@ -128,3 +128,39 @@ def test_whatever_is_answered_and_forgotten_no_commit_is_lost_or_doubled(seed: i
     assert answered + sum(isinstance(one, Commit) for one in rest) == asked
     assert dropped + sum(isinstance(one, Forget) for one in rest) == forgotten
     assert sound.bytes >= 0
+
+
+def test_what_is_wanted_is_kept_for_the_next_engine_and_comes_first() -> None:
+    held = Held(1 << 30)
+    sound = kept(held)
+    for _ in range(4):
+        sound.add(SECOND, Encoding.PCM16, 16_000)
+    sound.commit()
+    sound.add(SECOND, Encoding.PCM16, 16_000)
+    taken(sound)
+    sound.settle(4.0, 1, wanted=2.5)
+    assert (sound.settled, sound.seconds) == (4.0, 1.0), "what is wanted counts for nobody"
+    assert held.bytes == 3 * len(SECOND)
+    other = kept(held)
+    other.restore(sound.state)
+    for one in (sound, other):
+        one.rewind()
+        assert one.lead == 2.5, "in the middle of a message"
+        again = taken(one)
+        assert [each.at for each in again if isinstance(each, Chunk)] == [2.5, 3.0, 4.0]
+        assert not any(isinstance(each, Commit) for each in again), "it was answered"
+    sound.settle(5.0, 0, wanted=4.5)
+    assert (sound.lead, held.bytes) == (4.5, (1 + 3) * len(SECOND))
+    sound.clear()
+    other.clear()
+    assert held.bytes == 0
+
+
+def test_where_there_is_no_room_one_goes_on_and_who_falls_silent_has_had_its_turn() -> None:
+    held = Held(1)
+    one, other = KeptSound(held), KeptSound(held)
+    assert held.lets(one, 0.0)
+    assert held.lets(one, 0.9)
+    assert not held.lets(other, 1.8)
+    assert held.lets(other, 1.9)
+    assert not held.lets(one, 2.0)

@@ -135,3 +135,11 @@ def test_it_outlives_the_service_and_the_client_has_its_id(tmp_path: Path) -> No
     with serving(home) as up:
         assert up.job(summary.job)["result"] == before
         assert up.client.get(f"/v1/jobs/{summary.job}/audio").status_code == 200
+
+
+async def test_sound_that_is_no_number_is_kept_too_and_ends_no_talk(keeps: Server) -> None:
+    sound = np.full(8_000, np.nan, "<f4").tobytes()
+    said = await spoken(keeps, sound, keep=True, encoding="float32")
+    assert said[-1]["type"] == "summary"
+    assert keeps.client.get(f"/v1/jobs/{said[-1]['job']}/peaks").status_code == 200
+    assert "Traceback" not in keeps.log()

@@ -35,7 +35,8 @@ page = schemathesis.openapi.from_dict(create_app(Settings(engine="scripted")).op
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A service in which nothing is off."""
-    home, on = tmp_path_factory.mktemp("fuzz"), {"people": "true", "admin": "true"}
+    home = tmp_path_factory.mktemp("fuzz")
+    on = {"people": "true", "people_dir": home / "people", "admin": "true"}
     with Server(home, journal_key=KEY, token=TOKEN, **on) as running:
         yield running
 

@@ -375,3 +375,23 @@ def test_between_two_recordings_a_worker_keeps_its_memory(monkeypatch: pytest.Mo
     threading.Timer(0.3, waiting.put, [late]).start()
     assert inside._next(waiting) is late
     assert given == ["back"]
+
+
+def test_a_thread_of_an_engine_that_ends_by_a_fault_ends_the_process_which_tells_why() -> None:
+    code = (
+        "import threading, time; from sidecar.workers import inside;"
+        "inside.serve = lambda sock: (threading.Thread(target=lambda: 1 / 0).start(),"
+        " time.sleep(600));"
+        "inside.main()"
+    )
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ended = subprocess.run(
+            [sys.executable, "-c", code],
+            stdin=theirs,
+            capture_output=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert b"ZeroDivisionError" in ended.stderr

@@ -133,6 +133,7 @@
  * @property {string | null} live_engine
  * @property {"absent" | "loading" | "ready" | "busy" | null} live_engine_state
  * @property {number} [grpc_port]
+ * @property {number} [wyoming_port]
  * @property {number} [talk_port]
  * @property {number} jobs_waiting
  * @property {"ok" | "degraded" | "unreachable"} vllm

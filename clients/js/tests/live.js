@@ -96,6 +96,11 @@ const CASES = {
     return { events, kept, wrong };
   },
 
+  /** As if it were spoken, twice as quick. */
+  async pace() {
+    return { events: await all(client.liveFile(audio, { pace: 2, partials: false })) };
+  },
+
   async left() {
     const live = client.live({ turns: "client" });
     await live.opened();

@@ -219,6 +219,7 @@ export type Health = {
     live_engine: string | null;
     live_engine_state: "absent" | "loading" | "ready" | "busy" | null;
     grpc_port?: number | undefined;
+    wyoming_port?: number | undefined;
     talk_port?: number | undefined;
     jobs_waiting: number;
     vllm: "ok" | "degraded" | "unreachable";

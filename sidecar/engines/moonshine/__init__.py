@@ -45,6 +45,7 @@ SPEC = EngineSpec(
     precisions=(Precision.INT8,),  # the wheel's weights are quantized to 8 bits
     languages=("en",),
     diarizes=True,
+    by_voices=True,
     counted=True,
     requires=("moonshine_voice",),
     sessions=48,  # of people who talk without a pause, on two cores (docs/performance.md, "Live")
@@ -129,7 +130,7 @@ class MoonshineEngine:
         self, audio: Block, before: Before, options: LiveOptions, cancelled: Cancelled
     ) -> Hypothesis | None:
         assert isinstance(self._recognizer, OnnxRecognizer)
-        said = [one.draft for one in before.said if isinstance(one.draft, Heard)]
+        said = [one.tokens for one in before.said]
         found = self._recognizer.hear_behind(
             audio, said, before.samples, cancelled, words=options.words
         )
@@ -193,4 +194,6 @@ def _live(found: Heard | None) -> Hypothesis | None:
 
     if found is None:
         return None
-    return Hypothesis(found.text, found.words, language="en", draft=found)
+    return Hypothesis(
+        found.text, found.words, language="en", draft=found, tokens=tuple(found.tokens)
+    )

@@ -113,15 +113,15 @@ class OnnxRecognizer(Recognizer):
     def hear_behind(
         self,
         audio: Block,
-        given: Sequence[Hypothesis],
+        given: Sequence[Sequence[int]],
         samples: int,
         cancelled: Cancelled = _never,
         *,
         words: bool = False,
     ) -> Hypothesis | None:
-        """What is said in ``audio`` behind its first ``samples``, which say what is ``given``, one
-        after the other; times from there. None if it was cancelled."""
-        tokens = tuple(token for one in given for token in one.tokens)
+        """What is said in ``audio`` behind its first ``samples``, which say what is ``given``, in
+        tokens, one after the other; times from there. None if it was cancelled."""
+        tokens = tuple(token for one in given for token in one)
         if len(tokens) >= samples / SAMPLE_RATE * TOKENS_PER_S:  # it went round in circles
             return self.hear(audio[samples:], None, cancelled, words=words)
         return self._heard(audio, samples, tokens, (), cancelled, words)

@@ -30,12 +30,12 @@ LOCK = 0x7374726179736A62
 """Who holds this lock says what all refuse."""
 _GONE = """
     WITH gone AS (
-        DELETE FROM vibevoice.nodes
+        DELETE FROM vibevoice.surveyors
         WHERE seen < clock_timestamp() - make_interval(secs => %(alive_s)s) RETURNING name
     )
     DELETE FROM vibevoice.refusals WHERE node IN (SELECT name FROM gone)"""
 _ALIVE = """
-    SELECT name FROM vibevoice.nodes
+    SELECT name FROM vibevoice.surveyors
     WHERE seen > clock_timestamp() - make_interval(secs => %(alive_s)s)"""
 _SAID = """
     SELECT job, node, failure FROM vibevoice.refusals JOIN vibevoice.jobs ON id = job
@@ -90,7 +90,7 @@ def look(
 def _say(cursor: Any, rows: Rows, node: str, refused: Mapping[str, Failure]) -> None:
     """All at once, so that nobody sees a node that has not looked yet."""
     cursor.execute(
-        """INSERT INTO vibevoice.nodes (name, seen) VALUES (%s, clock_timestamp())
+        """INSERT INTO vibevoice.surveyors (name, seen) VALUES (%s, clock_timestamp())
             ON CONFLICT (name) DO UPDATE SET seen = excluded.seen""",
         (node,),
     )

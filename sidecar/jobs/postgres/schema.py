@@ -20,6 +20,8 @@ LOCK = 0x766962656A6F6273
 CHANNEL, GONE, WAITS = "vibevoice_jobs", "gone", "waits"
 """What is told there: an id, then the number of its last event or that it is gone, then whether
 nobody has it who works on it."""
+NODES_CHANNEL = "vibevoice_nodes"
+"""Where it is told that there is another wish for all nodes, or a turn to load."""
 WORDS = file.Words("kept jobs", "VIBEVOICE_JOURNAL", "database")
 
 MIGRATIONS: Sequence[Sequence[str]] = (
@@ -74,10 +76,10 @@ MIGRATIONS: Sequence[Sequence[str]] = (
             ON CONFLICT (owner) DO UPDATE SET had_s = greatest(known.had_s, excluded.had_s) $$""",
     ),
     (
-        # Who is there to work. Each start of a service has another name, so that what it said in
-        # an earlier life counts no more. None of this outlives a failure of the database, nor has
-        # to: all say it again.
-        """CREATE UNLOGGED TABLE vibevoice.nodes (
+        # Who looks at the jobs that wait. Each start of a service has another name, so that what
+        # it said in an earlier life counts no more. None of this outlives a failure of the
+        # database, nor has to: all say it again.
+        """CREATE UNLOGGED TABLE vibevoice.surveyors (
             name text PRIMARY KEY, seen timestamptz NOT NULL)""",
         """CREATE UNLOGGED TABLE vibevoice.refusals (
             job text NOT NULL, node text NOT NULL, code text NOT NULL, failure bytea NOT NULL,
@@ -85,6 +87,43 @@ MIGRATIONS: Sequence[Sequence[str]] = (
         # Which jobs all of them refuse, since when, and when that was last looked at.
         """CREATE UNLOGGED TABLE vibevoice.strays (
             job text PRIMARY KEY, since timestamptz NOT NULL, seen timestamptz NOT NULL)""",
+    ),
+    (
+        # Live sessions between two services: until one has taken them, or their time is over.
+        """CREATE TABLE vibevoice.sessions (
+            owner text NOT NULL,
+            id text NOT NULL,
+            until timestamptz NOT NULL,
+            taker text,
+            session bytea NOT NULL,
+            PRIMARY KEY (owner, id))""",
+    ),
+    (
+        # What all nodes are to have: one row, whose number grows.
+        """CREATE TABLE vibevoice.desired (
+            single boolean PRIMARY KEY DEFAULT true CHECK (single),
+            generation bigint NOT NULL,
+            wanted text NOT NULL,
+            at_once integer NOT NULL)""",
+        # Who works, how far each is with that, and who may load now.
+        """CREATE TABLE vibevoice.nodes (
+            id text PRIMARY KEY,
+            name text NOT NULL,
+            seen timestamptz NOT NULL,
+            generation bigint NOT NULL,
+            state text NOT NULL,
+            code text NOT NULL,
+            model text NOT NULL,
+            precision text NOT NULL,
+            turn text,
+            turn_until timestamptz)""",
+        # Whether a turn is somebody's. After a start of the database everybody has time to come
+        # back.
+        """CREATE FUNCTION vibevoice.held(
+                turn text, turn_until timestamptz, lease_s double precision)
+            RETURNS boolean STABLE LANGUAGE sql RETURN turn IS NOT NULL AND (
+                turn_until > clock_timestamp() OR pg_postmaster_start_time()
+                    > clock_timestamp() - make_interval(secs => lease_s))""",
     ),
 )
 """What makes each version of the tables out of the one before; a step once released never

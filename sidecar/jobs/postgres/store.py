@@ -49,6 +49,8 @@ from sidecar.threads import Threads
 
 T = TypeVar("T")
 
+CATCH_UP_S = LEASE_S
+"""So long a listing waits for what is on its way; a line that is dead says nothing for longer."""
 ROUNDS = 4
 """So often the next of those that wait are looked at, where none of them will do."""
 
@@ -94,7 +96,11 @@ class PostgresStore(Mirror):
         self._said: list[Part] = []
         """What was said since the loop had its last turn: written in one piece."""
         self._crossing = Crossing()
+        self._reached: dict[str, asyncio.Future[None]] = {}
+        """Who waits until all is heard that was there, by what comes behind it."""
         self._hearing: Hearing | None = None
+        self._others: dict[str, Callable[[], None]] = {}
+        """Who hears of what else than jobs, by channel."""
         self._closed = False
         with self._asks.transaction() as cursor:
             for found in self._rows.all(cursor):
@@ -106,8 +112,19 @@ class PostgresStore(Mirror):
         if not self._crossing.runs:
             self._crossing.open()
             self._hearing = Hearing(
-                Link(self._address), self._rows, self._known, self._at, self._heard_others
+                Link(self._address),
+                self._rows,
+                self._known,
+                self._at,
+                self._heard_others,
+                self._heard_own,
+                self._others,
             )
+
+    def hear(self, channel: str, tell: Callable[[], None]) -> None:
+        """Have somebody told, on the loop, of each word on a channel, and after a connection that
+        was lost. Before `open`."""
+        self._others[channel] = partial(self._crossing.do, tell)
 
     def mine(self, job_id: str) -> bool:
         """Whether a job was added by this service."""
@@ -122,8 +139,26 @@ class PostgresStore(Mirror):
             return
         wanted = {job_id: entry.record.seq if entry is not None else None}
         with suppress(errors.JournalUnreachable):
-            for found in await self._ask(lambda cursor: self._rows.find(cursor, wanted)):
+            for found in await self.ask(lambda cursor: self._rows.find(cursor, wanted)):
                 self._take(found)
+
+    async def catch_up(self) -> None:
+        """Know of all that services had in the database when this was asked. While it is away, or
+        does not tell, what is known is known."""
+        await self.open()
+        if self._hearing is None or not self._hears:
+            return
+        own, word = self._hearing.own, secrets.token_hex(8)
+        reached = self._reached[word] = asyncio.get_running_loop().create_future()
+        try:
+            with suppress(errors.JournalUnreachable, TimeoutError):
+                async with asyncio.timeout(CATCH_UP_S):
+                    await self.ask(
+                        lambda cursor: cursor.execute("SELECT pg_notify(%s, %s)", (own, word))
+                    )
+                    await reached
+        finally:
+            del self._reached[word]
 
     def add(self, record: JobRecord) -> None:
         """Keep a job that was submitted."""
@@ -186,13 +221,33 @@ class PostgresStore(Mirror):
             self._asks.close()
         super().close()
 
+    async def ask(self, work: Callable[[Any], T]) -> T:
+        """What the database says in one transaction; once more where it was only the connection, so
+        nothing may change by being done twice.
+
+        Raises:
+            errors.JournalUnreachable: it does not answer.
+        """
+
+        def asked() -> T:
+            if self._asks.open:
+                with suppress(Unreachable), self._asks.transaction() as cursor:
+                    return work(cursor)
+            with self._asks.transaction() as cursor:
+                return work(cursor)
+
+        try:
+            return await self._asking.run(asked)
+        except Unreachable as error:
+            raise errors.JournalUnreachable() from error
+
     async def claim(self, takes: Callable[[JobRecord], bool]) -> JobRecord | None:
         """Have the job that is next of those that ``takes`` says yes to."""
         await self.open()
         self._news.clear()
         seen = set(self._had)
         for _ in range(ROUNDS):
-            waiting = await self._ask(partial(claiming.candidates, seen=seen))
+            waiting = await self.ask(partial(claiming.candidates, seen=seen))
             await self._learn(waiting)
             for job_id in waiting:
                 entry = self._entries.get(job_id)
@@ -210,7 +265,7 @@ class PostgresStore(Mirror):
         had = dict(self._had)
         if not had:
             return []
-        kept = await self._ask(partial(claiming.beat, claims=[*had.values()]))
+        kept = await self.ask(partial(claiming.beat, claims=[*had.values()]))
         lost = [
             job_id
             for job_id, claim in had.items()
@@ -246,7 +301,7 @@ class PostgresStore(Mirror):
                 cursor, self._rows, self._name, refused, able, self._heard_of, patience_s
             )
 
-        for found in await self._ask(looked):
+        for found in await self.ask(looked):
             self._take(found, here=True)
 
     def _heard_of(self, job_id: str) -> JobRecord | None:
@@ -268,7 +323,7 @@ class PostgresStore(Mirror):
         def reach(cursor: Any) -> Grasp | None:
             return claiming.grasp(cursor, self._rows, job_id, claim, over)
 
-        grasped = await self._ask(reach)
+        grasped = await self.ask(reach)
         if grasped is None:
             return None
         if grasped.had:
@@ -287,29 +342,14 @@ class PostgresStore(Mirror):
             if at is None or at < seq:
                 wanted[job_id] = at
         if wanted:
-            for found in await self._ask(lambda cursor: self._rows.find(cursor, wanted)):
+            for found in await self.ask(lambda cursor: self._rows.find(cursor, wanted)):
                 self._take(found)
 
     async def _reload(self, job_ids: Sequence[str]) -> None:
         if job_ids:
             wanted = dict.fromkeys(job_ids)
-            for found in await self._ask(lambda cursor: self._rows.find(cursor, wanted)):
+            for found in await self.ask(lambda cursor: self._rows.find(cursor, wanted)):
                 self._take(found)
-
-    async def _ask(self, work: Callable[[Any], T]) -> T:
-        """What the database says; once more where it was only the connection."""
-
-        def asked() -> T:
-            if self._asks.open:
-                with suppress(Unreachable), self._asks.transaction() as cursor:
-                    return work(cursor)
-            with self._asks.transaction() as cursor:
-                return work(cursor)
-
-        try:
-            return await self._asking.run(asked)
-        except Unreachable as error:
-            raise errors.JournalUnreachable() from error
 
     def _begins(self, job_id: str) -> bool:
         """Whether the claim on a job is still on its way to the database."""
@@ -372,6 +412,14 @@ class PostgresStore(Mirror):
             self._news.set()
 
         self._crossing.do(take)
+
+    def _heard_own(self, word: str) -> None:
+        def tell() -> None:
+            reached = self._reached.get(word)
+            if reached is not None and not reached.done():
+                reached.set_result(None)
+
+        self._crossing.do(tell)
 
     def _refused(self, found: Sequence[Found], outcome: Outcome) -> None:
         def take() -> None:

@@ -12,7 +12,7 @@ from itertools import islice
 from math import inf
 
 from sidecar.jobs.record import JobRecord
-from sidecar.speech.transcript import Segment
+from sidecar.speech.transcript import Segment, joined
 
 
 class Unsaid:
@@ -47,6 +47,20 @@ class Unsaid:
                 break
             overlap += max(0.0, min(segment.end, end) - max(segment.start, start))
         return bool(self._before) and overlap >= (segment.end - segment.start) / 2
+
+
+class Saying:
+    """A text that goes out in pieces, which in a row are the whole of it."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        """Where it stands: its last character."""
+
+    def add(self, piece: str) -> str:
+        """What to say for one more piece; "" where nothing is."""
+        text = joined((self._last, piece))
+        said, self._last = text[len(self._last) :], text[-1:]
+        return said
 
 
 def covered(segments: Iterable[Segment]) -> list[tuple[float, float]]:

@@ -7,7 +7,7 @@ import asyncio
 from sidecar import errors
 from sidecar.service import Service
 from sidecar.sessions.session import Session
-from sidecar.speech.live import Encoding, Heard, LiveOptions
+from sidecar.speech.live import Encoding, Heard, LiveOptions, Summary
 from sidecar.threads import Threads
 from sidecar.transports.http.sockets import Gone, Message, Socket
 from sidecar.transports.live import dialect
@@ -35,7 +35,7 @@ async def converse(socket: Socket, service: Service) -> None:
     begin = await _greeting(socket)
     rate = begin.counted_rate
     decoder = await Threads("opus", 1).run(OpusDecoder) if begin.encoding == OPUS else None
-    session = _session(socket, service, begin)
+    session = await _session(socket, service, begin)
     taken, done = session.taken, False
     talk = _Talk(socket, session, begin, rate, decoder)
     try:
@@ -70,14 +70,16 @@ async def _greeting(socket: Socket) -> Begin:
     return order
 
 
-def _session(socket: Socket, service: Service, begin: Begin) -> Session:
+async def _session(socket: Socket, service: Service, begin: Begin) -> Session:
     if begin.after is None:
-        return service.live.open(
+        session = service.live.open(
             socket.caller, begin.upon(LiveOptions()), begin.session, wire="live"
         )
+        session.moves = begin.moves
+        return session
     if begin.session is None:
         raise errors.FieldMissing("'after' goes with 'session', the one that goes on.")
-    return service.live.find(socket.caller, begin.session)
+    return await service.live.take_up(socket.caller, begin.session)
 
 
 async def _ends_with(taken: asyncio.Event) -> None:
@@ -99,6 +101,8 @@ class _Talk:
         self._socket, self._session, self._begin = socket, session, begin
         self._rate, self._decoder = rate, decoder
         self._heard_s, self._finished = 0.0, False
+        self._summed_up = False
+        """Whether the summary went out: nothing comes behind it."""
 
     def began(self, service: Service) -> str:
         """The first message to the client."""
@@ -119,6 +123,7 @@ class _Talk:
         that still comes from a microphone does not cut them off.
         """
         self._socket.count()
+        await self._session.stays()
         try:
             await self._do(message)
         except errors.SessionOver:
@@ -154,6 +159,7 @@ class _Talk:
             if isinstance(numbered.event, Heard):
                 self._heard_s = numbered.event.at
             else:
+                self._summed_up = isinstance(numbered.event, Summary)
                 await self._socket.send(dialect.event_message(numbered))
         await asyncio.sleep(FAREWELL_S)
 
@@ -162,7 +168,7 @@ class _Talk:
         told = self._received()
         while True:
             await asyncio.sleep(RECEIVED_S)
-            if (now := self._received()) != told:
+            if not self._summed_up and (now := self._received()) != told:
                 told = now
                 await self._socket.send(dialect.message("received", **now))
 

@@ -12,6 +12,7 @@ from sidecar.errors import Kind
 from sidecar.sessions.told import Numbered
 from sidecar.speech.formats import segment_body, speaker_label, transcript_body
 from sidecar.speech.live import (
+    ContextKnown,
     Final,
     Heard,
     LiveEvent,
@@ -33,6 +34,7 @@ CODES: Mapping[Kind | str, int] = {
     Kind.TIMEOUT: 4408,
     Kind.CONFLICT: 4409,
     Kind.LIMITED: 4429,
+    errors.SessionHandedOver.code: 1012,
 }
 """Close codes of this wire, as HTTP's with 4000 added; all others are those of every wire."""
 TYPES: Mapping[type[LiveEvent], str] = {
@@ -100,7 +102,7 @@ def _body(event: LiveEvent) -> dict[str, Any]:
         case Summary(transcript, job):
             body = {"transcript": transcript_body(transcript)}
             return body if job is None else {**body, "job": job}
-        case Heard() | VoicesKnown():
+        case Heard() | VoicesKnown() | ContextKnown():
             raise AssertionError("told in `received`, or to no client")
     return {
         name: round(value, 3) if isinstance(value, float) else value

@@ -82,12 +82,14 @@ class Begin(Wishes):
     """The first message: a session, or with ``after`` one that goes on.
 
     ``session``: how the client calls it; ``after``: the last event that came, 0 if none did.
-    ``encoding``: of samples, or ``opus``: a packet in each message.
+    ``encoding``: of samples, or ``opus``: a packet in each message. ``moves``: the client comes
+    again when another service goes on with the session.
     """
 
     type: Literal["begin"]
     session: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
     after: int | None = Field(None, ge=0)
+    moves: bool = False
     encoding: Encoding | Literal["opus"] = Encoding.PCM16
     rate: int | None = Field(None, ge=RATES.start, lt=RATES.stop)
 

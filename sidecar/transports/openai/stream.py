@@ -14,9 +14,9 @@ from typing import Any
 
 from sidecar.errors import SidecarError, TokenInvalid
 from sidecar.jobs.record import JobRecord
-from sidecar.speech.transcript import Transcript, joined
+from sidecar.speech.transcript import Transcript
 from sidecar.transports.http import sse
-from sidecar.transports.http.unsaid import Unsaid
+from sidecar.transports.http.unsaid import Saying, Unsaid
 from sidecar.transports.openai.answers import (
     diarized_body,
     languages_of,
@@ -61,9 +61,7 @@ class Told:
     """The events of one job. Pure."""
 
     def __init__(self, *, diarized: bool) -> None:
-        self._unsaid = Unsaid()
-        self._last = ""
-        """Where the text stands: its last character."""
+        self._unsaid, self._saying = Unsaid(), Saying()
         self._diarized = diarized
         self._segments: dict[str, dict[str, Any]] = {}
 
@@ -72,9 +70,7 @@ class Told:
         for index, segment in self._unsaid.more(record):
             if not segment.is_speech:
                 continue
-            text = joined((self._last, segment.text))
-            delta, self._last = text[len(self._last) :], text[-1:]
-            if delta:
+            if delta := self._saying.add(segment.text):
                 yield {"type": "transcript.text.delta", "delta": delta}
             if self._diarized:
                 number = sum(one.is_speech for one in record.segments[:index])

@@ -99,6 +99,7 @@ def test_an_address_is_taken_as_people_write_it(written: str, url: str, host: st
         "http://",
         "http://box?x=1",
         "http://box:99999",
+        "http://\u202ebox",
         "",
         "http://me:pw@box",
     ],

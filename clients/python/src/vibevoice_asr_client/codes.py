@@ -82,6 +82,12 @@ class AudioUndecodable(errors.Refused):
     known_code = "audio_undecodable"
 
 
+class CallUnknown(errors.NotFound):
+    """No call of that id waits for an output."""
+
+    known_code = "call_unknown"
+
+
 class CaptureUnreadable(errors.Refused):
     """That is no captured session."""
 
@@ -472,6 +478,12 @@ class MultipleFiles(errors.Refused):
     known_code = "multiple_files"
 
 
+class NodesAbsent(errors.Conflict):
+    """This service shares its jobs with no other."""
+
+    known_code = "nodes_absent"
+
+
 class NotFound(errors.NotFound):
     """There is nothing at this address."""
 
@@ -604,6 +616,12 @@ class ServiceUnreachable(errors.Busy):
     known_code = "service_unreachable"
 
 
+class SessionHandedOver(errors.Busy):
+    """This service ends; another one goes on with the live session."""
+
+    known_code = "session_handed_over"
+
+
 class SessionIdle(errors.Busy):
     """Nothing came for this live session for too long."""
 
@@ -710,6 +728,12 @@ class TokenMissing(errors.Unauthorized):
     """This service wants a token."""
 
     known_code = "token_missing"
+
+
+class ToolsUnavailable(errors.Refused):
+    """Who answers here only repeats what is said, and calls no tools."""
+
+    known_code = "tools_unavailable"
 
 
 class TranscriptChanged(errors.Conflict):
@@ -845,6 +869,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "audio_path_not_found": AudioPathNotFound,
     "audio_too_long": AudioTooLong,
     "audio_undecodable": AudioUndecodable,
+    "call_unknown": CallUnknown,
     "capture_unreadable": CaptureUnreadable,
     "checkpoint_damaged": CheckpointDamaged,
     "checkpoint_incomplete": CheckpointIncomplete,
@@ -910,6 +935,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "multipart_invalid": MultipartInvalid,
     "multipart_too_many_parts": MultipartTooManyParts,
     "multiple_files": MultipleFiles,
+    "nodes_absent": NodesAbsent,
     "not_found": NotFound,
     "origin_not_allowed": OriginNotAllowed,
     "peer_not_allowed": PeerNotAllowed,
@@ -932,6 +958,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "response_cancel_not_active": ResponseCancelNotActive,
     "scope_missing": ScopeMissing,
     "service_unreachable": ServiceUnreachable,
+    "session_handed_over": SessionHandedOver,
     "session_idle": SessionIdle,
     "session_moved": SessionMoved,
     "session_not_found": SessionNotFound,
@@ -950,6 +977,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "ticket_invalid": TicketInvalid,
     "token_invalid": TokenInvalid,
     "token_missing": TokenMissing,
+    "tools_unavailable": ToolsUnavailable,
     "transcript_changed": TranscriptChanged,
     "translation_unavailable": TranslationUnavailable,
     "unschedulable": Unschedulable,

@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Deque, Dict, List, Mapping, Optional, Union
 
-from vibevoice_asr_client.codes import SessionNotFound
+from vibevoice_asr_client.codes import SessionHandedOver, SessionNotFound
 from vibevoice_asr_client.errors import (
     AnswerNotUnderstood,
     Busy,
@@ -128,7 +128,8 @@ class Stream:
         self._ready, self._sent = False, 0
         resumed: Dict[str, Any] = {"after": self._last} if self._tried else {}
         self._tried = True
-        return json.dumps({"type": "begin", "session": self.session, **resumed, **self._begin})
+        named = {"type": "begin", "session": self.session, "moves": True}
+        return json.dumps({**named, **resumed, **self._begin})
 
     def next(self) -> Union[bytes, str, None]:
         """What goes to the service now; None: nothing, until there is more or it is ready."""
@@ -184,6 +185,8 @@ class Stream:
         if isinstance(error, SessionNotFound) and not self.began:
             self._tried = False  # it never got there, and begins now
             return 0.0
+        if isinstance(error, SessionHandedOver) and told:
+            return 0.0  # another service waits for it
         final = isinstance(error, (ServiceError, AnswerNotUnderstood, CertificateRefused))
         # Who wants to begin is told at once that there is no room; who comes again, comes again.
         passing = isinstance(error, Busy) and self.began and not told

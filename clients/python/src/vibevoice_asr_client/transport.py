@@ -18,6 +18,7 @@ from vibevoice_asr_client.tls import HINT, Trust, refusal
 from vibevoice_asr_client.uploads import CONTENT_TYPE, Upload
 
 CONNECT_S = 10.0
+MOST_PORT = 65535
 SILENCE_S = 60.0
 """Longest silence of the service, which takes seconds to look at a recording that others await,
 and says on a stream every few that it is there."""
@@ -43,6 +44,8 @@ def options(url: str, token: Optional[str], silence_s: float, trust: Trust) -> D
         raise ServiceUnreachable(f"'{url}' is no address: {error}.") from None
     if base.scheme not in ("http", "https") or not base.host:
         raise ServiceUnreachable(f"'{url}' is no address: it begins http:// or https://.")
+    if (base.port or 0) > MOST_PORT:
+        raise ServiceUnreachable(f"'{url}' is no address: there is no such port.")
     verify = trust.context(url)
     return {
         "base_url": base,

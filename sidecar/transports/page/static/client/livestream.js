@@ -19,7 +19,7 @@ const MESSAGES = 64;
 /** Seconds of sound that wait for the service, at most: whoever sends waits then, too. */
 const KEPT_S = 120;
 /** Codes of what may be another answer a little later, to somebody who comes again. */
-const PASSING = new Set(["rate_limited", "shutting_down"]);
+const PASSING = new Set(["rate_limited", "shutting_down", "live_full", "journal_unreachable"]);
 
 /** @typedef {{ start: number, bytes: Uint8Array }} Sound `start`: its first sample, of the session's */
 /** @typedef {{ number: number, text: string }} Order */
@@ -110,7 +110,7 @@ export class LiveStream {
   opening() {
     const resumed = this.#tried ? { after: this.#last } : {};
     [this.#ready, this.#sent, this.#unanswered, this.#tried] = [false, 0, 0, true];
-    return JSON.stringify({ type: "begin", session: this.session, ...resumed, ...this.#begin });
+    return JSON.stringify({ type: "begin", session: this.session, moves: true, ...resumed, ...this.#begin });
   }
 
   /**
@@ -179,6 +179,7 @@ export class LiveStream {
       this.#tried = false; // it never got there, and begins now
       return 0;
     }
+    if (code === "session_handed_over" && told) return 0; // another service waits for it
     const said = error instanceof ServiceError || error instanceof AnswerNotUnderstood;
     // Who wants to begin is told at once that there is no room; who comes again, comes again.
     const passing = PASSING.has(code) && this.began && !told;

@@ -1,0 +1,1 @@
+"""Recordings over Wyoming, the protocol by which Home Assistant speaks to voice services."""

@@ -1,0 +1,75 @@
+"""A live session on its way to another service: as it was, or not at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar import errors
+from sidecar.sessions.carried import Carried, packed, unpacked
+from sidecar.sessions.sound import Chunk, Commit, Forget, SoundState
+from sidecar.sessions.told import Numbered, ToldState
+from sidecar.speech.live import (
+    Encoding,
+    Final,
+    LiveOptions,
+    Noticed,
+    SpeakersRevised,
+    SpeechStarted,
+    TurnEnded,
+    Turns,
+    Understood,
+)
+from sidecar.speech.people import KnownVoice, VoicePrint
+from sidecar.speech.transcript import Notice, Segment, Word
+
+VOICE = VoicePrint("AAAA", 2.5)
+SPOKEN = Segment(0.5, 1.5, "Ever tried.", 0, (Word(0.5, 1.0, "Ever"), Word(1.0, 1.5, "tried.")))
+ONE = Carried(
+    LiveOptions(
+        "de", Turns.CLIENT, prompt="Nagg", known_voices=(KnownVoice("1", "Nell", (VOICE,)),)
+    ),
+    ToldState(
+        7,
+        1,
+        (
+            Numbered(1, SpeechStarted(0, 0.5)),
+            Numbered(4, Final(0, 0, SPOKEN, "de", 0.1, 0.2, "Nell")),
+            Numbered(5, TurnEnded(0, 0.5, 1.5, "Ever tried.", committed=True)),
+            Numbered(6, SpeakersRevised({0: 1}, {1: None})),
+            Numbered(7, Noticed(Notice("partials_late", "Later."))),
+        ),
+        {1: VOICE},
+        (Understood(0.5, 1.5, (3, 1, 4)),),
+    ),
+    SoundState(
+        3.0,
+        72_000,
+        2.0,
+        48_000,
+        (2.0, 24_000),
+        (
+            Chunk(2.0, b"later", Encoding.FLOAT32, 48_000),
+            Commit(),
+            Forget(),
+            Chunk(2.5, b"last", Encoding.PCM16, 48_000),
+        ),
+        (Chunk(1.0, b"before", Encoding.PCM16, 16_000),),
+        1.00005,
+    ),
+    3,
+    True,
+    61.5,
+    "live",
+)
+
+
+def test_it_arrives_as_it_left() -> None:
+    assert unpacked(packed(ONE)) == ONE
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\0\0\0\2{}", packed(ONE).replace(b'"version":1', b'"version":2')]
+)
+def test_what_another_version_wrote_is_no_session(data: bytes) -> None:
+    with pytest.raises(errors.SessionNotFound):
+        unpacked(data)
