@@ -142,7 +142,8 @@ def test_a_file_of_this_machine_can_be_named(server: Server, voice: bytes, tmp_p
     headers = {"Idempotency-Key": "named"}
     answers = [server.client.post("/v1/jobs", json=named, headers=headers) for _ in range(2)]
     assert len({one.json()["id"] for one in answers}) == 1
-    assert events_of(server, answers[0].json()["id"])[-1].name == "done"
+    ended = events_of(server, answers[0].json()["id"])[-1]
+    assert ended.name == "done", ended.data
 
 
 def test_the_list_comes_in_pages_and_by_state_without_words(slow: Server) -> None:
