@@ -67,6 +67,7 @@ bench: $(BENCH_STAMP)  ## measure (minutes to an hour; a quiet machine)
 	$(BIN)/python -m bench.scale
 	$(BIN)/python -m bench.journal
 	$(BIN)/python -m bench.nodes
+	$(BIN)/python -m bench.hour
 
 exe: $(BUILD_STAMP)  ## build the executable, and try it out as another user would (docs/building.md)
 	FLAVOUR=cpu $(BIN)/pyinstaller build_exe.spec --noconfirm --log-level WARN --workpath build/cpu

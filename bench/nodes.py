@@ -2,8 +2,8 @@
 
 Real services with the scripted engine, of known speed, behind one with ``engine=upstream``: once
 with a single node, once with all. Told are the wall times and their ratio, and whether words, times
-and speakers are the same; with ``--jobs`` besides as many short recordings, one for each client.
-What the front does itself (decoding, whose voice it is) is in both walls.
+and speakers are the same. What the front does itself (decoding, whose voice it is) is in both
+walls. Many recordings at once are `bench.scale`'s.
 """
 
 from __future__ import annotations
@@ -13,14 +13,11 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from bench import serving
 from bench.serving import Server
-
-SHORT_S = 20.0
 
 
 @contextlib.contextmanager
@@ -53,15 +50,6 @@ def heard(server: Server, recording: Path, diarize: str) -> tuple[float, list[di
     return time.perf_counter() - begun, answer["segments"]
 
 
-def together_s(server: Server, recording: Path, count: int) -> float:
-    """Seconds until ``count`` clients have theirs, who came at once."""
-    sound = recording.read_bytes()
-    begun = time.perf_counter()
-    with ThreadPoolExecutor(count) as clients:
-        list(clients.map(lambda _: server.transcribe(sound, diarize="false"), range(count)))
-    return time.perf_counter() - begun
-
-
 def main() -> int:
     """Run it; 1 where the transcripts differ."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -69,23 +57,17 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=4)
     parser.add_argument("--speed", type=float, default=10.0, help="seconds of audio a second")
     parser.add_argument("--piece", type=float, default=300.0, help="seconds of audio sent at once")
-    parser.add_argument("--jobs", type=int, default=0, help=f"recordings of {SHORT_S:g} s besides")
     parser.add_argument("--diarize", choices=("true", "false"), default="true")
     given = parser.parse_args()
     walls, found = [], []
     with serving.workshop() as folder:
         recording = serving.looped(folder, given.minutes * 60, "wav")
-        short = serving.looped(folder, SHORT_S, "wav")
         for count in (1, given.nodes):
             with front(folder, count, given.speed, given.piece) as here:
                 wall_s, segments = heard(here, recording, given.diarize)
                 walls.append(wall_s)
                 found.append(segments)
                 print(f"{count} node(s): {wall_s:.1f} s for {given.minutes:g} min", flush=True)
-                if given.jobs:
-                    took_s = together_s(here, short, given.jobs)
-                    ideal_s = given.jobs * SHORT_S / given.speed / count
-                    print(f"  {given.jobs} of {SHORT_S:g} s: {took_s:.1f} s (work {ideal_s:.1f} s)")
     one, many = found
     speakers = [[part.get("speaker") for part in segments] for segments in found]
     words = [

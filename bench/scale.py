@@ -1,201 +1,208 @@
-"""What sharing jobs costs: ``python -m bench.scale``.
+"""One machine or more, side by side: ``python -m bench.scale``.
 
-A service that keeps its jobs to itself beside a front and three nodes over one PostgreSQL, in one
-run: recordings that take the scripted engine `WORK_S` each, as many to each engine. What is told:
-how much of its engines' time each side used (the goal is 0.95), what is added to a job,
-how long an event takes from the service that it happens in to another, and memory and processor of
-every process while nothing happens. The database of the benchmark does not wait for its disk
-(`fsync=off`): what that takes is a matter of the disk.
+The same recordings through four arrangements of the same program, one after the other in one run: a
+service and its own queue, a service in front of three others, a front and three nodes over one
+PostgreSQL, and, where ``ray[serve]`` is installed, the application of `deploy/ray` on two replicas.
+
+overhead    what is added to a job of a tenth of a second that comes alone, median and p95.
+throughput  of the engines' time, with recordings that take an engine `WORK_S` each, as many to each
+            engine (the goal is 0.95), and what is added to each.
+events      from when the engine has a line until a client who follows the job has it, p50 and p95.
+at rest     memory (PSS) and processor of all processes, engines loaded.
+
+All that happens on the way counts. The database does not wait for its disk (`fsync=off`): what
+that takes is a matter of the disk, and `bench.journal` says how much.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import statistics
-import tempfile
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import psutil
-
-from bench import serving
+from bench import arrangements, serving
+from bench.arrangements import SPEED, Arrangement
 from bench.connection import Connection
 from bench.crowd import FORM, Recording
-from bench.deployment import Deployment, deployment
-from bench.load import KEY
-from bench.serving import Server
-from sidecar.audio.decode import AudioFacts
-from sidecar.audio.ref import Held
-from sidecar.jobs.postgres.store import PostgresStore
-from sidecar.jobs.record import Begun, JobEvent, JobRecord, Reported
-from sidecar.speech.engine import TranscribeOptions
-from sidecar.speech.transcript import Segment, SegmentReady
 
 WORK_S = 20
-NODES = 3
+"""Of an engine, for each recording of the throughput: real seconds."""
+FOLLOWED_S = 20
+"""Of work in the recording whose lines are timed, one each `1 / SPEED` s."""
+SMALL = 30
+"""Recordings of a second, one after the other."""
 GOAL = 0.95
-REST_S = 10.0
-EVENTS = 200
+REST_S = 15.0
+
+Sides = dict[str, Callable[[Path], contextlib.AbstractContextManager[Arrangement]]]
+SIDES: Sides = {
+    "alone": arrangements.alone,
+    "upstream": arrangements.in_front,
+    "postgres": arrangements.over_postgres,
+    "ray": arrangements.on_ray,
+}
 
 
-async def worked(port: int, count: int) -> float:
-    """Seconds until so many recordings are done."""
-    forms = [Recording(number, WORK_S).form() for number in range(count)]
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was measured of one; times in seconds."""
+
+    name: str
+    engines: int
+    started_s: float
+    overhead_s: list[float]
+    jobs: int
+    wall_s: float
+    delays_s: list[float]
+    rest: dict[str, tuple[int, float, float]]
+    """Of each part: processes, MB, and share of a core."""
+
+    @property
+    def ideal_s(self) -> float:
+        """The wall time of engines that never wait."""
+        return self.jobs * WORK_S / self.engines
+
+
+async def followed(connection: Connection, form: bytes) -> list[float]:
+    """A job from its submission to its end; of each line, how late it is."""
+    job = await connection.json("POST", "/v1/jobs", form, FORM)
+    await connection.ask("GET", f"/v1/jobs/{job['id']}/events")
+    late, name = [], ""
+    async for name, data, _ in connection.events():
+        if name == "segment":
+            late.append(time.monotonic() - float(data["segment"]["text"]))
+    assert name == "done", name
+    return late
+
+
+async def overhead(of: Arrangement) -> list[float]:
+    """What is added to the work of recordings that come alone."""
+    found = []
+    async with Connection(of.port, of.token) as connection:
+        for number in range(SMALL):
+            form = Recording(number, 1).form(diarize="false")
+            begun = time.perf_counter()
+            await connection.json("POST", "/transcribe", form, FORM)
+            found.append(time.perf_counter() - begun - 1 / SPEED)
+    return found
+
+
+async def throughput(of: Arrangement, count: int) -> float:
+    """Seconds until so many recordings are done that came at once."""
+    forms = [Recording(number, WORK_S * SPEED).form(diarize="false") for number in range(count)]
 
     async def client(form: bytes) -> None:
-        async with Connection(port) as connection:
-            job = await connection.json("POST", "/v1/jobs", form, FORM)
-            await connection.ask("GET", f"/v1/jobs/{job['id']}/events")
-            names = [event.name async for event in connection.events()]
-            assert names[-1] == "done", names[-1]
+        async with Connection(of.port, of.token) as connection:
+            await followed(connection, form)
 
     begun = time.perf_counter()
     await asyncio.gather(*map(client, forms))
     return time.perf_counter() - begun
 
 
-def warm(port: int) -> None:
-    """Have engines loaded: by a recording each, and some more."""
-    asyncio.run(_warm(port))
+async def delays(of: Arrangement) -> list[float]:
+    """How late the lines of one recording are."""
+    async with Connection(of.port, of.token) as connection:
+        return await followed(connection, Recording(99, FOLLOWED_S * SPEED).form(diarize="false"))
 
 
-async def _warm(port: int) -> None:
-    async def one(number: int) -> None:
-        async with Connection(port) as connection:
-            await connection.json("POST", "/transcribe", Recording(number, 1).form(), FORM)
-
-    await asyncio.gather(*map(one, range(2 * NODES)))
-
-
-async def delays(address: str, folder: Path) -> list[float]:
-    """Seconds from what happens in one service to another's knowing of it."""
-    here, there = (PostgresStore(address, KEY, folder) for _ in range(2))
-    try:
-        await here.open()
-        await there.open()
-        facts = AudioFacts("wav", "sndfile", 3.0)
-        audio = Held(-1, 0, 0)
-        record = JobRecord.submitted(0.0, audio, facts, TranscribeOptions(), durable=True)
-        here.add(record)
-        here.append(record.id, Begun())
-        await here.written(record.id)
-        await there.seek(record.id)
-        heard: asyncio.Queue[float] = asyncio.Queue()
-
-        def hear(record: JobRecord, event: JobEvent) -> None:
-            if isinstance(event.change, Reported):
-                heard.put_nowait(time.perf_counter())
-
-        there.listen(hear, record.id)
-        found = []
-        for number in range(EVENTS):
-            begun = time.perf_counter()
-            segment = SegmentReady(number, Segment(float(number), number + 1.0, "said"))
-            here.append(record.id, Reported(segment))
-            found.append(await heard.get() - begun)
-        return found
-    finally:
-        here.close()
-        there.close()
-
-
-def at_rest(sides: dict[str, Sequence[psutil.Process]]) -> list[list[str]]:
-    """Memory and processor of each while nothing happens."""
-    before = {name: serving.cpu_s(processes) for name, processes in sides.items()}
+def at_rest(of: Arrangement) -> dict[str, tuple[int, float, float]]:
+    """Memory and processor of each part while nothing happens."""
+    before = {name: serving.cpu_s(processes) for name, processes in of.parts.items()}
+    begun = time.perf_counter()
     time.sleep(REST_S)
-    rows = []
-    for name, processes in sides.items():
-        memory = [serving.memory(process.pid) for process in processes]
+    span_s, found = time.perf_counter() - begun, {}
+    for name, processes in of.parts.items():
+        busy = (serving.cpu_s(processes) - before[name]) / span_s
+        memory = [serving.memory(process.pid) for process in processes if process.is_running()]
         held = sum(one.rss if one.pss is None else one.pss for one in memory)
-        busy = (serving.cpu_s(processes) - before[name]) / REST_S
-        rows.append([name, str(len(processes)), f"{held:.0f} MB", f"{busy:.2%}"])
-    return rows
-
-
-def database(served: Deployment) -> list[psutil.Process]:
-    """PostgreSQL's processes."""
-    port = f"port={served.cluster.port}"
-    for process in psutil.process_iter(["cmdline"]):
-        if port in (process.info["cmdline"] or []) and process.ppid() in (0, 1):
-            return [process, *process.children(recursive=True)]
-    return []
-
-
-def side(name: str, engines: int, count: int, wall_s: float) -> list[str]:
-    """A row of the table of work."""
-    ideal_s = count * WORK_S / engines
-    used = ideal_s / wall_s
-    added_ms = 1000 * (wall_s - ideal_s) * engines / count
-    return [
-        name,
-        str(count),
-        f"{wall_s:.2f} s",
-        f"{used:.3f}",
-        f"{added_ms:.0f} ms",
-        serving.verdict(used, GOAL, at_least=True),
-    ]
-
-
-def measured(folder: Path, each: int) -> dict[str, Any]:
-    """All of it."""
-    settings = {"engine": "scripted", "scripted_speed": "1", "keep_alive": "-1"}
-    (folder / "alone").mkdir()
-    (folder / "shared").mkdir()
-    (folder / "alone" / "config.toml").touch()
-    found: dict[str, Any] = {}
-    with serving.ours(folder / "alone", **settings) as alone:
-        warm(alone.port)
-        found["alone"] = asyncio.run(worked(alone.port, each))
-        shared = {"scripted_speed": 1, "keep_alive": "-1"}
-        with deployment(folder / "shared", 1, NODES, **shared) as served:
-            port = served.ports[0]
-            warm(port)
-            found["shared"] = asyncio.run(worked(port, NODES * each))
-            found["delays"] = asyncio.run(delays(served.cluster.new_database(), folder))
-            front, *nodes = [one for one in served.servers if one is not None]
-            found["rest"] = at_rest(_sides(alone, front, nodes, served))
+        found[name] = len(memory), held, busy
     return found
 
 
-def _sides(
-    alone: Server, front: Server, nodes: list[Server], served: Deployment
-) -> dict[str, Sequence[psutil.Process]]:
-    return {
-        "a service by itself": alone.tree(),
-        "the front": front.tree(),
-        f"{len(nodes)} nodes": [process for node in nodes for process in node.tree()],
-        "PostgreSQL": database(served),
-    }
+def measured(name: str, folder: Path, each: int) -> Found:
+    """One arrangement, from its start to its end."""
+    begun = time.perf_counter()
+    with SIDES[name](folder) as of:
+        started_s = time.perf_counter() - begun
+        over = asyncio.run(overhead(of))
+        late = asyncio.run(delays(of))
+        rest = at_rest(of)
+        wall_s = asyncio.run(throughput(of, each * of.engines))
+        return Found(of.name, of.engines, started_s, over, each * of.engines, wall_s, late, rest)
 
 
-def main() -> None:
-    """Print the tables."""
+def ms(values: list[float]) -> str:
+    """The half and nineteen of twenty, in milliseconds."""
+    ordered = sorted(values)
+    p95 = ordered[round(0.95 * len(ordered)) - 1]
+    return f"{1000 * statistics.median(ordered):.1f} / {1000 * p95:.1f} ms"
+
+
+def rows(found: list[Found]) -> Iterator[list[str]]:
+    """The table of work."""
+    for one in found:
+        used = one.ideal_s / one.wall_s
+        added_s = (one.wall_s - one.ideal_s) * one.engines / one.jobs
+        yield [
+            one.name,
+            f"{one.started_s:.1f} s",
+            ms(one.overhead_s),
+            f"{one.jobs}: {one.wall_s:.2f} s of {one.ideal_s:.0f}",
+            f"{used:.3f}",
+            serving.verdict(used, GOAL, at_least=True),
+            f"{1000 * added_s:.0f} ms",
+            ms(one.delays_s),
+        ]
+
+
+def resting(found: list[Found]) -> Iterator[list[str]]:
+    """The table of what nothing costs."""
+    for one in found:
+        parts = one.rest
+        if len(parts) > 1:
+            counts, memory, busy = zip(*parts.values(), strict=True)
+            parts = {**parts, "all": (sum(counts), sum(memory), sum(busy))}
+        for part, (count, memory_mb, share) in parts.items():
+            yield [one.name, part, str(count), f"{memory_mb:.0f} MB", f"{100 * share:.1f} %"]
+
+
+def main() -> int:
+    """Print the tables; 1 where a goal is missed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--each", type=int, default=3, help="recordings for each engine")
+    parser.add_argument("--only", nargs="*", choices=SIDES, default=[*SIDES])
     given = parser.parse_args()
     print(serving.machine(), flush=True)
-    with tempfile.TemporaryDirectory(prefix="vibevoice-scale-") as folder:
-        found = measured(Path(folder), given.each)
+    sides = [name for name in given.only if name != "ray" or arrangements.ray_is_here()]
+    if "ray" in given.only and "ray" not in sides:
+        print("Ray is not installed: pip install 'ray[serve]' (500 MB)")
+    found = []
+    for name in sides:
+        with serving.workshop() as folder:
+            found.append(measured(name, folder, given.each))
+            print(f"{name}: measured, load {serving.load():.1f}", flush=True)
     serving.table(
-        f"Recordings that take {WORK_S} s each",
-        ["side", "jobs", "wall", "of the engines' time", "added to each", "goal"],
-        [
-            side("a service by itself", 1, given.each, found["alone"]),
-            side(f"{NODES} nodes", NODES, NODES * given.each, found["shared"]),
-        ],
+        f"{SMALL} jobs of {1 / SPEED:g} s alone; jobs of {WORK_S} s at once; {WORK_S} s of events",
+        ["", "start", "overhead p50 / p95", "jobs", "of the engines' time", "goal", "added",
+         "an event p50 / p95"],
+        [*rows(found)],
+    )  # fmt: skip
+    serving.table(
+        "While nothing happens, engines loaded",
+        ["", "part", "processes", "memory (PSS)", "of a core"],
+        [*resting(found)],
     )
-    took = sorted(1000 * one for one in found["delays"])
-    print(
-        f"\nan event, from one service to another: median {statistics.median(took):.1f} ms, "
-        f"p95 {took[round(0.95 * len(took)) - 1]:.1f} ms, most {took[-1]:.1f} ms (of {len(took)})"
-    )
-    serving.table("While nothing happens", ["", "processes", "memory", "a core"], found["rest"])
+    return int(any(one.ideal_s / one.wall_s < GOAL for one in found))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -17,7 +17,7 @@ HEAD = b"HTTP/1.1 %d Made-up\r\ncontent-type: %s\r\nconnection: close\r\n\r\n"
 WORDS = ("Good ", "morning, ", "Ada.")
 
 
-def chunk(**delta: str) -> bytes:
+def chunk(**delta: Any) -> bytes:
     return b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode() + b"\n\n"
 
 
@@ -44,6 +44,34 @@ STREAMS: dict[str, list[bytes | float]] = {
     "loose": [b'{"error": "model is loading"}\n'],
     "torn": [bytes([byte]) for byte in b"".join(SAID)],
 }
+
+
+def call(index: int | None, arguments: Any, id: str = "", name: str = "") -> bytes:
+    """Some of a call of a tool, with its id and name where it begins."""
+    begins = {"id": id, "type": "function"} if id else {}
+    function = {"name": name, "arguments": arguments} if name else {"arguments": arguments}
+    where = {} if index is None else {"index": index}
+    return chunk(tool_calls=[{**where, **begins, "function": function}])
+
+
+CALLS: dict[str, list[bytes | float]] = {
+    "calls": [
+        chunk(role="assistant", content="One moment. "),
+        call(0, "", "call_a", "weather"),
+        call(0, '{"ci'),
+        call(1, "", "call_b", "clock"),
+        call(0, 'ty":"Oslo"}'),
+        call(1, "{}"),
+        chunk(content=None),
+        USAGE,
+        DONE,
+    ],
+    "asks": [call(0, "", "call_a", "weather"), call(0, '{"city":"Oslo"}'), DONE],
+    "whole": [call(None, {"city": "Oslo"}, "a", "weather"), call(None, None, "b", "clock"), DONE],
+    "dangles": [call(0, "", "call_a", "weather"), call(0, '{"ci'), 30.0],
+    "odd": [chunk(tool_calls=[7])],
+}
+"""What models say that have tools, and were not told what came of a call last."""
 STATUSES: dict[str, tuple[int, Any]] = {
     "locked": (401, {"error": {"message": "no key"}}),
     "absent": (404, {"error": {"message": "model 'absent' not found"}}),
@@ -76,12 +104,19 @@ class Completions:
             lines = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
             body = json.loads(await reader.readexactly(int(lines["content-length"])))
             self.asked.append(body)
-            said = body["messages"][-1]["content"].split()[-1]
-            await self._chat(said if body["model"] == OBEYS else body["model"], reader, writer)
+            last = body["messages"][-1]
+            said = last["content"].split()[-1]
+            how = said if body["model"] == OBEYS else body["model"]
+            calls = bool(body.get("tools")) and last["role"] != "tool"
+            await self._chat(how, reader, writer, CALLS if calls else {})
         writer.close()
 
     async def _chat(
-        self, model: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        model: str,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        calls: dict[str, list[bytes | float]],
     ) -> None:
         if model == "gone":
             return
@@ -91,7 +126,7 @@ class Completions:
             return
         writer.write(HEAD % (200, b"text/event-stream"))
         gone = asyncio.create_task(reader.read())
-        for piece in STREAMS.get(model, SAID):
+        for piece in (STREAMS | calls).get(model, SAID):
             if isinstance(piece, bytes):
                 writer.write(piece)
                 await asyncio.sleep(0)
@@ -123,6 +158,11 @@ class Obedient:
     @property
     def url(self) -> str:
         return self._model.url
+
+    @property
+    def asked(self) -> list[dict[str, Any]]:
+        """As `Completions.asked`."""
+        return self._model.asked
 
     @property
     def connections(self) -> int:

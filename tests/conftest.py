@@ -11,6 +11,7 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+from fronts import ONE_SERVICE, TWO_FRONTS, WAYS, started
 from postgres import Cluster, cluster
 from recordings import Studio
 from serving import USERS_FOLDERS, Server
@@ -104,10 +105,33 @@ def voice(studio: Studio) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def one_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The service with its defaults (and the scripted engine), shared by all tests."""
     with Server(tmp_path_factory.mktemp("server")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def two_fronts(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Server]:
+    """Two fronts and a node with their defaults, which share their jobs, behind a proxy."""
+    with started(TWO_FRONTS, tmp_path_factory.mktemp("fronts"), request) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> Server:
+    """`one_service`; to a test that is marked `anywhere` also `two_fronts`."""
+    way = getattr(request, "param", ONE_SERVICE)
+    running: Server = request.getfixturevalue(way.replace(" ", "_"))
+    return running
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is marked `anywhere` is to be the same behind a proxy and two fronts."""
+    if "server" in metafunc.fixturenames and metafunc.definition.get_closest_marker("anywhere"):
+        metafunc.parametrize("server", WAYS, indirect=True, scope="session")
 
 
 @pytest.fixture

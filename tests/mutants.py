@@ -56,6 +56,7 @@ TESTS = {
     "workers/calls": "tests/workers/test_calls.py",
     "workers/credit": "tests/workers/test_calls.py",
     "workers/lifecycle": "tests/workers/test_slot.py tests/workers/test_shared.py",
+    "workers/pulse": "tests/jobs/test_hung.py tests/workers/test_shared.py",
     "workers/slot": "tests/workers/test_slot.py",
     "workers/worker": "tests/workers/test_calls.py tests/workers/test_worker.py",
 }

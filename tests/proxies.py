@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 from itertools import cycle
 
+_CONNECTION = re.compile(rb"\r\nconnection:[^\r\n]*", re.IGNORECASE)
+
 
 class RoundRobin:
-    """A TCP proxy: each connection goes to the next of the ports behind it."""
+    """A TCP proxy: each connection goes to the next of the ports behind it; with ``each_request``
+    none has a second request, so that each of these does, too."""
 
-    def __init__(self, *ports: int) -> None:
+    def __init__(self, *ports: int, each_request: bool = False) -> None:
         self._ports = cycle(ports)
+        self._each_request = each_request
         self.given: list[int] = []
         self._loop = asyncio.new_event_loop()
         self._server = self._loop.run_until_complete(
-            asyncio.start_server(self._serve, "127.0.0.1", 0)
+            asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
         )
         self.port = int(self._server.sockets[0].getsockname()[1])
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await _closing(reader) if self._each_request else b""
+        if self._each_request and not head:  # somebody only looked whether anybody is here
+            writer.close()
+            return
         port = next(self._ports)
         self.given.append(port)
         try:
@@ -30,6 +39,7 @@ class RoundRobin:
         except OSError:
             writer.close()
             return
+        back.write(head)
         await asyncio.gather(_pass(reader, back), _pass(there, writer))
 
     def close(self) -> None:
@@ -42,6 +52,17 @@ class RoundRobin:
             self._loop.run_until_complete(asyncio.wait(left))
         self._server.close()
         self._loop.close()
+
+
+async def _closing(reader: asyncio.StreamReader) -> bytes:
+    """The head of a request, after whose answer the connection ends."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    if b"\r\nupgrade:" in head.lower():
+        return head
+    return _CONNECTION.sub(b"", head)[:-2] + b"Connection: close\r\n\r\n"
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

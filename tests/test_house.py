@@ -120,6 +120,7 @@ MAKE_VALUES = {
         "Patience",
         "Sampling",
         "TalkOptions",
+        "Tools",
         "among",
         "VoiceSpec",
     ),

@@ -108,11 +108,13 @@ class Front:
 
 
 def build(args: dict[str, str]) -> Application:
-    """``replicas``: how many; ``gpus`` and ``cpus`` of each; ``front_cpus``."""
+    """``replicas``: how many; ``gpus`` and ``cpus`` of each; ``front_cpus``, of which it needs none
+    kept for it: a machine whose cores all go to replicas would have no room for the front, and Ray
+    waits for that without a word."""
     count = int(args.get("replicas", 1))
     actor = {"num_gpus": float(args.get("gpus", 0)), "num_cpus": float(args.get("cpus", 1))}
     replicas = Replica.options(num_replicas=count, ray_actor_options=actor).bind()
-    front = Front.options(ray_actor_options={"num_cpus": float(args.get("front_cpus", 1))})
+    front = Front.options(ray_actor_options={"num_cpus": float(args.get("front_cpus", 0))})
     return front.bind(replicas, count)
 
 

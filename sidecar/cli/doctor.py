@@ -154,6 +154,7 @@ def _upstreams(settings: Settings) -> Iterator[Finding]:
             yield Finding("upstream", State.WARNING, wrong.detail, wrong.hint)
         elif server.dialect is not None:
             own = "" if server.dialect.diarizes else "; speakers are told apart here"
+            own += "; says what voices are like" if server.dialect.voices else ""
             text = f"{server.name} answers ({server.dialect.name}){own}"
             yield Finding("upstream", State.GOOD, text)
 

@@ -4,11 +4,12 @@ Every second of audio becomes a segment whose text is a fingerprint of its sampl
 transcript shows whose audio it came from. ``VIBEVOICE_SCRIPTED_SPEED`` (seconds of audio per
 second, unlimited if unset) makes it take its time, ``VIBEVOICE_SCRIPTED_LOAD`` (seconds) its load;
 ``VIBEVOICE_SCRIPTED_FAILS`` names a precision that does not load. It settles every
-``VIBEVOICE_SCRIPTED_SETTLES`` seconds of audio (30). ``VIBEVOICE_SCRIPTED_POISON`` names texts,
-with commas: its process dies where it hears one, and the service, too, of one with a ``!`` behind
-it. Live, whatever is not quiet is speech, and
-each quarter of a second of it is a word, and whoever is as loud is the same speaker;
-``VIBEVOICE_SCRIPTED_HEAR`` (seconds) is what each look at a stretch takes.
+``VIBEVOICE_SCRIPTED_SETTLES`` seconds of audio (30); with ``VIBEVOICE_SCRIPTED_CLOCK=1`` it says
+the monotonic clock (one for all processes of a machine) instead of the fingerprint.
+``VIBEVOICE_SCRIPTED_POISON`` names texts, with commas: its process dies where it hears one, and the
+service, too, of one with a ``!`` behind it. Live, whatever is not quiet is speech, and each quarter
+of a second of it is a word, and whoever is as loud is the same speaker; ``VIBEVOICE_SCRIPTED_HEAR``
+(seconds) is what each look at a stretch takes.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class ScriptedEngine:
         self._speed = 0.0
         self._deaf = False
         self._settles = 30
+        self._clock = False
         self._poison: dict[str, bool] = {}
         self._hear_s = 0.0
         self._hall: Hall | None = None
@@ -101,6 +103,7 @@ class ScriptedEngine:
         self._speed = float(os.environ.get("VIBEVOICE_SCRIPTED_SPEED", "0"))
         self._deaf = os.environ.get("VIBEVOICE_SCRIPTED_DEAF") == "1"
         self._settles = int(os.environ.get("VIBEVOICE_SCRIPTED_SETTLES", "30"))
+        self._clock = os.environ.get("VIBEVOICE_SCRIPTED_CLOCK") == "1"
         self._hear_s = float(os.environ.get("VIBEVOICE_SCRIPTED_HEAR", "0"))
         names = os.environ.get("VIBEVOICE_SCRIPTED_POISON", "").split(",")
         self._poison = {name.rstrip("!"): name.endswith("!") for name in names}
@@ -142,7 +145,7 @@ class ScriptedEngine:
             segment = Segment(
                 start=start / SPEC.sample_rate,
                 end=samples / SPEC.sample_rate,
-                text=f"{fingerprint:08x}",
+                text=f"{time.monotonic():.6f}" if self._clock else f"{fingerprint:08x}",
                 speaker=len(segments) % 2 if options.diarize else None,
             )
             if segment.text in self._poison:

@@ -157,6 +157,7 @@ from sidecar.errors.request import (
     UploadTooLarge,
 )
 from sidecar.errors.talk import (
+    CallUnknown,
     ItemUnknown,
     LlmError,
     LlmFailed,
@@ -172,6 +173,7 @@ from sidecar.errors.talk import (
     SpeechFailed,
     StageSilent,
     TalkFull,
+    ToolsUnavailable,
 )
 from sidecar.errors.upstream import (
     UpstreamBusy,

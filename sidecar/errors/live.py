@@ -76,7 +76,10 @@ class SessionIdle(SidecarError):
     code = "session_idle"
     kind = Kind.TIMEOUT
     default_detail = "Nothing came for this live session for too long."
-    default_hint = "Begin a new one when somebody speaks; live_idle says how long it waits."
+    default_hint = (
+        "Begin a new one when somebody speaks; live_idle says how long it waits, talk_idle how "
+        "long a conversation does."
+    )
 
 
 class SessionTooLong(SidecarError):

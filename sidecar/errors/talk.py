@@ -24,6 +24,27 @@ class ItemUnknown(SidecarError):
     default_hint = "Name one that was told, and was neither deleted nor let go of for its age."
 
 
+class CallUnknown(SidecarError):
+    """The result of a call came that nobody waits for."""
+
+    code = "call_unknown"
+    kind = Kind.NOT_FOUND
+    default_detail = "No call of that id waits for an output."
+    default_hint = (
+        "Send one output for each call that was told to its end; those of an answer that was "
+        "interrupted before are not carried out."
+    )
+
+
+class ToolsUnavailable(SidecarError):
+    """Tools are wanted, and who answers calls none."""
+
+    code = "tools_unavailable"
+    kind = Kind.UNPROCESSABLE
+    default_detail = "Who answers here only repeats what is said, and calls no tools."
+    default_hint = "Set VIBEVOICE_LLM to a language model, or leave the tools out."
+
+
 class ResponseActive(SidecarError):
     """A client asked for an answer while one is being given (the code is OpenAI's)."""
 

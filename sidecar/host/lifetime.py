@@ -10,7 +10,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -78,6 +78,19 @@ def config_of(app: FastAPI, settings: Settings, tls: Tls | None = None) -> uvico
     )
 
 
+class _Begun:
+    """An application that has started: uvicorn would start it once more."""
+
+    def __init__(self, lifespan: Any) -> None:
+        self._lifespan = lifespan
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lifespan, name)
+
+    async def startup(self) -> None:
+        """It has."""
+
+
 class Server(uvicorn.Server):
     """Tells that it serves, lets the running job finish, and goes with its host."""
 
@@ -100,15 +113,17 @@ class Server(uvicorn.Server):
         self._watches: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve, then say so; a known host is watched from here on."""
-        await super().startup(sockets)
-        if self.lifespan.should_exit:  # the application did not start; why is in the log
-            return
-        try:
-            self._service.also = await self._listeners.start()
-        except BaseException:
-            await super().shutdown(sockets)
-            raise
+        """Serve, then say so; a known host is watched from here on. HTTP comes last, so that the
+        first who asks hears of all that is served."""
+        await self.lifespan.startup()
+        if not self.lifespan.should_exit:
+            try:
+                self._service.also = await self._listeners.start()
+            except BaseException:
+                await self.lifespan.shutdown()
+                raise
+        self.lifespan = cast("Any", _Begun(self.lifespan))
+        await super().startup(sockets)  # exits where the application did not start
         self._ready(self._service.also)
         self._watches.append(asyncio.get_running_loop().create_task(self._end_with_a_fault()))
         if (pid := parent.host_pid(self._settings.parent_pid, os.environ)) is not None:

@@ -95,6 +95,12 @@ class Backend:
                 background.spawn("look at the nodes", self.keeping.nodes.watch())
         background.spawn("remember the pace", self._pace_file.run(self.pace))
 
+    async def seek(self, job_id: str | None = None) -> None:
+        """Know of a job that another service may have taken in or changed a moment ago; of all
+        jobs without an id."""
+        if self.keeping is not None:
+            await self.keeping.seek(job_id)
+
     def steering(self, instance: str, models: Models) -> Steering | None:
         """Who brings this service to what all nodes are to have, where it works for others.
         ``instance``: its id among them."""

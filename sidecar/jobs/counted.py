@@ -33,7 +33,7 @@ class Counted:
                 tally.failed(error.code, since, outcome_of(error))
             case Cancelled():
                 tally.cancelled(since)
-            case Begun() if event.seq == 1:
+            case Begun() if record.begun == event.at:
                 tally.began(since)
             case Crashed():
                 tally.crashed.add()

@@ -89,10 +89,13 @@ class Keeping:
         if self._shared is not None:
             await self._shared.open()
 
-    async def seek(self, job_id: str) -> None:
-        """Know of a job that another service may have taken in a moment ago, if there is one."""
-        if self._shared is not None:
+    async def seek(self, job_id: str | None = None) -> None:
+        """Know of a job that another service may have taken in or changed a moment ago; of all
+        jobs without an id."""
+        if self._shared is not None and job_id is not None:
             await self._shared.seek(job_id)
+        elif self._shared is not None:
+            await self._shared.catch_up()
 
     def keep(self, source: AudioSource, name: str) -> Kept | Named:
         """Have a recording outlive the process; a file that a client named stays where it is.

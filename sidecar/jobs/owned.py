@@ -69,6 +69,11 @@ class OwnedJobs:
         """All jobs of the caller that can be asked for, oldest first."""
         return [one for one in self._store.all() if one.kept and one.owner == caller.owner]
 
+    def on_their_way(self, caller: Identity) -> list[JobRecord]:
+        """Those of the caller that wait or run, with those whose clients wait for them at some
+        service and which nobody can ask for."""
+        return [one for one in self._store.all() if one.owner == caller.owner and not one.over]
+
     async def answer(
         self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
     ) -> bytes:

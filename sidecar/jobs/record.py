@@ -79,7 +79,8 @@ class JobRecord:
 
     ``owner``: whose it is (`access.identity`). ``audio``: how to come by its recording again, as
     long as that is possible. ``kept``: whether its result is fetched later; that of others is for
-    who waits for it, and nobody else learns of them. ``created`` and ``ended``: seconds since 1970.
+    who waits for it, and nobody else learns of them. ``created``,
+    ``begun`` (its first attempt, whatever became of it) and ``ended``: seconds since 1970.
     ``attempts``: how often the engine's process died in it, and the attempt that runs. ``alone``:
     whether it runs in nobody's company, decided once something went wrong in one. ``key``: what its
     client calls the request; of one owner no two jobs have the same. ``durable``: whether it
@@ -117,6 +118,7 @@ class JobRecord:
     transcript: Transcript | None = None
     error: Failure | None = None
     processing_s: float = 0.0
+    begun: float | None = None
     ended: float | None = None
     seq: int = 0
     history: History = field(default_factory=History)
@@ -271,8 +273,10 @@ def _changed(record: JobRecord, event: JobEvent) -> JobRecord | None:
     match event.change:
         case Begun(anew, behind):
             settled = () if anew else record.settled
-            begun = _from_settled(replace(record, settled=settled), JobState.RUNNING)
-            return replace(begun, attempts=record.attempts + 1, behind=behind, refused=None)
+            first = event.at if record.begun is None else record.begun
+            at_work = _from_settled(replace(record, settled=settled), JobState.RUNNING)
+            attempts = record.attempts + 1
+            return replace(at_work, attempts=attempts, behind=behind, refused=None, begun=first)
         case Crashed() if running:
             return replace(record, alone=True, crashes=record.crashes + 1)
         case PutBack(counted, alone, passed) if running:

@@ -123,6 +123,7 @@ class Retention:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         store.listen(self._heard)
+        store.when_gone(self.forget)
 
     async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
         """What a wire makes of a job. Once it has ended that is kept, and was fetched."""

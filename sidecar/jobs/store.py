@@ -6,7 +6,7 @@ There is one door: what happens to a job is appended here, kept first and then t
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from sidecar import clock, errors
@@ -73,6 +73,10 @@ class JobStore(Protocol):
         those that this service appends (``here``), where it shares the jobs with others."""
         ...
 
+    def when_gone(self, tell: Callable[[str], None]) -> None:
+        """Have ``tell`` called with the id of each job that another service forgot."""
+        ...
+
     def forget(self, job_id: str) -> None:
         """Keep a job no longer; one that is not there is forgotten already."""
         ...
@@ -128,6 +132,7 @@ class MemoryStore:
         self._feed = Feed(buffer)
         self._entries: dict[str, Entry] = {}
         self._keys: dict[tuple[str, str], str] = {}
+        self._tell_gone: list[Callable[[str], None]] = []
 
     def add(self, record: JobRecord) -> None:
         """Keep a job that was submitted."""
@@ -168,6 +173,10 @@ class MemoryStore:
     def listen(self, tell: Listener, job_id: str | None = None, *, here: bool = False) -> None:
         """Have ``tell`` called with each event."""
         self._feed.listen(tell, job_id, here=here)
+
+    def when_gone(self, tell: Callable[[str], None]) -> None:
+        """Have ``tell`` called with the id of each job that another service forgot."""
+        self._tell_gone.append(tell)
 
     def forget(self, job_id: str) -> None:
         """Keep a job no longer."""

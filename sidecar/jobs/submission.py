@@ -53,7 +53,7 @@ class Submissions:
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
         self._uploads = Uploads()
 
-    def place(self, caller: Identity, key: str | None = None) -> Place:
+    async def place(self, caller: Identity, key: str | None = None) -> Place:
         """Keep a place in the queue for a recording, before anybody sends a gigabyte for nothing.
 
         ``key``: what the client calls its request; if its job is there already it needs none.
@@ -62,6 +62,7 @@ class Submissions:
             errors.QueueFull: there is none.
             errors.JobsLimited: the caller has as many jobs as it may.
         """
+        await self._backend.seek()  # how many there are, and of which keys
         if key is None or not self._once.knows(caller.owner, key):
             self._queue.check_room(self._room.promised)
             check_jobs(caller, len(self._queue.of(caller.owner)) + self._room.owners[caller.owner])
@@ -120,7 +121,7 @@ class Submissions:
         record = None
         way = self._traces.begun() if self._traces is not None else None
         try:
-            with place or self.place(caller):
+            with place or await self.place(caller):
                 facts = await self._intake.probe(source)
                 options = self._admitted(caller, facts, options)
                 durable = self._backend.keeping is not None and (kept or self._backend.shares)

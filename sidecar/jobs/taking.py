@@ -150,12 +150,12 @@ class SharedQueue:
 
     def position(self, job: JobRecord) -> int | None:
         """About how many go first; None when it waits no more."""
-        turn = self._turn(job.id)
+        turn = self._turn(job)
         return turn[0] if turn is not None else None
 
     def wait_s(self, job: JobRecord) -> float | None:
         """For about how many seconds others go first; None when it waits no more."""
-        turn = self._turn(job.id)
+        turn = self._turn(job)
         return turn[1] if turn is not None else None
 
     def cancel(self, job: Job | JobRecord) -> None:
@@ -171,13 +171,16 @@ class SharedQueue:
     def _in(self, *states: JobState) -> list[JobRecord]:
         return [record for record in self._store.all() if record.state in states]
 
-    def _turn(self, job_id: str) -> tuple[int, float] | None:
-        """Worked out anew once a second: everybody who asks for its place asks for all of them."""
+    def _turn(self, job: JobRecord) -> tuple[int, float] | None:
+        """Worked out anew once a second, and for one that came since at another service: everybody
+        who asks for its place asks for all of them."""
+        if job.state is not JobState.QUEUED:
+            return None
         now = time.monotonic()
-        if now >= self._turns_until:
+        if now >= self._turns_until or job.id not in self._turns:
             self._turns = self._worked_out()
             self._turns_until = now + FRESH_S
-        return self._turns.get(job_id)
+        return self._turns.get(job.id)
 
     def _worked_out(self) -> dict[str, tuple[int, float]]:
         """By the order that holds between owners, as if those that run now were all there was: how

@@ -98,6 +98,9 @@ class Service:
         self._queue, keeping = self._backend.queue, self._backend.keeping
         self.shares = self._backend.shares
         """Whether other services have the same jobs."""
+        self.offers_voices = not self.shares and not self.spec.remote
+        """Whether a piece of a recording may be asked what its voices are like: not where others
+        hear, nor where answers pass through a database."""
         self.nodes = keeping.nodes if keeping is not None else None
         """What all nodes are to have, where several services share their jobs."""
         self._steering = self._backend.steering(self.instance, self.models)
@@ -191,10 +194,9 @@ class Service:
             )
         return options
 
-    async def seek(self, job_id: str) -> None:
-        """Know of a job that another service may have taken in a moment ago, if there is one."""
-        if self._backend.keeping is not None:
-            await self._backend.keeping.seek(job_id)
+    async def seek(self, job_id: str | None = None) -> None:
+        """As `jobs.backend.Backend.seek`."""
+        await self._backend.seek(job_id)
 
     async def keep_conversation(self, caller: Identity, transcript: Transcript) -> str:
         """The id of the job that a conversation becomes.

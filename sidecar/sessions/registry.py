@@ -157,10 +157,18 @@ class Sessions:
         return [session for session in self._sessions.values() if not session.over]
 
     def open(
-        self, caller: Identity, options: LiveOptions, number: str | None = None, *, wire: str = ""
+        self,
+        caller: Identity,
+        options: LiveOptions,
+        number: str | None = None,
+        *,
+        wire: str = "",
+        forgiving: bool = False,
+        idle_s: float | None = None,
     ) -> Session:
         """A new session; who opens it holds it. ``number``: how the client calls it; ``wire``: by
-        which way it came.
+        which way it came; ``forgiving``: as `Session.forgiving`; ``idle_s``: its own, where it has
+        one.
 
         Raises:
             errors.LiveUnavailable: no engine here hears live.
@@ -187,6 +195,9 @@ class Sessions:
         if self._acquaint is not None:
             options = self._acquaint(options, caller.owner)
         session = self._new(caller.owner, number, options, wire)
+        session.forgiving = forgiving
+        if idle_s is not None:
+            session.bounds = dataclasses.replace(self._bounds, idle_s=idle_s)
         session.tape = self._tape() if options.keep else None
         return self._begun(session)
 
@@ -284,7 +295,7 @@ class Sessions:
         moving = [one for one in going if self._may_move(one)]
         for session in going:
             if session not in moving:
-                session.finish()
+                session.finish(asked=False)
         async with asyncio.TaskGroup() as group:
             for session in moving:
                 group.create_task(self._hand_over(session, max(grace_s, LEAVING_S)))
@@ -341,7 +352,7 @@ class Sessions:
             log.warning("a live session could not be handed over: it ends here")
             self._see_to(session)
             session.release()
-            session.finish()
+            session.finish(asked=False)
             return
         self.end(session, errors.SessionHandedOver())
 
@@ -387,7 +398,7 @@ class Sessions:
         if not session.finishing:
             if not left and session.overdue(now) is None:
                 return False
-            session.finish()
+            session.finish(asked=False)
         return now - session.touched < KEEPING_S
 
     async def _look(self) -> None:

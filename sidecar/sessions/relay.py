@@ -33,6 +33,10 @@ class Shared(Protocol):
         """As `workers.worker.Worker.calling`."""
 
 
+LOSSES = 3
+"""So often sound is left out in a row, and nothing is heard in between, before an engine is given
+up: not the sound is to blame then."""
+
 Share = Callable[[], AbstractAsyncContextManager[Shared]]
 """An engine for as long as the session needs it, loaded if it is not there."""
 
@@ -40,6 +44,7 @@ Share = Callable[[], AbstractAsyncContextManager[Shared]]
 async def carry(session: Session, share: Share) -> None:
     """See a session to its end; it is told of whatever goes wrong."""
     died_at: float | None = None
+    losses, lost_at = 0, -1.0
     while True:
         try:
             async with share() as engine:
@@ -49,7 +54,12 @@ async def carry(session: Session, share: Share) -> None:
             sound = session.sound
             if sound.settled == died_at:
                 log.warning("the engine died twice at the same place of a live session")
-                return session.end(errors.EngineCrashed())
+                losses = losses + 1 if sound.settled == lost_at else 1
+                if not session.forgiving or losses > LOSSES:
+                    return session.end(errors.EngineCrashed())
+                session.lose()
+                died_at, lost_at = None, sound.settled
+                continue
             died_at = sound.settled if sound.seconds else None  # no sound is to blame for that
             session.heard(Noticed(RESTARTED))
         except errors.SidecarError as error:

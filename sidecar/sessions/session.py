@@ -19,7 +19,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.metering.tally import Tally
 from sidecar.sessions.counted import Counted
-from sidecar.sessions.sound import Held, KeptSound
+from sidecar.sessions.sound import Commit, Held, KeptSound
 from sidecar.sessions.tape import Tape
 from sidecar.sessions.told import Numbered, Told
 from sidecar.sessions.waits import Waits
@@ -43,6 +43,7 @@ LEAST_S = 1.0
 """Seconds of sound that each session may keep, however much the others do."""
 AGAIN_S = 0.25
 """How often who waits looks whether there is room."""
+LOST = Notice("sound_lost", "What was said last ended the engine twice, and is left out.")
 NOT_KEPT = "not_kept"
 """The notice of a session that was to become a job and did not."""
 RATES = range(8_000, 192_001)
@@ -101,6 +102,8 @@ class Session:
         self.received_orders = 0
         """Commits, cancels, changes and the finish that came: what need not be said again."""
         self.finishing = False
+        self.forgiving = False
+        """Sound that ends engines is left out, and does not end the session."""
         self.tape: Tape | None = None
         """Takes its sound, where that is kept."""
         self.keeper: Keeper | None = None
@@ -226,10 +229,13 @@ class Session:
         self.options = changed
         self._order(order)
 
-    def finish(self) -> None:
-        """No more sound comes: the rest is told, and then the summary."""
+    def finish(self, *, asked: bool = True) -> None:
+        """No more sound comes: the rest is told, and then the summary. ``asked``: by its client,
+        who counts its orders."""
         if not (self.finishing or self.over):
             self._ordered({"finish": True})
+            if not asked:
+                self.received_orders -= 1
             self.finishing = True
             self.news.set()
 
@@ -284,6 +290,24 @@ class Session:
         elif isinstance(event, TurnDropped):
             self.sound.dropped()
             self._room.set()
+        self._say(event)
+
+    def lose(self) -> None:
+        """No engine survives the sound that the last one had: that is left out. The turn it
+        belongs to ends with what was said of it, and the client's wishes in it are done."""
+        wishes = self.sound.lose()
+        self._say(Noticed(LOST))
+        self._say(self.told.broken_off(self.sound.settled))
+        for wish in wishes:
+            ended = self.told.broken_off(self.sound.settled)
+            if isinstance(wish, Commit):
+                self._say(dataclasses.replace(ended, committed=True))
+            else:
+                self._say(TurnDropped(ended.turn, ended.end))
+        self._room.set()
+
+    def _say(self, event: LiveEvent) -> None:
+        """To all who listen."""
         self.counted.said(event)
         if isinstance(event, Final | TurnEnded):
             self._steady.clear()  # an engine says next how much of the sound that was

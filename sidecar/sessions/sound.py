@@ -107,6 +107,7 @@ class KeptSound:
         """Of that, what such a one has not taken yet."""
         self._wanted = 0.0
         self._taken = 0
+        self._had = 0
         self._answered = 0
         self._before = 0
 
@@ -170,7 +171,7 @@ class KeptSound:
         """The first turn that was not wanted is dropped: all before that is over."""
         while any(isinstance(one, Forget) for one in self._items):
             oldest = self._items.popleft()
-            self._taken = max(0, self._taken - 1)
+            self._taken, self._had = max(0, self._taken - 1), max(0, self._had - 1)
             if isinstance(oldest, Forget):
                 break
             if isinstance(oldest, Commit):
@@ -188,7 +189,25 @@ class KeptSound:
             return None
         item = self._items[self._taken]
         self._taken += 1
+        self._had = max(self._had, self._taken)
         return item.behind(self._wanted) if isinstance(item, Chunk) else item
+
+    def lose(self) -> list[Commit | Forget]:
+        """Let go of all that any engine had: nobody hears it. What the client wanted besides, in
+        order, and will not be answered by an engine."""
+        had, wishes = min(self._had, len(self._items)), list[Commit | Forget]()
+        lost = [self._items.popleft() for _ in range(had)]
+        for one in lost:
+            if isinstance(one, Chunk):
+                self._count(-len(one.raw))
+                self.settled = max(self.settled, one.at + one.seconds)
+            else:
+                wishes.append(one)
+                self._answered += isinstance(one, Commit)
+        self._taken = self._had = 0
+        self._ahead.clear()
+        self._let_go(self.settled)
+        return wishes
 
     def rewind(self) -> None:
         """It is taken anew, by an engine that counts commits from 0."""
@@ -216,13 +235,13 @@ class KeptSound:
             else:
                 self._answered += 1
             self._items.popleft()
-            self._taken -= 1
+            self._taken, self._had = self._taken - 1, self._had - 1
 
     def clear(self) -> None:
         """Let go of all of it: nobody hears any more."""
         for kept in (self._items, self._past, self._ahead):
             kept.clear()
-        self._taken = 0
+        self._taken = self._had = 0
         self._count(-self.bytes)
         self.settled = self.at
 

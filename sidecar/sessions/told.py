@@ -125,6 +125,14 @@ class Told:
             one for one in self._context if lead <= one.start + CLOSE_S and one.end <= at + CLOSE_S
         )
 
+    def broken_off(self, at: float) -> TurnEnded:
+        """How the turn ends that goes on, if no engine hears more of it than was said by ``at``;
+        one that has not begun ends with nothing."""
+        begin = self.so_far(at)
+        pieces = begin.said[len(begin.said) - begin.open :]
+        start = pieces[0].start if pieces else at
+        return TurnEnded(begin.turn, start, at, " ".join(one.text for one in pieces))
+
     def add(self, event: LiveEvent) -> Numbered | None:
         """Say it, and give its number; None where nothing is said.
 

@@ -18,6 +18,14 @@ class Talk(Group):
     conversations: int = Field(
         1, ge=0, description="Most spoken conversations at once; each is a live session, too."
     )
+    talk_idle: Duration = Field(
+        600.0,
+        gt=0,
+        description=(
+            "How long a conversation waits for sound, for typed text or for another wish of its "
+            "client's, once nothing is said any more, before it ends."
+        ),
+    )
     talk_ports: Annotated[TalkPorts | None, NoDecode, BeforeValidator(parse_talk_ports)] = Field(
         None,
         description=(

@@ -56,7 +56,8 @@ class Upstream(Group):
         0.0,
         ge=0,
         description=(
-            "Longest piece of a recording that is sent at once; 0 takes what the dialect allows "
-            "(an hour, ten minutes for 'openai')."
+            "Longest piece of a recording that is sent at once; 0 cuts it so that all upstreams "
+            "have work, and one of them gets what the dialect allows (an hour, ten minutes for "
+            "'openai')."
         ),
     )

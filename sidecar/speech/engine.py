@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from sidecar import errors
 from sidecar.audio import Block
+from sidecar.speech.local_voices import VoicesAsked
 from sidecar.speech.people import KnownVoice
 from sidecar.speech.transcript import Checkpoint, Event
 
@@ -90,7 +91,8 @@ class EngineSpec(ModelSpec):
     hears in one process at most; an engine with any is a `speech.live.LiveEngine`. ``remote``:
     others do the work, so that company costs this machine nothing. ``translates``: it writes in
     English what is said in another language. ``resumes``: the form of its checkpoints, another one
-    whenever their meaning changes; an engine that has one is a `ResumableEngine`.
+    whenever their meaning changes; an engine that has one is a `ResumableEngine`. ``by_voices``: it
+    tells speakers apart by `voices/` and nothing else.
     """
 
     sample_rate: int
@@ -102,6 +104,7 @@ class EngineSpec(ModelSpec):
     translates: bool = False
     resumes: str = ""
     sessions: int = 0
+    by_voices: bool = False
 
 
 def few(names: Sequence[str], most: int = 10) -> str:
@@ -143,6 +146,8 @@ class TranscribeOptions:
     with, once, where the memory did not suffice after all. ``recognise``: whether people whom the
     service knows may be told by their voices; ``known_voices``: who is. ``voiceprints``: the
     transcript says what each speaker sounds like, for who wants to know them again.
+    ``local_voices``: the recording is a piece of one, and who has all of it wants these of its
+    voices; the worker sees to that, and no engine has to know.
     """
 
     precision: Precision = Precision.AUTO
@@ -161,6 +166,7 @@ class TranscribeOptions:
     recognise: bool = True
     known_voices: tuple[KnownVoice, ...] = ()
     voiceprints: bool = False
+    local_voices: VoicesAsked | None = None
 
     @property
     def hears_voices(self) -> bool:
@@ -175,6 +181,7 @@ class TranscribeOptions:
     def from_wire(cls, values: dict[str, Any]) -> TranscribeOptions:
         """The options that `to_wire` wrote."""
         fallback = values["memory_fallback"]
+        local = values.get("local_voices")
         return cls(
             **{
                 **values,
@@ -184,6 +191,7 @@ class TranscribeOptions:
                 "memory": MemoryPlan(**values["memory"]),
                 "memory_fallback": fallback and MemoryPlan(**fallback),
                 "known_voices": tuple(map(KnownVoice.from_wire, values.get("known_voices", ()))),
+                "local_voices": local and VoicesAsked(**local),
             }
         )
 
@@ -221,8 +229,8 @@ class Upstream:
     """Where other servers hear for an engine, and how they are to be asked.
 
     ``urls`` have no path of an API and no credentials; ``keys`` is one for each, '' for none.
-    ``timeout``: seconds for a second of audio. ``piece_s``: the longest piece, 0 leaves it to the
-    server's kind. ``ca``: a file of certificates. Nothing prints the keys.
+    ``timeout``: seconds for a second of audio. ``piece_s``: the longest piece, 0 leaves it to
+    how many there are, and to their kind. ``ca``: a file of certificates. Nothing prints the keys.
     """
 
     urls: tuple[str, ...]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar import errors
+from sidecar.speech.local_voices import LocalVoices
 from sidecar.speech.people import SpeakerVoice, VoicePrint
 
 NON_SPEECH = "non_speech"
@@ -80,7 +81,8 @@ class Transcript:
     ``voices``: what is known of its speakers by voice, where somebody asked who they are.
     ``prints``: what each segment sounds like, by its place, None where hardly anybody is heard;
     empty where nobody asked for that.
-    ``model``: which one heard it, where the engine may have one of several.
+    ``model``: which one heard it, where the engine may have one of several. ``local_voices``: what
+    a piece of a recording says of its voices, where `TranscribeOptions` asked for it.
     """
 
     segments: tuple[Segment, ...]
@@ -93,6 +95,7 @@ class Transcript:
     voices: tuple[SpeakerVoice, ...] = ()
     prints: tuple[VoicePrint | None, ...] = field(default=(), repr=False)
     model: str = ""
+    local_voices: LocalVoices | None = field(default=None, repr=False)
 
     def name_of(self, speaker: int | None) -> str | None:
         """Who a speaker was recognised as; None for all others."""
@@ -243,6 +246,7 @@ def segment_from_wire(values: dict[str, Any]) -> Segment:
 
 def transcript_from_wire(values: dict[str, Any]) -> Transcript:
     """A `Transcript` from the values of `dataclasses.asdict`."""
+    local = values.get("local_voices")
     return Transcript(
         **{
             **values,
@@ -250,5 +254,6 @@ def transcript_from_wire(values: dict[str, Any]) -> Transcript:
             "notices": tuple(Notice(**notice) for notice in values["notices"]),
             "voices": tuple(SpeakerVoice.from_wire(one) for one in values.get("voices", ())),
             "prints": tuple(one and VoicePrint(**one) for one in values.get("prints", ())),
+            "local_voices": LocalVoices(**local) if local else None,
         }
     )

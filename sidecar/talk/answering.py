@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from sidecar.errors import ReplyEmpty, SidecarError
 from sidecar.speech.dialogue import Message
 from sidecar.talk.commands import Command, Hush, Tell
 from sidecar.talk.echo import LONGEST_LAG_S
-from sidecar.talk.events import Played, StageEnded, StageFailed, Token, Voiced
+from sidecar.talk.events import Calling, Played, StageEnded, StageFailed, Token, Voiced
 from sidecar.talk.history import History
 from sidecar.talk.options import TalkOptions
-from sidecar.talk.told import Ending, Failed, Latency, ReplyEnded
+from sidecar.talk.told import CallEnded, Ending, Failed, Latency, ReplyEnded
 from sidecar.talk.turns import Turn
 
 
@@ -80,8 +81,17 @@ class Answering:
         self._confirm(Latency(0, total=since), now)
 
     def _begin(self, said: str, now: float, options: TalkOptions | None = None) -> Turn:
-        self.turn = Turn(self.number, said, options or self.options, self._do, now)
+        taken = self.history.knows
+        self.turn = Turn(self.number, said, options or self.options, self._wanted, now, taken)
         return self.turn
+
+    def _wanted(self, command: Command) -> None:
+        """By a turn. A call that is told to its end is history from then on, for what comes of it
+        may come before the turn is over."""
+        if isinstance(command, Tell) and isinstance(command.told, CallEnded):
+            entry = self.history.called(command.told.turn, command.told.call)
+            command = Tell(replace(command.told, entry=entry.number))
+        self._do(command)
 
     def _confirm(self, latency: Latency, now: float) -> None:
         assert self.turn is not None
@@ -93,7 +103,9 @@ class Answering:
 
     # It goes on
 
-    def report(self, event: Token | Voiced | StageEnded | StageFailed | Played, now: float) -> None:
+    def report(
+        self, event: Token | Calling | Voiced | StageEnded | StageFailed | Played, now: float
+    ) -> None:
         """Something of a stage, or of who plays the sound: of this turn, or too late."""
         turn = self.turn
         if turn is None or event.turn != turn.number:
@@ -101,6 +113,8 @@ class Answering:
         match event:
             case Token():
                 turn.token(event)
+            case Calling():
+                turn.calling(event)
             case Voiced():
                 turn.voiced(event)
             case StageEnded():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from sidecar.speech.dialogue import Message
+from sidecar.speech.dialogue import NO_TOOLS, Message, Tools
 from sidecar.speech.voice import Sound
 from sidecar.talk.events import Stage
 from sidecar.talk.told import Told
@@ -26,10 +26,11 @@ class Recognise:
 
 @dataclass(frozen=True, slots=True)
 class Think:
-    """Answer ``messages``, token by token, for this turn."""
+    """Answer ``messages``, token by token, for this turn, or call one of the ``tools``."""
 
     turn: int
     messages: tuple[Message, ...]
+    tools: Tools = NO_TOOLS
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,20 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from sidecar import errors
-from sidecar.sessions.session import Session
+from sidecar.sessions.session import LOST, Session
 from sidecar.speech import live
 from sidecar.speech.engine import AUTO
 from sidecar.speech.live import Encoding, Endpointing, LiveOptions, Turns
 from sidecar.speech.transcript import Notice
 from sidecar.talk.clock import SoundClock
 from sidecar.talk.events import (
+    UNKNOWN,
     Committed,
     Forgotten,
     SpeechStarted,
     SpeechStopped,
+    Stage,
+    StageFailed,
     TalkEvent,
     Words,
 )
@@ -63,6 +66,7 @@ class Ear:
         self._starving: asyncio.TimerHandle | None = None
         self._usual, self._guard = session.options, 0.0
         self._spans: dict[int, tuple[float, float]] = {}
+        self._gone: frozenset[int] = frozenset()
         self._commits: deque[Callable[[], None] | None] = deque()
         self._forgets: deque[Callable[[], None]] = deque()
 
@@ -164,10 +168,33 @@ class Ear:
                 self._ended(event)
             case live.TurnDropped(turn):
                 self._dropped(turn)
+            case live.Noticed(notice) if notice.code == LOST.code:
+                self._lost()
             case live.Noticed(notice):
                 self._noticed(notice)
 
+    def _lost(self) -> None:
+        """No more words come of what was said and is not told."""
+        if self._speaking is not None:
+            ended = self._stopped[self._speaking] = self._now()
+            self._happened(SpeechStopped(ended, self._speaking, ended))
+        error = errors.EngineCrashed(hint="Say it again, or type it.")
+        for utterance in self._stopped or (UNKNOWN,):
+            self._happened(StageFailed(self._now(), utterance, Stage.RECOGNISER, error))
+        self._gone = frozenset(self._stopped)
+        self._speaking = None
+        self._stopped.clear()
+        self._texts.clear()
+
     def _ended(self, event: live.TurnEnded) -> None:
+        if event.turn not in self._gone:
+            self._told_all(event)
+        heard = self._commits.popleft() if event.committed and self._commits else None
+        if heard is not None:
+            self._happened(Committed(self._now()))
+            heard()
+
+    def _told_all(self, event: live.TurnEnded) -> None:
         ended = self._stopped.pop(event.turn, None)
         if ended is None:  # the client ended it, or we did
             self._speaking = None
@@ -175,10 +202,6 @@ class Ear:
             self._lies(event.turn, event.start, event.end)
             self._happened(SpeechStopped(self._now(), event.turn, ended))
         self._happened(Words(self._now(), event.turn, event.text, ended))
-        heard = self._commits.popleft() if event.committed and self._commits else None
-        if heard is not None:
-            self._happened(Committed(self._now()))
-            heard()
 
     def _dropped(self, turn: int) -> None:
         self._speaking = None

@@ -14,9 +14,12 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from sidecar.errors import SidecarError
-from sidecar.speech.dialogue import Role
+from sidecar.speech.dialogue import Fragment, Role
 from sidecar.speech.voice import Sound
 from sidecar.talk.options import TalkOptions
+
+UNKNOWN = -1
+"""No utterance's number."""
 
 
 class Stage(StrEnum):
@@ -99,6 +102,16 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """What came of a call, by its id; the client calls that ``name``. It wants no answer yet."""
+
+    at: float
+    call: str
+    output: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Dropped:
     """The entry of that number does not belong into the history."""
 
@@ -124,6 +137,15 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class Calling:
+    """The thinker calls a tool: some of that call."""
+
+    at: float
+    turn: int
+    fragment: Fragment
+
+
+@dataclass(frozen=True, slots=True)
 class Voiced:
     """More sound of a piece that was to be said."""
 
@@ -145,7 +167,8 @@ class StageEnded:
 
 @dataclass(frozen=True, slots=True)
 class StageFailed:
-    """A stage gave up. ``turn`` is the utterance's number if it was the recogniser."""
+    """A stage gave up. ``turn`` is the utterance's number if it was the recogniser, `UNKNOWN` where
+    what it could not hear may have been none."""
 
     at: float
     turn: int
@@ -211,9 +234,11 @@ TalkEvent: TypeAlias = (
     | Forgotten
     | Typed
     | Noted
+    | Returned
     | Dropped
     | Asked
     | Token
+    | Calling
     | Voiced
     | StageEnded
     | StageFailed

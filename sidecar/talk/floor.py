@@ -9,6 +9,7 @@ from sidecar.speech.dialogue import Role
 from sidecar.talk.answering import Answering
 from sidecar.talk.commands import Command, Recognise, Tell
 from sidecar.talk.echo import ALIKE, is_echo
+from sidecar.talk.events import UNKNOWN
 from sidecar.talk.history import bounded
 from sidecar.talk.interruption import (
     GUARDED_PAUSE_AFTER_S,
@@ -95,7 +96,9 @@ class Floor:
     def recogniser_failed(self, utterance: int, error: SidecarError) -> None:
         """Words will not come."""
         person = self.person
-        if person is not None:
+        if utterance == UNKNOWN:
+            self._do(Tell(Failed(0, error)))
+        elif person is not None:
             person.give_up(utterance, error)
             if person.settled:
                 self._said_more(person)
@@ -233,6 +236,9 @@ class Floor:
     def _dismiss(self, person: Person, reply: Turn) -> None:
         """It was nothing: the reply goes on."""
         person.dismissed, person.paused_at = True, None
+        if person.failure is not None:  # it may have been something
+            self._do(Tell(Failed(0, person.failure)))
+            person.failure = None
         self._nothing_said(person)
         reply.resume(self.at)
 

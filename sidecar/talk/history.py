@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sidecar.speech.dialogue import Message, Role
+from sidecar.speech.dialogue import Call, Message, Role
 from sidecar.talk.reply import ELLIPSIS, Reply
+
+_ANSWERS = (Role.ASSISTANT, Role.TOOL)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One message, by its ``number``; a reply's ``turn``, and what it was made of, to cut it once
-    more: its client let it ``end`` after so many seconds."""
+    more: its client let it ``end`` after so many seconds. A tool's entry is a ``call``, or
+    what came of one (``returned``)."""
 
     role: Role
     text: str
@@ -19,6 +22,8 @@ class Entry:
     reply: Reply | None = None
     number: int = 0
     end: float = float("inf")
+    call: Call | None = None
+    returned: bool = False
 
 
 class History:
@@ -65,9 +70,36 @@ class History:
         self._entries[at] = replace(entry, text=text, end=end)
         return text
 
+    def called(self, turn: int, call: Call) -> Entry:
+        """A turn has called a tool; what comes of it is waited for."""
+        return self._append(Entry(Role.TOOL, "", turn, call=call))
+
+    def awaits(self, call: str) -> bool:
+        """Whether what comes of that call is waited for."""
+        found = [one.returned for one in self._entries if one.call and one.call.id == call]
+        return found == [False]
+
+    def knows(self, call: str) -> bool:
+        """Whether a call of that id stands there."""
+        return any(one.call is not None and one.call.id == call for one in self._entries)
+
+    def returned(self, call: str, output: str) -> Entry | None:
+        """What came of a call; None if nobody waits for that. It stands where it came: models
+        want it behind its call with nothing between, so they are told of the call there."""
+        if not self.awaits(call):
+            return None
+        made = next(one for one in self._entries if one.call and one.call.id == call)
+        return self._append(replace(made, text=output, returned=True))
+
     def drop(self, number: int) -> None:
-        """Nobody said that."""
-        self._entries = [entry for entry in self._entries if entry.number != number]
+        """Nobody said that. With a call goes what came of it."""
+        gone = {one.call.id for one in self._entries
+                if one.number == number and one.call and not one.returned}  # fmt: skip
+        self._entries = [
+            entry
+            for entry in self._entries
+            if entry.number != number and not (entry.call and entry.call.id in gone)
+        ]
 
     def clear(self) -> None:
         """Nothing was said."""
@@ -79,15 +111,32 @@ class History:
 
     def messages(self, instructions: str = "", said: str = "") -> tuple[Message, ...]:
         """What a language model gets: what ``said`` besides is the person's. Neighbours of one role
-        are one message: models want them to take turns."""
+        are one message: models want them to take turns. Of calls they are told once something came
+        of them, of those of one turn together."""
+        entries = [Entry(Role.SYSTEM, instructions), *self._entries, Entry(Role.USER, said)]
         found: list[Message] = []
-        rows = [(entry.role, entry.text) for entry in self._entries]
-        rows = [(Role.SYSTEM, instructions), *rows, (Role.USER, said)]
-        for role, text in rows:
-            if text and found and found[-1].role is role:
-                found[-1] = Message(role, f"{found[-1].text} {text}")
-            elif text:
-                found.append(Message(role, text))
+        calling = 0
+        """The place of the last message with calls."""
+        turn = 0
+        for entry in entries:
+            last = found[-1].role if found else None
+            if entry.call is not None:
+                if not entry.returned:
+                    continue
+                if last is Role.TOOL and entry.turn == turn:
+                    calls = (*found[calling].calls, entry.call)
+                elif last is Role.ASSISTANT:
+                    calling, calls = len(found) - 1, (entry.call,)
+                else:
+                    calling, calls = len(found), (entry.call,)
+                    found.append(Message(Role.ASSISTANT, ""))
+                turn = entry.turn
+                found[calling] = replace(found[calling], calls=calls)
+                found.append(Message(Role.TOOL, entry.text, call=entry.call.id))
+            elif entry.text and last is entry.role:
+                found[-1] = Message(entry.role, f"{found[-1].text} {entry.text}")
+            elif entry.text:
+                found.append(Message(entry.role, entry.text))
         return tuple(found)
 
     def _of(self, turn: int) -> int | None:
@@ -96,13 +145,13 @@ class History:
 
     def _append(self, entry: Entry) -> Entry:
         self._count += 1
-        text = bounded(entry.text.strip(), self._most_bytes)
+        text = entry.text if entry.call else bounded(entry.text.strip(), self._most_bytes)
         entry = replace(entry, text=text, number=self._count)
-        if entry.text or entry.reply is not None:
+        if entry.text or entry.reply is not None or entry.call is not None:
             self._entries.append(entry)
         if len(self._entries) > self._most:
             del self._entries[: len(self._entries) - self._most]
-            while self._entries[0].role is Role.ASSISTANT and len(self._entries) > 1:
+            while self._entries[0].role in _ANSWERS and len(self._entries) > 1:
                 del self._entries[0]  # an answer to a question that is gone
         return entry
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sidecar.errors import CallUnknown
 from sidecar.speech.dialogue import Role
 from sidecar.talk import events as happened
 from sidecar.talk.answering import Answering
@@ -22,6 +23,7 @@ from sidecar.talk.told import (
     Began,
     Ending,
     Entered,
+    Failed,
     PersonSaid,
     Phase,
     Recorded,
@@ -105,6 +107,7 @@ class Conversation:
                 self._floor.recogniser_failed(event.turn, event.error)
             case (
                 happened.Token()
+                | happened.Calling()
                 | happened.Voiced()
                 | happened.StageEnded()
                 | happened.StageFailed()
@@ -122,6 +125,8 @@ class Conversation:
                 self._typed(event.text)
             case happened.Noted():
                 self._noted(event)
+            case happened.Returned():
+                self._returned(event)
             case happened.Dropped():
                 self.history.drop(event.entry)
             case happened.Asked():
@@ -154,6 +159,13 @@ class Conversation:
     def _noted(self, noted: happened.Noted) -> None:
         entry = self.history.add(noted.role, noted.text)
         self._do(Tell(Recorded(entry.number, entry.role, entry.text, noted.name)))
+
+    def _returned(self, returned: happened.Returned) -> None:
+        entry = self.history.returned(returned.call, returned.output)
+        if entry is None:
+            self._do(Tell(Failed(0, CallUnknown())))
+        else:
+            self._do(Tell(Recorded(entry.number, entry.role, entry.text, returned.name)))
 
     def _asked(self, options: TalkOptions | None) -> None:
         person = self._floor.person

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sidecar.speech.dialogue import NO_TOOLS, Tools
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -31,9 +33,11 @@ class TalkOptions:
     a pause ends a person's turn; else the client alone does. ``answers``: a turn is answered
     without being asked to. ``interruptible``: by voice. ``guarded``: sound that is played comes
     back as an echo; it is on by itself once that has happened. ``longest_reply_s``: of sound.
+    ``tools``: what may be called instead of answering, and before that; the client has them.
     """
 
     instructions: str = ""
+    tools: Tools = NO_TOOLS
     apology: str = "Sorry, something went wrong. Please try again."
     voiced: bool = True
     ends_turns: bool = True

@@ -118,7 +118,10 @@ class Conversations:
         try:
             thinker = await self._found()
             hears = ear.options(self._settings.language)
-            live = self._sessions.open(caller, hears, session, wire="talk")
+            idle_s = self._settings.talk_idle
+            live = self._sessions.open(
+                caller, hears, session, wire="talk", forgiving=True, idle_s=idle_s
+            )
         finally:
             self._opening -= 1
         talk = Talk(live, thinker, self._voice, options, manner, client=client, seen=self._seen)

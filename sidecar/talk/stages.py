@@ -12,7 +12,15 @@ from typing import Any, Protocol, TypeAlias
 from sidecar import errors
 from sidecar.speech.voice import SayOptions, Sound
 from sidecar.talk.commands import Say, Think
-from sidecar.talk.events import Stage, StageEnded, StageFailed, TalkEvent, Token, Voiced
+from sidecar.talk.events import (
+    Calling,
+    Stage,
+    StageEnded,
+    StageFailed,
+    TalkEvent,
+    Token,
+    Voiced,
+)
 from sidecar.thinking.thinker import Thinker
 
 log = logging.getLogger(__name__)
@@ -94,9 +102,10 @@ class Stages:
             self._going.pop((turn, stage), None)
 
     async def _thought(self, command: Think) -> None:
-        async with aclosing(self.thinker.reply(command.messages)) as pieces:
+        async with aclosing(self.thinker.reply(command.messages, command.tools)) as pieces:
             async for piece in pieces:
-                self._happened(Token(self._now(), command.turn, piece))
+                more = Token if isinstance(piece, str) else Calling
+                self._happened(more(self._now(), command.turn, piece))  # type: ignore[arg-type]
         self._happened(StageEnded(self._now(), command.turn, Stage.THINKER))
 
     async def _spoken(self, turn: int, manner: SayOptions) -> None:

@@ -120,6 +120,15 @@ class Talk:
         """The number of the reply that is given, 0 while there is none."""
         return self._machine.replying
 
+    def awaits(self, call: str) -> bool:
+        """Whether what comes of a call of that id is waited for."""
+        return self._machine.history.awaits(call)
+
+    @property
+    def thinker(self) -> Thinker:
+        """Who thinks of replies."""
+        return self._stages.thinker
+
     @property
     def sending(self) -> bool:
         """Whether a reply is being given of which more is to come."""
@@ -175,6 +184,7 @@ class Talk:
         """The client has played so much of that turn's sound by now; of one that is over this is
         too late, and changes nothing."""
         now = self._now()
+        self._ear.touch()
         self._pacer.report(turn, seconds, now)
         self._happened(Tick(now))
 
@@ -249,6 +259,7 @@ class Talk:
         match command:
             case todo.Tell(told):
                 if isinstance(told, ReplyEnded):
+                    self._ear.touch()  # who listens is there
                     for frame in self._pacer.end(told.turn, now):
                         self._out.put_nowait(frame)
                 self._seen(told)

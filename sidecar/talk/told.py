@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from sidecar.errors import SidecarError
-from sidecar.speech.dialogue import Role
+from sidecar.speech.dialogue import Call, Role
 from sidecar.speech.transcript import Notice
 
 
@@ -114,6 +114,34 @@ class ReplyWritten:
 
 
 @dataclass(frozen=True, slots=True)
+class CallStarted:
+    """The turn calls a tool by that name; the call has an id."""
+
+    turn: int
+    call: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallWritten:
+    """More of that call's arguments."""
+
+    turn: int
+    call: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """All of a call is there: it is to be carried out, and what comes of it is waited for. It
+    stands in the history as ``entry``. One that has not got so far when its reply ends is none."""
+
+    turn: int
+    call: Call
+    entry: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ReplySpoken:
     """Sound of that piece begins to go out; ``text`` is what the voice makes of it."""
 
@@ -192,6 +220,9 @@ Told: TypeAlias = (
     | NothingSaid
     | ReplyStarted
     | ReplyWritten
+    | CallStarted
+    | CallWritten
+    | CallEnded
     | ReplySpoken
     | Latency
     | ReplyEnded

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sidecar.errors import ReplyEmpty, SidecarError, StageSilent
+from sidecar.errors import LlmGarbled, ReplyEmpty, SidecarError, StageSilent
 from sidecar.speech.dialogue import Message
+from sidecar.talk.calls import Calls
 from sidecar.talk.commands import Command, Emit, Pause, Resume, Say, Stop, Tell, Think
-from sidecar.talk.events import Stage, StageEnded, StageFailed, Token, Voiced
+from sidecar.talk.events import Calling, Stage, StageEnded, StageFailed, Token, Voiced
 from sidecar.talk.options import TalkOptions
 from sidecar.talk.reply import Reply
 from sidecar.talk.sentences import Piece, Sentences
@@ -25,7 +26,8 @@ _SLACK_S = 0.002
 
 
 class Turn:
-    """Turn ``number``, which answers ``said``. ``do`` takes its commands in order."""
+    """Turn ``number``, which answers ``said``. ``do`` takes its commands in order; ``taken`` as
+    `Calls`."""
 
     def __init__(
         self,
@@ -34,11 +36,13 @@ class Turn:
         options: TalkOptions,
         do: Callable[[Command], None],
         now: float,
+        taken: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.number, self.said, self._options = number, said, options
         self._do = do
         self._held: list[Command] | None = []
         self._sentences = Sentences()
+        self._calls = Calls(number, taken)
         self.reply = Reply()
         self._written = ""
         self._thinking = False
@@ -58,7 +62,7 @@ class Turn:
         """Have ``messages`` answered."""
         self._thinking = True
         self._first["think"] = now
-        self._do(Think(self.number, messages))
+        self._do(Think(self.number, messages, self._options.tools))
 
     def fail(self, error: SidecarError, now: float) -> None:
         """There is nothing to be thought about: say that something went wrong."""
@@ -155,6 +159,19 @@ class Turn:
         self._write(text, self._sentences.feed(text), event.at)
         if len(text) < len(event.text):
             self._limit(event.at, Stage.THINKER)
+
+    def calling(self, event: Calling) -> None:
+        """More of a call."""
+        if not self._thinking:
+            return
+        self.progress = event.at
+        self._first.setdefault("token", event.at)
+        try:
+            for told in self._calls.feed(event.fragment):
+                self._out(Tell(told), event.at)
+        except LlmGarbled as error:
+            self._do(Stop(self.number, Stage.THINKER))
+            self.failed(StageFailed(event.at, self.number, Stage.THINKER, error))
 
     def voiced(self, event: Voiced) -> None:
         """More of its sound."""
@@ -282,11 +299,21 @@ class Turn:
         """The thinker says no more."""
         self._thinking = False
         self._write("", self._sentences.flush(), now)
-        if self._written.strip():
+        if self.ending is not Ending.FAILED:
+            self._call(now)
+        if self._written.strip() or (self._calls and self.ending is not Ending.FAILED):
             return
         if self.ending is not Ending.FAILED:
             self._failed(ReplyEmpty())
         self._apologise(now)
+
+    def _call(self, now: float) -> None:
+        """What it called is to be carried out, all of it or nothing."""
+        try:
+            for told in list(self._calls.end()):
+                self._out(Tell(told), now)
+        except LlmGarbled as error:
+            self._failed(error)
 
     def _apologise(self, now: float) -> None:
         """Say that something went wrong. That is shown as an error, and is not history."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sidecar import errors
-from sidecar.speech.dialogue import Message
+from sidecar.speech.dialogue import NO_TOOLS, Fragment, Message, Piece, Tool, Tools
 
 PATH = "/v1/chat/completions"
 MODELS = "/v1/models"
@@ -26,14 +26,47 @@ THINKS, SPEAKS = "<think>", "</think>"
 """Around what a model says to itself, where it has no field of its own (DeepSeek-R1, Qwen3)."""
 
 
-def request(messages: Sequence[Message], model: str, max_tokens: int) -> dict[str, Any]:
+def request(
+    messages: Sequence[Message], model: str, max_tokens: int, tools: Tools = NO_TOOLS
+) -> dict[str, Any]:
     """The body of a request for an answer as a stream."""
-    return {
+    body = {
         "model": model,
-        "messages": [{"role": one.role.value, "content": one.text} for one in messages],
+        "messages": [_message(one) for one in messages],
         "stream": True,
         "max_tokens": max_tokens,
     }
+    if tools.all:
+        named = {"type": "function", "function": {"name": tools.named}}
+        body["tools"] = [_tool(one) for one in tools.all]
+        body["tool_choice"] = named if tools.named else tools.choice.value
+    return body
+
+
+def _message(message: Message) -> dict[str, Any]:
+    body: dict[str, Any] = {"role": message.role.value, "content": message.text}
+    if message.calls:
+        body["content"] = message.text or None
+        body["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in message.calls
+        ]
+    if message.call:
+        body["tool_call_id"] = message.call
+    return body
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        function["description"] = tool.description
+    if tool.parameters is not None:
+        function["parameters"] = dict(tool.parameters)
+    return {"type": "function", "function": function}
 
 
 def models_of(body: object) -> tuple[str, ...]:
@@ -60,9 +93,10 @@ class Words:
         self.done = False
         self._rest = b""
         self._aloud = Aloud()
+        self._calls = -1
 
-    def feed(self, data: bytes) -> str:
-        """What of the answer came with ``data``.
+    def feed(self, data: bytes) -> list[Piece]:
+        """What of the answer came with ``data``: words that came together are one piece.
 
         Raises:
             errors.LlmFailed: the server says that it failed.
@@ -71,10 +105,10 @@ class Words:
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > LONGEST_LINE:
             raise errors.LlmGarbled("A line of its answer has no end.")
-        said = "".join(map(self._said, lines))
-        return said + (self._aloud.end() if self.done else "")
+        said = [piece for line in lines for piece in self._said(line)]
+        return _joined([*said, self._aloud.end()] if self.done else said)
 
-    def end(self) -> str:
+    def end(self) -> list[Piece]:
         """What of the answer is left when nothing more comes.
 
         Raises:
@@ -85,30 +119,42 @@ class Words:
             raise errors.LlmFailed("Its answer broke off.")
         return said
 
-    def _said(self, line: bytes) -> str:
+    def _said(self, line: bytes) -> list[Piece]:
         name, _, value = line.strip().partition(b":")
         if name == b"" or self.done:  # a comment, or what comes after the end
-            return ""
+            return []
         if name != b"data":
             if name in (b"event", b"id", b"retry"):
-                return ""
+                return []
             raise failed(line) or errors.LlmGarbled()
         if value.strip() == b"[DONE]":
             self.done = True
-            return ""
+            return []
         if wrong := failed(value):
             raise wrong
         return self._chunk(_parsed(value))
 
-    def _chunk(self, chunk: dict[str, Any]) -> str:
+    def _chunk(self, chunk: dict[str, Any]) -> list[Piece]:
         match chunk:
-            case {"choices": []} | {"usage": dict()}:
-                return ""
-            case {"choices": [{"delta": {"content": str(text)}}, *_]}:
-                return self._aloud.feed(text)
-            case {"choices": [*_]}:  # a role, an end, or what it says to itself
-                return ""
+            case {"choices": [{"delta": dict(delta)}, *_]}:
+                text, calls = delta.get("content"), delta.get("tool_calls")
+                said: list[Piece] = [self._aloud.feed(text)] if isinstance(text, str) else []
+                return said + [self._called(one) for one in _listed(calls)]
+            case {"choices": [*_]} | {"usage": dict()}:  # an end, or what it took
+                return []
         raise errors.LlmGarbled()
+
+    def _called(self, call: dict[str, Any]) -> Fragment:
+        """Some of a call. Servers that do not count them send each whole."""
+        index, function = call.get("index"), call.get("function")
+        if not isinstance(function, dict) or not isinstance(index, int | None):
+            raise errors.LlmGarbled()
+        self._calls = self._calls + 1 if index is None else index
+        arguments = function.get("arguments") or ""
+        if not isinstance(arguments, str):
+            arguments = json.dumps(arguments)
+        name, number = function.get("name") or "", call.get("id") or ""
+        return Fragment(self._calls, str(number), str(name), arguments)
 
 
 class Aloud:
@@ -142,6 +188,25 @@ class Aloud:
         """What waits and was no mark."""
         rest, self._rest = self._rest, ""
         return "" if self._thinks else rest
+
+
+def _listed(calls: object) -> list[dict[str, Any]]:
+    if calls is None:
+        return []
+    if isinstance(calls, list) and all(isinstance(one, dict) for one in calls):
+        return calls
+    raise errors.LlmGarbled()
+
+
+def _joined(pieces: Sequence[Piece]) -> list[Piece]:
+    """Words in one piece where they came together; none where there are none."""
+    found: list[Piece] = []
+    for piece in pieces:
+        if isinstance(piece, str) and found and isinstance(found[-1], str):
+            found[-1] += piece
+        elif piece:
+            found.append(piece)
+    return found
 
 
 def _begun(text: str, mark: str) -> int:

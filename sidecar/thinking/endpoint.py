@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
-from sidecar.speech.dialogue import Message, Role
+from sidecar.speech.dialogue import NO_TOOLS, Message, Piece, Role, Tools
 from sidecar.thinking import chat
 
 if TYPE_CHECKING:
@@ -65,6 +65,11 @@ class Endpoint:
         """The model, and where it is."""
         return f"{self._model or 'a language model'} at {self._client.base_url.netloc.decode()}"
 
+    @property
+    def calls(self) -> bool:
+        """It may: whether it does is the model's to say."""
+        return True
+
     async def ready(self) -> None:
         """Know which model it is, and have the server load it: a word is asked for, and dropped.
 
@@ -90,7 +95,9 @@ class Endpoint:
         """As `Thinker.other`, by connections of its own."""
         return Endpoint(replace(self._address, model=model))
 
-    async def reply(self, messages: Sequence[Message]) -> AsyncGenerator[str, None]:
+    async def reply(
+        self, messages: Sequence[Message], tools: Tools = NO_TOOLS
+    ) -> AsyncGenerator[Piece, None]:
         """As `Thinker.reply`; the connection ends with it, and so does the work on the other side.
 
         Raises:
@@ -98,22 +105,22 @@ class Endpoint:
             errors.LlmGarbled: it did not answer, or not to the end.
         """
         await self._known()
-        body = chat.request(messages, self._model, self._address.max_tokens)
+        body = chat.request(messages, self._model, self._address.max_tokens, tools)
         async with self._asked(body) as pieces:
             words, within_s = chat.Words(), self._address.first_s
             while not words.done:
                 async with self._within(within_s):
-                    said = await self._next(pieces, words)
-                if said:
-                    yield said
+                    found = await self._next(pieces, words)
+                for piece in found:
+                    yield piece
                     within_s = self._address.next_s
 
     async def close(self) -> None:
         """End the connections."""
         await self._client.aclose()
 
-    async def _next(self, pieces: AsyncIterator[bytes], words: chat.Words) -> str:
-        """What is said next; '' at the end of it. What is no word does not count as one."""
+    async def _next(self, pieces: AsyncIterator[bytes], words: chat.Words) -> list[Piece]:
+        """What is said next; nothing at the end of it. What is no word does not count as one."""
         async for piece in pieces:
             if (said := words.feed(piece)) or words.done:
                 return said

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from sidecar.speech.dialogue import Message, Role
+from sidecar import errors
+from sidecar.speech.dialogue import NO_TOOLS, Message, Piece, Role, Tools
 
 REPEAT = "repeat"
 """The name of who has no model, in settings and wherever one is chosen."""
@@ -18,6 +19,10 @@ class Thinker(Protocol):
     @property
     def name(self) -> str:
         """Who it is, for people."""
+
+    @property
+    def calls(self) -> bool:
+        """Whether it may call tools, as far as anybody knows."""
 
     async def ready(self) -> None:
         """Have it ready for what comes, as far as that can be had; a conversation begins.
@@ -36,11 +41,15 @@ class Thinker(Protocol):
     def other(self, model: str) -> Thinker:
         """Another of its `models`."""
 
-    def reply(self, messages: Sequence[Message]) -> AsyncGenerator[str, None]:
-        """The answer to the last of ``messages``, some characters at a time.
+    def reply(
+        self, messages: Sequence[Message], tools: Tools = NO_TOOLS
+    ) -> AsyncGenerator[Piece, None]:
+        """The answer to the last of ``messages``, some characters at a time, or some of a call of
+        one of the ``tools``.
 
         Raises:
             errors.LlmError: it did not answer, or not to the end.
+            errors.ToolsUnavailable: it calls none.
         """
 
     async def close(self) -> None:
@@ -51,6 +60,7 @@ class Repeat:
     """Says what it heard, and says that it does: where there is no model, there is no chatting."""
 
     name = REPEAT
+    calls = False
 
     async def ready(self) -> None:
         """It is."""
@@ -63,8 +73,16 @@ class Repeat:
         """There is one."""
         return self
 
-    async def reply(self, messages: Sequence[Message]) -> AsyncGenerator[str, None]:
-        """What the person said last, a word at a time."""
+    async def reply(
+        self, messages: Sequence[Message], tools: Tools = NO_TOOLS
+    ) -> AsyncGenerator[Piece, None]:
+        """What the person said last, a word at a time.
+
+        Raises:
+            errors.ToolsUnavailable: who repeats calls no tools.
+        """
+        if tools.all:
+            raise errors.ToolsUnavailable()
         last = next((one.text for one in reversed(messages) if one.role is Role.USER), "")
         for word in f"{REPEATS} {last}".split():
             yield f"{word} "

@@ -102,6 +102,12 @@ class Diarizer:
         self._listening.hear(block)
         self._take(self._listening.windows())
 
+    def take(self, windows: Sequence[Window], next_window: int, end: int) -> None:
+        """More windows, which were made elsewhere (`voices.local`), and no sound: up to ``end`` the
+        recording is known, and the next one begins at ``next_window``; both in samples."""
+        self._listening.leap(next_window, end)
+        self._take(list(windows))
+
     def snapshot(self, after: int = 0) -> dict[str, Any]:
         """What is known, as plain values, of the windows behind the first ``after``."""
         return {

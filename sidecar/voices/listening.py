@@ -106,6 +106,13 @@ class Listening:
         """The windows before that one are known; the sound before comes by `hear_again`."""
         self._next = next_window
 
+    def leap(self, next_window: int, end: int) -> None:
+        """The windows before that one are known, and nothing is wanted of the sound before ``end``,
+        both in samples."""
+        self._next, self._sound_begin = next_window, end
+        self._sound = self._sound[:0]
+        self._blocks = {}
+
     def hear_again(self, sound: Block) -> None:
         """Sound whose windows are known."""
         self.hear(sound)

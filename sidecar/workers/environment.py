@@ -22,6 +22,10 @@ NICENESS = 5
 """Workers stand back behind the service, which must answer, and the desktop they run on."""
 NICE = "VIBEVOICE_WORKER_NICENESS"
 """Tells a worker how far."""
+DEAF_S = 30.0
+"""So long at most an engine for files is waited for that answers no ping while somebody has it
+(`pulse`). The thread that answers needs the interpreter for a moment: an import from a slow disk,
+a native call that does not release it or a machine that swaps may keep it for seconds."""
 LOG_LEVEL = "VIBEVOICE_WORKER_LOG_LEVEL"
 """Tells a worker the service's level, wherever that came from."""
 ENDS_WITH_PARENT = "VIBEVOICE_WORKER_ENDS_WITH_PARENT"
@@ -85,12 +89,14 @@ class Manner:
 
     ``niceness``: how far it stands back behind others. ``shared``: calls of many go on in it at
     once, so that it is not ended for one that is slow to stop. ``patience_s``: for which it is not
-    ended sooner, however soon another would be there.
+    ended sooner, however soon another would be there. ``deaf_s``: how long it may answer no
+    ping while somebody has it.
     """
 
     niceness: int = NICENESS
     shared: bool = False
     patience_s: float = 0.0
+    deaf_s: float = DEAF_S
 
 
 def environment(ours: Mapping[str, str], needs: Needs, niceness: int = NICENESS) -> dict[str, str]:

@@ -62,11 +62,11 @@ class JointSlot(EngineSlot):
                 self._shared = turn
             else:
                 turn, worker = self._shared, self._berth.worker
-            self._holders += 1
+            self._hold(1)
         try:
             yield LeasedEngine(worker, self.precision, self._begins, beside=True)
         finally:
-            self._holders -= 1
+            self._hold(-1)
             if not self._holders:
                 self._shared = None
                 await turn.aclose()

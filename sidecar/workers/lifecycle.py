@@ -19,6 +19,7 @@ from sidecar.memory.placement import Account, Look, NoAccount, Place, always_bes
 from sidecar.speech.engine import LoadOptions, MemoryPlan, ModelSpec, Precision
 from sidecar.workers.berth import Berth
 from sidecar.workers.environment import Manner
+from sidecar.workers.pulse import Pulse
 from sidecar.workers.reloads import Reloads, Wanted
 from sidecar.workers.worker import Worker
 
@@ -78,6 +79,7 @@ class EngineLife:
         self._in_line = 0
         """Who has the turn, and all who wait for it."""
         self._holders = 0
+        self._pulse = Pulse(lambda: self._berth.worker, self.manner.deaf_s)
         self._used_load = 0
         self._reloads = Reloads(self._in_turn, self._renew)
         self._reloaded_at = -math.inf
@@ -223,6 +225,7 @@ class EngineLife:
         """Unload, whatever is going on; what would be loaded is not."""
         self._closed = True
         self._stop_idling()
+        self._pulse.stop()
         await self._reloads.close()
         await self._berth.close()
 
@@ -241,6 +244,14 @@ class EngineLife:
                     self._rest()
         finally:
             self._in_line -= 1
+
+    def _hold(self, more: int) -> None:
+        """So many more have the engine; while anybody has, it is seen to that it does not hang."""
+        self._holders += more
+        if self.in_use and not self._closed:
+            self._pulse.start()
+        else:
+            self._pulse.stop()
 
     def _rest(self) -> None:
         """Nobody decides about the engine: one that died leaves, one that nobody has idles."""

@@ -30,6 +30,7 @@ from sidecar.speech.spread import with_words
 from sidecar.speech.transcript import Checkpoint, Event, Finished, Notice, Peaks, Progress
 from sidecar.speech.voice import PCM16_BYTES, SayOptions, Sound, VoiceEngine
 from sidecar.workers.asked import Asked
+from sidecar.workers.overheard import Overheard, completed, overheard
 
 if TYPE_CHECKING:
     from sidecar.workers.seated import Seated
@@ -55,6 +56,7 @@ class Operations:
     def __init__(self, over: Callable[[Asked], object]) -> None:
         self._engine: Engine | None = None
         self._sample_rate = 0
+        self._by_voices = False
         self._over = over
         self._seated: Seated | None = None
         self._voice: VoiceEngine | None = None
@@ -107,7 +109,8 @@ class Operations:
         engine = create_engine(name)
         for part in engine.load(options):
             yield {"loaded": part}
-        self._engine, self._sample_rate = engine, spec_of(name).sample_rate
+        spec = spec_of(name)
+        self._engine, self._sample_rate, self._by_voices = engine, spec.sample_rate, spec.by_voices
         if isinstance(engine, TunedEngine):
             self._sample_rate = engine.sample_rate
 
@@ -132,9 +135,12 @@ class Operations:
         if self._engine is None:
             raise errors.EngineFailed("The engine is not loaded.")
         options = TranscribeOptions.from_wire(operation["options"])
-        with self._opened(operation, asked.fds[0]) as audio:
+        with self._opened(operation, asked.fds[0]) as audio, ExitStack() as ears:
             report = Report(audio)
-            if operation.get("settled") is None:
+            events: Iterator[Event]
+            if (ear := self._ear(audio, options, asked.unwanted, ears)) is not None:
+                events = map(ear.completed, self._engine.transcribe(ear, options, asked.unwanted))
+            elif operation.get("settled") is None:
                 events = self._engine.transcribe(audio, options, asked.unwanted)
             else:
                 settled = [_checkpoint(values) for values in operation["settled"]]
@@ -153,7 +159,7 @@ class Operations:
             return number in left or asked.unwanted()
 
         with ExitStack() as opened:
-            numbers, requests, reports = [], [], []
+            numbers, requests, reports, ears = [], [], [], []
             for number, (one, fd) in enumerate(
                 zip(asked.message["requests"], asked.fds, strict=True)
             ):
@@ -163,10 +169,14 @@ class Operations:
                     yield {"number": number, "failed": error.to_wire()}
                     continue
                 options = TranscribeOptions.from_wire(one["options"])
+                left_by = partial(unwanted, number)
+                ear = self._ear(audio, options, left_by, opened)
                 numbers.append(number)
-                requests.append(Request(audio, options, partial(unwanted, number)))
+                requests.append(Request(ear or audio, options, left_by))
                 reports.append(Report(audio))
-            for index, event in engine.transcribe_together(requests) if requests else ():
+                ears.append(ear)
+            events = engine.transcribe_together(requests) if requests else ()
+            for index, event in completed(events, ears):
                 if isinstance(event, errors.SidecarError):
                     yield {"number": numbers[index], "failed": event.to_wire()}
                     continue
@@ -174,6 +184,16 @@ class Operations:
                     event = with_words(event)
                 for frame in reports[index].of(event):
                     yield {"number": numbers[index], "event": frame}
+
+    def _ear(
+        self,
+        audio: DecodedAudio,
+        options: TranscribeOptions,
+        unwanted: Callable[[], bool],
+        until: ExitStack,
+    ) -> Overheard | None:
+        rate, same = self._sample_rate, self._by_voices
+        return overheard(audio, rate, options, unwanted, until, same=same)
 
     def _opened(self, operation: dict[str, Any], fd: int) -> DecodedAudio:
         facts = AudioFacts.from_wire(operation["facts"])

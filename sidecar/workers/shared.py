@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar
@@ -11,13 +10,10 @@ from sidecar.speech.engine import Precision
 from sidecar.workers.calls import Call
 from sidecar.workers.environment import Manner
 from sidecar.workers.lifecycle import EngineLife
-from sidecar.workers.worker import CANCEL_GRACE_S, Worker
+from sidecar.workers.worker import Worker
 
-PULSE_S = 2.0
-"""How often a process that somebody holds is asked whether it still hears."""
 DEAF_S = 5.0
-"""One that does not answer within this, nor then at once, hangs: the thread that answers does
-nothing else, whatever the engine is at."""
+"""So long at most people wait for the answer to a ping (`pulse`): they speak meanwhile."""
 SLOW_S = 10.0
 """So long at least a voice may take to stop: some make a clause in one go."""
 
@@ -51,14 +47,13 @@ class SharedEngine:
 
 class SharedSlot(EngineLife):
     """One engine for all who want it. Somebody waits for each of its words, so that its process
-    does not stand back behind others, and is looked after while it is held: one that hangs tells
-    nobody, and is ended, so that its holders hear of it.
+    does not stand back behind others, and one that hangs is ended soon, so that its holders hear of
+    it.
 
     The turn is had only while the engine is brought in: while many hold it, it can be loaded anew.
     """
 
-    manner: ClassVar[Manner] = Manner(niceness=0, shared=True)
-    _watching: asyncio.Task[None] | None = None
+    manner: ClassVar[Manner] = Manner(niceness=0, shared=True, deaf_s=DEAF_S)
 
     @asynccontextmanager
     async def share(self) -> AsyncIterator[SharedEngine]:
@@ -82,36 +77,13 @@ class SharedSlot(EngineLife):
             if not self._turn.locked():  # else who has the turn sees to it
                 self._rest()
 
-    async def close(self) -> None:
-        """As `EngineLife.close`."""
-        self._watch_no_more()
-        await super().close()
-
     def _hold(self, more: int) -> None:
-        self._holders += more
+        super()._hold(more)
         self._account.held(self._holders)
-        if not self.in_use:
-            self._watch_no_more()
-        elif self._watching is None and not self._closed:
-            self._watching = asyncio.get_running_loop().create_task(self._watch(), name="pulse")
-
-    def _watch_no_more(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(PULSE_S)
-            worker = self._berth.worker
-            if worker is None or await worker.hears(DEAF_S) or await worker.hears(CANCEL_GRACE_S):
-                continue
-            if worker.alive:
-                worker.kill(hung=True)
 
 
 class SerialSlot(SharedSlot):
     """An engine that does what its holders ask one after the other: a call that does not stop keeps
     all of them waiting, so the process ends with it."""
 
-    manner: ClassVar[Manner] = Manner(niceness=0, patience_s=SLOW_S)
+    manner: ClassVar[Manner] = Manner(niceness=0, patience_s=SLOW_S, deaf_s=DEAF_S)

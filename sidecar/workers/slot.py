@@ -34,11 +34,11 @@ class EngineSlot(EngineLife):
         """
         async with self._in_turn():
             worker = await self._brought_in(wanted, since)
-            self._holders = 1
+            self._hold(1)
             try:
                 yield LeasedEngine(worker, self.precision, self._begins)
             finally:
-                self._holders = 0
+                self._hold(-1)
 
     async def _brought_in(self, wanted: Precision, since: float) -> Worker:
         """The engine, for who has the turn; what memory is free is looked at."""

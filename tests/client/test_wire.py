@@ -29,6 +29,7 @@ def client(server: Server) -> Iterator[Client]:
         yield client
 
 
+@pytest.mark.anywhere
 async def test_both_clients_bring_the_transcript_and_leave_no_job(client, server, studio) -> None:
     before = len(server.jobs())
     told: list[Progress] = []
@@ -45,6 +46,7 @@ async def test_both_clients_bring_the_transcript_and_leave_no_job(client, server
     assert len(server.jobs()) == before
 
 
+@pytest.mark.anywhere
 def test_a_lost_answer_costs_no_second_job(client, server, studio) -> None:
     before = len(server.jobs())
     with network(server.port, 0, 0) as between, Client(between.url, retry=SOON) as far:
@@ -55,6 +57,7 @@ def test_a_lost_answer_costs_no_second_job(client, server, studio) -> None:
     assert client.submit(studio.voice).id != job.id, "each submission has a key of its own"
 
 
+@pytest.mark.anywhere
 def test_a_key_finds_the_job_that_was_submitted_before(client, studio) -> None:
     job = client.submit(studio.voice, key="talk-1")
     assert client.submit(studio.voice, key="talk-1").id == job.id
@@ -64,6 +67,7 @@ def test_a_key_finds_the_job_that_was_submitted_before(client, studio) -> None:
     assert client.submit(studio.voice, key="talk-1").id != job.id, "what is forgotten is free"
 
 
+@pytest.mark.anywhere
 async def test_events_over_cut_connections_are_those_of_a_whole_one(client, server, studio) -> None:
     job = client.wait(client.submit(studio.voice).id)
     whole = list(client.events(job.id))
@@ -104,6 +108,7 @@ def test_errors_are_caught_by_their_codes(client, tmp_path, studio) -> None:
             nowhere.health()
 
 
+@pytest.mark.anywhere
 def test_a_transcript_comes_in_every_format_and_jobs_in_pages(client, studio) -> None:
     jobs = [client.wait(client.submit(studio.voice, priority="batch").id) for _ in range(3)]
     for fmt in FORMATS:

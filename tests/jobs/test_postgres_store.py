@@ -37,6 +37,7 @@ from sidecar.jobs.record import (
     Reported,
     RequestKey,
 )
+from sidecar.jobs.retention import Retention
 from sidecar.jobs.store import KeyTaken
 from sidecar.settings import load_settings
 from sidecar.speech.edits import Rename
@@ -363,6 +364,46 @@ async def test_an_id_that_another_gave_out_just_now_is_found(opened: Open) -> No
     await other.seek(job.id)
     await other.seek("another")
     assert other.get(job.id) == job
+
+
+async def test_who_has_caught_up_has_what_others_wrote_and_not_what_they_deleted(
+    opened: Open,
+) -> None:
+    one, other = opened(), opened()
+    await asyncio.gather(one.open(), other.open())
+    await until(lambda: one._hears and other._hears)
+    for _ in range(20):
+        job = submitted(durable=True)
+        one.add(job)
+        await one.written(job.id)
+        await other.catch_up()
+        assert [each.id for each in other.all()] == [job.id]
+        one.forget(job.id)
+        await one.written()
+        await other.catch_up()
+        assert other.all() == []
+    assert other._reached == {}
+
+
+async def test_who_follows_a_job_that_is_deleted_elsewhere_hears_its_end_and_nothing_counts_it(
+    opened: Open,
+) -> None:
+    """Its end and that it is gone are written in one."""
+    one, other = await two(opened)
+    results = Retention(other, retention_s=60.0, limit_bytes=1 << 20, limit=2)
+    stays, *goes = [await added(one) for _ in range(4)]
+    one.append(stays.id, Begun())
+    one.append(stays.id, DONE)
+    for job in goes:
+        await other.seek(job.id)
+        with other.subscribe(job.id) as told:
+            one.append(job.id, Cancelled())
+            one.forget(job.id)
+            assert [event.change async for event in told] == [Cancelled()]
+    await until(lambda: [each.id for each in other.all()] == [stays.id])
+    assert other.get(stays.id).over
+    assert results._count[stays.owner] == 1
+    results.close()
 
 
 def kill(journal: str) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
+from sidecar.jobs.counted import Counted
 from sidecar.jobs.record import (
     Begun,
     Cancelled,
@@ -19,13 +20,16 @@ from sidecar.jobs.record import (
     Edited,
     Failed,
     Failure,
+    Interrupted,
     JobEvent,
     JobRecord,
     JobState,
     PutBack,
+    Refused,
     Reported,
     advance,
 )
+from sidecar.metering.tally import Tally
 from sidecar.speech.edits import Rename
 from sidecar.speech.history import History, Undo
 from sidecar.speech.transcript import Finished, Progress, Segment, SegmentReady, Transcript
@@ -153,3 +157,27 @@ def test_why_a_job_failed_can_be_raised_again(kind: type[errors.SidecarError]) -
     again = record.error.error()
     assert type(again) is kind
     assert again.to_wire() == error.to_wire()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((), ()),
+        ((Refused(Failure.of(errors.Unschedulable())), Refused()), ()),
+        ((Interrupted(),), ()),
+        ((), (PutBack(), Begun())),
+        ((), (Crashed(), Begun())),
+    ],
+)
+def test_how_long_a_job_waited_is_counted_once_whatever_was_said_of_it_before(
+    before: Sequence[Change], after: Sequence[Change]
+) -> None:
+    tally = Tally().jobs
+    counted, record = Counted(tally), replace(submitted(), created=100.0)
+    for seq, change in enumerate((*before, Begun(), *after), 1):
+        event = JobEvent(seq, 100.0 + seq, change)
+        record = advance(record, event)
+        counted(record, event)
+    (spread,) = tally.waited.spreads.values()
+    assert (spread.count, spread.largest) == (1, len(before) + 1)
+    assert record.begun == 101.0 + len(before)

@@ -1,69 +1,40 @@
 """Services that share a PostgreSQL: fronts that take in, nodes that work, all real processes.
 
-Clients reach the fronts through a proxy that gives each connection to the next of them.
+What the wires promise of one service they promise here as well: tests that are marked `anywhere`
+say so, of both.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import subprocess
 import sys
 import wave
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-from postgres import KEY, Cluster
-from proxies import RoundRobin
+from fronts import TWO_FRONTS, Fronts, started
+from postgres import KEY
 from serving import PATIENCE_S, REPOSITORY, Server, wait_until
 from vibevoice_asr_client import Client
 
 RATE = 16_000
 
 
-class Deployment:
-    """Two fronts and a node over one database and one folder of uploads."""
-
-    def __init__(self, start: Callable[..., Server], journal: str, folder: Path) -> None:
-        shared = {
-            "journal": journal,
-            "journal_key": KEY,
-            "jobs_dir": folder / "shared",
-            "scripted_speed": 10,
-            "scripted_settles": 2,
-            "shutdown_grace": 5,
-        }
-        self._start = lambda **more: start(**{**shared, **more})
-        self.fronts = [self._start(role="front") for _ in range(2)]
-        self.node = self._start(role="node")
-        self.proxy = RoundRobin(*(front.port for front in self.fronts))
-
-    def another_node(self, **more: object) -> Server:
-        """One more."""
-        return self._start(role="node", **more)
-
-
 @pytest.fixture(scope="module")
 def deployed(
-    postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Deployment]:
-    folder = tmp_path_factory.mktemp("shared")
-    journal = postgres_cluster.new_database()
-    with contextlib.ExitStack() as stack:
-
-        def start(**settings: object) -> Server:
-            home = folder / f"server-{len(list(folder.glob('server-*')))}"
-            return stack.enter_context(Server(home, **settings))
-
-        deployment = Deployment(start, journal, folder)
-        yield deployment
-        deployment.proxy.close()
-    postgres_cluster.drop(journal)
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Fronts]:
+    settings = {"scripted_speed": 10, "scripted_settles": 2, "shutdown_grace": 5}
+    home = tmp_path_factory.mktemp("shared")
+    with started(TWO_FRONTS, home, request, **settings) as running:
+        assert isinstance(running, Fronts)
+        yield running
 
 
 def spoken(seconds: int, number: int) -> tuple[bytes, list[str]]:
@@ -81,7 +52,7 @@ def spoken(seconds: int, number: int) -> tuple[bytes, list[str]]:
     return file.getvalue(), lines
 
 
-def test_what_one_front_takes_in_another_tells_of_from_any_event_on(deployed: Deployment) -> None:
+def test_what_one_front_takes_in_another_tells_of_from_any_event_on(deployed: Fronts) -> None:
     here, there = deployed.fronts
     audio, said = spoken(10, 1)
     answer = here.client.post("/v1/jobs", files={"audio": audio})
@@ -101,7 +72,7 @@ def test_what_one_front_takes_in_another_tells_of_from_any_event_on(deployed: De
     wait_until(lambda: here.client.get(path).status_code == 404, PATIENCE_S, "gone everywhere")
 
 
-def test_a_client_that_waits_for_its_answer_gets_it_and_nothing_stays(deployed: Deployment) -> None:
+def test_a_client_that_waits_for_its_answer_gets_it_and_nothing_stays(deployed: Fronts) -> None:
     audio, said = spoken(3, 2)
     answer = deployed.fronts[0].post(audio)
     assert [segment["text"] for segment in answer.json()["segments"]] == said
@@ -109,11 +80,11 @@ def test_a_client_that_waits_for_its_answer_gets_it_and_nothing_stays(deployed: 
     assert [front.jobs() for front in deployed.fronts] == [[], []]
 
 
-def uploads(deployed: Deployment) -> Iterator[Path]:
-    return (deployed.node.home.parent / "shared" / "uploads").glob("*")
+def uploads(deployed: Fronts) -> Iterator[Path]:
+    return (deployed.home / "shared" / "uploads").glob("*")
 
 
-def test_who_hangs_up_at_a_front_stops_the_work_at_the_node(deployed: Deployment) -> None:
+def test_who_hangs_up_at_a_front_stops_the_work_at_the_node(deployed: Fronts) -> None:
     audio, _ = spoken(60, 3)
     front, node = deployed.fronts[0], deployed.node
     job_id = front.submit(audio)
@@ -125,7 +96,7 @@ def test_who_hangs_up_at_a_front_stops_the_work_at_the_node(deployed: Deployment
     assert node.health()["engine_state"] == "ready"
 
 
-def test_the_same_request_at_two_fronts_at_once_is_one_job(deployed: Deployment) -> None:
+def test_the_same_request_at_two_fronts_at_once_is_one_job(deployed: Fronts) -> None:
     audio, _ = spoken(2, 5)
 
     def send(front: Server, key: str) -> str:
@@ -141,15 +112,15 @@ def test_the_same_request_at_two_fronts_at_once_is_one_job(deployed: Deployment)
 
 
 def test_the_python_client_and_the_command_line_work_through_a_proxy(
-    deployed: Deployment, tmp_path: Path
+    deployed: Fronts, tmp_path: Path
 ) -> None:
     audio, said = spoken(4, 6)
     file = tmp_path / "talk.wav"
     file.write_bytes(audio)
-    with Client(f"http://127.0.0.1:{deployed.proxy.port}") as client:
+    with Client(f"http://127.0.0.1:{deployed.port}") as client:
         assert [segment.text for segment in client.transcribe(file).segments] == said
     command = [sys.executable, "-m", "sidecar.main", "transcribe", str(file), "--format", "text"]
-    server = f"http://127.0.0.1:{deployed.proxy.port}"
+    server = f"http://127.0.0.1:{deployed.port}"
     shown = subprocess.run(
         [*command, "--server", server],
         cwd=REPOSITORY,
@@ -162,7 +133,7 @@ def test_the_python_client_and_the_command_line_work_through_a_proxy(
     assert len({*deployed.proxy.given}) == 2
 
 
-def test_a_node_is_looked_after_and_takes_nothing_in(deployed: Deployment) -> None:
+def test_a_node_is_looked_after_and_takes_nothing_in(deployed: Fronts) -> None:
     node = deployed.node.client
     assert node.get("/health").json()["engine"] == "scripted"
     looks = "/healthz/live", "/healthz/ready", "/metrics"
@@ -172,13 +143,13 @@ def test_a_node_is_looked_after_and_takes_nothing_in(deployed: Deployment) -> No
     assert node.get("/").json()["service"] == "vibevoice-asr"
 
 
-def test_a_front_loads_nothing_for_others(deployed: Deployment) -> None:
+def test_a_front_loads_nothing_for_others(deployed: Fronts) -> None:
     asked = deployed.fronts[0].client.post("/reload-model", json={"precision": "int8"})
     assert asked.json()["code"] == "engine_unavailable"
     assert deployed.fronts[0].health()["worker_pid"] is None
 
 
-def test_a_node_that_is_told_to_end_gives_back_what_it_cannot_finish(deployed: Deployment) -> None:
+def test_a_node_that_is_told_to_end_gives_back_what_it_cannot_finish(deployed: Fronts) -> None:
     audio, said = spoken(60, 7)
     front = deployed.fronts[0]
     leaving = deployed.another_node(shutdown_grace=0)
@@ -198,13 +169,13 @@ def test_a_node_that_is_told_to_end_gives_back_what_it_cannot_finish(deployed: D
 
 
 def test_clients_of_other_servers_come_to_whichever_front_the_proxy_gives_them(
-    deployed: Deployment,
+    deployed: Fronts,
 ) -> None:
     openai = pytest.importorskip("openai", reason="the SDK is in the extra 'dev': NOT TESTED")
-    url, before = f"http://127.0.0.1:{deployed.proxy.port}", len(deployed.proxy.given)
+    url, before = f"http://127.0.0.1:{deployed.port}", len(deployed.proxy.given)
     wanted = {"model": "whisper-1", "response_format": "verbose_json"}
     with openai.OpenAI(base_url=f"{url}/v1", api_key="nobody") as client:
-        for number in (7, 8):  # one that keeps its connection, and stays where it is
+        for number in (7, 8):
             audio, said = spoken(3, number)
             answer = client.audio.transcriptions.create(file=("a.wav", audio), **wanted)
             assert [segment.text.strip() for segment in answer.segments] == said
@@ -218,3 +189,42 @@ def test_clients_of_other_servers_come_to_whichever_front_the_proxy_gives_them(
         status = httpx.get(f"{url}/v1/queue/status", timeout=PATIENCE_S).json()
         assert status["total_queued"] == 0
     assert len({*deployed.proxy.given[before:]}) == 2
+
+
+def test_a_request_that_timed_out_at_its_client_leaves_no_work_behind(deployed: Fronts) -> None:
+    """Of one service the retry takes it over; here it comes to another front."""
+    openai = pytest.importorskip("openai", reason="the SDK is in the extra 'dev': NOT TESTED")
+    hours = io.BytesIO()  # it would be worked on for longer than is waited for here
+    with wave.open(hours, "wb") as out:
+        out.setparams((1, 1, 2000, 0, "NONE", ""))
+        out.writeframes(bytes([128]) * 2000 * round(20 * PATIENCE_S))
+    with (
+        openai.OpenAI(base_url=f"http://127.0.0.1:{deployed.port}/v1", api_key="nobody") as client,
+        pytest.raises(openai.APITimeoutError),
+    ):
+        client.with_options(timeout=1.5, max_retries=1).audio.transcriptions.create(
+            file=("a.wav", hours.getvalue()), model="whisper-1"
+        )
+
+    def idle() -> bool:
+        status = deployed.client.get("/v1/queue/status").json()
+        return not status["your_jobs"] and deployed.node.health()["engine_state"] == "ready"
+
+    wait_until(idle, PATIENCE_S, "nobody works on it")
+
+
+def test_people_are_of_one_service_and_no_start_of_several(journal: str, tmp_path: Path) -> None:
+    settings = {"JOURNAL": journal, "JOURNAL_KEY": KEY, "JOBS_DIR": tmp_path / "jobs"}
+    settings |= {"PEOPLE": 1, "PEOPLE_DIR": tmp_path, "PORT": 0, "ENGINE": "scripted"}
+    settings |= {"CONFIG": tmp_path / "none.toml", "DATA_DIR": tmp_path / "data"}
+    done = subprocess.run(
+        [sys.executable, "-m", "sidecar.main"],
+        cwd=REPOSITORY,
+        env={"PATH": "", **{f"VIBEVOICE_{name}": str(one) for name, one in settings.items()}},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Leave VIBEVOICE_PEOPLE" in done.stdout + done.stderr

@@ -92,7 +92,7 @@ async def added(store: PostgresStore) -> str:
 
 def later(journal: str, seconds: float, *tables: str) -> None:
     """As if what is noted there had been noted so much earlier."""
-    columns = {"nodes": ("seen",), "strays": ("since", "seen"), "jobs": ("leased_until",)}
+    columns = {"surveyors": ("seen",), "strays": ("since", "seen"), "jobs": ("leased_until",)}
     with psycopg.connect(journal) as connection:
         for table in tables:
             shifts = ", ".join(
@@ -148,10 +148,10 @@ async def test_time_without_a_node_does_not_count_and_who_is_gone_has_no_say(
     gone, one = opened(), opened()
     job_id = await added(gone)
     await gone.look({}, [job_id], NEVER)
-    later(journal, ALIVE_S + 1, "nodes")
+    later(journal, ALIVE_S + 1, "surveyors")
     await one.look({job_id: LONG}, [], 5.0)
     assert one.get(job_id).refused is not None, "one that is gone could have done it"
-    later(journal, 3600.0, "nodes", "strays")  # and nobody looked for an hour
+    later(journal, 3600.0, "surveyors", "strays")  # and nobody looked for an hour
     await one.look({job_id: LONG}, [], 5.0)
     assert one.get(job_id).state is JobState.QUEUED
     waited(journal, 6)

@@ -50,6 +50,10 @@ async def test_places_owners_and_turns_are_one_over_all_services(
     assert there.wait_s(records[1]) == pytest.approx(6.0)
     with pytest.raises(errors.QueueFull):
         there.check_room()
+    late = new_job(recording, None, owner="c", durable=True)
+    stores[1].add(late.record)
+    assert here.position(late.record) == 2, "it came a moment after the turns were worked out"
+    stores[1].forget(late.id)
     claimed = await stores[1].claim(lambda record: record.owner == "a")
     assert claimed is not None
     stores[1].append(claimed.id, Begun())

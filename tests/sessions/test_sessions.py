@@ -20,7 +20,7 @@ from sidecar import errors
 from sidecar.access.identity import EVERYBODY, Identity, Proof
 from sidecar.app import create_service
 from sidecar.service import Service
-from sidecar.sessions.session import Bounds, Session
+from sidecar.sessions.session import LOST, Bounds, Session
 from sidecar.sessions.sound import Held
 from sidecar.settings import load_settings
 from sidecar.speech.live import (
@@ -205,6 +205,46 @@ async def test_an_engine_that_dies_twice_at_the_same_place_ends_the_session(
         await reading
     assert of_code(session)
     assert len(killed) >= 2
+
+
+async def test_one_that_forgives_goes_on_without_the_sound_that_ended_two_engines(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its client ended and dropped meanwhile is told in its order, all of it; that the next
+    engine hears is seen in `tests/transports/test_talk_failures.py`."""
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "60")
+    service = await open_service()
+    options = LiveOptions(turns=Turns.CLIENT)
+    session = service.live.open(EVERYBODY, options, forgiving=True)
+    begun, begins = list[bool](), session.begins_anew
+    monkeypatch.setattr(session, "begins_anew", lambda: (begins(), begun.append(True)))
+    reading = asyncio.create_task(story(session))
+    await say(session, SPEECH[: 2 * RATE])
+    session.commit()
+    await say(session, SPEECH[2 * RATE : 4 * RATE])
+    session.forget()
+    lost_s = session.received_s
+
+    kept = session.sound
+    for times in (1, 2):
+        await until(
+            lambda times=times: len(begun) == times and kept._taken == len(kept._items), "it hears"
+        )
+        for worker in workers():
+            worker.send_signal(signal.SIGKILL)
+    await until(lambda: LOST.code in codes(session), "it is noted")
+    assert (session.over, session.sound.bytes, session.sound.settled) == (False, 0, lost_s)
+    service.live.end(session)
+    told = await reading
+    [lost] = [at for at, one in enumerate(told) if one == Noticed(LOST)]
+    ends = [one for one in told[lost:] if isinstance(one, TurnEnded | TurnDropped)]
+    assert [type(one) for one in ends] == [TurnEnded, TurnEnded, TurnDropped]
+    assert [one.turn for one in ends] == sorted({one.turn for one in ends})
+    assert [getattr(one, "committed", None) for one in ends] == [False, True, None]
+
+
+def codes(session: Session) -> list[str]:
+    return [one.event.notice.code for one in session.told._kept if isinstance(one.event, Noticed)]
 
 
 def of_code(session: Session) -> bool:
@@ -409,3 +449,13 @@ async def test_a_client_that_goes_while_it_waits_for_room_leaves_a_session_that_
     waiting.cancel()
     await asyncio.wait({waiting})
     assert isinstance(session.overdue(now), errors.SessionIdle)
+
+
+async def test_who_is_told_to_finish_by_the_service_has_sent_no_order(open_service: Open) -> None:
+    service = await open_service()
+    session = service.live.open(EVERYBODY, LiveOptions())
+    await say(session, SPEECH[: 3 * RATE])
+    session.commit()
+    await service.live.drain(PATIENCE_S)
+    assert of([one.event async for one in session.events()], Summary)
+    assert session.received_orders == 1, "clients count theirs, and believe no other number"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from talk_table import silence
 
 from sidecar.errors import EngineFailed
-from sidecar.speech.dialogue import Role
+from sidecar.speech.dialogue import Fragment, Role
 from sidecar.speech.voice import Mark
 from sidecar.talk import events as happened
 from sidecar.talk.commands import (
@@ -33,6 +33,9 @@ from sidecar.talk.events import Stage, TalkEvent
 from sidecar.talk.machine import Conversation
 from sidecar.talk.options import TalkOptions
 from sidecar.talk.told import (
+    CallEnded,
+    CallStarted,
+    CallWritten,
     Ending,
     Failed,
     NothingSaid,
@@ -92,6 +95,8 @@ class World:
         self.ended: dict[int, ReplyEnded] = {}
         self.told: list[object] = []
         self.wants: list[Recognise] = []
+        self.calls: dict[str, int] = {}
+        """Calls that are to be carried out, by their turns."""
 
     # What it does for the machine
 
@@ -161,6 +166,12 @@ class World:
                 match self.told[-2:]:
                     case [PersonSaid(text), _] if turn in self.asked:
                         assert self.asked[turn].endswith(text), "not what was said"
+            case CallStarted(turn=turn) | CallWritten(turn=turn):
+                assert turn in self.begun - self.over
+            case CallEnded(turn=turn, call=call):
+                assert turn in self.begun - self.over
+                assert call.id not in self.calls
+                self.calls[call.id] = turn
             case Failed(turn=turn):
                 self.failed.add(turn)
                 self.odd.add(turn)
@@ -244,6 +255,17 @@ class World:
                 self.thought[turn] += 1
             self.take(happened.Token(self.now, turn, f"{word} "))
 
+    def call(self, number: int) -> None:
+        """A thinker, who may be late, calls something, or goes on with that."""
+        turn = self.some_turn(number, self.scripts)
+        if turn is not None:
+            arguments = ("", "", "{}", "{", "")[number % 5]
+            fragment = Fragment(number % 2, f"call_{turn}", "tool", arguments)
+            self.take(happened.Calling(self.now, turn, fragment))
+            if number % 4 == 3:
+                self.take(happened.StageEnded(self.now, turn, Stage.THINKER))
+                self.thought[turn] = 99
+
     def say(self, number: int) -> None:
         """A voice says the next word of a piece, or has said all; it may be that of an old turn."""
         if not self.says:
@@ -294,6 +316,9 @@ class World:
             happened.Reset(self.now),
             happened.Noted(self.now, Role.USER, "noted"),
             happened.StageFailed(self.now, self.utterance, Stage.RECOGNISER, BROKEN),
+            happened.Returned(
+                self.now, [*self.calls, "none"][number // 20 % (len(self.calls) + 1)], "a"
+            ),
         ]
         event = events[number % len(events)]
         if isinstance(event, happened.Truncated) and turn in self.ears:
@@ -333,6 +358,7 @@ class World:
             "speak": self.speak,
             "recognise": self.recognise,
             "think": self.think,
+            "call": self.call,
             "say": self.say,
             "wish": self.wish,
             "ask": self.ask,
@@ -375,7 +401,7 @@ class World:
         """Whatever was said was answered, or an error was told; whoever began was said to end."""
         for turn, ended in self.ended.items():
             if ended.ending is Ending.COMPLETED:
-                assert ended.text
+                assert ended.text or turn in self.calls.values()
             assert (ended.ending is Ending.FAILED) <= (turn in self.failed)
             if ended.ending is Ending.FAILED and self.options.voiced and not ended.text:
                 assert any(say.turn == turn for say in self.says), "nothing is said of it"
@@ -394,7 +420,7 @@ class World:
 
 KINDS = [
     *["ask", "ask", "reply", "reply", "reply", "overlap", "speak", "recognise"],
-    *["think", "say", "wish", "wait", "wait"],
+    *["think", "say", "wish", "wait", "wait", "call"],
 ]
 MANNERS = [
     TalkOptions(),
@@ -410,6 +436,7 @@ manners = st.sampled_from(MANNERS)
 
 def test_of_two_thousand_conversations_not_one_goes_wrong() -> None:
     seen: set[Ending] = set()
+    called = returned = 0
     for seed in range(2000):
         chance = random.Random(seed)
         world = World(chance.choice(MANNERS))
@@ -417,7 +444,10 @@ def test_of_two_thousand_conversations_not_one_goes_wrong() -> None:
             world.act(chance.choice(KINDS), chance.randint(0, 1000))
         world.finish(alive=bool(seed % 2))
         seen |= {one.ending for one in world.ended.values() if one.text}
+        called += len(world.calls)
+        returned += sum(entry.returned for entry in world.talk.history.entries)
     assert seen == set(Ending), "conversations that never get anywhere"
+    assert called > returned > 0
 
 
 @pytest.mark.parametrize("alive", [True, False], ids=["stages work", "stages fall silent"])

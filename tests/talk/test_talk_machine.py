@@ -21,6 +21,7 @@ from sidecar.talk.commands import (
     Think,
 )
 from sidecar.talk.events import (
+    UNKNOWN,
     Alike,
     Asked,
     Cancelled,
@@ -769,6 +770,28 @@ def test_a_recogniser_that_fails_is_an_error_that_is_told_and_said() -> None:
     table.voices()
     assert table.told(Latency)[0].thought == 0.0
     table.plays(99)
+    assert table.phase is Phase.IDLE
+
+
+def test_a_recogniser_that_fails_over_a_reply_is_told_and_the_reply_goes_on() -> None:
+    table = Table()
+    table.says("Hello?")
+    table.thinks(ANSWER)
+    table.voices()
+    table.plays(0.5)
+    table.starts()
+    table.until(table.now + 1.0)
+    table.stops()
+    table.take(StageFailed(table.now, table.utterance, Stage.RECOGNISER, BROKEN))
+    assert table.told(Failed) == [Failed(0, BROKEN)]
+    table.plays(99)
+    assert [one.ending for one in table.told(ReplyEnded)] == [Ending.COMPLETED]
+
+
+def test_a_recogniser_that_fails_before_anybody_was_heard_is_told() -> None:
+    table = Table()
+    table.take(StageFailed(1.0, UNKNOWN, Stage.RECOGNISER, BROKEN))
+    assert table.told(Failed) == [Failed(0, BROKEN)]
     assert table.phase is Phase.IDLE
 
 

@@ -14,7 +14,16 @@ from serving import PATIENCE_S
 
 from sidecar import errors, servers
 from sidecar.settings import Settings
-from sidecar.speech.dialogue import Message, Role
+from sidecar.speech.dialogue import (
+    Call,
+    Choice,
+    Fragment,
+    Message,
+    Piece,
+    Role,
+    Tool,
+    Tools,
+)
 from sidecar.thinking import chat, choice
 from sidecar.thinking.choice import thinker_of
 from sidecar.thinking.endpoint import Address, Endpoint
@@ -37,7 +46,7 @@ async def server() -> AsyncIterator[Completions]:
 
 async def answered(thinker: Thinker) -> list[str]:
     async with asyncio.timeout(PATIENCE_S):
-        return [piece async for piece in thinker.reply(ASKED)]
+        return [str(piece) async for piece in thinker.reply(ASKED)]
 
 
 async def by(server: Completions, model: str, **limits: float) -> list[str]:
@@ -189,6 +198,81 @@ async def test_two_keys_are_one_too_many(tmp_path: Path) -> None:
     both = Settings(llm="http://127.0.0.1:1", llm_key="a", llm_key_file=tmp_path / "key")
     with pytest.raises(errors.SettingsInvalid, match="each give a key"):
         await thinker_of(both)
+
+
+WEATHER = Tool("weather", "How it is outside.", {"type": "object"})
+TOOLS = Tools((WEATHER, Tool("clock")), named="weather")
+
+
+async def called(server: Completions, model: str, tools: Tools = TOOLS) -> list[Piece]:
+    thinker = Endpoint(Address(server.url, model))
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return [piece async for piece in thinker.reply(ASKED, tools)]
+    finally:
+        await thinker.close()
+
+
+async def test_calls_of_tools_are_told_by_their_index_as_they_are_written(
+    server: Completions,
+) -> None:
+    pieces = await called(server, "calls")
+    assert [one for one in pieces if isinstance(one, str)] == ["One moment. "]
+    fragments = [one for one in pieces if isinstance(one, Fragment)]
+    assert [one.index for one in fragments] == [0, 0, 1, 0, 1]
+    assert [(one.id, one.name) for one in fragments if one.id] == [
+        ("call_a", "weather"),
+        ("call_b", "clock"),
+    ]
+    first = "".join(one.arguments for one in fragments if one.index == 0)
+    assert first == '{"city":"Oslo"}'
+    function = {"name": "weather", "description": "How it is outside."}
+    assert server.asked[-1]["tools"] == [
+        {"type": "function", "function": {**function, "parameters": {"type": "object"}}},
+        {"type": "function", "function": {"name": "clock"}},
+    ]
+    assert server.asked[-1]["tool_choice"] == {"type": "function", "function": {"name": "weather"}}
+
+
+async def test_servers_that_do_not_count_calls_and_those_that_send_none_are_understood(
+    server: Completions,
+) -> None:
+    assert await called(server, "whole", Tools((WEATHER,), Choice.REQUIRED)) == [
+        Fragment(0, "a", "weather", '{"city": "Oslo"}'),
+        Fragment(1, "b", "clock"),
+    ]
+    assert server.asked[-1]["tool_choice"] == "required"
+    with pytest.raises(errors.LlmGarbled):
+        await called(server, "odd")
+
+
+async def test_a_model_is_told_of_its_calls_and_of_what_came_of_them(server: Completions) -> None:
+    call = Call("call_a", "weather", "{}")
+    messages = (
+        Message(Role.USER, "Does it rain?"),
+        Message(Role.ASSISTANT, "", (call,)),
+        Message(Role.TOOL, "rain", call="call_a"),
+    )
+    thinker = Endpoint(Address(server.url, "plain"))
+    async for _ in thinker.reply(messages, TOOLS):
+        pass
+    await thinker.close()
+    function = {"name": "weather", "arguments": "{}"}
+    assert server.asked[-1]["messages"][1:] == [
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "call_a", "type": "function", "function": function}],
+        },
+        {"role": "tool", "content": "rain", "tool_call_id": "call_a"},
+    ]
+
+
+async def test_who_repeats_says_that_it_calls_no_tools() -> None:
+    assert not Repeat().calls
+    with pytest.raises(errors.ToolsUnavailable):
+        async for _ in Repeat().reply(ASKED, TOOLS):
+            pass
 
 
 def test_a_line_without_end_is_given_up() -> None:

@@ -48,6 +48,7 @@ def shown(server: Server, job_id: str, fmt: str = "json") -> httpx.Response:
     return server.client.get(f"/v1/jobs/{job_id}/transcript", params={"format": fmt})
 
 
+@pytest.mark.anywhere
 def test_every_format_shows_what_was_edited_and_after_undoing_what_was_before(
     server: Server, job_id: str
 ) -> None:
@@ -99,6 +100,7 @@ def test_every_format_shows_what_was_edited_and_after_undoing_what_was_before(
     assert events[-4:] == ["done", "edited", "edited", "edited"], "and then the stream ends"
 
 
+@pytest.mark.anywhere
 def test_an_edit_of_what_somebody_else_has_changed_meanwhile_is_refused(
     server: Server, job_id: str
 ) -> None:
@@ -134,6 +136,7 @@ def test_an_edit_of_what_somebody_else_has_changed_meanwhile_is_refused(
         (b'{"operations": "' + b"x" * (64 << 10) + b'"}', 413, "json_too_large"),
     ],
 )
+@pytest.mark.anywhere
 def test_what_is_no_edit_says_why_and_changes_nothing(
     server: Server, job_id: str, body: bytes, status: int, code: str
 ) -> None:
@@ -212,6 +215,7 @@ def test_edits_outlive_the_service_sealed_and_of_another_owner_s_job_there_are_n
         assert up.client.get(path, headers=ada).json()["segments"][0]["name"] == "Mr. Endgame"
 
 
+@pytest.mark.anywhere
 def test_the_client_edits_and_is_told_when_somebody_else_did(server: Server, job_id: str) -> None:
     with closing(Client(str(server.client.base_url))) as client:
         first = client.edit(job_id, [rename("Speaker_0", "Nell")], revision=0)
@@ -223,6 +227,7 @@ def test_the_client_edits_and_is_told_when_somebody_else_did(server: Server, job
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.anywhere
 def test_the_commands_of_the_document_do_what_it_says(server: Server, job_id: str) -> None:
     page = (REPOSITORY / "docs/editing.md").read_text("utf-8")
     (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)

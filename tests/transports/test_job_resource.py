@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from eventsource import Event, events_of, follow, read_until
+from fronts import WAYS, started
 from recordings import Studio, wav
 from serving import PATIENCE_S, REPOSITORY, Server, check_problem, wait_until
 
@@ -43,13 +44,17 @@ def job(server: Server, job_id: str) -> dict[str, Any]:
     return dict(server.client.get(f"/v1/jobs/{job_id}").raise_for_status().json())
 
 
-@pytest.fixture(scope="module")
-def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=WAYS)
+def slow(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """Works off twenty seconds of audio in a second."""
-    with Server(tmp_path_factory.mktemp("slow"), scripted_speed=20, batch=1) as running:
+    home = tmp_path_factory.mktemp("slow")
+    with started(request.param, home, request, scripted_speed=20, batch=1) as running:
         yield running
 
 
+@pytest.mark.anywhere
 def test_a_job_is_submitted_followed_and_fetched(server: Server, voice: bytes) -> None:
     job_id = submitted(server, voice, priority="batch")
     names = [event.name for event in events_of(server, job_id)]
@@ -63,6 +68,7 @@ def test_a_job_is_submitted_followed_and_fetched(server: Server, voice: bytes) -
     assert "result" not in state
 
 
+@pytest.mark.anywhere
 def test_the_transcript_comes_in_every_format(server: Server, voice: bytes) -> None:
     job_id = submitted(server, voice)
     events_of(server, job_id)
@@ -114,6 +120,7 @@ def test_a_retry_after_a_lost_answer_gets_the_same_job_also_where_the_queue_is_f
     check_problem(post(server, wav(SECOND), key="a b"), 422, "field_invalid")
 
 
+@pytest.mark.anywhere
 def test_two_at_once_with_one_key_are_one_job(server: Server, voice: bytes) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: post(server, voice, key="at once"[3:]), range(8)))
@@ -122,18 +129,21 @@ def test_two_at_once_with_one_key_are_one_job(server: Server, voice: bytes) -> N
     assert sum("idempotent-replayed" not in one.headers for one in answers) == 1
 
 
+@pytest.mark.anywhere
 def test_a_key_whose_recording_was_refused_is_free_again(server: Server, voice: bytes) -> None:
     check_problem(post(server, b"no sound", key="again"), 415, "audio_format_unsupported")
     assert post(server, voice, key="again").status_code == 202
 
 
+@pytest.mark.anywhere
 def test_a_file_of_this_machine_can_be_named(server: Server, voice: bytes, tmp_path: Path) -> None:
     (tmp_path / "voice.wav").write_bytes(voice)
     named = {"audio_path": str(tmp_path / "voice.wav")}
     headers = {"Idempotency-Key": "named"}
     answers = [server.client.post("/v1/jobs", json=named, headers=headers) for _ in range(2)]
     assert len({one.json()["id"] for one in answers}) == 1
-    assert events_of(server, answers[0].json()["id"])[-1].name == "done"
+    ended = events_of(server, answers[0].json()["id"])[-1]
+    assert ended.name == "done", ended.data
 
 
 def test_the_list_comes_in_pages_and_by_state_without_words(slow: Server) -> None:
@@ -260,6 +270,7 @@ def test_hanging_up_before_the_answer_cancels_nothing(slow: Server) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.anywhere
 def test_the_commands_of_the_document_do_what_it_says(
     server: Server, studio: Studio, tmp_path: Path
 ) -> None:

@@ -85,6 +85,7 @@ def ask(server: Server) -> Asking:
 
 
 @pytest.mark.parametrize("fmt", ["json", "text", "srt", "vtt", "verbose_json", "diarized_json"])
+@pytest.mark.anywhere
 def test_every_format_is_the_golden_one_and_of_the_package_s_own_type(
     fmt: str, server: Server
 ) -> None:
@@ -101,6 +102,7 @@ def test_every_format_is_the_golden_one_and_of_the_package_s_own_type(
         assert raw.text == raw.parse() == GOLDEN[fmt]
 
 
+@pytest.mark.anywhere
 def test_a_stream_is_the_golden_one_and_each_event_of_the_package_s_own_type(
     server: Server,
 ) -> None:
@@ -137,6 +139,7 @@ def test_a_stream_speaks_while_it_is_heard_and_says_what_the_whole_does(slow: Se
     assert done.usage.total_tokens == 0
 
 
+@pytest.mark.anywhere
 def test_speakers_have_letters_only_where_they_are_asked_for(ask: Asking) -> None:
     answer = ask(response_format="diarized_json", chunking_strategy="auto")
     assert [segment.speaker for segment in answer.segments] == ["A", "B", "A"]
@@ -225,6 +228,7 @@ def test_four_known_speakers_of_ten_seconds_in_stereo_fit_and_are_listened_to(as
     check_error(caught_too.value, 400, "field_too_long", None)
 
 
+@pytest.mark.anywhere
 def test_what_has_no_effect_is_said(ask: Asking) -> None:
     answer = ask(
         prompt="Beckett",
@@ -245,6 +249,7 @@ def test_a_model_of_ours_may_name_a_precision(slow: Server) -> None:
     assert slow.health()["precision"] == "fp32"
 
 
+@pytest.mark.anywhere
 def test_what_is_loaded_goes_by_every_name_of_openai_s(server: Server) -> None:
     client = sdk(server)
     assert set(ALIASES) == set(get_args(AudioModel))
@@ -534,6 +539,7 @@ def test_the_examples_of_the_documents_run(
 @pytest.mark.skipif(
     shutil.which("curl") is None, reason="curl is the client of whisper.cpp's server"
 )
+@pytest.mark.anywhere
 def test_clients_of_whisper_cpp_s_server_are_answered(server: Server, tmp_path: Path) -> None:
     """The command of its README, another format, and a refusal."""
     (tmp_path / "clip.wav").write_bytes(CLIP[1])

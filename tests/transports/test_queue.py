@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
+from fronts import ONE_SERVICE, TWO_FRONTS, WAYS, started
 from recordings import Studio, wav
 from serving import PATIENCE_S, Server, check_problem, read_answer, wait_until
 
@@ -36,12 +37,36 @@ def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def slow_fronts(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Server]:
+    """As many seconds, by two fronts and a node."""
+    home = tmp_path_factory.mktemp("fronts")
+    with started(TWO_FRONTS, home, request, scripted_speed=10) as running:
+        running.post(tone(0, 1.0))
+        yield running
+
+
 @pytest.fixture
 def idle_slow_server(slow_server: Server) -> Iterator[Server]:
     """The slow server, with nothing to do before and after."""
     yield slow_server
-    for job in slow_server.jobs():
-        slow_server.client.delete(f"/jobs/{job['id']}")
+    end_all(slow_server)
+
+
+@pytest.fixture(params=WAYS)
+def idle(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The slow server, or the fronts."""
+    name = "slow_server" if request.param == ONE_SERVICE else "slow_fronts"
+    running: Server = request.getfixturevalue(name)
+    yield running
+    end_all(running)
+
+
+def end_all(server: Server) -> None:
+    for job in server.jobs():
+        server.client.delete(f"/jobs/{job['id']}")
 
 
 def running_job(server: Server, audio: bytes) -> str:
@@ -115,8 +140,8 @@ def test_a_full_queue_says_so_before_the_upload_is_read(
     assert headers["connection"] == "close"
 
 
-def test_a_job_goes_from_queued_to_done_and_can_be_watched(idle_slow_server: Server) -> None:
-    server = idle_slow_server
+def test_a_job_goes_from_queued_to_done_and_can_be_watched(idle: Server) -> None:
+    server = idle
     first, second = server.submit(tone(1, 20.0)), server.submit(tone(2, 1.0))
     assert server.wait_state(first, "running")["position"] is None
     assert server.job(second)["state"] == "queued"
@@ -138,18 +163,18 @@ def test_a_job_goes_from_queued_to_done_and_can_be_watched(idle_slow_server: Ser
     assert [job["id"] for job in server.jobs()][-2:] == [first, second]
 
 
-def test_the_answer_to_an_asynchronous_request_names_the_job(idle_slow_server: Server) -> None:
-    response = idle_slow_server.client.post(
+def test_the_answer_to_an_asynchronous_request_names_the_job(idle: Server) -> None:
+    response = idle.client.post(
         "/transcribe", files={"audio": tone(3)}, headers={"Prefer": "respond-async, wait=1"}
     )
     assert response.status_code == 202
     assert response.headers["preference-applied"] == "respond-async"
-    job = idle_slow_server.client.get(response.headers["location"])
+    job = idle.client.get(response.headers["location"])
     assert job.json()["id"] == response.json()["id"]
 
 
-def test_a_deleted_job_ends_and_the_next_one_starts(idle_slow_server: Server) -> None:
-    server = idle_slow_server
+def test_a_deleted_job_ends_and_the_next_one_starts(idle: Server) -> None:
+    server = idle
     first = running_job(server, tone(1, ENDLESS_S))
     queued, last = server.submit(tone(2, 60.0)), server.submit(tone(3, 1.0))
     assert server.client.delete(f"/jobs/{queued}").json()["state"] == "cancelled"
@@ -164,9 +189,9 @@ def test_a_deleted_job_ends_and_the_next_one_starts(idle_slow_server: Server) ->
     assert again["state"] == "done", "what has ended stays as it is"
 
 
-def test_what_a_client_waits_for_is_for_nobody_else(idle_slow_server: Server) -> None:
+def test_what_a_client_waits_for_is_for_nobody_else(idle: Server) -> None:
     """Not while it is worked on, and not after it was sent."""
-    server = idle_slow_server
+    server = idle
     before = server.jobs()
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(server.post, tone(4, 5.0))
@@ -179,9 +204,9 @@ def test_what_a_client_waits_for_is_for_nobody_else(idle_slow_server: Server) ->
 
 
 def test_the_list_of_jobs_tells_how_far_they_are_and_nothing_of_what_was_said(
-    idle_slow_server: Server,
+    idle: Server,
 ) -> None:
-    server = idle_slow_server
+    server = idle
     job_id = server.submit(tone(4, 2.0))
     done = server.wait_state(job_id, "done")
     (listed,) = [job for job in server.jobs() if job["id"] == job_id]
@@ -194,10 +219,8 @@ def test_the_list_of_jobs_tells_how_far_they_are_and_nothing_of_what_was_said(
 
 
 @pytest.mark.parametrize("state", ["running", "queued"])
-def test_the_job_of_a_client_that_hangs_up_is_cancelled(
-    state: str, idle_slow_server: Server
-) -> None:
-    server = idle_slow_server
+def test_the_job_of_a_client_that_hangs_up_is_cancelled(state: str, idle: Server) -> None:
+    server = idle
     ahead = running_job(server, tone(5, ENDLESS_S)) if state == "queued" else None
     request = server.client.build_request(
         "POST", "/transcribe", files={"audio": tone(6, ENDLESS_S)}

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import vvv
+from fronts import WAYS, Fronts, started
 from recordings import wav
 from serving import PATIENCE_S, REPOSITORY, Server, wait_until
 
@@ -32,13 +33,14 @@ ERRORS = json.loads((GOLDEN / "queue_errors.json").read_text("utf-8"))
 BOUNDARY = "b" * 32
 
 
-@pytest.fixture(scope="module")
-def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=WAYS)
+def queue(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A service with a token, of which two recordings make a full house, at ten times real time."""
     home = tmp_path_factory.mktemp("queue")
-    with Server(
-        home, token=TOKEN, scripted_speed=10, queue_limit=2, max_upload_mb=4, batch=1
-    ) as running:
+    settings = {"scripted_speed": 10, "queue_limit": 2, "max_upload_mb": 4, "batch": 1}
+    with started(request.param, home, request, token=TOKEN, **settings) as running:
         running.client.headers["Authorization"] = f"Bearer {TOKEN}"
         yield running
 
@@ -142,6 +144,9 @@ def test_the_status_lists_who_waits_and_for_half_a_minute_who_has_ended(
     assert cli(queue, "status") == 0
     assert f"{place['job_id'][:8]} queued position 1, ETA" in capsys.readouterr().out
     response.close()  # which cancels it
+    if isinstance(queue, Fronts):  # the status of a job that has ended has the front that had it
+        wait_until(lambda: status(queue)["total_queued"] == 0, PATIENCE_S, "it is cancelled")
+        return
 
     def cancelled() -> bool:
         (one,) = (each for each in status(queue)["your_jobs"] if each["job_id"] == place["job_id"])

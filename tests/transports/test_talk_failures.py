@@ -148,10 +148,42 @@ async def test_a_recogniser_that_ends_or_hangs_is_told_of_and_no_word_is_lost(
         assert page.notices.count(RESTARTED) == times + 2
 
 
+@posix
+async def test_a_recogniser_that_ends_twice_by_the_same_words_is_told_of_and_hears_the_next_turn(
+    parrot: Server,
+) -> None:
+    def there() -> bool:
+        return bool(parrot.health()["live_engine_state"] in ("ready", "busy"))
+
+    async with Page(parrot) as page:
+        speaking = asyncio.create_task(page.speak(tone(60.0)))
+        for times in range(2):
+            while page.notices.count(RESTARTED) < times:
+                await page.next()
+            await asyncio.to_thread(wait_until, there, PATIENCE_S, "somebody hears")
+            await asyncio.sleep(1.5)  # so long that it has heard some of it
+            os.kill(pid(parrot, "live"), signal.SIGKILL)
+        speaking.cancel()
+        assert (await page.until("error"))["code"] == "engine_crashed"
+        transcript = await page.until("transcript")
+        said = transcript["user"]  # words that were there before may do, or there were none
+        assert transcript["assistant"] == (f"You said: {said}" if said else "")
+        assert page.heard_s > APOLOGY_S, "an answer, or what is said instead"
+        await page.until("status", state="ready")
+        before = len(page.messages)
+        other_words = tone(2.0, 0.2) + tone(1.0, 0)  # the same would be an echo of the answer
+        speaking = asyncio.create_task(page.speak(other_words))
+        transcript = await page.until("transcript")
+        await speaking
+        assert len(transcript["user"].split()) == pytest.approx(8, abs=1)
+        assert transcript["assistant"] == f"You said: {transcript['user']}"
+        assert page.codes(before) == []
+
+
 async def test_who_only_types_is_somebody_who_is_there(
     start_server: Callable[..., Server],
 ) -> None:
-    server = start_server(voice_engine="none", live_idle=1.5)
+    server = start_server(voice_engine="none", talk_idle=1.5, live_idle=0.1)
     async with Page(server) as page:
         begun = time.monotonic()
         while time.monotonic() < begun + 3.0:

@@ -39,9 +39,8 @@ def talks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def port_of(server: Server) -> int:
-    """It is told once all that serves has begun."""
-    told = wait_until(lambda: server.health().get("talk_port"), PATIENCE_S, "there is a port")
-    return int(told)
+    """It is told from the first answer on."""
+    return int(server.health()["talk_port"])
 
 
 @pytest.fixture(scope="module")

@@ -155,6 +155,18 @@ async def test_voice_and_model_are_chosen_and_what_there_is_not_is_said(talks: S
         await page.until("person_said", text="Still here.")
 
 
+async def test_a_begin_that_asks_for_what_is_not_there_changes_nothing(talks: Server) -> None:
+    async with OurPage(talks) as page:
+        await page.send(type="begin", model="none such", rate=48_000)
+        assert (await page.until("error"))["code"] == "model_not_found"
+        codes, transcript = await page.turn("Hello.")  # in the words of the first page
+        assert (codes, transcript["assistant"]) == ([], "You said: Hello.")
+        assert page.words("reply_ended") == []
+        assert (await page.begins(model="repeat"))["rate"] == 24_000
+        await page.send(type="text", text="And now?")
+        assert (await page.until("reply_ended"))["text"] == "You said: And now?"
+
+
 async def _sound_of(page: OurPage, _: Any) -> bytes:
     await page.send(type="text", text="Hello.")
     sound = await page.sound()

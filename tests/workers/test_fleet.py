@@ -48,26 +48,30 @@ async def test_who_has_the_engine_for_files_keeps_nobody_from_speaking(fleet: Fl
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
-@pytest.mark.parametrize("way", ["SIGKILL", "SIGSTOP"])
-async def test_a_live_engine_that_dies_or_hangs_is_noted_as_that(
-    fleet: Fleet, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("role", "way"),
+    [(Role.LIVE, "SIGKILL"), (Role.LIVE, "SIGSTOP"), (Role.FILES, "SIGSTOP")],
+)
+async def test_an_engine_that_dies_or_hangs_while_it_is_held_is_noted_as_that(
+    fleet: Fleet, tmp_path: Path, role: Role, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.workers.shared.PULSE_S", 0.05)
-    monkeypatch.setattr("sidecar.workers.shared.DEAF_S", 1.0)
-    async with fleet.live.share():
-        pid = fleet.live.worker_pid
+    slot = fleet.live if role is Role.LIVE else fleet.files.slot
+    monkeypatch.setattr("sidecar.workers.pulse.PULSE_S", 0.05)
+    monkeypatch.setattr(slot._pulse, "_deaf_s", 0.2)
+    async with fleet.live.share() if role is Role.LIVE else fleet.files.slot.lease():
+        pid = slot.worker_pid
         assert pid is not None
         os.kill(pid, getattr(signal, way))
         for _ in range(int(PATIENCE_S / 0.002)):
-            if fleet.live.worker_pid is None:
+            if slot.worker_pid is None:
                 break
             await asyncio.sleep(0.002)
     await fleet.close()
     (note,) = (tmp_path / "crash").glob("*.json")
     written = json.loads(note.read_text())
-    assert (written["role"], written["engine"], written["exit_code"]) == ("live", "scripted", -9)
+    assert (written["role"], written["engine"], written["exit_code"]) == (role, "scripted", -9)
     assert ("answered no ping" in str(written)) is (way == "SIGSTOP")
-    assert fleet.standing()[Role.LIVE].crashes == 1
+    assert fleet.standing()[role].crashes == 1
 
 
 async def test_where_nothing_hears_live_whoever_wants_it_is_told(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from sidecar.audio.decode import AudioFacts
 from sidecar.engines import spec_of
 from sidecar.memory.placement import LoadPlan
 from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
+from sidecar.workers.environment import Manner
 from sidecar.workers.lifecycle import SlotState
 from sidecar.workers.place import WorkerDied
 from sidecar.workers.shared import SharedSlot
@@ -171,8 +172,8 @@ async def test_an_engine_that_hangs_ends_under_its_holders_though_none_of_them_l
     build: Build, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
-    monkeypatch.setattr("sidecar.workers.shared.PULSE_S", 0.05)
-    monkeypatch.setattr("sidecar.workers.shared.DEAF_S", 1.0)
+    monkeypatch.setattr("sidecar.workers.pulse.PULSE_S", 0.05)
+    monkeypatch.setattr(SharedSlot, "manner", Manner(niceness=0, shared=True, deaf_s=1.0))
     slot = build()
     speaking = [Speaking(slot, recording) for _ in range(2)]
     await until(lambda: all(one.begun for one in speaking) and speaking[0].heard)

@@ -45,6 +45,7 @@ SPEC = EngineSpec(
     precisions=(Precision.INT8,),  # the wheel's weights are quantized to 8 bits
     languages=("en",),
     diarizes=True,
+    by_voices=True,
     counted=True,
     requires=("moonshine_voice",),
     sessions=48,  # of people who talk without a pause, on two cores (docs/performance.md, "Live")

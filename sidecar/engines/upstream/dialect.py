@@ -12,6 +12,7 @@ from typing import Protocol
 
 from sidecar.engines.upstream.trouble import Trouble
 from sidecar.speech.engine import AUTO, TranscribeOptions
+from sidecar.speech.local_voices import LocalVoices
 from sidecar.speech.transcript import Notice, Segment
 
 FLAC = "audio/flac"
@@ -35,7 +36,8 @@ class Answer:
 
     ``timed``: whether it said when; without, there is one segment over all of it. ``diarized``:
     whether it told speakers apart. ``precision`` and ``language``: 'auto' where it did not say.
-    ``ignored``: options that it cannot follow.
+    ``ignored``: options that it cannot follow. ``local_voices``: what it says of the piece's
+    voices, where it was asked for that; nothing of it is believed yet.
     """
 
     segments: tuple[Segment, ...]
@@ -45,6 +47,7 @@ class Answer:
     precision: str = AUTO
     notices: tuple[Notice, ...] = ()
     ignored: tuple[str, ...] = ()
+    local_voices: LocalVoices | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,11 @@ class Dialect(Protocol):
     """Whether it says how it is at once, whatever it works on."""
     timed: bool
     """Whether it says when things are said, as far as is known."""
+    surely_timed: bool
+    """Whether that is known before the first answer."""
+    voices: bool
+    """Whether it says what the voices of a piece are like (`speech.local_voices`), for who tells
+    them apart over a whole recording; no server is asked that does not offer it."""
 
     @property
     def alike(self) -> str:

@@ -11,6 +11,7 @@ from sidecar.engines.upstream.dialects.openai import OpenAi
 from sidecar.engines.upstream.dialects.sidecar import Sidecar
 from sidecar.engines.upstream.dialects.vllm import Vllm
 from sidecar.engines.upstream.trouble import Step, Trouble
+from sidecar.speech.local_voices import FIELD, FORM
 
 HEALTH, MODELS = "/health", "/v1/models"
 OURS = "upstream"
@@ -33,7 +34,7 @@ def sidecar_of(health: bytes) -> Sidecar | None:
     engine = body["engine"]
     if engine == OURS:
         raise _refused("The upstream has the engine 'upstream' itself.")
-    return Sidecar(RATES.get(engine, USUAL_RATE))
+    return Sidecar(RATES.get(engine, USUAL_RATE), voices=body.get(FIELD) == FORM)
 
 
 def model_of(models: bytes, wanted: str | None) -> str | None:

@@ -9,12 +9,18 @@ from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TypeVar
 
-from sidecar.engines.upstream.pieces import Piece, pieces
+from sidecar.engines.upstream.pieces import (
+    SHORTEST_WITH_MARGIN_S,
+    Piece,
+    even_s,
+    pieces,
+)
 from sidecar.engines.upstream.stretches import stretches_of
 from sidecar.engines.upstream.turns import Turns, models
 from sidecar.engines.upstream.upstreams import Upstreams
 from sidecar.engines.upstream.whole import Heard, shifted, transcript_of, with_speakers
 from sidecar.speech.engine import AudioStream, Cancelled, TranscribeOptions, Watched
+from sidecar.speech.local_voices import LocalVoices
 from sidecar.speech.speakers import Turn
 from sidecar.speech.transcript import (
     Event,
@@ -31,6 +37,11 @@ Result = TypeVar("Result")
 LOOK_S = 0.05
 """From one look at whether the request is still wanted to the next."""
 NO_SPEAKERS = Notice("speakers_unavailable", "Speakers could not be told apart on this machine.")
+
+VOICES_REFUSED = Notice(
+    "upstream_voices_refused",
+    "What an upstream said of voices could not be used: they were told apart here.",
+)
 
 
 class _Stopped(Exception):
@@ -66,6 +77,9 @@ class Transcription:
         self._over = False
         self._futures: set[Future[list[Heard]]] = set()
         self._turns: Turns | None = None
+        self._followed_s = 0.0
+        self._margins = False
+        """Whether pieces come with what their voices are made of, so that servers can do that."""
         self._heard: list[Heard] = []
         self._lanes = len(upstreams.servers)
         self._ready = 0
@@ -95,9 +109,11 @@ class Transcription:
         self._wait(upstreams.run(upstreams.meet()))
         sent: deque[_Sent] = deque()
         watched = Watched(self._audio, self._check)
-        for piece in pieces(watched, self._rate, upstreams.longest_s):
+        even, longest_s = self._even_s(), upstreams.longest_s
+        self._margins = self._has_margins(even or longest_s)
+        for piece in pieces(watched, self._rate, longest_s, even=even, margin=self._margins):
             self._end_s = piece.end_s
-            if self._turns is not None or self._needs_turns(piece):
+            if not self._margins and (self._turns is not None or self._needs_turns(piece)):
                 self._follow(piece)
             if upstreams.timed:
                 sent.append(self._send(piece))
@@ -111,6 +127,21 @@ class Transcription:
         yield Progress(self._end_s, self._end_s)
         yield Finished(self._recognised(self._transcript()))
 
+    def _even_s(self) -> float | None:
+        """How long pieces are to be so that all have work, where nobody has said it; where voices
+        cannot be told apart over several, as few as may be."""
+        upstreams = self._upstreams
+        if not upstreams.cuts:
+            return None
+        found = even_s(self._audio.total_s, self._lanes, upstreams.longest_s)
+        return None if found and self._options.diarize and models() is None else found
+
+    def _has_margins(self, length_s: float) -> bool:
+        """Whether servers can be asked what voices are like, and it is worth it."""
+        upstreams = self._upstreams
+        possible = self._options.diarize and upstreams.voices and upstreams.timed
+        return possible and length_s >= SHORTEST_WITH_MARGIN_S and models() is not None
+
     def _needs_turns(self, piece: Piece) -> bool:
         """Whether the servers' own speakers will not do: there are none, each of several pieces
         has its own, or somebody asks who they are."""
@@ -122,20 +153,32 @@ class Transcription:
     def _ahead(self) -> int:
         """Pieces that may be on their way before the first answer. Where nobody follows, the first
         answer comes first: it tells whether the server says times."""
-        return self._lanes if self._turns is not None or self._heard else 0
+        known = self._turns is not None or self._heard or self._upstreams.surely_timed
+        return self._lanes if known else 0
 
     def _is_heard(self, piece: Piece) -> bool:
         return bool(self._heard) and self._heard[-1].piece.end_s >= piece.end_s
 
-    def _follow(self, piece: Piece) -> None:
-        if self._turns is None and (given := models()) is not None:
-            self._turns = Turns(given, self._options, lambda: self._over or self._cancelled())
-        if self._turns is not None:
+    def _follow(self, piece: Piece, given: LocalVoices | None = None) -> None:
+        """Who speaks in the next piece: as its server says, or as it is heard here."""
+        if piece.end_s <= self._followed_s:
+            return
+        self._followed_s = piece.end_s
+        if self._turns is None and (here := models()) is not None:
+            self._turns = Turns(here, self._options, lambda: self._over or self._cancelled())
+        if self._turns is not None and self._margins:
+            self._turns.take(piece, given)
+        elif self._turns is not None:
             self._turns.feed(piece)
 
     def _send(self, piece: Piece) -> _Sent:
         told: SimpleQueue[Sequence[Segment]] = SimpleQueue()
-        future = self._upstreams.run(self._upstreams.hear(piece, self._options, told.put))
+        options = self._options
+        if self._needs_turns(piece):
+            # Words that are timed go to who has the floor in the whole recording.
+            words = options.words or piece.voices is not None
+            options = replace(options, local_voices=piece.voices, words=words)
+        future = self._upstreams.run(self._upstreams.hear(piece, options, told.put))
         self._futures.add(future)
         return _Sent(piece, future, told)
 
@@ -152,9 +195,12 @@ class Transcription:
         self._check()
         self._futures.discard(sent.future)
         parts = sent.future.result()
-        if self._turns is None and len(parts) > 1 and self._options.diarize:
-            self._follow(sent.piece)  # it was too large, and now each part has its own speakers
+        if self._options.diarize and (len(parts) > 1 or self._needs_turns(sent.piece)):
+            # Where it was too large, each part has its own speakers now.
+            self._follow(sent.piece, parts[0].answer.local_voices if len(parts) == 1 else None)
         for heard in parts:
+            if not (self._options.words or heard.by_voices):
+                heard = heard.without_guesses()
             if heard.answer.timed:
                 yield from self._take(heard)
             else:
@@ -162,8 +208,7 @@ class Transcription:
 
     def _by_stretches(self, piece: Piece) -> Iterator[Event]:
         """A piece for a server that does not say when: each line of a voice by itself."""
-        if self._turns is None:
-            self._follow(piece)
+        self._follow(piece)
         turns, heard_s = self._known()
         sent: deque[_Sent] = deque()
         for part in stretches_of(piece, turns, heard_s):
@@ -181,7 +226,7 @@ class Transcription:
 
     def _take(self, heard: Heard) -> Iterator[Event]:
         """An answer: what was not announced yet is, with the speakers as they look."""
-        self._heard.append(heard)
+        self._heard.append(heard.settled())
         diarize = self._options.diarize
         turns = self._known()[0] if diarize and not heard.answer.diarized else ()
         yield from self._announce(with_speakers([heard], turns, diarize=diarize))
@@ -211,6 +256,8 @@ class Transcription:
             self._end_s,
             diarized=diarize and (own or self._turns is not None),
         )
+        if self._turns is not None and self._turns.refused:
+            transcript = transcript.noting(VOICES_REFUSED)
         lacking = diarize and not transcript.diarized and transcript.has_speech
         return transcript.noting(NO_SPEAKERS) if lacking else transcript
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.audio import Block
 from sidecar.engines.upstream.pieces import Piece, to_float
 from sidecar.speech.engine import TranscribeOptions
+from sidecar.speech.local_voices import LocalVoices
 from sidecar.speech.speakers import Turn
 
 if TYPE_CHECKING:
@@ -41,14 +42,18 @@ class Turns:
     """Follows a recording from the first piece that it is given on; times in seconds."""
 
     def __init__(self, given: Models, options: TranscribeOptions, stop: Callable[[], bool]) -> None:
-        from sidecar.voices.diarizer import Diarizer
+        from sidecar.voices.diarizer import STEPS_S, Diarizer
 
+        self._models = given
         self._diarizer = Diarizer.wished(given, options)
         self._thread = ThreadPoolExecutor(1, "voices")
         self._stop = stop
         self._resample: Any = None
+        self._step_s = STEPS_S[options.diarization]
         self._start_s: float | None = None
         self._finished = False
+        self.refused = ""
+        """Why what a server said of voices was not believed; '' where it was."""
         self._fed: list[Future[None]] = []
 
     def feed(self, piece: Piece) -> None:
@@ -56,6 +61,13 @@ class Turns:
         if self._start_s is None:
             self._start_s = piece.start_s
         self._fed.append(self._thread.submit(self._hear, piece))
+
+    def take(self, piece: Piece, given: LocalVoices | None) -> None:
+        """The next piece, which has a margin, and what its server says of its voices; without that,
+        or where it says nothing, it is heard here. Not for a recording of which pieces are fed.
+        Returns at once."""
+        self._start_s = 0.0
+        self._fed.append(self._thread.submit(self._take, piece, given))
 
     def known(self) -> Future[tuple[list[Turn], float]]:
         """Turns as they look once all that was fed is heard, and up to where they are known; after
@@ -81,6 +93,43 @@ class Turns:
         if piece.last:
             self._diarizer.finish()
             self._finished = True
+
+    def _take(self, piece: Piece, given: LocalVoices | None) -> None:
+        from sidecar.voices.local import Unusable, begins_of, hear, placed, read
+
+        asked, step_s = piece.voices, self._step_s
+        assert asked is not None
+        begin = round(piece.start_s * RATE)
+        end = round(len(piece.with_margin) * RATE / piece.rate)
+        windows = None
+        if given is not None:
+            begins = [begin + at for at in begins_of(asked, end, step_s)]
+            try:
+                windows = read(given, begins)
+            except Unusable as error:
+                self.refused = str(error)
+                log.warning("what an upstream says of voices is not used: %s", error)
+        if windows is None:
+            blocks = list(self._sound_of(piece))
+            found = hear(self._models, blocks, asked, step_s, self._stop)
+            if self._stop():
+                return
+            end = sum(map(len, blocks))
+            begins = [begin + at for at in begins_of(asked, end, step_s)]
+            windows = placed(found, begins)
+        following = begin + (end if piece.last else round((asked.until_s or 0.0) * RATE))
+        self._diarizer.take(windows, following, begin + end)
+        if piece.last:
+            self._diarizer.finish()
+            self._finished = True
+
+    def _sound_of(self, piece: Piece) -> Iterator[Block]:
+        """A piece with its margin as it is at 16 kHz, some seconds at a time."""
+        samples, step = piece.with_margin, round(STEP_S * piece.rate)
+        self._resample = None
+        for at in range(0, len(samples), step):
+            part = to_float(samples[at : at + step])
+            yield self._at_its_rate(part, piece.rate, at + step >= len(samples))
 
     def _at_its_rate(self, block: Block, rate: int, over: bool) -> Block:
         if rate == RATE:

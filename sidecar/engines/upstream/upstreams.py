@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TypeVar
 
 from sidecar import errors
@@ -100,6 +101,21 @@ class Upstreams:
         """Whether all say when something was said, as far as is known."""
         return all(one.dialect is None or one.dialect.timed for one in self.servers)
 
+    @property
+    def surely_timed(self) -> bool:
+        """Whether all do, before the first answer."""
+        return all(one.dialect is not None and one.dialect.surely_timed for one in self.servers)
+
+    @property
+    def voices(self) -> bool:
+        """Whether anybody says what the voices of a piece are like."""
+        return any(one.dialect is not None and one.dialect.voices for one in self.servers)
+
+    @property
+    def cuts(self) -> bool:
+        """Whether nobody has set how long pieces are to be."""
+        return not self._options.piece_s
+
     async def hear(self, piece: Piece, options: TranscribeOptions, told: Told) -> list[Heard]:
         """What is said in a piece; of one that was too large, its parts.
 
@@ -114,7 +130,8 @@ class Upstreams:
             self._at_work -= 1
 
     async def _hear(self, piece: Piece, options: TranscribeOptions, told: Told) -> list[Heard]:
-        sound = await asyncio.to_thread(piece.flac)
+        sounds = _Sounds(piece)
+        await sounds.of(margin=self.voices and options.local_voices is not None)
         within_s = START_S + self._options.timeout * piece.duration_s
         patience = Patience(time.monotonic(), time.monotonic() + 2 * within_s)
         hearings: dict[str, Hearing] = {}
@@ -128,7 +145,7 @@ class Upstreams:
                 continue
             server = self.servers[index]
             try:
-                answer = await self._ask(index, piece, options, hearings, sound, told, within_s)
+                answer = await self._ask(index, sounds, options, hearings, told, within_s)
             except Trouble as found:
                 step = patience.after(index, found)
                 patience.last = _named(found.error, server.name)
@@ -149,10 +166,9 @@ class Upstreams:
     async def _ask(
         self,
         index: int,
-        piece: Piece,
+        sounds: _Sounds,
         options: TranscribeOptions,
         hearings: dict[str, Hearing],
-        sound: bytes,
         told: Told,
         within_s: float,
     ) -> Answer:
@@ -164,7 +180,8 @@ class Upstreams:
         name = dialect.alike or server.name
         hearing = hearings.get(name)
         if hearing is None:
-            hearing = hearings[name] = dialect.hearing(piece.duration_s, options)
+            hearing = hearings[name] = dialect.hearing(sounds.piece.duration_s, options)
+        sound = await sounds.of(margin=dialect.voices and options.local_voices is not None)
         for _ in range(MOST_ANEW):
             try:
                 return await self._unless_lost(index, server.ask(hearing, sound, told, within_s))
@@ -186,6 +203,7 @@ class Upstreams:
         if piece.duration_s < 2 * SHORTEST_S:
             raise patience.error from None
         server.longest_s = min(server.longest_s, piece.duration_s / 2)
+        options = replace(options, local_voices=None)  # of the whole piece they are made here
         found: list[Heard] = []
         for part in piece.halves():
 
@@ -235,6 +253,20 @@ class Upstreams:
         finally:
             answer.cancel()
             lost.cancel()
+
+
+class _Sounds:
+    """A piece as it is sent, with what its voices are made of or without; each made once."""
+
+    def __init__(self, piece: Piece) -> None:
+        self.piece = piece
+        self._made: dict[bool, bytes] = {}
+
+    async def of(self, *, margin: bool) -> bytes:
+        """The flac."""
+        if margin not in self._made:
+            self._made[margin] = await asyncio.to_thread(self.piece.flac, margin=margin)
+        return self._made[margin]
 
 
 def _named(error: errors.SidecarError, server: str) -> errors.SidecarError:

@@ -9,7 +9,7 @@ from sidecar.engines.upstream.dialect import Answer
 from sidecar.engines.upstream.pieces import Piece
 from sidecar.speech.engine import AUTO, TranscribeOptions
 from sidecar.speech.speakers import Turn, in_order_of_appearance, matched, together, within
-from sidecar.speech.transcript import Notice, Segment, Transcript
+from sidecar.speech.transcript import BY_RULE, Notice, Segment, Transcript
 from sidecar.voices.attribution import attributed
 
 NAME = "upstream"
@@ -24,6 +24,27 @@ class Heard:
     piece: Piece
     answer: Answer
     server: str
+
+    @property
+    def by_voices(self) -> bool:
+        """Whether its own speakers were told apart as the turns are, with less to go by."""
+        return self.answer.local_voices is not None and self.answer.local_voices.same
+
+    def settled(self) -> Heard:
+        """What of it is needed to the end: neither sound nor vectors."""
+        said = self.answer.local_voices
+        bare = None if said is None else replace(said, windows="")
+        return replace(
+            self, piece=self.piece.silent(), answer=replace(self.answer, local_voices=bare)
+        )
+
+    def without_guesses(self) -> Heard:
+        """The same where nobody wants to know when each word was said, and nobody knows it."""
+        bare = tuple(
+            replace(one, words=(), words_by="") if one.words_by == BY_RULE else one
+            for one in self.answer.segments
+        )
+        return replace(self, answer=replace(self.answer, segments=bare))
 
 
 def shifted(segments: Sequence[Segment], by_s: float) -> list[Segment]:
@@ -58,16 +79,16 @@ def with_speakers(
 
     ``turns``: who speaks when in the whole recording; None where nobody looked. A server's own
     speakers are kept where it heard all of it; of several pieces each has its own, which are
-    matched with the turns.
+    matched with the turns, or say nothing beside them (`LocalVoices.same`).
     """
     found: list[Segment] = []
     for number, one in enumerate(heard):
         segments = placed(one)
         if not diarize:
             segments = [replace(segment, speaker=None) for segment in segments]
-        elif one.answer.diarized and len(heard) > 1:
+        elif one.answer.diarized and len(heard) > 1 and not (turns and one.by_voices):
             segments = _linked(segments, turns or (), 1000 * (number + 1), one)
-        elif not one.answer.diarized:
+        elif not one.answer.diarized or len(heard) > 1:
             segments = attributed(segments, turns or ())
         found += segments
     return in_order_of_appearance(sorted(found, key=lambda one: (one.start, one.end)))

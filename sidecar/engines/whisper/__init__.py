@@ -39,6 +39,7 @@ SPEC = EngineSpec(
     precisions=(Precision.INT8, Precision.FP16, Precision.FP32),
     languages=LANGUAGES,
     diarizes=True,
+    by_voices=True,
     requires=("faster_whisper", "ctranslate2"),
     steerable=True,
     translates=True,

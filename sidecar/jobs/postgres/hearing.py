@@ -1,12 +1,14 @@
 """What other services do to the jobs, heard in a thread of its own.
 
 A notification says which job and which event; what it was is read from the tables. What was missed
-while there was no connection is found by comparing: of each job, the last event.
+while there was no connection is found by comparing: of each job, the last event. Notifications come
+in the order of what was written: who sends one to itself has heard all before it when that comes.
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 import select
 import socket
 import threading
@@ -35,14 +37,18 @@ class Hearing:
         known: Known,
         at: Callable[[str], int | None],
         heard: Heard,
+        reached: Callable[[str], None],
         others: Mapping[str, Callable[[], None]] | None = None,
     ) -> None:
-        """``at``: the last event that is known of a job, None of one that is not known; ``others``:
-        who is told of what else than jobs, by channel, or may have missed it. All are called from
-        the thread that listens."""
+        """``at``: the last event that is known of a job, None of one that is not known. ``reached``
+        is told what was said on `own`, behind all that was written before; ``others``: who is told
+        of what else than jobs, by channel, or may have missed it. All are called from the thread
+        that listens."""
         self._others = others or {}
         self._link, self._rows = link, rows
-        self._known, self._at, self._heard = known, at, heard
+        self._known, self._at, self._heard, self._reached = known, at, heard, reached
+        self.own = f"{CHANNEL}_{secrets.token_hex(8)}"
+        """A channel on which nobody else listens."""
         self._wake, self._woken = socket.socketpair()
         self._closing = False
         self.hears = False
@@ -66,7 +72,7 @@ class Hearing:
             try:
                 with self._link.meaning():
                     connection = self._link.connection()
-                    for channel in (CHANNEL, *self._others):
+                    for channel in (CHANNEL, self.own, *self._others):
                         connection.execute(f"LISTEN {channel}")
                     self._catch_up(connection)
                     for tell in self._others.values():
@@ -100,13 +106,13 @@ class Hearing:
         self._heard([*gone, *found])
 
     def _take(self, connection: Any) -> None:
-        told = list(connection.notifies(timeout=0))
-        if not told:
+        all_ = list(connection.notifies(timeout=0))
+        if not all_:
             select.select([connection.fileno(), self._woken], [], [])
             return
-        for channel in {one.channel for one in told} - {CHANNEL}:
+        for channel in {one.channel for one in all_} & self._others.keys():
             self._others[channel]()
-        told = [one for one in told if one.channel == CHANNEL]
+        told = [one for one in all_ if one.channel == CHANNEL]
         wanted: dict[str, int | None] = {}
         for one in told:
             job_id, what = one.payload.split(" ")[:2]
@@ -121,3 +127,6 @@ class Hearing:
                 found = self._rows.find(cursor, wanted)
         if found or any(one.payload.endswith(WAITS) for one in told):
             self._heard(found)
+        for one in all_:
+            if one.channel == self.own:
+                self._reached(one.payload)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from sidecar.jobs.postgres.rows import Found
-from sidecar.jobs.record import JobRecord, advance
+from sidecar.jobs.record import Cancelled, JobEvent, JobRecord, advance
 from sidecar.jobs.store import Entry, MemoryStore
 
 
@@ -20,8 +20,7 @@ class Mirror(MemoryStore):
         entry = self._entries.get(found.job_id)
         if found.gone:
             if entry is not None:
-                self._drop(found.job_id)
-                self._gone(entry.record)
+                self._forgotten(entry)
             return
         told = entry.record.seq if entry is not None else 0
         if found.record is not None:
@@ -66,6 +65,18 @@ class Mirror(MemoryStore):
     def _drop(self, job_id: str) -> None:
         """It is forgotten, here or elsewhere."""
         super().forget(job_id)
+
+    def _forgotten(self, entry: Entry) -> None:
+        """Another service forgot a job. Whoever follows it here is told that it was cancelled,
+        unless its end was heard before: it ended and went in one."""
+        record = entry.record
+        if not record.over:
+            event = JobEvent(self._next_seq(entry), self._now(), Cancelled())
+            self._feed.publish(advance(record, event), event, here=False)
+        self._drop(record.id)
+        self._gone(record)
+        for tell in self._tell_gone:
+            tell(record.id)
 
     def _gone(self, record: JobRecord) -> None:
         """Another service forgot a job."""

@@ -49,6 +49,8 @@ from sidecar.threads import Threads
 
 T = TypeVar("T")
 
+CATCH_UP_S = LEASE_S
+"""So long a listing waits for what is on its way; a line that is dead says nothing for longer."""
 ROUNDS = 4
 """So often the next of those that wait are looked at, where none of them will do."""
 
@@ -94,6 +96,8 @@ class PostgresStore(Mirror):
         self._said: list[Part] = []
         """What was said since the loop had its last turn: written in one piece."""
         self._crossing = Crossing()
+        self._reached: dict[str, asyncio.Future[None]] = {}
+        """Who waits until all is heard that was there, by what comes behind it."""
         self._hearing: Hearing | None = None
         self._others: dict[str, Callable[[], None]] = {}
         """Who hears of what else than jobs, by channel."""
@@ -113,6 +117,7 @@ class PostgresStore(Mirror):
                 self._known,
                 self._at,
                 self._heard_others,
+                self._heard_own,
                 self._others,
             )
 
@@ -136,6 +141,24 @@ class PostgresStore(Mirror):
         with suppress(errors.JournalUnreachable):
             for found in await self.ask(lambda cursor: self._rows.find(cursor, wanted)):
                 self._take(found)
+
+    async def catch_up(self) -> None:
+        """Know of all that services had in the database when this was asked. While it is away, or
+        does not tell, what is known is known."""
+        await self.open()
+        if self._hearing is None or not self._hears:
+            return
+        own, word = self._hearing.own, secrets.token_hex(8)
+        reached = self._reached[word] = asyncio.get_running_loop().create_future()
+        try:
+            with suppress(errors.JournalUnreachable, TimeoutError):
+                async with asyncio.timeout(CATCH_UP_S):
+                    await self.ask(
+                        lambda cursor: cursor.execute("SELECT pg_notify(%s, %s)", (own, word))
+                    )
+                    await reached
+        finally:
+            del self._reached[word]
 
     def add(self, record: JobRecord) -> None:
         """Keep a job that was submitted."""
@@ -389,6 +412,14 @@ class PostgresStore(Mirror):
             self._news.set()
 
         self._crossing.do(take)
+
+    def _heard_own(self, word: str) -> None:
+        def tell() -> None:
+            reached = self._reached.get(word)
+            if reached is not None and not reached.done():
+                reached.set_result(None)
+
+        self._crossing.do(tell)
 
     def _refused(self, found: Sequence[Found], outcome: Outcome) -> None:
         def take() -> None:

@@ -76,7 +76,7 @@ def _add_coming_and_going(router: APIRouter, service: Service) -> None:
     async def submit(request: Request) -> Response:
         caller = caller_of(request)
         replayed = False
-        with service.submissions.place(caller, key_name(request)) as place:
+        with await service.submissions.place(caller, key_name(request)) as place:
             asked = await read_request(request, service)
             if asked.key is None:
                 job = await service.submissions.submit(
@@ -116,6 +116,7 @@ def _add_looking(router: APIRouter, service: Service) -> None:
     )
     async def listed(request: Request) -> Response:
         caller = caller_of(request)
+        await service.seek()
         page, after = page_of(service.owned.jobs(caller), request.query_params)
         bodies = [job_body(service, caller, job) for job in page]
         return json_response({"jobs": bodies, "next": after})

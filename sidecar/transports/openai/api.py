@@ -112,7 +112,7 @@ async def _answered(
 ) -> Response:
     caller, arrived = caller_of(request), _now()
     key = key_name(request)
-    with service.submissions.place(caller, key) as place:
+    with await service.submissions.place(caller, key) as place:
         asked = await read_request(request, service, translate=translate, usual=usual)
         begun = await _begun(request, service, caller, retries, asked, place, key)
     running = begun.running

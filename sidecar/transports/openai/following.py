@@ -91,10 +91,13 @@ class Retries:
     def leave(
         self, owner: str, fields: Mapping[str, Any], job: Job, cancel: Callable[[], None]
     ) -> None:
-        """The client of a job timed out; nobody who comes back within `GRACE_S` ends it."""
+        """The client of a job timed out; nobody who comes back within `GRACE_S` ends it. One whose
+        recording others have ends: they may be asked next, and know of no wait here."""
         try:
             left = _Left(owner, fields, os.dup(job.source.fd), job)
-        except ValueError:  # it has just ended
+        except ValueError:  # it has just ended, or is worked on elsewhere
+            if not job.ended:
+                cancel()
             return
 
         def give_up() -> None:

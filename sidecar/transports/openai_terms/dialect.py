@@ -39,6 +39,8 @@ _PARAMS: dict[type[errors.SidecarError], str] = {
     errors.LogprobsUnavailable: "include",
     errors.WordsUnavailable: "timestamp_granularities",
     errors.ItemUnknown: "item_id",
+    errors.CallUnknown: "item.call_id",
+    errors.ToolsUnavailable: "tools",
     errors.VoiceUnknown: "voice",
     errors.VoicesUnavailable: "known_speaker_references",
 }

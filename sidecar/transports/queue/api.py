@@ -47,7 +47,6 @@ def build_router(service: Service) -> APIRouter:
     async def transcribe(request: Request) -> Response:
         caller = caller_of(request)
         job = await _submitted(request, service, caller)
-        recent.add(job)
 
         def closed() -> None:
             service.owned.cancel(caller, job.record)
@@ -65,8 +64,11 @@ def build_router(service: Service) -> APIRouter:
     )
     async def status(request: Request) -> Response:
         caller = caller_of(request)
-        others = [job for job in service.owned.jobs(caller) if not job.over]
-        bodies = [job_info(service, caller, job) for job in [*recent.of(caller.owner), *others]]
+        await service.seek()
+        ended = {job.id: job for job in recent.of(caller.owner)}
+        going = [job for job in service.owned.on_their_way(caller) if job.id not in ended]
+        listed: list[JobRecord | Over] = [*ended.values(), *going]
+        bodies = [job_info(service, caller, job) for job in listed]
         waiting = service.health().jobs_waiting
         return json_response({"your_jobs": bodies, "total_queued": waiting})
 
@@ -123,7 +125,7 @@ def _place(service: Service, caller: Identity, job: Job) -> dict[str, Any] | Non
 
 async def _submitted(request: Request, service: Service, caller: Identity) -> Job:
     """The job of a form with a recording."""
-    with service.submissions.place(caller) as place:
+    with await service.submissions.place(caller) as place:
         if media_type(request) != "multipart/form-data":
             raise errors.ContentTypeUnsupported()
         upload = await read_form(request, service)

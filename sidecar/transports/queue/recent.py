@@ -1,6 +1,6 @@
-"""The jobs of this wire that its status lists.
+"""The jobs of this wire that its status lists for a moment although they have ended.
 
-Those on their way, and for a moment those that have ended. Nothing of what was said is kept for it.
+Nothing of what was said is kept for it.
 """
 
 from __future__ import annotations
@@ -39,16 +39,11 @@ class Over:
 
 
 class Recent:
-    """By their ids, in the order in which they came."""
+    """Those that have ended, in that order."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._jobs: dict[str, Job | Over] = {}
-
-    def add(self, job: Job) -> None:
-        """One more is on its way."""
-        self._forget_old()
-        self._jobs[job.id] = job
+        self._jobs: dict[str, Over] = {}
 
     def over(self, job: Job) -> None:
         """One has ended."""
@@ -56,16 +51,11 @@ class Recent:
         until = self._now() + LISTED_S
         self._jobs[job.id] = Over(job.id, job.record.owner, status_of(job.record), until)
 
-    def of(self, owner: str) -> Iterator[JobRecord | Over]:
+    def of(self, owner: str) -> Iterator[Over]:
         """Those of one owner."""
         self._forget_old()
-        for job in self._jobs.values():
-            known = job if isinstance(job, Over) else job.record
-            if known.owner == owner:
-                yield known
+        return (job for job in self._jobs.values() if job.owner == owner)
 
     def _forget_old(self) -> None:
         now = self._now()
-        for name, job in list(self._jobs.items()):
-            if isinstance(job, Over) and job.until <= now:
-                del self._jobs[name]
+        self._jobs = {name: job for name, job in self._jobs.items() if job.until > now}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import Response
@@ -11,6 +12,7 @@ from sidecar.access.identity import Identity
 from sidecar.jobs.record import JobRecord, JobState
 from sidecar.service import Service
 from sidecar.speech.formats import segment_body, transcript_body
+from sidecar.speech.local_voices import FIELD
 from sidecar.speech.transcript import Transcript
 from sidecar.transports.http.bodies import json_response, to_json
 from sidecar.transports.http.summary import job_summary
@@ -20,6 +22,8 @@ def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dic
     """The answer to a transcription."""
     body = transcript_body(service.noted(transcript, job.options))
     body["metadata"] |= {"processing_time": round(job.processing_s, 3), "job_id": job.id}
+    if (heard := transcript.local_voices) is not None:
+        body[FIELD] = asdict(heard)
     return {"status": "success", **body}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,9 @@ from fastapi import APIRouter, Request, Response
 from sidecar import errors
 from sidecar.audio.source import AudioSource
 from sidecar.service import Service
+from sidecar.speech import local_voices
 from sidecar.speech.engine import TranscribeOptions
+from sidecar.speech.local_voices import asked_of
 from sidecar.speech.options import parse_flag
 from sidecar.transports.http import hanging_up
 from sidecar.transports.http.bodies import (
@@ -48,8 +51,8 @@ def build_router(service: Service) -> APIRouter:
     async def transcribe(request: Request) -> Response:
         caller = caller_of(request)
         later = wants_async(request.headers.getlist("prefer"))
-        with service.submissions.place(caller) as place:
-            source, options = await _read_request(request, service)
+        with await service.submissions.place(caller) as place:
+            source, options = await _read_request(request, service, kept=later)
             job = await service.submissions.submit(caller, source, options, place, kept=later)
         if later:
             said = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
@@ -91,12 +94,16 @@ def _text(values: Mapping[str, Any], name: str) -> str:
 
 
 async def _read_request(
-    request: Request, service: Service
+    request: Request, service: Service, *, kept: bool
 ) -> tuple[AudioSource, TranscribeOptions]:
-    """The recording and the options, from either form of the request."""
+    """The recording and the options, from either form of the request. What voices are like goes
+    into no answer that is ``kept``."""
     fields, source = await read_fields(request, service)
     try:
         options = service.options(fields)
+        asked = asked_of(fields.get(local_voices.FIELD))
+        if service.offers_voices and options.diarize and not kept:
+            options = replace(options, local_voices=asked)
         return source or await open_local(request, fields, service), options
     except BaseException:
         if source is not None:

@@ -19,6 +19,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
     @router.get("/jobs", summary="The jobs that can be asked for", response_model=models.JobList)
     async def jobs(request: Request) -> Response:
         caller = caller_of(request)
+        await service.seek()
         own = service.owned.jobs(caller)
         return json_response({"jobs": [job_summary(service, caller, job) for job in own]})
 

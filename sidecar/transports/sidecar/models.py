@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sidecar.speech.engine import Precision
+from sidecar.speech.local_voices import FIELD, FORM
 from sidecar.transports.http.schemas import OPTIONS, JobSummary, submission
 
 
@@ -68,6 +69,14 @@ class Health(BaseModel):
         default=0,
         examples=[8005],
         description="Port for the page of the speech-to-speech demo; there only where it is on.",
+    )
+    local_voices: str = Field(
+        default="",
+        examples=[FORM],
+        description=(
+            "Form of what a service of the same build may ask for with a piece of a recording, to "
+            "tell voices apart over all of it; there only where it is to be had."
+        ),
     )
     grpc_running: bool
     model_pool_healthy: bool = Field(description="Whether what was recognised lately went well.")
@@ -159,12 +168,25 @@ class Metadata(BaseModel):
     )
 
 
+class LocalVoices(BaseModel):
+    """What a piece of a recording says of its voices."""
+
+    form: str = Field(examples=[FORM])
+    windows: str = Field(description="Base64, for another vibevoice-asr of the same build.")
+    same: bool = Field(
+        description="Whether the speakers of the segments were told apart by the like of these."
+    )
+
+
 class Transcription(BaseModel):
     """The answer to a transcription."""
 
     status: Literal["success"]
     segments: list[Segment]
     metadata: Metadata
+    local_voices: LocalVoices | None = Field(
+        None, description="There where the request asked for it."
+    )
 
 
 class Job(JobSummary):
@@ -187,7 +209,19 @@ class Reloaded(BaseModel):
     message: str = Field(examples=["Model reloaded with precision: int8"])
 
 
-TRANSCRIBE_BODY = submission(OPTIONS)
+TRANSCRIBE_BODY = submission(
+    OPTIONS
+    | {
+        FIELD: {
+            "type": "string",
+            "description": (
+                "For another vibevoice-asr, which has cut a recording and tells its voices apart "
+                "itself (docs/upstream.md): JSON with form, words_s, first_s, until_s and begins. "
+                "What is made of it is in no job and in no list."
+            ),
+        }
+    }
+)
 
 RELOAD_BODY: dict[str, Any] = {
     "required": True,

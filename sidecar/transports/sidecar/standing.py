@@ -14,6 +14,7 @@ from sidecar import __version__
 from sidecar.metering import classic
 from sidecar.service import Health, Service
 from sidecar.settings import Settings
+from sidecar.speech.local_voices import FIELD, FORM
 from sidecar.transports.http.bodies import json_response
 from sidecar.transports.sidecar import models
 from sidecar.version import CONTRACT
@@ -59,6 +60,7 @@ def build_router(service: Service) -> APIRouter:
                 "vllm": VLLM[_status(now)],
                 "pipeline_state": service.conversations.phase.value,
                 "initialized": service.live.spec is not None,
+                **({FIELD: FORM} if service.offers_voices else {}),
                 **now.also,
                 **_classic(service, now),
             },

@@ -112,7 +112,9 @@ class _Connection:
                 self._talk.end()
 
     async def _begin(self, begin: orders.Begin) -> None:
-        """From here on all is told, and sound goes out as the client can take it."""
+        """From here on all is told, and sound goes out as the client can take it; unless it asks
+        for a model that is not there, and nothing begins."""
+        await self._service.conversations.thinker(begin.model or self._model)
         self._rate = begin.rate
         self._manner = dataclasses.replace(self._manner, rate=begin.rate)
         self._talk.plays(Client(clears=begin.clears, holds=begin.holds))

@@ -105,7 +105,8 @@ class Connection:
             self._drop_recording()
             caller = self._caller or await self._door.enter(self._peer)
             self._caller = None
-            self._recording = Recording(self._service, caller, form)
+            place = await self._service.submissions.place(caller)
+            self._recording = Recording(self._service, caller, form, place)
         recording = self._recording
         if form != recording.form or event.payload % (form.width * form.channels):
             raise errors.SoundInvalid(

@@ -11,6 +11,7 @@ from typing import Self
 from sidecar import errors
 from sidecar.access.identity import Identity
 from sidecar.audio.source import AudioSource, Spool
+from sidecar.jobs.room import Place
 from sidecar.service import Service
 from sidecar.transports.http.upload import PATIENCE, SLOWEST
 from sidecar.transports.wyoming.wishes import HEAD, Form
@@ -19,18 +20,17 @@ from sidecar.transports.wyoming.wishes import HEAD, Form
 class Recording:
     """Takes sound of one form. Its place is kept, and its bytes are counted, until it is left."""
 
-    def __init__(self, service: Service, caller: Identity, form: Form) -> None:
-        """Begin.
+    def __init__(self, service: Service, caller: Identity, form: Form, place: Place) -> None:
+        """Begin; the ``place`` in the queue is left with it.
 
         Raises:
-            errors.QueueFull, errors.JobsLimited, errors.ShuttingDown: there is no place for it.
             errors.UploadsFull, errors.UploadsLimited: too much is on its way.
         """
         settings = service.settings
         self.caller, self.form = caller, form
         self._held = ExitStack()
         with ExitStack() as held:
-            self.place = held.enter_context(service.submissions.place(caller))
+            self.place = held.enter_context(place)
             self._body = held.enter_context(service.submissions.body(caller))
             self._held = held.pop_all()
         self._disk, self._limit_mb = service.spooling, settings.max_upload_mb

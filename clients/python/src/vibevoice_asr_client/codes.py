@@ -82,6 +82,12 @@ class AudioUndecodable(errors.Refused):
     known_code = "audio_undecodable"
 
 
+class CallUnknown(errors.NotFound):
+    """No call of that id waits for an output."""
+
+    known_code = "call_unknown"
+
+
 class CaptureUnreadable(errors.Refused):
     """That is no captured session."""
 
@@ -724,6 +730,12 @@ class TokenMissing(errors.Unauthorized):
     known_code = "token_missing"
 
 
+class ToolsUnavailable(errors.Refused):
+    """Who answers here only repeats what is said, and calls no tools."""
+
+    known_code = "tools_unavailable"
+
+
 class TranscriptChanged(errors.Conflict):
     """The transcript is of another revision than 'If-Match' says."""
 
@@ -857,6 +869,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "audio_path_not_found": AudioPathNotFound,
     "audio_too_long": AudioTooLong,
     "audio_undecodable": AudioUndecodable,
+    "call_unknown": CallUnknown,
     "capture_unreadable": CaptureUnreadable,
     "checkpoint_damaged": CheckpointDamaged,
     "checkpoint_incomplete": CheckpointIncomplete,
@@ -964,6 +977,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "ticket_invalid": TicketInvalid,
     "token_invalid": TokenInvalid,
     "token_missing": TokenMissing,
+    "tools_unavailable": ToolsUnavailable,
     "transcript_changed": TranscriptChanged,
     "translation_unavailable": TranslationUnavailable,
     "unschedulable": Unschedulable,

@@ -92,6 +92,8 @@ class OpenAi:
     health = "/v1/models"
     prompt = False
     alike = ""
+    surely_timed = False
+    voices = False
     rate = RATE
     limits = LIMITS
 

@@ -13,6 +13,7 @@ from sidecar.engines.upstream.dialect import Answer, Call, Limits
 from sidecar.engines.upstream.trouble import Step, Trouble
 from sidecar.errors import Kind
 from sidecar.speech.engine import AUTO, TranscribeOptions
+from sidecar.speech.local_voices import FIELD, given_in
 from sidecar.speech.transcript import (
     BY_ATTENTION,
     BY_RULE,
@@ -27,6 +28,8 @@ PATH = "/transcribe"
 LONGEST_S = 3600.0
 """It would take five hours (its default); an hour keeps what is held here at 115 MB."""
 LARGEST = 1 << 30
+OFF_S = 1.0
+"""So much more than its words a piece may be said to be."""
 _BUSY = {Kind.BUSY, Kind.FAILED, Kind.STORAGE_FULL, Kind.CONFLICT, Kind.CANCELLED, Kind.TIMEOUT}
 """Its own trouble; the other kinds are about the recording or the request."""
 _SPEAKER = re.compile(r"Speaker_(\d{1,4})")
@@ -41,14 +44,15 @@ class Sidecar:
     alike = ""
     limits = Limits(LONGEST_S, LARGEST)
     diarizes = True
-    timed = True
+    timed = surely_timed = True
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, *, voices: bool = False) -> None:
         self.rate = rate
+        self.voices = voices
 
     def hearing(self, duration_s: float, options: TranscribeOptions) -> Hearing:
         """A piece that is to be heard."""
-        return Hearing(options)
+        return Hearing(self, options)
 
     def waiting(self, health: bytes) -> int:
         """By its /health: jobs that wait, and the one that runs."""
@@ -62,7 +66,8 @@ class Sidecar:
 class Hearing:
     """One request: the answer comes at once and whole."""
 
-    def __init__(self, options: TranscribeOptions) -> None:
+    def __init__(self, dialect: Sidecar, options: TranscribeOptions) -> None:
+        self._dialect = dialect
         self._options = options
         self._body = bytearray()
 
@@ -86,6 +91,8 @@ class Hearing:
             fields["num_speakers"] = str(options.num_speakers)
         if options.max_tokens is not None:
             fields["max_tokens"] = str(options.max_tokens)
+        if options.local_voices is not None and self._dialect.voices:
+            fields[FIELD] = options.local_voices.to_text()
         return Call(PATH, fields, "audio")
 
     def feed(self, data: bytes) -> list[Segment]:
@@ -96,9 +103,16 @@ class Hearing:
     def finish(self) -> Answer:
         """The transcript in the body."""
         try:
-            return answer_of(json.loads(self._body))
+            body = json.loads(self._body)
+            answer = answer_of(body)
+            heard_s = float(body["metadata"].get("duration", 0.0))
         except trouble.UNREADABLE:
             raise trouble.garbled("is no transcript") from None
+        asked = self._options.local_voices
+        if asked is not None and heard_s > asked.words_s + OFF_S:
+            self._dialect.voices = False  # another build by now, which took all of it for words
+            raise trouble.garbled("is about more than was asked for")
+        return answer
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble:
         """Its problems are ours: the same code, to be told as it is where no server would help."""
@@ -128,6 +142,7 @@ def answer_of(body: Mapping[str, Any]) -> Answer:
         notices=tuple(
             Notice(str(one["code"]), str(one["message"])) for one in about.get("warnings", ())
         ),
+        local_voices=given_in(body),
     )
 
 

@@ -51,7 +51,8 @@ class Vllm:
     rate = RATE
     limits = LIMITS
     diarizes = True
-    timed = True
+    timed = surely_timed = True
+    voices = False
 
     def __init__(self, model: str) -> None:
         self.model = model

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar import errors
+from sidecar.speech.dialogue import NO_TOOLS, Tools
 from sidecar.speech.engine import EngineSpec
 from sidecar.speech.live import LiveOptions
 from sidecar.speech.options import parse_number, parse_word
@@ -27,6 +28,7 @@ from sidecar.transports.realtime.configuration import (
 )
 from sidecar.transports.realtime.dialogue import detection
 from sidecar.transports.realtime.dialogue.detection import Turning, turned
+from sidecar.transports.realtime.dialogue.tools import choice_view, tools_of, tools_view
 from sidecar.transports.realtime.g711 import RATE as TELEPHONE_RATE
 
 CONVERSING = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime", "gpt-audio")
@@ -55,6 +57,7 @@ class Manners:
     turning: Turning | None = field(default_factory=Turning)
     speaks: bool = True
     aloud: bool = True
+    tools: Tools = NO_TOOLS
     voice: str = USUAL_VOICE
     speed: float = 1.0
     sound: Sound = Sound.PCM
@@ -71,7 +74,9 @@ class Manners:
 
     def options(self, before: TalkOptions) -> TalkOptions:
         """The conversation's, which has had others."""
-        changed = dataclasses.replace(before, instructions=self.instructions, voiced=self.says)
+        changed = dataclasses.replace(
+            before, instructions=self.instructions, voiced=self.says, tools=self.tools
+        )
         return detection.options(changed, self.turning)
 
     def hearing(self, before: LiveOptions) -> LiveOptions:
@@ -111,8 +116,8 @@ class Manners:
             "model": self.model,
             "output_modalities": self.modalities,
             "instructions": self.instructions,
-            "tools": [],
-            "tool_choice": "auto",
+            "tools": tools_view(self.tools),
+            "tool_choice": choice_view(self.tools),
             "max_output_tokens": "inf",
             "tracing": None,
             "truncation": "auto",
@@ -148,11 +153,11 @@ def updated(before: Manners, session: object, spec: EngineSpec) -> Manners:
             f"'session.type' is not '{TALKS}'.",
             hint="A conversation stays one; transcriptions have an address of their own.",
         )
-    refuse_tools(given, "session.tools")
     after = dataclasses.replace(
         before,
         instructions=instructions_of(given, "session.instructions", before.instructions),
         aloud=aloud_of(given, "session.output_modalities", before.aloud),
+        tools=tools_of(given, "session", before.tools),
     )
     audio = object_of("session.audio", given.get("audio") or {})
     after = _heard(after, object_of("session.audio.input", audio.get("input") or {}), spec)
@@ -187,18 +192,6 @@ def aloud_of(given: Mapping[str, Any], name: str, usual: bool) -> bool:
     raise errors.FieldInvalid(
         f"'{name}' has a value that is not possible.", hint='Use ["audio"] or ["text"].'
     )
-
-
-def refuse_tools(given: Mapping[str, Any], name: str) -> None:
-    """There are none.
-
-    Raises:
-        errors.FieldInvalid: some are wanted.
-    """
-    if given.get("tools"):
-        raise errors.FieldInvalid(
-            f"'{name}' has tools in it.", hint="Nothing here calls tools: leave them out."
-        )
 
 
 def _heard(before: Manners, given: Mapping[str, Any], spec: EngineSpec) -> Manners:

@@ -13,9 +13,18 @@ from dataclasses import replace
 
 from sidecar import errors
 from sidecar.service import Service
+from sidecar.speech.dialogue import Role, Tools
 from sidecar.speech.engine import EngineSpec
 from sidecar.speech.voice import SayOptions
-from sidecar.talk.events import Asked, Cancelled, Configured, Dropped, Noted, Truncated
+from sidecar.talk.events import (
+    Asked,
+    Cancelled,
+    Configured,
+    Dropped,
+    Noted,
+    Returned,
+    Truncated,
+)
 from sidecar.talk.options import TalkOptions
 from sidecar.talk.talk import Talk
 from sidecar.transports.http.sockets import Socket
@@ -27,12 +36,12 @@ from sidecar.transports.realtime.dialogue.configuration import (
     Manners,
     aloud_of,
     instructions_of,
-    refuse_tools,
     updated,
 )
 from sidecar.transports.realtime.dialogue.items import Item, Said
 from sidecar.transports.realtime.dialogue.orders import Order
 from sidecar.transports.realtime.dialogue.telling import Telling
+from sidecar.transports.realtime.dialogue.tools import tools_of
 from sidecar.transports.realtime.orders import Append, Clear, Commit, Numbered, OrderInvalid, Update
 
 _ID = 16
@@ -104,6 +113,7 @@ class Connection:
             errors.SidecarError: it means nothing, or is not to be had here.
         """
         after = updated(self._manners, session, self._spec)
+        self._check(after.tools)
         if after.own_voice and after.own_voice != self._manners.own_voice and after.speaks:
             voices = await self._service.conversations.voices()
             if after.own_voice not in voices:
@@ -152,6 +162,8 @@ class Connection:
         match order:
             case orders.Create():
                 self._create(order)
+            case orders.Return():
+                self._return(order)
             case orders.Retrieve(name):
                 item = self._telling.items.find(name)
                 await self._say(lambda: [say.retrieved(item)])
@@ -184,7 +196,6 @@ class Connection:
     def _wished(self, order: orders.Respond) -> TalkOptions | None:
         """The manner of one answer, where its client says anything of that."""
         wish, now = order.wish, self._manners
-        refuse_tools(wish, "response.tools")
         for name in NOT_HERE:
             if wish.get(name) is not None:
                 raise errors.FieldInvalid(f"'response.{name}' is not to be had here.")
@@ -195,9 +206,17 @@ class Connection:
         options = self._talk.options
         instructions = instructions_of(wish, "response.instructions", now.instructions)
         aloud = aloud_of(wish, "response.output_modalities", now.aloud)
-        if (instructions, aloud) == (now.instructions, now.aloud):
+        tools = tools_of(wish, "response", now.tools)
+        self._check(tools)
+        if (instructions, aloud, tools) == (now.instructions, now.aloud, now.tools):
             return None
-        return replace(options, instructions=instructions, voiced=now.speaks and aloud)
+        voiced = now.speaks and aloud
+        return replace(options, instructions=instructions, voiced=voiced, tools=tools)
+
+    def _check(self, tools: Tools) -> None:
+        """Say no to tools where nobody calls any."""
+        if tools.all and not self._talk.thinker.calls:
+            raise errors.ToolsUnavailable()
 
     def _cancel(self, order: orders.Cancel) -> None:
         if not self._talk.sending or order.response not in ("", self._telling.replies.current):
@@ -210,15 +229,27 @@ class Connection:
         self._talk.wish(Cancelled)
 
     def _create(self, order: orders.Create) -> None:
+        item = Item(self._name(order), order.role)
+        self._telling.create(item)
+        self._talk.wish(Noted, order.role, order.text, item.id)
+
+    def _return(self, order: orders.Return) -> None:
+        name = self._name(order)
+        if not self._talk.awaits(order.call):
+            raise errors.CallUnknown(f"No call '{order.call}' waits for an output.")
+        item = Item(name, Role.TOOL, call=order.call, returned=True)
+        self._telling.create(item)
+        self._talk.wish(Returned, order.call, order.output, item.id)
+
+    def _name(self, order: orders.Create | orders.Return) -> str:
+        """What an item is called that is to stand behind all others."""
         items = self._telling.items
         if order.after and order.after != items.last:
             items.find(order.after)
             raise errors.FieldInvalid(
                 "'previous_item_id' is not the last item.", hint="Leave it out."
             )
-        item = Item(order.item or items.new_id(), order.role)
-        self._telling.create(item)
-        self._talk.wish(Noted, order.role, order.text, item.id)
+        return order.item or items.new_id()
 
     def _truncate(self, order: orders.Truncate) -> None:
         item, seconds = self._telling.items.find(order.item), order.end_ms / 1000
@@ -231,6 +262,8 @@ class Connection:
         self._talk.wish(Truncated, item.turn, min(seconds, item.sent_s))
 
     async def _delete(self, item: Item) -> None:
+        if item.call and item.status == "in_progress":
+            raise errors.ResponseActive()
         if item.turn and item.turn == self._talk.replying:
             if self._talk.sending:
                 raise errors.ResponseActive()

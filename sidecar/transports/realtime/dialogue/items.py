@@ -16,7 +16,11 @@ Said = dict[str, Any]
 class Item:
     """One of them: what ``role`` said, aloud or not. ``entry`` is its number in the history and
     ``turn`` that of a reply, 0 where there is none; of a reply ``sent_s`` seconds of sound are with
-    the client. ``status`` is as clients read it."""
+    the client. ``status`` is as clients read it, ``index`` its place in its answer.
+
+    With a ``call`` it is that call of the tool ``name``, and ``text`` its arguments; or what came
+    of it, where it ``returned``.
+    """
 
     id: str
     role: Role
@@ -26,6 +30,10 @@ class Item:
     entry: int = 0
     turn: int = 0
     sent_s: float = 0.0
+    index: int = 0
+    call: str = ""
+    name: str = ""
+    returned: bool = False
 
     @property
     def content(self) -> Said:
@@ -38,14 +46,22 @@ class Item:
 
     def view(self, *, empty: bool = False) -> Said:
         """As clients read it; ``empty``: before there is anything in it."""
-        return {
-            "id": self.id,
-            "object": "realtime.item",
-            "type": "message",
-            "status": self.status,
-            "role": self.role.value,
-            "content": [] if empty else [self.content],
-        }
+        known = {"id": self.id, "object": "realtime.item", "status": self.status}
+        if self.returned:
+            return known | {
+                "type": "function_call_output",
+                "call_id": self.call,
+                "output": self.text,
+            }
+        if self.call:
+            return known | {
+                "type": "function_call",
+                "call_id": self.call,
+                "name": self.name,
+                "arguments": "" if empty else self.text,
+            }
+        content = [] if empty else [self.content]
+        return known | {"type": "message", "role": self.role.value, "content": content}
 
 
 class Items:

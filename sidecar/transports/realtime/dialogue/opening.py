@@ -41,6 +41,7 @@ async def begun(service: Service, session: Mapping[str, Any]) -> tuple[Manners, 
 
     Raises:
         errors.ModelNotFound: nobody does by that name.
+        errors.ToolsUnavailable: who does calls no tools.
         errors.BadRequest, errors.NotFound: it means nothing, or nothing that is to be had here.
     """
     conversations, spec = service.conversations, _spec(service)
@@ -51,7 +52,10 @@ async def begun(service: Service, session: Mapping[str, Any]) -> tuple[Manners, 
     usual = conversations.options()
     heard = Configuration(model=spec.name)
     manners = Manners(model or thinker.name, usual.instructions, heard, speaks=usual.voiced)
-    return updated(manners, session, spec), thinker
+    found = updated(manners, session, spec)
+    if found.tools.all and not thinker.calls:
+        raise errors.ToolsUnavailable()
+    return found, thinker
 
 
 async def converse(

@@ -36,6 +36,8 @@ LONGEST_ID = 64
 """Characters that a client may call something."""
 LONGEST_TEXT = 65_536
 """Characters of an item."""
+LONGEST_OUTPUT = 32_768
+"""Characters of what came of a call."""
 LONGEST_REPLY_MS = 3_600_000
 _TEXTS = {Role.USER: "input_text", Role.SYSTEM: "input_text", Role.ASSISTANT: "output_text"}
 """What the content of a message is, by who wrote it."""
@@ -48,6 +50,16 @@ class Create:
 
     role: Role
     text: str
+    item: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """What came of a call of a tool, by its id; the rest as `Create`."""
+
+    call: str
+    output: str
     item: str = ""
     after: str = ""
 
@@ -99,6 +111,7 @@ Order: TypeAlias = (
     | Commit
     | Clear
     | Create
+    | Return
     | Delete
     | Retrieve
     | Truncate
@@ -149,24 +162,41 @@ def _order(event: Mapping[str, Any]) -> Order:
             raise errors.FieldMissing("The field 'type' is missing.", hint=_HINT)
 
 
-def _created(event: Mapping[str, Any]) -> Create:
+def _created(event: Mapping[str, Any]) -> Create | Return:
     item = object_of("item", event.get("item"))
-    if item.get("type") != "message":
-        raise errors.FieldInvalid(
-            "'item.type' is not 'message'.", hint="Nothing here calls tools, or knows of them."
-        )
-    try:
-        role = Role(item.get("role", ""))
-    except ValueError:
-        raise errors.FieldInvalid(
-            "'item.role' has a value that is not possible.", hint=f"Use one of: {', '.join(Role)}."
-        ) from None
-    return Create(
-        role,
-        _text(item.get("content"), _TEXTS[role]),
-        _word(item, "id", "item.id"),
-        _word(event, "previous_item_id"),
+    name, after = _word(item, "id", "item.id"), _word(event, "previous_item_id")
+    match item.get("type"):
+        case "message":
+            role = next((one for one in _TEXTS if one.value == item.get("role")), None)
+            if role is None:
+                raise errors.FieldInvalid(
+                    "'item.role' has a value that is not possible.",
+                    hint=f"Use one of: {', '.join(_TEXTS)}.",
+                )
+            return Create(role, _text(item.get("content"), _TEXTS[role]), name, after)
+        case "function_call_output":
+            return Return(_call(item), _output(item), name, after)
+    raise errors.FieldInvalid(
+        "'item.type' is neither 'message' nor 'function_call_output'.",
+        hint="Calls come from the model alone.",
     )
+
+
+def _call(item: Mapping[str, Any]) -> str:
+    call = _word(item, "call_id", "item.call_id")
+    if not call:
+        raise errors.FieldMissing("The field 'item.call_id' is missing.")
+    return call
+
+
+def _output(item: Mapping[str, Any]) -> str:
+    output = item.get("output")
+    if output is None:
+        raise errors.FieldMissing("The field 'item.output' is missing.")
+    found = parse_word("item.output", output)
+    if len(found) > LONGEST_OUTPUT:
+        raise errors.FieldInvalid(f"'item.output' has more than {LONGEST_OUTPUT} characters.")
+    return found
 
 
 def _text(content: object, kind: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar import errors
@@ -16,6 +16,9 @@ from sidecar.speech.dialogue import Role
 from sidecar.talk.outgoing import Clear, Out, Sent
 from sidecar.talk.pacing import Frame
 from sidecar.talk.told import (
+    CallEnded,
+    CallStarted,
+    CallWritten,
     Ending,
     Failed,
     ReplyEnded,
@@ -28,6 +31,8 @@ from sidecar.transports.realtime.configuration import Sound
 from sidecar.transports.realtime.dialogue import vocabulary as say
 from sidecar.transports.realtime.dialogue.items import Item, Items, Said
 
+Parts = ReplyWritten | Frame | CallStarted | CallWritten | CallEnded | Sent | ReplyEnded | Failed
+
 WISHES = 8
 """Of clients that are kept until their answers begin."""
 
@@ -35,7 +40,8 @@ WISHES = 8
 @dataclass(eq=False, slots=True)
 class Response:
     """One of them. ``wish``: what its client said of it; ``before``: the item before it, once it
-    has ``begun``; ``written``: all its words so far."""
+    has ``begun``; ``written``: all its words so far; ``calls`` by their ids, each with the item
+    before it."""
 
     turn: int
     id: str
@@ -46,7 +52,16 @@ class Response:
     before: str | None = None
     done: bool = False
     written: str = ""
+    calls: dict[str, tuple[Item, str | None]] = field(default_factory=dict)
     error: errors.SidecarError | None = None
+
+    @property
+    def items(self) -> list[Item]:
+        """What it is made of so far, in order."""
+        message = [self.item] if self.begun else []
+        return sorted(
+            [*message, *(item for item, _ in self.calls.values())], key=lambda one: one.index
+        )
 
 
 class Replies:
@@ -80,7 +95,16 @@ class Replies:
                 yield from self._truncated(out)
             case Clear() if self._now is not None and self._now.turn == out.turn:
                 yield say.output_cleared(self._now.id)
-            case ReplyWritten() | Frame() | Sent() | ReplyEnded() | Failed():
+            case (
+                ReplyWritten()
+                | Frame()
+                | CallStarted()
+                | CallWritten()
+                | CallEnded()
+                | Sent()
+                | ReplyEnded()
+                | Failed()
+            ):
                 if self._now is not None and out.turn == self._now.turn:
                     yield from self._of(self._now, out)
 
@@ -98,9 +122,7 @@ class Replies:
         self._now = Response(reply.turn, name, item, wish, self.output)
         yield say.response_event("created", self._view(self._now, None))
 
-    def _of(
-        self, response: Response, out: ReplyWritten | Frame | Sent | ReplyEnded | Failed
-    ) -> Iterator[Said]:
+    def _of(self, response: Response, out: Parts) -> Iterator[Said]:
         item = response.item
         match out:
             case ReplyWritten():
@@ -113,6 +135,8 @@ class Replies:
                 item.sent_s += out.seconds
                 sound = base64.b64encode(self._encoded(out)).decode()
                 yield say.sound_delta(response.id, item, sound)
+            case CallStarted() | CallWritten() | CallEnded():
+                yield from self._called(response, out)
             case Failed():
                 response.error = out.error
             case Sent():
@@ -125,11 +149,44 @@ class Replies:
         """There is something of it."""
         if response.begun:
             return
+        response.item.index = len(response.items)
         response.begun, item = True, response.item
         response.before = self._items.add(item)
         yield say.output_item("added", response.id, item, empty=True)
         yield say.item_event("added", item, response.before, empty=True)
         yield say.part_event("added", response.id, item, "")
+
+    def _called(
+        self, response: Response, out: CallStarted | CallWritten | CallEnded
+    ) -> Iterator[Said]:
+        """A tool is called, or more of that is there, or all."""
+        if isinstance(out, CallStarted):
+            item = Item(
+                self._items.new_id(),
+                Role.ASSISTANT,
+                status="in_progress",
+                index=len(response.items),
+                call=out.call,
+                name=out.name,
+            )
+            before = self._items.add(item)
+            response.calls[out.call] = item, before
+            yield say.output_item("added", response.id, item, empty=True)
+            yield say.item_event("added", item, before, empty=True)
+        elif isinstance(out, CallWritten):
+            item, _ = response.calls[out.call]
+            item.text += out.text
+            yield say.arguments_delta(response.id, item, out.text)
+        else:
+            item, before = response.calls[out.call.id]
+            item.status, item.entry = "completed", out.entry
+            yield say.arguments_done(response.id, item)
+            yield from self._call_done(response, item, before)
+
+    @staticmethod
+    def _call_done(response: Response, item: Item, before: str | None) -> Iterator[Said]:
+        yield say.item_event("done", item, before)
+        yield say.output_item("done", response.id, item)
 
     def _finish(self, response: Response, ending: Ending) -> Iterator[Said]:
         """Nothing more comes of it."""
@@ -145,6 +202,10 @@ class Replies:
             yield say.part_event("done", response.id, item, response.written)
             yield say.item_event("done", item, response.before)
             yield say.output_item("done", response.id, item)
+        for call, before in response.calls.values():
+            if call.status == "in_progress":  # nobody carries it out
+                call.status = "incomplete"
+                yield from self._call_done(response, call, before)
         yield say.response_event("done", self._view(response, ending))
 
     def _truncated(self, cut: ReplyTruncated) -> Iterator[Said]:
@@ -166,7 +227,7 @@ class Replies:
             "object": "realtime.response",
             "status": "in_progress" if ending is None else say.STATUSES[ending],
             "status_details": None if ending is None else say.details(ending, response.error),
-            "output": [response.item.view()] if response.begun else [],
+            "output": [item.view() for item in response.items],
             "conversation_id": self._conversation,
             "output_modalities": ["audio" if response.item.aloud else "text"],
             "max_output_tokens": "inf",

@@ -78,11 +78,11 @@ def details(ending: Ending, error: errors.SidecarError | None) -> Said:
 
 
 def output_item(what: str, response: str, item: Item, *, empty: bool = False) -> Said:
-    """The item that an answer is, ``added`` or ``done``."""
+    """An item of an answer, ``added`` or ``done``."""
     return {
         "type": f"response.output_item.{what}",
         "response_id": response,
-        "output_index": 0,
+        "output_index": item.index,
         "item": item.view(empty=empty),
     }
 
@@ -114,14 +114,30 @@ def sound_done(response: str, item: Item) -> Said:
     return {"type": "response.output_audio.done", **_at(response, item)}
 
 
+def arguments_delta(response: str, item: Item, text: str) -> Said:
+    """More of a call's arguments."""
+    name = "response.function_call_arguments.delta"
+    return {"type": name, **_of(response, item), "call_id": item.call, "delta": text}
+
+
+def arguments_done(response: str, item: Item) -> Said:
+    """All of them."""
+    return {
+        "type": "response.function_call_arguments.done",
+        **_of(response, item),
+        "call_id": item.call,
+        "name": item.name,
+        "arguments": item.text,
+    }
+
+
 def _words(item: Item) -> str:
     return f"response.output_{'audio_transcript' if item.aloud else 'text'}"
 
 
+def _of(response: str, item: Item) -> Said:
+    return {"response_id": response, "item_id": item.id, "output_index": item.index}
+
+
 def _at(response: str, item: Item) -> Said:
-    return {
-        "response_id": response,
-        "item_id": item.id,
-        "output_index": 0,
-        "content_index": 0,
-    }
+    return {**_of(response, item), "content_index": 0}

@@ -1,0 +1,87 @@
+"""Jobs on an engine whose process answers nothing any more, and on one that is only busy."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+from overheard import OverheardJoint, OverheardSlot, queue_on, until
+from serving import PATIENCE_S
+
+from sidecar.jobs.job import Job
+from sidecar.workers.worker import Worker
+
+NewJob = Callable[..., Job]
+
+DEAF_S = 0.5
+
+
+@pytest.fixture
+def build(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[OverheardSlot]], OverheardSlot]:
+    """Makes engines that may be deaf for a moment only, at half a second for each of audio."""
+    monkeypatch.setattr("sidecar.workers.pulse.PULSE_S", 0.05)
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
+
+    def make(kind: type[OverheardSlot]) -> OverheardSlot:
+        manner = dataclasses.replace(kind.manner, deaf_s=DEAF_S)
+        monkeypatch.setattr(kind, "manner", manner)
+        return kind()
+
+    return make
+
+
+@pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
+@pytest.mark.parametrize("kind", [OverheardSlot, OverheardJoint])
+async def test_a_job_whose_engine_hangs_is_done_by_a_fresh_one(
+    kind: type[OverheardSlot],
+    build: Callable[[type[OverheardSlot]], OverheardSlot],
+    new_job: NewJob,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slot = build(kind)
+    async with queue_on(slot) as queue:
+        queue.open()
+        job, after = new_job(), new_job()
+        queue.submit(job)
+        await until(lambda: job.record.segments)
+        hung = slot.worker_pid
+        assert hung is not None
+        os.kill(hung, signal.SIGSTOP)
+        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+        async with asyncio.timeout(PATIENCE_S):
+            transcript = await job.result()
+        assert slot.worker_pid != hung
+        queue.submit(after)
+        assert (await after.result()).text == transcript.text != ""
+        assert (job.record.attempts, job.record.crashes) == (2, 1)
+        assert (after.record.attempts, slot.loads) == (1, 2)
+
+
+async def test_an_engine_that_is_busy_for_longer_and_answers_is_left_alone(
+    build: Callable[[type[OverheardSlot]], OverheardSlot],
+    new_job: NewJob,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slot, answered = build(OverheardSlot), list[bool]()
+    hears = Worker.hears
+
+    async def noted(self: Worker, within_s: float) -> bool:
+        answered.append(await hears(self, within_s))
+        return answered[-1]
+
+    monkeypatch.setattr(Worker, "hears", noted)
+    async with queue_on(slot) as queue:
+        queue.open()
+        job = new_job()
+        queue.submit(job)
+        await job.result()
+        assert job.record.processing_s > DEAF_S
+        assert (job.record.attempts, slot.loads, any(answered)) == (1, 1, True)
+        await until(lambda: not slot.in_use)
+        answered.clear()
+        await asyncio.sleep(0.2)
+        assert not answered, "nobody has it"
