@@ -60,12 +60,14 @@ class _Connection:
         self._socket.count()
         if isinstance(message, bytes):
             return False
+        order = None
         try:
-            await self._ordered(orders.order_of(from_clients.read(message)))
+            order = orders.order_of(from_clients.read(message))
+            await self._ordered(order)
         except ValueError:
             await self._warn(errors.RequestInvalid("This is no JSON."))
         except (errors.FieldInvalid, errors.ModelNotFound) as error:
-            await self._warn(error)
+            await self._warn(error, ours_known=isinstance(order, orders.Begin))
         return True
 
     async def hear(self) -> None:
@@ -140,8 +142,10 @@ class _Connection:
         }
         await self._socket.send(dialect.message("began", **said))
 
-    async def _warn(self, error: errors.SidecarError) -> None:
-        told = ours.trouble if isinstance(self._words, Words) else dialect.trouble
+    async def _warn(self, error: errors.SidecarError, *, ours_known: bool = False) -> None:
+        """``ours_known``: the client knows our words, though nothing has begun in them."""
+        known = ours_known or isinstance(self._words, Words)
+        told = ours.trouble if known else dialect.trouble
         await self._socket.send(told(error))
 
     def _noted(self, out: Out) -> None:
