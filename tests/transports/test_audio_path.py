@@ -39,7 +39,6 @@ NOT_A_PATH: dict[str, object] = {
     "unc": "\\\\server\\share\\voice.wav",
     "windows": "C:\\voice.wav",
     "option": "-i",
-    "lone-surrogate": "/tmp/\ud800.wav",
     "too-long": "/" + "a" * 5000,
     "number": 7,
     "true": True,
@@ -66,7 +65,7 @@ NO_FILE: dict[str, tuple[str, tuple[int, str]]] = {
 
 @pytest.mark.parametrize("name", NOT_A_PATH)
 def test_what_is_no_absolute_path_is_invalid(name: str, server: Server) -> None:
-    body = json.dumps({"audio_path": NOT_A_PATH[name]})  # ASCII: even a lone surrogate travels
+    body = json.dumps({"audio_path": NOT_A_PATH[name]})
     response = server.client.post(
         "/transcribe", content=body, headers={"Content-Type": "application/json"}
     )

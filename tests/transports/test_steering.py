@@ -96,7 +96,7 @@ def test_half_a_character_is_refused(server: Server) -> None:
     response = server.client.post(
         "/transcribe", content=body, headers={"Content-Type": "application/json"}
     )
-    check_problem(response, 422, "field_invalid")
+    check_problem(response, 400, "json_invalid")
 
 
 def test_the_longest_prompt_passes_in_any_script(send: Send) -> None:

@@ -154,7 +154,7 @@ async def test_a_voice_that_dies_in_the_middle_is_told_of_and_is_back_for_the_ne
     talks: Server,
 ) -> None:
     async with Page(talks) as page:
-        await page.send(type="text", text=LONG)
+        await page.send(type="text", text=" ".join([LONG] * 20))  # most of it is not said yet
         await page.sound()
         for child in talks.process.children():
             child.send_signal(signal.SIGKILL)

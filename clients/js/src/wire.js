@@ -134,6 +134,7 @@
  * @property {"absent" | "loading" | "ready" | "busy" | null} live_engine_state
  * @property {number} [grpc_port]
  * @property {number} [wyoming_port]
+ * @property {string} [local_voices]
  * @property {number} [talk_port]
  * @property {number} jobs_waiting
  * @property {"ok" | "degraded" | "unreachable"} vllm
