@@ -235,7 +235,7 @@ class Service:
         if self.settings.role == FRONT:
             raise EngineUnavailable(
                 "This service takes jobs in for others, and has no engine for them.",
-                hint="Start the nodes anew, one after the other, with another precision.",
+                hint="Say it once for all nodes: 'vibevoice-asr nodes --precision …'.",
             )
         if now:
             caller.demand(Scope.NOW)
