@@ -110,6 +110,8 @@ class Server:
         trace: TracebackType | None,
     ) -> None:
         self.client.close()
+        if error is not None:
+            print(f"{self.home.name}:\n{self.log()[-4000:]}", file=sys.stderr)
         family = self.family()
         if family:  # it may have ended by itself
             self.process.terminate()
@@ -121,9 +123,14 @@ class Server:
     def _answers(self) -> bool:
         assert self.process.poll() is None, f"the service ended at its start\n{self.log()}"
         try:
-            return self.client.get("/health").status_code == 200
+            response = self.client.get("/health")
         except httpx.TransportError:
             return False
+        # Another test's may have the port that was free a moment ago: then ours ends.
+        return response.status_code == 200 and response.json().get("pid") in (
+            None,
+            *(one.pid for one in self.family()),
+        )
 
     def health(self) -> dict[str, Any]:
         """GET /health."""
