@@ -7,7 +7,6 @@ sends a whole recording at once waits for the engine, and loses nothing.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -19,16 +18,9 @@ from sidecar.transports.http.sockets import Socket
 from sidecar.transports.realtime import orders
 from sidecar.transports.realtime import vocabulary as say
 from sidecar.transports.realtime.configuration import TALKS, Configuration, updated
+from sidecar.transports.realtime.exchange import ID, Exchange
 from sidecar.transports.realtime.items import Items
-from sidecar.transports.realtime.orders import (
-    Append,
-    Clear,
-    Commit,
-    Numbered,
-    Order,
-    OrderInvalid,
-    Update,
-)
+from sidecar.transports.realtime.orders import Append, Clear, Commit, Order, Update
 from sidecar.transports.realtime.vocabulary import Said
 
 
@@ -40,8 +32,6 @@ class Converses(Exception):
         self.session = session
 
 
-_ID = 16
-"""Letters of a session's number in the ids of what is in it."""
 PIECE_S = 1.0
 """Most sound that a session is given at once, however long the events are."""
 
@@ -62,12 +52,13 @@ class Conversation:
         open: bool = False,
     ) -> None:
         self._open = open
-        self._socket, self._session, self._spec = socket, session, spec
+        self._session, self._spec = session, spec
         self._configuration, self._beta = configuration, beta
         self._expires_at = expires_at
-        self._items = Items(session.id[:_ID], beta=beta)
-        self._count = 0
-        self._saying = asyncio.Lock()
+        name = session.id[:ID]
+        self._items = Items(name, beta=beta)
+        self._exchange = Exchange(socket, name, orders.read, self._do, lambda: session.over)
+        self._say = self._exchange.say
         self._news = asyncio.Event()
         self._dropped = 0
         self._use(configuration)
@@ -84,15 +75,7 @@ class Conversation:
             Converses: it wants more than that.
             errors.SidecarError: what ended the session.
         """
-        while True:
-            message = await self._socket.receive()
-            try:
-                asked = orders.read(message)
-            except OrderInvalid as invalid:
-                self._socket.count_malformed()
-                await self._refuse(invalid.error, invalid.event_id)
-            else:
-                await self._take(asked)
+        await self._exchange.hear()
 
     async def tell(self) -> None:
         """Say what is heard, until the session ends.
@@ -111,21 +94,7 @@ class Conversation:
             await self._say(lambda error=error: self._items.give_up(error))  # type: ignore[misc]
             raise
 
-    async def _take(self, asked: Numbered[Order]) -> None:
-        try:
-            await self._do(asked.order)
-        except errors.SessionOver:
-            pass  # the service ends: what was said is still told, and then why
-        except errors.SidecarError as error:
-            if self._session.over:
-                raise
-            if isinstance(asked.order, Append):  # the rest is counted
-                self._socket.count_malformed()
-            await self._refuse(error, asked.event_id)
-
     async def _do(self, order: Order) -> None:
-        if not isinstance(order, Append):  # sound is bounded by what a session takes
-            self._socket.count()
         match order:
             case Append(raw):
                 self._open = False
@@ -178,14 +147,3 @@ class Conversation:
             return say.session_event(f"transcription_session.{what}", {**view, **more})
         view = self._configuration.view(number, self._expires_at)
         return say.session_event(f"session.{what}", {**view, **more})
-
-    async def _refuse(self, error: errors.SidecarError, event_id: str | None) -> None:
-        await self._say(lambda: [say.error_event(error, event_id)])
-
-    async def _say(self, make: Callable[[], Iterable[Said]]) -> None:
-        """Say what ``make`` comes to, and nothing else in between."""
-        async with self._saying:
-            for said in list(make()):
-                self._count += 1
-                number = f"event_{self._session.id[:_ID]}_{self._count}"
-                await self._socket.send(json.dumps({"event_id": number, **said}))

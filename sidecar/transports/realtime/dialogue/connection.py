@@ -6,9 +6,6 @@ so an answer that is asked for never misses what was said.
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from sidecar import errors
@@ -42,10 +39,9 @@ from sidecar.transports.realtime.dialogue.items import Item, Said
 from sidecar.transports.realtime.dialogue.orders import Order
 from sidecar.transports.realtime.dialogue.telling import Telling
 from sidecar.transports.realtime.dialogue.tools import tools_of
-from sidecar.transports.realtime.orders import Append, Clear, Commit, Numbered, OrderInvalid, Update
+from sidecar.transports.realtime.exchange import ID, Exchange
+from sidecar.transports.realtime.orders import Append, Clear, Commit, Update
 
-_ID = 16
-"""Letters of a session's number in the ids of what is in it."""
 SLACK_S = 0.1
 """A player's clock may be so far ahead of what it has."""
 NOT_HERE = ("input", "prompt")
@@ -67,14 +63,13 @@ class Connection:
         *,
         expires_at: int,
     ) -> None:
-        self._socket, self._service, self._talk = socket, service, talk
+        self._service, self._talk = service, talk
         self._manners, self._usual, self._spec = manners, usual, spec
         self._expires_at = expires_at
-        prefix = talk.id[:_ID]
-        self._event = f"event_{prefix}"
-        self._telling = Telling(prefix, talk.options.most_messages, talk.span)
-        self._count = 0
-        self._saying = asyncio.Lock()
+        name = talk.id[:ID]
+        self._telling = Telling(name, talk.options.most_messages, talk.span)
+        self._exchange = Exchange(socket, name, orders.read, self._do, lambda: talk.over)
+        self._say = self._exchange.say
         self._use(manners)
 
     async def greet(self, *, again: bool = False) -> None:
@@ -89,13 +84,7 @@ class Connection:
             sockets.Gone: it went.
             errors.SidecarError: what ended the session.
         """
-        while True:
-            message = await self._socket.receive()
-            try:
-                await self._take(orders.read(message))
-            except OrderInvalid as invalid:
-                self._socket.count_malformed()
-                await self._refuse(invalid.error, invalid.event_id)
+        await self._exchange.hear()
 
     async def tell(self) -> None:
         """Say what comes of it.
@@ -123,21 +112,7 @@ class Connection:
                 )
         self._use(after)
 
-    async def _take(self, asked: Numbered[Order]) -> None:
-        try:
-            await self._do(asked.order)
-        except errors.SessionOver:
-            pass  # the service ends: what goes on is still told, and then why
-        except errors.SidecarError as error:
-            if self._talk.over:
-                raise
-            if isinstance(asked.order, Append):  # the rest is counted
-                self._socket.count_malformed()
-            await self._refuse(error, asked.event_id)
-
     async def _do(self, order: Order) -> None:
-        if not isinstance(order, Append):  # sound is bounded by what a session takes
-            self._socket.count()
         match order:
             case Append(raw):
                 await self._append(raw)
@@ -282,14 +257,3 @@ class Connection:
     def _view(self, what: str) -> Said:
         view = self._manners.view(f"sess_{self._talk.id}", self._expires_at)
         return heard.session_event(f"session.{what}", {**view, **self._talk.greeting})
-
-    async def _refuse(self, error: errors.SidecarError, event_id: str | None) -> None:
-        await self._say(lambda: [heard.error_event(error, event_id)])
-
-    async def _say(self, make: Callable[[], Iterable[Said]]) -> None:
-        """Say what ``make`` comes to, and nothing else in between."""
-        async with self._saying:
-            for said in list(make()):
-                self._count += 1
-                number = f"{self._event}_{self._count}"
-                await self._socket.send(json.dumps({"event_id": number, **said}))
