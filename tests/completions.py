@@ -94,6 +94,11 @@ class Completions:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def replies(self) -> list[dict[str, Any]]:
+        """What was asked but for the word that has it loaded, which comes whenever it likes."""
+        return [one for one in self.asked if one.get("max_tokens") != 1]
+
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         self.headers.append(head)
@@ -160,9 +165,9 @@ class Obedient:
         return self._model.url
 
     @property
-    def asked(self) -> list[dict[str, Any]]:
-        """As `Completions.asked`."""
-        return self._model.asked
+    def replies(self) -> list[dict[str, Any]]:
+        """As `Completions.replies`."""
+        return self._model.replies
 
     @property
     def connections(self) -> int:

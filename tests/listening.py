@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -104,13 +104,12 @@ class Caller:
         return await ended(self.open(chunks, session_id))
 
 
-async def ended(call: Any, heard: Callable[[], object] = lambda: None) -> Ended:
-    """Read a call to its end; ``heard`` is called after each result."""
+async def ended(call: Any) -> Ended:
+    """Read a call to its end."""
     results: list[STTResult] = []
     try:
         async for result in call:
             results.append(result)
-            heard()
     except (grpc.aio.AioRpcError, asyncio.CancelledError):
         pass
     return await _ended(call, results)

@@ -132,11 +132,13 @@ def chunks_of(
     yield AudioChunk(is_final=True, session_id=session_id, **fields)
 
 
-def ended(call: Any) -> Ended:
-    """Read a call to its end."""
+def ended(call: Any, heard: Callable[[], object] = lambda: None) -> Ended:
+    """Read a call to its end; ``heard`` is called after each result."""
     results = []
     with contextlib.suppress(grpc.RpcError):
-        results.extend(call)
+        for result in call:
+            results.append(result)
+            heard()
     return Ended(results, call.code(), call.details() or "", _texts(call.trailing_metadata()))
 
 

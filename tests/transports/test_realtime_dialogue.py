@@ -291,8 +291,8 @@ async def test_a_model_is_told_what_was_heard_and_not_what_was_said(
             )
             await caller.send("response.create", response={"instructions": "Be long."})
             await caller.until("response.done")
-    assert {body["model"] for body in llm.asked[-2:]} == {"plain"}
-    told = [[(m["role"], m["content"]) for m in body["messages"]] for body in llm.asked[-2:]]
+    assert {body["model"] for body in llm.replies[-2:]} == {"plain"}
+    told = [[(m["role"], m["content"]) for m in body["messages"]] for body in llm.replies[-2:]]
     assert told[0] == [
         ("system", "Be brief."),
         ("user", "Hello."),

@@ -59,25 +59,25 @@ async def test_a_tool_is_called_as_it_is_written_and_what_came_of_it_is_answered
         assert (item["name"], item["call_id"]) == ("weather", "call_a")
         assert json.loads(item["arguments"]) == {"city": "Oslo"}
         assert caller.joined(f"{ARGUMENTS}.delta") == item["arguments"]
-        asked = mind.asked[-1]
+        asked = mind.replies[-1]
         assert [one["function"]["name"] for one in asked["tools"]] == ["weather", "clock"]
         assert asked["tools"][0]["function"]["parameters"] == CITY
         assert asked["tool_choice"] == "required"
         await returned(caller, "call_a", "rain")
-        assert mind.asked[-1] is asked, "an answer is asked for"
+        assert mind.replies[-1] is asked, "an answer is asked for"
         await caller.send("response.create")
         done = (await caller.until("response.done"))["response"]
         assert caller.kinds()[-len(ALOUD) :] == ALOUD
         assert done["output"][0]["content"][0]["transcript"] == "Good morning, Ada."
-        assert [one["role"] for one in mind.asked[-1]["messages"]][-3:] == [
+        assert [one["role"] for one in mind.replies[-1]["messages"]][-3:] == [
             *("user", "assistant", "tool")
         ]
-        assert mind.asked[-1]["messages"][-1]["tool_call_id"] == "call_a"
+        assert mind.replies[-1]["messages"][-1]["tool_call_id"] == "call_a"
         await caller.send("conversation.item.delete", item_id=item["id"])
         await caller.until("conversation.item.deleted")
         await caller.answered("And plain", tool_choice="none")
-        assert not any("tool_calls" in one for one in mind.asked[-1]["messages"])
-        assert mind.asked[-1]["tool_choice"] == "none"
+        assert not any("tool_calls" in one for one in mind.replies[-1]["messages"])
+        assert mind.replies[-1]["tool_choice"] == "none"
 
 
 async def test_an_answer_may_say_something_and_call_several(
@@ -96,11 +96,11 @@ async def test_an_answer_may_say_something_and_call_several(
             await returned(caller, call, output)
         await caller.send("response.create")
         await caller.until("response.done")
-        told = mind.asked[-1]["messages"][-3:]
+        told = mind.replies[-1]["messages"][-3:]
         assert [one["id"] for one in told[0]["tool_calls"]] == ["call_b", "call_a"]
         assert told[0]["content"].startswith("One moment."), "said, as far as it was heard"
         assert [one["content"] for one in told[1:]] == ["noon", "rain"]
-        assert "tools" not in mind.asked[-1], "those were of one answer"
+        assert "tools" not in mind.replies[-1], "those were of one answer"
 
 
 async def test_who_speaks_while_a_call_is_written_ends_it_and_nobody_carries_it_out(
