@@ -84,6 +84,7 @@ from sidecar.errors.jobs import (
     NodesAbsent,
     QueueFull,
     RecordingNotKept,
+    StorageUnreachable,
     TranscriptChanged,
     Unschedulable,
     VoicesNotKept,

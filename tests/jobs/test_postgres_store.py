@@ -650,9 +650,10 @@ def test_recordings_in_the_folder_that_all_see_are_found_by_all_and_kept_until_t
         assert isinstance(kept, Kept)
         assert isinstance(left, Kept)
         one.store.add(job := replace(submitted(durable=True), audio=kept))
-        hour_ago = left.path.stat().st_mtime - 3700
-        os.utime(left.path, (hour_ago, hour_ago))
-        os.utime(kept.path, (hour_ago, hour_ago))
+        for old in (kept, left):
+            path = shared / "uploads" / old.name
+            hour_ago = path.stat().st_mtime - 3700
+            os.utime(path, (hour_ago, hour_ago))
         asyncio.run(one.store.written(job.id))
         asyncio.run(other.seek(job.id))
         with other.open(other.store.get(job.id)) as found:

@@ -43,6 +43,7 @@ from sidecar.jobs.record import (
     Reported,
 )
 from sidecar.jobs.shelf import Shelf
+from sidecar.jobs.storage.folder import Folder
 from sidecar.jobs.store import Entry
 from sidecar.speech.transcript import Checkpoint
 from sidecar.threads import Threads
@@ -69,9 +70,8 @@ class PostgresStore(Mirror):
         *,
         shelf: Shelf | None = None,
     ) -> None:
-        """Open it, with all jobs that there are; this waits for the database. ``uploads``: the
-        folder of recordings, the same for all services; ``shelf``: who has those of jobs that have
-        ended.
+        """Open it, with all jobs that there are; this waits for the database. ``shelf``: who
+        has the recordings of jobs that have ended; without one they are in the folder ``uploads``.
 
         Raises:
             errors.SettingsInvalid: the address, the database or the key cannot be used.
@@ -80,8 +80,8 @@ class PostgresStore(Mirror):
         check_address(address)
         self._asks = Link(address)
         self.seal = open_database(self._asks, secret)
-        self._rows = Rows(self.seal, uploads)
-        self._shelf = shelf or Shelf()
+        self._rows = Rows(self.seal)
+        self._shelf = shelf or Shelf(Folder(uploads))
         self._address = address
         self._asking = Threads("journal-asks", 1)
         self._name = secrets.token_hex(8)
