@@ -11,6 +11,7 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+from buckets import ObjectStorage, keys, object_storage
 from fronts import ONE_SERVICE, TWO_FRONTS, WAYS, started
 from postgres import Cluster, cluster
 from recordings import Studio
@@ -69,6 +70,21 @@ def journal(postgres_cluster: Cluster) -> Iterator[str]:
     address = postgres_cluster.new_database()
     yield address
     postgres_cluster.drop(address)
+
+
+@pytest.fixture(scope="session")
+def storage_server() -> Iterator[ObjectStorage]:
+    """An object storage of the tests' own."""
+    with object_storage() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(storage_server: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a place in its bucket, with nothing in it and keys for it."""
+    for name, value in keys().items():
+        monkeypatch.setenv(name, value)
+    return storage_server.new_place()
 
 
 @pytest.fixture(scope="session", autouse=True)

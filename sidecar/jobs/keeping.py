@@ -28,8 +28,7 @@ from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import Failed, Failure, Interrupted, JobRecord
 from sidecar.jobs.shelf import Shelf
 from sidecar.jobs.sqlite_store import SqliteStore
-from sidecar.jobs.storage.folder import Folder
-from sidecar.jobs.storage.protocol import Storage
+from sidecar.jobs.storage.choice import check, storage_of
 from sidecar.settings import Settings
 from sidecar.threads import Threads
 from sidecar.vault.key import journal_key
@@ -59,10 +58,11 @@ class Keeping:
         """Open it; this waits for the disk, or for the database.
 
         Raises:
-            errors.SettingsInvalid: the folder, the file, the database or the key cannot be used.
+            errors.SettingsInvalid: the folder, the bucket, the file, the database or the key cannot
+                be used.
         """
         folder = jobs_folder(settings)
-        self._storage: Storage = Folder(folder / UPLOADS)
+        self._storage = storage_of(settings, folder / UPLOADS)
         self.shelf = Shelf(self._storage, settings.keep_recordings_mb << 20)
         """Recordings that can be listened to."""
         self.store: SqliteStore | PostgresStore
@@ -74,6 +74,7 @@ class Keeping:
         """What all nodes are to have, where there are any."""
         self._shared: PostgresStore | None = None
         secret, address = journal_key(settings), journal_address(settings)
+        check(self._storage)
         if address is None:
             self.store = SqliteStore(folder, secret, now, shelf=self.shelf)
         else:

@@ -11,12 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from buckets import ObjectStorage
 from histories import submitted
+from serving import PATIENCE_S, wait_until
 
 from sidecar import errors
 from sidecar.audio.ref import Kept
 from sidecar.audio.source import AudioSource, Spool
 from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.storage.bucket import Bucket
+from sidecar.jobs.storage.choice import storage_of
 from sidecar.jobs.storage.folder import Folder
 from sidecar.jobs.storage.protocol import Storage
 from sidecar.settings import Settings
@@ -56,10 +60,28 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "uploads"
 
 
-@pytest.fixture
-def storage(path: Path) -> Iterator[Storage]:
-    with closing(Folder(path)) as folder:
-        yield folder
+FOLDER, BUCKET = "folder", "bucket"
+
+
+@pytest.fixture(params=[FOLDER, BUCKET])
+def storage(path: Path, request: pytest.FixtureRequest) -> Iterator[Storage]:
+    if request.param == FOLDER:
+        made: Storage = Folder(path)
+    else:
+        made = bucket_at(
+            request.getfixturevalue("storage_server"), request.getfixturevalue("bucket")
+        )
+    with closing(made):
+        yield made
+
+
+def bucket_at(server: ObjectStorage, address: str) -> Bucket:
+    settings = Settings(
+        journal="postgresql://nowhere", uploads=address, uploads_endpoint=server.endpoint
+    )
+    made = storage_of(settings, Path("nowhere"))
+    assert isinstance(made, Bucket)
+    return made
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 20, LARGE])
@@ -76,7 +98,7 @@ def test_what_is_put_comes_back_whole_and_from_any_place(size: int, storage: Sto
     assert [*storage.ages()] == ["a-job"]
     storage.delete("a-job")
     storage.delete("a-job")
-    assert [*storage.ages()] == []
+    wait_until(lambda: not storage.ages(), PATIENCE_S, "it is gone")
     for look in (storage.size, storage.open, lambda name: [*storage.read(name)]):
         with pytest.raises(FileNotFoundError):
             look("a-job")
