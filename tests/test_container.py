@@ -151,7 +151,7 @@ def test_every_extra_that_is_installed_exists() -> None:
         for extras in re.findall(r"pip install '\.\[([^]]+)\]'", command)
         for extra in extras.split(",")
     ]
-    assert installed == ["auth", "grpc", "postgres", "vibevoice"]
+    assert installed == ["auth", "grpc", "postgres", "s3", "vibevoice"]
     assert set(installed) <= set(project["optional-dependencies"])
 
 
