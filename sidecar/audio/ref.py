@@ -52,11 +52,12 @@ class Held:
 class Kept:
     """An upload that was written down, by its name in the storage of recordings, and what it was
     then: the SHA-256 of what is there, in hexadecimal digits, and how many bytes that are (None:
-    an older version wrote it)."""
+    an older version wrote it). ``storage``: of which kind that is."""
 
     name: str
     sha256: str
     size: int | None = None
+    storage: str = "folder"
 
 
 @dataclass(frozen=True, slots=True)

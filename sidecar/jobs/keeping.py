@@ -110,7 +110,7 @@ class Keeping:
             return known  # other services may not see it
         sealed = Measured(self.store.seal.seal_pieces(ref.pieces(source.fd), name))
         self._storage.put(name, sealed)
-        return Kept(name, sealed.sha256, sealed.size)
+        return Kept(name, sealed.sha256, sealed.size, self._storage.kind)
 
     def open(self, record: JobRecord) -> AudioSource:
         """The recording of a job that was kept.
@@ -123,6 +123,7 @@ class Keeping:
         kept = record.audio
         if not isinstance(kept, Kept):
             return kept.open(self._roots)
+        self._check(kept)
         spool = Spool(self._spool_dir)
         try:
             sealed = Measured(self._storage.read(kept.name))
@@ -151,6 +152,7 @@ class Keeping:
         kept = record.audio
         if not isinstance(kept, Kept) or not self.shelf.has(record):
             raise errors.RecordingNotKept()
+        self._check(kept)
         try:
             return SealedFile(self.store.seal, self._storage.open(kept.name), kept.name)
         except FileNotFoundError:  # it went just now
@@ -168,6 +170,14 @@ class Keeping:
         """Close what it opened; this waits for the disk, or for the database."""
         self.store.close()
         self._storage.close()
+
+    def _check(self, kept: Kept) -> None:
+        """A service with another storage than the one that took a job in knows nothing of its
+        recording, and does not say that it is lost."""
+        here = self._storage.kind
+        if kept.storage != here:
+            log.error("a recording is in a %s, and this service has a %s", kept.storage, here)
+            raise errors.StorageUnreachable("The recording is where this service has no way to.")
 
     def _sweep(self) -> None:
         """Delete recordings that no job needs: their jobs were never accepted, or have ended and

@@ -132,7 +132,9 @@ def _ref_values(ref: AudioRef) -> dict[str, Any]:
 def _ref(values: dict[str, Any]) -> AudioRef:
     kind = _REFS[values.pop("ref")]
     if kind is Kept:  # older versions wrote where it was then
-        return Kept(Path(values["path"]).name, values["sha256"], values.get("size"))
+        name = Path(values.pop("path")).name
+        known = {field.name for field in fields(Kept)}
+        return Kept(name, **{key: one for key, one in values.items() if key in known})
     return kind(**values)
 
 

@@ -132,8 +132,10 @@ def even(data: Iterable[bytes], size: int) -> Iterator[bytes]:
     for part in data:
         waiting += part
         while len(waiting) >= size:
-            yield bytes(waiting[:size])
+            with memoryview(waiting) as view:
+                piece = bytes(view[:size])
             del waiting[:size]
+            yield piece
     if waiting:
         yield bytes(waiting)
 

@@ -40,6 +40,8 @@ _UNKNOWN = {"NotImplemented", "MethodNotAllowed"}
 class Bucket:
     """A `Storage`."""
 
+    kind = "bucket"
+
     def __init__(self, server: Server, bucket: str, prefix: str) -> None:
         """``prefix``: what all keys begin with; it ends with a slash, if there is one."""
         self._server, self._bucket, self._prefix = server, bucket, prefix

@@ -33,6 +33,8 @@ _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 class Folder:
     """A `Storage`; made when something is first put there."""
 
+    kind = "folder"
+
     def __init__(self, path: Path) -> None:
         self._path = path
 

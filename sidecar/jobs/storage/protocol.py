@@ -22,6 +22,11 @@ class Storage(Protocol):
     there is still there. `FileNotFoundError` says that something is not there.
     """
 
+    @property
+    def kind(self) -> str:
+        """Which: a job says of which kind the storage is that has its recording."""
+        ...
+
     def put(self, name: str, pieces: Iterable[bytes]) -> None:
         """Write a stream. If that fails, or the stream does, nothing is left.
 
