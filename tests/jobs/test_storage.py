@@ -3,6 +3,7 @@ all, in a folder and in a bucket of a real server."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from buckets import ObjectStorage
+from buckets import Given
 from histories import submitted
 from serving import PATIENCE_S, wait_until
 
@@ -69,13 +70,13 @@ def storage(path: Path, request: pytest.FixtureRequest) -> Iterator[Storage]:
         made: Storage = Folder(path)
     else:
         made = bucket_at(
-            request.getfixturevalue("storage_server"), request.getfixturevalue("bucket")
+            request.getfixturevalue("any_storage_server"), request.getfixturevalue("bucket")
         )
     with closing(made):
         yield made
 
 
-def bucket_at(server: ObjectStorage, address: str) -> Bucket:
+def bucket_at(server: Given, address: str) -> Bucket:
     settings = Settings(
         journal="postgresql://nowhere", uploads=address, uploads_endpoint=server.endpoint
     )
@@ -156,6 +157,28 @@ def test_a_disk_that_is_full_leaves_nothing_behind(
     with pytest.raises(errors.DiskFull):
         Folder(path).put("a-job", [bytes(5000)])
     assert os.listdir(path) == []
+
+
+@posix
+def test_a_file_system_whose_server_is_away_has_not_lost_what_is_there(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(path)
+    folder.put("a-job", [b"a recording"])
+
+    def away(*_: object) -> int:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", away)
+        for ask in (
+            lambda: folder.open("a-job"),
+            lambda: [*folder.read("a-job")],
+            lambda: folder.put("another", [b"a recording"]),
+        ):
+            with pytest.raises(errors.StorageUnreachable):
+                ask()
+    assert [*folder.read("a-job")] == [b"a recording"]
 
 
 @pytest.fixture
