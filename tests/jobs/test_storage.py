@@ -20,11 +20,16 @@ from sidecar import errors
 from sidecar.audio.ref import Kept
 from sidecar.audio.source import AudioSource, Spool
 from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.record import JobState
 from sidecar.jobs.storage.bucket import Bucket
 from sidecar.jobs.storage.choice import storage_of
 from sidecar.jobs.storage.folder import Folder
 from sidecar.jobs.storage.protocol import Storage
+from sidecar.jobs.talks import Talks
 from sidecar.settings import Settings
+from sidecar.speech.engine import TranscribeOptions
+from sidecar.speech.transcript import Segment, Transcript
+from sidecar.threads import Threads
 
 KEY = "0123456789abcdef0123456789abcdef"
 posix = pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
@@ -248,3 +253,19 @@ def test_what_was_kept_and_is_not_what_it_was_is_not_opened(
     harm(path / "name")
     with nothing_left_open(), pytest.raises(errors.AudioLost):
         keeping.open(record)
+
+
+async def test_the_words_of_a_talk_are_kept_where_its_sound_cannot_be_now(
+    keeping: Keeping, voice: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise errors.StorageUnreachable()
+
+    monkeypatch.setattr(keeping._storage, "put", away)
+    talks = Talks(keeping.store, keeping, Threads("disk", 1), lambda: 0.0)
+    said = Transcript((Segment(0.0, 1.0, "a word"),), "en", 3.0, "scripted", "fp32")
+    with nothing_left_open():
+        job = await talks.keep("somebody", TranscribeOptions(), said, upload(voice))
+    assert job.state is JobState.DONE
+    assert job.transcript == said
+    assert not keeping.shelf.has(job)

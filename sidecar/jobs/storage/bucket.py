@@ -239,6 +239,6 @@ class Object:
 
 
 def _now(page: Mapping[str, Any]) -> float:
-    """By the server's clock."""
-    said = page["ResponseMetadata"]["HTTPHeaders"]["date"]
-    return email.utils.parsedate_to_datetime(said).timestamp()
+    """By the server's clock; where it does not say, nothing is old."""
+    said = page["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return email.utils.parsedate_to_datetime(said).timestamp() if said else 0.0
