@@ -7,9 +7,11 @@ import asyncio
 import io
 import logging
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +21,11 @@ import pytest
 from buckets import BUCKET, READER, SECRET, Given, ObjectStorage, keys
 from histories import submitted
 from postgres import KEY
+from proxies import RoundRobin
 from serving import MB, PATIENCE_S, REPOSITORY, wait_until
 
 from sidecar import errors
+from sidecar.access.certificate import self_signed
 from sidecar.audio.ref import Kept
 from sidecar.audio.source import Spool
 from sidecar.findings import State, kept
@@ -85,6 +89,29 @@ def test_what_cannot_be_used_is_refused_before_anything_is_taken_in(
     assert "me:pw" not in str(told)
 
 
+def test_a_server_with_tls_has_to_have_a_certificate_of_those_that_are_believed(
+    any_storage_server: Given, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = self_signed(tmp_path / "tls", frozenset({"127.0.0.1"}))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    proxy = RoundRobin(int(any_storage_server.endpoint.rpartition(":")[2]), tls=context)
+    settings = settings_of(
+        any_storage_server, bucket, uploads_endpoint=f"https://127.0.0.1:{proxy.port}"
+    )
+    try:
+        with pytest.raises(errors.SettingsInvalid, match="SSLError") as refused:
+            check(storage_of(settings, Path("nowhere")))
+        assert "AWS_CA_BUNDLE" in refused.value.hint
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(pair.certificate))
+        with closing(storage_of(settings, Path("nowhere"))) as believed:
+            check(believed)
+            believed.put("a-job", [b"a recording"])
+            assert [*believed.read("a-job")] == [b"a recording"]
+    finally:
+        proxy.close()
+
+
 def test_the_doctor_says_where_recordings_are_and_what_is_wrong_with_it(
     any_storage_server: Given, bucket: str, journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +170,10 @@ def test_a_server_that_dies_in_the_middle_leaves_nothing_half_and_loses_nothing_
     assert away.value.retry_after
     with pytest.raises(errors.StorageUnreachable):
         next(reading)
-    storage_server.start()
+    with ThreadPoolExecutor() as beside:
+        starting = beside.submit(check, opened, PATIENCE_S)
+        storage_server.start()
+        starting.result()
     assert b"".join(opened.read("whole")) == data
     wait_until(lambda: [*opened.ages()] == ["whole"], PATIENCE_S, "nothing of the other is left")
 
@@ -164,7 +194,7 @@ def test_a_server_that_says_nothing_is_not_waited_for_without_end(
     assert [*quick.read("whole")] == [b"a recording"]
 
 
-LARGE_MB, MOST_MB = 192, 96
+LARGE_MB, MOST_MB = 128, 80
 SENDS = f"""
 import hashlib
 from pathlib import Path

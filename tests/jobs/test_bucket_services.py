@@ -111,7 +111,13 @@ def test_a_recording_goes_through_the_bucket_and_an_outage_of_it_ends_nothing(
     storage_server.start()
     there.wait_state(waiting, "done")
     assert said(here, waiting) == few
-    for job_id in (running, waiting):
+
+    # A node that is killed while it hears one has left nothing of it on its disk.
+    last = here.submit(audio)
+    here.wait_state(last, "running")
+    deployed.node.process.kill()
+    assert deployed.node.leftovers() == []
+    for job_id in (running, waiting, last):
         assert here.client.delete(f"/v1/jobs/{job_id}").status_code == 204
     wait_until(lambda: not objects(), PATIENCE_S, "nothing is left")
     assert deployed.leftovers() == []

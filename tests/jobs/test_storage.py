@@ -4,6 +4,7 @@ all, in a folder and in a bucket of a real server."""
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from sidecar.jobs.storage.choice import storage_of
 from sidecar.jobs.storage.folder import Folder
 from sidecar.jobs.storage.protocol import Storage
 from sidecar.jobs.talks import Talks
+from sidecar.jobs.written import record_of, record_text
 from sidecar.settings import Settings
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Segment, Transcript
@@ -253,6 +255,16 @@ def test_what_was_kept_and_is_not_what_it_was_is_not_opened(
     harm(path / "name")
     with nothing_left_open(), pytest.raises(errors.AudioLost):
         keeping.open(record)
+
+
+def test_a_recording_that_an_older_version_kept_is_known_by_its_name() -> None:
+    kept = Kept("a-job", "0" * 64, 1000, BUCKET)
+    record = replace(submitted(durable=True), audio=kept)
+    assert record_of(record_text(record)).audio == kept
+    values = json.loads(record_text(record))
+    assert values["audio"]["path"] == "a-job", "as older versions read it"
+    values["audio"] = {"ref": "Kept", "path": "/mnt/jobs/uploads/a-job", "sha256": "0" * 64}
+    assert record_of(json.dumps(values).encode()).audio == Kept("a-job", "0" * 64)
 
 
 async def test_the_words_of_a_talk_are_kept_where_its_sound_cannot_be_now(

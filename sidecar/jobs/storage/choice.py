@@ -28,7 +28,9 @@ _HINTS = {
     "AuthorizationHeaderMalformed": "Set VIBEVOICE_UPLOADS_REGION to the region of the bucket.",
     "PermanentRedirect": "Set VIBEVOICE_UPLOADS_REGION to the region of the bucket.",
     "RequestTimeTooSkewed": "Set the clock of this machine.",
+    "SSLError": "Name the authority of its certificate in AWS_CA_BUNDLE.",
 }
+_REACHED = "Start it, or set VIBEVOICE_UPLOADS_ENDPOINT to one that can be reached."
 
 
 def storage_of(settings: Settings, folder: Path) -> Storage:
@@ -69,17 +71,18 @@ def check(storage: Storage, patience_s: float = START_S) -> None:
             storage.look()
             return
         except Refused as error:
+            hint = _HINTS.get(error.code, _KEYS)
             raise SettingsInvalid(
-                f"The object storage refuses us: {error.code}.",
-                hint=_HINTS.get(error.code, _KEYS),
+                f"The object storage refuses us: {error.code}.", hint=hint
             ) from None
         except (Away, FileNotFoundError) as error:
-            if "Credential" in str(error):
+            said = str(error)
+            if "Credential" in said:
                 raise SettingsInvalid("The object storage wants keys.", hint=_KEYS) from None
-            if time.monotonic() >= until:
+            if said == "SSLError" or time.monotonic() >= until:
                 raise SettingsInvalid(
-                    f"The object storage does not answer: {error}.",
-                    hint="Start it, or set VIBEVOICE_UPLOADS_ENDPOINT to one that can be reached.",
+                    f"The object storage does not answer: {said}.",
+                    hint=_HINTS.get(said, _REACHED),
                 ) from None
         time.sleep(PAUSE_S)
 
