@@ -112,6 +112,14 @@ def test_a_server_with_tls_has_to_have_a_certificate_of_those_that_are_believed(
         proxy.close()
 
 
+def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("botocore", "botocore.session"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(errors.SettingsInvalid) as refused:
+        storage_of(settings_of(Given("http://127.0.0.1:9"), "s3://recordings"), Path("nowhere"))
+    assert "vibevoice-asr[s3]" in refused.value.hint
+
+
 def test_the_doctor_says_where_recordings_are_and_what_is_wrong_with_it(
     any_storage_server: Given, bucket: str, journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
