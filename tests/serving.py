@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -50,6 +51,14 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any
         time.sleep(pause_s)
         pause_s = min(0.1, 1.2 * pause_s)
     return value
+
+
+async def until(condition: Callable[[], Any]) -> Any:
+    """As `wait_until`, for what comes true on the same event loop."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not (value := condition()):  # noqa: ASYNC110 - others make it so
+            await asyncio.sleep(0.002)
+        return value
 
 
 class Server:
