@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -46,6 +47,16 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
         time.sleep(pause_s)
         pause_s = min(0.1, 1.2 * pause_s)
+    return value
+
+
+async def until(condition: Callable[[], Any], what: str = "it came to that") -> Any:
+    """Look again and again, on the loop, until ``condition`` is true; its value."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE_S
+    while not (value := condition()):
+        assert loop.time() < deadline, f"not within {PATIENCE_S} s: {what}"
+        await asyncio.sleep(0.002)
     return value
 
 

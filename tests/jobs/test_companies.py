@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from overheard import Companies, OverheardSlot, job_of, queue_on, until
+from overheard import Companies, OverheardSlot, job_of, queue_on
+from serving import until
 
 from sidecar import errors
 from sidecar.engines.choice import choose

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from overheard import OverheardSlot, job_of, queue_on, until
+from overheard import OverheardSlot, job_of, queue_on
+from serving import until
 
 from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping, go_on

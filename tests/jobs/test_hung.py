@@ -9,8 +9,8 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from overheard import OverheardJoint, OverheardSlot, queue_on, until
-from serving import PATIENCE_S
+from overheard import OverheardJoint, OverheardSlot, queue_on
+from serving import PATIENCE_S, until
 
 from sidecar.jobs.job import Job
 from sidecar.workers.worker import Worker

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from overheard import OverheardSlot, job_of, queue_on, until
-from serving import PATIENCE_S
+from overheard import OverheardSlot, job_of, queue_on
+from serving import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.engines import spec_of

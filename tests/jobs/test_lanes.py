@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from overheard import OverheardJoint, OverheardSlot, queue_on, until
+from overheard import OverheardJoint, OverheardSlot, queue_on
+from serving import until
 
 from sidecar import errors
 from sidecar.jobs import lane

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from histories import submitted
 from postgres import KEY, Cluster
-from serving import PATIENCE_S
+from serving import until
 
 from sidecar import errors
 from sidecar.audio.ref import Kept
@@ -68,12 +68,6 @@ def opened(journal: str, tmp_path: Path) -> Iterator[Open]:
     yield opened
     for store in stores:
         store.close()
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not holds():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 async def two(opened: Open) -> tuple[PostgresStore, PostgresStore]:

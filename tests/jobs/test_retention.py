@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from overheard import until
+from serving import until
 
 from sidecar import errors
 from sidecar.jobs import retention as module

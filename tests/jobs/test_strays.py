@@ -13,9 +13,8 @@ from eventsource import events_of
 from histories import submitted
 from hypothesis import given
 from hypothesis import strategies as st
-from overheard import until
 from postgres import KEY, Cluster
-from serving import PATIENCE_S, Server, wait_until
+from serving import PATIENCE_S, Server, until, wait_until
 from shared_memory import Shared, SharedMemory
 
 from sidecar import errors

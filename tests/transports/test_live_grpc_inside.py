@@ -21,7 +21,7 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_tools import protoc
 from listening import Caller, Named, create, entrance, recognize, reserved
-from serving import PATIENCE_S, REPOSITORY
+from serving import PATIENCE_S, REPOSITORY, until
 from stt import sound
 
 from sidecar import errors
@@ -315,12 +315,6 @@ class Cable:
                     writer.write(data)
         finally:
             writer.close()
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not true():  # noqa: ASYNC110 - others make it so
-            await asyncio.sleep(0.01)
 
 
 async def test_metadata_have_an_end(start: Start) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from serving import PATIENCE_S
+from serving import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
@@ -34,15 +34,6 @@ def alive(pid: int | None) -> bool:
         and psutil.pid_exists(pid)
         and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     )
-
-
-async def until(condition: Callable[[], Any]) -> Any:
-    """Look again and again, for 30 s at least, until ``condition`` is true; its value."""
-    for _ in range(15_000):
-        if value := condition():
-            return value
-        await asyncio.sleep(0.002)
-    raise AssertionError("it did not come to that")
 
 
 class Looker:
