@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 import soundfile
-from serving import PATIENCE_S, Server, wait_until
+from serving import PATIENCE_S, Server, wait_until, web
 from streaming import RATE, Streaming, base64_of, tone
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -467,5 +466,5 @@ def _half_open(server: Server) -> socket.socket:
 
 
 def test_plain_requests_find_no_page_at_its_address(server: Server) -> None:
-    answer = httpx.get(f"http://127.0.0.1:{server.port}/api/asr-streaming")
+    answer = web.get(f"http://127.0.0.1:{server.port}/api/asr-streaming")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
