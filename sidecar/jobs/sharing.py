@@ -29,8 +29,9 @@ def shared_queue(
     queue: JobQueue,
     now: clock.Clock,
 ) -> SharedQueue | None:
+    instance: str,
     """Who takes in and works, by what the settings say this service is there for; ``queue`` works
-    for it. None where it keeps its jobs to itself.
+    for it. None where it keeps its jobs to itself. ``instance``: its id among the nodes.
 
     Raises:
         errors.SettingsInvalid: it has nobody to share jobs with.
@@ -73,7 +74,7 @@ def shared_queue(
         provision.beside,
         queue.places,
     )
-    survey = Survey(claims, keeping.store, refused, settings.unschedulable_after)
+    survey = Survey(claims, keeping.store, refused, settings.unschedulable_after, instance)
     return SharedQueue(keeping.store, limit, work_s, queue, pulling, survey, now)
 
 

@@ -94,6 +94,7 @@ class Service:
             self.tally.jobs,
             self.spooling,
             now,
+            self.instance,
         )
         self._queue, keeping = self._backend.queue, self._backend.keeping
         self.shares = self._backend.shares
@@ -103,7 +104,7 @@ class Service:
         hear, nor where answers pass through a database."""
         self.nodes = keeping.nodes if keeping is not None else None
         """What all nodes are to have, where several services share their jobs."""
-        self._steering = self._backend.steering(self.instance, self.models)
+        self._steering = self._backend.steering(self.models)
         hears = live.spec if live is not None else None
         self._observed = Observed(settings, self.fleet, self._backend.store, hears, now)
         self.traces = self._observed.traces
