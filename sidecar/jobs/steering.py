@@ -1,5 +1,4 @@
-"""A node says that it is there, and brings itself to what all of them are to have, when it has its
-turn.
+"""A node says that it is there, and brings itself to what all are to have when it has its turn.
 
 A turn is a lease: who has it says every second that it goes on, and who dies frees it. While a node
 has one it claims no jobs, so that others take them; what runs ends first. What cannot be had here

@@ -29,7 +29,7 @@ from sidecar.metering.outcomes import trouble
 from sidecar.metering.tally import Tally
 from sidecar.people.known import KnownVoices
 from sidecar.service.afterwards import Afterwards
-from sidecar.service.health import Health, thresholds_of
+from sidecar.service.health import Health, hangs, thresholds_of
 from sidecar.service.observed import Observed
 from sidecar.sessions.registry import Sessions
 from sidecar.settings import FRONT, Settings
@@ -270,7 +270,8 @@ class Service:
             live_sessions=len(self.live),
             starting=self._starting,
             stopping=self._queue.draining,
-            trouble=trouble(self.tally.outcomes.lately(), self.tally.thresholds),
+            trouble=hangs(engines.values())
+            or trouble(self.tally.outcomes.lately(), self.tally.thresholds),
             also=dict(self.also),
         )
 

@@ -37,6 +37,8 @@ class SlotState(StrEnum):
     LOADING = "loading"
     READY = "ready"
     BUSY = "busy"
+    STUCK = "stuck"
+    """Its process does not end, and no other comes before it has."""
 
 
 class EngineLife:
@@ -143,7 +145,7 @@ class EngineLife:
         if self.loading is not None:
             return SlotState.LOADING
         if self._berth.worker is None:
-            return SlotState.ABSENT
+            return SlotState.STUCK if self._berth.stuck else SlotState.ABSENT
         return SlotState.BUSY if self.in_use else SlotState.READY
 
     @property

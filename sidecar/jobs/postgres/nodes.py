@@ -1,7 +1,6 @@
-"""The nodes that there are, what all of them are to have, and who may load now: in the database,
-by its clock.
+"""Which nodes there are, what all of them are to have, and who may load now: in the database.
 
-Each says in one row that it is there, and that it is there is what every other rule goes by.
+By its clock. Each says in one row that it is there, which is what every other rule goes by.
 """
 
 from __future__ import annotations
