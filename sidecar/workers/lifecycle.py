@@ -248,12 +248,18 @@ class EngineLife:
             self._in_line -= 1
 
     def _hold(self, more: int) -> None:
-        """So many more have the engine; while anybody has, it is seen to that it does not hang."""
+        """So many more have the engine, or fewer."""
         self._holders += more
-        if self.in_use and not self._closed:
+        self._watch()
+
+    def _watch(self) -> None:
+        """See to it that it does not hang."""
+        if self._closed:
+            self._pulse.stop()
+        elif self.in_use:
             self._pulse.start()
         else:
-            self._pulse.stop()
+            self._pulse.rest()
 
     def _rest(self) -> None:
         """Nobody decides about the engine: one that died leaves, one that nobody has idles."""
@@ -271,6 +277,7 @@ class EngineLife:
         await self._berth.gone()
 
     def _arrived(self) -> None:
+        self._watch()
         if not self._turn.locked():  # else who has the turn sees to it
             self._start_idling()
 

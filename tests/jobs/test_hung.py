@@ -70,6 +70,28 @@ async def test_a_job_whose_engine_hangs_is_done_by_a_fresh_one(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
+async def test_an_engine_that_hangs_at_rest_leaves_and_the_next_job_has_a_fresh_one_at_once(
+    build: Callable[[type[OverheardSlot]], OverheardSlot],
+    new_job: NewJob,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sidecar.workers.pulse.REST_S", 0.05)
+    slot = build(OverheardSlot)
+    async with queue_on(slot) as queue:
+        await slot.preload()
+        hung = slot.worker_pid
+        assert hung is not None
+        os.kill(hung, signal.SIGSTOP)
+        await until(lambda: slot.state is SlotState.ABSENT)
+        queue.open()
+        job = new_job()
+        queue.submit(job)
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await job.result()).text
+        assert (job.record.attempts, job.record.crashes, slot.loads) == (1, 0, 2)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 async def test_a_job_whose_process_nothing_ends_fails_and_no_other_is_started_until_it_has_gone(
     build: Callable[[type[OverheardSlot]], OverheardSlot],
     new_job: NewJob,
