@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from histories import submitted
 from postgres import KEY, Cluster
-from serving import PATIENCE_S
+from serving import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.audio.ref import Kept
@@ -69,12 +69,6 @@ def opened(journal: str, tmp_path: Path) -> Iterator[Open]:
     yield opened
     for store in stores:
         store.close()
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not holds():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 async def two(opened: Open) -> tuple[PostgresStore, PostgresStore]:
@@ -383,7 +377,7 @@ async def test_what_was_read_of_a_job_before_it_was_claimed_undoes_nothing_of_it
             goes_on.wait(PATIENCE_S)
             return found
 
-    hearing._rows = Late(node.seal, Path())
+    hearing._rows = Late(node.seal)
     job = await added(front)
     await until(read.is_set)
     assert await node.claim(anything)
