@@ -25,7 +25,8 @@ from sidecar import errors
 from sidecar.app import create_app, create_service
 from sidecar.diagnostics import tracing
 from sidecar.diagnostics.tracing import Arrival, NoTraces, Stage, configured
-from sidecar.jobs.record import Begun, Change, Crashed, JobEvent, JobRecord, PutBack
+from sidecar.jobs.events import Begun, Change, Crashed, JobEvent, PutBack
+from sidecar.jobs.record import JobRecord
 from sidecar.jobs.traced import Way, stages
 from sidecar.sessions.traced import utterance
 from sidecar.settings import load_settings

@@ -19,18 +19,11 @@ from shared_memory import Shared, SharedMemory
 from sidecar import errors
 from sidecar.audio.source import AudioSource
 from sidecar.jobs import claimed, pulling
+from sidecar.jobs.events import Begun, Cancelled, Interrupted, PutBack, Reported
 from sidecar.jobs.lane import Terms
 from sidecar.jobs.pulling import Pulling
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import (
-    Begun,
-    Cancelled,
-    Interrupted,
-    JobRecord,
-    JobState,
-    PutBack,
-    Reported,
-)
+from sidecar.jobs.record import JobRecord, JobState
 from sidecar.speech.engine import Precision, TranscribeOptions
 from sidecar.speech.transcript import SegmentReady
 from sidecar.threads import Threads
