@@ -33,11 +33,22 @@ web = httpx.Client(timeout=PATIENCE_S, limits=httpx.Limits(max_keepalive_connect
 system's certificates each time."""
 
 
+_KEPT: list[socket.socket] = []
+"""Bound, and listening never: nobody is given their ports by chance."""
+
+
 def free_port() -> int:
-    """A port that nobody has right now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port that nobody has, nor gets until these tests end but who asks for it by its number: no
+    connection goes out from it, and no other test finds it free."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    if os.name == "posix":  # servers set the same, and then may have it beside us
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _KEPT.append(sock)
+    port = int(sock.getsockname()[1])
+    if os.name != "posix":
+        sock.close()
+    return port
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from overheard import OverheardSlot, job_of, queue_on
-from serving import until
+from serving import PATIENCE_S, until
 
 from sidecar.jobs.events import Begun, Cancelled
 from sidecar.jobs.job import Job
@@ -55,7 +55,7 @@ async def two_at_the_engine(
 
 async def over(jobs: Sequence[Job]) -> list[JobState]:
     for job in jobs:
-        await asyncio.wait_for(job.over(), 30)
+        await asyncio.wait_for(job.over(), PATIENCE_S)
     return [job.state for job in jobs]
 
 

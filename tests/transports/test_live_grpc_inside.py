@@ -249,11 +249,17 @@ async def test_a_token_that_counts_no_more_ends_its_streams(start: Start) -> Non
 async def test_a_client_that_gave_itself_a_deadline_leaves_no_session(
     start: Start, service: Service
 ) -> None:
+    over = asyncio.Event()
+
+    async def speak() -> AsyncIterator[AudioChunk]:
+        yield AudioChunk(pcm16=sound((0.3, 0.1)))
+        await over.wait()  # who writes when it is over may be told anything
+
     async with Caller(await start(entrance())) as caller:
         await caller.create("late")
-        call = recognize(caller.channel)(metadata=[("session-id", "late")], timeout=0.3)
-        await call.write(AudioChunk(pcm16=sound((0.3, 0.1))))
+        call = recognize(caller.channel)(speak(), metadata=[("session-id", "late")], timeout=0.5)
         assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        over.set()
         await until(lambda: not len(service.live))
 
 

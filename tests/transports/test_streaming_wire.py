@@ -356,7 +356,7 @@ async def test_two_hundred_come_and_go_and_nothing_stays(server: Server) -> None
         f"no more open files than {before[0]}",
     )
     assert process.num_threads() <= before[1] + 2
-    assert len(server.family()) == before[2]
+    assert len(server.family()) <= before[2], "who looks at files may have gone meanwhile"
     async with contextlib.AsyncExitStack() as stack:  # every place there is can be had again
         async with asyncio.timeout(PATIENCE_S):
             for _ in range(100):

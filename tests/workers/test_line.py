@@ -202,6 +202,6 @@ async def test_nobody_waits_for_a_worker_that_is_gone(
     waiting = asyncio.ensure_future(line.send({}, [recording.fileno()]))
     await asyncio.sleep(0.02)
     theirs.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(channel.ChannelClosed):
             await waiting
