@@ -30,7 +30,7 @@ from sidecar.jobs.record import JobRecord
 from sidecar.jobs.traced import Way, stages
 from sidecar.sessions.traced import utterance
 from sidecar.settings import load_settings
-from sidecar.speech.live import Final
+from sidecar.speech.live_events import Final
 from sidecar.speech.transcript import Segment
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
