@@ -65,8 +65,13 @@ class Lease:
 
 
 @cache
-def _reads(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+def _leases() -> TypeAdapter[Lease]:
+    return TypeAdapter(Lease)
+
+
+@cache
+def _events(kind: str) -> TypeAdapter[LiveEvent]:
+    return TypeAdapter(_KINDS[kind])
 
 
 def lease_of(values: Mapping[str, Any]) -> Lease:
@@ -76,12 +81,11 @@ def lease_of(values: Mapping[str, Any]) -> Lease:
         errors.FieldInvalid: it is none, or of another version of this service.
     """
     try:
-        found: Lease = _reads(Lease).validate_python(values)
+        return _leases().validate_python(values)
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, ("lease", *first["loc"])))
         raise errors.FieldInvalid(f"'{where}': {first['msg']}.") from None
-    return found
 
 
 def order_text(told: Mapping[str, Any]) -> str:
@@ -156,7 +160,7 @@ class Believed:
     def _checked(self, values: Any) -> LiveEvent:
         if not isinstance(values, dict) or values.get("live") not in _KINDS:
             raise ValueError("no event")
-        event: LiveEvent = _reads(_KINDS[values["live"]]).validate_python(values)
+        event = _events(values["live"]).validate_python(values)
         for name in ("at", "start", "end", "settled", "wanted"):
             at = getattr(event, name, None)
             if at is not None and not 0 <= at <= max(self._end, self._begin.at) + _SLACK_S:
