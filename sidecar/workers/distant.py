@@ -26,7 +26,7 @@ from sidecar.engines.upstream.trouble import Step, Trouble
 from sidecar.servers import host_of
 from sidecar.speech.engine import EngineSpec, Upstream
 from sidecar.speech.lease import FORM, Lease
-from sidecar.speech.live import AT_THE_START, Begin, LiveOptions
+from sidecar.speech.live import Begin, LiveOptions
 from sidecar.threads import Threads
 from sidecar.workers import channel
 from sidecar.workers.addresses import Address, Addresses
@@ -55,6 +55,8 @@ class DistantSlot:
         self._others = others
         self._keys = others.keys or ("",) * len(others.urls)
         self._addresses = Addresses(random.random)
+        self._why: errors.SidecarError = errors.UpstreamUnreachable()
+        """Why a session had no place lately."""
         self._looked_up = -NAMES_S
         self._looking = asyncio.Lock()
         self._names = Threads("names", 2)
@@ -123,7 +125,8 @@ class DistantSlot:
 
     async def _place(self, lease: Lease) -> tuple[Address, DistantLine]:
         """A place for a session, and where it is."""
-        search = _Search(lease.begin != AT_THE_START, time.monotonic())
+        begin = lease.begin
+        search = _Search(bool(begin.at or begin.turn or begin.piece), time.monotonic())
         while True:
             await self._look_up()
             address = self._addresses.take(time.monotonic(), search.refused)
@@ -135,7 +138,7 @@ class DistantSlot:
                 line = await self._ask(address, lease)
             except Trouble as found:
                 search.last = self._troubled(address, found)
-                if found.step is Step.ELSEWHERE:
+                if found.step is Step.ELSEWHERE or isinstance(found.error, errors.UpstreamRefused):
                     search.refused.add(address)
             finally:
                 self._addresses.answered(address)
@@ -161,7 +164,7 @@ class DistantSlot:
         full = self._addresses.is_full(now, search.refused)
         if wait_s is None or not search.waits(now + wait_s, full=full):
             self._reached = self._reached and full
-            raise errors.LiveFull() if full else search.last
+            raise errors.LiveFull() if full else search.last or self._why
         await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
 
     def _troubled(self, address: Address, found: Trouble) -> errors.SidecarError:
@@ -175,7 +178,10 @@ class DistantSlot:
             self._addresses.rests(address, now, ENDING_S)
         elif found.step is not Step.ELSEWHERE:
             self._addresses.failed(address, now)
-        return trouble.named(found.error, name)
+        error = trouble.named(found.error, name)
+        if found.step is not Step.ELSEWHERE:
+            self._why = error
+        return error
 
     async def _look_up(self) -> None:
         """Where the names lead now. One that leads nowhere at the moment leads where it did."""
@@ -210,7 +216,7 @@ class _Search:
     goes_on: bool
     begun: float
     refused: set[Address] = field(default_factory=set)
-    last: errors.SidecarError = field(default_factory=errors.UpstreamUnreachable)
+    last: errors.SidecarError | None = None
 
     def waits(self, until: float, *, full: bool) -> bool:
         """Whether it waits for somebody until then: one that begins does not stand in a line."""

@@ -5,6 +5,7 @@ The tests are those of the wires; only who hears is another.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -66,6 +67,6 @@ for _wire, _names in {
 def test_all_of_them_were_heard_elsewhere(server: Server) -> None:
     assert isinstance(server, Ears)
     assert server.health()["live_engine"] == "upstream"
-    counted = [one.client.get("/metrics.json").json() for one in server.ears]
-    opened = [one["live"]["opened_by_wire"].get("lease", 0) for one in counted]
+    told = [one.client.get("/metrics").text for one in server.ears]
+    opened = [re.search(r'live_sessions_opened_total\{wire="lease"\} (\d+)', one) for one in told]
     assert all(opened), "both of them"
