@@ -25,8 +25,10 @@ from sidecar.speech.live import (
     LiveEvent,
     LiveOptions,
     SpeakersRevised,
+    VoicesKnown,
     to_wire,
 )
+from sidecar.speech.people import is_print
 
 FORM = 1
 """Another one whenever the meaning of what is said changes; who has another is asked nothing."""
@@ -54,6 +56,9 @@ class Lease:
         lead = begin.at if begin.lead is None else begin.lead
         if not (0 <= lead <= begin.at < math.inf and begin.turn >= 0 and begin.piece >= 0):
             raise ValueError("it begins nowhere")
+        known = [one for person in self.options.known_voices for one in person.prints]
+        if not all(map(is_print, (*begin.voices.values(), *known))):
+            raise ValueError("a voice sounds like nothing")
 
     def to_wire(self) -> dict[str, Any]:
         """As plain values."""
@@ -171,6 +176,8 @@ class Believed:
             self._told(event.piece)
         elif isinstance(event, SpeakersRevised) and not self._pieces.issuperset(event.speakers):
             raise ValueError("speakers of nothing")
+        elif isinstance(event, VoicesKnown) and not all(map(is_print, event.voices.values())):
+            raise ValueError("voices that sound like nothing")
         elif isinstance(event, Heard):
             known = max(self._end, self._begin.at)
             return dataclasses.replace(event, settled=min(event.settled, known))

@@ -18,7 +18,7 @@ from sidecar import errors
 from sidecar.access.identity import Identity, Scope
 from sidecar.service import Service
 from sidecar.sessions.session import RATES, Session
-from sidecar.sessions.sound import Chunk, Commit, SoundState
+from sidecar.sessions.sound import Chunk, SoundState
 from sidecar.sessions.told import Numbered, ToldState
 from sidecar.speech.lease import ALIVE_S, FORM, Lease, events_text, lease_of
 from sidecar.speech.live import (
@@ -136,6 +136,7 @@ class _Place:
         self._voices, self._context = begin.voices, begin.context
         self._form = Encoding.PCM16, LIVE_RATE
         self._commits = 0
+        """Of the front's that were answered, by whichever process of ours."""
         self._asked_to_finish = False
         self._wrong: errors.SidecarError | None = None
         self._over = False
@@ -173,7 +174,6 @@ class _Place:
                 )
             case Plain(type="commit"):
                 self._session.commit()
-                self._commits += 1
             case Plain(type="cancel"):
                 self._session.forget()
             case _:
@@ -221,10 +221,11 @@ class _Place:
             return
         if isinstance(event, Final | TurnEnded):
             self._unsettled = True
+            self._commits += isinstance(event, TurnEnded) and event.committed
         elif isinstance(event, Heard):
             self._unsettled = False
             self._add_known()
-            event = dataclasses.replace(event, commits=self._answered())
+            event = dataclasses.replace(event, commits=self._commits)
         if isinstance(event, Partial) and self._coming and isinstance(self._coming[-1], Partial):
             self._coming.pop()
         self._coming.append(event)
@@ -250,11 +251,6 @@ class _Place:
         if state.context is not self._context:
             self._context = state.context
             self._coming.append(ContextKnown(state.context))
-
-    def _answered(self) -> int:
-        """Commits of the front that were answered, whichever process of ours did."""
-        waiting = sum(isinstance(one, Commit) for one in self._session.sound.state.items)
-        return self._commits - waiting
 
 
 def _order_of(text: str) -> Order:
