@@ -131,7 +131,8 @@ def choose_live(
     if wanted == AUTO:
         return _live_by_itself(files)
     if wanted == UPSTREAM:
-        return _live_elsewhere(settings), "as set"
+        found = _live_elsewhere(settings)
+        return found, found.reason
     named = files
     if wanted != files.spec.name:  # the folder that is set is that of the engine for files
         named = choose(settings.model_copy(update={"engine": wanted, "model_path": None}))

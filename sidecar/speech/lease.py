@@ -34,7 +34,6 @@ FORM = 1
 """Another one whenever the meaning of what is said changes; who has another is asked nothing."""
 ALIVE_S = 1.0
 """So often at least whoever has the place says something."""
-_KINDS: Mapping[str, type[LiveEvent]] = {one.__name__: one for one in get_args(LiveEvent)}
 _SLACK_S = 1.0
 """So much later than the end of the sound a time may be: engines look at whole frames."""
 
@@ -75,8 +74,8 @@ def _leases() -> TypeAdapter[Lease]:
 
 
 @cache
-def _events(kind: str) -> TypeAdapter[LiveEvent]:
-    return TypeAdapter(_KINDS[kind])
+def _events() -> Mapping[str, TypeAdapter[LiveEvent]]:
+    return {one.__name__: TypeAdapter(one) for one in get_args(LiveEvent)}
 
 
 def lease_of(values: Mapping[str, Any]) -> Lease:
@@ -163,9 +162,9 @@ class Believed:
         return [to_wire(self._checked(one)) for one in values]
 
     def _checked(self, values: Any) -> LiveEvent:
-        if not isinstance(values, dict) or values.get("live") not in _KINDS:
+        if not isinstance(values, dict) or values.get("live") not in _events():
             raise ValueError("no event")
-        event = _events(values["live"]).validate_python(values)
+        event = _events()[values["live"]].validate_python(values)
         for name in ("at", "start", "end", "settled", "wanted"):
             at = getattr(event, name, None)
             if at is not None and not 0 <= at <= max(self._end, self._begin.at) + _SLACK_S:
