@@ -7,17 +7,30 @@ import dataclasses
 import json
 import struct
 from base64 import b64encode
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from serving import PATIENCE_S, Server, wait_until
 from speaking import pieces, sound
 from websockets.asyncio.client import ClientConnection, connect
 
+from sidecar import errors
+from sidecar.sessions.session import Bounds, Session
+from sidecar.sessions.sound import Held
 from sidecar.speech.lease import FORM, Believed, Lease, order_text
-from sidecar.speech.live import Begin, Endpointing, LiveOptions, Turns
+from sidecar.speech.live import (
+    Begin,
+    Endpointing,
+    Final,
+    Heard,
+    LiveOptions,
+    SpeechStarted,
+    TurnEnded,
+    Turns,
+)
 from sidecar.speech.people import VoicePrint
 from sidecar.speech.transcript import Segment
+from sidecar.transports.live.leased import Place
 
 SPEECH = sound((0.5, 0.0), (1.0, 0.3), (0.8, 0.0), (1.0, 0.2), (0.8, 0.0))
 BEFORE = (Segment(1.0, 2.0, "so", 0), Segment(2.5, 3.0, "far", 1), Segment(3.5, 4.0, "and", 1))
@@ -135,3 +148,37 @@ async def test_what_is_no_order_ends_it_with_a_word(said: str, server: Server) -
             pass
     assert answer["code"] == "message_invalid"
     assert "Traceback" not in server.log()
+
+
+class Sent(list[str]):
+    """What goes out, in a socket's place: which message has what is seen nowhere else."""
+
+    async def send(self, *messages: str) -> None:
+        self.extend(messages)
+
+
+async def test_nothing_goes_out_between_a_final_and_what_it_settles() -> None:
+    sent = Sent()
+    session = Session("one", "anna", LiveOptions(), Bounds(), Held(1 << 20))
+    place = Place(cast("Any", sent), session, Begin())
+    session.witnesses = [place]
+    telling = asyncio.create_task(place.tell())
+    for event in (
+        Final(0, 0, Segment(0.0, 1.0, "so")),
+        TurnEnded(0, 0.0, 1.0, "so", committed=True),
+        SpeechStarted(1, 1.5),
+    ):
+        session.heard(event)
+        await asyncio.sleep(0.01)
+        assert not sent, "whoever goes on now has not heard of it"
+    session.heard(Heard(1.5, 1.0))
+    await asyncio.sleep(0.01)
+    (message,) = sent
+    kinds = [one["live"] for one in json.loads(message)["events"]]
+    assert kinds == ["Final", "TurnEnded", "SpeechStarted", "Heard"]
+    session.heard(Final(1, 1, Segment(1.5, 2.0, "and")))
+    session.finish(asked=False)
+    session.heard(Heard(2.0, 2.0))
+    with pytest.raises(errors.SessionHandedOver):
+        await telling
+    assert len(sent) == 1, "of what the end of the service cuts nobody is told"

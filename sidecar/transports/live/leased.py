@@ -80,7 +80,7 @@ async def serve(socket: Socket, service: Service, asked: Mapping[str, Any]) -> N
     socket.caller.demand(Scope.LEASE)
     lease = lease_of(asked)
     session = seat(service, socket.caller, lease)
-    place = _Place(socket, session, lease.begin)
+    place = Place(socket, session, lease.begin)
     session.witnesses = [*session.witnesses, place]
     try:
         began = dialect.message("began", session=session.id, form=FORM, **place.received())
@@ -128,7 +128,7 @@ def _told(begin: Begin) -> ToldState:
     return ToldState(len(kept), begin.turn - 1, kept, begin.voices, begin.context)
 
 
-class _Place:
+class Place:
     """Both directions of one connection; a witness of its session (`sessions.witness`)."""
 
     def __init__(self, socket: Socket, session: Session, begin: Begin) -> None:
