@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from overheard import OverheardSlot, job_of, queue_on, until
+from overheard import OverheardSlot, job_of, queue_on
+from serving import PATIENCE_S, until
 
 from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping, go_on
@@ -53,7 +54,7 @@ async def two_at_the_engine(
 
 async def over(jobs: Sequence[Job]) -> list[JobState]:
     for job in jobs:
-        await asyncio.wait_for(job.over(), 30)
+        await asyncio.wait_for(job.over(), PATIENCE_S)
     return [job.state for job in jobs]
 
 

@@ -125,6 +125,14 @@ MIGRATIONS: Sequence[Sequence[str]] = (
                 turn_until > clock_timestamp() OR pg_postmaster_start_time()
                     > clock_timestamp() - make_interval(secs => lease_s))""",
     ),
+    (
+        # A node says once that it is there; who looks at the jobs that wait is one of them.
+        "DROP TABLE vibevoice.surveyors",
+        "ALTER TABLE vibevoice.nodes ADD COLUMN looked boolean NOT NULL DEFAULT false",
+        """CREATE FUNCTION vibevoice.there(seen timestamptz, alive_s double precision)
+            RETURNS boolean STABLE LANGUAGE sql
+            RETURN seen > clock_timestamp() - make_interval(secs => alive_s)""",
+    ),
 )
 """What makes each version of the tables out of the one before; a step once released never
 changes."""
