@@ -19,11 +19,11 @@ from sidecar import clock, errors
 from sidecar.audio import ref
 from sidecar.audio.ref import Kept, Named
 from sidecar.audio.source import AudioSource, Spool
+from sidecar.database.address import journal_address
 from sidecar.jobs import poison
 from sidecar.jobs.claims import Claims
 from sidecar.jobs.job import Job
 from sidecar.jobs.journal import UPLOADS
-from sidecar.jobs.postgres.address import journal_address
 from sidecar.jobs.postgres.nodes import PostgresNodes
 from sidecar.jobs.postgres.sessions import LeftSessions
 from sidecar.jobs.postgres.store import PostgresStore

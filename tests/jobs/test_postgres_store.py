@@ -21,10 +21,10 @@ from serving import PATIENCE_S
 from sidecar import errors
 from sidecar.audio.ref import Kept
 from sidecar.audio.source import Spool
+from sidecar.database.link import Link, Unreachable, look
 from sidecar.jobs.claims import LEASE_S
 from sidecar.jobs.keeping import Keeping
 from sidecar.jobs.order import Moment, Priority, Shares, Waiting, turns
-from sidecar.jobs.postgres.link import Link, Unreachable, look
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.record import (
     Begun,

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sidecar.database.link import Link, Unreachable, patiently, said
 from sidecar.errors import SettingsInvalid
-from sidecar.jobs.postgres.link import Link, Unreachable, patiently, said
 from sidecar.vault import file
 from sidecar.vault.sealing import Seal
 
