@@ -9,6 +9,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sidecar import __version__, clock
@@ -273,10 +274,12 @@ class Service:
             also=dict(self.also),
         )
 
-    def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
-        """A job's options when it begins: the plan for its memory, and who is known by then."""
-        options = self._provision.plan(job, precision)
-        return self.voices.with_people(options, job.record.owner, kept=job.record.kept)
+    async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
+        """A job's options when it begins: who is known by then, and the plan for its memory."""
+        owner, kept = job.record.owner, job.record.kept
+        told = await self.voices.with_people(job.options, owner, kept=kept)
+        planned = self._provision.plan(job, precision)
+        return replace(planned, known_voices=told.known_voices, voiceprints=told.voiceprints)
 
     async def _stop_steering(self) -> None:
         if self._steering is not None:

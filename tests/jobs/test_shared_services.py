@@ -19,7 +19,6 @@ import httpx
 import numpy as np
 import pytest
 from fronts import TWO_FRONTS, Fronts, started
-from postgres import KEY
 from serving import PATIENCE_S, REPOSITORY, Server, wait_until
 from vibevoice_asr_client import Client
 
@@ -211,20 +210,3 @@ def test_a_request_that_timed_out_at_its_client_leaves_no_work_behind(deployed: 
         return not status["your_jobs"] and deployed.node.health()["engine_state"] == "ready"
 
     wait_until(idle, PATIENCE_S, "nobody works on it")
-
-
-def test_people_are_of_one_service_and_no_start_of_several(journal: str, tmp_path: Path) -> None:
-    settings = {"JOURNAL": journal, "JOURNAL_KEY": KEY, "JOBS_DIR": tmp_path / "jobs"}
-    settings |= {"PEOPLE": 1, "PEOPLE_DIR": tmp_path, "PORT": 0, "ENGINE": "scripted"}
-    settings |= {"CONFIG": tmp_path / "none.toml", "DATA_DIR": tmp_path / "data"}
-    done = subprocess.run(
-        [sys.executable, "-m", "sidecar.main"],
-        cwd=REPOSITORY,
-        env={"PATH": "", **{f"VIBEVOICE_{name}": str(one) for name, one in settings.items()}},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert "Leave VIBEVOICE_PEOPLE" in done.stdout + done.stderr
