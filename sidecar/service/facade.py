@@ -99,6 +99,8 @@ class Service:
         self._queue, keeping = self._backend.queue, self._backend.keeping
         self.shares = self._backend.shares
         """Whether other services have the same jobs."""
+        self.unanswered = self._backend.unanswered
+        """Jobs whose clients timed out, where other services may be asked next."""
         self.offers_voices = not self.shares and not self.spec.remote
         """Whether a piece of a recording may be asked what its voices are like: not where others
         hear, nor where answers pass through a database."""
