@@ -64,6 +64,8 @@ class Ear:
         self._stopped: dict[int, float] = {}
         self._speaking: int | None = None
         self._starving: asyncio.TimerHandle | None = None
+        self._quiet = False
+        """Nothing has come for so long that what is said there is not gone on with."""
         self._usual, self._guard = session.options, 0.0
         self._spans: dict[int, tuple[float, float]] = {}
         self._gone: frozenset[int] = frozenset()
@@ -153,6 +155,8 @@ class Ear:
                 into = self._usual.endpointing.pre_roll_s + SURELY_S
                 began = self._clock.time(at + into) - SURELY_S
                 self._happened(SpeechStarted(self._now(), turn, began))
+                if self._quiet:  # it is told late: no sound comes that could end it
+                    self._cut()
             case live.SpeechStopped(turn, at):
                 self._speaking = None
                 self._stopped[turn] = self._clock.time(at)
@@ -221,13 +225,20 @@ class Ear:
 
     def _rest(self, chunk_s: float) -> None:
         """Nothing comes from now on, unless it does."""
+        self._quiet = False
         if self._starving is not None:
             self._starving.cancel()
         loop = asyncio.get_running_loop()
         self._starving = loop.call_later(max(STARVED_S, CHUNKS * chunk_s), self._starved)
 
     def _starved(self) -> None:
+        self._quiet = True
         if self._speaking is not None:
-            with suppress(errors.SidecarError):
-                self._session.commit()
-                self._commits.append(None)
+            self._cut()
+
+    def _cut(self) -> None:
+        """End what is said behind all the sound that came: also what is told of it later."""
+        self._quiet = False
+        with suppress(errors.SidecarError):
+            self._session.commit()
+            self._commits.append(None)

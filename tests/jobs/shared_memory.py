@@ -127,7 +127,11 @@ class SharedMemory(MemoryStore):
         self._shared.news()
 
     async def look(
-        self, refused: Mapping[str, Failure], able: Collection[str], patience_s: float
+        self,
+        node_id: str,
+        refused: Mapping[str, Failure],
+        able: Collection[str],
+        patience_s: float,
     ) -> None:
         self._reach()
         self.refuses = dict(refused)

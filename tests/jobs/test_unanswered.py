@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from histories import submitted
 from postgres import KEY
-from serving import PATIENCE_S
+from serving import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource, Spool
@@ -73,12 +73,6 @@ def fronts(journal: str, tmp_path: Path) -> Iterator[tuple[Front, Front]]:
     yield both
     for front in both:
         front.store.close()
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not holds():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 async def test_what_is_left_is_whose_request_is_the_same_and_first_and_is_gone_at_its_end(

@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 import soundfile
-from serving import PATIENCE_S, Server, wait_until
+from serving import PATIENCE_S, Server, wait_until, web
 from streaming import RATE, Streaming, base64_of, tone
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -334,12 +333,12 @@ async def test_a_connection_whose_peer_has_stopped_gives_its_place_back(strict: 
         half.close()
 
 
-async def test_two_hundred_come_and_go_and_nothing_stays(server: Server) -> None:
+async def test_a_thousand_come_and_go_and_nothing_stays(server: Server) -> None:
     async def come_and_go(number: int) -> None:
         async with Streaming(server) as client:
             if number % 4:
                 await client.ready()
-            if number % 2:
+            if number % 8 == 1:
                 await client.begin()
                 await client.append(tone(0.2))
             if number % 3 == 0:
@@ -348,8 +347,8 @@ async def test_two_hundred_come_and_go_and_nothing_stays(server: Server) -> None
     await come_and_go(1)
     process = psutil.Process(server.process.pid)
     before = process.num_fds(), process.num_threads(), len(server.family())
-    for begin in range(0, 200, 20):
-        await asyncio.gather(*(come_and_go(number) for number in range(begin, begin + 20)))
+    for begin in range(0, 1000, 50):
+        await asyncio.gather(*(come_and_go(number) for number in range(begin, begin + 50)))
     await asyncio.to_thread(
         wait_until,
         lambda: process.num_fds() <= before[0] + 2,
@@ -357,7 +356,7 @@ async def test_two_hundred_come_and_go_and_nothing_stays(server: Server) -> None
         f"no more open files than {before[0]}",
     )
     assert process.num_threads() <= before[1] + 2
-    assert len(server.family()) == before[2]
+    assert len(server.family()) <= before[2], "who looks at files may have gone meanwhile"
     async with contextlib.AsyncExitStack() as stack:  # every place there is can be had again
         async with asyncio.timeout(PATIENCE_S):
             for _ in range(100):
@@ -467,5 +466,5 @@ def _half_open(server: Server) -> socket.socket:
 
 
 def test_plain_requests_find_no_page_at_its_address(server: Server) -> None:
-    answer = httpx.get(f"http://127.0.0.1:{server.port}/api/asr-streaming")
+    answer = web.get(f"http://127.0.0.1:{server.port}/api/asr-streaming")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

@@ -201,5 +201,13 @@ def test_each_error_ends_a_connection_with_its_code(
 ) -> None:
     last = ending(error, Settings())
     assert (last.code, last.reason) == (code, reason)
-    newer = ending(error, Settings(live_close_unauthorized=1008, live_close_busy=1013))
+    newer = ending(
+        error,
+        Settings(
+            live_close_unauthorized=1008,
+            live_close_busy=1013,
+            live_close_idle_reason="idle_timeout",
+        ),
+    )
     assert newer.code == {4001: 1008, 4002: 1013}.get(code, code)
+    assert newer.reason == {"idle timeout": "idle_timeout"}.get(reason, reason)
