@@ -13,8 +13,8 @@ from typing import Protocol
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource
+from sidecar.jobs.events import Cancelled
 from sidecar.jobs.job import Job
-from sidecar.jobs.record import Cancelled
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.store import JobStore
 
