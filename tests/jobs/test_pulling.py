@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from overheard import Companies, OverheardSlot, job_of
+from overheard import Companies, OverheardSlot, as_asked, job_of
 from serving import PATIENCE_S, until
 from shared_memory import Shared, SharedMemory
 
@@ -40,7 +40,7 @@ class Node:
         self.queue = JobQueue(
             [self.slot],
             self.store,
-            Terms(lambda job, precision: job.options, 60, self.companies),
+            Terms(as_asked, 60, self.companies),
             limit=64,
         )
         self.takes: Callable[[JobRecord], bool] = lambda record: True
