@@ -188,10 +188,7 @@ class Transcription:
             self._check()
             wait([sent.future], LOOK_S)
             while not sent.told.empty():
-                told = shifted(sent.told.get(), sent.piece.start_s)
-                if not self._options.diarize:
-                    told = [replace(one, speaker=None) for one in told]
-                yield from self._announce(told)
+                yield from self._announce(self._early(sent))
         self._check()
         self._futures.discard(sent.future)
         parts = sent.future.result()
@@ -205,6 +202,16 @@ class Transcription:
                 yield from self._take(heard)
             else:
                 yield from self._by_stretches(heard.piece)
+
+    def _early(self, sent: _Sent) -> Sequence[Segment]:
+        """What is told of a piece while it is heard. Where it has speakers of its own nobody knows
+        yet whose it is in the whole recording; and words may be there only to tell that."""
+        told: Sequence[Segment] = shifted(sent.told.get(), sent.piece.start_s)
+        if not self._options.diarize or self._needs_turns(sent.piece):
+            told = [replace(one, speaker=None) for one in told]
+        if not self._options.words:
+            told = [replace(one, words=(), words_by="") for one in told]
+        return told
 
     def _by_stretches(self, piece: Piece) -> Iterator[Event]:
         """A piece for a server that does not say when: each line of a voice by itself."""
