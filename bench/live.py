@@ -4,7 +4,7 @@ Each row: so many sessions in real time, each with clips one behind the other fr
 (the English ones of `bench.metrics`), with partials or finals only. Of every turn that a pause
 ended: how long after the end of speech its final was there, the pause that has to be waited for
 left out; of pieces that were cut because they grew long: how long after the cut. Of partials: how
-many of those due by `live.hearing.STEP_S` came. First words: from the first sample of a turn.
+many of those due by `live.piece.STEP_S` came. First words: from the first sample of a turn.
 CPU: of the engine's process and of this one (the service, its sessions and those that feed them).
 
 Then the same clips once each: words of the live path beside those of the file path, and words that

@@ -191,12 +191,14 @@ class ScriptedEngine:
 
     def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> LiveSession:
         """A session in which each quarter of a second is a word."""
+        from sidecar.live.ears import Ears
         from sidecar.live.hall import Hall
 
         if self._hall is None:
             assert self._precision is not None
             precision = self._precision.value
-            self._hall = Hall(self._hear, Loudness(), SPEC.name, precision, encoder=LoudnessOfOne())
+            ears = Ears(self._hear, encoder=LoudnessOfOne())
+            self._hall = Hall(ears, Loudness(), SPEC.name, precision)
         return self._hall.open(options, begin, tell)
 
     def _hear(

@@ -22,7 +22,9 @@ KNOWN = {
     "vLLM": "http://127.0.0.1:8000",
 }
 """Where they listen unless told otherwise, by their own documentation."""
-LOOK_S = 0.3
+LOOK_S = 2.0
+"""So long one of them may take to answer on a busy machine; where nobody listens that is known at
+once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,15 @@ async def thinker_of(meant: Meant) -> Thinker:
         return Repeat()
     if not meant.looked_for:
         return Endpoint(address)
-    for name, url in KNOWN.items():
-        if model := await _looked(url, address.model):
-            log.info("language model: %s of %s at %s", model, name, url)
-            return Endpoint(replace(address, url=url, model=model))
+    looks = {url: asyncio.ensure_future(_looked(url, address.model)) for url in KNOWN.values()}
+    try:
+        for name, url in KNOWN.items():
+            if model := await looks[url]:
+                log.info("language model: %s of %s at %s", model, name, url)
+                return Endpoint(replace(address, url=url, model=model))
+    finally:
+        for look in looks.values():
+            look.cancel()
     log.info("language model: none of %s answers; what is said is repeated", ", ".join(KNOWN))
     return Repeat()
 
@@ -80,7 +87,7 @@ async def _looked(url: str, wanted: str) -> str:
     import httpx
 
     try:
-        async with asyncio.timeout(LOOK_S), httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(LOOK_S):
             response = await client.get(url + chat.MODELS)
             body = response.json() if response.status_code == 200 else None
     except (TimeoutError, httpx.HTTPError, ValueError):

@@ -12,7 +12,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from overheard import Companies, OverheardSlot, job_of, until
+from overheard import Companies, OverheardSlot, job_of
+from serving import until
 from shared_memory import Shared, SharedMemory
 
 from sidecar import errors

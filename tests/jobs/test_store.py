@@ -10,6 +10,7 @@ import pytest
 from histories import histories, submitted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from serving import PATIENCE_S
 
 from sidecar import errors
 from sidecar.clock import Clock
@@ -317,13 +318,13 @@ async def test_who_hears_no_more_takes_what_has_come_and_waits_for_nothing(
     await asyncio.sleep(0)
     subscription.close()
     store.append(job.id, segment(0))
-    assert await asyncio.wait_for(taking, 5) == [1]
+    assert await asyncio.wait_for(taking, PATIENCE_S) == [1]
 
 
 async def test_what_was_added_and_appended_can_be_waited_for(store: JobStore) -> None:
     job = added(store)
     store.append(job.id, Begun())
-    await asyncio.wait_for(store.written(), 5)
+    await asyncio.wait_for(store.written(), PATIENCE_S)
 
 
 async def _taken(subscription: object) -> list[int]:

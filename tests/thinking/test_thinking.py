@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from completions import STATUSES, STREAMS, WORDS, Completions, completions
-from serving import PATIENCE_S
+from serving import PATIENCE_S, free_port
 
 from sidecar import errors, findings, servers
 from sidecar.findings import State
@@ -139,7 +139,7 @@ async def test_a_conversation_that_begins_has_the_model_loaded(server: Completio
 
 
 async def test_where_nobody_is_that_is_said() -> None:
-    thinker = Endpoint(Address(f"http://127.0.0.1:{_nobodys_port()}", "plain"))
+    thinker = Endpoint(Address(f"http://127.0.0.1:{free_port()}", "plain"))
     for ask in (thinker.ready, lambda: answered(thinker)):
         with pytest.raises(errors.LlmUnreachable):
             await ask()
@@ -159,7 +159,8 @@ async def test_without_a_model_what_was_heard_is_repeated_and_it_is_said_that_it
 async def test_a_model_on_this_machine_is_taken_only_if_that_is_asked_for(
     server: Completions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nobody = f"http://127.0.0.1:{_nobodys_port()}"
+    nobody = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setattr(choice, "LOOK_S", PATIENCE_S)
     monkeypatch.setattr(choice, "KNOWN", {"Nobody": nobody, "Somebody": server.url})
     assert isinstance(await thinker_of(meant_by(Settings())), Repeat)
     assert server.headers == []
@@ -171,6 +172,22 @@ async def test_a_model_on_this_machine_is_taken_only_if_that_is_asked_for(
     assert isinstance(await thinker_of(meant_by(Settings(llm="auto"))), Repeat)
     for one in (found, wanted):
         await one.close()
+
+
+async def test_who_says_nothing_is_waited_for_a_moment_and_holds_up_nobody_before_it(
+    server: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        mute = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr(choice, "LOOK_S", PATIENCE_S)
+        monkeypatch.setattr(choice, "KNOWN", {"Somebody": server.url, "Mute": mute})
+        async with asyncio.timeout(PATIENCE_S / 2):
+            found = await thinker_of(Settings(llm="auto"))
+        assert found.name.startswith("plain at ")
+        await found.close()
+        monkeypatch.setattr(choice, "LOOK_S", 0.05)
+        monkeypatch.setattr(choice, "KNOWN", {"Mute": mute})
+        assert isinstance(await thinker_of(Settings(llm="auto")), Repeat)
 
 
 async def test_an_address_is_taken_at_its_word_and_a_key_from_a_file(
@@ -307,9 +324,3 @@ def test_what_only_looks_like_a_thought_is_said() -> None:
 async def _until_left(server: Completions) -> None:
     async with asyncio.timeout(PATIENCE_S):
         await server.left.wait()
-
-
-def _nobodys_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

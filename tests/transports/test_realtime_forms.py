@@ -39,7 +39,7 @@ from sidecar.speech.live import (
 )
 from sidecar.speech.transcript import Notice, Segment, joined
 from sidecar.transports.realtime import g711, vocabulary
-from sidecar.transports.realtime.configuration import Configuration, Pauses, check_model, updated
+from sidecar.transports.realtime.configuration import Configuration, Pauses
 from sidecar.transports.realtime.items import Items
 from sidecar.transports.realtime.orders import (
     Append,
@@ -49,6 +49,7 @@ from sidecar.transports.realtime.orders import (
     Update,
     read,
 )
+from sidecar.transports.realtime.updates import check_model, updated
 
 SPEC = scripted.SPEC
 EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)

@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 import soundfile
-from serving import PATIENCE_S, Server, wait_until
+from serving import PATIENCE_S, Server, wait_until, web
 from streaming import RATE, Streaming, base64_of, tone
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -357,7 +356,7 @@ async def test_a_thousand_come_and_go_and_nothing_stays(server: Server) -> None:
         f"no more open files than {before[0]}",
     )
     assert process.num_threads() <= before[1] + 2
-    assert len(server.family()) == before[2]
+    assert len(server.family()) <= before[2], "who looks at files may have gone meanwhile"
     async with contextlib.AsyncExitStack() as stack:  # every place there is can be had again
         async with asyncio.timeout(PATIENCE_S):
             for _ in range(100):
@@ -467,5 +466,5 @@ def _half_open(server: Server) -> socket.socket:
 
 
 def test_plain_requests_find_no_page_at_its_address(server: Server) -> None:
-    answer = httpx.get(f"http://127.0.0.1:{server.port}/api/asr-streaming")
+    answer = web.get(f"http://127.0.0.1:{server.port}/api/asr-streaming")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

@@ -106,6 +106,7 @@ class MoonshineEngine:
         """
         if self._hall is None:
             from sidecar.live.detector import load_detector
+            from sidecar.live.ears import Ears
             from sidecar.live.hall import Hall
             from sidecar.voices.encoder import SpeakerEncoder
 
@@ -113,9 +114,8 @@ class MoonshineEngine:
             encoder = None if self._voices is None else SpeakerEncoder(self._voices)
             precision = Precision.INT8.value
             behind = self._hear_behind if isinstance(self._recognizer, OnnxRecognizer) else None
-            self._hall = Hall(
-                self._hear, detector, SPEC.name, precision, encoder=encoder, behind=behind
-            )
+            ears = Ears(self._hear, behind=behind, encoder=encoder)
+            self._hall = Hall(ears, detector, SPEC.name, precision)
         return self._hall.open(options, begin, tell)
 
     def _hear(

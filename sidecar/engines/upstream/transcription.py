@@ -180,9 +180,7 @@ class Transcription:
             words = options.words or piece.voices is not None
             options = replace(options, local_voices=piece.voices, words=words)
         future = self._upstreams.run(self._upstreams.hear(piece, options, told.put))
-        future.add_done_callback(
-            lambda over: told.put(())
-        )  # so that who waits for words hears of it
+        future.add_done_callback(lambda over: told.put(()))  # who waits for lines hears of it
         self._futures.add(future)
         return _Sent(piece, future, told)
 

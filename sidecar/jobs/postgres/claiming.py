@@ -8,7 +8,7 @@ services that claim at once do not wait for each other and none has what another
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sidecar.jobs import poison
@@ -68,7 +68,7 @@ def grasp(cursor: Any, rows: Rows, job_id: str, claim: str, over: Collection[str
     events = interrupted(record, now, bool(record.behind) and record.behind not in over)
     record = replayed(record, events)
     _write(cursor, rows, record, events, claim)
-    told = Found(job_id, found.record, (*found.events, *events))
+    told = replace(found, events=(*found.events, *events), instead=True)
     return Grasp(not record.over, told)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sidecar.jobs.claims import LEASE_S
@@ -156,4 +156,4 @@ def _told(cursor: Any, rows: Rows, known: Known, job_id: str, change: Change) ->
     )
     waits = "" if after.over else WAITS
     cursor.execute(NOTIFY, (f"{job_id} {after.seq} {waits}",))
-    return Found(job_id, found.record, (*found.events, *events))
+    return replace(found, events=(*found.events, *events), instead=True)

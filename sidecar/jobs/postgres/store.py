@@ -349,8 +349,7 @@ class PostgresStore(Mirror):
 
     async def _reload(self, job_ids: Sequence[str]) -> None:
         if job_ids:
-            wanted = dict.fromkeys(job_ids)
-            for found in await self.ask(lambda cursor: self._rows.find(cursor, wanted)):
+            for found in await self.ask(partial(self._rows.find_instead, job_ids=job_ids)):
                 self._take(found)
 
     def _begins(self, job_id: str) -> bool:
