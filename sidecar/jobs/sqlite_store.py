@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 
 from sidecar import clock, errors
+from sidecar.jobs.events import JobEvent, Reported
 from sidecar.jobs.feed import BUFFER
 from sidecar.jobs.journal import UPLOADS, Broken, Journal, open_journal
-from sidecar.jobs.record import JobEvent, JobRecord, Reported, advance
+from sidecar.jobs.record import JobRecord, advance
 from sidecar.jobs.shelf import Shelf
 from sidecar.jobs.storage.folder import Folder
 from sidecar.jobs.store import Entry, MemoryStore

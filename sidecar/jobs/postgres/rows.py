@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sidecar.jobs.record import Failure, JobEvent, JobRecord, Refused
+from sidecar.jobs.events import Failure, JobEvent, Refused
+from sidecar.jobs.record import JobRecord
 from sidecar.jobs.written import Unreadable, change_of, change_text, record_of, record_text
 from sidecar.vault.sealing import Seal, SealBroken
 
