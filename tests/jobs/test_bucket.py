@@ -30,8 +30,8 @@ from sidecar.audio.ref import Kept
 from sidecar.audio.source import Spool
 from sidecar.findings import State, kept
 from sidecar.jobs import keeping as keeping_room
+from sidecar.jobs.events import Cancelled
 from sidecar.jobs.keeping import Keeping
-from sidecar.jobs.record import Cancelled
 from sidecar.jobs.storage import choice, removal, s3
 from sidecar.jobs.storage.bucket import PART, Bucket
 from sidecar.jobs.storage.choice import check, storage_of
