@@ -97,8 +97,8 @@ async def nodes(count: int, shared: Shared) -> AsyncIterator[list[Node]]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks that come often; the engine takes half a second for a recording, and settles each second
-    of it."""
+    """Looks that come often; the engine takes half a second for a recording, and settles each
+    second of it."""
     monkeypatch.setattr(pulling, "BEAT_S", 0.05)
     monkeypatch.setattr(pulling, "LOOK_S", 0.1)
     monkeypatch.setattr(pulling, "FIRST_PAUSE_S", 0.02)
