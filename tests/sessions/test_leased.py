@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import ssl
 import threading
 import wave
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from typing import Any
 import moonshine_voice
 import pytest
 from ears import Ears, sessions_of
+from proxies import RoundRobin
 from recordings import run_ffmpeg
 from serving import PATIENCE_S, Server, free_port, wait_until
 from speaking import pieces, sound
@@ -33,6 +35,8 @@ from vibevoice_asr_client import (
 )
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
+
+from sidecar.access import certificate
 
 ONCE = Retry(attempts=0)
 PACE = 2.0
@@ -218,6 +222,21 @@ def test_where_nobody_is_a_session_waits_for_a_moment_and_ends(
 ) -> None:
     said = refused(start_server, f"http://127.0.0.1:{free_port()}", loud)
     assert "upstream_unreachable" in said
+
+
+def test_over_tls_nobody_is_believed_but_who_has_a_certificate_that_is_named(
+    start_server: Callable[..., Server], front: Ears, loud: Path, whole: list[Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("cryptography")
+    pair = certificate.self_signed(tmp_path / "tls", frozenset({"localhost"}))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair.certificate, pair.key)
+    proxy = RoundRobin(front.ears[0].port, tls=context)
+    name = f"https://localhost:{proxy.port}"
+    assert "upstream_refused" in refused(start_server, name, loud)
+    there = start_server(live_engine="upstream", upstream=name, upstream_ca=pair.certificate)
+    told_once(heard(there, loud, pace=10), finals(whole))
+    proxy.close()
 
 
 @contextlib.contextmanager
