@@ -279,6 +279,11 @@ NONSENSE: dict[str, list[object]] = {
     "a time that no sound was sent for": events({**HEARD, "at": 1e9, "settled": 1e9}),
     "words of another service": [{"type": "session.created"}],
     "a number that is none": [BEGAN, '{"type":"events","events":[{"live":"Heard","at":NaN}]}'],
+    "words at no time": [
+        BEGAN,
+        '{"type":"events","events":[{"live":"Final","turn":0,"piece":0,'
+        '"segment":{"start":0.1,"end":1e999,"text":"never"}}]}',
+    ],
     "no such version": [{"type": "error", "code": "field_invalid", "message": "'lease'"}],
     "speakers of pieces that nobody told": events({"live": "SpeakersRevised", "speakers": {7: 1}}),
     "an end at once": [],
