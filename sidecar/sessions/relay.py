@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from sidecar import errors
 from sidecar.sessions.session import Session
 from sidecar.sessions.sound import Chunk, Commit, Forget
-from sidecar.speech.live import Noticed, Summary, from_wire
+from sidecar.speech.live_events import Noticed, Summary, from_wire
 from sidecar.speech.transcript import Notice
 from sidecar.workers import channel
 from sidecar.workers.calls import Call, CallOver

@@ -17,13 +17,11 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from sidecar import errors
-from sidecar.speech.live import (
-    Begin,
-    Encoding,
+from sidecar.speech.live import Begin, Encoding, LiveOptions
+from sidecar.speech.live_events import (
     Final,
     Heard,
     LiveEvent,
-    LiveOptions,
     SpeakersRevised,
     Summary,
     VoicesKnown,

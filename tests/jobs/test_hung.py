@@ -13,8 +13,6 @@ from unittest.mock import Mock
 import pytest
 from histories import submitted
 from overheard import OverheardJoint, OverheardSlot, queue_on
-from overheard import OverheardJoint, OverheardSlot, queue_on, until
-from serving import PATIENCE_S
 from serving import PATIENCE_S, until
 
 from sidecar import errors

@@ -18,16 +18,8 @@ from sidecar import errors
 from sidecar.sessions.session import Bounds, Session
 from sidecar.sessions.sound import Held
 from sidecar.speech.lease import FORM, Believed, Lease, order_text
-from sidecar.speech.live import (
-    Begin,
-    Endpointing,
-    Final,
-    Heard,
-    LiveOptions,
-    SpeechStarted,
-    TurnEnded,
-    Turns,
-)
+from sidecar.speech.live import Begin, Endpointing, LiveOptions, Turns
+from sidecar.speech.live_events import Final, Heard, SpeechStarted, TurnEnded
 from sidecar.speech.people import VoicePrint
 from sidecar.speech.transcript import Segment
 from sidecar.transports.live.leased import Place

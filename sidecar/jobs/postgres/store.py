@@ -18,6 +18,16 @@ from typing import Any, TypeVar
 
 from sidecar import clock, errors
 from sidecar.jobs.claims import LEASE_S
+from sidecar.jobs.events import (
+    Begun,
+    Cancelled,
+    Change,
+    Edited,
+    Failure,
+    JobEvent,
+    PutBack,
+    Reported,
+)
 from sidecar.jobs.feed import BUFFER
 from sidecar.jobs.postgres import claiming, refusing
 from sidecar.jobs.postgres.address import check_address
@@ -30,18 +40,7 @@ from sidecar.jobs.postgres.mirror import Crossing, Mirror
 from sidecar.jobs.postgres.rows import Found, Rows
 from sidecar.jobs.postgres.schema import open_database
 from sidecar.jobs.postgres.writing import Writer
-from sidecar.jobs.record import (
-    Begun,
-    Cancelled,
-    Change,
-    Edited,
-    Failure,
-    JobEvent,
-    JobRecord,
-    JobState,
-    PutBack,
-    Reported,
-)
+from sidecar.jobs.record import JobRecord, JobState
 from sidecar.jobs.shelf import Shelf
 from sidecar.jobs.store import Entry
 from sidecar.speech.transcript import Checkpoint

@@ -7,7 +7,8 @@ import asyncio
 from sidecar import errors
 from sidecar.service import Service
 from sidecar.sessions.session import Session
-from sidecar.speech.live import Encoding, Heard, LiveOptions, Summary
+from sidecar.speech.live import Encoding, LiveOptions
+from sidecar.speech.live_events import Heard, Summary
 from sidecar.threads import Threads
 from sidecar.transports.http.sockets import Gone, Message, Socket
 from sidecar.transports.live import dialect, leased

@@ -21,15 +21,12 @@ from sidecar.sessions.session import RATES, Session
 from sidecar.sessions.sound import Chunk, SoundState
 from sidecar.sessions.told import Numbered, ToldState
 from sidecar.speech.lease import ALIVE_S, FORM, Lease, events_text, lease_of
-from sidecar.speech.live import (
-    LIVE_RATE,
-    Begin,
+from sidecar.speech.live import LIVE_RATE, Begin, Encoding, LiveOptions
+from sidecar.speech.live_events import (
     ContextKnown,
-    Encoding,
     Final,
     Heard,
     LiveEvent,
-    LiveOptions,
     Partial,
     TurnEnded,
     VoicesKnown,
