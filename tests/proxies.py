@@ -14,7 +14,7 @@ _CONNECTION = re.compile(rb"\r\nconnection:[^\r\n]*", re.IGNORECASE)
 
 class RoundRobin:
     """A TCP proxy: each connection goes to the next of the ports behind it; with ``each_request``
-    none has a second request, so that each of these does, too. ``tls``: it speaks that."""
+    none has a second request, so that each of these does, too; with ``tls`` it is what ends it."""
 
     def __init__(
         self, *ports: int, each_request: bool = False, tls: ssl.SSLContext | None = None
