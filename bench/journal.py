@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "jobs"))
 
 from histories import submitted
 
+from sidecar.jobs.events import Begun, Reported
 from sidecar.jobs.postgres.store import PostgresStore
-from sidecar.jobs.record import Begun, Reported
 from sidecar.jobs.sqlite_store import SqliteStore
 from sidecar.people.person import MOST_PEOPLE, MOST_SAMPLES, Person, Sample
 from sidecar.people.shared import SharedPeople

@@ -44,15 +44,8 @@ from sidecar.live.piece import FIRST_S, STEP_S
 from sidecar.service import Service
 from sidecar.sessions.session import Session
 from sidecar.settings import load_settings
-from sidecar.speech.live import (
-    LIVE_RATE,
-    Final,
-    LiveOptions,
-    Partial,
-    SpeechStarted,
-    SpeechStopped,
-    TurnEnded,
-)
+from sidecar.speech.live import LIVE_RATE, LiveOptions
+from sidecar.speech.live_events import Final, Partial, SpeechStarted, SpeechStopped, TurnEnded
 
 CHUNK_S = 0.1
 QUIET_S = 1.0

@@ -20,7 +20,8 @@ from sidecar.cli.recordings import write
 from sidecar.cli.said import INTERRUPTED, complain, print_text, say
 from sidecar.cli.sounds import Microphone, devices, look_at, loudness, of_file, of_pipe
 from sidecar.speech import formats
-from sidecar.speech.live import LIVE_RATE, Summary
+from sidecar.speech.live import LIVE_RATE
+from sidecar.speech.live_events import Summary
 from sidecar.speech.transcript import Transcript
 
 FORMATS = (*formats.FORMATS, "jsonl")

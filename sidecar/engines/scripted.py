@@ -35,7 +35,8 @@ from sidecar.speech.engine import (
     Request,
     TranscribeOptions,
 )
-from sidecar.speech.live import LIVE_RATE, Begin, LiveOptions, LiveSession, Tell
+from sidecar.speech.live import LIVE_RATE, Begin, LiveOptions, LiveSession
+from sidecar.speech.live_events import Tell
 from sidecar.speech.people import VoicePrint
 from sidecar.speech.transcript import (
     BY_ATTENTION,

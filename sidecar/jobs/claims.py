@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
-from sidecar.jobs.record import Failure, JobRecord
+from sidecar.jobs.events import Failure
+from sidecar.jobs.record import JobRecord
 
 LEASE_S = 3.0
 """So long a job is a service's after it last said that it is there."""

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 
 from sidecar import errors
-from sidecar.jobs.record import Failure
+from sidecar.jobs.events import Failure
 
 LOOK_S = 3.0
 """So often a node looks at those that wait."""

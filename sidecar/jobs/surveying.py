@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from sidecar import errors
 from sidecar.jobs.claims import Claims
-from sidecar.jobs.record import Failure, JobRecord
+from sidecar.jobs.events import Failure
+from sidecar.jobs.record import JobRecord
 from sidecar.jobs.store import JobStore
 from sidecar.jobs.strays import LOOK_S
 

@@ -29,7 +29,8 @@ from sidecar.live.seat import Order, Seat
 from sidecar.live.speakers import Decision, Question, decided
 from sidecar.live.story import NO_SPEAKERS
 from sidecar.live.voicing import Voiced
-from sidecar.speech.live import Begin, LiveEvent, LiveOptions, Noticed, Tell
+from sidecar.speech.live import Begin, LiveOptions
+from sidecar.speech.live_events import LiveEvent, Noticed, Tell
 from sidecar.speech.transcript import Notice
 from sidecar.threads import usable_cores
 

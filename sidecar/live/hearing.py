@@ -32,21 +32,18 @@ from sidecar.live.speakers import Decision, Question, Vector
 from sidecar.live.story import Story
 from sidecar.live.voicing import Voiced, Voicing
 from sidecar.speech.engine import AUTO
-from sidecar.speech.live import (
-    LIVE_RATE,
+from sidecar.speech.live import LIVE_RATE, Begin, LiveOptions, Turns
+from sidecar.speech.live_events import (
     NOT_UNDERSTOOD,
     UNHEARD,
-    Begin,
     ContextKnown,
     Heard,
     LiveEvent,
-    LiveOptions,
     Noticed,
     Partial,
     SpeechStarted,
     SpeechStopped,
     Summary,
-    Turns,
     Understood,
 )
 from sidecar.speech.transcript import Notice

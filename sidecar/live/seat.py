@@ -10,7 +10,8 @@ import numpy as np
 
 from sidecar.audio import Block
 from sidecar.live.hearing import Hearing
-from sidecar.speech.live import LIVE_RATE, LiveEvent, LiveOptions, Tell
+from sidecar.speech.live import LIVE_RATE, LiveOptions
+from sidecar.speech.live_events import LiveEvent, Tell
 
 AT_ONCE = 64
 """Frames of one session that are looked at in one go: two seconds."""

@@ -34,8 +34,8 @@ from sidecar.service.health import Health, hangs, thresholds_of
 from sidecar.service.observed import Observed
 from sidecar.sessions.registry import Sessions
 from sidecar.settings import FRONT, Settings
-from sidecar.speech.engine import EngineSpec, Precision, TranscribeOptions, few, parse_precision
-from sidecar.speech.options import noted, parse_options
+from sidecar.speech.engine import EngineSpec, Precision, TranscribeOptions, few
+from sidecar.speech.options import noted, parse_options, parse_precision
 from sidecar.speech.transcript import Transcript
 from sidecar.speech.voice import VoiceSpec
 from sidecar.talk.registry import Conversations

@@ -12,11 +12,12 @@ import pytest
 from overheard import OverheardSlot, job_of, queue_on
 from serving import PATIENCE_S, until
 
+from sidecar.jobs.events import Begun, Cancelled
 from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping, go_on
 from sidecar.jobs.lane import Lane
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import Begun, Cancelled, JobState
+from sidecar.jobs.record import JobState
 from sidecar.jobs.runner import Run
 from sidecar.settings import Settings
 from sidecar.speech.engine import Precision, TranscribeOptions

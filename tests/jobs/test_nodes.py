@@ -13,9 +13,8 @@ from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import pytest
-from overheard import until
 from postgres import KEY, Cluster
-from serving import PATIENCE_S, REPOSITORY, Server, wait_until
+from serving import PATIENCE_S, REPOSITORY, Server, until, wait_until
 
 from sidecar.jobs import steering
 from sidecar.jobs.postgres.nodes import PostgresNodes

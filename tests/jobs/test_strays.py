@@ -20,9 +20,10 @@ from shared_memory import Shared, SharedMemory
 
 from sidecar import errors
 from sidecar.jobs import surveying
+from sidecar.jobs.events import Begun, Failure
 from sidecar.jobs.postgres.nodes import PostgresNodes
 from sidecar.jobs.postgres.store import PostgresStore
-from sidecar.jobs.record import Begun, Failure, JobRecord, JobState
+from sidecar.jobs.record import JobRecord, JobState
 from sidecar.jobs.strays import ALIVE_S, Verdict, told, verdict
 from sidecar.jobs.surveying import Survey
 from sidecar.workers.desired import NodeStanding, Reached

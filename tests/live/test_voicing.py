@@ -26,18 +26,13 @@ from sidecar.live.schedule import Urgency
 from sidecar.live.speakers import Vector, decided
 from sidecar.live.voicing import ENOUGH_S, WAITING, Voiced
 from sidecar.speech.engine import LoadOptions
-from sidecar.speech.live import (
-    AT_THE_START,
-    LIVE_RATE,
-    Begin,
-    Endpointing,
+from sidecar.speech.live import AT_THE_START, LIVE_RATE, Begin, Endpointing, LiveOptions, Turns
+from sidecar.speech.live_events import (
     Final,
     LiveEvent,
-    LiveOptions,
     Noticed,
     SpeakersRevised,
     Summary,
-    Turns,
     VoicesKnown,
 )
 from sidecar.speech.people import KnownVoice

@@ -23,19 +23,17 @@ from sidecar.service import Service
 from sidecar.sessions.session import LOST, Bounds, Session
 from sidecar.sessions.sound import Held
 from sidecar.settings import load_settings
-from sidecar.speech.live import (
+from sidecar.speech.live import Encoding, LiveOptions, Turns
+from sidecar.speech.live_events import (
     NOT_UNDERSTOOD,
-    Encoding,
     Final,
     Heard,
     LiveEvent,
-    LiveOptions,
     Noticed,
     Partial,
     Summary,
     TurnDropped,
     TurnEnded,
-    Turns,
 )
 
 RATE = 16_000

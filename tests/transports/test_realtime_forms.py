@@ -23,11 +23,11 @@ from pydantic import BaseModel, TypeAdapter
 from sidecar import errors
 from sidecar.engines import scripted
 from sidecar.engines.moonshine import SPEC as MOONSHINE
-from sidecar.speech.live import (
+from sidecar.speech.live import LiveOptions, Turns
+from sidecar.speech.live_events import (
     NOT_UNDERSTOOD,
     Final,
     LiveEvent,
-    LiveOptions,
     Noticed,
     Partial,
     SpeakersRevised,
@@ -35,7 +35,6 @@ from sidecar.speech.live import (
     SpeechStopped,
     TurnDropped,
     TurnEnded,
-    Turns,
 )
 from sidecar.speech.transcript import Notice, Segment, joined
 from sidecar.transports.realtime import g711, vocabulary

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from sidecar import errors
 from sidecar.settings import Settings
-from sidecar.speech.live import Final, LiveEvent, Partial, SpeechStarted, TurnDropped, TurnEnded
+from sidecar.speech.live_events import (
+    Final,
+    LiveEvent,
+    Partial,
+    SpeechStarted,
+    TurnDropped,
+    TurnEnded,
+)
 from sidecar.speech.transcript import Segment
 from sidecar.transports.streaming.codes import ending
 from sidecar.transports.streaming.deltas import Deltas

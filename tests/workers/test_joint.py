@@ -62,8 +62,9 @@ class Listener:
 
 
 async def test_several_are_heard_at_the_same_time_in_one_process(
-    slot: JointSlot, path: Path
+    slot: JointSlot, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
     listeners = [Listener(slot, path) for _ in range(4)]
     for one in listeners:
         await asyncio.wait_for(one.began.wait(), PATIENCE_S)

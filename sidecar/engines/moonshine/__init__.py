@@ -25,7 +25,8 @@ from sidecar.speech.engine import (
     Precision,
     TranscribeOptions,
 )
-from sidecar.speech.live import Begin, LiveOptions, LiveSession, Tell
+from sidecar.speech.live import Begin, LiveOptions, LiveSession
+from sidecar.speech.live_events import Tell
 from sidecar.speech.transcript import Checkpoint, Event, Finished, Transcript
 from sidecar.voices.following import Follower, Resumable
 

@@ -22,7 +22,8 @@ from sidecar.live.hall import Hall
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.pace import Pace
 from sidecar.speech.engine import AUTO, Cancelled
-from sidecar.speech.live import Begin, LiveOptions, LiveSession, Tell
+from sidecar.speech.live import Begin, LiveOptions, LiveSession
+from sidecar.speech.live_events import Tell
 from sidecar.speech.transcript import Word, joined
 from sidecar.voices.encoder import SpeakerEncoder
 from sidecar.voices.models import Models

@@ -22,6 +22,16 @@ from sidecar.database.asking import Asking
 from sidecar.database.link import Link
 from sidecar.database.schema import open_database
 from sidecar.jobs.claims import LEASE_S
+from sidecar.jobs.events import (
+    Begun,
+    Cancelled,
+    Change,
+    Edited,
+    Failure,
+    JobEvent,
+    PutBack,
+    Reported,
+)
 from sidecar.jobs.feed import BUFFER
 from sidecar.jobs.postgres import claiming, refusing
 from sidecar.jobs.postgres.batch import Add, Forget, Outcome, Part, Release, Tell
@@ -31,18 +41,7 @@ from sidecar.jobs.postgres.hearing import Hearing
 from sidecar.jobs.postgres.mirror import Crossing, Mirror
 from sidecar.jobs.postgres.rows import Found, Rows
 from sidecar.jobs.postgres.writing import Writer
-from sidecar.jobs.record import (
-    Begun,
-    Cancelled,
-    Change,
-    Edited,
-    Failure,
-    JobEvent,
-    JobRecord,
-    JobState,
-    PutBack,
-    Reported,
-)
+from sidecar.jobs.record import JobRecord, JobState
 from sidecar.jobs.shelf import Shelf
 from sidecar.jobs.store import Entry
 from sidecar.speech.transcript import Checkpoint

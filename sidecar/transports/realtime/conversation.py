@@ -13,7 +13,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.sessions.session import Session
 from sidecar.speech.engine import EngineSpec
-from sidecar.speech.live import TurnDropped
+from sidecar.speech.live_events import TurnDropped
 from sidecar.transports.http.sockets import Socket
 from sidecar.transports.realtime import orders
 from sidecar.transports.realtime import vocabulary as say
