@@ -130,4 +130,7 @@ class Backend:
         await self.queue.close()
         await asyncio.to_thread(self._pace_file.write, self.pace.known)
         self.results.close()
-        self.store.close()
+        if self.keeping is not None:
+            self.keeping.close()
+        else:
+            self.store.close()

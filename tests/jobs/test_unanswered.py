@@ -14,10 +14,11 @@ from serving import PATIENCE_S, until
 from sidecar import errors
 from sidecar.audio.source import AudioSource, Spool
 from sidecar.jobs import unanswered
+from sidecar.jobs.events import Begun, Reported
 from sidecar.jobs.job import Job
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.postgres.unanswered import UnansweredRows
-from sidecar.jobs.record import Begun, JobRecord, Reported
+from sidecar.jobs.record import JobRecord
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.taking import SharedQueue
 from sidecar.jobs.unanswered import Unanswered
