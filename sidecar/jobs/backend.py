@@ -90,7 +90,7 @@ class Backend:
             if isinstance(self.queue, JobQueue):
                 background.spawn("go on", go_on(self.keeping, self.queue, self._disk))
             if self.keeping.sessions is not None:
-                background.spawn("forget live sessions", self.keeping.sessions.forget_in_time())
+                background.spawn("share live sessions", self.keeping.sessions.run())
             if self.keeping.nodes is not None:
                 background.spawn("look at the nodes", self.keeping.nodes.watch())
         background.spawn("remember the pace", self._pace_file.run(self.pace))
@@ -119,4 +119,6 @@ class Backend:
         await self.queue.close()
         await asyncio.to_thread(self._pace_file.write, self.pace.known)
         self.results.close()
+        if self.keeping is not None and self.keeping.sessions is not None:
+            self.keeping.sessions.close()
         self.store.close()

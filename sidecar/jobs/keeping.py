@@ -25,7 +25,7 @@ from sidecar.jobs.job import Job
 from sidecar.jobs.journal import UPLOADS
 from sidecar.jobs.postgres.address import journal_address
 from sidecar.jobs.postgres.nodes import PostgresNodes
-from sidecar.jobs.postgres.sessions import LeftSessions
+from sidecar.jobs.postgres.sessions import SharedSessions
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import Failed, Failure, Interrupted, JobRecord
@@ -68,8 +68,8 @@ class Keeping:
         self.store: SqliteStore | PostgresStore
         self.claims: Claims | None = None
         """The same jobs as they are claimed, where several services share them."""
-        self.sessions: LeftSessions | None = None
-        """Live sessions between two services, where several share the jobs."""
+        self.sessions: SharedSessions | None = None
+        """Live sessions that other services find, where several share the jobs."""
         self.nodes: PostgresNodes | None = None
         """What all nodes are to have, where there are any."""
         self._shared: PostgresStore | None = None
@@ -79,7 +79,7 @@ class Keeping:
         else:
             shared = PostgresStore(address, secret, self._uploads, now, shelf=self.shelf)
             self.store = self.claims = self._shared = shared
-            self.sessions, self.nodes = LeftSessions(shared), PostgresNodes(shared)
+            self.sessions, self.nodes = SharedSessions(shared, address), PostgresNodes(shared)
         self._roots = settings.audio_roots
         self._spool_dir = settings.spool_dir
         self._sweep()

@@ -19,7 +19,9 @@ from typing import Any
 from sidecar import errors
 from sidecar.metering.tally import Tally
 from sidecar.sessions.counted import Counted
-from sidecar.sessions.sound import Commit, Held, KeptSound
+from sidecar.sessions.durable import Durable
+from sidecar.sessions.sent import Commit
+from sidecar.sessions.sound import Held, KeptSound
 from sidecar.sessions.tape import Tape
 from sidecar.sessions.told import Numbered, Told
 from sidecar.sessions.waits import Waits
@@ -94,7 +96,7 @@ class Session:
         """Who else is told of all that passes."""
         self.told = Told()
         self.sound = KeptSound(held)
-        self.began = self.touched = now()
+        self.began = self.touched = self.held_since = now()
         self.left_at: float | None = None
         """When the last one who held it went, None while somebody does."""
         self.taken = asyncio.Event()
@@ -112,6 +114,8 @@ class Session:
         """Set when there is something for an engine."""
         self.moves = False
         """Whether its client comes again where it is handed over to another service."""
+        self.durable: Durable | None = None
+        """How much of it lies where another service finds it; None where nothing does."""
         self.counted = counted or Counted(Tally().live, "", options.patience_s)
         """What happens here, for whoever looks at all sessions."""
         self._now, self._held = now, held
@@ -126,8 +130,15 @@ class Session:
 
     @property
     def received_s(self) -> float:
-        """Seconds of sound that came: what a client need not send again."""
+        """Seconds of sound that came."""
         return self.sound.at
+
+    @property
+    def acknowledged(self) -> tuple[float, int]:
+        """Seconds of sound and orders that a client need not send again."""
+        if self.durable is None:
+            return self.sound.at, self.received_orders
+        return self.durable.acknowledged(self.received_orders)
 
     @property
     def received_samples(self) -> int:
@@ -154,6 +165,11 @@ class Session:
     async def steady(self) -> None:
         """Wait until it is known of all that is told up to where that was said."""
         await self._steady.wait()
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether that is known now."""
+        return self._steady.is_set()
 
     async def send(
         self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
@@ -207,7 +223,7 @@ class Session:
             errors.SessionOver: it takes nothing any more.
         """
         self._ordered({"commit": True})
-        self.sound.commit()
+        self.sound.commit(self.received_orders)
         self.news.set()
 
     def forget(self) -> None:
@@ -215,7 +231,7 @@ class Session:
         are told first; one `TurnDropped` then says that it is done, whatever becomes of the
         engine."""
         self._ordered({"forget": True})
-        self.sound.forget()
+        self.sound.forget(self.received_orders)
         self.news.set()
 
     def change(self, options: LiveOptions) -> None:
@@ -233,9 +249,7 @@ class Session:
         """No more sound comes: the rest is told, and then the summary. ``asked``: by its client,
         who counts its orders."""
         if not (self.finishing or self.over):
-            self._ordered({"finish": True})
-            if not asked:
-                self.received_orders -= 1
+            self._ordered({"finish": True}, asked=asked, finish=True)
             self.finishing = True
             self.news.set()
 
@@ -315,6 +329,8 @@ class Session:
         if numbered is not None:
             for witness in self.witnesses:
                 witness.told(numbered)
+        if self.durable is not None:
+            self.durable.said(event)
 
     def touch(self) -> None:
         """Somebody is there."""
@@ -351,10 +367,15 @@ class Session:
         self._orders.append(order)
         self.news.set()
 
-    def _ordered(self, order: Mapping[str, Any]) -> None:
+    def _ordered(
+        self, order: Mapping[str, Any], *, asked: bool = True, finish: bool = False
+    ) -> None:
         self._check()
         self.touched = self._now()
-        self.received_orders += 1
+        if asked:
+            self.received_orders += 1
+            if self.durable is not None:
+                self.durable.ordered(self.received_orders, finish=finish)
         for witness in self.witnesses:
             witness.ordered(order)
 

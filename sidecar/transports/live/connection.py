@@ -75,11 +75,12 @@ async def _session(socket: Socket, service: Service, begin: Begin) -> Session:
         session = service.live.open(
             socket.caller, begin.upon(LiveOptions()), begin.session, wire="live"
         )
-        session.moves = begin.moves
+        if begin.moves:
+            await service.live.move(session)
         return session
     if begin.session is None:
         raise errors.FieldMissing("'after' goes with 'session', the one that goes on.")
-    return await service.live.take_up(socket.caller, begin.session)
+    return await service.live.take_up(socket.caller, begin.session, begin.after)
 
 
 async def _ends_with(taken: asyncio.Event) -> None:
@@ -101,12 +102,17 @@ class _Talk:
         self._socket, self._session, self._begin = socket, session, begin
         self._rate, self._decoder = rate, decoder
         self._heard_s, self._finished = 0.0, False
+        self._samples = self._orders = 0
+        """What its client has sent of the session, here or before, as far as it was told that this
+        has come: it sends the rest again."""
         self._summed_up = False
         """Whether the summary went out: nothing comes behind it."""
 
     def began(self, service: Service) -> str:
         """The first message to the client."""
         spec = service.live.spec
+        seconds, self._orders = self._session.acknowledged
+        self._samples = round(seconds * self._rate)
         return dialect.message(
             "began",
             session=self._session.id,
@@ -136,12 +142,16 @@ class _Talk:
             encoding = self._begin.encoding
             if self._decoder is not None:
                 message, encoding = self._decoder.samples(message), Encoding.PCM16
+            message = self._news(message, Encoding(encoding).width)
             await self._session.send(message, Encoding(encoding), self._rate)
             return
         order = order_of(message)
+        self._orders += 1
         match order:
             case Begin():
                 raise errors.MessageInvalid("This connection has begun already.")
+            case _ if self._orders <= self._session.received_orders:
+                self._finished = self._finished or order.type == "finish"  # it is here already
             case Change():
                 self._session.change(order.upon(self._session.options))
             case _ if order.type == "commit":
@@ -152,6 +162,12 @@ class _Talk:
             case _:
                 self._finished = True
                 self._session.finish()
+
+    def _news(self, sound: bytes, width: int) -> bytes:
+        """What of it did not come before."""
+        there = round(self._session.received_s * self._rate) - self._samples
+        self._samples += len(sound) // width
+        return sound[max(0, there) * width :] if there > 0 else sound
 
     async def tell(self) -> None:
         """Everything that is said behind what the client has, to the end."""
@@ -165,15 +181,16 @@ class _Talk:
 
     async def acknowledge(self) -> None:
         """How much is here, whenever that has changed."""
-        told = self._received()
+        told = None
         while True:
             await asyncio.sleep(RECEIVED_S)
-            if not self._summed_up and (now := self._received()) != told:
-                told = now
+            came = self._session.received_s, self._session.received_orders
+            now = self._received()
+            if not self._summed_up and told not in (None, (came, now)):
                 await self._socket.send(dialect.message("received", **now))
+            told = came, now
 
     def _received(self) -> dict[str, object]:
         # Exact: sums of whole samples at one rate are off by a millionth of one at most.
-        seconds = self._session.received_s
-        samples = round(seconds * self._rate)
-        return dialect.received(samples, seconds, self._session.received_orders, self._heard_s)
+        seconds, orders = self._session.acknowledged
+        return dialect.received(round(seconds * self._rate), seconds, orders, self._heard_s)
