@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection
+from typing import Self
 
 from sidecar import errors
 from sidecar.access.identity import Identity
 from sidecar.sessions.session import Session
 from sidecar.sessions.waits import Waits
+from sidecar.settings import Settings
 from sidecar.speech.engine import EngineSpec
 from sidecar.speech.live import LiveOptions
 
@@ -24,6 +26,17 @@ class Room:
     grace_s: float = 15.0
     sound_bytes: int = 256 << 20
     delay_s: float = 0.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As the settings say."""
+        return cls(
+            settings.live_sessions,
+            settings.live_sessions_per_owner or settings.live_sessions,
+            settings.live_grace,
+            settings.live_buffer_mb << 20,
+            settings.live_delay,
+        )
 
 
 class Admission:

@@ -30,7 +30,8 @@ class Carried:
     """One session; ``age_s``: how long it has gone on, ``wire``: by which way its client came.
 
     Of sound the client was told that all of ``sound`` is here, and of orders ``acknowledged``: it
-    sends what is behind both again. Of ``received_orders`` nothing is to be done any more.
+    sends what is behind both again. Of ``received_orders`` nothing is to be done any more; behind
+    how much sound each of those came that it sends again, say ``places``.
     """
 
     options: LiveOptions
@@ -38,6 +39,7 @@ class Carried:
     sound: SoundState
     received_orders: int
     acknowledged: int
+    places: tuple[tuple[int, float], ...]
     finishing: bool
     age_s: float
     wire: str
@@ -74,7 +76,7 @@ def packed(one: Carried) -> bytes:
         "items": items,
         "past": len(one.sound.past),
         "context": [[each.start, each.end, each.tokens] for each in told.context],
-        "orders": [one.received_orders, one.acknowledged],
+        "orders": [one.received_orders, one.acknowledged, one.places],
         "finishing": one.finishing,
         "age_s": one.age_s,
         "wire": one.wire,
@@ -117,13 +119,14 @@ def _read(head: dict[str, Any], raw: bytes, kept: tuple[Numbered, ...]) -> Carri
     context = tuple(Understood(start, end, tuple(tokens)) for start, end, tokens in head["context"])
     past = tuple(one for one in items[: head["past"]] if isinstance(one, Chunk))
     rest = tuple(items[head["past"] :])
-    received, acknowledged = head["orders"]
+    received, acknowledged, places = head["orders"]
     return Carried(
         LiveOptions.from_wire(head["options"]),
         ToldState(head["last"], head["started"], kept, voices, context),
         SoundState(at, samples, settled, rate, (since, before), rest, past, wanted),
         received,
         acknowledged,
+        tuple((number, at) for number, at in places),
         head["finishing"],
         head["age_s"],
         head["wire"],

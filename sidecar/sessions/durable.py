@@ -93,6 +93,7 @@ class Durable:
     def found(self, one: Carried, pieces: int) -> None:
         """It was found as another service left it, with so many pieces of what was said."""
         self._acknowledged = (one.sound.at, one.acknowledged)
+        self._orders.extend(one.places)
         self._saved, self._place, self.fresh = one.told.last, pieces, False
 
     def ordered(self, number: int, *, finish: bool) -> None:
@@ -126,14 +127,16 @@ class Durable:
                 orders = number
         open_ = [one for one in (self._sound.unanswered, self._finish) if one is not None]
         done = min([session.received_orders, *(one - 1 for one in open_)])
+        received = max(orders, done)
         finishing = session.finishing and (self._finish is None or self._finish <= orders)
         told = self._told.state
         carried = Carried(
             session.options,
             dataclasses.replace(told, kept=()),
             self._sound.until(at_s, orders),
-            max(orders, done),
+            received,
             orders,
+            tuple(one for one in self._orders if orders < one[0] <= received),
             finishing,
             age_s,
             session.counted.wire,

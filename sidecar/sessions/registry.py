@@ -18,6 +18,7 @@ from sidecar.metering.tally import LiveTally, Tally
 from sidecar.sessions.admission import Admission, Room
 from sidecar.sessions.carried import Carried
 from sidecar.sessions.counted import Counted
+from sidecar.sessions.ending import abandoned, overdue
 from sidecar.sessions.moving import Moving
 from sidecar.sessions.relay import Share, carry
 from sidecar.sessions.saver import Saver
@@ -34,8 +35,6 @@ log = logging.getLogger(__name__)
 Acquaint = Callable[[LiveOptions, str], LiveOptions]
 """The options of a session with the people whom its owner knows."""
 
-KEEPING_S = 120.0
-"""So long one that is kept may take to tell the rest, when nobody is there or its time is over."""
 LEAVING_S = 2.0
 """So long a session may take to be left for another service at least, whatever the grace is."""
 LOOK_S = 1.0
@@ -104,21 +103,11 @@ class Sessions:
         elsewhere: Elsewhere | None = None,
     ) -> Self:
         """As the settings say."""
-        room = Room(
-            settings.live_sessions,
-            settings.live_sessions_per_owner or settings.live_sessions,
-            settings.live_grace,
-            settings.live_buffer_mb << 20,
-            settings.live_delay,
-        )
-        bounds = Bounds(
-            settings.live_idle, settings.live_longest, settings.live_chunk, settings.live_buffer
-        )
         return cls(
             spec,
             share,
-            room,
-            bounds,
+            Room.of(settings),
+            Bounds.of(settings),
             settings.live_timeout,
             tally=tally,
             observers=observers,
@@ -287,10 +276,7 @@ class Sessions:
     async def _restored(self, owner: str, number: str, one: Carried, pieces: int) -> Session:
         session = self._new(owner, number, one.options, one.wire)
         session.moves = True
-        session.told.restore(one.told)
-        session.sound.restore(one.sound)
-        session.received_orders, session.finishing = one.received_orders, one.finishing
-        session.began -= one.age_s
+        session.restore(one)
         self._tally.taken_up.add(one.wire)
         self._begun(session)
         assert self._saver is not None
@@ -400,32 +386,15 @@ class Sessions:
             log.error("a live session failed", exc_info=fault)
             session.end(errors.SidecarError())
 
-    def _finishes(self, session: Session, now: float) -> bool:
-        """Whether one whose time may be over is kept, and tells the rest for that."""
-        left = session.left_at is not None
-        if not session.options.keep or session.over:
-            return False
-        if not session.finishing:
-            if not left and session.overdue(now) is None:
-                return False
-            session.finish(asked=False)
-        return now - session.touched < KEEPING_S
-
     async def _look(self) -> None:
         """End those whose time is over."""
         while True:
             await asyncio.sleep(LOOK_S)
-            now = self._now()
+            now, grace_s = self._now(), self._room.grace_s
             for session in list(self._sessions.values()):
-                left = session.left_at
-                if left is not None and now - left >= self._room.grace_s:
-                    if not self._finishes(session, now):
-                        self.end(session)
-                elif (
-                    not session.over
-                    and not self._finishes(session, now)
-                    and (wrong := session.overdue(now)) is not None
-                ):
+                if abandoned(session, now, grace_s):
+                    self.end(session)
+                elif (wrong := overdue(session, now, grace_s)) is not None:
                     log.info("a live session ends: %s", wrong.code)
                     session.end(wrong)
                     with contextlib.suppress(KeyError):

@@ -14,10 +14,11 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from sidecar import errors
 from sidecar.metering.tally import Tally
+from sidecar.sessions.carried import Carried
 from sidecar.sessions.counted import Counted
 from sidecar.sessions.durable import Durable
 from sidecar.sessions.sent import Commit
@@ -26,6 +27,7 @@ from sidecar.sessions.tape import Tape
 from sidecar.sessions.told import Numbered, Told
 from sidecar.sessions.waits import Waits
 from sidecar.sessions.witness import Witness
+from sidecar.settings import Settings
 from sidecar.speech.live import (
     Encoding,
     Final,
@@ -61,6 +63,13 @@ class Bounds:
     longest_s: float = 5400.0
     chunk_s: float = 10.0
     buffer_s: float = 60.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As the settings say."""
+        return cls(
+            settings.live_idle, settings.live_longest, settings.live_chunk, settings.live_buffer
+        )
 
 
 Keeper = Callable[["Session", Transcript], Awaitable[str]]
@@ -149,6 +158,13 @@ class Session:
     def over(self) -> bool:
         """Whether nothing more is said."""
         return self.told.over
+
+    def restore(self, one: Carried) -> None:
+        """Be what another was; no engine has heard anything yet."""
+        self.told.restore(one.told)
+        self.sound.restore(one.sound)
+        self.received_orders, self.finishing = one.received_orders, one.finishing
+        self.began -= one.age_s
 
     def hold(self) -> None:
         """It is about to be handed over: whoever has something for it waits (`stays`)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, replace
 
-from sidecar.sessions.sent import Chunk, Commit, Forget, SoundState, up_to
+from sidecar.sessions.sent import CLOSE_S, Chunk, Commit, Forget, SoundState, up_to
 from sidecar.speech.live import Encoding
 
 TURN_S = 1.0
@@ -111,7 +111,10 @@ class KeptSound:
         kept = sum(one.samples for one in (*self._past, *self._items) if isinstance(one, Chunk))
         here = sum(one.samples for one in (*past, *items) if isinstance(one, Chunk))
         samples = self.samples - kept + here
-        return SoundState(at, samples, self.settled, 0, (at, samples), items, past, self._wanted)
+        rate, counted = self._rate, self._at_rate
+        if at < counted[0]:
+            rate, counted = 0, (at, samples)
+        return SoundState(at, samples, self.settled, rate, counted, items, past, self._wanted)
 
     def restore(self, state: SoundState) -> None:
         """Be what another was; no engine has taken anything yet."""
@@ -207,7 +210,7 @@ class KeptSound:
         while self._taken:
             oldest = self._items[0]
             if isinstance(oldest, Chunk):
-                if oldest.at + oldest.seconds > before:
+                if oldest.at + oldest.seconds > before + CLOSE_S:
                     return
                 self._past.append(oldest)
             elif isinstance(oldest, Forget) or self._answered >= answered:

@@ -139,6 +139,7 @@ MIGRATIONS: Sequence[Sequence[str]] = (
             grace_s double precision NOT NULL,
             taker text,
             asked timestamptz,
+            pieces integer NOT NULL DEFAULT 0,
             session bytea NOT NULL,
             PRIMARY KEY (owner, id))""",
         """CREATE TABLE vibevoice.stories (

@@ -27,6 +27,16 @@ T = TypeVar("T")
 SWEEP_S = 30.0
 """So often it is looked whose time is over; who takes or leaves one looks as well."""
 _NOTIFY = f"NOTIFY {SESSIONS_CHANNEL}"
+_INSERT = """INSERT INTO vibevoice.sessions AS there (owner, id, front, grace_s, pieces, session)
+    VALUES (%(owner)s, %(id)s, %(front)s, %(grace_s)s, %(pieces)s, %(session)s)
+    ON CONFLICT (owner, id) DO UPDATE
+    SET session = excluded.session, pieces = excluded.pieces WHERE there.front = excluded.front"""
+# Where the database has lost a piece (a standby took over), the next one is of no use.
+_UPDATE = """UPDATE vibevoice.sessions SET session = %(session)s, pieces = %(pieces)s
+    WHERE owner = %(owner)s AND id = %(id)s AND front = %(front)s
+    AND pieces BETWEEN %(place)s AND %(pieces)s"""
+_TELL = """INSERT INTO vibevoice.stories VALUES (%(owner)s, %(id)s, %(place)s, %(story)s)
+    ON CONFLICT (owner, id, place) DO UPDATE SET said = excluded.said"""
 
 
 class SharedSessions:
@@ -195,29 +205,34 @@ class SharedSessions:
         self, cursor: Any, one: Saved, sealed: tuple[bytes, bytes | None], grace_s: float
     ) -> Fate:
         session, story = sealed
+        values = {
+            "owner": one.name[0],
+            "id": one.name[1],
+            "front": self._front,
+            "grace_s": grace_s,
+            "session": session,
+            "place": one.place,
+            "pieces": one.place + (story is not None),
+            "story": story,
+        }
         if one.fresh:
             _sweep(cursor)
-            cursor.execute(
-                """INSERT INTO vibevoice.sessions AS there (owner, id, front, grace_s, session)
-                    VALUES (%s, %s, %s, %s, %s) ON CONFLICT (owner, id) DO UPDATE
-                    SET session = excluded.session WHERE there.front = excluded.front""",
-                (*one.name, self._front, grace_s, session),
-            )
+            cursor.execute(_INSERT, values)
         else:
-            cursor.execute(
-                """UPDATE vibevoice.sessions SET session = %s
-                    WHERE owner = %s AND id = %s AND front = %s""",
-                (session, *one.name, self._front),
-            )
+            cursor.execute(_UPDATE, values)
         if not cursor.rowcount:
-            cursor.execute("SELECT FROM vibevoice.sessions WHERE owner = %s AND id = %s", one.name)
-            return Fate.TAKEN if cursor.rowcount else Fate.GONE
-        if story is not None:
             cursor.execute(
-                """INSERT INTO vibevoice.stories VALUES (%s, %s, %s, %s)
-                    ON CONFLICT (owner, id, place) DO UPDATE SET said = excluded.said""",
-                (*one.name, one.place, story),
+                """SELECT FROM vibevoice.sessions
+                    WHERE owner = %(owner)s AND id = %(id)s AND front IS DISTINCT FROM %(front)s""",
+                values,
             )
+            return Fate.TAKEN if cursor.rowcount else Fate.GONE
+        if one.fresh:
+            cursor.execute(
+                "DELETE FROM vibevoice.stories WHERE owner = %(owner)s AND id = %(id)s", values
+            )
+        if story is not None:
+            cursor.execute(_TELL, values)
         return Fate.SAVED
 
     def _asked(self, work: Callable[[Any], T]) -> T:

@@ -13,6 +13,7 @@ from sidecar.transports.http.sockets import Gone, Message, Socket
 from sidecar.transports.live import dialect
 from sidecar.transports.live.models import OPUS, Begin, Change, order_of
 from sidecar.transports.live.opus import OpusDecoder
+from sidecar.transports.live.resent import Resent
 
 GREETING_S = 10.0
 """So long a connection may take to say what it wants."""
@@ -102,17 +103,13 @@ class _Talk:
         self._socket, self._session, self._begin = socket, session, begin
         self._rate, self._decoder = rate, decoder
         self._heard_s, self._finished = 0.0, False
-        self._samples = self._orders = 0
-        """What its client has sent of the session, here or before, as far as it was told that this
-        has come: it sends the rest again."""
+        self._resent = Resent(session, rate)
         self._summed_up = False
         """Whether the summary went out: nothing comes behind it."""
 
     def began(self, service: Service) -> str:
         """The first message to the client."""
         spec = service.live.spec
-        seconds, self._orders = self._session.acknowledged
-        self._samples = round(seconds * self._rate)
         return dialect.message(
             "began",
             session=self._session.id,
@@ -142,16 +139,15 @@ class _Talk:
             encoding = self._begin.encoding
             if self._decoder is not None:
                 message, encoding = self._decoder.samples(message), Encoding.PCM16
-            message = self._news(message, Encoding(encoding).width)
+            message = self._resent.sound(message, Encoding(encoding).width)
             await self._session.send(message, Encoding(encoding), self._rate)
             return
         order = order_of(message)
-        self._orders += 1
         match order:
             case Begin():
                 raise errors.MessageInvalid("This connection has begun already.")
-            case _ if self._orders <= self._session.received_orders:
-                self._finished = self._finished or order.type == "finish"  # it is here already
+            case _ if self._resent.order():
+                self._finished = self._finished or order.type == "finish"
             case Change():
                 self._session.change(order.upon(self._session.options))
             case _ if order.type == "commit":
@@ -162,12 +158,6 @@ class _Talk:
             case _:
                 self._finished = True
                 self._session.finish()
-
-    def _news(self, sound: bytes, width: int) -> bytes:
-        """What of it did not come before."""
-        there = round(self._session.received_s * self._rate) - self._samples
-        self._samples += len(sound) // width
-        return sound[max(0, there) * width :] if there > 0 else sound
 
     async def tell(self) -> None:
         """Everything that is said behind what the client has, to the end."""
@@ -181,16 +171,16 @@ class _Talk:
 
     async def acknowledge(self) -> None:
         """How much is here, whenever that has changed."""
-        told = None
+        told = self._standing()
         while True:
             await asyncio.sleep(RECEIVED_S)
-            came = self._session.received_s, self._session.received_orders
-            now = self._received()
-            if not self._summed_up and told not in (None, (came, now)):
-                await self._socket.send(dialect.message("received", **now))
-            told = came, now
+            if not self._summed_up and (now := self._standing()) != told:
+                told = now  # that sound came is told, too, where it is acknowledged later
+                await self._socket.send(dialect.message("received", **self._received()))
+
+    def _standing(self) -> tuple[object, ...]:
+        return self._session.received_s, self._session.received_orders, self._received()
 
     def _received(self) -> dict[str, object]:
-        # Exact: sums of whole samples at one rate are off by a millionth of one at most.
-        seconds, orders = self._session.acknowledged
-        return dialect.received(round(seconds * self._rate), seconds, orders, self._heard_s)
+        samples, orders = self._resent.acknowledged
+        return dialect.received(samples, samples / self._rate, orders, self._heard_s)
