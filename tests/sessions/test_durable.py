@@ -22,7 +22,15 @@ from sidecar.sessions.sent import Chunk, Commit
 from sidecar.sessions.session import Bounds, Session
 from sidecar.sessions.sound import Held
 from sidecar.sessions.told import LOOSE, STRIDE
-from sidecar.speech.live import Final, Heard, LiveOptions, Noticed, SpeechStarted, TurnEnded
+from sidecar.speech.live import (
+    Final,
+    Heard,
+    LiveOptions,
+    Noticed,
+    SpeechStarted,
+    SpeechStopped,
+    TurnEnded,
+)
 from sidecar.speech.transcript import Segment
 from sidecar.transports.live import dialect
 from sidecar.transports.live.resent import Resent
@@ -94,6 +102,7 @@ class Front:
             samples = len(item.raw) // 2
             assert item.raw == b"".join(map(of, range(self.at, self.at + samples)))
             self.at += samples
+            self.session.heard(SpeechStopped(self.turn, self.at / RATE))  # told before it is saved
             if self.at >= self.settled:
                 self.session.heard(Heard(self.at / RATE, self.settled / RATE, self.commits))
         elif isinstance(item, Commit):
