@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "jobs"))
 
 from histories import submitted
 
+from sidecar.jobs.events import Begun, Reported
 from sidecar.jobs.postgres.store import PostgresStore
-from sidecar.jobs.record import Begun, Reported
 from sidecar.jobs.sqlite_store import SqliteStore
 from sidecar.speech.transcript import Segment, SegmentReady
 from tests.postgres import KEY, cluster

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from sidecar import errors
+from sidecar import errors, servers
 from sidecar.settings import Settings
 
 LOW_DISK_BYTES = 4 << 30
@@ -113,6 +113,21 @@ def voice(settings: Settings) -> Finding:
         return Finding("voice", State.ABSENT, text)
     text = f"{chosen.spec.name} ({settings.voice_engine}): {reason}{more}"
     return Finding("voice", State.GOOD, text)
+
+
+def thinker(settings: Settings) -> Finding:
+    """Who finds the answers in conversations; nobody is asked."""
+    from sidecar.thinking.choice import KNOWN, meant_by
+
+    try:
+        meant = meant_by(settings)
+    except errors.SidecarError as error:
+        return Finding("answers", State.BAD, error.detail, error.hint)
+    if meant.address is None:
+        return Finding("answers", State.ABSENT, "no language model (llm): what is said is repeated")
+    if meant.looked_for:
+        return Finding("answers", State.GOOD, f"by whichever answers here: {', '.join(KNOWN)}")
+    return Finding("answers", State.GOOD, f"by the model at {servers.host_of(meant.address.url)}")
 
 
 def checkpoint(settings: Settings) -> Finding:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import free_port
 
 KEY = "a-key-of-a-test-and-of-nobody-else"
 """What the services of a test seal with."""
@@ -54,9 +54,7 @@ class Cluster:
             start_new_session=True,
             **self._as,
         )
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         if follows is None:
             self._run("initdb", "-D", "data", "-U", "vibevoice", "-A", "trust", "-E", "UTF8", "-N")
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -27,13 +28,27 @@ HOST_PATIENCE_S = 3.0
 MB = 1 << 20
 USERS_FOLDERS = ("XDG_STATE_HOME", "XDG_DATA_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDATA")
 """What says where a user's data is: there are jobs, people and captures that got no folder."""
+web = httpx.Client(timeout=PATIENCE_S, limits=httpx.Limits(max_keepalive_connections=0))
+"""Connects anew for each request, as `httpx.get`, which waits for 5 s at most, and reads all of the
+system's certificates each time."""
+
+
+_KEPT: list[socket.socket] = []
+"""Bound, and listening never: nobody is given their ports by chance."""
 
 
 def free_port() -> int:
-    """A port that nobody has right now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port that nobody has, nor gets until these tests end but who asks for it by its number: no
+    connection goes out from it, and no other test finds it free."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    if os.name == "posix":  # servers set the same, and then may have it beside us
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _KEPT.append(sock)
+    port = int(sock.getsockname()[1])
+    if os.name != "posix":
+        sock.close()
+    return port
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
@@ -46,6 +61,16 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
         time.sleep(pause_s)
         pause_s = min(0.1, 1.2 * pause_s)
+    return value
+
+
+async def until(condition: Callable[[], Any], what: str = "it came to that") -> Any:
+    """Look again and again, on the loop, until ``condition`` is true; its value."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE_S
+    while not (value := condition()):
+        assert loop.time() < deadline, f"not within {PATIENCE_S} s: {what}"
+        await asyncio.sleep(0.002)
     return value
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import REPOSITORY, free_port, wait_until
+from serving import REPOSITORY, free_port, wait_until, web
 
 from sidecar.host.process import EXIT_CODES
 from sidecar.version import CONTRACT
@@ -111,7 +111,7 @@ def test_the_ready_line_has_the_golden_keys_and_only_the_first_of_two_starts_has
         assert line["contract"] == CONTRACT
         assert line["pid"] == started.process.pid
         assert line["url"] == f"http://127.0.0.1:{line['port']}"
-        assert httpx.get(f"{line['url']}/health").json()["version"] == line["version"]
+        assert web.get(f"{line['url']}/health").json()["version"] == line["version"]
 
 
 def test_with_reuse_the_ready_line_has_the_golden_keys_and_tells_of_the_other(start: Any) -> None:
@@ -172,10 +172,10 @@ def test_health_has_the_golden_keys_before_and_after_the_engine_is_loaded(
     start: Any, voice: bytes
 ) -> None:
     url = start("--port", "0").line()["url"]
-    assert differences(httpx.get(f"{url}/health").json(), GOLDEN["health"]) == []
+    assert differences(web.get(f"{url}/health").json(), GOLDEN["health"]) == []
     sent = httpx.post(f"{url}/transcribe", files={"audio": voice}, timeout=LIMIT_S)
     assert sent.status_code == 200
-    loaded = httpx.get(f"{url}/health").json()
+    loaded = web.get(f"{url}/health").json()
     assert loaded["model_loaded"] is True
     assert differences(loaded, GOLDEN["health"]) == []
 

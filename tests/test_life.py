@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from serving import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
+from serving import PATIENCE_S, REPOSITORY, Server, free_port, wait_until, web
 
 posix = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 SERVE = [sys.executable, "-m", "sidecar.main"]
@@ -97,16 +97,15 @@ def busy(url: str, tmp_path: Path, jobs: int = 1) -> list[str]:
     """Give a slow service work; the ids of its jobs, the first of which runs."""
     ids = []
     for _ in range(jobs):
-        response = httpx.post(
+        response = web.post(
             f"{url}/transcribe",
             files={"audio": silence(600)},
             headers={"Prefer": "respond-async"},
-            timeout=PATIENCE_S,
         )
         assert response.status_code == 202, response.text
         ids.append(response.json()["id"])
     wait_until(
-        lambda: httpx.get(f"{url}/jobs/{ids[0]}").json()["state"] == "running",
+        lambda: web.get(f"{url}/jobs/{ids[0]}").json()["state"] == "running",
         PATIENCE_S,
         "a job runs",
     )
@@ -130,9 +129,9 @@ def test_one_line_says_that_it_serves_and_nothing_follows(child: Any) -> None:
     ready = service.line()
     assert ready.keys() == {"event", "contract", "port", "url", "version", "pid"}
     assert (ready["event"], ready["pid"]) == ("ready", service.process.pid)
-    health = httpx.get(f"{ready['url']}/health").json()
+    health = web.get(f"{ready['url']}/health").json()
     assert (health["pid"], health["contract"]) == (ready["pid"], ready["contract"])
-    httpx.get(f"{ready['url']}/nothing-here")
+    web.get(f"{ready['url']}/nothing-here")
     service.process.terminate()
     out, log = service.rest()
     assert out == b""
@@ -147,6 +146,7 @@ def test_one_line_says_that_it_serves_and_nothing_follows(child: Any) -> None:
         (["--port", 0], {"vibevoice_token": "short"}, "settings_invalid", 78),
         (["--port", 0, "--generate-token"], {"vibevoice_token": TOKEN}, "settings_invalid", 78),
         (["--port", 0, "--token-file", "/no/such/file"], {}, "settings_invalid", 78),
+        (["--port", 0, "--llm", "ollama"], {}, "settings_invalid", 78),
         (
             ["--engine", "auto", "--model-path", "/no/such", "--port", 0],
             {},
@@ -174,9 +174,9 @@ def test_what_cannot_start_says_why_in_one_line_and_by_its_exit_code(
 def test_a_token_that_was_made_is_told_and_asked_for(child: Any) -> None:
     ready = child("--port", 0, "--generate-token").line()
     assert len(ready["token"]) > 32
-    assert httpx.get(f"{ready['url']}/jobs").status_code == 401
+    assert web.get(f"{ready['url']}/jobs").status_code == 401
     bearer = {"Authorization": f"Bearer {ready['token']}"}
-    assert httpx.get(f"{ready['url']}/jobs", headers=bearer).status_code == 200
+    assert web.get(f"{ready['url']}/jobs", headers=bearer).status_code == 200
 
 
 def test_a_token_comes_by_stdin_or_a_private_file_and_is_not_told(
@@ -192,9 +192,9 @@ def test_a_token_comes_by_stdin_or_a_private_file_and_is_not_told(
     ):
         ready = service.line()
         assert "token" not in ready
-        assert httpx.get(f"{ready['url']}/jobs").status_code == 401
+        assert web.get(f"{ready['url']}/jobs").status_code == 401
         bearer = {"Authorization": f"Bearer {TOKEN}"}
-        assert httpx.get(f"{ready['url']}/jobs", headers=bearer).status_code == 200
+        assert web.get(f"{ready['url']}/jobs", headers=bearer).status_code == 200
         service.process.terminate()
         assert TOKEN not in service.rest()[1]
 
@@ -227,7 +227,7 @@ def test_our_own_command_line_knows_the_token(child: Any, tmp_path: Path, voice:
 def test_logs_in_json_are_json_the_workers_too(child: Any, voice: bytes) -> None:
     service = child("--port", 0, "--log-format", "json")
     url = service.line()["url"]
-    assert httpx.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
+    assert web.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
     service.process.terminate()
     lines = [json.loads(line) for line in service.rest()[1].splitlines()]
     assert all(line.keys() >= {"time", "level", "logger", "message"} for line in lines)
@@ -260,7 +260,7 @@ def test_reuse_leaves_it_to_the_one_that_serves(child: Any) -> None:
     second = child("--port", first["port"], "--reuse")
     assert second.line() == {**first, "reused": True}
     assert second.process.wait(PATIENCE_S) == 0
-    assert httpx.get(f"{first['url']}/health").json()["pid"] == first["pid"]
+    assert web.get(f"{first['url']}/health").json()["pid"] == first["pid"]
 
 
 def test_a_line_about_another_service_tells_no_token_that_it_does_not_know(child: Any) -> None:
@@ -277,13 +277,13 @@ def test_takeover_replaces_ours_and_nobody_elses(child: Any) -> None:
     second = child("--port", first["port"], "--takeover").line()
     assert second["pid"] != first["pid"]
     assert old.process.wait(PATIENCE_S) is not None
-    assert httpx.get(f"{second['url']}/health").json()["pid"] == second["pid"]
+    assert web.get(f"{second['url']}/health").json()["pid"] == second["pid"]
     liar = subprocess.Popen([sys.executable, "-c", PRETENDER], stdout=subprocess.PIPE)
     victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         assert liar.stdout is not None
         port = int(liar.stdout.readline())
-        httpx.get(f"http://127.0.0.1:{port}/be/{victim.pid}")
+        web.get(f"http://127.0.0.1:{port}/be/{victim.pid}")
         assert child("--port", port, "--takeover").line()["code"] == "port_in_use"
         assert victim.poll() is None
         assert liar.poll() is None
@@ -367,7 +367,7 @@ def test_when_its_host_dies_by_sigkill_in_a_job_it_goes_with_it(way: str, tmp_pa
         host.wait()
         if way == "nobody asked":
             assert not all_gone(processes, 2.0)
-            assert httpx.get(f"{ready['url']}/health").status_code == 200
+            assert web.get(f"{ready['url']}/health").status_code == 200
         else:
             assert all_gone(processes)
             assert not reachable(ready["port"])
@@ -389,7 +389,7 @@ def reachable(port: int) -> bool:
 def test_told_to_stop_it_finishes_the_running_job_and_tells_the_waiting_ones(
     child: Any, tmp_path: Path, voice: bytes, told: str
 ) -> None:
-    service = child("--port", 0, "--shutdown-grace", "20s", vibevoice_scripted_speed=1.5)
+    service = child("--port", 0, "--shutdown-grace", "10m", vibevoice_scripted_speed=1)
     url = service.line()["url"]
     with httpx.Client(timeout=PATIENCE_S) as one, httpx.Client(timeout=PATIENCE_S) as two:
         from concurrent.futures import ThreadPoolExecutor
@@ -429,9 +429,7 @@ def test_after_the_grace_the_running_job_is_told_too(child: Any, tmp_path: Path)
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(
-            httpx.post, f"{url}/transcribe", files={"audio": silence(60)}, timeout=60
-        )
+        running = pool.submit(web.post, f"{url}/transcribe", files={"audio": silence(60)})
         wait_until(lambda: health_of(url)["engine_state"] == "busy", PATIENCE_S, "it runs")
         processes = family(service.process.pid)
         service.process.terminate()
@@ -442,7 +440,7 @@ def test_after_the_grace_the_running_job_is_told_too(child: Any, tmp_path: Path)
 
 
 def health_of(url: str) -> dict[str, Any]:
-    return dict(httpx.get(f"{url}/health").json())
+    return dict(web.get(f"{url}/health").json())
 
 
 @posix
@@ -450,20 +448,20 @@ def test_what_ends_in_the_grace_can_still_be_fetched_and_nothing_new_is_taken(
     child: Any, voice: bytes
 ) -> None:
     """By a client that connects anew for each of its questions, and asks for the last one late."""
-    service = child("--port", 0, "--shutdown-grace", "20s", vibevoice_scripted_speed=2)
+    service = child("--port", 0, "--shutdown-grace", "10m", vibevoice_scripted_speed=1)
     url = service.line()["url"]
     later = {"Prefer": "respond-async"}
-    job = httpx.post(f"{url}/transcribe", files={"audio": voice}, headers=later).json()["id"]
+    job = web.post(f"{url}/transcribe", files={"audio": voice}, headers=later).json()["id"]
     address = f"{url}/jobs/{job}"
-    wait_until(lambda: httpx.get(address).json()["state"] == "running", PATIENCE_S, "it runs")
+    wait_until(lambda: web.get(address).json()["state"] == "running", PATIENCE_S, "it runs")
     processes = family(service.process.pid)
     service.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: health_of(url)["status"] == "stopping", 5, "it was told")
-    refused = httpx.post(f"{url}/transcribe", files={"audio": voice}, headers=later)
+    wait_until(lambda: health_of(url)["status"] == "stopping", PATIENCE_S, "it was told")
+    refused = web.post(f"{url}/transcribe", files={"audio": voice}, headers=later)
     assert (refused.status_code, refused.json()["code"]) == (503, "shutting_down")
     wait_until(lambda: health_of(url)["engine_state"] == "ready", PATIENCE_S, "the job has ended")
-    time.sleep(1.0)
-    assert httpx.get(address).json()["result"]["segments"]
+    time.sleep(0.5)
+    assert web.get(address).json()["result"]["segments"]
     assert all_gone(processes, 5.0), "nothing is left to be fetched"
 
 
@@ -472,7 +470,7 @@ def test_a_result_that_nobody_fetches_does_not_keep_the_service(child: Any, voic
     service = child("--port", 0, "--shutdown-grace", "10m")
     url = service.line()["url"]
     later = {"Prefer": "respond-async"}
-    httpx.post(f"{url}/transcribe", files={"audio": voice}, headers=later)
+    web.post(f"{url}/transcribe", files={"audio": voice}, headers=later)
     processes = family(service.process.pid)
     service.process.send_signal(signal.SIGTERM)
     assert all_gone(processes, 20.0)
@@ -485,12 +483,14 @@ def test_a_start_on_the_port_of_one_that_ends_waits_for_its_end(child: Any, tmp_
     busy(first.line()["url"], tmp_path)
     first.process.send_signal(signal.SIGTERM)
     wait_until(
-        lambda: health_of(f"http://127.0.0.1:{port}")["status"] == "stopping", 5, "it was told"
+        lambda: health_of(f"http://127.0.0.1:{port}")["status"] == "stopping",
+        PATIENCE_S,
+        "it was told",
     )
     second = child("--port", port, "--reuse").line()
     assert second["event"] == "ready"
     assert "reused" not in second
-    first.process.wait(5)
+    first.process.wait(PATIENCE_S)
 
 
 @posix
@@ -542,8 +542,8 @@ def test_a_host_that_never_reads_its_pipes_blocks_nothing(child: Any, voice: byt
             pass
     os.close(pipe)
     for _ in range(3):
-        assert httpx.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
-        assert httpx.get(f"{url}/health").status_code == 200
+        assert web.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
+        assert web.get(f"{url}/health").status_code == 200
     (file,) = Path(service.env["VIBEVOICE_DATA_DIR"]).glob("log/*.log")
     assert "engine scripted loaded" in file.read_text(), "there are lines for the full pipe too"
     service.process.terminate()
@@ -562,7 +562,7 @@ def test_a_host_that_closed_its_pipes_kills_nothing(stream: str, child: Any, voi
     wait_until(lambda: reachable(port), PATIENCE_S, "it listens")
     url = f"http://127.0.0.1:{port}"
     for _ in range(20):
-        assert httpx.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
+        assert web.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
     assert service.process.poll() is None
 
 
@@ -663,7 +663,7 @@ def test_twenty_hosts_that_kill_at_random_moments_leave_nothing(tmp_path: Path) 
             else:
                 url = service.line()["url"]
                 for _ in range(number % 4):
-                    httpx.post(
+                    web.post(
                         f"{url}/transcribe",
                         files={"audio": silence(60)},
                         headers={"Prefer": "respond-async"},

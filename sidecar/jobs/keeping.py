@@ -21,6 +21,7 @@ from sidecar.audio.ref import Kept, Named
 from sidecar.audio.source import AudioSource, Spool
 from sidecar.jobs import poison
 from sidecar.jobs.claims import Claims
+from sidecar.jobs.events import Failed, Failure, Interrupted
 from sidecar.jobs.job import Job
 from sidecar.jobs.journal import UPLOADS
 from sidecar.jobs.postgres.address import journal_address
@@ -28,7 +29,7 @@ from sidecar.jobs.postgres.nodes import PostgresNodes
 from sidecar.jobs.postgres.sessions import SharedSessions
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import Failed, Failure, Interrupted, JobRecord
+from sidecar.jobs.record import JobRecord
 from sidecar.jobs.shelf import Shelf
 from sidecar.jobs.sqlite_store import SqliteStore
 from sidecar.settings import Settings

@@ -14,6 +14,7 @@ from sidecar.jobs.taking import SharedQueue
 from sidecar.settings import ALL, FRONT, Settings
 from sidecar.speech.engine import Precision
 from sidecar.threads import Threads
+from sidecar.workers.lifecycle import SlotState
 
 OPENING = 2
 """Recordings that are opened side by side."""
@@ -28,9 +29,10 @@ def shared_queue(
     pace: Pace,
     queue: JobQueue,
     now: clock.Clock,
+    instance: str,
 ) -> SharedQueue | None:
     """Who takes in and works, by what the settings say this service is there for; ``queue`` works
-    for it. None where it keeps its jobs to itself.
+    for it. None where it keeps its jobs to itself. ``instance``: its id among the nodes.
 
     Raises:
         errors.SettingsInvalid: it has nobody to share jobs with.
@@ -73,14 +75,16 @@ def shared_queue(
         provision.beside,
         queue.places,
     )
-    survey = Survey(claims, keeping.store, refused, settings.unschedulable_after)
+    survey = Survey(claims, keeping.store, refused, settings.unschedulable_after, instance)
     return SharedQueue(keeping.store, limit, work_s, queue, pulling, survey, now)
 
 
 def refusal(record: JobRecord, provision: Provision, max_s: float) -> errors.SidecarError | None:
-    """Why a job cannot be done here now, for its language, its length or its memory; None of one
-    that can."""
+    """Why a job cannot be done here now, for its language, its length, its memory or an engine that
+    hangs; None of one that can."""
     spec, language, length_s = provision.spec, record.options.language, record.facts.total_s
+    if provision.slot.state is SlotState.STUCK:
+        return errors.EngineStuck()
     if record.facts.decoder == HEARD_LIVE:
         return errors.AudioLost("What was said live was not told to its end.")
     if not spec.speaks(language):

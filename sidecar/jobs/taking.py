@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from sidecar import clock, errors
+from sidecar.jobs.events import Cancelled
 from sidecar.jobs.job import Job
 from sidecar.jobs.lineup import FRESH_S
 from sidecar.jobs.order import Moment, Shares, Waiting, turns
 from sidecar.jobs.pulling import Pulling
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import Cancelled, JobRecord, JobState
+from sidecar.jobs.record import JobRecord, JobState
 from sidecar.jobs.store import JobStore
 from sidecar.jobs.surveying import Survey
 from sidecar.speech.engine import Precision

@@ -29,12 +29,12 @@ from sidecar.metering.outcomes import trouble
 from sidecar.metering.tally import Tally
 from sidecar.people.known import KnownVoices
 from sidecar.service.afterwards import Afterwards
-from sidecar.service.health import Health, thresholds_of
+from sidecar.service.health import Health, hangs, thresholds_of
 from sidecar.service.observed import Observed
 from sidecar.sessions.registry import Sessions
 from sidecar.settings import FRONT, Settings
-from sidecar.speech.engine import EngineSpec, Precision, TranscribeOptions, few, parse_precision
-from sidecar.speech.options import noted, parse_options
+from sidecar.speech.engine import EngineSpec, Precision, TranscribeOptions, few
+from sidecar.speech.options import noted, parse_options, parse_precision
 from sidecar.speech.transcript import Transcript
 from sidecar.speech.voice import VoiceSpec
 from sidecar.talk.registry import Conversations
@@ -94,6 +94,7 @@ class Service:
             self.tally.jobs,
             self.spooling,
             now,
+            self.instance,
         )
         self._queue, keeping = self._backend.queue, self._backend.keeping
         self.shares = self._backend.shares
@@ -103,7 +104,7 @@ class Service:
         hear, nor where answers pass through a database."""
         self.nodes = keeping.nodes if keeping is not None else None
         """What all nodes are to have, where several services share their jobs."""
-        self._steering = self._backend.steering(self.instance, self.models)
+        self._steering = self._backend.steering(self.models)
         hears = live.spec if live is not None else None
         self._observed = Observed(settings, self.fleet, self._backend.store, hears, now)
         self.traces = self._observed.traces
@@ -269,7 +270,8 @@ class Service:
             live_sessions=len(self.live),
             starting=self._starting,
             stopping=self._queue.draining,
-            trouble=trouble(self.tally.outcomes.lately(), self.tally.thresholds),
+            trouble=hangs(engines.values())
+            or trouble(self.tally.outcomes.lately(), self.tally.thresholds),
             also=dict(self.also),
         )
 

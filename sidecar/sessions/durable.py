@@ -20,7 +20,7 @@ from sidecar.sessions.carried import Carried
 from sidecar.sessions.sent import CLOSE_S
 from sidecar.sessions.sound import KeptSound
 from sidecar.sessions.told import LOOSE, Numbered, Told
-from sidecar.speech.live import Heard, LiveEvent, Noticed
+from sidecar.speech.live_events import Heard, LiveEvent, Noticed
 from sidecar.speech.transcript import Notice
 
 if TYPE_CHECKING:

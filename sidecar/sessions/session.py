@@ -28,12 +28,11 @@ from sidecar.sessions.told import Numbered, Told
 from sidecar.sessions.waits import Waits
 from sidecar.sessions.witness import Witness
 from sidecar.settings import Settings
-from sidecar.speech.live import (
-    Encoding,
+from sidecar.speech.live import Encoding, LiveOptions
+from sidecar.speech.live_events import (
     Final,
     Heard,
     LiveEvent,
-    LiveOptions,
     Noticed,
     Summary,
     TurnDropped,

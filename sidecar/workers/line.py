@@ -87,7 +87,8 @@ class Line(asyncio.Protocol):
 
     async def _written(self) -> None:
         """Until what was said before has gone out; open files go past what waits here."""
-        await self._empty.wait()
+        while not self._empty.is_set():  # once it is, others may be quicker than who waits
+            await self._empty.wait()
         if self._closed is not None:
             raise self._closed
 

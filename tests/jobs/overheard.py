@@ -149,12 +149,3 @@ async def queue_on(
         await queue.close()
         for place in {*places}:
             await place.close()
-
-
-async def until(condition: Any) -> Any:
-    """Look again and again, for 10 s at most, until ``condition`` is true; its value."""
-    for _ in range(5000):
-        if value := condition():
-            return value
-        await asyncio.sleep(0.002)
-    raise AssertionError("it did not come to that")

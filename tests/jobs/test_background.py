@@ -6,7 +6,7 @@ import gc
 import logging
 
 import pytest
-from overheard import until
+from serving import until
 
 from sidecar import errors
 from sidecar.engines.choice import choose

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from overheard import Companies, OverheardSlot, job_of, queue_on, until
+from overheard import Companies, OverheardSlot, job_of, queue_on
+from serving import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.engines.choice import choose
@@ -185,11 +186,11 @@ async def test_a_company_whose_engine_dies_in_the_grace_has_the_rest_of_it(
         jobs = submitted(queue, [recording] * 3)
         queue.open()
         await running(jobs)
-        draining = asyncio.ensure_future(queue.drain(60.0))
+        draining = asyncio.ensure_future(queue.drain(2 * PATIENCE_S))
         await asyncio.sleep(0)
         slot.kill()
         assert len({(await job.result()).text for job in jobs}) == 1
-        await asyncio.wait_for(draining, 5)
+        await asyncio.wait_for(draining, PATIENCE_S)
 
 
 async def test_a_company_that_is_cancelled_to_the_last_makes_way(

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from overheard import OverheardSlot, job_of, queue_on, until
-from serving import PATIENCE_S
+from overheard import OverheardSlot, job_of, queue_on
+from serving import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.engines import spec_of
@@ -145,7 +145,7 @@ async def test_without_a_runner_nobody_waits_nobody_comes_in_and_it_is_said(
         await asyncio.sleep(0)
         assert not broken.done()
         queue.open()
-        await asyncio.wait_for(broken, 5)
+        await asyncio.wait_for(broken, PATIENCE_S)
         assert [one.state for one in jobs] == [JobState.FAILED] * 3
         with pytest.raises(errors.ShuttingDown):
             queue.submit(new_job())
@@ -175,7 +175,7 @@ async def test_who_runs_and_who_waits_when_the_queue_closes_is_told(
         await until(lambda: jobs[0].record.segments)
     for one in jobs:
         with pytest.raises(errors.ShuttingDown):
-            await asyncio.wait_for(one.result(), 5)
+            await asyncio.wait_for(one.result(), PATIENCE_S)
 
 
 async def test_what_nobody_asks_for_later_is_not_remembered(new_job: NewJob) -> None:
@@ -221,7 +221,7 @@ async def test_the_order_to_stop_waits_for_no_engine_once_the_job_is_done(new_jo
         queue.submit(one)
         queue.open()
         await one.result()
-        await asyncio.wait_for(queue.drain(60.0), 5)
+        await asyncio.wait_for(queue.drain(2 * PATIENCE_S), PATIENCE_S)
         slot.release.set()
 
 
@@ -241,7 +241,7 @@ async def test_after_the_grace_who_runs_is_told_and_who_waits_is_told_at_once(
         assert not running.ended
         with pytest.raises(errors.ShuttingDown):
             queue.submit(new_job())
-        await asyncio.wait_for(draining, 5)
+        await asyncio.wait_for(draining, PATIENCE_S)
         assert isinstance(running.error, errors.ShuttingDown)
 
 

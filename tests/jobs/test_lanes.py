@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from overheard import OverheardJoint, OverheardSlot, queue_on, until
+from overheard import OverheardJoint, OverheardSlot, queue_on
+from serving import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.jobs import lane
@@ -31,7 +32,7 @@ def submitted(queue: JobQueue, new_job: NewJob, count: int) -> list[Job]:
 
 async def over(jobs: Sequence[Job]) -> list[JobState]:
     for job in jobs:
-        await asyncio.wait_for(job.over(), 30)
+        await asyncio.wait_for(job.over(), PATIENCE_S)
     return [job.state for job in jobs]
 
 
@@ -64,7 +65,10 @@ async def test_as_many_run_as_there_are_places_and_the_others_wait_for_the_next_
         assert len({job.record.transcript and job.record.transcript.text for job in jobs}) == 1
 
 
-async def test_each_place_takes_what_it_has_loaded(new_job: NewJob) -> None:
+async def test_each_place_takes_what_it_has_loaded(
+    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "LINGER_S", PATIENCE_S)  # then it would take the other's, too
     slots = [OverheardSlot(precision=one) for one in (FP32, INT8)]
     async with queue_on(*slots) as queue:
         await asyncio.gather(*(slot.preload() for slot in slots))
@@ -154,7 +158,7 @@ async def test_where_no_place_is_reached_for_long_a_job_is_told_unless_it_outliv
             away.away = False
         else:
             with pytest.raises(errors.UpstreamUnreachable):
-                await asyncio.wait_for(job.result(), 30)
+                await asyncio.wait_for(job.result(), PATIENCE_S)
             away.away = False
             (job,) = submitted(queue, new_job, 1)
         assert await over([job]) == [JobState.DONE]

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from overheard import Companies, OverheardSlot, job_of, queue_on, until
+from overheard import Companies, OverheardSlot, job_of, queue_on
+from serving import until
 
 from sidecar.jobs.job import Job
 from sidecar.jobs.lineup import Lineup

@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,27 +16,19 @@ import psycopg
 import pytest
 from histories import submitted
 from postgres import KEY, Cluster
-from serving import PATIENCE_S
+from serving import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.audio.ref import Kept
 from sidecar.audio.source import Spool
 from sidecar.jobs.claims import LEASE_S
+from sidecar.jobs.events import Begun, Cancelled, Crashed, Edited, PutBack, Reported
 from sidecar.jobs.keeping import Keeping
 from sidecar.jobs.order import Moment, Priority, Shares, Waiting, turns
 from sidecar.jobs.postgres.link import Link, Unreachable, look
+from sidecar.jobs.postgres.rows import Found, Rows
 from sidecar.jobs.postgres.store import PostgresStore
-from sidecar.jobs.record import (
-    Begun,
-    Cancelled,
-    Crashed,
-    Edited,
-    JobRecord,
-    JobState,
-    PutBack,
-    Reported,
-    RequestKey,
-)
+from sidecar.jobs.record import JobRecord, JobState, RequestKey
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.store import KeyTaken
 from sidecar.settings import load_settings
@@ -68,12 +60,6 @@ def opened(journal: str, tmp_path: Path) -> Iterator[Open]:
     yield opened
     for store in stores:
         store.close()
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not holds():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 async def two(opened: Open) -> tuple[PostgresStore, PostgresStore]:
@@ -364,6 +350,36 @@ async def test_an_id_that_another_gave_out_just_now_is_found(opened: Open) -> No
     await other.seek(job.id)
     await other.seek("another")
     assert other.get(job.id) == job
+
+
+async def test_what_was_read_of_a_job_before_it_was_claimed_undoes_nothing_of_it(
+    opened: Open,
+) -> None:
+    """Who listens has a thread of its own: what it read may come when the engine is at work."""
+    front, node = await two(opened)
+    await until(lambda: node._hears)
+    hearing, read, goes_on = node._hearing, threading.Event(), threading.Event()
+    assert hearing is not None
+
+    class Late(Rows):
+        def find(self, cursor: Any, wanted: Mapping[str, int | None]) -> list[Found]:
+            found = super().find(cursor, wanted)
+            read.set()
+            goes_on.wait(PATIENCE_S)
+            return found
+
+    hearing._rows = Late(node.seal, Path())
+    job = await added(front)
+    await until(read.is_set)
+    assert await node.claim(anything)
+    node.append(job.id, Begun())
+    node.append(job.id, said(0))
+    goes_on.set()
+    await node.catch_up()
+    assert node.get(job.id).state is JobState.RUNNING
+    assert node.append(job.id, DONE).state is JobState.DONE
+    await until(lambda: front.get(job.id).over and same(front, node, job.id))
+    assert [type(event.change) for event in front.events(job.id)] == [Begun, Reported, Reported]
 
 
 async def test_who_has_caught_up_has_what_others_wrote_and_not_what_they_deleted(

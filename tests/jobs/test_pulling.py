@@ -12,24 +12,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from overheard import Companies, OverheardSlot, job_of, until
+from overheard import Companies, OverheardSlot, job_of
+from serving import PATIENCE_S, until
 from shared_memory import Shared, SharedMemory
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource
 from sidecar.jobs import claimed, pulling
+from sidecar.jobs.events import Begun, Cancelled, Interrupted, PutBack, Reported
 from sidecar.jobs.lane import Terms
 from sidecar.jobs.pulling import Pulling
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import (
-    Begun,
-    Cancelled,
-    Interrupted,
-    JobRecord,
-    JobState,
-    PutBack,
-    Reported,
-)
+from sidecar.jobs.record import JobRecord, JobState
 from sidecar.speech.engine import Precision, TranscribeOptions
 from sidecar.speech.transcript import SegmentReady
 from sidecar.threads import Threads
@@ -96,7 +90,7 @@ async def nodes(count: int, shared: Shared) -> AsyncIterator[list[Node]]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leases of a moment; the engine takes half a second for a recording, and settles each second
+    """Looks that come often; the engine takes half a second for a recording, and settles each second
     of it."""
     monkeypatch.setattr(pulling, "BEAT_S", 0.05)
     monkeypatch.setattr(pulling, "LOOK_S", 0.1)
@@ -108,7 +102,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def shared() -> Shared:
-    return Shared(lease_s=0.6)
+    return Shared(lease_s=PATIENCE_S)
 
 
 @pytest.fixture
@@ -144,8 +138,9 @@ async def ended(front: SharedMemory, *job_ids: str) -> list[JobRecord]:
 async def test_who_is_free_claims_the_next_and_each_job_is_done_once(
     shared: Shared, front: SharedMemory, recording: Path
 ) -> None:
-    ids = [sent(front, recording) for _ in range(6)]
     async with nodes(2, shared) as both:
+        await asyncio.gather(*(node.slot.preload() for node in both))  # neither waits for that
+        ids = [sent(front, recording) for _ in range(6)]
         records = await ended(front, *ids)
         assert {record.state for record in records} == {JobState.DONE}
         assert [changes(front, one, Begun) for one in ids] == [1] * 6
@@ -164,6 +159,7 @@ async def test_a_job_of_one_that_died_goes_on_from_what_is_settled_and_its_late_
         job_id = sent(front, recording)
         await until(lambda: changes(front, job_id, Reported) and front.get(job_id).settled)
         first.freeze()
+        shared.holds[job_id] = first.store, 0.0  # its lease is over
         async with nodes(1, shared) as (second,):
             (record,) = await ended(front, job_id)
             assert record.state is JobState.DONE
@@ -206,7 +202,6 @@ async def test_what_another_service_cancels_stops_where_it_runs(
 async def test_while_the_store_does_not_answer_what_runs_goes_on_and_nothing_is_claimed(
     shared: Shared, front: SharedMemory, recording: Path
 ) -> None:
-    shared.lease_s = 60
     async with nodes(1, shared) as (node,):
         job_id, next_id = sent(front, recording), sent(front, recording)
         await until(lambda: front.get(job_id).segments)

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable
 
 import pytest
-from overheard import until
+from serving import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.jobs import retention as module
+from sidecar.jobs.events import Edited
 from sidecar.jobs.job import Job
-from sidecar.jobs.record import Edited, JobRecord
+from sidecar.jobs.record import JobRecord
 from sidecar.jobs.retention import JOB_BYTES, Retention, weight
 from sidecar.jobs.store import MemoryStore
 from sidecar.speech.edits import Rewrite
@@ -251,7 +252,7 @@ async def test_who_ends_waits_for_results_that_are_still_to_be_fetched_and_for_n
     await kept.answer(finish(fetched), lambda: b"")
     cancelled.cancel()
     put_off.fail(errors.ShuttingDown())
-    await asyncio.wait_for(kept.results.all_fetched(), 5)
+    await asyncio.wait_for(kept.results.all_fetched(), PATIENCE_S)
 
     done, failed = kept.finished(new_job()), new_job()
     failed.enter(kept.store)
@@ -261,7 +262,7 @@ async def test_who_ends_waits_for_results_that_are_still_to_be_fetched_and_for_n
         await asyncio.sleep(0.01)
         assert not ending.done()
         await kept.answer(job, lambda: b"")
-    await asyncio.wait_for(ending, 5)
+    await asyncio.wait_for(ending, PATIENCE_S)
 
 
 async def test_results_that_nobody_fetched_in_time_are_not_waited_for(
@@ -270,7 +271,7 @@ async def test_results_that_nobody_fetched_in_time_are_not_waited_for(
     monkeypatch.setattr(module, "FETCH_S", 0.05)
     kept = Kept(DAY_S, 1 << 20)
     kept.finished(new_job())
-    await asyncio.wait_for(kept.results.all_fetched(), 5)
+    await asyncio.wait_for(kept.results.all_fetched(), PATIENCE_S)
 
 
 async def test_of_one_owner_the_oldest_go_when_there_are_too_many(new_job: NewJob) -> None:

@@ -10,24 +10,14 @@ import pytest
 from histories import histories, submitted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from serving import PATIENCE_S
 
 from sidecar import errors
 from sidecar.clock import Clock
+from sidecar.jobs.events import Begun, Cancelled, Change, Edited, JobEvent, PutBack, Reported
 from sidecar.jobs.feed import Behind
 from sidecar.jobs.postgres.store import PostgresStore
-from sidecar.jobs.record import (
-    Begun,
-    Cancelled,
-    Change,
-    Edited,
-    JobEvent,
-    JobRecord,
-    JobState,
-    PutBack,
-    Reported,
-    RequestKey,
-    advance,
-)
+from sidecar.jobs.record import JobRecord, JobState, RequestKey, advance
 from sidecar.jobs.sqlite_store import SqliteStore
 from sidecar.jobs.store import JobStore, KeyTaken, MemoryStore
 from sidecar.speech.edits import Rename, Rewrite
@@ -317,13 +307,13 @@ async def test_who_hears_no_more_takes_what_has_come_and_waits_for_nothing(
     await asyncio.sleep(0)
     subscription.close()
     store.append(job.id, segment(0))
-    assert await asyncio.wait_for(taking, 5) == [1]
+    assert await asyncio.wait_for(taking, PATIENCE_S) == [1]
 
 
 async def test_what_was_added_and_appended_can_be_waited_for(store: JobStore) -> None:
     job = added(store)
     store.append(job.id, Begun())
-    await asyncio.wait_for(store.written(), 5)
+    await asyncio.wait_for(store.written(), PATIENCE_S)
 
 
 async def _taken(subscription: object) -> list[int]:

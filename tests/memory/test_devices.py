@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from released_model import TEXT
-from serving import PATIENCE_S
+from serving import PATIENCE_S, until
 
 from sidecar.access.identity import EVERYBODY
 from sidecar.audio.source import open_path
@@ -57,14 +57,6 @@ def watch(driver: Callable[[], GpuMemory | None], engine: Holding | None = None)
     if engine is not None:
         gpu.ledger.enlist(WHO, lambda: engine)
     return gpu
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    for _ in range(15_000):
-        if condition():
-            return
-        await asyncio.sleep(0.002)
-    raise AssertionError("it did not come to that")
 
 
 async def test_a_driver_that_falls_silent_is_asked_again_and_warned_of_once(

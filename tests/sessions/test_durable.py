@@ -22,10 +22,10 @@ from sidecar.sessions.sent import Chunk, Commit
 from sidecar.sessions.session import Bounds, Session
 from sidecar.sessions.sound import Held
 from sidecar.sessions.told import LOOSE, STRIDE
-from sidecar.speech.live import (
+from sidecar.speech.live import LiveOptions
+from sidecar.speech.live_events import (
     Final,
     Heard,
-    LiveOptions,
     Noticed,
     SpeechStarted,
     SpeechStopped,

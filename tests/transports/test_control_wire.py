@@ -16,7 +16,7 @@ import pytest
 import whisper_models
 from checkpoints import clip
 from prometheus_client.parser import text_string_to_metric_families
-from serving import PATIENCE_S, REPOSITORY, Server, check_problem, wait_until
+from serving import PATIENCE_S, REPOSITORY, Server, check_problem, wait_until, web
 from stt import Client, chunks_of, sound
 from websockets.asyncio.client import connect
 
@@ -79,7 +79,7 @@ def test_the_numbers_of_a_day_are_those_of_what_was_sent(day: Server, voice: byt
     assert day.client.delete(f"/jobs/{cancelled}").is_success
     assert day.post(b"").status_code == 400
     assert day.client.get("/nothing/of/mine").status_code == 404
-    assert httpx.get(f"http://127.0.0.1:{day.port}/jobs").status_code == 401
+    assert web.get(f"http://127.0.0.1:{day.port}/jobs").status_code == 401
     for _ in range(2):
         asyncio.run(spoken(day))
     asyncio.run(knock(day))
@@ -294,7 +294,7 @@ def test_it_is_off_unless_it_is_on_and_somebody_can_be_told_from_others(
             answer = one.client.request(method, path)
             assert said(answer) == (501, "ERR4001")
             assert answer.json()["message"] == "Admin API not enabled"
-    nobody = httpx.get(f"http://127.0.0.1:{day.port}/admin/list_models")
+    nobody = web.get(f"http://127.0.0.1:{day.port}/admin/list_models")
     assert said(nobody) == (501, "ERR4001")  # that comes before who asks
 
 

@@ -21,7 +21,7 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_tools import protoc
 from listening import Caller, Named, create, entrance, recognize, reserved
-from serving import PATIENCE_S, REPOSITORY
+from serving import PATIENCE_S, REPOSITORY, until
 from stt import sound
 
 from sidecar import errors
@@ -249,11 +249,17 @@ async def test_a_token_that_counts_no_more_ends_its_streams(start: Start) -> Non
 async def test_a_client_that_gave_itself_a_deadline_leaves_no_session(
     start: Start, service: Service
 ) -> None:
+    over = asyncio.Event()
+
+    async def speak() -> AsyncIterator[AudioChunk]:
+        yield AudioChunk(pcm16=sound((0.3, 0.1)))
+        await over.wait()  # who writes when it is over may be told anything
+
     async with Caller(await start(entrance())) as caller:
         await caller.create("late")
-        call = recognize(caller.channel)(metadata=[("session-id", "late")], timeout=0.3)
-        await call.write(AudioChunk(pcm16=sound((0.3, 0.1))))
+        call = recognize(caller.channel)(speak(), metadata=[("session-id", "late")], timeout=0.5)
         assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        over.set()
         await until(lambda: not len(service.live))
 
 
@@ -315,12 +321,6 @@ class Cable:
                     writer.write(data)
         finally:
             writer.close()
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not true():  # noqa: ASYNC110 - others make it so
-            await asyncio.sleep(0.01)
 
 
 async def test_metadata_have_an_end(start: Start) -> None:

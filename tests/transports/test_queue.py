@@ -288,7 +288,7 @@ def test_a_job_whose_engine_is_killed_twice_fails_alone(idle_slow_server: Server
                 server.health()["engine_state"] == "busy"
                 and server.health()["worker_pid"] not in (None, killed)
             ),
-            60,
+            PATIENCE_S,
             "the second attempt",
         )
         kill_worker(server)

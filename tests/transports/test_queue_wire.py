@@ -15,7 +15,7 @@ import pytest
 import vvv
 from fronts import WAYS, Fronts, started
 from recordings import wav
-from serving import PATIENCE_S, REPOSITORY, Server, wait_until
+from serving import PATIENCE_S, REPOSITORY, Server, wait_until, web
 
 from sidecar.app import create_app, create_service
 from sidecar.audio.decode import AudioFacts
@@ -226,7 +226,7 @@ def test_a_full_queue_and_a_wrong_token_are_told_in_its_words(queue: Server, bus
         for path in ("/v1/transcribe", "/v1/queue/status"):
             method = "POST" if path == "/v1/transcribe" else "GET"
             url = f"http://127.0.0.1:{queue.port}{path}"
-            response = httpx.request(method, url, headers=headers)
+            response = web.request(method, url, headers=headers)
             check_golden(response, case)
             assert response.headers["www-authenticate"] == "Bearer"
 

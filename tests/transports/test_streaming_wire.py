@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 import soundfile
-from serving import PATIENCE_S, Server, wait_until
+from serving import PATIENCE_S, Server, wait_until, web
 from streaming import RATE, Streaming, base64_of, tone
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -79,7 +78,12 @@ async def test_a_conversation_goes_as_it_always_did(server: Server) -> None:
         await client.send("end", "bye")
         await client.until("session_end")
         assert await client.closed() == (1000, "")
-        assert told(client.frames) == GOLDEN
+        hears = {"model": server.health()["live_engine"]}
+        assert told(client.frames) == [
+            {**one, "payload": {**payload, **hears}} if "model" in payload else one
+            for one in GOLDEN
+            for payload in [one.get("payload", {})]
+        ]
 
 
 async def test_a_request_that_begins_drops_the_one_that_goes_on_without_a_word(
@@ -334,12 +338,12 @@ async def test_a_connection_whose_peer_has_stopped_gives_its_place_back(strict: 
         half.close()
 
 
-async def test_two_hundred_come_and_go_and_nothing_stays(server: Server) -> None:
+async def test_a_thousand_come_and_go_and_nothing_stays(server: Server) -> None:
     async def come_and_go(number: int) -> None:
         async with Streaming(server) as client:
             if number % 4:
                 await client.ready()
-            if number % 2:
+            if number % 8 == 1:
                 await client.begin()
                 await client.append(tone(0.2))
             if number % 3 == 0:
@@ -348,8 +352,8 @@ async def test_two_hundred_come_and_go_and_nothing_stays(server: Server) -> None
     await come_and_go(1)
     process = psutil.Process(server.process.pid)
     before = process.num_fds(), process.num_threads(), len(server.family())
-    for begin in range(0, 200, 20):
-        await asyncio.gather(*(come_and_go(number) for number in range(begin, begin + 20)))
+    for begin in range(0, 1000, 50):
+        await asyncio.gather(*(come_and_go(number) for number in range(begin, begin + 50)))
     await asyncio.to_thread(
         wait_until,
         lambda: process.num_fds() <= before[0] + 2,
@@ -357,7 +361,7 @@ async def test_two_hundred_come_and_go_and_nothing_stays(server: Server) -> None
         f"no more open files than {before[0]}",
     )
     assert process.num_threads() <= before[1] + 2
-    assert len(server.family()) == before[2]
+    assert len(server.family()) <= before[2], "who looks at files may have gone meanwhile"
     async with contextlib.AsyncExitStack() as stack:  # every place there is can be had again
         async with asyncio.timeout(PATIENCE_S):
             for _ in range(100):
@@ -467,5 +471,5 @@ def _half_open(server: Server) -> socket.socket:
 
 
 def test_plain_requests_find_no_page_at_its_address(server: Server) -> None:
-    answer = httpx.get(f"http://127.0.0.1:{server.port}/api/asr-streaming")
+    answer = web.get(f"http://127.0.0.1:{server.port}/api/asr-streaming")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

@@ -7,7 +7,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from serving import PATIENCE_S, Server, wait_until
+from serving import PATIENCE_S, Server, until, wait_until
 
 from bench.talk_many import Counts, converse
 from bench.talk_stages import model
@@ -61,27 +61,30 @@ async def test_a_conversation_has_as_many_tasks_after_many_turns_as_after_one(
                 )
             )
             running = asyncio.create_task(talk.run())
-            first = await _tasks_after_a_turn(talk)
+            await _answered(talk)
+            first = await _at_rest()
             for _ in range(TURNS):
-                last = await _tasks_after_a_turn(talk)
-            assert last <= first
+                await _answered(talk)
+            await until(lambda: len(asyncio.all_tasks()) <= first)
             running.cancel()
             await asyncio.wait({running})
-        for _ in range(100):
-            await asyncio.sleep(0.01)
-            if len(asyncio.all_tasks()) <= before:
-                break
-        assert len(asyncio.all_tasks()) <= before
+        await until(lambda: len(asyncio.all_tasks()) <= before)
     finally:
         await service.close()
 
 
-async def _tasks_after_a_turn(talk: Talk) -> int:
-    """How many there are once an answer is over."""
+async def _answered(talk: Talk) -> None:
     talk.wish(Typed, "Yes.")
     async with asyncio.timeout(PATIENCE_S):
         async for out in talk.outgoing():
             if isinstance(out, ReplyEnded):
                 break
-    await asyncio.sleep(0.01)
-    return len(asyncio.all_tasks())
+
+
+async def _at_rest() -> int:
+    """How many tasks there are once none has ended for a while."""
+    least = len(asyncio.all_tasks())
+    for _ in range(50):
+        await asyncio.sleep(0.002)
+        least = min(least, len(asyncio.all_tasks()))
+    return least

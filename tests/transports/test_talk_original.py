@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
+from serving import PATIENCE_S, REPOSITORY, Server, free_port, wait_until, web
 from talking import Page, tone
 from test_browser import CHROMIUM
 from websockets.exceptions import ConnectionClosed
@@ -64,7 +64,7 @@ def test_there_is_what_its_server_said_and_nothing_else_of_ours(port: int) -> No
 
 def test_its_page_may_ask_and_no_other(talks: Server, port: int) -> None:
     def asked(page: str, at: int) -> httpx.Response:
-        return httpx.get(f"http://127.0.0.1:{at}/status", headers={"Origin": page})
+        return web.get(f"http://127.0.0.1:{at}/status", headers={"Origin": page})
 
     own = f"http://localhost:{PAGE_PORT}"
     assert asked(own, port).headers["Access-Control-Allow-Origin"] == own

@@ -220,9 +220,9 @@ def test_a_frame_larger_than_the_window_goes_when_nothing_else_is_on_its_way() -
     assert outgoing.allows(1000), "the other side may owe us all of the 49"
 
 
-async def slow_worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
-    """It looks up once in two seconds, as native code does that nobody can interrupt."""
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.5")
+async def slow_worker(monkeypatch: pytest.MonkeyPatch, looks_up_s: float = 2.0) -> Worker:
+    """It looks up once in so long, as native code does that nobody can interrupt."""
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", str(1 / looks_up_s))
     slow = Worker("scripted")
     await slow.ask("load", engine="scripted", options=LoadOptions().to_wire())
     return slow
@@ -241,12 +241,17 @@ async def at_work(answers: AsyncIterator[tuple[dict[str, Any], bytes]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("patience_s", "grace_s", "survives"), [(0.0, 0.05, False), (PATIENCE_S, 1.0, True)]
+    ("looks_up_s", "patience_s", "grace_s", "survives"),
+    [(4.0, 0.0, 0.05, False), (2.0, PATIENCE_S, 1.0, True)],
 )
 async def test_a_call_that_does_not_stop_may_go_on_for_as_long_as_a_new_worker_takes(
-    monkeypatch: pytest.MonkeyPatch, patience_s: float, grace_s: float, survives: bool
+    monkeypatch: pytest.MonkeyPatch,
+    looks_up_s: float,
+    patience_s: float,
+    grace_s: float,
+    survives: bool,
 ) -> None:
-    slow = await slow_worker(monkeypatch)
+    slow = await slow_worker(monkeypatch, looks_up_s)
     slow.patience_s = patience_s
     monkeypatch.setattr(worker, "CANCEL_GRACE_S", grace_s)
     try:

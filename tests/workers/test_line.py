@@ -114,6 +114,35 @@ async def test_a_message_is_sent_whole_or_if_it_is_cancelled_not_at_all(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
+async def test_an_open_file_goes_past_nothing_that_was_said_while_it_was_its_turn(
+    ends: tuple[Line, socket.socket], recording: IO[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line, theirs = ends
+    came, resume = bytearray(), line.resume_writing
+
+    def somebody_is_quicker() -> None:
+        resume()
+        monkeypatch.undo()
+        line.tell({"text": "y" * 1_000_000})
+        came.extend(theirs.recv(1 << 20))  # the socket has room, and the rest of that waits
+
+    monkeypatch.setattr(line, "resume_writing", somebody_is_quicker)
+    line.tell({"text": "x" * 1_000_000})
+    sending = asyncio.ensure_future(line.send({"number": 1}, [recording.fileno()]))
+    said: list[dict[str, Any]] = []
+    async with asyncio.timeout(PATIENCE_S):
+        while len(said) < 3:
+            await asyncio.sleep(0)
+            with contextlib.suppress(BlockingIOError):
+                came += theirs.recv(1 << 20, socket.MSG_DONTWAIT)
+            while (frame := channel.take_frame(came)) is not None:
+                said.append(frame.message)
+        await sending
+    assert [one.get("text", "")[:1] for one in said] == ["x", "y", ""]
+    assert said[-1] == {"number": 1}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
 async def test_an_open_file_waits_until_a_full_socket_takes_it(
     ends: tuple[Line, socket.socket], recording: IO[bytes]
 ) -> None:
@@ -173,6 +202,6 @@ async def test_nobody_waits_for_a_worker_that_is_gone(
     waiting = asyncio.ensure_future(line.send({}, [recording.fileno()]))
     await asyncio.sleep(0.02)
     theirs.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(channel.ChannelClosed):
             await waiting

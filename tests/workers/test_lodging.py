@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from released_model import TEXT
-from serving import PATIENCE_S
+from serving import until
 
 from sidecar import errors
 from sidecar.checkpoints.checkpoint import Checkpoint
@@ -63,14 +63,6 @@ class House:
         await self.devices.gpu.look()
         assert one.admission is not None
         return one.admission.available_bytes(one.memory_now()) / GIB
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    for _ in range(int(PATIENCE_S / 0.002)):
-        if condition():
-            return
-        await asyncio.sleep(0.002)
-    raise AssertionError("it did not come to that")
 
 
 @pytest.fixture(params=[True, False], ids=["the driver tells", "the driver does not tell"])

@@ -7,11 +7,10 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from serving import PATIENCE_S
+from serving import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
@@ -25,14 +24,6 @@ from sidecar.workers.shared import SharedSlot
 from sidecar.workers.slot import EngineSlot
 
 FP32, INT8 = Precision.FP32, Precision.INT8
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    for _ in range(int(PATIENCE_S / 0.002)):
-        if condition():
-            return
-        await asyncio.sleep(0.002)
-    raise AssertionError("it did not come to that")
 
 
 class Loads:

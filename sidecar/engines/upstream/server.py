@@ -33,16 +33,27 @@ Told = Callable[[Sequence[Segment]], None]
 """Hears of segments as they come, in seconds from the piece's begin."""
 
 
-def client_of(options: Upstream) -> httpx.AsyncClient:
-    """The client for all upstreams: their certificates are checked, no proxy and no netrc of the
-    environment's is used, no redirect followed."""
+def trusted(options: Upstream) -> ssl.SSLContext:
+    """Whose certificates count.
+
+    Raises:
+        OSError: the file that is named has none.
+    """
     import httpx
 
     context = httpx.create_ssl_context()
     if options.ca is not None:
         context.load_verify_locations(options.ca)
+    return context
+
+
+def client_of(options: Upstream) -> httpx.AsyncClient:
+    """The client for all upstreams: their certificates are checked, no proxy and no netrc of the
+    environment's is used, no redirect followed."""
+    import httpx
+
     return httpx.AsyncClient(
-        verify=context,
+        verify=trusted(options),
         trust_env=False,
         follow_redirects=False,
         timeout=httpx.Timeout(None, connect=LOOK_S),
@@ -173,11 +184,7 @@ def _troubles() -> Iterator[None]:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         if _untrusted(error):
-            refused = errors.UpstreamRefused(
-                "The upstream's certificate is not one that is trusted.",
-                hint="Set VIBEVOICE_UPSTREAM_CA to the file with the certificate of who signed it.",
-            )
-            raise Trouble(Step.ELSEWHERE, refused, sent=False) from None
+            raise Trouble(Step.ELSEWHERE, trouble.untrusted(), sent=False) from None
         raise Trouble(Step.AGAIN, errors.UpstreamUnreachable(), sent=False) from None
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError):
         raise trouble.gone("went away in the middle") from None

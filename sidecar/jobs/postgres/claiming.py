@@ -8,23 +8,16 @@ services that claim at once do not wait for each other and none has what another
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sidecar.jobs import poison
 from sidecar.jobs.claims import LEASE_S
+from sidecar.jobs.events import Failed, Failure, Interrupted, JobEvent
 from sidecar.jobs.order import AGED_S
 from sidecar.jobs.postgres.batch import NOTIFY
 from sidecar.jobs.postgres.rows import Found, Rows
-from sidecar.jobs.record import (
-    Failed,
-    Failure,
-    Interrupted,
-    JobEvent,
-    JobRecord,
-    JobState,
-    advance,
-)
+from sidecar.jobs.record import JobRecord, JobState, advance
 
 FIRST = 50
 """So many of those that wait are looked at at once."""
@@ -68,7 +61,7 @@ def grasp(cursor: Any, rows: Rows, job_id: str, claim: str, over: Collection[str
     events = interrupted(record, now, bool(record.behind) and record.behind not in over)
     record = replayed(record, events)
     _write(cursor, rows, record, events, claim)
-    told = Found(job_id, found.record, (*found.events, *events))
+    told = replace(found, events=(*found.events, *events), instead=True)
     return Grasp(not record.over, told)
 
 

@@ -95,13 +95,14 @@ class Hearing:
             cursor.execute("SELECT id, seq FROM vibevoice.jobs ORDER BY place")
             there = dict(cursor.fetchall())
             wanted: dict[str, int | None] = {}
+            never: list[str] = []  # of these there is more here than was ever written
             for job_id, seq in there.items():
                 at = self._at(job_id)
-                if at is None or (at > seq and known.get(job_id) == at):
-                    wanted[job_id] = None  # here is more of it than was ever written
-                elif at < seq:
+                if at is not None and at > seq and known.get(job_id) == at:
+                    never.append(job_id)
+                elif at is None or at < seq:
                     wanted[job_id] = at
-            found = self._rows.find(cursor, wanted)
+            found = [*self._rows.find(cursor, wanted), *self._rows.find_instead(cursor, never)]
         gone = [Found(one, gone=True) for one in known if one not in there]
         self._heard([*gone, *found])
 

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from sidecar.jobs.events import Cancelled, JobEvent
 from sidecar.jobs.postgres.rows import Found
-from sidecar.jobs.record import Cancelled, JobEvent, JobRecord, advance
+from sidecar.jobs.record import JobRecord, advance
 from sidecar.jobs.store import Entry, MemoryStore
 
 
@@ -16,14 +17,18 @@ class Mirror(MemoryStore):
     """Takes in what the database has, and tells of what was not told."""
 
     def _take(self, found: Found, *, here: bool = False, tell: bool = True) -> None:
-        """Have what was ``found``; ``here``: it is what this service did."""
+        """Have what was ``found``; ``here``: it is what this service did.
+
+        What was read of a job that was not known may come when it is, and is at work here: then
+        only what is new counts.
+        """
         entry = self._entries.get(found.job_id)
         if found.gone:
             if entry is not None:
                 self._forgotten(entry)
             return
         told = entry.record.seq if entry is not None else 0
-        if found.record is not None:
+        if found.record is not None and (entry is None or found.instead):
             entry = self._anew(found.record)
         if entry is None:
             return  # it was forgotten meanwhile

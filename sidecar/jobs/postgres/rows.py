@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.audio.ref import Kept
-from sidecar.jobs.record import Failure, JobEvent, JobRecord, Refused
+from sidecar.jobs.events import Failure, JobEvent, Refused
+from sidecar.jobs.record import JobRecord
 from sidecar.jobs.written import Unreadable, change_of, change_text, record_of, record_text
 from sidecar.vault.sealing import Seal, SealBroken
 
@@ -19,12 +20,14 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Found:
     """What the database has of a job. ``record``: as it was submitted, where that was asked for;
-    ``events``: all of them then, else those behind what was asked for. ``gone``: it has nothing."""
+    ``events``: all of them then, else those behind what was asked for. ``gone``: it has nothing.
+    ``instead``: it counts in the place of whatever is known of it here."""
 
     job_id: str
     record: JobRecord | None = None
     events: tuple[JobEvent, ...] = ()
     gone: bool = False
+    instead: bool = False
 
 
 class Rows:
@@ -75,6 +78,11 @@ class Rows:
         gone = [Found(one, gone=True) for one in wanted if one not in there]
         whole = {one for one, after in wanted.items() if after is None}
         return [*gone, *self._opened(there, cursor.fetchall(), whole)]
+
+    def find_instead(self, cursor: Any, job_ids: Iterable[str]) -> list[Found]:
+        """All that the database has of these jobs, to count in the place of what is known here."""
+        found = self.find(cursor, dict.fromkeys(job_ids))
+        return [replace(one, instead=True) for one in found]
 
     def all(self, cursor: Any) -> list[Found]:
         """All jobs, in the order in which they came."""

@@ -128,6 +128,14 @@ MIGRATIONS: Sequence[Sequence[str]] = (
                     > clock_timestamp() - make_interval(secs => lease_s))""",
     ),
     (
+        # A node says once that it is there; who looks at the jobs that wait is one of them.
+        "DROP TABLE vibevoice.surveyors",
+        "ALTER TABLE vibevoice.nodes ADD COLUMN looked boolean NOT NULL DEFAULT false",
+        """CREATE FUNCTION vibevoice.there(seen timestamptz, alive_s double precision)
+            RETURNS boolean STABLE LANGUAGE sql
+            RETURN seen > clock_timestamp() - make_interval(secs => alive_s)""",
+    ),
+    (
         # Live sessions of services that have them (`front`), as they were when something was last
         # told, or of none (`until`); and what was said in them, piece by piece.
         "DROP TABLE vibevoice.sessions",

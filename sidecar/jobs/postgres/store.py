@@ -18,6 +18,16 @@ from typing import Any, TypeVar
 
 from sidecar import clock, errors
 from sidecar.jobs.claims import LEASE_S
+from sidecar.jobs.events import (
+    Begun,
+    Cancelled,
+    Change,
+    Edited,
+    Failure,
+    JobEvent,
+    PutBack,
+    Reported,
+)
 from sidecar.jobs.feed import BUFFER
 from sidecar.jobs.postgres import claiming, refusing
 from sidecar.jobs.postgres.address import check_address
@@ -30,18 +40,7 @@ from sidecar.jobs.postgres.mirror import Crossing, Mirror
 from sidecar.jobs.postgres.rows import Found, Rows
 from sidecar.jobs.postgres.schema import open_database
 from sidecar.jobs.postgres.writing import Writer
-from sidecar.jobs.record import (
-    Begun,
-    Cancelled,
-    Change,
-    Edited,
-    Failure,
-    JobEvent,
-    JobRecord,
-    JobState,
-    PutBack,
-    Reported,
-)
+from sidecar.jobs.record import JobRecord, JobState
 from sidecar.jobs.shelf import Shelf
 from sidecar.jobs.store import Entry
 from sidecar.speech.transcript import Checkpoint
@@ -84,8 +83,6 @@ class PostgresStore(Mirror):
         self._shelf = shelf or Shelf()
         self._address = address
         self._asking = Threads("journal-asks", 1)
-        self._name = secrets.token_hex(8)
-        """Of this start of the service, among those that work."""
         self._here: set[str] = set()
         """Jobs that were added by this service."""
         self._had: dict[str, str] = {}
@@ -291,14 +288,18 @@ class PostgresStore(Mirror):
             await self.written(job_id)
 
     async def look(
-        self, refused: Mapping[str, Failure], able: Collection[str], patience_s: float
+        self,
+        node_id: str,
+        refused: Mapping[str, Failure],
+        able: Collection[str],
+        patience_s: float,
     ) -> None:
-        """Say what this service cannot do of the jobs that wait, and what it can."""
+        """Say what a node cannot do of the jobs that wait, and what it can."""
         await self.open()
 
         def looked(cursor: Any) -> list[Found]:
             return refusing.look(
-                cursor, self._rows, self._name, refused, able, self._heard_of, patience_s
+                cursor, self._rows, node_id, refused, able, self._heard_of, patience_s
             )
 
         for found in await self.ask(looked):
@@ -347,8 +348,7 @@ class PostgresStore(Mirror):
 
     async def _reload(self, job_ids: Sequence[str]) -> None:
         if job_ids:
-            wanted = dict.fromkeys(job_ids)
-            for found in await self.ask(lambda cursor: self._rows.find(cursor, wanted)):
+            for found in await self.ask(partial(self._rows.find_instead, job_ids=job_ids)):
                 self._take(found)
 
     def _begins(self, job_id: str) -> bool:

@@ -177,7 +177,7 @@ class Writer:
         found: list[Found] = []
         if outcome.reload:
             with self._link.transaction() as cursor:
-                found = self._rows.find(cursor, dict.fromkeys(outcome.reload))
+                found = self._rows.find_instead(cursor, outcome.reload)
         if found or outcome.fenced or outcome.taken:
             self._heard(found, outcome)
         for done in outcome.done:

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from faulty_proxy import FaultyProxy
-from serving import PATIENCE_S, free_port, wait_until
+from serving import PATIENCE_S, free_port, wait_until, web
 from sounding import Engine, Sound
 
 pytest.importorskip("openai")
@@ -43,7 +43,7 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str
 def answers(process: subprocess.Popen[bytes], port: int, log: Path) -> bool:
     assert process.poll() is None, log.read_text()
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+        return web.get(f"http://127.0.0.1:{port}/health").status_code == 200
     except httpx.TransportError:
         return False
 
