@@ -163,10 +163,10 @@ def spool(settings: Settings) -> Finding:
 
 def kept(settings: Settings) -> Finding:
     """The jobs that outlive the service."""
+    from sidecar.database.address import journal_address
+    from sidecar.database.link import look
     from sidecar.jobs.journal import broken_files
     from sidecar.jobs.keeping import jobs_folder
-    from sidecar.jobs.postgres.address import journal_address
-    from sidecar.jobs.postgres.link import look
     from sidecar.vault.key import journal_key
 
     folder = jobs_folder(settings)

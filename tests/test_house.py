@@ -286,8 +286,9 @@ def test_what_a_benchmark_takes_from_the_service_is_there(benchmark: Path) -> No
 def lacking(taken: ast.ImportFrom) -> list[str]:
     """The names that a module of ours does not have, by its source."""
     place = ROOT / (taken.module or "").replace(".", "/")
-    source = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-    if not source.exists():  # a library's
+    ways = place / "__init__.py", place.with_suffix(".pyi"), place.with_suffix(".py")
+    source = next(filter(Path.exists, ways), None)
+    if source is None:  # a library's
         return []
     there = {path.stem for path in place.glob("*")}
     for node in ast.walk(ast.parse(source.read_text("utf-8"))):

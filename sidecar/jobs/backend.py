@@ -21,6 +21,7 @@ from sidecar.jobs.runner import Plan
 from sidecar.jobs.sharing import shared_queue
 from sidecar.jobs.steering import Steering
 from sidecar.jobs.store import JobStore, MemoryStore
+from sidecar.jobs.unanswered import Unanswered
 from sidecar.metering.tally import JobTally
 from sidecar.settings import NODE, Settings
 from sidecar.threads import Threads
@@ -79,6 +80,11 @@ class Backend:
             own=shared.awaits if shared is not None else lambda record: True,
         )
         """Those that are over, until they are fetched."""
+        self.unanswered: Unanswered | None = None
+        """Those whose clients timed out, where others may be asked next."""
+        left = self.keeping.unanswered if self.keeping is not None else None
+        if shared is not None and left is not None:
+            self.unanswered = Unanswered(left, self.store, shared, self.results, self.seek)
 
     async def open(self, background: Background) -> None:
         """Start working, and go on with what was left of the last time."""
@@ -95,6 +101,8 @@ class Backend:
                 background.spawn("share live sessions", self.keeping.sessions.run())
             if self.keeping.nodes is not None:
                 background.spawn("look at the nodes", self.keeping.nodes.watch())
+        if self.unanswered is not None and self._role != NODE:
+            background.spawn("end what nobody waits for", self.unanswered.end_in_time())
         background.spawn("remember the pace", self._pace_file.run(self.pace))
 
     async def seek(self, job_id: str | None = None) -> None:

@@ -45,12 +45,6 @@ def shared_queue(
                 hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or leave the role out.",
             )
         return None
-    if settings.people:
-        raise errors.SettingsInvalid(
-            "People are in a file of one service, and services that share jobs would each know of "
-            "others.",
-            hint="Leave VIBEVOICE_PEOPLE (--people) out, or keep jobs without VIBEVOICE_JOURNAL.",
-        )
 
     def work_s(record: JobRecord) -> float:
         wanted = record.options.precision

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sidecar import __version__, clock
@@ -99,6 +100,8 @@ class Service:
         self._queue, keeping = self._backend.queue, self._backend.keeping
         self.shares = self._backend.shares
         """Whether other services have the same jobs."""
+        self.unanswered = self._backend.unanswered
+        """Jobs whose clients timed out, where other services may be asked next."""
         self.offers_voices = not self.shares and not self.spec.remote
         """Whether a piece of a recording may be asked what its voices are like: not where others
         hear, nor where answers pass through a database."""
@@ -275,10 +278,12 @@ class Service:
             also=dict(self.also),
         )
 
-    def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
-        """A job's options when it begins: the plan for its memory, and who is known by then."""
-        options = self._provision.plan(job, precision)
-        return self.voices.with_people(options, job.record.owner, kept=job.record.kept)
+    async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
+        """A job's options when it begins: who is known by then, and the plan for its memory."""
+        owner, kept = job.record.owner, job.record.kept
+        told = await self.voices.with_people(job.options, owner, kept=kept)
+        planned = self._provision.plan(job, precision)
+        return replace(planned, known_voices=told.known_voices, voiceprints=told.voiceprints)
 
     async def _stop_steering(self) -> None:
         if self._steering is not None:

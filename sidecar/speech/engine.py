@@ -142,9 +142,10 @@ class TranscribeOptions:
     with their times, also where these cost something. ``memory_fallback``: the plan to try again
     with, once, where the memory did not suffice after all. ``recognise``: whether people whom the
     service knows may be told by their voices; ``known_voices``: who is. ``voiceprints``: the
-    transcript says what each speaker sounds like, for who wants to know them again.
-    ``local_voices``: the recording is a piece of one, and who has all of it wants these of its
-    voices; the worker sees to that, and no engine has to know.
+    transcript says what each speaker sounds like, for who wants to know them again; while a job
+    waits, that voices are kept where it was taken in. ``local_voices``: the recording is a piece of
+    one, and who has all of it wants these of its voices; the worker sees to that, and no engine has
+    to know.
     """
 
     precision: Precision = Precision.AUTO

@@ -13,8 +13,8 @@ from contextlib import suppress
 from typing import Any
 
 from sidecar import errors
+from sidecar.database.schema import NODES_CHANNEL
 from sidecar.jobs.claims import LEASE_S
-from sidecar.jobs.postgres.schema import NODES_CHANNEL
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.strays import ALIVE_S
 from sidecar.workers.desired import Desired, NodeStanding, Reached, wish_of_values, wish_values

@@ -12,12 +12,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sidecar.database.schema import WAITS
 from sidecar.jobs.claims import LEASE_S
 from sidecar.jobs.events import Change, Failed, Failure, JobEvent, Refused
 from sidecar.jobs.postgres.batch import NOTIFY
 from sidecar.jobs.postgres.claiming import interrupted, keep, lock, replayed
 from sidecar.jobs.postgres.rows import Found, Rows
-from sidecar.jobs.postgres.schema import WAITS
 from sidecar.jobs.record import JobRecord, advance
 from sidecar.jobs.strays import ALIVE_S, Verdict, told, verdict
 from sidecar.jobs.written import Unreadable

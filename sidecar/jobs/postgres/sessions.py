@@ -14,9 +14,9 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from sidecar import errors
+from sidecar.database.link import Link, Unreachable
+from sidecar.database.schema import SESSIONS_CHANNEL
 from sidecar.jobs.claims import BEAT_S, LEASE_S
-from sidecar.jobs.postgres.link import Link, Unreachable
-from sidecar.jobs.postgres.schema import SESSIONS_CHANNEL
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.live.elsewhere import ASKED_S, Fate, Found, Name, Saved
 from sidecar.threads import Threads

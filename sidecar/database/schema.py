@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sidecar.database.link import Link, Unreachable, patiently, said
 from sidecar.errors import SettingsInvalid
-from sidecar.jobs.postgres.link import Link, Unreachable, patiently, said
 from sidecar.vault import file
 from sidecar.vault.sealing import Seal
 
@@ -136,6 +136,23 @@ MIGRATIONS: Sequence[Sequence[str]] = (
             RETURN seen > clock_timestamp() - make_interval(secs => alive_s)""",
     ),
     (
+        # People known by voice. What is sealed gets no smaller.
+        """CREATE TABLE vibevoice.people (
+            id text PRIMARY KEY,
+            owner text NOT NULL,
+            created double precision NOT NULL,
+            sealed bytea NOT NULL)""",
+        "ALTER TABLE vibevoice.people ALTER sealed SET STORAGE EXTERNAL",
+        "CREATE INDEX people_by_owner ON vibevoice.people (owner)",
+        # Jobs whose clients timed out, until one sends its request again or the time is over.
+        """CREATE TABLE vibevoice.unanswered (
+            job text PRIMARY KEY,
+            owner text NOT NULL,
+            until timestamptz NOT NULL,
+            taker text,
+            digest bytea NOT NULL)""",
+    ),
+    (
         # Live sessions of services that have them (`front`), as they were when something was last
         # told, or of none (`until`); and what was said in them, piece by piece.
         "DROP TABLE vibevoice.sessions",
@@ -173,8 +190,11 @@ MIGRATIONS: Sequence[Sequence[str]] = (
 changes."""
 
 
-def open_database(link: Link, secret: str, patience_s: float = START_S) -> Seal:
-    """Bring the tables up to date, one service at a time; what they are sealed with.
+def open_database(
+    link: Link, secret: str, what: str = WORDS.what, patience_s: float = START_S
+) -> Seal:
+    """Bring the tables up to date, one service at a time; what those are sealed with that have
+    ``what``, for each a key of its own.
 
     Raises:
         errors.SettingsInvalid: it does not answer, is of a later version, or has another key.
@@ -186,7 +206,7 @@ def open_database(link: Link, secret: str, patience_s: float = START_S) -> Seal:
         with link.transaction() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
             _migrate(cursor)
-            return _seal(cursor, secret)
+            return _seal(cursor, secret, what)
     except Unreachable as error:
         raise SettingsInvalid(
             f"The database for jobs does not answer: {error}.",
@@ -216,11 +236,13 @@ def _migrate(cursor: Any) -> None:
         cursor.execute("UPDATE vibevoice.version SET version = %s", (len(MIGRATIONS),))
 
 
-def _seal(cursor: Any, secret: str) -> Seal:
+def _seal(cursor: Any, secret: str, what: str) -> Seal:
     cursor.execute("SELECT salt, check_value FROM vibevoice.key")
     row = cursor.fetchone()
     if row is None:
         seal, salt, check_value = file.new_seal(secret, WORDS)
         cursor.execute("INSERT INTO vibevoice.key VALUES (%s, %s)", (salt, check_value))
-        return seal
-    return file.known_seal(row[0], row[1], secret, WORDS)
+    else:
+        salt = row[0]
+        seal = file.known_seal(salt, row[1], secret, WORDS)
+    return seal if what == WORDS.what else Seal(secret, salt, what)
