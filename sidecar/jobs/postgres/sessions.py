@@ -11,18 +11,15 @@ import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 from sidecar import errors
-from sidecar.database.link import Link, Unreachable
+from sidecar.database.asking import Asking
 from sidecar.database.schema import SESSIONS_CHANNEL
 from sidecar.jobs.claims import BEAT_S, LEASE_S
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.live.elsewhere import ASKED_S, Fate, Found, Name, Saved
-from sidecar.threads import Threads
 from sidecar.vault.sealing import SealBroken
-
-T = TypeVar("T")
 
 SWEEP_S = 30.0
 """So often it is looked whose time is over; who takes or leaves one looks as well."""
@@ -44,8 +41,7 @@ class SharedSessions:
 
     def __init__(self, store: PostgresStore, address: str) -> None:
         self._store = store
-        self._link = Link(address)
-        self._saving = Threads("session-saves", 1)
+        self._saving = Asking(address, "session-saves")
         self._front = secrets.token_hex(8)
         """Of this start of the service, among those that hear live."""
         self._here: set[Name] = set()
@@ -72,7 +68,7 @@ class SharedSessions:
             return {one.name: self._put(cursor, one, sealed[one], grace_s) for one in sessions}
 
         self._here.update(one.name for one in sessions)
-        fates: Mapping[Name, Fate] = await self._saving.run(self._asked, put)
+        fates = await self._saving.ask(put)
         taken = {name for name, fate in fates.items() if fate is Fate.TAKEN}
         self._here -= {*over, *taken}
         return fates
@@ -172,7 +168,7 @@ class SharedSessions:
 
     def close(self) -> None:
         """Let go of the database."""
-        self._link.close()
+        self._saving.close()
 
     def _ring(self) -> None:
         self._told.set()
@@ -234,17 +230,6 @@ class SharedSessions:
         if story is not None:
             cursor.execute(_TELL, values)
         return Fate.SAVED
-
-    def _asked(self, work: Callable[[Any], T]) -> T:
-        """On the connection that only saves; once more where it was only that."""
-        try:
-            if self._link.open:
-                with suppress(Unreachable), self._link.transaction() as cursor:
-                    return work(cursor)
-            with self._link.transaction() as cursor:
-                return work(cursor)
-        except Unreachable as error:
-            raise errors.JournalUnreachable() from error
 
 
 def _ask(cursor: Any, name: Name) -> None:
