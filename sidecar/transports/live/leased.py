@@ -17,8 +17,8 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from sidecar import errors
 from sidecar.access.identity import Identity, Scope
 from sidecar.service import Service
+from sidecar.sessions.sent import Chunk, SoundState
 from sidecar.sessions.session import RATES, Session
-from sidecar.sessions.sound import Chunk, SoundState
 from sidecar.sessions.told import Numbered, ToldState
 from sidecar.speech.lease import ALIVE_S, FORM, Lease, events_text, lease_of
 from sidecar.speech.live import LIVE_RATE, Begin, Encoding, LiveOptions
