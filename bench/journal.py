@@ -4,13 +4,17 @@
 
 The same jobs and events through both stores: until what was appended is on the disk, and, of the
 shared one, until another service tells of it, how long a claim takes with so many that wait, and
-what 3 services claim a second. PostgreSQL is started for this, with its disk in earnest.
+what 3 services claim a second; then what it takes to know an owner's people when a job begins, few
+and as many as there may be, and to have one deleted from the database's files. PostgreSQL is
+started for this, with its disk in earnest.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
+import os
 import statistics
 import sys
 import tempfile
@@ -22,9 +26,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "jobs"))
 
 from histories import submitted
 
+from sidecar.jobs.events import Begun, Reported
 from sidecar.jobs.postgres.store import PostgresStore
-from sidecar.jobs.record import Begun, Reported
 from sidecar.jobs.sqlite_store import SqliteStore
+from sidecar.people.person import MOST_PEOPLE, MOST_SAMPLES, Person, Sample
+from sidecar.people.shared import SharedPeople
+from sidecar.speech.people import VoicePrint
 from sidecar.speech.transcript import Segment, SegmentReady
 from tests.postgres import KEY, cluster
 
@@ -93,6 +100,28 @@ async def claims(stores: Sequence[PostgresStore], waiting: int) -> tuple[list[fl
     return alone, 100 * len(stores) / (time.perf_counter() - begun)
 
 
+async def people(store: SharedPeople, count: int, samples: int) -> tuple[list[float], list[float]]:
+    """How long it takes to know so many people of an owner, and to delete one."""
+    owner = f"owner of {count}"
+    for number in range(count):
+        prints = (
+            VoicePrint(base64.b64encode(os.urandom(512)).decode(), 9.0) for _ in range(samples)
+        )
+        heard = tuple(Sample(float(number), one) for one in prints)
+        person = Person(f"{count}-{number}", owner, f"Name {number}", float(number), heard)
+        await store.keep(owner, lambda _, person=person: person)  # type: ignore[misc]
+    known, deleted = [], []
+    for _ in range(50):
+        begun = time.perf_counter()
+        assert len(await store.of(owner)) == count
+        known.append(time.perf_counter() - begun)
+    for number in range(5):
+        begun = time.perf_counter()
+        await store.delete(owner, f"{count}-{number}")
+        deleted.append(time.perf_counter() - begun)
+    return known, deleted
+
+
 async def measure(waiting: int, events: int) -> None:
     """All of it, once."""
     with cluster(quick=False) as server, tempfile.TemporaryDirectory() as folder:
@@ -110,6 +139,12 @@ async def measure(waiting: int, events: int) -> None:
         print(f"{'claims a second by 3 services':52} {together:7.0f}")
         for store in [*stores, own]:
             store.close()
+        voices = SharedPeople(address, KEY)
+        for count, samples in ((10, 3), (MOST_PEOPLE, MOST_SAMPLES)):
+            known, deleted = await people(voices, count, samples)
+            line(f"{count} people by {samples} recordings are known", known)
+            line("one of them is deleted", deleted)
+        voices.close()
 
 
 if __name__ == "__main__":

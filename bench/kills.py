@@ -89,14 +89,10 @@ class Lives:
             **{f"VIBEVOICE_{name.upper()}": str(value) for name, value in values.items()}
         )
         self._command = [sys.executable, "-m", "sidecar.main"]
-        self._starts_s = 0.5
-        """What a start took, the last time."""
 
     def start(self) -> Server:
         """One that is up."""
-        server = Server(self._command, ROOT, self._env, self.port, self.folder / "log")
-        self._starts_s = server.started_s
-        return server
+        return Server(self._command, ROOT, self._env, self.port, self.folder / "log")
 
     async def life(self) -> None:
         """One more, and its end."""

@@ -4,7 +4,7 @@ Each row: so many sessions in real time, each with clips one behind the other fr
 (the English ones of `bench.metrics`), with partials or finals only. Of every turn that a pause
 ended: how long after the end of speech its final was there, the pause that has to be waited for
 left out; of pieces that were cut because they grew long: how long after the cut. Of partials: how
-many of those due by `live.hearing.STEP_S` came. First words: from the first sample of a turn.
+many of those due by `live.piece.STEP_S` came. First words: from the first sample of a turn.
 CPU: of the engine's process and of this one (the service, its sessions and those that feed them).
 
 Then the same clips once each: words of the live path beside those of the file path, and words that
@@ -44,15 +44,8 @@ from sidecar.live.piece import FIRST_S, STEP_S
 from sidecar.service import Service
 from sidecar.sessions.session import Session
 from sidecar.settings import load_settings
-from sidecar.speech.live import (
-    LIVE_RATE,
-    Final,
-    LiveOptions,
-    Partial,
-    SpeechStarted,
-    SpeechStopped,
-    TurnEnded,
-)
+from sidecar.speech.live import LIVE_RATE, LiveOptions
+from sidecar.speech.live_events import Final, Partial, SpeechStarted, SpeechStopped, TurnEnded
 
 CHUNK_S = 0.1
 QUIET_S = 1.0

@@ -33,16 +33,8 @@ from sidecar.live.hearing import Hearing
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.piece import Listen
 from sidecar.live.speakers import Question, decided
-from sidecar.speech.live import (
-    AT_THE_START,
-    LIVE_RATE,
-    Final,
-    Heard,
-    LiveEvent,
-    LiveOptions,
-    SpeakersRevised,
-    Summary,
-)
+from sidecar.speech.live import AT_THE_START, LIVE_RATE, LiveOptions
+from sidecar.speech.live_events import Final, Heard, LiveEvent, SpeakersRevised, Summary
 from sidecar.speech.transcript import Segment
 from sidecar.voices.encoder import SIZE, SpeakerEncoder, Vector
 from sidecar.voices.models import load_models

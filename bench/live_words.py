@@ -30,15 +30,8 @@ from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
 from sidecar.live.context import Context
 from sidecar.speech.engine import LoadOptions, TranscribeOptions
-from sidecar.speech.live import (
-    AT_THE_START,
-    LIVE_RATE,
-    Final,
-    LiveEngine,
-    LiveEvent,
-    LiveOptions,
-    Summary,
-)
+from sidecar.speech.live import AT_THE_START, LIVE_RATE, LiveEngine, LiveOptions
+from sidecar.speech.live_events import Final, LiveEvent, Summary
 from sidecar.speech.transcript import Finished
 
 MOVED_S, QUIETER, NOISE = 0.25, 0.5, 1e-4

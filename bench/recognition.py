@@ -24,6 +24,7 @@ import psutil
 from bench.metrics import Piece, Scores, clips, score
 from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
+from sidecar.audio.quiet import quietest
 from sidecar.engines.moonshine.library import SAMPLE_RATE, load_library
 from sidecar.engines.moonshine.recognizer import (
     OPTIONS,
@@ -31,11 +32,11 @@ from sidecar.engines.moonshine.recognizer import (
     OnnxRecognizer,
     Recognizer,
     model_folder,
-    quietest,
 )
 
 LENGTHS_S = (1, 2, 4, 8, 12)
 _PIECE_S = 8.0
+_PAUSE_S = 0.1
 
 
 def load(side: str) -> Recognizer:
@@ -54,9 +55,9 @@ def cpu_s(work: Callable[[], object]) -> float:
 
 def pieces(audio: Block) -> list[Block]:
     """A recording in stretches of 4 to 8 s."""
-    found = []
+    found, half = [], round(_PIECE_S / 2 * SAMPLE_RATE)
     while len(audio) > _PIECE_S * SAMPLE_RATE:
-        cut = int(quietest(audio, _PIECE_S / 2, _PIECE_S) * SAMPLE_RATE)
+        cut = half + quietest(audio[half : 2 * half], SAMPLE_RATE, _PAUSE_S)
         found.append(audio[:cut])
         audio = audio[cut:]
     return [*found, audio]

@@ -29,16 +29,8 @@ from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
 from sidecar.engines.whisper import WhisperEngine, model
 from sidecar.speech.engine import LoadOptions, Precision
-from sidecar.speech.live import (
-    LIVE_RATE,
-    Begin,
-    Final,
-    LiveEvent,
-    LiveOptions,
-    Noticed,
-    Partial,
-    Summary,
-)
+from sidecar.speech.live import LIVE_RATE, Begin, LiveOptions
+from sidecar.speech.live_events import Final, LiveEvent, Noticed, Partial, Summary
 
 TOKENS_S = 4
 CHUNK_S = 0.1

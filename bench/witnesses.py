@@ -24,7 +24,8 @@ from sidecar.sessions.sound import Held
 from sidecar.sessions.traced import SessionTraces
 from sidecar.sessions.witness import Observer
 from sidecar.settings import load_settings
-from sidecar.speech.live import Final, Heard, LiveOptions, Partial, SpeechStarted
+from sidecar.speech.live import LiveOptions
+from sidecar.speech.live_events import Final, Heard, Partial, SpeechStarted
 from sidecar.speech.transcript import Segment
 
 CHUNKS, ROUNDS = 2_000, 7

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from sidecar import errors
+from sidecar import errors, servers
 from sidecar.settings import Settings
 
 LOW_DISK_BYTES = 4 << 30
@@ -115,6 +115,21 @@ def voice(settings: Settings) -> Finding:
     return Finding("voice", State.GOOD, text)
 
 
+def thinker(settings: Settings) -> Finding:
+    """Who finds the answers in conversations; nobody is asked."""
+    from sidecar.thinking.choice import KNOWN, meant_by
+
+    try:
+        meant = meant_by(settings)
+    except errors.SidecarError as error:
+        return Finding("answers", State.BAD, error.detail, error.hint)
+    if meant.address is None:
+        return Finding("answers", State.ABSENT, "no language model (llm): what is said is repeated")
+    if meant.looked_for:
+        return Finding("answers", State.GOOD, f"by whichever answers here: {', '.join(KNOWN)}")
+    return Finding("answers", State.GOOD, f"by the model at {servers.host_of(meant.address.url)}")
+
+
 def checkpoint(settings: Settings) -> Finding:
     """The checkpoint that VibeVoice-ASR would load: the one that is set, or the cache's."""
     from sidecar.checkpoints import cache, weights
@@ -148,10 +163,10 @@ def spool(settings: Settings) -> Finding:
 
 def kept(settings: Settings) -> Finding:
     """The jobs that outlive the service."""
+    from sidecar.database.address import journal_address
+    from sidecar.database.link import look
     from sidecar.jobs.journal import broken_files
     from sidecar.jobs.keeping import jobs_folder
-    from sidecar.jobs.postgres.address import journal_address
-    from sidecar.jobs.postgres.link import look
     from sidecar.vault.key import journal_key
 
     folder = jobs_folder(settings)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -21,27 +23,36 @@ _OPEN_FLAGS = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
+PIPE_S = 5.0
+"""So long a pipe may take to say what it says: whoever starts us writes to it, or nobody does."""
+_PAUSE_S = 0.01
+"""Between two looks at a pipe to which nobody has written yet."""
 Alone = AbstractContextManager[None]
+_heard: dict[tuple[str, int, int], bytes] = {}
+"""What pipes have said."""
 
 
 def read(path: Path, most: int, *, private: bool = False) -> bytes:
-    """What a regular file holds; with ``private`` only its owner may be able to read it.
+    """What a file holds; with ``private`` only its owner may be able to read it.
 
-    Nothing is waited for: a pipe that nobody writes to would hold a start up for ever.
+    It may be a pipe, as a shell's ``<(…)`` is, which has `PIPE_S` to say all that it says; that is
+    remembered, as it says nothing to who reads again.
 
     Raises:
-        errors.SettingsInvalid: it is not there, not readable, no regular file, longer than
-            ``most`` bytes, or others may read it.
+        errors.SettingsInvalid: it is not there, not readable, neither a regular file nor a pipe,
+            longer than ``most`` bytes, a pipe that nobody writes to, or others may read it.
     """
     try:
         with open(os.open(path, _OPEN_FLAGS), "rb") as file:
             status = os.fstat(file.fileno())
-            is_file = stat.S_ISREG(status.st_mode)
-            data = file.read(most + 1) if is_file else b""
+            if stat.S_ISREG(status.st_mode):
+                data = file.read(most + 1)
+            elif stat.S_ISFIFO(status.st_mode) and sys.platform != "win32":
+                data = _said(path, file.fileno(), status, most + 1)
+            else:
+                raise _no_file(path)
     except OSError as error:
         raise SettingsInvalid(f"The file {path} cannot be read: {error.strerror}.") from None
-    if not is_file:
-        raise _no_file(path)
     if len(data) > most:
         raise SettingsInvalid(f"The file {path} has more than {most} bytes: it is something else.")
     if private:
@@ -50,7 +61,7 @@ def read(path: Path, most: int, *, private: bool = False) -> bytes:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is there and no regular file, for those who have others open it, and wait.
+    """Refuse what is there and no regular file, for those who have it opened by others, or again.
 
     Raises:
         errors.SettingsInvalid: it is a pipe, a folder, a device, or a socket.
@@ -134,10 +145,37 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _no_file(path: Path) -> SettingsInvalid:
-    return SettingsInvalid(
-        f"{path} is not a regular file.", hint="Name a file that has it, not a pipe or a folder."
+def _said(path: Path, pipe: int, status: os.stat_result, most: int) -> bytes:
+    known = str(path), status.st_dev, status.st_ino
+    if known not in _heard:
+        _heard[known] = _to_its_end(path, pipe, most)
+    return _heard[known]
+
+
+def _to_its_end(path: Path, pipe: int, most: int) -> bytes:
+    """So many bytes of a pipe at most. One that nobody has opened yet is at its end, too."""
+    data, until = b"", time.monotonic() + PIPE_S
+    while len(data) < most and (left_s := until - time.monotonic()) > 0:
+        select.select([pipe], [], [], left_s)
+        try:
+            part = os.read(pipe, most - len(data))
+        except BlockingIOError:
+            continue
+        if not part and data:
+            return data
+        if not part:
+            time.sleep(_PAUSE_S)
+        data += part
+    if len(data) >= most:
+        return data
+    raise SettingsInvalid(
+        f"The pipe {path} said nothing to its end within {PIPE_S:g} s.",
+        hint="Write to it and close it, or name a file.",
     )
+
+
+def _no_file(path: Path) -> SettingsInvalid:
+    return SettingsInvalid(f"{path} is not a regular file.", hint="Name a file that has it.")
 
 
 def _sync(folder: Path) -> None:

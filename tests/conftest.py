@@ -134,6 +134,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("server", WAYS, indirect=True, scope="session")
 
 
+@pytest.fixture(scope="session")
+def talks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service that says made-up words and tones, to more at once than one test has: who has gone
+    may not be known to have gone yet."""
+    home = tmp_path_factory.mktemp("talks")
+    with Server(home, voice_engine="scripted", conversations=9) as running:
+        yield running
+
+
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Starts a service with other settings, for one test."""

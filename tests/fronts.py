@@ -4,7 +4,7 @@ each request to the next of the fronts."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -25,13 +25,21 @@ class Fronts(Server):
     """As `Server`: what is asked is asked through the proxy, and what can be seen is that of all
     three."""
 
-    def __init__(self, home: Path, journal: str, **settings: object) -> None:
+    def __init__(
+        self,
+        home: Path,
+        journal: str,
+        of_node: Mapping[str, object] | None = None,
+        **settings: object,
+    ) -> None:
+        """``of_node``: settings that the node alone has."""
         self._shared = {"journal": journal, "journal_key": KEY, "jobs_dir": home / "shared"}
         self._shared |= settings
         self.fronts = [
             Server(home / f"front-{number}", role="front", **self._shared) for number in range(2)
         ]
-        self.node = Server(home / "node", role="node", **self._shared)
+        own = {**self._shared, **(of_node or {})}
+        self.node = Server(home / "node", role="node", **own)
         self.proxy = RoundRobin(*(front.port for front in self.fronts), each_request=True)
         self._stack = contextlib.ExitStack()
         super().__init__(home, port=self.proxy.port)

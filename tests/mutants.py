@@ -36,6 +36,7 @@ TESTS = {
     "live/detector": "tests/live/test_detector.py",
     "live/endpointing": "tests/live/test_endpointing.py",
     "live/hearing": "tests/live/test_hearing.py tests/live/test_voicing.py",
+    "live/listening": "tests/live/test_hearing.py tests/live/test_voicing.py",
     "live/schedule": "tests/live/test_agreement.py",
     "sessions/sound": "tests/sessions/test_sound.py",
     "sessions/told": "tests/sessions/test_told.py tests/sessions/test_told_voices.py",

@@ -68,6 +68,11 @@ class Cluster:
         """Leave nothing; the same happens when the tests are killed."""
         self._guard.communicate()
 
+    @property
+    def files(self) -> Path:
+        """What it has on the disk."""
+        return self._folder / "data"
+
     def start(self) -> None:
         """Have it answer."""
         settings = [f"-c {one}" for one in (*self._more, f"port={self.port}")]

@@ -64,12 +64,14 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any
     return value
 
 
-async def until(condition: Callable[[], Any]) -> Any:
-    """As `wait_until`, for what comes true on the same event loop."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not (value := condition()):  # noqa: ASYNC110 - others make it so
-            await asyncio.sleep(0.002)
-        return value
+async def until(condition: Callable[[], Any], what: str = "it came to that") -> Any:
+    """Look again and again, on the loop, until ``condition`` is true; its value."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE_S
+    while not (value := condition()):
+        assert loop.time() < deadline, f"not within {PATIENCE_S} s: {what}"
+        await asyncio.sleep(0.002)
+    return value
 
 
 class Server:

@@ -272,6 +272,36 @@ def test_the_clock_on_the_wall_is_known_by_any_name(source: str) -> None:
     assert not wall_clocks("import time\ntime.monotonic(), time.strftime('%H')\n")
 
 
+BENCHMARKS = sorted((ROOT / "bench").glob("*.py"))
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda path: path.name)
+def test_what_a_benchmark_takes_from_the_service_is_there(benchmark: Path) -> None:
+    """No test runs most of them: nobody else would notice that a name has moved."""
+    nodes = ast.walk(ast.parse(benchmark.read_text("utf-8")))
+    taken = [one for one in nodes if isinstance(one, ast.ImportFrom)]
+    assert [missing for one in taken for missing in lacking(one)] == []
+
+
+def lacking(taken: ast.ImportFrom) -> list[str]:
+    """The names that a module of ours does not have, by its source."""
+    place = ROOT / (taken.module or "").replace(".", "/")
+    ways = place / "__init__.py", place.with_suffix(".pyi"), place.with_suffix(".py")
+    source = next(filter(Path.exists, ways), None)
+    if source is None:  # a library's
+        return []
+    there = {path.stem for path in place.glob("*")}
+    for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.Name(id=name):
+                there.add(name)
+            case ast.AsyncFunctionDef(name=name):
+                there.add(name)
+            case ast.alias(name=name, asname=renamed):
+                there.add(renamed or name)
+    return [f"{taken.module}.{one.name}" for one in taken.names if one.name not in there]
+
+
 def test_no_two_files_of_tests_have_one_name() -> None:
     """pytest imports them by it: with two of them, running both folders fails."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]

@@ -12,11 +12,12 @@ import pytest
 from serving import PATIENCE_S, Server
 
 from sidecar.cli.flags import describe
+from sidecar.engines.choice import choose_for_others, choose_live
 from sidecar.settings import SHORTEST_TOKEN, load_settings
 
 ROOT = Path(__file__).parents[1]
 K8S = ROOT / "deploy/k8s"
-KUSTOMIZATIONS = ("base", "overlays/cpu", "overlays/cluster", "pull")
+KUSTOMIZATIONS = ("base", "overlays/cpu", "overlays/cluster", "overlays/cluster-ears", "pull")
 OTHERS = "keda.sh/"
 """Whose kinds the API knows only where somebody has installed them."""
 VERSIONS = ("1.31", "1.37")
@@ -222,6 +223,59 @@ def test_nobody_is_sent_to_a_node_and_each_part_has_its_own_rules() -> None:
     scaled = of_kind(objects, "ScaledObject")["spec"]
     nodes = of_kind(objects, "Deployment", "node")
     assert scaled["scaleTargetRef"]["name"] == nodes["metadata"]["name"]
+
+
+@pytest.mark.parametrize("name", [one for one in KUSTOMIZATIONS if one != "pull"])
+def test_rules_say_of_the_other_end_what_its_owner_says_and_no_more(name: str) -> None:
+    ends = [
+        end["podSelector"]["matchLabels"]
+        for one in rendered(name)
+        if one["kind"] == "NetworkPolicy"
+        for rule in (*one["spec"]["ingress"], *one["spec"]["egress"])
+        for end in (*rule.get("from", ()), *rule.get("to", ()))
+        if "podSelector" in end
+    ]
+    assert ends
+    for labels in ends:
+        assert len(labels) == 1, "clients, PostgreSQL and names are no pods of ours"
+
+
+def test_fronts_that_hear_nothing_know_where_those_are_who_do_and_may_go_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    objects = rendered("overlays/cluster-ears")
+    front = of_kind(objects, "Deployment", "front")["spec"]["template"]
+    ears = of_kind(objects, "Deployment", "ears")["spec"]["template"]
+    service = of_kind(objects, "Service", "ears")
+    assert service["spec"]["clusterIP"] == "None", "its name leads to each of them"
+    assert service["spec"]["selector"].items() <= ears["metadata"]["labels"].items()
+    for setting, value in of_kind(objects, "ConfigMap", "front")["data"].items():
+        monkeypatch.setenv(setting, value)
+    secrets = {one["name"]: one["valueFrom"]["secretKeyRef"] for one in _env(front)}
+    assert secrets["VIBEVOICE_UPSTREAM_KEY"] == _env(ears)[0]["valueFrom"]["secretKeyRef"]
+    monkeypatch.setenv("VIBEVOICE_TOKEN", "x" * SHORTEST_TOKEN)
+    monkeypatch.setenv("VIBEVOICE_JOURNAL", "postgresql://somebody@somewhere/jobs")
+    monkeypatch.setenv("VIBEVOICE_JOURNAL_KEY", "x" * 64)
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("VIBEVOICE_SPOOL_DIR", str(tmp_path))
+    settings = load_settings()
+    chosen, _ = choose_live(settings, choose_for_others(settings))
+    assert chosen is not None
+    assert chosen.upstream is not None
+    port = service["spec"]["ports"][0]["port"]
+    assert chosen.upstream.urls == (f"http://{service['metadata']['name']}:{port}",)
+    (rule,) = of_kind(objects, "NetworkPolicy", "ears")["spec"]["ingress"][:1]
+    selector = rule["from"][0]["podSelector"]["matchLabels"]
+    assert selector.items() <= front["metadata"]["labels"].items()
+    out = of_kind(objects, "NetworkPolicy", "front")["spec"]["egress"][-1]
+    selector = out["to"][0]["podSelector"]["matchLabels"]
+    assert selector.items() <= ears["metadata"]["labels"].items()
+    assert out["ports"] == [{"port": port}]
+
+
+def _env(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    env: list[dict[str, Any]] = pod["spec"]["containers"][0]["env"]
+    return env
 
 
 def test_what_kubelet_and_prometheus_ask_for_is_answered(server: Server) -> None:

@@ -146,6 +146,7 @@ def test_one_line_says_that_it_serves_and_nothing_follows(child: Any) -> None:
         (["--port", 0], {"vibevoice_token": "short"}, "settings_invalid", 78),
         (["--port", 0, "--generate-token"], {"vibevoice_token": TOKEN}, "settings_invalid", 78),
         (["--port", 0, "--token-file", "/no/such/file"], {}, "settings_invalid", 78),
+        (["--port", 0, "--llm", "ollama"], {}, "settings_invalid", 78),
         (
             ["--engine", "auto", "--model-path", "/no/such", "--port", 0],
             {},

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +61,6 @@ class RawOutputStream(Stream):
                 heard.write(out)
                 time.sleep(0.02)
 '''
-
-
-@pytest.fixture(scope="module")
-def talks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Made-up words and tones; who has gone may not be known to have gone yet."""
-    home = tmp_path_factory.mktemp("talks")
-    with Server(home, voice_engine="scripted", conversations=4) as running:
-        yield running
 
 
 @pytest.fixture

@@ -25,11 +25,12 @@ from sidecar import errors
 from sidecar.app import create_app, create_service
 from sidecar.diagnostics import tracing
 from sidecar.diagnostics.tracing import Arrival, NoTraces, Stage, configured
-from sidecar.jobs.record import Begun, Change, Crashed, JobEvent, JobRecord, PutBack
+from sidecar.jobs.events import Begun, Change, Crashed, JobEvent, PutBack
+from sidecar.jobs.record import JobRecord
 from sidecar.jobs.traced import Way, stages
 from sidecar.sessions.traced import utterance
 from sidecar.settings import load_settings
-from sidecar.speech.live import Final
+from sidecar.speech.live_events import Final
 from sidecar.speech.transcript import Segment
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"

@@ -25,6 +25,8 @@ class Scope(StrEnum):
     """Interrupt what runs for that."""
     AUDIO_PATH = "audio_path"
     """Name a file of this machine instead of sending it."""
+    LEASE = "lease"
+    """Have live sessions of others heard here, and be told all that is known of them."""
     METRICS = "metrics"
     """Read what is counted, and how the machine is."""
     ADMIN = "admin"

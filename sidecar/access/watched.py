@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -97,4 +98,6 @@ def _mark(path: Path) -> object:
         status = path.stat()
     except OSError as error:
         return str(path), error.errno
+    if stat.S_ISFIFO(status.st_mode):  # it has said what it says
+        return str(path), status.st_ino
     return str(path), status.st_mtime_ns, status.st_size, status.st_ino

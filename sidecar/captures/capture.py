@@ -15,7 +15,8 @@ from sidecar.captures.writer import Entry, Writer
 from sidecar.sessions.session import Session
 from sidecar.sessions.told import Numbered
 from sidecar.settings import Settings
-from sidecar.speech.live import Encoding, to_wire
+from sidecar.speech.live import Encoding
+from sidecar.speech.live_events import to_wire
 from sidecar.vault.key import journal_key
 from sidecar.vault.sealing import SALT, Seal
 

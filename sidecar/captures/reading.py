@@ -13,7 +13,8 @@ from sidecar.captures.names import EVENTS, SOUND
 from sidecar.captures.sealed import SealedReader
 from sidecar.captures.wav import SIZE, head
 from sidecar.errors import CaptureUnreadable
-from sidecar.speech.live import Encoding, LiveEvent, LiveOptions, from_wire
+from sidecar.speech.live import Encoding, LiveOptions
+from sidecar.speech.live_events import LiveEvent, from_wire
 
 
 @dataclass(frozen=True, slots=True)

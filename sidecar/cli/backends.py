@@ -119,7 +119,7 @@ async def _without_server(
     from sidecar.access.identity import EVERYBODY
     from sidecar.app import create_service
     from sidecar.settings import load_settings
-    from sidecar.speech.engine import parse_precision
+    from sidecar.speech.options import parse_precision
 
     # The engine is loaded for this command alone, so at the precision that it asks for.
     precision = options.get("precision")

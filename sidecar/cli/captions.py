@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sidecar.sessions.told import Numbered
 from sidecar.speech import formats
-from sidecar.speech.live import Final, Heard, Noticed, Partial
+from sidecar.speech.live_events import Final, Heard, Noticed, Partial
 from sidecar.speech.people import SpeakerVoice
 from sidecar.speech.transcript import Segment, Transcript
 

@@ -56,6 +56,7 @@ def examine() -> Iterator[Finding]:
     yield from _engines(settings)
     yield findings.live(settings)
     yield findings.voice(settings)
+    yield findings.thinker(settings)
     yield from _upstreams(settings)
     yield findings.gpu()
     yield findings.ffmpeg()

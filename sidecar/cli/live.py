@@ -17,10 +17,11 @@ from sidecar.cli.captions import Show, captions
 from sidecar.cli.ctrl_c import interrupts
 from sidecar.cli.ears import Ear, ear
 from sidecar.cli.recordings import write
-from sidecar.cli.said import INTERRUPTED, complain, say
+from sidecar.cli.said import INTERRUPTED, complain, print_text, say
 from sidecar.cli.sounds import Microphone, devices, look_at, loudness, of_file, of_pipe
 from sidecar.speech import formats
-from sidecar.speech.live import LIVE_RATE, Summary
+from sidecar.speech.live import LIVE_RATE
+from sidecar.speech.live_events import Summary
 from sidecar.speech.transcript import Transcript
 
 FORMATS = (*formats.FORMATS, "jsonl")
@@ -102,7 +103,7 @@ async def _run(order: Order) -> int:
     rate, sound = _sound_of(order)
     name = Path(order.source).stem if order.source and order.source != PIPE else "live"
     text: list[str] = []
-    write_now = text.append if order.output is not None else _print
+    write_now = text.append if order.output is not None else print_text
     ended = asyncio.Event()
     with interrupts(ended) as interrupted:
         async with aclosing(sound), ear(order.where, rate, order.options) as heard:
@@ -183,11 +184,3 @@ def _summed_up(transcript: Transcript) -> str:
     words = sum(len(segment.text.split()) for segment in transcript.segments)
     voices = f", {transcript.num_speakers} speakers" if transcript.diarized else ""
     return f"{minutes}:{seconds:02} heard, {words} words{voices}."
-
-
-def _print(text: str) -> None:
-    """To stdout, in UTF-8 whatever the console's habits are, and now."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-    sys.stdout.write(text)
-    sys.stdout.flush()

@@ -23,7 +23,7 @@ from vibevoice_asr_client.problems import wire_of
 from sidecar import errors
 from sidecar.cli.said import say
 from sidecar.cli.trust import HINT
-from sidecar.speech import live
+from sidecar.speech import live_events
 from sidecar.speech.people import SpeakerVoice
 from sidecar.speech.transcript import Notice, Segment, Transcript, Word
 
@@ -97,20 +97,20 @@ def _named(segments: Iterable[models.Segment]) -> tuple[SpeakerVoice, ...]:
     )
 
 
-def live_event_of(said: client.LiveEvent) -> live.LiveEvent:
+def live_event_of(said: client.LiveEvent) -> live_events.LiveEvent:
     """A live event of the client's as the engine's."""
     match said:
         case client.SpeechStarted(_, turn, at):
-            return live.SpeechStarted(turn, at)
+            return live_events.SpeechStarted(turn, at)
         case client.SpeechStopped(_, turn, at):
-            return live.SpeechStopped(turn, at)
+            return live_events.SpeechStopped(turn, at)
         case client.Partial():
-            return live.Partial(
+            return live_events.Partial(
                 said.turn, said.piece, said.start, said.end, said.text, said.stable, said.tail
             )
         case client.Final():
             segment = _segment(said.segment, diarized=said.diarized)
-            return live.Final(
+            return live_events.Final(
                 said.turn,
                 said.piece,
                 segment,
@@ -120,17 +120,17 @@ def live_event_of(said: client.LiveEvent) -> live.LiveEvent:
                 said.segment.name,
             )
         case client.TurnEnded(_, turn, start, end, text):
-            return live.TurnEnded(turn, start, end, text)
+            return live_events.TurnEnded(turn, start, end, text)
         case client.TurnDropped(_, turn, at):
-            return live.TurnDropped(turn, at)
+            return live_events.TurnDropped(turn, at)
         case client.SpeakersRevised(_, speakers, names):
             numbers = {piece: _number(who) or 0 for piece, who in speakers.items()}
             called = {_number(who) or 0: name for who, name in names.items()}
-            return live.SpeakersRevised(numbers, called)
+            return live_events.SpeakersRevised(numbers, called)
         case client.Noticed(_, code, message):
-            return live.Noticed(Notice(code, message))
+            return live_events.Noticed(Notice(code, message))
         case client.Summary(_, transcript, job):
-            return live.Summary(transcript_of(transcript), job)
+            return live_events.Summary(transcript_of(transcript), job)
 
 
 def _number(speaker: str) -> int | None:

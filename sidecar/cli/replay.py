@@ -16,7 +16,7 @@ from sidecar.cli.said import INTERRUPTED, PROGRAM, complain, say, shown
 if TYPE_CHECKING:
     from sidecar.captures.reading import Captured, CaptureReader
     from sidecar.cli.ears import Ear
-    from sidecar.speech.live import LiveEvent
+    from sidecar.speech.live_events import LiveEvent
 
 HELP = f"""
 Send a captured live session (--capture) through a service again, and compare what is told.

@@ -1,4 +1,4 @@
-"""What the command line does, a file per word; and how it says that something went wrong."""
+"""How the command line says what comes of it, and on stderr what went wrong."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ def shown(name: str) -> str:
     """A name, or other words of strangers, as a terminal may have it: what would move its cursor,
     colour it or turn its letters round is written as Python does (``\\x1b``). Pure."""
     return "".join(one.encode("unicode_escape").decode() if _steers(one) else one for one in name)
+
+
+def print_text(text: str) -> None:
+    """To stdout, in UTF-8 whatever the console's habits are, and now."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def say(message: str) -> None:

@@ -23,7 +23,7 @@ from sidecar.cli.recordings import (
     spread,
     write,
 )
-from sidecar.cli.said import INTERRUPTED, complain, say, shown
+from sidecar.cli.said import INTERRUPTED, complain, print_text, say, shown
 from sidecar.speech import formats
 from sidecar.speech.transcript import Transcript
 
@@ -190,7 +190,7 @@ class _Pile:
                 if self._order.output is None:
                     text = formats.render(transcript, self._order.format, shown(path.stem))
                     head = len(pairs) > 1 and self._order.format == "text"
-                    _print(f"# {shown(path.name)}\n{text}" if head else text)
+                    print_text(f"# {shown(path.name)}\n{text}" if head else text)
         finally:
             for task in tasks:
                 task.cancel()
@@ -212,11 +212,3 @@ class _Pile:
 def _label(path: Path, number: int, many: int) -> str:
     name = shown(path.name)
     return name if many == 1 else f"{number}/{many} {name}"
-
-
-def _print(text: str) -> None:
-    """To stdout, in UTF-8 whatever the console's habits are."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-    sys.stdout.write(text)
-    sys.stdout.flush()

@@ -48,6 +48,8 @@ BUILDS = {
 """What to do instead with an executable, into which nothing can be installed."""
 
 
+MOST_ELSEWHERE = 10_000
+"""Sessions of one service that others hear: its own limits count, and theirs."""
 STRETCH_S = 60.0
 """Seconds of speech that a stream is counted with; what is cut out of it is shorter."""
 
@@ -128,6 +130,9 @@ def choose_live(
     wanted = settings.live_engine
     if wanted == AUTO:
         return _live_by_itself(files)
+    if wanted == UPSTREAM:
+        found = _live_elsewhere(settings)
+        return found, found.reason
     named = files
     if wanted != files.spec.name:  # the folder that is set is that of the engine for files
         named = choose(settings.model_copy(update={"engine": wanted, "model_path": None}))
@@ -137,6 +142,15 @@ def choose_live(
             hint=f"Those that do: {', '.join(_live_engines()) or 'none'}; or set 'auto'.",
         )
     return named, "as set"
+
+
+def _live_elsewhere(settings: Settings) -> Choice[EngineSpec]:
+    """Those that the settings name for recordings: how many sessions there is room for, and which
+    languages they know, is theirs to say."""
+    others = upstream_of(settings)
+    hosts = ", ".join(map(host_of, others.urls))
+    spec = replace(engines.spec_of(UPSTREAM), sessions=MOST_ELSEWHERE, translates=True)
+    return Choice(spec, f"as set; sound goes to {hosts}", None, others)
 
 
 def _live_by_itself(files: Choice[EngineSpec]) -> tuple[Choice[EngineSpec] | None, str]:

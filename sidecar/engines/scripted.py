@@ -35,7 +35,8 @@ from sidecar.speech.engine import (
     Request,
     TranscribeOptions,
 )
-from sidecar.speech.live import LIVE_RATE, Begin, LiveOptions, LiveSession, Tell
+from sidecar.speech.live import LIVE_RATE, Begin, LiveOptions, LiveSession
+from sidecar.speech.live_events import Tell
 from sidecar.speech.people import VoicePrint
 from sidecar.speech.transcript import (
     BY_ATTENTION,
@@ -191,12 +192,14 @@ class ScriptedEngine:
 
     def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> LiveSession:
         """A session in which each quarter of a second is a word."""
+        from sidecar.live.ears import Ears
         from sidecar.live.hall import Hall
 
         if self._hall is None:
             assert self._precision is not None
             precision = self._precision.value
-            self._hall = Hall(self._hear, Loudness(), SPEC.name, precision, encoder=LoudnessOfOne())
+            ears = Ears(self._hear, encoder=LoudnessOfOne())
+            self._hall = Hall(ears, Loudness(), SPEC.name, precision)
         return self._hall.open(options, begin, tell)
 
     def _hear(

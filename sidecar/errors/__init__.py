@@ -63,6 +63,7 @@ from sidecar.errors.engines import (
     DeviceLost,
     EngineCrashed,
     EngineFailed,
+    EngineStuck,
     EngineUnavailable,
     GpuOutOfMemory,
     ModelLoaded,

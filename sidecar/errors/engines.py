@@ -23,6 +23,18 @@ class ModelLoadFailed(SidecarError):
     default_hint = "Run 'vibevoice-asr doctor'; it says what is missing."
 
 
+class EngineStuck(EngineUnavailable):
+    """The engine's process was killed and does not end, as where a driver hangs: another would hang
+    there, too, so none is started before that one has gone."""
+
+    code = "engine_stuck"
+    kind = Kind.BUSY
+    default_detail = (
+        "The engine's process hangs where nothing can end it, and none takes its place."
+    )
+    default_hint = "Look at the driver and the disks of this machine; start it anew if need be."
+
+
 class ReloadSuperseded(SidecarError):
     """A reload that another one, at another precision, overtook before its turn came."""
 

@@ -74,7 +74,9 @@ def fingerprint_here(settings: Settings) -> str | None:
     if file is None and settings.tls == "self-signed":
         file = certificate.pair_in(_folder(settings)).certificate
     try:
-        return certificate.fingerprint(file.read_text("ascii")) if file is not None else None
+        if file is None or not file.is_file():  # a pipe would be waited for
+            return None
+        return certificate.fingerprint(file.read_text("ascii"))
     except (OSError, ValueError):
         return None
 

@@ -21,6 +21,7 @@ from sidecar.jobs.runner import Plan
 from sidecar.jobs.sharing import shared_queue
 from sidecar.jobs.steering import Steering
 from sidecar.jobs.store import JobStore, MemoryStore
+from sidecar.jobs.unanswered import Unanswered
 from sidecar.metering.tally import JobTally
 from sidecar.settings import NODE, Settings
 from sidecar.threads import Threads
@@ -33,7 +34,7 @@ class Backend:
 
     ``provision``: what each job gets; ``plan``: the options that it begins with; ``places``: where
     recordings are heard; ``model``: the name of its weights, for how long work takes; ``disk``:
-    threads that may wait for one.
+    threads that may wait for one; ``instance``: the id of this service among the nodes.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class Backend:
         tally: JobTally,
         disk: Threads,
         now: clock.Clock,
+        instance: str,
     ) -> None:
+        self._instance = instance
         self._role, self._disk, self._now = settings.role, disk, now
         self.keeping = Keeping(settings, now) if settings.keeps_jobs else None
         """Those that outlive the process, where they do."""
@@ -63,7 +66,7 @@ class Backend:
             guess=provision.guess,
             pace=self.pace,
         )
-        shared = shared_queue(settings, self.keeping, provision, self.pace, queue, now)
+        shared = shared_queue(settings, self.keeping, provision, self.pace, queue, now, instance)
         self.shares = shared is not None
         """Whether other services have the same jobs."""
         self._pulling = shared.pulling if shared is not None else None
@@ -77,6 +80,11 @@ class Backend:
             own=shared.awaits if shared is not None else lambda record: True,
         )
         """Those that are over, until they are fetched."""
+        self.unanswered: Unanswered | None = None
+        """Those whose clients timed out, where others may be asked next."""
+        left = self.keeping.unanswered if self.keeping is not None else None
+        if shared is not None and left is not None:
+            self.unanswered = Unanswered(left, self.store, shared, self.results, self.seek)
 
     async def open(self, background: Background) -> None:
         """Start working, and go on with what was left of the last time."""
@@ -93,6 +101,8 @@ class Backend:
                 background.spawn("forget live sessions", self.keeping.sessions.forget_in_time())
             if self.keeping.nodes is not None:
                 background.spawn("look at the nodes", self.keeping.nodes.watch())
+        if self.unanswered is not None and self._role != NODE:
+            background.spawn("end what nobody waits for", self.unanswered.end_in_time())
         background.spawn("remember the pace", self._pace_file.run(self.pace))
 
     async def seek(self, job_id: str | None = None) -> None:
@@ -101,13 +111,14 @@ class Backend:
         if self.keeping is not None:
             await self.keeping.seek(job_id)
 
-    def steering(self, instance: str, models: Models) -> Steering | None:
-        """Who brings this service to what all nodes are to have, where it works for others.
-        ``instance``: its id among them."""
+    def steering(self, models: Models) -> Steering | None:
+        """Who says that this service is there, and brings it to what all nodes are to have, where
+        it works for others."""
         nodes = self.keeping.nodes if self.keeping is not None else None
         if nodes is None or self._pulling is None:
             return None
-        return Steering(nodes, instance, socket.gethostname(), models, self._pulling.aside)
+        name = socket.gethostname()
+        return Steering(nodes, self._instance, name, models, self._pulling.aside)
 
     async def fetched(self) -> None:
         """Wait a moment for results to be fetched, where anybody fetches them from here."""

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource
+from sidecar.jobs.events import Cancelled, Change, JobEvent
 from sidecar.jobs.job import Job
-from sidecar.jobs.record import Cancelled, Change, JobEvent, JobRecord, advance
+from sidecar.jobs.record import JobRecord, advance
 
 AGAIN_S = 0.5
 """Between two tries to have something kept while the journal does not answer."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
-from sidecar.jobs.record import Failure, JobRecord
+from sidecar.jobs.events import Failure
+from sidecar.jobs.record import JobRecord
 
 LEASE_S = 3.0
 """So long a job is a service's after it last said that it is there."""
@@ -48,11 +49,15 @@ class Claims(Protocol):
         ...
 
     async def look(
-        self, refused: Mapping[str, Failure], able: Collection[str], patience_s: float
+        self,
+        node_id: str,
+        refused: Mapping[str, Failure],
+        able: Collection[str],
+        patience_s: float,
     ) -> None:
-        """Say that this service is there to work, which of the jobs that wait it cannot do, and
-        why, and which it can. What all who are there refuse for ``patience_s`` ends
-        (`jobs.strays`).
+        """Say of this service, whose id as a node that is, which of the jobs that wait it cannot
+        do, and why, and which it can. What all refuse who are there (`jobs.steering.Nodes.here`)
+        for ``patience_s`` ends (`jobs.strays`).
 
         Raises:
             errors.JournalUnreachable: nobody can be told.

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from sidecar.jobs.record import (
-    Begun,
-    Cancelled,
-    Crashed,
-    Failed,
-    JobEvent,
-    JobRecord,
-    Reported,
-)
+from sidecar.jobs.events import Begun, Cancelled, Crashed, Failed, JobEvent, Reported
+from sidecar.jobs.record import JobRecord
 from sidecar.metering.outcomes import outcome_of
 from sidecar.metering.tally import JobTally
 from sidecar.speech.transcript import Finished

@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from sidecar.jobs.record import JobEvent, JobRecord
+from sidecar.jobs.events import JobEvent
+from sidecar.jobs.record import JobRecord
 
 BUFFER = 256
 """Events that a subscriber may be behind: some minutes of a recording that is heard fast."""

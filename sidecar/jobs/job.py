@@ -14,7 +14,7 @@ from dataclasses import replace
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.source import AudioSource
-from sidecar.jobs.record import (
+from sidecar.jobs.events import (
     Begun,
     Cancelled,
     Change,
@@ -22,11 +22,10 @@ from sidecar.jobs.record import (
     Failed,
     Failure,
     JobEvent,
-    JobRecord,
-    JobState,
     PutBack,
     Reported,
 )
+from sidecar.jobs.record import JobRecord, JobState
 from sidecar.jobs.store import JobStore
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Event, Transcript

@@ -19,16 +19,18 @@ from sidecar import clock, errors
 from sidecar.audio import ref
 from sidecar.audio.ref import Kept, Named
 from sidecar.audio.source import AudioSource, Spool
+from sidecar.database.address import journal_address
 from sidecar.jobs import poison
 from sidecar.jobs.claims import Claims
+from sidecar.jobs.events import Failed, Failure, Interrupted
 from sidecar.jobs.job import Job
 from sidecar.jobs.journal import UPLOADS
-from sidecar.jobs.postgres.address import journal_address
 from sidecar.jobs.postgres.nodes import PostgresNodes
 from sidecar.jobs.postgres.sessions import LeftSessions
 from sidecar.jobs.postgres.store import PostgresStore
+from sidecar.jobs.postgres.unanswered import UnansweredRows
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import Failed, Failure, Interrupted, JobRecord
+from sidecar.jobs.record import JobRecord
 from sidecar.jobs.shelf import Shelf
 from sidecar.jobs.sqlite_store import SqliteStore
 from sidecar.settings import Settings
@@ -72,6 +74,8 @@ class Keeping:
         """Live sessions between two services, where several share the jobs."""
         self.nodes: PostgresNodes | None = None
         """What all nodes are to have, where there are any."""
+        self.unanswered: UnansweredRows | None = None
+        """Jobs whose clients timed out, where several services share them."""
         self._shared: PostgresStore | None = None
         secret, address = journal_key(settings), journal_address(settings)
         if address is None:
@@ -80,6 +84,7 @@ class Keeping:
             shared = PostgresStore(address, secret, self._uploads, now, shelf=self.shelf)
             self.store = self.claims = self._shared = shared
             self.sessions, self.nodes = LeftSessions(shared), PostgresNodes(shared)
+            self.unanswered = UnansweredRows(shared)
         self._roots = settings.audio_roots
         self._spool_dir = settings.spool_dir
         self._sweep()

@@ -14,8 +14,9 @@ from sidecar.errors import (
     SpeakerNotFound,
     TranscriptChanged,
 )
+from sidecar.jobs.events import Cancelled, Edited
 from sidecar.jobs.feed import Subscription
-from sidecar.jobs.record import Cancelled, Edited, JobRecord
+from sidecar.jobs.record import JobRecord
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.store import JobStore
 from sidecar.speech.formats import speaker_label

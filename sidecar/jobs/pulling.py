@@ -20,8 +20,9 @@ from sidecar import errors
 from sidecar.audio.source import AudioSource
 from sidecar.jobs.claimed import ClaimedJob
 from sidecar.jobs.claims import BEAT_S, LEASE_S, TRIES, Claims
+from sidecar.jobs.events import Begun, Failed, Failure, JobEvent, PutBack
 from sidecar.jobs.job import Job
-from sidecar.jobs.record import Begun, Failed, Failure, JobEvent, JobRecord, PutBack
+from sidecar.jobs.record import JobRecord
 from sidecar.jobs.store import JobStore
 from sidecar.threads import Threads
 

@@ -1,4 +1,4 @@
-"""What is known of a job, and what happened to it: frozen values, and one pure function.
+"""What is known of a job, and how that changes by what happens to it (`jobs.events`). Pure.
 
 A record is what was submitted and all its events, applied in order. Replaying the events over what
 was submitted gives the same record again, after a restart or anywhere else.
@@ -7,7 +7,7 @@ was submitted gives the same record again, after a restart or anywhere else.
 from __future__ import annotations
 
 import uuid
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
 
@@ -15,9 +15,22 @@ from sidecar import errors
 from sidecar.access.identity import EVERYBODY
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import AudioRef
+from sidecar.jobs.events import (
+    Begun,
+    Cancelled,
+    Crashed,
+    Edited,
+    Failed,
+    Failure,
+    Interrupted,
+    JobEvent,
+    PutBack,
+    Refused,
+    Reported,
+)
 from sidecar.jobs.order import Priority
 from sidecar.speech.engine import TranscribeOptions
-from sidecar.speech.history import History, Step
+from sidecar.speech.history import History
 from sidecar.speech.transcript import (
     Checkpoint,
     Event,
@@ -41,25 +54,6 @@ class JobState(StrEnum):
 
 
 ENDED = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An error as plain values."""
-
-    code: str
-    detail: str
-    hint: str
-    retry_after: int | None = None
-
-    @classmethod
-    def of(cls, error: errors.SidecarError) -> Self:
-        """What ``error`` says."""
-        return cls(**error.to_wire())
-
-    def error(self) -> errors.SidecarError:
-        """The error that it was, to be raised."""
-        return errors.from_wire(asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,107 +146,6 @@ class JobRecord:
     def touched(self) -> float:
         """When anything last changed in it, once it has ended."""
         return self.history.changed or self.ended or self.created
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """An attempt starts, from what is settled; ``anew``: from nothing all the same, because what
-    was settled means nothing to the engine. ``behind``: it does when that job has ended, and waits
-    at the engine until then."""
-
-    anew: bool = False
-    behind: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Crashed:
-    """The engine's process died in it; what follows is tried alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class PutBack:
-    """Back to the queue, as if nothing had happened; ``counted``: the attempt was one, in which the
-    engine's process died or (``passed``) which showed that it cannot be done there."""
-
-    counted: bool = False
-    alone: bool = False
-    passed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupted:
-    """The service died while it was there, and has begun again; it waits, and what follows is tried
-    alone. ``waited``: so it did then, at the engine."""
-
-    waited: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Of those that could work on it nobody who is there can, and what they say; None: somebody
-    can again."""
-
-    failure: Failure | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """What the engine said, ``processing_s`` seconds into the attempt. With its transcript a job is
-    done, whatever becomes of the engine."""
-
-    event: Event
-    processing_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """It ended without a transcript."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """Somebody ended it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Edited:
-    """Somebody changed the transcript, after the end."""
-
-    step: Step
-
-
-Change = Begun | Crashed | PutBack | Interrupted | Refused | Reported | Failed | Cancelled | Edited
-
-
-@dataclass(frozen=True, slots=True)
-class JobEvent:
-    """One change of one job: the ``seq``-th, ``at`` a time of day."""
-
-    seq: int
-    at: float
-    change: Change
-
-    @property
-    def fleeting(self) -> bool:
-        """Whether only the last of its kind is worth keeping: each says all that those before it
-        said."""
-        return isinstance(self.change, Reported) and isinstance(self.change.event, Progress)
-
-    @property
-    def ends(self) -> bool:
-        """Whether a job that is over after it was not so before."""
-        return not isinstance(self.change, Edited)
-
-    @property
-    def worn(self) -> JobEvent:
-        """What is left of it once its job has ended: nobody goes on from a checkpoint any more."""
-        match self.change:
-            case Reported(Checkpoint() as checkpoint, processing_s):
-                change = Reported(replace(checkpoint, state={}), processing_s)
-                return replace(self, change=change)
-        return self
 
 
 def advance(record: JobRecord, event: JobEvent) -> JobRecord:

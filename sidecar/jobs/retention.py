@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sidecar import errors
-from sidecar.jobs.record import JobEvent, JobRecord, JobState, Reported
+from sidecar.jobs.events import JobEvent, Reported
+from sidecar.jobs.record import JobRecord, JobState
 from sidecar.jobs.store import JobStore
 from sidecar.speech.edits import Rewrite
 from sidecar.speech.history import History

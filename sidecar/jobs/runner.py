@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 
 from sidecar import errors
@@ -30,7 +30,7 @@ STARTED_AGAIN = Notice(
     "The service or its engine ended in the middle, and this engine had to begin again.",
 )
 
-Plan = Callable[[Job, Precision], TranscribeOptions]
+Plan = Callable[[Job, Precision], Awaitable[TranscribeOptions]]
 """A job's options with the memory plan that it gets when it begins."""
 
 
@@ -158,7 +158,7 @@ class Run:
 
     async def _heard_by(self, stay: Stay, job: Job) -> None:
         engine = stay.engine
-        options = self._plan(job, engine.precision)
+        options = await self._plan(job, engine.precision)
         resumes = job.record.durable and self._place.spec.resumes
         settled = job.record.settled if resumes else None
         events = engine.transcribe(job.source, job.facts, options, self._max_s, settled)
@@ -214,14 +214,19 @@ class Run:
         first = self.jobs[0]
         lease = self._place.lease(first.options.precision, first.arrived_at, False)
         async with lease as engine:
-            jobs = [job for job in self.jobs if not job.ended]  # some may have left while it loaded
+            plans = [await self._plan(job, engine.precision) for job in self.jobs]
+            asked = [
+                (job, plan)
+                for job, plan in zip(self.jobs, plans, strict=True)
+                if not job.ended  # some may have left while it loaded
+            ]
+            jobs = [job for job, _ in asked]
             if not jobs:
                 return
             self._engine, self._heard = engine, jobs
             begun = time.monotonic()
             events = engine.transcribe_together(
-                [(job.source, job.facts, self._plan(job, engine.precision)) for job in jobs],
-                self._max_s,
+                [(job.source, job.facts, plan) for job, plan in asked], self._max_s
             )
             async with aclosing(events):
                 async for number, event in events:

@@ -14,6 +14,7 @@ from sidecar.jobs.taking import SharedQueue
 from sidecar.settings import ALL, FRONT, Settings
 from sidecar.speech.engine import Precision
 from sidecar.threads import Threads
+from sidecar.workers.lifecycle import SlotState
 
 OPENING = 2
 """Recordings that are opened side by side."""
@@ -28,9 +29,10 @@ def shared_queue(
     pace: Pace,
     queue: JobQueue,
     now: clock.Clock,
+    instance: str,
 ) -> SharedQueue | None:
     """Who takes in and works, by what the settings say this service is there for; ``queue`` works
-    for it. None where it keeps its jobs to itself.
+    for it. None where it keeps its jobs to itself. ``instance``: its id among the nodes.
 
     Raises:
         errors.SettingsInvalid: it has nobody to share jobs with.
@@ -43,12 +45,6 @@ def shared_queue(
                 hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or leave the role out.",
             )
         return None
-    if settings.people:
-        raise errors.SettingsInvalid(
-            "People are in a file of one service, and services that share jobs would each know of "
-            "others.",
-            hint="Leave VIBEVOICE_PEOPLE (--people) out, or keep jobs without VIBEVOICE_JOURNAL.",
-        )
 
     def work_s(record: JobRecord) -> float:
         wanted = record.options.precision
@@ -73,14 +69,16 @@ def shared_queue(
         provision.beside,
         queue.places,
     )
-    survey = Survey(claims, keeping.store, refused, settings.unschedulable_after)
+    survey = Survey(claims, keeping.store, refused, settings.unschedulable_after, instance)
     return SharedQueue(keeping.store, limit, work_s, queue, pulling, survey, now)
 
 
 def refusal(record: JobRecord, provision: Provision, max_s: float) -> errors.SidecarError | None:
-    """Why a job cannot be done here now, for its language, its length or its memory; None of one
-    that can."""
+    """Why a job cannot be done here now, for its language, its length, its memory or an engine that
+    hangs; None of one that can."""
     spec, language, length_s = provision.spec, record.options.language, record.facts.total_s
+    if provision.slot.state is SlotState.STUCK:
+        return errors.EngineStuck()
     if record.facts.decoder == HEARD_LIVE:
         return errors.AudioLost("What was said live was not told to its end.")
     if not spec.speaks(language):

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from sidecar import clock, errors
 from sidecar.audio.ref import Kept
+from sidecar.jobs.events import JobEvent, Reported
 from sidecar.jobs.feed import BUFFER
 from sidecar.jobs.journal import UPLOADS, Broken, Journal, open_journal
-from sidecar.jobs.record import JobEvent, JobRecord, Reported, advance
+from sidecar.jobs.record import JobRecord, advance
 from sidecar.jobs.shelf import Shelf
 from sidecar.jobs.store import Entry, MemoryStore
 from sidecar.jobs.writer import Part, Statement, Writer

@@ -1,4 +1,4 @@
-"""A node brings itself to what all of them are to have, when it has its turn.
+"""A node says that it is there, and brings itself to what all are to have when it has its turn.
 
 A turn is a lease: who has it says every second that it goes on, and who dies frees it. While a node
 has one it claims no jobs, so that others take them; what runs ends first. What cannot be had here
@@ -44,7 +44,8 @@ class Nodes(Protocol):
         ...
 
     async def here(self, node: NodeStanding) -> None:
-        """Say that a node is there, and how far it is."""
+        """Say that a node is there, and how far it is; who does not for `strays.ALIVE_S` is none
+        any more. A turn that it has is as it was."""
         ...
 
     async def take_turn(self, node_id: str, turn: str, generation: int) -> bool:
@@ -53,7 +54,7 @@ class Nodes(Protocol):
         ...
 
     async def go_on(self, turn: str) -> bool:
-        """Say that a turn goes on; whether it does: it may have been given up for lost."""
+        """Say that a turn goes on; whether it does: one that is over is for others."""
         ...
 
     async def end_turn(self, turn: str, node: NodeStanding) -> bool:
@@ -175,11 +176,13 @@ class Steering:
     @asynccontextmanager
     async def _going_on(self, turn: str) -> AsyncIterator[None]:
         async def beat() -> None:
+            ours = True
             while True:
                 await asyncio.sleep(BEAT_S)
                 with contextlib.suppress(errors.JournalUnreachable):
-                    if not await self._nodes.go_on(turn):
-                        return  # what was begun is finished; what is said of it does not count
+                    await self._nodes.here(self.standing)
+                    # What was begun is finished; what is said of it may not count.
+                    ours = ours and await self._nodes.go_on(turn)
 
         beating = asyncio.get_running_loop().create_task(beat(), name="turn")
         try:

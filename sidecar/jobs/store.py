@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from sidecar import clock, errors
+from sidecar.jobs.events import Change, JobEvent
 from sidecar.jobs.feed import BUFFER, Feed, Listener, Subscription
-from sidecar.jobs.record import Change, JobEvent, JobRecord, advance
+from sidecar.jobs.record import JobRecord, advance
 
 
 class JobStore(Protocol):

@@ -12,12 +12,12 @@ from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 
 from sidecar import errors
-from sidecar.jobs.record import Failure
+from sidecar.jobs.events import Failure
 
 LOOK_S = 3.0
 """So often a node looks at those that wait."""
 ALIVE_S = 10.0
-"""A node that was not seen for so long is not there."""
+"""A node that did not say for so long that it is there is none any more, whatever is asked."""
 
 
 class Verdict(StrEnum):

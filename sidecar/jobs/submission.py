@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 
 from sidecar import clock
 from sidecar.access.identity import Identity, Scope
@@ -48,6 +49,7 @@ class Submissions:
         self._provision, self._intake, self._disk = provision, intake, disk
         self._tally, self._traces, self._now = tally, traces, now
         self._fits_elsewhere = settings.role == FRONT  # who works says what fits
+        self._people = settings.people
         self._audio_roots = settings.audio_roots
         self._once = Once(self._store)
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
@@ -183,12 +185,13 @@ class Submissions:
     def _admitted(
         self, caller: Identity, facts: AudioFacts, options: TranscribeOptions
     ) -> TranscribeOptions:
-        """The options with a precision that fits, where the caller may have more waiting."""
+        """The options with a precision that fits, where the caller may have more waiting; and with
+        whether voices are kept here, for who works on it may be another service."""
         if not self._fits_elsewhere:
             options = self._provision.admitted(options, facts.total_s)
         waiting = self._queue.of(caller.owner, running=False)
         check_audio(caller, facts.total_s, (each.facts.total_s for each in waiting))
-        return options
+        return replace(options, voiceprints=self._people)
 
     async def _kept(self, source: AudioSource) -> AudioRef:
         assert self._backend.keeping is not None

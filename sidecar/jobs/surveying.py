@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from sidecar import errors
 from sidecar.jobs.claims import Claims
-from sidecar.jobs.record import Failure, JobRecord
+from sidecar.jobs.events import Failure
+from sidecar.jobs.record import JobRecord
 from sidecar.jobs.store import JobStore
 from sidecar.jobs.strays import LOOK_S
 
@@ -32,7 +33,7 @@ class _Thought:
 
 
 class Survey:
-    """Says every few seconds that this service is there to work, and what it refuses."""
+    """Says every few seconds what this service refuses of the jobs that wait."""
 
     def __init__(
         self,
@@ -40,9 +41,11 @@ class Survey:
         store: JobStore,
         refusal: Callable[[JobRecord], errors.SidecarError | None],
         patience_s: float,
+        node_id: str,
     ) -> None:
         """``refusal``: why a job cannot be done here now; None of one that can. ``patience_s``: so
-        long one waits that all refuse."""
+        long one waits that all refuse. ``node_id``: which node this service is."""
+        self._node_id = node_id
         self._claims, self._store, self._refusal = claims, store, refusal
         self._patience_s = patience_s
         self._thoughts: dict[str, _Thought] = {}
@@ -53,7 +56,7 @@ class Survey:
         self._looking = asyncio.get_running_loop().create_task(self._look(), name="survey")
 
     async def close(self) -> None:
-        """Look no more; a moment later this service is not there any more for the others."""
+        """Look no more."""
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
@@ -81,7 +84,7 @@ class Survey:
         thoughts = self._thoughts.items()
         refused = {one: said.refusal for one, said in thoughts if said.refusal is not None}
         able = [one for one, said in thoughts if said.refusal is None]
-        await self._claims.look(refused, able, self._patience_s)
+        await self._claims.look(self._node_id, refused, able, self._patience_s)
 
     def _due(self, records: Sequence[JobRecord], now: float) -> Sequence[JobRecord]:
         """Who is thought about next: those first which all others refuse, then whoever was thought

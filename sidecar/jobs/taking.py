@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from sidecar import clock, errors
+from sidecar.jobs.events import Cancelled
 from sidecar.jobs.job import Job
 from sidecar.jobs.lineup import FRESH_S
 from sidecar.jobs.order import Moment, Shares, Waiting, turns
 from sidecar.jobs.pulling import Pulling
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import Cancelled, JobRecord, JobState
+from sidecar.jobs.record import JobRecord, JobState
 from sidecar.jobs.store import JobStore
 from sidecar.jobs.surveying import Survey
 from sidecar.speech.engine import Precision
@@ -129,8 +130,16 @@ class SharedQueue:
         job.source.close()  # it was kept where whoever works finds it
         self._turns_until = 0.0
         if not job.record.kept:
-            self._awaited = {one.id: one for one in self._awaited.values() if not one.ended}
-            self._awaited[job.id] = job
+            self.expect(job)
+
+    def expect(self, job: Job) -> None:
+        """A client waits here for a job, and nobody asks for it later."""
+        self._awaited = {one.id: one for one in self._awaited.values() if not one.ended}
+        self._awaited[job.id] = job
+
+    def give_up(self, job: Job) -> None:
+        """No client waits here for it any more; it goes on."""
+        self._awaited.pop(job.id, None)
 
     def awaits(self, record: JobRecord) -> bool:
         """Whether a job was taken in here for a client that waits for its answer."""

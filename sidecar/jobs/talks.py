@@ -12,8 +12,9 @@ from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import AudioRef, Held
 from sidecar.audio.sniff import WAV
 from sidecar.audio.source import AudioSource
+from sidecar.jobs.events import Begun, Reported
 from sidecar.jobs.keeping import Keeping
-from sidecar.jobs.record import Begun, JobRecord, Reported
+from sidecar.jobs.record import JobRecord
 from sidecar.jobs.store import JobStore
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Finished, Peaks, SegmentReady, Transcript

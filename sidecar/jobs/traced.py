@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from sidecar import clock, errors
 from sidecar.audio.decode import AudioFacts
 from sidecar.diagnostics.tracing import ARRIVED, Arrival, Stage, Traces, Value
-from sidecar.jobs.record import Begun, Crashed, Interrupted, JobEvent, JobRecord, PutBack
+from sidecar.jobs.events import Begun, Crashed, Interrupted, JobEvent, PutBack
+from sidecar.jobs.record import JobRecord
 from sidecar.jobs.store import JobStore
 
 log = logging.getLogger(__name__)

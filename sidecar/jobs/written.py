@@ -15,8 +15,7 @@ from typing import Any
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import AudioRef, Held, Kept, Named
 from sidecar.errors import BadRequest
-from sidecar.jobs.order import Priority
-from sidecar.jobs.record import (
+from sidecar.jobs.events import (
     Begun,
     Cancelled,
     Change,
@@ -25,12 +24,12 @@ from sidecar.jobs.record import (
     Failed,
     Failure,
     Interrupted,
-    JobRecord,
     PutBack,
     Refused,
     Reported,
-    RequestKey,
 )
+from sidecar.jobs.order import Priority
+from sidecar.jobs.record import JobRecord, RequestKey
 from sidecar.speech import transcript
 from sidecar.speech.edit_values import step_of, step_values
 from sidecar.speech.engine import TranscribeOptions

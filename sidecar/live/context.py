@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.piece import Listen, Piece
 from sidecar.live.schedule import Urgency
-from sidecar.speech.live import LIVE_RATE, Understood
+from sidecar.speech.live import LIVE_RATE
+from sidecar.speech.live_events import Understood
 
 APART_S = 1.0
 """What lies further back is another matter, and its sound is not kept."""

@@ -24,6 +24,7 @@ from sidecar.live.endpointing import (
     Spoken,
 )
 from sidecar.live.hypothesis import Hypothesis
+from sidecar.live.listening import Listening
 from sidecar.live.piece import STEP_S, USUAL, Listen, Manner, Piece
 from sidecar.live.ring import Ring
 from sidecar.live.schedule import Urgency
@@ -31,21 +32,18 @@ from sidecar.live.speakers import Decision, Question, Vector
 from sidecar.live.story import Story
 from sidecar.live.voicing import Voiced, Voicing
 from sidecar.speech.engine import AUTO
-from sidecar.speech.live import (
-    LIVE_RATE,
+from sidecar.speech.live import LIVE_RATE, Begin, LiveOptions, Turns
+from sidecar.speech.live_events import (
     NOT_UNDERSTOOD,
     UNHEARD,
-    Begin,
     ContextKnown,
     Heard,
     LiveEvent,
-    LiveOptions,
     Noticed,
     Partial,
     SpeechStarted,
     SpeechStopped,
     Summary,
-    Turns,
     Understood,
 )
 from sidecar.speech.transcript import Notice
@@ -55,7 +53,6 @@ LATE_TOLD_S = 30.0
 LEAD_S = 1.0
 """Who goes on for another engine hears so much of what that one heard: a detector of speech says
 what it says by what came before."""
-"""The flag of a piece that no engine could make words of in time; its text is the last partial."""
 
 
 class Hearing:
@@ -88,7 +85,7 @@ class Hearing:
         known = options.known_voices if options.hears_voices else None
         self._voicing = Voicing(begin, known) if voices else None
         self._story = Story(begin, self._voicing)
-        self._going: list[Listen] = []
+        self._listening = Listening(manner)
         self._told_at = at
         self._known: tuple[Understood, ...] = begin.context
         self._late: int | None = None
@@ -206,45 +203,11 @@ class Hearing:
 
     def wish(self) -> Listen | None:
         """What it would have recognised next."""
-        for row in self._story.pieces:
-            if row.final is None:
-                if not self._busy(row) and not self._growing(row):
-                    assert row.end is not None
-                    return Listen(row, row.end, Urgency.FINAL, row.since)
-                return None
-        piece = self._open
-        if piece is None:
-            return None
-        if piece.paused is not None:
-            if self._manner.grows or piece.early is not None or self._busy(piece):
-                return None
-            return Listen(piece, piece.paused, Urgency.SPECULATIVE, 0.0, piece.paused)
-        manner = self._manner
-        after_s = manner.step_s if piece.asked > piece.start else manner.first_s
-        due = piece.asked + round(after_s * LIVE_RATE)
-        to = self._looked - self._held_back()
-        if (self.options.partials or manner.grows) and to >= due and not self._going:
-            since = max(due, piece.opened) / LIVE_RATE
-            return Listen(piece, to, Urgency.PARTIAL, since)
-        return None
-
-    def _held_back(self) -> int:
-        """Samples that may turn out to lie behind the end of what is open: who goes on from there
-        cannot unhear them."""
-        ends = self.options.endpointing
-        if not self._manner.grows:
-            return 0
-        return round(max(0.0, ends.pause_s - ends.post_roll_s) * LIVE_RATE) + FRAME
-
-    def _growing(self, piece: Piece) -> bool:
-        """Whether a draft is being gone on with, which a final waits for."""
-        return self._manner.grows and any(one.piece is piece for one in self._going)
+        return self._listening.wish(self._story.pieces, self._open, self._looked, self.options)
 
     def began(self, listen: Listen) -> tuple[Block, Before | None]:
         """It is being recognised; its sound, and what it is heard behind: then that is in front."""
-        self._going.append(listen)
-        if listen.urgency is not Urgency.FINAL:
-            listen.piece.asked = listen.to
+        self._listening.began(listen)
         if listen.urgency is Urgency.PARTIAL and self._voicing is not None:
             self._voicing.partial_began()
         before = None if self._context is None else self._context.of(listen, self._longest())
@@ -258,7 +221,7 @@ class Hearing:
         self, listen: Listen, found: Hypothesis | None, now: float, work_s: float
     ) -> Iterator[LiveEvent]:
         """What came of it; None where it was stopped, or went wrong."""
-        self._going.remove(listen)
+        self._listening.over(listen)
         piece = listen.piece
         if piece.cancelled or piece.final is not None:
             return
@@ -296,14 +259,6 @@ class Hearing:
     def _within_frame(self) -> int:
         """Where the sound ends, which may be in the middle of a frame."""
         return max(self._decided, min(self._sound.end, self._looked + FRAME - 1))
-
-    def _busy(self, piece: Piece) -> bool:
-        """Whether a piece is being heard to the end that it has, or may have, already."""
-        ends = {piece.paused} - {None}
-        return any(
-            one.piece is piece and (one.pause in ends or one.urgency is Urgency.FINAL)
-            for one in self._going
-        )
 
     def _take(self, event: Spoken, now: float) -> Iterator[LiveEvent]:
         if self._voicing is not None:

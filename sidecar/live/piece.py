@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from sidecar.live.agreement import Agreement
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.schedule import Urgency
-from sidecar.speech.live import Final
+from sidecar.speech.live_events import Final
 
 FIRST_S, STEP_S = 0.6, 1.0
 """Seconds of a piece until its first partial, and from one to the next (docs/performance.md,

@@ -13,15 +13,8 @@ from dataclasses import dataclass
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.piece import Piece
 from sidecar.live.voicing import Voicing
-from sidecar.speech.live import (
-    LIVE_RATE,
-    Begin,
-    Final,
-    LiveEvent,
-    LiveOptions,
-    TurnDropped,
-    TurnEnded,
-)
+from sidecar.speech.live import LIVE_RATE, Begin, LiveOptions
+from sidecar.speech.live_events import Final, LiveEvent, TurnDropped, TurnEnded
 from sidecar.speech.transcript import Notice, Segment, Transcript, Word, joined
 from sidecar.voices.recognition import worth_keeping
 

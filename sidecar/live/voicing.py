@@ -18,7 +18,8 @@ from sidecar.live.endpointing import FRAME
 from sidecar.live.ring import Ring
 from sidecar.live.schedule import Urgency
 from sidecar.live.speakers import Decision, Question, Speakers, Vector
-from sidecar.speech.live import LIVE_RATE, Begin, LiveEvent, SpeakersRevised, VoicesKnown
+from sidecar.speech.live import LIVE_RATE, Begin
+from sidecar.speech.live_events import LiveEvent, SpeakersRevised, VoicesKnown
 from sidecar.speech.people import KnownVoice
 
 ENOUGH_S = 3.0

@@ -7,7 +7,7 @@ what follows: a plan for the job, a refusal that names what would fit, the place
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,6 +47,15 @@ class Memory:
     on_gpu: bool
     bandwidth: float | None = None
     own_bytes: int | None = None
+
+    def available_bytes(self, loaded: Callable[[Precision], int], limit_bytes: int | None) -> int:
+        """What an engine may take in all: what is free, and what it holds. ``loaded``: what it
+        takes that does nothing, at a precision."""
+        own = self.own_bytes
+        if own is None:
+            own = loaded(self.held) if self.held is not None else 0
+        available = max(0, self.free_bytes + own)
+        return available if limit_bytes is None else min(available, limit_bytes)
 
 
 class Room(Protocol):
@@ -159,12 +168,8 @@ class Admission:
         return LoadPlan(Placement.INSTEAD, steps[-1])
 
     def available_bytes(self, now: Memory) -> int:
-        """What the engine may take in all: what is free, and what it holds."""
-        own = now.own_bytes
-        if own is None:
-            own = self.loaded_bytes(now.held) if now.held is not None else 0
-        available = max(0, now.free_bytes + own)
-        return available if self._limit is None else min(available, self._limit)
+        """What the engine may take in all."""
+        return now.available_bytes(self.loaded_bytes, self._limit)
 
     def loaded_bytes(self, precision: Precision, memory: MemoryPlan = EVERYTHING) -> int:
         """What an engine takes that loads or does nothing; ``memory`` keeps parts on the host."""

@@ -34,7 +34,8 @@ class VoiceAdmission:
         Raises:
             errors.WontFit: it has no room even then.
         """
-        needed, room = self.peak_bytes(precision), self._available_bytes(now)
+        needed = self.peak_bytes(precision)
+        room = now.available_bytes(self.loaded_bytes, self._limit)
         if needed > room:
             raise errors.WontFit(
                 f"Out of memory: VibeVoice that speaks takes {needed / GB:.1f} GB in {precision}, "
@@ -45,14 +46,6 @@ class VoiceAdmission:
         both = self._limit is None or now.held is None
         beside = both and needed <= now.free_bytes
         return LoadPlan(Placement.BESIDE if beside else Placement.INSTEAD)
-
-    def _available_bytes(self, now: Memory) -> int:
-        """What it may take in all: what is free, and what it holds."""
-        own = now.own_bytes
-        if own is None:
-            own = self.loaded_bytes(now.held) if now.held is not None else 0
-        available = max(0, now.free_bytes + own)
-        return available if self._limit is None else min(available, self._limit)
 
     def loaded_bytes(self, precision: Precision, memory: MemoryPlan = EVERYTHING) -> int:
         """What it takes while it is silent; nothing of it stays on the host."""

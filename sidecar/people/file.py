@@ -17,7 +17,6 @@ from pathlib import Path
 from sidecar import errors
 from sidecar.people.person import Person, Sample
 from sidecar.settings import Settings
-from sidecar.speech.people import VoicePrint
 from sidecar.vault.file import KEY_TABLE, Words, migrate, seal_of
 from sidecar.vault.sealing import SealBroken
 
@@ -103,8 +102,7 @@ class PeopleFile:
         try:
             samples: dict[str, list[Sample]] = {}
             for person, sealed in read("SELECT person, sealed FROM samples ORDER BY number"):
-                values = json.loads(self._seal.opened(sealed, f"sample/{person}"))
-                one = Sample(values["added"], VoicePrint(**values["print"]))
+                one = Sample.of(json.loads(self._seal.opened(sealed, f"sample/{person}")))
                 samples.setdefault(person, []).append(one)
             rows = read("SELECT id, owner, created, name FROM people ORDER BY created, id")
             return [
@@ -131,8 +129,9 @@ class PeopleFile:
         """
         name = self._seal.seal(person.name.encode(), f"person/{person.id}")
         about = f"sample/{person.id}"
-        sealed = [self._seal.seal(json.dumps(asdict(one)).encode(), about)
-                  for one in person.samples]  # fmt: skip
+        sealed = [
+            self._seal.seal(json.dumps(asdict(one)).encode(), about) for one in person.samples
+        ]
         with self._change():
             self._database.execute("DELETE FROM people WHERE id = ?", (person.id,))
             self._database.execute(

@@ -2,34 +2,61 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
 from sidecar import clock
 from sidecar.audio.source import AudioSource
-from sidecar.errors import PeopleOff
+from sidecar.database.address import journal_address
+from sidecar.errors import JournalUnreachable, PeopleOff
+from sidecar.people.file import people_folder
+from sidecar.people.kept import KeptPeople
 from sidecar.people.owned import OwnedPeople
+from sidecar.people.shared import SharedPeople
+from sidecar.people.store import PeopleStore
 from sidecar.settings import Settings
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.live import LiveOptions
 from sidecar.speech.people import KnownVoice, VoicePrint
+from sidecar.vault.key import journal_key
 from sidecar.workers.intake import Intake
+
+log = logging.getLogger(__name__)
 
 LONGEST_CLIP_S = 60.0
 """Of one person's voice; a longer recording is a job, one of whose speakers is named."""
+ASK_AGAIN_S = 1.0
+"""So long a job that begins leaves a database that does not answer alone."""
+
+
+def store_of(settings: Settings) -> PeopleStore | None:
+    """Where people are kept; None where they are not.
+
+    Where services share their jobs each has their people: what a job needs of them says the one
+    that took it in.
+
+    Raises:
+        errors.SettingsInvalid: the folder, the file, the database or the key cannot be used.
+    """
+    if (address := journal_address(settings)) is not None:
+        return SharedPeople(address, journal_key(settings))
+    return KeptPeople(people_folder(settings), journal_key(settings)) if settings.people else None
 
 
 class KnownVoices:
-    """What jobs are told of who may speak in them. Owns the people's file, where there is one."""
+    """What jobs are told of who may speak in them. Owns the people, where they are kept."""
 
     def __init__(self, settings: Settings, intake: Intake, now: clock.Clock = clock.wall) -> None:
-        """Open the people's file, where the setting `people` is on; this waits for the disk.
+        """Open them; this waits for the disk, or for the database.
 
         Raises:
-            errors.SettingsInvalid: as `OwnedPeople`.
+            errors.SettingsInvalid: as `store_of`.
         """
-        self._intake = intake
-        self._people = OwnedPeople(settings, now) if settings.people else None
+        self._intake, self._on = intake, settings.people
+        store = store_of(settings)
+        self._people = OwnedPeople(store, now) if store is not None else None
 
     @property
     def people(self) -> OwnedPeople:
@@ -38,7 +65,7 @@ class KnownVoices:
         Raises:
             errors.PeopleOff: nobody's voice is kept here.
         """
-        if self._people is None:
+        if self._people is None or not self._on:
             raise PeopleOff()
         return self._people
 
@@ -75,26 +102,36 @@ class KnownVoices:
                 source.close()
         return replace(options, known_voices=(*options.known_voices, *known))
 
-    def with_people(
+    async def with_people(
         self, options: TranscribeOptions, owner: str, *, kept: bool
     ) -> TranscribeOptions:
         """The options of a job that begins, with the people whom its owner knows by then; ``kept``:
         whether somebody can ask later who spoke in it. No record has them, so that who is deleted
-        is in none."""
-        if self._people is None or not options.recognise:
-            return options
-        known = (*options.known_voices, *self._people.known(owner))
-        return replace(options, known_voices=known, voiceprints=kept)
+        is in none. While nobody can be asked who is known, the job waits."""
+        wanted = options.recognise and (self._on or options.voiceprints)
+        if self._people is None or not wanted:
+            return replace(options, voiceprints=False)
+        while True:
+            try:
+                known = (*options.known_voices, *await self._people.known(owner))
+                return replace(options, known_voices=known, voiceprints=kept)
+            except JournalUnreachable:
+                await asyncio.sleep(ASK_AGAIN_S)
 
-    def with_people_live(self, options: LiveOptions, owner: str) -> LiveOptions:
+    async def with_people_live(self, options: LiveOptions, owner: str) -> LiveOptions:
         """The options of a live session that begins, with the people whom its owner knows by then;
-        what its speakers sound like is told where somebody can ask later who spoke in it."""
-        if self._people is None or not options.recognise:
+        what its speakers sound like is told where somebody can ask later who spoke in it. While
+        nobody can be asked who is known, it is nobody: what is said waits for no database."""
+        if self._people is None or not self._on or not options.recognise:
             return replace(options, known_voices=(), voiceprints=False)
-        known = self._people.known(owner)
+        try:
+            known = await self._people.known(owner)
+        except JournalUnreachable:
+            log.warning("a live session knows nobody: the database does not answer")
+            known = ()
         return replace(options, known_voices=known, voiceprints=options.keep)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close where they are kept."""
         if self._people is not None:
             self._people.close()

@@ -3,67 +3,52 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sidecar import clock, errors
 from sidecar.access.identity import Identity
-from sidecar.people.file import PeopleFile, people_folder
 from sidecar.people.person import MOST_PEOPLE, Person, Sample
-from sidecar.settings import Settings
+from sidecar.people.store import PeopleStore
 from sidecar.speech.people import KnownVoice, VoicePrint
-from sidecar.threads import Threads
-from sidecar.vault.key import journal_key
 
 
 class OwnedPeople:
-    """What an owner may do with its people. The file is read once, and written behind each change
-    before anybody is told of it."""
+    """What an owner may do with its people. Owns the store.
 
-    def __init__(self, settings: Settings, now: clock.Clock = clock.wall) -> None:
-        """Open the file; this waits for the disk.
+    Every call may raise `errors.JournalUnreachable` where the store is a database.
+    """
 
-        Raises:
-            errors.SettingsInvalid: the folder, the file or the key cannot be used.
-        """
-        self._now = now
-        self._disk = Threads("people", 1)
-        self._file = PeopleFile(people_folder(settings), journal_key(settings))
-        try:
-            self._people = {one.id: one for one in self._file.all()}
-        except BaseException:
-            self._file.close()
-            raise
+    def __init__(self, store: PeopleStore, now: clock.Clock = clock.wall) -> None:
+        self._store, self._now = store, now
 
-    def all(self, caller: Identity) -> list[Person]:
+    async def all(self, caller: Identity) -> Sequence[Person]:
         """The caller's, the oldest first."""
-        return [one for one in self._people.values() if one.owner == caller.owner]
+        return await self._store.of(caller.owner)
 
-    def person(self, caller: Identity, person_id: str) -> Person:
+    async def person(self, caller: Identity, person_id: str) -> Person:
         """One of the caller's.
 
         Raises:
             errors.PersonNotFound: there is none, or it is another's.
         """
-        found = self._people.get(person_id)
-        if found is None or found.owner != caller.owner:
-            raise errors.PersonNotFound()
-        return found
+        return _found(await self._store.of(caller.owner), person_id)
 
-    def known(self, owner: str) -> tuple[KnownVoice, ...]:
+    async def known(self, owner: str) -> tuple[KnownVoice, ...]:
         """Who is to be recognised in a job of an owner."""
-        return tuple(one.known for one in self._people.values() if one.owner == owner)
+        return tuple(one.known for one in await self._store.of(owner))
 
-    def check_room(self, caller: Identity) -> None:
+    async def check_room(self, caller: Identity) -> None:
         """Refuse one more before anything is heard.
 
         Raises:
             errors.PeopleFull: there are as many as one owner may have.
         """
-        if len(self.all(caller)) >= MOST_PEOPLE:
-            raise errors.PeopleFull(f"There are {MOST_PEOPLE} people of yours already.")
+        _check_room(await self._store.of(caller.owner))
 
     async def add(self, caller: Identity, name: str, heard: VoicePrint) -> Person:
-        """Somebody new.
+        """Somebody new. Who is there by that name and that very recording is not there twice: who
+        was not told that it was done may ask again.
 
         Raises:
             errors.PeopleFull: there are as many as one owner may have.
@@ -72,11 +57,14 @@ class OwnedPeople:
         now = self._now()
         person = Person(uuid.uuid4().hex, caller.owner, name, now, (Sample(now, heard),))
 
-        def act() -> Person:
-            self.check_room(caller)
-            return self._keep(person)
+        def decide(people: Sequence[Person]) -> Person:
+            for one in people:
+                if one.name == name and one.hearing(person.samples[0]) == one:
+                    return one
+            _check_room(people)
+            return person
 
-        return await self._disk.run(act)
+        return await self._store.keep(caller.owner, decide)
 
     async def change(
         self,
@@ -91,16 +79,15 @@ class OwnedPeople:
             errors.PersonNotFound: there is none, or it is another's.
             errors.DiskFull, errors.SidecarError: it cannot be written.
         """
+        now = self._now()
 
-        def act() -> Person:  # one after the other: what it begins with is what is there
-            person = self.person(caller, person_id)
+        def decide(people: Sequence[Person]) -> Person:
+            person = _found(people, person_id)
             if name is not None:
                 person = replace(person, name=name)
-            if heard is not None:
-                person = person.hearing(Sample(self._now(), heard))
-            return self._keep(person)
+            return person if heard is None else person.hearing(Sample(now, heard))
 
-        return await self._disk.run(act)
+        return await self._store.keep(caller.owner, decide)
 
     async def delete(self, caller: Identity, person_id: str) -> None:
         """Forget somebody, for good.
@@ -109,18 +96,21 @@ class OwnedPeople:
             errors.PersonNotFound: there is none, or it is another's.
             errors.DiskFull, errors.SidecarError: it cannot be written.
         """
-
-        def act() -> None:
-            self._file.delete(self.person(caller, person_id).id)
-            self._people = {id_: one for id_, one in self._people.items() if id_ != person_id}
-
-        await self._disk.run(act)
+        person = await self.person(caller, person_id)
+        await self._store.delete(caller.owner, person.id)
 
     def close(self) -> None:
-        """Let another service have the file."""
-        self._file.close()
+        """Let another service have them."""
+        self._store.close()
 
-    def _keep(self, person: Person) -> Person:
-        self._file.write(person)
-        self._people = {**self._people, person.id: person}
-        return person
+
+def _found(people: Sequence[Person], person_id: str) -> Person:
+    for one in people:
+        if one.id == person_id:
+            return one
+    raise errors.PersonNotFound()
+
+
+def _check_room(people: Sequence[Person]) -> None:
+    if len(people) >= MOST_PEOPLE:
+        raise errors.PeopleFull(f"There are {MOST_PEOPLE} people of yours already.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from sidecar import clock, errors
 from sidecar.speech.lettering import one_line
@@ -21,6 +22,15 @@ class Sample:
 
     added: float
     print: VoicePrint
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The sample whose fields these are, as `dataclasses.asdict` has them.
+
+        Raises:
+            KeyError, TypeError: they are not.
+        """
+        return cls(values["added"], VoicePrint(**values["print"]))
 
 
 @dataclass(frozen=True, slots=True)

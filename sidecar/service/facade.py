@@ -9,6 +9,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sidecar import __version__, clock
@@ -29,12 +30,12 @@ from sidecar.metering.outcomes import trouble
 from sidecar.metering.tally import Tally
 from sidecar.people.known import KnownVoices
 from sidecar.service.afterwards import Afterwards
-from sidecar.service.health import Health, thresholds_of
+from sidecar.service.health import Health, hangs, thresholds_of
 from sidecar.service.observed import Observed
 from sidecar.sessions.registry import Sessions
 from sidecar.settings import FRONT, Settings
-from sidecar.speech.engine import EngineSpec, Precision, TranscribeOptions, few, parse_precision
-from sidecar.speech.options import noted, parse_options
+from sidecar.speech.engine import EngineSpec, Precision, TranscribeOptions, few
+from sidecar.speech.options import noted, parse_options, parse_precision
 from sidecar.speech.transcript import Transcript
 from sidecar.speech.voice import VoiceSpec
 from sidecar.talk.registry import Conversations
@@ -94,16 +95,19 @@ class Service:
             self.tally.jobs,
             self.spooling,
             now,
+            self.instance,
         )
         self._queue, keeping = self._backend.queue, self._backend.keeping
         self.shares = self._backend.shares
         """Whether other services have the same jobs."""
+        self.unanswered = self._backend.unanswered
+        """Jobs whose clients timed out, where other services may be asked next."""
         self.offers_voices = not self.shares and not self.spec.remote
         """Whether a piece of a recording may be asked what its voices are like: not where others
         hear, nor where answers pass through a database."""
         self.nodes = keeping.nodes if keeping is not None else None
         """What all nodes are to have, where several services share their jobs."""
-        self._steering = self._backend.steering(self.instance, self.models)
+        self._steering = self._backend.steering(self.models)
         hears = live.spec if live is not None else None
         self._observed = Observed(settings, self.fleet, self._backend.store, hears, now)
         self.traces = self._observed.traces
@@ -269,14 +273,17 @@ class Service:
             live_sessions=len(self.live),
             starting=self._starting,
             stopping=self._queue.draining,
-            trouble=trouble(self.tally.outcomes.lately(), self.tally.thresholds),
+            trouble=hangs(engines.values())
+            or trouble(self.tally.outcomes.lately(), self.tally.thresholds),
             also=dict(self.also),
         )
 
-    def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
-        """A job's options when it begins: the plan for its memory, and who is known by then."""
-        options = self._provision.plan(job, precision)
-        return self.voices.with_people(options, job.record.owner, kept=job.record.kept)
+    async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
+        """A job's options when it begins: who is known by then, and the plan for its memory."""
+        owner, kept = job.record.owner, job.record.kept
+        told = await self.voices.with_people(job.options, owner, kept=kept)
+        planned = self._provision.plan(job, precision)
+        return replace(planned, known_voices=told.known_voices, voiceprints=told.voiceprints)
 
     async def _stop_steering(self) -> None:
         if self._steering is not None:

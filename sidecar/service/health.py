@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from sidecar import errors
 from sidecar.memory.devices import GpuMemory
 from sidecar.metering.outcomes import Thresholds
 from sidecar.settings import Settings
@@ -34,9 +36,15 @@ class Health:
     """What was to be there before anybody comes is not yet there."""
     stopping: bool
     trouble: str | None
-    """Why it is not healthy, by what came of its work lately."""
+    """Why it is not healthy: by what came of its work lately, or an engine that hangs."""
     also: dict[str, Any]
     """As `Service.also`."""
+
+
+def hangs(engines: Iterable[Standing]) -> str | None:
+    """Why it is not healthy, where an engine hangs that nothing ends."""
+    stuck = any(one.state is SlotState.STUCK for one in engines)
+    return errors.EngineStuck.code if stuck else None
 
 
 def thresholds_of(settings: Settings) -> Thresholds:

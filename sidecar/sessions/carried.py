@@ -14,7 +14,8 @@ from typing import Any
 from sidecar import errors
 from sidecar.sessions.sound import Chunk, Commit, Forget, SoundState
 from sidecar.sessions.told import Numbered, ToldState
-from sidecar.speech.live import Encoding, LiveOptions, Understood, from_wire, to_wire
+from sidecar.speech.live import Encoding, LiveOptions
+from sidecar.speech.live_events import Understood, from_wire, to_wire
 from sidecar.speech.people import VoicePrint
 
 VERSION = 1

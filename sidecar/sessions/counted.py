@@ -5,7 +5,7 @@ from __future__ import annotations
 from sidecar import errors
 from sidecar.metering.outcomes import Outcome, outcome_of
 from sidecar.metering.tally import LiveTally
-from sidecar.speech.live import (
+from sidecar.speech.live_events import (
     UNHEARD,
     Final,
     LiveEvent,

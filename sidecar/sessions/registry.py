@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Self
 
 from sidecar import errors
@@ -29,7 +29,7 @@ from sidecar.speech.live import LiveOptions
 
 log = logging.getLogger(__name__)
 
-Acquaint = Callable[[LiveOptions, str], LiveOptions]
+Acquaint = Callable[[LiveOptions, str], Awaitable[LiveOptions]]
 """The options of a session with the people whom its owner knows."""
 
 KEEPING_S = 120.0
@@ -192,10 +192,8 @@ class Sessions:
             patience_s=self._patience_s,
             endpointing=dataclasses.replace(ends, longest_s=longest_s),
         )
-        if self._acquaint is not None:
-            options = self._acquaint(options, caller.owner)
         session = self._new(caller.owner, number, options, wire)
-        session.forgiving = forgiving
+        session.forgiving, session.stranger = forgiving, self._acquaint is not None
         if idle_s is not None:
             session.bounds = dataclasses.replace(self._bounds, idle_s=idle_s)
         session.tape = self._tape() if options.keep else None
@@ -225,9 +223,14 @@ class Sessions:
         return session
 
     def _see_to(self, session: Session) -> None:
-        task = asyncio.get_running_loop().create_task(carry(session, self._share), name="live")
+        task = asyncio.get_running_loop().create_task(self._carry(session), name="live")
         task.add_done_callback(lambda task: self._carried(session, task))
         self._tasks[session] = task
+
+    async def _carry(self, session: Session) -> None:
+        if session.stranger and self._acquaint is not None:
+            session.meet(await self._acquaint(session.options, session.owner))
+        await carry(session, self._share)
 
     def find(self, caller: Identity, number: str) -> Session:
         """A session of theirs, to be held again; whoever held it holds it no more.

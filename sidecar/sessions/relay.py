@@ -15,11 +15,11 @@ from typing import Any, Protocol
 from sidecar import errors
 from sidecar.sessions.session import Session
 from sidecar.sessions.sound import Chunk, Commit, Forget
-from sidecar.speech.live import Noticed, Summary, from_wire
+from sidecar.speech.live_events import Noticed, Summary, from_wire
 from sidecar.speech.transcript import Notice
 from sidecar.workers import channel
 from sidecar.workers.calls import Call, CallOver
-from sidecar.workers.place import WorkerDied
+from sidecar.workers.place import HandedOver, WorkerDied
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ async def carry(session: Session, share: Share) -> None:
             async with share() as engine:
                 await _carry_once(session, engine)
                 return session.end()
+        except HandedOver:
+            continue
         except WorkerDied:
             sound = session.sound
             if sound.settled == died_at:

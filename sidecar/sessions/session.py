@@ -24,12 +24,11 @@ from sidecar.sessions.tape import Tape
 from sidecar.sessions.told import Numbered, Told
 from sidecar.sessions.waits import Waits
 from sidecar.sessions.witness import Witness
-from sidecar.speech.live import (
-    Encoding,
+from sidecar.speech.live import Encoding, LiveOptions
+from sidecar.speech.live_events import (
     Final,
     Heard,
     LiveEvent,
-    LiveOptions,
     Noticed,
     Summary,
     TurnDropped,
@@ -104,6 +103,8 @@ class Session:
         self.finishing = False
         self.forgiving = False
         """Sound that ends engines is left out, and does not end the session."""
+        self.stranger = False
+        """Nobody has looked yet whom its owner knows."""
         self.tape: Tape | None = None
         """Takes its sound, where that is kept."""
         self.keeper: Keeper | None = None
@@ -217,6 +218,13 @@ class Session:
         self._ordered({"forget": True})
         self.sound.forget()
         self.news.set()
+
+    def meet(self, options: LiveOptions) -> None:
+        """Recognise whom these options know. Before an engine is asked."""
+        self.options = dataclasses.replace(
+            self.options, known_voices=options.known_voices, voiceprints=options.voiceprints
+        )
+        self.stranger = False
 
     def change(self, options: LiveOptions) -> None:
         """Hear on with other options. Who may be recognised stays as it was in the beginning."""

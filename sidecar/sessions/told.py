@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from sidecar import errors
-from sidecar.speech.live import (
-    Begin,
+from sidecar.speech.live import Begin
+from sidecar.speech.live_events import (
     ContextKnown,
     Final,
     Heard,

@@ -9,7 +9,8 @@ from sidecar import clock, errors
 from sidecar.diagnostics.tracing import ARRIVED, Stage, Trace, Traces, Value
 from sidecar.sessions.session import Session
 from sidecar.sessions.told import Numbered
-from sidecar.speech.live import Encoding, Final, SpeechStarted
+from sidecar.speech.live import Encoding
+from sidecar.speech.live_events import Final, SpeechStarted
 
 NAME = "live session"
 

@@ -13,15 +13,16 @@ from sidecar.settings.values import Duration
 class Live(Group):
     """The settings of it."""
 
-    live_engine: Literal["auto", "vibevoice", "whisper", "voxtral", "moonshine", "scripted"] = (
-        Field(
-            "auto",
-            description=(
-                "Engine for live audio, in a process of its own: 'auto' takes the one that "
-                "transcribes files where it can hear live, the embedded one otherwise; 'voxtral' "
-                "hears nothing else."
-            ),
-        )
+    live_engine: Literal[
+        "auto", "vibevoice", "whisper", "voxtral", "moonshine", "upstream", "scripted"
+    ] = Field(
+        "auto",
+        description=(
+            "Engine for live audio, in a process of its own: 'auto' takes the one that "
+            "transcribes files where it can hear live, the embedded one otherwise; 'voxtral' "
+            "hears nothing else; with 'upstream' others of this program hear it, those of the "
+            "setting upstream."
+        ),
     )
     live_sessions: int = Field(
         100, ge=0, description="Most live sessions at once; fewer where the engine hears fewer."

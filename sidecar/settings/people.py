@@ -16,9 +16,11 @@ class People(Group):
         False,
         description=(
             "Whether voices of people may be stored, to be recognised in later recordings: "
-            "biometric data, encrypted, in one file (docs/people.md). Nothing is stored without."
+            "biometric data, encrypted, in one file or in the database of `journal` "
+            "(docs/people.md). Nothing is stored without."
         ),
     )
     people_dir: Path | None = Field(
-        None, description="Folder of that file; in the user's data folder if unset."
+        None,
+        description="Folder of that file; in the user's data folder if unset. Not with `journal`.",
     )

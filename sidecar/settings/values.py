@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
 from sidecar import errors
-from sidecar.speech.engine import parse_language
+from sidecar.speech.options import parse_language
 
 ENV_PREFIX = "VIBEVOICE_"
 SHORTEST_TOKEN = 16

@@ -20,8 +20,7 @@ from sidecar.speech.spread import spread
 from sidecar.speech.transcript import Segment, Transcript
 
 LINE = 42
-LINES = 2
-"""Columns of a line and lines of a cue (BBC's and Netflix's guides, for Latin letters)."""
+"""Columns of a line, of which a cue has two (BBC's and Netflix's guides, for Latin letters)."""
 LEAD = 32
 """Columns of a line that may say who speaks."""
 READ_PER_S = 17.0

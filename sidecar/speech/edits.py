@@ -74,16 +74,8 @@ Wish = Operation | SplitSpeaker
 """What somebody may ask for."""
 
 
-def apply(transcript: Transcript, operations: Sequence[Operation]) -> Transcript:
-    """The transcript after all of them; itself where one of them is impossible."""
-    try:
-        return edited(transcript, operations)
-    except EditImpossible:
-        return transcript
-
-
 def edited(transcript: Transcript, operations: Sequence[Operation]) -> Transcript:
-    """The same, for whom wants to know.
+    """The transcript after all of them.
 
     Raises:
         errors.EditImpossible: one of them is; which, and why.

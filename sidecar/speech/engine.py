@@ -6,7 +6,6 @@ An engine knows nothing of HTTP, queues or asyncio. It lives in a worker process
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -19,8 +18,6 @@ from sidecar.speech.people import KnownVoice
 from sidecar.speech.transcript import Checkpoint, Event
 
 AUTO = "auto"
-LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8}){0,3}", re.IGNORECASE)
-"""The shape of a language tag (BCP 47, without its rarer parts)."""
 
 
 class Precision(StrEnum):
@@ -145,9 +142,10 @@ class TranscribeOptions:
     with their times, also where these cost something. ``memory_fallback``: the plan to try again
     with, once, where the memory did not suffice after all. ``recognise``: whether people whom the
     service knows may be told by their voices; ``known_voices``: who is. ``voiceprints``: the
-    transcript says what each speaker sounds like, for who wants to know them again.
-    ``local_voices``: the recording is a piece of one, and who has all of it wants these of its
-    voices; the worker sees to that, and no engine has to know.
+    transcript says what each speaker sounds like, for who wants to know them again; while a job
+    waits, that voices are kept where it was taken in. ``local_voices``: the recording is a piece of
+    one, and who has all of it wants these of its voices; the worker sees to that, and no engine has
+    to know.
     """
 
     precision: Precision = Precision.AUTO
@@ -194,34 +192,6 @@ class TranscribeOptions:
                 "local_voices": local and VoicesAsked(**local),
             }
         )
-
-
-def parse_precision(value: str) -> Precision:
-    """The precision that a client named.
-
-    Raises:
-        errors.PrecisionUnknown: it is none.
-    """
-    try:
-        return Precision(value.strip().lower())
-    except ValueError:
-        raise errors.PrecisionUnknown(
-            hint=f"Use one of: {', '.join(Precision)}.",
-        ) from None
-
-
-def parse_language(value: str) -> str:
-    """The language tag that a client named, or 'auto'.
-
-    Raises:
-        errors.LanguageInvalid: it has not the shape of a tag.
-    """
-    tag = value.strip().replace("_", "-") or AUTO
-    if tag.lower() == AUTO:
-        return AUTO
-    if not LANGUAGE_TAG.fullmatch(tag):
-        raise errors.LanguageInvalid()
-    return tag
 
 
 @dataclass(frozen=True, slots=True)

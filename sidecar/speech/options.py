@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TypeVar
 
-from sidecar.errors import FieldInvalid
+from sidecar.errors import FieldInvalid, LanguageInvalid, PrecisionUnknown
 from sidecar.speech.engine import (
     AUTO,
     Diarization,
@@ -20,8 +20,6 @@ from sidecar.speech.engine import (
     Precision,
     TranscribeOptions,
     Windowing,
-    parse_language,
-    parse_precision,
 )
 from sidecar.speech.transcript import Notice, Transcript
 
@@ -33,6 +31,8 @@ MOST_SPEAKERS = 20
 MOST_TOKENS = 65_536
 """Positions that the model has in all (64 K)."""
 
+_LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8}){0,3}", re.IGNORECASE)
+"""The shape of a language tag (BCP 47, without its rarer parts)."""
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 _WHOLE = re.compile(r"[+-]?\d{1,20}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})(e[+-]?\d{1,4})?", re.ASCII)
@@ -101,6 +101,34 @@ def noted(spec: EngineSpec, transcript: Transcript, options: TranscribeOptions) 
         message = f"The engine '{name}' cannot follow these options: {fields}."
         notices.append(Notice("option_ignored", message))
     return transcript.noting(*notices)
+
+
+def parse_precision(value: str) -> Precision:
+    """The precision that a client named.
+
+    Raises:
+        errors.PrecisionUnknown: it is none.
+    """
+    try:
+        return Precision(value.strip().lower())
+    except ValueError:
+        raise PrecisionUnknown(
+            hint=f"Use one of: {', '.join(Precision)}.",
+        ) from None
+
+
+def parse_language(value: str) -> str:
+    """The language tag that a client named, or 'auto'.
+
+    Raises:
+        errors.LanguageInvalid: it has not the shape of a tag.
+    """
+    tag = value.strip().replace("_", "-") or AUTO
+    if tag.lower() == AUTO:
+        return AUTO
+    if not _LANGUAGE_TAG.fullmatch(tag):
+        raise LanguageInvalid()
+    return tag
 
 
 def parse_word(name: str, value: object) -> str:

@@ -25,13 +25,11 @@ class VoiceSpec(ModelSpec):
     """What an engine that speaks can do.
 
     ``streams``: its sound comes while it is made, and can be stopped in between; of another a piece
-    of text is one piece of work. ``marks``: it says when each word begins. ``clones``: it speaks
-    with any voice that it is given some seconds of; off unless the settings allow it.
+    of text is one piece of work. ``marks``: it says when each word begins.
     """
 
     streams: bool = False
     marks: bool = False
-    clones: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from sidecar import errors
 from sidecar.sessions.session import LOST, Session
-from sidecar.speech import live
+from sidecar.speech import live_events
 from sidecar.speech.engine import AUTO
 from sidecar.speech.live import Encoding, Endpointing, LiveOptions, Turns
 from sidecar.speech.transcript import Notice
@@ -64,6 +64,8 @@ class Ear:
         self._stopped: dict[int, float] = {}
         self._speaking: int | None = None
         self._starving: asyncio.TimerHandle | None = None
+        self._quiet = False
+        """Nothing has come for so long that what is said there is not gone on with."""
         self._usual, self._guard = session.options, 0.0
         self._spans: dict[int, tuple[float, float]] = {}
         self._gone: frozenset[int] = frozenset()
@@ -143,9 +145,9 @@ class Ear:
             if self._starving is not None:
                 self._starving.cancel()
 
-    def _told(self, event: live.LiveEvent) -> None:
+    def _told(self, event: live_events.LiveEvent) -> None:
         match event:
-            case live.SpeechStarted(turn, at):
+            case live_events.SpeechStarted(turn, at):
                 self._speaking = turn
                 self._texts.clear()
                 self._lies(turn, at, at)
@@ -153,24 +155,26 @@ class Ear:
                 into = self._usual.endpointing.pre_roll_s + SURELY_S
                 began = self._clock.time(at + into) - SURELY_S
                 self._happened(SpeechStarted(self._now(), turn, began))
-            case live.SpeechStopped(turn, at):
+                if self._quiet:  # it is told late: no sound comes that could end it
+                    self._cut()
+            case live_events.SpeechStopped(turn, at):
                 self._speaking = None
                 self._stopped[turn] = self._clock.time(at)
                 self._lies(turn, self.span(turn)[0], at)
                 self._happened(SpeechStopped(self._now(), turn, self._stopped[turn]))
-            case live.Partial() if event.turn == self._speaking:
+            case live_events.Partial() if event.turn == self._speaking:
                 self._words(event.turn, [*self._texts, event.text], self._clock.time(event.start))
-            case live.Final():
+            case live_events.Final():
                 self._texts.append(event.segment.text)
                 if event.turn == self._speaking:  # it was long, and is cut
                     self._words(event.turn, self._texts, self._clock.time(event.segment.end))
-            case live.TurnEnded():
+            case live_events.TurnEnded():
                 self._ended(event)
-            case live.TurnDropped(turn):
+            case live_events.TurnDropped(turn):
                 self._dropped(turn)
-            case live.Noticed(notice) if notice.code == LOST.code:
+            case live_events.Noticed(notice) if notice.code == LOST.code:
                 self._lost()
-            case live.Noticed(notice):
+            case live_events.Noticed(notice):
                 self._noticed(notice)
 
     def _lost(self) -> None:
@@ -186,7 +190,7 @@ class Ear:
         self._stopped.clear()
         self._texts.clear()
 
-    def _ended(self, event: live.TurnEnded) -> None:
+    def _ended(self, event: live_events.TurnEnded) -> None:
         if event.turn not in self._gone:
             self._told_all(event)
         heard = self._commits.popleft() if event.committed and self._commits else None
@@ -194,7 +198,7 @@ class Ear:
             self._happened(Committed(self._now()))
             heard()
 
-    def _told_all(self, event: live.TurnEnded) -> None:
+    def _told_all(self, event: live_events.TurnEnded) -> None:
         ended = self._stopped.pop(event.turn, None)
         if ended is None:  # the client ended it, or we did
             self._speaking = None
@@ -221,13 +225,20 @@ class Ear:
 
     def _rest(self, chunk_s: float) -> None:
         """Nothing comes from now on, unless it does."""
+        self._quiet = False
         if self._starving is not None:
             self._starving.cancel()
         loop = asyncio.get_running_loop()
         self._starving = loop.call_later(max(STARVED_S, CHUNKS * chunk_s), self._starved)
 
     def _starved(self) -> None:
+        self._quiet = True
         if self._speaking is not None:
-            with suppress(errors.SidecarError):
-                self._session.commit()
-                self._commits.append(None)
+            self._cut()
+
+    def _cut(self) -> None:
+        """End what is said behind all the sound that came: also what is told of it later."""
+        self._quiet = False
+        with suppress(errors.SidecarError):
+            self._session.commit()
+            self._commits.append(None)

@@ -17,7 +17,7 @@ from sidecar.talk.options import TalkOptions
 from sidecar.talk.pacing import Client
 from sidecar.talk.talk import Talk
 from sidecar.talk.told import Latency, Phase, ReplyStarted, Told
-from sidecar.thinking.choice import thinker_of
+from sidecar.thinking.choice import meant_by, thinker_of
 from sidecar.thinking.thinker import REPEAT, Repeat, Thinker
 from sidecar.workers.spoken import Spoken
 
@@ -32,6 +32,12 @@ class Conversations:
     """Owns who thinks for all of them. ``voice``: what speaks, None where nothing does."""
 
     def __init__(self, settings: Settings, sessions: Sessions, voice: Spoken | None) -> None:
+        """All that there may be, by the settings.
+
+        Raises:
+            errors.SettingsInvalid: what they say of who thinks cannot be.
+        """
+        self._meant = meant_by(settings)
         self._settings, self._sessions, self._voice = settings, sessions, voice
         self._thinker: Thinker | None = None
         self._others: dict[str, Thinker] = {REPEAT: Repeat()}
@@ -161,7 +167,7 @@ class Conversations:
     async def _found(self) -> Thinker:
         async with self._finding:
             if self._thinker is None:
-                self._thinker = await thinker_of(self._settings)
+                self._thinker = await thinker_of(self._meant)
             return self._thinker
 
     def _warm(self, talk: Talk, ready: Callable[[], Awaitable[object]]) -> asyncio.Task[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass, replace
 
 from sidecar import servers
 from sidecar.settings import Settings
@@ -26,39 +27,58 @@ LOOK_S = 2.0
 once."""
 
 
-async def thinker_of(settings: Settings) -> Thinker:
-    """Whom the settings mean. With 'auto' it is whoever answers on this machine, and nobody else.
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """Whom the settings mean: how a model is to be asked, and where, if that is said (`looked_for`
+    otherwise); None where what is said is repeated."""
+
+    address: Address | None
+
+    @property
+    def looked_for(self) -> bool:
+        """Whether it is whoever answers on this machine."""
+        return self.address is not None and not self.address.url
+
+
+def meant_by(settings: Settings) -> Meant:
+    """Whom the settings mean; nobody is asked.
 
     Raises:
         errors.SettingsInvalid: the address is none, or the key is no secret.
     """
     wanted = settings.llm.strip()
     if wanted == REPEAT:
+        return Meant(None)
+    return Meant(
+        Address(
+            "" if wanted == AUTO else servers.address(wanted, "llm"),
+            settings.llm_model,
+            servers.key(settings.llm_key, settings.llm_key_file, "llm"),
+            settings.llm_max_tokens,
+            settings.llm_first_token,
+            settings.llm_next_token,
+        )
+    )
+
+
+async def thinker_of(meant: Meant) -> Thinker:
+    """Who thinks. With 'auto' it is whoever answers on this machine, and nobody else."""
+    address = meant.address
+    if address is None:
         return Repeat()
-    if wanted != AUTO:
-        return Endpoint(_address(settings, servers.address(wanted, "llm")))
-    looks = {url: asyncio.ensure_future(_looked(url, settings.llm_model)) for url in KNOWN.values()}
+    if not meant.looked_for:
+        return Endpoint(address)
+    looks = {url: asyncio.ensure_future(_looked(url, address.model)) for url in KNOWN.values()}
     try:
         for name, url in KNOWN.items():
             if model := await looks[url]:
                 log.info("language model: %s of %s at %s", model, name, url)
-                return Endpoint(_address(settings, url, model))
+                return Endpoint(replace(address, url=url, model=model))
     finally:
         for look in looks.values():
             look.cancel()
     log.info("language model: none of %s answers; what is said is repeated", ", ".join(KNOWN))
     return Repeat()
-
-
-def _address(settings: Settings, url: str, model: str = "") -> Address:
-    return Address(
-        url,
-        model or settings.llm_model,
-        servers.key(settings.llm_key, settings.llm_key_file, "llm"),
-        settings.llm_max_tokens,
-        settings.llm_first_token,
-        settings.llm_next_token,
-    )
 
 
 async def _looked(url: str, wanted: str) -> str:

@@ -84,6 +84,12 @@ class Berth:
         return self._loading.part if self._loading is not None else None
 
     @property
+    def stuck(self) -> bool:
+        """Whether a process was here that nothing ends. As long as it is there none comes in: what
+        hangs is most likely what the next would need, too."""
+        return self._leaving.stays
+
+    @property
     def changing(self) -> bool:
         """Whether an engine is coming in."""
         return self._change is not None
@@ -107,7 +113,8 @@ class Berth:
         """The engine at ``precision``, brought in if it is not there.
 
         Raises:
-            errors.ModelLoadFailed, errors.WontFit, errors.ShuttingDown: it does not come.
+            errors.ModelLoadFailed, errors.EngineStuck, errors.WontFit, errors.ShuttingDown: it does
+                not come.
         """
         if self.worker is None:
             self.let_go()
@@ -120,7 +127,8 @@ class Berth:
         one that stands goes, unless that fails.
 
         Raises:
-            errors.ModelLoadFailed, errors.WontFit, errors.ShuttingDown: it does not come.
+            errors.ModelLoadFailed, errors.EngineStuck, errors.WontFit, errors.ShuttingDown: it does
+                not come.
         """
         task = asyncio.get_running_loop().create_task(self._change_to(precision, checkpoint))
         task.add_done_callback(_heard)
@@ -170,7 +178,7 @@ class Berth:
             self._arrived()
 
     async def _bring_in(self, precision: Precision, weights_before: str | None) -> Worker:
-        await self.gone()
+        await self._cleared()
         await self._look()
         plan = self._place(precision)
         self._account.comes(precision, plan)
@@ -179,7 +187,7 @@ class Berth:
         try:
             if plan.placement is Placement.INSTEAD:
                 self.let_go()
-                await self.gone()
+                await self._cleared()
             new = await self._load(precision, plan.memory)
         except errors.ModelLoadFailed:
             self.precision, self.checkpoint = before, weights_before
@@ -204,6 +212,11 @@ class Berth:
         if worker is self._worker:
             self.let_go()
 
+    async def _cleared(self) -> None:
+        await self.gone()
+        if self.stuck:
+            raise errors.EngineStuck()
+
     async def _load(self, precision: Precision, memory: MemoryPlan) -> Worker:
         options = dataclasses.replace(
             self._options,
@@ -212,11 +225,13 @@ class Berth:
             evict_encoders=memory.evict_encoders,
             host_token_table=memory.host_token_table,
         )
-        self._loading, begun = Loading(self._spec, options, self._manner), time.monotonic()
+        loading, begun = Loading(self._spec, options, self._manner), time.monotonic()
+        self._loading = loading
         try:
-            worker = await self._loading.run()
+            worker = await loading.run()
         finally:
             self._loading = None
+            self._leaving.note(loading.worker)
         self.loads += 1
         self.loaded_at = time.monotonic()
         self.load_s = self.loaded_at - begun

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from sidecar import errors
 from sidecar.workers import channel
@@ -29,10 +29,25 @@ class CallOver(Exception):
     """It has ended, and hears nothing any more."""
 
 
+class Way(Protocol):
+    """By which a call goes: as `line.Line`, to a process of ours or to who knows whom."""
+
+    async def send(
+        self, message: dict[str, Any], fds: Sequence[int] = (), raw: bytes = b""
+    ) -> None:
+        """Send a message; raises `channel.ChannelClosed` where the other side is gone."""
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send one to whoever is still there."""
+
+    def close(self, why: str = "closed") -> None:
+        """Say and hear no more."""
+
+
 class Call:
     """One call from the service's side: one reads its answers, one may tell it more."""
 
-    def __init__(self, number: int, line: Line) -> None:
+    def __init__(self, number: int, line: Way) -> None:
         self.number = number
         self.reached = asyncio.Event()
         """All before it have ended: it is at work. Or it is over."""

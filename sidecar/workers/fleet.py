@@ -16,6 +16,7 @@ from sidecar.memory.devices import GpuMemory
 from sidecar.settings import Settings
 from sidecar.speech.engine import EngineSpec
 from sidecar.speech.voice import VoiceSpec
+from sidecar.workers.distant import DistantSlot
 from sidecar.workers.joint import JointSlot
 from sidecar.workers.lifecycle import EngineLife, SlotState
 from sidecar.workers.lodging import Devices, Lodging
@@ -54,6 +55,12 @@ class Standing:
     load_s: float
     reserved_bytes: int
     on_gpu: bool
+
+    @classmethod
+    def of_others(cls, slot: DistantSlot) -> Standing:
+        """Of those that hear on other machines: nothing of them is here."""
+        precision = slot.spec.precisions[0].value
+        return cls(slot.spec.name, precision, slot.state, None, None, 0, 0, 0.0, 0, on_gpu=False)
 
     @classmethod
     def of(cls, lodging: Lodging[Any, Any]) -> Standing:
@@ -99,7 +106,10 @@ class Fleet:
         self.files = Lodging(Role.FILES, settings, files, self._devices, kind, beside=beside)
         """Where the engine for files lives."""
         self._live: Lodging[EngineSpec, SharedSlot] | None = None
-        if live is not None:
+        self._distant: DistantSlot | None = None
+        if live is not None and live.upstream is not None:
+            self._distant = DistantSlot(live.spec, live.upstream)
+        elif live is not None:
             self._live = Lodging(
                 Role.LIVE, settings, live, self._devices, SharedSlot, live=True, beside=beside
             )
@@ -113,15 +123,19 @@ class Fleet:
     @property
     def live_spec(self) -> EngineSpec | None:
         """The engine that hears live, None where none does."""
+        if self._distant is not None:
+            return self._distant.spec
         return self._live.spec if self._live is not None else None
 
     @property
-    def live(self) -> SharedSlot:
-        """The slot for live audio.
+    def live(self) -> SharedSlot | DistantSlot:
+        """The slot for live audio, here or wherever there is room.
 
         Raises:
             errors.EngineUnavailable: no engine here can hear live.
         """
+        if self._distant is not None:
+            return self._distant
         if self._live is None:
             raise errors.EngineUnavailable("No engine of this installation can hear live audio.")
         return self._live.slot
@@ -152,6 +166,8 @@ class Fleet:
     def standing(self) -> dict[Role, Standing]:
         """How each engine is; from memory, nobody is asked."""
         found = {Role.FILES: Standing.of(self.files)}
+        if self._distant is not None:
+            found[Role.LIVE] = Standing.of_others(self._distant)
         if self._live is not None:
             found[Role.LIVE] = Standing.of(self._live)
         if self._voice is not None:
@@ -174,6 +190,8 @@ class Fleet:
         """Unload all, the last opened first."""
         if self._voice is not None:
             await self._voice.slot.close()
+        if self._distant is not None:
+            await self._distant.close()
         if self._live is not None:
             await self._live.slot.close()
         await self.files.slot.close()

@@ -37,6 +37,8 @@ class SlotState(StrEnum):
     LOADING = "loading"
     READY = "ready"
     BUSY = "busy"
+    STUCK = "stuck"
+    """Its process does not end, and no other comes before it has."""
 
 
 class EngineLife:
@@ -143,7 +145,7 @@ class EngineLife:
         if self.loading is not None:
             return SlotState.LOADING
         if self._berth.worker is None:
-            return SlotState.ABSENT
+            return SlotState.STUCK if self._berth.stuck else SlotState.ABSENT
         return SlotState.BUSY if self.in_use else SlotState.READY
 
     @property
@@ -246,12 +248,18 @@ class EngineLife:
             self._in_line -= 1
 
     def _hold(self, more: int) -> None:
-        """So many more have the engine; while anybody has, it is seen to that it does not hang."""
+        """So many more have the engine, or fewer."""
         self._holders += more
-        if self.in_use and not self._closed:
+        self._watch()
+
+    def _watch(self) -> None:
+        """See to it that it does not hang."""
+        if self._closed:
+            self._pulse.stop()
+        elif self.in_use:
             self._pulse.start()
         else:
-            self._pulse.stop()
+            self._pulse.rest()
 
     def _rest(self) -> None:
         """Nobody decides about the engine: one that died leaves, one that nobody has idles."""
@@ -269,6 +277,7 @@ class EngineLife:
         await self._berth.gone()
 
     def _arrived(self) -> None:
+        self._watch()
         if not self._turn.locked():  # else who has the turn sees to it
             self._start_idling()
 

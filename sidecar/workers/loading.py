@@ -27,7 +27,8 @@ class Loading:
         self._spec = spec
         self._options = options
         self._manner = manner
-        self._worker: Worker | None = None
+        self.worker: Worker | None = None
+        """The process, once there is one."""
 
     async def run(self) -> Worker:
         """Start a worker and load the engine in it; of one that comes to nothing nothing is left.
@@ -37,7 +38,7 @@ class Loading:
         """
         name = self._spec.name
         try:
-            worker = self._worker = Worker(name, manner=self._manner)
+            worker = self.worker = Worker(name, manner=self._manner)
         except OSError as error:
             raise _failed(name, error) from None
         begun = asyncio.get_running_loop().time()
@@ -60,8 +61,8 @@ class Loading:
 
     def abandon(self) -> None:
         """End the process at once; whoever runs this is to be cancelled."""
-        if self._worker is not None:
-            self._worker.kill()
+        if self.worker is not None:
+            self.worker.kill()
 
 
 def _failed(name: str, error: Exception) -> errors.ModelLoadFailed:
@@ -80,6 +81,18 @@ class Leaving:
         self._on_crash = on_crash
         self._left = left
         self._ends: set[asyncio.Task[None]] = set()
+        self._stay: list[Worker] = []
+
+    @property
+    def stays(self) -> bool:
+        """Whether there is one that nothing ends, with all that it holds."""
+        self._stay = [worker for worker in self._stay if worker.stays]
+        return bool(self._stay)
+
+    def note(self, worker: Worker | None) -> None:
+        """Know of one that was to end, in case that it does not."""
+        if worker is not None and worker.stays:
+            self._stay.append(worker)
 
     def take(self, worker: Worker) -> None:
         """End it; returns at once."""
@@ -88,13 +101,14 @@ class Leaving:
         task.add_done_callback(self._ends.discard)
 
     async def gone(self) -> None:
-        """Wait until none is left: what they held is free again."""
+        """Wait until none is left that ends: what they held is free again."""
         while self._ends:
             await asyncio.wait(self._ends)
 
     async def _end(self, worker: Worker) -> None:
         crashed = await worker.crashed()
         await worker.close()
+        self.note(worker)
         self._left()
         if crashed:
             await asyncio.to_thread(self._on_crash, worker)

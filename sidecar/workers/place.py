@@ -29,6 +29,11 @@ class WorkerDied(Exception):
         self.began = began
 
 
+class HandedOver(WorkerDied):
+    """Who had the engine ends in good order, and somebody else is to go on: nothing that was heard
+    there is to blame."""
+
+
 class Unreachable(Exception):
     """Nobody is at a place, or nobody who has time, and nothing of a recording was read there.
     ``error``: what a client is told where no place is reached for long."""

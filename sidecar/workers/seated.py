@@ -16,17 +16,8 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.live.intake import Intake
-from sidecar.speech.live import (
-    Begin,
-    Encoding,
-    LiveEngine,
-    LiveEvent,
-    LiveOptions,
-    LiveSession,
-    Partial,
-    Summary,
-    to_wire,
-)
+from sidecar.speech.live import Begin, Encoding, LiveEngine, LiveOptions, LiveSession
+from sidecar.speech.live_events import LiveEvent, Partial, Summary, to_wire
 from sidecar.workers import channel
 from sidecar.workers.asked import Asked
 

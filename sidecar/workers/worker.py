@@ -33,6 +33,8 @@ LAST_LINES = 40
 """Of a worker's standard error that are remembered."""
 HUNG = "(it answered no ping, and the service killed it)"
 """The last of them, in a note of such a crash."""
+STAYS = "the process was killed and does not end"
+"""What who has it is told, where not even that helps: in a driver that hangs, for one."""
 
 
 def worker_command() -> list[str]:
@@ -68,6 +70,8 @@ class Worker:
         self._calls = Calls()
         self._dead = False
         self._ours = False
+        self._hung = False
+        self._stays = False
         log.info("worker %s started, pid %d", name, self._process.pid)
 
     @property
@@ -89,6 +93,12 @@ class Worker:
     def alive(self) -> bool:
         """Whether it can be called."""
         return not self._dead and self._process.poll() is None
+
+    @property
+    def stays(self) -> bool:
+        """Whether it was killed and is still there: with its memory, and nobody can do anything
+        about it."""
+        return self._stays and self._process.poll() is None
 
     @contextlib.asynccontextmanager
     async def calling(
@@ -154,29 +164,47 @@ class Worker:
             with contextlib.suppress(OSError):
                 (await self._connected()).close()
         self._sock.close()
-        if not await self._exited(EXIT_GRACE_S):
+        if not self.stays and not await self._exited(EXIT_GRACE_S):
             self.kill()
             await self._exited(EXIT_GRACE_S)
-        log.info("worker %s ended, pid %d, exit code %s", self.name, self.pid, self._process.poll())
+        self._give_up()
+        if not self.stays:
+            code = self._process.poll()
+            log.info("worker %s ended, pid %d, exit code %s", self.name, self.pid, code)
 
     async def crashed(self) -> bool:
         """Whether it ended, and not by our will; or hung."""
         if self._ours:
             return False
+        if self._hung:
+            return True
         if self._dead:  # its end of the line is gone; the process follows
             await self._exited(EXIT_GRACE_S)
         return self._process.poll() is not None
 
     def kill(self, *, hung: bool = False) -> None:
-        """End the process at once; one that ``hung`` had crashed in all but name."""
+        """End the process at once; one that ``hung`` had crashed in all but name. Whoever has calls
+        in one that not even that ends is told so after a while, as if it had."""
         self._dead = True
         if not hung:
             self._ours = True
         elif self._process.poll() is None:
             log.warning("worker %s does not answer and is killed", self.name)
+            self._hung = True
             self._last_lines.append(HUNG)
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
+        asyncio.get_running_loop().call_later(EXIT_GRACE_S, self._give_up)
+
+    def _give_up(self) -> None:
+        """Nobody waits any longer for one that is killed and does not end."""
+        if self._stays or self._process.poll() is not None:
+            return
+        self._stays = True
+        log.error("worker %s, pid %d: %s", self.name, self.pid, STAYS)
+        made = self._connecting
+        if made is not None and made.done() and not made.cancelled() and not made.exception():
+            made.result().close(STAYS)
 
     async def _exited(self, timeout_s: float) -> bool:
         deadline = asyncio.get_running_loop().time() + timeout_s

@@ -7,7 +7,6 @@ import datetime
 import hashlib
 import hmac
 import json
-from pathlib import Path
 from typing import Any
 
 import jwt
@@ -192,8 +191,3 @@ class Attacker:
             jwt.algorithms.ECAlgorithm.SHA256
         ).sign(f"{head}.{body}".encode(), self.key)  # fmt: skip
         return f"{head}.{body}.{part(signature)}"
-
-
-def keys_of(issuer: Issuer) -> Path:
-    """The folder that a server is given."""
-    return issuer.keys.public

@@ -27,8 +27,8 @@ from sidecar.access.identity import (
 )
 from sidecar.app import create_app, create_service
 from sidecar.audio.source import open_path
+from sidecar.jobs.events import Cancelled
 from sidecar.jobs.job import Job
-from sidecar.jobs.record import Cancelled
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sidecar.speech.engine import TranscribeOptions

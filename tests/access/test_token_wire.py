@@ -19,12 +19,15 @@ from fronts import WAYS, started
 from serving import PATIENCE_S, Server, check_problem, read_answer, wait_until
 from vibevoice_asr_client import Client
 from vibevoice_asr_client.codes import TokenInvalid
+from websockets.asyncio.client import connect
 
 from sidecar import errors
 from sidecar.access.issuing import Issuer
 from sidecar.access.signed import LEEWAY_S
 from sidecar.app import create_app
 from sidecar.settings import Settings
+from sidecar.speech.lease import FORM, Lease
+from sidecar.speech.live import Begin, LiveOptions
 
 NOTICED_S = 30.0
 """The service's promise: so soon it knows of a change of keys and revocations."""
@@ -250,3 +253,16 @@ def test_another_s_job_is_nowhere_on_any_wire(
             job["id"],
             of_both[0]["id"],
         ]
+
+
+async def test_live_places_are_for_services_that_were_given_the_scope_for_it(
+    door: Server, attacker: Attacker
+) -> None:
+    asked = json.dumps({"type": "begin", "lease": Lease(FORM, LiveOptions(), Begin()).to_wire()})
+    for scopes, answer in (((), "scope_missing"), (("lease",), None)):
+        token = attacker.issuer.create("anna", scopes=scopes)[0]
+        headers = {"Authorization": f"Bearer {token}"}
+        address = f"ws://127.0.0.1:{door.port}/v1/live"
+        async with connect(address, additional_headers=headers, proxy=None) as socket:
+            await socket.send(asked)
+            assert json.loads(await socket.recv()).get("code") == answer

@@ -28,7 +28,8 @@ from sidecar.captures.writer import stored_in
 from sidecar.service import Service
 from sidecar.sessions.session import Session
 from sidecar.settings import load_settings
-from sidecar.speech.live import Encoding, Final, LiveOptions
+from sidecar.speech.live import Encoding, LiveOptions
+from sidecar.speech.live_events import Final
 
 KEY = "0123456789abcdef" * 4
 Capture = Callable[..., Awaitable[Service]]

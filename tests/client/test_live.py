@@ -38,7 +38,7 @@ from vibevoice_asr_client.live_stream import Stream
 
 from sidecar.cli import remote
 from sidecar.sessions.told import Numbered
-from sidecar.speech import live
+from sidecar.speech import live_events
 from sidecar.speech.transcript import Notice, Segment, Transcript, Word
 from sidecar.transports.live.dialect import event_message
 
@@ -270,21 +270,21 @@ def test_however_connections_break_everything_arrives_once_and_in_order(
 
 SEGMENT = Segment(0.25, 1.5, "Ever tried.", 1, (Word(0.25, 0.75, "Ever"),), (), "spread")
 EVERY_EVENT = (
-    live.SpeechStarted(2, 0.25),
-    live.SpeechStopped(2, 1.5),
-    live.Partial(2, 5, 0.25, 1.25, "Ever", "Ev", "tri"),
-    live.Final(2, 5, SEGMENT, "en", 0.125, 0.25),
-    live.Final(2, 5, dataclasses.replace(SEGMENT, speaker=None), "en"),
-    live.TurnEnded(2, 0.25, 1.5, "Ever tried."),
-    live.TurnDropped(2, 1.5),
-    live.SpeakersRevised({5: 0, 6: 1}),
-    live.Noticed(Notice("engine_restarted", "It died.")),
-    live.Summary(Transcript((SEGMENT,), "en", 2.0, "scripted", "fp32", diarized=True)),
+    live_events.SpeechStarted(2, 0.25),
+    live_events.SpeechStopped(2, 1.5),
+    live_events.Partial(2, 5, 0.25, 1.25, "Ever", "Ev", "tri"),
+    live_events.Final(2, 5, SEGMENT, "en", 0.125, 0.25),
+    live_events.Final(2, 5, dataclasses.replace(SEGMENT, speaker=None), "en"),
+    live_events.TurnEnded(2, 0.25, 1.5, "Ever tried."),
+    live_events.TurnDropped(2, 1.5),
+    live_events.SpeakersRevised({5: 0, 6: 1}),
+    live_events.Noticed(Notice("engine_restarted", "It died.")),
+    live_events.Summary(Transcript((SEGMENT,), "en", 2.0, "scripted", "fp32", diarized=True)),
 )
 
 
 @pytest.mark.parametrize("event", EVERY_EVENT, ids=lambda event: type(event).__name__)
-def test_an_event_comes_out_as_it_went_in(event: live.LiveEvent) -> None:
+def test_an_event_comes_out_as_it_went_in(event: live_events.LiveEvent) -> None:
     said = live_event_of(json.loads(event_message(Numbered(7, event))))
     assert said is not None
     assert said.number == 7
@@ -293,10 +293,10 @@ def test_an_event_comes_out_as_it_went_in(event: live.LiveEvent) -> None:
 
 def test_there_is_no_other_event() -> None:
     assert {type(event) for event in EVERY_EVENT} | {
-        live.Heard,  # told by `received`
-        live.VoicesKnown,  # for the next engine, never for a client
-        live.ContextKnown,
-    } == set(get_args(live.LiveEvent))
+        live_events.Heard,  # told by `received`
+        live_events.VoicesKnown,  # for the next engine, never for a client
+        live_events.ContextKnown,
+    } == set(get_args(live_events.LiveEvent))
 
 
 def test_what_is_no_answer_of_this_wire_is_not_believed() -> None:

@@ -20,15 +20,11 @@ from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
 from sidecar.engines import ENGINES, create_engine, missing
 from sidecar.speech.engine import LoadOptions, Precision
-from sidecar.speech.live import (
-    LIVE_RATE,
-    Begin,
+from sidecar.speech.live import LIVE_RATE, Begin, LiveEngine, LiveOptions, LiveSession
+from sidecar.speech.live_events import (
     Final,
     Heard,
-    LiveEngine,
     LiveEvent,
-    LiveOptions,
-    LiveSession,
     Partial,
     SpeechStarted,
     SpeechStopped,

@@ -20,7 +20,8 @@ from sidecar.audio.recent import RecentAudio
 from sidecar.engines import moonshine
 from sidecar.engines.moonshine import transcription
 from sidecar.speech.engine import LoadOptions, TranscribeOptions
-from sidecar.speech.live import AT_THE_START, LiveEvent, LiveOptions, Summary
+from sidecar.speech.live import AT_THE_START, LiveOptions
+from sidecar.speech.live_events import LiveEvent, Summary
 from sidecar.speech.transcript import (
     BY_ATTENTION,
     Checkpoint,

@@ -21,7 +21,8 @@ from sidecar.engines.voxtral import VoxtralEngine, delay_of, loading, tekken
 from sidecar.engines.voxtral.stream import Stream, Voxtral
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.speech.engine import LoadOptions, Precision
-from sidecar.speech.live import Begin, LiveEvent, LiveOptions, Partial, Summary
+from sidecar.speech.live import Begin, LiveOptions
+from sidecar.speech.live_events import LiveEvent, Partial, Summary
 
 USUAL, LONGEST = 6, 30
 """Tokens of 480 and of 2400 ms."""

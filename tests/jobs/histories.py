@@ -7,7 +7,7 @@ from overheard import FACTS
 
 from sidecar import errors
 from sidecar.audio.ref import Named
-from sidecar.jobs.record import (
+from sidecar.jobs.events import (
     Begun,
     Cancelled,
     Change,
@@ -16,11 +16,11 @@ from sidecar.jobs.record import (
     Failed,
     Failure,
     Interrupted,
-    JobRecord,
     PutBack,
     Refused,
     Reported,
 )
+from sidecar.jobs.record import JobRecord
 from sidecar.speech.edits import Merge, Move, Rename, Rewrite, Split
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.history import Redo, Undo

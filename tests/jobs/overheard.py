@@ -41,6 +41,11 @@ def job_of(path: Path, options: TranscribeOptions | None = None, **more: Any) ->
     return Job(source, made)
 
 
+async def as_asked(job: Job, precision: Precision) -> TranscribeOptions:
+    """The plan of a job that gets what it asks for."""
+    return job.options
+
+
 class Companies:
     """Four at a time; notes how many ran together."""
 
@@ -142,7 +147,7 @@ async def queue_on(
 ) -> AsyncIterator[JobQueue]:
     """A queue that is closed until the test opens it."""
     own = {name: rest.pop(name) for name in ("guess", "pace", "limit") if name in rest}
-    terms = Terms(**{"plan": lambda job, precision: job.options, "max_s": 60, **rest})
+    terms = Terms(**{"plan": as_asked, "max_s": 60, **rest})
     queue = JobQueue(places, store or MemoryStore(), terms, **{"limit": 64, **own})
     try:
         yield queue

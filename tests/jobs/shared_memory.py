@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from sidecar import clock, errors
 from sidecar.jobs import poison
 from sidecar.jobs.claims import LEASE_S
-from sidecar.jobs.record import (
+from sidecar.jobs.events import (
     Begun,
     Change,
     Crashed,
@@ -18,12 +18,10 @@ from sidecar.jobs.record import (
     Failure,
     Interrupted,
     JobEvent,
-    JobRecord,
-    JobState,
     PutBack,
     Reported,
-    advance,
 )
+from sidecar.jobs.record import JobRecord, JobState, advance
 from sidecar.jobs.store import Entry, MemoryStore
 
 WORKERS = Begun, Crashed, PutBack, Reported, Failed
@@ -127,7 +125,11 @@ class SharedMemory(MemoryStore):
         self._shared.news()
 
     async def look(
-        self, refused: Mapping[str, Failure], able: Collection[str], patience_s: float
+        self,
+        node_id: str,
+        refused: Mapping[str, Failure],
+        able: Collection[str],
+        patience_s: float,
     ) -> None:
         self._reach()
         self.refuses = dict(refused)

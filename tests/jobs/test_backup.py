@@ -23,9 +23,10 @@ from sidecar.cli.table import build_command
 from sidecar.host.process import EXIT_CODES
 from sidecar.jobs import journal
 from sidecar.jobs.backup import LIST, back_up, restore
+from sidecar.jobs.events import Begun, Cancelled
 from sidecar.jobs.journal import FILE, LOCK, UPLOADS, locked
 from sidecar.jobs.keeping import Keeping
-from sidecar.jobs.record import Begun, Cancelled, JobRecord, JobState
+from sidecar.jobs.record import JobRecord, JobState
 from sidecar.settings import Settings
 
 KEY = "a-key-of-a-test-and-of-nobody-else"

@@ -130,7 +130,7 @@ async def test_each_job_gets_the_plan_that_was_made_for_it(
     companies, slot = Companies(), OverheardSlot()
     planned: dict[str, str] = {}
 
-    def plan(job: Job, precision: Precision) -> TranscribeOptions:
+    async def plan(job: Job, precision: Precision) -> TranscribeOptions:
         planned[job.id] = f"{precision}-{len(planned)}"
         return dataclasses.replace(job.options, language=planned[job.id])
 

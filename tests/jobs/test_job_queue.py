@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from overheard import OverheardSlot, job_of, queue_on
+from overheard import OverheardSlot, as_asked, job_of, queue_on
 from serving import PATIENCE_S, until
 
 from sidecar import errors
@@ -50,9 +50,7 @@ async def test_clients_that_wait_for_each_answer_and_want_different_precisions_s
 ) -> None:
     loads = Loads()
     slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
-    queue = JobQueue(
-        [slot], MemoryStore(), Terms(lambda job, precision: job.options, max_s=60), limit=8
-    )
+    queue = JobQueue([slot], MemoryStore(), Terms(as_asked, max_s=60), limit=8)
     queue.open()
     used: list[str] = []
 
@@ -77,9 +75,7 @@ async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
     monkeypatch.setattr(lane, "LINGER_S", 30.0)
     loads = Loads()
     slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
-    queue = JobQueue(
-        [slot], MemoryStore(), Terms(lambda job, precision: job.options, max_s=60), limit=8
-    )
+    queue = JobQueue([slot], MemoryStore(), Terms(as_asked, max_s=60), limit=8)
     queue.open()
     try:
         first, second = job(recording, Precision.FP32), job(recording, Precision.INT8)

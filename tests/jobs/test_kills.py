@@ -13,8 +13,9 @@ from histories import submitted
 from serving import PATIENCE_S, REPOSITORY
 
 from bench.kills import KEY, SECONDS, SETTLES, killed, older
+from sidecar.jobs.events import Begun
 from sidecar.jobs.journal import FILE
-from sidecar.jobs.record import Begun, RequestKey
+from sidecar.jobs.record import RequestKey
 from sidecar.jobs.sqlite_store import SqliteStore
 
 MIGRATE = """

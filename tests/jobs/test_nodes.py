@@ -10,16 +10,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from postgres import KEY, Cluster
-from serving import PATIENCE_S, REPOSITORY, Server, wait_until
+from serving import PATIENCE_S, REPOSITORY, Server, until, wait_until
 
+from sidecar.jobs import steering
 from sidecar.jobs.postgres.nodes import PostgresNodes
 from sidecar.jobs.postgres.store import PostgresStore
+from sidecar.jobs.steering import Steering
 from sidecar.speech.engine import Precision
 from sidecar.transports.control.admin import wish_for_nodes
-from sidecar.workers.desired import NodeStanding, Reached
+from sidecar.workers.desired import Desired, NodeStanding, Reached
 from sidecar.workers.models import DEFAULT, Wish
 
 TOKEN = "a-token-of-a-test-and-of-nobody-else"
@@ -78,6 +81,31 @@ async def test_a_turn_whose_node_is_silent_is_free_and_what_it_says_later_does_n
     assert not await nodes.go_on("lost")
     assert not await nodes.end_turn("lost", standing("a", Reached.REACHED, wanted.generation))
     assert {one.id: one.generation for one in await nodes.all()} == {"a": 0, "b": 0}
+
+
+async def test_a_node_says_that_it_is_there_while_it_loads_even_if_its_turn_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(steering, "BEAT_S", 0.01)
+    loading, ready = asyncio.Event(), asyncio.Event()
+    nodes = AsyncMock(spec=PostgresNodes)
+    nodes.desired.return_value = Desired(1, INT8)
+    nodes.go_on.return_value = False
+
+    async def become(wish: Wish) -> None:
+        loading.set()
+        await ready.wait()
+
+    works = Mock(become=become, standing=lambda: (DEFAULT, "fp32"))
+    node = Steering(nodes, "a", "a", works, contextlib.nullcontext)
+    node.open()
+    await loading.wait()
+    before = nodes.here.await_count
+    await until(lambda: nodes.here.await_count >= before + 3)
+    assert nodes.go_on.await_count == 1
+    assert nodes.here.await_args.args[0].state is Reached.LOADING
+    ready.set()
+    await node.close()
 
 
 class Fleet:

@@ -9,18 +9,9 @@ from histories import submitted
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.jobs.events import Begun, Change, Crashed, Interrupted, JobEvent, PutBack, Reported
 from sidecar.jobs.poison import ENOUGH, given_up
-from sidecar.jobs.record import (
-    Begun,
-    Change,
-    Crashed,
-    Interrupted,
-    JobEvent,
-    JobRecord,
-    PutBack,
-    Reported,
-    advance,
-)
+from sidecar.jobs.record import JobRecord, advance
 from sidecar.speech.transcript import Checkpoint
 
 few = st.integers(0, 2 * ENOUGH)

@@ -21,23 +21,14 @@ from serving import PATIENCE_S, until
 from sidecar import errors
 from sidecar.audio.ref import Kept
 from sidecar.audio.source import Spool
+from sidecar.database.link import Link, Unreachable, look
 from sidecar.jobs.claims import LEASE_S
+from sidecar.jobs.events import Begun, Cancelled, Crashed, Edited, PutBack, Reported
 from sidecar.jobs.keeping import Keeping
 from sidecar.jobs.order import Moment, Priority, Shares, Waiting, turns
-from sidecar.jobs.postgres.link import Link, Unreachable, look
 from sidecar.jobs.postgres.rows import Found, Rows
 from sidecar.jobs.postgres.store import PostgresStore
-from sidecar.jobs.record import (
-    Begun,
-    Cancelled,
-    Crashed,
-    Edited,
-    JobRecord,
-    JobState,
-    PutBack,
-    Reported,
-    RequestKey,
-)
+from sidecar.jobs.record import JobRecord, JobState, RequestKey
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.store import KeyTaken
 from sidecar.settings import load_settings

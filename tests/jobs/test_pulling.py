@@ -12,25 +12,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from overheard import Companies, OverheardSlot, job_of
+from overheard import Companies, OverheardSlot, as_asked, job_of
 from serving import PATIENCE_S, until
 from shared_memory import Shared, SharedMemory
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource
 from sidecar.jobs import claimed, pulling
+from sidecar.jobs.events import Begun, Cancelled, Interrupted, PutBack, Reported
 from sidecar.jobs.lane import Terms
 from sidecar.jobs.pulling import Pulling
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import (
-    Begun,
-    Cancelled,
-    Interrupted,
-    JobRecord,
-    JobState,
-    PutBack,
-    Reported,
-)
+from sidecar.jobs.record import JobRecord, JobState
 from sidecar.speech.engine import Precision, TranscribeOptions
 from sidecar.speech.transcript import SegmentReady
 from sidecar.threads import Threads
@@ -47,7 +40,7 @@ class Node:
         self.queue = JobQueue(
             [self.slot],
             self.store,
-            Terms(lambda job, precision: job.options, 60, self.companies),
+            Terms(as_asked, 60, self.companies),
             limit=64,
         )
         self.takes: Callable[[JobRecord], bool] = lambda record: True
@@ -97,8 +90,7 @@ async def nodes(count: int, shared: Shared) -> AsyncIterator[list[Node]]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks that come often; the engine takes half a second for a recording, and settles each
-    second of it."""
+    """Looks that come often; an engine at half a second a recording, which settles each second."""
     monkeypatch.setattr(pulling, "BEAT_S", 0.05)
     monkeypatch.setattr(pulling, "LOOK_S", 0.1)
     monkeypatch.setattr(pulling, "FIRST_PAUSE_S", 0.02)

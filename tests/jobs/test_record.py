@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sidecar import errors
 from sidecar.jobs.counted import Counted
-from sidecar.jobs.record import (
+from sidecar.jobs.events import (
     Begun,
     Cancelled,
     Change,
@@ -22,13 +22,11 @@ from sidecar.jobs.record import (
     Failure,
     Interrupted,
     JobEvent,
-    JobRecord,
-    JobState,
     PutBack,
     Refused,
     Reported,
-    advance,
 )
+from sidecar.jobs.record import JobRecord, JobState, advance
 from sidecar.metering.tally import Tally
 from sidecar.speech.edits import Rename
 from sidecar.speech.history import History, Undo

@@ -13,8 +13,9 @@ from serving import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.jobs import retention as module
+from sidecar.jobs.events import Edited
 from sidecar.jobs.job import Job
-from sidecar.jobs.record import Edited, JobRecord
+from sidecar.jobs.record import JobRecord
 from sidecar.jobs.retention import JOB_BYTES, Retention, weight
 from sidecar.jobs.store import MemoryStore
 from sidecar.speech.edits import Rewrite

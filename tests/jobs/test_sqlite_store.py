@@ -17,17 +17,9 @@ from serving import PATIENCE_S
 
 from sidecar import errors
 from sidecar.jobs import journal
+from sidecar.jobs.events import Begun, Cancelled, Edited, Interrupted, Reported
 from sidecar.jobs.journal import FILE, UPLOADS, broken_files, migrate
-from sidecar.jobs.record import (
-    Begun,
-    Cancelled,
-    Edited,
-    Interrupted,
-    JobRecord,
-    JobState,
-    Reported,
-    RequestKey,
-)
+from sidecar.jobs.record import JobRecord, JobState, RequestKey
 from sidecar.jobs.sqlite_store import TOLD, SqliteStore
 from sidecar.speech.edits import Rename, Rewrite
 from sidecar.speech.history import Redo, Undo

@@ -14,21 +14,10 @@ from serving import PATIENCE_S
 
 from sidecar import errors
 from sidecar.clock import Clock
+from sidecar.jobs.events import Begun, Cancelled, Change, Edited, JobEvent, PutBack, Reported
 from sidecar.jobs.feed import Behind
 from sidecar.jobs.postgres.store import PostgresStore
-from sidecar.jobs.record import (
-    Begun,
-    Cancelled,
-    Change,
-    Edited,
-    JobEvent,
-    JobRecord,
-    JobState,
-    PutBack,
-    Reported,
-    RequestKey,
-    advance,
-)
+from sidecar.jobs.record import JobRecord, JobState, RequestKey, advance
 from sidecar.jobs.sqlite_store import SqliteStore
 from sidecar.jobs.store import JobStore, KeyTaken, MemoryStore
 from sidecar.speech.edits import Rename, Rewrite

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,10 +20,14 @@ from shared_memory import Shared, SharedMemory
 
 from sidecar import errors
 from sidecar.jobs import surveying
+from sidecar.jobs.events import Begun, Failure
+from sidecar.jobs.postgres.nodes import PostgresNodes
 from sidecar.jobs.postgres.store import PostgresStore
-from sidecar.jobs.record import Begun, Failure, JobRecord, JobState
+from sidecar.jobs.record import JobRecord, JobState
 from sidecar.jobs.strays import ALIVE_S, Verdict, told, verdict
 from sidecar.jobs.surveying import Survey
+from sidecar.workers.desired import NodeStanding, Reached
+from sidecar.workers.models import DEFAULT
 
 LONG = Failure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))
 GREEK = Failure.of(errors.LanguageUnsupported("It knows no 'el'.", hint="It knows: en."))
@@ -69,13 +74,36 @@ def test_it_is_said_what_the_nodes_said_and_what_to_do() -> None:
     assert "The only node" in told([GREEK]).detail
 
 
-@pytest.fixture
-def opened(journal: str, tmp_path: Path) -> Iterator[Callable[[], PostgresStore]]:
-    """Stores on one database."""
-    with ExitStack() as stack:
+class Node(PostgresStore):
+    """A node's store, which says that it is there and then what it refuses."""
 
-        def opened() -> PostgresStore:
-            store = PostgresStore(journal, KEY, tmp_path)
+    def __init__(self, journal: str, folder: Path, name: str) -> None:
+        super().__init__(journal, KEY, folder)
+        self.nodes, self._is = PostgresNodes(self), name
+
+    async def says(
+        self, refused: dict[str, Failure], able: Collection[str], patience_s: float = NEVER
+    ) -> None:
+        await self.here()
+        await self.look(self._is, refused, able, patience_s)
+
+    async def here(self) -> None:
+        await self.nodes.here(
+            NodeStanding(self._is, self._is, 0, Reached.STARTED, "", DEFAULT, "fp32")
+        )
+
+    async def known(self) -> set[str]:
+        return {one.id for one in await self.nodes.all()}
+
+
+@pytest.fixture
+def opened(journal: str, tmp_path: Path) -> Iterator[Callable[[], Node]]:
+    """Nodes of one database."""
+    with ExitStack() as stack:
+        names = itertools.count()
+
+        def opened() -> Node:
+            store = Node(journal, tmp_path, f"node-{next(names)}")
             stack.callback(store.close)
             return store
 
@@ -91,7 +119,7 @@ async def added(store: PostgresStore) -> str:
 
 def later(journal: str, seconds: float, *tables: str) -> None:
     """As if what is noted there had been noted so much earlier."""
-    columns = {"surveyors": ("seen",), "strays": ("since", "seen"), "jobs": ("leased_until",)}
+    columns = {"nodes": ("seen",), "strays": ("since", "seen"), "jobs": ("leased_until",)}
     with psycopg.connect(journal) as connection:
         for table in tables:
             shifts = ", ".join(
@@ -110,7 +138,7 @@ def waited(journal: str, seconds: float) -> None:
 
 
 async def test_what_all_refuse_is_told_and_ends_and_what_one_can_is_not(
-    opened: Callable[[], PostgresStore], journal: str
+    opened: Callable[[], Node], journal: str
 ) -> None:
     one, other = opened(), opened()
     job_id = await added(one)
@@ -118,23 +146,23 @@ async def test_what_all_refuse_is_told_and_ends_and_what_one_can_is_not(
     def known() -> JobRecord:
         return other.get(job_id)
 
-    await other.look({}, [job_id], NEVER)
-    await one.look({job_id: LONG}, [], NEVER)
+    await other.says({}, [job_id])
+    await one.says({job_id: LONG}, [])
     assert one.get(job_id).refused is None, "the other can do it"
-    await other.look({job_id: GREEK}, [], NEVER)
+    await other.says({job_id: GREEK}, [])
     refused = known().refused
     assert refused is not None
     assert "audio_too_long" in refused.detail
     assert "language_unsupported" in refused.detail
     assert known().state is JobState.QUEUED
     count = len(other.events(job_id))
-    await other.look({job_id: GREEK}, [], NEVER)
+    await other.says({job_id: GREEK}, [])
     assert len(other.events(job_id)) == count, "it was said again"
-    await other.look({}, [job_id], NEVER)
+    await other.says({}, [job_id])
     assert known().refused is None
-    await other.look({job_id: GREEK}, [], NEVER)
+    await other.says({job_id: GREEK}, [])
     waited(journal, 60)
-    await other.look({job_id: GREEK}, [], 59.0)
+    await other.says({job_id: GREEK}, [], 59.0)
     error = known().error
     assert known().state is JobState.FAILED
     assert error is not None
@@ -142,31 +170,52 @@ async def test_what_all_refuse_is_told_and_ends_and_what_one_can_is_not(
 
 
 async def test_time_without_a_node_does_not_count_and_who_is_gone_has_no_say(
-    opened: Callable[[], PostgresStore], journal: str
+    opened: Callable[[], Node], journal: str
 ) -> None:
     gone, one = opened(), opened()
     job_id = await added(gone)
-    await gone.look({}, [job_id], NEVER)
-    later(journal, ALIVE_S + 1, "surveyors")
-    await one.look({job_id: LONG}, [], 5.0)
+    await gone.says({}, [job_id])
+    later(journal, ALIVE_S + 1, "nodes")
+    await one.says({job_id: LONG}, [], 5.0)
     assert one.get(job_id).refused is not None, "one that is gone could have done it"
-    later(journal, 3600.0, "surveyors", "strays")  # and nobody looked for an hour
-    await one.look({job_id: LONG}, [], 5.0)
+    later(journal, 3600.0, "nodes", "strays")  # and nobody looked for an hour
+    await one.says({job_id: LONG}, [], 5.0)
     assert one.get(job_id).state is JobState.QUEUED
     waited(journal, 6)
-    await one.look({job_id: LONG}, [], 5.0)
+    await one.says({job_id: LONG}, [], 5.0)
     assert one.get(job_id).state is JobState.FAILED
 
 
+async def test_who_is_there_is_so_for_all_rules_and_who_has_not_looked_yet_decides_nothing(
+    opened: Callable[[], Node], journal: str
+) -> None:
+    one, other = opened(), opened()
+    job_id = await added(one)
+    await one.look("node-0", {job_id: LONG}, [], NEVER)
+    assert await one.known() == set(), "saying what it refuses is not saying that it is there"
+    await one.here()
+    await other.says({job_id: LONG}, [])
+    refused = other.get(job_id).refused
+    assert refused is not None
+    assert "only node" in refused.detail, "one was asked that has not looked"
+    await one.says({}, [job_id])
+    assert one.get(job_id).refused is None
+    assert await one.known() == {"node-0", "node-1"}
+    later(journal, ALIVE_S + 1, "nodes")
+    await other.says({job_id: LONG}, [])
+    assert await other.known() == {"node-1"}
+    assert other.get(job_id).refused is not None
+
+
 async def test_what_ran_where_nobody_is_any_more_is_told_as_well(
-    opened: Callable[[], PostgresStore], journal: str
+    opened: Callable[[], Node], journal: str
 ) -> None:
     gone, one = opened(), opened()
     job_id = await added(gone)
     assert await gone.claim(lambda record: True)
     gone.append(job_id, Begun())
     await gone.written(job_id)
-    await one.look({job_id: LONG}, [], NEVER)
+    await one.says({job_id: LONG}, [])
     with psycopg.connect(journal) as connection:
         (at,) = connection.execute("SELECT state FROM vibevoice.jobs").fetchone() or ("",)
     assert at == "running", "somebody has it"
@@ -175,7 +224,7 @@ async def test_what_ran_where_nobody_is_any_more_is_told_as_well(
             "SELECT pg_sleep(extract(epoch FROM pg_postmaster_start_time() - now()) + 3.1)"
         )
     later(journal, 60.0, "jobs")
-    await one.look({job_id: LONG}, [], NEVER)
+    await one.says({job_id: LONG}, [])
     record = one.get(job_id)
     assert (record.state, record.interruptions) == (JobState.QUEUED, 1)
     assert record.refused is not None
@@ -249,7 +298,7 @@ async def test_a_node_thinks_about_a_few_at_a_time_and_about_all_in_turn(
 
     looks: list[int] = []
     monkeypatch.setattr(store, "look", lookout(looks, asked))
-    survey = Survey(store, store, refusal, NEVER)
+    survey = Survey(store, store, refusal, NEVER, "a")
     survey.open()
     await until(lambda: len(looks) >= 4)
     await survey.close()
@@ -260,7 +309,9 @@ async def test_a_node_thinks_about_a_few_at_a_time_and_about_all_in_turn(
 def lookout(looks: list[int], asked: list[str]) -> Callable[..., Any]:
     """Notes how many had been thought about at each look, all of which are told."""
 
-    async def look(refused: dict[str, Failure], able: list[str], patience_s: float) -> None:
+    async def look(
+        node_id: str, refused: dict[str, Failure], able: list[str], patience_s: float
+    ) -> None:
         assert len(refused) + len(able) == len(asked)
         looks.append(len(asked))
 

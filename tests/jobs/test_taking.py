@@ -13,9 +13,10 @@ from shared_memory import Shared, SharedMemory
 
 from sidecar import errors
 from sidecar.engines.choice import choose
+from sidecar.jobs.events import Begun
 from sidecar.jobs.job import Job
 from sidecar.jobs.provision import Provision
-from sidecar.jobs.record import Begun, JobState
+from sidecar.jobs.record import JobState
 from sidecar.jobs.sharing import refusal
 from sidecar.jobs.taking import SharedQueue
 from sidecar.settings import Settings

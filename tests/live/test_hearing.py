@@ -18,15 +18,11 @@ from sidecar.live.hearing import UNHEARD, Hearing
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.piece import USUAL, Listen, Manner
 from sidecar.live.schedule import Urgency
-from sidecar.speech.live import (
-    AT_THE_START,
-    LIVE_RATE,
-    Begin,
-    Endpointing,
+from sidecar.speech.live import AT_THE_START, LIVE_RATE, Begin, Endpointing, LiveOptions, Turns
+from sidecar.speech.live_events import (
     Final,
     Heard,
     LiveEvent,
-    LiveOptions,
     Noticed,
     Partial,
     SpeechStarted,
@@ -34,7 +30,6 @@ from sidecar.speech.live import (
     Summary,
     TurnDropped,
     TurnEnded,
-    Turns,
 )
 from sidecar.speech.transcript import Segment, Word, joined
 

@@ -16,6 +16,7 @@ from serving import PATIENCE_S, wait_until
 from sidecar.audio import Block
 from sidecar.engines.scripted import Loudness, LoudnessOfOne, ScriptedEngine
 from sidecar.live import voicing
+from sidecar.live.ears import Ears
 from sidecar.live.endpointing import FRAME
 from sidecar.live.hall import Hall
 from sidecar.live.hearing import Hearing
@@ -25,18 +26,13 @@ from sidecar.live.schedule import Urgency
 from sidecar.live.speakers import Vector, decided
 from sidecar.live.voicing import ENOUGH_S, WAITING, Voiced
 from sidecar.speech.engine import LoadOptions
-from sidecar.speech.live import (
-    AT_THE_START,
-    LIVE_RATE,
-    Begin,
-    Endpointing,
+from sidecar.speech.live import AT_THE_START, LIVE_RATE, Begin, Endpointing, LiveOptions, Turns
+from sidecar.speech.live_events import (
     Final,
     LiveEvent,
-    LiveOptions,
     Noticed,
     SpeakersRevised,
     Summary,
-    Turns,
     VoicesKnown,
 )
 from sidecar.speech.people import KnownVoice
@@ -431,7 +427,7 @@ class Ear:
 
 def test_finals_come_while_all_that_may_are_at_voices() -> None:
     ear, listener = Ear(), Listener()
-    hall = Hall(words, Loudness(), "made-up", "fp32", threads=4, encoder=ear)
+    hall = Hall(Ears(words, encoder=ear), Loudness(), "made-up", "fp32", threads=4)
     seats = [hall.open(LiveOptions(), AT_THE_START, listener) for _ in range(4)]
     for seat in seats:
         seat.push(talk(ANNE, BERT, CLEO))
@@ -449,7 +445,7 @@ def test_finals_come_while_all_that_may_are_at_voices() -> None:
 
 def test_who_left_while_a_voice_was_heard_is_told_nothing_more() -> None:
     ear, listener = Ear(), Listener()
-    hall = Hall(words, Loudness(), "made-up", "fp32", threads=2, encoder=ear)
+    hall = Hall(Ears(words, encoder=ear), Loudness(), "made-up", "fp32", threads=2)
     seat = hall.open(LiveOptions(), AT_THE_START, listener)
     seat.push(talk(ANNE, BERT))
     seat.finish()
@@ -468,7 +464,7 @@ def test_who_left_while_a_voice_was_heard_is_told_nothing_more() -> None:
 
 def test_an_ear_that_fails_costs_labels_and_no_words(caplog: pytest.LogCaptureFixture) -> None:
     listener = Listener()
-    hall = Hall(words, Loudness(), "made-up", "fp32", threads=2, encoder=Ear(wrong=True))
+    hall = Hall(Ears(words, encoder=Ear(wrong=True)), Loudness(), "made-up", "fp32", threads=2)
     seat = hall.open(LiveOptions(), AT_THE_START, listener)
     seat.push(talk(ANNE, BERT))
     seat.finish()
@@ -478,7 +474,7 @@ def test_an_ear_that_fails_costs_labels_and_no_words(caplog: pytest.LogCaptureFi
 
 
 def test_without_an_ear_it_is_said_once_that_nobody_is_told_apart() -> None:
-    hall = Hall(words, Loudness(), "made-up", "fp32", threads=1)
+    hall = Hall(Ears(words), Loudness(), "made-up", "fp32", threads=1)
     noticed = []
     for begin in (AT_THE_START, Begin(3.0, 1, 1, (Segment(0.0, 1.0, "words"),), 0, (0,))):
         listener = Listener()

@@ -21,7 +21,7 @@ from sidecar.metering.outcomes import (
 )
 from sidecar.metering.tally import PREFIX, Tally
 from sidecar.sessions.counted import Counted
-from sidecar.speech.live import UNHEARD, Final, SpeechStarted, TurnEnded
+from sidecar.speech.live_events import UNHEARD, Final, SpeechStarted, TurnEnded
 from sidecar.speech.transcript import Segment
 
 OPEN = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"

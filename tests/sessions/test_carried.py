@@ -8,15 +8,13 @@ from sidecar import errors
 from sidecar.sessions.carried import Carried, packed, unpacked
 from sidecar.sessions.sound import Chunk, Commit, Forget, SoundState
 from sidecar.sessions.told import Numbered, ToldState
-from sidecar.speech.live import (
-    Encoding,
+from sidecar.speech.live import Encoding, LiveOptions, Turns
+from sidecar.speech.live_events import (
     Final,
-    LiveOptions,
     Noticed,
     SpeakersRevised,
     SpeechStarted,
     TurnEnded,
-    Turns,
     Understood,
 )
 from sidecar.speech.people import KnownVoice, VoicePrint

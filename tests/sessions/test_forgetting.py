@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sidecar.sessions.session import Bounds, Session
 from sidecar.sessions.sound import Chunk, Commit, Held
-from sidecar.speech.live import LiveOptions, TurnDropped, TurnEnded
+from sidecar.speech.live import LiveOptions
+from sidecar.speech.live_events import TurnDropped, TurnEnded
 
 
 def dropped(session: Session) -> list[int]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from serving import PATIENCE_S
+from serving import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.access.identity import EVERYBODY, Identity, Proof
@@ -23,19 +23,17 @@ from sidecar.service import Service
 from sidecar.sessions.session import LOST, Bounds, Session
 from sidecar.sessions.sound import Held
 from sidecar.settings import load_settings
-from sidecar.speech.live import (
+from sidecar.speech.live import Encoding, LiveOptions, Turns
+from sidecar.speech.live_events import (
     NOT_UNDERSTOOD,
-    Encoding,
     Final,
     Heard,
     LiveEvent,
-    LiveOptions,
     Noticed,
     Partial,
     Summary,
     TurnDropped,
     TurnEnded,
-    Turns,
 )
 
 RATE = 16_000
@@ -101,13 +99,6 @@ def workers() -> list[psutil.Process]:
             if any("workers.inside" in word for word in one.cmdline()):
                 found.append(one)
     return found
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    begun = asyncio.get_running_loop().time()
-    while not condition():
-        await asyncio.sleep(0.01)
-        assert asyncio.get_running_loop().time() - begun < PATIENCE_S, what
 
 
 async def test_what_is_said_is_told_in_turns_and_summed_up(open_service: Open) -> None:

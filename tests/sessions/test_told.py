@@ -8,8 +8,8 @@ import pytest
 
 from sidecar import errors
 from sidecar.sessions.told import Told
-from sidecar.speech.live import (
-    Begin,
+from sidecar.speech.live import Begin
+from sidecar.speech.live_events import (
     Final,
     Heard,
     LiveEvent,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sidecar.sessions.told import Told
-from sidecar.speech.live import Final, SpeakersRevised, VoicesKnown, from_wire, to_wire
+from sidecar.speech.live_events import Final, SpeakersRevised, VoicesKnown, from_wire, to_wire
 from sidecar.speech.people import VoicePrint
 from sidecar.speech.transcript import Segment
 

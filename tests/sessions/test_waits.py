@@ -10,7 +10,8 @@ from sidecar.engines import spec_of
 from sidecar.sessions.registry import Room, Sessions
 from sidecar.sessions.session import Bounds
 from sidecar.sessions.waits import LEAST, WINDOW_S, Waits
-from sidecar.speech.live import Final, LiveOptions
+from sidecar.speech.live import LiveOptions
+from sidecar.speech.live_events import Final
 from sidecar.speech.transcript import Segment
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.speech import cues as cutting
-from sidecar.speech.cues import LEAST_S, LINE, LINES, MOST_S, READ_PER_S, Cue, cues
+from sidecar.speech.cues import LEAST_S, LINE, MOST_S, READ_PER_S, Cue, cues
 from sidecar.speech.formats import render
 from sidecar.speech.lettering import width
 from sidecar.speech.spread import spread
@@ -94,7 +94,7 @@ def shown(found: Sequence[Cue]) -> list[tuple[str, ...]]:
 def test_no_line_is_too_long_and_no_two_cues_are_there_at_once(made: Transcript) -> None:
     found = cues(made)
     for cue in found:
-        assert 1 <= len(cue.lines) <= LINES
+        assert 1 <= len(cue.lines) <= 2
         assert all(0 < width(line) <= LINE for line in cue.lines)
         assert all(line == line.strip() for line in cue.lines)
         assert cue.end_ms > cue.start_ms >= 0

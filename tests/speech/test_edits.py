@@ -18,7 +18,7 @@ from sidecar.errors import BadRequest, EditImpossible, EditsFull, FieldInvalid, 
 from sidecar.speech import history as module
 from sidecar.speech.cues import LINE
 from sidecar.speech.edit_values import step_of, step_values
-from sidecar.speech.edits import Merge, Move, Operation, Rename, Rewrite, Split, apply, edited
+from sidecar.speech.edits import Merge, Move, Operation, Rename, Rewrite, Split, edited
 from sidecar.speech.formats import FORMATS, render
 from sidecar.speech.history import History, Redo, Step, Undo
 from sidecar.speech.lettering import width
@@ -67,7 +67,10 @@ def names(transcript: Transcript) -> dict[int, str | None]:
 def test_any_edit_of_any_transcript_gives_one_that_every_format_can_show(
     before: Transcript, operations: Sequence[Operation]
 ) -> None:
-    after = apply(before, operations)
+    try:
+        after = edited(before, operations)
+    except EditImpossible:
+        return
     assert len(after.segments) == len(before.segments), "places never move"
     for old, new in zip(before.segments, after.segments, strict=True):
         assert (old.start, old.end) == (new.start, new.end)
@@ -179,7 +182,6 @@ def test_what_cannot_be_done_says_which_it_was_and_nothing_is_done(
 ) -> None:
     with pytest.raises(EditImpossible, match=f"Operation 1: .*{said}"):
         edited(TALK, [Rename(0, "Hamm"), operation])
-    assert apply(TALK, [Rename(0, "Hamm"), operation]) is TALK
 
 
 def test_words_that_stay_keep_their_times_and_the_rest_share_what_is_between() -> None:

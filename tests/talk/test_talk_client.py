@@ -15,7 +15,7 @@ from talk_table import voiced
 
 from sidecar.sessions.session import Bounds, Session
 from sidecar.sessions.sound import Held
-from sidecar.speech import live
+from sidecar.speech import live_events
 from sidecar.speech.dialogue import Role
 from sidecar.speech.voice import SayOptions, Sound
 from sidecar.talk import ear
@@ -92,12 +92,12 @@ class Call:
         """The person speaks for a second, and the engine hears that the client ends it there."""
         at = self.session.received_s
         await self.talk.hear(bytes(32_000))
-        self.session.heard(live.SpeechStarted(turn, at + 0.25))
+        self.session.heard(live_events.SpeechStarted(turn, at + 0.25))
         committing = asyncio.create_task(self.talk.commit())
         await asyncio.sleep(0)
         assert not committing.done()
         assert PersonSaid not in self.kinds(PersonSaid)
-        self.session.heard(live.TurnEnded(turn, at + 0.25, at + 1.0, text, committed=True))
+        self.session.heard(live_events.TurnEnded(turn, at + 0.25, at + 1.0, text, committed=True))
         await committing
 
 
@@ -132,7 +132,7 @@ async def test_a_commit_of_silence_is_taken_and_is_no_turn() -> None:
         await one.talk.hear(bytes(32_000))
         committing = asyncio.create_task(one.talk.commit())
         await asyncio.sleep(0)
-        one.session.heard(live.TurnEnded(0, 1.0, 1.0, "", committed=True))
+        one.session.heard(live_events.TurnEnded(0, 1.0, 1.0, "", committed=True))
         await committing
         await one.until(TurnTaken)
         assert one.kinds(PersonStarted, PersonSaid) == []
@@ -141,11 +141,11 @@ async def test_a_commit_of_silence_is_taken_and_is_no_turn() -> None:
 async def test_what_is_forgotten_is_no_turn_and_what_comes_behind_it_is() -> None:
     async with call() as one:
         await one.talk.hear(bytes(32_000))
-        one.session.heard(live.SpeechStarted(0, 0.25))
+        one.session.heard(live_events.SpeechStarted(0, 0.25))
         forgetting = asyncio.create_task(one.talk.forget())
         await asyncio.sleep(0)
         assert not forgetting.done()
-        one.session.heard(live.TurnDropped(0, 1.0))
+        one.session.heard(live_events.TurnDropped(0, 1.0))
         await forgetting
         await one.until(TurnDropped)
         assert one.kinds(NothingSaid, PersonSaid, TurnDropped) == [NothingSaid, TurnDropped]
@@ -178,15 +178,15 @@ async def test_what_is_held_back_for_somebody_who_speaks_is_not_sent() -> None:
         one.talk.wish(Asked)
         await one.until(Frame)
         await one.talk.hear(bytes(32_000))
-        one.session.heard(live.SpeechStarted(0, 0.2))
+        one.session.heard(live_events.SpeechStarted(0, 0.2))
         one.voice.go_on.set()
         async with asyncio.timeout(PATIENCE_S):
             await one.voice.said.wait()
         for _ in range(9):
             await asyncio.sleep(0)
         assert one.talk.sending
-        one.session.heard(live.SpeechStopped(0, 0.9))
-        one.session.heard(live.TurnEnded(0, 0.2, 0.9, "mm-hm"))
+        one.session.heard(live_events.SpeechStopped(0, 0.9))
+        one.session.heard(live_events.TurnEnded(0, 0.2, 0.9, "mm-hm"))
         assert await one.until(Sent) == Sent(1, Ending.COMPLETED)
         sound = sum(out.seconds for out in one.outs if isinstance(out, Frame))
         assert sound == pytest.approx(0.3 * len(f"You said: {TEN}".split()))
@@ -200,7 +200,7 @@ async def test_a_client_that_sends_seconds_at_once_is_given_as_long_before_it_ha
     async def falls_silent(name: str, seconds: float) -> None:
         async with call(TalkOptions()) as one:
             await one.talk.hear(bytes(round(seconds * 16_000) * 2))
-            one.session.heard(live.SpeechStarted(0, 0.0))
+            one.session.heard(live_events.SpeechStarted(0, 0.0))
             one.session.news.clear()
             async with asyncio.timeout(PATIENCE_S):
                 await one.session.news.wait()

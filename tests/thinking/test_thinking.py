@@ -12,7 +12,8 @@ import pytest
 from completions import STATUSES, STREAMS, WORDS, Completions, completions
 from serving import PATIENCE_S, free_port
 
-from sidecar import errors, servers
+from sidecar import errors, findings, servers
+from sidecar.findings import State
 from sidecar.settings import Settings
 from sidecar.speech.dialogue import (
     Call,
@@ -25,7 +26,7 @@ from sidecar.speech.dialogue import (
     Tools,
 )
 from sidecar.thinking import chat, choice
-from sidecar.thinking.choice import thinker_of
+from sidecar.thinking.choice import meant_by, thinker_of
 from sidecar.thinking.endpoint import Address, Endpoint
 from sidecar.thinking.thinker import Repeat, Thinker
 
@@ -161,14 +162,14 @@ async def test_a_model_on_this_machine_is_taken_only_if_that_is_asked_for(
     nobody = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setattr(choice, "LOOK_S", PATIENCE_S)
     monkeypatch.setattr(choice, "KNOWN", {"Nobody": nobody, "Somebody": server.url})
-    assert isinstance(await thinker_of(Settings()), Repeat)
+    assert isinstance(await thinker_of(meant_by(Settings())), Repeat)
     assert server.headers == []
-    found = await thinker_of(Settings(llm="auto"))
+    found = await thinker_of(meant_by(Settings(llm="auto")))
     assert found.name == f"plain at 127.0.0.1:{server.port}"
-    wanted = await thinker_of(Settings(llm="auto", llm_model="other"))
+    wanted = await thinker_of(meant_by(Settings(llm="auto", llm_model="other")))
     assert wanted.name.startswith("other at ")
     monkeypatch.setattr(choice, "KNOWN", {"Nobody": nobody})
-    assert isinstance(await thinker_of(Settings(llm="auto")), Repeat)
+    assert isinstance(await thinker_of(meant_by(Settings(llm="auto"))), Repeat)
     for one in (found, wanted):
         await one.close()
 
@@ -181,12 +182,12 @@ async def test_who_says_nothing_is_waited_for_a_moment_and_holds_up_nobody_befor
         monkeypatch.setattr(choice, "LOOK_S", PATIENCE_S)
         monkeypatch.setattr(choice, "KNOWN", {"Somebody": server.url, "Mute": mute})
         async with asyncio.timeout(PATIENCE_S / 2):
-            found = await thinker_of(Settings(llm="auto"))
+            found = await thinker_of(meant_by(Settings(llm="auto")))
         assert found.name.startswith("plain at ")
         await found.close()
         monkeypatch.setattr(choice, "LOOK_S", 0.05)
         monkeypatch.setattr(choice, "KNOWN", {"Mute": mute})
-        assert isinstance(await thinker_of(Settings(llm="auto")), Repeat)
+        assert isinstance(await thinker_of(meant_by(Settings(llm="auto"))), Repeat)
 
 
 async def test_an_address_is_taken_at_its_word_and_a_key_from_a_file(
@@ -195,7 +196,7 @@ async def test_an_address_is_taken_at_its_word_and_a_key_from_a_file(
     key = tmp_path / "key"
     key.write_text("from-a-file\n")
     key.chmod(0o600)
-    thinker = await thinker_of(Settings(llm=f"{server.url}/v1/", llm_key_file=key))
+    thinker = await thinker_of(meant_by(Settings(llm=f"{server.url}/v1/", llm_key_file=key)))
     assert "".join(await answered(thinker)) == ANSWER
     assert "authorization: bearer from-a-file" in server.headers[-1].lower()
     await thinker.close()
@@ -211,10 +212,27 @@ def test_what_is_no_address_is_refused_and_not_repeated(wrong: str) -> None:
     assert not wrong or wrong not in str(refused.value)
 
 
-async def test_two_keys_are_one_too_many(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("llm", "state", "said"),
+    [
+        ("repeat", State.ABSENT, "repeated"),
+        ("auto", State.GOOD, "Ollama"),
+        ("http://10.0.0.1:1234/v1", State.GOOD, "10.0.0.1:1234"),
+        ("ollama", State.BAD, "no address"),
+    ],
+)
+def test_the_doctor_says_who_answers_and_what_is_no_address(
+    llm: str, state: State, said: str
+) -> None:
+    found = findings.thinker(Settings(llm=llm))
+    assert found.state is state
+    assert said in found.text
+
+
+def test_two_keys_are_one_too_many(tmp_path: Path) -> None:
     both = Settings(llm="http://127.0.0.1:1", llm_key="a", llm_key_file=tmp_path / "key")
     with pytest.raises(errors.SettingsInvalid, match="each give a key"):
-        await thinker_of(both)
+        meant_by(both)
 
 
 WEATHER = Tool("weather", "How it is outside.", {"type": "object"})

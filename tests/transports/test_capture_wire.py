@@ -19,7 +19,7 @@ from sidecar.captures.reading import CaptureReader
 from sidecar.cli import replay
 from sidecar.cli.backends import Where
 from sidecar.cli.likeness import likeness
-from sidecar.speech.live import Final, LiveEvent, Partial
+from sidecar.speech.live_events import Final, LiveEvent, Partial
 from sidecar.speech.transcript import Segment
 from sidecar.transports.live_grpc.stt_pb2 import SessionRequest, SessionResponse
 

@@ -63,7 +63,7 @@ async def test_a_conversation_from_begin_to_summary(server: Server) -> None:
         assert began == {
             "type": "began",
             "session": "first",
-            "engine": "scripted",
+            "engine": server.health()["live_engine"],
             "grace_s": 15.0,
             "received_samples": 0,
             "received_s": 0.0,

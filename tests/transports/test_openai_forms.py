@@ -24,10 +24,10 @@ from sidecar.jobs.record import JobRecord, JobState
 from sidecar.speech.engine import Precision, TranscribeOptions
 from sidecar.speech.transcript import NON_SPEECH, Segment, Transcript, Word
 from sidecar.transports.http.unsaid import Unsaid, covered
-from sidecar.transports.openai import following
+from sidecar.transports.openai import retries
 from sidecar.transports.openai.answers import answer, diarized_body, verbose_body
-from sidecar.transports.openai.following import Retries, timed_out
 from sidecar.transports.openai.request import Form, Format, Granularity, Wish, fields_of, wish_of
+from sidecar.transports.openai.retries import OwnRetries, Sent, timed_out
 from sidecar.transports.openai.speakers import known_speakers
 from sidecar.transports.openai.stream import Told
 from sidecar.transports.openai_terms import languages
@@ -269,20 +269,20 @@ def test_who_hung_up_when_its_patience_was_over_will_ask_again(
 async def test_a_job_that_nobody_takes_over_is_ended_and_its_recording_let_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(following, "GRACE_S", 0.01)
+    monkeypatch.setattr(retries, "GRACE_S", 0.01)
     spool = Spool(None)
     spool.add(b"a recording")
     ended, job = asyncio.Event(), Job(spool.finish(), record())
-    retries, before = Retries(), len(os.listdir("/proc/self/fd"))
-    retries.leave("me", {}, job, ended.set)
+    own, before = OwnRetries(), len(os.listdir("/proc/self/fd"))
+    own.leave(Sent("me", {}), job, ended.set)
     assert len(os.listdir("/proc/self/fd")) == before + 1
-    assert await retries.take("somebody else", {}, job.source.fd) is None
-    assert await retries.take("me", {"fields": 1}, job.source.fd) is None
+    assert await own.take(Sent("somebody else", {}), job.source) is None
+    assert await own.take(Sent("me", {"fields": 1}), job.source) is None
     await asyncio.wait_for(ended.wait(), PATIENCE_S)
     assert len(os.listdir("/proc/self/fd")) == before
-    assert await retries.take("me", {}, job.source.fd) is None
+    assert await own.take(Sent("me", {}), job.source) is None
     job.source.close()
-    retries.leave("me", {}, job, ended.set)  # it has ended meanwhile: there is nothing to keep
+    own.leave(Sent("me", {}), job, ended.set)  # it has ended meanwhile: there is nothing to keep
 
 
 def test_an_hour_s_transcript_is_told_in_time_that_grows_with_it() -> None:

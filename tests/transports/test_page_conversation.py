@@ -34,14 +34,6 @@ window.loud = () => {
 
 
 @pytest.fixture(scope="module")
-def talks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Made-up words and tones."""
-    home = tmp_path_factory.mktemp("talks")
-    with Server(home, voice_engine="scripted") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
     visitor = Visitor(spoken(tmp_path_factory.mktemp("microphone") / "spoken.wav"))
     visitor.before(LISTENS)

@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
+from fronts import Fronts
 from serving import REPOSITORY, Server, check_problem
 from websockets.asyncio.client import connect
 from wheel import RATE, clip
@@ -174,6 +175,29 @@ def test_two_people_who_were_taken_for_one_are_split_by_voice_and_that_is_undone
     assert set(whose()) == {"Speaker_0"}
     assert len(edit({"op": "split_speaker", "speaker": "Speaker_0", "into": 3})["parts"]) == 1
     assert "vector" not in known.client.get(f"/v1/jobs/{job}").text
+
+
+def test_people_are_those_of_all_fronts_and_a_node_names_them_that_was_told_nothing_of_it(
+    journal: str, sounds: dict[str, bytes], tmp_path: Path
+) -> None:
+    home, settings = tmp_path / "fronts", {"engine": "moonshine", "people": "1"}
+    with Fronts(home, journal, of_node={"people": "0"}, **settings) as fronts:
+        one, another = fronts.fronts
+        nagg = enrol(one, sounds["man"]).json()
+        assert another.client.get(f"/v1/people/{nagg['id']}").json() == nagg
+        assert speakers(one.post(sounds["play"])) == {"Speaker_0": "Nagg", "Speaker_1": None}
+
+        job = one.submit(sounds["play"])
+        one.wait_state(job, "done")
+        who = {"name": "Nell", "job": job, "speaker": "Speaker_1"}
+        nell = another.client.post("/v1/people", json=who)
+        assert nell.status_code == 201, nell.text
+        assert speakers(another.post(sounds["play"])) == {"Speaker_0": "Nagg", "Speaker_1": "Nell"}
+
+        for each in (nagg, nell.json()):
+            assert another.client.delete(f"/v1/people/{each['id']}").status_code == 204
+        check_problem(one.client.get(f"/v1/people/{nagg['id']}"), 404, "person_not_found")
+        assert speakers(one.post(sounds["man"])) == {}
 
 
 async def test_who_is_known_has_a_name_in_live_captions_on_every_wire_that_tells_speakers(

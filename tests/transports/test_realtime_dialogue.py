@@ -176,14 +176,6 @@ async def alone(server: Server) -> AsyncIterator[Caller]:
 
 
 @pytest.fixture(scope="module")
-def talks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Made-up words and tones."""
-    home = tmp_path_factory.mktemp("talks")
-    with Server(home, voice_engine="scripted", conversations=9) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Its voice takes as long for a word as that sounds, and more; one conversation at a time."""
     home = tmp_path_factory.mktemp("slow")

@@ -23,11 +23,11 @@ from pydantic import BaseModel, TypeAdapter
 from sidecar import errors
 from sidecar.engines import scripted
 from sidecar.engines.moonshine import SPEC as MOONSHINE
-from sidecar.speech.live import (
+from sidecar.speech.live import LiveOptions, Turns
+from sidecar.speech.live_events import (
     NOT_UNDERSTOOD,
     Final,
     LiveEvent,
-    LiveOptions,
     Noticed,
     Partial,
     SpeakersRevised,
@@ -35,11 +35,10 @@ from sidecar.speech.live import (
     SpeechStopped,
     TurnDropped,
     TurnEnded,
-    Turns,
 )
 from sidecar.speech.transcript import Notice, Segment, joined
 from sidecar.transports.realtime import g711, vocabulary
-from sidecar.transports.realtime.configuration import Configuration, Pauses, check_model, updated
+from sidecar.transports.realtime.configuration import Configuration, Pauses
 from sidecar.transports.realtime.items import Items
 from sidecar.transports.realtime.orders import (
     Append,
@@ -49,6 +48,7 @@ from sidecar.transports.realtime.orders import (
     Update,
     read,
 )
+from sidecar.transports.realtime.updates import check_model, updated
 
 SPEC = scripted.SPEC
 EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)

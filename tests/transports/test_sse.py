@@ -16,7 +16,8 @@ from serving import PATIENCE_S, Server
 from bench.subscribers import many
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import Named
-from sidecar.jobs.record import Begun, Cancelled, JobRecord, Reported
+from sidecar.jobs.events import Begun, Cancelled, Reported
+from sidecar.jobs.record import JobRecord
 from sidecar.jobs.store import MemoryStore
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Segment, SegmentReady

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from sidecar import errors
 from sidecar.settings import Settings
-from sidecar.speech.live import Final, LiveEvent, Partial, SpeechStarted, TurnDropped, TurnEnded
+from sidecar.speech.live_events import (
+    Final,
+    LiveEvent,
+    Partial,
+    SpeechStarted,
+    TurnDropped,
+    TurnEnded,
+)
 from sidecar.speech.transcript import Segment
 from sidecar.transports.streaming.codes import ending
 from sidecar.transports.streaming.deltas import Deltas
@@ -201,5 +208,13 @@ def test_each_error_ends_a_connection_with_its_code(
 ) -> None:
     last = ending(error, Settings())
     assert (last.code, last.reason) == (code, reason)
-    newer = ending(error, Settings(live_close_unauthorized=1008, live_close_busy=1013))
+    newer = ending(
+        error,
+        Settings(
+            live_close_unauthorized=1008,
+            live_close_busy=1013,
+            live_close_idle_reason="idle_timeout",
+        ),
+    )
     assert newer.code == {4001: 1008, 4002: 1013}.get(code, code)
+    assert newer.reason == {"idle timeout": "idle_timeout"}.get(reason, reason)

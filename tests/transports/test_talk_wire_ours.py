@@ -4,10 +4,8 @@ what was heard as the player says it."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from serving import Server
 from talking import Page, tone
 
@@ -26,14 +24,6 @@ class OurPage(Page):
     def words(self, type: str) -> list[dict[str, Any]]:
         """All messages of that type."""
         return [one for one in self.messages if isinstance(one, dict) and one["type"] == type]
-
-
-@pytest.fixture(scope="module")
-def talks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Made-up words and tones; two may talk at once."""
-    home = tmp_path_factory.mktemp("talks")
-    with Server(home, voice_engine="scripted", conversations=2) as running:
-        yield running
 
 
 async def test_both_sides_are_told_as_they_come_and_sound_comes_before_it_is_heard(

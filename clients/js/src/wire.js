@@ -127,11 +127,11 @@
  * @property {string} instance
  * @property {string} engine
  * @property {string} precision
- * @property {"absent" | "loading" | "ready" | "busy"} engine_state
+ * @property {"absent" | "loading" | "ready" | "busy" | "stuck"} engine_state
  * @property {number | null} load_percent
  * @property {number | null} worker_pid
  * @property {string | null} live_engine
- * @property {"absent" | "loading" | "ready" | "busy" | null} live_engine_state
+ * @property {"absent" | "loading" | "ready" | "busy" | "stuck" | null} live_engine_state
  * @property {number} [grpc_port]
  * @property {number} [wyoming_port]
  * @property {string} [local_voices]

@@ -87,9 +87,7 @@ class _Lines:
         pass
 
     def _write(self, who: str, text: str) -> None:
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-        print(f"{who}: {said.shown(' '.join(text.split()))}", flush=True)
+        said.print_text(f"{who}: {said.shown(' '.join(text.split()))}\n")
 
 
 class _Screen:

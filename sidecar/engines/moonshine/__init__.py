@@ -25,7 +25,8 @@ from sidecar.speech.engine import (
     Precision,
     TranscribeOptions,
 )
-from sidecar.speech.live import Begin, LiveOptions, LiveSession, Tell
+from sidecar.speech.live import Begin, LiveOptions, LiveSession
+from sidecar.speech.live_events import Tell
 from sidecar.speech.transcript import Checkpoint, Event, Finished, Transcript
 from sidecar.voices.following import Follower, Resumable
 
@@ -106,6 +107,7 @@ class MoonshineEngine:
         """
         if self._hall is None:
             from sidecar.live.detector import load_detector
+            from sidecar.live.ears import Ears
             from sidecar.live.hall import Hall
             from sidecar.voices.encoder import SpeakerEncoder
 
@@ -113,9 +115,8 @@ class MoonshineEngine:
             encoder = None if self._voices is None else SpeakerEncoder(self._voices)
             precision = Precision.INT8.value
             behind = self._hear_behind if isinstance(self._recognizer, OnnxRecognizer) else None
-            self._hall = Hall(
-                self._hear, detector, SPEC.name, precision, encoder=encoder, behind=behind
-            )
+            ears = Ears(self._hear, behind=behind, encoder=encoder)
+            self._hall = Hall(ears, detector, SPEC.name, precision)
         return self._hall.open(options, begin, tell)
 
     def _hear(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sidecar.inference.ort_file import OrtModel
 
-LAYERS, HEADS, HEAD_SIZE, WIDTH, INNER = 6, 8, 36, 288, 1152
+LAYERS, HEADS, HEAD_SIZE, WIDTH = 6, 8, 36, 288
 ALIGNING = ((2, 0), (3, 7), (4, 1), (5, 2))
 """The heads (layer, head) that look at the sound of the token that comes next; which those are was
 found by measuring each (docs/performance.md, "Times of words")."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar import servers
+from sidecar import private, servers
 from sidecar.errors import SettingsInvalid
 from sidecar.settings import Settings
 from sidecar.speech.engine import Upstream
@@ -21,8 +21,10 @@ def upstream_of(settings: Settings) -> Upstream:
             hint="Name one: VIBEVOICE_UPSTREAM=http://192.168.1.20:8765 (docs/upstream.md).",
         )
     ca = settings.upstream_ca
-    if ca is not None and not ca.is_file():
-        raise SettingsInvalid(f"The file of certificates {ca} is not there.")
+    if ca is not None:
+        private.check_regular(ca)  # the engine's process has it opened, and would wait for a pipe
+        if not ca.is_file():
+            raise SettingsInvalid(f"The file of certificates {ca} is not there.")
     return Upstream(
         urls,
         _keys(settings, len(urls)),

@@ -33,16 +33,27 @@ Told = Callable[[Sequence[Segment]], None]
 """Hears of segments as they come, in seconds from the piece's begin."""
 
 
-def client_of(options: Upstream) -> httpx.AsyncClient:
-    """The client for all upstreams: their certificates are checked, no proxy and no netrc of the
-    environment's is used, no redirect followed."""
+def trusted(options: Upstream) -> ssl.SSLContext:
+    """Whose certificates count.
+
+    Raises:
+        OSError: the file that is named has none.
+    """
     import httpx
 
     context = httpx.create_ssl_context()
     if options.ca is not None:
         context.load_verify_locations(options.ca)
+    return context
+
+
+def client_of(options: Upstream) -> httpx.AsyncClient:
+    """The client for all upstreams: their certificates are checked, no proxy and no netrc of the
+    environment's is used, no redirect followed."""
+    import httpx
+
     return httpx.AsyncClient(
-        verify=context,
+        verify=trusted(options),
         trust_env=False,
         follow_redirects=False,
         timeout=httpx.Timeout(None, connect=LOOK_S),
@@ -96,11 +107,12 @@ class Server:
             Trouble: there is no answer.
         """
         call = hearing.call(sound)
+        headers = self._headers | {"Accept": call.accept}
         with _troubles():
             async with asyncio.timeout(within_s) as clock:
                 until = clock.when() or 0.0
                 async with self._client.stream(
-                    "POST", self._url + call.path, headers=self._headers, **_content(call, sound)
+                    "POST", self._url + call.path, headers=headers, **_content(call, sound)
                 ) as response:
                     if response.status_code != 200:
                         body = await _read(response)
@@ -173,11 +185,7 @@ def _troubles() -> Iterator[None]:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         if _untrusted(error):
-            refused = errors.UpstreamRefused(
-                "The upstream's certificate is not one that is trusted.",
-                hint="Set VIBEVOICE_UPSTREAM_CA to the file with the certificate of who signed it.",
-            )
-            raise Trouble(Step.ELSEWHERE, refused, sent=False) from None
+            raise Trouble(Step.ELSEWHERE, trouble.untrusted(), sent=False) from None
         raise Trouble(Step.AGAIN, errors.UpstreamUnreachable(), sent=False) from None
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError):
         raise trouble.gone("went away in the middle") from None

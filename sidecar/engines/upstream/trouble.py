@@ -106,6 +106,22 @@ def gone(what: str) -> Trouble:
     return Trouble(Step.AGAIN, errors.UpstreamFailed(f"The upstream {what}."))
 
 
+def untrusted() -> errors.SidecarError:
+    """What is told where a server's certificate is why there is no connection."""
+    return errors.UpstreamRefused(
+        "The upstream's certificate is not one that is trusted.",
+        hint="Set VIBEVOICE_UPSTREAM_CA to the file with the certificate of who signed it.",
+    )
+
+
+def named(error: errors.SidecarError, server: str) -> errors.SidecarError:
+    """The same error with the server's name, where it is about one."""
+    detail = error.detail.replace("The upstream", f"The upstream {server}", 1)
+    if isinstance(error, errors.UpstreamUnreachable) and detail == error.default_detail:
+        detail = f"The upstream {server} does not answer."
+    return type(error)(detail, hint=error.hint, retry_after=error.retry_after)
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds of a Retry-After header, within reason; None without one (or with a date)."""
     try:

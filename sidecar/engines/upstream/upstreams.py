@@ -75,7 +75,7 @@ class Upstreams:
             try:
                 await server.look()
             except Trouble as found:
-                return server, _named(found.error, server.name)
+                return server, trouble.named(found.error, server.name)
             return server, None
 
         return list(await asyncio.gather(*map(one, self.servers)))
@@ -148,7 +148,7 @@ class Upstreams:
                 answer = await self._ask(index, sounds, options, hearings, told, within_s)
             except Trouble as found:
                 step = patience.after(index, found)
-                patience.last = _named(found.error, server.name)
+                patience.last = trouble.named(found.error, server.name)
                 log.info("upstream %s: %s, %s", server.name, found.error.code, step.name.lower())
                 if step in (Step.AGAIN, Step.LATER, Step.NEVER) and found.step is not Step.NEVER:
                     after = found.retry_after if found.step is Step.LATER else None
@@ -267,11 +267,3 @@ class _Sounds:
         if margin not in self._made:
             self._made[margin] = await asyncio.to_thread(self.piece.flac, margin=margin)
         return self._made[margin]
-
-
-def _named(error: errors.SidecarError, server: str) -> errors.SidecarError:
-    """The same error with the server's name, where it is about one."""
-    detail = error.detail.replace("The upstream", f"The upstream {server}", 1)
-    if isinstance(error, errors.UpstreamUnreachable) and detail == error.default_detail:
-        detail = f"The upstream {server} does not answer."
-    return type(error)(detail, hint=error.hint, retry_after=error.retry_after)

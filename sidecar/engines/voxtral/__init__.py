@@ -21,7 +21,8 @@ from sidecar.speech.engine import (
     Precision,
     TranscribeOptions,
 )
-from sidecar.speech.live import LIVE_RATE, Begin, LiveOptions, LiveSession, Tell
+from sidecar.speech.live import LIVE_RATE, Begin, LiveOptions, LiveSession
+from sidecar.speech.live_events import Tell
 from sidecar.speech.transcript import Event
 
 if TYPE_CHECKING:
@@ -106,18 +107,18 @@ class VoxtralEngine:
 
     def _opened(self) -> Hall:
         from sidecar.live.detector import load_detector
+        from sidecar.live.ears import Ears
         from sidecar.live.hall import Hall
         from sidecar.live.piece import Manner
         from sidecar.voices.encoder import SpeakerEncoder
 
+        encoder = None if self._voices is None else SpeakerEncoder(self._voices)
         return Hall(
-            self._hear,
+            Ears(self._hear, self._glimpse, encoder=encoder),
             load_detector(),
             SPEC.name,
             self._precision.value,
             threads=1,  # the model is one, and what is not in it holds Python's lock
-            encoder=None if self._voices is None else SpeakerEncoder(self._voices),
-            glimpse=self._glimpse,
             manner=Manner(first_s=2 * STEP_S, step_s=2 * STEP_S, grows=True),
         )
 

@@ -21,7 +21,8 @@ from sidecar.speech.engine import (
     Precision,
     TranscribeOptions,
 )
-from sidecar.speech.live import Begin, LiveOptions, LiveSession, Tell
+from sidecar.speech.live import Begin, LiveOptions, LiveSession
+from sidecar.speech.live_events import Tell
 from sidecar.speech.transcript import Event
 
 if TYPE_CHECKING:

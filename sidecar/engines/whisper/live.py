@@ -17,11 +17,13 @@ from sidecar.engines.whisper.loading import workers
 from sidecar.engines.whisper.model import BEAMS, SAMPLE_RATE, Heard, Model, Wish
 from sidecar.engines.whisper.windows import SEARCH_S, WINDOW_S
 from sidecar.live.detector import load_detector
+from sidecar.live.ears import Ears
 from sidecar.live.hall import Hall
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.pace import Pace
 from sidecar.speech.engine import AUTO, Cancelled
-from sidecar.speech.live import Begin, LiveOptions, LiveSession, Tell
+from sidecar.speech.live import Begin, LiveOptions, LiveSession
+from sidecar.speech.live_events import Tell
 from sidecar.speech.transcript import Word, joined
 from sidecar.voices.encoder import SpeakerEncoder
 from sidecar.voices.models import Models
@@ -47,16 +49,9 @@ class Ear:
         self._short = short_windows
         at_once = workers("cuda" if model.on_gpu else "cpu")
         self._threads = ThreadPoolExecutor(at_once, "window")
-        self._hall = Hall(
-            self.hear,
-            detector,
-            name,
-            model.precision.value,
-            at_once,
-            None if voices is None else SpeakerEncoder(voices),
-            glimpse=self.glimpse,
-            pace=Pace(),
-        )
+        encoder = None if voices is None else SpeakerEncoder(voices)
+        ears = Ears(self.hear, self.glimpse, encoder=encoder)
+        self._hall = Hall(ears, detector, name, model.precision.value, at_once, Pace())
 
     def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> LiveSession:
         """A session.
@@ -72,7 +67,7 @@ class Ear:
     def hear(
         self, audio: Block, draft: Hypothesis | None, options: LiveOptions, cancelled: Cancelled
     ) -> Hypothesis | None:
-        """What has ended (`live.hall.Hear`): `BEAMS` hypotheses where it is to be accurate."""
+        """What has ended (`live.ears.Hear`): `BEAMS` hypotheses where it is to be accurate."""
         found: list[Heard] = []
         for window in _windows(audio):
             beams = BEAMS if options.accurate else 1

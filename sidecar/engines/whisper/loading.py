@@ -6,8 +6,8 @@ import os
 from collections.abc import Set
 
 from sidecar import errors
-from sidecar.live.hall import usable_cores
 from sidecar.speech.engine import AUTO, Precision
+from sidecar.threads import usable_cores
 
 COMPUTE_TYPES = {
     Precision.INT8: "int8",

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sidecar.database.schema import CHANNEL, GONE, WAITS
 from sidecar.jobs.claims import LEASE_S
+from sidecar.jobs.events import JobEvent
 from sidecar.jobs.order import Priority
 from sidecar.jobs.postgres.deciding import Said, Standing, after
 from sidecar.jobs.postgres.rows import Rows
-from sidecar.jobs.postgres.schema import CHANNEL, GONE, WAITS
-from sidecar.jobs.record import ENDED, JobEvent, JobRecord, JobState
+from sidecar.jobs.record import ENDED, JobRecord, JobState
 
 UNKNOWN_S = 60.0
 """So much work counts where nobody knows how long a recording is."""

@@ -13,18 +13,11 @@ from typing import Any
 
 from sidecar.jobs import poison
 from sidecar.jobs.claims import LEASE_S
+from sidecar.jobs.events import Failed, Failure, Interrupted, JobEvent
 from sidecar.jobs.order import AGED_S
 from sidecar.jobs.postgres.batch import NOTIFY
 from sidecar.jobs.postgres.rows import Found, Rows
-from sidecar.jobs.record import (
-    Failed,
-    Failure,
-    Interrupted,
-    JobEvent,
-    JobRecord,
-    JobState,
-    advance,
-)
+from sidecar.jobs.record import JobRecord, JobState, advance
 
 FIRST = 50
 """So many of those that wait are looked at at once."""

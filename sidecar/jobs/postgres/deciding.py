@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sidecar.jobs.record import ENDED, Cancelled, Edited, JobEvent, JobState
+from sidecar.jobs.events import Cancelled, Edited, JobEvent
+from sidecar.jobs.record import ENDED, JobState
 
 
 @dataclass(frozen=True, slots=True)

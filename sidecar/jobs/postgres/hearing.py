@@ -15,9 +15,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sidecar.jobs.postgres.link import Link, Pauses, Unreachable
+from sidecar.database.link import Link, Pauses, Unreachable
+from sidecar.database.schema import CHANNEL, GONE, WAITS
 from sidecar.jobs.postgres.rows import Found, Rows
-from sidecar.jobs.postgres.schema import CHANNEL, GONE, WAITS
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from sidecar.jobs.events import Cancelled, JobEvent
 from sidecar.jobs.postgres.rows import Found
-from sidecar.jobs.record import Cancelled, JobEvent, JobRecord, advance
+from sidecar.jobs.record import JobRecord, advance
 from sidecar.jobs.store import Entry, MemoryStore
 
 

@@ -1,4 +1,7 @@
-"""What all nodes are to have, and who of them may load now: in the database, by its clock."""
+"""Which nodes there are, what all of them are to have, and who may load now: in the database.
+
+By its clock. Each says in one row that it is there, which is what every other rule goes by.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,13 @@ from contextlib import suppress
 from typing import Any
 
 from sidecar import errors
+from sidecar.database.schema import NODES_CHANNEL
 from sidecar.jobs.claims import LEASE_S
-from sidecar.jobs.postgres.schema import NODES_CHANNEL
 from sidecar.jobs.postgres.store import PostgresStore
+from sidecar.jobs.strays import ALIVE_S
 from sidecar.workers.desired import Desired, NodeStanding, Reached, wish_of_values, wish_values
 from sidecar.workers.models import Wish
 
-GONE_S = 30.0
-"""A node that was not heard of for so long is none any more."""
 WATCH_S = 5.0
 """So often it is looked how far all nodes are, by whoever shows it."""
 _NOTIFY = f"NOTIFY {NODES_CHANNEL}"
@@ -69,12 +71,13 @@ class PostgresNodes:
             await asyncio.sleep(WATCH_S)
 
     async def here(self, node: NodeStanding) -> None:
-        """Say that a node is there, and how far it is."""
+        """Say that a node is there, and how far it is; a turn that it has is as it was."""
 
         def put(cursor: Any) -> None:
             cursor.execute(
-                "DELETE FROM vibevoice.nodes WHERE seen < clock_timestamp() - %s * '1 s'::interval",
-                (GONE_S,),
+                """DELETE FROM vibevoice.nodes WHERE NOT vibevoice.there(seen, %(alive_s)s)
+                    AND NOT vibevoice.held(turn, turn_until, %(lease_s)s)""",
+                {"alive_s": ALIVE_S, "lease_s": LEASE_S},
             )
             cursor.execute(
                 """INSERT INTO vibevoice.nodes
@@ -84,7 +87,7 @@ class PostgresNodes:
                     ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, name = excluded.name,
                         generation = excluded.generation, state = excluded.state,
                         code = excluded.code, model = excluded.model,
-                        precision = excluded.precision, turn = NULL""",
+                        precision = excluded.precision""",
                 _values(node),
             )
 
@@ -120,9 +123,9 @@ class PostgresNodes:
 
         def beat(cursor: Any) -> bool:
             cursor.execute(
-                """UPDATE vibevoice.nodes SET seen = clock_timestamp(),
-                    turn_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
-                    WHERE turn = %(turn)s""",
+                """UPDATE vibevoice.nodes
+                    SET turn_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+                    WHERE turn = %(turn)s AND vibevoice.held(turn, turn_until, %(lease_s)s)""",
                 {"turn": turn, "lease_s": LEASE_S},
             )
             return bool(cursor.rowcount)
@@ -134,11 +137,11 @@ class PostgresNodes:
 
         def put(cursor: Any) -> bool:
             cursor.execute(
-                """UPDATE vibevoice.nodes SET seen = clock_timestamp(), turn_until = NULL,
+                """UPDATE vibevoice.nodes SET turn_until = NULL,
                     generation = %(generation)s, state = %(state)s, code = %(code)s,
                     model = %(model)s, precision = %(precision)s, turn = NULL
-                    WHERE turn = %(turn)s""",
-                {**_values(node), "turn": turn},
+                    WHERE turn = %(turn)s AND vibevoice.held(turn, turn_until, %(lease_s)s)""",
+                {**_values(node), "turn": turn, "lease_s": LEASE_S},
             )
             counts = bool(cursor.rowcount)
             cursor.execute(_NOTIFY)
@@ -172,9 +175,8 @@ def _all(cursor: Any) -> list[NodeStanding]:
     cursor.execute(
         """SELECT id, name, generation, state, code, model, precision,
                 extract(epoch FROM clock_timestamp() - seen)::float8
-            FROM vibevoice.nodes WHERE seen > clock_timestamp() - %s * '1 s'::interval
-            ORDER BY name, id""",
-        (GONE_S,),
+            FROM vibevoice.nodes WHERE vibevoice.there(seen, %s) ORDER BY name, id""",
+        (ALIVE_S,),
     )
     return [
         NodeStanding(node, name, generation, Reached(state), code, model, precision, silent_s)

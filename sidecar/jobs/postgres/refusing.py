@@ -1,6 +1,7 @@
-"""What nodes say of jobs that they cannot do, in the database: who is there, who refuses what.
+"""What nodes say of jobs that they cannot do, in the database.
 
-By the database's clock, and decided by `jobs.strays`. What all who are there refuse is said of the
+Who is there is what `jobs.postgres.nodes` says, by the database's clock; what follows is decided by
+`jobs.strays`. What all who are there refuse is said of the
 job where its row is locked, by whoever looks first.
 """
 
@@ -11,12 +12,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sidecar.database.schema import WAITS
 from sidecar.jobs.claims import LEASE_S
+from sidecar.jobs.events import Change, Failed, Failure, JobEvent, Refused
 from sidecar.jobs.postgres.batch import NOTIFY
 from sidecar.jobs.postgres.claiming import interrupted, keep, lock, replayed
 from sidecar.jobs.postgres.rows import Found, Rows
-from sidecar.jobs.postgres.schema import WAITS
-from sidecar.jobs.record import Change, Failed, Failure, JobEvent, JobRecord, Refused, advance
+from sidecar.jobs.record import JobRecord, advance
 from sidecar.jobs.strays import ALIVE_S, Verdict, told, verdict
 from sidecar.jobs.written import Unreadable
 from sidecar.vault.sealing import SealBroken
@@ -29,14 +31,9 @@ Known = Callable[[str], JobRecord | None]
 LOCK = 0x7374726179736A62
 """Who holds this lock says what all refuse."""
 _GONE = """
-    WITH gone AS (
-        DELETE FROM vibevoice.surveyors
-        WHERE seen < clock_timestamp() - make_interval(secs => %(alive_s)s) RETURNING name
-    )
-    DELETE FROM vibevoice.refusals WHERE node IN (SELECT name FROM gone)"""
-_ALIVE = """
-    SELECT name FROM vibevoice.surveyors
-    WHERE seen > clock_timestamp() - make_interval(secs => %(alive_s)s)"""
+    DELETE FROM vibevoice.refusals WHERE NOT EXISTS (
+        SELECT FROM vibevoice.nodes WHERE id = node AND vibevoice.there(seen, %(alive_s)s))"""
+_ALIVE = "SELECT id FROM vibevoice.nodes WHERE looked AND vibevoice.there(seen, %(alive_s)s)"
 _SAID = """
     SELECT job, node, failure FROM vibevoice.refusals JOIN vibevoice.jobs ON id = job
     WHERE vibevoice.free(state, claim, leased_until, %(lease_s)s) ORDER BY job, node"""
@@ -67,8 +64,8 @@ def look(
     known: Known,
     patience_s: float,
 ) -> list[Found]:
-    """Say that a node is there and what it refuses; what changed by that. ``known``: a job as it
-    was heard of last, so that those are left alone of which nothing new is to be said."""
+    """Say what a node refuses; what changed by that. ``known``: a job as it was heard of last, so
+    that those are left alone of which nothing new is to be said."""
     _say(cursor, rows, node, refused)
     found: list[Found | None] = []
     for stray in _strays(cursor):
@@ -89,11 +86,7 @@ def look(
 
 def _say(cursor: Any, rows: Rows, node: str, refused: Mapping[str, Failure]) -> None:
     """All at once, so that nobody sees a node that has not looked yet."""
-    cursor.execute(
-        """INSERT INTO vibevoice.surveyors (name, seen) VALUES (%s, clock_timestamp())
-            ON CONFLICT (name) DO UPDATE SET seen = excluded.seen""",
-        (node,),
-    )
+    cursor.execute("UPDATE vibevoice.nodes SET looked = true WHERE id = %s AND NOT looked", (node,))
     cursor.execute(
         "DELETE FROM vibevoice.refusals WHERE node = %s AND NOT job = ANY(%s)", (node, [*refused])
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.audio.ref import Kept
-from sidecar.jobs.record import Failure, JobEvent, JobRecord, Refused
+from sidecar.jobs.events import Failure, JobEvent, Refused
+from sidecar.jobs.record import JobRecord
 from sidecar.jobs.written import Unreadable, change_of, change_text, record_of, record_text
 from sidecar.vault.sealing import Seal, SealBroken
 

@@ -17,35 +17,34 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sidecar import clock, errors
+from sidecar.database.address import check_address
+from sidecar.database.asking import Asking
+from sidecar.database.link import Link
+from sidecar.database.schema import open_database
 from sidecar.jobs.claims import LEASE_S
-from sidecar.jobs.feed import BUFFER
-from sidecar.jobs.postgres import claiming, refusing
-from sidecar.jobs.postgres.address import check_address
-from sidecar.jobs.postgres.batch import Add, Forget, Outcome, Part, Release, Tell
-from sidecar.jobs.postgres.claiming import TOLD, Grasp
-from sidecar.jobs.postgres.deciding import Said
-from sidecar.jobs.postgres.hearing import Hearing
-from sidecar.jobs.postgres.link import Link, Unreachable
-from sidecar.jobs.postgres.mirror import Crossing, Mirror
-from sidecar.jobs.postgres.rows import Found, Rows
-from sidecar.jobs.postgres.schema import open_database
-from sidecar.jobs.postgres.writing import Writer
-from sidecar.jobs.record import (
+from sidecar.jobs.events import (
     Begun,
     Cancelled,
     Change,
     Edited,
     Failure,
     JobEvent,
-    JobRecord,
-    JobState,
     PutBack,
     Reported,
 )
+from sidecar.jobs.feed import BUFFER
+from sidecar.jobs.postgres import claiming, refusing
+from sidecar.jobs.postgres.batch import Add, Forget, Outcome, Part, Release, Tell
+from sidecar.jobs.postgres.claiming import TOLD, Grasp
+from sidecar.jobs.postgres.deciding import Said
+from sidecar.jobs.postgres.hearing import Hearing
+from sidecar.jobs.postgres.mirror import Crossing, Mirror
+from sidecar.jobs.postgres.rows import Found, Rows
+from sidecar.jobs.postgres.writing import Writer
+from sidecar.jobs.record import JobRecord, JobState
 from sidecar.jobs.shelf import Shelf
 from sidecar.jobs.store import Entry
 from sidecar.speech.transcript import Checkpoint
-from sidecar.threads import Threads
 
 T = TypeVar("T")
 
@@ -78,14 +77,11 @@ class PostgresStore(Mirror):
         """
         super().__init__(now, buffer)
         check_address(address)
-        self._asks = Link(address)
-        self.seal = open_database(self._asks, secret)
+        self._asks = Asking(address, "journal-asks")
+        self.seal = open_database(self._asks.link, secret)
         self._rows = Rows(self.seal, uploads)
         self._shelf = shelf or Shelf()
         self._address = address
-        self._asking = Threads("journal-asks", 1)
-        self._name = secrets.token_hex(8)
-        """Of this start of the service, among those that work."""
         self._here: set[str] = set()
         """Jobs that were added by this service."""
         self._had: dict[str, str] = {}
@@ -102,7 +98,7 @@ class PostgresStore(Mirror):
         self._others: dict[str, Callable[[], None]] = {}
         """Who hears of what else than jobs, by channel."""
         self._closed = False
-        with self._asks.transaction() as cursor:
+        with self._asks.link.transaction() as cursor:
             for found in self._rows.all(cursor):
                 self._take(found, tell=False)
         self._writer = Writer(Link(address), self._rows, self._refused)
@@ -228,18 +224,7 @@ class PostgresStore(Mirror):
         Raises:
             errors.JournalUnreachable: it does not answer.
         """
-
-        def asked() -> T:
-            if self._asks.open:
-                with suppress(Unreachable), self._asks.transaction() as cursor:
-                    return work(cursor)
-            with self._asks.transaction() as cursor:
-                return work(cursor)
-
-        try:
-            return await self._asking.run(asked)
-        except Unreachable as error:
-            raise errors.JournalUnreachable() from error
+        return await self._asks.ask(work)
 
     async def claim(self, takes: Callable[[JobRecord], bool]) -> JobRecord | None:
         """Have the job that is next of those that ``takes`` says yes to."""
@@ -291,14 +276,18 @@ class PostgresStore(Mirror):
             await self.written(job_id)
 
     async def look(
-        self, refused: Mapping[str, Failure], able: Collection[str], patience_s: float
+        self,
+        node_id: str,
+        refused: Mapping[str, Failure],
+        able: Collection[str],
+        patience_s: float,
     ) -> None:
-        """Say what this service cannot do of the jobs that wait, and what it can."""
+        """Say what a node cannot do of the jobs that wait, and what it can."""
         await self.open()
 
         def looked(cursor: Any) -> list[Found]:
             return refusing.look(
-                cursor, self._rows, self._name, refused, able, self._heard_of, patience_s
+                cursor, self._rows, node_id, refused, able, self._heard_of, patience_s
             )
 
         for found in await self.ask(looked):

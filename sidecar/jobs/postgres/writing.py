@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sidecar import errors
+from sidecar.database.link import Link, Pauses, Unreachable, said
 from sidecar.jobs.postgres.batch import Add, Forget, Outcome, Part, write
-from sidecar.jobs.postgres.link import Link, Pauses, Unreachable, said
 from sidecar.jobs.postgres.rows import Found, Rows
 from sidecar.jobs.store import KeyTaken
 

@@ -14,7 +14,7 @@ class Probe(BaseModel):
     reason: str | None = Field(
         None,
         examples=["stopping"],
-        description="starting, stopping, too_many_timeouts or too_many_failures.",
+        description="starting, stopping, engine_stuck, too_many_timeouts or too_many_failures.",
     )
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from sidecar import clock
 from sidecar.access.identity import Identity
-from sidecar.jobs.record import Failure, JobRecord, JobState
+from sidecar.jobs.events import Failure
+from sidecar.jobs.record import JobRecord, JobState
 from sidecar.service import Service
 from sidecar.speech.transcript import Progress
 

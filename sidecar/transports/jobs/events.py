@@ -7,8 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from sidecar.errors import JobCancelled, TokenInvalid
-from sidecar.jobs.feed import TOGETHER, Behind, Subscription
-from sidecar.jobs.record import (
+from sidecar.jobs.events import (
     Begun,
     Cancelled,
     Crashed,
@@ -21,6 +20,7 @@ from sidecar.jobs.record import (
     Refused,
     Reported,
 )
+from sidecar.jobs.feed import TOGETHER, Behind, Subscription
 from sidecar.speech.edit_values import step_values
 from sidecar.speech.formats import segment_body
 from sidecar.speech.transcript import Checkpoint, Finished, Peaks, Progress, SegmentReady

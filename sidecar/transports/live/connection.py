@@ -7,10 +7,11 @@ import asyncio
 from sidecar import errors
 from sidecar.service import Service
 from sidecar.sessions.session import Session
-from sidecar.speech.live import Encoding, Heard, LiveOptions, Summary
+from sidecar.speech.live import Encoding, LiveOptions
+from sidecar.speech.live_events import Heard, Summary
 from sidecar.threads import Threads
 from sidecar.transports.http.sockets import Gone, Message, Socket
-from sidecar.transports.live import dialect
+from sidecar.transports.live import dialect, leased
 from sidecar.transports.live.models import OPUS, Begin, Change, order_of
 from sidecar.transports.live.opus import OpusDecoder
 
@@ -33,6 +34,8 @@ async def converse(socket: Socket, service: Service) -> None:
         errors.SidecarError: what ended it.
     """
     begin = await _greeting(socket)
+    if begin.lease is not None:
+        return await leased.serve(socket, service, begin.lease)
     rate = begin.counted_rate
     decoder = await Threads("opus", 1).run(OpusDecoder) if begin.encoding == OPUS else None
     session = await _session(socket, service, begin)

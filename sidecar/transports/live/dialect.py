@@ -11,7 +11,7 @@ from sidecar import errors
 from sidecar.errors import Kind
 from sidecar.sessions.told import Numbered
 from sidecar.speech.formats import segment_body, speaker_label, transcript_body
-from sidecar.speech.live import (
+from sidecar.speech.live_events import (
     ContextKnown,
     Final,
     Heard,

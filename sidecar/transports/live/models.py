@@ -83,13 +83,15 @@ class Begin(Wishes):
 
     ``session``: how the client calls it; ``after``: the last event that came, 0 if none did.
     ``encoding``: of samples, or ``opus``: a packet in each message. ``moves``: the client comes
-    again when another service goes on with the session.
+    again when another service goes on with the session. ``lease``: this is another service, which
+    has the session itself (`speech.lease`); then nothing else counts.
     """
 
     type: Literal["begin"]
     session: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
     after: int | None = Field(None, ge=0)
     moves: bool = False
+    lease: dict[str, Any] | None = None
     encoding: Encoding | Literal["opus"] = Encoding.PCM16
     rate: int | None = Field(None, ge=RATES.start, lt=RATES.stop)
 

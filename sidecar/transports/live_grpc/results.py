@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sidecar.speech.engine import AUTO
 from sidecar.speech.languages import NAMES
-from sidecar.speech.live import Final, LiveEvent, LiveOptions, Partial, TurnEnded, Turns
+from sidecar.speech.live import LiveOptions, Turns
+from sidecar.speech.live_events import Final, LiveEvent, Partial, TurnEnded
 from sidecar.transports.live_grpc.stt_pb2 import STTResult
 
 

@@ -11,7 +11,8 @@ import grpc.aio
 
 from sidecar import errors
 from sidecar.sessions.session import Session
-from sidecar.speech.live import Encoding, Final, Turns
+from sidecar.speech.live import Encoding, Turns
+from sidecar.speech.live_events import Final
 from sidecar.transports.live_grpc import codes
 from sidecar.transports.live_grpc.created import Created
 from sidecar.transports.live_grpc.results import Results

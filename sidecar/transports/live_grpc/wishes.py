@@ -9,8 +9,9 @@ from typing import Self
 
 from sidecar import errors
 from sidecar.settings import Settings
-from sidecar.speech.engine import AUTO, EngineSpec, parse_language
+from sidecar.speech.engine import AUTO, EngineSpec
 from sidecar.speech.live import Endpointing, LiveOptions, Turns
+from sidecar.speech.options import parse_language
 from sidecar.transports.live_grpc import callers, codes
 from sidecar.transports.live_grpc.stt_pb2 import (
     DECODE_PROFILE_ACCURATE,

@@ -25,8 +25,16 @@ from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.idempotency import digest, key_name
 from sidecar.transports.openai import models
 from sidecar.transports.openai.answers import answer
-from sidecar.transports.openai.following import Kept, Retries, Running, retries_of, timed_out
+from sidecar.transports.openai.following import Kept, Running
 from sidecar.transports.openai.request import Asked, read_request
+from sidecar.transports.openai.retries import (
+    OwnRetries,
+    Retries,
+    Sent,
+    SharedRetries,
+    retries_of,
+    timed_out,
+)
 from sidecar.transports.openai.stream import farewell, frames
 from sidecar.transports.openai_terms.aliases import model_body, names
 from sidecar.transports.openai_terms.dialect import REQUEST_ID
@@ -42,7 +50,8 @@ PATHS = ("/v1/audio/", INFERENCE, MODELS, f"{MODELS}/")
 def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
     """The routes of this wire."""
     router = APIRouter()
-    retries = Retries()
+    left = service.unanswered
+    retries: Retries = OwnRetries() if left is None else SharedRetries(left)
     created = int(now())
 
     @router.post(
@@ -100,10 +109,12 @@ def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """The job of a request; ``live`` where it goes with its client."""
+    """The job of a request; ``live`` where it goes with its client, which may send it again if that
+    ``sent`` it."""
 
     running: Running
     live: Job | None = None
+    sent: Sent | None = None
     replayed: bool = False
 
 
@@ -123,11 +134,15 @@ async def _answered(
     def cancel() -> None:
         service.owned.cancel(caller, running.record)
 
+    left = False
+
     def gone() -> None:
-        if begun.live is None or begun.live.ended:
+        nonlocal left
+        if left or begun.live is None or begun.live.ended:
             return
-        if timed_out(request, _now() - arrived):
-            retries.leave(caller.owner, asked.fields, begun.live, cancel)
+        if begun.sent is not None and timed_out(request, _now() - arrived):
+            left = True
+            retries.leave(begun.sent, begun.live, cancel)
         else:
             cancel()
 
@@ -169,22 +184,17 @@ async def _begun(
             caller, asked.source, asked.options, place, RequestKey(key, said)
         )
         return _Begun(Kept(service, caller, record), replayed=replayed)
-    if retries_of(request) and (known := await _taken(caller, retries, asked)) is not None:
-        return _Begun(known, known)
-    job = await service.submissions.submit(caller, asked.source, asked.options, place, kept=False)
-    return _Begun(job, job)
-
-
-async def _taken(caller: Identity, retries: Retries, asked: Asked) -> Job | None:
-    """The job that was left behind by the same request; it has the recording already."""
     try:
-        known = await retries.take(caller.owner, asked.fields, asked.source.fd)
+        sent = None
+        if (count := retries_of(request)) is not None:
+            sent = await retries.sent(caller.owner, asked.fields, asked.source)
+        if sent is not None and count and (job := await retries.take(sent, asked.source)):
+            return _Begun(job, job, sent)  # it was left behind by the same request
     except BaseException:
         asked.source.close()
         raise
-    if known is not None:
-        asked.source.close()
-    return known
+    job = await service.submissions.submit(caller, asked.source, asked.options, place, kept=False)
+    return _Begun(job, job, sent)
 
 
 def _nothing() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sidecar import errors
-from sidecar.speech.engine import AUTO, EngineSpec, parse_language
+from sidecar.speech.engine import AUTO, EngineSpec
 from sidecar.speech.languages import NAMES
+from sidecar.speech.options import parse_language
 
 UNKNOWN = "unknown"
 

@@ -45,7 +45,7 @@ def build_router(service: Service) -> APIRouter:
     )
     async def add(request: Request) -> Response:
         caller, people = caller_of(request), service.voices.people
-        people.check_room(caller)
+        await people.check_room(caller)
         name, heard = await _read(request, service)
         if name is None:
             raise errors.FieldMissing("The field 'name' is missing.")
@@ -59,7 +59,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.get("", summary="Your people", response_model=models.PersonList, responses=PROBLEMS)
     async def listed(request: Request) -> Response:
-        everybody = service.voices.people.all(caller_of(request))
+        everybody = await service.voices.people.all(caller_of(request))
         return json_response({"people": [person_body(one) for one in everybody]})
 
     @router.get(
@@ -69,16 +69,15 @@ def build_router(service: Service) -> APIRouter:
         responses=PROBLEMS,
     )
     async def export(request: Request) -> Response:
-        everybody = service.voices.people.all(caller_of(request))
+        everybody = await service.voices.people.all(caller_of(request))
         return json_response({"people": [exported(one) for one in everybody]})
 
     @router.get(
         "/{person_id}", summary="One of them", response_model=models.Person, responses=PROBLEMS
     )
     async def one(request: Request, person_id: str) -> Response:
-        return json_response(
-            person_body(service.voices.people.person(caller_of(request), person_id))
-        )
+        person = await service.voices.people.person(caller_of(request), person_id)
+        return json_response(person_body(person))
 
     @router.patch(
         "/{person_id}",
@@ -89,7 +88,7 @@ def build_router(service: Service) -> APIRouter:
     )
     async def change(request: Request, person_id: str) -> Response:
         caller, people = caller_of(request), service.voices.people
-        people.person(caller, person_id)
+        await people.person(caller, person_id)
         name, heard = await _read(request, service)
         if name is None and heard is None:
             raise errors.FieldMissing(
@@ -128,6 +127,7 @@ async def _read(request: Request, service: Service) -> tuple[str | None, VoicePr
             return name, await service.voices.of(source)
         if "job" in fields or "speaker" in fields:
             job, speaker = _text(fields, "job"), _text(fields, "speaker")
+            await service.seek(job)
             return name, service.owned.voice(caller_of(request), job, speaker)
         return name, None
     finally:

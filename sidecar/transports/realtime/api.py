@@ -29,11 +29,12 @@ from sidecar.transports.http.upload import read_json
 from sidecar.transports.openai_terms.aliases import LIVE_ALIASES
 from sidecar.transports.openai_terms.schemas import ERRORS
 from sidecar.transports.realtime import models
-from sidecar.transports.realtime.configuration import Configuration, check_model, updated
+from sidecar.transports.realtime.configuration import Configuration
 from sidecar.transports.realtime.conversation import Conversation, Converses
 from sidecar.transports.realtime.dialogue.configuration import CONVERSING
 from sidecar.transports.realtime.dialogue.opening import begun, converse, is_meant, talks
 from sidecar.transports.realtime.keys import Keys
+from sidecar.transports.realtime.updates import check_model, updated
 from sidecar.transports.realtime.vocabulary import error_event
 
 REALTIME = "/v1/realtime"

@@ -13,14 +13,15 @@ from typing import Any
 from sidecar import errors
 from sidecar.sessions.session import Session
 from sidecar.speech.engine import EngineSpec
-from sidecar.speech.live import TurnDropped
+from sidecar.speech.live_events import TurnDropped
 from sidecar.transports.http.sockets import Socket
 from sidecar.transports.realtime import orders
 from sidecar.transports.realtime import vocabulary as say
-from sidecar.transports.realtime.configuration import TALKS, Configuration, updated
+from sidecar.transports.realtime.configuration import TALKS, Configuration
 from sidecar.transports.realtime.exchange import ID, Exchange
 from sidecar.transports.realtime.items import Items
 from sidecar.transports.realtime.orders import Append, Clear, Commit, Order, Update
+from sidecar.transports.realtime.updates import updated
 from sidecar.transports.realtime.vocabulary import Said
 
 

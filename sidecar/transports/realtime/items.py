@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sidecar import errors
-from sidecar.speech.live import (
+from sidecar.speech.live_events import (
     NOT_UNDERSTOOD,
     Final,
     LiveEvent,

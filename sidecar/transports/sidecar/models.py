@@ -40,13 +40,15 @@ class Health(BaseModel):
     instance: str = Field(description="New at every start: tells an orphan from the real one.")
     engine: str = Field(examples=["moonshine"])
     precision: str = Field(examples=["int8"])
-    engine_state: Literal["absent", "loading", "ready", "busy"]
+    engine_state: Literal["absent", "loading", "ready", "busy", "stuck"] = Field(
+        description="stuck: its process hangs where nothing ends it, and no work is done."
+    )
     load_percent: int | None = Field(description="While an engine is being loaded.")
     worker_pid: int | None = Field(description="Process id of the engine, null if not loaded.")
     live_engine: str | None = Field(
         examples=["moonshine"], description="For live audio, null where none hears it."
     )
-    live_engine_state: Literal["absent", "loading", "ready", "busy"] | None
+    live_engine_state: Literal["absent", "loading", "ready", "busy", "stuck"] | None
     jobs_waiting: int = Field(examples=[0])
     vllm: Literal["ok", "degraded", "unreachable"] = Field(
         description=(

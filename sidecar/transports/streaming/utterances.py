@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from sidecar.speech.formats import segment_body
-from sidecar.speech.live import (
+from sidecar.speech.live_events import (
     Final,
     LiveEvent,
     Noticed,

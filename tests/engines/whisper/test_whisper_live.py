@@ -24,17 +24,8 @@ from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.pace import MOST_S, Pace
 from sidecar.live.schedule import Urgency
 from sidecar.speech.engine import LoadOptions, Precision
-from sidecar.speech.live import (
-    Begin,
-    Endpointing,
-    Final,
-    LiveEvent,
-    LiveOptions,
-    Noticed,
-    Partial,
-    Summary,
-    Turns,
-)
+from sidecar.speech.live import Begin, Endpointing, LiveOptions, Turns
+from sidecar.speech.live_events import Final, LiveEvent, Noticed, Partial, Summary
 
 WHOLE = Endpointing(threshold=0, neg_threshold=0, longest_s=30.0)
 """Everything is one piece, as the model has learned it."""

@@ -2,6 +2,7 @@
 
 from vibevoice_asr_client import codes
 from vibevoice_asr_client.async_client import AsyncClient
+from vibevoice_asr_client.async_live import AsyncLive
 from vibevoice_asr_client.calls import FORMATS
 from vibevoice_asr_client.client import Client
 from vibevoice_asr_client.errors import (
@@ -24,7 +25,7 @@ from vibevoice_asr_client.errors import (
     TrustInvalid,
     Unauthorized,
 )
-from vibevoice_asr_client.live import AsyncLive, Live
+from vibevoice_asr_client.live import Live
 from vibevoice_asr_client.live_events import (
     Final,
     LiveEvent,

@@ -22,11 +22,13 @@ from typing import (
 import httpx
 
 from vibevoice_asr_client import calls, transport
+from vibevoice_asr_client.async_live import AsyncLive
 from vibevoice_asr_client.calls import Answer, Call
 from vibevoice_asr_client.errors import ClientError, ServiceUnreachable
 from vibevoice_asr_client.flows import Flow, Following, Reply, Wait, asking
-from vibevoice_asr_client.live import AsyncLive, Live, opened_wave
+from vibevoice_asr_client.live import Live
 from vibevoice_asr_client.live_events import LiveEvent
+from vibevoice_asr_client.live_recording import opened_wave
 from vibevoice_asr_client.models import (
     Event,
     Job,

@@ -202,6 +202,12 @@ class EngineFailed(errors.Failed):
     known_code = "engine_failed"
 
 
+class EngineStuck(errors.Busy):
+    """The engine's process hangs where nothing can end it, and none takes its place."""
+
+    known_code = "engine_stuck"
+
+
 class EngineUnavailable(errors.Busy):
     """The engine cannot be used on this machine."""
 
@@ -889,6 +895,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "encoding_unavailable": EncodingUnavailable,
     "engine_crashed": EngineCrashed,
     "engine_failed": EngineFailed,
+    "engine_stuck": EngineStuck,
     "engine_unavailable": EngineUnavailable,
     "event_unsupported": EventUnsupported,
     "field_invalid": FieldInvalid,

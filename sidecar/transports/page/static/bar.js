@@ -15,6 +15,7 @@ export function standing({ health, offline }) {
   if (!health) return ["Looking", "idle"];
   if (health.status === "stopping") return ["Ends soon", "bad"];
   if (health.status === "loading") return [`Loading, ${health.load_percent ?? 0} %`, "busy"];
+  if (health.engine_state === "stuck") return ["The engine hangs", "bad"];
   if (health.engine_state === "busy") {
     return [health.jobs_waiting ? `Listening, ${health.jobs_waiting} waiting` : "Listening", "busy"];
   }

@@ -17,19 +17,12 @@ from sidecar.speech.live import LiveOptions
 from sidecar.speech.options import parse_number, parse_word
 from sidecar.speech.voice import SayOptions
 from sidecar.talk.options import TalkOptions
-from sidecar.transports.realtime.configuration import (
-    TALKS,
-    USUAL_RATE,
-    Configuration,
-    Sound,
-    object_of,
-    with_sound,
-    with_transcription,
-)
+from sidecar.transports.realtime.configuration import TALKS, USUAL_RATE, Configuration, Sound
 from sidecar.transports.realtime.dialogue import detection
 from sidecar.transports.realtime.dialogue.detection import Turning, turned
 from sidecar.transports.realtime.dialogue.tools import choice_view, tools_of, tools_view
 from sidecar.transports.realtime.g711 import RATE as TELEPHONE_RATE
+from sidecar.transports.realtime.updates import object_of, with_sound, with_transcription
 
 CONVERSING = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime", "gpt-audio")
 """How models of OpenAI's begin that answer: they stand for whoever does so here."""

@@ -15,10 +15,10 @@ from sidecar.speech.live import Endpointing
 from sidecar.speech.options import parse_choice, parse_flag, parse_number, parse_whole
 from sidecar.talk.ear import LISTENS
 from sidecar.talk.options import Patience, TalkOptions
-from sidecar.transports.realtime.configuration import (
+from sidecar.transports.realtime.configuration import Detection
+from sidecar.transports.realtime.updates import (
     LONGEST_PADDING_MS,
     LONGEST_SILENCE_MS,
-    Detection,
     Eagerness,
     object_of,
 )

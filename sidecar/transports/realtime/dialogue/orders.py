@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 from sidecar import errors
 from sidecar.speech.dialogue import Role
 from sidecar.speech.options import parse_whole, parse_word
-from sidecar.transports.realtime.configuration import object_of
 from sidecar.transports.realtime.orders import (
     APPEND,
     CLEAR,
@@ -23,6 +22,7 @@ from sidecar.transports.realtime.orders import (
     read_as,
     sound_of,
 )
+from sidecar.transports.realtime.updates import object_of
 
 CREATE, DELETE = "conversation.item.create", "conversation.item.delete"
 RETRIEVE, TRUNCATE = "conversation.item.retrieve", "conversation.item.truncate"

@@ -15,7 +15,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.speech.dialogue import Choice, Tool, Tools
 from sidecar.speech.options import parse_word
-from sidecar.transports.realtime.configuration import object_of
+from sidecar.transports.realtime.updates import object_of
 
 MOST = 128
 LONGEST = 65_536

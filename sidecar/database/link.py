@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from sidecar.database.address import check_address
 from sidecar.errors import SettingsInvalid
-from sidecar.jobs.postgres.address import check_address
 
 if TYPE_CHECKING:
     import psycopg

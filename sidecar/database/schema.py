@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sidecar.database.link import Link, Unreachable, patiently, said
 from sidecar.errors import SettingsInvalid
-from sidecar.jobs.postgres.link import Link, Unreachable, patiently, said
 from sidecar.vault import file
 from sidecar.vault.sealing import Seal
 
@@ -125,13 +125,41 @@ MIGRATIONS: Sequence[Sequence[str]] = (
                 turn_until > clock_timestamp() OR pg_postmaster_start_time()
                     > clock_timestamp() - make_interval(secs => lease_s))""",
     ),
+    (
+        # A node says once that it is there; who looks at the jobs that wait is one of them.
+        "DROP TABLE vibevoice.surveyors",
+        "ALTER TABLE vibevoice.nodes ADD COLUMN looked boolean NOT NULL DEFAULT false",
+        """CREATE FUNCTION vibevoice.there(seen timestamptz, alive_s double precision)
+            RETURNS boolean STABLE LANGUAGE sql
+            RETURN seen > clock_timestamp() - make_interval(secs => alive_s)""",
+    ),
+    (
+        # People known by voice. What is sealed gets no smaller.
+        """CREATE TABLE vibevoice.people (
+            id text PRIMARY KEY,
+            owner text NOT NULL,
+            created double precision NOT NULL,
+            sealed bytea NOT NULL)""",
+        "ALTER TABLE vibevoice.people ALTER sealed SET STORAGE EXTERNAL",
+        "CREATE INDEX people_by_owner ON vibevoice.people (owner)",
+        # Jobs whose clients timed out, until one sends its request again or the time is over.
+        """CREATE TABLE vibevoice.unanswered (
+            job text PRIMARY KEY,
+            owner text NOT NULL,
+            until timestamptz NOT NULL,
+            taker text,
+            digest bytea NOT NULL)""",
+    ),
 )
 """What makes each version of the tables out of the one before; a step once released never
 changes."""
 
 
-def open_database(link: Link, secret: str, patience_s: float = START_S) -> Seal:
-    """Bring the tables up to date, one service at a time; what they are sealed with.
+def open_database(
+    link: Link, secret: str, what: str = WORDS.what, patience_s: float = START_S
+) -> Seal:
+    """Bring the tables up to date, one service at a time; what those are sealed with that have
+    ``what``, for each a key of its own.
 
     Raises:
         errors.SettingsInvalid: it does not answer, is of a later version, or has another key.
@@ -143,7 +171,7 @@ def open_database(link: Link, secret: str, patience_s: float = START_S) -> Seal:
         with link.transaction() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
             _migrate(cursor)
-            return _seal(cursor, secret)
+            return _seal(cursor, secret, what)
     except Unreachable as error:
         raise SettingsInvalid(
             f"The database for jobs does not answer: {error}.",
@@ -173,11 +201,13 @@ def _migrate(cursor: Any) -> None:
         cursor.execute("UPDATE vibevoice.version SET version = %s", (len(MIGRATIONS),))
 
 
-def _seal(cursor: Any, secret: str) -> Seal:
+def _seal(cursor: Any, secret: str, what: str) -> Seal:
     cursor.execute("SELECT salt, check_value FROM vibevoice.key")
     row = cursor.fetchone()
     if row is None:
         seal, salt, check_value = file.new_seal(secret, WORDS)
         cursor.execute("INSERT INTO vibevoice.key VALUES (%s, %s)", (salt, check_value))
-        return seal
-    return file.known_seal(row[0], row[1], secret, WORDS)
+    else:
+        salt = row[0]
+        seal = file.known_seal(salt, row[1], secret, WORDS)
+    return seal if what == WORDS.what else Seal(secret, salt, what)

@@ -1,0 +1,43 @@
+"""A recording that is sent as if it were spoken now."""
+
+from __future__ import annotations
+
+import asyncio
+import wave
+from pathlib import Path
+from typing import Tuple, Union
+
+from vibevoice_asr_client.async_live import AsyncLive
+
+FRAME_S = 0.1
+"""Seconds of sound in a message of `live_file`."""
+
+
+def opened_wave(path: Union[str, Path]) -> Tuple[wave.Wave_read, int]:
+    """A recording that can be sent as it is, and its samples a second.
+
+    Raises:
+        ValueError: it is no plain mono wav of 16 bits.
+    """
+    try:
+        recording = wave.open(str(path), "rb")  # noqa: SIM115 - whoever asked closes it
+    except (wave.Error, EOFError) as error:
+        raise ValueError(f"{path} is no plain wav file: {error}.") from None
+    if (recording.getnchannels(), recording.getsampwidth()) != (1, 2):
+        recording.close()
+        raise ValueError(f"{path} is not mono of 16 bits: make it so, or send sound by live().")
+    return recording, recording.getframerate()
+
+
+async def carry(live: AsyncLive, recording: wave.Wave_read, pace: float) -> None:
+    """All of a recording, ``pace`` seconds of it in a second (0: as fast as it goes)."""
+    rate = recording.getframerate()
+    frames = max(1, round(FRAME_S * rate))
+    loop = asyncio.get_running_loop()
+    began, sent_s = loop.time(), 0.0
+    while piece := recording.readframes(frames):
+        await live.send(piece)
+        sent_s += len(piece) / 2 / rate
+        if pace:
+            await asyncio.sleep(began + sent_s / pace - loop.time())
+    await live.finish()

@@ -1,0 +1,63 @@
+"""Questions to the database from the event loop, one after the other in a thread of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from sidecar import errors
+from sidecar.database.link import Link, Unreachable
+from sidecar.threads import Threads
+
+T = TypeVar("T")
+
+
+class Asking:
+    """Owns a connection, which is made when somebody asks."""
+
+    def __init__(self, address: str, name: str) -> None:
+        """``name``: of its thread."""
+        self.link = Link(address)
+        """For who asks before there is an event loop."""
+        self._thread = Threads(name, 1)
+
+    async def ask(self, work: Callable[[Any], T]) -> T:
+        """What the database says in one transaction; once more where it was only the connection, so
+        nothing may change by being done twice.
+
+        Raises:
+            errors.JournalUnreachable: it does not answer.
+        """
+
+        def asked() -> T:
+            if self.link.open:
+                with suppress(Unreachable), self.link.transaction() as cursor:
+                    return work(cursor)
+            with self.link.transaction() as cursor:
+                return work(cursor)
+
+        return await self._run(asked)
+
+    async def order(self, statement: str) -> None:
+        """Have the database do what it does in no transaction.
+
+        Raises:
+            errors.JournalUnreachable: it does not answer, or not in time; it may be done.
+        """
+
+        def ordered() -> None:
+            with self.link.meaning():
+                self.link.connection().execute(statement)
+
+        await self._run(ordered)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        try:
+            return await self._thread.run(work)
+        except Unreachable as error:
+            raise errors.JournalUnreachable() from error
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self.link.close()

@@ -1,0 +1,110 @@
+"""A session among those that share an engine: what came for it, in order, until somebody looks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from sidecar.audio import Block
+from sidecar.live.hearing import Hearing
+from sidecar.speech.live import LIVE_RATE, LiveOptions
+from sidecar.speech.live_events import LiveEvent, Tell
+
+AT_ONCE = 64
+"""Frames of one session that are looked at in one go: two seconds."""
+
+Order: TypeAlias = Callable[[float], Iterable[LiveEvent]]
+"""What is to be done behind the sound that came, at a time; what is told of it."""
+
+
+class Keeper(Protocol):
+    """Who has the seats; any thread may ask it."""
+
+    def bring(self, seat: Seat, what: Block | Order) -> None:
+        """Sound for a session, or what is to be done behind it."""
+
+    def leave(self, seat: Seat) -> None:
+        """A session is not heard any more."""
+
+
+class Seat:
+    """A session with others (`speech.live.LiveSession`). ``state``: what the detector remembers of
+    its sound. Whoever uses more of it than a `LiveSession` has, holds the lock that all share."""
+
+    def __init__(
+        self, keeper: Keeper, hearing: Hearing, tell: Tell, client: str, state: Any
+    ) -> None:
+        self.hearing, self.tell, self.client, self.state = hearing, tell, client, state
+        self.left = False
+        """Nothing more is told."""
+        self.wordless = False
+        """It was told that there are no words before finals."""
+        self._keeper = keeper
+        self._inbox: deque[Block | Order] = deque()
+        self._unread = 0
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds that were pushed, and neither looked at nor recognised yet."""
+        return self.hearing.backlog_s + self._unread / LIVE_RATE
+
+    @property
+    def busy(self) -> bool:
+        """Whether something of it is to be looked at."""
+        return bool(self._inbox or self.hearing.backlog)
+
+    def take(self, what: Block | Order) -> None:
+        """It came, behind all that did before."""
+        self._inbox.append(what)
+        if isinstance(what, np.ndarray):
+            self._unread += len(what)
+
+    def frames(self, now: float, say: Callable[[Iterable[LiveEvent]], None]) -> Block | None:
+        """The frames that are to be looked at now; what is to be done before there are any is done,
+        and what is told of that said."""
+        hearing = self.hearing
+        while True:
+            while self._inbox and isinstance(sound := self._inbox[0], np.ndarray):
+                if hearing.backlog >= AT_ONCE:
+                    break
+                self._inbox.popleft()
+                self._unread -= len(sound)
+                hearing.sound(sound)
+            frames = hearing.frames(AT_ONCE)
+            if frames is not None or not self._inbox:
+                return frames
+            order = self._inbox.popleft()
+            assert not isinstance(order, np.ndarray)
+            say(order(now))
+
+    def push(self, block: Block) -> None:
+        """More sound."""
+        self._keeper.bring(self, block)
+
+    def change(self, options: LiveOptions) -> None:
+        """Other options from here on."""
+
+        def change(now: float) -> Iterable[LiveEvent]:
+            self.hearing.change(options)
+            return ()
+
+        self._keeper.bring(self, change)
+
+    def commit(self) -> None:
+        """End the turn here."""
+        self._keeper.bring(self, self.hearing.commit)
+
+    def cancel(self) -> None:
+        """Forget what is not told yet."""
+        self._keeper.bring(self, lambda now: self.hearing.cancel())
+
+    def finish(self) -> None:
+        """No more sound."""
+        self._keeper.bring(self, self.hearing.finish)
+
+    def close(self) -> None:
+        """Nobody listens any more."""
+        self._keeper.leave(self)

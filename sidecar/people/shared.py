@@ -1,0 +1,137 @@
+"""People of all services that share their jobs: in their database, and read whenever one asks.
+
+So what one service changes is so for all, at once, and nobody is in the memory of one who was
+deleted at another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from sidecar import errors
+from sidecar.database.address import check_address
+from sidecar.database.asking import Asking
+from sidecar.database.schema import open_database
+from sidecar.people.person import Person, Sample
+from sidecar.people.store import Decide
+from sidecar.vault.sealing import SealBroken
+
+log = logging.getLogger(__name__)
+
+PURPOSE = "people"
+"""What the key is derived for, so that it is another than that of jobs."""
+OLDER_S, OLDER_LOOK_S = 2.0, 0.02
+"""So long it is waited for those who may still see what was deleted, and so often it is looked."""
+_ALONE = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+_OLDER = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+    AND pid <> pg_backend_pid() AND greatest(age(backend_xmin), age(backend_xid)) >= age(%s::xid)"""
+_REWRITE = "VACUUM (FULL) vibevoice.people"
+
+
+class SharedPeople:
+    """A `PeopleStore`. It has a connection once somebody asks."""
+
+    def __init__(self, address: str, secret: str) -> None:
+        """Make the table, where there is none; this waits for the database.
+
+        Raises:
+            errors.SettingsInvalid: the address, the database or the key cannot be used.
+        """
+        check_address(address)
+        self._asking, self._rewriting = Asking(address, "people"), Asking(address, "people-gone")
+        self._seal = open_database(self._asking.link, secret, PURPOSE)
+        self._asking.close()
+
+    async def of(self, owner: str) -> Sequence[Person]:
+        """As `PeopleStore.of`."""
+        return await self._asking.ask(partial(self._read, owner=owner))
+
+    async def keep(self, owner: str, decide: Decide) -> Person:
+        """As `PeopleStore.keep`."""
+
+        def put(cursor: Any) -> Person:
+            cursor.execute(_ALONE, (f"people {owner}",))
+            before = self._read(cursor, owner)
+            person = decide(before)
+            if person not in before:
+                self._write(cursor, person)
+            return person
+
+        return await self._asking.ask(put)
+
+    async def delete(self, owner: str, person: str) -> None:
+        """As `PeopleStore.delete`: the table is rewritten without it. Where somebody keeps the
+        database from that, the next deletion does it, or PostgreSQL itself in its time."""
+
+        def drop(cursor: Any) -> str:
+            cursor.execute(_ALONE, (f"people {owner}",))
+            cursor.execute(
+                "DELETE FROM vibevoice.people WHERE id = %s AND owner = %s", (person, owner)
+            )
+            cursor.execute("SELECT pg_current_xact_id()::xid::text")
+            return str(cursor.fetchone()[0])
+
+        await self._rewrite(await self._asking.ask(drop))
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._asking.close()
+        self._rewriting.close()
+
+    async def _rewrite(self, behind: str) -> None:
+        """Have the files of the table without what was deleted in a transaction, once nobody is
+        there any more who may still see it."""
+        try:
+            until = time.monotonic() + OLDER_S
+            while await self._rewriting.ask(partial(_older, xid=behind)):
+                if time.monotonic() >= until:
+                    log.warning("who was deleted is sealed in the database until it is vacuumed")
+                    return
+                await asyncio.sleep(OLDER_LOOK_S)
+            await self._rewriting.order(_REWRITE)
+        except errors.JournalUnreachable:
+            log.warning("the database did not rewrite its table of people, who are deleted")
+        finally:
+            self._rewriting.close()
+
+    def _read(self, cursor: Any, owner: str) -> list[Person]:
+        cursor.execute(
+            """SELECT id, created, sealed FROM vibevoice.people
+                WHERE owner = %s ORDER BY created, id""",
+            (owner,),
+            binary=True,
+        )
+        found = []
+        for id_, created, sealed in cursor.fetchall():
+            try:
+                said = json.loads(self._seal.opened(sealed, _about(id_, owner)))
+                samples = tuple(map(Sample.of, said["samples"]))
+                found.append(Person(id_, owner, said["name"], created, samples))
+            except (SealBroken, ValueError, KeyError, TypeError) as error:
+                log.error("a person in the database cannot be read: %s", type(error).__name__)
+        return found
+
+    def _write(self, cursor: Any, person: Person) -> None:
+        said = {"name": person.name, "samples": [asdict(one) for one in person.samples]}
+        sealed = self._seal.seal(json.dumps(said).encode(), _about(person.id, person.owner))
+        cursor.execute(
+            """INSERT INTO vibevoice.people VALUES (%s, %s, %s, %s)
+                ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed""",
+            (person.id, person.owner, person.created, sealed),
+        )
+
+
+def _older(cursor: Any, xid: str) -> bool:
+    cursor.execute(_OLDER, (xid,))
+    return bool(cursor.fetchone()[0])
+
+
+def _about(person: str, owner: str) -> str:
+    return f"person {person} {owner}"

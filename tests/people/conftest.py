@@ -1,0 +1,33 @@
+"""People in a file of one service, and in a database that several share: the same to a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from places import DATABASE, FILE, InDatabase, InFile, Place
+from postgres import Cluster
+
+
+@pytest.fixture
+def in_file(tmp_path: Path) -> Iterator[InFile]:
+    """People in the file of one service."""
+    place = InFile(tmp_path / "people")
+    yield place
+    place.close()
+
+
+@pytest.fixture
+def in_database(postgres_cluster: Cluster, journal: str) -> Iterator[InDatabase]:
+    """People in a database."""
+    place = InDatabase(postgres_cluster, journal)
+    yield place
+    place.close()
+
+
+@pytest.fixture(params=[FILE, DATABASE])
+def place(request: pytest.FixtureRequest) -> Place:
+    """Each of them."""
+    found: Place = request.getfixturevalue(f"in_{request.param}")
+    return found

@@ -1,0 +1,172 @@
+"""People in a database that several services share: the same for all, also while it is away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from contextlib import closing
+
+import psycopg
+import pytest
+from places import SECRET, InDatabase, heard
+
+from sidecar import errors
+from sidecar.access.identity import EVERYBODY
+from sidecar.database.link import Unreachable
+from sidecar.people import known, shared
+from sidecar.people.known import KnownVoices
+from sidecar.people.person import Person
+from sidecar.settings import Settings
+from sidecar.speech.engine import TranscribeOptions
+from sidecar.speech.live import LiveOptions
+from sidecar.speech.people import KnownVoice
+from sidecar.workers.intake import Intake
+
+
+def voices_of(place: InDatabase, *, people: bool) -> KnownVoices:
+    """What jobs are told at a service that has these people; ``people``: its own setting."""
+    settings = Settings(journal=place.journal, journal_key=SECRET, people=people)
+    return KnownVoices(settings, Intake(60.0))
+
+
+def names(known: tuple[KnownVoice, ...]) -> list[str]:
+    return [one.name for one in known]
+
+
+async def test_what_one_service_changes_is_so_for_another_at_once(in_database: InDatabase) -> None:
+    one, another = in_database.open(), in_database.open()
+    anna = await one.add(EVERYBODY, "Anna", heard(1))
+    assert await another.all(EVERYBODY) == [anna]
+    await another.change(EVERYBODY, anna.id, "Änna")
+    assert names(await one.known(EVERYBODY.owner)) == ["Änna"]
+    added = (each.add(EVERYBODY, "Ben", heard(2)) for each in (one, another, one, another))
+    (ben,) = {person.id for person in await asyncio.gather(*added)}
+    await one.delete(EVERYBODY, anna.id)
+    assert [person.id for person in await another.all(EVERYBODY)] == [ben]
+
+
+async def test_who_is_deleted_while_another_confirms_them_does_not_come_back(
+    in_database: InDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, another = in_database.open(), in_database.open()
+    anna = await one.add(EVERYBODY, "Anna", heard(0))
+    loop, deleting = asyncio.get_running_loop(), []
+    write = shared.SharedPeople._write
+
+    def meanwhile(self: shared.SharedPeople, cursor: object, person: Person) -> None:
+        delete = one.delete(EVERYBODY, anna.id)
+        deleting.append(asyncio.run_coroutine_threadsafe(delete, loop))
+        with contextlib.suppress(TimeoutError):  # it waits for what is changed here
+            deleting[0].result(0.3)
+        write(self, cursor, person)
+
+    monkeypatch.setattr(shared.SharedPeople, "_write", meanwhile)
+    await another.change(EVERYBODY, anna.id, heard=heard(1))
+    await asyncio.wrap_future(deleting[0])
+    assert await another.all(EVERYBODY) == []
+
+
+async def test_who_is_deleted_waits_for_whoever_still_sees_them(
+    in_database: InDatabase, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    people = in_database.open()
+    anna = await people.add(EVERYBODY, "Anna", heard(1))
+    ben = await people.add(EVERYBODY, "Ben", heard(2))
+    traces = {one.id: in_database.sealed(one.id)[0][:32] for one in (anna, ben)}
+    with closing(in_database.connected()) as other:
+        other.autocommit = False
+        other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ  # as a dump has it
+        other.execute("SELECT 1")
+        deleting = asyncio.create_task(people.delete(EVERYBODY, anna.id))
+        while len(await people.all(EVERYBODY)) == 2:
+            assert not deleting.done()
+        assert not deleting.done()
+        other.commit()
+        await deleting
+        assert traces[anna.id] not in in_database.written()
+        monkeypatch.setattr(shared, "OLDER_S", 0.0)
+        other.execute("SELECT 1")
+        await people.delete(EVERYBODY, ben.id)
+    assert "until it is vacuumed" in caplog.text
+    assert await people.all(EVERYBODY) == []
+    carla = await people.add(EVERYBODY, "Carla", heard(3))
+    await people.delete(EVERYBODY, carla.id)
+    assert traces[ben.id] not in in_database.written()
+
+
+async def test_a_row_of_one_owner_is_nobody_among_anothers(in_database: InDatabase) -> None:
+    people = in_database.open()
+    await people.add(EVERYBODY, "Anna", heard(1))
+    with in_database.connected() as look:
+        look.execute("UPDATE vibevoice.people SET owner = 'somebody'")
+    assert await people.known("somebody") == ()
+
+
+async def test_a_change_whose_answer_is_lost_is_done_once(
+    in_database: InDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = in_database.open()
+    await people.all(EVERYBODY)
+    lost: list[str] = []
+    read = shared.SharedPeople._read
+
+    def cut_off(self: shared.SharedPeople, cursor: object, owner: str) -> object:
+        if not lost:
+            lost.append(owner)
+            self._asking.link.close()
+            raise Unreachable("cut off")
+        return read(self, cursor, owner)
+
+    monkeypatch.setattr(shared.SharedPeople, "_read", cut_off)
+    anna = await people.add(EVERYBODY, "Anna", heard(1))
+    assert lost
+    assert await people.all(EVERYBODY) == [anna]
+
+
+async def test_the_job_says_whether_people_are_kept_and_not_who_works_on_it(
+    in_database: InDatabase,
+) -> None:
+    await in_database.open().add(EVERYBODY, "Anna", heard(1))
+    with closing(voices_of(in_database, people=False)) as node:
+        with pytest.raises(errors.PeopleOff):
+            _ = node.people
+        taken_in = TranscribeOptions(voiceprints=True)
+        told = await node.with_people(taken_in, EVERYBODY.owner, kept=True)
+        assert (names(told.known_voices), told.voiceprints) == (["Anna"], True)
+        told = await node.with_people(taken_in, EVERYBODY.owner, kept=False)
+        assert (names(told.known_voices), told.voiceprints) == (["Anna"], False)
+        for unasked in (TranscribeOptions(), TranscribeOptions(voiceprints=True, recognise=False)):
+            told = await node.with_people(unasked, EVERYBODY.owner, kept=True)
+            assert (told.known_voices, told.voiceprints) == ((), False)
+
+
+async def test_while_the_database_is_away_a_job_waits_and_who_speaks_live_does_not(
+    in_database: InDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "ASK_AGAIN_S", 0.05)
+    people = in_database.open()
+    anna = await people.add(EVERYBODY, "Anna", heard(1))
+    with closing(voices_of(in_database, people=True)) as voices:
+        in_database.cluster.stop()
+        try:
+            for asked in (
+                people.all(EVERYBODY),
+                people.add(EVERYBODY, "Ben", heard(2)),
+                people.change(EVERYBODY, anna.id, "Ben"),
+                people.delete(EVERYBODY, anna.id),
+            ):
+                with pytest.raises(errors.JournalUnreachable):
+                    await asked
+            live = await voices.with_people_live(LiveOptions(), EVERYBODY.owner)
+            assert live.known_voices == ()
+            begins = asyncio.create_task(
+                voices.with_people(TranscribeOptions(), EVERYBODY.owner, kept=True)
+            )
+            await asyncio.wait({begins}, timeout=0.2)
+            assert not begins.done()
+        finally:
+            in_database.cluster.start()
+        assert names((await begins).known_voices) == ["Anna"]
+        live = await voices.with_people_live(LiveOptions(), EVERYBODY.owner)
+        assert names(live.known_voices) == ["Anna"]
+    assert await people.all(EVERYBODY) == [anna]

@@ -1,0 +1,48 @@
+"""Whom a live session may recognise: looked up once, while its client goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from serving import until
+
+from sidecar.access.identity import EVERYBODY
+from sidecar.engines import spec_of
+from sidecar.sessions.registry import Room, Sessions
+from sidecar.sessions.session import Bounds
+from sidecar.speech.live import LiveOptions
+from sidecar.speech.people import KnownVoice
+
+ANNA = KnownVoice("a", "Anna", ())
+
+
+async def test_a_change_that_comes_before_it_is_known_who_is_known_keeps_both() -> None:
+    asked, answers, engines = list[str](), asyncio.Event(), list[LiveOptions]()
+
+    async def acquaint(options: LiveOptions, owner: str) -> LiveOptions:
+        asked.append(owner)
+        await answers.wait()
+        return replace(options, known_voices=(ANNA,), voiceprints=True)
+
+    @asynccontextmanager
+    async def share() -> Any:
+        engines.append(session.options)
+        await asyncio.Event().wait()
+        yield
+
+    sessions = Sessions(spec_of("scripted"), share, Room(), Bounds(), acquaint=acquaint)
+    session = sessions.open(EVERYBODY, LiveOptions())
+    await until(lambda: asked)
+    session.change(LiveOptions(language="de"))
+    assert not engines
+    answers.set()
+    await until(lambda: engines)
+    (told,) = engines
+    assert (told.language, told.known_voices, told.voiceprints) == ("de", (ANNA,), True)
+    session.change(LiveOptions(language="en"))
+    assert session.options.known_voices == (ANNA,)
+    assert asked == [EVERYBODY.owner]
+    await sessions.close()
