@@ -23,7 +23,7 @@ from sidecar.jobs.events import Failed, Failure, Interrupted
 from sidecar.jobs.job import Job
 from sidecar.jobs.journal import UPLOADS
 from sidecar.jobs.postgres.nodes import PostgresNodes
-from sidecar.jobs.postgres.sessions import LeftSessions
+from sidecar.jobs.postgres.sessions import SharedSessions
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.postgres.unanswered import UnansweredRows
 from sidecar.jobs.queue import JobQueue
@@ -70,8 +70,8 @@ class Keeping:
         self.store: SqliteStore | PostgresStore
         self.claims: Claims | None = None
         """The same jobs as they are claimed, where several services share them."""
-        self.sessions: LeftSessions | None = None
-        """Live sessions between two services, where several share the jobs."""
+        self.sessions: SharedSessions | None = None
+        """Live sessions that other services find, where several share the jobs."""
         self.nodes: PostgresNodes | None = None
         """What all nodes are to have, where there are any."""
         self.unanswered: UnansweredRows | None = None
@@ -84,7 +84,7 @@ class Keeping:
         else:
             shared = PostgresStore(address, secret, folder / UPLOADS, now, shelf=self.shelf)
             self.store = self.claims = self._shared = shared
-            self.sessions, self.nodes = LeftSessions(shared), PostgresNodes(shared)
+            self.sessions, self.nodes = SharedSessions(shared, address), PostgresNodes(shared)
             self.unanswered = UnansweredRows(shared)
         self._roots = settings.audio_roots
         self._spool_dir = settings.spool_dir
@@ -173,6 +173,8 @@ class Keeping:
 
     def close(self) -> None:
         """Close what it opened; this waits for the disk, or for the database."""
+        if self.sessions is not None:
+            self.sessions.close()
         self.store.close()
         self._storage.close()
 
