@@ -20,6 +20,8 @@ LOCK = 0x766962656A6F6273
 CHANNEL, GONE, WAITS = "vibevoice_jobs", "gone", "waits"
 """What is told there: an id, then the number of its last event or that it is gone, then whether
 nobody has it who works on it."""
+SESSIONS_CHANNEL = "vibevoice_sessions"
+"""Where it is told that a live session was left by its service, or is to be."""
 NODES_CHANNEL = "vibevoice_nodes"
 """Where it is told that there is another wish for all nodes, or a turn to load."""
 WORDS = file.Words("kept jobs", "VIBEVOICE_JOURNAL", "database")
@@ -149,6 +151,39 @@ MIGRATIONS: Sequence[Sequence[str]] = (
             until timestamptz NOT NULL,
             taker text,
             digest bytea NOT NULL)""",
+    ),
+    (
+        # Live sessions of services that have them (`front`), as they were when something was last
+        # told, or of none (`until`); and what was said in them, piece by piece.
+        "DROP TABLE vibevoice.sessions",
+        """CREATE TABLE vibevoice.sessions (
+            owner text NOT NULL,
+            id text NOT NULL,
+            front text,
+            until timestamptz,
+            grace_s double precision NOT NULL,
+            taker text,
+            asked timestamptz,
+            pieces integer NOT NULL DEFAULT 0,
+            session bytea NOT NULL,
+            PRIMARY KEY (owner, id))""",
+        """CREATE TABLE vibevoice.stories (
+            owner text NOT NULL,
+            id text NOT NULL,
+            place integer NOT NULL,
+            said bytea NOT NULL,
+            PRIMARY KEY (owner, id, place),
+            FOREIGN KEY (owner, id) REFERENCES vibevoice.sessions ON DELETE CASCADE)""",
+        # Which services hear live, and when each was last heard of.
+        """CREATE TABLE vibevoice.fronts (
+            name text PRIMARY KEY, seen timestamptz NOT NULL)""",
+        # Whether a service was heard of in so many seconds. After a start of the database everybody
+        # has time to come back.
+        """CREATE FUNCTION vibevoice.lives(front text, within_s double precision)
+            RETURNS boolean STABLE LANGUAGE sql RETURN front IS NOT NULL AND (
+                pg_postmaster_start_time() > clock_timestamp() - make_interval(secs => within_s)
+                OR EXISTS (SELECT FROM vibevoice.fronts WHERE name = front
+                    AND seen > clock_timestamp() - make_interval(secs => within_s)))""",
     ),
 )
 """What makes each version of the tables out of the one before; a step once released never

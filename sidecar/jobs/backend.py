@@ -98,7 +98,7 @@ class Backend:
             if isinstance(self.queue, JobQueue):
                 background.spawn("go on", go_on(self.keeping, self.queue, self._disk))
             if self.keeping.sessions is not None:
-                background.spawn("forget live sessions", self.keeping.sessions.forget_in_time())
+                background.spawn("share live sessions", self.keeping.sessions.run())
             if self.keeping.nodes is not None:
                 background.spawn("look at the nodes", self.keeping.nodes.watch())
         if self.unanswered is not None and self._role != NODE:
@@ -130,4 +130,7 @@ class Backend:
         await self.queue.close()
         await asyncio.to_thread(self._pace_file.write, self.pace.known)
         self.results.close()
-        self.store.close()
+        if self.keeping is not None:
+            self.keeping.close()
+        else:
+            self.store.close()

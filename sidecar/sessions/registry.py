@@ -13,15 +13,18 @@ from typing import Self
 
 from sidecar import errors
 from sidecar.access.identity import Identity
+from sidecar.live.elsewhere import Elsewhere, Name
 from sidecar.metering.tally import LiveTally, Tally
-from sidecar.sessions.carried import Carried, packed, unpacked
+from sidecar.sessions.admission import Admission, Room
+from sidecar.sessions.carried import Carried
 from sidecar.sessions.counted import Counted
-from sidecar.sessions.elsewhere import Elsewhere
+from sidecar.sessions.ending import abandoned, overdue
+from sidecar.sessions.moving import Moving
 from sidecar.sessions.relay import Share, carry
+from sidecar.sessions.saver import Saver
 from sidecar.sessions.session import Bounds, Keeper, Session
 from sidecar.sessions.sound import Held
 from sidecar.sessions.tape import Tape
-from sidecar.sessions.waits import Waits
 from sidecar.sessions.witness import Observer
 from sidecar.settings import Settings
 from sidecar.speech.engine import EngineSpec
@@ -32,26 +35,10 @@ log = logging.getLogger(__name__)
 Acquaint = Callable[[LiveOptions, str], Awaitable[LiveOptions]]
 """The options of a session with the people whom its owner knows."""
 
-KEEPING_S = 120.0
-"""So long one that is kept may take to tell the rest, when nobody is there or its time is over."""
-STEADY_S, LEAVING_S = 1.0, 2.0
-"""So long an engine may take to say how much is settled, and a session to be left for another
-service at least, however short the grace is."""
+LEAVING_S = 2.0
+"""So long a session may take to be left for another service at least, whatever the grace is."""
 LOOK_S = 1.0
 """How often is looked whose time is over."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Room:
-    """How many there may be: in all, and of one owner; for how many seconds one waits for a client
-    that went; bytes of sound that all of them keep; and how long a final may wait because of
-    others before nobody else is let in, 0 for no such limit."""
-
-    sessions: int = 100
-    of_owner: int = 100
-    grace_s: float = 15.0
-    sound_bytes: int = 256 << 20
-    delay_s: float = 0.0
 
 
 class Sessions:
@@ -59,8 +46,8 @@ class Sessions:
 
     ``spec`` is of the engine that hears live, None where none does; ``share`` gives it;
     ``acquaint`` says who may be recognised; ``keeper`` makes a job of one that is to be kept, and
-    ``tape`` takes its sound. ``elsewhere``: where those are left that another service goes on with
-    when this one ends.
+    ``tape`` takes its sound. ``elsewhere``: where those lie that another service goes on with
+    when this one ends, or dies.
     """
 
     def __init__(
@@ -79,21 +66,28 @@ class Sessions:
         elsewhere: Elsewhere | None = None,
     ) -> None:
         self.spec = spec
+        self._admission = Admission(spec, room, now)
         self._tally = tally or Tally().live
         self._share, self._room, self._bounds = share, room, bounds
         self._patience_s = patience_s
         self._acquaint, self._keeper, self._tape = acquaint, keeper, tape
-        self._elsewhere = elsewhere
         self._now = now
         self._observers = observers
         said = [observer.greeting for observer in observers]
         self._greeting = {name: value for one in said for name, value in one.items()}
         self._held = Held(room.sound_bytes)
-        self._waits = Waits(room.delay_s)
-        self._sessions: dict[tuple[str, str], Session] = {}
+        self._sessions: dict[Name, Session] = {}
         self._tasks: dict[Session, asyncio.Task[None]] = {}
         self._looking: asyncio.Task[None] | None = None
         self._closing = False
+        self._saver: Saver | None = None
+        self._moving: Moving | None = None
+        if elsewhere is not None and room.grace_s > 0:
+            saver = self._saver = Saver(elsewhere, room.grace_s, now, self._moved)
+            self._moving = Moving(
+                elsewhere, saver, room.grace_s, self._still, self._goes_on, self.end
+            )
+            elsewhere.on_asked(self._asked)
 
     @classmethod
     def of(
@@ -109,21 +103,11 @@ class Sessions:
         elsewhere: Elsewhere | None = None,
     ) -> Self:
         """As the settings say."""
-        room = Room(
-            settings.live_sessions,
-            settings.live_sessions_per_owner or settings.live_sessions,
-            settings.live_grace,
-            settings.live_buffer_mb << 20,
-            settings.live_delay,
-        )
-        bounds = Bounds(
-            settings.live_idle, settings.live_longest, settings.live_chunk, settings.live_buffer
-        )
         return cls(
             spec,
             share,
-            room,
-            bounds,
+            Room.of(settings),
+            Bounds.of(settings),
             settings.live_timeout,
             tally=tally,
             observers=observers,
@@ -145,7 +129,7 @@ class Sessions:
     @property
     def most(self) -> int:
         """How many there may be."""
-        return min(self._room.sessions, self.spec.sessions if self.spec else 0)
+        return self._admission.most
 
     @property
     def sound_bytes(self) -> int:
@@ -180,7 +164,7 @@ class Sessions:
         number = number or uuid.uuid4().hex
         try:
             self._check(caller, number)
-            self._check_language(options)
+            self._admission.check_language(options)
         except errors.SidecarError as error:
             self._tally.refused.add(wire, error.code)
             raise
@@ -209,7 +193,7 @@ class Sessions:
             self._now,
             counted=Counted(self._tally, wire, self._patience_s),
             greeting=self._greeting,
-            waits=self._waits,
+            waits=self._admission.waits,
         )
         session.keeper = self._keeper
         return session
@@ -242,12 +226,29 @@ class Sessions:
         if session is None:
             raise errors.SessionNotFound()
         session.left_at = None
+        session.held_since = self._now()
         session.taken.set()
         session.taken = asyncio.Event()
         return session
 
-    async def take_up(self, caller: Identity, number: str) -> Session:
-        """As `find`, of those that another service left when it ended, too.
+    async def move(self, session: Session) -> None:
+        """Have another service go on with a session that begins if this one ends or dies: its
+        client comes again. Returns once that is so, or cannot be now.
+
+        Raises:
+            errors.SessionTaken: another service has one with that number; this one is over.
+        """
+        session.moves = True
+        if self._saver is not None and session.tape is None:
+            try:
+                await self._saver.begin(session)
+            except BaseException:
+                self.end(session)
+                raise
+
+    async def take_up(self, caller: Identity, number: str, after: int = 0) -> Session:
+        """As `find`, of those that other services have, or had when they ended or died, too.
+        ``after``: the last event that the client was told.
 
         Raises:
             errors.SessionNotFound: it is not there, or another's.
@@ -255,25 +256,39 @@ class Sessions:
             errors.LiveFull, errors.LiveLimited: there are enough; it stays where it is.
             errors.JournalUnreachable: nobody can say where it is.
         """
-        if (caller.owner, number) in self._sessions or self._elsewhere is None:
+        name = caller.owner, number
+        if self._moving is not None:
+            await self._moving.left(name)
+        if name in self._sessions or self._moving is None:
             return self.find(caller, number)
         self._check(caller, number)
-        data = await self._elsewhere.take(caller.owner, number)
-        if data is None:
-            return self.find(caller, number)
-        if self._closing:  # meanwhile: the next one has it
-            await self._elsewhere.leave(caller.owner, number, data, self._room.grace_s)
-            raise errors.ShuttingDown()
-        one = unpacked(data)
-        self._check_language(one.options)
-        session = self._new(caller.owner, number, one.options, one.wire)
+        try:
+            one, pieces = await self._moving.find(name, after)
+        except errors.SessionNotFound:
+            if name in self._sessions:  # by another connection, meanwhile
+                return self.find(caller, number)
+            raise
+        try:
+            self._check(caller, number)  # it took a while
+            self._admission.check_language(one.options)
+        except errors.SidecarError:
+            await self._moving.give_back(name)
+            raise
+        return await self._restored(caller.owner, number, one, pieces)
+
+    async def _restored(self, owner: str, number: str, one: Carried, pieces: int) -> Session:
+        session = self._new(owner, number, one.options, one.wire)
         session.moves = True
-        session.told.restore(one.told)
-        session.sound.restore(one.sound)
-        session.received_orders, session.finishing = one.received_orders, one.finishing
-        session.began -= one.age_s
+        session.restore(one)
         self._tally.taken_up.add(one.wire)
-        return self._begun(session)
+        self._begun(session)
+        assert self._saver is not None
+        try:
+            await self._saver.begin(session, one, pieces)
+        except BaseException:
+            self.leave(session, unheard=True)
+            raise
+        return session
 
     def leave(self, session: Session, *, unheard: bool = False) -> None:
         """Nobody holds it; it ends if nobody comes in time. One that has said all is gone now,
@@ -286,7 +301,11 @@ class Sessions:
     def end(self, session: Session, wrong: errors.SidecarError | None = None) -> None:
         """It is over now, whatever it was at."""
         session.end(wrong)
+        if isinstance(wrong, errors.SessionMoved):
+            session.taken.set()
         self._sessions.pop((session.owner, session.id), None)
+        if self._saver is not None:
+            self._saver.over(session)
         if (task := self._tasks.get(session)) is not None:
             task.cancel()
 
@@ -318,73 +337,50 @@ class Sessions:
             self._looking = None
         if tasks:
             await asyncio.wait(tasks)
+        if self._saver is not None:
+            await self._saver.close()
 
     def _may_move(self, session: Session) -> bool:
         """Whether another service can go on with it: its client comes again, and all of it goes
         along (a recording of it lies on the disk of this one)."""
-        there = self._elsewhere is not None and self._room.grace_s > 0
-        return there and session.moves and session.tape is None
+        return session.durable is not None and not session.durable.closed
 
     async def _hand_over(self, session: Session, most_s: float) -> None:
         """Leave it for another service and tell its client; where that cannot be, end it here."""
-        assert self._elsewhere is not None
-        session.hold()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STEADY_S):
-                await session.steady()
-        if (task := self._tasks.get(session)) is not None:
-            task.cancel()  # from here on nothing more is told
-            await asyncio.wait({task})
-        if session.over:
-            return
-        age_s = self._now() - session.began
-        state = Carried(
-            session.options,
-            session.told.state,
-            session.sound.state,
-            session.received_orders,
-            session.finishing,
-            age_s,
-            session.counted.wire,
-        )
-        try:
-            async with asyncio.timeout(most_s):
-                data = await asyncio.to_thread(packed, state)
-                await self._elsewhere.leave(session.owner, session.id, data, self._room.grace_s)
-        except (errors.JournalUnreachable, TimeoutError):
-            log.warning("a live session could not be handed over: it ends here")
-            self._see_to(session)
-            session.release()
+        assert self._moving is not None
+        if not await self._moving.leave(session, errors.SessionHandedOver(), most_s):
             session.finish(asked=False)
-            return
-        self.end(session, errors.SessionHandedOver())
 
-    def _check_language(self, options: LiveOptions) -> None:
-        if self.spec is not None and not self.spec.speaks(options.language):
-            raise errors.LanguageUnsupported(
-                f"The engine '{self.spec.name}' does not know '{options.language}'."
-            )
+    def _asked(self, name: Name, since_s: float) -> None:
+        """Another service has the client of a session since then: let it have that, too, unless the
+        client came here again meanwhile."""
+        session = self._sessions.get(name)
+        if session is None or self._closing or self._moving is None or not self._may_move(session):
+            return
+        if self._now() - session.held_since >= since_s:
+            self._moving.leave(session, errors.SessionMoved(), LEAVING_S)
+
+    def _moved(self, session: Session) -> None:
+        """Another service has it already."""
+        self.end(session, errors.SessionMoved())
+
+    async def _still(self, session: Session) -> None:
+        """Hear it no more, and tell nothing of it."""
+        if (task := self._tasks.get(session)) is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+    def _goes_on(self, session: Session) -> None:
+        if not session.over:
+            self._see_to(session)
 
     def _check(self, caller: Identity, number: str) -> None:
         """Refuse what `open` says."""
-        if self.spec is None:
-            raise errors.LiveUnavailable()
         if self._closing:
             raise errors.ShuttingDown()
         if (caller.owner, number) in self._sessions:
             raise errors.SessionTaken()
-        if len(self) >= self.most:
-            raise errors.LiveFull()
-        if len(self) and self._waits.too_long(self._now()):
-            raise errors.LiveFull(
-                "Those who speak here wait too long for their words already.",
-                hint="Try again later, or give the service a machine with more cores.",
-            )
-        of_owner = [
-            one for one in self._sessions.values() if one.owner == caller.owner and not one.over
-        ]
-        if len(of_owner) >= self._room.of_owner:
-            raise errors.LiveLimited()
+        self._admission.check(caller, self._sessions.values())
 
     def _carried(self, session: Session, task: asyncio.Task[None]) -> None:
         del self._tasks[session]
@@ -393,32 +389,15 @@ class Sessions:
             log.error("a live session failed", exc_info=fault)
             session.end(errors.SidecarError())
 
-    def _finishes(self, session: Session, now: float) -> bool:
-        """Whether one whose time may be over is kept, and tells the rest for that."""
-        left = session.left_at is not None
-        if not session.options.keep or session.over:
-            return False
-        if not session.finishing:
-            if not left and session.overdue(now) is None:
-                return False
-            session.finish(asked=False)
-        return now - session.touched < KEEPING_S
-
     async def _look(self) -> None:
         """End those whose time is over."""
         while True:
             await asyncio.sleep(LOOK_S)
-            now = self._now()
+            now, grace_s = self._now(), self._room.grace_s
             for session in list(self._sessions.values()):
-                left = session.left_at
-                if left is not None and now - left >= self._room.grace_s:
-                    if not self._finishes(session, now):
-                        self.end(session)
-                elif (
-                    not session.over
-                    and not self._finishes(session, now)
-                    and (wrong := session.overdue(now)) is not None
-                ):
+                if abandoned(session, now, grace_s):
+                    self.end(session)
+                elif (wrong := overdue(session, now, grace_s)) is not None:
                     log.info("a live session ends: %s", wrong.code)
                     session.end(wrong)
                     with contextlib.suppress(KeyError):

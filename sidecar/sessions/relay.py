@@ -13,8 +13,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from sidecar import errors
+from sidecar.sessions.sent import Chunk, Commit, Forget
 from sidecar.sessions.session import Session
-from sidecar.sessions.sound import Chunk, Commit, Forget
 from sidecar.speech.live_events import Noticed, Summary, from_wire
 from sidecar.speech.transcript import Notice
 from sidecar.workers import channel

@@ -14,16 +14,20 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from sidecar import errors
 from sidecar.metering.tally import Tally
+from sidecar.sessions.carried import Carried
 from sidecar.sessions.counted import Counted
-from sidecar.sessions.sound import Commit, Held, KeptSound
+from sidecar.sessions.durable import Durable
+from sidecar.sessions.sent import Commit
+from sidecar.sessions.sound import Held, KeptSound
 from sidecar.sessions.tape import Tape
 from sidecar.sessions.told import Numbered, Told
 from sidecar.sessions.waits import Waits
 from sidecar.sessions.witness import Witness
+from sidecar.settings import Settings
 from sidecar.speech.live import Encoding, LiveOptions
 from sidecar.speech.live_events import (
     Final,
@@ -59,6 +63,13 @@ class Bounds:
     chunk_s: float = 10.0
     buffer_s: float = 60.0
 
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As the settings say."""
+        return cls(
+            settings.live_idle, settings.live_longest, settings.live_chunk, settings.live_buffer
+        )
+
 
 Keeper = Callable[["Session", Transcript], Awaitable[str]]
 """Makes a job of a session that is over; its id."""
@@ -93,7 +104,7 @@ class Session:
         """Who else is told of all that passes."""
         self.told = Told()
         self.sound = KeptSound(held)
-        self.began = self.touched = now()
+        self.began = self.touched = self.held_since = now()
         self.left_at: float | None = None
         """When the last one who held it went, None while somebody does."""
         self.taken = asyncio.Event()
@@ -113,6 +124,8 @@ class Session:
         """Set when there is something for an engine."""
         self.moves = False
         """Whether its client comes again where it is handed over to another service."""
+        self.durable: Durable | None = None
+        """How much of it lies where another service finds it; None where nothing does."""
         self.counted = counted or Counted(Tally().live, "", options.patience_s)
         """What happens here, for whoever looks at all sessions."""
         self._now, self._held = now, held
@@ -127,8 +140,15 @@ class Session:
 
     @property
     def received_s(self) -> float:
-        """Seconds of sound that came: what a client need not send again."""
+        """Seconds of sound that came."""
         return self.sound.at
+
+    @property
+    def acknowledged(self) -> tuple[float, int]:
+        """Seconds of sound and orders that a client need not send again."""
+        if self.durable is None:
+            return self.sound.at, self.received_orders
+        return self.durable.acknowledged(self.received_orders)
 
     @property
     def received_samples(self) -> int:
@@ -139,6 +159,13 @@ class Session:
     def over(self) -> bool:
         """Whether nothing more is said."""
         return self.told.over
+
+    def restore(self, one: Carried) -> None:
+        """Be what another was; no engine has heard anything yet."""
+        self.told.restore(one.told)
+        self.sound.restore(one.sound)
+        self.received_orders, self.finishing = one.received_orders, one.finishing
+        self.began -= one.age_s
 
     def hold(self) -> None:
         """It is about to be handed over: whoever has something for it waits (`stays`)."""
@@ -155,6 +182,11 @@ class Session:
     async def steady(self) -> None:
         """Wait until it is known of all that is told up to where that was said."""
         await self._steady.wait()
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether that is known now."""
+        return self._steady.is_set()
 
     async def send(
         self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
@@ -208,7 +240,7 @@ class Session:
             errors.SessionOver: it takes nothing any more.
         """
         self._ordered({"commit": True})
-        self.sound.commit()
+        self.sound.commit(self.received_orders)
         self.news.set()
 
     def forget(self) -> None:
@@ -216,7 +248,7 @@ class Session:
         are told first; one `TurnDropped` then says that it is done, whatever becomes of the
         engine."""
         self._ordered({"forget": True})
-        self.sound.forget()
+        self.sound.forget(self.received_orders)
         self.news.set()
 
     def meet(self, options: LiveOptions) -> None:
@@ -241,9 +273,7 @@ class Session:
         """No more sound comes: the rest is told, and then the summary. ``asked``: by its client,
         who counts its orders."""
         if not (self.finishing or self.over):
-            self._ordered({"finish": True})
-            if not asked:
-                self.received_orders -= 1
+            self._ordered({"finish": True}, asked=asked, finish=True)
             self.finishing = True
             self.news.set()
 
@@ -323,6 +353,8 @@ class Session:
         if numbered is not None:
             for witness in self.witnesses:
                 witness.told(numbered)
+        if self.durable is not None:
+            self.durable.said(event)
 
     def touch(self) -> None:
         """Somebody is there."""
@@ -359,10 +391,15 @@ class Session:
         self._orders.append(order)
         self.news.set()
 
-    def _ordered(self, order: Mapping[str, Any]) -> None:
+    def _ordered(
+        self, order: Mapping[str, Any], *, asked: bool = True, finish: bool = False
+    ) -> None:
         self._check()
         self.touched = self._now()
-        self.received_orders += 1
+        if asked:
+            self.received_orders += 1
+            if self.durable is not None:
+                self.durable.ordered(self.received_orders, finish=finish)
         for witness in self.witnesses:
             witness.ordered(order)
 

@@ -5,56 +5,11 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, replace
 
+from sidecar.sessions.sent import CLOSE_S, Chunk, Commit, Forget, SoundState, up_to
 from sidecar.speech.live import Encoding
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Sound as it came; ``at``: seconds on the session's clock where it begins."""
-
-    at: float
-    raw: bytes
-    encoding: Encoding
-    rate: int
-
-    @property
-    def seconds(self) -> float:
-        """How long it lasts."""
-        return len(self.raw) / self.encoding.width / self.rate
-
-    def behind(self, at: float) -> Chunk:
-        """What of it lies behind ``at``, from the first whole sample on."""
-        samples = max(0, round((at - self.at) * self.rate))
-        raw = self.raw[samples * self.encoding.width :]
-        return Chunk(self.at + samples / self.rate, raw, self.encoding, self.rate)
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """The client ended its turn here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """The client did not want the turn that goes on here."""
-
 
 TURN_S = 1.0
 """How long a session that may go on is waited for."""
-
-
-@dataclass(frozen=True, slots=True)
-class SoundState:
-    """All that there is of `KeptSound`, for another one; the fields are that one's."""
-
-    at: float
-    samples: int
-    settled: float
-    rate: int
-    at_rate: tuple[float, int]
-    items: tuple[Chunk | Commit | Forget, ...]
-    past: tuple[Chunk, ...]
-    wanted: float
 
 
 @dataclass(slots=True)
@@ -119,7 +74,21 @@ class KeptSound:
             if self._past
             else next((one for one in self._items if isinstance(one, Chunk)), None)
         )
-        return self.settled if first is None else first.behind(self._wanted).at
+        if first is None:  # what is wanted before that is still to come again, where it is
+            return min(self.settled, max(self.at, self._wanted))
+        return first.behind(self._wanted).at
+
+    @property
+    def first(self) -> float:
+        """Where the sound begins that is kept; before it nobody needs any."""
+        kept = (one for one in (*self._past, *self._items) if isinstance(one, Chunk))
+        return next((one.at for one in kept), self.at)
+
+    @property
+    def unanswered(self) -> int | None:
+        """The number of the first order in it that has no answer, None where all have."""
+        orders = (one.number for one in self._items if not isinstance(one, Chunk))
+        return next(orders, None)
 
     @property
     def seconds(self) -> float:
@@ -132,6 +101,20 @@ class KeptSound:
         """What another needs to be what this is."""
         rate, items, past = (self._rate, self._at_rate), tuple(self._items), tuple(self._past)
         return SoundState(self.at, self.samples, self.settled, *rate, items, past, self._wanted)
+
+    def until(self, at: float, orders: int) -> SoundState:
+        """`state` as it would be had nothing come behind ``at`` yet, the border of a piece that
+        came, nor behind so many orders. What is settled may lie behind that."""
+        past = tuple(one for one in up_to(self._past, at, orders) if isinstance(one, Chunk))
+        whole = len(past) == len(self._past)
+        items = tuple(up_to(self._items, at, orders)) if whole else ()
+        kept = sum(one.samples for one in (*self._past, *self._items) if isinstance(one, Chunk))
+        here = sum(one.samples for one in (*past, *items) if isinstance(one, Chunk))
+        samples = self.samples - kept + here
+        rate, counted = self._rate, self._at_rate
+        if at < counted[0]:
+            rate, counted = 0, (at, samples)
+        return SoundState(at, samples, self.settled, rate, counted, items, past, self._wanted)
 
     def restore(self, state: SoundState) -> None:
         """Be what another was; no engine has taken anything yet."""
@@ -153,19 +136,19 @@ class KeptSound:
         self._count(len(raw))
         self._items.append(chunk)
 
-    def commit(self) -> None:
-        """The turn ends here."""
-        self._items.append(Commit())
+    def commit(self, number: int = 0) -> None:
+        """The turn ends here; ``number``: of this order."""
+        self._items.append(Commit(number))
 
-    def forget(self) -> None:
+    def forget(self, number: int = 0) -> None:
         """The turn that goes on is not wanted. Turns that ended before are; what came since, and no
-        engine has, is silence from then on: the clock is the sound."""
+        engine has, is silence from then on: the clock is the sound. ``number``: of this order."""
         items = list(self._items)
         ends = [at + 1 for at, one in enumerate(items) if not isinstance(one, Chunk)]
         place = max([self._taken, *ends])
         unheard = [one for one in items[place:] if isinstance(one, Chunk)]
         quiet = (replace(one, raw=bytes(len(one.raw))) for one in unheard)
-        self._items = deque([*items[:place], Forget(), *quiet])
+        self._items = deque([*items[:place], Forget(number), *quiet])
 
     def dropped(self) -> None:
         """The first turn that was not wanted is dropped: all before that is over."""
@@ -227,7 +210,7 @@ class KeptSound:
         while self._taken:
             oldest = self._items[0]
             if isinstance(oldest, Chunk):
-                if oldest.at + oldest.seconds > before:
+                if oldest.at + oldest.seconds > before + CLOSE_S:
                     return
                 self._past.append(oldest)
             elif isinstance(oldest, Forget) or self._answered >= answered:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
@@ -14,9 +15,11 @@ from sidecar.speech.live_events import (
     Final,
     Heard,
     LiveEvent,
+    Noticed,
     Partial,
     SpeakersRevised,
     SpeechStarted,
+    Summary,
     TurnDropped,
     TurnEnded,
     Understood,
@@ -26,6 +29,14 @@ from sidecar.speech.people import VoicePrint
 
 CLOSE_S = 1e-4
 """Times that are no further apart are those of one sample."""
+STRIDE = 1_000_000
+"""Who goes on for a service that died numbers so much further on: what that one told last is known
+to nobody but the client."""
+LOOSE = STRIDE // 2
+"""What is told though it is not saved is numbered so much further on: who was told it has heard
+more than whoever reads what is saved."""
+STANDS = Final | TurnEnded | TurnDropped | SpeakersRevised | Noticed | Summary
+"""What is not told a second time by an engine that goes on for another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +62,19 @@ class ToldState:
 
 class Told:
     """The events of one session. Of partials and of how far it is the last is kept; so who reads
-    slowly misses some of these and nothing else."""
+    slowly misses some of these and nothing else.
+
+    Where it is guarded (`guard`) what stands waits, and all behind it, until it is said to be
+    `saved`: so no client was told more that stands than what is saved.
+    """
 
     def __init__(self) -> None:
         self._last = 0
+        self._guarded = False
+        self._until: int | None = None
+        """The last number that may be told, None where that is any."""
+        self.passed = 0
+        """The last number that was read and done with."""
         self._started = -1
         self._kept: list[Numbered] = []
         self._partial: Numbered | None = None
@@ -85,11 +105,58 @@ class Told:
         """What another needs to go on telling."""
         return ToldState(self._last, self._started, tuple(self._kept), self._voices, self._context)
 
+    @property
+    def held(self) -> bool:
+        """Whether something waits until it is saved."""
+        return self._until is not None
+
+    @property
+    def guarded(self) -> bool:
+        """Whether what stands waits until it is saved."""
+        return self._guarded
+
     def restore(self, state: ToldState) -> None:
-        """Go on where another was."""
+        """Go on where another was; behind the last word nothing comes."""
         self._last, self._started = state.last, state.started
         self._kept, self._voices = list(state.kept), state.voices
         self._context = state.context
+        if self._kept and isinstance(self._kept[-1].event, Summary):
+            self.end()
+
+    def since(self, number: int) -> tuple[Numbered, ...]:
+        """What is kept of what was said behind ``number``."""
+        return tuple(self._kept[self._place_behind(number) :])
+
+    def guard(self) -> None:
+        """Have what stands wait from here on until it is saved."""
+        self._guarded = True
+
+    def stands_behind(self, number: int) -> int | None:
+        """The number of the first that stands behind ``number``; None where none does."""
+        found = (one.number for one in self.since(number) if isinstance(one.event, STANDS))
+        return next(found, None)
+
+    def saved(self, number: int) -> None:
+        """All up to ``number`` is saved."""
+        if self._until is not None:
+            first = self.stands_behind(number)
+            self._until = None if first is None else first - 1
+            self._ring()
+
+    def loosen(self) -> None:
+        """Tell everything without waiting for more: what was not told yet, and what comes, by
+        numbers that say so (`LOOSE`)."""
+        first = self._last + 1 if self._until is None else self._until + 1
+
+        def further(one: Numbered) -> Numbered:
+            return one if one.number < first else Numbered(one.number + LOOSE, one.event)
+
+        self._kept = [further(one) for one in self._kept]
+        self._partial = self._partial and further(self._partial)
+        self._heard = self._heard and further(self._heard)
+        self._last += LOOSE
+        self._guarded, self._until = False, None
+        self._ring()
 
     def so_far(self, at: float, lead: float | None = None) -> Begin:
         """Where an engine that knows nothing of the session goes on from ``at``; the sound that it
@@ -152,6 +219,8 @@ class Told:
             self._started = event.turn
         self._last += 1
         numbered = Numbered(self._last, event)
+        if self._guarded and self._until is None and isinstance(event, STANDS):
+            self._until = self._last - 1
         if isinstance(event, Partial):
             self._partial = numbered
         elif isinstance(event, Heard):
@@ -184,16 +253,15 @@ class Told:
                 else:
                     read, number = read + 1, max(number, found.number)
                 yield found
-            if self._ended:
+                self.passed = max(self.passed, found.number)
+            if self._ended and self._until is None:
                 if self._wrong is not None:
                     raise self._wrong
                 return
             await bell.wait()
 
     def _place_behind(self, number: int) -> int:
-        return next(
-            (place for place, one in enumerate(self._kept) if one.number > number), len(self._kept)
-        )
+        return bisect_right(self._kept, number, key=lambda one: one.number)
 
     def _next(self, number: int, read: int) -> Numbered | None:
         kept = self._kept[read] if read < len(self._kept) else None
@@ -201,7 +269,9 @@ class Told:
             one for one in (self._partial, self._heard) if one is not None and one.number > number
         ]
         candidates = fleeting if kept is None else [kept, *fleeting]
-        return min(candidates, key=lambda one: one.number, default=None)
+        first = min(candidates, key=lambda one: one.number, default=None)
+        told = first is None or self._until is None or first.number <= self._until
+        return first if told else None
 
     def _ring(self) -> None:
         self._bell.set()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sidecar import errors
-from sidecar.sessions.carried import Carried, packed, unpacked
-from sidecar.sessions.sound import Chunk, Commit, Forget, SoundState
+from sidecar.sessions.carried import Carried, packed, packed_story, unpacked
+from sidecar.sessions.sent import Chunk, Commit, Forget, SoundState
 from sidecar.sessions.told import Numbered, ToldState
 from sidecar.speech.live import Encoding, LiveOptions, Turns
 from sidecar.speech.live_events import (
@@ -47,14 +47,16 @@ ONE = Carried(
         (2.0, 24_000),
         (
             Chunk(2.0, b"later", Encoding.FLOAT32, 48_000),
-            Commit(),
-            Forget(),
+            Commit(2),
+            Forget(3),
             Chunk(2.5, b"last", Encoding.PCM16, 48_000),
         ),
         (Chunk(1.0, b"before", Encoding.PCM16, 16_000),),
         1.00005,
     ),
     3,
+    1,
+    ((2, 2.5), (3, 2.5)),
     True,
     61.5,
     "live",
@@ -62,12 +64,13 @@ ONE = Carried(
 
 
 def test_it_arrives_as_it_left() -> None:
-    assert unpacked(packed(ONE)) == ONE
+    said = ONE.told.kept
+    assert unpacked(packed(ONE), [packed_story(said[:2]), packed_story(said[2:])]) == ONE
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\0\0\0\2{}", packed(ONE).replace(b'"version":1', b'"version":2')]
+    "data", [b"", b"\0\0\0\2{}", packed(ONE).replace(b'"version":2', b'"version":3')]
 )
 def test_what_another_version_wrote_is_no_session(data: bytes) -> None:
     with pytest.raises(errors.SessionNotFound):
-        unpacked(data)
+        unpacked(data, [])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from sidecar.sessions.sent import Chunk, Commit
 from sidecar.sessions.session import Bounds, Session
-from sidecar.sessions.sound import Chunk, Commit, Held
+from sidecar.sessions.sound import Held
 from sidecar.speech.live import LiveOptions
 from sidecar.speech.live_events import TurnDropped, TurnEnded
 

@@ -7,7 +7,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.sessions.sound import Chunk, Commit, Forget, Held, KeptSound
+from sidecar.sessions.sent import Chunk, Commit, Forget
+from sidecar.sessions.sound import Held, KeptSound
 from sidecar.speech.live import Encoding
 
 SECOND = bytes(range(250)) * 128

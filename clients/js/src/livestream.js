@@ -50,6 +50,8 @@ export class LiveStream {
   #haveSamples = 0;
   #haveOrders = 0;
   #last = 0;
+  #turn = -1;
+  #stoppedAt = -1;
   #unanswered = 0;
   #ready = false;
   #tried = false;
@@ -161,6 +163,7 @@ export class LiveStream {
     if (typeof body.number !== "number" || body.number <= this.#last) return null;
     [this.#last, this.#failures] = [body.number, 0];
     this.ended = body.type === "summary";
+    if (this.#knows(body)) return null;
     return /** @type {import("./live.js").LiveEvent} */ (/** @type {unknown} */ (body));
   }
 
@@ -190,6 +193,19 @@ export class LiveStream {
     if (wait === null)
       throw error ?? new ConnectionLost("The service broke off the live session.");
     return wait;
+  }
+
+  /**
+   * Whether it is said anew, by who goes on for a service that died: of a turn that goes on is not
+   * known what that one told.
+   *
+   * @param {Record<string, any>} event
+   */
+  #knows({ type, turn, at }) {
+    let knows = false;
+    if (type === "speech_started") [knows, this.#turn] = [turn <= this.#turn, Math.max(turn, this.#turn)];
+    if (type === "speech_stopped") [knows, this.#stoppedAt] = [at <= this.#stoppedAt, Math.max(at, this.#stoppedAt)];
+    return knows;
   }
 
   get #most() {

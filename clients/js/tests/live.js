@@ -5,8 +5,8 @@ import { readFile } from "node:fs/promises";
 
 import { FORMATS, ServiceError, VibevoiceClient } from "../src/index.js";
 
-const { SERVICE_URL: url, RECORDING: recording } = process.env;
-const client = new VibevoiceClient({ url, retry: { firstMs: 10, longestMs: 50 } });
+const { SERVICE_URL: url, RECORDING: recording, KNOWN_BY: token } = process.env;
+const client = new VibevoiceClient({ url, token, retry: { attempts: 100, firstMs: 10, longestMs: 50 } });
 const audio = fs.openAsBlob ? await fs.openAsBlob(recording) : new Blob([await readFile(recording)]);
 
 async function all(iterator) {

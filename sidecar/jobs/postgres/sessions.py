@@ -1,93 +1,262 @@
-"""Live sessions that nobody has at the moment: a service that ended left them for another.
+"""Live sessions where other services find them: as they were when something was last told.
 
-They lie there sealed, sound that is not settled with them, for as long as a client may stay away.
+A service that hears live says every second that it is there, as long as any of its sessions lies
+here. One that does not is dead, and whoever a client comes to has its session. All is sealed; what
+nobody has, or who had it is dead, goes when a client may stay away no longer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from sidecar import errors
+from sidecar.database.asking import Asking
+from sidecar.database.schema import SESSIONS_CHANNEL
+from sidecar.jobs.claims import BEAT_S, LEASE_S
 from sidecar.jobs.postgres.store import PostgresStore
+from sidecar.live.elsewhere import ASKED_S, Fate, Found, Name, Saved
 from sidecar.vault.sealing import SealBroken
 
 SWEEP_S = 30.0
 """So often it is looked whose time is over; who takes or leaves one looks as well."""
+_NOTIFY = f"NOTIFY {SESSIONS_CHANNEL}"
+_INSERT = """INSERT INTO vibevoice.sessions AS there (owner, id, front, grace_s, pieces, session)
+    VALUES (%(owner)s, %(id)s, %(front)s, %(grace_s)s, %(pieces)s, %(session)s)
+    ON CONFLICT (owner, id) DO UPDATE
+    SET session = excluded.session, pieces = excluded.pieces WHERE there.front = excluded.front"""
+# Where the database has lost a piece (a standby took over), the next one is of no use.
+_UPDATE = """UPDATE vibevoice.sessions SET session = %(session)s, pieces = %(pieces)s
+    WHERE owner = %(owner)s AND id = %(id)s AND front = %(front)s
+    AND pieces BETWEEN %(place)s AND %(pieces)s"""
+_TELL = """INSERT INTO vibevoice.stories VALUES (%(owner)s, %(id)s, %(place)s, %(story)s)
+    ON CONFLICT (owner, id, place) DO UPDATE SET said = excluded.said"""
 
 
-class LeftSessions:
-    """Those in the database of ``store``."""
+class SharedSessions:
+    """Those in the database of ``store``: `live.elsewhere.Elsewhere`."""
 
-    def __init__(self, store: PostgresStore) -> None:
+    def __init__(self, store: PostgresStore, address: str) -> None:
         self._store = store
+        self._saving = Asking(address, "session-saves")
+        self._front = secrets.token_hex(8)
+        """Of this start of the service, among those that hear live."""
+        self._here: set[Name] = set()
+        """Those that may lie there as this service's."""
+        self._told = asyncio.Event()
+        self._tell: Callable[[Name, float], None] = lambda name, since_s: None
+        self._rung = asyncio.Event()
+        store.hear(SESSIONS_CHANNEL, self._ring)
 
-    async def leave(self, owner: str, number: str, session: bytes, for_s: float) -> None:
-        """Leave one there for so many seconds.
+    async def save(
+        self, sessions: Sequence[Saved], over: Sequence[Name], grace_s: float
+    ) -> Mapping[Name, Fate]:
+        """As `Elsewhere.save`."""
+        sealed = {one: self._sealed(one) for one in sessions}
 
-        Raises:
-            errors.JournalUnreachable: it may be there or not.
-        """
-        sealed = self._store.seal.seal(session, _about(owner, number))
+        def put(cursor: Any) -> Mapping[Name, Fate]:
+            if any(one.fresh for one in sessions):
+                self._beat(cursor)
+            for owner, number in over:
+                cursor.execute(
+                    "DELETE FROM vibevoice.sessions WHERE owner = %s AND id = %s AND front = %s",
+                    (owner, number, self._front),
+                )
+            return {one.name: self._put(cursor, one, sealed[one], grace_s) for one in sessions}
 
-        def put(cursor: Any) -> None:
-            _sweep(cursor)
+        self._here.update(one.name for one in sessions)
+        fates = await self._saving.ask(put)
+        taken = {name for name, fate in fates.items() if fate is Fate.TAKEN}
+        self._here -= {*over, *taken}
+        return fates
+
+    async def leave(self, name: Name, for_s: float) -> bool:
+        """As `Elsewhere.leave`."""
+
+        def put(cursor: Any) -> bool:
             cursor.execute(
-                """INSERT INTO vibevoice.sessions (owner, id, until, session)
-                    VALUES (%s, %s, clock_timestamp() + make_interval(secs => %s), %s)
-                    ON CONFLICT (owner, id) DO UPDATE
-                    SET until = excluded.until, session = excluded.session, taker = NULL""",
-                (owner, number, for_s, sealed),
+                """UPDATE vibevoice.sessions SET front = NULL, asked = NULL, taker = %s,
+                    until = clock_timestamp() + make_interval(secs => %s)
+                    WHERE owner = %s AND id = %s AND (front = %s OR taker = %s)""",
+                (left, for_s, *name, self._front, left),
             )
+            was_ours = bool(cursor.rowcount)
+            cursor.execute(_NOTIFY)
+            return was_ours
 
-        await self._store.ask(put)
+        left = f"left {secrets.token_hex(8)}"
+        was_ours = await self._store.ask(put)
+        self._here.discard(name)
+        return was_ours
 
-    async def take(self, owner: str, number: str) -> bytes | None:
-        """The one that was left, which is there for nobody else then; None where there is none.
-
-        Raises:
-            errors.JournalUnreachable: nobody can be asked.
-        """
+    async def take(self, name: Name) -> Found | bool:
+        """As `Elsewhere.take`."""
         taker = secrets.token_hex(8)
 
-        def reach(cursor: Any) -> bytes | None:
+        def reach(cursor: Any) -> tuple[bytes, list[bytes], bool] | bool:
             _sweep(cursor)
             cursor.execute(
-                """UPDATE vibevoice.sessions SET taker = %(taker)s
-                    WHERE owner = %(owner)s AND id = %(id)s AND coalesce(taker, %(taker)s)
-                    = %(taker)s RETURNING session""",
-                {"owner": owner, "id": number, "taker": taker},
+                """SELECT session, front IS NOT NULL, taker = %s, front = %s,
+                        vibevoice.lives(front, %s)
+                    FROM vibevoice.sessions WHERE owner = %s AND id = %s FOR UPDATE""",
+                (taker, self._front, LEASE_S, *name),
             )
             row = cursor.fetchone()
-            return None if row is None else bytes(row[0])
+            if row is None:
+                return False
+            session, had, again, ours, lives = row
+            if lives and not again:
+                if not ours:
+                    _ask(cursor, name)
+                return not ours
+            self._beat(cursor)
+            cursor.execute(
+                """UPDATE vibevoice.sessions
+                    SET front = %s, taker = %s, until = NULL, asked = NULL
+                    WHERE owner = %s AND id = %s""",
+                (self._front, taker, *name),
+            )
+            cursor.execute(
+                "SELECT said FROM vibevoice.stories WHERE owner = %s AND id = %s ORDER BY place",
+                name,
+            )
+            return bytes(session), [bytes(said) for (said,) in cursor.fetchall()], had
 
-        sealed = await self._store.ask(reach)
-        if sealed is None:
-            return None
-        with suppress(errors.JournalUnreachable):  # it goes by itself when its time is over
-            await self._store.ask(lambda cursor: _drop(cursor, taker))
+        self._told.clear()
+        self._here.add(name)
+        reached = await self._store.ask(reach)
+        if isinstance(reached, bool):
+            self._here.discard(name)
+            return reached
+        session, story, orphaned = reached
         try:
-            return self._store.seal.opened(sealed, _about(owner, number))
+            about = [_about(name, place) for place in range(len(story))]
+            said = [self._store.seal.opened(one, of) for one, of in zip(story, about, strict=True)]
+            return Found(self._store.seal.opened(session, _about(name)), said, orphaned)
         except SealBroken:
-            return None
+            return False
 
-    async def forget_in_time(self) -> None:
-        """Have nothing stay there whose time is over, now and from then on."""
+    async def news(self, most_s: float) -> None:
+        """As `Elsewhere.news`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                await self._told.wait()
+
+    def on_asked(self, tell: Callable[[Name, float], None]) -> None:
+        """As `Elsewhere.on_asked`."""
+        self._tell = tell
+
+    async def run(self) -> None:
+        """Say that this service is there while it has any, hear who asks for one, and have nothing
+        stay whose time is over."""
+        swept, clock = 0.0, asyncio.get_running_loop().time
         while True:
             with suppress(errors.JournalUnreachable):
-                await self._store.ask(_sweep)
-            await asyncio.sleep(SWEEP_S)
+                if swept <= clock():
+                    await self._store.ask(_sweep)
+                    swept = clock() + SWEEP_S
+                if self._here:
+                    for name, since_s in await self._store.ask(self._beaten):
+                        self._tell(name, since_s)
+            self._rung.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_S):
+                    await self._rung.wait()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._saving.close()
+
+    def _ring(self) -> None:
+        self._told.set()
+        self._rung.set()
+
+    def _beat(self, cursor: Any) -> None:
+        cursor.execute(
+            """INSERT INTO vibevoice.fronts VALUES (%s, clock_timestamp())
+                ON CONFLICT (name) DO UPDATE SET seen = excluded.seen""",
+            (self._front,),
+        )
+
+    def _beaten(self, cursor: Any) -> list[tuple[Name, float]]:
+        """Say that this service is there; what others ask for of what it has, since when."""
+        self._beat(cursor)
+        cursor.execute(
+            """SELECT owner, id, extract(epoch FROM clock_timestamp() - asked)::float8
+                FROM vibevoice.sessions
+                WHERE front = %s AND asked > clock_timestamp() - make_interval(secs => %s)""",
+            (self._front, ASKED_S),
+        )
+        return [((owner, number), since_s) for owner, number, since_s in cursor.fetchall()]
+
+    def _sealed(self, one: Saved) -> tuple[bytes, bytes | None]:
+        seal = self._store.seal.seal
+        story = None if one.story is None else seal(one.story, _about(one.name, one.place))
+        return seal(one.session, _about(one.name)), story
+
+    def _put(
+        self, cursor: Any, one: Saved, sealed: tuple[bytes, bytes | None], grace_s: float
+    ) -> Fate:
+        session, story = sealed
+        values = {
+            "owner": one.name[0],
+            "id": one.name[1],
+            "front": self._front,
+            "grace_s": grace_s,
+            "session": session,
+            "place": one.place,
+            "pieces": one.place + (story is not None),
+            "story": story,
+        }
+        if one.fresh:
+            _sweep(cursor)
+            cursor.execute(_INSERT, values)
+        else:
+            cursor.execute(_UPDATE, values)
+        if not cursor.rowcount:
+            cursor.execute(
+                """SELECT FROM vibevoice.sessions
+                    WHERE owner = %(owner)s AND id = %(id)s AND front IS DISTINCT FROM %(front)s""",
+                values,
+            )
+            return Fate.TAKEN if cursor.rowcount else Fate.GONE
+        if one.fresh:
+            cursor.execute(
+                "DELETE FROM vibevoice.stories WHERE owner = %(owner)s AND id = %(id)s", values
+            )
+        if story is not None:
+            cursor.execute(_TELL, values)
+        return Fate.SAVED
+
+
+def _ask(cursor: Any, name: Name) -> None:
+    """Have its service leave a session, once for all who ask meanwhile."""
+    cursor.execute(
+        """UPDATE vibevoice.sessions SET asked = clock_timestamp()
+            WHERE owner = %s AND id = %s AND coalesce(
+                asked < clock_timestamp() - make_interval(secs => %s), true)""",
+        (*name, ASKED_S),
+    )
+    if cursor.rowcount:
+        cursor.execute(_NOTIFY)
 
 
 def _sweep(cursor: Any) -> None:
-    cursor.execute("DELETE FROM vibevoice.sessions WHERE until < clock_timestamp()")
+    """Who has none and is dead is known no more, either."""
+    cursor.execute(
+        """DELETE FROM vibevoice.sessions WHERE until < clock_timestamp()
+            OR (front IS NOT NULL AND NOT vibevoice.lives(front, grace_s + %s))""",
+        (LEASE_S,),
+    )
+    cursor.execute(
+        """DELETE FROM vibevoice.fronts WHERE NOT vibevoice.lives(name, 3600)
+            AND name NOT IN (SELECT front FROM vibevoice.sessions WHERE front IS NOT NULL)"""
+    )
 
 
-def _drop(cursor: Any, taker: str) -> None:
-    cursor.execute("DELETE FROM vibevoice.sessions WHERE taker = %s", (taker,))
-
-
-def _about(owner: str, number: str) -> str:
-    return f"session {number} {owner}"
+def _about(name: Name, place: int | None = None) -> str:
+    owner, number = name
+    return f"session {number} {owner}" if place is None else f"story {place} {number} {owner}"

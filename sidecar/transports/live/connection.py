@@ -14,6 +14,7 @@ from sidecar.transports.http.sockets import Gone, Message, Socket
 from sidecar.transports.live import dialect, leased
 from sidecar.transports.live.models import OPUS, Begin, Change, order_of
 from sidecar.transports.live.opus import OpusDecoder
+from sidecar.transports.live.resent import Resent
 
 GREETING_S = 10.0
 """So long a connection may take to say what it wants."""
@@ -78,11 +79,12 @@ async def _session(socket: Socket, service: Service, begin: Begin) -> Session:
         session = service.live.open(
             socket.caller, begin.upon(LiveOptions()), begin.session, wire="live"
         )
-        session.moves = begin.moves
+        if begin.moves:
+            await service.live.move(session)
         return session
     if begin.session is None:
         raise errors.FieldMissing("'after' goes with 'session', the one that goes on.")
-    return await service.live.take_up(socket.caller, begin.session)
+    return await service.live.take_up(socket.caller, begin.session, begin.after)
 
 
 async def _ends_with(taken: asyncio.Event) -> None:
@@ -104,6 +106,7 @@ class _Talk:
         self._socket, self._session, self._begin = socket, session, begin
         self._rate, self._decoder = rate, decoder
         self._heard_s, self._finished = 0.0, False
+        self._resent = Resent(session, rate)
         self._summed_up = False
         """Whether the summary went out: nothing comes behind it."""
 
@@ -139,12 +142,15 @@ class _Talk:
             encoding = self._begin.encoding
             if self._decoder is not None:
                 message, encoding = self._decoder.samples(message), Encoding.PCM16
+            message = self._resent.sound(message, Encoding(encoding).width)
             await self._session.send(message, Encoding(encoding), self._rate)
             return
         order = order_of(message)
         match order:
             case Begin():
                 raise errors.MessageInvalid("This connection has begun already.")
+            case _ if self._resent.order():
+                self._finished = self._finished or order.type == "finish"
             case Change():
                 self._session.change(order.upon(self._session.options))
             case _ if order.type == "commit":
@@ -168,15 +174,16 @@ class _Talk:
 
     async def acknowledge(self) -> None:
         """How much is here, whenever that has changed."""
-        told = self._received()
+        told = self._standing()
         while True:
             await asyncio.sleep(RECEIVED_S)
-            if not self._summed_up and (now := self._received()) != told:
-                told = now
-                await self._socket.send(dialect.message("received", **now))
+            if not self._summed_up and (now := self._standing()) != told:
+                told = now  # that sound came is told, too, where it is acknowledged later
+                await self._socket.send(dialect.message("received", **self._received()))
+
+    def _standing(self) -> tuple[object, ...]:
+        return self._session.received_s, self._session.received_orders, self._received()
 
     def _received(self) -> dict[str, object]:
-        # Exact: sums of whole samples at one rate are off by a millionth of one at most.
-        seconds = self._session.received_s
-        samples = round(seconds * self._rate)
-        return dialect.received(samples, seconds, self._session.received_orders, self._heard_s)
+        samples, orders = self._resent.acknowledged
+        return dialect.received(samples, samples / self._rate, orders, self._heard_s)

@@ -17,8 +17,8 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from sidecar import errors
 from sidecar.access.identity import Identity, Scope
 from sidecar.service import Service
+from sidecar.sessions.sent import Chunk, SoundState
 from sidecar.sessions.session import RATES, Session
-from sidecar.sessions.sound import Chunk, SoundState
 from sidecar.sessions.told import Numbered, ToldState
 from sidecar.speech.lease import ALIVE_S, FORM, Lease, events_text, lease_of
 from sidecar.speech.live import LIVE_RATE, Begin, Encoding, LiveOptions
@@ -100,10 +100,9 @@ def seat(service: Service, caller: Identity, lease: Lease) -> Session:
     session.options = dataclasses.replace(
         session.options,
         recognise=wanted.recognise,
-        known_voices=wanted.known_voices,
-        voiceprints=wanted.voiceprints,
         client=f"{caller.owner}/{wanted.client}",
     )
+    session.meet(wanted)  # whom the front knows, and nobody who is known here
     begin = lease.begin
     lead = begin.at if begin.lead is None else begin.lead
     session.told.restore(_told(begin))

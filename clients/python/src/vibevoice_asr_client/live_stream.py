@@ -24,7 +24,13 @@ from vibevoice_asr_client.errors import (
     ServiceError,
 )
 from vibevoice_asr_client.flows import Surroundings
-from vibevoice_asr_client.live_events import LiveEvent, Summary, live_event_of
+from vibevoice_asr_client.live_events import (
+    LiveEvent,
+    SpeechStarted,
+    SpeechStopped,
+    Summary,
+    live_event_of,
+)
 from vibevoice_asr_client.problems import error_of
 
 WIDTHS = {"pcm16": 2, "float32": 4}
@@ -82,6 +88,7 @@ class Stream:
         self._samples = self._orders = 0
         self._have_samples = self._have_orders = 0
         self._last = 0
+        self._turn, self._stopped_at = -1, -1.0
         self._ready = False
         self._unanswered = 0
         self._tried = False
@@ -173,7 +180,7 @@ class Stream:
             return []
         self._last, self._failures = event.number, 0
         self.ended = isinstance(event, Summary)
-        return [event]
+        return [] if self._knows(event) else [event]
 
     def lost(self, error: Optional[ClientError]) -> float:
         """The connection is no more; how long to wait before the next.
@@ -202,6 +209,18 @@ class Stream:
     @property
     def _bytes_a_second(self) -> int:
         return self._rate * self._width
+
+    def _knows(self, event: LiveEvent) -> bool:
+        """Whether it is said anew, by who goes on for a service that died: of a turn that goes on
+        is not known what that one told."""
+        if isinstance(event, SpeechStarted):
+            knows, self._turn = event.turn <= self._turn, max(self._turn, event.turn)
+            return knows
+        if isinstance(event, SpeechStopped):
+            knows = event.at <= self._stopped_at
+            self._stopped_at = max(self._stopped_at, event.at)
+            return knows
+        return False
 
     def _check(self) -> None:
         if self.finishing:

@@ -1,0 +1,85 @@
+"""Which live sessions there may be: how many, in what language, and while nobody waits too long."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection
+from typing import Self
+
+from sidecar import errors
+from sidecar.access.identity import Identity
+from sidecar.sessions.session import Session
+from sidecar.sessions.waits import Waits
+from sidecar.settings import Settings
+from sidecar.speech.engine import EngineSpec
+from sidecar.speech.live import LiveOptions
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Room:
+    """How many there may be: in all, and of one owner; for how many seconds one waits for a client
+    that went; bytes of sound that all of them keep; and how long a final may wait because of
+    others before nobody else is let in, 0 for no such limit."""
+
+    sessions: int = 100
+    of_owner: int = 100
+    grace_s: float = 15.0
+    sound_bytes: int = 256 << 20
+    delay_s: float = 0.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As the settings say."""
+        return cls(
+            settings.live_sessions,
+            settings.live_sessions_per_owner or settings.live_sessions,
+            settings.live_grace,
+            settings.live_buffer_mb << 20,
+            settings.live_delay,
+        )
+
+
+class Admission:
+    """``spec``: of the engine that hears live, None where none does."""
+
+    def __init__(self, spec: EngineSpec | None, room: Room, now: Callable[[], float]) -> None:
+        self.spec = spec
+        self._room, self._now = room, now
+        self.waits = Waits(room.delay_s)
+        """Learns how late finals are."""
+
+    @property
+    def most(self) -> int:
+        """How many there may be."""
+        return min(self._room.sessions, self.spec.sessions if self.spec else 0)
+
+    def check(self, caller: Identity, there: Collection[Session]) -> None:
+        """Refuse one more beside those that are ``there``.
+
+        Raises:
+            errors.LiveUnavailable: no engine here hears live.
+            errors.LiveFull, errors.LiveLimited: there are enough of them, or they wait too long.
+        """
+        if self.spec is None:
+            raise errors.LiveUnavailable()
+        going = [one for one in there if not one.over]
+        if len(going) >= self.most:
+            raise errors.LiveFull()
+        if going and self.waits.too_long(self._now()):
+            raise errors.LiveFull(
+                "Those who speak here wait too long for their words already.",
+                hint="Try again later, or give the service a machine with more cores.",
+            )
+        if sum(one.owner == caller.owner for one in going) >= self._room.of_owner:
+            raise errors.LiveLimited()
+
+    def check_language(self, options: LiveOptions) -> None:
+        """Refuse what the engine does not know.
+
+        Raises:
+            errors.LanguageUnsupported: it does not know the language.
+        """
+        if self.spec is not None and not self.spec.speaks(options.language):
+            raise errors.LanguageUnsupported(
+                f"The engine '{self.spec.name}' does not know '{options.language}'."
+            )

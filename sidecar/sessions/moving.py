@@ -1,0 +1,115 @@
+"""Live sessions that go from one service to another: how one is found, and how one is left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from sidecar import errors
+from sidecar.live.elsewhere import ASKED_S, Elsewhere, Found, Name
+from sidecar.sessions.carried import Carried, unpacked
+from sidecar.sessions.saver import Saver
+from sidecar.sessions.session import Session
+from sidecar.sessions.told import LOOSE, STRIDE
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.25
+"""How often is looked meanwhile, if nobody says anything."""
+STEADY_S = 1.0
+"""So long an engine may take to say how much is settled."""
+
+
+class Moving:
+    """Of all sessions. ``still``: ends what hears one, so that nothing more happens in it;
+    ``goes_on``: undoes that; ``end``: is told what ends one here."""
+
+    def __init__(
+        self,
+        elsewhere: Elsewhere,
+        saver: Saver,
+        grace_s: float,
+        still: Callable[[Session], Awaitable[None]],
+        goes_on: Callable[[Session], None],
+        end: Callable[[Session, errors.SidecarError], None],
+    ) -> None:
+        self._elsewhere, self._saver, self._grace_s = elsewhere, saver, grace_s
+        self._still, self._goes_on, self._end = still, goes_on, end
+        self._leaving: dict[Name, asyncio.Task[bool]] = {}
+
+    async def left(self, name: Name) -> None:
+        """Wait for a session that is about to be left."""
+        if (task := self._leaving.get(name)) is not None:
+            await asyncio.wait({task})
+
+    async def find(self, name: Name, after: int) -> tuple[Carried, int]:
+        """A session that another service has, or had, for whoever was told ``after`` of it; and in
+        how many pieces what was said of it came.
+
+        Raises:
+            errors.SessionNotFound: it is not there; or more was told of it than is.
+            errors.JournalUnreachable: nobody can say where it is.
+        """
+        found = await self._found(name)
+        try:
+            one = await asyncio.to_thread(unpacked, found.session, found.story)
+        except errors.SessionNotFound:
+            self._saver.forget(name)
+            raise
+        if not found.orphaned:
+            return one, len(found.story)
+        if after >= one.told.last + LOOSE:
+            self._saver.forget(name)
+            raise errors.SessionNotFound(
+                "The service that had the live session died while the database was away."
+            )
+        return one.numbered_on(STRIDE), len(found.story)
+
+    async def give_back(self, name: Name) -> None:
+        """One that was found is nobody's again."""
+        with suppress(errors.JournalUnreachable):
+            await self._elsewhere.leave(name, self._grace_s)
+
+    def leave(
+        self, session: Session, why: errors.SidecarError, most_s: float
+    ) -> asyncio.Task[bool]:
+        """Leave it for another service and tell its client ``why``, within so many seconds; whether
+        that could be. If not it goes on here."""
+        name = session.owner, session.id
+        if (task := self._leaving.get(name)) is None:
+            work = self._leave(session, why, most_s)
+            task = self._leaving[name] = asyncio.get_running_loop().create_task(work)
+            task.add_done_callback(lambda _: self._leaving.pop(name, None))
+        return task
+
+    async def _leave(self, session: Session, why: errors.SidecarError, most_s: float) -> bool:
+        session.hold()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STEADY_S):
+                await session.steady()
+        await self._still(session)
+        left = False
+        try:
+            async with asyncio.timeout(most_s):
+                left = await self._saver.leave(session)
+        except (errors.JournalUnreachable, TimeoutError):
+            log.warning("a live session could not be handed over: it goes on here")
+        if left:
+            self._end(session, why)
+        else:
+            self._goes_on(session)
+            session.release()
+        return left
+
+    async def _found(self, name: Name) -> Found:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + ASKED_S
+        while True:
+            found = await self._elsewhere.take(name)
+            if isinstance(found, Found):
+                return found
+            if not found or loop.time() >= until:
+                raise errors.SessionNotFound()
+            await self._elsewhere.news(LOOK_S)

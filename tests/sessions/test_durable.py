@@ -1,0 +1,290 @@
+"""What a client is told of a session, and relieved of, is what another service goes on with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+from vibevoice_asr_client import Retry
+from vibevoice_asr_client.flows import Surroundings
+from vibevoice_asr_client.live_events import Final as FinalTold
+from vibevoice_asr_client.live_events import LiveEvent as Told
+from vibevoice_asr_client.live_events import TurnEnded as TurnEndedTold
+from vibevoice_asr_client.live_stream import Stream
+
+from sidecar.sessions.carried import packed, packed_story, unpacked
+from sidecar.sessions.durable import LAG_S, Durable
+from sidecar.sessions.sent import Chunk, Commit
+from sidecar.sessions.session import Bounds, Session
+from sidecar.sessions.sound import Held
+from sidecar.sessions.told import LOOSE, STRIDE
+from sidecar.speech.live import LiveOptions
+from sidecar.speech.live_events import (
+    Final,
+    Heard,
+    Noticed,
+    SpeechStarted,
+    SpeechStopped,
+    TurnEnded,
+)
+from sidecar.speech.transcript import Segment
+from sidecar.transports.live import dialect
+from sidecar.transports.live.resent import Resent
+
+RATE = 16_000
+STEP = 80
+"""Samples of a piece of sound."""
+AROUND = Surroundings(Retry(attempts=10_000), lambda: 0.5, lambda: datetime.now(UTC))
+
+
+def of(sample: int) -> bytes:
+    """A sample that no other is."""
+    return (sample % 65_521).to_bytes(2, "little")
+
+
+class Front:
+    """A service that has the session, and an engine that hears it."""
+
+    def __init__(self, world: World, found: bool, after: int) -> None:
+        self.world = world
+        self.session = Session("n", "o", LiveOptions(), Bounds(), Held(1 << 30), lambda: 0.0)
+        one = None
+        if found:
+            one = unpacked(world.head, world.story)
+            assert after < one.told.last + LOOSE, "nothing was told that is not there"
+            one = one.numbered_on(STRIDE)
+            self.session.restore(one)
+        self.durable = self.session.durable = Durable(
+            self.session.told, self.session.sound, lambda: None, lambda: False, self.session.heard
+        )
+        if one is not None:
+            self.durable.found(one, len(world.story))
+        self.save()
+        self.session.begins_anew()
+        begin = self.session.told.so_far(self.session.sound.settled, self.session.sound.lead)
+        assert begin.lead is not None
+        self.at, self.settled = round(begin.lead * RATE), round(begin.at * RATE)
+        self.turn, self.piece, self.commits = begin.turn, begin.piece, 0
+        self.resent = Resent(self.session, RATE)
+
+    def save(self) -> None:
+        """All of it is in the database."""
+        one = self.durable.snapshot(self.session, 0.0)
+        self.world.head = packed(one.carried)
+        del self.world.story[one.place :]
+        if one.said:
+            self.world.story.append(packed_story(one.said))
+        self.durable.saved(one)
+
+    def counts(self, kind: str) -> str:
+        samples, orders = self.resent.acknowledged
+        return dialect.message(kind, **dialect.received(samples, samples / RATE, orders, 0))
+
+    async def take(self, message: bytes | str) -> None:
+        if isinstance(message, bytes):
+            await self.session.send(self.resent.sound(message, 2))
+        elif self.resent.order():
+            pass
+        elif json.loads(message)["type"] == "commit":
+            self.session.commit()
+        else:
+            self.session.finish()
+
+    def hear(self) -> bool:
+        """The next of what came; whether there was any."""
+        item = self.session.sound.take()
+        if isinstance(item, Chunk):
+            assert round(item.at * RATE) == self.at
+            samples = len(item.raw) // 2
+            assert item.raw == b"".join(map(of, range(self.at, self.at + samples)))
+            self.at += samples
+            self.session.heard(SpeechStopped(self.turn, self.at / RATE))  # told before it is saved
+            if self.at >= self.settled:
+                self.session.heard(Heard(self.at / RATE, self.settled / RATE, self.commits))
+        elif isinstance(item, Commit):
+            self.end_piece()
+            self.session.heard(TurnEnded(self.turn, 0, self.at / RATE, "", committed=True))
+            self.turn, self.piece, self.commits = self.turn + 1, self.piece, self.commits + 1
+            self.steady()
+        return item is not None
+
+    def end_piece(self) -> None:
+        """What was heard and not told is told."""
+        if self.at > self.settled:
+            segment = Segment(self.settled / RATE, self.at / RATE, "said")
+            self.session.heard(Final(self.turn, self.piece, segment))
+            self.settled, self.piece = self.at, self.piece + 1
+
+    def steady(self) -> None:
+        wanted = max(0.0, self.settled / RATE - 0.02)
+        self.session.heard(Heard(self.at / RATE, self.settled / RATE, self.commits, wanted))
+
+
+class World:
+    """A client and its session, over as many services as it takes."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self.dice = dice
+        self.head, self.story = b"", list[bytes]()
+        self.stream = Stream({}, "pcm16", RATE, AROUND)
+        self.sent, self.commits = 0, list[int]()
+        self.told: list[Told] = []
+        self.last = 0
+        self.front = Front(self, False, 0)
+        self.open()
+
+    def open(self) -> None:
+        self.stream.opening()
+        self.stream.took(self.front.counts("began"))
+
+    async def step(self) -> None:
+        front = self.front
+        match self.dice.randrange(9):
+            case 0 | 1:
+                self.say(self.dice.randrange(1, 5))
+            case 2 if self.dice.random() < 0.4:
+                self.stream.order("commit")
+                self.commits.append(self.sent)
+            case 3 | 4:
+                if (message := self.stream.next()) is not None:
+                    await front.take(message)
+            case 5:
+                front.hear()
+            case 6:
+                front.end_piece()
+                if self.dice.random() < 0.8:
+                    front.steady()
+            case 7:
+                self.tell()
+                if self.dice.random() < 0.5:
+                    self.stream.took(front.counts("received"))
+            case 8 if front.session.is_steady:
+                front.save()
+        if self.dice.random() < 0.04:  # it dies, or only the line breaks
+            self.stream.lost(None)
+            if self.dice.random() < 0.7:
+                self.front = Front(self, True, self.last)
+            else:
+                front.resent = Resent(front.session, RATE)
+            self.open()
+
+    def say(self, pieces: int) -> None:
+        for _ in range(pieces):
+            self.stream.sound(b"".join(map(of, range(self.sent, self.sent + STEP))))
+            self.sent += STEP
+
+    def tell(self) -> None:
+        """What may be read is."""
+        told = self.front.session.told
+        for one in told.since(self.last):
+            if told._until is None or one.number <= told._until:
+                self.told += self.stream.took(dialect.event_message(one))
+                self.last = one.number
+
+    async def rest(self) -> None:
+        front = self.front
+        while (message := self.stream.next()) is not None:
+            await front.take(message)
+            self.stream.took(front.counts("received"))
+        while front.hear():
+            pass
+        front.end_piece()
+        front.steady()
+        front.save()
+        self.tell()
+
+
+@given(st.integers(0, 2**32))
+def test_whenever_services_die_nothing_is_told_twice_and_nothing_lost(seed: int) -> None:
+    async def run() -> None:
+        world = World(random.Random(seed))
+        for _ in range(150):
+            await world.step()
+        await world.rest()
+        finals = [one.segment for one in world.told if isinstance(one, FinalTold)]
+        borders = [round(one.start * RATE) for one in finals]
+        ends = [round(one.end * RATE) for one in finals]
+        assert [*borders, world.sent] == [0, *ends] if finals else world.sent == 0
+        turns = [one for one in world.told if isinstance(one, TurnEndedTold)]
+        assert [round(one.end * RATE) for one in turns] == world.commits
+
+    asyncio.run(run())
+
+
+def durable(away: list[bool]) -> Session:
+    session = Session("n", "o", LiveOptions(), Bounds(), Held(1 << 30), lambda: 0.0)
+    session.durable = Durable(
+        session.told, session.sound, lambda: None, lambda: bool(away), session.heard
+    )
+    return session
+
+
+def readable(session: Session) -> list[tuple[int, str]]:
+    until = session.told._until
+    return [
+        (one.number, type(one.event).__name__)
+        for one in session.told.since(0)
+        if until is None or one.number <= until
+    ]
+
+
+async def test_what_stands_waits_until_it_is_saved_and_what_is_said_anew_does_not() -> None:
+    session = durable([])
+    assert session.durable is not None
+    session.heard(SpeechStarted(0, 0.1))
+    assert readable(session) == [(1, "SpeechStarted")]
+    session.heard(Final(0, 0, Segment(0.1, 0.5, "said")))
+    session.heard(Heard(0.5, 0.5))
+    one = session.durable.snapshot(session, 0.0)
+    session.heard(SpeechStarted(1, 0.6))
+    session.heard(Final(1, 1, Segment(0.6, 0.9, "more")))
+    assert readable(session) == [(1, "SpeechStarted")]
+    session.durable.saved(one)
+    assert readable(session) == [(1, "SpeechStarted"), (2, "Final"), (4, "SpeechStarted")]
+    session.durable.close()
+    assert readable(session)[-1] == (5 + LOOSE, "Final")
+
+
+async def test_while_the_database_is_away_what_is_told_is_numbered_so_that_it_shows() -> None:
+    away: list[bool] = []
+    session = durable(away)
+    assert session.durable is not None
+    session.durable.saved(session.durable.snapshot(session, 0.0))
+    session.heard(Final(0, 0, Segment(0.1, 0.5, "said")))
+    assert readable(session) == []
+    away.append(True)
+    session.durable.unsaved()
+    assert readable(session) == [(1 + LOOSE, "Final")]
+    session.heard(Heard(0.5, 0.5))
+    one = session.durable.snapshot(session, 0.0)
+    session.heard(Final(0, 1, Segment(0.5, 0.9, "between")))
+    away.clear()
+    session.durable.saved(one)
+    assert session.told.since(0)[-1].number >= one.last + LOOSE, "who knows of it knows too much"
+    session.durable.saved(session.durable.snapshot(session, 0.0))
+    session.heard(Final(0, 2, Segment(0.9, 1.2, "waits again")))
+    assert len(readable(session)) == 2
+
+
+async def test_a_client_keeps_its_sound_for_so_long_and_then_knows_that_it_has_to_let_go() -> None:
+    away = [True]
+    session = durable(away)
+    assert session.durable is not None
+    session.durable.unsaved()
+    reading = session.events()
+    for second in range(int(LAG_S) + 2):
+        await session.send(bytes(2 * RATE))
+        session.heard(Heard(float(second), float(second)))
+        if second < LAG_S - 1:
+            assert session.acknowledged == (0.0, 0)
+    told = await anext(reading)
+    assert isinstance(told.event, Noticed)
+    assert session.acknowledged == (0.0, 0), "it has not read that yet"
+    asking = asyncio.ensure_future(anext(reading))
+    await asyncio.sleep(0)
+    asking.cancel()
+    assert session.acknowledged[0] == session.received_s
