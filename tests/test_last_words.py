@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from serving import PATIENCE_S, Server, read_answer
+from serving import PATIENCE_S, Server, read_answer, until
 from talking import Page, tone
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -22,9 +22,8 @@ HALF = (
 )
 
 
-async def speak_on(live: ClientConnection) -> list[dict[str, Any]]:
-    """Like a microphone, which knows of no end; what came meanwhile."""
-    heard: list[dict[str, Any]] = []
+async def speak_on(live: ClientConnection, heard: list[dict[str, Any]]) -> None:
+    """Like a microphone, which knows of no end; ``heard`` is what came meanwhile."""
 
     async def read() -> None:
         with suppress(ConnectionClosed):
@@ -40,7 +39,6 @@ async def speak_on(live: ClientConnection) -> list[dict[str, Any]]:
             break
         await asyncio.sleep(0.1)
     await asyncio.wait({reading}, timeout=PATIENCE_S)
-    return heard
 
 
 async def follow(server: Server, job: str) -> int:
@@ -55,7 +53,7 @@ async def test_everybody_hears_why_and_what_was_said_is_told_to_its_end(
 ) -> None:
     folders = {"jobs_dir": tmp_path / "jobs", "journal_key": KEY, "keep_jobs": "true"}
     server = start_server(
-        voice_engine="scripted", shutdown_grace=3, scripted_speed=0.1, engine="scripted", **folders
+        voice_engine="scripted", shutdown_grace=6, scripted_speed=0.1, engine="scripted", **folders
     )
     job = server.client.post("/v1/jobs", files={"audio": voice}).json()["id"]
     url = f"ws://127.0.0.1:{server.port}"
@@ -65,12 +63,16 @@ async def test_everybody_hears_why_and_what_was_said_is_told_to_its_end(
         async with connect(f"{url}/v1/live") as live, Page(server) as page:
             await live.send(json.dumps({"type": "begin"}))
             await page.until("status", state="ready")
+            said: list[dict[str, Any]] = []
             listening = asyncio.gather(
-                speak_on(live), speak_on(page.live), follow(server, job), return_exceptions=True
+                speak_on(live, said),
+                speak_on(page.live, []),
+                follow(server, job),
+                return_exceptions=True,
             )
-            await asyncio.sleep(1)
+            await until(lambda: any(one["type"] == "partial" for one in said))
             await asyncio.to_thread(server.process.terminate)
-            said, _, lines = await listening
+            *_, lines = await listening
             assert said[-1]["type"] == "summary", said[-1]
             assert said[-1]["transcript"]["segments"]
             assert (page.live.close_code, page.live.close_reason) == (1001, "shutting_down")
