@@ -281,6 +281,20 @@ async def test_a_line_that_leads_elsewhere_finds_its_session_there_and_nobody_el
     assert summary["transcript"]["metadata"]["duration"] == pytest.approx(7.4, abs=0.05)
 
 
+async def test_the_last_word_is_told_elsewhere_as_well(fronts: Fronts) -> None:
+    one, other = fronts.all()
+    async with at(one, fronts.ada, session="last") as first:
+        for piece in pieces(talk(0.3)):
+            await first.socket.send(piece)
+        await first.say(type="finish")
+        summary = await first.hear(until="summary")
+        before = summary["number"] - 1
+        async with at(other, fronts.ada, session="last", after=before) as second:
+            assert await second.hear(until="summary") == summary
+            assert [one["type"] for one in second.told] == ["began", "summary"]
+    wait_until(lambda: not fronts.left(), PATIENCE_S, "nothing of it is kept")
+
+
 async def test_a_name_that_a_session_has_is_taken_at_every_service(fronts: Fronts) -> None:
     one, other = fronts.all()
     async with at(one, fronts.ada, session="once"):
