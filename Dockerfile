@@ -15,7 +15,7 @@ ARG REVISION=""
 # Versions are said in pyproject.toml.
 # hadolint ignore=DL3013
 RUN printf '%s' "$REVISION" > sidecar/REVISION \
-    && pip install '.[auth,grpc,postgres]'
+    && pip install '.[auth,grpc,postgres,s3]'
 
 FROM build-cpu AS build-cuda
 # hadolint ignore=DL3013

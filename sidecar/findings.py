@@ -167,13 +167,17 @@ def kept(settings: Settings) -> Finding:
     from sidecar.database.link import look
     from sidecar.jobs.journal import broken_files
     from sidecar.jobs.keeping import jobs_folder
+    from sidecar.jobs.storage.choice import check, described, storage_of
     from sidecar.vault.key import journal_key
 
     folder = jobs_folder(settings)
     try:
         journal_key(settings)
         if (address := journal_address(settings)) is not None:
-            return Finding("kept jobs", State.GOOD, f"{look(address)}; recordings in {folder}")
+            text = look(address)
+            check(storage_of(settings, folder), patience_s=0.0)
+            text = f"{text}; recordings in {described(settings, folder)}"
+            return Finding("kept jobs", State.GOOD, text)
     except errors.SettingsInvalid as error:
         return Finding("kept jobs", State.BAD, error.detail, error.hint)
     if broken := broken_files(folder):

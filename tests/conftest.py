@@ -11,6 +11,7 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+from buckets import Given, ObjectStorage, keys, object_storage
 from fronts import ONE_SERVICE, TWO_FRONTS, WAYS, started
 from postgres import Cluster, cluster
 from recordings import Studio
@@ -69,6 +70,29 @@ def journal(postgres_cluster: Cluster) -> Iterator[str]:
     address = postgres_cluster.new_database()
     yield address
     postgres_cluster.drop(address)
+
+
+@pytest.fixture(scope="session")
+def any_storage_server() -> Iterator[Given]:
+    """An object storage of the tests' own, or one that they are given."""
+    with object_storage() as server:
+        yield server
+
+
+@pytest.fixture
+def storage_server(any_storage_server: Given) -> ObjectStorage:
+    """An object storage of the tests' own."""
+    if not isinstance(any_storage_server, ObjectStorage):
+        pytest.skip("another's server is left as it is: NOT TESTED")
+    return any_storage_server
+
+
+@pytest.fixture
+def bucket(any_storage_server: Given, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a place in its bucket, with nothing in it and keys for it."""
+    for name, value in keys().items():
+        monkeypatch.setenv(name, value)
+    return any_storage_server.new_place()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from serving import PATIENCE_S
 
 PACKAGE = Path(__file__).parents[1] / "clients/js"
-PATIENCE_S = 60.0
 WEBSOCKET = ("--experimental-websocket",)
 """What node 20 wants to be told; from 22 on it changes nothing."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import ssl
 import threading
 from itertools import cycle
 
@@ -13,15 +14,17 @@ _CONNECTION = re.compile(rb"\r\nconnection:[^\r\n]*", re.IGNORECASE)
 
 class RoundRobin:
     """A TCP proxy: each connection goes to the next of the ports behind it; with ``each_request``
-    none has a second request, so that each of these does, too."""
+    none has a second request, so that each of these does, too; with ``tls`` it is what ends it."""
 
-    def __init__(self, *ports: int, each_request: bool = False) -> None:
+    def __init__(
+        self, *ports: int, each_request: bool = False, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._ports = cycle(ports)
         self._each_request = each_request
         self.given: list[int] = []
         self._loop = asyncio.new_event_loop()
         self._server = self._loop.run_until_complete(
-            asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
+            asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20, ssl=tls)
         )
         self.port = int(self._server.sockets[0].getsockname()[1])
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)

@@ -31,7 +31,6 @@ from sidecar.workers import worker
 
 BECKETT = Path(moonshine_voice.get_assets_path()) / "beckett.wav"
 SUCCESS = Path(moonshine_voice.get_assets_path()) / "success.wav"
-LIMIT_S = 120
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX")
 
 
@@ -75,7 +74,7 @@ class Terminal:
     def run(self, *words: object, **env: str) -> subprocess.CompletedProcess[str]:
         with self.start(*words, **env) as process:
             try:
-                out, wrong = process.communicate(timeout=LIMIT_S)
+                out, wrong = process.communicate(timeout=PATIENCE_S)
             finally:
                 process.kill()
         return subprocess.CompletedProcess(words, process.returncode, out, wrong)
@@ -145,7 +144,7 @@ def test_a_recording_comes_through_a_pipe_with_a_server_and_without(name, termin
             env={**terminal.env, "VIBEVOICE_SPOOL_DIR": str(temp)},
             stdin=cat.stdout,
             capture_output=True,
-            timeout=LIMIT_S,
+            timeout=PATIENCE_S,
         )
     assert (run.returncode, run.stderr) == (0, b"")
     there, here = (json.loads(one) for one in ((terminal.home / "out" / "stdin.json").read_text(),
@@ -167,7 +166,7 @@ def test_what_comes_through_a_pipe_is_refused_as_a_file_would_be(words, given, s
     env = {**terminal.env, "VIBEVOICE_MAX_UPLOAD_MB": "1"}
     run = subprocess.run(
         line, shell=True, cwd=terminal.home, env=env, capture_output=True, text=True,
-        timeout=LIMIT_S,
+        timeout=PATIENCE_S,
     )  # fmt: skip
     check_one_line(run, run.returncode, said)
     assert run.returncode
@@ -368,7 +367,7 @@ def test_ctrl_c_ends_it_with_130_and_leaves_no_process(terminal):
         wait_until(lambda: len(parent.children()) == 1, PATIENCE_S, "the engine is at work")
         children = parent.children(recursive=True)
         process.send_signal(signal.SIGINT)
-        out, wrong = process.communicate(timeout=LIMIT_S)
+        out, wrong = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out, wrong) == (130, "", "")
     assert [child for child in children if child.is_running()] == []
 
@@ -384,7 +383,7 @@ def test_ctrl_c_cancels_the_job_on_the_server(terminal, start_server: Callable[.
             "it runs, and who asked knows its id",
         )
         process.send_signal(signal.SIGINT)
-        out, wrong = process.communicate(timeout=LIMIT_S)
+        out, wrong = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out, wrong) == (130, "", "")
     wait_until(
         lambda: slow.health()["engine_state"] == "ready", PATIENCE_S, "nobody works on it any more"
@@ -416,7 +415,7 @@ def test_on_a_terminal_there_is_a_bar_with_the_time_left(terminal):
     )
     os.close(theirs)
     shown = shown_on(ours)
-    out, _ = process.communicate(timeout=LIMIT_S)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     assert b"Speaker_0" in out
     for part in (b"beckett.wav", b"%", b"0:00:0"):
@@ -594,7 +593,7 @@ def test_ctrl_c_ends_a_service_without_a_traceback(terminal):
         wait_until(lambda: not is_free(port), PATIENCE_S, "it listens")
         status = terminal.run("status", "--server", f"127.0.0.1:{port}")
         process.send_signal(signal.SIGINT)
-        out, wrong = process.communicate(timeout=LIMIT_S)
+        out, wrong = process.communicate(timeout=PATIENCE_S)
     assert status.returncode == 0
     assert process.returncode in (0, 130)
     assert [json.loads(line)["event"] for line in out.splitlines()] == ["ready"]

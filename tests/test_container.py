@@ -151,7 +151,7 @@ def test_every_extra_that_is_installed_exists() -> None:
         for extras in re.findall(r"pip install '\.\[([^]]+)\]'", command)
         for extra in extras.split(",")
     ]
-    assert installed == ["auth", "grpc", "postgres", "vibevoice"]
+    assert installed == ["auth", "grpc", "postgres", "s3", "vibevoice"]
     assert set(installed) <= set(project["optional-dependencies"])
 
 
@@ -200,7 +200,7 @@ class Tree:
                     shutil.copy(ROOT / source, self.context)
         (stamping,) = [rest for rest in stages()["build-cpu"].of("RUN") if "REVISION" in rest]
         stamp, _, install = stamping.partition(" && ")
-        assert install == "pip install '.[auth,grpc,postgres]'"
+        assert install == "pip install '.[auth,grpc,postgres,s3]'"
         env = {**os.environ, "REVISION": "0123456789ab", "PIP_NO_INPUT": "1"}
         subprocess.run(["/bin/sh", "-c", stamp], cwd=self.context, env=env, check=True)
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps",

@@ -19,13 +19,12 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import REPOSITORY, free_port, wait_until, web
+from serving import PATIENCE_S, REPOSITORY, free_port, wait_until, web
 
 from sidecar.host.process import EXIT_CODES
 from sidecar.version import CONTRACT
 
 GOLDEN = json.loads((REPOSITORY / "tests/golden/contract.json").read_text("utf-8"))
-LIMIT_S = 30.0
 CLASSIC_HEALTH_S = 3.0  # the old host gives up at a /health that takes longer
 SLOW_IMPORT_S = 4.0
 
@@ -77,7 +76,7 @@ class Started:
 
     def ended(self) -> tuple[int, bytes]:
         """Its exit code, and what else it said on standard output."""
-        out, _ = self.process.communicate(timeout=LIMIT_S)
+        out, _ = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, out
 
 
@@ -173,7 +172,7 @@ def test_health_has_the_golden_keys_before_and_after_the_engine_is_loaded(
 ) -> None:
     url = start("--port", "0").line()["url"]
     assert differences(web.get(f"{url}/health").json(), GOLDEN["health"]) == []
-    sent = httpx.post(f"{url}/transcribe", files={"audio": voice}, timeout=LIMIT_S)
+    sent = httpx.post(f"{url}/transcribe", files={"audio": voice}, timeout=PATIENCE_S)
     assert sent.status_code == 200
     loaded = web.get(f"{url}/health").json()
     assert loaded["model_loaded"] is True
@@ -216,5 +215,5 @@ def test_while_it_is_not_ready_the_old_host_is_refused_and_not_kept_waiting(
         except httpx.ConnectError:
             return False
 
-    wait_until(answers, LIMIT_S, "it answers")
+    wait_until(answers, PATIENCE_S, "it answers")
     assert time.monotonic() - begin > SLOW_IMPORT_S

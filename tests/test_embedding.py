@@ -17,7 +17,7 @@ from typing import NoReturn
 import psutil
 import pytest
 from recordings import Studio
-from serving import REPOSITORY, free_port, wait_until
+from serving import PATIENCE_S, REPOSITORY, free_port, wait_until
 
 from sidecar import errors
 from sidecar.host.process import EXIT_CODES
@@ -30,7 +30,6 @@ RUST = REPOSITORY / "examples/tauri-host"
 CRATES = Path("/usr/share/cargo/registry")  # where Debian's librust-*-dev put theirs
 TARGET = REPOSITORY / ".cache/tauri-host"
 SOURCE = [sys.executable, "-m", "sidecar.main"]
-LIMIT_S = 120
 GONE_S = 2.0
 BUILD_LIMIT_S = 580
 FOREIGN_FLAGS = {
@@ -77,7 +76,7 @@ class Stage:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
-            timeout=LIMIT_S,
+            timeout=PATIENCE_S,
         )
 
     def left(self) -> list[psutil.Process]:
@@ -212,7 +211,7 @@ def test_a_host_of_the_page_that_is_killed_takes_the_service_with_it(
     ) as process:
         assert process.stdout is not None
         lines = process.stdout
-        wait_until(lambda: re.match(r"progress 0\.[1-9]", lines.readline()), LIMIT_S, "progress")
+        wait_until(lambda: re.match(r"progress 0\.[1-9]", lines.readline()), PATIENCE_S, "progress")
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) >= 2  # the service and its engine
         process.send_signal(signal.SIGKILL)

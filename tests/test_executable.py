@@ -39,7 +39,6 @@ ROOT = Path(__file__).parents[1]
 SPEC = ROOT / "build_exe.spec"
 RELEASE = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 BUILT = os.environ.get("VIBEVOICE_EXECUTABLE")
-LIMIT_S = 180
 OTHER_USER = "nobody"
 """Who runs the executable where root runs the tests."""
 SAYS = "Do you hear me?"
@@ -147,7 +146,7 @@ def test_tokens_certificates_and_kept_jobs_find_all_of_their_libraries_in_the_bu
             input="\n".join(packed),
             text=True,
             capture_output=True,
-            timeout=LIMIT_S,
+            timeout=PATIENCE_S,
         )
         assert ran.returncode == 0, ran.stderr
     build = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -185,7 +184,7 @@ def test_of_pygments_languages_only_those_are_packed_that_are_coloured() -> None
         input="\n".join(left_out),
         text=True,
         capture_output=True,
-        timeout=LIMIT_S,
+        timeout=PATIENCE_S,
     )
     assert ran.returncode == 0, ran.stderr
     assert "raise ValueError" in ran.stdout
@@ -375,7 +374,7 @@ class Guest:
     def run(self, *words: object, **env: str) -> str:
         """What it prints; it must succeed."""
         with self.start(*words, **env) as process:
-            out, err = process.communicate(timeout=LIMIT_S)
+            out, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, out + err
         return out
 
@@ -385,7 +384,7 @@ class Guest:
         process = self.start("serve", "--log-level", "warning", **env)
         try:
             assert process.stdout is not None
-            limit = threading.Timer(LIMIT_S, process.kill)
+            limit = threading.Timer(PATIENCE_S, process.kill)
             limit.start()
             line = process.stdout.readline()
             limit.cancel()
@@ -544,14 +543,14 @@ def test_it_serves_with_its_page_and_its_workers_and_dies_with_them(guest: Guest
                 json.dumps(body).encode() if body else None,
                 {"Content-Type": "application/json"},
             )
-            with urllib.request.urlopen(request, timeout=LIMIT_S) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
                 return bytes(response.read())
 
         assert json.loads(get("/health"))["version"] == ready["version"]
         assert b"swagger-ui-bundle.js" in get("/docs")
         assert len(get("/docs/assets/swagger-ui-bundle.js")) > 1_000_000
         assert len(get("/docs/assets/swagger-ui.css")) > 10_000
-        with socket.create_connection(("127.0.0.1", ready["wyoming_port"]), LIMIT_S) as sock:
+        with socket.create_connection(("127.0.0.1", ready["wyoming_port"]), PATIENCE_S) as sock:
             sock.sendall(b'{"type": "describe"}\n')
             with sock.makefile("rb") as stream:
                 assert json.loads(stream.readline())["data"]["asr"]

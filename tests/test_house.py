@@ -32,6 +32,7 @@ HEAVY = {
     "prometheus_client",
     "opentelemetry.sdk",
     "yaml",
+    "botocore",
 }
 
 

@@ -13,11 +13,15 @@ from serving import PATIENCE_S, Server
 
 from sidecar.cli.flags import describe
 from sidecar.engines.choice import choose_for_others, choose_live
+from sidecar.jobs.storage.bucket import Bucket
+from sidecar.jobs.storage.choice import storage_of
 from sidecar.settings import SHORTEST_TOKEN, load_settings
 
 ROOT = Path(__file__).parents[1]
 K8S = ROOT / "deploy/k8s"
-KUSTOMIZATIONS = ("base", "overlays/cpu", "overlays/cluster", "overlays/cluster-ears", "pull")
+CLUSTERS = ("overlays/cluster", "overlays/cluster-bucket")
+"""Recordings in a folder that all pods see, and in an object storage."""
+KUSTOMIZATIONS = ("base", "overlays/cpu", *CLUSTERS, "overlays/cluster-ears", "pull")
 OTHERS = "keda.sh/"
 """Whose kinds the API knows only where somebody has installed them."""
 VERSIONS = ("1.31", "1.37")
@@ -174,32 +178,43 @@ def test_all_selectors_mean_the_service_and_none_the_download() -> None:
 
 
 @pytest.mark.parametrize("part", ["front", "node"])
+@pytest.mark.parametrize("name", CLUSTERS)
 def test_a_front_and_a_node_have_settings_that_are_possible_and_the_same_journal(
-    part: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, part: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    objects = rendered("overlays/cluster")
+    objects = rendered(name)
     pod = of_kind(objects, "Deployment", part)["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     data = of_kind(objects, "ConfigMap", part)["data"]
     assert container["envFrom"][0]["configMapRef"]["name"].endswith("node") is (part == "node")
     for setting, value in data.items():
         monkeypatch.setenv(setting, value)
+    given = {
+        "VIBEVOICE_JOURNAL": "postgresql://somebody@somewhere/jobs",
+        "VIBEVOICE_UPLOADS": "s3://recordings/asr",
+        "VIBEVOICE_UPLOADS_ENDPOINT": "https://s3.example.org",
+    }
     for one in container["env"]:
-        url = "postgresql://somebody@somewhere/jobs"
-        monkeypatch.setenv(one["name"], url if one["name"].endswith("JOURNAL") else "x" * 64)
+        monkeypatch.setenv(one["name"], given.get(one["name"], "x" * 64))
     monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
     monkeypatch.setenv("VIBEVOICE_SPOOL_DIR", str(tmp_path))
     settings = load_settings()
     assert settings.role == part
     assert (settings.grpc_port is None) is (part == "node")
-    assert str(settings.jobs_dir) in {one["mountPath"] for one in container["volumeMounts"]}
+    mounted = {one["mountPath"] for one in container["volumeMounts"]}
+    if name == CLUSTERS[0]:
+        assert str(settings.jobs_dir) in mounted
+    else:
+        assert "/jobs" not in mounted
+        assert isinstance(storage_of(settings, tmp_path), Bucket)
     ending_s = settings.shutdown_grace + container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod["terminationGracePeriodSeconds"] > ending_s + FETCHED_S
     assert ("nvidia" in yaml.safe_dump(pod)) is (part == "node")
 
 
-def test_nobody_is_sent_to_a_node_and_each_part_has_its_own_rules() -> None:
-    objects = rendered("overlays/cluster")
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_nobody_is_sent_to_a_node_and_each_part_has_its_own_rules(name: str) -> None:
+    objects = rendered(name)
     for part, other in (("front", "node"), ("node", "front")):
         labels = of_kind(objects, "Deployment", other)["spec"]["template"]["metadata"]["labels"]
         for selector in (

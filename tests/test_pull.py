@@ -34,7 +34,6 @@ from sidecar.settings import Settings
 
 pytest.importorskip("huggingface_hub")
 
-LIMIT_S = 120
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX")
 
 
@@ -81,7 +80,7 @@ class Shell:
     ) -> subprocess.CompletedProcess[str]:
         with self.start(*words, command=command, **env) as process:
             try:
-                out, wrong = process.communicate(timeout=LIMIT_S)
+                out, wrong = process.communicate(timeout=PATIENCE_S)
             finally:
                 process.kill()
         return subprocess.CompletedProcess(words, process.returncode, out, wrong)
@@ -206,7 +205,7 @@ def test_what_an_interruption_leaves_is_not_fetched_again(number, code, shell, h
         process.send_signal(number)
         if number == signal.SIGINT:
             hub.go_on.set()
-        _, wrong = process.communicate(timeout=LIMIT_S)
+        _, wrong = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code
     assert "Traceback" not in wrong
     if number == signal.SIGINT:
@@ -353,7 +352,7 @@ def test_a_second_pull_at_the_same_time_is_told_of_the_first(shell, hub):
         check_one_line(shell.pull(), "at work")
         hub.stall = {}
         hub.go_on.set()
-        first.communicate(timeout=LIMIT_S)
+        first.communicate(timeout=PATIENCE_S)
     assert first.returncode == 0
     check_same(shell.folder, hub.repos[REPOSITORY])
 
@@ -373,7 +372,7 @@ def test_on_a_terminal_there_is_a_bar_with_bytes_rate_and_time_left(shell, hub):
     )
     os.close(theirs)
     shown = shown_on(ours)
-    out, _ = process.communicate(timeout=LIMIT_S)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out.decode()) == (0, f"{shell.folder}\n")
     for part in (REPOSITORY.encode(), b"1.0/1.0 MB", b"B/s", b"0:00:0"):
         assert part in shown

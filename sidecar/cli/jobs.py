@@ -65,7 +65,8 @@ def _folder(named: Path | None) -> Path:
     if named is None and settings.shares_jobs:
         raise errors.SettingsInvalid(
             "The jobs are in a database that several services share.",
-            hint="Use pg_dump, then copy the folder of recordings; or name a folder: --jobs-dir.",
+            hint="Use pg_dump, then copy the folder or the bucket of recordings; or name the "
+            "folder of one service: --jobs-dir.",
         )
     return named or jobs_folder(settings)
 

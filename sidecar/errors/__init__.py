@@ -85,6 +85,7 @@ from sidecar.errors.jobs import (
     NodesAbsent,
     QueueFull,
     RecordingNotKept,
+    StorageUnreachable,
     TranscriptChanged,
     Unschedulable,
     VoicesNotKept,

@@ -120,6 +120,16 @@ class JournalUnreachable(SidecarError):
     default_retry_after = 3
 
 
+class StorageUnreachable(SidecarError):
+    """The folder or the bucket in which recordings are kept does not answer."""
+
+    code = "storage_unreachable"
+    kind = Kind.BUSY
+    default_detail = "The storage in which recordings are kept does not answer now."
+    default_hint = "Send it again in a moment, with the same Idempotency-Key; no job is lost."
+    default_retry_after = 5
+
+
 class Unschedulable(SidecarError):
     """Of services that share their jobs, none that is there can do this one."""
 

@@ -130,6 +130,7 @@ class Backend:
         await self.queue.close()
         await asyncio.to_thread(self._pace_file.write, self.pace.known)
         self.results.close()
-        if self.keeping is not None and self.keeping.sessions is not None:
-            self.keeping.sessions.close()
-        self.store.close()
+        if self.keeping is not None:
+            self.keeping.close()
+        else:
+            self.store.close()

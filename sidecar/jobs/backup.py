@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from sidecar import clock
-from sidecar.audio.ref import PARTIAL, settle
 from sidecar.audio.source import storage_error
 from sidecar.errors import DiskFull, SettingsInvalid, SidecarError
 from sidecar.jobs.journal import FILE, UPLOADS, check_version, locked
+from sidecar.jobs.storage.folder import settle
+from sidecar.jobs.storage.protocol import PARTIAL
 
 LIST = "backup.json"
 _LONGEST_LIST = 64 << 20

@@ -2,7 +2,7 @@
 
 Only who asks for it has that (`--keep-jobs`, `--journal`); nothing here runs without. What is known
 of them is in a file of this service's, or in a database that several share; recordings lie in a
-folder, which is the same for all of these.
+folder or a bucket, which is the same for all of these.
 """
 
 from __future__ import annotations
@@ -10,14 +10,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
-import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 from sidecar import clock, errors
 from sidecar.audio import ref
-from sidecar.audio.ref import Kept, Named
+from sidecar.audio.ref import Kept, Measured, Named
 from sidecar.audio.source import AudioSource, Spool
 from sidecar.database.address import journal_address
 from sidecar.jobs import poison
@@ -33,6 +30,7 @@ from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord
 from sidecar.jobs.shelf import Shelf
 from sidecar.jobs.sqlite_store import SqliteStore
+from sidecar.jobs.storage.choice import check, storage_of
 from sidecar.settings import Settings
 from sidecar.threads import Threads
 from sidecar.vault.key import journal_key
@@ -42,7 +40,8 @@ from sidecar.vault.sealing import SealBroken
 log = logging.getLogger(__name__)
 
 UNCLAIMED_S = 3600.0
-"""A recording in a shared folder may be that of a job which another service is about to take in."""
+"""A recording that several services see may be that of a job which another is about to take in."""
+_ALTERED = "The recording that was kept is not what it was."
 
 
 def jobs_folder(settings: Settings) -> Path:
@@ -61,12 +60,13 @@ class Keeping:
         """Open it; this waits for the disk, or for the database.
 
         Raises:
-            errors.SettingsInvalid: the folder, the file, the database or the key cannot be used.
+            errors.SettingsInvalid: the folder, the bucket, the file, the database or the key cannot
+                be used.
         """
         folder = jobs_folder(settings)
-        self.shelf = Shelf(settings.keep_recordings_mb << 20)
+        self._storage = storage_of(settings, folder / UPLOADS)
+        self.shelf = Shelf(self._storage, settings.keep_recordings_mb << 20)
         """Recordings that can be listened to."""
-        self._uploads = folder / UPLOADS
         self.store: SqliteStore | PostgresStore
         self.claims: Claims | None = None
         """The same jobs as they are claimed, where several services share them."""
@@ -78,10 +78,11 @@ class Keeping:
         """Jobs whose clients timed out, where several services share them."""
         self._shared: PostgresStore | None = None
         secret, address = journal_key(settings), journal_address(settings)
+        check(self._storage)
         if address is None:
             self.store = SqliteStore(folder, secret, now, shelf=self.shelf)
         else:
-            shared = PostgresStore(address, secret, self._uploads, now, shelf=self.shelf)
+            shared = PostgresStore(address, secret, folder / UPLOADS, now, shelf=self.shelf)
             self.store = self.claims = self._shared = shared
             self.sessions, self.nodes = SharedSessions(shared, address), PostgresNodes(shared)
             self.unanswered = UnansweredRows(shared)
@@ -107,34 +108,41 @@ class Keeping:
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
+            errors.StorageUnreachable: it cannot be written now.
         """
         known = ref.ref_to(source)
         if isinstance(known, Named) and self.claims is None:
             return known  # other services may not see it
-        return ref.keep(
-            source, self._uploads, name, lambda pieces: self.store.seal.seal_pieces(pieces, name)
-        )
+        sealed = Measured(self.store.seal.seal_pieces(ref.pieces(source.fd), name))
+        self._storage.put(name, sealed)
+        return Kept(name, sealed.sha256, sealed.size, self._storage.kind)
 
     def open(self, record: JobRecord) -> AudioSource:
         """The recording of a job that was kept.
 
         Raises:
             errors.AudioLost, errors.BadRequest: it is not there, or not what it was.
+            errors.StorageUnreachable: nobody knows now; it may be had later, or elsewhere.
             errors.DiskFull, errors.SpoolUnwritable: there is no room to open it.
         """
-        if not isinstance(record.audio, Kept):
-            return record.audio.open(self._roots)
+        kept = record.audio
+        if not isinstance(kept, Kept):
+            return kept.open(self._roots)
+        self._check(kept)
         spool = Spool(self._spool_dir)
         try:
-            with record.audio.open() as sealed:
-                name = record.audio.path.name
-                for piece in self.store.seal.opened_pieces(ref.pieces(sealed.fd), name):
-                    spool.add(piece)
-                    if spool.pending >= Spool.MEMORY_BYTES:
-                        spool.spill()
+            sealed = Measured(self._storage.read(kept.name))
+            for piece in self.store.seal.opened_pieces(sealed, kept.name):
+                spool.add(piece)
+                if spool.pending >= Spool.MEMORY_BYTES:
+                    spool.spill()
+            if sealed.sha256 != kept.sha256:
+                raise errors.AudioLost(_ALTERED)
             return spool.finish()
+        except FileNotFoundError:
+            raise errors.AudioLost() from None
         except (OSError, SealBroken):
-            raise errors.AudioLost("The recording that was kept is not what it was.") from None
+            raise errors.AudioLost(_ALTERED) from None
         finally:
             spool.close()
 
@@ -144,45 +152,57 @@ class Keeping:
         Raises:
             errors.RecordingNotKept: it is not kept, or no longer.
             errors.AudioLost: it is not what it was.
+            errors.StorageUnreachable: it cannot be read now.
         """
-        if not isinstance(record.audio, Kept) or not self.shelf.has(record):
+        kept = record.audio
+        if not isinstance(kept, Kept) or not self.shelf.has(record):
             raise errors.RecordingNotKept()
-        path = record.audio.path
+        self._check(kept)
         try:
-            return SealedFile(self.store.seal, ref.open_kept(path), path.name)
+            return SealedFile(self.store.seal, self._storage.open(kept.name), kept.name)
         except FileNotFoundError:  # it went just now
             raise errors.RecordingNotKept() from None
         except (OSError, SealBroken):
-            raise errors.AudioLost("The recording that was kept is not what it was.") from None
+            raise errors.AudioLost(_ALTERED) from None
+
+    def forget(self, record: JobRecord) -> None:
+        """A recording that was kept has no job: it was refused."""
+        if isinstance(record.audio, Kept):
+            with contextlib.suppress(OSError, errors.SidecarError):  # it goes with the next start
+                self._storage.delete(record.audio.name)
+
+    def close(self) -> None:
+        """Close what it opened; this waits for the disk, or for the database."""
+        if self.sessions is not None:
+            self.sessions.close()
+        self.store.close()
+        self._storage.close()
+
+    def _check(self, kept: Kept) -> None:
+        """A service with another storage than the one that took a job in knows nothing of its
+        recording, and does not say that it is lost."""
+        here = self._storage.kind
+        if kept.storage != here:
+            log.error("a recording is in a %s, and this service has a %s", kept.storage, here)
+            raise errors.StorageUnreachable("The recording is where this service has no way to.")
 
     def _sweep(self) -> None:
         """Delete recordings that no job needs: their jobs were never accepted, or have ended and
         there is no room for more."""
+        there = self._storage.ages()
         records = [one for one in self.store.all() if isinstance(one.audio, Kept)]
         for record in sorted(records, key=lambda one: one.ended or 0.0):
             if record.over:
-                self.shelf.put(record)
+                self.shelf.put(record, there)
         needed = {
-            record.audio.path.name
+            record.audio.name
             for record in records
             if isinstance(record.audio, Kept) and self.shelf.has(record)
         }
-        for path in self._left_over(needed):
-            path.unlink(missing_ok=True)
-
-    def _left_over(self, needed: set[str]) -> Iterable[Path]:
-        """What is in the folder and belongs to no job, nor to one that is about to be."""
-        young_at = self._now() - UNCLAIMED_S if self._shared is not None else math.inf
-        for path in self._uploads.glob("*"):
-            with contextlib.suppress(FileNotFoundError):  # another service was first
-                if path.name not in needed and path.stat().st_mtime < young_at:
-                    yield path
-
-    def _now(self) -> float:
-        """By the clock of whoever has the folder, which is what says how old a file is."""
-        self._uploads.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=self._uploads) as fresh:
-            return os.fstat(fresh.fileno()).st_mtime
+        least_s = UNCLAIMED_S if self._shared is not None else -math.inf
+        for name, age_s in there.items():
+            if name not in needed and age_s > least_s:
+                self._storage.delete(name)
 
 
 async def go_on(keeping: Keeping, queue: JobQueue, threads: Threads) -> None:

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -34,6 +34,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 8.0
 """How long a journal that does not answer is left alone, twice as long each time."""
 ALOOF_S = 30.0
 """So long a service leaves a job to others that it could not do."""
+REST_S = 5.0
+"""So long nothing is claimed where the storage of recordings did not answer."""
 CUT_OFF_S = 30.0
 """So long what runs goes on without a word of the journal; by then another has it, or nobody."""
 STOPS_S = 5.0
@@ -180,7 +182,10 @@ class Pulling:
         return self._takes(record)
 
     def _begin(self, records: Sequence[JobRecord]) -> None:
-        task = asyncio.get_running_loop().create_task(self._taken(records), name=records[0].id)
+        self._begin_task(self._taken(records), records[0].id)
+
+    def _begin_task(self, work: Coroutine[None, None, None], job_id: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=job_id)
         self._begun.add(task)
         task.add_done_callback(self._begun.discard)
 
@@ -194,6 +199,9 @@ class Pulling:
     async def _job(self, record: JobRecord) -> ClaimedJob | None:
         try:
             source = await self._threads.run(self._opened, record)
+        except errors.StorageUnreachable:
+            await self._put_off(record)
+            return None
         except errors.SidecarError as error:
             await self._not_opened(record, error)
             return None
@@ -209,6 +217,17 @@ class Pulling:
         job = ClaimedJob(source, now, self._stop, self._passes_on)
         self._held[record.id] = job
         return job
+
+    async def _put_off(self, record: JobRecord) -> None:
+        """The storage of recordings does not answer: the job waits as it did, for whoever reaches
+        it first."""
+        log.warning("the recording of job %s cannot be reached now", record.id)
+        self._begin_task(self._rest(), record.id)
+        await self._passed_on(record.id)
+
+    async def _rest(self) -> None:
+        with self.aside():
+            await asyncio.sleep(REST_S)
 
     async def _not_opened(self, record: JobRecord, error: errors.SidecarError) -> None:
         """The storage of this machine may be at fault: another tries it once, too."""
@@ -232,9 +251,7 @@ class Pulling:
         """Whether another is to try what could not be done here; it gets it then."""
         if not self._another(job.record):
             return False
-        task = asyncio.get_running_loop().create_task(self._passed_on(job.id), name=job.id)
-        self._begun.add(task)
-        task.add_done_callback(self._begun.discard)
+        self._begin_task(self._passed_on(job.id), job.id)
         return True
 
     def _another(self, record: JobRecord) -> bool:

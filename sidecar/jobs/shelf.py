@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Container
 
 from sidecar.audio.ref import Kept
+from sidecar.errors import SidecarError
 from sidecar.jobs.record import JobRecord, JobState
+from sidecar.jobs.storage.protocol import Storage
 
 log = logging.getLogger(__name__)
 
@@ -18,10 +21,10 @@ log = logging.getLogger(__name__)
 class Shelf:
     """``limit_bytes`` for each owner; with 0 nothing stays here."""
 
-    def __init__(self, limit_bytes: int = 0) -> None:
-        self._limit = limit_bytes
+    def __init__(self, storage: Storage, limit_bytes: int = 0) -> None:
+        self._storage, self._limit = storage, limit_bytes
         self._sizes: defaultdict[str, dict[Kept, int]] = defaultdict(dict)
-        """Of each owner, the oldest first; bytes on the disk."""
+        """Of each owner, the oldest first; bytes in the storage."""
         self._gone: set[Kept] = set()
 
     def has(self, record: JobRecord) -> bool:
@@ -31,14 +34,17 @@ class Shelf:
             return False
         return not record.over or (self._limit > 0 and record.state is JobState.DONE)
 
-    def put(self, record: JobRecord) -> None:
-        """A job has ended: its recording stays from here on as long as there is room."""
+    def put(self, record: JobRecord, there: Container[str] | None = None) -> None:
+        """A job has ended: its recording stays from here on as long as there is room. ``there``:
+        those that there are, where that is known."""
         audio = record.audio
         if not isinstance(audio, Kept):
             return
         try:
-            size = audio.path.stat().st_size
-        except OSError:
+            if there is not None and audio.name not in there:
+                raise FileNotFoundError
+            size = audio.size if audio.size is not None else self._storage.size(audio.name)
+        except (OSError, SidecarError):
             self._gone.add(audio)
             return
         sizes = self._sizes[record.owner]
@@ -60,6 +66,6 @@ class Shelf:
             del self._sizes[owner]
         self._gone.add(audio)
         try:
-            audio.forget()
-        except OSError as error:  # such as one that is being listened to, on Windows
-            log.warning("a recording goes with the next start (%s)", error.strerror)
+            self._storage.delete(audio.name)
+        except (OSError, SidecarError) as error:  # one that is listened to, on Windows
+            log.warning("a recording goes with the next start (%s)", error)

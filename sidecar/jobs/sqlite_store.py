@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from sidecar import clock, errors
-from sidecar.audio.ref import Kept
 from sidecar.jobs.events import JobEvent, Reported
 from sidecar.jobs.feed import BUFFER
 from sidecar.jobs.journal import UPLOADS, Broken, Journal, open_journal
 from sidecar.jobs.record import JobRecord, advance
 from sidecar.jobs.shelf import Shelf
+from sidecar.jobs.storage.folder import Folder
 from sidecar.jobs.store import Entry, MemoryStore
 from sidecar.jobs.writer import Part, Statement, Writer
 from sidecar.jobs.written import Unreadable, change_of, change_text, record_of, record_text
@@ -49,8 +48,7 @@ class SqliteStore(MemoryStore):
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """
         super().__init__(now, buffer)
-        self._uploads = folder / UPLOADS
-        self._shelf = shelf or Shelf()
+        self._shelf = shelf or Shelf(Folder(folder / UPLOADS))
         self._journal = open_journal(folder, secret, self._read)
         self.seal = self._journal.seal
         self._writer = Writer(self._journal.database)
@@ -136,7 +134,7 @@ class SqliteStore(MemoryStore):
         opened, read = journal.seal.opened, journal.database.execute
         try:
             for job_id, text in read("SELECT id, submitted FROM jobs ORDER BY place").fetchall():
-                self._enter(Entry(self._here(record_of(opened(text, job_id)))))
+                self._enter(Entry(record_of(opened(text, job_id))))
             for job_id, seq, at, text in read(
                 "SELECT job, seq, at, change FROM events ORDER BY job, seq"
             ):
@@ -147,10 +145,3 @@ class SqliteStore(MemoryStore):
             raise Broken(f"{type(error).__name__}: {error}") from None
         for entry in self._entries.values():
             entry.from_seq = entry.record.seq + TOLD
-
-    def _here(self, record: JobRecord) -> JobRecord:
-        """The folder may have been moved, or brought back from a copy elsewhere."""
-        if not isinstance(record.audio, Kept):
-            return record
-        path = self._uploads / record.audio.path.name
-        return replace(record, audio=Kept(path, record.audio.sha256))

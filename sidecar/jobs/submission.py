@@ -8,7 +8,7 @@ from dataclasses import replace
 from sidecar import clock
 from sidecar.access.identity import Identity, Scope
 from sidecar.audio.decode import AudioFacts
-from sidecar.audio.ref import AudioRef, Kept, ref_to
+from sidecar.audio.ref import AudioRef, ref_to
 from sidecar.audio.source import AudioSource
 from sidecar.errors import JournalUnreachable
 from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
@@ -212,5 +212,5 @@ class Submissions:
         if self._traces is not None and way is not None:
             self._traces.refused(way, record, error)
         source.close()
-        if record is not None and isinstance(record.audio, Kept):
-            record.audio.forget()
+        if record is not None and self._backend.keeping is not None:
+            self._backend.keeping.forget(record)

@@ -5,9 +5,10 @@ With transcript, formats and edits like any other, and without being heard again
 
 from __future__ import annotations
 
+import logging
 import uuid
 
-from sidecar import clock
+from sidecar import clock, errors
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import AudioRef, Held
 from sidecar.audio.sniff import WAV
@@ -19,6 +20,8 @@ from sidecar.jobs.store import JobStore
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Finished, Peaks, SegmentReady, Transcript
 from sidecar.threads import Threads
+
+log = logging.getLogger(__name__)
 
 
 class Talks:
@@ -39,7 +42,8 @@ class Talks:
         sound: AudioSource | None = None,
         peaks: bytes = b"",
     ) -> JobRecord:
-        """The job that a talk becomes; its ``sound`` is kept with it, and closed.
+        """The job that a talk becomes; its ``sound`` is kept with it, where it can be kept now, and
+        closed.
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be kept; there is no job.
@@ -48,6 +52,8 @@ class Talks:
         try:
             if sound is not None and self._keeping is not None:
                 audio = await self._disk.run(self._keeping.keep, sound, uuid.uuid4().hex)
+        except errors.StorageUnreachable:  # its words are worth more than that
+            log.warning("the sound of a talk cannot be kept now; its transcript is")
         finally:
             if sound is not None:
                 sound.close()

@@ -123,14 +123,17 @@ def change_of(text: bytes) -> Change:
 
 def _ref_values(ref: AudioRef) -> dict[str, Any]:
     values = {field.name: getattr(ref, field.name) for field in fields(ref)}
-    plain = {name: str(one) if isinstance(one, Path) else one for name, one in values.items()}
-    return {"ref": type(ref).__name__, **plain}
+    if isinstance(ref, Kept):
+        values["path"] = values.pop("name")  # as older versions read it
+    return {"ref": type(ref).__name__, **values}
 
 
 def _ref(values: dict[str, Any]) -> AudioRef:
     kind = _REFS[values.pop("ref")]
-    if kind is Kept:
-        return Kept(Path(values["path"]), values["sha256"])
+    if kind is Kept:  # older versions wrote where it was then
+        name = Path(values.pop("path")).name
+        known = {field.name for field in fields(Kept)}
+        return Kept(name, **{key: one for key, one in values.items() if key in known})
     return kind(**values)
 
 

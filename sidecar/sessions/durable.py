@@ -1,4 +1,4 @@
-"""How much of a live session lies where another service finds it, so what its client may know.
+"""How much of a live session lies where another service finds it, and what its client may know.
 
 Nothing is acknowledged, and nothing that stands is told, before it lies there: whoever goes on for
 a service that died has all that the client has not any more, and nothing twice. What is not settled

@@ -75,6 +75,25 @@ class Jobs(Group):
     journal_file: Path | None = Field(
         None, description="File with that address, which nobody else may read (0600)."
     )
+    uploads: str | None = Field(
+        None,
+        description=(
+            "With 'journal': bucket of an S3-compatible object storage for recordings of jobs, "
+            "such as s3://recordings/asr, instead of a folder that all services see "
+            "(docs/journal.md). Keys as AWS' libraries find them: AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, a profile, or a role."
+        ),
+    )
+    uploads_endpoint: str | None = Field(
+        None,
+        description=(
+            "Address of that object storage, such as https://s3.example.org; AWS if unset. Plain "
+            "HTTP only where it says http://."
+        ),
+    )
+    uploads_region: str | None = Field(
+        None, description="Its region; that of AWS' own settings, else us-east-1, if unset."
+    )
     unschedulable_after: Duration = Field(
         600.0,
         gt=0,

@@ -23,15 +23,19 @@ from sidecar.speech.live_events import (
     Heard,
     LiveEvent,
     SpeakersRevised,
+    Summary,
     VoicesKnown,
     to_wire,
 )
 from sidecar.speech.people import is_print
+from sidecar.speech.transcript import Segment
 
 FORM = 1
 """Another one whenever the meaning of what is said changes; who has another is asked nothing."""
 ALIVE_S = 1.0
 """So often at least whoever has the place says something."""
+SAMPLE_S = 1 / 8000
+"""Times that are no further apart may be those of one sample."""
 _SLACK_S = 1.0
 """So much later than the end of the sound a time may be: engines look at whole frames."""
 
@@ -43,19 +47,6 @@ class Lease:
     form: int
     options: LiveOptions
     begin: Begin
-
-    def __post_init__(self) -> None:
-        begin = self.begin
-        if self.form != FORM:
-            raise ValueError(f"its form is {self.form}, and here it is {FORM}")
-        if len(begin.said) != len(begin.pieces) or not 0 <= begin.open <= len(begin.said):
-            raise ValueError("what was said before is not as much as its pieces")
-        lead = begin.at if begin.lead is None else begin.lead
-        if not (0 <= lead <= begin.at < math.inf and begin.turn >= 0 and begin.piece >= 0):
-            raise ValueError("it begins nowhere")
-        known = [one for person in self.options.known_voices for one in person.prints]
-        if not all(map(is_print, (*begin.voices.values(), *known))):
-            raise ValueError("a voice sounds like nothing")
 
     def to_wire(self) -> dict[str, Any]:
         """As plain values."""
@@ -76,6 +67,21 @@ def _events() -> Mapping[str, TypeAdapter[LiveEvent]]:
     return {one.__name__: TypeAdapter(one) for one in get_args(LiveEvent)}
 
 
+def _check(lease: Lease) -> None:
+    begin = lease.begin
+    if lease.form != FORM:
+        raise ValueError(f"its form is {lease.form}, and here it is {FORM}")
+    if len(begin.said) != len(begin.pieces) or not 0 <= begin.open <= len(begin.said):
+        raise ValueError("what was said before is not as much as its pieces")
+    lead = begin.at if begin.lead is None else begin.lead
+    ordered = 0 <= lead <= begin.at + SAMPLE_S < math.inf
+    if not (ordered and begin.turn >= 0 and begin.piece >= 0):
+        raise ValueError("it begins nowhere")
+    known = [one for person in lease.options.known_voices for one in person.prints]
+    if not all(map(is_print, (*begin.voices.values(), *known))):
+        raise ValueError("a voice sounds like nothing")
+
+
 def lease_of(values: Mapping[str, Any]) -> Lease:
     """What a front asks for.
 
@@ -83,11 +89,15 @@ def lease_of(values: Mapping[str, Any]) -> Lease:
         errors.FieldInvalid: it is none, or of another version of this service.
     """
     try:
-        return _leases().validate_python(values)
+        lease = _leases().validate_python(values)
+        _check(lease)
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, ("lease", *first["loc"])))
         raise errors.FieldInvalid(f"'{where}': {first['msg']}.") from None
+    except ValueError as error:
+        raise errors.FieldInvalid(f"'lease': {error}.") from None
+    return lease
 
 
 def order_text(told: Mapping[str, Any]) -> str:
@@ -121,18 +131,22 @@ def parsed(text: str | bytes) -> dict[str, Any]:
         ValueError: it is no object of JSON with a ``type``.
     """
 
-    def never(constant: str) -> float:
-        raise ValueError(constant)
-
     if isinstance(text, bytes):
         raise ValueError("bytes")
     try:
-        found = json.loads(text, parse_constant=never)
+        found = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except RecursionError:
         raise ValueError("too deep") from None
     if not isinstance(found, dict) or not isinstance(found.get("type"), str):
         raise ValueError("no message")
     return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 class Believed:
@@ -163,14 +177,15 @@ class Believed:
         if not isinstance(values, dict) or values.get("live") not in _events():
             raise ValueError("no event")
         event = _events()[values["live"]].validate_python(values)
-        for name in ("at", "start", "end", "settled", "wanted"):
-            at = getattr(event, name, None)
-            if at is not None and not 0 <= at <= max(self._end, self._begin.at) + _SLACK_S:
-                raise ValueError("a time without sound")
+        self._in_sound(event)
         if getattr(event, "turn", self._begin.turn) < self._begin.turn:
             raise ValueError("a turn that was told")
         if isinstance(event, Final):
             self._told(event.piece)
+            self._said(event.segment)
+        elif isinstance(event, Summary):
+            for segment in event.transcript.segments:
+                self._said(segment)
         elif isinstance(event, SpeakersRevised) and not self._pieces.issuperset(event.speakers):
             raise ValueError("speakers of nothing")
         elif isinstance(event, VoicesKnown) and not all(map(is_print, event.voices.values())):
@@ -179,6 +194,18 @@ class Believed:
             known = max(self._end, self._begin.at)
             return dataclasses.replace(event, settled=min(event.settled, known))
         return event
+
+    def _said(self, segment: Segment) -> None:
+        for one in (segment, *segment.words):
+            self._in_sound(one)
+
+    def _in_sound(self, said: object) -> None:
+        """What is said was at times for which there was sound."""
+        latest = max(self._end, self._begin.at) + _SLACK_S
+        for name in ("at", "start", "end", "settled", "wanted"):
+            at = getattr(said, name, None)
+            if at is not None and not 0 <= at <= latest:
+                raise ValueError("a time without sound")
 
     def _told(self, piece: int) -> None:
         if piece <= self._last:

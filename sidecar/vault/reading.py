@@ -2,7 +2,7 @@
 
 A piece is opened when it is asked for, and nothing of it is written anywhere.
 
-All that is here waits for a disk: call it in a thread.
+All that is here waits for a disk or a server: call it in a thread.
 """
 
 from __future__ import annotations
@@ -10,27 +10,85 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from typing import Protocol
 
 from sidecar.vault import sealing
 from sidecar.vault.sealing import PREFIX, TAG, Seal, SealBroken
+
+
+class Stored(Protocol):
+    """Bytes that can be read from any place, by several threads."""
+
+    @property
+    def size(self) -> int:
+        """How many."""
+        ...
+
+    def at(self, at: int, size: int) -> bytes:
+        """So many from there on; fewer at their end.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of them, without waiting; once more does nothing."""
+        ...
+
+
+class OpenFile:
+    """`Stored` in an open file."""
+
+    def __init__(self, fd: int) -> None:
+        """``fd`` is closed with this."""
+        self._fd = fd
+        self._turn, self._over = threading.Lock(), False
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return os.fstat(self._fd).st_size
+
+    def at(self, at: int, size: int) -> bytes:
+        """So many from there on."""
+        try:
+            with self._turn:
+                if sys.platform != "win32":
+                    return os.pread(self._fd, size, at)
+                os.lseek(self._fd, at, os.SEEK_SET)
+                return os.read(self._fd, size)
+        finally:
+            if self._over:
+                self.close()
+
+    def close(self) -> None:
+        """Let go of the file: who reads just now does it then."""
+        self._over = True
+        if self._turn.acquire(blocking=False):
+            try:
+                fd, self._fd = self._fd, -1
+                if fd >= 0:
+                    os.close(fd)
+            finally:
+                self._turn.release()
 
 
 class SealedFile:
     """What `Seal.seal_pieces` wrote. That it is whole is known from the start: only the last piece
     opens as the last."""
 
-    def __init__(self, seal: Seal, fd: int, about: str) -> None:
-        """``fd`` is closed with this, also where this raises.
+    def __init__(self, seal: Seal, stored: Stored, about: str) -> None:
+        """``stored`` is closed with this, also where this raises.
 
         Raises:
             SealBroken: it is not what it was, not about that, or not whole.
         """
-        self._seal, self._fd, self._about = seal, fd, about
-        self._turn, self._over = threading.Lock(), False
+        self._seal, self._stored, self._about = seal, stored, about
         self._step = sealing.PIECE + TAG
         try:
             self._prefix = self._at(0, PREFIX)
-            sealed = os.fstat(fd).st_size - PREFIX
+            sealed = stored.size - PREFIX
             self._last = max(0, -(-sealed // self._step) - 1)
             self.size = sealed - (self._last + 1) * TAG
             """Bytes of the recording."""
@@ -53,16 +111,8 @@ class SealedFile:
         return self._piece(number)[begin : begin + most]
 
     def close(self) -> None:
-        """Let go of the file, without waiting: who reads just now does it then; once more does
-        nothing."""
-        self._over = True
-        if self._turn.acquire(blocking=False):
-            try:
-                fd, self._fd = self._fd, -1
-                if fd >= 0:
-                    os.close(fd)
-            finally:
-                self._turn.release()
+        """Let go of it, without waiting; once more does nothing."""
+        self._stored.close()
 
     def _piece(self, number: int) -> bytes:
         data = self._at(PREFIX + number * self._step, self._step)
@@ -71,13 +121,6 @@ class SealedFile:
 
     def _at(self, at: int, size: int) -> bytes:
         try:
-            with self._turn:
-                if sys.platform != "win32":
-                    return os.pread(self._fd, size, at)
-                os.lseek(self._fd, at, os.SEEK_SET)
-                return os.read(self._fd, size)
+            return self._stored.at(at, size)
         except OSError:
             raise SealBroken from None
-        finally:
-            if self._over:
-                self.close()

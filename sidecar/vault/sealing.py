@@ -68,7 +68,7 @@ class Seal:
         """A stream, sealed."""
         prefix = os.urandom(PREFIX)
         yield prefix
-        for number, piece, last in _numbered(_even(data, PIECE)):
+        for number, piece, last in _numbered(even(data, PIECE)):
             yield self.sealed_piece(piece, prefix, number, about, last=last)
 
     def sealed_piece(
@@ -89,7 +89,7 @@ class Seal:
         prefix = next(rest, b"")
         if len(prefix) != PREFIX:
             raise SealBroken
-        for number, data, last in _numbered(_even(rest, piece + TAG)):
+        for number, data, last in _numbered(even(rest, piece + TAG)):
             yield self._decrypted(_nonce(prefix, number, last), data, about)
 
     def opened_piece(
@@ -126,14 +126,16 @@ def _numbered(pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes, bool]]:
     yield number, held, True
 
 
-def _even(data: Iterable[bytes], size: int) -> Iterator[bytes]:
+def even(data: Iterable[bytes], size: int) -> Iterator[bytes]:
     """The same bytes in pieces of ``size``; the last may be shorter."""
     waiting = bytearray()
     for part in data:
         waiting += part
         while len(waiting) >= size:
-            yield bytes(waiting[:size])
+            with memoryview(waiting) as view:
+                piece = bytes(view[:size])
             del waiting[:size]
+            yield piece
     if waiting:
         yield bytes(waiting)
 

@@ -116,12 +116,12 @@ class DistantSlot:
         await self._background.close()
 
     def _left(self, address: Address, line: DistantLine) -> None:
-        self._addresses.left(address)
-        self._background.spawn("leave a live place", line.leave())
         if line.trouble is not None:
             self._troubled(address, line.trouble)
         elif line.handed_over:
             self._addresses.rests(address, time.monotonic(), ENDING_S)
+        self._addresses.left(address)
+        self._background.spawn("leave a live place", line.leave())
 
     async def _place(self, lease: Lease) -> tuple[Address, DistantLine]:
         """A place for a session, and where it is."""
@@ -184,7 +184,10 @@ class DistantSlot:
         return error
 
     async def _look_up(self) -> None:
-        """Where the names lead now. One that leads nowhere at the moment leads where it did."""
+        """Where the names lead now. One that leads nowhere at the moment leads where it did; while
+        somebody asks, the others take what is known."""
+        if self._reached and self._looking.locked():
+            return
         async with self._looking:
             if time.monotonic() - self._looked_up < NAMES_S:
                 return

@@ -7,6 +7,7 @@ has been looked at: another machine may say anything.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import ssl
@@ -50,13 +51,19 @@ async def reach(
     Raises:
         Trouble: there is none, and what to do about it.
     """
-    from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
+    from websockets.exceptions import (
+        ConnectionClosed,
+        InvalidHandshake,
+        InvalidStatus,
+        WebSocketException,
+    )
 
     try:
         async with asyncio.timeout(LOOK_S):
             socket = await _connected(url, host, key, context)
             try:
-                await socket.send(json.dumps({"type": "begin", "lease": lease.to_wire()}))
+                with contextlib.suppress(ConnectionClosed):  # it may say why it closed
+                    await socket.send(json.dumps({"type": "begin", "lease": lease.to_wire()}))
                 _began(parsed(await socket.recv()))
             except BaseException:
                 socket.transport.abort()

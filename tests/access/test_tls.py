@@ -31,7 +31,6 @@ from sidecar.settings import Settings
 
 NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 VOICE = Path(moonshine_voice.get_assets_path()) / "beckett.wav"
-LIMIT_S = 120
 
 
 class Home:
@@ -66,7 +65,7 @@ class Home:
         return subprocess.run(
             [sys.executable, "-m", "sidecar.main", *map(str, words)],
             cwd=REPOSITORY, env={**self.env, **env}, capture_output=True, text=True,
-            timeout=LIMIT_S,
+            timeout=PATIENCE_S,
         )  # fmt: skip
 
 

@@ -236,3 +236,18 @@ def test_live_audio_has_the_engine_for_files_or_the_embedded_one(
         return
     found, why = choose_live(settings, chosen)
     assert (found and found.spec.name, reason in why) == (live, True)
+
+
+def test_live_audio_goes_elsewhere_where_that_is_said_and_never_else() -> None:
+    there = ("http://box:8765",)
+    by_itself = Settings(engine="upstream", upstream=there)
+    found, _ = choose_live(by_itself, choose(by_itself))
+    assert found is None or found.upstream is None, "recordings go there, by name"
+    settings = Settings(engine="scripted", live_engine="upstream", upstream=there)
+    found, why = choose_live(settings, choose(settings))
+    assert found is not None
+    assert found.upstream is not None
+    assert (found.upstream.urls, "box:8765" in why) == (there, True)
+    nowhere = Settings(engine="scripted", live_engine="upstream")
+    with pytest.raises(errors.SettingsInvalid):
+        choose_live(nowhere, choose(nowhere))

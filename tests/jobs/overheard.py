@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from serving import PATIENCE_S
 
 from sidecar import errors
 from sidecar.audio.decode import AudioFacts
@@ -95,7 +96,7 @@ class OverheardSlot(EngineSlot):
         self.deaths += 1
         process = psutil.Process(self.worker_pid)
         os.kill(self.worker_pid, signal.SIGKILL)
-        process.wait(5)
+        process.wait(PATIENCE_S)
 
 
 class OverheardJoint(OverheardSlot, JointSlot):

@@ -29,7 +29,7 @@ from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_store import SqliteStore
 from sidecar.settings import Settings
 from sidecar.vault import sealing
-from sidecar.vault.reading import SealedFile
+from sidecar.vault.reading import OpenFile, SealedFile
 from sidecar.vault.sealing import Seal, SealBroken
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -66,9 +66,13 @@ def test_a_stream_that_was_altered_is_not_opened_to_its_end(harm: str) -> None:
         b"".join(seal.opened_pieces([altered], "other" if harm == "name" else "name"))
 
 
+def opened(path: Path) -> OpenFile:
+    return OpenFile(os.open(path, os.O_RDONLY))
+
+
 def read_all(seal: Seal, path: Path, about: str) -> bytes:
     """The whole of a sealed file, a piece at a time from its end."""
-    with closing(SealedFile(seal, os.open(path, os.O_RDONLY), about)) as file:
+    with closing(SealedFile(seal, opened(path), about)) as file:
         begins = range(0, max(file.size, 1), sealing.PIECE)
         return b"".join([file.read(at) for at in reversed(begins)][::-1])
 
@@ -79,7 +83,7 @@ def test_a_sealed_file_is_read_from_any_place(size: int, tmp_path: Path) -> None
     data, path = os.urandom(size), tmp_path / "sealed"
     path.write_bytes(b"".join(SEAL.seal_pieces([data], "name")))
     assert read_all(SEAL, path, "name") == data
-    with closing(SealedFile(SEAL, os.open(path, os.O_RDONLY), "name")) as file:
+    with closing(SealedFile(SEAL, opened(path), "name")) as file:
         assert file.size == size
         for at in range(size + 2):
             assert file.read(at, 3) == data[at : min(at + 3, at - at % 10 + 10)]
@@ -108,7 +112,7 @@ def test_a_sealed_file_that_was_altered_is_not_read_to_its_end(harm: str, tmp_pa
         read_all(seal, path, "other" if harm == "name" else "name")
     if harm not in ("swapped", "bit"):  # before anything of it is given out
         with pytest.raises(SealBroken):
-            SealedFile(seal, os.open(path, os.O_RDONLY), "other" if harm == "name" else "name")
+            SealedFile(seal, opened(path), "other" if harm == "name" else "name")
 
 
 def test_an_upload_comes_back_as_it_was_and_an_altered_one_not_at_all(tmp_path: Path) -> None:
@@ -123,18 +127,19 @@ def test_an_upload_comes_back_as_it_was_and_an_altered_one_not_at_all(tmp_path: 
     with source, closing(keeping.store):
         kept = keeping.keep(source, "name")
         assert isinstance(kept, Kept)
-        assert data[:64] not in kept.path.read_bytes()
-        assert kept.path.stat().st_mode & 0o777 == 0o600
+        path = tmp_path / "jobs" / "uploads" / kept.name
+        assert data[:64] not in path.read_bytes()
+        assert path.stat().st_mode & 0o777 == 0o600
         record = submitted(durable=True)
         object.__setattr__(record, "audio", kept)
-        with keeping.open(record) as opened:
-            assert os.pread(opened.fd, len(data) + 1, 0) == data
-        sealed = bytearray(kept.path.read_bytes())
+        with keeping.open(record) as found:
+            assert os.pread(found.fd, len(data) + 1, 0) == data
+        sealed = bytearray(path.read_bytes())
         sealed[100] ^= 1
-        kept.path.write_bytes(sealed)
+        path.write_bytes(sealed)
         with pytest.raises(errors.AudioLost):
             keeping.open(record)
-        kept.path.unlink()
+        path.unlink()
         with pytest.raises(errors.AudioLost):
             keeping.open(record)
 

@@ -88,6 +88,7 @@ async def test_a_place_that_dies_costs_its_own_job_an_attempt_and_no_other(
 ) -> None:
     slots = [OverheardSlot(), OverheardSlot()]
     async with queue_on(*slots) as queue:
+        await asyncio.gather(*(slot.preload() for slot in slots))  # so that both begin at once
         jobs = submitted(queue, new_job, 3)
         queue.open()
         await until(lambda: all(job.record.segments for job in jobs[:2]))
@@ -101,6 +102,7 @@ async def test_what_runs_can_be_cancelled_and_put_back_in_every_place(
 ) -> None:
     slots = [OverheardSlot(), OverheardSlot()]
     async with queue_on(*slots) as queue:
+        await asyncio.gather(*(slot.preload() for slot in slots))  # so that both begin at once
         jobs = submitted(queue, new_job, 3)
         queue.open()
         await until(lambda: all(job.record.segments for job in jobs[:2]))
@@ -120,7 +122,7 @@ async def test_at_the_end_all_that_run_have_their_grace_and_who_waits_none(
         jobs = submitted(queue, new_job, 3)
         queue.open()
         await until(lambda: queue.running == 2)
-        await queue.drain(30.0)
+        await queue.drain(PATIENCE_S)
         assert await over(jobs) == [JobState.DONE] * 2 + [JobState.FAILED]
 
 

@@ -368,7 +368,7 @@ async def test_what_was_read_of_a_job_before_it_was_claimed_undoes_nothing_of_it
             goes_on.wait(PATIENCE_S)
             return found
 
-    hearing._rows = Late(node.seal, Path())
+    hearing._rows = Late(node.seal)
     job = await added(front)
     await until(read.is_set)
     assert await node.claim(anything)
@@ -666,9 +666,10 @@ def test_recordings_in_the_folder_that_all_see_are_found_by_all_and_kept_until_t
         assert isinstance(kept, Kept)
         assert isinstance(left, Kept)
         one.store.add(job := replace(submitted(durable=True), audio=kept))
-        hour_ago = left.path.stat().st_mtime - 3700
-        os.utime(left.path, (hour_ago, hour_ago))
-        os.utime(kept.path, (hour_ago, hour_ago))
+        for old in (kept, left):
+            path = shared / "uploads" / old.name
+            hour_ago = path.stat().st_mtime - 3700
+            os.utime(path, (hour_ago, hour_ago))
         asyncio.run(one.store.written(job.id))
         asyncio.run(other.seek(job.id))
         with other.open(other.store.get(job.id)) as found:

@@ -94,6 +94,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulling, "BEAT_S", 0.05)
     monkeypatch.setattr(pulling, "LOOK_S", 0.1)
     monkeypatch.setattr(pulling, "FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr(pulling, "REST_S", 0.05)
     monkeypatch.setattr(claimed, "AGAIN_S", 0.02)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "6")
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
@@ -279,6 +280,24 @@ async def test_what_one_cannot_open_another_tries_and_then_it_has_failed(
         assert record.error is not None
         assert record.error.code == "internal"
         assert not sighted.pulling.held
+
+
+async def test_a_storage_that_does_not_answer_ends_no_job_and_costs_none_an_attempt(
+    shared: Shared, front: SharedMemory, recording: Path
+) -> None:
+    async with nodes(2, shared) as both:
+        for node in both:
+            node.fault = errors.StorageUnreachable()
+        sent_ids = [sent(front, recording) for _ in range(3)]
+        await until(lambda: all(node.store.claimed for node in both))
+        await until(lambda: sum(len(node.store.claimed) for node in both) >= 5)
+        assert {front.get(one).state for one in sent_ids} == {JobState.QUEUED}
+        for node in both:
+            node.fault = None
+        for record in await ended(front, *sent_ids):
+            assert record.state is JobState.DONE
+            assert changes(front, record.id, PutBack) == 0
+            assert changes(front, record.id, Begun) == 1
 
 
 async def test_what_does_not_load_on_one_is_done_by_another(

@@ -47,9 +47,13 @@ class Fronts:
         return any(one["active_vad_utterances"] for one in numbers)
 
     def end_of_who_has_it(self) -> Server:
-        """Tell the one that has the only session to end."""
-        there = [one for one in self.running if one.process.is_running()]
-        one = next(one for one in there if one.health()["active_sessions"])
+        """Tell the one that has the only session to end; between two of them nobody has it."""
+
+        def has_it() -> Server | None:
+            there = [one for one in self.running if one.process.is_running()]
+            return next((one for one in there if one.health()["active_sessions"]), None)
+
+        one: Server = wait_until(has_it, PATIENCE_S, "somebody has the session")
         one.process.terminate()
         self.running.remove(one)
         return one

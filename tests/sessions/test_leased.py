@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import ssl
 import threading
 import wave
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from typing import Any
 import moonshine_voice
 import pytest
 from ears import Ears, sessions_of
+from proxies import RoundRobin
 from recordings import run_ffmpeg
 from serving import PATIENCE_S, Server, free_port, wait_until
 from speaking import pieces, sound
@@ -33,6 +35,8 @@ from vibevoice_asr_client import (
 )
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
+
+from sidecar.access import certificate
 
 ONCE = Retry(attempts=0)
 PACE = 2.0
@@ -220,6 +224,21 @@ def test_where_nobody_is_a_session_waits_for_a_moment_and_ends(
     assert "upstream_unreachable" in said
 
 
+def test_over_tls_nobody_is_believed_but_who_has_a_certificate_that_is_named(
+    start_server: Callable[..., Server], front: Ears, loud: Path, whole: list[Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("cryptography")
+    pair = certificate.self_signed(tmp_path / "tls", frozenset({"localhost"}))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair.certificate, pair.key)
+    proxy = RoundRobin(front.ears[0].port, tls=context)
+    name = f"https://localhost:{proxy.port}"
+    assert "upstream_refused" in refused(start_server, name, loud)
+    there = start_server(live_engine="upstream", upstream=name, upstream_ca=pair.certificate)
+    told_once(heard(there, loud, pace=10), finals(whole))
+    proxy.close()
+
+
 @contextlib.contextmanager
 def stand_in(talk: Callable[[ServerConnection], Any]) -> Iterator[int]:
     """Somebody at a port who answers as ``talk`` does."""
@@ -260,6 +279,11 @@ NONSENSE: dict[str, list[object]] = {
     "a time that no sound was sent for": events({**HEARD, "at": 1e9, "settled": 1e9}),
     "words of another service": [{"type": "session.created"}],
     "a number that is none": [BEGAN, '{"type":"events","events":[{"live":"Heard","at":NaN}]}'],
+    "words at no time": [
+        BEGAN,
+        '{"type":"events","events":[{"live":"Final","turn":0,"piece":0,'
+        '"segment":{"start":0.1,"end":1e999,"text":"never"}}]}',
+    ],
     "no such version": [{"type": "error", "code": "field_invalid", "message": "'lease'"}],
     "speakers of pieces that nobody told": events({"live": "SpeakersRevised", "speakers": {7: 1}}),
     "an end at once": [],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 from serving import until
 
@@ -13,8 +14,13 @@ from sidecar.access.identity import EVERYBODY
 from sidecar.engines import spec_of
 from sidecar.sessions.registry import Room, Sessions
 from sidecar.sessions.session import Bounds
-from sidecar.speech.live import LiveOptions
+from sidecar.speech.lease import FORM, Lease
+from sidecar.speech.live import Begin, LiveOptions
 from sidecar.speech.people import KnownVoice
+from sidecar.transports.live.leased import seat
+
+if TYPE_CHECKING:
+    from sidecar.service import Service
 
 ANNA = KnownVoice("a", "Anna", ())
 
@@ -45,4 +51,26 @@ async def test_a_change_that_comes_before_it_is_known_who_is_known_keeps_both() 
     session.change(LiveOptions(language="en"))
     assert session.options.known_voices == (ANNA,)
     assert asked == [EVERYBODY.owner]
+    await sessions.close()
+
+
+async def test_a_place_for_another_service_recognises_whom_that_one_knows_and_nobody_else() -> None:
+    engines = list[LiveOptions]()
+
+    async def acquaint(options: LiveOptions, owner: str) -> LiveOptions:
+        return replace(options, known_voices=(), voiceprints=False)
+
+    @asynccontextmanager
+    async def share() -> Any:
+        engines.append(session.options)
+        await asyncio.Event().wait()
+        yield
+
+    sessions = Sessions(spec_of("scripted"), share, Room(), Bounds(), acquaint=acquaint)
+    wanted = LiveOptions(known_voices=(ANNA,), voiceprints=True)
+    service = cast("Service", SimpleNamespace(live=sessions))
+    session = seat(service, EVERYBODY, Lease(FORM, wanted, Begin()))
+    await until(lambda: engines)
+    (told,) = engines
+    assert (told.recognise, told.known_voices, told.voiceprints) == (True, (ANNA,), True)
     await sessions.close()

@@ -183,12 +183,19 @@ async def test_an_engine_that_dies_twice_at_the_same_place_ends_the_session(
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "60")
     service = await open_service()
     session = service.live.open(EVERYBODY, LiveOptions())
+    begun, begins = list[bool](), session.begins_anew
+    monkeypatch.setattr(session, "begins_anew", lambda: (begins(), begun.append(True)))
     reading = asyncio.create_task(story(session))
     await say(session, SPEECH[: 4 * RATE])
-    await until(lambda: session.sound.take() is None and workers(), "it hears")
+    kept, times = session.sound, 0
     killed: set[int] = set()
-    while not reading.done():  # one that heard nothing yet dies for nothing
-        await asyncio.sleep(0.5)
+
+    def hears() -> bool:
+        return len(begun) > times and kept._taken == len(kept._items)
+
+    while not reading.done():  # one that is not loaded has died by itself
+        await until(lambda: reading.done() or hears(), "it hears")
+        times = len(begun)
         for worker in workers():
             killed.add(worker.pid)
             worker.send_signal(signal.SIGKILL)

@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 
 from sidecar.sessions.session import Session
-from sidecar.speech import live
+from sidecar.speech import live_events
+from sidecar.speech.live import Encoding
 from sidecar.talk import ear
 from sidecar.talk.ear import Ear
 from sidecar.talk.events import SpeechStarted, SpeechStopped, TalkEvent
@@ -23,15 +24,15 @@ class Told:
 
     def __init__(self) -> None:
         self.options, self.received_s, self.commits = ear.options(), 0.0, 0
-        self._events: asyncio.Queue[live.LiveEvent] = asyncio.Queue()
+        self._events: asyncio.Queue[live_events.LiveEvent] = asyncio.Queue()
 
-    async def send(self, raw: bytes, encoding: live.Encoding, rate: int) -> None:
+    async def send(self, raw: bytes, encoding: Encoding, rate: int) -> None:
         self.received_s += len(raw) / encoding.width / rate
 
     def commit(self) -> None:
         self.commits += 1
 
-    async def tell(self, event: live.LiveEvent) -> None:
+    async def tell(self, event: live_events.LiveEvent) -> None:
         self._events.put_nowait(event)
         for _ in range(3):
             await asyncio.sleep(0)
@@ -52,15 +53,15 @@ async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_
     listening = asyncio.ensure_future(hears.listen())
     for utterance in (1, 2):
         if not late:
-            await session.tell(live.SpeechStarted(utterance, 0.0))
+            await session.tell(live_events.SpeechStarted(utterance, 0.0))
         await hears.hear(SOUND)
         await asyncio.sleep(0.01)  # nothing comes
         assert session.commits == utterance - late, "while nobody speaks nothing is to be ended"
         if late:
-            await session.tell(live.SpeechStarted(utterance, 0.0))
+            await session.tell(live_events.SpeechStarted(utterance, 0.0))
         assert session.commits == utterance
-        await session.tell(live.TurnEnded(utterance, "word", 0.0, 0.01, committed=True))
-    await session.tell(live.SpeechStarted(3, 0.0))
+        await session.tell(live_events.TurnEnded(utterance, "word", 0.0, 0.01, committed=True))
+    await session.tell(live_events.SpeechStarted(3, 0.0))
     assert session.commits == 2, "what came was ended behind all of it"
     listening.cancel()
     assert [type(one) for one in happened].count(SpeechStarted) == 3

@@ -182,12 +182,12 @@ async def test_who_says_nothing_is_waited_for_a_moment_and_holds_up_nobody_befor
         monkeypatch.setattr(choice, "LOOK_S", PATIENCE_S)
         monkeypatch.setattr(choice, "KNOWN", {"Somebody": server.url, "Mute": mute})
         async with asyncio.timeout(PATIENCE_S / 2):
-            found = await thinker_of(Settings(llm="auto"))
+            found = await thinker_of(meant_by(Settings(llm="auto")))
         assert found.name.startswith("plain at ")
         await found.close()
         monkeypatch.setattr(choice, "LOOK_S", 0.05)
         monkeypatch.setattr(choice, "KNOWN", {"Mute": mute})
-        assert isinstance(await thinker_of(Settings(llm="auto")), Repeat)
+        assert isinstance(await thinker_of(meant_by(Settings(llm="auto"))), Repeat)
 
 
 async def test_an_address_is_taken_at_its_word_and_a_key_from_a_file(

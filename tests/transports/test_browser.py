@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import Server
+from serving import PATIENCE_S, Server
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 STRANGER, HOST = "evil.example", "tauri.localhost"
-PATIENCE_S = 60
 
 TRIES = """
 const base = "http://127.0.0.1:PORT", rebound = "http://NAME:PORT";

@@ -12,6 +12,9 @@ from moonshine_voice import get_assets_path
 from recordings import wav
 from serving import PATIENCE_S, Server, check_problem
 
+from sidecar import errors
+from sidecar.transports.sidecar import lines
+
 ENDGAME = Path(get_assets_path()) / "endgame_nagg_nell.wav"
 BECKETT = Path(get_assets_path()) / "beckett.wav"
 
@@ -158,3 +161,20 @@ def test_no_word_of_a_recording_reaches_the_log(embedded: Server, conversation: 
     assert "ditch" not in log
     assert str(ENDGAME).lower() not in log
     assert json.dumps(conversation).lower().count("ditch") >= 1
+
+
+def test_who_asks_for_lines_has_each_as_it_is_heard_and_the_whole_answer_last(
+    server: Server, voice: bytes
+) -> None:
+    whole = server.post(voice).json()
+    headers = {"Accept": "application/json;q=0.5, Application/X-NDJSON"}
+    answer = server.client.post("/transcribe", files={"audio": voice}, headers=headers)
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    *said, last = [json.loads(line) for line in answer.text.splitlines() if line]
+    assert [one["segment"] for one in said] == whole["segments"] != []
+    assert last["result"]["segments"] == whole["segments"]
+    assert last["result"]["metadata"].keys() == whole["metadata"].keys()
+    empty = server.client.post("/transcribe", files={"audio": b""}, headers=headers)
+    check_problem(empty, 400, "audio_empty")
+    failed = json.loads(lines.failed(errors.EngineCrashed()))["failed"]
+    assert (failed["status"], failed["code"], failed["retry_after"]) == (503, "engine_crashed", "1")

@@ -28,6 +28,8 @@ class Call:
     body: bytes | None = None
     streams: bool = False
     """The answer comes bit by bit: a long silence in it means trouble."""
+    accept: str = "*/*"
+    """The form of the answer that is asked for."""
 
 
 @dataclass(frozen=True, slots=True)

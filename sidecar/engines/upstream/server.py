@@ -107,11 +107,12 @@ class Server:
             Trouble: there is no answer.
         """
         call = hearing.call(sound)
+        headers = self._headers | {"Accept": call.accept}
         with _troubles():
             async with asyncio.timeout(within_s) as clock:
                 until = clock.when() or 0.0
                 async with self._client.stream(
-                    "POST", self._url + call.path, headers=self._headers, **_content(call, sound)
+                    "POST", self._url + call.path, headers=headers, **_content(call, sound)
                 ) as response:
                     if response.status_code != 200:
                         body = await _read(response)

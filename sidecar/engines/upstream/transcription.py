@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from sidecar.engines.upstream.pieces import (
@@ -179,6 +180,7 @@ class Transcription:
             words = options.words or piece.voices is not None
             options = replace(options, local_voices=piece.voices, words=words)
         future = self._upstreams.run(self._upstreams.hear(piece, options, told.put))
+        future.add_done_callback(lambda over: told.put(()))  # who waits for lines hears of it
         self._futures.add(future)
         return _Sent(piece, future, told)
 
@@ -186,12 +188,8 @@ class Transcription:
         """What comes of a piece, as it comes."""
         while not sent.future.done():
             self._check()
-            wait([sent.future], LOOK_S)
-            while not sent.told.empty():
-                told = shifted(sent.told.get(), sent.piece.start_s)
-                if not self._options.diarize:
-                    told = [replace(one, speaker=None) for one in told]
-                yield from self._announce(told)
+            with suppress(Empty):
+                yield from self._announce(self._early(sent.piece, sent.told.get(timeout=LOOK_S)))
         self._check()
         self._futures.discard(sent.future)
         parts = sent.future.result()
@@ -205,6 +203,16 @@ class Transcription:
                 yield from self._take(heard)
             else:
                 yield from self._by_stretches(heard.piece)
+
+    def _early(self, piece: Piece, said: Sequence[Segment]) -> Sequence[Segment]:
+        """What is told of a piece while it is heard. Where it has speakers of its own nobody knows
+        yet whose it is in the whole recording; and words may be there only to tell that."""
+        told: Sequence[Segment] = shifted(said, piece.start_s)
+        if not self._options.diarize or self._needs_turns(piece):
+            told = [replace(one, speaker=None) for one in told]
+        if not self._options.words:
+            told = [replace(one, words=(), words_by="") for one in told]
+        return told
 
     def _by_stretches(self, piece: Piece) -> Iterator[Event]:
         """A piece for a server that does not say when: each line of a voice by itself."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from sidecar.audio.ref import Kept
 from sidecar.jobs.events import Failure, JobEvent, Refused
 from sidecar.jobs.record import JobRecord
 from sidecar.jobs.written import Unreadable, change_of, change_text, record_of, record_text
@@ -31,10 +29,10 @@ class Found:
 
 
 class Rows:
-    """Seals what goes there and opens what comes; recordings lie in a folder of this machine's."""
+    """Seals what goes there and opens what comes."""
 
-    def __init__(self, seal: Seal, uploads: Path) -> None:
-        self._seal, self._uploads = seal, uploads
+    def __init__(self, seal: Seal) -> None:
+        self._seal = seal
 
     def sealed_record(self, record: JobRecord) -> bytes:
         """A record as it was submitted."""
@@ -113,9 +111,4 @@ class Rows:
         return JobEvent(seq, at, change_of(self._seal.opened(change, f"{job_id}/{seq}")))
 
     def _record(self, job_id: str, submitted: bytes) -> JobRecord:
-        record = record_of(self._seal.opened(submitted, job_id))
-        if not isinstance(record.audio, Kept):
-            return record
-        return replace(
-            record, audio=Kept(self._uploads / record.audio.path.name, record.audio.sha256)
-        )
+        return record_of(self._seal.opened(submitted, job_id))

@@ -43,6 +43,7 @@ from sidecar.jobs.postgres.rows import Found, Rows
 from sidecar.jobs.postgres.writing import Writer
 from sidecar.jobs.record import JobRecord, JobState
 from sidecar.jobs.shelf import Shelf
+from sidecar.jobs.storage.folder import Folder
 from sidecar.jobs.store import Entry
 from sidecar.speech.transcript import Checkpoint
 
@@ -68,9 +69,8 @@ class PostgresStore(Mirror):
         *,
         shelf: Shelf | None = None,
     ) -> None:
-        """Open it, with all jobs that there are; this waits for the database. ``uploads``: the
-        folder of recordings, the same for all services; ``shelf``: who has those of jobs that have
-        ended.
+        """Open it, with all jobs that there are; this waits for the database. ``shelf``: who
+        has the recordings of jobs that have ended; without one they are in the folder ``uploads``.
 
         Raises:
             errors.SettingsInvalid: the address, the database or the key cannot be used.
@@ -79,8 +79,8 @@ class PostgresStore(Mirror):
         check_address(address)
         self._asks = Asking(address, "journal-asks")
         self.seal = open_database(self._asks.link, secret)
-        self._rows = Rows(self.seal, uploads)
-        self._shelf = shelf or Shelf()
+        self._rows = Rows(self.seal)
+        self._shelf = shelf or Shelf(Folder(uploads))
         self._address = address
         self._here: set[str] = set()
         """Jobs that were added by this service."""

@@ -99,7 +99,7 @@ class _Played(Response):
             async with aclosing(self._pieces) as pieces:
                 async for piece in pieces:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
-        except errors.AudioLost as error:
+        except (errors.AudioLost, errors.StorageUnreachable) as error:
             log.warning("a recording broke off while it was played: %s", error.detail)
             return
         await send({"type": "http.response.body", "body": b""})

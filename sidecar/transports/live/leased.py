@@ -100,10 +100,9 @@ def seat(service: Service, caller: Identity, lease: Lease) -> Session:
     session.options = dataclasses.replace(
         session.options,
         recognise=wanted.recognise,
-        known_voices=wanted.known_voices,
-        voiceprints=wanted.voiceprints,
         client=f"{caller.owner}/{wanted.client}",
     )
+    session.meet(wanted)  # whom the front knows, and nobody who is known here
     begin = lease.begin
     lead = begin.at if begin.lead is None else begin.lead
     session.told.restore(_told(begin))

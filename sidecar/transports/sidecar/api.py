@@ -33,7 +33,7 @@ from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.prefer import wants_async
 from sidecar.transports.http.schemas import PROBLEMS
 from sidecar.transports.http.upload import read_json
-from sidecar.transports.sidecar import jobs, models
+from sidecar.transports.sidecar import jobs, lines, models
 from sidecar.transports.sidecar.answers import answer_body, job_response
 
 
@@ -45,7 +45,11 @@ def build_router(service: Service) -> APIRouter:
         "/transcribe",
         summary="Who said what and when",
         response_model=models.Transcription,
-        responses={202: {"model": models.Job}, **PROBLEMS},
+        responses={
+            200: {"content": {lines.MEDIA_TYPE: {"schema": {"type": "string"}}}},
+            202: {"model": models.Job},
+            **PROBLEMS,
+        },
         openapi_extra={"requestBody": models.TRANSCRIBE_BODY},
     )
     async def transcribe(request: Request) -> Response:
@@ -58,6 +62,9 @@ def build_router(service: Service) -> APIRouter:
             said = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
             return await job_response(service, caller, job.record, 202, said)
         cancel = partial(service.owned.cancel, caller, job.record)
+        if lines.wanted_by(request):
+            farewell = lines.failed(errors.TokenInvalid())
+            return lines.Lines(lines.lines(service, job), cancel, farewell)
         async with hanging_up.noticed(request, cancel, cancel):
             transcript = await job.result()
         return json_response(

@@ -257,3 +257,26 @@ def test_the_model_and_the_dialect_come_from_the_list(
 def test_without_a_list_and_without_a_name_there_is_nothing_to_ask_for() -> None:
     with pytest.raises(Trouble, match="no models"):
         probing.dialect_of("auto", b"{}", None)
+
+
+def test_another_vibevoice_asr_is_read_line_by_line_and_an_older_one_at_its_end() -> None:
+    segment = {"speaker": "Speaker_1", "start_time": 1.0, "end_time": 2.0, "text": "Yes."}
+    whole = {"status": "success", "segments": [segment], "metadata": {"diarized": True}}
+    told = b"".join(
+        json.dumps(one).encode() + b"\n\n" for one in ({"segment": segment}, {"result": whole})
+    )
+    hearing = Sidecar(16_000).hearing(10.0, TranscribeOptions())
+    for body, early in ((told, [1]), (json.dumps(whole).encode(), [])):
+        assert "ndjson" in hearing.call(b"fLaC").accept
+        found = [one for at in range(len(body)) for one in hearing.feed(body[at : at + 1])]
+        assert [one.speaker for one in found] == early
+        assert [one.text for one in hearing.finish().segments] == ["Yes."]
+
+
+def test_what_goes_wrong_behind_the_first_line_means_what_a_status_would() -> None:
+    problem = {"status": 503, "code": "engine_crashed", "detail": "It died.", "retry_after": "7"}
+    for said, step in ((problem, Step.LATER), ({**problem, "retry_after": ""}, Step.AGAIN)):
+        hearing = Sidecar(16_000).hearing(10.0, TranscribeOptions())
+        with pytest.raises(Trouble) as met:
+            hearing.feed(json.dumps({"failed": said}).encode() + b"\n")
+        assert met.value.step is step

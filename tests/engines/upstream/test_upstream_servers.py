@@ -17,9 +17,10 @@ from stand_ins import OpenAiStandIn, VllmStandIn, words_of
 from sidecar import errors
 from sidecar.engines.upstream import pieces, upstreams
 from sidecar.engines.upstream import server as wire
+from sidecar.engines.upstream.dialects.sidecar import Hearing
 from sidecar.speech.formats import transcript_body
 from sidecar.speech.people import KnownVoice
-from sidecar.speech.transcript import Finished, Progress, SegmentReady, Transcript
+from sidecar.speech.transcript import Finished, Progress, Segment, SegmentReady, Transcript
 from sidecar.voices.enrolment import voice_print
 from sidecar.voices.models import load_models
 
@@ -56,6 +57,22 @@ def test_a_transcript_is_that_of_the_server_itself(
     assert here["metadata"]["engine"] == f"upstream 127.0.0.1:{server.port}"
     for name in ("duration", "language", "model_precision", "num_speakers", "diarized"):
         assert here["metadata"][name] == there["metadata"][name], name
+
+
+def test_each_line_is_told_when_the_server_says_it_and_not_with_its_piece(
+    start: Start, server: Server, two_voices: Sound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    feed = Hearing.feed
+
+    def noted(hearing: Hearing, data: bytes) -> list[Segment]:
+        found = feed(hearing, data)
+        told.extend(one.text for one in found)
+        return found
+
+    monkeypatch.setattr(Hearing, "feed", noted)
+    transcript = start(f"http://127.0.0.1:{server.port}").transcript(two_voices, language="en")
+    assert told == [one.text for one in transcript.segments]
 
 
 def test_all_options_go_along(start: Start, proxy: FaultyProxy, noise: Sound) -> None:

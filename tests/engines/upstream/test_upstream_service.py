@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from faulty_proxy import FaultyProxy
-from serving import Server, counting_listener, free_port, wait_until
+from serving import PATIENCE_S, Server, counting_listener, free_port, wait_until
 from sounding import RATE, Engine, Sound
 from stand_ins import OpenAiStandIn
 
@@ -30,8 +30,6 @@ from sidecar.settings import Settings
 Started = Callable[..., Server]
 KEY = "sk-nobody-elses-business-0123456789"
 JOBS = 20
-PATIENCE_S = 180.0
-"""A busy machine is nobody's fault."""
 
 
 def noise(seed: int, seconds: int) -> Sound:

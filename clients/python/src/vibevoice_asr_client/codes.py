@@ -712,6 +712,12 @@ class StageSilent(errors.Busy):
     known_code = "stage_silent"
 
 
+class StorageUnreachable(errors.Busy):
+    """The storage in which recordings are kept does not answer now."""
+
+    known_code = "storage_unreachable"
+
+
 class TalkFull(errors.Busy):
     """There are as many conversations as may be at once."""
 
@@ -980,6 +986,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "speech_failed": SpeechFailed,
     "spool_unwritable": SpoolUnwritable,
     "stage_silent": StageSilent,
+    "storage_unreachable": StorageUnreachable,
     "talk_full": TalkFull,
     "ticket_invalid": TicketInvalid,
     "token_invalid": TokenInvalid,

@@ -25,6 +25,7 @@ from sidecar.speech.transcript import (
 )
 
 PATH = "/transcribe"
+LINES = "application/x-ndjson"
 LONGEST_S = 3600.0
 """It would take five hours (its default); an hour keeps what is held here at 115 MB."""
 LARGEST = 1 << 30
@@ -64,16 +65,18 @@ class Sidecar:
 
 
 class Hearing:
-    """One request: the answer comes at once and whole."""
+    """One request: the answer comes line by line, or at once and whole from one that is older."""
 
     def __init__(self, dialect: Sidecar, options: TranscribeOptions) -> None:
         self._dialect = dialect
         self._options = options
-        self._body = bytearray()
+        self._rest = bytearray()
+        self._body: object = None
 
     def call(self, sound: bytes) -> Call:
         """All options as they came, for it knows them all."""
-        self._body.clear()
+        self._rest.clear()
+        self._body = None
         options = self._options
         fields: dict[str, str | list[str]] = {
             "diarize": str(options.diarize).lower(),
@@ -93,17 +96,21 @@ class Hearing:
             fields["max_tokens"] = str(options.max_tokens)
         if options.local_voices is not None and self._dialect.voices:
             fields[FIELD] = options.local_voices.to_text()
-        return Call(PATH, fields, "audio")
+        return Call(PATH, fields, "audio", streams=True, accept=LINES)
 
     def feed(self, data: bytes) -> list[Segment]:
-        """More of the body."""
-        self._body += data
-        return []
+        """More of the body; the segments that are told in it."""
+        self._rest += data
+        if b"\n" not in data:
+            return []
+        *lines, self._rest = self._rest.split(b"\n")
+        return [one for line in lines for one in self._told(line)]
 
     def finish(self) -> Answer:
-        """The transcript in the body."""
+        """The transcript at the end."""
+        self._told(self._rest)
         try:
-            body = json.loads(self._body)
+            body: Any = self._body
             answer = answer_of(body)
             heard_s = float(body["metadata"].get("duration", 0.0))
         except trouble.UNREADABLE:
@@ -113,6 +120,23 @@ class Hearing:
             self._dialect.voices = False  # another build by now, which took all of it for words
             raise trouble.garbled("is about more than was asked for")
         return answer
+
+    def _told(self, line: bytes | bytearray) -> list[Segment]:
+        """The segment in a line; what else is in it ends the answer."""
+        if not line.strip():
+            return []
+        try:
+            match json.loads(line):
+                case {"segment": dict(said)}:
+                    return [_segment(said, self._options.diarize)]
+                case {"failed": dict(said)}:
+                    headers = {"retry-after": str(said.get("retry_after", ""))}
+                    raise self.refused(int(said["status"]), headers, json.dumps(said).encode())
+                case {"result": whole} | whole:
+                    self._body = whole
+        except trouble.UNREADABLE:
+            raise trouble.garbled("is no transcript") from None
+        return []
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Trouble:
         """Its problems are ours: the same code, to be told as it is where no server would help."""
