@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,6 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from postgres import KEY, cluster
+from speaking import talk as spoken
 
 from bench.live import LIVE_RATE, QUIET_S, Measured, follow, pcm16, quantiles, talk
 from bench.metrics import clips
@@ -30,8 +36,6 @@ from sidecar.live.elsewhere import Fate, Name, Saved
 from sidecar.service import Service
 from sidecar.settings import load_settings
 from sidecar.speech.live import LiveOptions
-from tests.postgres import KEY, cluster
-from tests.speaking import talk as spoken
 
 
 class Writes:

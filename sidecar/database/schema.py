@@ -161,7 +161,7 @@ MIGRATIONS: Sequence[Sequence[str]] = (
             id text NOT NULL,
             front text,
             until timestamptz,
-            grace_s double precision NOT NULL,
+            grace_s double precision NOT NULL DEFAULT 15,
             taker text,
             asked timestamptz,
             pieces integer NOT NULL DEFAULT 0,

@@ -201,7 +201,8 @@ class Sessions:
     def _begun(self, session: Session) -> Session:
         session.witnesses = [observer.begin(session) for observer in self._observers]
         self._sessions[session.owner, session.id] = session
-        self._see_to(session)
+        if not session.over:
+            self._see_to(session)
         if self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(self._look(), name="live clock")
         return session

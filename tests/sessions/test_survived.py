@@ -103,6 +103,15 @@ class Fronts:
                 + (SELECT count(*) FROM vibevoice.stories)"""
             return int(connection.execute(query).fetchone()[0])
 
+    def lies(self) -> bytes:
+        """All that is there of them."""
+        import psycopg
+
+        with psycopg.connect(self.journal) as connection:
+            query = """SELECT session FROM vibevoice.sessions
+                UNION ALL SELECT said FROM vibevoice.stories"""
+            return b"".join(bytes(row[0]) for row in connection.execute(query))
+
     def _again(self, killed: Server) -> Server:
         killed.process.wait(PATIENCE_S)
         return self._start(killed.port)
@@ -259,6 +268,10 @@ async def test_a_line_that_leads_elsewhere_finds_its_session_there_and_nobody_el
         for piece in pieces(said[: 2 * 16_000 * 4]):
             await first.socket.send(piece)
         await first.hear(until="turn_ended")
+        lies = fronts.lies()
+        assert len(lies) > 500
+        for word in ("w299", "elsewhere", "Final", "pcm16"):
+            assert word.encode() not in lies
         before, again = list(first.told), {"session": "elsewhere", "after": first.last}
         async with at(other, fronts.bob, **again) as stranger:
             assert stranger.told[0]["code"] == "session_not_found"
@@ -279,6 +292,20 @@ async def test_a_line_that_leads_elsewhere_finds_its_session_there_and_nobody_el
     numbers = [event["number"] for event in told if "number" in event]
     assert numbers == sorted(set(numbers))
     assert summary["transcript"]["metadata"]["duration"] == pytest.approx(7.4, abs=0.05)
+
+
+async def test_the_last_word_is_told_elsewhere_as_well(fronts: Fronts) -> None:
+    one, other = fronts.all()
+    async with at(one, fronts.ada, session="last") as first:
+        for piece in pieces(talk(0.3)):
+            await first.socket.send(piece)
+        await first.say(type="finish")
+        summary = await first.hear(until="summary")
+        before = summary["number"] - 1
+        async with at(other, fronts.ada, session="last", after=before) as second:
+            assert await second.hear(until="summary") == summary
+            assert [one["type"] for one in second.told] == ["began", "summary"]
+    wait_until(lambda: not fronts.left(), PATIENCE_S, "nothing of it is kept")
 
 
 async def test_a_name_that_a_session_has_is_taken_at_every_service(fronts: Fronts) -> None:
