@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import json
 import wave
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from javascript import WEBSOCKET, check_websockets, node_here, run
 from postgres import KEY, Cluster, cluster
 from proxies import RoundRobin
 from serving import PATIENCE_S, Server, wait_until
-from speaking import pieces, sound, talk
+from speaking import RATE, pieces, sound, talk
 from vibevoice_asr_client import (
     Client,
     Final,
@@ -50,6 +51,8 @@ DEATHS = (
     (Final, 2),  # between a final and what is acknowledged of it
 )
 """What is waited for behind each part but the last, before the service dies."""
+CUTS = (0, round(1.5 * RATE), round(3.5 * RATE), round(11.3 * RATE), sum(map(len, PARTS)) // 2)
+"""In the middle of the first three utterances."""
 Story = list[tuple[float, float, str]]
 
 
@@ -74,10 +77,15 @@ class Fronts:
         """Comes again by the proxy, and soon."""
         return Client(self.url, token=self.ada or None, retry=SOON)
 
-    def kill(self) -> None:
-        """Who has the only session is no more; another takes its place, in a while."""
+    def doomed(self) -> Server:
+        """Who has the only session, once both are there."""
         self.all()
-        one = wait_until(self.owner, PATIENCE_S, "one has the session")
+        owner: Server = wait_until(self.owner, PATIENCE_S, "one has the session")
+        return owner
+
+    def kill(self, one: Server | None = None) -> None:
+        """Who has the only session is no more; another takes its place, in a while."""
+        one = one or self.doomed()
         one.process.kill()
         self.running.remove(one)
         self._coming.append(self._threads.submit(self._again, one))
@@ -117,26 +125,42 @@ class Fronts:
         return self._start(killed.port)
 
 
+More = Callable[..., Fronts]
+Death = tuple[type[Any], int, Sequence[Fronts]]
+"""Behind what, of which turn, and of which two who has the session."""
+
+
 @pytest.fixture(scope="module")
-def fronts(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fronts]:
+def more(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[More]:
+    """Starts two that share one database with all others, by settings of their own."""
     folder = tmp_path_factory.mktemp("fronts")
     journal = postgres_cluster.new_database()
     with contextlib.ExitStack() as stack:
-
-        def start(port: int | None) -> Server:
-            shared = {"journal": journal, "journal_key": KEY, "jobs_dir": folder / "shared"}
-            home = tmp_path_factory.mktemp("server")
-            more = {"live_engine": "scripted", "token_keys": issuer.keys.public}
-            server = stack.enter_context(Server(home, port=port, **shared, **more))
-            server.client.headers["Authorization"] = f"Bearer {ada}"
-            return server
-
         issuer = Issuer(folder / "tokens")
         ada, bob = (issuer.create(name)[0] for name in ("ada", "bob"))
-        there = Fronts(start, journal, ada, bob)
-        stack.callback(there.close)
-        yield there
+        key = issuer.create("fronts", scopes=["lease"])[0]
+
+        def two(**settings: object) -> Fronts:
+            shared = {"journal": journal, "journal_key": KEY, "jobs_dir": folder / "shared"}
+            shared |= {"token_keys": issuer.keys.public, "upstream_key": key, **settings}
+
+            def start(port: int | None) -> Server:
+                home = tmp_path_factory.mktemp("server")
+                server = stack.enter_context(Server(home, port=port, **shared))
+                server.client.headers["Authorization"] = f"Bearer {ada}"
+                return server
+
+            there = Fronts(start, journal, ada, bob)
+            stack.callback(there.close)
+            return there
+
+        yield two
     postgres_cluster.drop(journal)
+
+
+@pytest.fixture(scope="module")
+def fronts(more: More) -> Fronts:
+    return more(live_engine="scripted")
 
 
 @pytest.fixture(scope="module")
@@ -165,9 +189,8 @@ def whole(fronts: Fronts, spoken: Path) -> Story:
         return finals(list(client.live_file(spoken, pace=0, partials=False)))
 
 
-def test_a_session_survives_the_death_of_its_service_wherever_that_comes(
-    fronts: Fronts, whole: Story
-) -> None:
+def told(fronts: Fronts, parts: Sequence[bytes], deaths: Sequence[Death]) -> list[Any]:
+    """All that a client is told, behind each of whose parts but the last somebody dies."""
     events: list[Any] = []
 
     def heard(kind: type[Any], turn: int) -> None:
@@ -178,15 +201,22 @@ def test_a_session_survives_the_death_of_its_service_wherever_that_comes(
                 return
 
     with fronts.client() as client, client.live() as live:
-        for part, (kind, turn) in zip(PARTS, DEATHS, strict=False):
+        for part, (kind, turn, dying) in zip(parts, deaths, strict=False):
             for piece in pieces(part):
                 live.send(piece)
             heard(kind, turn)
-            fronts.kill()
-        for piece in pieces(PARTS[-1]):
+            doomed = [(two, two.doomed()) for two in dying]
+            for two, one in doomed:
+                two.kill(one)
+        for piece in pieces(parts[-1]):
             live.send(piece)
         live.finish()
         events += live
+    return events
+
+
+def unharmed(events: list[Any], whole: Story) -> None:
+    """Five turns, with every word once, and one behind the other."""
     assert len(whole) == 5
     assert finals(events) == whole
     numbers = [event.number for event in events]
@@ -196,7 +226,29 @@ def test_a_session_survives_the_death_of_its_service_wherever_that_comes(
     assert isinstance(events[-1], Summary)
     said = [segment.text for segment in events[-1].transcript.segments]
     assert said == [text for *_, text in whole]
+
+
+def test_a_session_survives_the_death_of_its_service_wherever_that_comes(
+    fronts: Fronts, whole: Story
+) -> None:
+    unharmed(told(fronts, PARTS, [(*when, [fronts]) for when in DEATHS]), whole)
     wait_until(lambda: not fronts.left(), PATIENCE_S, "nothing of it is kept")
+
+
+def test_where_fronts_hear_nothing_a_front_may_die_and_who_hears_for_it_and_both_at_once(
+    fronts: Fronts, more: More, whole: Story
+) -> None:
+    names = ",".join(f"http://127.0.0.1:{one.port}" for one in fronts.all())
+    deaf = more(live_engine="upstream", upstream=names)
+    recording = b"".join(PARTS)
+    parts = [recording[2 * begin : 2 * end] for begin, end in pairwise(CUTS)]
+    deaths: list[Death] = [
+        (SpeechStarted, 0, [deaf]),
+        (SpeechStarted, 1, [fronts]),
+        (SpeechStarted, 2, [deaf, fronts]),
+    ]
+    unharmed(told(deaf, parts, deaths), whole)
+    wait_until(lambda: not (deaf.left() or fronts.owner()), PATIENCE_S, "nothing of it is kept")
 
 
 def test_the_javascript_client_survives_it_as_well(
@@ -205,13 +257,13 @@ def test_the_javascript_client_survives_it_as_well(
     node = node_here()
     check_websockets(node)
 
-    def told() -> list[dict[str, Any]]:
+    def told_there() -> list[dict[str, Any]]:
         urls = {"SERVICE_URL": fronts.url, "RECORDING": str(spoken), "KNOWN_BY": fronts.ada}
         said = run(node, *WEBSOCKET, "tests/live.js", "pace", **urls)
         return list(json.loads(said)["events"])
 
     with ThreadPoolExecutor(1) as threads:
-        telling = threads.submit(told)
+        telling = threads.submit(told_there)
         wait_until(lambda: fronts.left() > 1, PATIENCE_S, "something was said")
         fronts.kill()
         events = telling.result()
