@@ -15,7 +15,7 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.sessions.sent import Chunk, Commit, Forget, SoundState
-from sidecar.sessions.told import Numbered, ToldState
+from sidecar.sessions.told import LOOSE, STRIDE, Numbered, ToldState
 from sidecar.speech.live import Encoding, LiveOptions
 from sidecar.speech.live_events import Understood, from_wire, to_wire
 from sidecar.speech.people import VoicePrint
@@ -45,9 +45,18 @@ class Carried:
     age_s: float
     wire: str
 
-    def numbered_on(self, by: int) -> Carried:
-        """The same, but that what is told next has a number so much further on."""
-        return replace(self, told=replace(self.told, last=self.told.last + by))
+    def orphaned(self, after: int) -> Carried:
+        """The same for who goes on for a service that died, and for a client that was told
+        ``after``: what is told next has a number that nothing had.
+
+        Raises:
+            errors.SessionNotFound: the client was told more that stands than is here.
+        """
+        if after >= self.told.last + LOOSE:
+            raise errors.SessionNotFound(
+                "The service that had the live session died while the database was away."
+            )
+        return replace(self, told=replace(self.told, last=self.told.last + STRIDE))
 
 
 def packed_story(said: Iterable[Numbered]) -> bytes:

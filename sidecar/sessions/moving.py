@@ -12,7 +12,6 @@ from sidecar.live.elsewhere import ASKED_S, Elsewhere, Found, Name
 from sidecar.sessions.carried import Carried, unpacked
 from sidecar.sessions.saver import Saver
 from sidecar.sessions.session import Session
-from sidecar.sessions.told import LOOSE, STRIDE
 
 log = logging.getLogger(__name__)
 
@@ -55,17 +54,10 @@ class Moving:
         found = await self._found(name)
         try:
             one = await asyncio.to_thread(unpacked, found.session, found.story)
+            return one.orphaned(after) if found.orphaned else one, len(found.story)
         except errors.SessionNotFound:
             self._saver.forget(name)
             raise
-        if not found.orphaned:
-            return one, len(found.story)
-        if after >= one.told.last + LOOSE:
-            self._saver.forget(name)
-            raise errors.SessionNotFound(
-                "The service that had the live session died while the database was away."
-            )
-        return one.numbered_on(STRIDE), len(found.story)
 
     async def give_back(self, name: Name) -> None:
         """One that was found is nobody's again."""
