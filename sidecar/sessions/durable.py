@@ -79,7 +79,7 @@ class Durable:
         self._saved = self._place = 0
         self._loosened = 0
         self._notice: int | None = None
-        """Of what told the client that it is not saved."""
+        """From this number on a client knows that it is not saved, and keeps nothing."""
         self._waiting: asyncio.TimerHandle | None = None
 
     def acknowledged(self, received_orders: int) -> tuple[float, int]:
@@ -143,6 +143,8 @@ class Durable:
         said, loosened = self._told.since(self._saved), self._loosened
         if not self._told.guarded:
             self._loosen()  # what is told from here on does not lie there
+        if self._notice is not None:  # nor what is let go of, before the client's number says so
+            self._notice = self._told.last + 1
         return Snapshot(carried, said, self._place, self.fresh, (at_s, orders), told.last, loosened)
 
     def saved(self, one: Snapshot) -> None:

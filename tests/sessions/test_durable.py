@@ -7,6 +7,7 @@ import json
 import random
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vibevoice_asr_client import Retry
@@ -16,6 +17,7 @@ from vibevoice_asr_client.live_events import LiveEvent as Told
 from vibevoice_asr_client.live_events import TurnEnded as TurnEndedTold
 from vibevoice_asr_client.live_stream import Stream
 
+from sidecar import errors
 from sidecar.sessions.carried import packed, packed_story, unpacked
 from sidecar.sessions.durable import LAG_S, Durable
 from sidecar.sessions.sent import Chunk, Commit
@@ -300,7 +302,17 @@ async def test_a_client_keeps_its_sound_for_so_long_and_then_knows_that_it_has_t
     told = await anext(reading)
     assert isinstance(told.event, Noticed)
     assert session.acknowledged == (0.0, 0), "it has not read that yet"
+    await anext(reading)
+    assert session.acknowledged[0] == session.received_s
+    assert session.durable is not None
+    one = session.durable.snapshot(session, 0.0)  # from here on it may lie there, as it is now
+    await session.send(bytes(2 * RATE))
+    assert session.acknowledged[0] == one.acknowledged[0]
+    session.heard(Heard(session.received_s, session.received_s))
+    number = (await anext(reading)).number
     asking = asyncio.ensure_future(anext(reading))
     await asyncio.sleep(0)
     asking.cancel()
     assert session.acknowledged[0] == session.received_s
+    with pytest.raises(errors.SessionNotFound, match="died while the database was away"):
+        one.carried.orphaned(number)
