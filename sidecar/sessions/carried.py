@@ -18,9 +18,9 @@ from sidecar.sessions.sent import Chunk, Commit, Forget, SoundState
 from sidecar.sessions.told import LOOSE, STRIDE, Numbered, ToldState
 from sidecar.speech.live import Encoding, LiveOptions
 from sidecar.speech.live_events import Understood, from_wire, to_wire
-from sidecar.speech.people import VoicePrint
+from sidecar.speech.people import KnownVoice, VoicePrint
 
-VERSION = 2
+VERSION = 3
 """Of how it is written; what another version wrote is not read."""
 _HEAD = 4
 _PLAIN: dict[str, type[Commit | Forget]] = {"commit": Commit, "forget": Forget}
@@ -59,14 +59,16 @@ class Carried:
         return replace(self, told=replace(self.told, last=self.told.last + STRIDE))
 
 
-def packed_story(said: Iterable[Numbered]) -> bytes:
-    """Some of what was said, as bytes."""
-    story = [[each.number, to_wire(each.event)] for each in said]
+def packed_story(said: Iterable[Numbered], known: tuple[KnownVoice, ...] | None = None) -> bytes:
+    """Some of what was said, as bytes; and whom its owner knows, where that is new."""
+    story: dict[str, Any] = {"said": [[each.number, to_wire(each.event)] for each in said]}
+    if known is not None:
+        story["known"] = [dataclasses.asdict(one) for one in known]
     return json.dumps(story, separators=(",", ":")).encode()
 
 
 def packed(one: Carried) -> bytes:
-    """A session as bytes, but for what was said."""
+    """A session as bytes, but for what was said and whom its owner knows."""
     items, raws = [], list[bytes]()
     for item in (*one.sound.past, *one.sound.items):
         if isinstance(item, Chunk):
@@ -77,7 +79,7 @@ def packed(one: Carried) -> bytes:
     told = one.told
     head = {
         "version": VERSION,
-        "options": one.options.to_wire(),
+        "options": replace(one.options, known_voices=()).to_wire(),
         "last": told.last,
         "started": told.started,
         "voices": {number: dataclasses.asdict(voice) for number, voice in told.voices.items()},
@@ -106,7 +108,11 @@ def unpacked(data: bytes, story: Sequence[bytes]) -> Carried:
         head = json.loads(data[_HEAD:end])
         if head["version"] != VERSION:
             raise ValueError(head["version"])
-        said = [each for piece in story for each in json.loads(piece)]
+        pieces = [json.loads(piece) for piece in story]
+        said = [each for piece in pieces for each in piece["said"]]
+        head["options"]["known_voices"] = next(
+            (piece["known"] for piece in reversed(pieces) if "known" in piece), ()
+        )
         kept = tuple(Numbered(number, from_wire(event)) for number, event in said)
         return _read(head, data[end:], kept)
     except (KeyError, TypeError, ValueError, errors.EngineFailed):

@@ -20,6 +20,7 @@ from sidecar.sessions.sent import CLOSE_S
 from sidecar.sessions.sound import KeptSound
 from sidecar.sessions.told import LOOSE, Numbered, Told
 from sidecar.speech.live_events import Heard, LiveEvent, Noticed
+from sidecar.speech.people import KnownVoice
 from sidecar.speech.transcript import Notice
 
 if TYPE_CHECKING:
@@ -40,15 +41,21 @@ UNSAVED = Notice(
 class Snapshot:
     """A session at one moment: what it is, what was said since the last, and what its client may
     know once it lies there. ``fresh``: nothing of it lies there yet; ``place``: of this piece of
-    what was said."""
+    what was said; ``known``: whom its owner knows, where that does not lie there."""
 
     carried: Carried
     said: tuple[Numbered, ...]
+    known: tuple[KnownVoice, ...] | None
     place: int
     fresh: bool
     acknowledged: tuple[float, int]
     last: int
     loosened: int
+
+    @property
+    def has_story(self) -> bool:
+        """Whether a piece is to be written beside the rest."""
+        return bool(self.said) or self.known is not None
 
 
 class Durable:
@@ -77,6 +84,8 @@ class Durable:
         """Those that are not acknowledged: which, and behind how much sound."""
         self._finish: int | None = None
         self._saved = self._place = 0
+        self._known: tuple[KnownVoice, ...] = ()
+        """Those that lie there."""
         self._loosened = 0
         self._notice: int | None = None
         """From this number on a client knows that it is not saved, and keeps nothing."""
@@ -94,6 +103,7 @@ class Durable:
         self._acknowledged = (one.sound.at, one.acknowledged)
         self._orders.extend(one.places)
         self._saved, self._place, self.fresh = one.told.last, pieces, False
+        self._known = one.options.known_voices
 
     def ordered(self, number: int, *, finish: bool) -> None:
         """An order of the client's came."""
@@ -145,12 +155,23 @@ class Durable:
             self._loosen()  # what is told from here on does not lie there
         if self._notice is not None:  # nor what is let go of, before the client's number says so
             self._notice = self._told.last + 1
-        return Snapshot(carried, said, self._place, self.fresh, (at_s, orders), told.last, loosened)
+        known = session.options.known_voices
+        return Snapshot(
+            carried,
+            said,
+            None if known == self._known else known,
+            self._place,
+            self.fresh,
+            (at_s, orders),
+            told.last,
+            loosened,
+        )
 
     def saved(self, one: Snapshot) -> None:
         """It lies there."""
         self._saved = one.last + (self._loosened - one.loosened) * LOOSE
-        self._place += bool(one.said)
+        self._place += one.has_story
+        self._known = one.carried.options.known_voices
         self.fresh, self._notice = False, None
         self._acknowledged = max(self._acknowledged, one.acknowledged)
         while self._orders and self._orders[0][0] <= self._acknowledged[1]:
@@ -173,7 +194,7 @@ class Durable:
 
     def lost(self) -> None:
         """Nothing of it lies there any more: all is to be written anew."""
-        self.fresh, self._saved, self._place = True, 0, 0
+        self.fresh, self._saved, self._place, self._known = True, 0, 0, ()
         self._news()
 
     def close(self) -> None:

@@ -174,5 +174,5 @@ class Saver:
 
 
 def _saved(name: Name, one: Snapshot) -> Saved:
-    story = packed_story(one.said) if one.said else None
+    story = packed_story(one.said, one.known) if one.has_story else None
     return Saved(name, packed(one.carried), story, one.place, one.fresh)

@@ -64,12 +64,12 @@ ONE = Carried(
 
 
 def test_it_arrives_as_it_left() -> None:
-    said = ONE.told.kept
-    assert unpacked(packed(ONE), [packed_story(said[:2]), packed_story(said[2:])]) == ONE
+    said, known = ONE.told.kept, ONE.options.known_voices
+    assert unpacked(packed(ONE), [packed_story(said[:2], known), packed_story(said[2:])]) == ONE
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\0\0\0\2{}", packed(ONE).replace(b'"version":2', b'"version":3')]
+    "data", [b"", b"\0\0\0\2{}", packed(ONE).replace(b'"version":3', b'"version":4')]
 )
 def test_what_another_version_wrote_is_no_session(data: bytes) -> None:
     with pytest.raises(errors.SessionNotFound):

@@ -34,6 +34,7 @@ from sidecar.speech.live_events import (
     SpeechStopped,
     TurnEnded,
 )
+from sidecar.speech.people import KnownVoice, VoicePrint
 from sidecar.speech.transcript import Segment
 from sidecar.transports.live import dialect
 from sidecar.transports.live.resent import Resent
@@ -77,8 +78,8 @@ class Front:
         one = self.durable.snapshot(self.session, 0.0)
         self.world.head = packed(one.carried)
         del self.world.story[one.place :]
-        if one.said:
-            self.world.story.append(packed_story(one.said))
+        if one.has_story:
+            self.world.story.append(packed_story(one.said, one.known))
         self.durable.saved(one)
 
     def counts(self, kind: str) -> str:
@@ -227,7 +228,9 @@ async def test_a_word_comes_though_who_died_had_told_more_on_the_way_to_it() -> 
         first.heard(Partial(0, 0, 0.1, heard / 10, "so far"))
     after = first.told.last
     second = Session("n", "o", LiveOptions(), Bounds(), Held(1 << 30), lambda: 0.0)
-    second.restore(unpacked(packed(one.carried), [packed_story(one.said)]).orphaned(after))
+    second.restore(
+        unpacked(packed(one.carried), [packed_story(one.said, one.known)]).orphaned(after)
+    )
     second.heard(Final(0, 0, Segment(0.1, 0.9, "said")))
     second.end()
     assert [type(told.event) async for told in second.events(after)] == [Final]
@@ -316,3 +319,25 @@ async def test_a_client_keeps_its_sound_for_so_long_and_then_knows_that_it_has_t
     assert session.acknowledged[0] == session.received_s
     with pytest.raises(errors.SessionNotFound, match="died while the database was away"):
         one.carried.orphaned(number)
+
+
+async def test_whom_its_owner_knows_is_written_once_and_again_when_that_changes() -> None:
+    session = durable([])
+    assert session.durable is not None
+    anna, ben = (KnownVoice(name, name, (VoicePrint("v" * 684, 1.0),)) for name in "ab")
+    session.meet(LiveOptions(known_voices=(anna,)))
+    story, sizes = list[bytes](), list[int]()
+    for piece, known in enumerate([(anna,), (anna,), (anna, ben), ()]):
+        session.meet(LiveOptions(known_voices=known))
+        session.heard(Final(0, piece, Segment(piece, piece + 0.5, "said")))
+        one = session.durable.snapshot(session, 0.0)
+        story.append(packed_story(one.said, one.known))
+        sizes.append(len(packed(one.carried)) + len(story[-1]))
+        assert unpacked(packed(one.carried), story).options.known_voices == known
+        if piece == 0:  # what is not there yet is written again
+            assert session.durable.snapshot(session, 0.0).known == known
+        session.durable.saved(one)
+    assert max(sizes[1], sizes[3]) < 1_200 < min(sizes[0], sizes[2])
+    session.durable.lost()
+    session.meet(LiveOptions(known_voices=(anna,)))
+    assert session.durable.snapshot(session, 0.0).known == (anna,)
