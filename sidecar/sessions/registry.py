@@ -65,7 +65,6 @@ class Sessions:
         tape: Callable[[], Tape | None] = lambda: None,
         elsewhere: Elsewhere | None = None,
     ) -> None:
-        self.spec = spec
         self._admission = Admission(spec, room, now)
         self._tally = tally or Tally().live
         self._share, self._room, self._bounds = share, room, bounds
@@ -120,6 +119,11 @@ class Sessions:
     def __len__(self) -> int:
         """How many go on; one that has said all waits for nobody but its client."""
         return sum(not session.over for session in self._sessions.values())
+
+    @property
+    def spec(self) -> EngineSpec | None:
+        """Of the engine that hears live, None where none does."""
+        return self._admission.spec
 
     @property
     def grace_s(self) -> float:

@@ -253,18 +253,19 @@ class EngineLife:
         self._watch()
 
     def _watch(self) -> None:
-        """See to it that it does not hang."""
-        if self._closed:
-            self._pulse.stop()
-        elif self.in_use:
+        """See to it that it does not hang, where there is one."""
+        if self.in_use and not self._closed:
             self._pulse.start()
-        else:
+        elif self._berth.worker is not None and not self._closed:
             self._pulse.rest()
+        else:
+            self._pulse.stop()
 
     def _rest(self) -> None:
         """Nobody decides about the engine: one that died leaves, one that nobody has idles."""
         if self._berth.worker is None:
             self._berth.let_go()
+            self._watch()
         self._start_idling()
 
     async def _renew(self, wanted: Wanted, loads: int) -> None:
@@ -300,3 +301,4 @@ class EngineLife:
         if self._berth.worker is not None:
             log.info("engine %s unloaded after being idle", self.spec.name)
             self._berth.let_go()
+            self._watch()

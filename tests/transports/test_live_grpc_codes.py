@@ -147,7 +147,7 @@ async def of_ours(caller: Caller, inside: Inside) -> AsyncIterator[Case]:
         patch.setattr("sidecar.transports.live_grpc.stream.Stream.run", broken)
         yield "ERR3002", Status.UNKNOWN, await caller.stream(AudioChunk(), session_id="broken")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(service.live, "spec", None)
+        patch.setattr(service.live._admission, "spec", None)
         yield "ERR2002", Status.FAILED_PRECONDITION, await caller.create()
     await caller.create("late")
     for listener in inside.listeners:
