@@ -198,10 +198,14 @@ async def test_who_is_there_is_so_for_all_rules_and_who_has_not_looked_yet_decid
     refused = other.get(job_id).refused
     assert refused is not None
     assert "only node" in refused.detail, "one was asked that has not looked"
+    await one.catch_up()
+    assert one.get(job_id).refused is not None
     await one.says({}, [job_id])
     assert one.get(job_id).refused is None
     assert await one.known() == {"node-0", "node-1"}
     later(journal, ALIVE_S + 1, "nodes")
+    await other.catch_up()
+    assert other.get(job_id).refused is None
     await other.says({job_id: LONG}, [])
     assert await other.known() == {"node-1"}
     assert other.get(job_id).refused is not None
