@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from sidecar.engines.upstream.pool import FIRST_ASIDE_S, LONGEST_ASIDE_S, LONGEST_DOUBLING
+from sidecar.engines.upstream.pool import aside_s
 
 AGAIN_S = 0.05
 """How soon one that is being tried may turn out to be well."""
@@ -123,14 +123,13 @@ class Addresses:
         seen.aside_until = max(seen.aside_until, now + for_s)
 
     def failed(self, address: Address, now: float) -> None:
-        """It is in trouble: aside it stands, with some jitter so that those who wait do not come
-        back all at once. What others said of it already is one trouble."""
+        """It is in trouble: aside it stands (`aside_s`). What others said of it already is one
+        trouble."""
         seen = self._seen[address]
         if now < seen.aside_until:
             return
         seen.misses += 1
-        longest = FIRST_ASIDE_S * 2 ** min(seen.misses - 1, LONGEST_DOUBLING)
-        seen.aside_until = now + min(longest, LONGEST_ASIDE_S) * (0.5 + self.dice() / 2)
+        seen.aside_until = now + aside_s(seen.misses, self.dice())
 
     def _load(self, address: Address) -> tuple[int, int]:
         seen = self._seen[address]

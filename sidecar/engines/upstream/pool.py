@@ -21,6 +21,13 @@ PATIENCE_S = 8.0
 """So long a piece waits for a server to come back, where none can be reached: some restarts."""
 
 
+def aside_s(misses: int, dice: float) -> float:
+    """How long one stands aside after so many troubles in a row, with some jitter (``dice`` is from
+    0 to 1) so that those who wait do not come back all at once."""
+    longest: float = FIRST_ASIDE_S * 2 ** min(misses - 1, LONGEST_DOUBLING)
+    return min(longest, LONGEST_ASIDE_S) * (0.5 + dice / 2)
+
+
 @dataclass(slots=True)
 class Node:
     """What is known of one upstream.
@@ -101,8 +108,7 @@ class Pool:
         if now < node.aside_until:
             return  # others have said so; it is one trouble
         node.misses += 1
-        longest = FIRST_ASIDE_S * 2 ** min(node.misses - 1, LONGEST_DOUBLING)
-        node.aside_until = now + min(longest, LONGEST_ASIDE_S) * (0.5 + self.dice() / 2)
+        node.aside_until = now + aside_s(node.misses, self.dice())
 
     def _load(self, node: Node) -> tuple[int, int]:
         return node.running + node.waiting, node.used
