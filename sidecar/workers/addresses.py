@@ -70,11 +70,19 @@ class Addresses:
         free = [one for one in free if one.rank == ranks[one.server]]
         if not free:
             return None
-        chosen = min(free, key=lambda one: (*self._load(one), self.dice()))
-        seen = self._seen[chosen]
-        self._turns += 1
-        seen.running, seen.trying, seen.used = seen.running + 1, seen.trying + 1, self._turns
-        return chosen
+        return self._taken(min(free, key=lambda one: (*self._load(one), self.dice())))
+
+    def trial(self, without: Collection[Address]) -> Address | None:
+        """Who is asked although it stands aside, before somebody is told that nobody answers: who
+        would be free first. Nobody where all that are left are on trial already."""
+        aside = [
+            one
+            for one, seen in self._seen.items()
+            if one not in without and not (seen.gone or seen.trying)
+        ]
+        if not aside:
+            return None
+        return self._taken(min(aside, key=lambda one: (self._seen[one].aside_until, one.rank)))
 
     def free_in(self, now: float, without: Collection[Address] = ()) -> float | None:
         """Seconds until somebody may be free, who is not now; None where nobody is left."""
@@ -130,6 +138,12 @@ class Addresses:
             return
         seen.misses += 1
         seen.aside_until = now + aside_s(seen.misses, self.dice())
+
+    def _taken(self, address: Address) -> Address:
+        seen = self._seen[address]
+        self._turns += 1
+        seen.running, seen.trying, seen.used = seen.running + 1, seen.trying + 1, self._turns
+        return address
 
     def _load(self, address: Address) -> tuple[int, int]:
         seen = self._seen[address]

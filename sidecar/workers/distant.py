@@ -130,9 +130,10 @@ class DistantSlot:
         while True:
             await self._look_up()
             address = self._addresses.take(time.monotonic(), search.refused)
+            address = address or await self._wait(search)
             if address is None:
-                await self._wait(search)
                 continue
+            search.asked.add(address)
             line = None
             try:
                 line = await self._ask(address, lease)
@@ -153,8 +154,9 @@ class DistantSlot:
         url, key = self._others.urls[address.server], self._keys[address.server]
         return await reach(url, address.host, key, await self._trusted(url), lease)
 
-    async def _wait(self, search: _Search) -> None:
-        """Until somebody may have room.
+    async def _wait(self, search: _Search) -> Address | None:
+        """Until somebody may have room. Who stands aside for longer than this waits is asked once
+        all the same, for it may be back since: it is returned.
 
         Raises:
             errors.SidecarError: why nobody has, where that is not worth waiting for.
@@ -163,9 +165,15 @@ class DistantSlot:
         wait_s = self._addresses.free_in(now, search.refused)
         full = self._addresses.is_full(now, search.refused)
         if wait_s is None or not search.waits(now + wait_s, full=full):
-            self._reached = self._reached and full
-            raise errors.LiveFull() if full else search.last or self._why
+            if full:
+                raise errors.LiveFull()
+            trial = self._addresses.trial(search.refused | search.asked)
+            if trial is None:
+                self._reached = False
+                raise search.last or self._why
+            return trial
         await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
+        return None
 
     def _troubled(self, address: Address, found: Trouble) -> errors.SidecarError:
         """It is remembered; the error that says whose it is."""
@@ -214,10 +222,12 @@ class DistantSlot:
 
 @dataclass(slots=True)
 class _Search:
-    """For a place: since when, and what came of it. One that goes on was heard elsewhere."""
+    """For a place: since when, who was asked, and what came of it. One that goes on was heard
+    elsewhere."""
 
     goes_on: bool
     begun: float
+    asked: set[Address] = field(default_factory=set)
     refused: set[Address] = field(default_factory=set)
     last: errors.SidecarError | None = None
 

@@ -37,6 +37,13 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from sidecar.access import certificate
+from sidecar.engines import spec_of
+from sidecar.engines.upstream import pool
+from sidecar.errors import UpstreamUnreachable
+from sidecar.speech.engine import Upstream
+from sidecar.speech.live import Begin, LiveOptions
+from sidecar.workers.distant import DistantSlot
+from sidecar.workers.lifecycle import SlotState
 
 ONCE = Retry(attempts=0)
 PACE = 2.0
@@ -222,6 +229,27 @@ def test_where_nobody_is_a_session_waits_for_a_moment_and_ends(
 ) -> None:
     said = refused(start_server, f"http://127.0.0.1:{free_port()}", loud)
     assert "upstream_unreachable" in said
+
+
+async def test_who_is_back_gets_a_session_although_they_still_stand_aside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "FIRST_ASIDE_S", pool.LONGEST_ASIDE_S)
+    port = free_port()
+    slot = DistantSlot(spec_of("upstream"), Upstream((f"http://127.0.0.1:{port}",)))
+    begin = {"options": LiveOptions().to_wire(), "begin": Begin().to_wire()}
+    with pytest.raises(UpstreamUnreachable):
+        async with slot.calling("live", **begin):
+            pass
+
+    async def takes(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(json.dumps(BEGAN))
+        await socket.wait_closed()
+
+    async with serve(takes, "127.0.0.1", port), slot.calling("live", **begin):
+        assert slot.state is SlotState.BUSY
+    await slot.close()
 
 
 def test_over_tls_nobody_is_believed_but_who_has_a_certificate_that_is_named(

@@ -72,6 +72,19 @@ def test_who_fails_rests_longer_each_time_and_is_tried_by_one_before_all() -> No
     assert addresses.running == 2
 
 
+def test_before_it_is_told_that_nobody_answers_who_would_be_free_first_is_asked_once() -> None:
+    addresses, (one, other) = of(2)
+    addresses.failed(other, 0.0)
+    addresses.failed(one, 0.0)
+    addresses.failed(one, 60.0)
+    assert addresses.trial(()) == other
+    assert addresses.trial(()) == one, "one at a time"
+    assert addresses.trial(()) is None
+    addresses.answered(one)
+    addresses.left(one)
+    assert addresses.trial({one}) is None
+
+
 def test_who_is_full_or_about_to_end_is_asked_again_soon_and_has_not_failed() -> None:
     addresses, (one, other) = of(2)
     addresses.full(one, 0.0, 1.0)

@@ -69,11 +69,19 @@ class Pool:
         ]
         if not free:
             return None
-        chosen = min(free, key=lambda index: self._load(self.nodes[index]))
-        self.turns += 1
-        self.nodes[chosen].running += 1
-        self.nodes[chosen].used = self.turns
-        return chosen
+        return self._taken(min(free, key=lambda index: self._load(self.nodes[index])))
+
+    def trial(self, without: Collection[int]) -> int | None:
+        """Who is asked although it stands aside, before somebody is told that nobody answers: who
+        would be free first. Nobody where all that are left are on trial already."""
+        aside = [
+            index
+            for index, node in enumerate(self.nodes)
+            if index not in without and not node.running
+        ]
+        if not aside:
+            return None
+        return self._taken(min(aside, key=lambda index: self.nodes[index].aside_until))
 
     def free_in(self, now: float, without: Collection[int] = ()) -> float | None:
         """Seconds until somebody may be free, who is not now; None where nobody is left."""
@@ -110,6 +118,12 @@ class Pool:
         node.misses += 1
         node.aside_until = now + aside_s(node.misses, self.dice())
 
+    def _taken(self, index: int) -> int:
+        self.turns += 1
+        self.nodes[index].running += 1
+        self.nodes[index].used = self.turns
+        return index
+
     def _load(self, node: Node) -> tuple[int, int]:
         return node.running + node.waiting, node.used
 
@@ -119,13 +133,14 @@ class Patience:
     """What one piece has been through: how long it goes on, and what is told when it does not.
 
     ``until``: the end of its time, where servers are there but busy or broken; ``begun``: since
-    when it waits for one that can be reached.
+    when it waits for one that can be reached; ``asked``: who was asked for it.
     """
 
     begun: float
     until: float
     broken: int = 0
     reached: bool = False
+    asked: set[int] = field(default_factory=set)
     refused: set[int] = field(default_factory=set)
     last: errors.SidecarError | None = None
 

@@ -136,13 +136,8 @@ class Upstreams:
         patience = Patience(time.monotonic(), time.monotonic() + 2 * within_s)
         hearings: dict[str, Hearing] = {}
         while True:
-            index = self._pool.take(time.monotonic(), patience.refused)
-            if index is None:
-                wait_s = self._pool.free_in(time.monotonic(), patience.refused)
-                if wait_s is None or not patience.waits(time.monotonic(), wait_s):
-                    raise patience.error
-                await asyncio.sleep(wait_s)
-                continue
+            index = await self._somebody(patience)
+            patience.asked.add(index)
             server = self.servers[index]
             try:
                 answer = await self._ask(index, sounds, options, hearings, told, within_s)
@@ -162,6 +157,25 @@ class Upstreams:
                 return [Heard(piece, answer, server.name)]
             finally:
                 self._pool.left(index)
+
+    async def _somebody(self, patience: Patience) -> int:
+        """Who is asked next; who stands aside for longer than this waits is asked once all the
+        same, for it may be back since.
+
+        Raises:
+            errors.SidecarError: nobody is left.
+        """
+        while True:
+            index = self._pool.take(time.monotonic(), patience.refused)
+            if index is not None:
+                return index
+            wait_s = self._pool.free_in(time.monotonic(), patience.refused)
+            if wait_s is None or not patience.waits(time.monotonic(), wait_s):
+                index = self._pool.trial(patience.refused | patience.asked)
+                if index is None:
+                    raise patience.error
+                return index
+            await asyncio.sleep(wait_s)
 
     async def _ask(
         self,

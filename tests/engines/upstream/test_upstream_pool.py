@@ -77,6 +77,18 @@ def test_to_feel_well_does_not_end_a_time_aside() -> None:
     assert pool.take(0.1) is None
 
 
+def test_before_it_is_told_that_nobody_answers_who_would_be_free_first_is_asked_once() -> None:
+    pool = Pool(2, lambda: 1.0)
+    for index, count in ((0, 9), (1, 3)):
+        for _ in range(count):
+            pool.failed(index, pool.nodes[index].aside_until)
+    assert pool.take(2.0) is None
+    assert [pool.trial(set()) for _ in range(3)] == [1, 0, None], "one at a time"
+    pool.left(1)
+    assert pool.trial({1}) is None
+    assert pool.trial(set()) == 1
+
+
 @given(dice=st.floats(0, 1))
 def test_jitter_keeps_between_half_and_the_whole_and_never_comes_before_retry_after(
     dice: float,

@@ -15,7 +15,7 @@ from sounding import RATE, Engine, Sound
 from stand_ins import OpenAiStandIn, VllmStandIn, words_of
 
 from sidecar import errors
-from sidecar.engines.upstream import pieces, upstreams
+from sidecar.engines.upstream import pieces, pool, upstreams
 from sidecar.engines.upstream import server as wire
 from sidecar.engines.upstream.dialects.sidecar import Hearing
 from sidecar.speech.formats import transcript_body
@@ -205,16 +205,17 @@ def test_nobody_there_is_said_with_what_to_do(start: Start, noise: Sound) -> Non
     assert "VIBEVOICE_UPSTREAM" in caught.value.hint
 
 
-def test_a_server_that_comes_later_is_found(start: Start, server: Server, noise: Sound) -> None:
-    with FaultyProxy(server.port) as gone:
-        port = gone.port
+def test_a_server_that_comes_later_is_found_although_it_still_stands_aside(
+    start: Start, noise: Sound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "FIRST_ASIDE_S", pool.LONGEST_ASIDE_S)
+    port = free_port()
     engine = start(f"http://127.0.0.1:{port}")
     with pytest.raises(errors.UpstreamUnreachable):
         engine.transcript(noise)
     late = OpenAiStandIn()
     late._server.config.port = port
     with late:
-        time.sleep(0.2)
         assert engine.transcript(noise, diarize=False).engine == f"upstream 127.0.0.1:{port}"
 
 
