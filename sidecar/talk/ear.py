@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from sidecar.talk.events import (
     TalkEvent,
     Words,
 )
+from sidecar.waiting import Alarm
 
 STARVED_S = 0.6
 """A client that sends nothing for so long while somebody speaks has stopped to listen: pages send
@@ -63,7 +63,7 @@ class Ear:
         self._texts: list[str] = []
         self._stopped: dict[int, float] = {}
         self._speaking: int | None = None
-        self._starving: asyncio.TimerHandle | None = None
+        self._starving: Alarm | None = None
         self._quiet = False
         """Nothing has come for so long that what is said there is not gone on with."""
         self._usual, self._guard = session.options, 0.0
@@ -228,8 +228,7 @@ class Ear:
         self._quiet = False
         if self._starving is not None:
             self._starving.cancel()
-        loop = asyncio.get_running_loop()
-        self._starving = loop.call_later(max(STARVED_S, CHUNKS * chunk_s), self._starved)
+        self._starving = Alarm(max(STARVED_S, CHUNKS * chunk_s), self._starved)
 
     def _starved(self) -> None:
         self._quiet = True

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from serving import stand_still, until
 
 from sidecar.sessions.session import Session
 from sidecar.speech import live_events
@@ -55,7 +56,9 @@ async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_
         if not late:
             await session.tell(live_events.SpeechStarted(utterance, 0.0))
         await hears.hear(SOUND)
-        await asyncio.sleep(0.01)  # nothing comes
+        await until(
+            lambda number=utterance: hears._quiet or session.commits == number
+        )  # nothing comes
         assert session.commits == utterance - late, "while nobody speaks nothing is to be ended"
         if late:
             await session.tell(live_events.SpeechStarted(utterance, 0.0))
@@ -66,3 +69,21 @@ async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_
     listening.cancel()
     assert [type(one) for one in happened].count(SpeechStarted) == 3
     assert [type(one) for one in happened].count(SpeechStopped) == 2
+
+
+async def test_who_speaks_on_while_the_service_stands_still_is_not_cut_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ear, "STARVED_S", 0.06)
+    session = Told()
+    hears = Ear(cast(Session, session), lambda: 0.0, [].append, lambda notice: None)
+    listening = asyncio.ensure_future(hears.listen())
+    await hears.hear(SOUND)
+    await session.tell(live_events.SpeechStarted(1, 0.0))
+    stand_still(0.2)  # what is said meanwhile has not been read
+    for _ in range(3):
+        await asyncio.sleep(0)
+    await hears.hear(SOUND)
+    assert session.commits == 0
+    await until(lambda: session.commits == 1)
+    listening.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from moonshine_voice import get_assets_path
-from serving import PATIENCE_S, wait_until
+from serving import PATIENCE_S, stand_still, wait_until
 
 from sidecar.speech.engine import LoadOptions, TranscribeOptions
 from sidecar.workers import channel, worker
@@ -275,6 +276,22 @@ async def test_a_worker_answers_pings_while_it_works(monkeypatch: pytest.MonkeyP
             await following
     await slow.close()
     assert not await slow._calls.answers_ping(PATIENCE_S)
+
+
+async def test_a_service_that_stood_still_itself_does_not_take_a_worker_for_one_that_hangs() -> (
+    None
+):
+    quick = Worker("intake")
+    try:
+        with CLIP.open("rb") as file:
+            await quick.ask("probe", [file.fileno()], max_s=1e5)
+        asked = asyncio.ensure_future(quick.hears(0.05))
+        await asyncio.sleep(0)
+        assert select.select([quick._sock], [], [], PATIENCE_S)[0], "it has answered"
+        stand_still(0.1)
+        assert await asked
+    finally:
+        await quick.close()
 
 
 async def test_a_call_behind_another_is_at_work_once_the_end_of_that_was_heard(ends: Ends) -> None:
