@@ -256,6 +256,7 @@ def test_the_javascript_client_survives_it_as_well(
 ) -> None:
     node = node_here()
     check_websockets(node)
+    fronts.all()
 
     def told_there() -> list[dict[str, Any]]:
         urls = {"SERVICE_URL": fronts.url, "RECORDING": str(spoken), "KNOWN_BY": fronts.ada}
