@@ -34,7 +34,7 @@ from sidecar.engines import voice_choice
 from sidecar.engines.choice import Choice
 from sidecar.engines.speaking import create_voice, spec_of
 from sidecar.engines.speaking.vibevoice import loading, speech
-from sidecar.engines.speaking.vibevoice.utterance import Manner, Prompt, Speaker
+from sidecar.engines.speaking.vibevoice.utterance import STEPS, Manner, Prompt, Speaker
 from sidecar.memory.devices import GpuMemory
 from sidecar.memory.speaking import most_frames
 from sidecar.settings import Settings
@@ -203,7 +203,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> VoiceEngine:
     one = create_voice("vibevoice")
-    options = LoadOptions(Precision.FP32, str(folder), "cpu", speaks=True)
+    # Else a machine that is busy meanwhile makes it speak in fewer steps.
+    options = LoadOptions(Precision.FP32, str(folder), "cpu", speaks=True, steps=STEPS)
     parts = list(one.load(options))
     assert parts == sorted(parts)
     assert parts[-1] == 1.0
