@@ -19,6 +19,7 @@ from sidecar.speech.live_events import (
     Partial,
     SpeakersRevised,
     SpeechStarted,
+    SpeechStopped,
     Summary,
     TurnDropped,
     TurnEnded,
@@ -75,7 +76,7 @@ class Told:
         """The last number that may be told, None where that is any."""
         self.passed = 0
         """The last number that was read and done with."""
-        self._started = -1
+        self._started, self._stopped = -1, -1.0
         self._kept: list[Numbered] = []
         self._partial: Numbered | None = None
         self._heard: Numbered | None = None
@@ -120,6 +121,8 @@ class Told:
         self._last, self._started = state.last, state.started
         self._kept, self._voices = list(state.kept), state.voices
         self._context = state.context
+        stops = (one.event for one in self._kept if isinstance(one.event, SpeechStopped))
+        self._stopped = max((stop.at for stop in stops), default=-1.0)
         if self._kept and isinstance(self._kept[-1].event, Summary):
             self.end()
 
@@ -203,9 +206,9 @@ class Told:
     def add(self, event: LiveEvent) -> Numbered | None:
         """Say it, and give its number; None where nothing is said.
 
-        That a turn begins is said once, though an engine that went on for another says it again.
-        What voices sound like and what is heard behind is kept for such an engine, and said to
-        nobody.
+        That a turn begins, or pauses, is said once, though an engine that went on for another says
+        it again. What voices sound like and what is heard behind is kept for such an engine, and
+        said to nobody.
         """
         if isinstance(event, VoicesKnown):
             self._voices = event.voices
@@ -217,6 +220,10 @@ class Told:
             if event.turn <= self._started:
                 return None
             self._started = event.turn
+        if isinstance(event, SpeechStopped):
+            if event.at <= self._stopped + CLOSE_S:
+                return None
+            self._stopped = event.at
         self._last += 1
         numbered = Numbered(self._last, event)
         if self._guarded and self._until is None and isinstance(event, STANDS):

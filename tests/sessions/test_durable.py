@@ -104,8 +104,10 @@ class Front:
             samples = len(item.raw) // 2
             assert item.raw == b"".join(map(of, range(self.at, self.at + samples)))
             self.at += samples
-            for _ in range(self.world.dice.randrange(4)):  # told before it is saved, not as often
-                self.session.heard(SpeechStopped(self.turn, self.at / RATE))
+            for more in range(
+                self.world.dice.randrange(4)
+            ):  # told before it is saved, not as often
+                self.session.heard(SpeechStopped(self.turn, self.at / RATE + more / 1000))
             if self.at >= self.settled:
                 self.session.heard(Heard(self.at / RATE, self.settled / RATE, self.commits))
         elif isinstance(item, Commit):
