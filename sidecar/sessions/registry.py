@@ -221,8 +221,9 @@ class Sessions:
             session.meet(await self._acquaint(session.options, session.owner))
         await carry(session, self._share)
 
-    def find(self, caller: Identity, number: str) -> Session:
-        """A session of theirs, to be held again; whoever held it holds it no more.
+    def find(self, caller: Identity, number: str, after: int = 0) -> Session:
+        """A session of theirs, to be held again; whoever held it holds it no more. ``after``: the
+        last event that the client was told.
 
         Raises:
             errors.SessionNotFound: it is not there, or another's.
@@ -231,6 +232,7 @@ class Sessions:
         if session is None:
             raise errors.SessionNotFound()
         session.left_at = None
+        session.goes_on(after)
         session.held_since = self._now()
         session.taken.set()
         session.taken = asyncio.Event()
@@ -265,13 +267,13 @@ class Sessions:
         if self._moving is not None:
             await self._moving.left(name)
         if name in self._sessions or self._moving is None:
-            return self.find(caller, number)
+            return self.find(caller, number, after)
         self._check(caller, number)
         try:
             one, pieces = await self._moving.find(name, after)
         except errors.SessionNotFound:
             if name in self._sessions:  # by another connection, meanwhile
-                return self.find(caller, number)
+                return self.find(caller, number, after)
             raise
         try:
             self._check(caller, number)  # it took a while

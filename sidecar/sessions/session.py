@@ -160,6 +160,12 @@ class Session:
         """Whether nothing more is said."""
         return self.told.over
 
+    def goes_on(self, after: int) -> None:
+        """Its client comes again, and was told no more than event ``after``."""
+        self.told.goes_on(after)
+        if self.durable is not None:
+            self.durable.goes_on(after)
+
     def restore(self, one: Carried) -> None:
         """Be what another was; no engine has heard anything yet."""
         self.told.restore(one.told)

@@ -75,7 +75,8 @@ class Told:
         self._until: int | None = None
         """The last number that may be told, None where that is any."""
         self.passed = 0
-        """The last number that was read and done with."""
+        """The last number that its client was told, as far as whoever tells it knows."""
+        self._telling: object | None = None
         self._started, self._stopped = -1, -1.0
         self._kept: list[Numbered] = []
         self._partial: Numbered | None = None
@@ -125,6 +126,11 @@ class Told:
         self._stopped = max((stop.at for stop in stops), default=-1.0)
         if self._kept and isinstance(self._kept[-1].event, Summary):
             self.end()
+
+    def goes_on(self, after: int) -> None:
+        """Its client comes again, and says what it was told last. What was told to a line that had
+        broken already counts no more."""
+        self.passed, self._telling = after, None
 
     def since(self, number: int) -> tuple[Numbered, ...]:
         """What is kept of what was said behind ``number``."""
@@ -252,6 +258,7 @@ class Told:
             errors.SidecarError: what ended the session.
         """
         read = self._place_behind(number)
+        telling = self._telling = object()
         while True:
             bell = self._bell
             while (found := self._next(number, read)) is not None:
@@ -260,7 +267,8 @@ class Told:
                 else:
                     read, number = read + 1, max(number, found.number)
                 yield found
-                self.passed = max(self.passed, found.number)
+                if telling is self._telling and not isinstance(found.event, Heard):
+                    self.passed = max(self.passed, found.number)  # no client is told of `Heard`
             if self._ended and self._until is None:
                 if self._wrong is not None:
                     raise self._wrong
