@@ -37,6 +37,9 @@ Acquaint = Callable[[LiveOptions, str], Awaitable[LiveOptions]]
 
 LEAVING_S = 2.0
 """So long a session may take to be left for another service at least, whatever the grace is."""
+PLACE_S = 1.0
+"""So long a session that others hear waits for its place at most before its client is told that it
+has begun."""
 LOOK_S = 1.0
 """How often is looked whose time is over."""
 
@@ -252,6 +255,25 @@ class Sessions:
             except BaseException:
                 self.end(session)
                 raise
+
+    async def placed(self, session: Session) -> None:
+        """Where others hear: wait until one of them has a session that begins, for a moment, so
+        that its client is told at once that nobody takes it.
+
+        Raises:
+            errors.SidecarError: that, and why; it is over.
+        """
+        if self.spec is None or not self.spec.remote:
+            return
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PLACE_S):
+                    await session.placed.wait()
+            if session.told.wrong is not None:
+                raise session.told.wrong
+        except BaseException:
+            self.end(session)
+            raise
 
     async def take_up(self, caller: Identity, number: str, after: int = 0) -> Session:
         """As `find`, of those that other services have, or had when they ended or died, too.

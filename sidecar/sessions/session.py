@@ -109,6 +109,8 @@ class Session:
         """When the last one who held it went, None while somebody does."""
         self.taken = asyncio.Event()
         """Set for whoever holds it once somebody else does; then it is another one."""
+        self.placed = asyncio.Event()
+        """Set once an engine had it, or it is over."""
         self.received_orders = 0
         """Commits, cancels, changes and the finish that came: what need not be said again."""
         self.finishing = False
@@ -318,6 +320,7 @@ class Session:
         self._room.set()
         self._stays.set()
         self._steady.set()
+        self.placed.set()
 
     def heard(self, event: LiveEvent) -> None:
         """From the engine."""
