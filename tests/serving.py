@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -253,6 +254,17 @@ class Server:
         return sum(seen.values())
 
 
+@contextlib.contextmanager
+def halted(pid: int) -> Iterator[None]:
+    """A process does nothing meanwhile. An engine that has a job may be like that for half a
+    minute: so long the job runs, whatever the machine does, and then it ends as it would have."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 class Peak:
     """The most memory and disk that a service had, above what it had at the start."""
 
@@ -294,7 +306,8 @@ def shown_on(terminal: int) -> bytes:
 
 @contextlib.contextmanager
 def counting_listener() -> Iterator[tuple[int, list[bytes]]]:
-    """A TCP port, and the list of all that connected to it (what they sent first)."""
+    """A TCP port, and the list of all that connected to it (what they sent first); each is let go
+    once it has said something."""
     visits: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.05)
@@ -304,10 +317,16 @@ def counting_listener() -> Iterator[tuple[int, list[bytes]]]:
             while not done.is_set():
                 with contextlib.suppress(OSError):
                     connection, _ = listener.accept()
+                    visits.append(b"")
                     with connection:
-                        connection.settimeout(0.2)
-                        visits.append(b"")
-                        visits[-1] = connection.recv(200)
+                        visits[-1] = first_of(connection)
+
+        def first_of(connection: socket.socket) -> bytes:
+            connection.settimeout(0.05)
+            while not done.is_set():
+                with contextlib.suppress(TimeoutError):
+                    return connection.recv(200)
+            return b""
 
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()

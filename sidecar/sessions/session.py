@@ -110,6 +110,8 @@ class Session:
         """When the last one who held it went, None while somebody does."""
         self.taken = asyncio.Event()
         """Set for whoever holds it once somebody else does; then it is another one."""
+        self.placed = asyncio.Event()
+        """Set once an engine had it, or it is over."""
         self.received_orders = 0
         """Commits, cancels, changes and the finish that came: what need not be said again."""
         self.finishing = False
@@ -160,6 +162,12 @@ class Session:
     def over(self) -> bool:
         """Whether nothing more is said."""
         return self.told.over
+
+    def goes_on(self, after: int) -> None:
+        """Its client comes again, and was told no more than event ``after``."""
+        self.told.goes_on(after)
+        if self.durable is not None:
+            self.durable.goes_on(after)
 
     def restore(self, one: Carried) -> None:
         """Be what another was; no engine has heard anything yet."""
@@ -313,6 +321,7 @@ class Session:
         self._room.set()
         self._stays.set()
         self._steady.set()
+        self.placed.set()
 
     def heard(self, event: LiveEvent) -> None:
         """From the engine."""

@@ -96,9 +96,14 @@ class Ear:
         self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
     ) -> None:
         """More sound, as `Session.send`."""
-        await self._session.send(raw, encoding, rate)
+        if self._starving is not None:  # also while an engine has no room for what came
+            self._starving.cancel()
+        try:
+            await self._session.send(raw, encoding, rate)
+        finally:
+            self._rest(len(raw) / encoding.width / rate)
         self._clock.came(self._session.received_s, self._now())
-        self._rest(len(raw) / encoding.width / rate)
+        self._quiet = False
 
     def touch(self) -> None:
         """The client is there, though it sends no sound."""
@@ -224,10 +229,7 @@ class Ear:
         self._happened(Words(self._now(), turn, " ".join(filter(None, texts)), upto))
 
     def _rest(self, chunk_s: float) -> None:
-        """Nothing comes from now on, unless it does."""
-        self._quiet = False
-        if self._starving is not None:
-            self._starving.cancel()
+        """Nothing comes from now on, unless it does before the alarm."""
         self._starving = Alarm(max(STARVED_S, CHUNKS * chunk_s), self._starved)
 
     def _starved(self) -> None:

@@ -26,8 +26,11 @@ class Told:
     def __init__(self) -> None:
         self.options, self.received_s, self.commits = ear.options(), 0.0, 0
         self._events: asyncio.Queue[live_events.LiveEvent] = asyncio.Queue()
+        self.room = asyncio.Event()
+        self.room.set()
 
     async def send(self, raw: bytes, encoding: Encoding, rate: int) -> None:
+        await self.room.wait()
         self.received_s += len(raw) / encoding.width / rate
 
     def commit(self) -> None:
@@ -56,9 +59,7 @@ async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_
         if not late:
             await session.tell(live_events.SpeechStarted(utterance, 0.0))
         await hears.hear(SOUND)
-        await until(
-            lambda number=utterance: hears._quiet or session.commits == number
-        )  # nothing comes
+        await until(lambda: hears._quiet if late else session.commits == utterance)  # noqa: B023
         assert session.commits == utterance - late, "while nobody speaks nothing is to be ended"
         if late:
             await session.tell(live_events.SpeechStarted(utterance, 0.0))
@@ -85,5 +86,10 @@ async def test_who_speaks_on_while_the_service_stands_still_is_not_cut_short(
         await asyncio.sleep(0)
     await hears.hear(SOUND)
     assert session.commits == 0
+    session.room.clear()
+    receiving = asyncio.ensure_future(hears.hear(SOUND))
+    await asyncio.sleep(0.5)
+    assert session.commits == 0, "what is to be heard is there, and an engine has no room for it"
+    receiving.cancel()
     await until(lambda: session.commits == 1)
     listening.cancel()
