@@ -82,6 +82,8 @@ class SharedMemory(MemoryStore):
         self._shared.news()
 
     async def written(self, job_id: str | None = None) -> None:
+        while self.down and job_id in self._mine:  # who has a job waits, as with the database
+            await asyncio.sleep(0.01)
         if self.down:
             raise errors.JournalUnreachable()
 
