@@ -43,7 +43,7 @@ STOPS_S = 5.0
 STOPPING_S = 0.02
 """So often it is looked at whether it has."""
 GIVING_S = LEASE_S
-"""So long the end of the service waits until all is given back; by then the leases are over, too."""
+"""So long the end of the service waits until all is given back: then leases are over, too."""
 
 
 class Works(Protocol):
