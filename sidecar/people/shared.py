@@ -46,6 +46,7 @@ class SharedPeople:
         """
         check_address(address)
         self._asking, self._rewriting = Asking(address, "people"), Asking(address, "people-gone")
+        self._rewrites = asyncio.Lock()
         self._seal = open_database(self._asking.link, secret, PURPOSE)
         self._asking.close()
 
@@ -78,7 +79,9 @@ class SharedPeople:
             cursor.execute("SELECT pg_current_xact_id()::xid::text")
             return str(cursor.fetchone()[0])
 
-        await self._rewrite(await self._asking.ask(drop))
+        behind = await self._asking.ask(drop)
+        async with self._rewrites:  # each in its turn: who is done closes the connection
+            await self._rewrite(behind)
 
     def close(self) -> None:
         """Let go of the database."""
