@@ -32,6 +32,9 @@ STARVED_S = 0.6
 four times a second, and say nothing when a person switches the microphone off."""
 CHUNKS = 1.5
 """Times the length of a chunk a client is waited for at least: some send a second at once."""
+LOOKS = 3
+"""So often is looked in that time: a service that stood still for a while finds what came meanwhile
+before the next look."""
 MOST_SPANS = 100
 """Utterances of which it is known where they lay."""
 SURELY_S = 0.064
@@ -64,8 +67,9 @@ class Ear:
         self._stopped: dict[int, float] = {}
         self._speaking: int | None = None
         self._starving: asyncio.TimerHandle | None = None
-        self._quiet = False
-        """Nothing has come for so long that what is said there is not gone on with."""
+        self._coming = self._quiet = False
+        """Sound came for which an engine has no room yet; and nothing has come for so long that
+        what is said there is not gone on with."""
         self._usual, self._guard = session.options, 0.0
         self._spans: dict[int, tuple[float, float]] = {}
         self._gone: frozenset[int] = frozenset()
@@ -96,9 +100,15 @@ class Ear:
         self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
     ) -> None:
         """More sound, as `Session.send`."""
-        await self._session.send(raw, encoding, rate)
+        self._coming = True
+        try:
+            await self._session.send(raw, encoding, rate)
+        finally:
+            self._coming = False
         self._clock.came(self._session.received_s, self._now())
-        self._rest(len(raw) / encoding.width / rate)
+        self._quiet = False
+        chunk_s = len(raw) / encoding.width / rate
+        self._await(max(STARVED_S, CHUNKS * chunk_s) / LOOKS, LOOKS)
 
     def touch(self) -> None:
         """The client is there, though it sends no sound."""
@@ -223,13 +233,17 @@ class Ear:
     def _words(self, turn: int, texts: list[str], upto: float) -> None:
         self._happened(Words(self._now(), turn, " ".join(filter(None, texts)), upto))
 
-    def _rest(self, chunk_s: float) -> None:
-        """Nothing comes from now on, unless it does."""
-        self._quiet = False
+    def _await(self, pause_s: float, looks: int) -> None:
+        """Nothing comes from now on, unless it does before so many looks."""
         if self._starving is not None:
             self._starving.cancel()
-        loop = asyncio.get_running_loop()
-        self._starving = loop.call_later(max(STARVED_S, CHUNKS * chunk_s), self._starved)
+        self._starving = asyncio.get_running_loop().call_later(pause_s, self._look, pause_s, looks)
+
+    def _look(self, pause_s: float, looks: int) -> None:
+        if looks > 1 or self._coming:
+            self._await(pause_s, max(1, looks - 1))
+        else:
+            self._starved()
 
     def _starved(self) -> None:
         self._quiet = True
