@@ -46,7 +46,6 @@ class SharedPeople:
         """
         check_address(address)
         self._asking, self._rewriting = Asking(address, "people"), Asking(address, "people-gone")
-        self._rewrites = asyncio.Lock()
         self._seal = open_database(self._asking.link, secret, PURPOSE)
         self._asking.close()
 
@@ -79,9 +78,7 @@ class SharedPeople:
             cursor.execute("SELECT pg_current_xact_id()::xid::text")
             return str(cursor.fetchone()[0])
 
-        behind = await self._asking.ask(drop)
-        async with self._rewrites:  # each in its turn: who is done closes the connection
-            await self._rewrite(behind)
+        await self._rewrite(await self._asking.ask(drop))
 
     def close(self) -> None:
         """Let go of the database."""

@@ -116,6 +116,17 @@ async def test_who_goes_away_while_a_session_is_taken_up_leaves_it_to_whoever_co
     assert [len(each.sessions) for each in fronts] == [not again, again]
 
 
+async def test_who_is_refused_by_the_database_for_a_while_says_again_that_it_is_there(
+    fronts: tuple[Front, Front], journal: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with psycopg.connect(journal, autocommit=True) as look:
+        look.execute("ALTER TABLE vibevoice.fronts RENAME seen TO heard")
+        await until(lambda: "the database refuses" in caplog.text)
+        look.execute("ALTER TABLE vibevoice.fronts RENAME heard TO seen")
+        look.execute("UPDATE vibevoice.fronts SET seen = seen - interval '1 hour'")
+        await until(lambda: _heard_of(look), "it says again that it is there")
+
+
 async def test_a_name_that_is_used_again_at_once_is_that_of_a_service_that_lives(
     fronts: tuple[Front, Front], journal: str
 ) -> None:
@@ -124,12 +135,13 @@ async def test_a_name_that_is_used_again_at_once_is_that_of_a_service_that_lives
     await front.sessions.move(front.sessions.open(EVERYBODY, LiveOptions(), "talk"))
     with psycopg.connect(journal, autocommit=True) as look:
         look.execute("UPDATE vibevoice.fronts SET seen = seen - interval '1 hour'")
+        await until(lambda: _heard_of(look), "it says again that it is there")
 
-        def lives() -> bool:
-            row = look.execute(
-                "SELECT vibevoice.lives(front, 3) AND seen > now() - interval '1 minute' "
-                "FROM vibevoice.sessions JOIN vibevoice.fronts ON name = front"
-            ).fetchone()
-            return row is not None and bool(row[0])
 
-        await until(lives, "it says again that it is there")
+def _heard_of(look: psycopg.Connection[Any]) -> bool:
+    """Whether who has the session said of late that it is there."""
+    row = look.execute(
+        "SELECT seen > now() - interval '1 minute' "
+        "FROM vibevoice.sessions JOIN vibevoice.fronts ON name = front"
+    ).fetchone()
+    return row is not None and bool(row[0])
