@@ -97,6 +97,18 @@ async def test_who_is_deleted_waits_for_whoever_still_sees_them(
     assert traces[ben.id] not in in_database.written()
 
 
+async def test_of_several_who_are_deleted_at_once_nothing_is_left(
+    in_database: InDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    people = in_database.open()
+    who = [await people.add(EVERYBODY, f"person {number}", heard(number)) for number in range(4)]
+    traces = [in_database.sealed(one.id)[0][:32] for one in who]
+    await asyncio.gather(*(people.delete(EVERYBODY, one.id) for one in who))
+    written = in_database.written()
+    assert not any(trace in written for trace in traces)
+    assert "did not rewrite" not in caplog.text
+
+
 async def test_a_row_of_one_owner_is_nobody_among_anothers(in_database: InDatabase) -> None:
     people = in_database.open()
     await people.add(EVERYBODY, "Anna", heard(1))
@@ -173,6 +185,25 @@ async def test_while_the_database_is_away_a_job_waits_and_who_speaks_live_does_n
         live = await voices.with_people_live(LiveOptions(), EVERYBODY.owner)
         assert names(live.known_voices) == ["Anna"]
     assert await people.all(EVERYBODY) == [anna]
+
+
+async def test_a_live_session_knows_nobody_where_the_database_hangs(
+    in_database: InDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "LIVE_S", 0.2)
+    await in_database.open().add(EVERYBODY, "Anna", heard(1))
+    with (
+        closing(voices_of(in_database, people=True)) as front,
+        closing(in_database.connected()) as other,
+    ):
+        other.autocommit = False
+        other.execute("LOCK TABLE vibevoice.people")
+        job = front.with_people(TranscribeOptions(), EVERYBODY.owner, kept=False)
+        begins = asyncio.create_task(job)
+        asyncio.get_running_loop().call_later(1.0, other.rollback)
+        told = await front.with_people_live(LiveOptions(), EVERYBODY.owner)
+        assert told.known_voices == ()
+        assert names((await begins).known_voices) == ["Anna"]
 
 
 def test_people_of_a_file_come_into_the_database_as_they_are_and_once(
