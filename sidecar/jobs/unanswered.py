@@ -104,6 +104,7 @@ class Unanswered:
         while True:
             with suppress(errors.JournalUnreachable):
                 for job_id in await self._requests.overdue():
+                    await self._seek(job_id)  # nobody else is told of it
                     with suppress(errors.JobNotFound):
                         self._end(job_id)
             await asyncio.sleep(LOOK_S)

@@ -142,7 +142,7 @@ def test_a_node_whose_line_is_cut_loses_its_job_and_is_refused_and_works_again(
         served.kill(near)
         there = served.journal.replace("127.0.0.1", HERE)
         with node(served, line, there) as far:
-            job = Job(served, 1, 60)
+            job = Job(served, 1, 45)
             wait_until(lambda: job.done_s > 6, PATIENCE_S, "the far one hears it")
             line.cut()
             served.start(near)

@@ -179,6 +179,21 @@ async def test_what_is_forgotten_at_one_is_nowhere(opened: Open, journal: str) -
             assert connection.execute(f"SELECT count(*) FROM vibevoice.{table}").fetchone() == (0,)
 
 
+async def test_who_waits_only_once_it_was_written_hears_what_went_wrong(opened: Open) -> None:
+    one, other = opened(), opened()
+    key = RequestKey("a key", "digest")
+    jobs = [submitted(durable=True, owner="me", key=key) for _ in range(2)]
+    for store, job in zip((one, other), jobs, strict=True):
+        store.add(job)
+        store._flush()
+        await until(lambda store=store, job=job: not store._writer.pending(job.id))
+    await one.written(jobs[0].id)
+    with pytest.raises(KeyTaken):
+        await other.written(jobs[1].id)
+    await other.written(jobs[1].id)  # it is said once
+    assert other._writer._untold == {}
+
+
 async def test_of_two_requests_by_one_key_at_two_services_one_is_a_job(opened: Open) -> None:
     one, other = await two(opened)
     key = RequestKey("a key", "digest")

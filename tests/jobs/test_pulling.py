@@ -301,10 +301,11 @@ async def test_what_one_cannot_open_another_tries_and_then_it_has_failed(
         (record,) = await ended(front, lost)
         assert record.error is not None
         assert record.error.code == "audio_lost"
-        sighted.fault = OSError("the disk fell out")  # which nobody expects there
+        blind.fault = sighted.fault = OSError("the disk fell out")  # which nobody expects there
         (record,) = await ended(front, sent(front, recording))
         assert record.error is not None
         assert record.error.code == "internal"
+        assert not blind.pulling.held
         assert not sighted.pulling.held
 
 

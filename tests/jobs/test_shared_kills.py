@@ -31,7 +31,7 @@ async def test_whoever_is_killed_every_job_ends_once_and_with_its_own_words(tmp_
 
 
 def test_what_a_node_says_that_was_cut_off_meanwhile_is_refused(tmp_path: Path) -> None:
-    recording = Recording(1, 60)
+    recording = Recording(1, 40)
     with deployment(tmp_path, 1, 2, scripted_speed=5, scripted_settles=5) as served:
         front, *nodes = served.servers
         assert front is not None

@@ -119,9 +119,9 @@ async def test_one_that_was_done_before_anybody_came_is_there_with_its_words(
 async def test_one_for_which_nobody_comes_in_time_ends_at_whichever_looks(
     fronts: tuple[Front, Front], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also at one that has not heard of it."""
     monkeypatch.setattr(unanswered, "LOOK_S", 0.02)
     one, another = fronts
-    await another.store.open()
     left, waits = await one.took_in(), await one.took_in()
     await one.unanswered.leave(left, "sent", 0.05)
     await one.unanswered.leave(waits, "sent too", 60.0)

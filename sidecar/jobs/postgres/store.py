@@ -195,7 +195,6 @@ class PostgresStore(Mirror):
             KeyTaken: another service was first to add a job with that key.
         """
         await self.open()
-        self._flush()
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
@@ -207,7 +206,9 @@ class PostgresStore(Mirror):
             with suppress(RuntimeError):  # the loop is closed: nobody waits
                 loop.call_soon_threadsafe(settle, error)
 
-        self._writer.when_written(job_id, told, patient=job_id in self._had)
+        patient = job_id in self._had
+        self._writer.when_written(job_id, told, patient=patient, parts=self._said)
+        self._said = []
         await done
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sidecar import errors
@@ -46,6 +46,9 @@ class Writer:
         self._waiting: list[_Waiter] = []
         self._pending: Counter[str] = Counter()
         self._closing = False
+        self._untold: dict[str, Exception] = {}
+        """What went wrong with a job when something of it was written last, until somebody waits
+        for that: who puts it may be a moment behind with his wait."""
         self._disowned: dict[str, bool] = {}
         """Jobs of which it was said that they were not added, though nobody knows; whether a
         request's key finds them."""
@@ -63,11 +66,14 @@ class Writer:
         """Whether something of a job may not be written yet."""
         return self._pending[job_id] > 0
 
-    def when_written(self, job_id: str | None, told: Told, *, patient: bool) -> None:
-        """Have ``told`` called (from the writer's thread) once all before is written, with what
-        went wrong with that job; with `errors.JournalUnreachable` if the database does not answer,
-        unless he who waits is ``patient``."""
+    def when_written(
+        self, job_id: str | None, told: Told, *, patient: bool, parts: Sequence[Part] = ()
+    ) -> None:
+        """Have ``told`` called (from the writer's thread) once all before, and ``parts``, is
+        written, with what went wrong with that job; with `errors.JournalUnreachable` if the
+        database does not answer, unless he who waits is ``patient``."""
         with self._news:
+            self.put(parts)
             if self._closing:
                 told(None)
                 return
@@ -111,17 +117,22 @@ class Writer:
                 log.warning("the database for jobs answers again")
             pauses.over()
             failures = 0
-            self._settle(parts)
+            self._settle(parts, wrong)
             for one in waiting:
-                one.told(wrong.get(one.job_id) if one.job_id is not None else None)
+                one.told(self._untold.get(one.job_id) if one.job_id is not None else None)
+            for one in waiting:
+                self._untold.pop(one.job_id or "", None)
             parts, waiting = [], []
             if closing:
                 return
 
-    def _settle(self, parts: Sequence[Part]) -> None:
+    def _settle(self, parts: Sequence[Part], wrong: Mapping[str, Exception]) -> None:
         with self._news:
             self._pending.subtract(part.job_id for part in parts)
             self._pending += Counter()
+        for part in parts:
+            self._untold.pop(part.job_id, None)
+        self._untold |= wrong
         for part in parts:
             if isinstance(part, Forget):
                 self._disowned.pop(part.job_id, None)
