@@ -33,6 +33,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "FIRST_ASIDE_S", 0.05)
     monkeypatch.setattr(pool, "PATIENCE_S", 0.5)
     monkeypatch.setattr(server, "LOOK_S", PATIENCE_S)
+    monkeypatch.setattr(server, "SILENCE_S", PATIENCE_S)
 
 
 @pytest.fixture
