@@ -19,9 +19,9 @@ from serving import USERS_FOLDERS, Server
 
 
 def pytest_configure() -> None:
-    """Properties without a clock, no work twice, Ctrl-C as in a terminal, and a lesser processor
-    where that is asked for."""
-    _without_a_clock()
+    """Properties without a clock or dice, no work twice, Ctrl-C as in a terminal, and a lesser
+    processor where that is asked for."""
+    _without_a_clock_or_dice()
     _without_waste()
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # as the service: children of tests would die
     # A shell that starts this in the background has it ignored, and so would all children.
@@ -29,14 +29,20 @@ def pytest_configure() -> None:
     _be_a_lesser_processor()
 
 
-def _without_a_clock() -> None:
-    """A busy machine is nobody's fault; the rest stays as Hypothesis has it, in CI and here."""
+def _without_a_clock_or_dice() -> None:
+    """A busy machine is nobody's fault, and what held in one run holds in the next. Who looks for
+    examples that nobody has seen says how many: ``VIBEVOICE_TEST_EXAMPLES``."""
     with contextlib.suppress(ImportError):  # who only tries an executable out has none
         from hypothesis import HealthCheck, settings
 
-        slow = [HealthCheck.too_slow]
+        found = os.environ.get("VIBEVOICE_TEST_EXAMPLES")
         settings.register_profile(
-            "house", settings.default, deadline=None, suppress_health_check=slow
+            "house",
+            settings.default,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+            derandomize=not found,
+            max_examples=int(found or 100),
         )
         settings.load_profile("house")
 

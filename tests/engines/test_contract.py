@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import checkpoints
 import pytest
 import whisper_models
 from moonshine_voice import get_assets_path
-from serving import Server
+from serving import PATIENCE_S, Server
 
 from sidecar.audio.decode import AudioFacts, open_audio, probe
 from sidecar.engines import ENGINES, create_engine, missing, spec_of
+from sidecar.engines.upstream import server as upstream
 from sidecar.speech.engine import Engine, LoadOptions, Precision, TranscribeOptions, Upstream
 from sidecar.speech.transcript import Event, Finished, Progress, SegmentReady
 
@@ -27,8 +29,14 @@ VIBEVOICE = [f"vibevoice {precision}" for precision in ("fp32", "bf16", "int8", 
 
 
 @pytest.fixture(scope="module", params=[*RUNNABLE, "whisper int8", *VIBEVOICE])
-def loading(request: pytest.FixtureRequest) -> tuple[str, LoadOptions]:
+def loading(request: pytest.FixtureRequest) -> Iterator[tuple[str, LoadOptions]]:
     """An engine's name, and how it is loaded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upstream, "LOOK_S", PATIENCE_S)  # a busy machine is not taken for gone
+        yield named(request)
+
+
+def named(request: pytest.FixtureRequest) -> tuple[str, LoadOptions]:
     name, _, precision = request.param.partition(" ")
     if name == "upstream":
         server: Server = request.getfixturevalue("server")

@@ -12,7 +12,7 @@ from moonshine_voice import get_assets_path
 from serving import PATIENCE_S
 from sounding import RATE, Engine, Sound
 
-from sidecar.engines.upstream import pool, server
+from sidecar.engines.upstream import pool, server, upstreams
 
 
 @pytest.fixture(scope="session")
@@ -29,10 +29,12 @@ def two_voices() -> Sound:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for a server that is gone, waits for a moment; one that is there and has no
-    processor for a while is not taken for gone."""
+    processor for a while is not taken for gone, nor for too slow."""
     monkeypatch.setattr(pool, "FIRST_ASIDE_S", 0.05)
     monkeypatch.setattr(pool, "PATIENCE_S", 0.5)
     monkeypatch.setattr(server, "LOOK_S", PATIENCE_S)
+    monkeypatch.setattr(server, "SILENCE_S", PATIENCE_S)
+    monkeypatch.setattr(upstreams, "START_S", PATIENCE_S)
 
 
 @pytest.fixture
