@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ class Asking:
         self.link = Link(address)
         """For who asks before there is an event loop."""
         self._thread = Threads(name, 1)
+        self._busy = threading.Lock()
+        self._leaving = False
 
     async def ask(self, work: Callable[[Any], T]) -> T:
         """What the database says in one transaction; once more where it was only the connection, so
@@ -53,11 +56,26 @@ class Asking:
         await self._run(ordered)
 
     async def _run(self, work: Callable[[], T]) -> T:
+        def alone() -> T:
+            try:
+                with self._busy:
+                    return work()
+            finally:
+                if self._leaving:
+                    self.close()
+
         try:
-            return await self._thread.run(work)
+            return await self._thread.run(alone)
         except Unreachable as error:
             raise errors.JournalUnreachable() from error
 
     def close(self) -> None:
-        """Let go of the connection."""
-        self.link.close()
+        """Let go of the connection; what the database is asked just now has its answer first, in
+        its own time: nobody else may touch the connection meanwhile."""
+        self._leaving = True
+        if self._busy.acquire(blocking=False):
+            try:
+                self.link.close()
+                self._leaving = False
+            finally:
+                self._busy.release()

@@ -22,6 +22,7 @@ from sidecar.sessions.told import LOOSE, Numbered, Told
 from sidecar.speech.live_events import Heard, LiveEvent, Noticed
 from sidecar.speech.people import KnownVoice
 from sidecar.speech.transcript import Notice
+from sidecar.waiting import Alarm
 
 if TYPE_CHECKING:
     from sidecar.sessions.session import Session
@@ -95,7 +96,7 @@ class Durable:
         """Where the sound ended when the client was last told that it is not saved."""
         self._relieved = (0.0, 0)
         """As `_acknowledged`, of what need not lie there, as its client knows that."""
-        self._waiting: asyncio.TimerHandle | None = None
+        self._waiting: Alarm | None = None
 
     def acknowledged(self, received_orders: int) -> tuple[float, int]:
         """Seconds of sound and orders that the client need not send again. Where nothing can be
@@ -131,7 +132,7 @@ class Durable:
             if self._away():
                 self._loosen()
             elif self._waiting is None:
-                self._waiting = asyncio.get_running_loop().call_later(HOLD_S, self.unsaved)
+                self._waiting = Alarm(HOLD_S, self.unsaved)
             self._news()
         elif isinstance(event, Heard):
             if self._sound.first - self._acknowledged[0] >= QUIET_S:
@@ -196,7 +197,7 @@ class Durable:
         self._told.guard()
         self.reached.set()
         if self._told.held:
-            self._waiting = asyncio.get_running_loop().call_later(HOLD_S, self.unsaved)
+            self._waiting = Alarm(HOLD_S, self.unsaved)
         if self._told.stands_behind(self._saved):
             self._news()
 

@@ -78,9 +78,7 @@ class Moving:
 
     async def _leave(self, session: Session, why: errors.SidecarError, most_s: float) -> bool:
         session.hold()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STEADY_S):
-                await session.steady()
+        await session.steady(STEADY_S)
         await self._still(session)
         left = False
         try:

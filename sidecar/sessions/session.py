@@ -39,6 +39,7 @@ from sidecar.speech.live_events import (
     TurnEnded,
 )
 from sidecar.speech.transcript import Notice, Transcript
+from sidecar.waiting import comes
 
 log = logging.getLogger(__name__)
 
@@ -187,9 +188,9 @@ class Session:
         """Wait while it is being handed over. Where it was, what it is sent next is refused."""
         await self._stays.wait()
 
-    async def steady(self) -> None:
-        """Wait until it is known of all that is told up to where that was said."""
-        await self._steady.wait()
+    async def steady(self, within_s: float) -> bool:
+        """Wait until it is known of all that is told up to where that was said; whether it is."""
+        return await comes(self._steady, within_s)
 
     @property
     def is_steady(self) -> bool:

@@ -86,9 +86,10 @@ async def test_who_is_deleted_waits_for_whoever_still_sees_them(
         other.commit()
         await deleting
         assert traces[anna.id] not in in_database.written()
-        monkeypatch.setattr(shared, "OLDER_S", 0.0)
         other.execute("SELECT 1")
-        await people.delete(EVERYBODY, ben.id)
+        with monkeypatch.context() as impatient:
+            impatient.setattr(shared, "OLDER_S", 0.0)
+            await people.delete(EVERYBODY, ben.id)
     assert "until it is vacuumed" in caplog.text
     assert await people.all(EVERYBODY) == []
     carla = await people.add(EVERYBODY, "Carla", heard(3))

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from serving import stand_still
 from vibevoice_asr_client import Retry
 from vibevoice_asr_client.flows import Surroundings
 from vibevoice_asr_client.live_events import Final as FinalTold
@@ -270,6 +271,22 @@ async def test_what_stands_waits_until_it_is_saved_and_what_is_said_anew_does_no
     assert readable(session) == [(1, "SpeechStarted"), (2, "Final"), (4, "SpeechStarted")]
     session.durable.close()
     assert readable(session)[-1] == (5 + LOOSE, "Final")
+
+
+async def test_while_the_service_itself_stands_still_the_database_is_not_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sidecar.sessions.durable.HOLD_S", 0.06)
+    session = durable([])
+    assert session.durable is not None
+    session.heard(Final(0, 0, Segment(0.1, 0.5, "said")))
+    one = session.durable.snapshot(session, 0.0)
+    stand_still(0.2)  # what the database says meanwhile is not read
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert readable(session) == []
+    session.durable.saved(one)
+    assert readable(session) == [(1, "Final")]
 
 
 async def test_while_the_database_is_away_what_is_told_is_numbered_so_that_it_shows() -> None:
