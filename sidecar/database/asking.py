@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from sidecar import errors
-from sidecar.database.link import Link, Unreachable
+from sidecar.database.link import Link, Unreachable, said
 from sidecar.threads import Threads
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Asking:
@@ -30,7 +32,7 @@ class Asking:
         nothing may change by being done twice.
 
         Raises:
-            errors.JournalUnreachable: it does not answer.
+            errors.JournalUnreachable: it does not answer, or refuses.
         """
 
         def asked() -> T:
@@ -64,10 +66,15 @@ class Asking:
                 if self._leaving:
                     self.close()
 
+        import psycopg
+
         try:
             return await self._thread.run(alone)
         except Unreachable as error:
             raise errors.JournalUnreachable() from error
+        except psycopg.Error as error:  # another version made the tables new, or a right is gone
+            log.error("the database refuses what it is asked: %s", said(error))
+            raise errors.JournalUnreachable("The database refuses what it is asked.") from None
 
     def close(self) -> None:
         """Let go of the connection; what the database is asked just now has its answer first, in

@@ -170,6 +170,8 @@ class Sessions:
         """
         number = number or uuid.uuid4().hex
         try:
+            if self._moving is not None and self._moving.comes((caller.owner, number)):
+                raise errors.SessionTaken()
             self._check(caller, number)
             self._admission.check_language(options)
         except errors.SidecarError as error:
@@ -286,24 +288,20 @@ class Sessions:
             errors.JournalUnreachable: nobody can say where it is.
         """
         name = caller.owner, number
-        if self._moving is not None:
-            await self._moving.left(name)
-        if name in self._sessions or self._moving is None:
+        if self._moving is None:
             return self.find(caller, number, after)
-        self._check(caller, number)
-        try:
-            one, pieces = await self._moving.find(name, after)
-        except errors.SessionNotFound:
-            if name in self._sessions:  # by another connection, meanwhile
+        async with self._moving.alone(name):
+            if name in self._sessions:
                 return self.find(caller, number, after)
-            raise
-        try:
-            self._check(caller, number)  # it took a while
-            self._admission.check_language(one.options)
-        except errors.SidecarError:
-            await self._moving.give_back(name)
-            raise
-        return await self._restored(caller.owner, number, one, pieces)
+            self._check(caller, number)
+            one, pieces = await self._moving.find(name, after)
+            try:
+                self._check(caller, number)  # it took a while
+                self._admission.check_language(one.options)
+            except errors.SidecarError:
+                await self._moving.give_back(name)
+                raise
+            return await self._restored(caller.owner, number, one, pieces)
 
     async def _restored(self, owner: str, number: str, one: Carried, pieces: int) -> Session:
         session = self._new(owner, number, one.options, one.wire)

@@ -573,6 +573,25 @@ async def test_connections_that_are_lost_in_the_middle_cost_nothing(
     assert [event.seq for event in front.events(job.id)] == [*range(1, 33)]
 
 
+def test_a_machine_that_slept_in_the_middle_of_a_transaction_has_lost_its_connection(
+    journal: str,
+) -> None:
+    def sleeps() -> None:
+        pid = [link.connection().info.backend_pid]
+        with link.transaction() as cursor, psycopg.connect(journal, autocommit=True) as look:
+            cursor.execute("SELECT 1")
+            there = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"
+            while look.execute(there, pid).fetchone() != (0,):
+                pass
+            cursor.execute("SELECT 1")
+
+    with closing(Link(journal)) as link:
+        link.connection().execute("SET idle_in_transaction_session_timeout = 50")
+        with pytest.raises(Unreachable):
+            sleeps()
+        assert not link.open
+
+
 async def test_while_the_database_is_away_jobs_go_on_and_nothing_is_accepted(
     opened: Open, journal: str, postgres_cluster: Cluster
 ) -> None:

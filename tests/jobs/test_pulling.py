@@ -251,6 +251,24 @@ async def test_one_that_ends_finishes_what_runs_or_gives_it_back_settled(
             assert next_id in other.store.claimed
 
 
+async def test_one_that_ends_while_the_store_is_away_waits_for_it_no_longer_than_its_leases_last(
+    shared: Shared, front: SharedMemory, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulling, "GIVING_S", 0.1)
+    async with nodes(1, shared) as (node,):
+        job_id = sent(front, recording)
+        await until(lambda: front.get(job_id).settled)
+        node.store.down = True
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await node.pulling.drain(0.0)
+        finally:
+            node.store.down = False
+        assert not node.pulling.held
+    assert job_id in shared.holds  # until that is over
+    assert not front.get(job_id).over
+
+
 async def test_a_recording_that_kills_engines_ends_after_two_deaths_and_the_rest_goes_on(
     shared: Shared, front: SharedMemory, recording: Path, tmp_path: Path, voice: bytes
 ) -> None:

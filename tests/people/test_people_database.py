@@ -97,6 +97,18 @@ async def test_who_is_deleted_waits_for_whoever_still_sees_them(
     assert traces[ben.id] not in in_database.written()
 
 
+async def test_of_several_who_are_deleted_at_once_nothing_is_left(
+    in_database: InDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    people = in_database.open()
+    who = [await people.add(EVERYBODY, f"person {number}", heard(number)) for number in range(4)]
+    traces = [in_database.sealed(one.id)[0][:32] for one in who]
+    await asyncio.gather(*(people.delete(EVERYBODY, one.id) for one in who))
+    written = in_database.written()
+    assert not any(trace in written for trace in traces)
+    assert "did not rewrite" not in caplog.text
+
+
 async def test_a_row_of_one_owner_is_nobody_among_anothers(in_database: InDatabase) -> None:
     people = in_database.open()
     await people.add(EVERYBODY, "Anna", heard(1))

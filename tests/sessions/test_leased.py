@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import signal
+import socket
 import ssl
 import threading
 import wave
@@ -48,6 +49,7 @@ from sidecar.sessions.relay import Shared
 from sidecar.sessions.session import Bounds
 from sidecar.speech.engine import Upstream
 from sidecar.speech.live import Begin, LiveOptions
+from sidecar.workers import distant, distant_line
 from sidecar.workers.distant import DistantSlot
 from sidecar.workers.lifecycle import SlotState
 
@@ -285,6 +287,28 @@ async def test_who_is_back_gets_a_session_although_they_still_stand_aside(
     async with serve(takes, "127.0.0.1", port), slot.calling("live", **begin):
         assert slot.state is SlotState.BUSY
     await slot.close()
+
+
+async def test_where_all_are_silent_nobody_is_asked_again_once_a_session_has_waited_long_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(distant_line, "LOOK_S", 0.2)
+    monkeypatch.setattr(distant, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(pool, "FIRST_ASIDE_S", 0.01)
+    silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    urls = tuple(f"http://127.0.0.1:{one.getsockname()[1]}" for one in silent)
+    slot = DistantSlot(spec_of("upstream"), Upstream(urls))
+    begin = {"options": LiveOptions().to_wire(), "begin": Begin().to_wire()}
+    with pytest.raises(UpstreamUnreachable):
+        async with slot.calling("live", **begin):
+            pass
+    await slot.close()
+    for one in silent:
+        with one:
+            one.setblocking(False)
+            one.accept()[0].close()
+            with pytest.raises(BlockingIOError):
+                one.accept()
 
 
 def test_over_tls_nobody_is_believed_but_who_has_a_certificate_that_is_named(
