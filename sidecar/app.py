@@ -32,6 +32,7 @@ from sidecar.settings import FRONT, NODE, Settings, load_settings
 from sidecar.transports.control import admin as admin_api
 from sidecar.transports.control import api as control_api
 from sidecar.transports.control import dialect as control_dialect
+from sidecar.transports.erasure import api as erasure_api
 from sidecar.transports.estimate import api as estimate_api
 from sidecar.transports.http import (
     arrivals,
@@ -259,8 +260,8 @@ def _routers(service: Service, tickets: Handover) -> list[APIRouter]:
     if service.settings.role == NODE:  # it takes nothing in: it is looked after, and that is all
         return [standing.build_router(service), control_api.build_router(service)]
     wires = (
-        *(standing, sidecar_api, estimate_api, jobs_api, people_api, queue_api, openai_api),
-        *(page_api, live_api, streaming_api, talk_api, control_api, admin_api),
+        *(standing, sidecar_api, estimate_api, jobs_api, people_api, erasure_api, queue_api),
+        *(openai_api, page_api, live_api, streaming_api, talk_api, control_api, admin_api),
     )
     return [
         tickets_api.build_router(tickets),

@@ -151,6 +151,20 @@ class OwnedJobs:
         self._results.forget(record.id)
         await self._settled(record)
 
+    async def delete_all(self, caller: Identity) -> int:
+        """`delete` of each of the caller's, with those whose clients wait for the answer; how many.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable: as `delete`.
+        """
+        own = [one for one in self._store.all() if one.owner == caller.owner]
+        for record in own:
+            self.cancel(caller, record)
+            self._results.forget(record.id)
+        for record in own:
+            await self._settled(record)
+        return len(own)
+
     def voice(self, caller: Identity, job_id: str, speaker: str) -> VoicePrint:
         """What a speaker of a job that has ended sounds like; ``speaker`` as a transcript says it.
 

@@ -55,6 +55,13 @@ class KeptPeople:
 
         await self._disk.run(act)
 
+    async def empty(self, owner: str) -> int:
+        """As `PeopleStore.empty`."""
+        everybody = self._of(owner)
+        for one in everybody:
+            await self.delete(owner, one.id)
+        return len(everybody)
+
     def close(self) -> None:
         """Let another service have the file."""
         self._file.close()

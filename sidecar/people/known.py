@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sidecar import clock
+from sidecar.access.identity import Identity
 from sidecar.audio.source import AudioSource
 from sidecar.database.address import journal_address
 from sidecar.errors import JournalUnreachable, PeopleOff
@@ -134,6 +135,15 @@ class KnownVoices:
             log.warning("a live session knows nobody: the database does not answer")
             known = ()
         return replace(options, known_voices=known, voiceprints=options.keep)
+
+    async def forget(self, caller: Identity) -> int:
+        """Forget everybody whom the caller knows, also where nobody is recognised any more; how
+        many.
+
+        Raises:
+            errors.SidecarError: as `OwnedPeople.delete_all`.
+        """
+        return await self._people.delete_all(caller) if self._people is not None else 0
 
     def close(self) -> None:
         """Close where they are kept."""

@@ -99,6 +99,14 @@ class OwnedPeople:
         person = await self.person(caller, person_id)
         await self._store.delete(caller.owner, person.id)
 
+    async def delete_all(self, caller: Identity) -> int:
+        """Forget everybody of the caller's, for good; how many.
+
+        Raises:
+            errors.DiskFull, errors.SidecarError: it cannot be written; some may be gone.
+        """
+        return await self._store.empty(caller.owner)
+
     def close(self) -> None:
         """Let another service have them."""
         self._store.close()

@@ -69,11 +69,29 @@ class SharedPeople:
     async def delete(self, owner: str, person: str) -> None:
         """As `PeopleStore.delete`: the table is rewritten without it. Where somebody keeps the
         database from that, the next deletion does it, or PostgreSQL itself in its time."""
+        await self._drop(owner, person)
+
+    async def empty(self, owner: str) -> int:
+        """As `PeopleStore.empty`; rewritten as for one. Who cannot be read goes, too."""
+
+        def count(cursor: Any) -> int:
+            cursor.execute("SELECT count(*) FROM vibevoice.people WHERE owner = %s", (owner,))
+            return int(cursor.fetchone()[0])
+
+        there = await self._asking.ask(count)
+        if there:
+            await self._drop(owner)
+        return there
+
+    async def _drop(self, owner: str, person: str | None = None) -> None:
+        """One of an owner's people, or all of them."""
 
         def drop(cursor: Any) -> str:
             cursor.execute(_ALONE, (f"people {owner}",))
             cursor.execute(
-                "DELETE FROM vibevoice.people WHERE id = %s AND owner = %s", (person, owner)
+                """DELETE FROM vibevoice.people
+                    WHERE owner = %(owner)s AND (%(id)s::text IS NULL OR id = %(id)s)""",
+                {"owner": owner, "id": person},
             )
             cursor.execute("SELECT pg_current_xact_id()::xid::text")
             return str(cursor.fetchone()[0])

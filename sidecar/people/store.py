@@ -40,6 +40,14 @@ class PeopleStore(Protocol):
         """
         ...
 
+    async def empty(self, owner: str) -> int:
+        """`delete` everybody of an owner; how many.
+
+        Raises:
+            errors.SidecarError: as `delete`; some may be gone then.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of them."""
         ...

@@ -30,6 +30,7 @@ from sidecar.metering.outcomes import trouble
 from sidecar.metering.tally import Tally
 from sidecar.people.known import KnownVoices
 from sidecar.service.afterwards import Afterwards
+from sidecar.service.erasure import Erasure
 from sidecar.service.health import Health, hangs, thresholds_of
 from sidecar.service.observed import Observed
 from sidecar.sessions.registry import Sessions
@@ -143,6 +144,8 @@ class Service:
             keeping.sessions if keeping is not None else None,
         )
         """The live sessions of everybody."""
+        self.erasure = Erasure(self.owned, self.voices, self.live, self.seek)
+        """The end of all that is kept of an owner."""
         speaks = self.fleet.voice if self.fleet.voice_spec is not None else None
         self.conversations = Conversations(settings, self.live, speaks)
         """The conversations of everybody."""

@@ -262,6 +262,41 @@ def test_another_s_job_is_nowhere_on_any_wire(
         ]
 
 
+def test_all_that_is_kept_of_one_goes_at_once_and_nothing_of_anothers(
+    tmp_path_factory: pytest.TempPathFactory, voice: bytes
+) -> None:
+    home = tmp_path_factory.mktemp("erased")
+    issuer = Issuer(home / "tokens")
+    ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
+    kept = {"keep_jobs": True, "jobs_dir": home / "jobs", "keep_recordings_mb": 100}
+    kept |= {"journal_key": "0123456789abcdef" * 4, "token_keys": issuer.keys.public}
+    with Server(home / "server", scripted_speed=1, **kept) as server:
+        call = server.client.request
+
+        def sent(who: dict[str, str]) -> str:
+            made = call("POST", "/v1/jobs", files={"audio": ("a.wav", voice)}, headers=who)
+            return str(made.json()["id"])
+
+        def jobs(who: dict[str, str]) -> list[str]:
+            return [one["id"] for one in call("GET", "/v1/jobs", headers=who).json()["jobs"]]
+
+        theirs, done, waits = sent(bob), sent(ada), sent(ada)
+        wait_until(
+            lambda: call("GET", f"/v1/jobs/{done}", headers=ada).json()["state"] == "done",
+            PATIENCE_S,
+            "one is done",
+        )
+        assert jobs(ada) == [done, waits]
+        erased = call("DELETE", "/v1/data", headers=ada)
+        assert erased.json() == {"jobs": 2, "people": 0, "live_sessions": 0}
+        assert jobs(ada) == []
+        assert jobs(bob) == [theirs]
+        recordings = [one for one in (home / "jobs" / "uploads").rglob("*") if one.is_file()]
+        assert len(recordings) == 1, "of bob's"
+        again = call("DELETE", "/v1/data", headers=ada)
+        assert again.json() == {"jobs": 0, "people": 0, "live_sessions": 0}
+
+
 async def test_live_places_are_for_services_that_were_given_the_scope_for_it(
     door: Server, attacker: Attacker
 ) -> None:

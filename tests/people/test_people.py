@@ -63,6 +63,20 @@ async def test_who_is_deleted_is_in_no_byte_of_any_file(place: Place) -> None:
     assert await place.open().all(EVERYBODY) == [keep]
 
 
+async def test_all_of_an_owner_go_from_every_byte_and_nobody_else(place: Place) -> None:
+    people = place.open()
+    both = [await people.add(EVERYBODY, name, heard(at)) for at, name in enumerate("ab")]
+    traces = [trace[:32] for one in both for trace in place.sealed(one.id)]
+    theirs = await people.add(OTHER, "Carla", heard(3))
+    assert await people.delete_all(EVERYBODY) == 2
+    assert await people.delete_all(EVERYBODY) == 0
+    assert await people.all(EVERYBODY) == []
+    assert await people.all(OTHER) == [theirs]
+    written = place.written()
+    assert traces
+    assert not any(trace in written for trace in traces)
+
+
 async def test_names_and_vectors_are_sealed(place: Place) -> None:
     await place.open().add(EVERYBODY, "Anna Livia", heard(77))
     written = place.written()

@@ -24,6 +24,8 @@ from sidecar.speech.live import LiveOptions
 from sidecar.speech.people import KnownVoice
 from sidecar.workers.intake import Intake
 
+OTHER = Identity("other", Proof.TOKEN)
+
 
 def voices_of(place: InDatabase, *, people: bool) -> KnownVoices:
     """What jobs are told at a service that has these people; ``people``: its own setting."""
@@ -113,8 +115,10 @@ async def test_a_row_of_one_owner_is_nobody_among_anothers(in_database: InDataba
     people = in_database.open()
     await people.add(EVERYBODY, "Anna", heard(1))
     with in_database.connected() as look:
-        look.execute("UPDATE vibevoice.people SET owner = 'somebody'")
-    assert await people.known("somebody") == ()
+        look.execute("UPDATE vibevoice.people SET owner = %s", (OTHER.owner,))
+    assert await people.known(OTHER.owner) == ()
+    assert await people.delete_all(OTHER) == 1, "it goes all the same"
+    assert await people.delete_all(OTHER) == 0
 
 
 async def test_a_change_whose_answer_is_lost_is_done_once(
@@ -214,16 +218,15 @@ def test_people_of_a_file_come_into_the_database_as_they_are_and_once(
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_JOURNAL_KEY", SECRET)
     carry = ["people", "carry-over", "--people-dir", str(in_file.folder)]
-    other = Identity("other", Proof.TOKEN)
 
     async def fill() -> list[Person]:
         await people.add(EVERYBODY, "Anna", heard(1))
-        await people.add(other, "Ben", heard(2))
-        return [*await people.all(EVERYBODY), *await people.all(other)]
+        await people.add(OTHER, "Ben", heard(2))
+        return [*await people.all(EVERYBODY), *await people.all(OTHER)]
 
     async def in_it() -> list[Person]:
         people = in_database.open()
-        return [*await people.all(EVERYBODY), *await people.all(other)]
+        return [*await people.all(EVERYBODY), *await people.all(OTHER)]
 
     def refused(why: str) -> None:
         assert run(carry) == EXIT_CODES[errors.SettingsInvalid.code]
@@ -244,7 +247,7 @@ def test_people_of_a_file_come_into_the_database_as_they_are_and_once(
     assert "carried over: 2; there already: 0" in capsys.readouterr().err
 
     async def rename() -> None:
-        await in_database.open().change(other, everybody[1].id, "Benjamin")
+        await in_database.open().change(OTHER, everybody[1].id, "Benjamin")
 
     asyncio.run(rename())
     assert run(carry) == 0

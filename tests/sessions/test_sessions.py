@@ -325,6 +325,7 @@ async def test_there_are_as_many_as_may_be_and_each_finds_its_own(open_service: 
         service.live.open(OTHER, LiveOptions())
     assert service.live.find(EVERYBODY, "mine", 7) is first
     assert first.told.passed == 7
+    assert (await service.erasure.erase(EVERYBODY)).live_sessions == 2
     assert service.live.find(OTHER, "mine") is theirs
     with pytest.raises(errors.SessionNotFound):
         service.live.find(OTHER, first.id + "x")

@@ -1,0 +1,47 @@
+"""All that is kept of an owner, deleted at once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from sidecar.access.identity import Identity
+from sidecar.jobs.owned import OwnedJobs
+from sidecar.people.known import KnownVoices
+from sidecar.sessions.registry import Sessions
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """How many jobs and people are gone, and how many live sessions of the owner go on here."""
+
+    jobs: int
+    people: int
+    live_sessions: int
+
+
+class Erasure:
+    """``seek``: returns once all is known that other services were told before."""
+
+    def __init__(
+        self,
+        jobs: OwnedJobs,
+        voices: KnownVoices,
+        live: Sessions,
+        seek: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._jobs, self._voices, self._live, self._seek = jobs, voices, live, seek
+
+    async def erase(self, caller: Identity) -> Erased:
+        """Forget the caller's people, then its jobs, and end those that wait or run. Asking again
+        does no harm, and does the rest where it went wrong.
+
+        Raises:
+            errors.JournalUnreachable: it may be done or not.
+            errors.DiskFull, errors.SidecarError: it cannot be written; what was done stays done.
+        """
+        people = await self._voices.forget(caller)
+        await self._seek()
+        jobs = await self._jobs.delete_all(caller)
+        going = sum(one.owner == caller.owner for one in self._live.going_on())
+        return Erased(jobs, people, going)
