@@ -97,7 +97,12 @@ def test_a_sweep_tells_what_so_many_sessions_got(
     assert int(heard["responses"]) > 0
     assert float(heard["first_response_seconds"]) < float(heard["total_duration_seconds"])
     if wire != "streaming":  # which tells nothing of it
-        assert float(heard["decode_inference_seconds"]) >= 0.5
+        took = [
+            float(one["decode_inference_seconds"]) for one in sessions if one["success"] == "true"
+        ]
+        assert all(one == 0 or one >= 0.5 for one in took), (
+            "what was heard in the pause took nothing"
+        )
 
 
 def test_two_services_are_measured_in_turns_and_the_slower_one_breaks_its_bound(
