@@ -134,6 +134,11 @@ def wav(
     return b"RIFF" + struct.pack("<I", 4 + len(chunks) & 0xFFFFFFFF) + b"WAVE" + chunks
 
 
+def long(seconds: int) -> bytes:
+    """A recording for a job that is to take its time, at 2 kB a second."""
+    return wav(b"\x80" * 2000 * seconds, rate=2000, bits=8)
+
+
 def mp4_boxes(data: bytes) -> list[tuple[bytes, bytes]]:
     """The boxes of an MP4 file or of a box's body: (type, body)."""
     boxes, position = [], 0

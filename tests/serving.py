@@ -75,6 +75,18 @@ async def until(condition: Callable[[], Any], what: str = "it came to that") -> 
     return value
 
 
+def stand_still(seconds: float) -> None:
+    """Hold up the event loop, as a long collection does, or a machine that swaps."""
+    time.sleep(seconds)
+
+
+def runs(pid: int | None) -> bool:
+    """Whether a process is there, and is no zombie."""
+    with contextlib.suppress(psutil.NoSuchProcess):  # it may end while it is looked at
+        return pid is not None and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 class Server:
     """The service as its host sees it: a process, a port, a log, and a folder of its own."""
 
