@@ -97,14 +97,20 @@ def test_a_sweep_tells_what_so_many_sessions_got(
     assert int(heard["responses"]) > 0
     assert float(heard["first_response_seconds"]) < float(heard["total_duration_seconds"])
     if wire != "streaming":  # which tells nothing of it
-        assert float(heard["decode_inference_seconds"]) >= 0.5
+        took = [
+            float(one["decode_inference_seconds"]) for one in sessions if one["success"] == "true"
+        ]
+        assert all(one == 0 or one >= 0.5 for one in took), (
+            "what was heard in the pause took nothing"
+        )
 
 
 def test_two_services_are_measured_in_turns_and_the_slower_one_breaks_its_bound(
     slow: Server, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--sessions", "1,2", "--against", url(server), *QUICK]
-    bounds = ["--fail-if", "first_p50>1.2x", "--fail-if", "errors>0"]
+    # It takes at least half a second longer: more than a tenth of the other's time on any machine.
+    bounds = ["--fail-if", "final_p50>0.1x", "--fail-if", "errors>0"]
     code = run(["bench", "live", "--server", url(slow), *words, *bounds])
     said = capsys.readouterr()
     assert code == 1
@@ -113,7 +119,7 @@ def test_two_services_are_measured_in_turns_and_the_slower_one_breaks_its_bound(
     assert order == [f"1 x {mine}", f"1 x {other}", f"2 x {other}", f"2 x {mine}"]
     failed = [line for line in said.err.splitlines() if "failed:" in line]
     assert len(failed) == 2
-    assert all("first_p50>1.2x" in line for line in failed)
+    assert all("final_p50>0.1x" in line for line in failed)
     (head, *_), _ = (table.splitlines() for table in said.out.split("\n\n"))
     assert [cell.strip() for cell in head.split("|")[1:-1]] == ["figure", mine, other, "ratio"]
 

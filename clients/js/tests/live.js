@@ -89,7 +89,7 @@ const CASES = {
     const events = await all(client.liveFile(audio, { pace: 0, partials: false, keep: true }));
     const kept = await client.job(events.at(-1).job);
     await client.cancel(kept.id);
-    const live = client.liveFile(audio, { pace: 0.1 });
+    const live = client.liveFile(audio, { pace: 0.5 });
     await live.next();
     await live.return();
     const wrong = await all(client.liveFile(new Blob(["RIFF, but no wav"]))).catch((error) => error.constructor.name);
