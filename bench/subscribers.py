@@ -167,10 +167,10 @@ async def many(port: int, pid: int, count: int, lines: int) -> Cost:
         for subscriber in everybody:
             subscriber.leave()
         client.close()
-        while process.num_fds() >= open_before:  # with the client's own
+        while (still := process.num_fds()) >= open_before:  # with the client's own
             assert time.perf_counter() - begun < PATIENCE_S, "descriptors are left"
             await asyncio.sleep(0.1)
-        left = process.num_fds() + 1 - open_before, serving.memory(pid).rss - before
+        left = still + 1 - open_before, serving.memory(pid).rss - before
     return Cost(joined_s, each_kb, spread, end_s, *left)
 
 

@@ -74,12 +74,10 @@ class Conversation:
         self.word = f"w{int(self.level / 32767 * 1000)}"
 
     async def go_on(self, until: float) -> None:
-        """Turn after turn; what is wrong is noted, and the next is tried."""
+        """Turn after turn, and one at least; what is wrong is noted, and the next is tried."""
         await self._until("status", state="ready")
         kinds = (self.spoken, self.typed, self.ended_by_key, self.spoken_over)
         for turn in itertools.islice(itertools.cycle(kinds), self.number, None):
-            if time.monotonic() >= until:
-                return
             await asyncio.sleep(BREATH_S)
             kind = turn.__name__
             try:
@@ -87,6 +85,8 @@ class Conversation:
                 self._counts.turns[kind] += 1
             except (Mixed, TimeoutError) as error:
                 self._counts.wrong.append(f"conversation {self.number}, {kind}: {error!r}")
+            if time.monotonic() >= until:
+                return
 
     async def spoken(self) -> None:
         """Somebody speaks, and is answered."""
@@ -216,7 +216,8 @@ async def converse(port: int, count: int, seconds: float, counts: Counts) -> Non
     voice, until = Voice(OUT_RATE), time.monotonic() + seconds
 
     async def one(number: int) -> None:
-        async with connect(f"ws://127.0.0.1:{port}/stream", max_size=None) as socket:
+        address = f"ws://127.0.0.1:{port}/stream"
+        async with connect(address, max_size=None, ping_interval=None) as socket:
             await Conversation(number, socket, counts, voice).go_on(until)
 
     await asyncio.gather(*(one(number) for number in range(count)))

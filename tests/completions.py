@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from serving import PATIENCE_S
+from serving import PATIENCE_S, free_port
 
 OBEYS = "obeys"
 HEAD = b"HTTP/1.1 %d Made-up\r\ncontent-type: %s\r\nconnection: close\r\n\r\n"
@@ -158,6 +158,7 @@ class Obedient:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         self._model = Completions([OBEYS])
+        self._model.port = free_port()  # nobody takes it while it is gone
         self.come()
 
     @property
@@ -179,7 +180,6 @@ class Obedient:
         self._open = set[asyncio.StreamWriter]()
         start = asyncio.start_server(self._answer, "127.0.0.1", self._model.port)
         self._server = self._run(start)
-        self._model.port = self._server.sockets[0].getsockname()[1]
 
     def go(self) -> None:
         """Nobody listens there any more."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import subprocess
+import wave
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -76,6 +78,15 @@ def run_ffmpeg(*args: object) -> None:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-loglevel", "error", "-y"]
     done = subprocess.run([*command, *map(str, args)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def silence(seconds: int) -> bytes:
+    """A wav of nothing, 8 bit at 8 kHz."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 1, 8000, 0, "NONE", ""))
+        out.writeframes(b"\x80" * 8000 * seconds)
+    return file.getvalue()
 
 
 class Studio:

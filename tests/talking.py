@@ -31,10 +31,6 @@ class Page:
     """The service's own unless it is said."""
     messages: list[Any] = field(default_factory=list)
     heard_s: float = 0.0
-    lead_s: float = 0.0
-    """How far ahead of the ear the sound was at most, if a reply plays from its first frame on."""
-    _plays_since: float = 0.0
-    _of_reply_s: float = 0.0
 
     async def __aenter__(self) -> Self:
         url = f"ws://127.0.0.1:{self.port or self.server.port}/stream"
@@ -62,12 +58,7 @@ class Page:
         message = raw if isinstance(raw, bytes) else json.loads(raw)
         self.messages.append(message)
         if isinstance(message, bytes):
-            now = time.monotonic()
-            if self._of_reply_s <= now - self._plays_since:
-                self._plays_since, self._of_reply_s = now, 0.0
             self.heard_s += len(message) / 2 / OUT_RATE
-            self._of_reply_s += len(message) / 2 / OUT_RATE
-            self.lead_s = max(self.lead_s, self._of_reply_s - (now - self._plays_since))
         return message
 
     async def until(self, type: str, **fields: Any) -> dict[str, Any]:

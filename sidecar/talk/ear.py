@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from sidecar.talk.events import (
     TalkEvent,
     Words,
 )
+from sidecar.waiting import Alarm
 
 STARVED_S = 0.6
 """A client that sends nothing for so long while somebody speaks has stopped to listen: pages send
@@ -63,7 +63,7 @@ class Ear:
         self._texts: list[str] = []
         self._stopped: dict[int, float] = {}
         self._speaking: int | None = None
-        self._starving: asyncio.TimerHandle | None = None
+        self._starving: Alarm | None = None
         self._quiet = False
         """Nothing has come for so long that what is said there is not gone on with."""
         self._usual, self._guard = session.options, 0.0
@@ -96,9 +96,14 @@ class Ear:
         self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
     ) -> None:
         """More sound, as `Session.send`."""
-        await self._session.send(raw, encoding, rate)
+        if self._starving is not None:  # also while an engine has no room for what came
+            self._starving.cancel()
+        try:
+            await self._session.send(raw, encoding, rate)
+        finally:
+            self._rest(len(raw) / encoding.width / rate)
         self._clock.came(self._session.received_s, self._now())
-        self._rest(len(raw) / encoding.width / rate)
+        self._quiet = False
 
     def touch(self) -> None:
         """The client is there, though it sends no sound."""
@@ -224,12 +229,8 @@ class Ear:
         self._happened(Words(self._now(), turn, " ".join(filter(None, texts)), upto))
 
     def _rest(self, chunk_s: float) -> None:
-        """Nothing comes from now on, unless it does."""
-        self._quiet = False
-        if self._starving is not None:
-            self._starving.cancel()
-        loop = asyncio.get_running_loop()
-        self._starving = loop.call_later(max(STARVED_S, CHUNKS * chunk_s), self._starved)
+        """Nothing comes from now on, unless it does before the alarm."""
+        self._starving = Alarm(max(STARVED_S, CHUNKS * chunk_s), self._starved)
 
     def _starved(self) -> None:
         self._quiet = True

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from serving import stand_still, until
 
 from sidecar.sessions.session import Session
 from sidecar.speech import live_events
@@ -25,8 +26,11 @@ class Told:
     def __init__(self) -> None:
         self.options, self.received_s, self.commits = ear.options(), 0.0, 0
         self._events: asyncio.Queue[live_events.LiveEvent] = asyncio.Queue()
+        self.room = asyncio.Event()
+        self.room.set()
 
     async def send(self, raw: bytes, encoding: Encoding, rate: int) -> None:
+        await self.room.wait()
         self.received_s += len(raw) / encoding.width / rate
 
     def commit(self) -> None:
@@ -55,7 +59,7 @@ async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_
         if not late:
             await session.tell(live_events.SpeechStarted(utterance, 0.0))
         await hears.hear(SOUND)
-        await asyncio.sleep(0.01)  # nothing comes
+        await until(lambda: hears._quiet if late else session.commits == utterance)  # noqa: B023
         assert session.commits == utterance - late, "while nobody speaks nothing is to be ended"
         if late:
             await session.tell(live_events.SpeechStarted(utterance, 0.0))
@@ -66,3 +70,26 @@ async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_
     listening.cancel()
     assert [type(one) for one in happened].count(SpeechStarted) == 3
     assert [type(one) for one in happened].count(SpeechStopped) == 2
+
+
+async def test_who_speaks_on_while_the_service_stands_still_is_not_cut_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ear, "STARVED_S", 0.06)
+    session = Told()
+    hears = Ear(cast(Session, session), lambda: 0.0, [].append, lambda notice: None)
+    listening = asyncio.ensure_future(hears.listen())
+    await hears.hear(SOUND)
+    await session.tell(live_events.SpeechStarted(1, 0.0))
+    stand_still(0.2)  # what is said meanwhile has not been read
+    for _ in range(3):
+        await asyncio.sleep(0)
+    await hears.hear(SOUND)
+    assert session.commits == 0
+    session.room.clear()
+    receiving = asyncio.ensure_future(hears.hear(SOUND))
+    await asyncio.sleep(0.5)
+    assert session.commits == 0, "what is to be heard is there, and an engine has no room for it"
+    receiving.cancel()
+    await until(lambda: session.commits == 1)
+    listening.cancel()

@@ -207,7 +207,8 @@ async def test_who_is_known_has_a_name_in_live_captions_on_every_wire_that_tells
     sound = (clip("endgame_nagg_nell") * 32767).astype("<i2").tobytes()
 
     async def heard(**options: object) -> list[dict[str, Any]]:
-        async with connect(f"ws://127.0.0.1:{known.port}/v1/live", proxy=None) as socket:
+        address = f"ws://127.0.0.1:{known.port}/v1/live"
+        async with connect(address, proxy=None, ping_interval=None) as socket:
             await socket.send(json.dumps({"type": "begin", **options}))
             for at in range(0, len(sound), 64_000):
                 await socket.send(sound[at : at + 64_000])
@@ -235,7 +236,7 @@ async def test_who_is_known_has_a_name_in_live_captions_on_every_wire_that_tells
     assert said[-1]["type"] == "summary"
 
     address = f"ws://127.0.0.1:{known.port}/api/asr-streaming"
-    async with connect(address, proxy=None) as socket:
+    async with connect(address, proxy=None, ping_interval=None) as socket:
 
         async def send(kind: str, **payload: object) -> None:
             ids = {"session_id": "s", "request_id": "r"}

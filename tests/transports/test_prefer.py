@@ -51,6 +51,6 @@ def test_names_come_in_lower_case_with_their_first_value() -> None:
 
 @pytest.mark.parametrize("piece", [" ", ";", "; ", "a=", ",", '"', "a ", "a;", 'a="\\'])
 def test_no_header_takes_long(piece: str) -> None:
-    begun = time.process_time()
+    begun = time.thread_time()
     preferences([piece * 30_000])
-    assert time.process_time() - begun < 0.5
+    assert time.thread_time() - begun < 0.5

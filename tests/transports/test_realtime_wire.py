@@ -89,7 +89,7 @@ async def connected(
     server: Server, query: str = "?intent=transcription", **options: Any
 ) -> AsyncIterator[Client]:
     url = f"ws://127.0.0.1:{server.port}/v1/realtime{query}"
-    async with connect(url, max_size=None, **options) as connection:
+    async with connect(url, max_size=None, ping_interval=None, **options) as connection:
         yield Client(connection)
 
 
@@ -246,7 +246,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         token=TOKEN,
         live_sessions="1",
         live_buffer="20",
-        live_ping="0.5",
+        live_ping="1",
         scripted_hear="0.1",
     ) as running:
         running.client.headers["authorization"] = f"Bearer {TOKEN}"

@@ -318,12 +318,12 @@ def test_a_client_that_is_slow_but_not_silent_is_heard_out(
     small_server: Server, voice: bytes
 ) -> None:
     body = part("audio", voice, "a.wav") + END
-    size = len(body) // 5 + 1
+    size = len(body) // 10 + 1
     with small_server.raw() as sock:
         sock.sendall((FORM_HEAD + f"Content-Length: {len(body)}\r\n\r\n").encode())
         for start in range(0, len(body), size):
             sock.sendall(body[start : start + size])
-            time.sleep(0.5)
+            time.sleep(0.25)
         assert read_answer(sock)[0] == 200
 
 
@@ -451,7 +451,8 @@ def test_pages_say_too_what_they_take(method: str, path: str, server: Server) ->
 )  # fmt: skip
 def test_head_answers_as_get_does_without_a_body(path: str, server: Server) -> None:
     with server.raw() as sock:
-        for method in ("HEAD", "HEAD", "GET"):  # on one connection: nothing is left on it
+        lengths = set()
+        for method in ("GET", "HEAD", "HEAD", "GET"):  # on one connection: nothing is left on it
             ask = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
             sock.sendall(ask.encode())
             if method == "HEAD":
@@ -459,11 +460,13 @@ def test_head_answers_as_get_does_without_a_body(path: str, server: Server) -> N
                 assert raw.endswith(b"\r\n\r\n")
             else:
                 status, headers, _ = read_answer(sock)
+                lengths.add(int(headers["content-length"]))
     assert raw.startswith(b"HTTP/1.1 %d " % status)
     said = dict(line.split(": ", 1) for line in raw.decode().lower().split("\r\n")[1:] if line)
     assert said["content-type"] == headers["content-type"]
     if status == 200:
-        assert int(said["content-length"]) == int(headers["content-length"]) > 0
+        assert int(said["content-length"]) in lengths  # what is told may have changed
+        assert 0 not in lengths
 
 
 @pytest.mark.parametrize(
@@ -519,7 +522,7 @@ def test_an_unknown_job_is_not_found(method: str, job_id: str, server: Server) -
     ids=["garbage", "http-0.9", "tls", "200-kB-header", "negative", "smuggling"],
 )
 def test_what_is_no_http_is_turned_away(request_bytes: bytes, server: Server) -> None:
-    with server.raw(5.0) as sock:
+    with server.raw() as sock:
         answer = b""
         # It may hang up in the middle of what it does not want to hear.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -544,7 +547,7 @@ def test_a_report_with_a_request_id_can_be_found_in_the_log(server: Server) -> N
         number, code = answer.json()["request_id"], answer.json()["code"]
         lines = wait_until(
             lambda number=number: [line for line in server.log().splitlines() if number in line],
-            5,
+            PATIENCE_S,
             "it is logged",
         )
         assert len(lines) == 1
@@ -563,8 +566,9 @@ def test_the_log_holds_no_path_no_transcript_and_no_traceback(
     server.post_path(str(tmp_path / "marked-5c1f-missing.wav"))
     server.post(b"marked-5c1f-content", "marked-5c1f-upload.wav", language="marked-5c1f")
     server.post(voice[:20], "marked-5c1f-upload.m4a")
-    server.client.get("/marked-5c1f")
     server.client.get("/health", params={"token": "marked-5c1f"})
+    last = server.client.get("/marked-5c1f").json()["request_id"]
+    wait_until(lambda: last in server.log(), PATIENCE_S, "it is logged")
     log = server.log()
     assert "worker" in log, "the log is there at all"
     assert "marked-5c1f" not in log

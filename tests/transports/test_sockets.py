@@ -160,6 +160,12 @@ async def serving(
 
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
+HANDSHAKE = (
+    b"GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+    b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    + f"Authorization: Bearer {TOKEN}\r\n\r\n".encode()
+)
 
 
 async def test_a_key_is_taken_from_wherever_a_client_can_put_it_and_never_logged(
@@ -292,14 +298,29 @@ async def test_who_takes_nothing_and_who_is_not_there_is_let_go() -> None:
         live.transport.abort()
     async with serving(ping_s=0.2) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
-        writer.write(
-            b"GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
-            b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-            + f"Authorization: Bearer {TOKEN}\r\n\r\n".encode()
-        )
+        writer.write(HANDSHAKE)
         assert await running.ended() == "gone", "who answers no ping is not there"
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+        writer.close()
+
+
+async def test_who_sends_is_there_though_no_ping_is_answered() -> None:
+    """As one whose answer lies behind sound that is still on its way."""
+    async with serving(ping_s=0.2, live_messages_per_minute=0) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(HANDSHAKE)
+        await reader.readuntil(b"\r\n\r\n")
+        loop, told = asyncio.get_running_loop(), []
+        until = loop.time() + 1.5  # seven times as long as a ping waits
+        while loop.time() < until:
+            writer.write(b"\x81\x82\0\0\0\0hi")
+            while told[-1:] != [b"hi"]:
+                _, length = await reader.readexactly(2)
+                told.append(await reader.readexactly(length))
+            told.append(b"")
+        pings = [one for one in told if len(one) == 4]
+        assert len(pings) == 1, "the answer is still waited for"
+        assert await running.ended() == "gone", "and who sends nothing any more is not there"
         writer.close()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvicorn
 from eventsource import parse
-from serving import PATIENCE_S, Server
+from serving import PATIENCE_S, Server, until
 
 from bench.subscribers import many
 from sidecar.audio.decode import AudioFacts
@@ -99,7 +99,7 @@ async def test_who_leaves_ends_the_stream_even_before_its_first_frame(reads: boo
         reader.reads.set()
     answer = sse.EventStream(endless(), lambda: closed.append(True))
     answering = asyncio.ensure_future(answer({}, reader.receive, reader.send))
-    await asyncio.sleep(0.01)
+    await (until(lambda: reader.body) if reads else asyncio.sleep(0.01))
     reader.gone.set()
     await answering
     assert closed == [True]

@@ -26,14 +26,14 @@ from sidecar.transports.http.sockets import MALFORMED_PER_MINUTE
 
 TOKEN = "correct-horse-battery-staple"
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/streaming.json").read_text())
-IDLE_S, LONGEST_S = 1.0, 3.0
+IDLE_S, LONGEST_S = 2.0, 4.5
 
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Everything is little, and nobody is heard soon."""
     little = {"live_messages_per_minute": 40, "live_cancels_per_minute": 2, "live_inbound": 4}
-    slow = {"scripted_hear": 60, "live_buffer": 20, "live_ping": 0.5}
+    slow = {"scripted_hear": 60, "live_buffer": 20, "live_ping": 1}
     folder = tmp_path_factory.mktemp("strict")
     with Server(folder, token=TOKEN, live_sessions=2, **little, **slow) as running:
         yield running

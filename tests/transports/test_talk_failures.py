@@ -19,7 +19,13 @@ from completions import WORDS, Obedient, obedient
 from serving import PATIENCE_S, Server, wait_until
 from talking import Page, tone
 
-LONG = "This is a long answer that goes on and on, so that there is time before it ends."
+from sidecar import errors
+from sidecar.engines.speaking import endpoint
+from sidecar.speech.engine import LoadOptions, Upstream
+from sidecar.speech.voice import SayOptions
+
+SHORT = "This is an answer."
+LONG = " ".join(["This is a long answer that goes on, so that there is time before it ends."] * 9)
 ANSWER = "".join(WORDS)
 APOLOGY_S = 1.0
 """Shorter than what is said where there is nothing else to say."""
@@ -131,7 +137,7 @@ async def test_a_recogniser_that_ends_or_hangs_is_told_of_and_no_word_is_lost(
     """In the middle of an answer, and then in the middle of a word."""
     async with Page(parrot) as page:
         for times in range(2 if by is signal.SIGKILL else 1):  # no sound is to blame for it
-            await page.send(type="text", text=LONG)
+            await page.send(type="text", text=SHORT)
             await page.sound()
             os.kill(pid(parrot, "live"), by)
             while times >= min(page.kinds().count("transcript"), page.notices.count(RESTARTED)):
@@ -183,10 +189,10 @@ async def test_a_recogniser_that_ends_twice_by_the_same_words_is_told_of_and_hea
 async def test_who_only_types_is_somebody_who_is_there(
     start_server: Callable[..., Server],
 ) -> None:
-    server = start_server(voice_engine="none", talk_idle=1.5, live_idle=0.1)
+    server = start_server(voice_engine="none", talk_idle=2, live_idle=0.1)
     async with Page(server) as page:
         begun = time.monotonic()
-        while time.monotonic() < begun + 3.0:
+        while time.monotonic() < begun + 3.5:
             assert (await page.turn("Hello."))[0] == []
             await asyncio.sleep(0.2)
         assert (await page.until("error"))["code"] == "session_idle", "once nobody is"
@@ -195,12 +201,15 @@ async def test_who_only_types_is_somebody_who_is_there(
 class Speech(BaseHTTPRequestHandler):
     """`/v1/audio/speech` that does as it is told by what it is to say."""
 
+    release = threading.Event()
+    """What hangs does so until this is set."""
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         how = body["input"].split()[-1]
         status, kind, length, sound = SPEECHES.get(how, (200, "audio/pcm", 24_000, bytes(24_000)))
         if how == "hangs":
-            time.sleep(30)
+            type(self).release.wait(PATIENCE_S)
         with suppress(OSError):
             if how != "gone":
                 self.send_response(status)
@@ -224,19 +233,25 @@ SPEECHES: dict[str, tuple[int, str, int, bytes]] = {
     "empty": (200, "audio/pcm", 0, b""),
     "breaks": (200, "audio/pcm", 96_000, bytes(24_000)),
     "gone": (0, "", 0, b""),
-    "hangs": (200, "audio/pcm", 2, bytes(2)),
 }
 
 
 @pytest.fixture(scope="module")
-def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Its voice is a server that does as it is told."""
+def speech_url() -> Iterator[str]:
+    """A server that does as it is told."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Speech) as speech:
         threading.Thread(target=speech.serve_forever, daemon=True).start()
-        home, url = tmp_path_factory.mktemp("remote"), f"http://127.0.0.1:{speech.server_port}"
-        with Server(home, voice_engine="speech", speech_url=url, conversations=20) as one:
-            yield one
+        yield f"http://127.0.0.1:{speech.server_port}"
+        Speech.release.set()
         speech.shutdown()
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory: pytest.TempPathFactory, speech_url: str) -> Iterator[Server]:
+    """Its voice is that server."""
+    home = tmp_path_factory.mktemp("remote")
+    with Server(home, voice_engine="speech", speech_url=speech_url, conversations=20) as one:
+        yield one
 
 
 async def test_whatever_a_server_that_speaks_does_wrong_is_told_and_the_next_turn_is_heard(
@@ -254,6 +269,16 @@ async def test_whatever_a_server_that_speaks_does_wrong_is_told_and_the_next_tur
             assert page.heard_s - before == pytest.approx(0.5), how
 
     await asyncio.gather(*(conversation(how) for how in SPEECHES))
+
+
+def test_a_server_that_speaks_and_falls_silent_is_given_up(
+    speech_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "SILENCE_S", 0.2)
+    voice, upstream = endpoint.EndpointVoice(), Upstream((speech_url,), keys=("",))
+    assert list(voice.load(LoadOptions(upstream=upstream))) == [1.0]
+    with pytest.raises(errors.SpeechFailed, match="Nothing came"):
+        next(voice.say("hangs", SayOptions(), lambda: False))
 
 
 async def test_who_does_not_wait_for_a_voice_that_hangs_is_answered_before_it_gives_up(
@@ -294,7 +319,11 @@ async def test_nothing_of_all_that_is_left(which: str, request: pytest.FixtureRe
             break
         await asyncio.sleep(0.5)
     assert last <= first, "open files"
-    assert len(server.process.children()) <= 3, "no worker is left"
+
+    def few() -> bool:
+        return len(server.process.children()) <= 3
+
+    await asyncio.to_thread(wait_until, few, PATIENCE_S, "no worker is left")
 
 
 async def _broken_off(server: Server) -> None:
@@ -309,7 +338,5 @@ def test_every_way_to_fail_of_a_model_is_tried() -> None:
 
 
 def _codes() -> set[str]:
-    from sidecar import errors
-
     kinds: list[Any] = errors.LlmError.__subclasses__()
     return {kind.code for kind in kinds}

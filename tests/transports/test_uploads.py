@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def head(size: int, path: str = "/transcribe") -> bytes:
 def test_uploads_beyond_the_room_are_refused_before_they_are_read(
     start_server: Callable[..., Server], voice: bytes
 ) -> None:
-    server = start_server(queue_limit=2)
+    server = start_server(queue_limit=2, upload_stall=PATIENCE_S)
     server.post(voice)
     audio = voice + bytes(1_900_000)
     body = FORM + audio + END
@@ -61,8 +62,8 @@ def test_uploads_beyond_the_room_are_refused_before_they_are_read(
 def test_a_place_that_came_to_nothing_is_given_back(
     start_server: Callable[..., Server], voice: bytes
 ) -> None:
-    server = start_server(queue_limit=1, upload_stall=0.3)
-    for _ in range(4):
+    server = start_server(queue_limit=1, upload_stall=1)
+    for _ in range(3):
         check_problem(server.post(b"no audio"), 415, "audio_format_unsupported")
         check_problem(server.post_path("/no/such/file"), 404, "audio_path_not_found")
         check_problem(server.post(voice, precision="int9"), 422, "precision_unknown")
@@ -77,7 +78,7 @@ def test_a_place_that_came_to_nothing_is_given_back(
 def test_what_is_measured_only_is_bounded_too_and_the_bytes_are(
     start_server: Callable[..., Server], voice: bytes
 ) -> None:
-    server = start_server(queue_limit=8, upload_room_mb=3)
+    server = start_server(queue_limit=8, upload_room_mb=3, upload_stall=PATIENCE_S)
     first, second, third = (server.raw() for _ in range(3))
     first.sendall(head(64 * MB, "/v1/estimate") + FORM + voice + bytes(2 * MB))
     wait_until(lambda: server.disk() >= 2 * MB, PATIENCE_S, "the first is on its way")
@@ -97,11 +98,11 @@ def test_what_is_measured_only_is_bounded_too_and_the_bytes_are(
 
 
 def test_a_sender_of_a_byte_now_and_then_is_given_up(start_server: Callable[..., Server]) -> None:
-    server = start_server(upload_stall=0.4)
+    server = start_server(upload_stall=1)
     with server.raw() as sock:
         sock.sendall(head(100_000) + FORM)
         sock.settimeout(0.1)
-        sent = 0
+        sent, begun = 0, time.monotonic()
         while sent < 100:
             try:
                 assert sock.recv(1, 2)  # MSG_PEEK
@@ -111,7 +112,8 @@ def test_a_sender_of_a_byte_now_and_then_is_given_up(start_server: Callable[...,
                 sent += 1
         sock.settimeout(PATIENCE_S)
         status, headers, content = read_answer(sock)
-    assert 5 < sent < 100  # three times the longest silence, not the first of them
+    assert sent < 100
+    assert time.monotonic() - begun > 2  # three times the longest silence, not the first of them
     assert (status, json.loads(content)["code"]) == (408, "upload_stalled")
     assert "too slow" in json.loads(content)["detail"]
     assert headers["connection"] == "close"
@@ -169,7 +171,7 @@ async def test_paths_on_a_disk_that_hangs_hold_up_nothing_else(
         try:
             hung = [asyncio.ensure_future(post(app, "application/json", named)) for _ in range(40)]
             for _ in range(intake.OPENS):
-                assert await asyncio.to_thread(hanging.acquire, True, 20)
+                assert await asyncio.to_thread(hanging.acquire, True, PATIENCE_S)
             status, _ = await post(app, "multipart/form-data; boundary=f", large)
             assert status == 200
             assert not any(one.done() for one in hung)

@@ -258,7 +258,7 @@ async def test_who_speaks_is_heard_live_by_the_same_engine(server: Server) -> No
     sound = decode_file(clip(PROSE), RATE)
     samples = (sound * 32_767).astype("<i2").tobytes()
     address = f"ws://127.0.0.1:{server.port}/v1/live"
-    async with connect(address, max_size=None, proxy=None) as socket:
+    async with connect(address, max_size=None, proxy=None, ping_interval=None) as socket:
         await socket.send(json.dumps({"type": "begin", "language": "de", "diarize": False}))
         for at in range(0, len(samples), RATE):
             await socket.send(samples[at : at + RATE])

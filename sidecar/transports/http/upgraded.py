@@ -39,8 +39,11 @@ def upgraded(unread_s: float = UNREAD_S) -> type[asyncio.Protocol]:
             self.logger = quiet
             self.conn.logger = quiet
             self.conn.debug = False
+            self._came = False
+            """Something since the last look whether the peer is there."""
 
         def data_received(self, data: bytes) -> None:
+            self._came = True
             if self.conn.parser_exc is None:  # else it is the rest of what was refused
                 super().data_received(data)
 
@@ -56,8 +59,15 @@ def upgraded(unread_s: float = UNREAD_S) -> type[asyncio.Protocol]:
                 self.transport.resume_reading()
             self.close_timer = self.loop.call_later(LINGER_S, self.transport.abort)
 
+        def send_keepalive_ping(self) -> None:
+            self._came = False
+            super().send_keepalive_ping()
+
         def keepalive_timeout(self) -> None:
-            if self.read_paused:  # its answer may lie behind what a wire has no room for yet
+            # Who sends is there: its answer lies behind what is still to be read, of which nothing
+            # comes while a wire has no room.
+            if self.read_paused or self._came:
+                self._came = self.read_paused
                 self.pong_timer = self.loop.call_later(
                     self.ping_timeout or 0, self.keepalive_timeout
                 )
