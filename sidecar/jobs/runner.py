@@ -118,6 +118,8 @@ class Run:
                 behind = self._behind
                 job.begin(self._place.spec.resumes, behind)
                 await job.written()  # before the attempt: what kills us all is counted
+                if job.ended:  # elsewhere, as it began here: its recording is let go
+                    break
                 try:
                     await self._attempt(job)
                 except WorkerDied as died:

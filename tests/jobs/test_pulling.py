@@ -20,6 +20,7 @@ from sidecar import errors
 from sidecar.audio.source import AudioSource
 from sidecar.jobs import claimed, pulling
 from sidecar.jobs.events import Begun, Cancelled, Interrupted, PutBack, Reported
+from sidecar.jobs.job import Job
 from sidecar.jobs.lane import Terms
 from sidecar.jobs.pulling import Pulling
 from sidecar.jobs.queue import JobQueue
@@ -199,6 +200,27 @@ async def test_what_another_service_cancels_stops_where_it_runs(
         await until(lambda: front.get(next_id).state is JobState.RUNNING)
         assert changes(front, job_id, Cancelled) == 1
         assert not front.get(job_id).segments
+
+
+async def test_what_another_service_deletes_as_it_begins_stops_without_a_word(
+    shared: Shared, front: SharedMemory, recording: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with nodes(1, shared) as (node,):
+        await node.slot.preload()  # else the end would come while that is waited for
+        resume = node.queue.resume
+
+        def deleted(job: Job) -> None:
+            resume(job)
+            front.forget(job.id)
+            del shared.holds[job.id]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(node.queue, "resume", deleted)
+            sent(front, recording)
+            await until(lambda: node.store.claimed and not node.pulling.held)
+        (record,) = await ended(front, sent(front, recording))
+        assert record.state is JobState.DONE
+    assert "Traceback" not in caplog.text
 
 
 async def test_while_the_store_does_not_answer_what_runs_goes_on_and_nothing_is_claimed(
