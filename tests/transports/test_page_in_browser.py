@@ -515,7 +515,7 @@ def test_a_stream_that_falls_silent_keeps_nobody_from_the_end(
     visitor.late(early)
     visitor.sends(tone(tmp_path / "talk.wav", 20))
     visitor.sees("#main .title", "2 speakers")
-    assert visitor.rows() == 20
+    wait_until(lambda: visitor.rows() == 20, PATIENCE_S, "all rows")
     visitor.js("letGo()")
     # whose voice was not heard cannot be remembered, and that is said
     visitor.driver.find_elements("css selector", ".row .name")[1].click()
@@ -558,7 +558,7 @@ def test_progress_is_seen_and_a_reload_in_the_middle_loses_nothing(
     visitor.sees("[aria-label='Cancel long one.wav']").click()
     visitor.sees(".job .name", "second.wav").click()
     visitor.sees("#main .title", "2 speakers")
-    assert visitor.rows() == 45
+    wait_until(lambda: visitor.rows() == 45, PATIENCE_S, "all rows")
     # played from what the service kept: no more of it than is heard
     visitor.sees(".player .round[aria-label=Play]")
     visitor.driver.find_elements("css selector", ".row .said")[40].click()
