@@ -150,9 +150,9 @@ class Hub(FileHost):
             request.connection.close()
 
     def _write(self, request: BaseHTTPRequestHandler, name: str, content: bytes) -> None:
+        self.sent[name] += len(content)  # before: who has it all may look at once
         request.wfile.write(content)
         request.wfile.flush()
-        self.sent[name] += len(content)
 
 
 def _reply(

@@ -12,17 +12,17 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import free_port
+from serving import PATIENCE_S, free_port, wait_until
 
 KEY = "a-key-of-a-test-and-of-nobody-else"
 """What the services of a test seal with."""
 _BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-_QUICK = ("fsync=off", "full_page_writes=off")
+_QUICK = ("fsync=off", "full_page_writes=off", "autovacuum=off")
 
 
 class Cluster:
@@ -118,12 +118,24 @@ class Cluster:
         return self.address(name)
 
     def drop(self, address: str) -> None:
-        """One that is needed no more, whoever is still connected."""
+        """One that is needed no more, whoever is still connected; PostgreSQL itself waits five
+        seconds for who is told to go."""
+        import psycopg
+
         with self.connected() as connection:
-            connection.execute(f"DROP DATABASE {address.rsplit('/', 1)[1]} WITH (FORCE)")
+
+            def dropped() -> bool:
+                with suppress(psycopg.errors.ObjectInUse):
+                    connection.execute(f"DROP DATABASE {address.rsplit('/', 1)[1]} WITH (FORCE)")
+                    return True
+                return False
+
+            wait_until(dropped, PATIENCE_S, "everybody has gone")
 
     def _run(self, program: str, *words: str) -> None:
-        subprocess.run([self._binaries / program, *words], check=True, **self._as)
+        patience = {"PGCTLTIMEOUT": str(round(PATIENCE_S))}
+        command, env = [self._binaries / program, *words], {**os.environ, **patience}
+        subprocess.run(command, check=True, env=env, **self._as)
 
 
 @contextmanager

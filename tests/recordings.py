@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import subprocess
+import wave
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -78,6 +80,15 @@ def run_ffmpeg(*args: object) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def silence(seconds: int) -> bytes:
+    """A wav of nothing, 8 bit at 8 kHz."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 1, 8000, 0, "NONE", ""))
+        out.writeframes(b"\x80" * 8000 * seconds)
+    return file.getvalue()
+
+
 class Studio:
     """Makes each recording once and keeps it."""
 
@@ -121,6 +132,11 @@ def wav(
     size = len(data) if claimed is None else claimed
     chunks = b"fmt " + struct.pack("<I", 16) + header + b"data" + struct.pack("<I", size) + data
     return b"RIFF" + struct.pack("<I", 4 + len(chunks) & 0xFFFFFFFF) + b"WAVE" + chunks
+
+
+def long(seconds: int) -> bytes:
+    """A recording for a job that is to take its time, at 2 kB a second."""
+    return wav(b"\x80" * 2000 * seconds, rate=2000, bits=8)
 
 
 def mp4_boxes(data: bytes) -> list[tuple[bytes, bytes]]:

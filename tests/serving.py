@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -72,6 +73,18 @@ async def until(condition: Callable[[], Any], what: str = "it came to that") -> 
         assert loop.time() < deadline, f"not within {PATIENCE_S} s: {what}"
         await asyncio.sleep(0.002)
     return value
+
+
+def stand_still(seconds: float) -> None:
+    """Hold up the event loop, as a long collection does, or a machine that swaps."""
+    time.sleep(seconds)
+
+
+def runs(pid: int | None) -> bool:
+    """Whether a process is there, and is no zombie."""
+    with contextlib.suppress(psutil.NoSuchProcess):  # it may end while it is looked at
+        return pid is not None and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 class Server:
@@ -241,6 +254,17 @@ class Server:
         return sum(seen.values())
 
 
+@contextlib.contextmanager
+def halted(pid: int) -> Iterator[None]:
+    """A process does nothing meanwhile. An engine that has a job may be like that for half a
+    minute: so long the job runs, whatever the machine does, and then it ends as it would have."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 class Peak:
     """The most memory and disk that a service had, above what it had at the start."""
 
@@ -282,7 +306,8 @@ def shown_on(terminal: int) -> bytes:
 
 @contextlib.contextmanager
 def counting_listener() -> Iterator[tuple[int, list[bytes]]]:
-    """A TCP port, and the list of all that connected to it (what they sent first)."""
+    """A TCP port, and the list of all that connected to it (what they sent first); each is let go
+    once it has said something."""
     visits: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.05)
@@ -292,10 +317,16 @@ def counting_listener() -> Iterator[tuple[int, list[bytes]]]:
             while not done.is_set():
                 with contextlib.suppress(OSError):
                     connection, _ = listener.accept()
+                    visits.append(b"")
                     with connection:
-                        connection.settimeout(0.2)
-                        visits.append(b"")
-                        visits[-1] = connection.recv(200)
+                        visits[-1] = first_of(connection)
+
+        def first_of(connection: socket.socket) -> bytes:
+            connection.settimeout(0.05)
+            while not done.is_set():
+                with contextlib.suppress(TimeoutError):
+                    return connection.recv(200)
+            return b""
 
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()

@@ -30,10 +30,11 @@ RUST = REPOSITORY / "examples/tauri-host"
 CRATES = Path("/usr/share/cargo/registry")  # where Debian's librust-*-dev put theirs
 TARGET = REPOSITORY / ".cache/tauri-host"
 SOURCE = [sys.executable, "-m", "sidecar.main"]
-GONE_S = 2.0
+GONE_S = 30.0
+"""Two seconds are promised; a starved machine takes longer, and who does not go at all for ever."""
 BUILD_LIMIT_S = 580
 FOREIGN_FLAGS = {
-    *("--audio", "--requests"),  # examples/tauri-host
+    *("--audio", "--requests", "--patience"),  # examples/tauri-host
     *("--save-dev", "--force", "--options", "--timestamp", "--entitlements", "--sign"),  # codesign
 }
 
@@ -64,7 +65,7 @@ class Stage:
             "VIBEVOICE_DATA_DIR": str(home / "data"),
             "VIBEVOICE_ENGINE": "scripted",
             "VIBEVOICE_PORT": str(self.port),
-            "VIBEVOICE_SCRIPTED_SPEED": "4",
+            "VIBEVOICE_SCRIPTED_SPEED": "2",
         }
 
     def run(self, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -102,7 +103,7 @@ def stage(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def recording(studio: Studio) -> Path:
-    """Three seconds; the scripted engine takes 0.75 s for them."""
+    """Three seconds; the scripted engine takes half of that for them."""
     return studio.voice
 
 
@@ -245,7 +246,7 @@ def test_the_rust_host_says_so_when_something_does_not_hold(
 ) -> None:
     ends = [sys.executable, "-c", "import sys; sys.exit('no')"]
     for name in ("classic", "modern"):
-        words = [name, "--audio", recording, "--port", stage.port, "--", *ends]
+        words = [name, "--audio", recording, "--port", stage.port, "--patience", 1, "--", *ends]
         result = stage.run(built["tauri-host"], *words)
         assert result.returncode == 1
         assert "FAIL" in result.stdout

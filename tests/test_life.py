@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import random
@@ -13,7 +12,6 @@ import subprocess
 import sys
 import textwrap
 import time
-import wave
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,11 +20,20 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from serving import PATIENCE_S, REPOSITORY, Server, free_port, wait_until, web
+from recordings import silence
+from serving import PATIENCE_S, REPOSITORY, Server, free_port, halted, wait_until, web
+
+from sidecar.diagnostics.logs import SPARED_S
+from sidecar.host import neighbour
+from sidecar.host.process import take_place
+from sidecar.settings import Settings
 
 posix = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 SERVE = [sys.executable, "-m", "sidecar.main"]
 TOKEN = "correct-horse-battery-staple"
+GONE_S = 30.0
+"""The promise is two seconds; a starved machine takes longer, and a job that is waited for longer
+still."""
 
 
 class Child:
@@ -89,7 +96,7 @@ def family(pid: int) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
 
-def all_gone(processes: list[psutil.Process], timeout_s: float = 5.0) -> bool:
+def all_gone(processes: list[psutil.Process], timeout_s: float = GONE_S) -> bool:
     return not psutil.wait_procs(processes, timeout_s)[1]
 
 
@@ -110,15 +117,6 @@ def busy(url: str, tmp_path: Path, jobs: int = 1) -> list[str]:
         "a job runs",
     )
     return ids
-
-
-def silence(seconds: int) -> bytes:
-    """A wav of nothing, 8 bit at 8 kHz."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setparams((1, 1, 8000, 0, "NONE", ""))
-        out.writeframes(b"\x80" * 8000 * seconds)
-    return file.getvalue()
 
 
 # --- the start
@@ -270,6 +268,20 @@ def test_a_line_about_another_service_tells_no_token_that_it_does_not_know(child
     assert second == {**{key: first[key] for key in first if key != "token"}, "reused": True}
 
 
+def test_the_port_of_one_that_goes_while_it_is_asked_who_it_is_is_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+
+        def asked(*_: object) -> None:
+            other.close()
+
+        monkeypatch.setattr(neighbour, "at", asked)
+        with take_place(Settings(engine="scripted", port=port)) as place:
+            assert place.getsockname()[1] == port
+
+
 @posix
 def test_takeover_replaces_ours_and_nobody_elses(child: Any) -> None:
     old = child("--port", 0)
@@ -389,18 +401,24 @@ def reachable(port: int) -> bool:
 def test_told_to_stop_it_finishes_the_running_job_and_tells_the_waiting_ones(
     child: Any, tmp_path: Path, voice: bytes, told: str
 ) -> None:
-    service = child("--port", 0, "--shutdown-grace", "10m", vibevoice_scripted_speed=1)
+    service = child("--port", 0, "--shutdown-grace", "10m", "--preload")
     url = service.line()["url"]
+    engine = wait_until(lambda: health_of(url)["worker_pid"], PATIENCE_S, "it is loaded")
+    wait_until(lambda: health_of(url)["engine_state"] == "ready", PATIENCE_S, "it is loaded")
+    # It says of itself how long it is, and is predicted to take a while: nothing waits inside.
+    long = {"audio": silence(60)}
     with httpx.Client(timeout=PATIENCE_S) as one, httpx.Client(timeout=PATIENCE_S) as two:
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(2) as pool:
-            running = pool.submit(one.post, f"{url}/transcribe", files={"audio": voice})
-            wait_until(lambda: health_of(url)["engine_state"] == "busy", PATIENCE_S, "one job runs")
-            waiting = pool.submit(two.post, f"{url}/transcribe", files={"audio": voice})
-            wait_until(lambda: health_of(url)["jobs_waiting"] == 1, PATIENCE_S, "one job waits")
-            for process in family(service.process.pid)[: 1 if told == "it" else None]:
-                process.send_signal(signal.SIGTERM)
+            with halted(engine):
+                running = pool.submit(one.post, f"{url}/transcribe", files=long)
+                wait_until(lambda: health_of(url)["engine_state"] == "busy", PATIENCE_S, "one runs")
+                waiting = pool.submit(two.post, f"{url}/transcribe", files={"audio": voice})
+                wait_until(lambda: health_of(url)["jobs_waiting"] == 1, PATIENCE_S, "one waits")
+                for process in family(service.process.pid)[: 1 if told == "it" else None]:
+                    process.send_signal(signal.SIGTERM)
+                wait_until(lambda: health_of(url)["status"] == "stopping", PATIENCE_S, "it is told")
             answers = running.result(), waiting.result()
     assert answers[0].status_code == 200
     assert answers[1].status_code == 503
@@ -429,12 +447,12 @@ def test_after_the_grace_the_running_job_is_told_too(child: Any, tmp_path: Path)
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(web.post, f"{url}/transcribe", files={"audio": silence(60)})
+        running = pool.submit(web.post, f"{url}/transcribe", files={"audio": silence(600)})
         wait_until(lambda: health_of(url)["engine_state"] == "busy", PATIENCE_S, "it runs")
         processes = family(service.process.pid)
         service.process.terminate()
         assert running.result().json()["code"] == "shutting_down"
-    assert all_gone(processes, 10)
+    assert all_gone(processes)
     assert "Traceback" not in service.rest()[1]
     assert service.process.returncode == 0
 
@@ -443,26 +461,42 @@ def health_of(url: str) -> dict[str, Any]:
     return dict(web.get(f"{url}/health").json())
 
 
+PATIENT = """
+import sys
+from sidecar.cli import main
+from sidecar.jobs import retention
+assert retention.FETCH_S >= 2, "clients look once a second"
+retention.FETCH_S = 1000.0
+sys.argv = ["vibevoice-asr", *sys.argv[1:]]
+main()
+"""
+"""A service whose results can be fetched for longer than any machine is busy."""
+
+
 @posix
 def test_what_ends_in_the_grace_can_still_be_fetched_and_nothing_new_is_taken(
-    child: Any, voice: bytes
+    child: Any, voice: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a client that connects anew for each of its questions, and asks for the last one late."""
-    service = child("--port", 0, "--shutdown-grace", "10m", vibevoice_scripted_speed=1)
+    monkeypatch.setattr(sys.modules[__name__], "SERVE", [sys.executable, "-c", PATIENT])
+    service = child("--port", 0, "--shutdown-grace", "10m", "--preload")
     url = service.line()["url"]
     later = {"Prefer": "respond-async"}
-    job = web.post(f"{url}/transcribe", files={"audio": voice}, headers=later).json()["id"]
-    address = f"{url}/jobs/{job}"
-    wait_until(lambda: web.get(address).json()["state"] == "running", PATIENCE_S, "it runs")
-    processes = family(service.process.pid)
-    service.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: health_of(url)["status"] == "stopping", PATIENCE_S, "it was told")
-    refused = web.post(f"{url}/transcribe", files={"audio": voice}, headers=later)
-    assert (refused.status_code, refused.json()["code"]) == (503, "shutting_down")
+    engine = wait_until(lambda: health_of(url)["worker_pid"], PATIENCE_S, "it is loaded")
+    wait_until(lambda: health_of(url)["engine_state"] == "ready", PATIENCE_S, "it is loaded")
+    with halted(engine):
+        job = web.post(f"{url}/transcribe", files={"audio": voice}, headers=later).json()["id"]
+        address = f"{url}/jobs/{job}"
+        wait_until(lambda: web.get(address).json()["state"] == "running", PATIENCE_S, "it runs")
+        processes = family(service.process.pid)
+        service.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: health_of(url)["status"] == "stopping", PATIENCE_S, "it was told")
+        refused = web.post(f"{url}/transcribe", files={"audio": voice}, headers=later)
+        assert (refused.status_code, refused.json()["code"]) == (503, "shutting_down")
     wait_until(lambda: health_of(url)["engine_state"] == "ready", PATIENCE_S, "the job has ended")
     time.sleep(0.5)
     assert web.get(address).json()["result"]["segments"]
-    assert all_gone(processes, 5.0), "nothing is left to be fetched"
+    assert all_gone(processes), "nothing is left to be fetched"
 
 
 @posix
@@ -473,7 +507,7 @@ def test_a_result_that_nobody_fetches_does_not_keep_the_service(child: Any, voic
     web.post(f"{url}/transcribe", files={"audio": voice}, headers=later)
     processes = family(service.process.pid)
     service.process.send_signal(signal.SIGTERM)
-    assert all_gone(processes, 20.0)
+    assert all_gone(processes, PATIENCE_S), "its grace is twice that"
 
 
 @posix
@@ -482,11 +516,9 @@ def test_a_start_on_the_port_of_one_that_ends_waits_for_its_end(child: Any, tmp_
     first = child("--port", port, "--shutdown-grace", "1s", vibevoice_scripted_speed=5)
     busy(first.line()["url"], tmp_path)
     first.process.send_signal(signal.SIGTERM)
-    wait_until(
-        lambda: health_of(f"http://127.0.0.1:{port}")["status"] == "stopping",
-        PATIENCE_S,
-        "it was told",
-    )
+    with contextlib.suppress(httpx.TransportError):  # it may have ended while nobody looked
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: health_of(url)["status"] == "stopping", PATIENCE_S, "it was told")
     second = child("--port", port, "--reuse").line()
     assert second["event"] == "ready"
     assert "reused" not in second
@@ -545,7 +577,8 @@ def test_a_host_that_never_reads_its_pipes_blocks_nothing(child: Any, voice: byt
         assert web.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
         assert web.get(f"{url}/health").status_code == 200
     (file,) = Path(service.env["VIBEVOICE_DATA_DIR"]).glob("log/*.log")
-    assert "engine scripted loaded" in file.read_text(), "there are lines for the full pipe too"
+    loaded = "engine scripted loaded"
+    wait_until(lambda: loaded in file.read_text(), PATIENCE_S, "lines for the full pipe, too")
     service.process.terminate()
     assert service.process.wait(PATIENCE_S) == 0, "nor does its end wait for a reader"
     assert service.rest()[0] == b""
@@ -578,11 +611,19 @@ def test_half_open_requests_are_not_felt_and_do_not_stay(tmp_path: Path) -> None
         for number, sock in enumerate(socks):
             sock.settimeout(PATIENCE_S)
             if number % 2:
-                sock.sendall(b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+                with contextlib.suppress(ConnectionError):  # we were late ourselves
+                    sock.sendall(b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
         quiet = server.health()
         assert quiet["jobs_waiting"] == 0
-        assert [sock.recv(100) for sock in socks] == [b""] * 50
+        assert [rest_of(sock) for sock in socks] == [b""] * 50
         assert server.client.get("/health").status_code == 200
+
+
+def rest_of(sock: socket.socket) -> bytes:
+    """What comes before the end, which who wrote into it is told in another way."""
+    with contextlib.suppress(ConnectionError):
+        return sock.recv(100)
+    return b""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sets a limit of another process")
@@ -591,14 +632,16 @@ def test_more_connections_than_files_may_be_open_are_said_once_and_the_rest_wait
 ) -> None:
     with Server(tmp_path, request_deadline="1s") as server, contextlib.ExitStack() as stack:
         process = psutil.Process(server.process.pid)
-        before = process.num_fds()
+        before, begin = process.num_fds(), time.monotonic()
         process.rlimit(psutil.RLIMIT_NOFILE, (before + 4, before + 4))
-        for _ in range(20):
+        for _ in range(8):
             stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
         said = "out of system resource"
         wait_until(lambda: said in server.log(), PATIENCE_S, "there are no more")
-        assert server.client.get("/health").status_code == 200, "once the others were given up"
-        assert server.log().count(said) == 1
+        health = web.get(f"http://127.0.0.1:{server.port}/health")
+        assert health.status_code == 200, "once the others were given up"
+        periods = int((time.monotonic() - begin) // SPARED_S)
+        assert 1 <= server.log().count(said) <= 1 + periods
         assert "Traceback" not in server.log()
 
 
@@ -617,7 +660,7 @@ def test_a_kept_connection_may_rest_but_not_begin_and_stop(tmp_path: Path) -> No
             assert answer.startswith(b"HTTP/1.1 200")
             time.sleep(1.5)
         sock.sendall(ask[:20])
-        assert sock.recv(100) == b""
+        assert rest_of(sock) == b""
 
 
 @posix
@@ -698,10 +741,13 @@ def test_nothing_that_was_said_is_kept_anywhere(tmp_path: Path) -> None:
 
 
 @posix
-def test_a_laptop_that_sleeps_in_a_job_wakes_up_in_it(tmp_path: Path, voice: bytes) -> None:
-    with Server(tmp_path, scripted_speed="2", request_deadline="500ms") as server:
-        job = server.submit(voice)
-        server.wait_state(job, "running")
+def test_a_laptop_that_sleeps_in_a_job_wakes_up_in_it(tmp_path: Path) -> None:
+    settings = {"scripted_speed": "4", "request_deadline": "1500ms", "preload": True}
+    with Server(tmp_path, **settings) as server:  # type: ignore[arg-type]
+        engine = wait_until(lambda: server.health()["worker_pid"], PATIENCE_S, "it is there")
+        with halted(engine):
+            job = server.submit(silence(12))
+            server.wait_state(job, "running")
         processes = family(server.process.pid)
         for process in processes:
             process.suspend()

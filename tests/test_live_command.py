@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+import termios
 import wave
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from recordings import Studio
-from serving import PATIENCE_S, REPOSITORY, Server, shown_on
+from serving import PATIENCE_S, REPOSITORY, Server, shown_on, wait_until
 from speaking import talk
 
 from sidecar.cli import run
@@ -106,6 +109,14 @@ def test_without_a_service_it_hears_by_itself(live: Starts, studio: Studio, tmp_
     assert "failed" in path.read_text().lower()
 
 
+def unread(pipe: IO[bytes] | None) -> int:
+    """Bytes in a pipe that its reader has not taken."""
+    assert pipe is not None
+    count = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]
+
+
 def test_ctrl_c_ends_a_pipe_with_all_that_was_said(live: Starts, server: Server) -> None:
     url = f"http://127.0.0.1:{server.port}"
     process = live("-", "--server", url, stdin=subprocess.PIPE)
@@ -115,6 +126,7 @@ def test_ctrl_c_ends_a_pipe_with_all_that_was_said(live: Starts, server: Server)
     process.stdin.flush()
     first = process.stdout.readline().decode()
     assert "w299" in first
+    wait_until(lambda: unread(process.stdin) == 0, PATIENCE_S, "all of it was taken")
     process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE_S) == 130, "also while the pipe is open"
     rest, complained = ended(process, 130)

@@ -199,7 +199,7 @@ def test_what_an_interruption_leaves_is_not_fetched_again(number, code, shell, h
         )
         wait_until(
             lambda: [p for p in shell.left("blobs/*.incomplete") if p.stat().st_size >= 196_608],
-            60,
+            PATIENCE_S,
             "what came is on the disk",
         )
         process.send_signal(number)

@@ -152,8 +152,9 @@ def test_who_speaks_over_an_answer_ends_it_and_so_does_enter(
     process = converse("--speaker", "Boom", environment=devices)
     assert process.stdout is not None
     said = [process.stdout.readline().decode()]
-    while not said[-1].endswith("…\n"):  # that is how an answer ends that was spoken over
+    while said[-1] and not said[-1].endswith("…\n"):  # how an answer ends that was spoken over
         said.append(process.stdout.readline().decode())
+    assert said[-1], said
     assert re.fullmatch(r"You: .*w299 w299.*\n", said[0])
     assert loud_s(heard) > 0, "it was heard"
     process.send_signal(signal.SIGINT)

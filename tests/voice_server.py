@@ -92,9 +92,9 @@ class VoiceServer(FileHost):
         if key in self.alter:
             content = content[:-1] + bytes([content[-1] ^ 1])
         stop = self.cut.pop(key, None) or self.stall.get(key) or len(content)
+        self.sent[key] += max(0, stop - begin)
         request.wfile.write(content[begin:stop])
         request.wfile.flush()
-        self.sent[key] += max(0, stop - begin)
         if stop < len(content):
             self.files[key] = self.swap.pop(key, self.files[key])
             if key in self.stall:

@@ -62,6 +62,12 @@ def glance(fd: int, max_s: float) -> AudioFacts | None:
     return AudioFacts(WAV.name, "sndfile", header.seconds)
 
 
+def prepare() -> None:
+    """Import what the first file would wait for otherwise."""
+    import ffmpeg  # noqa: F401
+    import soundfile  # noqa: F401
+
+
 def probe(fd: int, max_s: float) -> AudioFacts:
     """Find out what an open file is, and that samples come out of it.
 

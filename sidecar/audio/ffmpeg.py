@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sidecar import errors
 from sidecar.audio import Block
@@ -159,16 +159,22 @@ def _started(arguments: list[str], fd: int) -> subprocess.Popen[bytes]:
         stderr=subprocess.PIPE,
         env={key: os.environ[key] for key in ("SYSTEMROOT",) if key in os.environ},
         cwd="/" if os.name == "posix" else None,
-        preexec_fn=_before_exec if sys.platform == "linux" else None,
+        preexec_fn=_before_exec() if sys.platform == "linux" else None,
     )
 
 
-def _before_exec() -> None:
-    """In the child, before ffmpeg: die with the parent, and never take the machine's memory."""
+def _before_exec() -> Callable[[], None]:
+    """What the child does before it is ffmpeg: die with the parent, and never take the machine's
+    memory. All that needs a lock is done here, as another thread may have it while we fork."""
     import ctypes
     import resource
 
     pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    prctl = ctypes.CDLL(None).prctl
+
+    def bound() -> None:
+        prctl(pr_set_pdeathsig, signal.SIGKILL)
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    return bound

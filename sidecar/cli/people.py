@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ Examples:
 * `{PROGRAM} people list`
 * `{PROGRAM} people delete 0f3a`: an id, or as much of it as no other begins with
 * `{PROGRAM} people export > people.json`: all that is stored
+* `{PROGRAM} people carry-over`: those in a file, into the database of --journal, without a service
 """
 
 PersonArgument = Annotated[
@@ -47,6 +49,9 @@ def build() -> typer.Typer:
     app.command("rename", help="Give somebody another name.")(addressed(_rename))
     app.command("delete", help="Forget somebody, for good.")(addressed(_delete))
     app.command("export", help="All that is stored, as JSON.")(addressed(_export))
+    app.command("carry-over", help="Take people of a file into the database of the settings.")(
+        _carry_over
+    )
     return app
 
 
@@ -103,6 +108,35 @@ def _export(*, where: Where) -> None:
         print(json.dumps(await client.export_people(), ensure_ascii=False, indent=2))
 
     _run(where, ask)
+
+
+def _carry_over(
+    people_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the file, instead of the settings'."),
+    ] = None,
+) -> None:
+    from sidecar.database.address import journal_address
+    from sidecar.people.carrying import carry_over
+    from sidecar.people.file import people_folder
+    from sidecar.people.shared import SharedPeople
+    from sidecar.settings import load_settings
+    from sidecar.vault.key import journal_key
+
+    try:
+        settings = load_settings()
+        address, secret = journal_address(settings), journal_key(settings)
+        if address is None:
+            raise errors.SettingsInvalid(
+                "No database is named for people to come into.",
+                hint="Set VIBEVOICE_JOURNAL to the one that the services share.",
+            )
+        with closing(SharedPeople(address, secret)) as store:
+            folder = people_dir or people_folder(settings)
+            came, there = asyncio.run(carry_over(folder, secret, store))
+    except errors.SidecarError as error:
+        raise typer.Exit(complain(error)) from None
+    say(f"carried over: {came}; there already: {there}. The file is still in {folder}.")
 
 
 async def _id_of(client: AsyncClient, given: str) -> str:

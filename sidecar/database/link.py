@@ -106,6 +106,7 @@ class Link:
             psycopg.OperationalError,
             psycopg.InterfaceError,
             psycopg.errors.ReadOnlySqlTransaction,  # it was the first of two, and is the second now
+            psycopg.errors.IdleInTransactionSessionTimeout,  # this machine slept in the middle
         ) as error:
             self.close()
             raise Unreachable(said(error)) from None

@@ -134,6 +134,7 @@ from sidecar.errors.people import (
 )
 from sidecar.errors.process import (
     DiskFull,
+    MachineBusy,
     PortInUse,
     ServiceUnreachable,
     SettingsInvalid,

@@ -58,3 +58,13 @@ class ShuttingDown(SidecarError):
     default_detail = "The service is shutting down."
     default_hint = "Start it again, then repeat the request."
     default_retry_after = 2
+
+
+class MachineBusy(SidecarError):
+    """A process of ours has not begun within a minute: there is too much else to do."""
+
+    code = "machine_busy"
+    kind = Kind.BUSY
+    default_detail = "This machine is too busy to look at the file."
+    default_hint = "Send it again when the machine has less to do; nothing is wrong with the file."
+    default_retry_after = 30

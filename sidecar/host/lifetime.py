@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 
 HOST_GONE_S = 1.5
 """After the host's end an orderly end may take this long; then the process ends as it is."""
+KEPT_S = 75
+"""So long a connection on which nothing is asked is kept: longer than clients keep theirs, and what
+stands between (a minute, as a rule). Who lets go first is to be who asks: where it is us, a request
+may be on its way, and its client does not know whether it was heard."""
 ANSWERS_S = 1
 """For the answers to requests whose jobs were ended."""
 _LOOK_S = 0.1
@@ -65,6 +69,7 @@ def config_of(app: FastAPI, settings: Settings, tls: Tls | None = None) -> uvico
         log_config=None,
         log_level=settings.log_level,
         timeout_graceful_shutdown=ANSWERS_S,
+        timeout_keep_alive=KEPT_S,
         ws=upgraded(),
         ws_max_size=LARGEST_MESSAGE,
         ws_ping_interval=settings.live_ping,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -108,6 +109,8 @@ def take_place(settings: Settings) -> socket.socket | neighbour.Neighbour:
     except errors.PortInUse as error:
         other = neighbour.at(settings.host, settings.port)
         if other is None:
+            with contextlib.suppress(errors.PortInUse):  # one that goes now answers nobody
+                return bind(settings.host, settings.port)
             raise errors.PortInUse(
                 f"{error.detail} It is not vibevoice-asr that has it.", hint=error.hint
             ) from None

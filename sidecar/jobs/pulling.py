@@ -42,6 +42,8 @@ STOPS_S = 5.0
 """What is put back has stopped after so long, or its lease ends by itself."""
 STOPPING_S = 0.02
 """So often it is looked at whether it has."""
+GIVING_S = LEASE_S
+"""So long the end of the service waits until all is given back: then leases are over, too."""
 
 
 class Works(Protocol):
@@ -112,12 +114,12 @@ class Pulling:
         while self._queue.running and time.monotonic() < until:  # an engine takes a moment to stop
             self._freed.clear()
             await _at_most(STOPPING_S, self._freed.wait())
-        await self._give_back()
+        await self._give_all_back()
 
     async def close(self) -> None:
         """Let go of all that is claimed."""
         await _ended(self._claiming, self._beating, *self._begun)
-        await self._give_back()
+        await self._give_all_back()
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -306,14 +308,20 @@ class Pulling:
             if self._held.get(record.id) is not None:
                 self._gone(record.id)
 
-    async def _give_back(self, *job_ids: str) -> None:
-        """Let others have jobs, all without a name; where nobody can be told, their leases end."""
-        for job_id in job_ids or [*self._held]:
-            with contextlib.suppress(errors.SidecarError):
-                await self._store.written(job_id)
-                await self._claims.give_back(job_id)
-            if not job_ids:
-                self._gone(job_id)
+    async def _give_all_back(self) -> None:
+        """Let others have what is held, all without a name; where nobody can be told in time, their
+        leases end."""
+        held = [*self._held]
+        if held:
+            await _at_most(GIVING_S, asyncio.gather(*map(self._give_back, held)))
+        for job_id in held:
+            self._gone(job_id)
+
+    async def _give_back(self, job_id: str) -> None:
+        """Let others have a job; where nobody can be told, its lease ends."""
+        with contextlib.suppress(errors.SidecarError):
+            await self._store.written(job_id)
+            await self._claims.give_back(job_id)
 
 
 async def _at_most(most_s: float, what: Awaitable[object]) -> None:

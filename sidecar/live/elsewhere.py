@@ -72,7 +72,8 @@ class Elsewhere(Protocol):
 
     async def take(self, name: Name) -> Found | bool:
         """Have one that is nobody's, or that of a service which died; else whether there is one,
-        whose service is asked to leave it then.
+        whose service is asked to leave it then. One that was taken and of which nothing was saved
+        since is nobody's.
 
         Raises:
             errors.JournalUnreachable: nobody can be asked.

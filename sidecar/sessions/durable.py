@@ -22,6 +22,7 @@ from sidecar.sessions.told import LOOSE, Numbered, Told
 from sidecar.speech.live_events import Heard, LiveEvent, Noticed
 from sidecar.speech.people import KnownVoice
 from sidecar.speech.transcript import Notice
+from sidecar.waiting import Alarm
 
 if TYPE_CHECKING:
     from sidecar.sessions.session import Session
@@ -88,15 +89,27 @@ class Durable:
         """Those that lie there."""
         self._loosened = 0
         self._notice: int | None = None
-        """From this number on a client knows that it is not saved, and keeps nothing."""
-        self._waiting: asyncio.TimerHandle | None = None
+        """Whoever was told this number knows that it is not saved, and may let go of what came."""
+        self._first_notice = 0
+        """The first such number since all lay there that the client was relieved of."""
+        self._told_at = 0.0
+        """Where the sound ended when the client was last told that it is not saved."""
+        self._relieved = (0.0, 0)
+        """As `_acknowledged`, of what need not lie there, as its client knows that."""
+        self._waiting: Alarm | None = None
 
     def acknowledged(self, received_orders: int) -> tuple[float, int]:
         """Seconds of sound and orders that the client need not send again. Where nothing can be
         saved for long, and it knows that, that is all."""
         if self._notice is not None and self._told.passed >= self._notice:
-            self._acknowledged = (self._sound.at, received_orders)
-        return self._acknowledged
+            self._relieved = (self._sound.at, received_orders)
+        return max(self._acknowledged, self._relieved)
+
+    def goes_on(self, after: int) -> None:
+        """Its client comes again, and was told no more than ``after``: of what it was relieved of
+        behind a notice that it never had, it was not."""
+        if after < self._first_notice:
+            self._relieved = (0.0, 0)
 
     def found(self, one: Carried, pieces: int) -> None:
         """It was found as another service left it, with so many pieces of what was said."""
@@ -119,17 +132,18 @@ class Durable:
             if self._away():
                 self._loosen()
             elif self._waiting is None:
-                self._waiting = asyncio.get_running_loop().call_later(HOLD_S, self.unsaved)
+                self._waiting = Alarm(HOLD_S, self.unsaved)
             self._news()
         elif isinstance(event, Heard):
             if self._sound.first - self._acknowledged[0] >= QUIET_S:
                 self._news()
-            if self._away() and self._sound.at - self._acknowledged[0] >= LAG_S:
+            known_s = max(self._acknowledged[0], self._relieved[0], self._told_at)
+            if self._away() and self._sound.at - known_s >= LAG_S:
                 self._let_go()
 
     def snapshot(self, session: Session, age_s: float) -> Snapshot:
         """The session as it is now, without the sound that its client sends again."""
-        at_s, orders = self._acknowledged
+        at_s, orders = max(self._acknowledged, self._relieved)
         at_s = max(at_s, self._sound.first)
         for number, place_s in self._orders:
             if place_s < at_s - CLOSE_S:
@@ -174,6 +188,8 @@ class Durable:
         self._known = one.carried.options.known_voices
         self.fresh, self._notice = False, None
         self._acknowledged = max(self._acknowledged, one.acknowledged)
+        if self._relieved <= self._acknowledged:
+            self._first_notice, self._told_at = 0, 0.0
         while self._orders and self._orders[0][0] <= self._acknowledged[1]:
             self._orders.popleft()
         self._still()
@@ -181,7 +197,7 @@ class Durable:
         self._told.guard()
         self.reached.set()
         if self._told.held:
-            self._waiting = asyncio.get_running_loop().call_later(HOLD_S, self.unsaved)
+            self._waiting = Alarm(HOLD_S, self.unsaved)
         if self._told.stands_behind(self._saved):
             self._news()
 
@@ -206,11 +222,12 @@ class Durable:
         self.reached.set()
 
     def _let_go(self) -> None:
-        """Have the client know that it is not saved, and keep no more for it."""
-        if self._notice is None:
+        """Have the client know that it is not saved, so that it need not keep what came."""
+        if self._told.guarded:
             self._loosen()
-            self._notice = self._told.last + 1
-            self._tell(Noticed(UNSAVED))
+        self._told_at, self._notice = self._sound.at, self._told.last + 1
+        self._first_notice = self._first_notice or self._notice
+        self._tell(Noticed(UNSAVED))
 
     def _loosen(self) -> None:
         self._told.loosen()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
 from sidecar import errors
 from sidecar.live.elsewhere import ASKED_S, Elsewhere, Found, Name
@@ -37,11 +37,30 @@ class Moving:
         self._elsewhere, self._saver, self._grace_s = elsewhere, saver, grace_s
         self._still, self._goes_on, self._end = still, goes_on, end
         self._leaving: dict[Name, asyncio.Task[bool]] = {}
+        self._coming: dict[Name, asyncio.Event] = {}
+        """Those that are taken up now; set once that is over."""
 
-    async def left(self, name: Name) -> None:
-        """Wait for a session that is about to be left."""
-        if (task := self._leaving.get(name)) is not None:
-            await asyncio.wait({task})
+    def comes(self, name: Name) -> bool:
+        """Whether somebody takes a session up now."""
+        return name in self._coming
+
+    @asynccontextmanager
+    async def alone(self, name: Name) -> AsyncIterator[None]:
+        """Nobody else takes a session up as long as this lasts; waits for who does, or leaves it.
+        A client that connects twice has two who want it."""
+        while True:
+            if (leaving := self._leaving.get(name)) is not None:
+                await asyncio.wait({leaving})
+            elif (coming := self._coming.get(name)) is not None:
+                await coming.wait()
+            else:
+                break
+        over = self._coming[name] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._coming[name]
+            over.set()
 
     async def find(self, name: Name, after: int) -> tuple[Carried, int]:
         """A session that another service has, or had, for whoever was told ``after`` of it; and in
@@ -78,9 +97,7 @@ class Moving:
 
     async def _leave(self, session: Session, why: errors.SidecarError, most_s: float) -> bool:
         session.hold()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STEADY_S):
-                await session.steady()
+        await session.steady(STEADY_S)
         await self._still(session)
         left = False
         try:

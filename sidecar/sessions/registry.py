@@ -37,6 +37,9 @@ Acquaint = Callable[[LiveOptions, str], Awaitable[LiveOptions]]
 
 LEAVING_S = 2.0
 """So long a session may take to be left for another service at least, whatever the grace is."""
+PLACE_S = 1.0
+"""So long a session that others hear waits for its place at most before its client is told that it
+has begun."""
 LOOK_S = 1.0
 """How often is looked whose time is over."""
 
@@ -167,6 +170,8 @@ class Sessions:
         """
         number = number or uuid.uuid4().hex
         try:
+            if self._moving is not None and self._moving.comes((caller.owner, number)):
+                raise errors.SessionTaken()
             self._check(caller, number)
             self._admission.check_language(options)
         except errors.SidecarError as error:
@@ -221,8 +226,9 @@ class Sessions:
             session.meet(await self._acquaint(session.options, session.owner))
         await carry(session, self._share)
 
-    def find(self, caller: Identity, number: str) -> Session:
-        """A session of theirs, to be held again; whoever held it holds it no more.
+    def find(self, caller: Identity, number: str, after: int = 0) -> Session:
+        """A session of theirs, to be held again; whoever held it holds it no more. ``after``: the
+        last event that the client was told.
 
         Raises:
             errors.SessionNotFound: it is not there, or another's.
@@ -231,6 +237,7 @@ class Sessions:
         if session is None:
             raise errors.SessionNotFound()
         session.left_at = None
+        session.goes_on(after)
         session.held_since = self._now()
         session.taken.set()
         session.taken = asyncio.Event()
@@ -251,6 +258,25 @@ class Sessions:
                 self.end(session)
                 raise
 
+    async def placed(self, session: Session) -> None:
+        """Where others hear: wait until one of them has a session that begins, for a moment, so
+        that its client is told at once that nobody takes it.
+
+        Raises:
+            errors.SidecarError: that, and why; it is over.
+        """
+        if self.spec is None or not self.spec.remote:
+            return
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PLACE_S):
+                    await session.placed.wait()
+            if session.told.wrong is not None:
+                raise session.told.wrong
+        except BaseException:
+            self.end(session)
+            raise
+
     async def take_up(self, caller: Identity, number: str, after: int = 0) -> Session:
         """As `find`, of those that other services have, or had when they ended or died, too.
         ``after``: the last event that the client was told.
@@ -262,24 +288,20 @@ class Sessions:
             errors.JournalUnreachable: nobody can say where it is.
         """
         name = caller.owner, number
-        if self._moving is not None:
-            await self._moving.left(name)
-        if name in self._sessions or self._moving is None:
-            return self.find(caller, number)
-        self._check(caller, number)
-        try:
+        if self._moving is None:
+            return self.find(caller, number, after)
+        async with self._moving.alone(name):
+            if name in self._sessions:
+                return self.find(caller, number, after)
+            self._check(caller, number)
             one, pieces = await self._moving.find(name, after)
-        except errors.SessionNotFound:
-            if name in self._sessions:  # by another connection, meanwhile
-                return self.find(caller, number)
-            raise
-        try:
-            self._check(caller, number)  # it took a while
-            self._admission.check_language(one.options)
-        except errors.SidecarError:
-            await self._moving.give_back(name)
-            raise
-        return await self._restored(caller.owner, number, one, pieces)
+            try:
+                self._check(caller, number)  # it took a while
+                self._admission.check_language(one.options)
+            except errors.SidecarError:
+                await self._moving.give_back(name)
+                raise
+            return await self._restored(caller.owner, number, one, pieces)
 
     async def _restored(self, owner: str, number: str, one: Carried, pieces: int) -> Session:
         session = self._new(owner, number, one.options, one.wire)

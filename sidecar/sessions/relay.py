@@ -73,6 +73,7 @@ async def _carry_once(session: Session, engine: Shared) -> None:
     begin = session.told.so_far(session.sound.settled, session.sound.lead)
     options = session.options.to_wire()
     async with engine.calling("live", options=options, begin=begin.to_wire()) as call:
+        session.placed.set()
         sending = asyncio.get_running_loop().create_task(_send(session, call))
         try:
             async for answer, _ in call.answers():

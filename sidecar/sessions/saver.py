@@ -12,6 +12,7 @@ from sidecar.live.elsewhere import Elsewhere, Fate, Name, Saved
 from sidecar.sessions.carried import Carried, packed, packed_story
 from sidecar.sessions.durable import HOLD_S, Durable, Snapshot
 from sidecar.sessions.session import Session
+from sidecar.waiting import comes
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +61,7 @@ class Saver:
         if self._away:
             durable.unsaved()
             return
-        try:
-            async with asyncio.timeout(HOLD_S):
-                await durable.reached.wait()
-        except TimeoutError:
+        if not await comes(durable.reached, HOLD_S):
             durable.unsaved()
         if durable.closed:
             raise errors.SessionTaken()

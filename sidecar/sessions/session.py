@@ -39,6 +39,7 @@ from sidecar.speech.live_events import (
     TurnEnded,
 )
 from sidecar.speech.transcript import Notice, Transcript
+from sidecar.waiting import comes
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +110,8 @@ class Session:
         """When the last one who held it went, None while somebody does."""
         self.taken = asyncio.Event()
         """Set for whoever holds it once somebody else does; then it is another one."""
+        self.placed = asyncio.Event()
+        """Set once an engine had it, or it is over."""
         self.received_orders = 0
         """Commits, cancels, changes and the finish that came: what need not be said again."""
         self.finishing = False
@@ -160,6 +163,12 @@ class Session:
         """Whether nothing more is said."""
         return self.told.over
 
+    def goes_on(self, after: int) -> None:
+        """Its client comes again, and was told no more than event ``after``."""
+        self.told.goes_on(after)
+        if self.durable is not None:
+            self.durable.goes_on(after)
+
     def restore(self, one: Carried) -> None:
         """Be what another was; no engine has heard anything yet."""
         self.told.restore(one.told)
@@ -179,9 +188,9 @@ class Session:
         """Wait while it is being handed over. Where it was, what it is sent next is refused."""
         await self._stays.wait()
 
-    async def steady(self) -> None:
-        """Wait until it is known of all that is told up to where that was said."""
-        await self._steady.wait()
+    async def steady(self, within_s: float) -> bool:
+        """Wait until it is known of all that is told up to where that was said; whether it is."""
+        return await comes(self._steady, within_s)
 
     @property
     def is_steady(self) -> bool:
@@ -312,6 +321,7 @@ class Session:
         self._room.set()
         self._stays.set()
         self._steady.set()
+        self.placed.set()
 
     def heard(self, event: LiveEvent) -> None:
         """From the engine."""

@@ -19,6 +19,7 @@ from sidecar.speech.live_events import (
     Partial,
     SpeakersRevised,
     SpeechStarted,
+    SpeechStopped,
     Summary,
     TurnDropped,
     TurnEnded,
@@ -74,8 +75,9 @@ class Told:
         self._until: int | None = None
         """The last number that may be told, None where that is any."""
         self.passed = 0
-        """The last number that was read and done with."""
-        self._started = -1
+        """The last number that its client was told, as far as whoever tells it knows."""
+        self._telling: object | None = None
+        self._started, self._stopped = -1, -1.0
         self._kept: list[Numbered] = []
         self._partial: Numbered | None = None
         self._heard: Numbered | None = None
@@ -120,8 +122,15 @@ class Told:
         self._last, self._started = state.last, state.started
         self._kept, self._voices = list(state.kept), state.voices
         self._context = state.context
+        stops = (one.event for one in self._kept if isinstance(one.event, SpeechStopped))
+        self._stopped = max((stop.at for stop in stops), default=-1.0)
         if self._kept and isinstance(self._kept[-1].event, Summary):
             self.end()
+
+    def goes_on(self, after: int) -> None:
+        """Its client comes again, and says what it was told last. What was told to a line that had
+        broken already counts no more."""
+        self.passed, self._telling = after, None
 
     def since(self, number: int) -> tuple[Numbered, ...]:
         """What is kept of what was said behind ``number``."""
@@ -203,9 +212,9 @@ class Told:
     def add(self, event: LiveEvent) -> Numbered | None:
         """Say it, and give its number; None where nothing is said.
 
-        That a turn begins is said once, though an engine that went on for another says it again.
-        What voices sound like and what is heard behind is kept for such an engine, and said to
-        nobody.
+        That a turn begins, or pauses, is said once, though an engine that went on for another says
+        it again. What voices sound like and what is heard behind is kept for such an engine, and
+        said to nobody.
         """
         if isinstance(event, VoicesKnown):
             self._voices = event.voices
@@ -217,6 +226,10 @@ class Told:
             if event.turn <= self._started:
                 return None
             self._started = event.turn
+        if isinstance(event, SpeechStopped):
+            if event.at <= self._stopped + CLOSE_S:
+                return None
+            self._stopped = event.at
         self._last += 1
         numbered = Numbered(self._last, event)
         if self._guarded and self._until is None and isinstance(event, STANDS):
@@ -245,6 +258,7 @@ class Told:
             errors.SidecarError: what ended the session.
         """
         read = self._place_behind(number)
+        telling = self._telling = object()
         while True:
             bell = self._bell
             while (found := self._next(number, read)) is not None:
@@ -253,7 +267,8 @@ class Told:
                 else:
                     read, number = read + 1, max(number, found.number)
                 yield found
-                self.passed = max(self.passed, found.number)
+                if telling is self._telling and not isinstance(found.event, Heard):
+                    self.passed = max(self.passed, found.number)  # no client is told of `Heard`
             if self._ended and self._until is None:
                 if self._wrong is not None:
                     raise self._wrong

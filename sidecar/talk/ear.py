@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections import deque
 from collections.abc import Callable
@@ -26,15 +25,13 @@ from sidecar.talk.events import (
     TalkEvent,
     Words,
 )
+from sidecar.waiting import Alarm
 
 STARVED_S = 0.6
 """A client that sends nothing for so long while somebody speaks has stopped to listen: pages send
 four times a second, and say nothing when a person switches the microphone off."""
 CHUNKS = 1.5
 """Times the length of a chunk a client is waited for at least: some send a second at once."""
-LOOKS = 3
-"""So often is looked in that time: a service that stood still for a while finds what came meanwhile
-before the next look."""
 MOST_SPANS = 100
 """Utterances of which it is known where they lay."""
 SURELY_S = 0.064
@@ -66,10 +63,9 @@ class Ear:
         self._texts: list[str] = []
         self._stopped: dict[int, float] = {}
         self._speaking: int | None = None
-        self._starving: asyncio.TimerHandle | None = None
-        self._coming = self._quiet = False
-        """Sound came for which an engine has no room yet; and nothing has come for so long that
-        what is said there is not gone on with."""
+        self._starving: Alarm | None = None
+        self._quiet = False
+        """Nothing has come for so long that what is said there is not gone on with."""
         self._usual, self._guard = session.options, 0.0
         self._spans: dict[int, tuple[float, float]] = {}
         self._gone: frozenset[int] = frozenset()
@@ -100,15 +96,14 @@ class Ear:
         self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
     ) -> None:
         """More sound, as `Session.send`."""
-        self._coming = True
+        if self._starving is not None:  # also while an engine has no room for what came
+            self._starving.cancel()
         try:
             await self._session.send(raw, encoding, rate)
         finally:
-            self._coming = False
+            self._rest(len(raw) / encoding.width / rate)
         self._clock.came(self._session.received_s, self._now())
         self._quiet = False
-        chunk_s = len(raw) / encoding.width / rate
-        self._await(max(STARVED_S, CHUNKS * chunk_s) / LOOKS, LOOKS)
 
     def touch(self) -> None:
         """The client is there, though it sends no sound."""
@@ -233,17 +228,9 @@ class Ear:
     def _words(self, turn: int, texts: list[str], upto: float) -> None:
         self._happened(Words(self._now(), turn, " ".join(filter(None, texts)), upto))
 
-    def _await(self, pause_s: float, looks: int) -> None:
-        """Nothing comes from now on, unless it does before so many looks."""
-        if self._starving is not None:
-            self._starving.cancel()
-        self._starving = asyncio.get_running_loop().call_later(pause_s, self._look, pause_s, looks)
-
-    def _look(self, pause_s: float, looks: int) -> None:
-        if looks > 1 or self._coming:
-            self._await(pause_s, max(1, looks - 1))
-        else:
-            self._starved()
+    def _rest(self, chunk_s: float) -> None:
+        """Nothing comes from now on, unless it does before the alarm."""
+        self._starving = Alarm(max(STARVED_S, CHUNKS * chunk_s), self._starved)
 
     def _starved(self) -> None:
         self._quiet = True

@@ -62,10 +62,16 @@ class Addresses:
         for address in there:
             self._seen.setdefault(address, _Seen())
 
-    def take(self, now: float, without: Collection[Address] = ()) -> Address | None:
+    def take(
+        self, now: float, without: Collection[Address] = (), *, well: bool = False
+    ) -> Address | None:
         """Who gets the next session: who has the fewest of ours, of equals who waited longest; or
-        nobody. To be `answered` and, once it is over, `left`."""
-        free = [one for one, seen in self._seen.items() if one not in without and seen.open_at(now)]
+        nobody. ``well``: nobody who is on trial. To be `answered` and, once it is over, `left`."""
+        free = [
+            one
+            for one, seen in self._seen.items()
+            if one not in without and seen.open_at(now) and not (well and seen.misses)
+        ]
         ranks = {one.server: min(it.rank for it in free if it.server == one.server) for one in free}
         free = [one for one in free if one.rank == ranks[one.server]]
         if not free:

@@ -11,6 +11,9 @@ from typing import Any
 from sidecar.workers import channel
 from sidecar.workers.credit import Incoming, Outgoing
 
+BEGUN = {"begun": True}
+"""Answered before a file is looked at: what that takes is the file's, what came before is not."""
+
 
 class Unwanted(Exception):
     """The call was cancelled: nobody waits for its answers."""

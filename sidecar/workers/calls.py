@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 from sidecar import errors
+from sidecar.waiting import comes
 from sidecar.workers import channel
 from sidecar.workers.credit import WINDOW, Incoming, Outgoing
 from sidecar.workers.line import Line
@@ -192,13 +193,9 @@ class Calls:
         self._pongs.append(pong)
         self._line.tell({"ping": True})
         try:
-            async with asyncio.timeout(within_s):
-                await pong.wait()
-        except TimeoutError:
-            return False
+            return await comes(pong, within_s) and self.lost is None
         finally:
             self._pongs.remove(pong)
-        return self.lost is None
 
     def heard(self, frame: channel.Frame) -> None:
         """A frame of some call; of one that nobody knows any more, it is dropped."""

@@ -129,7 +129,11 @@ class DistantSlot:
         search = _Search(bool(begin.at or begin.turn or begin.piece), time.monotonic())
         while True:
             await self._look_up()
-            address = self._addresses.take(time.monotonic(), search.refused)
+            now = time.monotonic()
+            if search.over(now):  # nobody is asked twice any more, nor who was in trouble
+                address = self._addresses.take(now, search.refused | search.asked, well=True)
+            else:
+                address = self._addresses.take(now, search.refused)
             address = address or await self._wait(search)
             if address is None:
                 continue
@@ -167,11 +171,12 @@ class DistantSlot:
         if wait_s is None or not search.waits(now + wait_s, full=full):
             if full:
                 raise errors.LiveFull()
-            trial = self._addresses.trial(search.refused | search.asked)
-            if trial is None:
-                self._reached = False
-                raise search.last or self._why
-            return trial
+            if not search.over(now):
+                trial = self._addresses.trial(search.refused | search.asked)
+                if trial is not None:
+                    return trial
+            self._reached = False
+            raise search.last or self._why
         await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
         return None
 
@@ -233,9 +238,11 @@ class _Search:
 
     def waits(self, until: float, *, full: bool) -> bool:
         """Whether it waits for somebody until then: one that begins does not stand in a line."""
-        if self.goes_on:
-            return until < self.begun + GOING_ON_S
-        return not full and until < self.begun + PATIENCE_S
+        return not self.over(until) and (self.goes_on or not full)
+
+    def over(self, now: float) -> bool:
+        """Whether it has waited for long enough."""
+        return now >= self.begun + (GOING_ON_S if self.goes_on else PATIENCE_S)
 
 
 def _hosts(url: str) -> Sequence[tuple[str, int]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from sidecar.audio.decode import AudioFacts, glance
 from sidecar.audio.source import AudioSource, open_path
 from sidecar.speech.people import VoicePrint
 from sidecar.threads import Threads
+from sidecar.workers.asked import BEGUN
 from sidecar.workers.environment import Needs
 from sidecar.workers.loading import Leaving
 from sidecar.workers.place import WorkerDied
@@ -31,9 +33,13 @@ apart. Three slow files hold up the next for as long as they may take (`PROBE_TI
 excepted, which needs no lane; how many there can be is bounded by the places in the queue."""
 ATTEMPTS = 2
 """A rested worker may have died in its sleep; only a fresh one proves that the file is to blame."""
+START_TIMEOUT_S = 60.0
+"""So long a process may take to begin with a file. That is no fault of the file's: it stands back
+behind all others, and where many have much to do its start alone takes as long as a slow file."""
 PROBE_TIMEOUT_S = 14.0
-VOICE_TIMEOUT_S = 60.0
-"""A minute of sound takes 2 s of a core, and a busy machine has not got one."""
+LIMITS_S = {"probe": PROBE_TIMEOUT_S, "voice": 60.0, "part": 60.0}
+"""So long a file may take from then on. To listen to a minute of sound takes 2 s of a core, and a
+busy machine has not got one."""
 OPENS = 16
 """Paths that are opened side by side. A network mount that is gone keeps a thread for each that is
 tried there, until it comes back; with all of them kept no path is opened, and all else goes on."""
@@ -72,6 +78,7 @@ class Intake:
 
         Raises:
             errors.BadAudio: it cannot be transcribed.
+            errors.MachineBusy: nobody comes to look at it.
         """
         if source.spooled:
             facts = glance(source.fd, self._max_audio_s)
@@ -92,8 +99,9 @@ class Intake:
         Raises:
             errors.BadAudio: it cannot be decoded, is too long, or has not just one voice in it.
             errors.VoicesUnavailable: voices cannot be compared here.
+            errors.MachineBusy: nobody comes to listen to it.
         """
-        found = await self._ask(VOICE_TIMEOUT_S, "voice", [source.fd], max_s=max_s)
+        found = await self._ask("voice", [source.fd], max_s=max_s)
         return VoicePrint(**found)
 
     async def parted(
@@ -103,21 +111,21 @@ class Intake:
         how alike those people are; None where they cannot be told apart. ``into``: how many.
 
         Raises:
-            errors.EngineFailed: nobody answers that.
+            errors.EngineFailed, errors.MachineBusy: nobody answers that.
         """
         plain = [one and asdict(one) for one in prints]
         try:
-            found = await self._ask(VOICE_TIMEOUT_S, "part", prints=plain, into=into)
+            found = await self._ask("part", prints=plain, into=into)
         except errors.BadAudio:  # there is none; that is how a process is given up
             raise errors.EngineFailed("The voices could not be compared.") from None
         return (found["groups"], found["likeness"]) if found else None
 
     async def _probe(self, source: AudioSource) -> AudioFacts:
-        found = await self._ask(PROBE_TIMEOUT_S, "probe", [source.fd], max_s=self._max_audio_s)
+        found = await self._ask("probe", [source.fd], max_s=self._max_audio_s)
         return AudioFacts.from_wire(found)
 
     async def _ask(
-        self, timeout_s: float, operation: str, fds: Sequence[int] = (), **arguments: Any
+        self, operation: str, fds: Sequence[int] = (), **arguments: Any
     ) -> dict[str, Any]:
         """The answer of a process that looks at a file."""
         async with self._lanes:
@@ -128,11 +136,10 @@ class Intake:
                     rested = self._resting and not attempt
                     worker = self._resting.pop() if rested else self._started()
                     try:
-                        async with asyncio.timeout(timeout_s):
-                            return await worker.ask(operation, fds, **arguments)
-                    except TimeoutError:
+                        return await _answered(worker, operation, fds, arguments)
+                    except (errors.AudioDecodeTimeout, errors.MachineBusy):
                         worker.kill()
-                        raise errors.AudioDecodeTimeout() from None
+                        raise
                     except WorkerDied:
                         continue
                     finally:
@@ -168,6 +175,28 @@ class Intake:
     def _drop(self) -> None:
         while self._resting:
             self._leaving.take(self._resting.pop())
+
+
+async def _answered(
+    worker: Worker, operation: str, fds: Sequence[int], arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """What it says of a file. What that takes counts from when it says that it has begun."""
+    loop = asyncio.get_running_loop()
+    begun, answer = False, dict[str, Any]()
+    try:
+        async with (
+            asyncio.timeout(START_TIMEOUT_S) as limit,
+            aclosing(worker.call(operation, fds, **arguments)) as frames,
+        ):
+            async for frame in frames:
+                if frame == BEGUN:
+                    begun = True
+                    limit.reschedule(loop.time() + LIMITS_S[operation])
+                else:
+                    answer = frame
+    except TimeoutError:
+        raise (errors.AudioDecodeTimeout() if begun else errors.MachineBusy()) from None
+    return answer
 
 
 def _expected(worker: Worker) -> None:

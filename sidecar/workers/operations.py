@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from sidecar import errors
-from sidecar.audio.decode import AudioFacts, DecodedAudio, open_audio, probe
+from sidecar.audio.decode import AudioFacts, DecodedAudio, open_audio, prepare, probe
 from sidecar.engines import create_engine, spec_of
 from sidecar.engines.speaking import create_voice
 from sidecar.speech import transcript
@@ -29,7 +29,7 @@ from sidecar.speech.people import VoicePrint
 from sidecar.speech.spread import with_words
 from sidecar.speech.transcript import Checkpoint, Event, Finished, Notice, Peaks, Progress
 from sidecar.speech.voice import PCM16_BYTES, SayOptions, Sound, VoiceEngine
-from sidecar.workers.asked import Asked
+from sidecar.workers.asked import BEGUN, Asked
 from sidecar.workers.overheard import Overheard, completed, overheard
 
 if TYPE_CHECKING:
@@ -79,10 +79,14 @@ class Operations:
         """The answers to one call."""
         match asked.message:
             case {"operation": "probe", "max_s": max_s} if asked.fds:
+                prepare()
+                yield BEGUN
                 yield probe(asked.fds[0], max_s).to_wire()
             case {"operation": "voice", "max_s": max_s} if asked.fds:
+                yield BEGUN
                 yield _voice(asked.fds[0], max_s)
             case {"operation": "part", "prints": prints, "into": into}:
+                yield BEGUN
                 yield _parted(prints, into)
             case {"operation": "load", "engine": name, "options": options}:
                 yield from self._load(name, LoadOptions.from_wire(options))

@@ -229,9 +229,9 @@ class Worker:
                 over = loop.create_task(call.over.wait())
                 try:
                     await asyncio.wait({over}, timeout=CANCEL_GRACE_S)
-                    if call.over.is_set():
+                    hears = call.over.is_set() or await ping
+                    if call.over.is_set():  # by now, where we were late ourselves
                         return None
-                    hears = await ping
                 finally:
                     ping.cancel()
                     over.cancel()

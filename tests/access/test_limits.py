@@ -240,7 +240,7 @@ def test_jobs_of_one_owner_have_an_end(
         later = {"Prefer": "respond-async"}
         return server.client.post("/transcribe", files={"audio": voice}, headers=later)
 
-    with Server(tmp_path, **setting) as server:
+    with Server(tmp_path, scripted_speed=0.1, **setting) as server:
         answers = [send()]
         while answers[-1].status_code == 202 and len(answers) < 40:
             answers.append(send())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -54,9 +55,17 @@ def test_addresses_behind_a_proxy_are_counted_each_for_itself(behind: Server) ->
     def ask(address: str) -> int:
         return behind.client.get("/health", headers={"X-Forwarded-For": address}).status_code
 
-    assert [ask("203.0.113.2") for _ in range(17)] == [200] * 16 + [429]
+    def let_in(address: str) -> int:
+        """How often, until it is refused; on a slow machine it has some more meanwhile."""
+        return next(number for number in range(100) if ask(address) == 429)
+
+    began = time.monotonic()
+    at_once = let_in("203.0.113.2")
+    assert at_once >= 16
     assert ask("203.0.113.3") == 200
-    assert ask("10.0.0.1, 203.0.113.2") == 429, "the last one counts, which the proxy wrote"
+    more = let_in("10.0.0.1, 203.0.113.2")
+    meanwhile = (time.monotonic() - began) * 16 / 60
+    assert at_once + more <= 16 + meanwhile, "the last one counts, which the proxy wrote"
 
 
 def test_nobody_is_believed_who_was_not_named(unbelieved: Server) -> None:

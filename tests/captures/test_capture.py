@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import PATIENCE_S, wait_until
+from serving import PATIENCE_S, until
 from speaking import pieces, sound, talk
 
 from sidecar import errors
 from sidecar.access.identity import EVERYBODY
 from sidecar.app import create_service
+from sidecar.captures import capture
 from sidecar.captures.names import EVENTS, SOUND, Limits, Stored, excess, stem_of
 from sidecar.captures.reading import CaptureReader
 from sidecar.captures.recording import Recording
@@ -68,7 +69,8 @@ def test_the_oldest_go_until_what_is_left_is_within_all_limits(
 
 
 @pytest.fixture
-async def capturing(tmp_path: Path) -> AsyncIterator[Capture]:
+async def capturing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Capture]:
+    monkeypatch.setattr(capture, "PATIENCE_S", PATIENCE_S)  # with a disk that others keep busy
     opened: list[Service] = []
 
     async def start(**settings: Any) -> Service:
@@ -197,7 +199,7 @@ async def test_captures_go_by_their_limits_and_what_is_empty_leaves_none(
     folder = tmp_path / "captures"
     for number in range(3):
         await talked(service, sound((0.2, 0.0)), f"talk{number}")
-        wait_until(lambda n=number: any(f"talk{n}" in one for one in stems(folder)), 30, "written")
+        await until(lambda n=number: any(f"talk{n}" in one for one in stems(folder)), "written")
         await asyncio.sleep(0.02)  # so that one is older
     await talked(service, b"", "silent")
     await service.close()

@@ -87,7 +87,8 @@ FLOOR = (0.0, 1.5, 2.4, 3.9, 4.8, 8.7, 12.0, 14.6, 17.6, 19.4, 20.4, 22.4, 23.7,
 
 def test_live_two_people_are_told_apart(engine: moonshine.MoonshineEngine, endgame: Block) -> None:
     told: queue.Queue[LiveEvent] = queue.Queue()
-    session = engine.open(LiveOptions(words=True, partials=False), AT_THE_START, told.put)
+    options = LiveOptions(words=True, partials=False, patience_s=PATIENCE_S)
+    session = engine.open(options, AT_THE_START, told.put)
     session.push(endgame)
     session.finish()
     while not isinstance(last := told.get(timeout=PATIENCE_S), Summary):

@@ -19,6 +19,7 @@ from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
 from sidecar.audio.quiet import quietest
 from sidecar.engines.moonshine import decoder
+from sidecar.engines.moonshine import recognizer as recognizer_module
 from sidecar.engines.moonshine.library import SAMPLE_RATE, load_library
 from sidecar.engines.moonshine.recognizer import (
     OPTIONS,
@@ -191,6 +192,11 @@ def test_any_shortness_is_heard(recognizer: OnnxRecognizer, samples: int) -> Non
     assert len(heard(recognizer, np.zeros(samples, np.float32)).tokens) <= 2
 
 
+def said_by(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What the recognizer logged; others of this process may have something to say, too."""
+    return [one for one in caplog.records if one.name == recognizer_module.__name__]
+
+
 def test_the_library_recognizes_where_onnxruntime_is_not(
     stretches: list[Block], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -198,8 +204,8 @@ def test_the_library_recognizes_where_onnxruntime_is_not(
     with caplog.at_level(logging.WARNING):
         fallback = load_recognizer()
     assert fallback.runtime == "moonshine-voice"
-    assert "onnxruntime" in caplog.text
-    assert len(caplog.records) == 1
+    (record,) = said_by(caplog)
+    assert "onnxruntime" in record.getMessage()
     assert "Ever tried" in fallback.text(stretches[0])
     assert fallback.hear(stretches[0], cancelled=lambda: True) is None
     fallback.close()
@@ -208,7 +214,7 @@ def test_the_library_recognizes_where_onnxruntime_is_not(
 def test_onnxruntime_recognizes_where_it_is(caplog: pytest.LogCaptureFixture) -> None:
     recognizer = load_recognizer()
     assert recognizer.runtime == "onnxruntime"
-    assert not caplog.records
+    assert not said_by(caplog)
     recognizer.close()
 
 

@@ -196,7 +196,8 @@ def test_a_final_goes_on_from_what_was_heard_while_somebody_spoke(
         if isinstance(event, Summary):
             over.set()
 
-    session = engine.open(LiveOptions(diarize=False, delay_s=0.08), Begin(), tell)
+    options = LiveOptions(diarize=False, delay_s=0.08, patience_s=PATIENCE_S)
+    session = engine.open(options, Begin(), tell)
     session.push(audio[:16_000])
     assert partial.wait(PATIENCE_S)
     session.finish()

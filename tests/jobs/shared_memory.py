@@ -7,6 +7,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 
+from serving import until
+
 from sidecar import clock, errors
 from sidecar.jobs import poison
 from sidecar.jobs.claims import LEASE_S
@@ -82,6 +84,8 @@ class SharedMemory(MemoryStore):
         self._shared.news()
 
     async def written(self, job_id: str | None = None) -> None:
+        if job_id in self._mine:  # who has a job waits, as with the database
+            await until(lambda: not self.down)
         if self.down:
             raise errors.JournalUnreachable()
 
@@ -147,8 +151,8 @@ class SharedMemory(MemoryStore):
 
     def _expire(self) -> None:
         now = asyncio.get_running_loop().time()
-        for job_id, (_, until) in [*self._shared.holds.items()]:
-            if until < now:
+        for job_id, (_, over) in [*self._shared.holds.items()]:
+            if over < now:
                 del self._shared.holds[job_id]
                 after = self._told(job_id, Interrupted())
                 if (end := poison.given_up(after.crashes, after.interruptions)) is not None:

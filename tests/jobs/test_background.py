@@ -21,6 +21,13 @@ from sidecar.workers.lodging import Lodging
 TOO_LARGE = "CUDA out of memory: the model takes 16.5 GB, 3.0 GB are free."
 
 
+@pytest.fixture(autouse=True)
+def clean(caplog: pytest.LogCaptureFixture) -> None:
+    """What earlier tests left is said before."""
+    gc.collect()
+    caplog.clear()
+
+
 def lines(caplog: pytest.LogCaptureFixture, least: int = logging.ERROR) -> list[str]:
     return [record.message for record in caplog.records if record.levelno >= least]
 

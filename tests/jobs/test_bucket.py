@@ -189,17 +189,19 @@ def test_a_server_that_dies_in_the_middle_leaves_nothing_half_and_loses_nothing_
 def test_a_server_that_says_nothing_is_not_waited_for_without_end(
     storage_server: ObjectStorage, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    patient = storage_of(settings_of(storage_server, bucket), Path("nowhere"))
+    patient.put("whole", [b"a recording"])
     monkeypatch.setattr(s3, "READ_S", 0.3)
     monkeypatch.setattr(removal, "CLOSE_S", 0.1)
     quick = storage_of(settings_of(storage_server, bucket), Path("nowhere"))
-    quick.put("whole", [b"a recording"])
     with storage_server.halted():
         with pytest.raises(errors.StorageUnreachable):
             quick.put("another", [b"a recording"])
         with pytest.raises(errors.StorageUnreachable):
             next(iter(quick.read("whole")))
         quick.close()
-    assert [*quick.read("whole")] == [b"a recording"]
+    with closing(patient):
+        assert [*patient.read("whole")] == [b"a recording"]
 
 
 LARGE_MB, MOST_MB = 128, 80

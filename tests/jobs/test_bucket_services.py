@@ -93,10 +93,9 @@ def test_a_recording_goes_through_the_bucket_and_an_outage_of_it_ends_nothing(
     wait_until(lambda: not objects(), PATIENCE_S, "its recording is gone")
 
     # One runs and one waits when the server dies.
-    audio, long_lines = spoken(30, 2)
+    (audio, long_lines), (small, few) = spoken(30, 2), spoken(3, 3)
     running = here.submit(audio)
     here.wait_state(running, "running")
-    small, few = spoken(3, 3)
     waiting = here.submit(small)
     storage_server.kill()
     refused = there.client.post("/v1/jobs", files={"audio": small})

@@ -75,7 +75,7 @@ async def test_each_job_of_a_company_has_the_result_it_has_alone(
 async def test_who_is_cancelled_leaves_and_the_others_go_on(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with queue_of(monkeypatch, speed=20) as (queue, slot, _):
+    async with queue_of(monkeypatch, speed=2) as (queue, slot, _):
         jobs = submitted(queue, [recording] * 3)
         queue.open()
         await running(jobs)
@@ -93,7 +93,7 @@ async def test_the_engine_works_no_more_for_who_left_and_again_for_who_comes_nex
 ) -> None:
     long = tmp_path / "long.wav"
     soundfile.write(long, [0.1, -0.1] * 80_000, 16_000)  # ten seconds
-    async with queue_of(monkeypatch, speed=50) as (queue, slot, companies):
+    async with queue_of(monkeypatch, speed=8) as (queue, slot, companies):
         jobs = submitted(queue, [long] * 3)
         queue.open()
         await running(jobs)
@@ -113,7 +113,7 @@ async def test_the_engine_works_no_more_for_who_left_and_again_for_who_comes_nex
 async def test_who_left_before_it_began_is_not_told_of_to_the_engine(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with queue_of(monkeypatch, speed=20) as (queue, slot, _):
+    async with queue_of(monkeypatch, speed=2) as (queue, slot, _):
         jobs = submitted(queue, [recording] * 3)
         queue.open()
         await until(lambda: jobs[0].state is JobState.RUNNING)
@@ -196,7 +196,7 @@ async def test_a_company_whose_engine_dies_in_the_grace_has_the_rest_of_it(
 async def test_a_company_that_is_cancelled_to_the_last_makes_way(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with queue_of(monkeypatch, speed=5) as (queue, _, _):
+    async with queue_of(monkeypatch, speed=2) as (queue, _, _):
         jobs = submitted(queue, [recording] * 6)
         queue.open()
         await running(jobs[:4])
@@ -226,11 +226,12 @@ async def test_a_recording_that_breaks_off_fails_on_its_own(
 async def test_after_a_crash_each_is_tried_alone(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with queue_of(monkeypatch, speed=20) as (queue, slot, companies):
+    async with queue_of(monkeypatch, speed=2) as (queue, slot, companies):
         jobs = submitted(queue, [recording] * 3)
         queue.open()
         await running(jobs)
         assert slot.worker_pid is not None
+        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
         os.kill(slot.worker_pid, signal.SIGKILL)
         texts = {(await job.result()).text for job in jobs}
     assert len(texts) == 1
@@ -241,10 +242,11 @@ async def test_after_a_crash_each_is_tried_alone(
 async def test_what_is_interrupted_waits_again_in_its_order(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with queue_of(monkeypatch, speed=10) as (queue, slot, companies):
+    async with queue_of(monkeypatch, speed=2) as (queue, slot, companies):
         jobs = submitted(queue, [recording] * 5)
         queue.open()
         await running(jobs[:4])
+        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
         reloading = asyncio.ensure_future(slot.reload(Precision.INT8))
         await asyncio.sleep(0)
         queue.interrupt()

@@ -6,18 +6,19 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 from overheard import OverheardSlot, job_of, queue_on
 from serving import PATIENCE_S, until
 
-from sidecar.jobs.events import Begun, Cancelled
+from sidecar.jobs.events import Begun, Cancelled, JobEvent, Reported
 from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping, go_on
 from sidecar.jobs.lane import Lane
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import JobState
+from sidecar.jobs.record import JobRecord, JobState
 from sidecar.jobs.runner import Run
 from sidecar.settings import Settings
 from sidecar.speech.engine import Precision, TranscribeOptions
@@ -37,10 +38,11 @@ def shorter(recording: Path, tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def two_at_the_engine(
-    new_job: NewJob, monkeypatch: pytest.MonkeyPatch, count: int = 3
+    new_job: NewJob, monkeypatch: pytest.MonkeyPatch, count: int = 3, speed: float = 2
 ) -> AsyncIterator[tuple[JobQueue, OverheardSlot, list[Job]]]:
-    """The first has said something, the second waits behind it in the process, the rest here."""
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "5")
+    """The first has said something, the second waits behind it in the process, the rest here. An
+    engine that comes for this one is quick."""
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", str(speed))
     slot = OverheardSlot()
     async with queue_on(slot, lead_s=ALWAYS_S) as queue:
         jobs = [new_job() for _ in range(count)]
@@ -50,6 +52,7 @@ async def two_at_the_engine(
         await until(lambda: jobs[0].record.segments and jobs[1].state is JobState.RUNNING)
         assert jobs[1].record.behind == jobs[0].id
         assert [job.state for job in jobs[2:]] == [JobState.QUEUED] * (count - 2), "one, not more"
+        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
         yield queue, slot, jobs
 
 
@@ -63,11 +66,20 @@ async def test_who_is_behind_begins_when_the_first_has_ended_and_all_have_their_
     recording: Path, shorter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = iter([recording, shorter] * 2)
-    async with two_at_the_engine(lambda: job_of(next(paths)), monkeypatch, 4) as (_, slot, jobs):
-        pid = slot.worker_pid
-        await over(jobs[:1])
-        assert not jobs[1].record.segments
+    async with two_at_the_engine(lambda: job_of(next(paths)), monkeypatch, 4, 5) as (
+        queue,
+        slot,
+        jobs,
+    ):
+        pid, told = slot.worker_pid, list[str]()
+
+        def tell(record: JobRecord, event: JobEvent) -> None:
+            if record.over or isinstance(event.change, Reported):
+                told.append(record.id)
+
+        queue._store.listen(tell)
         assert await over(jobs) == [JobState.DONE] * 4
+        assert [one for one, _ in groupby(told)] == [job.id for job in jobs], "one at a time"
         assert slot.worker_pid == pid
     texts = [job.record.transcript.text for job in jobs if job.record.transcript]
     assert texts[:2] == texts[2:]
@@ -108,7 +120,7 @@ async def test_behind_one_that_has_ended_it_is_its_own(
 async def test_one_that_is_cancelled_leaves_and_the_process_and_the_others_go_on(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch, which: int
 ) -> None:
-    async with two_at_the_engine(new_job, monkeypatch) as (queue, slot, jobs):
+    async with two_at_the_engine(new_job, monkeypatch, speed=3) as (queue, slot, jobs):
         pid = slot.worker_pid
         queue.cancel(jobs[which])
         expected = [JobState.DONE] * 3

@@ -258,13 +258,14 @@ async def test_a_job_that_waits_again_has_nothing_of_its_last_attempt(new_job: N
 async def test_a_job_that_killed_an_engine_stays_alone_also_after_an_interruption(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "5")
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
     slot = OverheardSlot()
     async with queue_on(slot) as queue:
         one = new_job()
         queue.submit(one)
         queue.open()
         await until(lambda: one.record.segments)
+        monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "5")
         slot.kill()
         await until(lambda: one.record.attempts == 2 and one.record.segments)
         queue.interrupt()
@@ -279,7 +280,7 @@ async def test_a_job_that_killed_an_engine_stays_alone_also_after_an_interruptio
 async def test_a_kept_job_that_had_to_begin_again_says_so_and_one_that_went_on_does_not(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch, resumes: str
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "10")
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
     slot = OverheardSlot()
     slot.spec = dataclasses.replace(slot.spec, resumes=resumes)
     async with queue_on(slot) as queue:
@@ -287,6 +288,7 @@ async def test_a_kept_job_that_had_to_begin_again_says_so_and_one_that_went_on_d
         queue.submit(one)
         queue.open()
         await until(lambda: one.record.segments)
+        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
         slot.kill()
         notices = [notice.code for notice in (await one.result()).notices]
     assert one.record.crashes == 1

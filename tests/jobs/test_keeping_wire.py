@@ -123,7 +123,7 @@ def kill(process: psutil.Process) -> None:
 def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
     kept: Callable[..., Kept], right: Callable[[int], list[str]]
 ) -> None:
-    life = kept(scripted_speed=20)
+    life = kept(scripted_speed=8)
     with life.start() as server:
         job_id = server.submit(spoken(1))
         waiting = server.submit(spoken(2, 5))
@@ -135,6 +135,7 @@ def test_a_job_of_a_service_that_is_killed_goes_on_from_what_is_settled(
             heard = [next(events) for _ in range(3 * SETTLES)]
         kill(server.process)
     life.move()
+    life.settings["scripted_speed"] = 20
     with life.start() as server:
         found = server.job(job_id)
         assert found["state"] in ("queued", "running")
@@ -161,7 +162,7 @@ def test_its_stream_goes_on_over_what_is_settled_and_over_a_start(
     kept: Callable[..., Kept],
 ) -> None:
     """Checkpoints, starts and peaks are no events for clients; their numbers are left out."""
-    service = kept()
+    service = kept(scripted_speed=10)
     with service.start() as server:
         name = server.client.post("/v1/jobs", files={"audio": spoken(7)}).json()["id"]
         wait_until(
@@ -170,6 +171,7 @@ def test_its_stream_goes_on_over_what_is_settled_and_over_a_start(
             "something is settled",
         )
         kill(server.process)
+    service.settings["scripted_speed"] = 0
     with service.start() as server:
         told = events_of(server, name)
         assert told[-1].name == "done"
@@ -205,14 +207,15 @@ def test_jobs_of_a_backup_that_was_made_meanwhile_go_on_elsewhere(
 def test_nothing_that_was_said_or_heard_can_be_read_on_the_disk_and_forgotten_is_gone(
     kept: Callable[..., Kept], right: Callable[[int], list[str]]
 ) -> None:
-    life = kept(scripted_speed=0, job_retention="2s")
+    life = kept(scripted_speed=0, job_retention="3s")
+    texts = right(1)
     with life.start() as server:
+        server.client.post("/transcribe", files={"audio": spoken(2)}).raise_for_status()
         job_id = server.submit(spoken(1))
         server.wait_state(job_id, "done")
-        server.client.post("/transcribe", files={"audio": spoken(2)}).raise_for_status()
         data = b"".join(path.read_bytes() for path in life.files())
         assert job_id.encode() in data
-        for text in (*right(1), "scripted"):
+        for text in (*texts, "scripted"):
             assert text.encode() not in data
         assert spoken(1)[100:200] not in data
         for path in (life.home / "jobs", life.home / "jobs" / "uploads"):
@@ -223,7 +226,7 @@ def test_nothing_that_was_said_or_heard_can_be_read_on_the_disk_and_forgotten_is
         wait_until(lambda: not server.jobs(), PATIENCE_S, "it is forgotten")
         wait_until(
             lambda: not any(job_id.encode() in path.read_bytes() for path in life.files()),
-            20,
+            PATIENCE_S,
             "gone",
         )
 
@@ -273,7 +276,7 @@ def test_a_recording_on_which_every_engine_dies_ends_with_its_code(
                 lambda attempt=attempt: (
                     server.job(job_id)["attempts"] == attempt and server.job(job_id)["segments"]
                 ),
-                60,
+                PATIENCE_S,
                 "it is tried",
             )
             kill(psutil.Process(server.health()["worker_pid"]))

@@ -104,7 +104,7 @@ async def test_what_nobody_waits_for_makes_way_for_the_same_owner_s_own(recordin
 async def test_who_was_put_back_is_next_and_its_owner_has_had_nothing(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "10")
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "3")
     async with queue_on(OverheardSlot(), guess=by_owner) as queue:
         mine, yours = submitted(queue, [new_job(owner="me 100"), new_job(owner="you 150")])
         queue.open()

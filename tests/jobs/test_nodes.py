@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -169,8 +170,9 @@ def test_one_after_the_other_brings_itself_there_and_work_goes_on(
     fleet.front.wait_state(job, "done")
     failing = fleet.nodes[2].health()["instance"]
     generation = fleet.want(compute_type="int8")
-    jobs, most = [], 0
+    jobs, most, deadline = [], 0, time.monotonic() + PATIENCE_S
     while not fleet.dealt_with(generation):
+        assert time.monotonic() < deadline, "not all have it"
         most = max(most, len(fleet.loading()))
         jobs.append(fleet.front.submit(voice))
         fleet.front.wait_state(jobs[-1], "done")

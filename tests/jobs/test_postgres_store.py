@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,16 +21,22 @@ from serving import PATIENCE_S, until
 from sidecar import errors
 from sidecar.audio.ref import Kept
 from sidecar.audio.source import Spool
+from sidecar.database import link
+from sidecar.database.asking import Asking
 from sidecar.database.link import Link, Unreachable, look
 from sidecar.jobs.claims import LEASE_S
 from sidecar.jobs.events import Begun, Cancelled, Crashed, Edited, PutBack, Reported
 from sidecar.jobs.keeping import Keeping
 from sidecar.jobs.order import Moment, Priority, Shares, Waiting, turns
+from sidecar.jobs.postgres import claiming
+from sidecar.jobs.postgres import store as store_module
+from sidecar.jobs.postgres.batch import Part
+from sidecar.jobs.postgres.deciding import Said
 from sidecar.jobs.postgres.rows import Found, Rows
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.record import JobRecord, JobState, RequestKey
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.store import KeyTaken
+from sidecar.jobs.store import Entry, KeyTaken, MemoryStore
 from sidecar.settings import load_settings
 from sidecar.speech.edits import Rename
 from sidecar.speech.engine import Precision
@@ -46,6 +52,20 @@ from sidecar.speech.transcript import (
 SAID = Segment(0.0, 1.0, "a word that is only said here")
 DONE = Reported(Finished(Transcript((SAID,), "en", 3.0, "scripted", "fp32")))
 Open = Callable[..., PostgresStore]
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody gives up a database that is busy."""
+    monkeypatch.setitem(link.PATIENCE, "connect_timeout", round(PATIENCE_S))
+    monkeypatch.setattr(link, "STATEMENT_MS", round(1000 * PATIENCE_S))
+    monkeypatch.setattr(store_module, "CATCH_UP_S", PATIENCE_S)
+
+
+@pytest.fixture
+def long_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job is its service's for as long as the test takes."""
+    monkeypatch.setattr(claiming, "LEASE_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -181,6 +201,7 @@ async def test_of_two_requests_by_one_key_at_two_services_one_is_a_job(opened: O
     assert known.id == winner.id
 
 
+@pytest.mark.usefixtures("long_leases")
 async def test_three_hundred_jobs_are_claimed_by_three_each_once_and_fairly(opened: Open) -> None:
     stores = [opened() for _ in range(3)]
     for index in range(300):
@@ -191,7 +212,6 @@ async def test_three_hundred_jobs_are_claimed_by_three_each_once_and_fairly(open
     async def work(store: PostgresStore) -> None:
         while (job := await store.claim(anything)) is not None:
             got.append(job)
-            await store.beat()  # on a machine that is busy this takes longer than a lease
 
     await asyncio.gather(*map(work, stores))
     assert len(got) == len({job.id for job in got}) == 300
@@ -242,6 +262,7 @@ async def test_what_a_node_does_not_take_is_left_to_another(opened: Open) -> Non
     assert await store.claim(lambda job: job.owner == "second") is None
 
 
+@pytest.mark.usefixtures("long_leases")
 async def test_a_job_that_is_given_back_is_another_s_at_once_from_what_is_settled(
     opened: Open,
 ) -> None:
@@ -382,6 +403,105 @@ async def test_what_was_read_of_a_job_before_it_was_claimed_undoes_nothing_of_it
     assert [type(event.change) for event in front.events(job.id)] == [Begun, Reported, Reported]
 
 
+async def test_what_is_about_to_be_written_is_not_taken_for_written(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who listens has a thread of its own, and compares what is known here with the database when
+    its line was lost: that may be at any moment, also in the middle of what is said here."""
+    store, seen = opened(), list[bool]()
+    await store.open()
+    job = submitted(durable=True)
+
+    def looks(of: type, name: str) -> None:
+        does = getattr(of, name)
+
+        def looked(*given: Any) -> Any:
+            done = does(*given)
+            seen.append(job.id in store._known())
+            return done
+
+        monkeypatch.setattr(of, name, looked)
+
+    for of, name in ((MemoryStore, "_enter"), (Entry, "take"), (Said, "__init__")):
+        looks(of, name)
+    put = store._writer.put
+
+    def putting(parts: Sequence[Part]) -> None:
+        seen.append(job.id in store._known())
+        put(parts)
+
+    monkeypatch.setattr(store._writer, "put", putting)
+    store.add(job)
+    store._flush()
+    store.append(job.id, Begun())
+    store._flush()
+    assert len(seen) == 5
+    assert not any(seen)
+    await store.written(job.id)
+    assert store._known() == {job.id: 1}
+
+
+async def test_a_claim_that_is_written_while_it_is_told_that_its_service_is_there_is_not_lost(
+    opened: Open, journal: str
+) -> None:
+    store = opened()
+    job, ask = await added(store), store.ask
+    with psycopg.connect(journal) as other:
+        other.execute("SELECT FROM vibevoice.jobs FOR UPDATE")
+        store.append(job.id, Begun())  # which nobody claimed before
+
+        async def meanwhile(work: Callable[[Any], Any]) -> Any:
+            told = await ask(work)
+            other.rollback()
+            await store.written(job.id)
+            return told
+
+        store.ask = meanwhile  # type: ignore[method-assign]
+        assert list(await store.beat()) == []
+    store.append(job.id, DONE)
+    await store.written(job.id)
+    assert opened().get(job.id).state is JobState.DONE
+
+
+async def test_a_connection_is_let_go_of_once_nobody_is_at_it(journal: str) -> None:
+    asking, asked, goes_on = Asking(journal, "asks"), list[str](), threading.Event()
+
+    def work(cursor: Any) -> str:
+        asked.append("once")
+        goes_on.wait(PATIENCE_S)
+        return str(cursor.execute("SELECT 'answered'").fetchone()[0])
+
+    answer = asyncio.ensure_future(asking.ask(work))
+    await until(lambda: asked)
+    asking.close()
+    goes_on.set()
+    assert await answer == "answered"
+    assert asked == ["once"]
+    await until(lambda: not asking.link.open)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="descriptors of POSIX")
+async def test_who_has_a_thousand_files_open_hears_of_others(opened: Open) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 3000 if hard == resource.RLIM_INFINITY else min(3000, hard)
+    if most < 1500:
+        pytest.skip("THIS PROCESS MAY NOT OPEN A THOUSAND FILES: not tested")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        front, node = await two(opened)
+        await until(lambda: node._hears)
+        job = await added(front)
+        await until(lambda: same(front, node, job.id))
+        assert node._hears
+    finally:
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 async def test_who_has_caught_up_has_what_others_wrote_and_not_what_they_deleted(
     opened: Open,
 ) -> None:
@@ -451,6 +571,25 @@ async def test_connections_that_are_lost_in_the_middle_cost_nothing(
     await node.written(job.id)
     await until(lambda: same(front, node, job.id) and same(front, node, other.id))
     assert [event.seq for event in front.events(job.id)] == [*range(1, 33)]
+
+
+def test_a_machine_that_slept_in_the_middle_of_a_transaction_has_lost_its_connection(
+    journal: str,
+) -> None:
+    def sleeps() -> None:
+        pid = [link.connection().info.backend_pid]
+        with link.transaction() as cursor, psycopg.connect(journal, autocommit=True) as look:
+            cursor.execute("SELECT 1")
+            there = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"
+            while look.execute(there, pid).fetchone() != (0,):
+                pass
+            cursor.execute("SELECT 1")
+
+    with closing(Link(journal)) as link:
+        link.connection().execute("SET idle_in_transaction_session_timeout = 50")
+        with pytest.raises(Unreachable):
+            sleeps()
+        assert not link.open
 
 
 async def test_while_the_database_is_away_jobs_go_on_and_nothing_is_accepted(
@@ -577,12 +716,13 @@ async def test_what_was_written_though_nobody_heard_of_it_is_there_once(
 
 
 async def test_a_job_whose_lease_ran_out_with_the_database_is_not_taken_from_its_node(
-    opened: Open, journal: str, postgres_cluster: Cluster
+    opened: Open, journal: str, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node, other = await two(opened)
     await added(node)
     assert await node.claim(anything)
     lapse(journal)
+    monkeypatch.setattr(claiming, "LEASE_S", PATIENCE_S)  # a start of the server takes its time
     postgres_cluster.stop("immediate")
     postgres_cluster.start()
     assert await other.claim(anything) is None

@@ -77,14 +77,26 @@ async def test_a_result_goes_when_its_time_is_over_and_nobody_has_to_ask(new_job
         kept.store.get(job_id)
 
 
-async def test_each_result_goes_at_its_own_time(new_job: NewJob) -> None:
-    kept = Kept(0.15, 1 << 20)
-    first = kept.finished(new_job())
-    await asyncio.sleep(0.1)
-    second = kept.finished(new_job())
-    await until(lambda: first.id not in kept.ids)
-    assert kept.ids == [second.id]
+async def test_each_result_goes_at_its_own_time(
+    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, gone = Kept(0.15, 1 << 20), list[tuple[str, float]]()
+    forget = kept.store.forget
+
+    def forgotten(job_id: str) -> None:
+        gone.append((job_id, time.monotonic()))
+        forget(job_id)
+
+    monkeypatch.setattr(kept.store, "forget", forgotten)
+    ended = []
+    for pause_s in (0.1, 0.0):
+        began = time.monotonic()
+        ended.append((kept.finished(new_job()).id, began))
+        await asyncio.sleep(pause_s)
     await until(lambda: not kept.ids)
+    assert [job_id for job_id, _ in gone] == [job_id for job_id, _ in ended]
+    for (_, from_), (_, to) in zip(ended, gone, strict=True):
+        assert to - from_ >= 0.15, "it had less than its time"
 
 
 async def test_a_job_that_has_not_ended_is_never_forgotten(new_job: NewJob) -> None:

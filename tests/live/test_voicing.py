@@ -414,32 +414,38 @@ class Ear:
     def __init__(self, wrong: bool = False) -> None:
         self.go_on, self.wrong = threading.Event(), wrong
         self.at_once = self.most = 0
+        self._lock = threading.Lock()
 
     def vector(self, voice: Block) -> Vector:
         if self.wrong:
             raise RuntimeError("deaf")
-        self.at_once += 1
-        self.most = max(self.most, self.at_once)
+        with self._lock:
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
         assert self.go_on.wait(PATIENCE_S)
-        self.at_once -= 1
+        with self._lock:
+            self.at_once -= 1
         return EAR.vector(voice)
 
 
 def test_finals_come_while_all_that_may_are_at_voices() -> None:
     ear, listener = Ear(), Listener()
     hall = Hall(Ears(words, encoder=ear), Loudness(), "made-up", "fp32", threads=4)
-    seats = [hall.open(LiveOptions(), AT_THE_START, listener) for _ in range(4)]
-    for seat in seats:
+    first, *others = [hall.open(LiveOptions(), AT_THE_START, listener) for _ in range(4)]
+    first.push(talk(ANNE, BERT, CLEO))
+    wait_until(lambda: ear.at_once == 2, PATIENCE_S, "half of the threads are at voices")
+    for seat in others:
         seat.push(talk(ANNE, BERT, CLEO))
     finals = 0
     while finals < 12:
         finals += isinstance(listener.events.get(timeout=PATIENCE_S), Final)
     assert ear.most == 2, "half of the threads"
     ear.go_on.set()
-    for seat in seats:
+    for seat in (first, *others):
         seat.finish()
-    for _ in seats:
+    for _ in range(4):
         assert isinstance(listener.all()[-1], Summary)
+    assert ear.most == 2
     hall.close()
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from places import DATABASE, FILE, InDatabase, InFile, Place
 from postgres import Cluster
+from serving import PATIENCE_S
+
+from sidecar.people import shared
 
 
 @pytest.fixture
@@ -19,8 +22,11 @@ def in_file(tmp_path: Path) -> Iterator[InFile]:
 
 
 @pytest.fixture
-def in_database(postgres_cluster: Cluster, journal: str) -> Iterator[InDatabase]:
-    """People in a database."""
+def in_database(
+    postgres_cluster: Cluster, journal: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[InDatabase]:
+    """People in a database; whoever may still see who was deleted is waited for."""
+    monkeypatch.setattr(shared, "OLDER_S", PATIENCE_S)
     place = InDatabase(postgres_cluster, journal)
     yield place
     place.close()

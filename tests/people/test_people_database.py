@@ -8,12 +8,14 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from places import SECRET, InDatabase, heard
+from places import SECRET, InDatabase, InFile, heard
 
 from sidecar import errors
-from sidecar.access.identity import EVERYBODY
+from sidecar.access.identity import EVERYBODY, Identity, Proof
+from sidecar.cli import run
 from sidecar.database.link import Unreachable
-from sidecar.people import known, shared
+from sidecar.host.process import EXIT_CODES
+from sidecar.people import file, known, shared
 from sidecar.people.known import KnownVoices
 from sidecar.people.person import Person
 from sidecar.settings import Settings
@@ -84,14 +86,27 @@ async def test_who_is_deleted_waits_for_whoever_still_sees_them(
         other.commit()
         await deleting
         assert traces[anna.id] not in in_database.written()
-        monkeypatch.setattr(shared, "OLDER_S", 0.0)
         other.execute("SELECT 1")
-        await people.delete(EVERYBODY, ben.id)
+        with monkeypatch.context() as impatient:
+            impatient.setattr(shared, "OLDER_S", 0.0)
+            await people.delete(EVERYBODY, ben.id)
     assert "until it is vacuumed" in caplog.text
     assert await people.all(EVERYBODY) == []
     carla = await people.add(EVERYBODY, "Carla", heard(3))
     await people.delete(EVERYBODY, carla.id)
     assert traces[ben.id] not in in_database.written()
+
+
+async def test_of_several_who_are_deleted_at_once_nothing_is_left(
+    in_database: InDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    people = in_database.open()
+    who = [await people.add(EVERYBODY, f"person {number}", heard(number)) for number in range(4)]
+    traces = [in_database.sealed(one.id)[0][:32] for one in who]
+    await asyncio.gather(*(people.delete(EVERYBODY, one.id) for one in who))
+    written = in_database.written()
+    assert not any(trace in written for trace in traces)
+    assert "did not rewrite" not in caplog.text
 
 
 async def test_a_row_of_one_owner_is_nobody_among_anothers(in_database: InDatabase) -> None:
@@ -170,3 +185,49 @@ async def test_while_the_database_is_away_a_job_waits_and_who_speaks_live_does_n
         live = await voices.with_people_live(LiveOptions(), EVERYBODY.owner)
         assert names(live.known_voices) == ["Anna"]
     assert await people.all(EVERYBODY) == [anna]
+
+
+def test_people_of_a_file_come_into_the_database_as_they_are_and_once(
+    in_file: InFile,
+    in_database: InDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_JOURNAL_KEY", SECRET)
+    carry = ["people", "carry-over", "--people-dir", str(in_file.folder)]
+    other = Identity("other", Proof.TOKEN)
+
+    async def fill() -> list[Person]:
+        await people.add(EVERYBODY, "Anna", heard(1))
+        await people.add(other, "Ben", heard(2))
+        return [*await people.all(EVERYBODY), *await people.all(other)]
+
+    async def in_it() -> list[Person]:
+        people = in_database.open()
+        return [*await people.all(EVERYBODY), *await people.all(other)]
+
+    def refused(why: str) -> None:
+        assert run(carry) == EXIT_CODES[errors.SettingsInvalid.code]
+        assert why in capsys.readouterr().err
+
+    refused("No database is named")
+    monkeypatch.setenv("VIBEVOICE_JOURNAL", in_database.journal)
+    refused("There is no file of people")
+    monkeypatch.delenv("VIBEVOICE_JOURNAL")
+    people = in_file.open()
+    everybody = asyncio.run(fill())
+    monkeypatch.setenv("VIBEVOICE_JOURNAL", in_database.journal)
+    monkeypatch.setattr(file, "ANOTHER_S", 0.1)
+    refused("Stop the other service that has it")
+    people.close()
+    assert run(carry) == 0
+    assert asyncio.run(in_it()) == everybody
+    assert "carried over: 2; there already: 0" in capsys.readouterr().err
+
+    async def rename() -> None:
+        await in_database.open().change(other, everybody[1].id, "Benjamin")
+
+    asyncio.run(rename())
+    assert run(carry) == 0
+    assert [one.name for one in asyncio.run(in_it())] == ["Anna", "Benjamin"]
+    assert "carried over: 0; there already: 2" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from serving import stand_still
 from vibevoice_asr_client import Retry
 from vibevoice_asr_client.flows import Surroundings
 from vibevoice_asr_client.live_events import Final as FinalTold
@@ -23,7 +24,7 @@ from sidecar.sessions.durable import LAG_S, Durable
 from sidecar.sessions.sent import Chunk, Commit
 from sidecar.sessions.session import Bounds, Session
 from sidecar.sessions.sound import Held
-from sidecar.sessions.told import LOOSE
+from sidecar.sessions.told import LOOSE, Numbered
 from sidecar.speech.live import LiveOptions
 from sidecar.speech.live_events import (
     Final,
@@ -104,8 +105,10 @@ class Front:
             samples = len(item.raw) // 2
             assert item.raw == b"".join(map(of, range(self.at, self.at + samples)))
             self.at += samples
-            for _ in range(self.world.dice.randrange(4)):  # told before it is saved, not as often
-                self.session.heard(SpeechStopped(self.turn, self.at / RATE))
+            for more in range(
+                self.world.dice.randrange(4)
+            ):  # told before it is saved, not as often
+                self.session.heard(SpeechStopped(self.turn, self.at / RATE + more / 1000))
             if self.at >= self.settled:
                 self.session.heard(Heard(self.at / RATE, self.settled / RATE, self.commits))
         elif isinstance(item, Commit):
@@ -270,6 +273,22 @@ async def test_what_stands_waits_until_it_is_saved_and_what_is_said_anew_does_no
     assert readable(session)[-1] == (5 + LOOSE, "Final")
 
 
+async def test_while_the_service_itself_stands_still_the_database_is_not_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sidecar.sessions.durable.HOLD_S", 0.06)
+    session = durable([])
+    assert session.durable is not None
+    session.heard(Final(0, 0, Segment(0.1, 0.5, "said")))
+    one = session.durable.snapshot(session, 0.0)
+    stand_still(0.2)  # what the database says meanwhile is not read
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert readable(session) == []
+    session.durable.saved(one)
+    assert readable(session) == [(1, "Final")]
+
+
 async def test_while_the_database_is_away_what_is_told_is_numbered_so_that_it_shows() -> None:
     away: list[bool] = []
     session = durable(away)
@@ -291,34 +310,79 @@ async def test_while_the_database_is_away_what_is_told_is_numbered_so_that_it_sh
     assert len(readable(session)) == 2
 
 
-async def test_a_client_keeps_its_sound_for_so_long_and_then_knows_that_it_has_to_let_go() -> None:
-    away = [True]
-    session = durable(away)
+async def unsaved(session: Session) -> None:
+    """Nothing of it can be saved, for as long as its client keeps sound for that."""
     assert session.durable is not None
     session.durable.unsaved()
-    reading = session.events()
-    for second in range(int(LAG_S) + 2):
+    await heard_on(session, LAG_S + 1)
+    assert session.acknowledged == (0.0, 0)
+
+
+async def heard_on(session: Session, seconds: float) -> None:
+    for _ in range(int(seconds)):
         await session.send(bytes(2 * RATE))
-        session.heard(Heard(float(second), float(second)))
-        if second < LAG_S - 1:
-            assert session.acknowledged == (0.0, 0)
-    told = await anext(reading)
-    assert isinstance(told.event, Noticed)
-    assert session.acknowledged == (0.0, 0), "it has not read that yet"
-    await anext(reading)
+        session.sound.take()
+        session.heard(Heard(session.received_s, session.received_s))
+
+
+async def all_of(session: Session, after: int = 0) -> list[Numbered]:
+    """What is told now."""
+    told = list[Numbered]()
+
+    async def read() -> None:
+        async for one in session.events(after):
+            told.append(one)
+
+    reading = asyncio.ensure_future(read())
+    await asyncio.sleep(0)
+    reading.cancel()
+    return told
+
+
+def notices(told: list[Numbered]) -> list[int]:
+    return [one.number for one in told if isinstance(one.event, Noticed)]
+
+
+async def test_a_client_keeps_its_sound_for_so_long_and_then_knows_that_it_has_to_let_go() -> None:
+    session = durable([True])
+    await unsaved(session)
+    assert len(notices(await all_of(session))) == 1
+    assert session.acknowledged[0] == session.received_s
+
+
+async def test_a_client_lets_go_of_nothing_that_its_number_does_not_say() -> None:
+    session = durable([True])
+    await unsaved(session)
+    (first,) = notices(await all_of(session))
     assert session.acknowledged[0] == session.received_s
     assert session.durable is not None
     one = session.durable.snapshot(session, 0.0)  # from here on it may lie there, as it is now
-    await session.send(bytes(2 * RATE))
+    await heard_on(session, LAG_S - 1)
+    assert notices(await all_of(session, first)) == [], "and so it was told nothing"
     assert session.acknowledged[0] == one.acknowledged[0]
-    session.heard(Heard(session.received_s, session.received_s))
-    number = (await anext(reading)).number
-    asking = asyncio.ensure_future(anext(reading))
-    await asyncio.sleep(0)
-    asking.cancel()
+    await heard_on(session, 1)
+    (again,) = notices(await all_of(session, first))
     assert session.acknowledged[0] == session.received_s
     with pytest.raises(errors.SessionNotFound, match="died while the database was away"):
-        one.carried.orphaned(number)
+        one.carried.orphaned(again)
+
+
+async def test_what_went_into_a_line_that_had_broken_relieves_nobody() -> None:
+    session = durable([True])
+    await unsaved(session)
+    dead = session.events()
+    assert [type((await anext(dead)).event) for _ in range(2)] == [Noticed, Heard]
+    assert session.acknowledged[0] == session.received_s
+    session.goes_on(0)
+    assert session.acknowledged == (0.0, 0), "it sends all again to whoever has the session"
+    for turn in range(2):
+        session.heard(SpeechStarted(turn, turn / 10))
+        assert isinstance((await anext(dead)).event, SpeechStarted)
+    assert session.acknowledged == (0.0, 0)
+    (number,) = notices(await all_of(session))
+    assert session.acknowledged[0] == session.received_s
+    session.goes_on(number)
+    assert session.acknowledged[0] == session.received_s
 
 
 async def test_whom_its_owner_knows_is_written_once_and_again_when_that_changes() -> None:

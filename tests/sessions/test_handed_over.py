@@ -26,7 +26,7 @@ from speaking import pieces, talk
 from vibevoice_asr_client import Client, Final, Retry, SpeechStarted, Summary
 from websockets.asyncio.client import connect
 
-SOON = Retry(attempts=40, first_s=0.01, longest_s=0.2)
+SOON = Retry(attempts=1000, first_s=0.01, longest_s=0.2)
 PACE = 2.0
 """Seconds of the recording that go up in a second."""
 

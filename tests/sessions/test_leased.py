@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import signal
+import socket
 import ssl
 import threading
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +39,17 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from sidecar.access import certificate
+from sidecar.access.identity import EVERYBODY
 from sidecar.engines import spec_of
 from sidecar.engines.upstream import pool
-from sidecar.errors import UpstreamUnreachable
+from sidecar.errors import LiveFull, UpstreamUnreachable
+from sidecar.sessions import registry
+from sidecar.sessions.admission import Room
+from sidecar.sessions.relay import Shared
+from sidecar.sessions.session import Bounds
 from sidecar.speech.engine import Upstream
 from sidecar.speech.live import Begin, LiveOptions
+from sidecar.workers import distant, distant_line
 from sidecar.workers.distant import DistantSlot
 from sidecar.workers.lifecycle import SlotState
 
@@ -175,13 +183,16 @@ def test_one_that_says_nothing_any_more_is_left(front: Ears, loud: Path, whole: 
 
 
 async def begun(server: Server, name: str) -> Any:
-    """A session that is heard, and the connection that has it."""
+    """A session that is heard, and the connection that has it; else why not, told first."""
     socket = await connect(f"ws://127.0.0.1:{server.port}/v1/live", proxy=None)
     await socket.send(json.dumps({"type": "begin", "session": name}))
     for piece in pieces(sound((0.5, 0.0), (1.0, 0.3), (1.0, 0.0))):
         await socket.send(piece)
     async with asyncio.timeout(PATIENCE_S):
-        while json.loads(message := await socket.recv())["type"] not in ("final", "error"):
+        first = json.loads(message := await socket.recv())
+        if first["type"] == "error":
+            return socket, first
+        while json.loads(message := await socket.recv())["type"] != "final":
             pass
     return socket, json.loads(message)
 
@@ -204,6 +215,32 @@ async def test_all_of_them_take_as_many_as_each_takes_and_no_more(front: Ears) -
         PATIENCE_S,
         "who is not wanted any more is left",
     )
+
+
+async def test_a_place_that_is_long_in_coming_keeps_nobody_from_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "PLACE_S", 0.01)
+    coming = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def share() -> AsyncIterator[Shared]:
+        await coming.wait()
+        raise LiveFull
+        yield
+
+    spec = dataclasses.replace(spec_of("upstream"), sessions=2)
+    sessions = registry.Sessions(spec, share, Room(), Bounds())
+    first = sessions.open(EVERYBODY, LiveOptions())
+    await sessions.placed(first)
+    assert not first.over
+    second = sessions.open(EVERYBODY, LiveOptions())
+    coming.set()
+    monkeypatch.setattr(registry, "PLACE_S", PATIENCE_S)
+    with pytest.raises(LiveFull):
+        await sessions.placed(second)
+    assert sessions.going_on() == []
+    await sessions.close()
 
 
 def refused(start: Callable[..., Server], upstream: str, loud: Path, **more: object) -> str:
@@ -250,6 +287,28 @@ async def test_who_is_back_gets_a_session_although_they_still_stand_aside(
     async with serve(takes, "127.0.0.1", port), slot.calling("live", **begin):
         assert slot.state is SlotState.BUSY
     await slot.close()
+
+
+async def test_where_all_are_silent_nobody_is_asked_again_once_a_session_has_waited_long_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(distant_line, "LOOK_S", 0.2)
+    monkeypatch.setattr(distant, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(pool, "FIRST_ASIDE_S", 0.01)
+    silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    urls = tuple(f"http://127.0.0.1:{one.getsockname()[1]}" for one in silent)
+    slot = DistantSlot(spec_of("upstream"), Upstream(urls))
+    begin = {"options": LiveOptions().to_wire(), "begin": Begin().to_wire()}
+    with pytest.raises(UpstreamUnreachable):
+        async with slot.calling("live", **begin):
+            pass
+    await slot.close()
+    for one in silent:
+        with one:
+            one.setblocking(False)
+            one.accept()[0].close()
+            with pytest.raises(BlockingIOError):
+                one.accept()
 
 
 def test_over_tls_nobody_is_believed_but_who_has_a_certificate_that_is_named(
@@ -358,6 +417,8 @@ def test_nonsense_costs_no_word_where_somebody_else_can_hear(
     what: str, babble: Babble, misled: Server, loud: Path, whole: list[Any]
 ) -> None:
     babble.what, babble.visits = what, 0
-    while not babble.visits:  # it may still rest
-        told_once(heard(misled, loud, pace=20), finals(whole))
+    for _ in range(100):
+        if not babble.visits:  # it may still rest
+            told_once(heard(misled, loud, pace=20), finals(whole))
+    assert babble.visits
     assert "Traceback" not in misled.log()

@@ -46,7 +46,8 @@ async def open_service(tmp_path: Path) -> AsyncIterator[Open]:
     opened: list[Service] = []
 
     async def start(**settings: Any) -> Service:
-        values = {"engine": "scripted", "data_dir": tmp_path, "live_grace": 0.0, **settings}
+        usual = {"engine": "scripted", "live_grace": 0.0, "live_delay": 0.0}
+        values = {**usual, "data_dir": tmp_path, **settings}
         service = create_service(load_settings(**values))
         await service.open()
         opened.append(service)
@@ -92,9 +93,9 @@ def of(told: list[LiveEvent], kind: type[Any]) -> list[Any]:
 
 
 def workers() -> list[psutil.Process]:
-    """Processes of engines that live."""
+    """Processes of engines that live, and are no other service's that tests share."""
     found = []
-    for one in psutil.Process().children(recursive=True):
+    for one in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):  # as one that has ended just now is
             if any("workers.inside" in word for word in one.cmdline()):
                 found.append(one)
@@ -104,11 +105,21 @@ def workers() -> list[psutil.Process]:
 async def test_what_is_said_is_told_in_turns_and_summed_up(open_service: Open) -> None:
     service = await open_service()
     session = service.live.open(EVERYBODY, LiveOptions(words=True, diarize=False))
-    told = await heard(session, SPEECH)
+    told: list[LiveEvent] = []
+
+    async def read() -> None:
+        async for one in session.events():
+            told.append(one.event)
+
+    reading = asyncio.create_task(read())
+    await say(session, SPEECH[: 2 * CHUNK])
+    await until(lambda: of(told, Partial), "in the middle of a turn there are words")
+    await say(session, SPEECH[2 * CHUNK :])
+    session.finish()
+    await reading
     finals: list[Final] = of(told, Final)
     assert [one.turn for one in finals] == [0, 1, 2, 2]
     assert [one.turn for one in of(told, TurnEnded)] == [0, 1, 2]
-    assert of(told, Partial)
     [summary] = of(told, Summary)
     assert summary is told[-1]
     assert [one.segment for one in finals] == list(summary.transcript.segments)
@@ -223,14 +234,18 @@ async def test_one_that_forgives_goes_on_without_the_sound_that_ended_two_engine
     session.forget()
     lost_s = session.received_s
 
-    kept = session.sound
-    for times in (1, 2):
-        await until(
-            lambda times=times: len(begun) == times and kept._taken == len(kept._items), "it hears"
-        )
-        for worker in workers():
-            worker.send_signal(signal.SIGKILL)
-    await until(lambda: LOST.code in codes(session), "it is noted")
+    kept, times = session.sound, 0
+
+    def hears() -> bool:
+        return len(begun) > times and kept._taken == len(kept._items)
+
+    while LOST.code not in codes(session):  # how much was settled may differ between two of them
+        await until(lambda: LOST.code in codes(session) or hears(), "it hears")
+        if LOST.code not in codes(session):
+            times = len(begun)
+            for worker in workers():
+                worker.send_signal(signal.SIGKILL)
+    assert times >= 2
     assert (session.over, session.sound.bytes, session.sound.settled) == (False, 0, lost_s)
     service.live.end(session)
     told = await reading
@@ -308,7 +323,8 @@ async def test_there_are_as_many_as_may_be_and_each_finds_its_own(open_service: 
     theirs = service.live.open(OTHER, LiveOptions(), "mine")
     with pytest.raises(errors.LiveFull):
         service.live.open(OTHER, LiveOptions())
-    assert service.live.find(EVERYBODY, "mine") is first
+    assert service.live.find(EVERYBODY, "mine", 7) is first
+    assert first.told.passed == 7
     assert service.live.find(OTHER, "mine") is theirs
     with pytest.raises(errors.SessionNotFound):
         service.live.find(OTHER, first.id + "x")
@@ -338,6 +354,7 @@ async def test_all_of_them_keep_no_more_sound_than_may_be_and_lose_none(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.1")
+    monkeypatch.setattr("sidecar.sessions.sound.TURN_S", PATIENCE_S)  # nobody falls silent
     service = await open_service(live_buffer_mb=1, live_buffer=20.0)
     sessions = [service.live.open(EVERYBODY, LiveOptions(partials=False)) for _ in range(4)]
     most = 0
@@ -371,27 +388,37 @@ async def test_a_stretch_that_takes_too_long_costs_its_words_and_not_the_session
 
 
 async def test_time_ends_what_is_idle_what_is_too_long_and_what_nobody_comes_back_for(
-    open_service: Open,
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = await open_service(live_idle=1.0, live_longest=3.0, live_grace=1.0)
+    now = 0.0
+    monkeypatch.setattr("sidecar.sessions.registry.LOOK_S", 0.01)
+    service = await open_service(live_idle=100.0, live_longest=300.0, live_grace=100.0)
+    monkeypatch.setattr(service.live, "_now", lambda: now)
     idle = service.live.open(EVERYBODY, LiveOptions())
     left = service.live.open(EVERYBODY, LiveOptions())
     service.live.leave(left)
+    now = 99.0
+    await asyncio.sleep(0.05)
+    assert [one.over for one in (idle, left)] == [False, False]
+    now = 100.0
     with pytest.raises(errors.SessionIdle):
         await story(idle)
+    await until(lambda: left.over, "nobody came back")
     busy = service.live.open(EVERYBODY, LiveOptions())
 
     async def talk() -> None:
+        nonlocal now
         while True:
             await busy.send(bytes(3200))
-            await asyncio.sleep(0.1)
+            now += 10.0
+            await asyncio.sleep(0.02)
 
     talking = asyncio.create_task(talk())
     with pytest.raises(errors.SessionTooLong):
         await story(busy)
     with pytest.raises(errors.SessionTooLong):
         await talking
-    await until(lambda: left.over, "nobody came back")
+    assert now >= 400.0
     with pytest.raises(errors.SessionNotFound):
         service.live.find(EVERYBODY, left.id)
 
@@ -422,8 +449,8 @@ async def test_a_thousand_that_come_and_go_leave_nothing(open_service: Open) -> 
         service.live.end(session)
         if number % 50 == 49:
             await until(lambda: not service.live._tasks, "their tasks end")
-    assert len(asyncio.all_tasks()) == tasks
-    assert os_files() <= files + 2
+    await until(lambda: len(asyncio.all_tasks()) <= tasks, "all of theirs end")
+    await until(lambda: os_files() <= files + 2, "all of theirs are closed")
     assert service.live._held.bytes == 0
     told = await heard(service.live.open(EVERYBODY, LiveOptions()), SPEECH)
     assert of(told, Heard)

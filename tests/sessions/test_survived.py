@@ -83,11 +83,14 @@ class Fronts:
         owner: Server = wait_until(self.owner, PATIENCE_S, "one has the session")
         return owner
 
-    def kill(self, one: Server | None = None) -> None:
+    def kill(
+        self, one: Server | None = None, before_another: Callable[[], object] = lambda: None
+    ) -> None:
         """Who has the only session is no more; another takes its place, in a while."""
         one = one or self.doomed()
         one.process.kill()
         self.running.remove(one)
+        before_another()
         self._coming.append(self._threads.submit(self._again, one))
 
     def all(self) -> list[Server]:
@@ -256,6 +259,7 @@ def test_the_javascript_client_survives_it_as_well(
 ) -> None:
     node = node_here()
     check_websockets(node)
+    fronts.all()
 
     def told_there() -> list[dict[str, Any]]:
         urls = {"SERVICE_URL": fronts.url, "RECORDING": str(spoken), "KNOWN_BY": fronts.ada}
@@ -387,18 +391,17 @@ def test_where_the_database_was_away_a_death_is_survived_or_told(
                 live.send(piece)
             first = next(event for event in live if isinstance(event, TurnEnded))
             own.stop("immediate")
-            fronts.kill()
-            own.start()
+            fronts.kill(before_another=own.start)  # none begins without a database
             for piece in pieces(talk(0.2)):
                 live.send(piece)
             second = next(event for event in live if isinstance(event, TurnEnded))
             assert (first.turn, second.turn) == (0, 1), "nothing was told that was not saved"
+            fronts.all()
             own.stop("immediate")
             for piece in pieces(talk(0.35)):
                 live.send(piece)
             third = next(event for event in live if isinstance(event, TurnEnded))
             assert third.turn == 2, "it goes on all the same"
-            fronts.kill()
-            own.start()
+            fronts.kill(before_another=own.start)
             with pytest.raises(codes.SessionNotFound, match="died while the database was away"):
                 list(live)

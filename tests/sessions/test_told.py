@@ -16,6 +16,7 @@ from sidecar.speech.live_events import (
     Partial,
     SpeakersRevised,
     SpeechStarted,
+    SpeechStopped,
     TurnDropped,
     TurnEnded,
 )
@@ -118,3 +119,21 @@ async def test_that_a_turn_begins_is_told_once() -> None:
     told.add(SpeechStarted(1, 0.2))
     told.end()
     assert await read(told) == [SpeechStarted(0, 0.0), SpeechStarted(1, 0.2)]
+
+
+async def test_that_a_turn_stops_is_told_once_and_so_is_each_pause_of_one_that_goes_on() -> None:
+    first = Told()
+    first.add(SpeechStopped(0, 0.9))
+    first.add(SpeechStopped(0, 0.9))
+    first.add(SpeechStopped(0, 2.5))
+    second = Told()
+    second.restore(first.state)
+    second.add(SpeechStopped(0, 0.9 + 1e-6))
+    second.add(SpeechStopped(0, 2.5))
+    second.add(SpeechStopped(1, 4.0))
+    second.end()
+    assert await read(second) == [
+        SpeechStopped(0, 0.9),
+        SpeechStopped(0, 2.5),
+        SpeechStopped(1, 4.0),
+    ]

@@ -195,9 +195,9 @@ def test_an_hour_is_cut_in_a_moment() -> None:
 
     def spent(words: int) -> float:
         text = " ".join(f"word{number}" for number in range(words))
-        before = time.process_time()
+        before = time.thread_time()
         cues(transcript(Segment(0.0, words / 3, text, 0)))
-        return time.process_time() - before
+        return time.thread_time() - before
 
     spent(100)
     assert spent(12_000) < 40 * max(spent(1200), 0.01)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from serving import until
+from serving import stand_still, until
 
 from sidecar.sessions.session import Session
 from sidecar.speech import live_events
@@ -73,17 +72,17 @@ async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_
     assert [type(one) for one in happened].count(SpeechStopped) == 2
 
 
-async def test_a_service_that_stood_still_takes_nobody_for_silent(
+async def test_who_speaks_on_while_the_service_stands_still_is_not_cut_short(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ear, "STARVED_S", 0.3)
+    monkeypatch.setattr(ear, "STARVED_S", 0.06)
     session = Told()
-    hears = Ear(cast(Session, session), lambda: 0.0, lambda event: None, lambda notice: None)
+    hears = Ear(cast(Session, session), lambda: 0.0, [].append, lambda notice: None)
     listening = asyncio.ensure_future(hears.listen())
-    await session.tell(live_events.SpeechStarted(1, 0.0))
     await hears.hear(SOUND)
-    time.sleep(0.4)  # noqa: ASYNC251 - all that goes on here stands still
-    for _ in range(9):  # what came meanwhile is on its way
+    await session.tell(live_events.SpeechStarted(1, 0.0))
+    stand_still(0.2)  # what is said meanwhile has not been read
+    for _ in range(3):
         await asyncio.sleep(0)
     await hears.hear(SOUND)
     assert session.commits == 0

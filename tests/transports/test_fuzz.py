@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,9 +28,12 @@ EDITS = st.lists(
     min_size=1,
     max_size=6,
 )
+MORE = int(os.environ.get("VIBEVOICE_FUZZ", "0"))
+"""So many of each kind, and others each time; CONTRIBUTING.md says when."""
 FUZZ = settings(
     deadline=None,
     database=None,
+    derandomize=not MORE,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -69,13 +73,13 @@ def check_answer(server: Server, audio: bytes) -> None:
     assert not server.leftovers()
 
 
-@settings(FUZZ, max_examples=40)
+@settings(FUZZ, max_examples=MORE or 40)
 @given(audio=st.binary(max_size=4000))
 def test_no_string_of_bytes_is_a_server_error(server: Server, audio: bytes) -> None:
     check_answer(server, audio)
 
 
-@settings(FUZZ, max_examples=100)
+@settings(FUZZ, max_examples=MORE or 100)
 @given(name=st.sampled_from(SEEDS), edits=EDITS)
 def test_no_damaged_recording_is_a_server_error(
     server: Server, studio: Studio, name: str, edits: list[tuple[str, int, int, bytes]]
@@ -83,7 +87,7 @@ def test_no_damaged_recording_is_a_server_error(
     check_answer(server, mutate(studio.bytes(name), edits))
 
 
-@settings(FUZZ, max_examples=40)
+@settings(FUZZ, max_examples=MORE or 40)
 @given(
     body=st.lists(
         st.one_of(

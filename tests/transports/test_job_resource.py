@@ -17,7 +17,7 @@ import httpx
 import pytest
 from eventsource import Event, events_of, follow, read_until
 from fronts import WAYS, started
-from recordings import Studio, wav
+from recordings import Studio, long, wav
 from serving import PATIENCE_S, REPOSITORY, Server, check_problem, wait_until
 
 from sidecar.speech.formats import FORMATS
@@ -88,7 +88,7 @@ def test_the_transcript_comes_in_every_format(server: Server, voice: bytes) -> N
 def test_a_transcript_that_is_not_there_yet_or_never_will_be_says_which(
     slow: Server, voice: bytes
 ) -> None:
-    first = submitted(slow, wav(SECOND * 600))
+    first = submitted(slow, long(2400))
     response = slow.client.get(f"/v1/jobs/{first}/transcript")
     check_problem(response, 409, "job_not_done")
     assert int(response.headers["retry-after"]) > 0
@@ -149,7 +149,7 @@ def test_a_file_of_this_machine_can_be_named(server: Server, voice: bytes, tmp_p
 def test_the_list_comes_in_pages_and_by_state_without_words(slow: Server) -> None:
     for old in slow.jobs():
         slow.client.delete(f"/v1/jobs/{old['id']}")
-    ids = [submitted(slow, wav(SECOND * 600)) for _ in range(5)]
+    ids = [submitted(slow, long(2400)) for _ in range(5)]
     slow.wait_state(ids[0], "running")
     seen, after = [], None
     while True:
@@ -173,7 +173,7 @@ def test_the_list_comes_in_pages_and_by_state_without_words(slow: Server) -> Non
 
 
 def test_delete_ends_a_job_and_forgets_it_and_its_words(slow: Server, voice: bytes) -> None:
-    done, running = submitted(slow, voice), submitted(slow, wav(SECOND * 600))
+    done, running = submitted(slow, voice), submitted(slow, long(2400))
     slow.wait_state(done, "done")
     with follow(slow, running) as events:
         read_until(events, "segment")
@@ -226,7 +226,7 @@ def test_who_lost_the_connection_resumes_without_a_gap_or_a_repeat(slow: Server)
 
 def test_a_stream_ends_when_the_service_does(start_server: Any) -> None:
     server = start_server(scripted_speed=10)
-    running, waiting = (submitted(server, wav(SECOND * 600)) for _ in range(2))
+    running, waiting = (submitted(server, long(2400)) for _ in range(2))
     with follow(server, running) as one, follow(server, waiting) as other:
         read_until(one, "segment")
         server.process.send_signal(signal.SIGTERM)
@@ -239,7 +239,7 @@ def test_a_stream_ends_when_the_service_does(start_server: Any) -> None:
 
 
 def test_who_left_leaves_nothing_behind(slow: Server) -> None:
-    job_id = submitted(slow, wav(SECOND * 600))
+    job_id = submitted(slow, long(2400))
     slow.wait_state(job_id, "running")
     with follow(slow, job_id) as events:
         read_until(events, "segment")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import re
 import struct
 from base64 import b64encode
 from typing import Any, cast
 
 import pytest
-from serving import PATIENCE_S, Server, wait_until
+from serving import PATIENCE_S, Server, until, wait_until
 from speaking import pieces, sound
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -116,16 +117,18 @@ async def test_who_has_another_version_or_says_no_such_session_is_refused(server
 
 
 async def test_a_session_ends_with_the_connection_of_who_has_it(server: Server) -> None:
-    there = server.health()["active_sessions"]
+    async def come_to(count: int) -> None:
+        def seen() -> bool:
+            page = server.client.get("/metrics").text
+            return re.findall(r'live_sessions\{wire="lease"\} (\d+)', page) == [str(count)][:count]
+
+        await asyncio.to_thread(wait_until, seen, PATIENCE_S, f"there are {count}")
+
+    await come_to(0)  # a session of a test before may have just ended
     socket, _ = await leased(server, Begin())
-    assert server.health()["active_sessions"] == there + 1
+    await come_to(1)
     socket.transport.abort()
-    await asyncio.to_thread(
-        wait_until,
-        lambda: server.health()["active_sessions"] == there,
-        PATIENCE_S,
-        "it has let go of it",
-    )
+    await come_to(0)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +167,7 @@ async def test_nothing_goes_out_between_a_final_and_what_it_settles() -> None:
         await asyncio.sleep(0.01)
         assert not sent, "whoever goes on now has not heard of it"
     session.heard(Heard(1.5, 1.0))
-    await asyncio.sleep(0.01)
+    await until(lambda: sent)
     (message,) = sent
     kinds = [one["live"] for one in json.loads(message)["events"]]
     assert (*kinds[:3], kinds[-1]) == ("Final", "TurnEnded", "SpeechStarted", "Heard")

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import re
 import socket
+import time
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -244,6 +245,30 @@ async def test_a_token_that_counts_no_more_ends_its_streams(start: Start) -> Non
         async with asyncio.timeout(PATIENCE_S):
             assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
             assert (await call.details()).startswith("ERR1014 ")
+
+
+async def test_a_session_that_nobody_streams_gives_its_place_back(tmp_path: Path) -> None:
+    settings = load_settings(engine="scripted", data_dir=tmp_path, live_sessions=2)
+    service = create_service(settings)
+    listener = LiveGrpc(service, entrance(), reserved())
+    try:
+        async with Caller((await listener.start())["grpc_port"]) as caller:
+            for name in ("one", "two"):
+                assert (await caller.create(name)).status is grpc.StatusCode.OK
+            refused = await caller.create("three")
+            assert refused.status is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert refused.trailing["error-code"] == "live_full"
+            later_s = settings.grpc_unused
+            with pytest.MonkeyPatch.context() as patch:  # the loop's clock is set forward
+                now = lambda: time.monotonic() + later_s  # noqa: E731
+                patch.setattr(asyncio.get_running_loop(), "time", now)
+                await until(lambda: not len(service.live))
+            assert (await caller.create("three")).status is grpc.StatusCode.OK
+            last = await caller.stream(AudioChunk(is_final=True), session_id="three")
+            assert last.status is grpc.StatusCode.OK
+    finally:
+        await listener.close()
+        await service.close()
 
 
 async def test_a_client_that_gave_itself_a_deadline_leaves_no_session(

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from recordings import wav
-from serving import Server
+from serving import PATIENCE_S, Server
 from wheel import RATE, clip
 
 from sidecar.speech.local_voices import FIELD, FORM, LocalVoices, VoicesAsked
@@ -68,6 +68,8 @@ def test_nobody_else_is_told_and_no_job_and_no_file_has_any_of_it(
     assert FIELD not in job["result"]
     assert [one["id"] for one in keeps.jobs()] == [answer.json()["id"]]
     texts = [keeps.client.get(path).text for path in ("/jobs", f"/v1/jobs/{job['id']}", "/metrics")]
+    keeps.process.terminate()  # all is written then, and no file goes while it is looked for
+    assert keeps.process.wait(PATIENCE_S) == 0
     texts += [path.read_bytes().decode("latin-1") for path in keeps.home.rglob("*.*")]
     assert len(texts) > 3
     assert not [text for text in texts if windows[1000:1100] in text]

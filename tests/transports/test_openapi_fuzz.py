@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
     unsupported_method,
 )
-from serving import Server
+from serving import PATIENCE_S, Server
 
 from sidecar.app import create_app
 from sidecar.settings import Settings
@@ -53,7 +53,8 @@ def test_whatever_fits_the_page_or_does_not_gets_an_answer_that_does(
     case: Any, everything: Server
 ) -> None:
     mine = {"Authorization": f"Bearer {TOKEN}"}
-    response = case.call(base_url=str(everything.client.base_url).rstrip("/"), headers=mine)
+    url = str(everything.client.base_url).rstrip("/")
+    response = case.call(base_url=url, headers=mine, timeout=PATIENCE_S)
     if case.path != "/admin/load_model":  # which takes no folder that nobody named
         assert response.status_code != 403, "it comes from a client of ours"
     case.validate_response(response, checks=CHECKS)

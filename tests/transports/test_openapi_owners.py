@@ -11,7 +11,7 @@ import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
-from recordings import wav
+from recordings import long
 from serving import PATIENCE_S, Server, wait_until
 
 from sidecar.access.issuing import Issuer
@@ -21,7 +21,6 @@ from sidecar.settings import Settings
 NAMES_A_JOB = r"job|queue"
 page = schemathesis.openapi.from_dict(create_app(Settings(engine="scripted")).openapi())
 operations = page.include(path_regex=NAMES_A_JOB)
-RATE = 2000
 KEY, FILE, WORD = "the-key-of-ada", "minutes-of-ada.wav", "adalovelace"
 
 
@@ -43,7 +42,7 @@ class House:
         return {job["id"]: job["state"] for job in self.as_ada("/v1/jobs").json()["jobs"]}
 
     def submit(self, seconds: int, **headers: str) -> str:
-        files = {"audio": (FILE, wav(b"\x80" * RATE * seconds, rate=RATE, bits=8))}
+        files = {"audio": (FILE, long(seconds))}
         answer = self.server.client.post(
             "/v1/jobs", files=files, data={"hotwords": WORD}, headers={**self.ada, **headers}
         )

@@ -85,6 +85,17 @@ def test_before_it_is_told_that_nobody_answers_who_would_be_free_first_is_asked_
     assert addresses.trial({one}) is None
 
 
+def test_who_was_in_trouble_is_not_asked_where_only_those_are_who_are_well() -> None:
+    addresses, (one, other) = of(2)
+    addresses.take(0.0, {other})
+    addresses.failed(one, 0.0)
+    addresses.answered(one)
+    addresses.left(one)
+    assert addresses.take(100.0, well=True) == other
+    assert addresses.take(100.0, {other}, well=True) is None
+    assert addresses.take(100.0, {other}) == one
+
+
 def test_who_is_full_or_about_to_end_is_asked_again_soon_and_has_not_failed() -> None:
     addresses, (one, other) = of(2)
     addresses.full(one, 0.0, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from moonshine_voice import get_assets_path
-from serving import PATIENCE_S, wait_until
+from serving import PATIENCE_S, stand_still, until, wait_until
 
 from sidecar.speech.engine import LoadOptions, TranscribeOptions
 from sidecar.workers import channel, worker
@@ -127,12 +128,17 @@ async def test_sound_flows_no_faster_than_it_is_read(ends: Ends) -> None:
             sent += 1
 
     speaking = asyncio.ensure_future(speak())
-    await asyncio.sleep(0.2)
-    assert sent == WINDOW // (len(PIECE) + channel.HEADER.size)
+    window = WINDOW // (len(PIECE) + channel.HEADER.size)
+    await until(lambda: sent == window)
+    await asyncio.sleep(0.05)
+    assert sent == window
     heard: list[tuple[int, int]] = []
-    while len(heard) < 100:
-        heard += [(message["n"], len(raw)) for message, raw in asked.told()]
-        await asyncio.sleep(0.001)
+
+    def takes_all() -> bool:
+        heard.extend((message["n"], len(raw)) for message, raw in asked.told())
+        return len(heard) == 100
+
+    await until(takes_all)
     assert heard == [(number, len(PIECE)) for number in range(100)]
     await speaking
 
@@ -220,7 +226,7 @@ def test_a_frame_larger_than_the_window_goes_when_nothing_else_is_on_its_way() -
     assert outgoing.allows(1000), "the other side may owe us all of the 49"
 
 
-async def slow_worker(monkeypatch: pytest.MonkeyPatch, looks_up_s: float = 2.0) -> Worker:
+async def slow_worker(monkeypatch: pytest.MonkeyPatch, looks_up_s: float) -> Worker:
     """It looks up once in so long, as native code does that nobody can interrupt."""
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", str(1 / looks_up_s))
     slow = Worker("scripted")
@@ -234,15 +240,14 @@ def transcribing(at: Worker, fd: int) -> Any:
     return at.calling("transcribe", [fd], facts=facts, options=options, max_s=1e5)
 
 
-async def at_work(answers: AsyncIterator[tuple[dict[str, Any], bytes]]) -> None:
-    """It has said what comes at once, progress last, and does not look up now."""
-    while (await anext(answers))[0]["event"] != "Progress":
-        pass
+async def at_work(fd: int) -> None:
+    """It reads the file, whose position we share, and does not look up before long."""
+    await until(lambda: os.lseek(fd, 0, os.SEEK_CUR) > 0)
 
 
 @pytest.mark.parametrize(
     ("looks_up_s", "patience_s", "grace_s", "survives"),
-    [(4.0, 0.0, 0.05, False), (2.0, PATIENCE_S, 1.0, True)],
+    [(60.0, 0.0, 0.05, False), (2.0, PATIENCE_S, 1.0, True)],
 )
 async def test_a_call_that_does_not_stop_may_go_on_for_as_long_as_a_new_worker_takes(
     monkeypatch: pytest.MonkeyPatch,
@@ -254,27 +259,45 @@ async def test_a_call_that_does_not_stop_may_go_on_for_as_long_as_a_new_worker_t
     slow = await slow_worker(monkeypatch, looks_up_s)
     slow.patience_s = patience_s
     monkeypatch.setattr(worker, "CANCEL_GRACE_S", grace_s)
+    if survives:  # it answers, however busy the machine is
+        answers_ping = slow._calls.answers_ping
+        monkeypatch.setattr(slow._calls, "answers_ping", lambda within_s: answers_ping(PATIENCE_S))
     try:
         with CLIP.open("rb") as file:
-            async with transcribing(slow, file.fileno()) as call:
-                await at_work(call.answers())
+            async with transcribing(slow, file.fileno()):
+                await at_work(file.fileno())
         assert slow.alive == survives
     finally:
         await slow.close()
 
 
 async def test_a_worker_answers_pings_while_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = await slow_worker(monkeypatch)
+    slow = await slow_worker(monkeypatch, looks_up_s=60.0)
+    slow.patience_s = 0.0
+    monkeypatch.setattr(worker, "CANCEL_GRACE_S", 0.05)  # nobody waits for its next look
     with CLIP.open("rb") as file:
         async with transcribing(slow, file.fileno()) as call:
-            answers = call.answers()
-            await at_work(answers)
-            following = asyncio.ensure_future(anext(answers))
+            await at_work(file.fileno())
             assert await slow._calls.answers_ping(PATIENCE_S)
-            assert not following.done(), "it did not look up for that"
-            await following
+            assert not call._answers, "it did not look up for that"
     await slow.close()
     assert not await slow._calls.answers_ping(PATIENCE_S)
+
+
+async def test_a_service_that_stood_still_itself_does_not_take_a_worker_for_one_that_hangs() -> (
+    None
+):
+    quick = Worker("intake")
+    try:
+        with CLIP.open("rb") as file:
+            await quick.ask("probe", [file.fileno()], max_s=1e5)
+        asked = asyncio.ensure_future(quick.hears(0.05))
+        await asyncio.sleep(0)
+        assert select.select([quick._sock], [], [], PATIENCE_S)[0], "it has answered"
+        stand_still(0.1)
+        assert await asked
+    finally:
+        await quick.close()
 
 
 async def test_a_call_behind_another_is_at_work_once_the_end_of_that_was_heard(ends: Ends) -> None:

@@ -18,7 +18,8 @@ from typing import IO, Any
 import psutil
 import pytest
 from moonshine_voice import get_assets_path
-from serving import PATIENCE_S, wait_until
+from recordings import wav
+from serving import PATIENCE_S, runs, until, wait_until
 
 from sidecar import errors
 from sidecar.engines import spec_of
@@ -46,10 +47,6 @@ async def loaded(engine: str = "scripted") -> Worker:
     worker = Worker(engine)
     await worker.ask("load", engine=engine, options=LoadOptions().to_wire())
     return worker
-
-
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 async def test_a_worker_probes_a_file_it_was_handed() -> None:
@@ -162,12 +159,14 @@ def together(worker: Worker, files: list[IO[bytes]]) -> Any:
 
 
 async def test_who_leaves_a_company_is_heard_no_more_and_the_next_company_is_heard_whole(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "40")
+    long = tmp_path / "80 s.wav"
+    long.write_bytes(wav(bytes(80 * 32_000)))
     worker = await loaded()
     try:
-        with CLIP.open("rb") as first, CLIP.open("rb") as second:
+        with long.open("rb") as first, long.open("rb") as second:
             heard: list[tuple[int, str]] = []
             async with together(worker, [first, second]) as call:
                 async for frame, _ in call.answers():
@@ -177,8 +176,8 @@ async def test_who_leaves_a_company_is_heard_no_more_and_the_next_company_is_hea
             assert (0, "Finished") not in heard
             assert heard[-1] == (1, "Finished")
             segments = [number for number, event in heard if event == "SegmentReady"]
-            assert segments.count(0) < 8 < segments.count(1)
-
+            assert segments.count(0) < 70 < segments.count(1)
+        with CLIP.open("rb") as first, CLIP.open("rb") as second:
             async with together(worker, [first, second]) as call:
                 again = [frame async for frame, _ in call.answers()]
         ended = {frame["number"] for frame in again if frame["event"]["event"] == "Finished"}
@@ -202,6 +201,7 @@ async def test_an_error_keeps_its_code_across_the_process_border(tmp_path: Path)
 async def test_leaving_a_call_cancels_it_and_the_worker_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("sidecar.workers.worker.CANCEL_GRACE_S", 30.0)  # a busy machine is no hang
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "10")
     worker = await loaded()
     try:
@@ -230,7 +230,7 @@ async def test_a_worker_that_answers_nothing_when_told_to_stop_is_killed_and_has
     assert await worker.crashed()
     assert worker.last_lines[-1] == HUNG
     await worker.close()
-    assert gone(worker.pid)
+    assert not runs(worker.pid)
 
 
 async def test_a_killed_worker_is_reported_and_leaves_no_zombie(
@@ -269,7 +269,7 @@ def test_a_worker_dies_with_the_process_that_started_it(at_work: bool) -> None:
         subprocess.run([sys.executable, "-c", script], stdout=out)
         out.seek(0)
         pid = int(out.read())
-    wait_until(lambda: gone(pid), PATIENCE_S, "the worker is gone")
+    wait_until(lambda: not runs(pid), PATIENCE_S, "the worker is gone")
 
 
 async def test_a_slot_loads_lends_reloads_and_unloads() -> None:
@@ -284,8 +284,7 @@ async def test_a_slot_loads_lends_reloads_and_unloads() -> None:
         await slot.reload(Precision.INT8)
         assert slot.precision is Precision.INT8
         assert slot.worker_pid != old
-        assert old is not None
-        assert gone(old)
+        assert not runs(old)
         with pytest.raises(errors.PrecisionUnavailable) as refused:
             await slot.reload(Precision.INT4)
         assert "fp32, int8" in refused.value.hint
@@ -301,23 +300,19 @@ async def test_an_idle_engine_leaves_memory(keep_alive_s: float) -> None:
     async with slot.lease():
         pid = slot.worker_pid
     assert pid is not None
-    for _ in range(1500):
-        if gone(pid):
-            break
-        await asyncio.sleep(0.02)
-    assert gone(pid)
+    await until(lambda: not runs(pid))
     assert not slot.loaded
     await slot.close()
 
 
 async def test_unloading_gives_all_memory_back() -> None:
-    before, others = psutil.Process().memory_info().rss, psutil.Process().children()
+    before, others = psutil.Process().memory_info().rss, set(psutil.Process().children())
     slot = EngineSlot(spec_of("moonshine"), LoadOptions(), keep_alive_s=-1)
     async with slot.lease():
         assert slot.worker_pid is not None
         assert psutil.Process(slot.worker_pid).memory_info().rss > 80 << 20
     await slot.close()
-    assert psutil.Process().children() == others
+    assert set(psutil.Process().children()) <= others
     assert psutil.Process().memory_info().rss - before < 20 << 20
 
 
@@ -347,7 +342,7 @@ def test_a_worker_without_work_gives_free_memory_back_to_the_kernel() -> None:
         "blocks = [bytearray(b'x') * (1 << 20) for _ in range(100)]\n"
         "pin, full = bytearray(1 << 20), held()\n"
         "del blocks\n"
-        "kept, end = held(), time.monotonic() + 30\n"
+        "kept, end = held(), time.monotonic() + 300\n"
         "ours, theirs = socket.socketpair()\n"
         "threading.Thread(target=inside.serve, args=(theirs,), daemon=True).start()\n"
         "while held() > full - 90 and time.monotonic() < end: time.sleep(0.05)\n"
@@ -372,7 +367,7 @@ def test_between_two_recordings_a_worker_keeps_its_memory(monkeypatch: pytest.Mo
     assert given == []
 
     monkeypatch.setattr(inside, "IDLE_S", 0.01)
-    threading.Timer(0.3, waiting.put, [late]).start()
+    monkeypatch.setattr(inside, "give_back", lambda: (given.append("back"), waiting.put(late)))
     assert inside._next(waiting) is late
     assert given == ["back"]
 

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-const START: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(500);
 const HEALTH: Duration = Duration::from_secs(3);
 const TRANSCRIBE: Duration = Duration::from_secs(300);
@@ -62,6 +61,7 @@ pub struct Log {
 
 pub struct Host {
     child: Child,
+    patience: Duration,
     pub log: Arc<Mutex<Log>>,
 }
 
@@ -97,7 +97,7 @@ impl Host {
                 }
             }
         });
-        Ok(Host { child, log })
+        Ok(Host { child, patience: Duration::from_secs(options.patience), log })
     }
 
     /// Wait for /health as the host does: only a refused connection is tried again.
@@ -106,7 +106,7 @@ impl Host {
         loop {
             match health(port) {
                 Ok(health) => return Ok((begin.elapsed(), health)),
-                Err(CallError::NotRunning) if begin.elapsed() < START => sleep(POLL),
+                Err(CallError::NotRunning) if begin.elapsed() < self.patience => sleep(POLL),
                 Err(error) => return Err(format!("{error:?}; its log:\n{}", self.last_lines())),
             }
         }
@@ -173,6 +173,12 @@ pub fn call<T: DeserializeOwned>(
 
 pub fn health(port: u16) -> Result<ClassicHealth, CallError> {
     call("GET", port, "/health", HEALTH, None)
+}
+
+/// Whether it works on a recording, which a classic host does not ask.
+pub fn busy(port: u16) -> bool {
+    call::<serde_json::Value>("GET", port, "/health", HEALTH, None)
+        .map_or(false, |health| health["engine_state"] == "busy")
 }
 
 pub fn transcribe(port: u16, path: &str) -> Result<Transcription, CallError> {

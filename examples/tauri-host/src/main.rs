@@ -1,6 +1,6 @@
 //! A desktop host in small: starts vibevoice-asr, uses it as hosts do, and reports what held.
 //!
-//!     tauri-host classic --audio FILE [--port 8765] [--requests 1500] -- COMMAND...
+//!     tauri-host classic --audio FILE [--port 8765] [--requests 1500] [--patience 30] -- COMMAND...
 //!     tauri-host modern --audio FILE -- COMMAND...
 //!
 //! COMMAND is `vibevoice-asr`, the path of the executable, or `python -m sidecar.main`. The exit code
@@ -18,7 +18,7 @@ mod wire;
 use std::process::exit;
 
 const USAGE: &str = "usage: tauri-host classic|modern --audio FILE [--port N] [--requests N] \
-                     [--folder DIR] [--instant] -- COMMAND...";
+                     [--patience SECONDS] [--folder DIR] [--instant] -- COMMAND...";
 
 /// What the command line says.
 pub struct Options {
@@ -28,6 +28,8 @@ pub struct Options {
     port: u16,
     /// Requests that are sent while nobody reads standard output.
     requests: u32,
+    /// Seconds that the classic host waits for the first answer.
+    patience: u64,
     /// Working directory of the service.
     folder: Option<String>,
     /// The engine answers at once: progress and cancelling cannot be seen.
@@ -38,7 +40,7 @@ pub struct Options {
 fn parse(words: &[String]) -> Option<(String, Options)> {
     let end = words.iter().position(|word| word == "--")?;
     let (mut audio, mut folder, mut port, mut requests) = (None, None, 8765, 1500);
-    let mut instant = false;
+    let (mut patience, mut instant) = (30, false);
     let mut rest = words[1..end].iter();
     while let Some(word) = rest.next() {
         match word.as_str() {
@@ -46,6 +48,7 @@ fn parse(words: &[String]) -> Option<(String, Options)> {
             "--folder" => folder = Some(rest.next()?.clone()),
             "--port" => port = rest.next()?.parse().ok()?,
             "--requests" => requests = rest.next()?.parse().ok()?,
+            "--patience" => patience = rest.next()?.parse().ok()?,
             "--instant" => instant = true,
             _ => return None,
         }
@@ -54,7 +57,7 @@ fn parse(words: &[String]) -> Option<(String, Options)> {
     if command.is_empty() {
         return None;
     }
-    let options = Options { audio: audio?, port, requests, folder, instant, command };
+    let options = Options { audio: audio?, port, requests, patience, folder, instant, command };
     Some((words[0].clone(), options))
 }
 

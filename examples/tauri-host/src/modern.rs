@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(20);
-const GONE: Duration = Duration::from_secs(5);
+const GONE: Duration = Duration::from_secs(30);
 const PORT_IN_USE: i32 = 75;
 
 fn command(options: &Options) -> Command {

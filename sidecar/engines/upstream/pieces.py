@@ -115,7 +115,7 @@ def even_s(total_s: float | None, upstreams: int, longest_s: float) -> float | N
     most_s = longest_s - 2 * AIM_S - MARGIN_S
     if upstreams < 2 or total_s is None or most_s < LEAST_S:
         return None
-    count = min(int(total_s / LEAST_S), ROUNDS * upstreams)
+    count = min(max(1, int(total_s / LEAST_S)), ROUNDS * upstreams)
     if count > upstreams:
         count -= count % upstreams
     if count * most_s < total_s:

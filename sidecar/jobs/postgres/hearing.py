@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-import select
+import selectors
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -82,11 +82,11 @@ class Hearing:
                     while not self._closing:
                         self._take(connection)
             except Unreachable:
-                select.select([self._woken], [], [], pauses.next())
+                _wait([self._woken], pauses.next())
             except Exception:
                 log.exception("what others do to jobs could not be taken in; once more")
                 self._link.close()
-                select.select([self._woken], [], [], pauses.next())
+                _wait([self._woken], pauses.next())
 
     def _catch_up(self, connection: Any) -> None:
         """What happened while nobody listened."""
@@ -109,7 +109,7 @@ class Hearing:
     def _take(self, connection: Any) -> None:
         all_ = list(connection.notifies(timeout=0))
         if not all_:
-            select.select([connection.fileno(), self._woken], [], [])
+            _wait([connection, self._woken])
             return
         for channel in {one.channel for one in all_} & self._others.keys():
             self._others[channel]()
@@ -131,3 +131,12 @@ class Hearing:
         for one in all_:
             if one.channel == self.own:
                 self._reached(one.payload)
+
+
+def _wait(sources: Sequence[Any], most_s: float | None = None) -> None:
+    """Until there is something to be read; not by `select.select`, which knows no descriptor above
+    a thousand, and so many has a service that as many clients are at."""
+    with selectors.DefaultSelector() as selector:
+        for one in sources:
+            selector.register(one, selectors.EVENT_READ)
+        selector.select(most_s)

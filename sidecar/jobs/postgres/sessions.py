@@ -27,9 +27,11 @@ _NOTIFY = f"NOTIFY {SESSIONS_CHANNEL}"
 _INSERT = """INSERT INTO vibevoice.sessions AS there (owner, id, front, grace_s, pieces, session)
     VALUES (%(owner)s, %(id)s, %(front)s, %(grace_s)s, %(pieces)s, %(session)s)
     ON CONFLICT (owner, id) DO UPDATE
-    SET session = excluded.session, pieces = excluded.pieces WHERE there.front = excluded.front"""
+    SET session = excluded.session, pieces = excluded.pieces, until = NULL
+    WHERE there.front = excluded.front"""
 # Where the database has lost a piece (a standby took over), the next one is of no use.
-_UPDATE = """UPDATE vibevoice.sessions SET session = %(session)s, pieces = %(pieces)s
+_UPDATE = """UPDATE vibevoice.sessions
+    SET session = %(session)s, pieces = %(pieces)s, until = NULL
     WHERE owner = %(owner)s AND id = %(id)s AND front = %(front)s
     AND pieces BETWEEN %(place)s AND %(pieces)s"""
 _TELL = """INSERT INTO vibevoice.stories VALUES (%(owner)s, %(id)s, %(place)s, %(story)s)
@@ -70,7 +72,7 @@ class SharedSessions:
         self._here.update(one.name for one in sessions)
         fates = await self._saving.ask(put)
         taken = {name for name, fate in fates.items() if fate is Fate.TAKEN}
-        self._here -= {*over, *taken}
+        self._here -= taken | (set(over) - fates.keys())
         return fates
 
     async def leave(self, name: Name, for_s: float) -> bool:
@@ -93,29 +95,31 @@ class SharedSessions:
         return was_ours
 
     async def take(self, name: Name) -> Found | bool:
-        """As `Elsewhere.take`."""
+        """As `Elsewhere.take`. It is this service's for good with the first that it saves: until
+        then (a client may have gone, an answer be lost) it is as free as one that was left."""
         taker = secrets.token_hex(8)
 
         def reach(cursor: Any) -> tuple[bytes, list[bytes], bool] | bool:
             _sweep(cursor)
             cursor.execute(
-                """SELECT session, front IS NOT NULL, taker = %s, front = %s,
-                        vibevoice.lives(front, %s)
+                """SELECT session, front IS NOT NULL, front = %s,
+                        until IS NULL AND vibevoice.lives(front, %s)
                     FROM vibevoice.sessions WHERE owner = %s AND id = %s FOR UPDATE""",
-                (taker, self._front, LEASE_S, *name),
+                (self._front, LEASE_S, *name),
             )
             row = cursor.fetchone()
             if row is None:
                 return False
-            session, had, again, ours, lives = row
-            if lives and not again:
+            session, had, ours, lives = row
+            if lives:
                 if not ours:
                     _ask(cursor, name)
                 return not ours
             self._beat(cursor)
             cursor.execute(
                 """UPDATE vibevoice.sessions
-                    SET front = %s, taker = %s, until = NULL, asked = NULL
+                    SET front = %s, taker = %s, asked = NULL,
+                        until = clock_timestamp() + make_interval(secs => grace_s)
                     WHERE owner = %s AND id = %s""",
                 (self._front, taker, *name),
             )
@@ -126,10 +130,8 @@ class SharedSessions:
             return bytes(session), [bytes(said) for (said,) in cursor.fetchall()], had
 
         self._told.clear()
-        self._here.add(name)
         reached = await self._store.ask(reach)
         if isinstance(reached, bool):
-            self._here.discard(name)
             return reached
         session, story, orphaned = reached
         try:

@@ -89,6 +89,8 @@ class PostgresStore(Mirror):
         self._fenced: set[str] = set()
         """Jobs that it had, and has no more without knowing from a beat."""
         self._news = asyncio.Event()
+        self._saying = ""
+        """The job that is changed right now, and nothing was said of that yet."""
         self._said: list[Part] = []
         """What was said since the loop had its last turn: written in one piece."""
         self._crossing = Crossing()
@@ -158,10 +160,12 @@ class PostgresStore(Mirror):
 
     def add(self, record: JobRecord) -> None:
         """Keep a job that was submitted."""
+        self._saying = record.id
         super().add(record)
         if record.durable:
             self._here.add(record.id)
             self._put(Add(record.id, record))
+        self._saying = ""
 
     def append(self, job_id: str, change: Change) -> JobRecord:
         """Something happened to a job: keep it, then tell of it. What a service says of a job that
@@ -250,11 +254,12 @@ class PostgresStore(Mirror):
         had = dict(self._had)
         if not had:
             return []
+        begin = {job_id for job_id in had if self._unwritten(job_id)}  # their claims may be, too
         kept = await self.ask(partial(claiming.beat, claims=[*had.values()]))
         lost = [
             job_id
             for job_id, claim in had.items()
-            if claim not in kept and self._had.get(job_id) == claim and not self._begins(job_id)
+            if claim not in kept and self._had.get(job_id) == claim and job_id not in begin
         ]
         for job_id in lost:
             del self._had[job_id]
@@ -339,15 +344,14 @@ class PostgresStore(Mirror):
             for found in await self.ask(partial(self._rows.find_instead, job_ids=job_ids)):
                 self._take(found)
 
-    def _begins(self, job_id: str) -> bool:
-        """Whether the claim on a job is still on its way to the database."""
-        return self._writer.pending(job_id)
-
     def _keep(self, entry: Entry, record: JobRecord, event: JobEvent) -> None:
-        base = entry.record.seq
+        base, self._saying = entry.record.seq, record.id
         super()._keep(entry, record, event)
-        if not record.durable:
-            return
+        if record.durable:
+            self._say(entry, record, event, base)
+        self._saying = ""
+
+    def _say(self, entry: Entry, record: JobRecord, event: JobEvent, base: int) -> None:
         claim, takes = self._had.get(record.id), False
         if claim is None and isinstance(event.change, Begun):  # nobody else had it
             claim, takes = secrets.token_hex(8), True
@@ -373,21 +377,23 @@ class PostgresStore(Mirror):
         self._said.append(part)
 
     def _flush(self) -> None:
-        said, self._said = self._said, []
-        if said:
-            self._writer.put(said)
+        if self._said:
+            self._writer.put(self._said)
+            self._said = []
 
     def _known(self) -> Mapping[str, int]:
-        return {
-            one: entry.record.seq
-            for one, entry in list(self._entries.items())
-            if self._written(one, entry)
-        }
+        """From any thread: the number first, for what comes behind it is seen on its way."""
+        numbers = [(one, entry, entry.record.seq) for one, entry in [*self._entries.items()]]
+        return {one: seq for one, entry, seq in numbers if self._written(one, entry)}
 
     def _written(self, job_id: str, entry: Entry) -> bool:
-        """Whether nothing of a job is on its way to the database."""
-        said = any(part.job_id == job_id for part in list(self._said))
-        return entry.record.durable and not said and not self._writer.pending(job_id)
+        """Whether nothing of a job is on its way to the database. It is looked for in the order of
+        that way, and so is nowhere missed."""
+        return entry.record.durable and not (job_id == self._saying or self._unwritten(job_id))
+
+    def _unwritten(self, job_id: str) -> bool:
+        said = any(part.job_id == job_id for part in [*self._said])
+        return said or self._writer.pending(job_id)
 
     @property
     def _hears(self) -> bool:

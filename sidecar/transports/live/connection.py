@@ -81,6 +81,7 @@ async def _session(socket: Socket, service: Service, begin: Begin) -> Session:
         )
         if begin.moves:
             await service.live.move(session)
+        await service.live.placed(session)
         return session
     if begin.session is None:
         raise errors.FieldMissing("'after' goes with 'session', the one that goes on.")

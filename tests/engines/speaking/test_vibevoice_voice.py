@@ -6,7 +6,6 @@ import array
 import itertools
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +21,7 @@ import speaking_models
 import torch
 from released_model import TEXT
 from speaking_solver import OwnScheduler
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoProcessor, VibeVoiceForConditionalGeneration
 
 from sidecar import errors, findings
@@ -34,7 +34,7 @@ from sidecar.engines import voice_choice
 from sidecar.engines.choice import Choice
 from sidecar.engines.speaking import create_voice, spec_of
 from sidecar.engines.speaking.vibevoice import loading, speech
-from sidecar.engines.speaking.vibevoice.utterance import Manner, Prompt, Speaker
+from sidecar.engines.speaking.vibevoice.utterance import STEPS, Manner, Prompt, Speaker
 from sidecar.memory.devices import GpuMemory
 from sidecar.memory.speaking import most_frames
 from sidecar.settings import Settings
@@ -158,25 +158,33 @@ def test_nothing_is_said_once_nobody_wants_to_hear_it(model: Model) -> None:
         assert len(heard) == sum(mark <= most for mark in before)
 
 
+class Counted(TorchDispatchMode):
+    """Counts what torch is told to do, which no other process makes more or less."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, operator: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.count += 1
+        return operator(*args, **(kwargs or {}))
+
+
 def test_the_first_sound_is_there_at_once_and_each_takes_less_than_with_generate(
     model: Model,
 ) -> None:
-    """Processor time, the best of some turns each. The goal of a frame is 0.65, at which the bench
-    looks; with six times the work that the machine has cores for it was just met."""
+    """By what is to be done for it; the goal of a frame is 0.65 of the time, at which the bench
+    looks."""
     manner, steps = Manner(24, seed=2), 10
-    plain, ours, firsts = [], [], []
-    for _ in range(3):
-        begun = time.process_time()
+    with Counted() as plain:
         whole = plainly(model, LONG, manner, steps)
-        plain.append(time.process_time() - begun)
-        begun, times = time.process_time(), []
-        for _ in frames(model, LONG, manner, steps):
-            times.append(time.process_time() - begun)
-        firsts.append(times[0])
-        ours.append(times[-1])
-        assert len(whole) == 3_200 * len(times)
-    assert min(ours) <= 0.75 * min(plain)
-    assert min(firsts) <= 0.05 * min(plain)
+    with Counted() as ours:
+        counts = [ours.count for _ in frames(model, LONG, manner, steps)]
+    assert len(whole) == 3_200 * len(counts)
+    assert counts[-1] <= 0.6 * plain.count
+    assert counts[0] <= 0.05 * plain.count
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +203,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> VoiceEngine:
     one = create_voice("vibevoice")
-    options = LoadOptions(Precision.FP32, str(folder), "cpu", speaks=True)
+    # Else a machine that is busy meanwhile makes it speak in fewer steps.
+    options = LoadOptions(Precision.FP32, str(folder), "cpu", speaks=True, steps=STEPS)
     parts = list(one.load(options))
     assert parts == sorted(parts)
     assert parts[-1] == 1.0

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from moonshine_voice import get_assets_path
+from serving import PATIENCE_S
 from sounding import RATE, Engine, Sound
 
 from sidecar.engines.upstream import pool, server
@@ -27,10 +28,11 @@ def two_voices() -> Sound:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits for a server that is gone, waits for a moment."""
+    """Who waits for a server that is gone, waits for a moment; one that is there and has no
+    processor for a while is not taken for gone."""
     monkeypatch.setattr(pool, "FIRST_ASIDE_S", 0.05)
     monkeypatch.setattr(pool, "PATIENCE_S", 0.5)
-    monkeypatch.setattr(server, "START_S", 30.0)
+    monkeypatch.setattr(server, "LOOK_S", PATIENCE_S)
 
 
 @pytest.fixture

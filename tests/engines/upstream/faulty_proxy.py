@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
+from concurrent.futures import Future
 from typing import Self
 
 from serving import PATIENCE_S
@@ -24,31 +25,48 @@ class FaultyProxy:
         """The bodies that came."""
         self.hung_up = threading.Event()
         """A client left before its answer was there."""
+        self.retry_after = RETRY_AFTER_S
+        """What it says with 429 and 503."""
         self.port = 0
-        self._loop = asyncio.new_event_loop()
+        self._over = asyncio.Event()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        begun: Future[int] = Future()
+        self._thread = threading.Thread(target=self._run, args=(begun,), daemon=True)
         self._thread.start()
-        begin = asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self._server = asyncio.run_coroutine_threadsafe(begin, self._loop).result(PATIENCE_S)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = begun.result(PATIENCE_S)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._server.close)
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """When this returns nobody listens any more, and who was served is left."""
+        self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
+
+    def _run(self, begun: Future[int]) -> None:
+        try:
+            asyncio.run(self._listen(begun))
+        except OSError as error:
+            begun.set_exception(error)
+
+    async def _listen(self, begun: Future[int]) -> None:
+        self._loop = asyncio.get_running_loop()
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        begun.set_result(server.sockets[0].getsockname()[1])
+        await self._over.wait()
+        server.close()  # its connections end with the loop
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while await self._one(reader, writer):
-                pass
-        writer.close()
+            try:
+                while await self._one(reader, writer):
+                    pass
+            finally:
+                writer.close()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request; whether the connection stays."""
@@ -61,7 +79,7 @@ class FaultyProxy:
             self.posts.append(body)
             fault = self.plan.popleft() if self.plan else ""
         if fault.isdigit():
-            extra = f"Retry-After: {RETRY_AFTER_S}\r\n" if fault in ("429", "503") else ""
+            extra = f"Retry-After: {self.retry_after}\r\n" if fault in ("429", "503") else ""
             said = b'{"error": {"message": "told to"}}'
             line = f"HTTP/1.1 {fault} No\r\n{extra}Content-Length: {len(said)}\r\n\r\n"
             writer.write(line.encode() + said)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 import threading
-import time
 import zlib
 from collections import deque
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from typing import Any, Self
 import soundfile
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from serving import PATIENCE_S
+from serving import PATIENCE_S, wait_until
 from starlette.responses import JSONResponse, StreamingResponse
 
 WORD_S = 0.5
@@ -54,16 +54,21 @@ class StandIn:
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        listener = socket.create_server(("127.0.0.1", self._server.config.port))
+        self.port = listener.getsockname()[1]
+        run = self._server.run
+        self._thread = threading.Thread(target=run, args=([listener],), daemon=True)
         self._thread.start()
-        while not self._server.started:
-            time.sleep(0.01)
-        self.port = self._server.servers[0].sockets[0].getsockname()[1]
+        wait_until(
+            lambda: self._server.started or not self._thread.is_alive(), PATIENCE_S, "it serves"
+        )
+        assert self._server.started, "it ended at its start"
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = self._server.force_exit = True
         self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
 
 
 class OpenAiStandIn(StandIn):

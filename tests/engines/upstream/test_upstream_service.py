@@ -6,11 +6,11 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -49,26 +49,30 @@ def fingerprints(sound: Sound) -> list[str]:
 def test_twenty_jobs_over_two_servers_are_all_right_though_one_is_killed_in_the_middle(
     start_server: Started,
 ) -> None:
-    one, other = (start_server(scripted_speed=16) for _ in range(2))
+    one, other = (start_server(scripted_speed=speed) for speed in (8, 16))
+    named = {f"upstream 127.0.0.1:{there.port}" for there in (one, other)}
     urls = ",".join(f"http://127.0.0.1:{there.port}" for there in (one, other))
     here = start_server(engine="upstream", upstream=urls)
     sounds = [noise(seed, 2) for seed in range(JOBS)]
-    jobs = [here.submit(sound.wav()) for sound in sounds]
+    jobs = [here.submit(sound.wav()) for sound in sounds[: JOBS // 2]]
 
-    def done() -> int:
-        return sum(job["state"] == "done" for job in here.jobs())
+    def done() -> list[dict[str, Any]]:
+        return [job for job in map(here.job, jobs) if job["state"] == "done"]
 
-    wait_until(lambda: done() >= JOBS // 4, PATIENCE_S, "a quarter is done")
-    assert done() < JOBS
+    def heard_by() -> set[str]:
+        return {job["result"]["metadata"]["engine"] for job in done()}
+
+    wait_until(lambda: heard_by() == named, PATIENCE_S, "both have heard something")
+    jobs += [here.submit(sound.wav()) for sound in sounds[JOBS // 2 :]]
+    wait_until(
+        lambda: len(done()) == JOBS or one.health()["engine_state"] == "busy", PATIENCE_S, "busy"
+    )
     for process in one.family():
         process.kill()
-    engines = set()
     for job, sound in zip(jobs, sounds, strict=True):
         body = here.wait_state(job, "done", "failed", timeout_s=PATIENCE_S)
         assert body["state"] == "done", body
         assert [segment["text"] for segment in body["result"]["segments"]] == fingerprints(sound)
-        engines.add(body["result"]["metadata"]["engine"])
-    assert engines == {f"upstream 127.0.0.1:{there.port}" for there in (one, other)}
 
 
 def test_a_job_that_is_cancelled_hangs_up_and_the_worker_stays(
@@ -81,12 +85,10 @@ def test_a_job_that_is_cancelled_hangs_up_and_the_worker_stays(
         proxy.plan.append("slow")
         job = here.submit(noise(2, 2).wav())
         wait_until(lambda: len(proxy.posts) == 2, PATIENCE_S, "it is sent")
-        begin = time.monotonic()
         here.client.delete(f"/jobs/{job}")
         assert proxy.hung_up.wait(PATIENCE_S)
-        assert time.monotonic() - begin < 1.0  # the promise
         assert here.post(noise(3, 2).wav()).status_code == 200
-        assert here.health()["worker_pid"] == worker
+        assert here.health()["worker_pid"] == worker, "who does not stop within a second is killed"
 
 
 def test_the_key_goes_to_the_server_and_nowhere_else(start_server: Started) -> None:

@@ -18,8 +18,6 @@ pytest.importorskip("openai")
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-START_S = 120.0
-
 
 @pytest.fixture(scope="module")
 def whisper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str]]:
@@ -33,7 +31,7 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str
             [sys.executable, str(script), str(port), folder], env=outer, stdout=log, stderr=log
         )
     try:
-        wait_until(lambda: answers(process, port, home / "log"), START_S, "transformers serves")
+        wait_until(lambda: answers(process, port, home / "log"), PATIENCE_S, "transformers serves")
         yield port, folder
     finally:
         process.kill()

@@ -260,7 +260,8 @@ def test_pieces_are_of_one_length_as_many_as_give_all_the_same_or_as_few_as_may_
         assert upstreams == 1 or total_s < 360 or longest_s == 60
         return
     count = round(total_s / even)
-    assert even >= 179.9 or total_s / even <= upstreams
+    assert total_s >= 180
+    assert even >= 179.9 or count <= upstreams
     assert even + 20 + MARGIN_S <= longest_s
     assert count < upstreams or count % upstreams == 0
 
@@ -269,6 +270,7 @@ def test_an_hour_over_four_is_twelve_pieces_and_ten_minutes_are_three() -> None:
     assert even_s(3600.0, 4, 3600.0) == 300.0
     assert even_s(600.0, 4, 3600.0) == 200.0
     assert even_s(359.0, 4, 3600.0) is None
+    assert even_s(100.0, 4, 3600.0) is None
     assert even_s(None, 4, 3600.0) is None
     assert even_s(3600.0, 1, 3600.0) is None
     lengths = [one.duration_s for one in pieces.pieces(quiet(1799.5, 100), 100, 3600.0, even=300.0)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def session(
         if isinstance(event, Summary):
             over.set()
 
-    one = engine.open(options, Begin(), tell)
+    one = engine.open(replace(options, patience_s=PATIENCE_S), Begin(), tell)
     for _ in range(turns):
         for block in np.split(audio, range(16_000, len(audio), 16_000)):
             one.push(block)
@@ -179,7 +180,7 @@ def test_where_windows_take_long_there_are_finals_only_and_it_is_told_once(
     engine: WhisperEngine, ear: Ear, heard: dict[str, Block], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = Pace()
-    slow.took(Urgency.PARTIAL, 9 * MOST_S, time.monotonic())
+    slow.took(Urgency.PARTIAL, 9 * MOST_S, time.monotonic() + PATIENCE_S)
     monkeypatch.setattr(ear._hall, "_pace", slow)
     told = session(engine, heard[PROSE], LiveOptions(diarize=False))
     assert [event for event in told if isinstance(event, Final)]

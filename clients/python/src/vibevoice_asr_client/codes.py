@@ -412,6 +412,12 @@ class LoudspeakerUnavailable(errors.Refused):
     known_code = "loudspeaker_unavailable"
 
 
+class MachineBusy(errors.Busy):
+    """This machine is too busy to look at the file."""
+
+    known_code = "machine_busy"
+
+
 class MessageInvalid(errors.Refused):
     """The message is none that this connection knows."""
 
@@ -936,6 +942,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "llm_unreachable": LlmUnreachable,
     "logprobs_unavailable": LogprobsUnavailable,
     "loudspeaker_unavailable": LoudspeakerUnavailable,
+    "machine_busy": MachineBusy,
     "message_invalid": MessageInvalid,
     "message_too_big": MessageTooBig,
     "method_not_allowed": MethodNotAllowed,

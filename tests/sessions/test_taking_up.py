@@ -1,0 +1,147 @@
+"""Sessions that a service takes up from others, over a real PostgreSQL: by two connections at once,
+by one that goes away meanwhile, and by names that are used again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+import pytest
+from postgres import KEY
+from serving import PATIENCE_S, until
+
+from sidecar.access.identity import EVERYBODY
+from sidecar.engines import spec_of
+from sidecar.jobs.postgres.sessions import SharedSessions
+from sidecar.jobs.postgres.store import PostgresStore
+from sidecar.live.elsewhere import Found, Name
+from sidecar.sessions import moving
+from sidecar.sessions.admission import Room
+from sidecar.sessions.carried import Carried
+from sidecar.sessions.registry import Sessions
+from sidecar.sessions.session import Bounds
+from sidecar.speech.live import LiveOptions
+
+
+class Front:
+    """A service's sessions, and the database that it has in common with others."""
+
+    def __init__(self, journal: str, folder: Path) -> None:
+        self.store = PostgresStore(journal, KEY, folder)
+        self.shared = SharedSessions(self.store, journal)
+        spec, room = spec_of("scripted"), Room()
+        self.sessions = Sessions(spec, _nobody_hears, room, Bounds(), elsewhere=self.shared)
+
+    async def __aenter__(self) -> Self:
+        await self.store.open()
+        self._seeing = asyncio.create_task(self.shared.run())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.sessions.close()
+        self._seeing.cancel()
+        self.shared.close()
+        self.store.close()
+
+
+@contextlib.asynccontextmanager
+async def _nobody_hears() -> AsyncIterator[Any]:
+    await asyncio.Event().wait()
+    yield
+
+
+@pytest.fixture
+async def fronts(journal: str, tmp_path: Path) -> AsyncIterator[tuple[Front, Front]]:
+    """Two; the first has a session `talk`."""
+    async with Front(journal, tmp_path) as one, Front(journal, tmp_path) as other:
+        await one.sessions.move(one.sessions.open(EVERYBODY, LiveOptions(), "talk"))
+        yield one, other
+
+
+async def test_two_connections_that_take_up_one_session_have_the_same(
+    fronts: tuple[Front, Front], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, front = fronts
+    goes_on = threading.Event()
+    read = moving.unpacked
+
+    def slowly(data: bytes, story: Sequence[bytes]) -> Carried:
+        goes_on.wait(PATIENCE_S)
+        return read(data, story)
+
+    monkeypatch.setattr(moving, "unpacked", slowly)
+    both = [asyncio.create_task(front.sessions.take_up(EVERYBODY, "talk")) for _ in range(2)]
+    await asyncio.wait(both, timeout=0.3, return_when=asyncio.FIRST_COMPLETED)
+    goes_on.set()
+    one, again = await asyncio.gather(*both)
+    assert one is again
+    assert one.moves
+    assert len(front.sessions) == 1
+
+
+@pytest.mark.parametrize("again", [0, 1])
+async def test_who_goes_away_while_a_session_is_taken_up_leaves_it_to_whoever_comes_next(
+    fronts: tuple[Front, Front], again: int
+) -> None:
+    _, front = fronts
+    take, reached = front.shared.take, asyncio.Event()
+
+    async def slowly(name: Name) -> Found | bool:
+        found = await take(name)
+        if isinstance(found, Found):
+            reached.set()
+            await asyncio.sleep(PATIENCE_S)
+        return found
+
+    front.shared.take = slowly  # type: ignore[method-assign]
+    coming = asyncio.create_task(front.sessions.take_up(EVERYBODY, "talk"))
+    await reached.wait()
+    coming.cancel()
+    await asyncio.wait({coming})
+    assert coming.cancelled()
+    front.shared.take = take  # type: ignore[method-assign]
+    session = await fronts[again].sessions.take_up(EVERYBODY, "talk")
+    assert not session.over
+    assert [len(each.sessions) for each in fronts] == [not again, again]
+
+
+async def test_who_is_refused_by_the_database_for_a_while_says_again_that_it_is_there(
+    fronts: tuple[Front, Front], journal: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with psycopg.connect(journal, autocommit=True) as look:
+        look.execute("ALTER TABLE vibevoice.fronts RENAME seen TO heard")
+        await until(lambda: "the database refuses" in caplog.text)
+        look.execute("ALTER TABLE vibevoice.fronts RENAME heard TO seen")
+        look.execute("UPDATE vibevoice.fronts SET seen = seen - interval '1 hour'")
+        await until(lambda: _heard_of(look), "it says again that it is there")
+
+
+async def test_a_name_that_is_used_again_at_once_is_that_of_a_service_that_lives(
+    fronts: tuple[Front, Front], journal: str
+) -> None:
+    front, _ = fronts
+    front.sessions.end(front.sessions.find(EVERYBODY, "talk"))
+    await front.sessions.move(front.sessions.open(EVERYBODY, LiveOptions(), "talk"))
+    with psycopg.connect(journal, autocommit=True) as look:
+        look.execute("UPDATE vibevoice.fronts SET seen = seen - interval '1 hour'")
+        await until(lambda: _heard_of(look), "it says again that it is there")
+
+
+def _heard_of(look: psycopg.Connection[Any]) -> bool:
+    """Whether who has the session said of late that it is there."""
+    row = look.execute(
+        "SELECT seen > now() - interval '1 minute' "
+        "FROM vibevoice.sessions JOIN vibevoice.fronts ON name = front"
+    ).fetchone()
+    return row is not None and bool(row[0])

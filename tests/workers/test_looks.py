@@ -1,0 +1,99 @@
+"""The first look at a file, on a machine that has much else to do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from recordings import Studio
+from serving import PATIENCE_S
+
+from sidecar import errors
+from sidecar.audio.source import AudioSource
+from sidecar.workers import intake
+from sidecar.workers.intake import Intake
+from sidecar.workers.worker import Worker
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
+
+
+class Late(Intake):
+    """Its processes do not begin before they are told to."""
+
+    def __init__(self) -> None:
+        super().__init__(3600.0)
+        self.late: list[Worker] = []
+
+    def _started(self) -> Worker:
+        worker = super()._started()
+        os.kill(worker.pid, signal.SIGSTOP)
+        self.late.append(worker)
+        return worker
+
+    def begin(self) -> None:
+        for worker in self.late:
+            os.kill(worker.pid, signal.SIGCONT)
+
+
+@pytest.fixture
+async def late() -> AsyncIterator[Late]:
+    looks = Late()
+    yield looks
+    await looks.close()
+
+
+@pytest.fixture
+def source(studio: Studio) -> AudioSource:
+    """One that a process looks at."""
+    return AudioSource(os.open(studio.path("aiff"), os.O_RDONLY), spooled=True)
+
+
+async def test_a_file_is_told_damaged_for_what_it_takes_and_not_for_the_start_of_a_process(
+    late: Late, source: AudioSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(intake.LIMITS_S, "probe", 0.05)
+    with source:
+        looking = asyncio.ensure_future(late.probe(source))
+        await asyncio.wait({looking}, timeout=0.3)
+        assert not looking.done()
+        monkeypatch.setitem(intake.LIMITS_S, "probe", PATIENCE_S)
+        late.begin()
+        assert (await looking).container == "aiff"
+
+
+async def test_where_no_process_begins_that_is_told_as_what_it_is_and_the_next_file_finds_another(
+    late: Late, source: AudioSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "START_TIMEOUT_S", 0.05)
+    with source:
+        with pytest.raises(errors.MachineBusy):
+            await late.probe(source)
+        assert not late.late.pop().alive
+        monkeypatch.setattr(intake, "START_TIMEOUT_S", PATIENCE_S)
+        looking = asyncio.ensure_future(late.probe(source))
+        await asyncio.sleep(0.05)
+        late.begin()
+        assert (await looking).container == "aiff"
+
+
+async def test_a_file_that_takes_too_long_is_told_so_from_when_its_process_began(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording, hangs = studio.path("mov"), tmp_path / "hangs"
+    hangs.write_text("#!/bin/sh\nexec sleep 600\n")
+    hangs.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(hangs))
+    monkeypatch.setitem(intake.LIMITS_S, "probe", 0.2)
+    looks = Intake(3600.0)
+    try:
+        with (
+            AudioSource(os.open(recording, os.O_RDONLY), spooled=True) as source,
+            pytest.raises(errors.AudioDecodeTimeout),
+        ):
+            await looks.probe(source)
+    finally:
+        await looks.close()
