@@ -29,6 +29,9 @@ LONGEST_CLIP_S = 60.0
 """Of one person's voice; a longer recording is a job, one of whose speakers is named."""
 ASK_AGAIN_S = 1.0
 """So long a job that begins leaves a database that does not answer alone."""
+LIVE_S = 3.0
+"""So long a live session waits to be told who is known: a database that hangs says nothing for
+longer, to one who asks after the other."""
 
 
 def store_of(settings: Settings) -> PeopleStore | None:
@@ -125,8 +128,9 @@ class KnownVoices:
         if self._people is None or not self._on or not options.recognise:
             return replace(options, known_voices=(), voiceprints=False)
         try:
-            known = await self._people.known(owner)
-        except JournalUnreachable:
+            async with asyncio.timeout(LIVE_S):
+                known = await self._people.known(owner)
+        except (JournalUnreachable, TimeoutError):
             log.warning("a live session knows nobody: the database does not answer")
             known = ()
         return replace(options, known_voices=known, voiceprints=options.keep)

@@ -126,12 +126,19 @@ class Saver:
                 async with self._writing:
                     await self._write([one for one in self._due if one.is_steady])
             except errors.JournalUnreachable:
-                self._away = True
-                for session in list(self._due):
-                    if session.durable is not None:
-                        session.durable.unsaved()
-                await asyncio.sleep(AGAIN_S)
-                self._news.set()
+                await self._unsaved()
+            except Exception:  # or nothing was saved any more, and nobody knew
+                log.exception("a fault of ours while live sessions were saved")
+                await self._unsaved()
+
+    async def _unsaved(self) -> None:
+        """Nothing waits for it; it is tried again in a while."""
+        self._away = True
+        for session in list(self._due):
+            if session.durable is not None:
+                session.durable.unsaved()
+        await asyncio.sleep(AGAIN_S)
+        self._news.set()
 
     async def _write(self, due: Sequence[Session]) -> None:
         """These as they are now; what becomes of them meanwhile is due again."""

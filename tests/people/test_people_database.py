@@ -187,6 +187,25 @@ async def test_while_the_database_is_away_a_job_waits_and_who_speaks_live_does_n
     assert await people.all(EVERYBODY) == [anna]
 
 
+async def test_a_live_session_knows_nobody_where_the_database_hangs(
+    in_database: InDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "LIVE_S", 0.2)
+    await in_database.open().add(EVERYBODY, "Anna", heard(1))
+    with (
+        closing(voices_of(in_database, people=True)) as front,
+        closing(in_database.connected()) as other,
+    ):
+        other.autocommit = False
+        other.execute("LOCK TABLE vibevoice.people")
+        job = front.with_people(TranscribeOptions(), EVERYBODY.owner, kept=False)
+        begins = asyncio.create_task(job)
+        asyncio.get_running_loop().call_later(1.0, other.rollback)
+        told = await front.with_people_live(LiveOptions(), EVERYBODY.owner)
+        assert told.known_voices == ()
+        assert names((await begins).known_voices) == ["Anna"]
+
+
 def test_people_of_a_file_come_into_the_database_as_they_are_and_once(
     in_file: InFile,
     in_database: InDatabase,

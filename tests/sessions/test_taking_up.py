@@ -127,6 +127,23 @@ async def test_who_is_refused_by_the_database_for_a_while_says_again_that_it_is_
         await until(lambda: _heard_of(look), "it says again that it is there")
 
 
+async def test_a_fault_in_saving_sessions_is_none_of_the_next_time(
+    fronts: tuple[Front, Front], journal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front, _ = fronts
+    save = front.shared.save
+
+    async def broken(*_: Any) -> Any:
+        monkeypatch.setattr(front.shared, "save", save)
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(front.shared, "save", broken)
+    await front.sessions.move(front.sessions.open(EVERYBODY, LiveOptions(), "another"))
+    with psycopg.connect(journal, autocommit=True) as look:
+        count = "SELECT count(*) FROM vibevoice.sessions"
+        await until(lambda: look.execute(count).fetchone() == (2,), "both lie there")
+
+
 async def test_a_name_that_is_used_again_at_once_is_that_of_a_service_that_lives(
     fronts: tuple[Front, Front], journal: str
 ) -> None:

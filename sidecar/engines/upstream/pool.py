@@ -60,12 +60,13 @@ class Pool:
         """All are taken to be well."""
         self.nodes = [Node() for _ in range(self.count)]
 
-    def take(self, now: float, without: Collection[int] = ()) -> int | None:
-        """Who hears the next piece: the least loaded, of equals who waited longest; or nobody."""
+    def take(self, now: float, without: Collection[int] = (), *, well: bool = False) -> int | None:
+        """Who hears the next piece: the least loaded, of equals who waited longest; or nobody.
+        ``well``: nobody who is on trial."""
         free = [
             index
             for index, node in enumerate(self.nodes)
-            if index not in without and node.open_at(now)
+            if index not in without and node.open_at(now) and not (well and node.misses)
         ]
         if not free:
             return None
@@ -158,10 +159,12 @@ class Patience:
 
     def waits(self, now: float, free_in_s: float | None) -> bool:
         """Whether to wait for a server that may be free in so long."""
-        if free_in_s is None:
-            return False
+        return free_in_s is not None and not self.over(now + free_in_s)
+
+    def over(self, now: float) -> bool:
+        """Whether it has waited for long enough: nobody is asked twice any more."""
         end = self.until if self.reached else min(self.until, self.begun + PATIENCE_S)
-        return now + free_in_s < end
+        return now >= end
 
     @property
     def error(self) -> errors.SidecarError:

@@ -166,12 +166,14 @@ class Upstreams:
             errors.SidecarError: nobody is left.
         """
         while True:
-            index = self._pool.take(time.monotonic(), patience.refused)
+            now, asked = time.monotonic(), patience.refused | patience.asked
+            over = patience.over(now)
+            index = self._pool.take(now, asked if over else patience.refused, well=over)
             if index is not None:
                 return index
-            wait_s = self._pool.free_in(time.monotonic(), patience.refused)
-            if wait_s is None or not patience.waits(time.monotonic(), wait_s):
-                index = self._pool.trial(patience.refused | patience.asked)
+            wait_s = self._pool.free_in(now, patience.refused)
+            if wait_s is None or not patience.waits(now, wait_s):
+                index = None if over else self._pool.trial(asked)
                 if index is None:
                     raise patience.error
                 return index

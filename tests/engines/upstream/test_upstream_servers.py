@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -217,6 +219,26 @@ def test_nobody_there_is_said_with_what_to_do(start: Start, noise: Sound) -> Non
     with pytest.raises(errors.UpstreamUnreachable, match=f"127.0.0.1:{port}") as caught:
         start(f"http://127.0.0.1:{port}").transcript(noise)
     assert "VIBEVOICE_UPSTREAM" in caught.value.hint
+
+
+def test_servers_that_are_all_silent_are_not_asked_again_once_a_piece_has_waited_long_enough(
+    start: Start, noise: Sound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "LOOK_S", 0.3)
+    monkeypatch.setattr(pool, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(pool, "FIRST_ASIDE_S", 0.01)
+    silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    engine = start(*(f"http://127.0.0.1:{one.getsockname()[1]}" for one in silent))
+    with pytest.raises(errors.UpstreamUnreachable):
+        engine.transcript(noise)
+    asked = [0 for _ in silent]
+    for number, one in enumerate(silent):
+        with one, contextlib.suppress(BlockingIOError):
+            one.setblocking(False)
+            while True:
+                one.accept()[0].close()
+                asked[number] += 1
+    assert max(asked) <= 6  # when it begins, by who looks after all, and once for the piece
 
 
 def test_a_server_that_comes_later_is_found_although_it_still_stands_aside(
