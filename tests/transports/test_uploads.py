@@ -164,6 +164,7 @@ async def test_paths_on_a_disk_that_hangs_hold_up_nothing_else(
         return really_open(path, *rest)
 
     monkeypatch.setattr(source.os, "open", hang)
+    monkeypatch.setattr(intake, "OPEN_TIMEOUT_S", PATIENCE_S)  # none is given up meanwhile
     app = create_app(Settings(engine="scripted", data_dir=tmp_path, spool_dir=tmp_path))
     large = FORM + studio.voice.read_bytes() + bytes(4 * MB) + END
     named = json.dumps({"audio_path": "/dead-mount/a.wav"}).encode()

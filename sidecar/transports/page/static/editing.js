@@ -39,11 +39,13 @@ export class Editing {
     return this.apply([{ op }], op === "undo" ? "Undone." : "Done again.");
   }
 
-  /** The transcript as it is now, where somebody else changed it. */
+  /** The transcript as it is now, where somebody else changed it; not where an edit of ours has
+   * overtaken the answer. */
   async again(id) {
     try {
       const fresh = await read(client(), id);
-      this.#show(id, fresh);
+      const seen = this.#store.state.shown?.edits?.revision ?? 0;
+      if (fresh.edits.revision >= seen) this.#show(id, fresh);
       return true;
     } catch {
       return false; // the next look says what is wrong
