@@ -422,10 +422,16 @@ class Sessions:
             await asyncio.sleep(LOOK_S)
             now, grace_s = self._now(), self._room.grace_s
             for session in list(self._sessions.values()):
-                if abandoned(session, now, grace_s):
-                    self.end(session)
-                elif (wrong := overdue(session, now, grace_s)) is not None:
-                    log.info("a live session ends: %s", wrong.code)
-                    session.end(wrong)
-                    with contextlib.suppress(KeyError):
-                        self._tasks[session].cancel()
+                try:
+                    self._look_at(session, now, grace_s)
+                except Exception:  # one must not keep the others for ever
+                    log.exception("whether a live session's time is over could not be told")
+
+    def _look_at(self, session: Session, now: float, grace_s: float) -> None:
+        if abandoned(session, now, grace_s):
+            self.end(session)
+        elif (wrong := overdue(session, now, grace_s)) is not None:
+            log.info("a live session ends: %s", wrong.code)
+            session.end(wrong)
+            with contextlib.suppress(KeyError):
+                self._tasks[session].cancel()

@@ -5,11 +5,13 @@ Only where recordings are kept: what nobody can listen to later is not written.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import struct
 import sys
 from array import array
 
+from sidecar import errors
 from sidecar.audio.source import AudioSource, Spool
 from sidecar.speech.live import Encoding
 from sidecar.threads import Threads
@@ -26,6 +28,7 @@ class Tape:
     def __init__(self, spool: Spool, disk: Threads, most: int) -> None:
         self._spool: Spool | None = spool
         self._disk, self._most = disk, most
+        self._spilling: asyncio.Task[None] | None = None
         self._encoding, self._rate = Encoding.PCM16, 0
         self._rest = b""
         self._levels = bytearray()
@@ -36,11 +39,12 @@ class Tape:
         return bytes(self._levels) if self._spool is not None else b""
 
     async def add(self, raw: bytes, encoding: Encoding, rate: int) -> None:
-        """More sound, of whole samples.
+        """More sound, of whole samples. Who stops waiting loses none of it.
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written; there is no recording.
         """
+        await self._spilled()
         spool = self._spool
         if spool is None:
             return
@@ -53,11 +57,8 @@ class Tape:
         spool.add(raw)
         self._measure(raw)
         if spool.pending >= Spool.MEMORY_BYTES:
-            try:
-                await self._disk.run(spool.spill)
-            except BaseException:
-                self.close()
-                raise
+            self._spilling = asyncio.ensure_future(self._disk.run(spool.spill))
+            await self._spilled()
 
     async def recording(self) -> AudioSource | None:
         """All of it, for whoever closes it; None where there is nothing.
@@ -65,6 +66,7 @@ class Tape:
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
         """
+        await self._spilled()
         spool, self._spool = self._spool, None
         if spool is None:
             return None
@@ -75,9 +77,25 @@ class Tape:
 
     def close(self) -> None:
         """Nobody wants it."""
-        if self._spool is not None:
-            self._spool.close()
-            self._spool = None
+        spool, self._spool = self._spool, None
+        if spool is None:
+            return
+        if self._spilling is None or self._spilling.done():
+            spool.close()
+        else:  # nobody closes a file that is being written
+            self._spilling.add_done_callback(lambda _: spool.close())
+
+    async def _spilled(self) -> None:
+        """Wait for the disk; a client that goes away meanwhile leaves it at work."""
+        if self._spilling is None:
+            return
+        try:
+            await asyncio.shield(self._spilling)
+        except errors.SidecarError:
+            self._spilling = None
+            self.close()
+            raise
+        self._spilling = None
 
     def _whole(self, spool: Spool) -> AudioSource:
         source = spool.finish()

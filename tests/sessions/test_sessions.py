@@ -424,6 +424,20 @@ async def test_time_ends_what_is_idle_what_is_too_long_and_what_nobody_comes_bac
         service.live.find(EVERYBODY, left.id)
 
 
+async def test_one_whose_time_cannot_be_told_keeps_the_others_from_nothing(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("sidecar.sessions.registry.LOOK_S", 0.01)
+    service = await open_service(live_idle=100.0)
+    monkeypatch.setattr(service.live, "_now", lambda: now)
+    broken, idle = (service.live.open(EVERYBODY, LiveOptions()) for _ in range(2))
+    monkeypatch.setattr(broken, "overdue", {}.__getitem__)
+    now = 100.0
+    await until(lambda: idle.over)
+    assert not broken.over
+
+
 async def test_the_end_of_the_service_lets_them_say_what_they_heard(open_service: Open) -> None:
     service = await open_service()
     session = service.live.open(EVERYBODY, LiveOptions())
