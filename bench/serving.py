@@ -35,7 +35,7 @@ FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
 START_LIMIT_S = 300.0
 _POLL_S = 0.005
 _KEPT: list[socket.socket] = []
-"""Bound, and listening never."""
+"""Bound, and listening never: nobody is given their ports by chance."""
 _HELLO = """
 import sys
 import uvicorn
@@ -223,7 +223,8 @@ def bare(folder: Path, module: str = "hello_main") -> Server:
 
 
 def free_port() -> int:
-    """A port that nobody has, nor gets by chance while a server of ours is not there."""
+    """A port that nobody has, nor gets until this process ends but who asks for it by its number:
+    no connection goes out from it, and nobody else finds it free."""
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     if os.name == "posix":  # servers set the same, and then may have it beside us

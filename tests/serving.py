@@ -19,6 +19,8 @@ from typing import Any, Self
 import httpx
 import psutil
 
+from bench.serving import free_port
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENCE_S = float(os.environ.get("VIBEVOICE_TEST_PATIENCE", "300"))
 """How long a test waits for what is no promise: a busy machine is nobody's fault."""
@@ -32,24 +34,6 @@ USERS_FOLDERS = ("XDG_STATE_HOME", "XDG_DATA_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDA
 web = httpx.Client(timeout=PATIENCE_S, limits=httpx.Limits(max_keepalive_connections=0))
 """Connects anew for each request, as `httpx.get`, which waits for 5 s at most, and reads all of the
 system's certificates each time."""
-
-
-_KEPT: list[socket.socket] = []
-"""Bound, and listening never: nobody is given their ports by chance."""
-
-
-def free_port() -> int:
-    """A port that nobody has, nor gets until these tests end but who asks for it by its number: no
-    connection goes out from it, and no other test finds it free."""
-    sock = socket.socket()
-    sock.bind(("127.0.0.1", 0))
-    if os.name == "posix":  # servers set the same, and then may have it beside us
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _KEPT.append(sock)
-    port = int(sock.getsockname()[1])
-    if os.name != "posix":
-        sock.close()
-    return port
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:

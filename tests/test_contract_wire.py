@@ -212,7 +212,7 @@ def test_while_it_is_not_ready_the_old_host_is_refused_and_not_kept_waiting(
     def answers() -> bool:
         try:
             return httpx.get(f"http://127.0.0.1:{port}/health", timeout=CLASSIC_HEALTH_S).is_success
-        except httpx.ConnectError:
+        except httpx.TransportError:
             return False
 
     wait_until(answers, PATIENCE_S, "it answers")
