@@ -424,15 +424,20 @@ window.fetch = async (address, options, ...more) => {
 """Has answers of a kind held back from when it is said, and counts those that were given."""
 
 
-def test_who_edits_what_another_changed_is_told_and_sees_it_as_it_is(
-    visitor: Visitor, server: Server, tmp_path: Path
-) -> None:
+def reads_with_holds(visitor: Visitor, server: Server, folder: Path) -> None:
+    """Opens the page with `HOLDS`, and has a transcript of six lines before them."""
     early = visitor.before(HOLDS)
     visitor.opens(server)
     visitor.late(early)
-    visitor.sends(tone(tmp_path / "talk.wav", 6))
+    visitor.sends(tone(folder / "talk.wav", 6))
     visitor.sees("#main .title", "2 speakers")
     wait_until(lambda: visitor.rows() == 6, PATIENCE_S, "all rows")
+
+
+def test_who_edits_what_another_changed_is_told_and_sees_it_as_it_is(
+    visitor: Visitor, server: Server, tmp_path: Path
+) -> None:
+    reads_with_holds(visitor, server, tmp_path)
     job = server.client.get("/v1/jobs").json()["jobs"][0]["id"]
     path = f"/v1/jobs/{job}/transcript"
 
@@ -461,12 +466,7 @@ def test_who_edits_what_another_changed_is_told_and_sees_it_as_it_is(
 def test_an_answer_that_an_edit_has_overtaken_does_not_make_the_next_one_late(
     visitor: Visitor, server: Server, tmp_path: Path
 ) -> None:
-    early = visitor.before(HOLDS)
-    visitor.opens(server)
-    visitor.late(early)
-    visitor.sends(tone(tmp_path / "talk.wav", 6))
-    visitor.sees("#main .title", "2 speakers")
-    wait_until(lambda: visitor.rows() == 6, PATIENCE_S, "all rows")
+    reads_with_holds(visitor, server, tmp_path)
 
     def writes(text: str) -> None:
         line(visitor, 2).send_keys("e")
