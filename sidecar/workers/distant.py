@@ -128,15 +128,7 @@ class DistantSlot:
         begin = lease.begin
         search = _Search(bool(begin.at or begin.turn or begin.piece), time.monotonic())
         while True:
-            await self._look_up()
-            now = time.monotonic()
-            if search.over(now):  # nobody is asked twice any more, nor who was in trouble
-                address = self._addresses.take(now, search.refused | search.asked, well=True)
-            else:
-                address = self._addresses.take(now, search.refused)
-            address = address or await self._wait(search)
-            if address is None:
-                continue
+            address = await self._somebody(search)
             search.asked.add(address)
             line = None
             try:
@@ -158,27 +150,31 @@ class DistantSlot:
         url, key = self._others.urls[address.server], self._keys[address.server]
         return await reach(url, address.host, key, await self._trusted(url), lease)
 
-    async def _wait(self, search: _Search) -> Address | None:
-        """Until somebody may have room. Who stands aside for longer than this waits is asked once
-        all the same, for it may be back since: it is returned.
+    async def _somebody(self, search: _Search) -> Address:
+        """Who is asked next, once somebody may have room; who stands aside for longer than this
+        waits is asked once all the same, for it may be back since.
 
         Raises:
             errors.SidecarError: why nobody has, where that is not worth waiting for.
         """
-        now = time.monotonic()
-        wait_s = self._addresses.free_in(now, search.refused)
-        full = self._addresses.is_full(now, search.refused)
-        if wait_s is None or not search.waits(now + wait_s, full=full):
-            if full:
-                raise errors.LiveFull()
-            if not search.over(now):
-                trial = self._addresses.trial(search.refused | search.asked)
-                if trial is not None:
-                    return trial
-            self._reached = False
-            raise search.last or self._why
-        await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
-        return None
+        while True:
+            await self._look_up()
+            now, asked = time.monotonic(), search.refused | search.asked
+            over = search.over(now)
+            address = self._addresses.take(now, asked if over else search.refused, well=over)
+            if address is not None:
+                return address
+            wait_s = self._addresses.free_in(now, search.refused)
+            full = self._addresses.is_full(now, search.refused)
+            if wait_s is None or not search.waits(now + wait_s, full=full):
+                if full:
+                    raise errors.LiveFull()
+                address = None if over else self._addresses.trial(asked)
+                if address is None:
+                    self._reached = False
+                    raise search.last or self._why
+                return address
+            await asyncio.sleep(min(wait_s, LOOK_AGAIN_S))
 
     def _troubled(self, address: Address, found: Trouble) -> errors.SidecarError:
         """It is remembered; the error that says whose it is."""
@@ -241,7 +237,7 @@ class _Search:
         return not self.over(until) and (self.goes_on or not full)
 
     def over(self, now: float) -> bool:
-        """Whether it has waited for long enough."""
+        """Whether it has waited for long enough: nobody is asked twice any more."""
         return now >= self.begun + (GOING_ON_S if self.goes_on else PATIENCE_S)
 
 
