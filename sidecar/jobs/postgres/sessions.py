@@ -97,7 +97,6 @@ class SharedSessions:
     async def take(self, name: Name) -> Found | bool:
         """As `Elsewhere.take`. It is this service's for good with the first that it saves: until
         then (a client may have gone, an answer be lost) it is as free as one that was left."""
-        taker = secrets.token_hex(8)
 
         def reach(cursor: Any) -> tuple[bytes, list[bytes], bool] | bool:
             _sweep(cursor)
@@ -118,10 +117,10 @@ class SharedSessions:
             self._beat(cursor)
             cursor.execute(
                 """UPDATE vibevoice.sessions
-                    SET front = %s, taker = %s, asked = NULL,
+                    SET front = %s, taker = NULL, asked = NULL,
                         until = clock_timestamp() + make_interval(secs => grace_s)
                     WHERE owner = %s AND id = %s""",
-                (self._front, taker, *name),
+                (self._front, *name),
             )
             cursor.execute(
                 "SELECT said FROM vibevoice.stories WHERE owner = %s AND id = %s ORDER BY place",
