@@ -255,6 +255,14 @@ def test_the_installed_entry_point_carries_the_revision(tree: Tree) -> None:
     assert done.stdout == "vibevoice-asr 0.1.0+0123456789ab\n"
 
 
+def test_the_installed_package_says_its_licences_and_brings_their_texts(tree: Tree) -> None:
+    (installed,) = tree.site.glob("vibevoice_asr-*.dist-info")
+    metadata = (installed / "METADATA").read_text("utf-8")
+    assert "\nLicense-Expression: MIT AND Apache-2.0\n" in metadata
+    texts = {path.name for path in (installed / "licenses").rglob("*") if path.is_file()}
+    assert texts >= {"LICENSE", "THIRD_PARTY_LICENSES.md", "htm.LICENSE.txt", "preact.LICENSE.txt"}
+
+
 def test_without_a_token_it_refuses_to_listen_to_the_network(tree: Tree) -> None:
     done = tree.run()
     assert done.returncode == EXIT_CODES["settings_invalid"], done.stderr
