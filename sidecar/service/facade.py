@@ -106,9 +106,6 @@ class Service:
         self.offers_voices = not self.shares and not self.spec.remote
         """Whether a piece of a recording may be asked what its voices are like: not where others
         hear, nor where answers pass through a database."""
-        self.nodes = keeping.nodes if keeping is not None else None
-        """What all nodes are to have, where several services share their jobs."""
-        self._steering = self._backend.steering(self.models)
         hears = live.spec if live is not None else None
         self._observed = Observed(settings, self.fleet, self._backend.store, hears, now)
         self.traces = self._observed.traces
@@ -153,8 +150,6 @@ class Service:
     async def open(self) -> None:
         """Start working; returns at once."""
         await self._backend.open(self._background)
-        if self._steering is not None:
-            self._steering.open()
         self._background.spawn("look at the GPU", self.fleet.watch())
         if self.settings.preload and self.settings.role != FRONT:
             self._background.spawn("preload", self._preload())
@@ -164,9 +159,7 @@ class Service:
     async def drain(self, grace_s: float) -> None:
         """Take no more jobs and tell those that wait; the running ones have ``grace_s`` to end, and
         their results a moment to be fetched."""
-        await asyncio.gather(
-            self._queue.drain(grace_s), self.live.drain(grace_s), self._stop_steering()
-        )
+        await asyncio.gather(self._queue.drain(grace_s), self.live.drain(grace_s))
         if grace_s > 0:
             await self._backend.fetched()
 
@@ -177,7 +170,6 @@ class Service:
     async def close(self) -> None:
         """Stop working and leave nothing behind."""
         await self._background.close()
-        await self._stop_steering()
         await self.live.close()
         await self.conversations.close()
         await self._observed.close()
@@ -242,7 +234,7 @@ class Service:
         if self.settings.role == FRONT:
             raise EngineUnavailable(
                 "This service takes jobs in for others, and has no engine for them.",
-                hint="Say it once for all nodes: 'vibevoice-asr nodes --precision …'.",
+                hint="Change 'precision' in the settings of the nodes and restart them one by one.",
             )
         if now:
             caller.demand(Scope.NOW)
@@ -287,10 +279,6 @@ class Service:
         told = await self.voices.with_people(job.options, owner, kept=kept)
         planned = self._provision.plan(job, precision)
         return replace(planned, known_voices=told.known_voices, voiceprints=told.voiceprints)
-
-    async def _stop_steering(self) -> None:
-        if self._steering is not None:
-            await self._steering.close()
 
     def _language_hint(self, tag: str) -> str:
         return f"It knows: {few(self.spec.languages)}. {way_to(tag, self.settings)}"
