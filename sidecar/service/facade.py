@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -44,7 +44,6 @@ from sidecar.threads import Threads
 from sidecar.workers.fleet import Fleet, Role
 from sidecar.workers.intake import Intake
 from sidecar.workers.models import Models
-from sidecar.workers.place import Place as EnginePlace
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +61,9 @@ class Service:
         now: clock.Clock = clock.wall,
         live: Choice[EngineSpec] | None = None,
         voice: Choice[VoiceSpec] | None = None,
-        places: Sequence[EnginePlace] = (),
     ) -> None:
         """``choice``: the engine for files; ``live``: the one for live audio, None without;
-        ``voice``: the one that speaks; ``places``: where files are heard instead of here, with the
-        same engine."""
+        ``voice``: the one that speaks."""
         self.settings = settings
         self.instance = uuid.uuid4().hex
         self.also: dict[str, Any] = {}
@@ -91,7 +88,7 @@ class Service:
             settings,
             self._provision,
             self._planned,
-            places or self.fleet.places,
+            self.fleet.places,
             choice.checkpoint.folder.name if choice.checkpoint else "",
             self.tally.jobs,
             self.spooling,
