@@ -18,12 +18,7 @@ LOCK := $(VENV)/locks/bin/uv pip compile --quiet --upgrade --universal --python-
 	pyproject.toml packaging/locks/setuptools.in
 
 EXE := dist/vibevoice-asr
-GPU_# Without a header or sources: which index a mirror of ours is stays out of the files.
-LOCK := $(VENV)/locks/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	--only-binary :all: --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-	pyproject.toml packaging/locks/setuptools.in
-
-EXE := dist/vibevoice-asr-gpu
+GPU_EXE := dist/vibevoice-asr-gpu
 BUILD_STAMP := $(VENV)/.installed-build
 GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 

@@ -1,5 +1,5 @@
 """Known vulnerabilities in what is installed and in what is locked, by pip-audit; loud where its
-source is out of reach, and a failure there if `VIBEVOICE_AUDIT_REQUIRED` is set."""
+source is out of reach, and a failure there if `AUDIT_REQUIRED` is set."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main() -> int:
         packages = audited(*words)
         if not packages:
             print(f"SKIPPED {subject}: pip-audit reaches no source.", file=sys.stderr)
-            failed |= bool(os.environ.get("VIBEVOICE_AUDIT_REQUIRED"))
+            failed |= bool(os.environ.get("AUDIT_REQUIRED"))
             continue
         holes = [
             f"{package['name']} {package['version']}: {hole['id']}, fixed in {hole['fix_versions']}"

@@ -308,6 +308,16 @@ def test_a_commit_that_is_named_is_what_comes_wherever_main_is(words, shell, hub
     assert shell.left("refs/*") == [], "no branch was named"
 
 
+def test_a_commit_that_the_hub_has_no_more_is_named_with_the_way_out(shell, hub):
+    assert shell.pull("--to", "models").returncode == 0
+    gone = {"repository": REPOSITORY, "revision": "main", "commit": "c" * 40}
+    (shell.home / "models" / PULLED).write_text(json.dumps(gone))
+    run = shell.pull("--to", "models")
+    assert run.returncode == 1
+    assert f"no revision '{'c' * 40}'" in run.stderr
+    assert "--revision main" in run.stderr.splitlines()[-1]
+
+
 def test_a_hub_that_answers_with_another_commit_is_refused(shell, hub):
     hub.body = json.dumps({"id": REPOSITORY, "sha": NEWER, "siblings": []}).encode()
     check_one_line(shell.pull("--revision", COMMIT), "no model hub")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,13 @@ def test_lint_types_tests_and_audit_run_on_every_push_and_pull_request() -> None
     wanted = {part for target in here for part in prerequisites(target) or [target]}
     assert run == wanted == {"style", "types", "test", "audit"}
     assert any(step.get("run") == "make ${{ matrix.target }}" for step in job["steps"])
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not here")
+@pytest.mark.parametrize("target", ["run", "lint", "test", "audit", "locks", "bench", "exe-gpu"])
+def test_make_knows_what_to_do(target: str) -> None:
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

@@ -76,13 +76,14 @@ def _look_up(
     """What the hub has of the revision that is asked for; where none is, of the ``pinned`` commit,
     or of `MAIN` where nothing is."""
     snapshot = hub.look_up(repo, revision or MAIN, layout)
-    if revision is not None or pinned in (None, snapshot.commit):
+    if revision is not None or pinned is None or pinned == snapshot.commit:
         return snapshot
     meter.notice(
         f"{MAIN} of {repo} is at {snapshot.commit} now; what is here stays at {pinned}. "
         f"--revision {MAIN} gets the newer one."
     )
-    return hub.look_up(repo, str(pinned), layout)
+    with hub.explained(repo, pinned):
+        return hub.look_up(repo, pinned, layout)
 
 
 def check_room(place: Destination, files: Sequence[RemoteFile]) -> None:
