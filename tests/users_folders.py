@@ -12,25 +12,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 NAMES = (
     ("WIN_PD_OVERRIDE_LOCAL_APPDATA",) if os.name == "nt" else ("XDG_DATA_HOME", "XDG_STATE_HOME")
 )
 """The variables that say where a service that is given no folder has its data."""
-_USUAL = {"XDG_DATA_HOME": ".local/share", "XDG_STATE_HOME": ".local/state"}
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 class Guard:
-    """Refuses what could write to the folders that ``env`` and ``home`` lead to.
+    """Refuses what writes to ``folders``, and what starts a service that would: one with the
+    ``home`` of whoever runs the tests, or with what their ``env`` says of `NAMES`.
 
     Raises `AssertionError` from within the call that is at fault, so that its test fails.
     """
 
-    def __init__(self, env: Mapping[str, str], home: Path) -> None:
+    def __init__(self, env: Mapping[str, str], home: Path, folders: Sequence[Path]) -> None:
         self._home = home
         self._named = {name: env[name] for name in NAMES if env.get(name)}
-        roots = {name: Path(self._named.get(name) or home / _USUAL.get(name, "")) for name in NAMES}
-        self.folders = tuple(root / "vibevoice-asr" for root in roots.values())
+        self._folders = folders
 
     def __call__(self, event: str, args: Sequence[Any]) -> None:
         """Look at an event (`sys.addaudithook`)."""
@@ -46,7 +47,7 @@ class Guard:
 
     def _check_path(self, path: str | os.PathLike[str]) -> None:
         at = os.path.abspath(path)
-        for folder in self.folders:
+        for folder in self._folders:
             inside = at == str(folder) or at.startswith(f"{folder}{os.sep}")
             assert not inside, f"a test writes to {at}, where the user's own data are"
 
@@ -68,4 +69,8 @@ def _is_ours(words: Sequence[str]) -> bool:
 
 def watch() -> None:
     """Look at this process until it ends."""
-    sys.addaudithook(Guard(dict(os.environ), Path.home()))
+    folders = [
+        find("vibevoice-asr", appauthor=False)
+        for find in (platformdirs.user_data_path, platformdirs.user_state_path)
+    ]
+    sys.addaudithook(Guard(dict(os.environ), Path.home(), folders))
