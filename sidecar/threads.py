@@ -54,7 +54,7 @@ class Threads:
         a caller that stops waiting closes ``fd``, and its number is soon another file's."""
         await self._free.acquire()
         try:  # not before there is a place: the thread is what closes it
-            own = open(os.dup(fd), "rb", buffering=0)  # noqa: SIM115
+            own = os.fdopen(os.dup(fd), "rb", buffering=0)
         except OSError:
             self._free.release()
             raise

@@ -116,6 +116,6 @@ async def test_files_on_a_disk_that_hangs_leave_no_descriptor_however_many_are_g
             await looks.probe(named)
     hangs.set()
     async with asyncio.timeout(PATIENCE_S):
-        while "look" in (thread.name for thread in threading.enumerate()):
+        while "look" in (one.name for one in threading.enumerate()):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     assert opened() - before == set()

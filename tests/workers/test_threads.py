@@ -71,7 +71,7 @@ async def test_a_result_that_comes_with_the_cancellation_is_closed_or_undone() -
         work = asyncio.ensure_future(threads.run(lambda: thing, unwanted=unwanted))
         await asyncio.sleep(0)  # it has begun
         while "one" in (thread.name for thread in threading.enumerate()):
-            time.sleep(0.001)  # the loop stands still: the result is there, and not yet taken
+            time.sleep(0.001)  # noqa: ASYNC251 the loop stands still: the result is not yet taken
         asyncio.get_running_loop().call_soon(work.cancel)
         await asyncio.wait({work})
         assert work.cancelled()
