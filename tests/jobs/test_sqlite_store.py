@@ -8,7 +8,9 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,11 +18,14 @@ from histories import submitted
 from serving import PATIENCE_S
 
 from sidecar import errors
+from sidecar.audio.source import Spool
 from sidecar.jobs import journal
 from sidecar.jobs.events import Begun, Cancelled, Edited, Interrupted, Reported
 from sidecar.jobs.journal import FILE, UPLOADS, broken_files, migrate
+from sidecar.jobs.keeping import Keeping
 from sidecar.jobs.record import JobRecord, JobState, RequestKey
 from sidecar.jobs.sqlite_store import TOLD, SqliteStore
+from sidecar.settings import Settings
 from sidecar.speech.edits import Rename, Rewrite
 from sidecar.speech.history import Redo, Undo
 from sidecar.speech.transcript import (
@@ -193,6 +198,98 @@ def test_a_broken_file_is_set_aside_and_said_and_the_service_starts(
         assert aside.read_bytes() == data
         assert [path.read_bytes() for path in folder.glob(f"{UPLOADS}.broken-*/*")] == [b"sound"]
         assert aside.name in caplog.text
+
+
+@pytest.mark.parametrize("left", ["stopped", "killed", "nothing"])
+def test_a_start_on_a_full_disk_is_refused_or_has_all_and_harms_nothing(
+    left: str, tiny_disk: Path, tmp_path: Path
+) -> None:
+    """At every 4 KiB of room, up to what a start needs and some more."""
+    settings = Settings(keep_jobs=True, jobs_dir=tiny_disk / "jobs", journal_key=KEY)
+    before, folder = tmp_path / "before", tiny_disk / "jobs"
+    jobs = _jobs_with_a_recording(before, stopped=left != "killed") if left != "nothing" else []
+    opened, pages = 0, 0
+    while opened < 4:
+        shutil.rmtree(folder, ignore_errors=True)
+        if left != "nothing":
+            shutil.copytree(before, folder)
+        _fill(tiny_disk, 4096 * pages)
+        try:
+            with closing(Keeping(settings)) as keeping:
+                assert [one.id for one in keeping.store.all()] == jobs, f"{4 * pages} KiB"
+            opened += 1
+        except errors.SettingsInvalid as refused:
+            assert "no room" in f"{refused}" or "No space" in f"{refused}", f"{4 * pages} KiB"
+            opened = 0
+        (tiny_disk / "ballast").unlink()
+        assert not broken_files(folder), f"{4 * pages} KiB"
+        with closing(Keeping(settings)) as keeping:
+            assert [one.id for one in keeping.store.all()] == jobs, f"{4 * pages} KiB"
+            for one in keeping.store.all():
+                keeping.open(one).close()
+        pages += 1
+        assert pages < 100, "with 400 KiB it does not start"
+    assert pages > 5, "there was always room"
+
+
+def _jobs_with_a_recording(folder: Path, *, stopped: bool) -> list[str]:
+    """The folder of a service that had five jobs, and was stopped or killed."""
+    own = folder.with_name("own")
+    settings = Settings(keep_jobs=True, jobs_dir=own, journal_key=KEY)
+    with closing(Keeping(settings)) as keeping, closing(Spool(None)) as spool:
+        spool.add(b"sound" * 1000)
+        with spool.finish() as source:
+            kept = keeping.keep(source, "recording")
+        ids = []
+        for _ in range(5):
+            job = replace(submitted(durable=True), audio=kept)
+            keeping.store.add(job)
+            keeping.store.append(job.id, Begun())
+            ids.append(job.id)
+        asyncio.run(keeping.store.written())
+        if not stopped:  # the index of the log is no file that a loss of power leaves
+            shutil.copytree(own, folder, ignore=shutil.ignore_patterns("*-shm", "lock"))
+    if stopped:
+        shutil.copytree(own, folder)
+    return ids
+
+
+def _fill(disk: Path, free: int) -> None:
+    """Leave so many bytes of room."""
+    with (disk / "ballast").open("wb", buffering=0) as file:
+        with suppress(OSError):
+            while file.write(bytes(1 << 16)):
+                pass
+        with suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        file.truncate(file.tell() - free)
+
+
+def test_an_error_of_the_disk_is_told_and_a_sound_file_stays_where_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(SqliteStore(folder, KEY)) as store:
+        job = added(store)
+    connect = sqlite3.connect
+
+    class Failing(sqlite3.Connection):
+        """A disk that cannot be read for now."""
+
+        def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
+            if "quick_check" in sql:
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = 266  # SQLITE_IOERR_READ
+                raise error
+            return super().execute(sql, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sqlite3, "connect", partial(connect, factory=Failing))
+    with pytest.raises(errors.SettingsInvalid, match="disk I/O error"):
+        SqliteStore(folder, KEY)
+    monkeypatch.undo()
+    assert not broken_files(folder)
+    with closing(SqliteStore(folder, KEY)) as store:
+        assert [one.id for one in store.all()] == [job.id]
 
 
 def test_another_key_and_a_second_service_and_a_later_version_are_refused_and_harm_nothing(
