@@ -26,8 +26,8 @@ BROKEN = ".broken-"
 ANOTHER_S = 5.0
 """So long the service that has the folder may take to end."""
 ROOM_BYTES = 1 << 20
-"""With less room than that, an error of the disk is taken for that: to open the file, SQLite needs
-32 KiB for the index of its log, the log itself, and says "disk I/O error" if it cannot have them."""
+"""With less room than that, an error of the disk is taken for a full one: SQLite says "disk I/O
+error" where it cannot make the 32 KiB of its log's index."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 """What SQLite says of a file that is not what was written; all else is said of the disk."""
 WORDS = file.Words("kept jobs", "VIBEVOICE_JOBS_DIR")

@@ -202,7 +202,7 @@ class Submissions:
             await job.written()
         except BaseException:
             self._queue.cancel(job)
-            self._store.forget(job.id)  # whoever sends it again is not told of this one
+            self._backend.results.forget(job.id)  # whoever sends it again is not told of this one
             raise
 
     def _refused(

@@ -54,6 +54,8 @@ class Writer:
         self._shorten_at = float("inf")
         self._owed: defaultdict[str, list[Part]] = defaultdict(list)
         self._wrong: dict[str, errors.SidecarError] = {}
+        self._deleted: set[str] = set()
+        """Jobs that are deleted, and still in the log."""
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -93,14 +95,15 @@ class Writer:
                 self._due, closing = float("inf"), self._closing
             if parts or self._owed:
                 self._write(parts)
-            gone = {None, *(part.job_id for part in parts if part.gone)}
-            self._tell(one for one in waiting if one[0] not in gone)
-            last = [one for one in waiting if one[0] in gone]
-            if len(gone) > 1:
+            at_last = {None, *self._deleted}
+            self._tell(one for one in waiting if one[0] not in at_last)
+            last = [one for one in waiting if one[0] in at_last]
+            if self._deleted:
                 self._shorten_at = min(self._shorten_at, time.monotonic() + LATER_S)
+            wrong = None
             if last or closing or time.monotonic() >= self._shorten_at:
-                self._shorten()
-            self._tell(last)
+                wrong = self._shorten()
+            self._tell(last, wrong)
             if closing:
                 return
 
@@ -108,9 +111,13 @@ class Writer:
     def _next_at(self) -> float:
         return min(self._due, self._shorten_at)
 
-    def _tell(self, waiting: Iterable[tuple[str | None, Told]]) -> None:
+    def _tell(
+        self,
+        waiting: Iterable[tuple[str | None, Told]],
+        wrong: errors.SidecarError | None = None,
+    ) -> None:
         for job_id, told in waiting:
-            told(self._wrong.get(job_id) if job_id is not None else None)
+            told(self._wrong.get(job_id, wrong) if job_id is not None else None)
 
     def _write(self, parts: Sequence[Part]) -> None:
         for part in parts:
@@ -148,22 +155,32 @@ class Writer:
                 self._database.execute("ROLLBACK")
             return error
         for part in parts:
+            if part.gone:
+                self._deleted.add(part.job_id)
             if part.after is not None:
                 part.after()
         return None
 
-    def _shorten(self) -> None:
-        """What was deleted goes from the write-ahead log too."""
-        if self._shorten_at == float("inf"):
-            return
+    def _shorten(self) -> errors.SidecarError | None:
+        """Cut the write-ahead log off, in which the deleted jobs still are; why that cannot be
+        done now, and is tried again."""
         self._shorten_at = float("inf")
+        if not self._deleted:
+            return None
+        error: sqlite3.Error | None = None
         try:
-            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except sqlite3.Error as error:
-            log.warning("the log of the kept jobs could not be shortened: %s", error)
+            ((busy, *_),) = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            if not busy:
+                self._deleted.clear()
+                return None
+        except sqlite3.Error as raised:
+            error = raised
+        log.warning("the log of the kept jobs could not be shortened: %s", error or "it is read")
+        self._shorten_at = time.monotonic() + LATER_S
+        return _meaning(error)
 
 
-def _meaning(error: sqlite3.Error) -> errors.SidecarError:
+def _meaning(error: sqlite3.Error | None) -> errors.SidecarError:
     full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     if full:
         return errors.DiskFull("There is no room on the disk to keep the job.")

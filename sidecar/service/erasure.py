@@ -43,5 +43,6 @@ class Erasure:
         people = await self._voices.forget(caller)
         await self._seek()
         jobs = await self._jobs.delete_all(caller)
+        self._live.forget_over(caller.owner)
         going = sum(one.owner == caller.owner for one in self._live.going_on())
         return Erased(jobs, people, going)
