@@ -185,6 +185,7 @@ MIGRATIONS: Sequence[Sequence[str]] = (
                 OR EXISTS (SELECT FROM vibevoice.fronts WHERE name = front
                     AND seen > clock_timestamp() - make_interval(secs => within_s)))""",
     ),
+    (),  # a key for each recording, which a program before it would take for damage
 )
 """What makes each version of the tables out of the one before; a step once released never
 changes."""

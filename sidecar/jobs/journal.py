@@ -48,10 +48,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     (),
     (),
+    (),
 )
 """What makes each version of the file out of the one before; a step once released never changes.
 The third adds a kind of event, an edit, which a program before it would take for damage; the
-fourth, an attempt that waits behind another job's."""
+fourth, an attempt that waits behind another job's; the fifth, a key for each recording."""
 
 
 class Broken(Exception):

@@ -128,7 +128,7 @@ class Keeping:
         known = ref.ref_to(source)
         if isinstance(known, Named) and self.claims is None:
             return known  # other services may not see it
-        sealed = Measured(self.store.seal.seal_pieces(ref.pieces(source.fd), name))
+        sealed = Measured(self.store.seal.seal_recording(ref.pieces(source.fd), name))
         self._storage.put(name, sealed)
         return Kept(name, sealed.sha256, sealed.size, self._storage.kind)
 
@@ -147,7 +147,7 @@ class Keeping:
         spool = Spool(self._spool_dir)
         try:
             sealed = Measured(self._storage.read(kept.name))
-            for piece in self.store.seal.opened_pieces(sealed, kept.name):
+            for piece in self.store.seal.opened_recording(sealed, kept.name):
                 spool.add(piece)
                 if spool.pending >= Spool.MEMORY_BYTES:
                     spool.spill()
