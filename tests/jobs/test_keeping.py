@@ -213,6 +213,62 @@ def test_without_a_key_it_does_not_start_and_says_what_to_do(how: str, tmp_path:
     assert not (tmp_path / "jobs" / "jobs.db").exists()
 
 
+KEYRING = """
+import os, time
+from pathlib import Path
+folder = Path(os.environ["KEYRING_OF_A_TEST"])
+asked = False
+
+def get_password(service, name):
+    global asked
+    found = folder / "password"
+    password = found.read_text() if found.exists() else None
+    if not asked:  # both services ask before either has made a key
+        asked = True
+        (folder / f"asked-{os.getpid()}").touch()
+        while len(list(folder.glob("asked-*"))) < 2:
+            time.sleep(0.01)
+    return password
+
+def set_password(service, name, password):
+    if os.environ["KEYRING_OF_A_TEST_KEEPS"] == "yes":
+        (folder / "password").write_text(password)
+"""
+
+
+@pytest.mark.parametrize("keeps", ["yes", "no"])
+def test_of_two_first_starts_one_makes_the_key_in_the_keyring_and_both_have_it(
+    keeps: str, tmp_path: Path
+) -> None:
+    package = tmp_path / "path" / "keyring"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(KEYRING)
+    (package / "errors.py").write_text("class KeyringError(Exception): pass")
+    given = {"KEYRING_OF_A_TEST": str(tmp_path), "KEYRING_OF_A_TEST_KEEPS": keeps}
+    code = (
+        "from sidecar.settings import Settings\n"
+        "from sidecar.vault.key import journal_key\n"
+        "from sidecar.errors import SettingsInvalid\n"
+        "try: print(journal_key(Settings()))\n"
+        "except SettingsInvalid as refused: print(refused.detail)\n"
+    )
+    starts = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, **given, "PYTHONPATH": f"{package.parent}{os.pathsep}{REPOSITORY}"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    one, other = (start.communicate(timeout=PATIENCE_S)[0].strip() for start in starts)
+    assert one == other
+    if keeps == "yes":
+        assert one == (tmp_path / "password").read_text()
+    else:
+        assert "keeps no key" in one
+
+
 async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s(
     new_job: Callable[..., Job], tmp_path: Path
 ) -> None:
