@@ -31,17 +31,14 @@ class Threads:
         self._kind = kind
         self._free = asyncio.Semaphore(most)
 
-    async def run(
-        self, work: Callable[..., T], *args: Any, unwanted: Callable[[T], None] | None = None
-    ) -> T:
+    async def run(self, work: Callable[..., T], *args: Any) -> T:
         """What ``work(*args)`` returns or raises, in a thread.
 
-        A caller that stops waiting leaves the thread at work, and in its place. A result that
-        nobody takes any more goes to ``unwanted``, in a thread; without it, it is closed where it
-        can be.
+        A caller that stops waiting leaves the thread at work, and in its place; a result that
+        nobody takes any more is closed, where it can be.
         """
         await self._free.acquire()
-        return await self._begun(partial(work, *args), unwanted)
+        return await self._begun(partial(work, *args))
 
     async def run_on(
         self,
@@ -51,7 +48,8 @@ class Threads:
         unwanted: Callable[[T], None] | None = None,
     ) -> T:
         """`run` of ``work(own, *args)``, with a descriptor of its own for the file behind ``fd``:
-        a caller that stops waiting closes ``fd``, and its number is soon another file's."""
+        a caller that stops waiting closes ``fd``, and its number is soon another file's. A result
+        that nobody takes any more goes to ``unwanted``, in a thread."""
         await self._free.acquire()
         try:  # not before there is a place: the thread is what closes it
             own = os.fdopen(os.dup(fd), "rb", buffering=0)
@@ -69,7 +67,7 @@ class Threads:
             own.close()
             raise
 
-    async def _begun(self, work: Callable[[], T], unwanted: Callable[[T], None] | None) -> T:
+    async def _begun(self, work: Callable[[], T], unwanted: Callable[[T], None] | None = None) -> T:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
 

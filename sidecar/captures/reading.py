@@ -150,6 +150,6 @@ def owner_of(events: Path, secret: str) -> str | None:
             if b"\n" in piece:
                 break
         owner = json.loads(first.partition(b"\n")[0])["owner"]
-    except (CaptureUnreadable, OSError, ValueError, KeyError):
+    except (CaptureUnreadable, OSError, ValueError, KeyError, TypeError):
         return None
     return str(owner)

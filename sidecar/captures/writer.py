@@ -125,10 +125,10 @@ class Writer:
         with self._changed:
             while not (self._ready or self._forgetting or self._closing):
                 self._changed.wait()
+            if not (self._ready or self._forgetting):
+                return None
             if not self._ready:
-                return (
-                    partial(self._forget, *self._forgetting.popleft()) if self._forgetting else None
-                )
+                return partial(self._forget, *self._forgetting.popleft())
             entry = self._ready.popleft()
             entry.ready = False
             items, entry.items = entry.items, deque()
@@ -188,6 +188,8 @@ class Writer:
             self._delete(stem)
 
     def _forget(self, owner: str, done: Future[None]) -> None:
+        if not done.set_running_or_notify_cancel():
+            return  # nobody waits for it any more
         try:
             for one in self._written():
                 if owner_of(self._folder / f"{one.stem}{EVENTS}", self._secret) == owner:

@@ -110,7 +110,9 @@ def open_journal(folder: Path, secret: str, read: Callable[[Journal], None]) -> 
 def _unusable(folder: Path, error: sqlite3.Error | OSError) -> SettingsInvalid:
     """The file may be sound, and stays as it is: whoever opens it later has all that is in it."""
     full = isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_FULL
-    if full or shutil.disk_usage(folder).free < ROOM_BYTES:
+    with suppress(OSError):
+        full = full or shutil.disk_usage(folder).free < ROOM_BYTES
+    if full:
         return SettingsInvalid(
             "There is no room on the disk for the kept jobs.",
             hint="Free some space, or start without --keep-jobs.",

@@ -65,18 +65,24 @@ async def test_a_result_that_nobody_waits_for_any_more_is_closed() -> None:
     assert thing.closed
 
 
-async def test_a_result_that_comes_with_the_cancellation_is_closed_or_undone() -> None:
+@pytest.mark.parametrize("way", ["closed", "undone"])
+async def test_a_result_that_comes_with_the_cancellation_is_closed_or_undone(
+    way: str, tmp_path: Path
+) -> None:
     threads, thing, undone = Threads("one", 1), Thing(), threading.Event()
-    for unwanted in (None, lambda _: undone.set()):
-        work = asyncio.ensure_future(threads.run(lambda: thing, unwanted=unwanted))
+    with (tmp_path / "file").open("wb") as file:
+        if way == "closed":
+            work = asyncio.ensure_future(threads.run(lambda: thing))
+        else:
+            made = threads.run_on(file.fileno(), lambda fd: thing, unwanted=lambda _: undone.set())
+            work = asyncio.ensure_future(made)
         await asyncio.sleep(0)  # it has begun
         while "one" in (thread.name for thread in threading.enumerate()):
             time.sleep(0.001)  # noqa: ASYNC251 the loop stands still: the result is not yet taken
         asyncio.get_running_loop().call_soon(work.cancel)
         await asyncio.wait({work})
-        assert work.cancelled()
-    assert thing.closed
-    assert await asyncio.to_thread(undone.wait, PATIENCE_S)
+    assert work.cancelled()
+    assert thing.closed if way == "closed" else await asyncio.to_thread(undone.wait, PATIENCE_S)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="counts POSIX descriptors")
