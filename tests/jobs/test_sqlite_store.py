@@ -21,7 +21,7 @@ from serving import PATIENCE_S, until
 from sidecar import errors
 from sidecar.access.identity import EVERYBODY
 from sidecar.audio.source import Spool
-from sidecar.jobs import journal
+from sidecar.jobs import journal, writer
 from sidecar.jobs.events import Begun, Cancelled, Edited, Interrupted, Reported
 from sidecar.jobs.journal import FILE, UPLOADS, broken_files, migrate
 from sidecar.jobs.keeping import Keeping
@@ -364,19 +364,28 @@ async def test_a_deletion_is_answered_for_once_it_is_in_no_file_whenever_it_was_
 
 
 async def test_a_deletion_whose_log_is_read_by_others_is_said_and_done_once_it_can_be(
-    folder: Path, store: SqliteStore
+    folder: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = added(store)
+    jobs = [added(store) for _ in range(2)]
     await store.written()
-    store._journal.database.execute("PRAGMA busy_timeout = 50")
     with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as backup:
         backup.execute("BEGIN")
         backup.execute("SELECT * FROM jobs").fetchall()
-        store.forget(job.id)
+        store.forget(jobs[0].id)
+        deleting = asyncio.ensure_future(store.written(jobs[0].id))
+        await store.written(added(store).id)  # others wait for no reader
+        assert not deleting.done()
+    await asyncio.wait_for(deleting, PATIENCE_S)
+    assert jobs[0].id.encode() not in _bytes_in(folder)
+    monkeypatch.setattr(writer, "READERS_S", 0.0)
+    with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as backup:
+        backup.execute("BEGIN")
+        backup.execute("SELECT * FROM jobs").fetchall()
+        store.forget(jobs[1].id)
         with pytest.raises(errors.SpoolUnwritable):
-            await store.written(job.id)
-    await until(lambda: job.id.encode() not in _bytes_in(folder))
-    await store.written(job.id)
+            await store.written(jobs[1].id)
+    await until(lambda: jobs[1].id.encode() not in _bytes_in(folder))
+    await store.written(jobs[1].id)
 
 
 async def test_what_nobody_could_ask_for_is_deleted_with_the_rest_also_after_a_restart(
