@@ -336,6 +336,13 @@ class Sessions:
         if (task := self._tasks.get(session)) is not None:
             task.cancel()
 
+    def forget_over(self, owner: str) -> None:
+        """Let go of an owner's sessions that are over: a client that comes again for the last words
+        of one finds it no more."""
+        for session in list(self._sessions.values()):
+            if session.owner == owner and session.over:
+                self.end(session)
+
     async def drain(self, grace_s: float) -> None:
         """Take no more. Those that can are handed over to another service; the others say what they
         have heard, if that is within the grace."""

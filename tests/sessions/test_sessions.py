@@ -333,6 +333,23 @@ async def test_there_are_as_many_as_may_be_and_each_finds_its_own(open_service: 
     service.live.open(EVERYBODY, LiveOptions(), "mine")
 
 
+async def test_what_was_said_in_a_session_that_is_over_goes_with_all_else_of_its_owner(
+    open_service: Open,
+) -> None:
+    service = await open_service(live_grace=60.0)
+    for owner in (EVERYBODY, OTHER):
+        session = service.live.open(owner, LiveOptions(), "mine")
+        reading = asyncio.create_task(story(session))
+        await say(session, SPEECH)
+        session.finish()
+        assert of(await reading, Summary)
+        service.live.leave(session, unheard=True)  # its client may come for its last words
+    assert (await service.erasure.erase(EVERYBODY)).live_sessions == 0
+    with pytest.raises(errors.SessionNotFound):
+        service.live.find(EVERYBODY, "mine")
+    assert service.live.find(OTHER, "mine") is session
+
+
 async def test_who_sends_faster_than_is_heard_waits_and_loses_nothing(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
