@@ -6,7 +6,7 @@ documentation read them from there. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -33,7 +33,7 @@ class Limits:
 
 
 @cache
-def limits_of(options: type) -> Mapping[str, Limits]:
+def limits_of(options: Hashable) -> Mapping[str, Limits]:
     """Return the limits of each field of a class whose annotation has some, by the field's name."""
     hints = get_type_hints(options, include_extras=True)
     found = {name: _limits(hint) for name, hint in hints.items()}
@@ -46,7 +46,7 @@ def check(options: Any) -> None:
     Raises:
         ValueError: one is beyond them; the message names the field.
     """
-    for name, limits in limits_of(type(options)).items():
+    for name, limits in limits_of(options.__class__).items():
         value = getattr(options, name)
         if value is not None and value not in limits:
             raise ValueError(f"{name} is not from {limits}")
