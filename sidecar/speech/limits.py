@@ -1,6 +1,6 @@
 """Smallest and largest values of the options that clients send: annotations of their types.
 
-Limits are declared with the option. Every wire, the settings, the schema and the tables of the
+They are declared with the option. Every wire, the settings, the schema and the tables of the
 documentation read them from there. Pure.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, get_args, get_type_hints
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Interval:
     """A number from ``least`` to ``most``; NaN and infinities never are."""
 
     least: float
@@ -33,7 +33,7 @@ class Limits:
 
 
 @cache
-def limits_of(options: Hashable) -> Mapping[str, Limits]:
+def limits_of(options: Hashable) -> Mapping[str, Interval]:
     """Return the limits of each field of a class whose annotation has some, by the field's name."""
     hints = get_type_hints(options, include_extras=True)
     found = {name: _limits(hint) for name, hint in hints.items()}
@@ -52,10 +52,10 @@ def check(options: Any) -> None:
             raise ValueError(f"{name} is not from {limits}")
 
 
-def _limits(hint: Any) -> Limits | None:
+def _limits(hint: Any) -> Interval | None:
     """Those of an annotation, which may be optional."""
     for one in (*getattr(hint, "__metadata__", ()), *get_args(hint)):
-        if isinstance(one, Limits):
+        if isinstance(one, Interval):
             return one
         if (inner := _limits(one)) is not None:
             return inner

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Protocol, Self
 from sidecar.audio import Block
 from sidecar.speech import limits
 from sidecar.speech.engine import AUTO, Engine
-from sidecar.speech.limits import Limits
+from sidecar.speech.limits import Interval
 from sidecar.speech.live_events import Tell, Understood, prints_from, understood_from
 from sidecar.speech.people import KnownVoice, VoicePrint
 from sidecar.speech.transcript import (
@@ -29,17 +29,17 @@ from sidecar.speech.transcript import (
 LIVE_RATE = 16_000
 """Samples a second that live engines hear, whatever comes in."""
 
-Probability = Annotated[float, Limits(0, 1)]
-Seconds = Annotated[float, Limits(0, 60)]
+Probability = Annotated[float, Interval(0, 1)]
+Seconds = Annotated[float, Interval(0, 60)]
 """A length of time within a session: as much as is kept of its sound by default."""
-Silence = Annotated[float, Limits(0.001, 60)]
+Silence = Annotated[float, Interval(0.001, 60)]
 """Seconds without speech that end an utterance."""
-Longest = Annotated[float, Limits(0.256, 86_400)]
+Longest = Annotated[float, Interval(0.256, 86_400)]
 """Seconds of an utterance: from twice the 0.128 s that its beginning takes at least, to a day; half
 of `live_buffer` is the most that has an effect."""
-Place = Annotated[float, Limits(0, 366 * 86_400)]
+Place = Annotated[float, Interval(0, 366 * 86_400)]
 """Seconds since the beginning of a session."""
-Number = Annotated[int, Limits(0, 2**53 - 1)]
+Number = Annotated[int, Interval(0, 2**53 - 1)]
 """Of an event, a turn or a piece: as large as every reader of JSON has it exactly."""
 
 

@@ -31,10 +31,8 @@ OPUS = "opus"
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
-_ENDS: dict[str, Any] = {
-    name: (hint | None, None)
-    for name, hint in get_type_hints(Endpointing, include_extras=True).items()
-}
+_HINTS: dict[str, Any] = get_type_hints(Endpointing, include_extras=True)
+_ENDS: dict[str, Any] = {name: (_HINTS[name] | None, None) for name in _HINTS}
 Ends: type[BaseModel] = create_model(
     "Ends",
     __config__=_STRICT,

@@ -12,14 +12,14 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sidecar import errors
-from sidecar.speech.limits import Limits
+from sidecar.speech.limits import Interval
 from sidecar.talk.options import LONGEST_REPORT_S
 
 LOWEST_RATE, HIGHEST_RATE = 8_000, 48_000
 LONGEST_NAME = 200
 _STRICT = ConfigDict(strict=True)
-Turn: TypeAlias = Annotated[int, Limits(1, 2**53 - 1)]
-Heard: TypeAlias = Annotated[float, Limits(0, LONGEST_REPORT_S)]
+Turn: TypeAlias = Annotated[int, Interval(1, 2**53 - 1)]
+Heard: TypeAlias = Annotated[float, Interval(0, LONGEST_REPORT_S)]
 """Seconds of a reply that were played."""
 
 
