@@ -17,6 +17,7 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from sidecar import errors
+from sidecar.speech.limits import limits_of
 from sidecar.speech.live import Begin, Encoding, LiveOptions
 from sidecar.speech.live_events import (
     Final,
@@ -77,6 +78,10 @@ def _check(lease: Lease) -> None:
     ordered = 0 <= lead <= begin.at + SAMPLE_S < math.inf
     if not (ordered and begin.turn >= 0 and begin.piece >= 0):
         raise ValueError("it begins nowhere")
+    words = [word for segment in begin.said for word in segment.words]
+    times = [at for one in (*begin.said, *words, *begin.context) for at in (one.start, one.end)]
+    if not all(at in limits_of(Begin)["at"] for at in times):
+        raise ValueError("what was said before has times that cannot be")
     known = [one for person in lease.options.known_voices for one in person.prints]
     if not all(map(is_print, (*begin.voices.values(), *known))):
         raise ValueError("a voice sounds like nothing")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -20,6 +20,11 @@ from stt import Client
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from sidecar.speech.lease import FORM, Lease
+from sidecar.speech.live import Begin as PlaceToBegin
+from sidecar.speech.live import LiveOptions
+from sidecar.speech.live_events import Understood
+from sidecar.speech.transcript import Segment, Word
 from sidecar.transports.live.models import Begin, Change, Ends
 from sidecar.transports.live_grpc.stt_pb2 import AudioChunk, SessionRequest
 from sidecar.transports.realtime.configuration import Configuration, Delay, Detection
@@ -160,6 +165,69 @@ async def of_live(server: Server) -> None:
             ),
         ]
     )
+
+
+LEASE = Lease(
+    FORM,
+    LiveOptions(known_voices=()),
+    PlaceToBegin(
+        at=2.0,
+        turn=1,
+        piece=1,
+        said=(Segment(0.5, 1.5, "words", 0, (Word(0.5, 1.5, "words"),)),),
+        open=1,
+        pieces=(0,),
+        lead=1.0,
+        context=(Understood(0.5, 1.5, (1, 2)),),
+    ),
+).to_wire()
+
+
+def leaves(value: Any, *path: str | int) -> Iterator[tuple[str | int, ...]]:
+    """Where something lies in plain values, whole lists and objects included."""
+    yield path
+    known: Iterable[Any] = ()
+    if isinstance(value, dict):
+        known = value.items()
+    elif isinstance(value, list | tuple):
+        known = enumerate(value)
+    for name, one in known:
+        yield from leaves(one, *path, name)
+
+
+def replaced(value: Any, path: tuple[str | int, ...], by: str) -> str:
+    """The JSON of plain values with something else at that path."""
+    if not path:
+        return by
+    name, *rest = path
+    keys = value if isinstance(value, dict) else range(len(value))
+    parts = [
+        replaced(value[key], tuple(rest), by) if key == name else json.dumps(value[key])
+        for key in keys
+    ]
+    if not isinstance(value, dict):
+        return f"[{', '.join(parts)}]"
+    named = zip(map(json.dumps, keys), parts, strict=True)
+    return f"{{{', '.join(f'{key}: {part}' for key, part in named)}}}"
+
+
+async def of_leases(server: Server) -> None:
+    async def attack(path: tuple[str | int, ...], value: str) -> None:
+        async with wire(server, "/v1/live") as socket:
+            try:
+                await socket.send(nested("lease", replaced(LEASE, path, value), type="begin"))
+                await socket.send('{"type": "sound", "encoding": "pcm16", "rate": 16000}')
+                await socket.send(SPEECH)
+                await socket.send('{"type": "finish"}')
+            except ConnectionClosed:
+                pass  # it was refused
+            async for event in heard(socket):
+                assert event.get("code") not in FAULTS, (path, value[:20], event)
+                if event["type"] == "events" and event["events"][-1]["live"] == "Summary":
+                    return
+            assert event["type"] == "error", (path, value[:20], event)
+
+    await at_once([attack(path, value) for path in leaves(LEASE) for value in NUMBERS])
 
 
 # OpenAI's Realtime API: what a session can be is read from how it is told
@@ -375,7 +443,16 @@ async def of_wyoming(server: Server) -> None:
 
 @pytest.mark.parametrize(
     "attack",
-    [of_live, of_transcriptions, of_dialogues, of_grpc, of_streaming, of_talks, of_wyoming],
+    [
+        of_live,
+        of_leases,
+        of_transcriptions,
+        of_dialogues,
+        of_grpc,
+        of_streaming,
+        of_talks,
+        of_wyoming,
+    ],
 )
 async def test_values_that_nobody_means_are_refused_and_no_other_session_notices(
     service: Server, attack: Callable[[Server], Awaitable[None]], tmp_path: Path
