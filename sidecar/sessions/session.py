@@ -291,7 +291,8 @@ class Session:
         self.stranger = False
 
     def change(self, options: LiveOptions) -> None:
-        """Hear on with other options. Who may be recognised stays as it was in the beginning.
+        """Hear on with other options. Who may be recognised stays as it was in the beginning, and
+        so does what the service decides: whose part of the engine it has, and its patience.
 
         Raises:
             errors.BadRequest: they are not possible here; nothing has changed.
@@ -302,6 +303,8 @@ class Session:
             self._accepted(options, self.bounds),
             known_voices=before.known_voices,
             voiceprints=before.voiceprints,
+            client=before.client,
+            patience_s=before.patience_s,
         )
         order = {"change": changed.spoken.to_wire()}
         self._ordered(order)
