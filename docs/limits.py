@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -15,7 +15,7 @@ DOCS = Path(__file__).resolve().parent
 BEGIN, END = "<!-- limits: by docs/generate.py -->\n", "<!-- end of the limits -->\n"
 PAGES: Mapping[str, Sequence[type[BaseModel]]] = {
     "live-wire.md": (BeginLive,),
-    "talk.md": (orders.Begin, orders.Change, orders.Played, orders.Interrupt),
+    "talk.md": get_args(orders.Order),
 }
 """The pages that have such a table, and the messages in it."""
 HEAD = ("field", "least", "most")

@@ -78,8 +78,9 @@ def _check(lease: Lease) -> None:
     ordered = 0 <= lead <= begin.at + SAMPLE_S < math.inf
     if not (ordered and begin.turn >= 0 and begin.piece >= 0):
         raise ValueError("it begins nowhere")
-    words = [word for segment in begin.said for word in segment.words]
-    times = [at for one in (*begin.said, *words, *begin.context) for at in (one.start, one.end)]
+    times = [at for one in begin.context for at in (one.start, one.end)]
+    for segment in begin.said:
+        times += [at for one in (segment, *segment.words) for at in (one.start, one.end)]
     if not all(at in limits_of(Begin)["at"] for at in times):
         raise ValueError("what was said before has times that cannot be")
     known = [one for person in lease.options.known_voices for one in person.prints]

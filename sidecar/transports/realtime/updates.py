@@ -33,10 +33,7 @@ from sidecar.transports.realtime.configuration import (
 LONGEST_PADDING_MS = 3_000
 """Twice what comes before speech is no longer than an utterance, which is 8 s here."""
 _SILENCE = limits_of(Endpointing)["silence_s"]
-SHORTEST_SILENCE_MS, LONGEST_SILENCE_MS = (
-    round(1000 * _SILENCE.least),
-    round(1000 * _SILENCE.most),
-)
+LONGEST_SILENCE_MS = round(1000 * _SILENCE.most)
 _INPUT = "session.audio.input"
 
 
@@ -172,7 +169,7 @@ def _pauses(before: Pauses | None, given: object) -> Pauses | None:
     silence = parse_whole(
         f"{at}.silence_duration_ms",
         fields.get("silence_duration_ms"),
-        SHORTEST_SILENCE_MS,
+        round(1000 * _SILENCE.least),
         LONGEST_SILENCE_MS,
     )
     return Pauses(
