@@ -9,7 +9,6 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, get_args
 
 import grpc
@@ -25,6 +24,7 @@ from sidecar.speech.live import Begin as PlaceToBegin
 from sidecar.speech.live import LiveOptions
 from sidecar.speech.live_events import Understood
 from sidecar.speech.transcript import Segment, Word
+from sidecar.transports.http.schemas import OPTIONS
 from sidecar.transports.live.models import Begin, Change, Ends
 from sidecar.transports.live_grpc.stt_pb2 import AudioChunk, SessionRequest
 from sidecar.transports.realtime.configuration import Configuration, Delay, Detection
@@ -441,21 +441,40 @@ async def of_wyoming(server: Server) -> None:
     await at_once([attack(*one, value) for one in asked for value in VALUES])
 
 
+# HTTP: its options are those of the page for generators
+
+
+async def of_http(server: Server) -> None:
+    asked = [
+        *(("/v1/estimate", name) for name in (*OPTIONS, "duration")),
+        *(("/v1/realtime/client_secrets", path) for path in ("session", *paths(TALKS.view("", 0)))),
+    ]
+    head = {"Content-Type": "application/json"}
+
+    def attack(path: str, name: str) -> None:
+        for value in VALUES:
+            body = nested(name, value, **({} if name == "duration" else {"duration": 1}))
+            answer = server.client.post(path, content=body, headers=head)
+            assert answer.status_code < 500, (path, name, value[:20], answer.text)
+
+    def ask(path: str) -> None:
+        for value in (one[:4000] for one in VALUES):
+            answer = server.client.get(path, params={"limit": value, "after": value})
+            assert answer.status_code == 422, (path, value[:20], answer.text)
+
+    await at_once([asyncio.to_thread(attack, *one) for one in asked])
+    await at_once([asyncio.to_thread(ask, "/v1/jobs")])
+
+
 @pytest.mark.parametrize(
     "attack",
     [
-        of_live,
-        of_leases,
-        of_transcriptions,
-        of_dialogues,
-        of_grpc,
-        of_streaming,
-        of_talks,
-        of_wyoming,
+        *(of_live, of_leases, of_transcriptions, of_dialogues),
+        *(of_grpc, of_streaming, of_talks, of_wyoming, of_http),
     ],
 )
 async def test_values_that_nobody_means_are_refused_and_no_other_session_notices(
-    service: Server, attack: Callable[[Server], Awaitable[None]], tmp_path: Path
+    service: Server, attack: Callable[[Server], Awaitable[None]]
 ) -> None:
     usual = await someone(service, lambda: asyncio.sleep(0))
     assert sum('"type": "final"' in one for one in usual) == 2
