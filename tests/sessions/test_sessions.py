@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import math
 import os
@@ -23,7 +24,7 @@ from sidecar.service import Service
 from sidecar.sessions.session import LOST, Bounds, Session
 from sidecar.sessions.sound import Held
 from sidecar.settings import load_settings
-from sidecar.speech.live import Encoding, LiveOptions, Turns
+from sidecar.speech.live import Encoding, Endpointing, LiveOptions, Turns
 from sidecar.speech.live_events import (
     NOT_UNDERSTOOD,
     Final,
@@ -516,3 +517,38 @@ async def test_who_is_told_to_finish_by_the_service_has_sent_no_order(open_servi
     await service.live.drain(PATIENCE_S)
     assert of([one.event async for one in session.events()], Summary)
     assert session.received_orders == 1, "clients count theirs, and believe no other number"
+
+
+@pytest.mark.parametrize(
+    ("wished", "code"),
+    [
+        ({"language": "de"}, "language_unsupported"),
+        ({"language": "no language"}, "language_invalid"),
+        ({"language": "x" * 100_000}, "language_invalid"),
+        ({"endpointing": Endpointing(pre_roll_s=20, longest_s=50)}, "field_invalid"),
+        ({"endpointing": Endpointing(longest_s=120)}, ""),
+        ({"endpointing": Endpointing(pre_roll_s=14, longest_s=3600)}, ""),
+        ({"language": "en_GB"}, ""),
+    ],
+)
+async def test_options_are_the_same_whether_a_session_begins_with_them_or_changes_to_them(
+    open_service: Open, wished: dict[str, Any], code: str
+) -> None:
+    service = await open_service(engine="moonshine")
+    usual = LiveOptions(language="en")
+    session = service.live.open(EVERYBODY, usual)
+    before = session.options
+    wish = dataclasses.replace(usual, **wished)
+    if code:
+        for take in (functools.partial(service.live.open, EVERYBODY), session.change):
+            with pytest.raises(errors.BadRequest) as refused:
+                take(wish)
+            assert refused.value.code == code
+        assert session.options == before
+        assert session.orders() == []
+        return
+    begun = service.live.open(EVERYBODY, wish).options
+    session.change(wish)
+    assert session.options == begun
+    assert begun.endpointing.longest_s <= session.bounds.buffer_s / 2
+    assert [LiveOptions.from_wire(one["change"]) for one in session.orders()] == [begun]
