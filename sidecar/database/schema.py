@@ -190,6 +190,7 @@ MIGRATIONS: Sequence[Sequence[str]] = (
             ALTER state SET DEFAULT '', ALTER code SET DEFAULT '', ALTER model SET DEFAULT '',
             ALTER precision SET DEFAULT ''""",
     ),
+    (),  # a key for each recording, which a program before it would take for damage
 )
 """What makes each version of the tables out of the one before; a step once released never
 changes."""

@@ -138,7 +138,7 @@ class Service:
             keeping.sessions if keeping is not None else None,
         )
         """The live sessions of everybody."""
-        self.erasure = Erasure(self.owned, self.voices, self.live, self.seek)
+        self.erasure = Erasure(self.owned, self.voices, self.live, self._observed.forget, self.seek)
         """The end of all that is kept of an owner."""
         speaks = self.fleet.voice if self.fleet.voice_spec is not None else None
         self.conversations = Conversations(settings, self.live, speaks)

@@ -178,6 +178,23 @@ async def test_a_ping_is_answered_while_something_is_heard(tmp_path: Path) -> No
         await asyncio.to_thread(wait_until, cancelled, PATIENCE_S, "the job went with its client")
 
 
+async def test_a_client_that_closes_its_half_behind_the_sound_gets_the_transcript(
+    tmp_path: Path,
+) -> None:
+    with Server(tmp_path, wyoming_port=0, scripted_speed=8) as slow:
+        port = int(slow.health()["wyoming_port"])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for event in SOUND:
+            await async_write_event(event.event(), writer)
+        writer.write_eof()
+        kinds = []
+        async with asyncio.timeout(PATIENCE_S):
+            while (event := await async_read_event(reader)) is not None:
+                kinds.append(event.type)
+        assert kinds[-2:] == ["transcript", "transcript-stop"]
+        writer.close()
+
+
 ODD = AudioChunk(audio=b"\0" * 3, **PCM)
 WRONG: list[tuple[list[Any], str]] = [
     ([Transcribe(name="large")], "model_not_found"),
