@@ -70,11 +70,17 @@ class Told:
         for index, segment in self._unsaid.more(record):
             if not segment.is_speech:
                 continue
-            if delta := self._saying.add(segment.text):
-                yield {"type": "transcript.text.delta", "delta": delta}
+            delta: dict[str, Any] = {"type": "transcript.text.delta"}
+            delta["delta"] = self._saying.add(segment.text)
+            body: dict[str, Any] = {}
             if self._diarized:
                 number = sum(one.is_speech for one in record.segments[:index])
-                yield from self._segment(segment_body(number, segment))
+                body = segment_body(number, segment)
+                delta["segment_id"] = body["id"]
+            if delta["delta"]:
+                yield delta
+            if body:
+                yield from self._segment(body)
 
     def end(self, transcript: Transcript) -> Iterator[dict[str, Any]]:
         """What was revised, and the end.
