@@ -147,6 +147,7 @@ from sidecar.errors.request import (
     FieldMissing,
     FieldTooLong,
     FileMissing,
+    HeaderTooLarge,
     JsonInvalid,
     JsonTooLarge,
     MethodNotAllowed,

@@ -32,7 +32,7 @@ from sidecar.access.visits import Visits
 from sidecar.settings import Settings
 from sidecar.transports.http.deadlines import with_deadline
 from sidecar.transports.http.gate import Gate
-from sidecar.transports.http.handshake import authorizations, chosen
+from sidecar.transports.http.handshake import Grant, authorizations, chosen
 from sidecar.transports.http.sockets import Gone, Inbound, Socket, close_code
 from sidecar.transports.http.upgraded import upgraded
 
@@ -88,7 +88,7 @@ class Running:
     port: int
     wire: Echo
     visits: Visits
-    tickets: Handover
+    tickets: Handover[Grant]
     refused: list[str]
 
     def connect(self, query: str = "", **options: Any) -> connect:
@@ -119,7 +119,7 @@ async def serving(
     """The wire behind the gate, served as `host.lifetime` does."""
     wire = Echo(Settings(**settings), asyncio.Queue(), asyncio.Event())
     known = authenticator or SharedToken(TOKEN)
-    visits, tickets = Visits(known.refusal), Handover()
+    visits, tickets = Visits(known.refusal), Handover[Grant]()
     refused: list[str] = []
 
     async def refuse(error: errors.SidecarError, scope: Any, receive: Any, send: Any) -> None:
@@ -175,7 +175,7 @@ async def test_a_key_is_taken_from_wherever_a_client_can_put_it_and_never_logged
     for name in ("websockets", "websockets.client"):
         logging.getLogger(name).setLevel(logging.WARNING)  # this is the client's end
     async with serving() as running:
-        ticket = running.tickets.give(TOKEN, "everybody")
+        ticket = running.tickets.give(Grant(TOKEN), "everybody")
         ways: list[dict[str, Any]] = [
             {"additional_headers": BEARER},
             {"additional_headers": {"X-API-Key": TOKEN}},
@@ -234,6 +234,28 @@ async def test_a_page_of_this_very_service_may_connect_and_others_may_not() -> N
                 ):
                     pass
             assert refused.value.response.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status", "code"),
+    [
+        ("?" + "a=1&" * 101, {}, 400, "request_invalid"),
+        ("", {"X-Anything": "x" * 1024}, 431, "header_too_large"),
+    ],
+)
+async def test_a_handshake_beyond_a_limit_is_refused_before_it_is_asked_who_it_is(
+    query: str, headers: dict[str, str], status: int, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving() as running:
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            async with running.connect(query, additional_headers=headers):
+                pass
+        assert refused.value.response.status_code == status
+        assert json.loads(refused.value.response.body)["code"] == code
+        async with running.connect("?" + "a=1&" * 99, additional_headers=BEARER) as live:
+            await live.send("hello")
+            assert await live.recv() == "hello"
+    assert "Traceback" not in caplog.text
 
 
 async def test_who_sends_more_than_is_taken_is_told_and_closed() -> None:

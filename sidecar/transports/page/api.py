@@ -30,7 +30,7 @@ UNREAD = {"Cache-Control": "no-store"}
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
     router = APIRouter()
-    handover, looking = Handover(), Threads("findings", 1)
+    handover, looking = Handover[str](), Threads("findings", 1)
 
     @router.post(
         "/v1/page/links",
