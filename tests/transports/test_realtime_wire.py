@@ -304,7 +304,8 @@ async def check_that_a_key_opens_nothing_else(server: Server) -> None:
                 with contextlib.suppress(ConnectionClosed):
                     while True:
                         said.append(await asyncio.wait_for(other.recv(), PATIENCE_S))
-            assert "ticket_invalid" in str(said)
+            refusals = ("ticket_invalid", "authentication_failed")
+            assert any(one in str(said) for one in refusals)
     bearer = {"Authorization": f"Bearer {key()}"}
     assert server.client.get("/jobs", headers=bearer).status_code == 401
     other = "?model=gpt-realtime"
