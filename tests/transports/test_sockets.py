@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import socket
@@ -30,9 +31,10 @@ from sidecar.access.identity import Credential, Identity, Proof, SharedToken
 from sidecar.access.limits import Rate, Window
 from sidecar.access.visits import Visits
 from sidecar.settings import Settings
+from sidecar.transports.http import handshake
 from sidecar.transports.http.deadlines import with_deadline
 from sidecar.transports.http.gate import Gate
-from sidecar.transports.http.handshake import Grant, authorizations, chosen
+from sidecar.transports.http.handshake import EPHEMERAL, Grant, authorizations, chosen
 from sidecar.transports.http.sockets import Gone, Inbound, Socket, close_code
 from sidecar.transports.http.upgraded import upgraded
 
@@ -234,6 +236,34 @@ async def test_a_page_of_this_very_service_may_connect_and_others_may_not() -> N
                 ):
                     pass
             assert refused.value.response.status_code == 403
+
+
+async def test_an_ephemeral_key_opens_its_address_with_its_session_and_no_scope() -> None:
+    tickets = Handover[Grant]()
+    let_in: list[Any] = []
+    said: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        let_in.append(scope["state"])
+
+    async def receive() -> dict[str, str]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    gate = Gate(app, Access(authenticator=SharedToken(TOKEN)), tickets=tickets)
+    for path, in_address in itertools.product(("/wire", "/other"), (False, True)):
+        word = tickets.give(Grant(TOKEN, "/wire", '{"a": 1}'), "anna")
+        headers = [(b"host", b"localhost")]
+        if not in_address:
+            headers.append((b"authorization", f"Bearer {EPHEMERAL}{word}".encode()))
+        scope = {"type": "websocket", "path": path, "headers": headers}
+        scope |= {"query_string": f"ticket={word}".encode() if in_address else b""}
+        await gate(scope, receive, send)
+    assert [handshake.agreed({"state": state}) for state in let_in] == ['{"a": 1}'] * 2
+    assert [state["identity"].scopes for state in let_in] == [frozenset()] * 2
+    assert [message["reason"] for message in said] == ["ticket_invalid"] * 2
 
 
 @pytest.mark.parametrize(
