@@ -16,7 +16,8 @@ LONG = (
     "cookie",  # browsers send those of every program on localhost
     "referer",
     *("tracestate", "baggage"),
-    *("x-forwarded-", "x-envoy-", "x-amzn-oidc-", "x-ms-", "cf-access-", "x-goog-iap-"),
+    *("x-forwarded-client-cert", "x-forwarded-access-token", "x-auth-request-", "ssl-client-"),
+    *("x-amzn-oidc-", "x-ms-", "cf-access-", "x-goog-iap-"),
 )
 """How the names begin of headers that only `HEAD_BYTES` limits: tokens, whose check is linear, and
 what browsers and proxies add that is never parsed here."""

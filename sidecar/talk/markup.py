@@ -18,11 +18,11 @@ _SUBSTITUTES = [
     (re.compile(r"(?<![\w\\*])\*(?=[^\s*])|(?<=[^\s\\*])\*(?![\w*])"), ""),
     (re.compile(r"\\([\\`*_{}\[\]()#+\-.!|>~])"), r"\1"),
 ]
-LEAST_RULE = 3
-"""Characters of a line that is drawn."""
 _LONE_MARK = re.compile(r"(?:(?<=[.,;:!?]) [.,;:!?]| ([.,;:!?]))(?= |$)")
 """What stood behind an address or a picture."""
 _LEADS = re.compile(r"^[ \t]*(?:(?:>|#{1,6}(?=\s)|[-*+](?=\s)|\d{1,3}[.)](?=\s))[ \t]*)+")
+_LEAST_RULE = 3
+"""Characters of a line that is drawn across the page."""
 _TASK = re.compile(r"^\[[ xX]\][ \t]+")
 
 
@@ -62,8 +62,8 @@ def _line(line: str, *, leads: bool, ended: bool) -> str:
 def _is_rule(line: str) -> bool:
     """Whether a line is drawn: across the page, or below the head of a table."""
     bare = "".join(line.split())
-    across = len(bare) >= LEAST_RULE and {*bare} <= {*"-*_="}
-    return across or ("-" * LEAST_RULE in line and {*bare} <= {*":|-"})
+    across = len(bare) >= _LEAST_RULE and {*bare} <= {*"-*_="}
+    return across or ("-" * _LEAST_RULE in line and {*bare} <= {*":|-"})
 
 
 def _sounds(character: str) -> bool:

@@ -33,7 +33,7 @@ REAL: dict[str, dict[str, str]] = {
     },
 }
 PROXIED = {
-    "X-Forwarded-For": ", ".join(f"2001:db8::{number:x}" for number in range(100)),
+    "X-Forwarded-For": ", ".join(f"2001:db8::{number:x}" for number in range(40)),
     "X-Forwarded-Client-Cert": f'By=spiffe://x;Cert="{"%0A".join(["A" * 64] * 30)}"',
     "X-Amzn-Oidc-Data": JWT,
     "Cf-Access-Jwt-Assertion": JWT,

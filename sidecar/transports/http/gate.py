@@ -95,7 +95,7 @@ class Gate:
                 check_headers(scope["headers"])
                 self._access.check_place(approach_of(scope))
             except errors.SidecarError as error:
-                if "websocket.http.response" in scope.get("extensions", ()):
+                if "websocket.http.response" in scope.get("extensions", ()):  # status and body
                     await say_at(scope["path"], self._dialects)(error)(scope, receive, send)
                 else:
                     await refuse(error, scope, receive, send, self._dialects)

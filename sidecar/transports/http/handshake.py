@@ -35,7 +35,7 @@ class Grant:
 
     token: str
     path: str | None = None
-    """The only address that it opens; None for all of live connections."""
+    """The only address that it opens; None for every live connection."""
     session: str | None = None
     """The only session that it opens, as JSON; None for any."""
 

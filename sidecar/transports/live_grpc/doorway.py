@@ -65,11 +65,11 @@ class Doorway(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no 
         )
 
     async def _arrive(self, context: Any) -> None:
+        metadata = context.invocation_metadata() or ()
         if self._traced:
-            said = dict(context.invocation_metadata() or ())
+            said = dict(metadata)
             traced = said.get("traceparent", ""), said.get("tracestate", "")
             ARRIVED.set(Arrival(clock.wall(), *traced))
-        metadata = context.invocation_metadata() or ()
         try:
             check_headers((_bytes(name), _bytes(value)) for name, value in metadata)
             self._entrance.arrive(approach_of(metadata, context.peer(), encrypted=self._encrypted))

@@ -70,16 +70,12 @@ class Told:
         for index, segment in self._unsaid.more(record):
             if not segment.is_speech:
                 continue
-            delta: dict[str, Any] = {"type": "transcript.text.delta"}
-            delta["delta"] = self._saying.add(segment.text)
-            body: dict[str, Any] = {}
+            number = sum(one.is_speech for one in record.segments[:index])
+            body = segment_body(number, segment)
+            named = {"segment_id": body["id"]} if self._diarized else {}
+            if delta := self._saying.add(segment.text):
+                yield {"type": "transcript.text.delta", "delta": delta, **named}
             if self._diarized:
-                number = sum(one.is_speech for one in record.segments[:index])
-                body = segment_body(number, segment)
-                delta["segment_id"] = body["id"]
-            if delta["delta"]:
-                yield delta
-            if body:
                 yield from self._segment(body)
 
     def end(self, transcript: Transcript) -> Iterator[dict[str, Any]]:
