@@ -194,20 +194,34 @@ class Counting:
         """Texts that grow: a beginning, something that repeats, and an end that may not fit."""
         dice = random.Random(seed)
         letters = self._kinds()
-        parts = [self.tree, *_bodies(self.tree)]
-        samples = [self._sample(part, dice, letters) for part in parts for _ in range(3)]
-        pumps = [*letters, *filter(None, samples)]
+        places = list(self._places(self.tree, "", dice, letters))
+        samples = [self._sample(body, dice, letters) for _, body in places for _ in range(3)]
+        pumps = [*letters, *samples, self._sample(self.tree, dice, letters)]
         pumps += ["".join(dice.choices(letters, k=2)) for _ in range(24)]
-        begins = [
-            "",
-            letters[-1],
-            *{text[: dice.randint(1, len(text))] for text in samples if text},
-        ][:6]
-        ends = ["", *letters[-2:], "\n"]  # what fits the fewest parts
-        for pump in dict.fromkeys(pumps):
-            for begin in begins:
-                for end in ends:
-                    yield lambda many, b=begin, p=pump, e=end: b + p * many + e
+        begins = ["", letters[-1]]
+        wanted = [(begin, pump) for pump in pumps for begin in begins]
+        wanted += [(begin, pump) for begin, _ in places for pump in [*letters, *samples[:6]]]
+        for begin, pump in dict.fromkeys(wanted):
+            for end in ("", *letters[-2:], "\n") if pump else ():  # what fits the fewest parts
+                yield lambda many, b=begin, p=pump, e=end: b + p * many + e
+
+    def _places(
+        self, tree: Any, before: str, dice: random.Random, letters: list[str]
+    ) -> Iterator[tuple[str, Any]]:
+        """What repeats, at all depths, each with a text that leads to it."""
+        for op, value in tree:
+            name = str(op)
+            if name in _REPEATS:
+                yield before, value[2]
+                yield from self._places(value[2], before, dice, letters)
+            elif name in ("SUBPATTERN", "ASSERT", "ASSERT_NOT"):
+                yield from self._places(value[-1], before, dice, letters)
+            elif name == "ATOMIC_GROUP":
+                yield from self._places(value, before, dice, letters)
+            elif name == "BRANCH":
+                for branch in value[1]:
+                    yield from self._places(branch, before, dice, letters)
+            before += self._sample([(op, value)], dice, letters)
 
     def _kinds(self) -> list[str]:
         """A letter of each kind that the expression tells apart; last what fits it the least."""
@@ -243,22 +257,6 @@ class Counting:
 
 def _way(into: int, past: int, greedy: bool) -> _Step:
     return _Step("split", to=(into, past) if greedy else (past, into))
-
-
-def _bodies(tree: Any) -> Iterator[Any]:
-    """What repeats, at all depths."""
-    for op, value in tree:
-        name = str(op)
-        if name in _REPEATS:
-            yield value[2]
-            yield from _bodies(value[2])
-        elif name in ("SUBPATTERN", "ASSERT", "ASSERT_NOT"):
-            yield from _bodies(value[-1])
-        elif name == "ATOMIC_GROUP":
-            yield from _bodies(value)
-        elif name == "BRANCH":
-            for branch in value[1]:
-                yield from _bodies(branch)
 
 
 def _flat(program: list[_Step]) -> Iterator[_Step]:

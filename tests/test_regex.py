@@ -32,6 +32,9 @@ BOUNDED: Mapping[str, str] = {
 }
 """Those that may take longer, and what they look at that no client sends."""
 
+USED: Mapping[str, set[str]] = {"_FIELD": {"fullmatch"}}
+"""How others use those that are handed to them: h11 matches whole lines."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -80,7 +83,7 @@ def _is_call_of_re(node: ast.AST) -> bool:
 
 def _used(trees: Any) -> dict[str, set[str]]:
     """By the name of a constant: the methods that are called of it, wherever that is."""
-    found: dict[str, set[str]] = {}
+    found: dict[str, set[str]] = {name: {*ways} for name, ways in USED.items()}
     for tree in trees:
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and node.attr in METHODS:
@@ -102,7 +105,8 @@ def _compiled(path: Path, call: ast.Call, where: str) -> re.Pattern[str]:
 def _value(path: Path, node: ast.expr) -> str:
     """The text of an expression; constants of its module are known, if it needs any."""
     if isinstance(node, ast.Constant):
-        return str(node.value)
+        raw = node.value
+        return raw.decode("latin-1") if isinstance(raw, bytes) else str(raw)
     base = CLIENT if path.is_relative_to(CLIENT) else ROOT
     module = importlib.import_module(".".join(path.relative_to(base).with_suffix("").parts))
     try:

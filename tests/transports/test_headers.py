@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import random
+import re
+
 import pytest
+from h11 import SERVER, Connection, RemoteProtocolError, _abnf, _readers
+from regex_steps import superlinear
 from serving import Server, check_discreet
 
 from sidecar import errors
 from sidecar.access.headers import HEAD_BYTES, LIMIT_BYTES, check
+from sidecar.transports.http.deadlines import with_deadline
 from sidecar.transports.http.problems import problem_body
 
 BRANDS = ", ".join(f'"Not a Brand {number}";v="{number}.0.0.0"' for number in range(20))
@@ -73,6 +79,25 @@ def test_one_that_is_too_large_is_refused_in_the_language_of_its_address(
         assert errors.HeaderTooLarge.code in (said["code"], said.get("error"))
         assert name.lower() in answer.text
         check_discreet(answer.text)
+
+
+def test_the_http_parser_reads_lines_in_linear_time_and_means_the_same() -> None:
+    """h11 has an expression of its own, which the service replaces."""
+    theirs = re.compile(_abnf.header_field.encode())
+    assert superlinear(re.compile(_abnf.header_field), "fullmatch")
+    with_deadline(1.0)
+    ours = _readers.header_field_re
+    assert superlinear(re.compile(ours.pattern.decode("latin-1")), "fullmatch") is None
+    dice = random.Random(5)
+    for _ in range(20_000):
+        line = b"x:" + bytes(dice.choices(b"ab \t\x00:\xe9\x0b", k=dice.randint(0, 8)))
+        found, known = ours.fullmatch(line), theirs.fullmatch(line)
+        assert (found and found["field_value"]) == (known and known["field_value"]), line
+        assert (found is None) == (known is None), line
+    parser = Connection(SERVER, max_incomplete_event_size=HEAD_BYTES)
+    parser.receive_data(b"GET / HTTP/1.1\r\nHost: x\r\nx:" + b" " * 100_000 + b"\0\r\n\r\n")
+    with pytest.raises(RemoteProtocolError):
+        parser.next_event()
 
 
 def test_the_limit_counts_name_and_value_and_all_of_them_together() -> None:
