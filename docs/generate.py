@@ -136,6 +136,7 @@ FAMILIES: Mapping[Kind, str] = {
     Kind.UNSUPPORTED: "Refused",
     Kind.METHOD: "Refused",
     Kind.TOO_LARGE: "TooLarge",
+    Kind.HEADERS_TOO_LARGE: "TooLarge",
     Kind.TIMEOUT: "Busy",
     Kind.NOT_FOUND: "NotFound",
     Kind.FORBIDDEN: "Forbidden",

@@ -146,6 +146,7 @@ from sidecar.errors.request import (
     FieldMissing,
     FieldTooLong,
     FileMissing,
+    HeaderTooLarge,
     JsonInvalid,
     JsonTooLarge,
     MethodNotAllowed,

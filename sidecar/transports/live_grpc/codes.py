@@ -56,6 +56,7 @@ CODES: Mapping[str, Said] = {
     errors.TokenMissing.code: NO_KEY,
     errors.TokenInvalid.code: Said("ERR1014", StatusCode.UNAUTHENTICATED),
     errors.SoundInvalid.code: SOUND_WRONG,
+    errors.HeaderTooLarge.code: Said("ERR1010", StatusCode.INVALID_ARGUMENT),
     errors.LiveUnavailable.code: Said("ERR2002", StatusCode.FAILED_PRECONDITION),
     errors.PeerNotAllowed.code: Said("ERR4008", StatusCode.PERMISSION_DENIED),
     errors.OriginNotAllowed.code: Said("ERR4008", StatusCode.PERMISSION_DENIED),

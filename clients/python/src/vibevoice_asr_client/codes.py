@@ -250,6 +250,12 @@ class GpuOutOfMemory(errors.OutOfSpace):
     known_code = "gpu_out_of_memory"
 
 
+class HeaderTooLarge(errors.TooLarge):
+    """The headers of the request are too large."""
+
+    known_code = "header_too_large"
+
+
 class HostNotAllowed(errors.Forbidden):
     """The Host header names no address of this service."""
 
@@ -909,6 +915,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "field_too_long": FieldTooLong,
     "file_missing": FileMissing,
     "gpu_out_of_memory": GpuOutOfMemory,
+    "header_too_large": HeaderTooLarge,
     "host_not_allowed": HostNotAllowed,
     "hub_unreachable": HubUnreachable,
     "idempotency_key_reused": IdempotencyKeyReused,
