@@ -184,6 +184,11 @@ class Session:
         """It stays after all."""
         self._stays.set()
 
+    @property
+    def place(self) -> float:
+        """Where an engine goes on that begins now, in seconds of its sound."""
+        return self.told.behind_finals(self.sound.settled)
+
     async def stays(self) -> None:
         """Wait while it is being handed over. Where it was, what it is sent next is refused."""
         await self._stays.wait()
@@ -332,7 +337,7 @@ class Session:
             self._room.set()
         elif isinstance(event, TurnEnded) and event.committed:
             self._answered += 1  # an engine that dies now is not asked for it again
-            self.sound.settle(self.sound.settled, self._answered)
+            self.sound.answered(self._answered)
         elif isinstance(event, Final) and self._waits is not None:
             self._waits.add(event.wait_s + event.work_s, self._now())
         elif isinstance(event, TurnDropped):
@@ -378,6 +383,7 @@ class Session:
 
     def begins_anew(self) -> None:
         """For an engine that knows nothing of it, and gets the options as they are now."""
+        self.sound.settled = self.place
         self.sound.rewind()
         self._answered = 0
         self._orders.clear()

@@ -197,6 +197,11 @@ class KeptSound:
         self._taken, self._before = 0, self._answered
         self._ahead = deque(self._past)
 
+    def answered(self, commits: int) -> None:
+        """Let go of as many commits as were answered since `rewind`, and of the sound before them
+        that is settled; what is wanted stays."""
+        self._settle(self.settled, self._before + commits)
+
     def settle(self, before: float, commits: int, wanted: float | None = None) -> None:
         """Let go of what lies before a time, and of as many commits as were answered since
         `rewind`. What came before a commit that has no answer stays: it is about that. From
