@@ -50,6 +50,10 @@ AGAIN_S = 0.25
 LOST = Notice("sound_lost", "What was said last ended the engine twice, and is left out.")
 NOT_KEPT = "not_kept"
 """The notice of a session that was to become a job and did not."""
+ORDERS = 20_000
+"""Commits, cancels and changes that one session takes: each leaves events, which are kept."""
+EVENTS = 100_000
+"""Events of one session that are kept: ten times what 90 minutes of talk come to."""
 RATES = range(8_000, 192_001)
 """Samples a second that are taken."""
 
@@ -139,7 +143,8 @@ class Session:
         self._steady.set()
         self._waiting = False
         self._answered = 0
-        self._orders: deque[dict[str, Any]] = deque()
+        self._orders: deque[dict[str, Any]] = deque(maxlen=1)
+        """The options that no engine has been told: all of them, so that the last ones count."""
 
     @property
     def received_s(self) -> float:
@@ -370,6 +375,8 @@ class Session:
                 witness.told(numbered)
         if self.durable is not None:
             self.durable.said(event)
+        if self.told.kept > EVENTS:
+            self.end(errors.SessionTooLong(f"The session has had {EVENTS} events."))
 
     def touch(self) -> None:
         """Somebody is there."""
@@ -413,6 +420,10 @@ class Session:
         self._check()
         self.touched = self._now()
         if asked:
+            if self.received_orders >= ORDERS and not finish:
+                raise errors.SessionTooLong(
+                    f"The session has taken {ORDERS} commands, as many as one may."
+                )
             self.received_orders += 1
             if self.durable is not None:
                 self.durable.ordered(self.received_orders, finish=finish)

@@ -103,6 +103,11 @@ class Told:
         return self._last
 
     @property
+    def kept(self) -> int:
+        """How many events are kept."""
+        return len(self._kept)
+
+    @property
     def state(self) -> ToldState:
         """What another needs to go on telling."""
         return ToldState(self._last, self._started, tuple(self._kept), self._voices, self._context)
