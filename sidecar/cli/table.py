@@ -15,7 +15,6 @@ from sidecar.cli import (
     conversing,
     jobs,
     monitoring,
-    nodes,
     people,
     replay,
     serve,
@@ -161,7 +160,6 @@ def build_command() -> Any:
     app.add_typer(config.build(), name="config")
     app.add_typer(jobs.build(), name="jobs")
     app.add_typer(people.build(), name="people")
-    app.command("nodes", help=nodes.HELP)(addressed(nodes.nodes, ELSE_OURS))
     app.add_typer(benching.build(), name="bench")
     return typer.main.get_command(app)
 

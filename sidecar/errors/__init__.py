@@ -82,7 +82,6 @@ from sidecar.errors.jobs import (
     JobNotDone,
     JobNotFound,
     JournalUnreachable,
-    NodesAbsent,
     QueueFull,
     RecordingNotKept,
     StorageUnreachable,

@@ -22,7 +22,6 @@ from sidecar.jobs.claims import Claims
 from sidecar.jobs.events import Failed, Failure, Interrupted
 from sidecar.jobs.job import Job
 from sidecar.jobs.journal import UPLOADS
-from sidecar.jobs.postgres.nodes import PostgresNodes
 from sidecar.jobs.postgres.sessions import SharedSessions
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.postgres.unanswered import UnansweredRows
@@ -72,8 +71,6 @@ class Keeping:
         """The same jobs as they are claimed, where several services share them."""
         self.sessions: SharedSessions | None = None
         """Live sessions that other services find, where several share the jobs."""
-        self.nodes: PostgresNodes | None = None
-        """What all nodes are to have, where there are any."""
         self.unanswered: UnansweredRows | None = None
         """Jobs whose clients timed out, where several services share them."""
         self._shared: PostgresStore | None = None
@@ -84,7 +81,7 @@ class Keeping:
         else:
             shared = PostgresStore(address, secret, folder / UPLOADS, now, shelf=self.shelf)
             self.store = self.claims = self._shared = shared
-            self.sessions, self.nodes = SharedSessions(shared, address), PostgresNodes(shared)
+            self.sessions = SharedSessions(shared, address)
             self.unanswered = UnansweredRows(shared)
         self._roots = settings.audio_roots
         self._spool_dir = settings.spool_dir

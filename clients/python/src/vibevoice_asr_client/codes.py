@@ -490,12 +490,6 @@ class MultipleFiles(errors.Refused):
     known_code = "multiple_files"
 
 
-class NodesAbsent(errors.Conflict):
-    """This service shares its jobs with no other."""
-
-    known_code = "nodes_absent"
-
-
 class NotFound(errors.NotFound):
     """There is nothing at this address."""
 
@@ -955,7 +949,6 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "multipart_invalid": MultipartInvalid,
     "multipart_too_many_parts": MultipartTooManyParts,
     "multiple_files": MultipleFiles,
-    "nodes_absent": NodesAbsent,
     "not_found": NotFound,
     "origin_not_allowed": OriginNotAllowed,
     "peer_not_allowed": PeerNotAllowed,
