@@ -133,7 +133,7 @@ class Hall:
 
     def leave(self, seat: Seat) -> None:
         """A session is not heard any more."""
-        with self._lock:
+        with self._lock, self._blaming(seat):
             self._drop(seat)
 
     def _drop(self, seat: Seat) -> None:

@@ -117,6 +117,7 @@ def test_a_session_that_failed_once_is_told_no_more_and_fails_no_second_time(hal
     seat.finish()
     _, other = said(hall, 0.3, untouched)
     wait_until(lambda: any(isinstance(one, Summary) for one in other), PATIENCE_S, "heard")
+    seat.close()
     assert (len(wrong), told) == (1, [])
 
 
