@@ -51,6 +51,10 @@ AGAIN_S = 0.25
 LOST = Notice("sound_lost", "What was said last ended the engine twice, and is left out.")
 NOT_KEPT = "not_kept"
 """The notice of a session that was to become a job and did not."""
+ORDERS = 20_000
+"""Commits, cancels and changes that one session takes: each leaves events, which are kept."""
+EVENTS = 100_000
+"""Events of one session that are kept: ten times what 90 minutes of talk come to."""
 RATES = range(8_000, 192_001)
 """Samples a second that are taken."""
 
@@ -162,7 +166,8 @@ class Session:
         self._steady.set()
         self._waiting = False
         self._answered = 0
-        self._orders: deque[dict[str, Any]] = deque()
+        self._orders: deque[dict[str, Any]] = deque(maxlen=1)
+        """The options that no engine has been told: all of them, so that the last ones count."""
 
     @property
     def received_s(self) -> float:
@@ -206,6 +211,11 @@ class Session:
     def release(self) -> None:
         """It stays after all."""
         self._stays.set()
+
+    @property
+    def place(self) -> float:
+        """Where an engine goes on that begins now, in seconds of its sound."""
+        return self.told.behind_finals(self.sound.settled)
 
     async def stays(self) -> None:
         """Wait while it is being handed over. Where it was, what it is sent next is refused."""
@@ -365,7 +375,7 @@ class Session:
             self._room.set()
         elif isinstance(event, TurnEnded) and event.committed:
             self._answered += 1  # an engine that dies now is not asked for it again
-            self.sound.settle(self.sound.settled, self._answered)
+            self.sound.answered(self._answered)
         elif isinstance(event, Final) and self._waits is not None:
             self._waits.add(event.wait_s + event.work_s, self._now())
         elif isinstance(event, TurnDropped):
@@ -398,6 +408,8 @@ class Session:
                 witness.told(numbered)
         if self.durable is not None:
             self.durable.said(event)
+        if self.told.kept > EVENTS:
+            self.end(errors.SessionTooLong(f"The session has had {EVENTS} events."))
 
     def touch(self) -> None:
         """Somebody is there."""
@@ -411,6 +423,7 @@ class Session:
 
     def begins_anew(self) -> None:
         """For an engine that knows nothing of it, and gets the options as they are now."""
+        self.sound.settled = self.place
         self.sound.rewind()
         self._answered = 0
         self._orders.clear()
@@ -440,6 +453,10 @@ class Session:
         self._check()
         self.touched = self._now()
         if asked:
+            if self.received_orders >= ORDERS and not finish:
+                raise errors.SessionTooLong(
+                    f"The session has taken {ORDERS} commands, as many as one may."
+                )
             self.received_orders += 1
             if self.durable is not None:
                 self.durable.ordered(self.received_orders, finish=finish)

@@ -10,11 +10,13 @@ Times are seconds on the session's clock, which is its sound: it begins at 0 and
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Protocol, Self
 
+from sidecar import errors
 from sidecar.audio import Block
 from sidecar.speech import limits
 from sidecar.speech.engine import AUTO, Engine
@@ -158,6 +160,12 @@ class LiveOptions:
 class LiveSession(Protocol):
     """One stream of sound in an engine. Nothing here waits for recognition; `Summary` is the last
     event, and comes after `finish` alone."""
+
+    around: Callable[[], AbstractContextManager[object]]
+    """Entered by each thread of the engine for as long as it recognizes for this session; set
+    before any sound is pushed."""
+    failed: Callable[[errors.SidecarError], object]
+    """Called once if work for this session fails: nothing more is told. Set as `around` is."""
 
     @property
     def backlog_s(self) -> float:

@@ -36,6 +36,7 @@ from sidecar.speech.live_events import (
     TurnDropped,
     TurnEnded,
 )
+from sidecar.speech.transcript import Segment
 
 RATE = 16_000
 OTHER = Identity("other", Proof.TOKEN)
@@ -552,3 +553,33 @@ async def test_options_are_the_same_whether_a_session_begins_with_them_or_change
     assert session.options == begun
     assert begun.endpointing.longest_s <= session.bounds.buffer_s / 2
     assert [LiveOptions.from_wire(one["change"]) for one in session.orders()] == [begun]
+
+
+def waiting_for_an_engine(seconds: float = 2.0) -> Session:
+    """One whose engine has taken all of its sound, and settled nothing yet."""
+    session = Session("s", "o", LiveOptions(), Bounds(), Held(1 << 30))
+    for _ in range(round(seconds * 10)):
+        session.sound.add(bytes(3200), Encoding.PCM16, RATE)
+    while session.sound.take() is not None:
+        pass
+    return session
+
+
+async def test_the_answer_to_a_commit_lets_go_of_no_sound_that_the_next_engine_wants() -> None:
+    session = waiting_for_an_engine()
+    session.commit()
+    assert session.sound.take() is not None
+    session.heard(Heard(2.0, 2.0, 0, 0.5))
+    session.heard(TurnEnded(0, 0.5, 2.0, "words", True))
+    session.heard(Heard(2.0, 2.0, 1, 0.5))
+    session.begins_anew()
+    assert session.sound.lead == pytest.approx(0.5)
+
+
+async def test_an_engine_that_dies_behind_a_final_is_not_asked_for_its_words_again() -> None:
+    """It had no time to say how much of the sound that final was."""
+    session = waiting_for_an_engine()
+    session.heard(Final(0, 0, Segment(0.1, 1.5, "some words", None), "en", 0.0, 0.1))
+    session.begins_anew()
+    begin = session.told.so_far(session.sound.settled, session.sound.lead)
+    assert (begin.at, begin.lead, begin.piece) == (1.5, 0.0, 1)

@@ -275,6 +275,27 @@ async def test_whatever_is_said_is_as_the_document_for_generators_has_it(server:
             place = place[step]
 
 
+async def test_commands_are_counted_and_sound_is_not_however_short_its_packets_are(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(live_messages_per_minute=40)
+    packet = bytes(320)  # 10 ms
+    async with wire(server) as socket:
+        await say(socket, "begin")
+        for _ in range(200):
+            await socket.send(packet)
+        await say(socket, "finish")
+        summary = await next_of(socket, "summary")
+        assert summary["transcript"]["metadata"]["duration"] == pytest.approx(2.0, abs=0.1)
+    for message in (b"", json.dumps({"type": "commit"})):
+        async with wire(server) as socket:
+            await say(socket, "begin")
+            for _ in range(41):
+                await socket.send(message)
+            said, code = await rest(socket)
+            assert (said[-1]["type"], said[-1]["code"], code) == ("error", "rate_limited", 4429)
+
+
 def test_the_document_names_every_message_and_field() -> None:
     page = (REPOSITORY / "docs/live-wire.md").read_text("utf-8")
     fields = {*models.Begin.model_fields, *models.Ends.model_fields}

@@ -17,6 +17,8 @@ from sidecar.talk.options import LONGEST_REPORT_S
 
 LOWEST_RATE, HIGHEST_RATE = 8_000, 48_000
 LONGEST_NAME = 200
+LONGEST_TEXT = 65_536
+"""Characters of a turn that is typed."""
 _STRICT = ConfigDict(strict=True)
 Turn: TypeAlias = Annotated[int, Interval(1, 2**53 - 1)]
 Heard: TypeAlias = Annotated[float, Interval(0, LONGEST_REPORT_S)]
@@ -73,7 +75,7 @@ class Text(BaseModel):
     model_config = _STRICT
 
     type: Literal["text"]
-    text: str
+    text: str = Field(max_length=LONGEST_TEXT)
 
 
 class Reset(BaseModel):
@@ -113,7 +115,8 @@ def order_of(values: Any) -> Order | None:
         return _orders().validate_python(values)
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
-        if len(first["loc"]) < 2 or first["loc"][0] in _OLD:
+        too_long = first["type"] == "string_too_long"
+        if len(first["loc"]) < 2 or (first["loc"][0] in _OLD and not too_long):
             return None
         name = ".".join(map(str, first["loc"][1:]))
         raise errors.FieldInvalid(f"'{name}': {first['msg']}.") from None
