@@ -93,6 +93,20 @@ class Ear:
         where it began, and of one that is long gone nothing is known."""
         return self._spans.get(utterance, (0.0, 0.0))
 
+    @property
+    def speaking(self) -> int | None:
+        """The utterance that goes on."""
+        return self._speaking
+
+    def place(self, utterance: int) -> tuple[float, float, float]:
+        """Where an utterance lies in all the sound without the lead before its first word, so far:
+        from, to, and when that was said."""
+        start, end = self.span(utterance)
+        start += self._usual.endpointing.pre_roll_s
+        if utterance == self._speaking:
+            end = self.received_s
+        return start, max(start, end), self._clock.time(max(start, end))
+
     async def hear(
         self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
     ) -> None:
