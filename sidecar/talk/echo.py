@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from sidecar.talk.interruption import ORDERS
 from sidecar.talk.words import bare
 
-ALIKE = 0.8
+ALIKE = 0.85
 """From this likeness on a sound is an echo, whatever its words seem to be: a recogniser makes
 others of a quiet one. Somebody who speaks as loud as the echo stays below it."""
-OWN_WORDS_ALIKE = 0.6
+OWN_WORDS_ALIKE = 0.7
 """From this on it is one where the words are the machine's, too. Strangers stay below it."""
 LONGEST_LAG_S = 0.8
 """What is played is heard again within this: buffers, the air, buffers."""

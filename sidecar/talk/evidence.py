@@ -159,11 +159,11 @@ def _envelopes(pieces: deque[_Piece], start: float, end: float) -> Envelopes:
 def _keep(pieces: deque[_Piece], piece: _Piece) -> None:
     if not len(piece.samples):
         return
-    last = pieces[-1] if pieces else piece
-    count = len(last.samples) + len(piece.samples)
+    last = pieces[-1] if pieces else None
     if (
-        last.rate == piece.rate
-        and count <= MERGED_S * piece.rate
+        last is not None
+        and last.rate == piece.rate
+        and len(last.samples) + len(piece.samples) <= MERGED_S * piece.rate
         and abs(piece.start - last.end) < 1 / FRAMES
     ):
         samples = np.concatenate([pieces.pop().samples, piece.samples])

@@ -149,7 +149,7 @@ def test_own_words_are_words_of_what_is_said_in_their_order(text: str, own: bool
 
 @pytest.mark.parametrize(
     ("likeness", "own", "other"),
-    [(0.0, False, False), (0.59, False, False), (0.6, True, False), (0.8, True, True)],
+    [(0.0, False, False), (0.69, False, False), (0.7, True, False), (0.85, True, True)],
 )
 def test_words_are_an_echo_by_the_sound_alone_and_their_own_need_less_of_it(
     likeness: float, own: bool, other: bool
