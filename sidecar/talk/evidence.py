@@ -22,8 +22,8 @@ FRAMES = 100
 """Values a second of an envelope."""
 WINDOW = 4
 """Frames that a value is taken from: with 40 ms the harmonics of a voice stand apart."""
-BANDS_HZ = np.linspace(150, 3900, 49)
-"""Edges of the bands; what a telephone has, too."""
+BANDS, LOWEST_HZ, HIGHEST_HZ = 48, 150, 3900
+"""What a telephone has, too."""
 COMPRESSION = 0.3
 """Exponent of a band's power, so that the loudest vowels do not decide alone."""
 LEAST_S = 0.4
@@ -135,11 +135,12 @@ def envelopes(samples: Samples, rate: int) -> Envelopes:
     step = rate // FRAMES
     size = WINDOW * step
     if len(samples) < size or rate < LEAST_RATE:
-        return np.zeros((0, len(BANDS_HZ) - 1), np.float32)
+        return np.zeros((0, BANDS), np.float32)
     windows = np.lib.stride_tricks.sliding_window_view(samples / 32768, size)[::step]
     windows = windows * np.hanning(size)
     power = np.abs(np.fft.rfft(windows, axis=1)) ** 2
-    edges = np.searchsorted(np.fft.rfftfreq(size, 1 / rate), BANDS_HZ)
+    limits = np.linspace(LOWEST_HZ, HIGHEST_HZ, BANDS + 1)
+    edges = np.searchsorted(np.fft.rfftfreq(size, 1 / rate), limits)
     bands = np.add.reduceat(power, edges, axis=1)[:, :-1] / size**2
     return np.asarray(bands**COMPRESSION, np.float32)
 

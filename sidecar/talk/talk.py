@@ -15,7 +15,6 @@ from sidecar.speech.voice import SayOptions
 from sidecar.talk import commands as todo
 from sidecar.talk.ear import Ear
 from sidecar.talk.events import Alike, Cancelled, Played, TalkEvent, Tick, Words
-from sidecar.talk.evidence import Evidence
 from sidecar.talk.machine import Conversation
 from sidecar.talk.options import TalkOptions
 from sidecar.talk.outgoing import (
@@ -35,6 +34,8 @@ from sidecar.thinking.thinker import Thinker
 
 COMPARE_EVERY_S = 0.2
 """Of new sound over a reply: before there are words, too, a reply is not held for its echo."""
+WORDLESS_S = 2.0
+"""So long an utterance may be that has no words yet; after that they alone are compared for."""
 
 
 def _unseen(told: Told) -> None:
@@ -61,6 +62,8 @@ class Talk:
         seen: Callable[[Told], None] = _unseen,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        from sidecar.talk.evidence import Evidence  # it takes numpy, which a service begins without
+
         self._now, self._seen = now, seen
         self.id = session.id
         self.greeting = session.greeting
@@ -92,9 +95,12 @@ class Talk:
         """More sound of the person's, as `Session.send`."""
         await self._ear.hear(raw, encoding, rate)
         self._evidence.hear(raw, encoding, rate, self._ear.received_s)
-        new_s = self._ear.received_s - self._compared_s
-        if self._ear.speaking is not None and self._pacer.turn and new_s >= COMPARE_EVERY_S:
-            self._compare(self._ear.speaking)
+        utterance = self._ear.speaking
+        if utterance is None or not self._pacer.turn:
+            return
+        start, end, _ = self._ear.place(utterance)
+        if end - start <= WORDLESS_S and end - self._compared_s >= COMPARE_EVERY_S:
+            self._compare(utterance)
 
     @property
     def hearing(self) -> LiveOptions:
