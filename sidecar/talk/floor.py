@@ -307,6 +307,8 @@ class Floor:
             self._set_aside(person)
             return
         self.person = None
+        if person.failure is not None:
+            self._do(Tell(Failed(0, person.failure)))
         if person.text:
             self._tell_of(person)
             self._said(person, bounded(person.text, MOST_SAID))

@@ -1015,3 +1015,13 @@ def test_words_of_a_voice_that_marks_none_are_spread_over_its_sound() -> None:
     table.take(Cancelled(table.now))
     assert table.told(PersonStopped)
     assert table.history[-1] == ("assistant", "aaaa bbbb…")
+
+
+def test_what_failed_before_something_is_typed_is_told() -> None:
+    table = answering(TalkOptions(interruptible=False))
+    table.starts()
+    table.until(table.now + 1.0)
+    table.stops()
+    table.take(StageFailed(table.now, table.utterance, Stage.RECOGNISER, BROKEN))
+    table.take(Typed(table.now, "Never mind."))
+    assert table.told(Failed) == [Failed(0, BROKEN)]
