@@ -17,6 +17,8 @@ ALIKE = 0.85
 others of a quiet one. Somebody who speaks as loud as the echo stays below it."""
 OWN_WORDS_ALIKE = 0.7
 """From this on it is one where the words are the machine's, too. Strangers stay below it."""
+OTHERS = 3
+"""One word in so many may be another than was said."""
 LONGEST_LAG_S = 0.8
 """What is played is heard again within this: buffers, the air, buffers."""
 
@@ -29,21 +31,24 @@ def is_echo(text: str, likeness: float, saying: str) -> bool:
 
 
 def own_words(text: str, saying: str) -> bool:
-    """Whether ``text`` is made of words of ``saying``, in their order: what is said just now. A
-    recogniser misses some, so these need not be neighbours, but they are not farther apart than
-    there are of them. An order on its own ("stop") is never one."""
+    """Whether ``text`` is made of words of ``saying``, in their order, but for one in three: a
+    recogniser makes others of a quiet sound, and misses some, so these need not be neighbours. An
+    order ("stop") that is not among them, or is alone, is never one."""
     words, said = bare(text), bare(saying)
     if not words or (len(words) == 1 and words[0] in ORDERS):
         return False
-    return any(_follows(words, said[at:]) for at, word in enumerate(said) if word == words[0])
+    return any(_follows(words, said[at:]) for at, word in enumerate(said) if word in words)
 
 
 def _follows(words: Sequence[str], said: Sequence[str]) -> bool:
     """Whether ``words`` are in ``said`` in order, from its first on, without long gaps."""
-    at = 0
+    at = others = 0
     for word in words:
         reach = said[at : at + 1 + len(words)]
-        if word not in reach:
+        if word in reach:
+            at += reach.index(word) + 1
+        elif word in ORDERS:
             return False
-        at += reach.index(word) + 1
-    return True
+        else:
+            others += 1
+    return others * OTHERS <= len(words)
