@@ -232,7 +232,7 @@ async def test_what_a_microphone_hears_of_the_loudspeaker_is_no_turn(
 ) -> None:
     server = start_server(engine="auto", voice_engine="espeak")
     async with Page(server) as page:
-        await page.send(type="begin", rate=IN_RATE, clears=False, holds=False)
+        await page.send(type="begin", rate=IN_RATE, clears=True, holds=False)  # all at once
         await page.until("began")
         await page.send(type="text", text="There is a train at nine in the morning.")
         around = asyncio.create_task(_loudspeaker(page))
