@@ -8,7 +8,7 @@ from typing import Self
 
 from sidecar import errors
 from sidecar.access.identity import Identity
-from sidecar.sessions.session import Session
+from sidecar.sessions.session import Bounds, Session, fitted
 from sidecar.sessions.waits import Waits
 from sidecar.settings import Settings
 from sidecar.speech.engine import EngineSpec
@@ -73,13 +73,16 @@ class Admission:
         if sum(one.owner == caller.owner for one in going) >= self._room.of_owner:
             raise errors.LiveLimited()
 
-    def check_language(self, options: LiveOptions) -> None:
-        """Refuse what the engine does not know.
+    def accepted(self, options: LiveOptions, bounds: Bounds) -> LiveOptions:
+        """Return the options as a session has them, whether it begins, changes or is taken up.
 
         Raises:
-            errors.LanguageUnsupported: it does not know the language.
+            errors.LanguageUnsupported: the engine does not know the language.
+            errors.BadRequest: as `fitted`.
         """
+        options = fitted(options, bounds)
         if self.spec is not None and not self.spec.speaks(options.language):
             raise errors.LanguageUnsupported(
                 f"The engine '{self.spec.name}' does not know '{options.language}'."
             )
+        return options

@@ -38,6 +38,7 @@ from sidecar.speech.live_events import (
     TurnDropped,
     TurnEnded,
 )
+from sidecar.speech.options import parse_language
 from sidecar.speech.transcript import Notice, Transcript
 from sidecar.waiting import comes
 
@@ -72,6 +73,26 @@ class Bounds:
         )
 
 
+def fitted(options: LiveOptions, bounds: Bounds) -> LiveOptions:
+    """Return the options as a session with these bounds has them: no utterance is longer than half
+    of the sound that is kept, so that all of one is.
+
+    Raises:
+        errors.LanguageInvalid: the language has not the shape of a tag.
+        errors.FieldInvalid: what comes before an utterance leaves too little of that for it.
+    """
+    ends = options.endpointing
+    try:
+        ends = dataclasses.replace(ends, longest_s=min(ends.longest_s, bounds.buffer_s / 2))
+    except ValueError as error:
+        raise errors.FieldInvalid(
+            f"'endpointing' is not possible: {error}, and at most {bounds.buffer_s / 2:g} here.",
+            hint="Make pre_roll_s or min_speech_s shorter, or raise live_buffer.",
+        ) from None
+    language = parse_language(options.language)
+    return dataclasses.replace(options, endpointing=ends, language=language)
+
+
 Keeper = Callable[["Session", Transcript], Awaitable[str]]
 """Makes a job of a session that is over; its id."""
 
@@ -79,7 +100,8 @@ Keeper = Callable[["Session", Transcript], Awaitable[str]]
 class Session:
     """Held by one connection at a time; not for two tasks at once, but for `events`.
 
-    ``now`` is a clock that only goes forward. ``waits`` learns how late finals are.
+    ``now`` is a clock that only goes forward. ``waits`` learns how late finals are. ``accepted``
+    checks options that change, as those of the beginning were.
     """
 
     def __init__(
@@ -93,8 +115,9 @@ class Session:
         counted: Counted | None = None,
         greeting: Mapping[str, Any] | None = None,
         waits: Waits | None = None,
+        accepted: Callable[[LiveOptions, Bounds], LiveOptions] = fitted,
     ) -> None:
-        self._waits = waits
+        self._waits, self._accepted = waits, accepted
         self.id = number
         self.owner = owner
         self.options = options
@@ -268,10 +291,20 @@ class Session:
         self.stranger = False
 
     def change(self, options: LiveOptions) -> None:
-        """Hear on with other options. Who may be recognised stays as it was in the beginning."""
+        """Hear on with other options. Who may be recognised stays as it was in the beginning, and
+        so does what the service decides: whose part of the engine it has, and its patience.
+
+        Raises:
+            errors.BadRequest: they are not possible here; nothing has changed.
+            errors.SessionOver: it takes nothing any more.
+        """
         before = self.options
         changed = dataclasses.replace(
-            options, known_voices=before.known_voices, voiceprints=before.voiceprints
+            self._accepted(options, self.bounds),
+            known_voices=before.known_voices,
+            voiceprints=before.voiceprints,
+            client=before.client,
+            patience_s=before.patience_s,
         )
         order = {"change": changed.spoken.to_wire()}
         self._ordered(order)

@@ -35,7 +35,8 @@ class HandedOver(WorkerDied):
 
 
 class Unreachable(Exception):
-    """Nobody is at a place, or nobody who has time, and nothing of a recording was read there.
+    """Nobody is at a place, or nobody who has time, and nothing of a recording was read there; a
+    replica on a Ray cluster says so (`deploy/ray/place.py`).
     ``error``: what a client is told where no place is reached for long."""
 
     def __init__(self, error: errors.SidecarError) -> None:

@@ -183,6 +183,9 @@ SOON = {"type": "begin"}
         ([{**SOON, "rate": 7999}], "field_invalid", 1007),
         ([{**SOON, "partials": "yes"}], "field_invalid", 1007),
         ([{**SOON, "endpointing": {"longest_s": 0.1}}], "field_invalid", 1007),
+        ([{**SOON, "endpointing": {"silence_s": 1e305}}], "field_invalid", 1007),
+        ([{**SOON, "endpointing": {"pre_roll_s": 20, "longest_s": 50}}], "field_invalid", 1007),
+        ([{**SOON, "language": "no language"}], "language_invalid", 1007),
         ([{**SOON, "session": "a b"}], "field_invalid", 1007),
         ([{**SOON, "after": 3}], "field_missing", 1007),
         ([{**SOON, "session": "nobody", "after": 0}], "session_not_found", 4404),
@@ -191,6 +194,12 @@ SOON = {"type": "begin"}
         ([SOON, bytes(2 * 16_000 * 11)], "chunk_too_long", 1009),
         ([SOON, {"type": "finish"}, b"\0\0"], "session_over", 4409),
         ([SOON, {"type": "change", "endpointing": {"silence_s": 0}}], "field_invalid", 1007),
+        (
+            [SOON, {"type": "change", "endpointing": {"pre_roll_s": 20, "longest_s": 50}}],
+            "field_invalid",
+            1007,
+        ),
+        ([SOON, {"type": "change", "language": "no language"}], "language_invalid", 1007),
     ],
 )
 async def test_what_is_wrong_is_said_and_the_connection_closed(

@@ -7,15 +7,20 @@ is unknown is passed over, as all of this wire is; what is known and wrong is sa
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sidecar import errors
+from sidecar.speech.limits import Interval
+from sidecar.talk.options import LONGEST_REPORT_S
 
 LOWEST_RATE, HIGHEST_RATE = 8_000, 48_000
 LONGEST_NAME = 200
 _STRICT = ConfigDict(strict=True)
+Turn: TypeAlias = Annotated[int, Interval(1, 2**53 - 1)]
+Heard: TypeAlias = Annotated[float, Interval(0, LONGEST_REPORT_S)]
+"""Seconds of a reply that were played."""
 
 
 class Change(BaseModel):
@@ -47,8 +52,8 @@ class Played(BaseModel):
     model_config = _STRICT
 
     type: Literal["played"]
-    turn: int = Field(ge=1)
-    seconds: float = Field(ge=0, allow_inf_nan=False)
+    turn: Turn
+    seconds: Heard
     cleared: bool = False
 
 
@@ -58,8 +63,8 @@ class Interrupt(BaseModel):
     model_config = _STRICT
 
     type: Literal["interrupt"]
-    turn: int | None = None
-    seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
+    turn: Turn | None = None
+    seconds: Heard = 0.0
 
 
 class Text(BaseModel):
