@@ -81,7 +81,7 @@ class Dialect:
                 yield message("interrupted")
             case PersonStopped():
                 yield from self._begun()
-            case PersonSaid():
+            case PersonSaid(backchannel=None):
                 self._person = out.text
                 yield from self._begun()
             case NothingSaid():

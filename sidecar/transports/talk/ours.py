@@ -71,9 +71,10 @@ def _of_person(
         case PersonStopped():
             return message("person_stopped")
         case PersonSaid(text, typed):
-            return message("person_said", text=text, typed=typed)
-        case NothingSaid():
-            return message("nothing_said")
+            backchannel = told.backchannel is not None
+            return message("person_said", text=text, typed=typed, backchannel=backchannel)
+        case NothingSaid(echo):
+            return message("nothing_said", echo=echo)
 
 
 def _of_reply(told: Out) -> Iterator[str]:
