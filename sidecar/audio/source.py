@@ -11,7 +11,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -42,6 +42,17 @@ class AudioSource:
         """What a client called it, of a file of the client's."""
         self.spooled = spooled
         """Whether the bytes are ours, on a local disk or in memory: reading them does not wait."""
+        self._settled: Callable[[], None] | None = None
+
+    def when_settled(self, tell: Callable[[], None]) -> None:
+        """Have ``tell`` called once this has become a job, or nothing."""
+        self._settled = tell
+
+    def settle(self) -> None:
+        """Say that it has; a second time does nothing."""
+        tell, self._settled = self._settled, None
+        if tell is not None:
+            tell()
 
     @property
     def fd(self) -> int:
@@ -55,6 +66,7 @@ class AudioSource:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+        self.settle()
 
     def __enter__(self) -> Self:
         return self

@@ -174,6 +174,7 @@ def test_nothing_is_counted_on_the_loopback_unless_it_was_said() -> None:
     assert known.limits_of(Settings(host="0.0.0.0")) == known.USUAL
     assert known.limits_of(Settings(forwarded_allow_ips=("127.0.0.1",))) == known.USUAL
     none = {"limit_requests": 0, "limit_jobs": 0, "limit_queued_hours": 0, "limit_upload_mb": 0}
+    none |= {"live_sessions_per_owner": 0}
     assert known.limits_of(Settings(host="0.0.0.0", **none)) == UNLIMITED
     assert known.limits_of(Settings(limit_jobs=3)) == Limits(jobs=3)
     check_jobs(EVERYBODY, 10**6)

@@ -13,6 +13,7 @@ from recordings import Studio
 from serving import PATIENCE_S
 
 from sidecar import errors
+from sidecar.access.identity import EVERYBODY
 from sidecar.audio.source import AudioSource
 from sidecar.workers import intake
 from sidecar.workers.intake import Intake
@@ -57,7 +58,7 @@ async def test_a_file_is_told_damaged_for_what_it_takes_and_not_for_the_start_of
 ) -> None:
     monkeypatch.setitem(intake.LIMITS_S, "probe", 0.05)
     with source:
-        looking = asyncio.ensure_future(late.probe(source))
+        looking = asyncio.ensure_future(late.probe(EVERYBODY, source))
         await asyncio.wait({looking}, timeout=0.3)
         assert not looking.done()
         monkeypatch.setitem(intake.LIMITS_S, "probe", PATIENCE_S)
@@ -71,10 +72,10 @@ async def test_where_no_process_begins_that_is_told_as_what_it_is_and_the_next_f
     monkeypatch.setattr(intake, "START_TIMEOUT_S", 0.05)
     with source:
         with pytest.raises(errors.MachineBusy):
-            await late.probe(source)
+            await late.probe(EVERYBODY, source)
         assert not late.late.pop().alive
         monkeypatch.setattr(intake, "START_TIMEOUT_S", PATIENCE_S)
-        looking = asyncio.ensure_future(late.probe(source))
+        looking = asyncio.ensure_future(late.probe(EVERYBODY, source))
         await asyncio.sleep(0.05)
         late.begin()
         assert (await looking).container == "aiff"
@@ -94,6 +95,6 @@ async def test_a_file_that_takes_too_long_is_told_so_from_when_its_process_began
             AudioSource(os.open(recording, os.O_RDONLY), spooled=True) as source,
             pytest.raises(errors.AudioDecodeTimeout),
         ):
-            await looks.probe(source)
+            await looks.probe(EVERYBODY, source)
     finally:
         await looks.close()
