@@ -86,7 +86,7 @@ class Edits:
             if not isinstance(wish, SplitSpeaker):
                 step.append(wish)
                 continue
-            now = edited(transcript, step)
+            now = await self._jobs.in_turn(caller, edited, transcript, tuple(step))
             try:
                 splits, part = await self._parted(caller, now, wish)
             except EditImpossible as error:

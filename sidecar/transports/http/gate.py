@@ -144,6 +144,16 @@ class _Callers:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        with contextlib.ExitStack() as opened:
+            admitted = await self._admitted(scope, receive, send, opened)
+            if admitted is not None:
+                await self._app(admitted[0], receive, admitted[1])
+
+    async def _admitted(
+        self, scope: Scope, receive: Receive, send: Send, opened: contextlib.ExitStack
+    ) -> tuple[Scope, Send] | None:
+        """The scope with its caller and how to answer; None where it was refused. While ``opened``
+        is, the request or connection counts as the caller's."""
         approach = approach_of(scope)
         try:
             if self._turnstile is not None:
@@ -156,14 +166,15 @@ class _Callers:
                         self._turnstile.enter(caller)
                     finally:
                         send = ratelimit.saying(send, self._turnstile.standing(caller))
+                opened.enter_context(self._visits.opened(caller))
         except errors.SidecarError as error:
             say_no = self._refusals.get(scope["path"]) if scope["type"] == "websocket" else None
             if say_no is not None:
                 await say_no(error, scope, receive, send)
             else:
                 await refuse(error, scope, receive, send, self._dialects)
-            return
-        await self._app(scope, receive, send)
+            return None
+        return scope, send
 
     def _with_ticket(self, scope: Scope, approach: Approach) -> Approach:
         """The approach of a WebSocket with the token that its ticket stands for."""
