@@ -10,7 +10,7 @@ import pytest
 from histories import submitted
 from serving import until
 
-from sidecar.access.identity import EVERYBODY
+from sidecar.access.identity import EVERYBODY, Identity, Limits, Proof
 from sidecar.jobs.events import Begun, Edited, Reported
 from sidecar.jobs.owned import OwnedJobs
 from sidecar.jobs.record import JobRecord
@@ -23,9 +23,9 @@ from sidecar.speech.transcript import Finished, Segment, Transcript
 SAID = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
 
 
-def done_in(store: MemoryStore) -> JobRecord:
+def done_in(store: MemoryStore, caller: Identity = EVERYBODY) -> JobRecord:
     """A job with a transcript."""
-    record = submitted(owner=EVERYBODY.owner)
+    record = submitted(owner=caller.owner, id=caller.subject)
     store.add(record)
     store.append(record.id, Begun())
     return store.append(record.id, Reported(Finished(SAID), 1.0))
@@ -76,3 +76,30 @@ async def test_an_edit_that_another_overtook_is_worked_out_anew(
     assert before.name_of(0) == "Nell"
     assert after.transcript is not None
     assert (after.transcript.name_of(0), after.segments[0].text) == ("Nell", "other")
+
+
+async def test_another_owner_s_edit_is_worked_out_while_many_of_one_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = MemoryStore()
+    ada, bob = (Identity(name, Proof.JWT, limits=Limits(shares=True)) for name in ("ada", "bob"))
+    done_in(store, ada), done_in(store, bob)
+    owned, go_on = OwnedJobs(store, None, None), threading.Event()  # type: ignore[arg-type]
+
+    def slow(transcript: Transcript, step: Any) -> Transcript:
+        if step[0].text == "slow":
+            go_on.wait()
+        return edited(transcript, step)
+
+    monkeypatch.setattr(history, "edited", slow)
+    try:
+        hers = [
+            asyncio.ensure_future(owned.edit(ada, "ada", (Rewrite(0, "slow"),))) for _ in range(9)
+        ]
+        await asyncio.sleep(0)
+        _, after = await owned.edit(bob, "bob", (Rewrite(0, "quick"),))
+        assert after.segments[0].text == "quick"
+        assert not any(one.done() for one in hers)
+    finally:
+        go_on.set()
+    assert len(await asyncio.gather(*hers)) == 9

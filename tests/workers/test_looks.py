@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from recordings import Studio
-from serving import PATIENCE_S
+from serving import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.access.identity import EVERYBODY
+from sidecar.access.identity import EVERYBODY, Identity, Limits, Proof
 from sidecar.audio.source import AudioSource
 from sidecar.workers import intake
 from sidecar.workers.intake import Intake
@@ -64,6 +64,23 @@ async def test_a_file_is_told_damaged_for_what_it_takes_and_not_for_the_start_of
         monkeypatch.setitem(intake.LIMITS_S, "probe", PATIENCE_S)
         late.begin()
         assert (await looking).container == "aiff"
+
+
+async def test_another_owner_s_file_is_looked_at_while_one_has_all_the_lanes_it_may(
+    late: Late, source: AudioSource
+) -> None:
+    ada, bob = (Identity(name, Proof.JWT, limits=Limits(shares=True)) for name in ("ada", "bob"))
+    with source:
+        hers = [asyncio.ensure_future(late.probe(ada, source)) for _ in range(12)]
+        await until(lambda: len(late.late) == intake.LANES - 1)
+        his = asyncio.ensure_future(late.probe(bob, source))
+        await until(lambda: len(late.late) == intake.LANES)
+        os.kill(late.late[-1].pid, signal.SIGCONT)
+        assert (await his).container == "aiff"
+        assert not any(one.done() for one in hers)
+        for one in hers:
+            one.cancel()
+        await asyncio.gather(*hers, return_exceptions=True)
 
 
 async def test_where_no_process_begins_that_is_told_as_what_it_is_and_the_next_file_finds_another(
