@@ -323,8 +323,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=30)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--rounds", type=int, default=10, help="of requests in each phase")
+    parser.add_argument("--phases", type=int, default=3, help="without and with the greedy one")
+    given = parser.parse_args()
     print(machine())
     with workshop() as folder:
         issuer = Issuer(folder / "tokens")
@@ -332,31 +333,38 @@ def main() -> None:
         env = {"SCRIPTED_SPEED": "1"}
         with ours(folder, **settings(issuer), **env) as server:
             greedy, other = (Owner(server.port, token) for token in tokens)
-            report(greedy, other, rounds)
+            report(greedy, other, given.rounds, given.phases)
 
 
-def report(greedy: Owner, other: Owner, rounds: int) -> None:
-    """Print the table."""
+def report(greedy: Owner, other: Owner, rounds: int, phases: int) -> None:
+    """Print the table: both sides in turns."""
     page = greedy.http.get("/openapi.json").raise_for_status().json()
     done = greedy.submit(wav(2))
     while greedy.http.get(f"/v1/jobs/{done}").json()["state"] != "done":
         time.sleep(0.1)
     running = greedy.submit(wav(1800))
-    does = kinds(other)
+    does, slow = kinds(other), slow_flac()
     timed(does, 2)  # processes start
-    without = timed(does, rounds)
-    with Greedy(greedy, page, done, running) as load:
-        load.work(slow_flac())
-        load.open()
-        time.sleep(2)
-        meanwhile = timed(does, rounds)
-        print(f"refused: {dict(load.refusals)}; worked on meanwhile: {dict(load.finished)}")
+    alone, beside = ({name: list[float]() for name in does} for _ in range(2))
+    for _ in range(phases):
+        _add(alone, timed(does, rounds))
+        with Greedy(greedy, page, done, running) as load:
+            load.work(slow)
+            load.open()
+            _add(beside, timed(does, rounds))
+            said = f"refused: {dict(load.refusals)}; worked on meanwhile: {dict(load.finished)}"
+    print(said)
     rows = [
-        (name, *(f"{1000 * one:.1f}" for one in _figures(without[name], meanwhile[name])))
+        (name, *(f"{1000 * one:.1f}" for one in _figures(alone[name], beside[name])))
         for name in does
     ]
     headers = ("ms", "alone p50", "alone p95", "beside p50", "beside p95")
-    table(f"another owner's requests, {rounds} rounds", headers, rows)
+    table(f"another owner's requests, {phases} x {rounds}", headers, rows)
+
+
+def _add(to: dict[str, list[float]], taken: Mapping[str, list[float]]) -> None:
+    for name, seconds in taken.items():
+        to[name] += seconds
 
 
 def _figures(*sides: list[float]) -> Iterator[float]:

@@ -25,7 +25,7 @@ SAID = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
 
 def done_in(store: MemoryStore, caller: Identity = EVERYBODY) -> JobRecord:
     """A job with a transcript."""
-    record = submitted(owner=caller.owner, id=caller.subject)
+    record = submitted(owner=caller.owner)
     store.add(record)
     store.append(record.id, Begun())
     return store.append(record.id, Reported(Finished(SAID), 1.0))
@@ -83,7 +83,7 @@ async def test_another_owner_s_edit_is_worked_out_while_many_of_one_wait(
 ) -> None:
     store = MemoryStore()
     ada, bob = (Identity(name, Proof.JWT, limits=Limits(shares=True)) for name in ("ada", "bob"))
-    done_in(store, ada), done_in(store, bob)
+    her_job, his_job = done_in(store, ada).id, done_in(store, bob).id
     owned, go_on = OwnedJobs(store, None, None), threading.Event()  # type: ignore[arg-type]
 
     def slow(transcript: Transcript, step: Any) -> Transcript:
@@ -94,10 +94,10 @@ async def test_another_owner_s_edit_is_worked_out_while_many_of_one_wait(
     monkeypatch.setattr(history, "edited", slow)
     try:
         hers = [
-            asyncio.ensure_future(owned.edit(ada, "ada", (Rewrite(0, "slow"),))) for _ in range(9)
+            asyncio.ensure_future(owned.edit(ada, her_job, (Rewrite(0, "slow"),))) for _ in range(9)
         ]
         await asyncio.sleep(0)
-        _, after = await owned.edit(bob, "bob", (Rewrite(0, "quick"),))
+        _, after = await owned.edit(bob, his_job, (Rewrite(0, "quick"),))
         assert after.segments[0].text == "quick"
         assert not any(one.done() for one in hers)
     finally:
