@@ -7,7 +7,6 @@ import socket
 from contextlib import suppress
 from typing import Any
 
-import pytest
 import uvicorn
 from serving import PATIENCE_S
 from websockets.asyncio.client import connect
