@@ -222,9 +222,11 @@ class OwnedJobs:
             if revisions is not None and record.history.revision not in revisions:
                 raise TranscriptChanged(f"The transcript is of revision {record.history.revision}.")
             after = await self.in_turn(caller, record.history.after, before, step, 0.0)
-            if self.transcript(caller, job_id)[1] is before:  # nobody edited it meanwhile
+            edited, now = self.transcript(caller, job_id)
+            if now is before:  # nobody edited it meanwhile
                 break
-        edited = self._store.append(record.id, Edited(step, after and (before, after[1])))
+        if after is not None:
+            edited = self._store.append(record.id, Edited(step, (before, after[1])))
         await self._settled(edited)
         return before, edited
 

@@ -47,6 +47,9 @@ async def test_an_edit_is_worked_out_once_and_not_where_health_is_answered(
         before, after = await owned.edit(EVERYBODY, job.id, step)
         assert before is not after.transcript
     assert on_the_loop == [False, False], "the first and the last: nothing is worked out to undo"
+    there_and_back = Rewrite(0, "others"), Rewrite(0, "other")
+    await owned.edit(EVERYBODY, job.id, there_and_back)
+    assert on_the_loop == [False] * 3, "what changes nothing is worked out there, too"
     record = store.get(job.id)
     assert record.segments[0].text == "other"
     assert record.history.revision == 3
