@@ -8,18 +8,18 @@ ENV PIP_NO_CACHE_DIR=1 \
     PATH=/opt/vibevoice-asr/bin:$PATH
 RUN python -m venv /opt/vibevoice-asr
 WORKDIR /src
+# Versions and hashes of all that is installed: renewed by `make locks`.
+COPY packaging/locks ./packaging/locks
+RUN pip install --require-hashes --only-binary :all: -r packaging/locks/image.txt
 COPY pyproject.toml README.md LICENSE THIRD_PARTY_LICENSES.md ./
 COPY clients/python/src ./clients/python/src
 COPY sidecar ./sidecar
 ARG REVISION=""
-# Versions are said in pyproject.toml.
-# hadolint ignore=DL3013
 RUN printf '%s' "$REVISION" > sidecar/REVISION \
-    && pip install '.[auth,grpc,postgres,s3]'
+    && pip install --no-deps --no-build-isolation .
 
 FROM build-cpu AS build-cuda
-# hadolint ignore=DL3013
-RUN pip install '.[vibevoice]'
+RUN pip install --require-hashes --only-binary :all: -r packaging/locks/image-cuda.txt
 
 FROM python:3.11-slim AS runtime
 RUN useradd --uid 10001 --create-home vibevoice \

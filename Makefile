@@ -12,12 +12,17 @@ MODULES ?=
 PROCESSES ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+# Without a header or sources: which index a mirror of ours is stays out of the files.
+LOCK := $(VENV)/locks/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--only-binary :all: --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	pyproject.toml packaging/locks/setuptools.in
+
 EXE := dist/vibevoice-asr
 GPU_EXE := dist/vibevoice-asr-gpu
 BUILD_STAMP := $(VENV)/.installed-build
 GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 
-.PHONY: run test lint audit docs stubs mutants bench exe exe-gpu clean
+.PHONY: run test lint style types audit docs stubs locks mutants bench exe exe-gpu clean
 
 run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDIO=path), keep serving
 	@$(BIN)/vibevoice-asr demo --port $(PORT) $(if $(AUDIO),"$(AUDIO)")
@@ -25,14 +30,18 @@ run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDI
 test: $(DEV_STAMP)  ## run the tests
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 
-lint: $(DEV_STAMP)  ## formatting, lint, types, import rules, generated docs
+lint: style types  ## formatting, lint, types, import rules, generated docs
+
+style: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python docs/generate.py --check
 
-audit: $(DEV_STAMP)  ## known holes in what is installed
+types: $(DEV_STAMP)
+	$(BIN)/mypy
+
+audit: $(DEV_STAMP)  ## known vulnerabilities in what is installed and in what is locked
 	$(BIN)/python .ci/audit.py
 
 docs: $(DEV_STAMP)  ## write docs/settings.md and docs/errors.md anew
@@ -43,6 +52,14 @@ stubs:  ## write what is generated from stt.proto anew, by the oldest tools whos
 	$(VENV)/stubs/bin/pip install -q grpcio-tools==1.72.1
 	cd sidecar/transports/live_grpc && $(abspath $(VENV))/stubs/bin/python -m grpc_tools.protoc \
 		-I. --python_out=. --pyi_out=. stt.proto
+
+locks:  ## renew packaging/locks: versions and hashes for images and executables
+	$(PYTHON) -m venv $(VENV)/locks
+	$(VENV)/locks/bin/pip install -q uv
+	$(LOCK) --extra auth --extra grpc --extra postgres --extra s3 -o packaging/locks/image.txt
+	$(LOCK) --extra auth --extra grpc --extra postgres --extra s3 --extra vibevoice \
+		-c packaging/locks/image.txt -o packaging/locks/image-cuda.txt
+	$(LOCK) --extra build -c packaging/locks/image.txt -o packaging/locks/executable.txt
 
 mutants: $(MUTANTS_STAMP)  ## whether the tests notice faults (MODULES="jobs/store access/auth"; many minutes)
 	nice $(BIN)/python -m tests.mutants $(MODULES)

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -23,14 +19,11 @@ from bench import serving
 from bench.connection import Connection
 from bench.crowd import FORM, Recording
 from bench.deployment import Deployment, deployment
-from bench.serving import ROOT, Server
+from bench.serving import Server
 
 SPEED = 10
-NODES, REPLICAS = 3, 2
+NODES = 3
 TOKEN = "bench-of-arrangements-" + "0" * 32
-RAY = ROOT / "deploy" / "ray"
-RAY_PORT = 8000
-"""Where `serve run` listens."""
 SETTINGS = {"scripted_speed": str(SPEED), "scripted_clock": "1", "keep_alive": "-1"}
 
 
@@ -78,44 +71,6 @@ def over_postgres(folder: Path) -> Iterator[Arrangement]:
         _warm(front.port, NODES)
         parts = {"front": front.tree(), "nodes": _trees(nodes), "PostgreSQL": database(served)}
         yield Arrangement(f"PostgreSQL, {NODES} nodes", front.port, NODES, parts)
-
-
-@contextmanager
-def on_ray(folder: Path) -> Iterator[Arrangement]:
-    """The application of `deploy/ray`, as `serve run` starts it on a cluster of this machine."""
-    named = {**SETTINGS, "engine": "scripted", "token": TOKEN, "data_dir": str(folder / "data")}
-    env = serving.child_env(
-        **{f"VIBEVOICE_{name.upper()}": value for name, value in named.items()},
-        VIBEVOICE_CONFIG=str(folder / "config.toml"),
-        RAY_AUTH_MODE="disabled",
-        RAY_USAGE_STATS_ENABLED="0",
-        PYTHONPATH=os.pathsep.join([".", str(ROOT)]),
-    )
-    serve = Path(sys.executable).with_name("serve")
-    command = [str(serve), "run", "application:build", f"replicas={REPLICAS}"]
-    with Server(command, RAY, env, RAY_PORT, folder / "ray.log") as served:
-        _warm(RAY_PORT, REPLICAS, TOKEN)
-        parts = {"front, replicas, Ray": served.tree()}
-        try:
-            yield Arrangement(f"Ray, {REPLICAS} replicas", RAY_PORT, REPLICAS, parts, TOKEN)
-        finally:
-            ended(served)
-
-
-def ended(served: Server) -> None:
-    """Have Ray end all that it started, of which some have a session of their own."""
-    below = served.tree()
-    with contextlib.suppress(psutil.NoSuchProcess):
-        below[0].send_signal(signal.SIGTERM)
-    _, alive = psutil.wait_procs(below, 20)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-
-
-def ray_is_here() -> bool:
-    """Whether it is installed."""
-    return find_spec("ray") is not None
 
 
 def database(served: Deployment) -> list[psutil.Process]:

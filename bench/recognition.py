@@ -22,28 +22,21 @@ from typing import Any
 import psutil
 
 from bench.metrics import Piece, Scores, clips, score
+from bench.moonshine_library import LibraryRecognizer
 from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
 from sidecar.audio.quiet import quietest
-from sidecar.engines.moonshine.library import SAMPLE_RATE, load_library
-from sidecar.engines.moonshine.recognizer import (
-    OPTIONS,
-    LibraryRecognizer,
-    OnnxRecognizer,
-    Recognizer,
-    model_folder,
-)
+from sidecar.engines.moonshine.decoder import SAMPLE_RATE
+from sidecar.engines.moonshine.recognizer import Recognizer, load_recognizer
 
 LENGTHS_S = (1, 2, 4, 8, 12)
 _PIECE_S = 8.0
 _PAUSE_S = 0.1
 
 
-def load(side: str) -> Recognizer:
+def load(side: str) -> Recognizer | LibraryRecognizer:
     """One of the two."""
-    if side == "library":
-        return LibraryRecognizer(load_library(OPTIONS))
-    return OnnxRecognizer(model_folder())
+    return LibraryRecognizer() if side == "library" else load_recognizer()
 
 
 def cpu_s(work: Callable[[], object]) -> float:

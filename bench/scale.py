@@ -1,8 +1,8 @@
 """One machine or more, side by side: ``python -m bench.scale``.
 
-The same recordings through four arrangements of the same program, one after the other in one run: a
-service and its own queue, a service in front of three others, a front and three nodes over one
-PostgreSQL, and, where ``ray[serve]`` is installed, the application of `deploy/ray` on two replicas.
+The same recordings through three arrangements of the same program, one after the other in one run:
+a service and its own queue, a service in front of three others, a front and three nodes over one
+PostgreSQL.
 
 overhead    what is added to a job of a tenth of a second that comes alone, median and p95.
 throughput  of the engines' time, with recordings that take an engine `WORK_S` each, as many to each
@@ -45,7 +45,6 @@ SIDES: Sides = {
     "alone": arrangements.alone,
     "upstream": arrangements.in_front,
     "postgres": arrangements.over_postgres,
-    "ray": arrangements.on_ray,
 }
 
 
@@ -182,11 +181,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", choices=SIDES, default=[*SIDES])
     given = parser.parse_args()
     print(serving.machine(), flush=True)
-    sides = [name for name in given.only if name != "ray" or arrangements.ray_is_here()]
-    if "ray" in given.only and "ray" not in sides:
-        print("Ray is not installed: pip install 'ray[serve]' (500 MB)")
     found = []
-    for name in sides:
+    for name in given.only:
         with serving.workshop() as folder:
             found.append(measured(name, folder, given.each))
             print(f"{name}: measured, load {serving.load():.1f}", flush=True)

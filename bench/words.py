@@ -27,8 +27,8 @@ from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
 from sidecar.engines.moonshine import MoonshineEngine
 from sidecar.engines.moonshine.alignment import silence
-from sidecar.engines.moonshine.library import SAMPLE_RATE
-from sidecar.engines.moonshine.recognizer import OnnxRecognizer, model_folder
+from sidecar.engines.moonshine.decoder import SAMPLE_RATE
+from sidecar.engines.moonshine.recognizer import Recognizer, model_folder
 from sidecar.speech.engine import LoadOptions, TranscribeOptions
 from sidecar.speech.spread import spread
 from sidecar.speech.transcript import Finished, Segment
@@ -100,7 +100,7 @@ def pieces(audio: Block) -> list[tuple[int, int]]:
     return [(a, b) for a, b in found if _LEAST_S <= (b - a) / SAMPLE_RATE <= _MOST_S]
 
 
-def joined(audio: Block, recognizer: OnnxRecognizer, seed: int) -> tuple[Block, list[Spoken]]:
+def joined(audio: Block, recognizer: Recognizer, seed: int) -> tuple[Block, list[Spoken]]:
     """The pieces of a recording with other silences between them, and where each is now."""
     chance = random.Random(seed)
     parts: list[Block] = [np.zeros(SAMPLE_RATE // 4, np.float32)]
@@ -198,7 +198,7 @@ def cpu_s(engine: MoonshineEngine, audio: Block, words: bool) -> float:
 
 def main() -> None:
     """Measure, and print a table."""
-    engine, recognizer = MoonshineEngine(), OnnxRecognizer(model_folder())
+    engine, recognizer = MoonshineEngine(), Recognizer(model_folder())
     list(engine.load(LoadOptions()))
     chosen = [(clip, decode_file(clip.path, SAMPLE_RATE)) for clip in clips()]
     print("| ms | median | p95 | without a pause: median | p95 |\n|---|---|---|---|---|")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from asyncapi import asyncapi
+from limits import PAGES, limits_page
 from models import models_page, models_plot
 from rooms import architecture_page, rooms_page
 
@@ -16,6 +17,7 @@ from sidecar.cli.flags import NO_FLAG, Flag, describe, described
 from sidecar.errors import Kind
 from sidecar.host.process import EXIT_CODES
 from sidecar.settings import Settings
+from sidecar.settings.group import LARGEST, SMALLEST
 from sidecar.transports.http.problems import STATUS
 
 HERE = Path(__file__).resolve().parent
@@ -55,6 +57,8 @@ one that `--config` or `VIBEVOICE_CONFIG` names, or `config.toml` in
 - Windows: `%APPDATA%\\vibevoice-asr\\`
 
 A duration is a number of seconds or a number with a unit: `90`, `"90s"`, `"10m"`, `"1.5h"`, `"2d"`.
+A number is 0, or from {SMALLEST:f} to {LARGEST:,}; many settings have narrower limits. The service
+does not start with others (`settings_invalid`).
 
 For example:
 
@@ -132,6 +136,7 @@ FAMILIES: Mapping[Kind, str] = {
     Kind.UNSUPPORTED: "Refused",
     Kind.METHOD: "Refused",
     Kind.TOO_LARGE: "TooLarge",
+    Kind.HEADERS_TOO_LARGE: "TooLarge",
     Kind.TIMEOUT: "Busy",
     Kind.NOT_FOUND: "NotFound",
     Kind.FORBIDDEN: "Forbidden",
@@ -202,6 +207,7 @@ def main(words: Sequence[str]) -> int:
         "rooms.md": rooms_page(MARK, _table),
         "architecture.md": architecture_page(_table),
         "live.asyncapi.json": asyncapi(),
+        **{name: limits_page(name, _table) for name in PAGES},
         CLIENT_CODES: client_codes(),
         ENV_EXAMPLE: env_example(),
         **page_client(),

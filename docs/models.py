@@ -199,6 +199,15 @@ up to an hour at once and writes who said what and when; longer recordings go th
     pip install 'vibevoice-asr[vibevoice]'
     vibevoice-asr pull vibevoice               # microsoft/VibeVoice-ASR-HF, 16.7 GB, resumes
 
+`pull` says the commit it brought. A later one without a revision stays at that commit, and says so
+where the hub has a newer one:
+
+    vibevoice-asr pull vibevoice@COMMIT        # or --revision COMMIT: the same files everywhere
+    vibevoice-asr pull --revision main         # the newest
+
+The commit is in the cache's `refs/main`, or in `pulled.json` in the folder of `--to`; `doctor`
+says it.
+
 For a machine without a network, pull on another one and copy the folder:
 
     vibevoice-asr pull vibevoice --to /media/stick/vibevoice-asr

@@ -16,7 +16,7 @@ HIDDEN = (
     "_cffi_backend",  # cryptography's compiled part asks for it
     "fastapi_offline",  # looked up for its files, never imported
     "imageio_ffmpeg.binaries",
-    "moonshine_voice.transcriber",
+    "moonshine_voice",  # looked up for its files; it speaks by its library
     "onnxruntime",
     "python_multipart.multipart",
     "sidecar.workers.inside",

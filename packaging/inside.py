@@ -26,6 +26,7 @@ class Within:
 
 WITHIN: dict[str, tuple[Within, ...]] = {
     "cryptography": (Within("openssl", "Apache-2.0"),),
+    "fastapi-offline": (Within("swagger-ui", "Apache-2.0", "Apache-2.0.txt"),),
     "imageio-ffmpeg": (Within("ffmpeg", "GPL-3.0-or-later", "GPL-3.0.txt"),),
     "moonshine-voice": (
         Within("onnxruntime", "MIT"),

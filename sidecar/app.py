@@ -46,6 +46,7 @@ from sidecar.transports.http import (
     problems,
 )
 from sidecar.transports.http import tickets as tickets_api
+from sidecar.transports.http.handshake import Grant
 from sidecar.transports.jobs import api as jobs_api
 from sidecar.transports.live import api as live_api
 from sidecar.transports.live_grpc import without_forks
@@ -117,8 +118,14 @@ def access_of(settings: Settings, watch: Watch) -> Access:
             hint="Set VIBEVOICE_TOKEN (or --token-file), make a signed one with 'vibevoice-asr "
             "token create --subject NAME', or listen on 127.0.0.1.",
         )
+    if anywhere and not settings.encrypted and not settings.forwarded_allow_ips:
+        log.warning(
+            "tokens and recordings cross the network unencrypted: set --tls-cert with --tls-key or "
+            "--tls self-signed, or put a proxy with TLS in front (--forwarded-allow-ips)"
+        )
+    listens = f"[{settings.host}]" if ":" in settings.host else settings.host
     return Access(
-        names=frozenset(name.lower() for name in settings.allowed_hosts),
+        names=frozenset(name.lower() for name in (listens, *settings.allowed_hosts)),
         anywhere=anywhere,
         origins=frozenset(settings.allowed_origins),
         localhost_origins=settings.allow_localhost_origins,
@@ -199,7 +206,7 @@ def create_app(
         redirect_slashes=False,  # a redirect would go to whatever Host the client claims
         telemetry=QUIET,  # type: ignore[arg-type]  # older ones have no such thing, and take it
     )
-    tickets = Handover()
+    tickets = Handover[Grant]()
     routers = _routers(service, tickets)
     looks = [Depends(elsewhere.sought(service))] if service.shares else []
     for router in routers:
@@ -256,7 +263,7 @@ def _lifespan(
     return lifespan
 
 
-def _routers(service: Service, tickets: Handover) -> list[APIRouter]:
+def _routers(service: Service, tickets: Handover[Grant]) -> list[APIRouter]:
     """Every wire over HTTP that this service has."""
     if service.settings.role == NODE:  # it takes nothing in: it is looked after, and that is all
         return [standing.build_router(service), control_api.build_router(service)]

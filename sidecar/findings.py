@@ -143,7 +143,8 @@ def checkpoint(settings: Settings) -> Finding:
         return Finding("checkpoint", State.WARNING, error.detail, error.hint)
     except errors.BadCheckpoint as error:
         return Finding("checkpoint", State.WARNING, error.detail, error.hint)
-    return Finding("checkpoint", State.GOOD, f"{found.folder}, {found.bytes / 1e6:,.0f} MB")
+    text = f"{found.folder}, {found.bytes / 1e6:,.0f} MB, commit {found.revision or 'unknown'}"
+    return Finding("checkpoint", State.GOOD, text)
 
 
 def spool(settings: Settings) -> Finding:

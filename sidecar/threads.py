@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -33,27 +34,57 @@ class Threads:
     async def run(self, work: Callable[..., T], *args: Any) -> T:
         """What ``work(*args)`` returns or raises, in a thread.
 
-        Who stops waiting leaves the thread at work, and in its place; a result that nobody waits
-        for any more is closed, where it can be.
+        A caller that stops waiting leaves the thread at work, and in its place; a result that
+        nobody takes any more is closed, where it can be.
         """
         await self._free.acquire()
+        return await self._begun(partial(work, *args))
+
+    async def run_on(
+        self,
+        fd: int,
+        work: Callable[..., T],
+        *args: Any,
+        unwanted: Callable[[T], None] | None = None,
+    ) -> T:
+        """`run` of ``work(own, *args)``, with a descriptor of its own for the file behind ``fd``:
+        a caller that stops waiting closes ``fd``, and its number is soon another file's. A result
+        that nobody takes any more goes to ``unwanted``, in a thread."""
+        await self._free.acquire()
+        try:  # not before there is a place: the thread is what closes it
+            own = os.fdopen(os.dup(fd), "rb", buffering=0)
+        except OSError:
+            self._free.release()
+            raise
+
+        def on_own() -> T:
+            with own:
+                return work(own.fileno(), *args)
+
+        try:
+            return await self._begun(on_own, unwanted)
+        except RuntimeError:  # there is no thread; otherwise it is closed already
+            own.close()
+            raise
+
+    async def _begun(self, work: Callable[[], T], unwanted: Callable[[T], None] | None = None) -> T:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
 
         def settle(result: T | None, error: BaseException | None) -> None:
             self._free.release()
-            if done.done():
-                if (close := getattr(result, "close", None)) is not None:
-                    close()
-            elif error is not None:
-                done.set_exception(error)
+            if error is not None:
+                if not done.done():
+                    done.set_exception(error)
+            elif done.done():
+                self._dispose(result, unwanted)
             else:
                 done.set_result(result)  # type: ignore[arg-type]
 
         def body() -> None:
             result, error = None, None
             try:
-                result = work(*args)
+                result = work()
             except BaseException as raised:  # whoever waits gets it
                 error = raised
             with suppress(RuntimeError):  # the loop is closed: nobody waits
@@ -64,4 +95,15 @@ class Threads:
         except RuntimeError:  # the system has no thread left
             self._free.release()
             raise
-        return await done
+        try:
+            return await done
+        except asyncio.CancelledError:
+            if done.done() and not done.cancelled() and done.exception() is None:
+                self._dispose(done.result(), unwanted)  # it came with the cancellation
+            raise
+
+    def _dispose(self, result: Any, unwanted: Callable[[Any], None] | None) -> None:
+        if unwanted is not None:
+            threading.Thread(target=unwanted, args=(result,), name=self._kind, daemon=True).start()
+        elif (close := getattr(result, "close", None)) is not None:
+            close()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import platformdirs
 import pytest
+import users_folders
 from buckets import Given, ObjectStorage, keys, object_storage
 from fronts import ONE_SERVICE, TWO_FRONTS, WAYS, started
 from postgres import Cluster, cluster
@@ -104,22 +106,13 @@ def bucket(any_storage_server: Given, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(scope="session", autouse=True)
 def users_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where services that are given no folder have their logs, their pace and their jobs: not with
-    those of whoever runs the tests, which are at the end what they were."""
-    real = Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False))
-    before = _contents(real)
+    those of whoever runs the tests, which no test can write to (`users_folders`)."""
+    users_folders.watch()
     folder = tmp_path_factory.mktemp("user")
     with pytest.MonkeyPatch.context() as patch:
         for name in USERS_FOLDERS:
             patch.setenv(name, str(folder))
         yield folder
-    assert _contents(real) == before, f"a test (or a service beside them) wrote to {real}"
-
-
-def _contents(folder: Path) -> dict[Path, int]:
-    """What is below a folder, and when each was written last."""
-    return {
-        path: path.lstat().st_mtime_ns for path in (folder, *folder.rglob("*")) if path.exists()
-    }
 
 
 @pytest.fixture(scope="session")
@@ -183,3 +176,20 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
             return stack.enter_context(Server(home, **settings))  # type: ignore[arg-type]
 
         yield start
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if mount is None:
+        pytest.skip("no 'mount' here: a full disk cannot be tried")
+    command = [mount, "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("may not mount here: a full disk cannot be tried")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -27,7 +27,8 @@ ORIGINAL_CONFIG = {
 SPEAKING_CONFIG = {**ORIGINAL_CONFIG, "architectures": ["VibeVoiceForConditionalGeneration"]}
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 COMMIT = "a" * 40
-"""The commit that `main` is at."""
+"""The commit that `main` is at in the beginning."""
+NEWER = "b" * 40
 
 
 def write_checkpoint(folder: Path, config: dict[str, Any] = CONFIG) -> Path:
@@ -78,6 +79,8 @@ class Hub(FileHost):
     """Status and X-Error-Code of every answer."""
     body: bytes | None = None
     """What every question is answered with."""
+    commit: str = COMMIT
+    """What `main` is at."""
     ranges: bool = True
     tokens: list[tuple[str, str | None]] = field(default_factory=list)
     """Where a token came along: the path's first word, and the token."""
@@ -112,13 +115,14 @@ class Hub(FileHost):
     def _list(self, request: BaseHTTPRequestHandler, repo: str, revision: str) -> None:
         if repo not in self.repos:
             _reply(request, 404, b"{}", {"X-Error-Code": "RepoNotFound"})
-        elif revision not in ("main", COMMIT, "v1"):
+        elif revision not in ("main", "v1", COMMIT, NEWER):
             _reply(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         else:
             files = sorted(path for path in self.repos[repo].iterdir() if path.is_file())
             siblings = [self._sibling(path.name, path.read_bytes()) for path in files]
             siblings += [self._sibling(name, b"{}") for name in self.more_names]
-            body = {"id": repo, "sha": COMMIT, "siblings": siblings}
+            commit = {"main": self.commit, "v1": COMMIT}.get(revision, revision)
+            body = {"id": repo, "sha": commit, "siblings": siblings}
             _reply(request, 200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
     def _sibling(self, name: str, content: bytes) -> dict[str, Any]:

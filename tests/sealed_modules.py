@@ -44,8 +44,8 @@ def main() -> None:
     assert certificate.fingerprint(pair.certificate.read_text("ascii"))
     seal = Seal(KEY, b"salt")
     assert seal.opened(seal.seal(b"said", "name"), "name") == b"said"
-    sealed = b"".join(seal.seal_pieces([b"heard"], "name"))
-    assert b"".join(seal.opened_pieces([sealed], "name")) == b"heard"
+    sealed = b"".join(seal.seal_recording([b"heard"], "name"))
+    assert b"".join(seal.opened_recording([sealed], "name")) == b"heard"
 
 
 if __name__ == "__main__":

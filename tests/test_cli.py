@@ -444,7 +444,6 @@ def test_doctor_says_what_is_here_and_what_to_do_next(terminal):
     for part in (
         "moonshine",
         "(serves)",
-        "by onnxruntime",
         "hears live",
         "voice",
         "GPU",

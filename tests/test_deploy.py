@@ -6,10 +6,11 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from serving import PATIENCE_S
+from serving import PATIENCE_S, Server, wait_until
 
 from sidecar.cli.flags import describe
 from sidecar.host.process import EXIT_CODES
@@ -40,8 +41,10 @@ def placed(unit: Path, folder: Path, *drop_ins: str) -> Path:
     (folder / f"{unit.name}.d").mkdir(parents=True)
     for drop_in in drop_ins:
         shutil.copy(unit.with_name(drop_in), folder / f"{unit.name}.d")
-    text, changed = re.subn(r"(?m)^ExecStart=\S+", "ExecStart=/bin/sh", unit.read_text("utf-8"))
-    assert changed == 1
+    text, changed = re.subn(
+        r"(?m)^(ExecStart|ExecStartPre)=\S+", r"\1=/bin/sh", unit.read_text("utf-8")
+    )
+    assert changed
     (folder / unit.name).write_text(text, "utf-8")
     return folder / unit.name
 
@@ -74,6 +77,48 @@ def test_systemd_understands_the_unit_for_one_user(tmp_path: Path) -> None:
     unit = placed(USER, tmp_path / "units")
     done = analyzed("--user", "verify", "--man=no", unit, runtime=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_service_for_everybody_asks_for_a_token_and_jobs_are_their_users_alone(
+    voice: bytes, tmp_path: Path
+) -> None:
+    named = dict(line.split("=", 1) for line in lines_of(SYSTEM, "Environment"))
+    ours = {
+        name.removeprefix(ENV_PREFIX).lower(): value.replace("%S", str(tmp_path))
+        for name, value in named.items()
+        if name.startswith(ENV_PREFIX)
+    }
+    del ours["spool_dir"]
+    env = {**os.environ, **{f"{ENV_PREFIX}{name.upper()}": value for name, value in ours.items()}}
+
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "sidecar.main", *words]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    (before,) = lines_of(SYSTEM, "ExecStartPre")
+    _, *words = before.split()
+    assert run(*words) == run(*words), "a second start makes no other key"
+    with Server(tmp_path / "server", **ours) as server:
+        anna, ben = (
+            {"Authorization": f"Bearer {run('token', 'create', '--subject', name)}"}
+            for name in ("anna", "ben")
+        )
+        send = {"files": {"file": ("voice.wav", voice)}}
+        assert server.client.post("/v1/jobs", **send).status_code == 401
+        sent = server.client.post("/v1/jobs", headers=anna, **send)
+        assert sent.status_code == 202, sent.text
+        job = f"/v1/jobs/{sent.json()['id']}"
+        assert server.client.get(job, headers=ben).status_code == 404
+        assert server.client.delete("/v1/data", headers=ben).status_code < 300
+        assert server.client.get(job, headers=anna).status_code == 200
+        run("token", "revoke", "anna")
+        wait_until(
+            lambda: server.client.get(job, headers=anna).status_code == 401,
+            PATIENCE_S,
+            "a token that was revoked counts no more",
+        )
 
 
 @pytest.mark.parametrize("unit", [SYSTEM, USER], ids=["system", "user"])

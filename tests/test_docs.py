@@ -10,6 +10,9 @@ import pytest
 
 from sidecar.app import create_app
 from sidecar.settings import Settings
+from sidecar.speech.limits import limits_of
+from sidecar.speech.live import Endpointing
+from sidecar.transports.realtime.updates import LONGEST_PADDING_MS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -80,3 +83,19 @@ def test_every_test_that_a_document_names_is_there() -> None:
     for file, test in named:
         assert (ROOT / file).is_file(), file
         assert not test or f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+
+
+def test_the_pages_of_other_wires_have_the_limits_of_live_options() -> None:
+    limits = limits_of(Endpointing)
+    silence, threshold = limits["silence_s"], limits["threshold"]
+    pages = {name: (ROOT / f"docs/{name}.md").read_text() for name in ("grpc", "openai", "talk")}
+    assert f"`vad_silence` that is not {silence}" in pages["grpc"]
+    assert f"a VAD threshold below {threshold.least:g} or above {threshold.most:g}" in pages["grpc"]
+    padding, most = f"0 to {LONGEST_PADDING_MS:,}", f"to {1000 * silence.most:,}"
+    for name in ("openai", "talk"):
+        (row,) = (
+            line for line in pages[name].splitlines() if line.startswith("| `turn_detection`")
+        )
+        assert str(threshold) in row
+        assert padding in row
+        assert most in row

@@ -101,6 +101,9 @@ MAKE_VALUES = {
         "Field",
         "SettingsConfigDict",
         "typer.Option",
+        "create_model",
+        "field_validator",
+        "get_type_hints",
         "typer.Argument",
     ),
     *(
@@ -108,6 +111,7 @@ MAKE_VALUES = {
         "EncoderShape",
         "EngineSpec",
         "Identity",
+        "Interval",
         "Key",
         "Layout",
         "Limits",
@@ -123,6 +127,7 @@ MAKE_VALUES = {
         "TalkOptions",
         "Tools",
         "among",
+        "limits_of",
         "VoiceSpec",
     ),
     *(

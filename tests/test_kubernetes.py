@@ -12,10 +12,11 @@ import pytest
 from serving import PATIENCE_S, Server
 
 from sidecar.cli.flags import describe
+from sidecar.engines import ENGINES
 from sidecar.engines.choice import choose_for_others, choose_live
 from sidecar.jobs.storage.bucket import Bucket
 from sidecar.jobs.storage.choice import storage_of
-from sidecar.settings import SHORTEST_TOKEN, load_settings
+from sidecar.settings import SHORTEST_TOKEN, Settings, load_settings
 
 ROOT = Path(__file__).parents[1]
 K8S = ROOT / "deploy/k8s"
@@ -93,6 +94,53 @@ def test_every_file_is_one_of_its_kustomization(name: str) -> None:
     files = {one.name for one in (K8S / name).glob("*.yaml")} - {"kustomization.yaml"}
     said = yaml.safe_load((K8S / name / "kustomization.yaml").read_text("utf-8"))["resources"]
     assert files == {one for one in said if one.endswith(".yaml")}
+
+
+def gib(quantity: str) -> float:
+    number, unit = re.fullmatch(r"(\d+)(Gi|Mi)", quantity).groups()  # type: ignore[union-attr]
+    return int(number) / (1 if unit == "Gi" else 1024)
+
+
+def most_uploaded_gib(settings: Settings, running: int) -> tuple[float, float]:
+    """What jobs have at most, those that wait and those that run; and what is on its way besides
+    (for `/v1/estimate`): the room for uploads, which one may exceed."""
+    jobs = (settings.queue_limit + 1 + running) * settings.max_upload_mb
+    return jobs / 1024, (settings.upload_room_mb + settings.max_upload_mb) / 1024
+
+
+@pytest.mark.parametrize("name", [one for one in KUSTOMIZATIONS if one != "pull"])
+def test_all_that_may_be_uploaded_fits_into_the_spool_and_the_spool_into_the_pods_disk(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    objects = rendered(name)
+    configs = {one["metadata"]["name"]: one for one in objects if one["kind"] == "ConfigMap"}
+    for deployment in (one for one in objects if one["kind"] == "Deployment"):
+        pod = deployment["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        data = configs[container["envFrom"][0]["configMapRef"]["name"]]["data"]
+        settings = uploads_settings(data, monkeypatch, tmp_path)
+        empty = {one["name"]: one["emptyDir"] for one in pod["volumes"] if "emptyDir" in one}
+        running = max(spec.together for spec in ENGINES) + 1  # in step, and one behind them
+        jobs, besides = most_uploaded_gib(settings, running)
+        assert jobs + besides <= gib(empty["spool"]["sizeLimit"])
+        disk = sum(gib(one["sizeLimit"]) for one in empty.values())
+        assert disk <= gib(container["resources"]["limits"]["ephemeral-storage"])
+        for claim in (one for one in objects if one["metadata"]["name"] == "vibevoice-asr-jobs"):
+            nodes = of_kind(objects, "ScaledObject")["spec"]["maxReplicaCount"]
+            jobs, _ = most_uploaded_gib(settings, nodes * running)
+            assert jobs <= gib(claim["spec"]["resources"]["requests"]["storage"])
+
+
+def uploads_settings(
+    data: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Settings:
+    """What a ConfigMap says of uploads; the rest is as it comes."""
+    monkeypatch.setenv("VIBEVOICE_CONFIG", str(tmp_path / "none.toml"))
+    for word in ("QUEUE_LIMIT", "MAX_UPLOAD_MB", "UPLOAD_ROOM_MB"):
+        monkeypatch.delenv(f"VIBEVOICE_{word}", raising=False)
+        if (value := data.get(f"VIBEVOICE_{word}")) is not None:
+            monkeypatch.setenv(f"VIBEVOICE_{word}", value)
+    return load_settings()
 
 
 def test_every_setting_of_the_config_map_is_one_and_together_they_are_possible(

@@ -18,6 +18,7 @@ import pytest
 from model_hub import (
     COMMIT,
     CONFIG,
+    NEWER,
     ORIGINAL_CONFIG,
     SHARDS,
     SPEAKING_CONFIG,
@@ -27,7 +28,7 @@ from model_hub import (
 from serving import PATIENCE_S, shown_on, wait_until
 
 from sidecar import engines, errors
-from sidecar.checkpoints.checkpoint import read_checkpoint
+from sidecar.checkpoints.checkpoint import PULLED, read_checkpoint
 from sidecar.checkpoints.weights import REPOSITORY
 from sidecar.cli import pull
 from sidecar.settings import Settings
@@ -115,13 +116,19 @@ def check_one_line(run: subprocess.CompletedProcess[str], *parts: str) -> None:
         assert part in run.stderr
 
 
+def said_at(commit: str) -> str:
+    return f"vibevoice-asr: {REPOSITORY} at commit {commit}\n"
+
+
 def size_of(hub: Hub, name: str) -> int:
     return (hub.repos[REPOSITORY] / name).stat().st_size
 
 
-def test_a_checkpoint_is_downloaded_whole_and_its_folder_is_all_that_is_said(shell, hub):
+def test_a_checkpoint_is_downloaded_whole_and_its_folder_and_commit_are_all_that_is_said(
+    shell, hub
+):
     run = shell.pull()
-    assert (run.returncode, run.stderr) == (0, "")
+    assert (run.returncode, run.stderr) == (0, said_at(COMMIT))
     assert run.stdout == f"{shell.folder}\n"
     check_same(shell.folder, hub.repos[REPOSITORY])
     assert read_checkpoint(shell.folder).revision == COMMIT
@@ -174,7 +181,7 @@ def test_a_name_that_leads_out_of_the_folder_is_the_answer_of_no_hub(shell, hub)
 def test_a_connection_that_breaks_off_goes_on_where_it_was(shell, hub):
     hub.cut = {SHARDS[0]: 200_000, SHARDS[1]: 300_000}
     run = shell.pull()
-    assert (run.returncode, run.stderr) == (0, "")
+    assert (run.returncode, run.stderr) == (0, said_at(COMMIT))
     for name in SHARDS:
         assert hub.sent[name] == size_of(hub, name)
         assert hub.begins[name][1] in (200_000, 300_000)
@@ -260,16 +267,76 @@ def test_a_download_that_does_not_fit_is_refused_before_it_begins(shell, hub):
     assert hub.sent == {}
 
 
-def test_a_plain_folder_gets_the_files_and_nothing_else(shell, hub):
+def test_a_plain_folder_gets_the_files_and_a_note_of_their_commit_and_nothing_else(shell, hub):
     run = shell.pull("--to", "models/new")
     folder = shell.home / "models" / "new"
     assert (run.returncode, run.stdout) == (0, f"{folder}\n")
     check_same(folder, hub.repos[REPOSITORY])
-    assert len(list(folder.iterdir())) == len(list(hub.repos[REPOSITORY].iterdir()))
+    published = {path.name for path in hub.repos[REPOSITORY].iterdir()}
+    assert {path.name for path in folder.iterdir()} == {*published, PULLED}
+    note = {"repository": REPOSITORY, "revision": "main", "commit": COMMIT}
+    assert json.loads((folder / PULLED).read_text("utf-8")) == note
+    assert read_checkpoint(folder).revision == COMMIT
     sent = dict(hub.sent)
     assert shell.pull("--to", folder).returncode == 0
     assert hub.sent == sent
     assert not shell.cache.exists()
+
+
+@pytest.mark.parametrize("where", [(), ("--to", "models")], ids=["cache", "folder"])
+def test_a_later_pull_stays_at_its_commit_until_another_is_named(where, shell, hub):
+    assert shell.pull(*where).returncode == 0
+    hub.commit = NEWER
+    again = shell.pull(*where)
+    assert again.returncode == 0
+    assert f"at {NEWER} now" in again.stderr
+    assert again.stderr.endswith(said_at(COMMIT))
+    moved = shell.pull(*where, "--revision", "main")
+    assert moved.stderr == said_at(NEWER)
+    assert read_checkpoint(Path(moved.stdout.strip())).revision == NEWER
+    assert NEWER in shell.pull(*where).stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("vibevoice@" + COMMIT,), ("vibevoice", "--revision", COMMIT)], ids=["@", "option"]
+)
+def test_a_commit_that_is_named_is_what_comes_wherever_main_is(words, shell, hub):
+    hub.commit = NEWER
+    run = shell.pull(*words)
+    assert (run.returncode, run.stdout) == (0, f"{shell.folder}\n")
+    assert run.stderr == said_at(COMMIT)
+    assert shell.left("refs/*") == [], "no branch was named"
+
+
+def test_a_commit_that_the_hub_has_no_more_is_named_with_the_way_out(shell, hub):
+    assert shell.pull("--to", "models").returncode == 0
+    gone = {"repository": REPOSITORY, "revision": "main", "commit": "c" * 40}
+    (shell.home / "models" / PULLED).write_text(json.dumps(gone))
+    run = shell.pull("--to", "models")
+    assert run.returncode == 1
+    assert f"no revision '{'c' * 40}'" in run.stderr
+    assert "--revision main" in run.stderr.splitlines()[-1]
+
+
+def test_a_hub_that_answers_with_another_commit_is_refused(shell, hub):
+    hub.body = json.dumps({"id": REPOSITORY, "sha": NEWER, "siblings": []}).encode()
+    check_one_line(shell.pull("--revision", COMMIT), "no model hub")
+
+
+def test_a_revision_is_named_once(shell, hub):
+    run = shell.pull("vibevoice@v1", "--revision", "main")
+    assert run.returncode == 2
+    assert "once" in run.stderr
+    assert hub.tokens == []
+
+
+@pytest.mark.parametrize("note", [b"", b"[]", b'{"commit": "main"}', b'{"commit": 1}', b"\xff"])
+def test_a_note_that_is_none_is_no_commit(note, shell):
+    assert shell.pull("--to", "models").returncode == 0
+    (shell.home / "models" / PULLED).write_bytes(note)
+    assert read_checkpoint(shell.home / "models").revision is None
+    assert shell.pull("--to", "models").returncode == 0
+    assert read_checkpoint(shell.home / "models").revision == COMMIT
 
 
 def test_a_folder_that_cannot_be_one_is_one_clear_line(shell):

@@ -45,7 +45,8 @@ def shell(tmp_path: Path, hub: Hub) -> Shell:
 
 def test_a_model_is_pulled_by_name_and_found_again(shell: Shell, hub: Hub) -> None:
     run = shell.pull("whisper:small")
-    assert (run.returncode, run.stderr, run.stdout) == (0, "", f"{shell.folder}\n")
+    said = f"vibevoice-asr: {SMALL} at commit {COMMIT}\n"
+    assert (run.returncode, run.stderr, run.stdout) == (0, said, f"{shell.folder}\n")
     published = hub.repos[SMALL]
     (published / "README.md").unlink()
     assert not (shell.folder / "README.md").exists(), "what nobody needs is not fetched"

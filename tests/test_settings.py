@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from serving import PATIENCE_S
@@ -48,6 +49,25 @@ def test_a_duration_in_the_file_may_be_a_number(config):
     config.write_text('keep_alive = 30\njob_retention = "2m"\n')
     settings = load_settings()
     assert (settings.keep_alive, settings.job_retention) == (30, 120)
+
+
+NUMBERS = [
+    name
+    for name, field in Settings.model_fields.items()
+    if {int, float} & {field.annotation, *get_args(field.annotation)}
+]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_that_nobody_means_keeps_the_service_from_starting(name, config):
+    words = ["1e308", "-1e308", "1e305", "5e-324", "nan", "inf", "-inf", "x" * 9999, "[[1]]"]
+    for word in [*words, "1" + "0" * 400]:
+        with pytest.raises(errors.SettingsInvalid, match=name):
+            load_settings(**{name: word})
+    for word in ["1e308", "5e-324", "nan", "inf", "true", '"true"', "[1]", "{a = 1}"]:
+        config.write_text(f"{name} = {word}\n")
+        with pytest.raises(errors.SettingsInvalid, match=name):
+            load_settings()
 
 
 @pytest.mark.parametrize(

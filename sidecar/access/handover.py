@@ -11,9 +11,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from sidecar import errors
 
+T = TypeVar("T")
 LASTS_S = 120.0
 """From the command to the page that a browser shows: time for one that starts cold."""
 MOST = 64
@@ -24,35 +26,35 @@ _BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
-class _Word:
-    """What one stands for, and until when."""
+class _Word(Generic[T]):
+    """What one stands for, whose it is, and until when."""
 
     until: float
-    token: str
     owner: str
+    meaning: T
 
 
-class Handover:
-    """The words that wait, each with the token that it stands for; memory only."""
+class Handover(Generic[T]):
+    """The words that wait, each with the token, or the like, that it stands for; memory only."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._waiting: dict[str, _Word] = {}
+        self._waiting: dict[str, _Word[T]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def give(self, token: str, owner: str) -> str:
-        """A new word for a token; of those of its ``owner`` the oldest makes room for it, and of
-        nobody else's."""
+    def give(self, meaning: T, owner: str) -> str:
+        """A new word for ``meaning``; of those of its ``owner`` the oldest makes room for it, and
+        of nobody else's."""
         self._drop_old()
         self._make_room(owner)
         word = secrets.token_urlsafe(_BYTES)
-        self._waiting[word] = _Word(self._now() + LASTS_S, token, owner)
+        self._waiting[word] = _Word(self._now() + LASTS_S, owner, meaning)
         return word
 
-    def take(self, word: str) -> str:
-        """The token that a word stands for; the word is used up.
+    def take(self, word: str) -> T:
+        """What a word stands for; the word is used up.
 
         Raises:
             errors.LinkInvalid: it was used, is too old, or never was one.
@@ -62,7 +64,7 @@ class Handover:
         found = self._waiting.pop(word, None)
         if found is None:
             raise errors.LinkInvalid()
-        return found.token
+        return found.meaning
 
     def _make_room(self, owner: str) -> None:
         having = Counter(one.owner for one in self._waiting.values())

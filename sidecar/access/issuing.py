@@ -83,13 +83,13 @@ class Issuer:
                 claims["scope"] = " ".join(issue.scopes)
             token = jwt.encode(claims, key, ALGORITHM, headers={"kid": name})
             self._note(issue)
-            if not self.revoked_file.exists():
-                self._write_revoked(frozenset())
+            self._begin_list()
         return token, issue
 
     def rotate(self) -> str:
         """A new key that signs from now on; its name."""
         with self._alone():
+            self._begin_list()
             return self.keys.make()
 
     def issued(self) -> list[Issued]:
@@ -137,6 +137,11 @@ class Issuer:
     def _alone(self) -> private.Alone:
         private.make_folder(self.folder)
         return private.locked(self.folder)
+
+    def _begin_list(self) -> None:
+        """Write an empty list of revoked tokens: a service watches only one that it finds."""
+        if not self.revoked_file.exists():
+            self._write_revoked(frozenset())
 
     def _write_revoked(self, ids: frozenset[str]) -> None:
         private.write(self.revoked_file, revocations.render(ids).encode(), private.PUBLIC)

@@ -29,7 +29,6 @@ from sidecar.settings import Settings
 
 log = logging.getLogger(__name__)
 
-NONE_REVOKED: frozenset[str] = frozenset()
 USUAL = Limits(
     requests_per_minute=1200,
     jobs=32,
@@ -80,13 +79,9 @@ def authenticator_of(settings: Settings, watch: Watch) -> Authenticator:
         return shared or Nobody()
     public = watch.add("the keys of signed tokens", [folder], lambda: keys.read_public(folder))
     log.info("signed tokens count, by %d keys", len(public.value))
-    list_file = settings.revoked_tokens or _usual_list(folder)
-    if list_file is None:
-        log.warning("no list of revoked tokens: see the setting revoked_tokens")
-        return SignedTokens(Verifier(lambda: public.value, lambda: NONE_REVOKED), shared)
-    revoked = watch.add(
-        "the list of revoked tokens", [list_file], revocations.Revocations(list_file)
-    )
+    list_file = settings.revoked_tokens or folder.parent / "revoked.txt"
+    read = revocations.Revocations(list_file, optional=settings.revoked_tokens is None)
+    revoked = watch.add("the list of revoked tokens", [list_file], read)
     return SignedTokens(Verifier(lambda: public.value, lambda: revoked.value), shared)
 
 
@@ -113,9 +108,3 @@ def _usual_keys(settings: Settings) -> Path | None:
     data = None if is_loopback(settings.host) else data_folder(settings.data_dir)
     folder = data and data / FOLDER / "public"
     return folder if folder is not None and folder.is_dir() else None
-
-
-def _usual_list(folder: Path) -> Path | None:
-    """The list beside the keys."""
-    file = folder.parent / "revoked.txt"
-    return file if file.is_file() else None

@@ -7,6 +7,7 @@ in parts: what was revoked before stays revoked, and nobody else is.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -65,12 +66,18 @@ def read(path: Path) -> frozenset[str]:
 class Revocations:
     """Reads a file for `Watched`, and tells when somebody is let in again."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, optional: bool = False) -> None:
+        """``optional``: if the file is not there yet, no token is revoked."""
         self._path = path
+        self._optional = optional
         self._before: frozenset[str] = frozenset()
 
     def __call__(self) -> frozenset[str]:
         """The ids in the file; `read` says what it raises."""
+        if self._optional and not os.path.lexists(self._path):
+            log.warning("no list of revoked tokens yet; it counts once it is there: %s", self._path)
+            return self._before
+        self._optional = False
         ids = read(self._path)
         if gone := self._before - ids:
             log.warning("%d tokens are revoked no longer: the file has them no more", len(gone))

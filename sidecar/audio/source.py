@@ -11,7 +11,9 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -93,6 +95,7 @@ class Spool:
         self._folder = folder
         self._file: BinaryIO | None = None
         self._pending = bytearray()
+        self._turn, self._over = threading.Lock(), False
         self.size = 0
 
     @property
@@ -119,13 +122,8 @@ class Spool:
             errors.SpoolUnwritable: the folder cannot be written.
             errors.UploadsFull: as many files are open as may be.
         """
-        try:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
-            _write_all(self._file, self._pending)
-        except OSError as error:
-            raise storage_error(error) from None
-        self._pending = bytearray()
+        with self._at_work():
+            self._spill()
 
     def finish(self) -> AudioSource:
         """Hand everything over as a source; the spool is closed.
@@ -133,22 +131,44 @@ class Spool:
         Raises:
             errors.DiskFull, errors.SpoolUnwritable, errors.UploadsFull: as `spill`.
         """
-        try:
+        with self._at_work():
             if self.in_memory:
                 self._file = open(os.memfd_create("upload"), "wb", buffering=0)  # noqa: SIM115
-            self.spill()
+            self._spill()
             assert self._file is not None
             source = AudioSource(os.dup(self._file.fileno()), spooled=True)
-        except OSError as error:
-            raise storage_error(error) from None
-        self.close()
+            self._over = True
         return source
 
     def close(self) -> None:
-        """Let go of everything; without `finish` the bytes are gone."""
-        if self._file is not None:
-            self._file.close()
+        """Let go of everything; without `finish` the bytes are gone. A thread that writes them just
+        now closes the file itself."""
+        self._over = True
+        if self._turn.acquire(blocking=False):
+            try:
+                if self._file is not None:
+                    self._file.close()
+                self._pending = bytearray()
+            finally:
+                self._turn.release()
+
+    def _spill(self) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+        _write_all(self._file, self._pending)
         self._pending = bytearray()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """While this lasts nobody else closes the file."""
+        try:
+            with self._turn:
+                yield
+        except OSError as error:
+            raise storage_error(error) from None
+        finally:
+            if self._over:
+                self.close()
 
 
 def _write_all(file: BinaryIO, data: bytearray) -> None:

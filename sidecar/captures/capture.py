@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -64,6 +65,7 @@ class Captures:
         first = {
             "capture": FORM,
             "session": session.id,
+            "owner": session.owner,
             "began": clock.for_people(at),
             "engine": self._engine,
             "version": __version__,
@@ -71,6 +73,14 @@ class Captures:
         }
         entry = Entry(stem_of(session.id, at), Line(0.0, lambda: first))
         return Witnessed(self._writer, entry)
+
+    async def forget(self, owner: str) -> None:
+        """Delete those of an owner's sessions that are over.
+
+        Raises:
+            errors.SidecarError: one cannot be deleted.
+        """
+        await asyncio.wrap_future(self._writer.forget(owner))
 
     def close(self) -> None:
         """Write what waits; this waits for the disk."""

@@ -138,3 +138,18 @@ def _sent(line: Mapping[str, Any]) -> Sent | None:
     if "left_out" in line and line["left_out"]["sound"]:
         return Sent(line["t"], sound=line["left_out"]["sound"])
     return None
+
+
+def owner_of(events: Path, secret: str) -> str | None:
+    """Whose session it was that a capture has these ``events`` of; None where they cannot be read,
+    or do not say so: an older version wrote them."""
+    first = b""
+    try:
+        for piece in SealedReader(events, secret, EVENTS).pieces():
+            first += piece
+            if b"\n" in piece:
+                break
+        owner = json.loads(first.partition(b"\n")[0])["owner"]
+    except (CaptureUnreadable, OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(owner)

@@ -6,11 +6,16 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 from sidecar import clock
+from sidecar.audio.source import storage_error
 from sidecar.captures.names import EVENTS, SOUND, Limits, Stored, excess
+from sidecar.captures.reading import owner_of
 from sidecar.captures.recording import Item, LeftOut, Line, Recording, Sound
+from sidecar.errors import ShuttingDown
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +59,7 @@ class Writer:
         self._ready: deque[Entry] = deque()
         self._bytes = 0
         self._open: set[Entry] = set()
+        self._forgetting: deque[tuple[str, Future[None]]] = deque()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="captures", daemon=True)
         self._thread.start()
@@ -72,6 +78,21 @@ class Writer:
         with self._changed:
             entry.over_at = at
             self._wake(entry)
+
+    def forget(self, owner: str) -> Future[None]:
+        """Delete the captures of an owner's sessions that are over, behind what waits to be
+        written.
+
+        Raises:
+            errors.ShuttingDown: the service ends.
+        """
+        done = Future[None]()
+        with self._changed:
+            if self._closing:
+                raise ShuttingDown()
+            self._forgetting.append((owner, done))
+            self._changed.notify()
+        return done
 
     def close(self, patience_s: float) -> None:
         """Write what waits, as far as that takes no longer."""
@@ -93,26 +114,37 @@ class Writer:
 
     def _run(self) -> None:
         self._guarded(self._retain)
-        while True:
-            with self._changed:
-                while not (self._ready or self._closing):
-                    self._changed.wait()
-                if not self._ready:
-                    break
-                entry = self._ready.popleft()
-                entry.ready = False
-                items, entry.items = entry.items, deque()
-                before, entry.left_out = entry.left_out, LeftOut()
-                self._bytes -= entry.bytes
-                entry.bytes = 0
-                over_at = entry.over_at
-            for item in items:
-                self._try(entry, lambda: self._write(entry, item, before))  # noqa: B023
-                before = LeftOut()
-            if over_at is not None:
-                self._finish(entry, over_at, before)
+        while (work := self._next()) is not None:
+            work()
         for entry in list(self._open):
             self._finish(entry, 0.0, LeftOut())
+
+    def _next(self) -> Callable[[], None] | None:
+        """What is to be done next; None once that was all. A deletion comes behind what waits to
+        be written."""
+        with self._changed:
+            while not (self._ready or self._forgetting or self._closing):
+                self._changed.wait()
+            if not (self._ready or self._forgetting):
+                return None
+            if not self._ready:
+                return partial(self._forget, *self._forgetting.popleft())
+            entry = self._ready.popleft()
+            entry.ready = False
+            items, entry.items = entry.items, deque()
+            before, entry.left_out = entry.left_out, LeftOut()
+            self._bytes -= entry.bytes
+            entry.bytes = 0
+            return partial(self._write_all, entry, items, before, entry.over_at)
+
+    def _write_all(
+        self, entry: Entry, items: deque[Item], before: LeftOut, over_at: float | None
+    ) -> None:
+        for item in items:
+            self._try(entry, partial(self._write, entry, item, before))
+            before = LeftOut()
+        if over_at is not None:
+            self._finish(entry, over_at, before)
 
     def _write(self, entry: Entry, item: Item, before: LeftOut) -> None:
         if entry.recording is None:
@@ -151,12 +183,29 @@ class Writer:
         return True
 
     def _retain(self) -> None:
-        """Delete what is too old or too much; what is being written stays."""
+        """Delete what is too old or too much."""
+        for stem in excess(self._written(), self._now(), self._limits):
+            self._delete(stem)
+
+    def _forget(self, owner: str, done: Future[None]) -> None:
+        if not done.set_running_or_notify_cancel():
+            return  # nobody waits for it any more
+        try:
+            for one in self._written():
+                if owner_of(self._folder / f"{one.stem}{EVENTS}", self._secret) == owner:
+                    self._delete(one.stem)
+            done.set_result(None)
+        except OSError as error:
+            done.set_exception(storage_error(error))
+
+    def _written(self) -> list[Stored]:
+        """Those that are there, without those that are being written."""
         busy = {entry.recording.stem for entry in self._open if entry.recording is not None}
-        stored = [one for one in stored_in(self._folder) if one.stem not in busy]
-        for stem in excess(stored, self._now(), self._limits):
-            for end in (SOUND, EVENTS):
-                (self._folder / f"{stem}{end}").unlink(missing_ok=True)
+        return [one for one in stored_in(self._folder) if one.stem not in busy]
+
+    def _delete(self, stem: str) -> None:
+        for end in (SOUND, EVENTS):
+            (self._folder / f"{stem}{end}").unlink(missing_ok=True)
 
 
 def _leave_out(entry: Entry, weigh: Callable[[Entry, Item, int], None]) -> None:

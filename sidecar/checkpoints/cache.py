@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from sidecar import errors
-from sidecar.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from sidecar.checkpoints.checkpoint import Checkpoint, is_commit, read_checkpoint
+
+MAIN = "main"
+"""The branch that is meant where nobody names a revision."""
 
 
 def cache_root(env: Mapping[str, str] = os.environ) -> Path:
@@ -24,12 +27,18 @@ def cache_folder(repo: str, root: Path) -> Path:
     return root / f"models--{repo.replace('/', '--')}"
 
 
+def cached_commit(repo: Path, revision: str = MAIN) -> str | None:
+    """The commit that a branch or a tag is in a repository's cache; None where it is not noted."""
+    try:
+        commit = (repo / "refs" / revision).read_text("utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    return commit if is_commit(commit) else None
+
+
 def snapshots(repo: Path) -> list[Path]:
     """The revisions of a repository in a cache: ``main`` first, then the newest."""
-    try:
-        main = (repo / "refs" / "main").read_text("utf-8").strip()
-    except (OSError, ValueError):
-        main = ""
+    main = cached_commit(repo)
     folders = [folder for folder in (repo / "snapshots").glob("*") if folder.is_dir()]
     return sorted(folders, key=lambda each: (each.name != main, -each.stat().st_mtime))
 

@@ -21,11 +21,14 @@ MODEL_TYPE = "vibevoice_asr"
 ORIGINAL_MODEL_TYPE = "vibevoice"
 """What it says in the original layout, which the models that speak share."""
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+PULLED = "pulled.json"
+"""In a folder that `pull --to` filled: its repository, its revision and which commit that was."""
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 
 _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 _PROCESSORS = (("processor_config.json",), ("preprocessor_config.json",))
 _TEMPLATES = (("chat_template.jinja",), ("chat_template.json",))
+_NOTE_LIMIT = 4096
 _JSON_LIMIT = 25_000_000
 """Largest JSON that is read, in bytes; huggingface_hub sets it for safetensors headers."""
 
@@ -35,7 +38,7 @@ class Checkpoint:
     """A folder that can be loaded, as far as can be told without loading it.
 
     ``bytes`` is the size of ``weight_files`` together; ``revision`` the commit, where the folder
-    is one of a Hugging Face cache.
+    is one of a Hugging Face cache or `pull` noted it there.
     """
 
     folder: Path
@@ -48,8 +51,27 @@ class Checkpoint:
     def of(cls, folder: Path, config: dict[str, Any], weights: tuple[Path, ...]) -> Self:
         """The one in a folder whose files were looked at."""
         size = sum(file.stat().st_size for file in weights)
-        revision = folder.name if folder.parent.name == "snapshots" else None
+        cached = folder.parent.name == "snapshots"
+        revision = folder.name if cached else pulled_commit(folder)
         return cls(folder, config, weights, size, revision)
+
+
+def is_commit(text: str) -> bool:
+    """Whether a revision is a commit, and no branch or tag, which can move."""
+    return re.fullmatch(r"[0-9a-f]{40}", text) is not None
+
+
+def pulled_commit(folder: Path, repository: str | None = None) -> str | None:
+    """The commit that `pull` noted in a folder (of ``repository``, if named); None without."""
+    try:
+        with (folder / PULLED).open("rb") as file:
+            note = json.loads(file.read(_NOTE_LIMIT))
+        commit = note["commit"]
+        if repository in (None, note["repository"]) and is_commit(commit):
+            return str(commit)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        pass
+    return None
 
 
 def read_checkpoint(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sidecar import errors
+from sidecar import errors, private
+from sidecar.checkpoints.checkpoint import PULLED
 
 _LFS_DIGEST_CHARS = 64
 
@@ -78,9 +80,11 @@ class Destination(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PlainFolder:
-    """A folder with the files and nothing else."""
+    """A folder with the files of a commit, and a note of which that is (`checkpoint.PULLED`)."""
 
     folder: Path
+    repository: str
+    commit: str
 
     @property
     def root(self) -> Path:
@@ -111,7 +115,9 @@ class PlainFolder:
         (self.folder / file.name).unlink(missing_ok=True)
 
     def finish(self, revision: str) -> None:
-        """Leave no lock behind."""
+        """Note which commit it is, and leave no lock behind."""
+        note = {"repository": self.repository, "revision": revision, "commit": self.commit}
+        private.write(self.folder / PULLED, json.dumps(note).encode(), private.PUBLIC)
         with contextlib.suppress(OSError):
             self.lock.unlink()
 

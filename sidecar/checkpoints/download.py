@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 
 from sidecar import errors
 from sidecar.checkpoints import hub
-from sidecar.checkpoints.cache import cache_folder, cache_root
-from sidecar.checkpoints.checkpoint import Checkpoint
+from sidecar.checkpoints.cache import MAIN, cache_folder, cache_root, cached_commit
+from sidecar.checkpoints.checkpoint import Checkpoint, pulled_commit
 from sidecar.checkpoints.destination import CacheFolder, Destination, PlainFolder, RemoteFile
 from sidecar.checkpoints.growing import Growing, Meter, receive, side_by_side
 from sidecar.checkpoints.layout import TRANSFORMERS, Layout
@@ -29,7 +29,7 @@ RESERVE_BYTES = 512 << 20
 
 def pull(
     repo: str,
-    revision: str = "main",
+    revision: str | None = None,
     to: Path | None = None,
     meter: Meter | None = None,
     layout: Layout = TRANSFORMERS,
@@ -37,7 +37,8 @@ def pull(
     """Bring a checkpoint here, to the Hugging Face cache or to the folder ``to``, and check it all.
 
     What is here already is checked and not fetched again. What an interruption leaves is used by
-    the next call.
+    the next call. Without a ``revision`` it is the commit that is here, and the newest (`MAIN`)
+    only where there is none.
 
     Raises:
         errors.HubUnreachable, errors.RepositoryNotFound, errors.RepositoryForbidden: no answer.
@@ -48,12 +49,13 @@ def pull(
     meter = meter or Meter()
     cache = cache_folder(repo, cache_root()).absolute()
     if hub.offline():
-        return _offline(repo, to or _cached_folder(cache, revision), meter, layout)
-    with hub.explained(repo, revision):
-        snapshot = hub.look_up(repo, revision, layout)
+        return _offline(repo, to or _cached_folder(cache, revision or MAIN), meter, layout)
+    with hub.explained(repo, revision or MAIN):
+        pinned = cached_commit(cache) if to is None else pulled_commit(to.expanduser(), repo)
+        snapshot = _look_up(repo, revision, pinned, meter, layout)
         place: Destination = CacheFolder(cache, snapshot.commit)
         if to is not None:
-            place = PlainFolder(to.expanduser().absolute())
+            place = PlainFolder(to.expanduser().absolute(), repo, snapshot.commit)
         check_room(place, snapshot.files)
         for folder in (place.root, place.lock.parent):
             folder.mkdir(parents=True, exist_ok=True)
@@ -61,10 +63,27 @@ def pull(
             with FileLock(place.lock, timeout=0):
                 _fetch_all(snapshot, place, meter, layout)
                 checkpoint = layout.read(place.folder)
-                place.finish(revision)
+                place.finish(revision or MAIN)
         except Timeout:
             raise errors.PullRunning() from None
+    meter.notice(f"{repo} at commit {snapshot.commit}")
     return checkpoint
+
+
+def _look_up(
+    repo: str, revision: str | None, pinned: str | None, meter: Meter, layout: Layout
+) -> hub.Snapshot:
+    """What the hub has of the revision that is asked for; where none is, of the ``pinned`` commit,
+    or of `MAIN` where nothing is."""
+    snapshot = hub.look_up(repo, revision or MAIN, layout)
+    if revision is not None or pinned is None or pinned == snapshot.commit:
+        return snapshot
+    meter.notice(
+        f"{MAIN} of {repo} is at {snapshot.commit} now; what is here stays at {pinned}. "
+        f"--revision {MAIN} gets the newer one."
+    )
+    with hub.explained(repo, pinned):
+        return hub.look_up(repo, pinned, layout)
 
 
 def check_room(place: Destination, files: Sequence[RemoteFile]) -> None:
@@ -134,9 +153,7 @@ def _fetch(
 
 def _cached_folder(cache: Path, revision: str) -> Path:
     """The folder of a revision in the cache, which need not be there."""
-    reference = cache / "refs" / revision
-    commit = reference.read_text("utf-8").strip() if reference.is_file() else revision
-    return cache / "snapshots" / commit
+    return cache / "snapshots" / (cached_commit(cache, revision) or revision)
 
 
 def _offline(repo: str, folder: Path, meter: Meter, layout: Layout) -> Checkpoint:

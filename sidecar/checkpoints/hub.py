@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazily there
 
 from sidecar import __version__, errors
-from sidecar.checkpoints.checkpoint import PICKLES
+from sidecar.checkpoints.checkpoint import PICKLES, is_commit
 from sidecar.checkpoints.destination import RemoteFile, unwritable
 from sidecar.checkpoints.growing import Interrupted
 from sidecar.checkpoints.layout import Layout
@@ -63,8 +62,10 @@ def look_up(repo: str, revision: str, layout: Layout) -> Snapshot:
             for sibling in siblings
             if "/" not in sibling.rfilename and layout.fetched(sibling.rfilename)
         )
-        if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):
+        if not is_commit(info.sha or ""):
             raise ValueError(f"no commit: {info.sha!r}")
+        if is_commit(revision) and info.sha != revision:
+            raise ValueError(f"another commit: {info.sha}")
     except hub_errors.HFValidationError:
         raise errors.RepositoryNotFound(f"'{repo}' is not the name of a model.") from None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -132,7 +133,7 @@ def explained(repo: str, revision: str) -> Iterator[None]:
         ) from None
     except hub_errors.RevisionNotFoundError:
         raise errors.RepositoryNotFound(
-            f"{repo} has no revision '{revision}'.", hint="Leave --revision out to get the newest."
+            f"{repo} has no revision '{revision}'.", hint="Name the newest: --revision main"
         ) from None
     except hub_errors.HfHubHTTPError as error:
         status = error.response.status_code

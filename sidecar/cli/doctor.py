@@ -115,25 +115,6 @@ def _engines(settings: Settings) -> Iterator[Finding]:
             languages = few(spec.languages) or "any language"
             precisions = ", ".join(spec.precisions)
             yield Finding("engine", State.GOOD, f"{title}; {languages}; {precisions}")
-            if spec.name in LIGHT_ENGINES:
-                yield from _models()
-
-
-def _models() -> Iterator[Finding]:
-    """What runs the embedded engine's models; it loads, so to try them here is safe."""
-    from sidecar.engines.moonshine.recognizer import why_not_onnx
-    from sidecar.voices.models import why_unavailable
-
-    for topic, reason, cost in (
-        ("recognizer", why_not_onnx(), "four"),
-        ("speakers", why_unavailable(), "twenty"),
-    ):
-        if not reason:
-            yield Finding(topic, State.GOOD, "by onnxruntime")
-            continue
-        text = f"by the moonshine-voice library, at {cost} times the processor time: {reason}"
-        remedy = "Reinstall it: pip install --force-reinstall onnxruntime moonshine-voice==0.0.73"
-        yield Finding(topic, State.WARNING, text, remedy)
 
 
 def _upstreams(settings: Settings) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ _ENGINE_OF = {CTRANSLATE2.weights: facts.WHISPER, VOXTRAL.weights: facts.VOXTRAL
 """Whose extra downloads a layout; VibeVoice's the others."""
 
 
-def run(name: str, revision: str, to: Path | None) -> int:
+def run(name: str, revision: str | None, to: Path | None) -> int:
     """Download it and print its folder; the exit code."""
     try:
         repository, layout = wanted(name)
@@ -44,7 +44,7 @@ def run(name: str, revision: str, to: Path | None) -> int:
 
 def fetch(
     repo: str,
-    revision: str = "main",
+    revision: str | None = None,
     to: Path | None = None,
     layout: Layout = TRANSFORMERS,
 ) -> Checkpoint:

@@ -15,7 +15,6 @@ from sidecar.cli import (
     conversing,
     jobs,
     monitoring,
-    nodes,
     people,
     replay,
     serve,
@@ -105,12 +104,13 @@ PULL_HELP = f"""
 Download a checkpoint of VibeVoice-ASR (16.7 GB), or check the one that is here.
 
 What was interrupted goes on where it stopped, what is here is not fetched again, and every file is
-checked. The folder is printed.
+checked. The folder is printed, and its commit is said; a later pull stays at it unless --revision
+names another.
 
 Examples:
 
 * `{PROGRAM} pull`
-* `{PROGRAM} pull OWNER/NAME --revision v1.1`
+* `{PROGRAM} pull OWNER/NAME --revision v1.1`, or `OWNER/NAME@v1.1`
 * `{PROGRAM} pull --to /mnt/models/vibevoice-asr`
 
 `{PROGRAM} pull voice` brings one that speaks in conversations, to the folder of the setting
@@ -161,7 +161,6 @@ def build_command() -> Any:
     app.add_typer(config.build(), name="config")
     app.add_typer(jobs.build(), name="jobs")
     app.add_typer(people.build(), name="people")
-    app.command("nodes", help=nodes.HELP)(addressed(nodes.nodes, ELSE_OURS))
     app.add_typer(benching.build(), name="bench")
     return typer.main.get_command(app)
 
@@ -232,14 +231,20 @@ def _pull(
         typer.Argument(
             metavar="NAME",
             help="'vibevoice', 'vibevoice-1.5b' (speaks), 'whisper:small' (tiny to large-v3), "
-            "'voice', or OWNER/NAME.",
+            "'voice', or OWNER/NAME; each with @REV.",
         ),
     ] = "vibevoice",
     voice: Annotated[
         str,
         typer.Argument(metavar="VOICE", help="Of 'voice': which one; a good one if left out."),
     ] = "",
-    revision: Annotated[str, typer.Option(metavar="REV", help="Branch, tag or commit.")] = "main",
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REV",
+            help="Branch, tag or commit; if left out, the commit that is here, else the newest.",
+        ),
+    ] = None,
     to: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder for the files, instead of the shared cache."),
@@ -257,7 +262,10 @@ def _pull(
         _exit(pull_voice.run(voice, language, to, listed=listed))
     if voice or language or listed:
         raise typer.BadParameter(f"VOICE, --language and --list go with 'pull {pull_voice.VOICE}'.")
-    _exit(pull.run(name, revision, to))
+    name, _, named = name.partition("@")
+    if named and revision:
+        raise typer.BadParameter("Name the revision once: NAME@REV, or --revision REV.")
+    _exit(pull.run(name, named or revision, to))
 
 
 def _doctor(

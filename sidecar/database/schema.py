@@ -22,8 +22,6 @@ CHANNEL, GONE, WAITS = "vibevoice_jobs", "gone", "waits"
 nobody has it who works on it."""
 SESSIONS_CHANNEL = "vibevoice_sessions"
 """Where it is told that a live session was left by its service, or is to be."""
-NODES_CHANNEL = "vibevoice_nodes"
-"""Where it is told that there is another wish for all nodes, or a turn to load."""
 WORDS = file.Words("kept jobs", "VIBEVOICE_JOURNAL", "database")
 
 MIGRATIONS: Sequence[Sequence[str]] = (
@@ -185,6 +183,14 @@ MIGRATIONS: Sequence[Sequence[str]] = (
                 OR EXISTS (SELECT FROM vibevoice.fronts WHERE name = front
                     AND seen > clock_timestamp() - make_interval(secs => within_s)))""",
     ),
+    (
+        # Nodes are told no more what to load. The columns for that stay, with defaults, for
+        # services of the release before that run beside this one during an update.
+        """ALTER TABLE vibevoice.nodes ALTER name SET DEFAULT '', ALTER generation SET DEFAULT 0,
+            ALTER state SET DEFAULT '', ALTER code SET DEFAULT '', ALTER model SET DEFAULT '',
+            ALTER precision SET DEFAULT ''""",
+    ),
+    (),  # a key for each recording, which a program before it would take for damage
 )
 """What makes each version of the tables out of the one before; a step once released never
 changes."""

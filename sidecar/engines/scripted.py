@@ -9,7 +9,8 @@ the monotonic clock (one for all processes of a machine) instead of the fingerpr
 ``VIBEVOICE_SCRIPTED_POISON`` names texts, with commas: its process dies where it hears one, and the
 service, too, of one with a ``!`` behind it. Live, whatever is not quiet is speech, and each quarter
 of a second of it is a word, and whoever is as loud is the same speaker; ``VIBEVOICE_SCRIPTED_HEAR``
-(seconds) is what each look at a stretch takes.
+(seconds) is what each look at a stretch takes. ``VIBEVOICE_SCRIPTED_FAULT`` names a method of
+`live.hearing.Hearing` that raises, of live sessions with the prompt ``fault``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import time
 import zlib
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from sidecar import errors
 from sidecar.audio import Block
@@ -86,6 +87,7 @@ class ScriptedEngine:
         self._clock = False
         self._poison: dict[str, bool] = {}
         self._hear_s = 0.0
+        self._fault = ""
         self._hall: Hall | None = None
 
     def load(self, options: LoadOptions) -> Iterator[float]:
@@ -106,6 +108,7 @@ class ScriptedEngine:
         self._settles = int(os.environ.get("VIBEVOICE_SCRIPTED_SETTLES", "30"))
         self._clock = os.environ.get("VIBEVOICE_SCRIPTED_CLOCK") == "1"
         self._hear_s = float(os.environ.get("VIBEVOICE_SCRIPTED_HEAR", "0"))
+        self._fault = os.environ.get("VIBEVOICE_SCRIPTED_FAULT", "")
         names = os.environ.get("VIBEVOICE_SCRIPTED_POISON", "").split(",")
         self._poison = {name.rstrip("!"): name.endswith("!") for name in names}
         yield 1.0
@@ -200,7 +203,10 @@ class ScriptedEngine:
             precision = self._precision.value
             ears = Ears(self._hear, encoder=LoudnessOfOne())
             self._hall = Hall(ears, Loudness(), SPEC.name, precision)
-        return self._hall.open(options, begin, tell)
+        seat = self._hall.open(options, begin, tell)
+        if self._fault and options.prompt == "fault":
+            setattr(seat.hearing, self._fault, _fail)
+        return seat
 
     def _hear(
         self, audio: Block, draft: Hypothesis | None, options: LiveOptions, cancelled: Cancelled
@@ -218,6 +224,9 @@ class ScriptedEngine:
             for at in range(0, len(audio) - step + 1, step)
             if abs(part := audio[at : at + step]).mean() > LOUD
         )
+        for word in words:
+            if word.text in self._poison:
+                _die(with_service=self._poison[word.text])
         text = " ".join(word.text for word in words)
         return Hypothesis(text, words if options.words else (), BY_ATTENTION, "en")
 
@@ -254,6 +263,11 @@ def _print(segment: Segment) -> VoicePrint | None:
         return None
     vector = struct.pack("<256e", *(float(at == segment.speaker) for at in range(256)))
     return VoicePrint(b64encode(vector).decode(), segment.end - segment.start)
+
+
+def _fail(*args: object) -> NoReturn:
+    """As for want of memory, where it is noticed."""
+    raise MemoryError
 
 
 def _die(*, with_service: bool) -> None:

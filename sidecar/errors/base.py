@@ -14,6 +14,7 @@ class Kind(StrEnum):
     UNPROCESSABLE = "unprocessable"
     UNSUPPORTED = "unsupported"
     TOO_LARGE = "too_large"
+    HEADERS_TOO_LARGE = "headers_too_large"
     TIMEOUT = "timeout"
     NOT_FOUND = "not_found"
     METHOD = "method"

@@ -137,12 +137,3 @@ class Unschedulable(SidecarError):
     kind = Kind.UNPROCESSABLE
     default_detail = "No node that is there can do this."
     default_hint = "Change the request as the nodes say, or start a node that can do it."
-
-
-class NodesAbsent(SidecarError):
-    """All nodes are to have something, and this service shares its jobs with nobody."""
-
-    code = "nodes_absent"
-    kind = Kind.CONFLICT
-    default_detail = "This service shares its jobs with no other."
-    default_hint = "Set VIBEVOICE_JOURNAL, or use /admin/load_model."

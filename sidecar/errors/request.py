@@ -13,6 +13,15 @@ class RequestInvalid(BadRequest):
     default_hint = "See /docs for what this service answers."
 
 
+class HeaderTooLarge(BadRequest):
+    """A header, or all headers together, beyond the limit."""
+
+    code = "header_too_large"
+    kind = Kind.HEADERS_TOO_LARGE
+    default_detail = "The headers of the request are too large."
+    default_hint = "Send short headers; texts and options belong into the body."
+
+
 class ContentTypeUnsupported(BadRequest):
     """The body is neither multipart nor JSON."""
 

@@ -15,13 +15,13 @@ from typing import Any, cast
 import uvicorn
 from fastapi import FastAPI
 
+from sidecar.access.headers import HEAD_BYTES
 from sidecar.host import descriptors, parent
 from sidecar.host.listeners import Listener, Listeners
 from sidecar.host.tls import Tls
 from sidecar.service import Service
 from sidecar.settings import Settings
 from sidecar.transports.http.deadlines import OF_ADDRESS, with_deadline
-from sidecar.transports.http.gate import LONGEST_HEAD
 from sidecar.transports.http.upgraded import LARGEST_MESSAGE, upgraded
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def config_of(app: FastAPI, settings: Settings, tls: Tls | None = None) -> uvico
         ws_ping_interval=settings.live_ping,
         ws_ping_timeout=settings.live_ping,
         ws_per_message_deflate=False,
-        h11_max_incomplete_event_size=LONGEST_HEAD,
+        h11_max_incomplete_event_size=HEAD_BYTES,
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         ssl_context_factory=(lambda *_: tls.context) if tls else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Sequence
 
 from sidecar import clock
@@ -19,13 +18,11 @@ from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.runner import Plan
 from sidecar.jobs.sharing import shared_queue
-from sidecar.jobs.steering import Steering
 from sidecar.jobs.store import JobStore, MemoryStore
 from sidecar.jobs.unanswered import Unanswered
 from sidecar.metering.tally import JobTally
 from sidecar.settings import NODE, Settings
 from sidecar.threads import Threads
-from sidecar.workers.models import Models
 from sidecar.workers.place import Place
 
 
@@ -49,7 +46,6 @@ class Backend:
         now: clock.Clock,
         instance: str,
     ) -> None:
-        self._instance = instance
         self._role, self._disk, self._now = settings.role, disk, now
         self.keeping = Keeping(settings, now) if settings.keeps_jobs else None
         """Those that outlive the process, where they do."""
@@ -69,7 +65,6 @@ class Backend:
         shared = shared_queue(settings, self.keeping, provision, self.pace, queue, now, instance)
         self.shares = shared is not None
         """Whether other services have the same jobs."""
-        self._pulling = shared.pulling if shared is not None else None
         self.queue = shared or queue
         """Who takes in: for this service, or for all that share its jobs."""
         self.results = Retention(
@@ -99,8 +94,6 @@ class Backend:
                 background.spawn("go on", go_on(self.keeping, self.queue, self._disk))
             if self.keeping.sessions is not None:
                 background.spawn("share live sessions", self.keeping.sessions.run())
-            if self.keeping.nodes is not None:
-                background.spawn("look at the nodes", self.keeping.nodes.watch())
         if self.unanswered is not None and self._role != NODE:
             background.spawn("end what nobody waits for", self.unanswered.end_in_time())
         background.spawn("remember the pace", self._pace_file.run(self.pace))
@@ -110,15 +103,6 @@ class Backend:
         jobs without an id."""
         if self.keeping is not None:
             await self.keeping.seek(job_id)
-
-    def steering(self, models: Models) -> Steering | None:
-        """Who says that this service is there, and brings it to what all nodes are to have, where
-        it works for others."""
-        nodes = self.keeping.nodes if self.keeping is not None else None
-        if nodes is None or self._pulling is None:
-            return None
-        name = socket.gethostname()
-        return Steering(nodes, self._instance, name, models, self._pulling.aside)
 
     async def fetched(self) -> None:
         """Wait a moment for results to be fetched, where anybody fetches them from here."""

@@ -56,11 +56,19 @@ class Claims(Protocol):
         patience_s: float,
     ) -> None:
         """Say of this service, whose id as a node that is, which of the jobs that wait it cannot
-        do, and why, and which it can. What all refuse who are there (`jobs.steering.Nodes.here`)
-        for ``patience_s`` ends (`jobs.strays`).
+        do, and why, and which it can. What all refuse who looked in the last `strays.ALIVE_S`, for
+        ``patience_s``, ends (`jobs.strays`).
 
         Raises:
             errors.JournalUnreachable: nobody can be told.
+        """
+        ...
+
+    async def leave(self, node_id: str) -> None:
+        """Say that this service is no node any more: what it refused counts no longer.
+
+        Raises:
+            errors.JournalUnreachable: nobody can be told; it counts for `strays.ALIVE_S` more.
         """
         ...
 

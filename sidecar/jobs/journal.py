@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
@@ -24,6 +25,11 @@ FILE, LOCK, UPLOADS = "jobs.db", "lock", "uploads"
 BROKEN = ".broken-"
 ANOTHER_S = 5.0
 """So long the service that has the folder may take to end."""
+ROOM_BYTES = 1 << 20
+"""With less room than that, an error of the disk is taken for a full one: SQLite says "disk I/O
+error" where it cannot make the 32 KiB of its log's index."""
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+"""What SQLite says of a file that is not what was written; all else is said of the disk."""
 WORDS = file.Words("kept jobs", "VIBEVOICE_JOBS_DIR")
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -42,10 +48,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     (),
     (),
+    (),
 )
 """What makes each version of the file out of the one before; a step once released never changes.
 The third adds a kind of event, an edit, which a program before it would take for damage; the
-fourth, an attempt that waits behind another job's."""
+fourth, an attempt that waits behind another job's; the fifth, a key for each recording."""
 
 
 class Broken(Exception):
@@ -71,8 +78,8 @@ def open_journal(folder: Path, secret: str, read: Callable[[Journal], None]) -> 
     or the old one is broken (``read`` may find that, too).
 
     Raises:
-        errors.SettingsInvalid: the folder cannot be used, another service uses it, the key is
-            another, or the file is of a later version.
+        errors.SettingsInvalid: the folder cannot be used, another service uses it, the disk is full
+            or fails, the key is another, or the file is of a later version.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -86,18 +93,40 @@ def open_journal(folder: Path, secret: str, read: Callable[[Journal], None]) -> 
     try:
         try:
             return _opened(folder, secret, lock, read)
-        except (Broken, sqlite3.DatabaseError) as error:
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-                raise SettingsInvalid(
-                    "There is no room on the disk for the kept jobs.",
-                    hint="Free some space, or start without --keep-jobs.",
-                ) from None
+        except (Broken, sqlite3.Error) as error:
+            if isinstance(error, sqlite3.Error) and _code(error) not in _DAMAGED:
+                raise
             aside = set_aside(folder)
             log.error("the file of kept jobs is broken (%s) and was set aside: %s", error, aside)
             return _opened(folder, secret, lock, read)
+    except (sqlite3.Error, OSError) as error:
+        lock.close()
+        raise _unusable(folder, error) from None
     except BaseException:
         lock.close()
         raise
+
+
+def _unusable(folder: Path, error: sqlite3.Error | OSError) -> SettingsInvalid:
+    """The file may be sound, and stays as it is: whoever opens it later has all that is in it."""
+    full = isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_FULL
+    with suppress(OSError):
+        full = full or shutil.disk_usage(folder).free < ROOM_BYTES
+    if full:
+        return SettingsInvalid(
+            "There is no room on the disk for the kept jobs.",
+            hint="Free some space, or start without --keep-jobs.",
+        )
+    return SettingsInvalid(
+        f"The kept jobs in {folder} cannot be opened now, and stay as they are: {error}.",
+        hint="Look whether that disk is sound, or set VIBEVOICE_JOBS_DIR to another folder.",
+    )
+
+
+def _code(error: sqlite3.Error) -> int | None:
+    """What SQLite calls it, without the details."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
 
 
 def set_aside(folder: Path) -> str:
@@ -118,7 +147,7 @@ def locked(folder: Path) -> sqlite3.Connection:
     """Who holds this has the folder; the system lets go of it with the process.
 
     Raises:
-        errors.SettingsInvalid: another has it.
+        errors.SettingsInvalid: another has it, or there is no room for it.
         OSError: the folder cannot be written.
     """
     os.close(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600))
@@ -127,6 +156,8 @@ def locked(folder: Path) -> sqlite3.Connection:
         lock.execute("BEGIN EXCLUSIVE")
     except sqlite3.Error as error:
         lock.close()
+        if _code(error) != sqlite3.SQLITE_BUSY:
+            raise _unusable(folder, error) from None
         raise SettingsInvalid(
             f"The folder for jobs, {folder}, cannot be had for this service: {error}.",
             hint="Stop the other service that keeps its jobs there, or set VIBEVOICE_JOBS_DIR.",

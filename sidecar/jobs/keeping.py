@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import uuid
 from pathlib import Path
 
 from sidecar import clock, errors
 from sidecar.audio import ref
-from sidecar.audio.ref import Kept, Measured, Named
+from sidecar.audio.ref import AudioRef, Kept, Measured, Named
 from sidecar.audio.source import AudioSource, Spool
 from sidecar.database.address import journal_address
 from sidecar.jobs import poison
@@ -22,7 +23,6 @@ from sidecar.jobs.claims import Claims
 from sidecar.jobs.events import Failed, Failure, Interrupted
 from sidecar.jobs.job import Job
 from sidecar.jobs.journal import UPLOADS
-from sidecar.jobs.postgres.nodes import PostgresNodes
 from sidecar.jobs.postgres.sessions import SharedSessions
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.postgres.unanswered import UnansweredRows
@@ -72,8 +72,6 @@ class Keeping:
         """The same jobs as they are claimed, where several services share them."""
         self.sessions: SharedSessions | None = None
         """Live sessions that other services find, where several share the jobs."""
-        self.nodes: PostgresNodes | None = None
-        """What all nodes are to have, where there are any."""
         self.unanswered: UnansweredRows | None = None
         """Jobs whose clients timed out, where several services share them."""
         self._shared: PostgresStore | None = None
@@ -84,7 +82,7 @@ class Keeping:
         else:
             shared = PostgresStore(address, secret, folder / UPLOADS, now, shelf=self.shelf)
             self.store = self.claims = self._shared = shared
-            self.sessions, self.nodes = SharedSessions(shared, address), PostgresNodes(shared)
+            self.sessions = SharedSessions(shared, address)
             self.unanswered = UnansweredRows(shared)
         self._roots = settings.audio_roots
         self._spool_dir = settings.spool_dir
@@ -103,6 +101,20 @@ class Keeping:
         elif self._shared is not None:
             await self._shared.catch_up()
 
+    async def kept(self, threads: Threads, source: AudioSource) -> Kept | Named:
+        """`keep` a recording under a new name, in a thread. If the caller stops waiting, the thread
+        deletes what it has written.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable, errors.StorageUnreachable: as `keep`.
+        """
+
+        def keep(fd: int) -> Kept | Named:
+            own = AudioSource(fd, spooled=source.spooled, path=source.path)
+            return self.keep(own, uuid.uuid4().hex)
+
+        return await threads.run_on(source.fd, keep, unwanted=self.discard)
+
     def keep(self, source: AudioSource, name: str) -> Kept | Named:
         """Have a recording outlive the process; a file that a client named stays where it is.
 
@@ -113,7 +125,7 @@ class Keeping:
         known = ref.ref_to(source)
         if isinstance(known, Named) and self.claims is None:
             return known  # other services may not see it
-        sealed = Measured(self.store.seal.seal_pieces(ref.pieces(source.fd), name))
+        sealed = Measured(self.store.seal.seal_recording(ref.pieces(source.fd), name))
         self._storage.put(name, sealed)
         return Kept(name, sealed.sha256, sealed.size, self._storage.kind)
 
@@ -132,7 +144,7 @@ class Keeping:
         spool = Spool(self._spool_dir)
         try:
             sealed = Measured(self._storage.read(kept.name))
-            for piece in self.store.seal.opened_pieces(sealed, kept.name):
+            for piece in self.store.seal.opened_recording(sealed, kept.name):
                 spool.add(piece)
                 if spool.pending >= Spool.MEMORY_BYTES:
                     spool.spill()
@@ -165,11 +177,11 @@ class Keeping:
         except (OSError, SealBroken):
             raise errors.AudioLost(_ALTERED) from None
 
-    def forget(self, record: JobRecord) -> None:
-        """A recording that was kept has no job: it was refused."""
-        if isinstance(record.audio, Kept):
+    def discard(self, audio: AudioRef) -> None:
+        """Delete a recording that has no job: it was refused, or nobody waits for it any more."""
+        if isinstance(audio, Kept):
             with contextlib.suppress(OSError, errors.SidecarError):  # it goes with the next start
-                self._storage.delete(record.audio.name)
+                self._storage.delete(audio.name)
 
     def close(self) -> None:
         """Close what it opened; this waits for the disk, or for the database."""

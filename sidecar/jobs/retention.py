@@ -150,9 +150,11 @@ class Retention:
         return form
 
     def forget(self, job_id: str) -> None:
-        """Keep a job that has ended no longer."""
+        """Keep a job no longer, whether it was remembered or not."""
         if job_id in self._ended:
             self._forget(job_id)
+        else:
+            self._store.forget(job_id)
 
     def fetched(self, job_id: str) -> bool:
         """Whether somebody has had the result of a job that is kept."""
@@ -204,9 +206,8 @@ class Retention:
     def remember(self, record: JobRecord, age_s: float) -> None:
         """A job that ended or was edited so long ago, before the service was started; the oldest
         come first."""
-        if record.kept:
-            at = time.monotonic() - max(0.0, age_s)
-            self._take(_Result(record, at, at))
+        at = time.monotonic() - max(0.0, age_s)
+        self._take(_Result(record, at, at))
 
     def _take(self, result: _Result) -> None:
         self._ended[result.record.id] = result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import replace
 
 from sidecar import clock
@@ -200,7 +199,7 @@ class Submissions:
 
     async def _kept(self, source: AudioSource) -> AudioRef:
         assert self._backend.keeping is not None
-        return await self._disk.run(self._backend.keeping.keep, source, uuid.uuid4().hex)
+        return await self._backend.keeping.kept(self._disk, source)
 
     async def _accepted(self, job: Job) -> None:
         """Wait until the job is written: only then it is accepted."""
@@ -208,7 +207,7 @@ class Submissions:
             await job.written()
         except BaseException:
             self._queue.cancel(job)
-            self._store.forget(job.id)  # whoever sends it again is not told of this one
+            self._backend.results.forget(job.id)  # whoever sends it again is not told of this one
             raise
 
     def _refused(
@@ -218,4 +217,4 @@ class Submissions:
             self._traces.refused(way, record, error)
         source.close()
         if record is not None and self._backend.keeping is not None:
-            self._backend.keeping.forget(record)
+            self._backend.keeping.discard(record.audio)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -56,10 +57,15 @@ class Survey:
         self._looking = asyncio.get_running_loop().create_task(self._look(), name="survey")
 
     async def close(self) -> None:
-        """Look no more."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        """Look no more, and say that this node is gone."""
+        if self._looking is None:
+            return
+        looking, self._looking = self._looking, None
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+        with contextlib.suppress(errors.JournalUnreachable, TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await self._claims.leave(self._node_id)
 
     async def _look(self) -> None:
         while True:

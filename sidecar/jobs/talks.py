@@ -6,7 +6,6 @@ With transcript, formats and edits like any other, and without being heard again
 from __future__ import annotations
 
 import logging
-import uuid
 
 from sidecar import clock, errors
 from sidecar.audio.decode import AudioFacts
@@ -51,7 +50,7 @@ class Talks:
         audio: AudioRef = Held(-1, 0, 0)  # nowhere: there is no descriptor of that number
         try:
             if sound is not None and self._keeping is not None:
-                audio = await self._disk.run(self._keeping.keep, sound, uuid.uuid4().hex)
+                audio = await self._keeping.kept(self._disk, sound)
         except errors.StorageUnreachable:  # its words are worth more than that
             log.warning("the sound of a talk cannot be kept now; its transcript is")
         finally:

@@ -23,6 +23,10 @@ LATER_S = 1.0
 """What nobody waits for may be lost for so long before it is written, and what was deleted may be
 so long in the log, unless somebody waits for that: cutting the log off takes as long as five
 commits, which those who wait for theirs would have to wait for, too."""
+READERS_S = 5.0
+"""So long a deletion waits for another program that reads the file, such as a backup."""
+READER_MS = 100
+"""So long a commit may wait for one."""
 
 Statement = tuple[str, Sequence[object]]
 Told = Callable[[errors.SidecarError | None], None]
@@ -54,6 +58,11 @@ class Writer:
         self._shorten_at = float("inf")
         self._owed: defaultdict[str, list[Part]] = defaultdict(list)
         self._wrong: dict[str, errors.SidecarError] = {}
+        self._deleted: set[str] = set()
+        """Jobs that are deleted, and still in the log."""
+        self._uncut: errors.SidecarError | None = None
+        """Why they are, although somebody waited."""
+        self._patient_until = 0.0
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -93,14 +102,18 @@ class Writer:
                 self._due, closing = float("inf"), self._closing
             if parts or self._owed:
                 self._write(parts)
-            gone = {None, *(part.job_id for part in parts if part.gone)}
-            self._tell(one for one in waiting if one[0] not in gone)
-            last = [one for one in waiting if one[0] in gone]
-            if len(gone) > 1:
+            at_last = {None, *self._deleted}
+            self._tell(one for one in waiting if one[0] not in at_last)
+            last = [one for one in waiting if one[0] in at_last]
+            if self._deleted:
                 self._shorten_at = min(self._shorten_at, time.monotonic() + LATER_S)
-            if last or closing or time.monotonic() >= self._shorten_at:
+            if (last and self._uncut is None) or closing or time.monotonic() >= self._shorten_at:
                 self._shorten()
-            self._tell(last)
+            if self._uncut is not None and not closing and time.monotonic() < self._patient_until:
+                with self._news:
+                    self._waiting[:0] = last
+            else:
+                self._tell(last, self._uncut)
             if closing:
                 return
 
@@ -108,9 +121,11 @@ class Writer:
     def _next_at(self) -> float:
         return min(self._due, self._shorten_at)
 
-    def _tell(self, waiting: Iterable[tuple[str | None, Told]]) -> None:
+    def _tell(
+        self, waiting: Iterable[tuple[str | None, Told]], wrong: errors.SidecarError | None = None
+    ) -> None:
         for job_id, told in waiting:
-            told(self._wrong.get(job_id) if job_id is not None else None)
+            told(self._wrong.get(job_id, wrong) if job_id is not None else None)
 
     def _write(self, parts: Sequence[Part]) -> None:
         for part in parts:
@@ -148,19 +163,41 @@ class Writer:
                 self._database.execute("ROLLBACK")
             return error
         for part in parts:
+            if part.gone:
+                self._deleted.add(part.job_id)
             if part.after is not None:
                 part.after()
         return None
 
     def _shorten(self) -> None:
-        """What was deleted goes from the write-ahead log too."""
-        if self._shorten_at == float("inf"):
-            return
+        """Cut the write-ahead log off, in which the deleted jobs still are. Where somebody reads it
+        that is tried again, and those who wait for it are told after a while."""
         self._shorten_at = float("inf")
+        if not self._deleted:
+            return
         try:
-            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            if not self._truncated():
+                if self._uncut is None:
+                    self._patient_until = time.monotonic() + READERS_S
+                self._uncut = errors.SpoolUnwritable("Another program reads the kept jobs.")
+                self._shorten_at = time.monotonic() + LATER_S
+                return
+            self._deleted.clear()
+            self._uncut = None
         except sqlite3.Error as error:
             log.warning("the log of the kept jobs could not be shortened: %s", error)
+            self._uncut, self._patient_until = _meaning(error), 0.0
+            self._shorten_at = time.monotonic() + LATER_S
+
+    def _truncated(self) -> bool:
+        """Whether nobody kept the log from being cut off. Commits wait for no reader meanwhile."""
+        ((usual_ms,),) = self._database.execute("PRAGMA busy_timeout").fetchall()
+        self._database.execute(f"PRAGMA busy_timeout = {READER_MS}")
+        try:
+            ((busy, *_),) = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self._database.execute(f"PRAGMA busy_timeout = {usual_ms}")
+        return not busy
 
 
 def _meaning(error: sqlite3.Error) -> errors.SidecarError:

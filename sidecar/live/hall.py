@@ -2,21 +2,24 @@
 
 One thread looks at the sound of all of them, in one batch (`live.detector`); as many as there are
 cores recognise what is due (`live.schedule`). What an engine of this kind has to give is `Ears`.
+A fault in work for one session ends that session; one of no session's ends the thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from sidecar import errors
 from sidecar.audio import Block
 from sidecar.live.context import Before
 from sidecar.live.ears import Ears
@@ -75,7 +78,7 @@ class Hall:
         self._ears, self._pace = ears, pace
         self._encoding, self._encode_at_once = 0, max(1, threads // 2)
         self._about = engine, precision
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._came, self._wanted = (threading.Condition(self._lock) for _ in range(2))
         self._seats: dict[int, Seat] = {}
         self._next = 0
@@ -123,19 +126,38 @@ class Hall:
             seat.take(what)
             self._came.notify()
 
+    def backlog_s(self, seat: Seat) -> float:
+        """Return the seconds of a session's sound that wait."""
+        with self._lock:
+            return seat.waiting_s
+
     def leave(self, seat: Seat) -> None:
         """A session is not heard any more."""
-        with self._lock:
+        with self._lock, self._blaming(seat):
             self._drop(seat)
 
     def _drop(self, seat: Seat) -> None:
         seat.left = True
-        seat.hearing.leave()
         for number, one in list(self._seats.items()):
             if one is seat:
                 del self._seats[number]
         if all(one.client != seat.client for one in self._seats.values()):
             self._served.pop(seat.client, None)
+        seat.hearing.leave()
+
+    @contextlib.contextmanager
+    def _blaming(self, seat: Seat) -> Iterator[None]:
+        """End this session if work for it fails; the thread goes on for the others."""
+        try:
+            yield
+        except Exception as fault:
+            log.exception("a live session failed")
+            with self._lock:
+                if seat.left:
+                    return
+                with contextlib.suppress(Exception):  # what failed may fail again
+                    self._drop(seat)
+                seat.failed(errors.EngineFailed(f"The engine failed: {type(fault).__name__}."))
 
     # ── the thread that looks ──
 
@@ -159,9 +181,10 @@ class Hall:
         """The frames of all sessions that are there; what is behind them is done."""
         now, due = time.monotonic(), []
         for seat in list(self._seats.values()):
-            frames = seat.frames(now, partial(self._say, seat))
-            if frames is not None:
-                due.append((seat, frames))
+            with self._blaming(seat):
+                frames = seat.frames(now, partial(self._say, seat))
+                if frames is not None:
+                    due.append((seat, frames))
         return due
 
     def _detect(self, due: list[tuple[Seat, Block]]) -> None:
@@ -173,7 +196,9 @@ class Hall:
             with self._lock:
                 now = time.monotonic()
                 for row, (seat, _) in enumerate(rows):
-                    self._say(seat, seat.hearing.looked(float(found[row]), now))
+                    if not seat.left:
+                        with self._blaming(seat):
+                            self._say(seat, seat.hearing.looked(float(found[row]), now))
         with self._lock:
             self._wanted.notify_all()
 
@@ -187,9 +212,13 @@ class Hall:
                 if self._closed:
                     return
                 assert chosen is not None
-                work = self._begun(*chosen)
-            work()
-            del work, chosen  # who waits for more keeps nobody's session
+                seat, work = chosen[0], None
+                with self._blaming(seat):
+                    work = self._begun(*chosen)
+            if work is not None:
+                with self._blaming(seat), seat.around():
+                    work()
+            del work, chosen, seat  # who waits for more keeps nobody's session
 
     def _begun(self, seat: Seat, due: Listen | Voiced) -> Callable[[], None]:
         """What is to be done outside the lock."""
@@ -199,8 +228,9 @@ class Hall:
             draft = due.piece.draft if goes_on else None
             options = dataclasses.replace(seat.hearing.options, language=seat.hearing.language)
             return partial(self._recognise, seat, due, audio, before or draft, options)
+        sound = seat.hearing.began_voice(due)
         self._encoding += 1
-        return partial(self._tell_apart, seat, due, seat.hearing.began_voice(due))
+        return partial(self._tell_apart, seat, due, sound)
 
     def _recognise(
         self,
@@ -225,14 +255,17 @@ class Hall:
             self._wanted.notify_all()
 
     def _tell_apart(self, seat: Seat, voiced: Voiced, sound: Block | None) -> None:
-        vector = None if sound is None else self._ears.voice(sound)
-        with self._lock:
-            question = seat.hearing.heard_voice(voiced, vector)
-        decision = None if question is None else self._decision(question)
-        with self._lock:
-            self._encoding -= 1
-            self._say(seat, seat.hearing.decided(voiced, decision))
-            self._wanted.notify_all()
+        try:
+            vector = None if sound is None else self._ears.voice(sound)
+            with self._lock:
+                question = seat.hearing.heard_voice(voiced, vector)
+            decision = None if question is None else self._decision(question)
+            with self._lock:
+                self._say(seat, seat.hearing.decided(voiced, decision))
+        finally:
+            with self._lock:
+                self._encoding -= 1
+                self._wanted.notify_all()
 
     def _decision(self, question: Question) -> Decision | None:
         try:
@@ -245,8 +278,8 @@ class Hall:
         voices = self._encoding < self._encode_at_once
         wished = {
             number: wish
-            for number, seat in self._seats.items()
-            if (wish := seat.hearing.due(voices, partial(self._worth, seat))) is not None
+            for number, seat in list(self._seats.items())
+            if (wish := self._wish(seat, voices)) is not None
         }
         due = next_of(
             (
@@ -262,6 +295,11 @@ class Hall:
             if self._pace is not None:
                 self._pace.tried(due.urgency, now)
         return self._seats[due.session], wished[due.session]
+
+    def _wish(self, seat: Seat, voices: bool) -> Listen | Voiced | None:
+        with self._blaming(seat):
+            return seat.hearing.due(voices, partial(self._worth, seat))
+        return None
 
     def _worth(self, seat: Seat, listen: Listen) -> bool:
         """Whether it may be recognised now; who waits for words in vain is told."""

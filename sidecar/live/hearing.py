@@ -128,10 +128,11 @@ class Hearing:
         self._looked += FRAME
         if self._looked <= self._decided:
             return  # so that the detector knows what came before
-        for event in self._ends.feed(probability):
-            yield from self._take(event, now)
-        if self._voicing is not None and probability >= self.options.endpointing.threshold:
-            self._voicing.spoken(self._looked - FRAME)
+        if not self.finishing:  # behind the end of the session nothing begins
+            for event in self._ends.feed(probability):
+                yield from self._take(event, now)
+            if self._voicing is not None and probability >= self.options.endpointing.threshold:
+                self._voicing.spoken(self._looked - FRAME)
         yield from self._heard()
 
     def change(self, options: LiveOptions) -> None:
@@ -358,7 +359,7 @@ class Hearing:
 
     def _heard(self, always: bool = False) -> Iterator[LiveEvent]:
         """Let go of the sound that nobody needs, and say so now and then."""
-        settled = min(self._ends.keep_from, self._looked)
+        settled = self._looked if self.finishing else min(self._ends.keep_from, self._looked)
         for piece in self._story.pieces:
             settled = min(settled, piece.start)
         if self._open is not None:

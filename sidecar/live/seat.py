@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from sidecar import errors
 from sidecar.audio import Block
 from sidecar.live.hearing import Hearing
 from sidecar.speech.live import LIVE_RATE, LiveOptions
@@ -26,6 +28,9 @@ class Keeper(Protocol):
     def bring(self, seat: Seat, what: Block | Order) -> None:
         """Sound for a session, or what is to be done behind it."""
 
+    def backlog_s(self, seat: Seat) -> float:
+        """Return the seconds of a session's sound that wait."""
+
     def leave(self, seat: Seat) -> None:
         """A session is not heard any more."""
 
@@ -42,6 +47,8 @@ class Seat:
         """Nothing more is told."""
         self.wordless = False
         """It was told that there are no words before finals."""
+        self.around: Callable[[], AbstractContextManager[object]] = nullcontext
+        self.failed: Callable[[errors.SidecarError], object] = lambda error: None
         self._keeper = keeper
         self._inbox: deque[Block | Order] = deque()
         self._unread = 0
@@ -49,6 +56,11 @@ class Seat:
     @property
     def backlog_s(self) -> float:
         """Seconds that were pushed, and neither looked at nor recognised yet."""
+        return self._keeper.backlog_s(self)
+
+    @property
+    def waiting_s(self) -> float:
+        """The same, for who holds the lock."""
         return self.hearing.backlog_s + self._unread / LIVE_RATE
 
     @property

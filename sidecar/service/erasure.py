@@ -21,20 +21,24 @@ class Erased:
 
 
 class Erasure:
-    """``seek``: returns once all is known that other services were told before."""
+    """``captured``: forgets what was captured of an owner's sessions; ``seek``: returns once all is
+    known that other services were told before."""
 
     def __init__(
         self,
         jobs: OwnedJobs,
         voices: KnownVoices,
         live: Sessions,
+        captured: Callable[[str], Awaitable[None]],
         seek: Callable[[], Awaitable[None]],
     ) -> None:
-        self._jobs, self._voices, self._live, self._seek = jobs, voices, live, seek
+        self._jobs, self._voices, self._live = jobs, voices, live
+        self._captured, self._seek = captured, seek
 
     async def erase(self, caller: Identity) -> Erased:
-        """Forget the caller's people, then its jobs, and end those that wait or run. Asking again
-        does no harm, and does the rest where it went wrong.
+        """Forget the caller's people, then its jobs, of which those that wait or run end, then what
+        was said in live sessions that are over. Asking again does no harm, and does the rest where
+        it went wrong.
 
         Raises:
             errors.JournalUnreachable: it may be done or not.
@@ -43,5 +47,7 @@ class Erasure:
         people = await self._voices.forget(caller)
         await self._seek()
         jobs = await self._jobs.delete_all(caller)
+        self._live.forget_over(caller.owner)
+        await self._captured(caller.owner)
         going = sum(one.owner == caller.owner for one in self._live.going_on())
         return Erased(jobs, people, going)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -44,7 +44,6 @@ from sidecar.threads import Threads
 from sidecar.workers.fleet import Fleet, Role
 from sidecar.workers.intake import Intake
 from sidecar.workers.models import Models
-from sidecar.workers.place import Place as EnginePlace
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +61,9 @@ class Service:
         now: clock.Clock = clock.wall,
         live: Choice[EngineSpec] | None = None,
         voice: Choice[VoiceSpec] | None = None,
-        places: Sequence[EnginePlace] = (),
     ) -> None:
         """``choice``: the engine for files; ``live``: the one for live audio, None without;
-        ``voice``: the one that speaks; ``places``: where files are heard instead of here, with the
-        same engine."""
+        ``voice``: the one that speaks."""
         self.settings = settings
         self.instance = uuid.uuid4().hex
         self.also: dict[str, Any] = {}
@@ -91,7 +88,7 @@ class Service:
             settings,
             self._provision,
             self._planned,
-            places or self.fleet.places,
+            self.fleet.places,
             choice.checkpoint.folder.name if choice.checkpoint else "",
             self.tally.jobs,
             self.spooling,
@@ -106,9 +103,6 @@ class Service:
         self.offers_voices = not self.shares and not self.spec.remote
         """Whether a piece of a recording may be asked what its voices are like: not where others
         hear, nor where answers pass through a database."""
-        self.nodes = keeping.nodes if keeping is not None else None
-        """What all nodes are to have, where several services share their jobs."""
-        self._steering = self._backend.steering(self.models)
         hears = live.spec if live is not None else None
         self._observed = Observed(settings, self.fleet, self._backend.store, hears, now)
         self.traces = self._observed.traces
@@ -144,7 +138,7 @@ class Service:
             keeping.sessions if keeping is not None else None,
         )
         """The live sessions of everybody."""
-        self.erasure = Erasure(self.owned, self.voices, self.live, self.seek)
+        self.erasure = Erasure(self.owned, self.voices, self.live, self._observed.forget, self.seek)
         """The end of all that is kept of an owner."""
         speaks = self.fleet.voice if self.fleet.voice_spec is not None else None
         self.conversations = Conversations(settings, self.live, speaks)
@@ -153,8 +147,6 @@ class Service:
     async def open(self) -> None:
         """Start working; returns at once."""
         await self._backend.open(self._background)
-        if self._steering is not None:
-            self._steering.open()
         self._background.spawn("look at the GPU", self.fleet.watch())
         if self.settings.preload and self.settings.role != FRONT:
             self._background.spawn("preload", self._preload())
@@ -164,9 +156,7 @@ class Service:
     async def drain(self, grace_s: float) -> None:
         """Take no more jobs and tell those that wait; the running ones have ``grace_s`` to end, and
         their results a moment to be fetched."""
-        await asyncio.gather(
-            self._queue.drain(grace_s), self.live.drain(grace_s), self._stop_steering()
-        )
+        await asyncio.gather(self._queue.drain(grace_s), self.live.drain(grace_s))
         if grace_s > 0:
             await self._backend.fetched()
 
@@ -177,7 +167,6 @@ class Service:
     async def close(self) -> None:
         """Stop working and leave nothing behind."""
         await self._background.close()
-        await self._stop_steering()
         await self.live.close()
         await self.conversations.close()
         await self._observed.close()
@@ -242,7 +231,7 @@ class Service:
         if self.settings.role == FRONT:
             raise EngineUnavailable(
                 "This service takes jobs in for others, and has no engine for them.",
-                hint="Say it once for all nodes: 'vibevoice-asr nodes --precision …'.",
+                hint="Change 'precision' in the settings of the nodes and restart them one by one.",
             )
         if now:
             caller.demand(Scope.NOW)
@@ -287,10 +276,6 @@ class Service:
         told = await self.voices.with_people(job.options, owner, kept=kept)
         planned = self._provision.plan(job, precision)
         return replace(planned, known_voices=told.known_voices, voiceprints=told.voiceprints)
-
-    async def _stop_steering(self) -> None:
-        if self._steering is not None:
-            await self._steering.close()
 
     def _language_hint(self, tag: str) -> str:
         return f"It knows: {few(self.spec.languages)}. {way_to(tag, self.settings)}"

@@ -47,6 +47,15 @@ class Observed:
             self._captures = Captures(settings, live.name, now)
             self.sessions.append(self._captures)
 
+    async def forget(self, owner: str) -> None:
+        """Delete what was captured of an owner's sessions that are over.
+
+        Raises:
+            errors.SidecarError: it cannot be deleted.
+        """
+        if self._captures is not None:
+            await self._captures.forget(owner)
+
     async def close(self) -> None:
         """Write what is still to be written."""
         if self._captures is not None:

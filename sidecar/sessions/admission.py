@@ -9,7 +9,7 @@ from typing import Self
 from sidecar import errors
 from sidecar.access.identity import Identity, Scope
 from sidecar.access.limits import leaves_room
-from sidecar.sessions.session import Session
+from sidecar.sessions.session import Bounds, Session, fitted
 from sidecar.sessions.waits import Waits
 from sidecar.settings import Settings
 from sidecar.speech.engine import EngineSpec
@@ -77,16 +77,19 @@ class Admission:
         if not self._may_have_more(caller, has, self.most - len(going)):
             raise errors.LiveLimited()
 
-    def check_language(self, options: LiveOptions) -> None:
-        """Refuse what the engine does not know.
+    def accepted(self, options: LiveOptions, bounds: Bounds) -> LiveOptions:
+        """Return the options as a session has them, whether it begins, changes or is taken up.
 
         Raises:
-            errors.LanguageUnsupported: it does not know the language.
+            errors.LanguageUnsupported: the engine does not know the language.
+            errors.BadRequest: as `fitted`.
         """
+        options = fitted(options, bounds)
         if self.spec is not None and not self.spec.speaks(options.language):
             raise errors.LanguageUnsupported(
                 f"The engine '{self.spec.name}' does not know '{options.language}'."
             )
+        return options
 
     def _may_have_more(self, caller: Identity, has: int, free: int) -> bool:
         """Whether the caller may have one beside so many. Where the settings say nothing, others

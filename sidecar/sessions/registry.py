@@ -164,6 +164,7 @@ class Sessions:
         Raises:
             errors.LiveUnavailable: no engine here hears live.
             errors.LanguageUnsupported: it does not know the language.
+            errors.BadRequest: other options are not possible here.
             errors.LiveFull, errors.LiveLimited: there are enough of them, or they wait too long.
             errors.SessionTaken: there is one with that number.
             errors.ShuttingDown: the service is about to end.
@@ -173,18 +174,11 @@ class Sessions:
             if self._moving is not None and self._moving.comes((caller.owner, number)):
                 raise errors.SessionTaken()
             self._check(caller, number)
-            self._admission.check_language(options)
+            options = self._admission.accepted(options, self._bounds)
         except errors.SidecarError as error:
             self._tally.refused.add(wire, error.code)
             raise
-        ends = options.endpointing
-        longest_s = min(ends.longest_s, self._bounds.buffer_s / 2)  # all of a piece is kept
-        options = dataclasses.replace(
-            options,
-            client=caller.owner,
-            patience_s=self._patience_s,
-            endpointing=dataclasses.replace(ends, longest_s=longest_s),
-        )
+        options = dataclasses.replace(options, client=caller.owner, patience_s=self._patience_s)
         session = self._new(caller.owner, number, options, wire)
         session.forgiving, session.stranger = forgiving, self._acquaint is not None
         if idle_s is not None:
@@ -203,6 +197,7 @@ class Sessions:
             counted=Counted(self._tally, wire, self._patience_s),
             greeting=self._greeting,
             waits=self._admission.waits,
+            accepted=self._admission.accepted,
         )
         session.keeper = self._keeper
         return session
@@ -297,10 +292,11 @@ class Sessions:
             one, pieces = await self._moving.find(name, after)
             try:
                 self._check(caller, number)  # it took a while
-                self._admission.check_language(one.options)
+                options = self._admission.accepted(one.options, self._bounds)
             except errors.SidecarError:
                 await self._moving.give_back(name)
                 raise
+            one = dataclasses.replace(one, options=options)
             return await self._restored(caller.owner, number, one, pieces)
 
     async def _restored(self, owner: str, number: str, one: Carried, pieces: int) -> Session:
@@ -335,6 +331,13 @@ class Sessions:
             self._saver.over(session)
         if (task := self._tasks.get(session)) is not None:
             task.cancel()
+
+    def forget_over(self, owner: str) -> None:
+        """Let go of an owner's sessions that are over: a client that comes again for the last words
+        of one finds it no more."""
+        for session in list(self._sessions.values()):
+            if session.owner == owner and session.over:
+                self.end(session)
 
     async def drain(self, grace_s: float) -> None:
         """Take no more. Those that can are handed over to another service; the others say what they

@@ -1,6 +1,7 @@
 """Between a session and the engine's process: sound there, events back.
 
-Where a process dies it begins anew in a fresh one.
+Where a process dies it begins anew in a fresh one. Only a session that was being recognized counts
+that as an attempt, and is recognized alone the next time: so the second attempt leaves no doubt.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class Shared(Protocol):
         """As `workers.worker.Worker.calling`."""
 
 
+ATTEMPTS = 2
+"""Deaths at one place of the sound that end a session which was being recognized."""
+UNEXPLAINED = 5
+"""Deaths there while nobody was being recognized that a session survives."""
 LOSSES = 3
 """So often sound is left out in a row, and nothing is heard in between, before an engine is given
 up: not the sound is to blame then."""
@@ -41,38 +46,58 @@ Share = Callable[[], AbstractAsyncContextManager[Shared]]
 """An engine for as long as the session needs it, loaded if it is not there."""
 
 
+class Deaths:
+    """The engine's deaths at one place of a session's sound, and which of them were its doing."""
+
+    def __init__(self) -> None:
+        self._place: float | None = None
+        self._attempts = self._unexplained = 0
+
+    def suspects(self, place: float) -> bool:
+        """Return whether what is there may have ended an engine."""
+        return place == self._place and self._attempts > 0
+
+    def add(self, died: WorkerDied, place: float) -> bool:
+        """Count one, as an attempt only if the session was being recognized; return whether that
+        is enough. One that other sessions explain counts nothing."""
+        if place != self._place:
+            self._place, self._attempts, self._unexplained = place, 0, 0
+        self._attempts += died.began
+        self._unexplained += not (died.began or died.explained)
+        return self._attempts >= ATTEMPTS or self._unexplained > UNEXPLAINED
+
+
 async def carry(session: Session, share: Share) -> None:
     """See a session to its end; it is told of whatever goes wrong."""
-    died_at: float | None = None
+    deaths = Deaths()
     losses, lost_at = 0, -1.0
     while True:
         try:
             async with share() as engine:
-                await _carry_once(session, engine)
+                await _carry_once(session, engine, alone=deaths.suspects(session.place))
                 return session.end()
         except HandedOver:
             continue
-        except WorkerDied:
-            sound = session.sound
-            if sound.settled == died_at:
-                log.warning("the engine died twice at the same place of a live session")
-                losses = losses + 1 if sound.settled == lost_at else 1
-                if not session.forgiving or losses > LOSSES:
-                    return session.end(errors.EngineCrashed())
-                session.lose()
-                died_at, lost_at = None, sound.settled
+        except WorkerDied as died:
+            place = session.place
+            if not (session.sound.seconds and deaths.add(died, place)):
+                session.heard(Noticed(RESTARTED))
                 continue
-            died_at = sound.settled if sound.seconds else None  # no sound is to blame for that
-            session.heard(Noticed(RESTARTED))
+            log.warning("the engine died again and again at the same place of a live session")
+            losses = losses + 1 if place == lost_at else 1
+            if not session.forgiving or losses > LOSSES:
+                return session.end(errors.EngineCrashed())
+            session.lose()
+            deaths, lost_at = Deaths(), session.place
         except errors.SidecarError as error:
             return session.end(error)
 
 
-async def _carry_once(session: Session, engine: Shared) -> None:
+async def _carry_once(session: Session, engine: Shared, *, alone: bool) -> None:
     session.begins_anew()
-    begin = session.told.so_far(session.sound.settled, session.sound.lead)
+    begin = session.told.so_far(session.sound.settled, session.sound.lead).to_wire()
     options = session.options.to_wire()
-    async with engine.calling("live", options=options, begin=begin.to_wire()) as call:
+    async with engine.calling("live", options=options, begin=begin, alone=alone) as call:
         session.placed.set()
         sending = asyncio.get_running_loop().create_task(_send(session, call))
         try:

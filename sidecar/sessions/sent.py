@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from sidecar.speech.live import Encoding
 
+SMALL_BYTES, JOINED_BYTES = 512, 4096
+"""A chunk with fewer is joined to the one before it, until both have so many: one of a single
+sample costs fifty times its bytes."""
 CLOSE_S = 1e-6
 """Times that are no further apart are one: less than a sample at any rate."""
 
@@ -35,6 +38,21 @@ class Chunk:
         samples = max(0, round((at - self.at) * self.rate))
         raw = self.raw[samples * self.encoding.width :]
         return Chunk(self.at + samples / self.rate, raw, self.encoding, self.rate)
+
+    def before(self, at: float) -> Chunk:
+        """Return what of it lies before ``at``, in whole samples."""
+        samples = max(0, round((at - self.at) * self.rate))
+        return Chunk(self.at, self.raw[: samples * self.encoding.width], self.encoding, self.rate)
+
+    def joined(self, other: object) -> Chunk | None:
+        """Return both as one if ``other`` is small and goes on where this ends, else None."""
+        if not isinstance(other, Chunk) or len(other.raw) >= SMALL_BYTES:
+            return None
+        alike = (self.encoding, self.rate) == (other.encoding, other.rate)
+        goes_on = abs(self.at + self.seconds - other.at) < CLOSE_S
+        if not (alike and goes_on) or len(self.raw) + len(other.raw) > JOINED_BYTES:
+            return None
+        return Chunk(self.at, self.raw + other.raw, self.encoding, self.rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +90,4 @@ def up_to(
     for one in line:
         if one.at > at - CLOSE_S if isinstance(one, Chunk) else one.number > orders:
             return
-        yield one
+        yield one.before(at) if isinstance(one, Chunk) else one

@@ -38,6 +38,7 @@ from sidecar.speech.live_events import (
     TurnDropped,
     TurnEnded,
 )
+from sidecar.speech.options import parse_language
 from sidecar.speech.transcript import Notice, Transcript
 from sidecar.waiting import comes
 
@@ -50,6 +51,10 @@ AGAIN_S = 0.25
 LOST = Notice("sound_lost", "What was said last ended the engine twice, and is left out.")
 NOT_KEPT = "not_kept"
 """The notice of a session that was to become a job and did not."""
+ORDERS = 20_000
+"""Commits, cancels and changes that one session takes: each leaves events, which are kept."""
+EVENTS = 100_000
+"""Events of one session that are kept: ten times what 90 minutes of talk come to."""
 RATES = range(8_000, 192_001)
 """Samples a second that are taken."""
 
@@ -72,6 +77,26 @@ class Bounds:
         )
 
 
+def fitted(options: LiveOptions, bounds: Bounds) -> LiveOptions:
+    """Return the options as a session with these bounds has them: no utterance is longer than half
+    of the sound that is kept, so that all of one is.
+
+    Raises:
+        errors.LanguageInvalid: the language has not the shape of a tag.
+        errors.FieldInvalid: what comes before an utterance leaves too little of that for it.
+    """
+    ends = options.endpointing
+    try:
+        ends = dataclasses.replace(ends, longest_s=min(ends.longest_s, bounds.buffer_s / 2))
+    except ValueError as error:
+        raise errors.FieldInvalid(
+            f"'endpointing' is not possible: {error}, and at most {bounds.buffer_s / 2:g} here.",
+            hint="Make pre_roll_s or min_speech_s shorter, or raise live_buffer.",
+        ) from None
+    language = parse_language(options.language)
+    return dataclasses.replace(options, endpointing=ends, language=language)
+
+
 Keeper = Callable[["Session", Transcript], Awaitable[str]]
 """Makes a job of a session that is over; its id."""
 
@@ -79,7 +104,8 @@ Keeper = Callable[["Session", Transcript], Awaitable[str]]
 class Session:
     """Held by one connection at a time; not for two tasks at once, but for `events`.
 
-    ``now`` is a clock that only goes forward. ``waits`` learns how late finals are.
+    ``now`` is a clock that only goes forward. ``waits`` learns how late finals are. ``accepted``
+    checks options that change, as those of the beginning were.
     """
 
     def __init__(
@@ -93,8 +119,9 @@ class Session:
         counted: Counted | None = None,
         greeting: Mapping[str, Any] | None = None,
         waits: Waits | None = None,
+        accepted: Callable[[LiveOptions, Bounds], LiveOptions] = fitted,
     ) -> None:
-        self._waits = waits
+        self._waits, self._accepted = waits, accepted
         self.id = number
         self.owner = owner
         self.options = options
@@ -139,7 +166,8 @@ class Session:
         self._steady.set()
         self._waiting = False
         self._answered = 0
-        self._orders: deque[dict[str, Any]] = deque()
+        self._orders: deque[dict[str, Any]] = deque(maxlen=1)
+        """The options that no engine has been told: all of them, so that the last ones count."""
 
     @property
     def received_s(self) -> float:
@@ -183,6 +211,11 @@ class Session:
     def release(self) -> None:
         """It stays after all."""
         self._stays.set()
+
+    @property
+    def place(self) -> float:
+        """Where an engine goes on that begins now, in seconds of its sound."""
+        return self.told.behind_finals(self.sound.settled)
 
     async def stays(self) -> None:
         """Wait while it is being handed over. Where it was, what it is sent next is refused."""
@@ -268,10 +301,20 @@ class Session:
         self.stranger = False
 
     def change(self, options: LiveOptions) -> None:
-        """Hear on with other options. Who may be recognised stays as it was in the beginning."""
+        """Hear on with other options. Who may be recognised stays as it was in the beginning, and
+        so does what the service decides: whose part of the engine it has, and its patience.
+
+        Raises:
+            errors.BadRequest: they are not possible here; nothing has changed.
+            errors.SessionOver: it takes nothing any more.
+        """
         before = self.options
         changed = dataclasses.replace(
-            options, known_voices=before.known_voices, voiceprints=before.voiceprints
+            self._accepted(options, self.bounds),
+            known_voices=before.known_voices,
+            voiceprints=before.voiceprints,
+            client=before.client,
+            patience_s=before.patience_s,
         )
         order = {"change": changed.spoken.to_wire()}
         self._ordered(order)
@@ -332,7 +375,7 @@ class Session:
             self._room.set()
         elif isinstance(event, TurnEnded) and event.committed:
             self._answered += 1  # an engine that dies now is not asked for it again
-            self.sound.settle(self.sound.settled, self._answered)
+            self.sound.answered(self._answered)
         elif isinstance(event, Final) and self._waits is not None:
             self._waits.add(event.wait_s + event.work_s, self._now())
         elif isinstance(event, TurnDropped):
@@ -365,6 +408,8 @@ class Session:
                 witness.told(numbered)
         if self.durable is not None:
             self.durable.said(event)
+        if self.told.kept > EVENTS:
+            self.end(errors.SessionTooLong(f"The session has had {EVENTS} events."))
 
     def touch(self) -> None:
         """Somebody is there."""
@@ -378,6 +423,7 @@ class Session:
 
     def begins_anew(self) -> None:
         """For an engine that knows nothing of it, and gets the options as they are now."""
+        self.sound.settled = self.place
         self.sound.rewind()
         self._answered = 0
         self._orders.clear()
@@ -407,6 +453,10 @@ class Session:
         self._check()
         self.touched = self._now()
         if asked:
+            if self.received_orders >= ORDERS and not finish:
+                raise errors.SessionTooLong(
+                    f"The session has taken {ORDERS} commands, as many as one may."
+                )
             self.received_orders += 1
             if self.durable is not None:
                 self.durable.ordered(self.received_orders, finish=finish)

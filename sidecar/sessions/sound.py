@@ -135,6 +135,8 @@ class KeptSound:
         self.at = since + (self.samples - before) / rate  # sums of tenths would drift
         self._count(len(raw))
         self._items.append(chunk)
+        if len(self._items) - max(self._taken, self._had) > 1:
+            self._join(len(self._items) - 1)
 
     def commit(self, number: int = 0) -> None:
         """The turn ends here; ``number``: of this order."""
@@ -173,6 +175,8 @@ class KeptSound:
         item = self._items[self._taken]
         self._taken += 1
         self._had = max(self._had, self._taken)
+        if 1 < self._taken == self._had and self._join(self._taken - 1):
+            self._taken, self._had = self._taken - 1, self._had - 1
         return item.behind(self._wanted) if isinstance(item, Chunk) else item
 
     def lose(self) -> list[Commit | Forget]:
@@ -196,6 +200,11 @@ class KeptSound:
         """It is taken anew, by an engine that counts commits from 0."""
         self._taken, self._before = 0, self._answered
         self._ahead = deque(self._past)
+
+    def answered(self, commits: int) -> None:
+        """Let go of as many commits as were answered since `rewind`, and of the sound before them
+        that is settled; what is wanted stays."""
+        self._settle(self.settled, self._before + commits)
 
     def settle(self, before: float, commits: int, wanted: float | None = None) -> None:
         """Let go of what lies before a time, and of as many commits as were answered since
@@ -227,6 +236,16 @@ class KeptSound:
         self._taken = self._had = 0
         self._count(-self.bytes)
         self.settled = self.at
+
+    def _join(self, place: int) -> bool:
+        """Make one chunk of that there and the one before it, if both are small."""
+        before = self._items[place - 1]
+        joined = before.joined(self._items[place]) if isinstance(before, Chunk) else None
+        if joined is None:
+            return False
+        self._items[place - 1] = joined
+        del self._items[place]
+        return True
 
     def _let_go(self, before: float) -> None:
         """Of what is settled and lies before a time."""

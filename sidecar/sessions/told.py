@@ -103,6 +103,11 @@ class Told:
         return self._last
 
     @property
+    def kept(self) -> int:
+        """How many events are kept."""
+        return len(self._kept)
+
+    @property
     def state(self) -> ToldState:
         """What another needs to go on telling."""
         return ToldState(self._last, self._started, tuple(self._kept), self._voices, self._context)
@@ -193,6 +198,13 @@ class Told:
             lead,
             self._behind(at, at if lead is None else lead),
         )
+
+    def behind_finals(self, at: float) -> float:
+        """Return ``at``, or the end of the last final where that is later: a death between a final
+        and the news that its sound is settled must not say it again."""
+        finals = (one.event for one in reversed(self._kept) if isinstance(one.event, Final))
+        last = next(finals, None)
+        return at if last is None else max(at, last.segment.end)
 
     def _behind(self, at: float, lead: float) -> tuple[Understood, ...]:
         """What is heard behind, of pieces whose sound begins at ``lead``: the last of them may be

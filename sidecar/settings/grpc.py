@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from sidecar.settings.group import Group
-from sidecar.settings.values import Duration
+from sidecar.settings.values import Duration, parse_duration
+from sidecar.speech.live import Probability, Silence
 
 
 class Grpc(Group):
@@ -42,16 +43,12 @@ class Grpc(Group):
     grpc_unused: Duration = Field(
         30.0, gt=0, description="How long a gRPC session that was created waits for its stream."
     )
-    grpc_silence: Duration = Field(
+    grpc_silence: Annotated[Silence, BeforeValidator(parse_duration)] = Field(
         0.5,
-        gt=0,
-        le=60,
         description="Silence that ends an utterance of a gRPC session which names none.",
     )
-    grpc_threshold: float = Field(
+    grpc_threshold: Probability = Field(
         0.5,
-        ge=0,
-        le=1,
         description=(
             "Probability of speech from which on somebody speaks in a gRPC session which names "
             "none; with 0 all is speech."

@@ -17,6 +17,7 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from sidecar import errors
+from sidecar.speech.limits import limits_of
 from sidecar.speech.live import Begin, Encoding, LiveOptions
 from sidecar.speech.live_events import (
     Final,
@@ -24,11 +25,12 @@ from sidecar.speech.live_events import (
     LiveEvent,
     SpeakersRevised,
     Summary,
+    Understood,
     VoicesKnown,
     to_wire,
 )
 from sidecar.speech.people import is_print
-from sidecar.speech.transcript import Segment
+from sidecar.speech.transcript import Segment, Word
 
 FORM = 1
 """Another one whenever the meaning of what is said changes; who has another is asked nothing."""
@@ -77,6 +79,11 @@ def _check(lease: Lease) -> None:
     ordered = 0 <= lead <= begin.at + SAMPLE_S < math.inf
     if not (ordered and begin.turn >= 0 and begin.piece >= 0):
         raise ValueError("it begins nowhere")
+    timed: list[Segment | Word | Understood] = [*begin.said, *begin.context]
+    timed += [word for segment in begin.said for word in segment.words]
+    place = limits_of(Begin)["at"]
+    if not all(one.start in place and one.end in place for one in timed):
+        raise ValueError("what was said before has times that cannot be")
     known = [one for person in lease.options.known_voices for one in person.prints]
     if not all(map(is_print, (*begin.voices.values(), *known))):
         raise ValueError("a voice sounds like nothing")

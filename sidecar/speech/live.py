@@ -10,13 +10,17 @@ Times are seconds on the session's clock, which is its sound: it begins at 0 and
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, Self
+from typing import Annotated, Any, Protocol, Self
 
+from sidecar import errors
 from sidecar.audio import Block
+from sidecar.speech import limits
 from sidecar.speech.engine import AUTO, Engine
+from sidecar.speech.limits import Interval
 from sidecar.speech.live_events import Tell, Understood, prints_from, understood_from
 from sidecar.speech.people import KnownVoice, VoicePrint
 from sidecar.speech.transcript import (
@@ -26,6 +30,19 @@ from sidecar.speech.transcript import (
 
 LIVE_RATE = 16_000
 """Samples a second that live engines hear, whatever comes in."""
+
+Probability = Annotated[float, Interval(0, 1)]
+Seconds = Annotated[float, Interval(0, 60)]
+"""A length of time within a session: as much as is kept of its sound by default."""
+Silence = Annotated[float, Interval(0.001, 60)]
+"""Seconds without speech that end an utterance."""
+Longest = Annotated[float, Interval(0.256, 86_400)]
+"""Seconds of an utterance: from twice the 0.128 s that its beginning takes at least, to a day; half
+of `live_buffer` is the most that has an effect."""
+Place = Annotated[float, Interval(0, 366 * 86_400)]
+"""Seconds since the beginning of a session."""
+Number = Annotated[int, Interval(0, 2**53 - 1)]
+"""Of an event, a turn or a piece: as large as every reader of JSON has it exactly."""
 
 
 class Encoding(StrEnum):
@@ -62,32 +79,28 @@ class Endpointing:
     With a ``threshold`` of 0 all is speech, and only the client and ``longest_s`` end an utterance.
 
     Raises:
-        ValueError: no such utterances can be.
+        ValueError: a value is beyond its limits, or no such utterances can be.
     """
 
-    threshold: float = 0.5
-    neg_threshold: float = 0.35
-    sure_threshold: float = 0.8
-    min_speech_s: float = 0.096
-    min_sure_speech_s: float = 0.064
-    pre_roll_s: float = 0.2
-    post_roll_s: float = 0.1
-    pause_s: float = 0.2
-    silence_s: float = 0.5
-    longest_s: float = 8.0
+    threshold: Probability = 0.5
+    neg_threshold: Probability = 0.35
+    sure_threshold: Probability = 0.8
+    min_speech_s: Seconds = 0.096
+    min_sure_speech_s: Seconds = 0.064
+    pre_roll_s: Seconds = 0.2
+    post_roll_s: Seconds = 0.1
+    pause_s: Seconds = 0.2
+    silence_s: Silence = 0.5
+    longest_s: Longest = 8.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.neg_threshold <= self.threshold <= 1:
-            raise ValueError("neg_threshold and threshold lie between 0 and 1, in that order")
-        lengths = (self.min_speech_s, self.min_sure_speech_s, self.pre_roll_s, self.post_roll_s)
-        if not all(0 <= length < float("inf") for length in (*lengths, self.pause_s)):
-            raise ValueError("a length of time is not below zero, and ends")
-        if not 0 < self.silence_s < float("inf"):
-            raise ValueError("silence_s is more than zero")
-        opening = self.pre_roll_s + max(lengths[:2]) + 0.128
-        if not 2 * opening <= self.longest_s < float("inf"):
+        limits.check(self)
+        if self.neg_threshold > self.threshold:
+            raise ValueError("neg_threshold may not be above threshold")
+        opening = self.pre_roll_s + max(self.min_speech_s, self.min_sure_speech_s) + 0.128
+        if self.longest_s < 2 * opening:
             raise ValueError(
-                f"longest_s is at least {2 * opening:g}: twice what comes before speech"
+                f"longest_s is at least {2 * opening:g}: twice pre_roll_s, min_speech_s and 0.128 s"
             )
 
 
@@ -113,7 +126,7 @@ class LiveOptions:
     translate: bool = False
     accurate: bool = False
     prompt: str = ""
-    delay_s: float | None = None
+    delay_s: Seconds | None = None
     recognise: bool = True
     known_voices: tuple[KnownVoice, ...] = field(default=(), repr=False)
     voiceprints: bool = False
@@ -148,6 +161,12 @@ class LiveSession(Protocol):
     """One stream of sound in an engine. Nothing here waits for recognition; `Summary` is the last
     event, and comes after `finish` alone."""
 
+    around: Callable[[], AbstractContextManager[object]]
+    """Entered by each thread of the engine for as long as it recognizes for this session; set
+    before any sound is pushed."""
+    failed: Callable[[errors.SidecarError], object]
+    """Called once if work for this session fails: nothing more is told. Set as `around` is."""
+
     @property
     def backlog_s(self) -> float:
         """Seconds of sound that were pushed and not looked at, or wait to be recognised: who pushes
@@ -180,14 +199,14 @@ class Begin:
     as that was known. ``lead``: where the sound begins that comes, ``at`` where that is None; up to
     ``at`` it was heard already, and ``context`` is told pieces in it."""
 
-    at: float = 0.0
-    turn: int = 0
-    piece: int = 0
+    at: Place = 0.0
+    turn: Number = 0
+    piece: Number = 0
     said: tuple[Segment, ...] = field(default=())
-    open: int = 0
-    pieces: tuple[int, ...] = ()
+    open: Number = 0
+    pieces: tuple[Number, ...] = ()
     voices: Mapping[int, VoicePrint] = field(default_factory=dict)
-    lead: float | None = None
+    lead: Place | None = None
     context: tuple[Understood, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:

@@ -37,44 +37,6 @@ def dominant(turns: Iterable[Turn], start: float, end: float) -> int | None:
     return nearest.label if nearest else None
 
 
-def link(turns: Sequence[Turn], anchors: Mapping[int, tuple[float, float]]) -> dict[int, int]:
-    """Which label of a window is which known speaker.
-
-    ``anchors`` says where in the window each known speaker's voice was played: a label goes to
-    the speaker whose anchor it covers most, each speaker to one label. Labels nobody claims get
-    new numbers, in order of appearance behind the last anchor.
-    """
-    claims = sorted(
-        (
-            (sum(turn.overlap(*span) for turn in turns if turn.label == label), -speaker, label)
-            for speaker, span in anchors.items()
-            for label in {turn.label for turn in turns}
-        ),
-        reverse=True,
-    )
-    linked: dict[int, int] = {}
-    for shared, negative, label in claims:
-        covers_half = 2 * shared >= anchors[-negative][1] - anchors[-negative][0]
-        if covers_half and label not in linked and -negative not in linked.values():
-            linked[label] = -negative
-    begin = max((span[1] for span in anchors.values()), default=0.0)
-    next_speaker = max(anchors, default=-1) + 1
-    for turn in sorted(turns, key=lambda turn: turn.start):
-        if turn.label not in linked and turn.end > begin:
-            linked[turn.label] = next_speaker
-            next_speaker += 1
-    return linked
-
-
-def clearest(turns: Sequence[Turn], label: int, max_s: float) -> tuple[float, float] | None:
-    """The longest stretch in which ``label`` speaks alone, cut to ``max_s`` seconds."""
-    alone = stretches_alone(turns, label)
-    if not alone:
-        return None
-    start, end = alone[0]
-    return start, min(end, start + max_s)
-
-
 def stretches_alone(turns: Sequence[Turn], label: int) -> list[tuple[float, float]]:
     """Where ``label`` speaks and nobody else does; the longest first."""
     others = sorted((turn for turn in turns if turn.label != label), key=lambda turn: turn.start)

@@ -31,7 +31,7 @@ second); told by another server, which does not say how; characters spread evenl
 
 
 _MARKS = ",;:.!?…"
-_DOUBLE_COMMA = re.compile(r"\s*,(?:\s*,)+")
+_DOUBLE_COMMA = re.compile(r"(?<!\s)\s*+,(?:\s*+,)+")
 
 
 @dataclass(frozen=True, slots=True)

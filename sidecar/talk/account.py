@@ -26,6 +26,8 @@ PERSON, MACHINE = 0, 1
 """The speakers' numbers."""
 MOST = 5_000
 """Lines that are kept; the oldest go."""
+LETTERS = 1_000_000
+"""Characters that are kept, of all lines; a conversation of a day has fewer."""
 NEVER = float("-inf")
 
 
@@ -103,10 +105,10 @@ class Account:
     def _said(self, text: str, at: float, *, typed: bool) -> None:
         line = self._person
         if typed or line is None:
-            self._lines.append(_Line(PERSON, at, at, text))
+            self._keep(_Line(PERSON, at, at, text))
             return
         self._person = None
-        self._lines.append(_Line(PERSON, line.began, max(line.began, line.ended), text))
+        self._keep(_Line(PERSON, line.began, max(line.began, line.ended), text))
 
     def _spoken(self, turn: int, at: float) -> None:
         if self._reply is not None and self._reply.turn == turn:
@@ -118,7 +120,13 @@ class Account:
             return
         self._reply = None
         if text:
-            self._lines.append(_Line(MACHINE, line.began, at, text, turn))
+            self._keep(_Line(MACHINE, line.began, at, text, turn))
+
+    def _keep(self, line: _Line) -> None:
+        """Add a line; the oldest go."""
+        self._lines.append(line)
+        while len(self._lines) > 1 and sum(len(one.text) for one in self._lines) > LETTERS:
+            self._lines.popleft()
 
     def _truncated(self, turn: int, text: str) -> None:
         for line in self._lines:

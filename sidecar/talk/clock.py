@@ -7,6 +7,8 @@ from collections import deque
 
 KEPT_S = 120.0
 """Of sound; nobody asks for what lies further back."""
+STEP_S = 0.01
+"""Places are no closer together: however short the chunks are, there are no more than 12,000."""
 
 
 class SoundClock:
@@ -18,7 +20,12 @@ class SoundClock:
 
     def came(self, upto: float, now: float) -> None:
         """All sound up to ``upto`` seconds is there by ``now``."""
-        self._ends.append((upto, now))
+        ends = self._ends
+        if ends and upto <= ends[-1][0]:
+            return
+        if len(ends) > 1 and upto - ends[-2][0] < STEP_S:
+            ends.pop()
+        ends.append((upto, now))
         while self._ends[-1][0] - self._ends[0][0] > KEPT_S:
             self._ends.popleft()
 

@@ -7,9 +7,9 @@ import unicodedata
 
 _ENDED = ".!?:;,。！？：；，、؟।…"
 _SUBSTITUTES = [
-    (re.compile(r"!?\[([^\]\n]*)\]\([^)\n]*\)"), r"\1"),  # [text](address), ![text](address)
-    (re.compile(r"!?\[([^\]\n]*)\]\[[^\]\n]*\]"), r"\1"),
-    (re.compile(r"\[\^[^\]\n]*\]"), ""),  # [^1]
+    (re.compile(r"!?\[([^\[\]\n]*)\]\([^)\[\n]*\)"), r"\1"),  # [text](address), ![text](address)
+    (re.compile(r"!?\[([^\[\]\n]*)\]\[[^\[\]\n]*\]"), r"\1"),
+    (re.compile(r"\[\^[^\[\]\n]*\]"), ""),  # [^1]
     (re.compile(r"<?\b(?:https?|ftp)://[^\s<>]*[^\s<>.,;:!?)\]}'\"*_`]>?"), " "),
     (re.compile(r"</?[A-Za-z][^<>\n]*>"), " "),
     (re.compile(r"`+"), ""),
@@ -18,11 +18,12 @@ _SUBSTITUTES = [
     (re.compile(r"(?<![\w\\*])\*(?=[^\s*])|(?<=[^\s\\*])\*(?![\w*])"), ""),
     (re.compile(r"\\([\\`*_{}\[\]()#+\-.!|>~])"), r"\1"),
 ]
-_LONE_MARK = re.compile(r"(?:(?<=[.,;:!?])\s+[.,;:!?]|\s+([.,;:!?]))(?=\s|$)")
+_LONE_MARK = re.compile(r"(?:(?<=[.,;:!?]) [.,;:!?]| ([.,;:!?]))(?= |$)")
 """What stood behind an address or a picture."""
 _LEADS = re.compile(r"^[ \t]*(?:(?:>|#{1,6}(?=\s)|[-*+](?=\s)|\d{1,3}[.)](?=\s))[ \t]*)+")
+_LEAST_RULE = 3
+"""Characters of a line that is drawn across the page."""
 _TASK = re.compile(r"^\[[ xX]\][ \t]+")
-_RULE = re.compile(r"^[ \t]*(?:[-*_=][ \t]*){3,}$|^[ \t]*\|?[ \t:|-]*-{3,}[ \t:|-]*$")
 
 
 def spoken(text: str, *, from_line_start: bool = True) -> str:
@@ -41,7 +42,7 @@ def spoken(text: str, *, from_line_start: bool = True) -> str:
 
 
 def _line(line: str, *, leads: bool, ended: bool) -> str:
-    if leads and _RULE.match(line):
+    if leads and _is_rule(line):
         return ""
     if leads:
         bare = _LEADS.sub("", line)
@@ -56,6 +57,13 @@ def _line(line: str, *, leads: bool, ended: bool) -> str:
     if ended and line and _sounds(line[-1]):
         line += "."
     return line
+
+
+def _is_rule(line: str) -> bool:
+    """Whether a line is drawn: across the page, or below the head of a table."""
+    bare = "".join(line.split())
+    across = len(bare) >= _LEAST_RULE and {*bare} <= {*"-*_="}
+    return across or ("-" * _LEAST_RULE in line and {*bare} <= {*":|-"})
 
 
 def _sounds(character: str) -> bool:

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from sidecar.speech.dialogue import NO_TOOLS, Tools
 
+LONGEST_REPORT_S = 3_600
+"""Most of a reply that a client may say was played: more than any reply has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:

@@ -48,7 +48,7 @@ NUMBER_WORDS = among(
 _END = 80
 """Characters in which marks at the end are looked for."""
 _ENDS = re.compile(r"[.!?。！？｡؟।॥።]['\"”’»)\]」』]*$")
-_ELLIPSIS = re.compile(r"(?:\.{2,}|…)['\"”’»)\]]*$")
+_ELLIPSIS = re.compile(r"(?:\.\.|…)['\"”’»)\]]*$")
 _GOES_ON = re.compile(r"[,;:，、；：،؛–—-]['\"”’»)\]]*$")
 
 

@@ -151,8 +151,9 @@ def _shown(piece: Piece, characters: int) -> str:
     by marks alone, so the words are looked for one behind the other."""
     at = 0
     for word in piece.text[:characters].split():
-        for form in (word, re.sub(r"^\W+|\W+$", "", word)):
-            found = piece.shown.find(form, at) if form else -1
+        bare = re.search(r"\w(?:.*\w)?", word)
+        for form in (word, *([bare[0]] if bare else [])):
+            found = piece.shown.find(form, at)
             if found >= 0:
                 at = found + len(form)
                 break

@@ -29,7 +29,7 @@ _SHORT = among(
     "srta jan feb mar apr jun jul aug sep sept oct nov dec okt dez"
 )
 _SHORT_BEFORE_NUMBERS = among("no nr fig vol p pp art sec ch bd kap abs núm")
-_INITIALS = re.compile(r"(?:^|[^\w])(?:\w\.)*[^\W\d_]\.$")
+_INITIALS = re.compile(r"(?:^|\W)[^\W\d_]\.$")
 _FENCE = re.compile(r"[ ]{0,3}(`{3,}|~{3,})([^\n]*)")
 _MAY_BE_A_FENCE = re.compile(r"[ ]{0,3}(?:`{1,2}|~{1,2})?$")
 

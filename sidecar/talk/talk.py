@@ -32,6 +32,9 @@ from sidecar.talk.stages import Speaks, Stages
 from sidecar.talk.told import Failed, Noticed, Phase, ReplyEnded, Told
 from sidecar.thinking.thinker import Thinker
 
+MOST_UNREAD = 2_000
+"""What may be told and wait for a client that reads slowly: minutes of sound."""
+
 
 def _unseen(told: Told) -> None:
     """Nobody wants to know."""
@@ -242,6 +245,8 @@ class Talk:
                 self._out.put_nowait(frame)
             self._tell_sent()
             self._set_timer(now)
+            if self._out.qsize() > MOST_UNREAD:
+                raise errors.InboundFull("The client does not read what it is told.")
         except Exception as fault:  # a fault of ours ends it, and is told where it runs
             self._broken.set_exception(fault)
 

@@ -52,15 +52,22 @@ def _from_keyring() -> str:
     try:
         import keyring
         from keyring.errors import KeyringError
+        from platformdirs import user_data_path
     except ImportError:
         raise SettingsInvalid("What is kept is encrypted: a key is needed.", hint=HINT) from None
     try:
         key = keyring.get_password(_SERVICE, _NAME)
         if key is None:
-            key = secrets.token_hex(MADE_BYTES)
-            keyring.set_password(_SERVICE, _NAME, key)
+            folder = user_data_path("vibevoice-asr", appauthor=False)
+            private.make_folder(folder)
+            with private.locked(folder):  # of two first starts, one makes it and both have it
+                if keyring.get_password(_SERVICE, _NAME) is None:
+                    keyring.set_password(_SERVICE, _NAME, secrets.token_hex(MADE_BYTES))
+                key = keyring.get_password(_SERVICE, _NAME)
     except (KeyringError, RuntimeError) as error:
         raise SettingsInvalid(
             f"The keyring of this system gives no key for what is kept: {error}.", hint=HINT
         ) from None
+    if not key:
+        raise SettingsInvalid("The keyring of this system keeps no key.", hint=HINT)
     return str(key)

@@ -13,7 +13,7 @@ import threading
 from typing import Protocol
 
 from sidecar.vault import sealing
-from sidecar.vault.sealing import PREFIX, TAG, Seal, SealBroken
+from sidecar.vault.sealing import MARK, PREFIX, TAG, Seal, SealBroken
 
 
 class Stored(Protocol):
@@ -75,20 +75,24 @@ class OpenFile:
 
 
 class SealedFile:
-    """What `Seal.seal_pieces` wrote. That it is whole is known from the start: only the last piece
-    opens as the last."""
+    """What `Seal.seal_recording` wrote. That it is whole is known from the start: only the last
+    piece opens as the last."""
 
-    def __init__(self, seal: Seal, stored: Stored, about: str) -> None:
+    def __init__(self, seal: Seal, stored: Stored, name: str) -> None:
         """``stored`` is closed with this, also where this raises.
 
         Raises:
-            SealBroken: it is not what it was, not about that, or not whole.
+            SealBroken: it is not what it was, not of that name, or not whole.
         """
-        self._seal, self._stored, self._about = seal, stored, about
+        self._seal, self._stored, self._name = seal, stored, name
         self._step = sealing.PIECE + TAG
         try:
-            self._prefix = self._at(0, PREFIX)
-            sealed = stored.size - PREFIX
+            head, begin = self._at(0, len(MARK) + PREFIX), 0
+            if head.startswith(MARK):
+                self._seal, begin = seal.of_recording(name), len(MARK)
+            self._prefix = head[begin:][:PREFIX]
+            self._begin = begin + PREFIX
+            sealed = stored.size - self._begin
             self._last = max(0, -(-sealed // self._step) - 1)
             self.size = sealed - (self._last + 1) * TAG
             """Bytes of the recording."""
@@ -115,9 +119,9 @@ class SealedFile:
         self._stored.close()
 
     def _piece(self, number: int) -> bytes:
-        data = self._at(PREFIX + number * self._step, self._step)
+        data = self._at(self._begin + number * self._step, self._step)
         last = number == self._last
-        return self._seal.opened_piece(data, self._prefix, number, self._about, last=last)
+        return self._seal.opened_piece(data, self._prefix, number, self._name, last=last)
 
     def _at(self, at: int, size: int) -> bytes:
         try:

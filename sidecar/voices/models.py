@@ -90,15 +90,6 @@ def load_models(threads: int = 1) -> Models:
     return Models(segmentation, trunk, weight, bias)
 
 
-def why_unavailable() -> str:
-    """What keeps voices from being told apart here; empty where nothing does."""
-    try:
-        load_models()
-    except VoicesUnavailable as error:
-        return str(error)
-    return ""
-
-
 def embedded() -> Mapping[Embedded, bytes]:
     """The models as the library carries them.
 

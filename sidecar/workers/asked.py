@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sidecar.workers import channel
-from sidecar.workers.credit import Incoming, Outgoing
+from sidecar.workers.credit import Incoming, Outgoing, told_size
 
 BEGUN = {"begun": True}
 """Answered before a file is looked at: what that takes is the file's, what came before is not."""
@@ -63,9 +63,10 @@ class Asked:
         """What more was told since the last time, with the bytes behind it."""
         while self._told:
             frame = self._told.popleft()
-            if granted := self._incoming.read(len(frame.raw) + channel.HEADER.size):
+            told = frame.message["told"]
+            if granted := self._incoming.read(told_size(told, frame.raw)):
                 self._voice.send({"call": self.number, "granted": granted})
-            yield frame.message["told"], frame.raw
+            yield told, frame.raw
 
     def answer(self, answer: dict[str, Any], raw: bytes = b"") -> None:
         """Send an answer, once enough of those before it was read.

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from sidecar import errors
 from sidecar.waiting import comes
 from sidecar.workers import channel
-from sidecar.workers.credit import WINDOW, Incoming, Outgoing
+from sidecar.workers.credit import WINDOW, Incoming, Outgoing, told_size
 from sidecar.workers.line import Line
 
 OVERDRAWN = 2 * WINDOW + channel.FRAME_LIMIT
@@ -91,7 +91,7 @@ class Call:
             channel.ChannelClosed: the other side is gone.
             CallOver: the call has ended.
         """
-        size = len(raw) + channel.HEADER.size
+        size = told_size(message, raw)
         while not self._outgoing.allows(size) and not self.over.is_set():
             self._room.clear()
             await self._room.wait()

@@ -6,8 +6,18 @@ window: it goes when less than half a window is on its way.
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 WINDOW = 1 << 20
 """Bytes of one call in one direction: half a minute of sound as 16-bit samples at 16 kHz."""
+FRAME_BYTES = 512
+"""What a frame costs in memory besides what is in it, however small it is."""
+
+
+def told_size(message: dict[str, Any], raw: bytes) -> int:
+    """Return what a message to a worker counts, on both sides, with the bytes behind it."""
+    return FRAME_BYTES + len(json.dumps(message)) + len(raw)
 
 
 class Outgoing:

@@ -22,6 +22,7 @@ from sidecar.errors import Kind
 from sidecar.speech.lease import ALIVE_S, Believed, Lease, order_text, parsed
 from sidecar.workers import channel
 from sidecar.workers.calls import Call
+from sidecar.workers.credit import told_size
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -214,7 +215,7 @@ class DistantLine:
                 await self._socket.send(order_text(told))
         except ConnectionClosed:
             raise channel.ChannelClosed("the connection is gone") from None
-        size = len(raw) + channel.HEADER.size  # it went as fast as it was read
+        size = told_size(told, raw)  # it went as fast as it was read
         self.call.heard(channel.Frame({"granted": size}, b"", 0))
 
     async def _send_sound(self, told: Mapping[str, Any], raw: bytes) -> None:

@@ -38,7 +38,7 @@ SECRET = re.compile(
     re.IGNORECASE,
 )
 """Names of variables that hold what is nobody else's business."""
-WITH_PASSWORD = re.compile(r"://[^/?#\s]*:[^/?#\s]*@")
+WITH_PASSWORD = re.compile(r"://[^/?#\s:]*:[^/?#\s]*@")
 """An address with a password in it, whatever the variable is called."""
 ANYWHERE = frozenset(
     {

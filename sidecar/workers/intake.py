@@ -8,7 +8,6 @@ long the queue is, and a file that takes its time holds up few others.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import asdict
@@ -91,7 +90,7 @@ class Intake:
     async def _glance(self, source: AudioSource) -> AudioFacts | None:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                return await self._looks.run(_glance, os.dup(source.fd), self._max_audio_s)
+                return await self._looks.run_on(source.fd, glance, self._max_audio_s)
         except TimeoutError:
             raise errors.AudioDecodeTimeout() from None
 
@@ -203,12 +202,3 @@ async def _answered(
 
 def _expected(worker: Worker) -> None:
     """What broke it was a client's; who sent that is told."""
-
-
-def _glance(fd: int, max_s: float) -> AudioFacts | None:
-    """`glance` on a descriptor of its own: the client's may be closed, and its number somebody
-    else's, before a disk that hangs has answered."""
-    try:
-        return glance(fd, max_s)
-    finally:
-        os.close(fd)

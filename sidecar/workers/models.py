@@ -99,45 +99,6 @@ class Models:
             raise errors.ModelLoaded()
         self._begin(wish.model_id, suited, wish.precision)
 
-    async def become(self, wish: Wish) -> None:
-        """Have a model, or (`DEFAULT`) that of the start at another precision; returns once it is
-        so. Nothing is loaded where it is so already.
-
-        Raises:
-            errors.SidecarError: as `load`, and why it does not load; what was there serves on.
-        """
-        wish = replace(wish, path=self._checked(wish.path))
-        named = wish.path is not None or bool(wish.size)
-        if named:
-            suited = await asyncio.to_thread(self._suited, wish)
-        else:
-            roles = [role for role, one in self._served.items() if one.model_id != DEFAULT]
-            suited = {role: self._first[role].choice for role in {*roles, next(iter(self._first))}}
-        async with self._turn:
-            for role, choice in suited.items():
-                precision = wish.precision
-                if precision is Precision.AUTO and not named:
-                    precision = self._first[role].precision
-                found = await self._become(role, choice, precision)
-                model_id = wish.model_id if named else DEFAULT
-                self._served[role] = _Served(model_id, choice, found)
-
-    async def _become(
-        self, role: str, choice: Choice[EngineSpec], precision: Precision
-    ) -> Precision:
-        lodging, served = self._lodgings[role], self._served[role]
-        if choice.checkpoint != served.choice.checkpoint:
-            return await lodging.take(choice, precision)
-        wanted: Precision = lodging.slot.check(precision)
-        if wanted is not lodging.slot.precision:
-            await lodging.slot.reload(wanted)
-        return wanted
-
-    def standing(self) -> tuple[str, str]:
-        """Of the engine for recordings: the name of its model, and its precision."""
-        role = next(iter(self._first))
-        return self._served[role].model_id, self._lodgings[role].slot.precision.value
-
     def unload(self, model_id: str) -> asyncio.Task[None]:
         """Begin to go back to the model of the start, once the job that runs has ended; waiting for
         the task ends when it is done, and giving up waiting changes nothing.

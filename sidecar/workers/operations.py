@@ -30,6 +30,7 @@ from sidecar.speech.spread import with_words
 from sidecar.speech.transcript import Checkpoint, Event, Finished, Notice, Peaks, Progress
 from sidecar.speech.voice import PCM16_BYTES, SayOptions, Sound, VoiceEngine
 from sidecar.workers.asked import BEGUN, Asked
+from sidecar.workers.executing import Executing
 from sidecar.workers.overheard import Overheard, completed, overheard
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class Operations:
         if self._engine is None:
             raise errors.EngineFailed("The engine is not loaded.")
         if self._seated is None:
-            self._seated = Seated(cast(LiveEngine, self._engine), self._over)
+            executing = Executing(asked.fds[0] if asked.fds else None)
+            self._seated = Seated(cast(LiveEngine, self._engine), self._over, executing)
         self._seated.take(asked)
 
     def run(self, asked: Asked) -> Iterator[dict[str, Any] | Raw]:

@@ -22,11 +22,12 @@ Wanted = tuple[AudioSource, AudioFacts, TranscribeOptions]
 
 class WorkerDied(Exception):
     """The engine's process ended in the middle of a call; where this one never ``began``, of
-    another, or of none."""
+    another, or of none. ``explained``: it is known which calls were at work then, or that the
+    service ended the process on purpose."""
 
-    def __init__(self, why: str, began: bool = True) -> None:
+    def __init__(self, why: str, began: bool = True, explained: bool = True) -> None:
         super().__init__(why)
-        self.began = began
+        self.began, self.explained = began, explained
 
 
 class HandedOver(WorkerDied):
@@ -35,7 +36,8 @@ class HandedOver(WorkerDied):
 
 
 class Unreachable(Exception):
-    """Nobody is at a place, or nobody who has time, and nothing of a recording was read there.
+    """Nobody is at a place, or nobody who has time, and nothing of a recording was read there; a
+    replica on a Ray cluster says so (`deploy/ray/place.py`).
     ``error``: what a client is told where no place is reached for long."""
 
     def __init__(self, error: errors.SidecarError) -> None:

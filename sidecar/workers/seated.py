@@ -2,7 +2,8 @@
 
 Each is a call that goes on for as long as the session does. One thread serves all of them and
 waits for none: what a session's reader has not read lies in `_Seated.outbox`, and of sound that
-comes faster than it is heard the rest stays unread, so that the sender has to wait.
+comes faster than it is heard the rest stays unread, so that the sender has to wait. A fault in work
+for one session ends that session; the others go on.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from sidecar import errors
 from sidecar.live.intake import Intake
 from sidecar.speech.live import Begin, Encoding, LiveEngine, LiveOptions, LiveSession
-from sidecar.speech.live_events import LiveEvent, Partial, Summary, to_wire
+from sidecar.speech.live_events import Final, LiveEvent, Partial, Summary, to_wire
 from sidecar.workers import channel
 from sidecar.workers.asked import Asked
+from sidecar.workers.executing import Executing
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +35,11 @@ POLL_S = 0.05
 class Seated:
     """The sessions of one engine; the thread lives as long as the process."""
 
-    def __init__(self, engine: LiveEngine, over: Callable[[Asked], object]) -> None:
-        """``over`` is told of each call that has ended."""
-        self._engine, self._over = engine, over
+    def __init__(
+        self, engine: LiveEngine, over: Callable[[Asked], object], executing: Executing
+    ) -> None:
+        """``over`` is told of each call that has ended, ``executing`` of those at work."""
+        self._engine, self._over, self._executing = engine, over, executing
         self._news = threading.Condition()
         self._stirred = False
         self._sessions: list[_Seated] = []
@@ -46,7 +51,7 @@ class Seated:
         Raises:
             errors.SidecarError: the engine does not take it.
         """
-        session = _Seated(asked, self._engine, self._stir)
+        session = _Seated(asked, self._engine, self._stir, self._executing)
         asked.news = self._stir
         with self._news:
             self._sessions.append(session)
@@ -79,16 +84,26 @@ class Seated:
 class _Seated:
     """One session: its call, and its side in the engine."""
 
-    def __init__(self, asked: Asked, engine: LiveEngine, stir: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        asked: Asked,
+        engine: LiveEngine,
+        stir: Callable[[], None],
+        executing: Executing,
+    ) -> None:
         self.asked = asked
         self.over = False
-        self._stir = stir
+        self._stir, self._executing = stir, executing
+        self._alone = bool(asked.message.get("alone"))
+        """Whether others wait while it is recognized, because it may be what ended an engine."""
+        self._wrong: errors.SidecarError | None = None
         self._intake = Intake()
         self._lock = threading.Lock()
         self._outbox: deque[LiveEvent] = deque()
         options = LiveOptions.from_wire(asked.message["options"])
         begin = Begin.from_wire(asked.message["begin"])
         self._session: LiveSession = engine.open(options, begin, self._tell)
+        self._session.around, self._session.failed = self._around, self._failed
 
     def serve(self) -> bool:
         """Take what came, send what is to be said; whether it has to be looked at again soon.
@@ -96,21 +111,25 @@ class _Seated:
         Raises:
             channel.ChannelClosed: the other side is gone.
         """
+        try:
+            return self._serve()
+        except errors.SidecarError as error:
+            self._end(error)
+        except channel.ChannelClosed:
+            raise
+        except Exception as error:  # the boundary of this process: one session ends
+            log.exception("a live session failed")
+            self._end(errors.EngineFailed(f"The engine failed: {type(error).__name__}."))
+        return False
+
+    def _serve(self) -> bool:
         if self.asked.unwanted():
             self._end()
             return False
         held = self._session.backlog_s > BACKLOG_S
-        if not held:
+        if not (held or self._wrong):
             for message, raw in self.asked.told():
-                try:
-                    self._hear(message, raw)
-                except errors.SidecarError as error:
-                    self._end(error)
-                    return False
-                except Exception as error:  # the boundary of this process: one session ends
-                    log.exception("a live session failed")
-                    self._end(errors.EngineFailed(f"The engine failed: {type(error).__name__}."))
-                    return False
+                self._hear(message, raw)
                 if held := self._session.backlog_s > BACKLOG_S:
                     break
         while self._outbox:
@@ -122,6 +141,8 @@ class _Seated:
             if isinstance(event, Summary):
                 self._end()
                 return False
+        if self._wrong is not None:
+            raise self._wrong
         return held
 
     def _hear(self, message: dict[str, Any], raw: bytes) -> None:
@@ -149,6 +170,15 @@ class _Seated:
             if isinstance(event, Partial) and isinstance(last, Partial):
                 self._outbox.pop()
             self._outbox.append(event)
+        self._alone = self._alone and not isinstance(event, Final)
+        self._stir()
+
+    def _around(self) -> AbstractContextManager[None]:
+        return self._executing.of(self.asked.number, alone=self._alone)
+
+    def _failed(self, error: errors.SidecarError) -> None:
+        """From the engine's threads, behind all that they told."""
+        self._wrong = error
         self._stir()
 
     def _end(self, error: errors.SidecarError | None = None) -> None:

@@ -21,6 +21,7 @@ from sidecar.version import own_command
 from sidecar.workers import channel
 from sidecar.workers.calls import Call, Calls
 from sidecar.workers.environment import Manner, Needs, environment
+from sidecar.workers.executing import Page
 from sidecar.workers.line import Line
 from sidecar.workers.place import WorkerDied
 
@@ -33,6 +34,8 @@ LAST_LINES = 40
 """Of a worker's standard error that are remembered."""
 HUNG = "(it answered no ping, and the service killed it)"
 """The last of them, in a note of such a crash."""
+LIVE = "live"
+"""The operation that goes on beside others of its kind, and executes only now and then."""
 STAYS = "the process was killed and does not end"
 """What who has it is told, where not even that helps: in a driver that hangs, for one."""
 
@@ -68,6 +71,10 @@ class Worker:
         """Called once when it has ended or is about to, whoever ended it, if it was ever called."""
         self._connecting: asyncio.Task[Line] | None = None
         self._calls = Calls()
+        self._page: Page | None = None
+        """Which live sessions it is recognizing, once it has any."""
+        self._blamed: frozenset[int] = frozenset()
+        """The live sessions that it was recognizing when it died."""
         self._dead = False
         self._ours = False
         self._hung = False
@@ -117,13 +124,17 @@ class Worker:
         """
         try:
             line = await self._connected()
+            if operation == LIVE:
+                self._page = self._page or Page()
+                fds = (*fds, self._page.fd)
             call = await self._calls.begin(line, operation, fds, arguments)
         except (OSError, channel.ChannelClosed) as error:
             raise self._died(error, began=False) from None
         try:
             yield call
         except channel.ChannelClosed as error:
-            raise self._died(error, call.began) from None
+            began = call.number in self._blamed if operation == LIVE else call.began
+            raise self._died(error, began) from None
         finally:
             if not (call.over.is_set() or self._dead):
                 await self._stop(call)
@@ -168,6 +179,8 @@ class Worker:
             self.kill()
             await self._exited(EXIT_GRACE_S)
         self._give_up()
+        if self._page is not None:
+            self._page.close()
         if not self.stays:
             code = self._process.poll()
             log.info("worker %s ended, pid %d, exit code %s", self.name, self.pid, code)
@@ -256,12 +269,14 @@ class Worker:
     def _lost(self, why: channel.ChannelClosed) -> None:
         """A line that is closed is a worker that is gone."""
         self._dead = True
+        if self._page is not None and not self._ours:
+            self._blamed = self._page.calls()
         self._calls.end(why)
         self.on_end()
 
     def _died(self, error: Exception, began: bool) -> WorkerDied:
         self._dead = True
-        return WorkerDied(str(error), began)
+        return WorkerDied(str(error), began, explained=self._ours or bool(self._blamed))
 
 
 def _nobody_asks() -> None:

@@ -17,7 +17,10 @@ from serving import PATIENCE_S
 
 from sidecar import errors
 from sidecar.access import keys, revocations, watched
+from sidecar.access.approach import Approach
 from sidecar.access.issuing import Issuer
+from sidecar.access.known import authenticator_of
+from sidecar.settings import Settings
 
 BEGIN = datetime.datetime(2026, 11, 20, 12, tzinfo=datetime.UTC)
 DAY_S = 86400.0
@@ -113,6 +116,24 @@ def test_a_broken_list_locks_nobody_in_and_nobody_out_and_says_so(
     assert seen.look()
     assert seen.value == frozenset()
     assert "2 tokens are revoked no longer" in caplog.text
+
+
+def test_a_list_that_is_written_after_the_start_counts(tmp_path: Path) -> None:
+    issuer = Issuer(tmp_path / "tokens")
+    issuer.rotate()
+    watch = watched.Watch()
+    known = authenticator_of(Settings(token_keys=issuer.keys.public), watch)
+    token, issued = issuer.create("anna")
+    asked = Approach(["localhost"], [], [f"Bearer {token}"], peer="127.0.0.1")
+    (*_, listed) = watch._all
+    assert known.identify(asked).subject == "anna"
+    issuer.revoke("anna")
+    assert listed.look()
+    with pytest.raises(errors.TokenInvalid):
+        known.identify(asked)
+    issuer.revoked_file.unlink()
+    assert not listed.look()
+    assert listed.value == {issued.token_id}, "the last good one counts"
 
 
 def test_a_first_list_that_is_broken_is_no_start(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from serving import PATIENCE_S, until
 from speaking import pieces, sound, talk
 
 from sidecar import errors
-from sidecar.access.identity import EVERYBODY
+from sidecar.access.identity import EVERYBODY, Identity, Proof
 from sidecar.app import create_service
 from sidecar.captures import capture
 from sidecar.captures.names import EVENTS, SOUND, Limits, Stored, excess, stem_of
@@ -205,6 +205,28 @@ async def test_captures_go_by_their_limits_and_what_is_empty_leaves_none(
     await service.close()
     assert [stem.partition("_")[2] for stem in stems(folder)] == ["talk1", "talk2"]
     assert len(list(folder.iterdir())) == 4
+
+
+async def test_captures_of_an_owner_who_has_all_deleted_go_and_those_of_others_stay(
+    capturing: Capture, tmp_path: Path
+) -> None:
+    other = Identity("other", Proof.TOKEN)
+    service = await capturing()
+    for name in ("one", "two"):
+        await talked(service, sound((0.2, 0.0)), name)
+    goes_on = service.live.open(EVERYBODY, LiveOptions(), "goes-on")
+    theirs = service.live.open(other, LiveOptions(), "theirs")
+    for session in (goes_on, theirs):
+        await session.send(sound((0.2, 0.0)), rate=16_000)
+    service.live.end(theirs)
+    assert (await service.erasure.erase(EVERYBODY)).live_sessions == 1
+    left = [stem.partition("_")[2] for stem in stems(tmp_path / "captures")]
+    assert left == ["goes-on", "theirs"]
+    service.live.end(goes_on)
+    await service.erasure.erase(EVERYBODY)
+    (path,) = (tmp_path / "captures").glob(f"*{SOUND}")
+    assert CaptureReader(path, KEY).lines()[0]["owner"] == other.owner
+    assert len(list((tmp_path / "captures").iterdir())) == 2
 
 
 async def test_two_sessions_of_one_name_have_files_of_their_own(

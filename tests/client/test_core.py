@@ -111,6 +111,40 @@ def test_what_must_not_be_done_twice_is_sent_again_only_where_it_was_not_done() 
         run(once, Answer(504, {}, "no"), fine)
 
 
+@pytest.mark.parametrize("code", ["journal_unreachable", "storage_unreachable", None])
+def test_an_edit_is_not_sent_again_where_the_service_may_have_made_it(code: str | None) -> None:
+    """What is behind the answer is there already, or comes: to undo twice is another thing."""
+    refused = problem(503, code) if code else Answer(503, {}, "a proxy's own")
+    undo = calls.edit("j", [{"op": "undo"}], None)
+    with pytest.raises(package.Busy):
+        run(undo, refused, Answer(200, {}, "{}"))
+    fine = Answer(200, {}, "{}")
+    assert run(undo, problem(429, "rate_limited"), problem(503, "machine_busy"), fine)[1] is fine
+
+
+@pytest.mark.parametrize("call", [calls.cancel("j"), calls.delete_person("p")])
+@pytest.mark.parametrize(
+    ("before", "perhaps_done"),
+    [
+        (lost(sent=True), True),
+        (problem(503, "journal_unreachable"), True),
+        (lost(sent=False), False),
+        (problem(429, "rate_limited"), False),
+    ],
+)
+def test_what_an_attempt_before_has_ended_is_ended_and_what_was_never_there_is_not_found(
+    call: Call, before: Answer | Lost, perhaps_done: bool
+) -> None:
+    gone = problem(404, "job_not_found")
+    if perhaps_done:
+        assert run(call, before, gone)[1] is gone
+    else:
+        with pytest.raises(codes.JobNotFound):
+            run(call, before, gone)
+    with pytest.raises(codes.JobNotFound):
+        run(calls.job("j"), before, gone)
+
+
 def test_a_refusal_is_final_and_a_certificate_that_is_not_believed_too() -> None:
     with pytest.raises(codes.AudioEmpty):
         run(calls.health(), problem(400, "audio_empty"))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +21,7 @@ from vibevoice_asr_client import (
     Retry,
     ServiceUnreachable,
     codes,
+    transport,
 )
 
 SOON = Retry(first_s=0.01, longest_s=0.05)
@@ -127,3 +131,64 @@ def test_a_transcript_comes_in_every_format_and_jobs_in_pages(client, studio) ->
     assert len(ids) == len(set(ids))
     assert client.estimate(studio.voice)["fits"] is True
     assert client.health()["engine"] == "scripted"
+
+
+class Hanging:
+    """A service that takes a recording in and answers nothing from then on."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.asked: list[bytes] = []
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self._open.append(connection)
+                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        job = b'{"id": "j", "state": "queued"}'
+        with contextlib.suppress(OSError):
+            said = connection.recv(1 << 16)
+            self.asked.append(said.split(b" ")[0])
+            if said.startswith(b"POST"):
+                while b"--\r\n" not in said[-8:]:
+                    said += connection.recv(1 << 16)
+                head = b"HTTP/1.1 202 Accepted\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+                connection.sendall(head % len(job) + job)
+                connection.close()
+
+    def close(self) -> None:
+        self._listener.close()
+        for connection in self._open:
+            connection.close()
+
+
+@pytest.mark.parametrize("silence_s", [0.2, 600.0])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+async def test_whoever_leaves_a_service_that_hangs_asks_it_once_to_end_the_job_and_is_gone(
+    kind: type, silence_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "FAREWELL_S", 0.2, raising=False)
+    monkeypatch.setattr(kind, "wait", left)
+    service = Hanging()
+    how = {"retry": Retry(attempts=3, first_s=0.01), "silence_s": silence_s}
+    with contextlib.closing(service), pytest.raises(KeyboardInterrupt):
+        await transcribed(kind(service.url, **how))
+    assert service.asked == [b"POST", b"DELETE"]
+
+
+def left(*_: object) -> None:
+    """Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+async def transcribed(client: Client | AsyncClient) -> None:
+    if isinstance(client, Client):
+        client.transcribe(b"a recording")
+    else:
+        await client.transcribe(b"a recording")

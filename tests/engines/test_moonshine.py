@@ -14,6 +14,7 @@ import pytest
 from moonshine_voice import get_assets_path
 from serving import PATIENCE_S
 
+from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
 from sidecar.audio.recent import RecentAudio
@@ -202,22 +203,16 @@ def test_a_number_of_speakers_is_a_hint_that_breaks_nothing(
     assert transcript(engine, endgame, TranscribeOptions(num_speakers=5)) == found
 
 
-def test_where_the_models_cannot_be_run_alone_the_library_tells_voices_apart(
-    endgame: Block, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_where_the_models_cannot_be_run_the_engine_does_not_load_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def unavailable() -> None:
         raise models.VoicesUnavailable("another wheel")
 
     monkeypatch.setattr(models, "load_models", unavailable)
-    engine = moonshine.MoonshineEngine()
-    list(engine.load(LoadOptions()))
-    assert "another wheel" in caplog.text
-    found = transcript(engine, endgame)
-    assert found.num_speakers == 2
-    assert "ditch" in found.text
-    alone = transcript(engine, endgame, TranscribeOptions(diarize=False))
-    assert {segment.speaker for segment in alone.segments} == {None}
-    assert "ditch" in alone.text
+    with pytest.raises(errors.ModelLoadFailed, match="another wheel") as refused:
+        list(moonshine.MoonshineEngine().load(LoadOptions()))
+    assert "moonshine-voice==" in refused.value.hint
 
 
 def test_recent_audio_gives_back_what_it_has_not_forgotten() -> None:

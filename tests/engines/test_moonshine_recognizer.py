@@ -1,9 +1,9 @@
-"""The embedded engine's recognition: by onnxruntime, and by the library in its place."""
+"""The embedded engine's recognition by onnxruntime, beside the library's own."""
 
 from __future__ import annotations
 
-import logging
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,29 +14,28 @@ import numpy as np
 import pytest
 from moonshine_voice import get_assets_path
 
+from bench.moonshine_library import LibraryRecognizer
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
 from sidecar.audio.quiet import quietest
 from sidecar.engines.moonshine import decoder
-from sidecar.engines.moonshine import recognizer as recognizer_module
-from sidecar.engines.moonshine.library import SAMPLE_RATE, load_library
+from sidecar.engines.moonshine.decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.recognizer import (
-    OPTIONS,
     Hypothesis,
-    LibraryRecognizer,
-    OnnxRecognizer,
+    Recognizer,
     load_recognizer,
     model_folder,
 )
 from sidecar.engines.moonshine.tokenizer import Tokenizer
 
 ASSETS = Path(get_assets_path())
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def recognizer() -> Iterator[OnnxRecognizer]:
-    recognizer = OnnxRecognizer(model_folder())
+def recognizer() -> Iterator[Recognizer]:
+    recognizer = Recognizer(model_folder())
     yield recognizer
     recognizer.close()
 
@@ -69,13 +68,13 @@ class Passes:
 
 
 @pytest.fixture
-def passes(recognizer: OnnxRecognizer, monkeypatch: pytest.MonkeyPatch) -> Passes:
+def passes(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> Passes:
     counting = Passes(recognizer._decoder._tokens)
     monkeypatch.setattr(recognizer._decoder, "_tokens", counting)
     return counting
 
 
-def heard(recognizer: OnnxRecognizer, audio: Block, draft: Hypothesis | None = None) -> Hypothesis:
+def heard(recognizer: Recognizer, audio: Block, draft: Hypothesis | None = None) -> Hypothesis:
     found = recognizer.hear(audio, draft)
     assert found is not None
     return found
@@ -97,9 +96,9 @@ def word_errors(reference: str, hypothesis: str) -> int:
 
 
 def test_onnxruntime_hears_what_the_library_hears(
-    recognizer: OnnxRecognizer, stretches: list[Block]
+    recognizer: Recognizer, stretches: list[Block]
 ) -> None:
-    library = LibraryRecognizer(load_library(OPTIONS))
+    library = LibraryRecognizer()
     theirs = [library.text(audio) for audio in stretches]
     library.close()
     ours = [recognizer.text(audio) for audio in stretches]
@@ -109,7 +108,7 @@ def test_onnxruntime_hears_what_the_library_hears(
 
 
 def test_a_cancelled_stretch_is_left_before_the_next_token(
-    recognizer: OnnxRecognizer, stretches: list[Block], passes: Passes
+    recognizer: Recognizer, stretches: list[Block], passes: Passes
 ) -> None:
     assert recognizer.hear(stretches[0], cancelled=lambda: passes.count >= 3) is None
     assert passes.count == 3
@@ -118,7 +117,7 @@ def test_a_cancelled_stretch_is_left_before_the_next_token(
 
 
 def test_a_stretch_says_no_more_than_six_and_a_half_tokens_a_second(
-    recognizer: OnnxRecognizer,
+    recognizer: Recognizer,
     stretches: list[Block],
     passes: Passes,
     monkeypatch: pytest.MonkeyPatch,
@@ -132,7 +131,7 @@ def test_a_stretch_says_no_more_than_six_and_a_half_tokens_a_second(
 
 
 def test_a_growing_stretch_says_the_same_with_what_was_heard_before_as_a_draft(
-    recognizer: OnnxRecognizer, stretches: list[Block], passes: Passes
+    recognizer: Recognizer, stretches: list[Block], passes: Passes
 ) -> None:
     growing = [(audio[: len(audio) * 4 // 5], audio) for audio in stretches]
     drafts = [recognizer.hear(part) for part, _ in growing]
@@ -149,7 +148,7 @@ def test_a_growing_stretch_says_the_same_with_what_was_heard_before_as_a_draft(
 
 
 def test_a_draft_of_something_else_does_no_harm(
-    recognizer: OnnxRecognizer, stretches: list[Block]
+    recognizer: Recognizer, stretches: list[Block]
 ) -> None:
     plain = [recognizer.text(audio) for audio in stretches]
     backwards = Hypothesis("", (heard(recognizer, stretches[0])).tokens[::-1])
@@ -158,7 +157,7 @@ def test_a_draft_of_something_else_does_no_harm(
 
 
 def test_what_was_said_before_tells_a_word_that_sounds_like_another(
-    recognizer: OnnxRecognizer,
+    recognizer: Recognizer,
 ) -> None:
     audio = decode_file(ASSETS / "beckett.wav", SAMPLE_RATE)
     begin, border, end = (round(at * SAMPLE_RATE) for at in (4.7, 6.1, 7.6))
@@ -180,7 +179,7 @@ def test_what_was_said_before_tells_a_word_that_sounds_like_another(
 
 
 def test_two_threads_at_once_hear_what_one_hears(
-    recognizer: OnnxRecognizer, stretches: list[Block]
+    recognizer: Recognizer, stretches: list[Block]
 ) -> None:
     alone = [recognizer.text(audio) for audio in stretches]
     with ThreadPoolExecutor(2) as threads:
@@ -188,34 +187,27 @@ def test_two_threads_at_once_hear_what_one_hears(
 
 
 @pytest.mark.parametrize("samples", [0, 1, 800, 4097])
-def test_any_shortness_is_heard(recognizer: OnnxRecognizer, samples: int) -> None:
+def test_any_shortness_is_heard(recognizer: Recognizer, samples: int) -> None:
     assert len(heard(recognizer, np.zeros(samples, np.float32)).tokens) <= 2
 
 
-def said_by(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """What the recognizer logged; others of this process may have something to say, too."""
-    return [one for one in caplog.records if one.name == recognizer_module.__name__]
-
-
-def test_the_library_recognizes_where_onnxruntime_is_not(
-    stretches: list[Block], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_where_onnxruntime_is_not_no_recognizer_loads_and_it_says_so(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with caplog.at_level(logging.WARNING):
-        fallback = load_recognizer()
-    assert fallback.runtime == "moonshine-voice"
-    (record,) = said_by(caplog)
-    assert "onnxruntime" in record.getMessage()
-    assert "Ever tried" in fallback.text(stretches[0])
-    assert fallback.hear(stretches[0], cancelled=lambda: True) is None
-    fallback.close()
+    with pytest.raises(errors.ModelLoadFailed, match="onnxruntime"):
+        load_recognizer()
 
 
-def test_onnxruntime_recognizes_where_it_is(caplog: pytest.LogCaptureFixture) -> None:
-    recognizer = load_recognizer()
-    assert recognizer.runtime == "onnxruntime"
-    assert not said_by(caplog)
-    recognizer.close()
+def test_the_wheels_own_library_is_not_loaded_to_recognize() -> None:
+    code = (
+        "import sys; from sidecar.engines.moonshine.recognizer import load_recognizer;"
+        "load_recognizer(); print('moonshine_voice' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut short", "another model"])
@@ -234,7 +226,7 @@ def test_a_model_that_is_not_the_expected_one_is_refused(tmp_path: Path, damage:
         case "another model":
             shutil.copy(tmp_path / decoder.ENCODER, model)
     with pytest.raises(errors.ModelLoadFailed):
-        OnnxRecognizer(tmp_path)
+        Recognizer(tmp_path)
 
 
 def test_the_vocabulary_is_read_entry_by_entry(tmp_path: Path) -> None:

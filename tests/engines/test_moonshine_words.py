@@ -15,9 +15,8 @@ from moonshine_voice import get_assets_path
 from sidecar.audio import Block
 from sidecar.audio.decode import decode_file
 from sidecar.engines.moonshine.alignment import spans
-from sidecar.engines.moonshine.library import SAMPLE_RATE
+from sidecar.engines.moonshine.decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.recognizer import (
-    OnnxRecognizer,
     Recognizer,
     model_folder,
     words_of,
@@ -37,7 +36,7 @@ SENTENCES = {
 
 @pytest.fixture(scope="module")
 def recognizer() -> Iterator[Recognizer]:
-    recognizer = OnnxRecognizer(model_folder())
+    recognizer = Recognizer(model_folder())
     yield recognizer
     recognizer.close()
 

@@ -138,6 +138,9 @@ class SharedMemory(MemoryStore):
         self._reach()
         self.refuses = dict(refused)
 
+    async def leave(self, node_id: str) -> None:
+        self.refuses = {}
+
     async def news(self) -> None:
         await self._news.wait()
 

@@ -34,13 +34,21 @@ from sidecar.vault.sealing import Seal, SealBroken
 
 KEY = "0123456789abcdef0123456789abcdef"
 SEAL = Seal(KEY, b"salt")
+HEAD = len(sealing.MARK) + sealing.PREFIX
+OLD = bytes.fromhex(
+    "9591bfc24c92784262e3e25e528137c90652b58f8ef7ce4908253910bfb5d924c657dee202e3446b496ef8a84fcfcd"
+    "db435c174805ddfe15de0e3577b670d83d365f1e65884729b3545624313ed15294d058e59d6ee2d2c98cb8b830e062"
+    "18be968ecc97885e0ff3"
+)
+"""A recording as it was written before each had a key of its own: of `KEY`, `OLD_SALT`, "name"."""
+OLD_SALT, OLD_SAID = b"salt of 16 bytes", b"sound of an older version, " * 3
 
 
 @given(st.lists(st.binary(max_size=50), max_size=8), st.integers(0, 8))
 def test_a_stream_is_opened_as_it_was_however_it_is_cut(parts: list[bytes], size: int) -> None:
-    sealed = b"".join(SEAL.seal_pieces(parts, "name"))
+    sealed = b"".join(SEAL.seal_recording(parts, "name"))
     cuts = [sealed[at : at + size + 1] for at in range(0, len(sealed), size + 1)]
-    assert b"".join(SEAL.opened_pieces(cuts, "name")) == b"".join(parts)
+    assert b"".join(SEAL.opened_recording(cuts, "name")) == b"".join(parts)
 
 
 @pytest.fixture
@@ -51,8 +59,8 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("harm", ["cut", "piece less", "swapped", "bit", "more", "name", "key"])
 def test_a_stream_that_was_altered_is_not_opened_to_its_end(harm: str) -> None:
-    sealed = b"".join(SEAL.seal_pieces([b"0123456789" * 3], "name"))
-    head, pieces = sealed[:7], [sealed[at : at + 26] for at in range(7, len(sealed), 26)]
+    sealed = b"".join(SEAL.seal_recording([b"0123456789" * 3], "name"))
+    head, pieces = sealed[:HEAD], [sealed[at : at + 26] for at in range(HEAD, len(sealed), 26)]
     assert len(pieces) == 3
     altered = {
         "cut": sealed[:-1],
@@ -63,7 +71,35 @@ def test_a_stream_that_was_altered_is_not_opened_to_its_end(harm: str) -> None:
     }.get(harm, sealed)
     seal = Seal(KEY[::-1], b"salt") if harm == "key" else SEAL
     with pytest.raises(SealBroken):
-        b"".join(seal.opened_pieces([altered], "other" if harm == "name" else "name"))
+        b"".join(seal.opened_recording([altered], "other" if harm == "name" else "name"))
+
+
+def test_a_recording_of_the_first_version_is_read_as_before(tmp_path: Path) -> None:
+    seal, path = Seal(KEY, OLD_SALT), tmp_path / "sealed"
+    path.write_bytes(OLD)
+    for size in range(1, 30):
+        cuts = [OLD[at : at + size] for at in range(0, len(OLD), size)]
+        assert b"".join(seal.opened_recording(cuts, "name")) == OLD_SAID
+    assert read_all(seal, path, "name") == OLD_SAID
+    with pytest.raises(SealBroken):
+        b"".join(seal.opened_recording([OLD], "another"))
+
+
+def test_each_recording_has_a_key_of_its_own_that_opens_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "urandom", bytes)  # chance gives all of them the same nonces
+    sound = [b"0123456789" * 3]
+    one, other = (b"".join(SEAL.seal_recording(sound, name)) for name in ("one", "other"))
+    assert one[:HEAD] == other[:HEAD]
+    assert not {one[at : at + 8] for at in range(HEAD, len(one) - 7)} & {
+        other[at : at + 8] for at in range(HEAD, len(other) - 7)
+    }
+    inner = one[len(sealing.MARK) :]
+    assert b"".join(SEAL.of_recording("one").opened_pieces([inner], "one")) == sound[0]
+    for seal in (SEAL, SEAL.of_recording("other"), Seal(KEY, b"another")):
+        with pytest.raises(SealBroken):
+            b"".join(seal.opened_pieces([inner], "one"))
 
 
 def opened(path: Path) -> OpenFile:
@@ -81,7 +117,7 @@ def read_all(seal: Seal, path: Path, about: str) -> bytes:
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 20, 35])
 def test_a_sealed_file_is_read_from_any_place(size: int, tmp_path: Path) -> None:
     data, path = os.urandom(size), tmp_path / "sealed"
-    path.write_bytes(b"".join(SEAL.seal_pieces([data], "name")))
+    path.write_bytes(b"".join(SEAL.seal_recording([data], "name")))
     assert read_all(SEAL, path, "name") == data
     with closing(SealedFile(SEAL, opened(path), "name")) as file:
         assert file.size == size
@@ -94,15 +130,15 @@ def test_a_sealed_file_is_read_from_any_place(size: int, tmp_path: Path) -> None
     "harm", ["empty", "head", "cut", "piece less", "swapped", "bit", "more", "name", "key"]
 )
 def test_a_sealed_file_that_was_altered_is_not_read_to_its_end(harm: str, tmp_path: Path) -> None:
-    sealed = b"".join(SEAL.seal_pieces([b"0123456789" * 3], "name"))
-    head, pieces = sealed[:7], [sealed[at : at + 26] for at in range(7, len(sealed), 26)]
+    sealed = b"".join(SEAL.seal_recording([b"0123456789" * 3], "name"))
+    head, pieces = sealed[:HEAD], [sealed[at : at + 26] for at in range(HEAD, len(sealed), 26)]
     altered = {
         "empty": b"",
         "head": head,
         "cut": sealed[:-1],
         "piece less": sealed[:-26],
         "swapped": head + pieces[1] + pieces[0] + pieces[2],
-        "bit": sealed[:8] + bytes([sealed[8] ^ 1]) + sealed[9:],
+        "bit": sealed[:HEAD] + bytes([sealed[HEAD] ^ 1]) + sealed[HEAD + 1 :],
         "more": sealed + pieces[0],
     }.get(harm, sealed)
     path = tmp_path / "sealed"
@@ -175,6 +211,62 @@ def test_without_a_key_it_does_not_start_and_says_what_to_do(how: str, tmp_path:
         how
     ] in json.dumps(said)
     assert not (tmp_path / "jobs" / "jobs.db").exists()
+
+
+KEYRING = """
+import os, time
+from pathlib import Path
+folder = Path(os.environ["KEYRING_OF_A_TEST"])
+asked = False
+
+def get_password(service, name):
+    global asked
+    found = folder / "password"
+    password = found.read_text() if found.exists() else None
+    if not asked:  # both services ask before either has made a key
+        asked = True
+        (folder / f"asked-{os.getpid()}").touch()
+        while len(list(folder.glob("asked-*"))) < 2:
+            time.sleep(0.01)
+    return password
+
+def set_password(service, name, password):
+    if os.environ["KEYRING_OF_A_TEST_KEEPS"] == "yes":
+        (folder / "password").write_text(password)
+"""
+
+
+@pytest.mark.parametrize("keeps", ["yes", "no"])
+def test_of_two_first_starts_one_makes_the_key_in_the_keyring_and_both_have_it(
+    keeps: str, tmp_path: Path
+) -> None:
+    package = tmp_path / "path" / "keyring"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(KEYRING)
+    (package / "errors.py").write_text("class KeyringError(Exception): pass")
+    given = {"KEYRING_OF_A_TEST": str(tmp_path), "KEYRING_OF_A_TEST_KEEPS": keeps}
+    code = (
+        "from sidecar.settings import Settings\n"
+        "from sidecar.vault.key import journal_key\n"
+        "from sidecar.errors import SettingsInvalid\n"
+        "try: print(journal_key(Settings()))\n"
+        "except SettingsInvalid as refused: print(refused.detail)\n"
+    )
+    starts = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, **given, "PYTHONPATH": f"{package.parent}{os.pathsep}{REPOSITORY}"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    one, other = (start.communicate(timeout=PATIENCE_S)[0].strip() for start in starts)
+    assert one == other
+    if keeps == "yes":
+        assert one == (tmp_path / "password").read_text()
+    else:
+        assert "keeps no key" in one
 
 
 async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s(

@@ -188,6 +188,8 @@ async def test_who_waits_only_once_it_was_written_hears_what_went_wrong(opened: 
         store._flush()
         await until(lambda store=store, job=job: not store._writer.pending(job.id))
     await one.written(jobs[0].id)
+    other._writer.put([Part(jobs[1].id)])  # as where the listener finds that the job is gone
+    await until(lambda: not other._writer.pending(jobs[1].id))
     with pytest.raises(KeyTaken):
         await other.written(jobs[1].id)
     await other.written(jobs[1].id)  # it is said once

@@ -280,10 +280,26 @@ async def test_who_ends_waits_for_results_that_are_still_to_be_fetched_and_for_n
 async def test_results_that_nobody_fetched_in_time_are_not_waited_for(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FETCH_S", 0.05)
+    now = time.monotonic
     kept = Kept(DAY_S, 1 << 20)
     kept.finished(new_job())
+    monkeypatch.setattr(time, "monotonic", lambda: now() + module.FETCH_S)
+    ending = asyncio.ensure_future(kept.results.all_fetched())
+    for _ in range(3):  # steps of the loop: nothing is waited for
+        await asyncio.sleep(0)
+    assert ending.done()
+
+
+async def test_a_result_is_waited_for_until_its_time_is_over_and_no_longer(
+    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FETCH_S", 0.2)
+    kept = Kept(DAY_S, 1 << 20)
+    kept.finished(new_job())
+    began = time.monotonic()
     await asyncio.wait_for(kept.results.all_fetched(), PATIENCE_S)
+    assert time.monotonic() - began > 0.1, "it was not waited for"
+    await kept.results.all_fetched()
 
 
 async def test_of_one_owner_the_oldest_go_when_there_are_too_many(new_job: NewJob) -> None:

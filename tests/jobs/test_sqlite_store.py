@@ -8,19 +8,28 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from histories import submitted
-from serving import PATIENCE_S
+from overheard import OverheardSlot, queue_on
+from serving import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.jobs import journal
+from sidecar.access.identity import EVERYBODY
+from sidecar.audio.source import Spool
+from sidecar.jobs import journal, writer
 from sidecar.jobs.events import Begun, Cancelled, Edited, Interrupted, Reported
 from sidecar.jobs.journal import FILE, UPLOADS, broken_files, migrate
+from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.owned import OwnedJobs
 from sidecar.jobs.record import JobRecord, JobState, RequestKey
+from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_store import TOLD, SqliteStore
+from sidecar.settings import Settings
 from sidecar.speech.edits import Rename, Rewrite
 from sidecar.speech.history import Redo, Undo
 from sidecar.speech.transcript import (
@@ -132,8 +141,8 @@ async def test_every_cut_of_the_log_is_a_state_that_was_with_all_that_was_acknow
         assert not broken_files(cut_at), f"seed {seed}"
         for job_id, record in found.items():
             assert record in states[job_id], f"seed {seed}, cut at {cut}"
-        for until, at in acknowledged:
-            if until <= cut:
+        for written, at in acknowledged:
+            if written <= cut:
                 for job_id, least in at.items():
                     assert found[job_id] in states[job_id][least:], f"seed {seed}, cut at {cut}"
 
@@ -195,6 +204,98 @@ def test_a_broken_file_is_set_aside_and_said_and_the_service_starts(
         assert aside.name in caplog.text
 
 
+@pytest.mark.parametrize("left", ["stopped", "killed", "nothing"])
+def test_a_start_on_a_full_disk_is_refused_or_has_all_and_harms_nothing(
+    left: str, tiny_disk: Path, tmp_path: Path
+) -> None:
+    """At every 4 KiB of room, up to what a start needs and some more."""
+    settings = Settings(keep_jobs=True, jobs_dir=tiny_disk / "jobs", journal_key=KEY)
+    before, folder = tmp_path / "before", tiny_disk / "jobs"
+    jobs = _jobs_with_a_recording(before, stopped=left != "killed") if left != "nothing" else []
+    opened, pages, said = 0, 0, "no room"
+    while opened < 4:
+        shutil.rmtree(folder, ignore_errors=True)
+        if left != "nothing":
+            shutil.copytree(before, folder)
+        _fill(tiny_disk, 4096 * pages)
+        try:
+            with closing(Keeping(settings)) as keeping:
+                assert [one.id for one in keeping.store.all()] == jobs, f"{4 * pages} KiB"
+            opened += 1
+        except errors.SettingsInvalid as refused:
+            opened, said = 0, f"{refused}"
+        (tiny_disk / "ballast").unlink()
+        assert "no room" in said or "No space" in said, f"{4 * pages} KiB"
+        assert not broken_files(folder), f"{4 * pages} KiB"
+        with closing(Keeping(settings)) as keeping:
+            assert [one.id for one in keeping.store.all()] == jobs, f"{4 * pages} KiB"
+            for one in keeping.store.all():
+                keeping.open(one).close()
+        pages += 1
+        assert pages < 100, "with 400 KiB it does not start"
+    assert pages > 5, "there was always room"
+
+
+def _jobs_with_a_recording(folder: Path, *, stopped: bool) -> list[str]:
+    """The folder of a service that had five jobs, and was stopped or killed."""
+    own = folder.with_name("own")
+    settings = Settings(keep_jobs=True, jobs_dir=own, journal_key=KEY)
+    with closing(Keeping(settings)) as keeping, closing(Spool(None)) as spool:
+        spool.add(b"sound" * 1000)
+        with spool.finish() as source:
+            kept = keeping.keep(source, "recording")
+        ids = []
+        for _ in range(5):
+            job = replace(submitted(durable=True), audio=kept)
+            keeping.store.add(job)
+            keeping.store.append(job.id, Begun())
+            ids.append(job.id)
+        asyncio.run(keeping.store.written())
+        if not stopped:  # the index of the log is no file that a loss of power leaves
+            shutil.copytree(own, folder, ignore=shutil.ignore_patterns("*-shm", "lock"))
+    if stopped:
+        shutil.copytree(own, folder)
+    return ids
+
+
+def _fill(disk: Path, free: int) -> None:
+    """Leave so many bytes of room."""
+    with (disk / "ballast").open("wb", buffering=0) as file:
+        with suppress(OSError):
+            while file.write(bytes(1 << 16)):
+                pass
+        with suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        file.truncate(file.tell() - free)
+
+
+def test_an_error_of_the_disk_is_told_and_a_sound_file_stays_where_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(SqliteStore(folder, KEY)) as store:
+        job = added(store)
+    connect = sqlite3.connect
+
+    class Failing(sqlite3.Connection):
+        """A disk that cannot be read for now."""
+
+        def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
+            if "quick_check" in sql:
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = 266  # SQLITE_IOERR_READ
+                raise error
+            return super().execute(sql, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sqlite3, "connect", partial(connect, factory=Failing))
+    with pytest.raises(errors.SettingsInvalid, match="disk I/O error"):
+        SqliteStore(folder, KEY)
+    monkeypatch.undo()
+    assert not broken_files(folder)
+    with closing(SqliteStore(folder, KEY)) as store:
+        assert [one.id for one in store.all()] == [job.id]
+
+
 def test_another_key_and_a_second_service_and_a_later_version_are_refused_and_harm_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +350,70 @@ async def test_what_was_forgotten_is_in_no_file(folder: Path, store: SqliteStore
     assert b"-of-nobody" not in data
 
 
+async def test_a_deletion_is_answered_for_once_it_is_in_no_file_whenever_it_was_written(
+    folder: Path, store: SqliteStore
+) -> None:
+    for _ in range(5):
+        job = added(store)
+        store.append(job.id, DONE)
+        await store.written()
+        store.forget(job.id)
+        await until(lambda: job.id not in _kept_in(folder))  # noqa: B023
+        await store.written(job.id)
+        assert job.id.encode() not in _bytes_in(folder)
+
+
+async def test_a_deletion_whose_log_is_read_by_others_is_said_and_done_once_it_can_be(
+    folder: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [added(store) for _ in range(2)]
+    await store.written()
+    with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as backup:
+        backup.execute("BEGIN")
+        backup.execute("SELECT * FROM jobs").fetchall()
+        store.forget(jobs[0].id)
+        deleting = asyncio.ensure_future(store.written(jobs[0].id))
+        await store.written(added(store).id)  # others wait for no reader
+        assert not deleting.done()
+    await asyncio.wait_for(deleting, PATIENCE_S)
+    assert jobs[0].id.encode() not in _bytes_in(folder)
+    monkeypatch.setattr(writer, "READERS_S", 0.0)
+    with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as backup:
+        backup.execute("BEGIN")
+        backup.execute("SELECT * FROM jobs").fetchall()
+        store.forget(jobs[1].id)
+        with pytest.raises(errors.SpoolUnwritable):
+            await store.written(jobs[1].id)
+    await until(lambda: jobs[1].id.encode() not in _bytes_in(folder))
+    await store.written(jobs[1].id)
+
+
+async def test_what_nobody_could_ask_for_is_deleted_with_the_rest_also_after_a_restart(
+    folder: Path,
+) -> None:
+    """Its client waited for it, and the service ended before that was told."""
+    with closing(SqliteStore(folder, KEY)) as store:
+        for kept in (True, False):
+            job = added(store, owner=EVERYBODY.owner, kept=kept)
+            for change in (Begun(), DONE):
+                store.append(job.id, change)
+        theirs = added(store, owner="another's")
+        await store.written()
+    store = SqliteStore(folder, KEY)
+    with closing(store):
+        results = Retention(store, 3600, 1 << 20)
+        for record in store.all():
+            if record.over:
+                results.remember(record, 1.0)
+        async with queue_on(OverheardSlot(), store=store) as queue:
+            owned = OwnedJobs(store, queue, results)
+            assert await owned.delete_all(EVERYBODY) == 2
+            assert [one.id for one in store.all()] == [theirs.id]
+            assert await owned.delete_all(EVERYBODY) == 0
+        results.close()
+    assert [one.id for one in reopened(folder, folder.with_name("copy"))] == [theirs.id]
+
+
 async def test_who_appends_waits_for_no_disk(store: SqliteStore) -> None:
     """A writer that is held up holds up who asks for what is written, and nobody else."""
     other = sqlite3.connect(store._journal.database.execute("PRAGMA database_list").fetchone()[2])
@@ -264,6 +429,11 @@ async def test_who_appends_waits_for_no_disk(store: SqliteStore) -> None:
         assert not waiting.done()
         other.execute("ROLLBACK")
         await asyncio.wait_for(waiting, PATIENCE_S)
+
+
+def _kept_in(folder: Path) -> set[str]:
+    with closing(sqlite3.connect(folder / FILE)) as database:
+        return {job for (job,) in database.execute("SELECT id FROM jobs")}
 
 
 def _bytes_in(folder: Path) -> bytes:

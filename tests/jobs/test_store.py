@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from sidecar import errors
 from sidecar.clock import Clock
 from sidecar.jobs.events import Begun, Cancelled, Change, Edited, JobEvent, PutBack, Reported
 from sidecar.jobs.feed import Behind
+from sidecar.jobs.journal import FILE
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.record import JobRecord, JobState, RequestKey, advance
 from sidecar.jobs.sqlite_store import SqliteStore
@@ -310,10 +313,24 @@ async def test_who_hears_no_more_takes_what_has_come_and_waits_for_nothing(
     assert await asyncio.wait_for(taking, PATIENCE_S) == [1]
 
 
-async def test_what_was_added_and_appended_can_be_waited_for(store: JobStore) -> None:
+async def test_what_was_added_and_appended_outlives_the_store_once_that_was_waited_for(
+    store: JobStore, request: pytest.FixtureRequest
+) -> None:
     job = added(store)
     store.append(job.id, Begun())
-    await asyncio.wait_for(store.written(), PATIENCE_S)
+    await asyncio.wait_for(store.written(job.id), PATIENCE_S)
+    counted = "SELECT (SELECT count(*) FROM {0}jobs), (SELECT count(*) FROM {0}events)"
+    if isinstance(store, SqliteStore):
+        path = request.getfixturevalue("tmp_path") / FILE
+        with closing(sqlite3.connect(path)) as other:
+            assert other.execute(counted.format("")).fetchone() == (1, 1)
+    elif isinstance(store, PostgresStore):
+        import psycopg
+
+        with psycopg.connect(request.getfixturevalue("journal")) as another:
+            assert another.execute(counted.format("vibevoice.")).fetchone() == (1, 1)
+    else:
+        assert store.get(job.id).state is JobState.RUNNING  # it outlives nothing
 
 
 async def _taken(subscription: object) -> list[int]:

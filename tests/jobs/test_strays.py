@@ -21,13 +21,10 @@ from shared_memory import Shared, SharedMemory
 from sidecar import errors
 from sidecar.jobs import surveying
 from sidecar.jobs.events import Begun, Failure
-from sidecar.jobs.postgres.nodes import PostgresNodes
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.record import JobRecord, JobState
 from sidecar.jobs.strays import ALIVE_S, Verdict, told, verdict
 from sidecar.jobs.surveying import Survey
-from sidecar.workers.desired import NodeStanding, Reached
-from sidecar.workers.models import DEFAULT
 
 LONG = Failure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))
 GREEK = Failure.of(errors.LanguageUnsupported("It knows no 'el'.", hint="It knows: en."))
@@ -75,25 +72,22 @@ def test_it_is_said_what_the_nodes_said_and_what_to_do() -> None:
 
 
 class Node(PostgresStore):
-    """A node's store, which says that it is there and then what it refuses."""
+    """A node's store, each of whose looks is a heartbeat and says what it refuses."""
 
     def __init__(self, journal: str, folder: Path, name: str) -> None:
         super().__init__(journal, KEY, folder)
-        self.nodes, self._is = PostgresNodes(self), name
+        self._is = name
 
     async def says(
         self, refused: dict[str, Failure], able: Collection[str], patience_s: float = NEVER
     ) -> None:
-        await self.here()
         await self.look(self._is, refused, able, patience_s)
 
-    async def here(self) -> None:
-        await self.nodes.here(
-            NodeStanding(self._is, self._is, 0, Reached.STARTED, "", DEFAULT, "fp32")
-        )
-
     async def known(self) -> set[str]:
-        return {one.id for one in await self.nodes.all()}
+        alive = "SELECT id FROM vibevoice.nodes WHERE vibevoice.there(seen, %s)"
+        return {
+            name for (name,) in await self.ask(lambda c: c.execute(alive, [ALIVE_S]).fetchall())
+        }
 
 
 @pytest.fixture
@@ -191,9 +185,7 @@ async def test_who_is_there_is_so_for_all_rules_and_who_has_not_looked_yet_decid
 ) -> None:
     one, other = opened(), opened()
     job_id = await added(one)
-    await one.look("node-0", {job_id: LONG}, [], NEVER)
-    assert await one.known() == set(), "saying what it refuses is not saying that it is there"
-    await one.here()
+    assert await one.known() == set()
     await other.says({job_id: LONG}, [])
     refused = other.get(job_id).refused
     assert refused is not None
@@ -209,6 +201,8 @@ async def test_who_is_there_is_so_for_all_rules_and_who_has_not_looked_yet_decid
     await other.says({job_id: LONG}, [])
     assert await other.known() == {"node-1"}
     assert other.get(job_id).refused is not None
+    await other.leave("node-1")
+    assert await one.known() == set(), "a node that ends is gone at once"
 
 
 async def test_what_ran_where_nobody_is_any_more_is_told_as_well(

@@ -151,10 +151,14 @@ def test_other_settings_are_those_of_the_next_utterance() -> None:
         {"longest_s": 0.5},
         {"longest_s": math.inf},
         {"pre_roll_s": 4},
+        {"silence_s": 1e305},
+        {"silence_s": 5e-324},
+        {"post_roll_s": 1e308},
+        {"longest_s": 10**400},
     ],
 )
 def test_settings_that_no_utterance_can_keep_are_refused(nonsense: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"lie between|length of time|more than|at least"):
+    with pytest.raises(ValueError, match=rf"\b{next(iter(nonsense))}\b"):
         Endpointing(**nonsense)
 
 

@@ -304,6 +304,21 @@ def test_it_goes_on_for_one_that_died() -> None:
     assert not table.of(SpeechStarted), "its turn had begun"
 
 
+def test_behind_the_pause_that_ends_a_session_of_one_turn_nothing_begins_and_no_sound_is_kept() -> (
+    None
+):
+    table = Table(LiveOptions(turns=Turns.ONE))
+    for _ in range(3):  # as a microphone that goes on while the final is recognized
+        table.sound(1.0, 0.9)
+        table.sound(0.8, 0.0)
+    while table.hear() is not None:
+        pass
+    assert [one.turn for one in table.of(SpeechStarted)] == [0]  # type: ignore[attr-defined]
+    assert [one.turn for one in table.of(TurnEnded)] == [0]  # type: ignore[attr-defined]
+    assert isinstance(table.told[-1], Summary)
+    assert table.hearing._sound.end - table.hearing._sound.start <= 2 * FRAME
+
+
 def test_sound_is_let_go_of_when_it_is_settled_and_the_backlog_says_what_waits() -> None:
     table = Table(LiveOptions(partials=False))
     table.sound(30.0, 0.0)

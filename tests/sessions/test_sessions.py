@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import math
 import os
@@ -23,7 +24,7 @@ from sidecar.service import Service
 from sidecar.sessions.session import LOST, Bounds, Session
 from sidecar.sessions.sound import Held
 from sidecar.settings import load_settings
-from sidecar.speech.live import Encoding, LiveOptions, Turns
+from sidecar.speech.live import Encoding, Endpointing, LiveOptions, Turns
 from sidecar.speech.live_events import (
     NOT_UNDERSTOOD,
     Final,
@@ -35,6 +36,7 @@ from sidecar.speech.live_events import (
     TurnDropped,
     TurnEnded,
 )
+from sidecar.speech.transcript import Segment
 
 RATE = 16_000
 OTHER = Identity("other", Proof.TOKEN)
@@ -362,6 +364,23 @@ async def test_how_many_sessions_one_owner_may_have_of_eight(
         service.live.open(OTHER, LiveOptions())
 
 
+async def test_what_was_said_in_a_session_that_is_over_goes_with_all_else_of_its_owner(
+    open_service: Open,
+) -> None:
+    service = await open_service(live_grace=60.0)
+    for owner in (EVERYBODY, OTHER):
+        session = service.live.open(owner, LiveOptions(), "mine")
+        reading = asyncio.create_task(story(session))
+        await say(session, SPEECH)
+        session.finish()
+        assert of(await reading, Summary)
+        service.live.leave(session, unheard=True)  # its client may come for its last words
+    assert (await service.erasure.erase(EVERYBODY)).live_sessions == 0
+    with pytest.raises(errors.SessionNotFound):
+        service.live.find(EVERYBODY, "mine")
+    assert service.live.find(OTHER, "mine") is session
+
+
 async def test_who_sends_faster_than_is_heard_waits_and_loses_nothing(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -528,3 +547,68 @@ async def test_who_is_told_to_finish_by_the_service_has_sent_no_order(open_servi
     await service.live.drain(PATIENCE_S)
     assert of([one.event async for one in session.events()], Summary)
     assert session.received_orders == 1, "clients count theirs, and believe no other number"
+
+
+@pytest.mark.parametrize(
+    ("wished", "code"),
+    [
+        ({"language": "de"}, "language_unsupported"),
+        ({"language": "no language"}, "language_invalid"),
+        ({"language": "x" * 100_000}, "language_invalid"),
+        ({"endpointing": Endpointing(pre_roll_s=20, longest_s=50)}, "field_invalid"),
+        ({"endpointing": Endpointing(longest_s=120)}, ""),
+        ({"endpointing": Endpointing(pre_roll_s=14, longest_s=3600)}, ""),
+        ({"language": "en_GB"}, ""),
+    ],
+)
+async def test_options_are_the_same_whether_a_session_begins_with_them_or_changes_to_them(
+    open_service: Open, wished: dict[str, Any], code: str
+) -> None:
+    service = await open_service(engine="moonshine")
+    usual = LiveOptions(language="en")
+    session = service.live.open(EVERYBODY, usual)
+    before = session.options
+    wish = dataclasses.replace(usual, **wished)
+    if code:
+        for take in (functools.partial(service.live.open, EVERYBODY), session.change):
+            with pytest.raises(errors.BadRequest) as refused:
+                take(wish)
+            assert refused.value.code == code
+        assert session.options == before
+        assert session.orders() == []
+        return
+    begun = service.live.open(EVERYBODY, wish).options
+    session.change(wish)
+    assert session.options == begun
+    assert begun.endpointing.longest_s <= session.bounds.buffer_s / 2
+    assert [LiveOptions.from_wire(one["change"]) for one in session.orders()] == [begun]
+
+
+def waiting_for_an_engine(seconds: float = 2.0) -> Session:
+    """One whose engine has taken all of its sound, and settled nothing yet."""
+    session = Session("s", "o", LiveOptions(), Bounds(), Held(1 << 30))
+    for _ in range(round(seconds * 10)):
+        session.sound.add(bytes(3200), Encoding.PCM16, RATE)
+    while session.sound.take() is not None:
+        pass
+    return session
+
+
+async def test_the_answer_to_a_commit_lets_go_of_no_sound_that_the_next_engine_wants() -> None:
+    session = waiting_for_an_engine()
+    session.commit()
+    assert session.sound.take() is not None
+    session.heard(Heard(2.0, 2.0, 0, 0.5))
+    session.heard(TurnEnded(0, 0.5, 2.0, "words", True))
+    session.heard(Heard(2.0, 2.0, 1, 0.5))
+    session.begins_anew()
+    assert session.sound.lead == pytest.approx(0.5)
+
+
+async def test_an_engine_that_dies_behind_a_final_is_not_asked_for_its_words_again() -> None:
+    """It had no time to say how much of the sound that final was."""
+    session = waiting_for_an_engine()
+    session.heard(Final(0, 0, Segment(0.1, 1.5, "some words", None), "en", 0.0, 0.1))
+    session.begins_anew()
+    begin = session.told.so_far(session.sound.settled, session.sound.lead)
+    assert (begin.at, begin.lead, begin.piece) == (1.5, 0.0, 1)

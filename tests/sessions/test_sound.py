@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -128,7 +129,12 @@ def test_whatever_is_answered_and_forgotten_no_commit_is_lost_or_doubled(seed: i
     rest = taken(sound)
     assert answered + sum(isinstance(one, Commit) for one in rest) == asked
     assert dropped + sum(isinstance(one, Forget) for one in rest) == forgotten
-    assert sound.bytes >= 0
+    chunks = [one for one in rest if isinstance(one, Chunk)]
+    ends = [one.at + one.seconds for one in chunks]
+    assert [one.at for one in chunks[1:]] == pytest.approx(ends[:-1]), "none is left out"
+    assert [sound.settled, *ends][-1] == pytest.approx(sound.at), "to the last of it"
+    settled = sound.bytes - sum(len(one.raw) for one in chunks)
+    assert 0 <= settled < 2 * 99, "beside that, what is settled of the first"
 
 
 def test_what_is_wanted_is_kept_for_the_next_engine_and_comes_first() -> None:

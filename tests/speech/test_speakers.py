@@ -6,11 +6,9 @@ from hypothesis import strategies as st
 
 from sidecar.speech.speakers import (
     Turn,
-    clearest,
     clearest_stretches,
     dominant,
     in_order_of_appearance,
-    link,
     matched,
     shares,
     stretches_alone,
@@ -32,35 +30,6 @@ def test_a_stretch_nobody_has_goes_to_the_nearest_voice() -> None:
     assert dominant(turns, 2, 3) == 0
     assert dominant(turns, 7, 8) == 1
     assert dominant([], 7, 8) is None
-
-
-def test_a_label_is_the_speaker_whose_anchor_it_covers() -> None:
-    turns = [Turn(0, 10, 3), Turn(11, 21, 1), Turn(25, 30, 1), Turn(30, 40, 3)]
-    assert link(turns, {0: (0.0, 10.0), 1: (11.0, 21.0)}) == {3: 0, 1: 1}
-
-
-def test_a_voice_without_an_anchor_gets_a_new_number() -> None:
-    turns = [Turn(0, 10, 3), Turn(11, 21, 1), Turn(25, 30, 9), Turn(30, 40, 8)]
-    assert link(turns, {0: (0.0, 10.0), 1: (11.0, 21.0)}) == {3: 0, 1: 1, 9: 2, 8: 3}
-
-
-def test_a_label_that_covers_less_than_half_of_an_anchor_is_somebody_new() -> None:
-    assert link([Turn(0, 4, 5), Turn(12, 20, 5)], {0: (0.0, 10.0)}) == {5: 1}
-
-
-def test_two_anchors_under_one_label_stay_with_one_speaker() -> None:
-    assert link([Turn(0, 20, 5)], {0: (0.0, 10.0), 1: (10.0, 20.0)}) == {5: 0}
-
-
-def test_labels_are_numbered_in_order_of_appearance_where_nobody_is_known() -> None:
-    assert link([Turn(3, 4, 2), Turn(0, 1, 9)], {}) == {9: 0, 2: 1}
-
-
-def test_the_clearest_stretch_is_the_longest_without_another_voice() -> None:
-    turns = [Turn(0, 10, 0), Turn(4, 5, 1), Turn(20, 23, 0)]
-    assert clearest(turns, 0, 30) == (5, 10)
-    assert clearest(turns, 0, 2) == (5, 7)
-    assert clearest(turns, 2, 30) is None
 
 
 def test_speakers_are_renumbered_in_the_order_they_first_speak() -> None:

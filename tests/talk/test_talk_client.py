@@ -13,17 +13,18 @@ import pytest
 from serving import PATIENCE_S
 from talk_table import voiced
 
+from sidecar import errors
 from sidecar.sessions.session import Bounds, Session
 from sidecar.sessions.sound import Held
 from sidecar.speech import live_events
 from sidecar.speech.dialogue import Role
 from sidecar.speech.voice import SayOptions, Sound
 from sidecar.talk import ear
-from sidecar.talk.events import Asked, Configured, Noted, Truncated
+from sidecar.talk.events import Asked, Configured, Noted, Truncated, Typed
 from sidecar.talk.options import TalkOptions
 from sidecar.talk.outgoing import Out, Sent, TurnDropped, TurnTaken
 from sidecar.talk.pacing import Client, Frame
-from sidecar.talk.talk import Talk
+from sidecar.talk.talk import MOST_UNREAD, Talk
 from sidecar.talk.told import (
     Ending,
     NothingSaid,
@@ -265,3 +266,14 @@ async def test_the_ear_is_told_how_to_hear_and_goes_on_guarding_against_echoes()
         await one.until(Sent)
         one.talk.heard_out()
         assert one.session.options.endpointing == deaf
+
+
+async def test_who_does_not_read_what_it_is_told_is_left_before_much_waits() -> None:
+    made = Call(MANUAL)
+    running = asyncio.create_task(made.talk.run())
+    for _ in range(MOST_UNREAD):
+        made.talk.wish(Typed, "Hello.")
+        await asyncio.sleep(0)
+    with pytest.raises(errors.InboundFull):
+        await running
+    assert made.talk._out.qsize() <= MOST_UNREAD + 10

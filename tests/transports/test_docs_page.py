@@ -20,6 +20,8 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 async def test_the_documentation_comes_from_this_machine_alone(client: httpx.AsyncClient) -> None:
     page = await client.get("/docs")
     assert page.status_code == 200
+    assert page.headers["content-security-policy"] == "frame-ancestors 'none'"
+    assert page.headers["x-frame-options"] == "DENY"
     addresses = re.findall(r'(?:src|href)="([^"]+)"', page.text)
     assert addresses
     for address in addresses:

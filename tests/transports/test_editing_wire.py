@@ -109,7 +109,7 @@ def test_an_edit_of_what_somebody_else_has_changed_meanwhile_is_refused(
     assert edit(server, job_id, rename("Speaker_0", "Nagg"), **{"If-Match": tag}).is_success
     late = edit(server, job_id, rename("Speaker_0", "Nell"), **{"If-Match": tag})
     check_problem(late, 412, "transcript_changed")
-    for fine in ('"0", W/"1"', "*"):
+    for fine in ('"0", W/"1"', '"another",, "1" ,', "*"):
         assert edit(server, job_id, rename("Speaker_0", "Nagg"), **{"If-Match": fine}).is_success
     assert shown(server, job_id).headers["etag"] == '"1"', "what changes nothing is no revision"
     path = f"/v1/jobs/{job_id}/transcript"
@@ -118,8 +118,9 @@ def test_an_edit_of_what_somebody_else_has_changed_meanwhile_is_refused(
     assert server.client.get(path, headers={"If-None-Match": '"0"'}).status_code == 200
     for header, method in (("If-Match", "PATCH"), ("If-None-Match", "GET")):
         body = {"operations": [{"op": "undo"}]} if method == "PATCH" else None
-        wrong = server.client.request(method, path, json=body, headers={header: "1"})
-        check_problem(wrong, 422, "field_invalid")
+        for no_tag in ("1", '"1" "2"', '"1", 2', ",,", '"' + "1" * 41 + '"'):
+            wrong = server.client.request(method, path, json=body, headers={header: no_tag})
+            check_problem(wrong, 422, "field_invalid")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from sidecar import errors
 from sidecar.access.approach import Approach, is_loopback
 from sidecar.access.auth import Access
 from sidecar.access.identity import SharedToken
-from sidecar.app import create_app
+from sidecar.access.watched import Watch
+from sidecar.app import access_of, create_app
 from sidecar.settings import Settings
 from sidecar.transports.http.gate import PROBES
 
@@ -262,6 +263,31 @@ def test_beyond_the_loopback_any_name_will_do_but_no_page() -> None:
     access.check_place(Approach(["my-box.lan:8765"], [], []))
     with pytest.raises(errors.OriginNotAllowed):
         access.check_place(Approach(["my-box.lan:8765"], ["https://evil.example"], []))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "::1", "::ffff:127.0.0.1"])
+def test_the_address_that_is_listened_at_is_one_of_its_names(host: str) -> None:
+    access = access_of(Settings(host=host), Watch())
+    name = f"[{host}]" if ":" in host else host
+    access.check_place(Approach([f"{name}:8765"], [], [], peer="127.0.0.1"))
+    with pytest.raises(errors.HostNotAllowed):
+        access.check_place(Approach(["127.0.0.3:8765"], [], [], peer="127.0.0.1"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "warns"),
+    [
+        ({"host": "0.0.0.0"}, True),
+        ({"host": "0.0.0.0", "tls": "self-signed"}, False),
+        ({"host": "0.0.0.0", "forwarded_allow_ips": "10.0.0.1"}, False),
+        ({"host": "127.0.0.1"}, False),
+    ],
+)
+def test_tokens_that_cross_the_network_unencrypted_are_warned_of_at_the_start(
+    settings: dict[str, Any], warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    access_of(Settings(token=SecretStr(TOKEN), **settings), Watch())
+    assert ("cross the network unencrypted" in caplog.text) is warns
 
 
 async def test_a_websocket_is_refused_at_its_handshake() -> None:

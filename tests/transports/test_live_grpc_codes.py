@@ -16,10 +16,11 @@ from listening import Caller, Named, ended, entrance, reserved
 from serving import REPOSITORY
 from stt import Ended, sound
 
+from sidecar import errors
 from sidecar.access.entrance import Entrance
 from sidecar.access.identity import SharedToken
 from sidecar.app import create_service
-from sidecar.errors import all_errors
+from sidecar.errors import Kind, all_errors
 from sidecar.service import Service
 from sidecar.settings import load_settings
 from sidecar.transports.live_grpc import codes
@@ -139,6 +140,9 @@ async def of_ours(caller: Caller, inside: Inside) -> AsyncIterator[Case]:
     def broken(*_: object) -> None:
         raise RuntimeError("broken for a test")
 
+    def failed(*_: object) -> None:
+        raise errors.EngineFailed
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service.live, "open", broken)
         yield "ERR3001", Status.UNKNOWN, await caller.create()
@@ -146,6 +150,10 @@ async def of_ours(caller: Caller, inside: Inside) -> AsyncIterator[Case]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sidecar.transports.live_grpc.stream.Stream.run", broken)
         yield "ERR3002", Status.UNKNOWN, await caller.stream(AudioChunk(), session_id="broken")
+    await caller.create("failed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sidecar.transports.live_grpc.stream.Stream.run", failed)
+        yield "ERR2002", Status.INTERNAL, await caller.stream(AudioChunk(), session_id="failed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service.live._admission, "spec", None)
         yield "ERR2002", Status.FAILED_PRECONDITION, await caller.create()
@@ -161,7 +169,7 @@ async def of_little_room(caller: Caller) -> AsyncIterator[Case]:
     await caller.create("loads")
     yield "ERR1008", Status.RESOURCE_EXHAUSTED, await caller.create("more")
     failed = await caller.stream(AudioChunk(pcm16=sound((0.3, 1.0))), session_id="loads")
-    yield "ERR2002", Status.INTERNAL, failed
+    yield "ERR2002", Status.UNAVAILABLE, failed
 
 
 def documented() -> Iterator[tuple[str, str]]:
@@ -200,3 +208,15 @@ async def test_every_trouble_has_its_number_and_status_and_stands_in_the_table(
     assert seen == set(documented())
     said = [codes.said_of(error()) for error in all_errors()]
     assert {(one.number, one.status.name) for one in said} - seen == NOT_HERE
+
+
+def test_every_kind_of_error_has_a_status_and_what_passes_has_one_that_clients_retry() -> None:
+    assert set(codes.KINDS) == set(Kind)
+    may_pass = Status.UNAVAILABLE, Status.RESOURCE_EXHAUSTED
+    for error in all_errors():
+        status = codes.said_of(error()).status
+        if error.kind in (Kind.BUSY, Kind.LIMITED, Kind.STORAGE_FULL, Kind.WONT_FIT):
+            assert status in may_pass, error.code
+        else:
+            assert status not in may_pass, error.code
+        assert (status is Status.INTERNAL) <= (error.kind in (Kind.FAILED, Kind.CANCELLED))

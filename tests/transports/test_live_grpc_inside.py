@@ -353,6 +353,15 @@ async def test_metadata_have_an_end(start: Start) -> None:
         assert (await caller.create()).status is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+async def test_one_of_the_metadata_has_an_end_too(start: Start) -> None:
+    async with Caller(port := await start(entrance()), long="x" * 1024) as caller:
+        refused = await caller.create()
+    assert refused.status is grpc.StatusCode.INVALID_ARGUMENT
+    assert "'long' has 1028 bytes" in refused.details
+    async with Caller(port, tracestate="x" * 4096) as caller:
+        assert (await caller.create()).status is grpc.StatusCode.OK
+
+
 def test_an_address_is_read_as_grpc_writes_it() -> None:
     assert address_of("ipv4:127.0.0.1:50000") == "127.0.0.1"
     assert address_of("ipv6:%5B::1%5D:50000") == "::1"

@@ -183,6 +183,9 @@ SOON = {"type": "begin"}
         ([{**SOON, "rate": 7999}], "field_invalid", 1007),
         ([{**SOON, "partials": "yes"}], "field_invalid", 1007),
         ([{**SOON, "endpointing": {"longest_s": 0.1}}], "field_invalid", 1007),
+        ([{**SOON, "endpointing": {"silence_s": 1e305}}], "field_invalid", 1007),
+        ([{**SOON, "endpointing": {"pre_roll_s": 20, "longest_s": 50}}], "field_invalid", 1007),
+        ([{**SOON, "language": "no language"}], "language_invalid", 1007),
         ([{**SOON, "session": "a b"}], "field_invalid", 1007),
         ([{**SOON, "after": 3}], "field_missing", 1007),
         ([{**SOON, "session": "nobody", "after": 0}], "session_not_found", 4404),
@@ -191,6 +194,12 @@ SOON = {"type": "begin"}
         ([SOON, bytes(2 * 16_000 * 11)], "chunk_too_long", 1009),
         ([SOON, {"type": "finish"}, b"\0\0"], "session_over", 4409),
         ([SOON, {"type": "change", "endpointing": {"silence_s": 0}}], "field_invalid", 1007),
+        (
+            [SOON, {"type": "change", "endpointing": {"pre_roll_s": 20, "longest_s": 50}}],
+            "field_invalid",
+            1007,
+        ),
+        ([SOON, {"type": "change", "language": "no language"}], "language_invalid", 1007),
     ],
 )
 async def test_what_is_wrong_is_said_and_the_connection_closed(
@@ -264,6 +273,27 @@ async def test_whatever_is_said_is_as_the_document_for_generators_has_it(server:
         place: Any = page
         for step in ref.split("/"):
             place = place[step]
+
+
+async def test_commands_are_counted_and_sound_is_not_however_short_its_packets_are(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(live_messages_per_minute=40)
+    packet = bytes(320)  # 10 ms
+    async with wire(server) as socket:
+        await say(socket, "begin")
+        for _ in range(200):
+            await socket.send(packet)
+        await say(socket, "finish")
+        summary = await next_of(socket, "summary")
+        assert summary["transcript"]["metadata"]["duration"] == pytest.approx(2.0, abs=0.1)
+    for message in (b"", json.dumps({"type": "commit"})):
+        async with wire(server) as socket:
+            await say(socket, "begin")
+            for _ in range(41):
+                await socket.send(message)
+            said, code = await rest(socket)
+            assert (said[-1]["type"], said[-1]["code"], code) == ("error", "rate_limited", 4429)
 
 
 def test_the_document_names_every_message_and_field() -> None:

@@ -16,6 +16,7 @@ from vibevoice_asr_client import Client
 
 from sidecar import errors
 from sidecar.access.handover import LASTS_S, MOST, MOST_OF_ALL, Handover
+from sidecar.access.issuing import Issuer
 from sidecar.transports.page.files import FOLDER, Files
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -135,6 +136,20 @@ def test_with_a_token_the_page_is_everybodys_and_what_it_shows_is_not(
     check_problem(server.client.post("/v1/page/sessions", json={}), 422, "field_missing")
     assert TOKEN not in server.log()
     assert word["word"] not in server.log()
+
+
+def test_the_page_is_told_by_whose_name_a_link_signs_in(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    issuer = Issuer(tmp_path / "tokens")
+    token, _ = issuer.create("mallory")
+    server = start_server(token_keys=issuer.keys.public)
+    bearer = {"Authorization": f"Bearer {token}"}
+    link = server.client.post("/v1/page/links", headers=bearer).json()
+    word = {"word": link["path"].removeprefix("/#open=")}
+    session = server.client.post("/v1/page/sessions", json=word).json()
+    assert session == {"token": token, "signed_in_as": "mallory"}
+    assert server.client.get("/v1/page/about", headers=bearer).json()["signed_in_as"] == "mallory"
 
 
 def test_open_prints_a_link_that_holds_no_token_and_opens_once(

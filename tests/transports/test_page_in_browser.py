@@ -25,6 +25,7 @@ from test_browser import CHROMIUM
 from test_page import TOKEN, opened
 
 from bench.page import LONG, made_up
+from sidecar.access.issuing import Issuer
 
 CHROMEDRIVER = shutil.which("chromedriver")
 AXE = os.environ.get("VIBEVOICE_AXE")
@@ -634,6 +635,29 @@ def test_a_link_lets_one_tab_in_once_and_leaves_no_token_in_its_address(
     assert visitor.js("return sockets[0].url") == f"ws://127.0.0.1:{server.port}/v1/live"
     visitor.sees(".talking button", "Stop").click()
     visitor.sees(".title", "only in this page")
+
+
+def test_a_link_of_somebody_s_name_asks_before_it_signs_in(
+    visitor: Visitor, start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    issuer = Issuer(tmp_path / "tokens")
+    token, _ = issuer.create("mallory")
+    server = start_server(token_keys=issuer.keys.public)
+    links = [opened(server, token) for _ in range(2)]
+    kept_token = "return sessionStorage.getItem('vibevoice-token')"
+    visitor.driver.get(links[0])
+    visitor.sees(".door", "signs you in as mallory")
+    assert visitor.findings() == []
+    assert visitor.js(kept_token) is None
+    visitor.sees(".door button", "Do not sign in").click()
+    visitor.sees(".door", "This service wants to know who you are")
+    assert visitor.js(kept_token) is None
+    visitor.driver.get("about:blank")
+    visitor.driver.get(links[1])
+    visitor.sees(".door button", "Sign in as mallory").click()
+    visitor.sees("h1", "Who said what")
+    visitor.sees(".bar .status").click()
+    visitor.sees("dialog .facts", "Signed in asmallory")
 
 
 def test_what_is_no_recording_is_refused_in_words_and_can_be_left_out(

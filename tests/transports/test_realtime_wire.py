@@ -285,6 +285,38 @@ async def test_keys_come_in_a_header_or_a_subprotocol(strict: Server) -> None:
     assert missing["closed"] == 3000
 
 
+async def check_that_a_key_opens_nothing_else(server: Server) -> None:
+    """No other wire, no route, no session but the one that was agreed, and no scope."""
+
+    def key() -> str:
+        asked = {"session": {"type": "transcription"}}
+        given = server.client.post("/v1/realtime/client_secrets", json=asked).json()["value"]
+        return str(given)
+
+    for path in ("/v1/live", "/stream", "/api/asr-streaming"):
+        for query, headers in (
+            ("", {"Authorization": f"Bearer {key()}"}),
+            (f"?ticket={key().removeprefix('ek_')}", {}),
+        ):
+            url = f"ws://127.0.0.1:{server.port}{path}{query}"
+            said: list[str | bytes] = []
+            async with connect(url, additional_headers=headers, proxy=None) as other:
+                with contextlib.suppress(ConnectionClosed):
+                    while True:
+                        said.append(await asyncio.wait_for(other.recv(), PATIENCE_S))
+            refusals = ("ticket_invalid", "authentication_failed")
+            assert any(one in str(said) for one in refusals)
+    bearer = {"Authorization": f"Bearer {key()}"}
+    assert server.client.get("/jobs", headers=bearer).status_code == 401
+    other = "?model=gpt-realtime"
+    async with connected(
+        server, other, additional_headers={"Authorization": f"Bearer {key()}"}
+    ) as one:
+        assert (await one.next())["session"]["type"] == "transcription"
+        await one.send({"type": "session.update", "session": {"type": "realtime"}})
+        assert (await one.next())["error"]["param"] == "session.type"
+
+
 async def test_a_client_secret_opens_one_connection_that_is_heard_as_was_agreed(
     strict: Server,
 ) -> None:
@@ -303,6 +335,7 @@ async def test_a_client_secret_opens_one_connection_that_is_heard_as_was_agreed(
     key = {"Authorization": f"Bearer {beta['client_secret']['value']}"}
     agreed = await admitted(strict, additional_headers=key)
     assert agreed["session"]["audio"]["input"]["format"] == {"type": "audio/pcma"}
+    await check_that_a_key_opens_nothing_else(strict)
     wrong = strict.client.post("/v1/realtime/client_secrets", json={"session": {"type": "x"}})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (422, "session.type")
 

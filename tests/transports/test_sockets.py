@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import socket
@@ -30,9 +31,10 @@ from sidecar.access.identity import Credential, Identity, Proof, SharedToken
 from sidecar.access.limits import Rate, Window
 from sidecar.access.visits import Visits
 from sidecar.settings import Settings
+from sidecar.transports.http import handshake
 from sidecar.transports.http.deadlines import with_deadline
 from sidecar.transports.http.gate import Gate
-from sidecar.transports.http.handshake import authorizations, chosen
+from sidecar.transports.http.handshake import EPHEMERAL, Grant, authorizations, chosen
 from sidecar.transports.http.sockets import Gone, Inbound, Socket, close_code
 from sidecar.transports.http.upgraded import upgraded
 
@@ -88,7 +90,7 @@ class Running:
     port: int
     wire: Echo
     visits: Visits
-    tickets: Handover
+    tickets: Handover[Grant]
     refused: list[str]
 
     def connect(self, query: str = "", **options: Any) -> connect:
@@ -119,7 +121,7 @@ async def serving(
     """The wire behind the gate, served as `host.lifetime` does."""
     wire = Echo(Settings(**settings), asyncio.Queue(), asyncio.Event())
     known = authenticator or SharedToken(TOKEN)
-    visits, tickets = Visits(known.refusal), Handover()
+    visits, tickets = Visits(known.refusal), Handover[Grant]()
     refused: list[str] = []
 
     async def refuse(error: errors.SidecarError, scope: Any, receive: Any, send: Any) -> None:
@@ -175,7 +177,7 @@ async def test_a_key_is_taken_from_wherever_a_client_can_put_it_and_never_logged
     for name in ("websockets", "websockets.client"):
         logging.getLogger(name).setLevel(logging.WARNING)  # this is the client's end
     async with serving() as running:
-        ticket = running.tickets.give(TOKEN, "everybody")
+        ticket = running.tickets.give(Grant(TOKEN), "everybody")
         ways: list[dict[str, Any]] = [
             {"additional_headers": BEARER},
             {"additional_headers": {"X-API-Key": TOKEN}},
@@ -234,6 +236,56 @@ async def test_a_page_of_this_very_service_may_connect_and_others_may_not() -> N
                 ):
                     pass
             assert refused.value.response.status_code == 403
+
+
+async def test_an_ephemeral_key_opens_its_address_with_its_session_and_no_scope() -> None:
+    tickets = Handover[Grant]()
+    let_in: list[Any] = []
+    said: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        let_in.append(scope["state"])
+
+    async def receive() -> dict[str, str]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    gate = Gate(app, Access(authenticator=SharedToken(TOKEN)), tickets=tickets)
+    for path, in_address in itertools.product(("/wire", "/other"), (False, True)):
+        word = tickets.give(Grant(TOKEN, "/wire", '{"a": 1}'), "anna")
+        headers = [(b"host", b"localhost")]
+        if not in_address:
+            headers.append((b"authorization", f"Bearer {EPHEMERAL}{word}".encode()))
+        scope = {"type": "websocket", "path": path, "headers": headers}
+        scope |= {"query_string": f"ticket={word}".encode() if in_address else b""}
+        await gate(scope, receive, send)
+    assert [handshake.agreed({"state": state}) for state in let_in] == ['{"a": 1}'] * 2
+    assert [state["identity"].scopes for state in let_in] == [frozenset()] * 2
+    assert [message["reason"] for message in said] == ["ticket_invalid"] * 2
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status", "code"),
+    [
+        ("?" + "a=1&" * 101, {}, 400, "request_invalid"),
+        ("", {"X-Anything": "x" * 1024}, 431, "header_too_large"),
+    ],
+)
+async def test_a_handshake_beyond_a_limit_is_refused_before_it_is_asked_who_it_is(
+    query: str, headers: dict[str, str], status: int, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving() as running:
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            async with running.connect(query, additional_headers=headers):
+                pass
+        assert refused.value.response.status_code == status
+        assert json.loads(refused.value.response.body)["code"] == code
+        async with running.connect("?" + "a=1&" * 99, additional_headers=BEARER) as live:
+            await live.send("hello")
+            assert await live.recv() == "hello"
+    assert "Traceback" not in caplog.text
 
 
 async def test_who_sends_more_than_is_taken_is_told_and_closed() -> None:

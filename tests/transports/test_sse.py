@@ -106,6 +106,24 @@ async def test_who_leaves_ends_the_stream_even_before_its_first_frame(reads: boo
     assert ended == ([True] if reads else [])
 
 
+async def test_a_request_for_the_head_alone_ends_at_once() -> None:
+    closed: list[bool] = []
+    reader = Reader()
+    reader.reads.set()
+
+    async def endless() -> AsyncGenerator[bytes, None]:
+        while True:
+            yield sse.KEEP_ALIVE
+            await asyncio.sleep(0)
+
+    answer = sse.EventStream(endless(), lambda: closed.append(True))
+    answering = asyncio.ensure_future(answer({"head": True}, reader.receive, reader.send))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert answering.done()
+    assert (closed, reader.body) == ([True], b"")
+
+
 async def test_a_silence_is_a_pause_and_loses_nothing() -> None:
     store, job, found = MemoryStore(), submitted(), []
     store.add(job)

@@ -237,3 +237,18 @@ async def _answers(server: Server) -> None:
                     await page.send(type="text", text="Hello.")
                     await page.until("transcript", assistant="You said: Hello.")
                     return
+
+
+async def test_a_microphone_s_packets_are_no_commands_and_empty_ones_are(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(live_messages_per_minute=40)
+    async with Page(server) as page:
+        for _ in range(200):
+            await page.live.send(bytes(480))  # 10 ms
+        await page.send(type="end")
+        await page.until("ended")
+    async with Page(server) as page:
+        for _ in range(41):
+            await page.live.send(b"")
+        assert (await page.until("error"))["code"] == "rate_limited"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from listening import Named, entrance, reserved
 from recordings import wav
@@ -30,7 +30,13 @@ from sidecar.access.entrance import Entrance
 from sidecar.access.identity import Proof
 from sidecar.settings import load_settings
 from sidecar.transports.wyoming.door import Door
-from sidecar.transports.wyoming.frames import LONGEST_LINE, frame, head_of
+from sidecar.transports.wyoming.frames import (
+    LARGEST_DATA,
+    LARGEST_LENGTH,
+    LONGEST_LINE,
+    frame,
+    head_of,
+)
 from sidecar.transports.wyoming.listener import MOST_CONNECTIONS
 from sidecar.transports.wyoming.wishes import HEAD, Form
 
@@ -170,6 +176,23 @@ async def test_a_ping_is_answered_while_something_is_heard(tmp_path: Path) -> No
             return counted in slow.client.get("/metrics").text
 
         await asyncio.to_thread(wait_until, cancelled, PATIENCE_S, "the job went with its client")
+
+
+async def test_a_client_that_closes_its_half_behind_the_sound_gets_the_transcript(
+    tmp_path: Path,
+) -> None:
+    with Server(tmp_path, wyoming_port=0, scripted_speed=8) as slow:
+        port = int(slow.health()["wyoming_port"])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for event in SOUND:
+            await async_write_event(event.event(), writer)
+        writer.write_eof()
+        kinds = []
+        async with asyncio.timeout(PATIENCE_S):
+            while (event := await async_read_event(reader)) is not None:
+                kinds.append(event.type)
+        assert kinds[-2:] == ["transcript", "transcript-stop"]
+        writer.close()
 
 
 ODD = AudioChunk(audio=b"\0" * 3, **PCM)
@@ -359,10 +382,69 @@ class _Written:
         pass
 
 
-@given(st.binary(max_size=60))
-def test_no_line_raises_anything_but_an_error_of_ours(line: bytes) -> None:
+LENGTHS = st.one_of(
+    st.none(),
+    st.integers(-2, 2),
+    st.sampled_from([LARGEST_DATA, LARGEST_DATA + 1, LARGEST_LENGTH - 1, LARGEST_LENGTH, 10**400]),
+    st.sampled_from([True, 1.0, 1e308, "1", [], {}]),
+)
+EVENTS = st.fixed_dictionaries(
+    {"type": st.one_of(st.text(), st.text(), st.text(), st.none())},
+    optional={
+        "data": st.one_of(st.none(), st.dictionaries(st.text(), JSON, max_size=4), JSON),
+        "data_length": LENGTHS,
+        "payload_length": LENGTHS,
+    },
+)
+
+
+def _is_event(said: dict[str, Any]) -> bool:
+    """Whether a line is one, by the protocol's own words and the limits of its page."""
+
+    def length(name: str, most: int) -> bool:
+        value = said.get(name)
+        return value is None or (type(value) is int and 0 <= value <= most)
+
+    kinds = isinstance(said["type"], str) and isinstance(said.get("data"), dict | None)
+    return kinds and length("data_length", LARGEST_DATA) and length(
+        "payload_length", LARGEST_LENGTH - 1
+    )  # fmt: skip
+
+
+def test_a_line_is_an_event_or_refused_by_an_error_of_ours_and_both_were_tried() -> None:
+    taken, refused = [], []
+
+    @given(EVENTS)
+    @example({"type": "audio-chunk", "data_length": LARGEST_DATA + 1})
+    @example({"type": "audio-chunk", "payload_length": LARGEST_LENGTH})
+    def tried(said: dict[str, Any]) -> None:
+        try:
+            head = head_of(json.dumps(said).encode())
+        except errors.SidecarError as error:
+            refused.append(error.code)
+            assert not _is_event(said)
+        else:
+            taken.append(head)
+            assert _is_event(said)
+            assert (head.event.type, head.event.data) == (said["type"], said.get("data") or {})
+            assert (head.more, head.event.payload) == tuple(
+                said.get(f"{name}_length") or 0 for name in ("data", "payload")
+            )
+
+    tried()
+    assert set(refused) == {"message_invalid", "message_too_big"}
+    assert len(taken) > 10
+
+
+@given(st.data(), st.binary(max_size=3))
+def test_a_line_that_was_garbled_raises_nothing_but_an_error_of_ours(
+    data: st.DataObject, noise: bytes
+) -> None:
+    line = bytearray(frame("audio-chunk", {"rate": 16_000, "text": "é"})[:-1])
+    at = data.draw(st.integers(0, len(line)))
+    line[at : at + data.draw(st.integers(0, 3))] = noise
     try:
-        head_of(line).whole(line)
+        head_of(bytes(line)).whole(bytes(line))
     except errors.SidecarError as error:
         assert error.code in ("message_invalid", "message_too_big")  # noqa: PT017
 

@@ -20,7 +20,7 @@ from sidecar.speech.engine import LoadOptions, TranscribeOptions
 from sidecar.workers import channel, worker
 from sidecar.workers.asked import Asked, Unwanted, Voice
 from sidecar.workers.calls import Call, CallOver, Calls
-from sidecar.workers.credit import WINDOW, Incoming, Outgoing
+from sidecar.workers.credit import WINDOW, Incoming, Outgoing, told_size
 from sidecar.workers.line import Line
 from sidecar.workers.worker import Worker
 
@@ -128,7 +128,7 @@ async def test_sound_flows_no_faster_than_it_is_read(ends: Ends) -> None:
             sent += 1
 
     speaking = asyncio.ensure_future(speak())
-    window = WINDOW // (len(PIECE) + channel.HEADER.size)
+    window = WINDOW // told_size({"n": 10}, PIECE)
     await until(lambda: sent == window)
     await asyncio.sleep(0.05)
     assert sent == window

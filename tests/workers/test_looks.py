@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from descriptors import opened
 from recordings import Studio
 from serving import PATIENCE_S, until
 
@@ -115,3 +117,23 @@ async def test_a_file_that_takes_too_long_is_told_so_from_when_its_process_began
             await looks.probe(EVERYBODY, source)
     finally:
         await looks.close()
+
+
+async def test_files_on_a_disk_that_hangs_leave_no_descriptor_however_many_are_given_up(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = threading.Event()
+    monkeypatch.setattr(intake, "glance", lambda fd, max_s: hangs.wait(PATIENCE_S))
+    monkeypatch.setattr(intake, "PROBE_TIMEOUT_S", 0.02)
+    looks, before = Intake(3600.0), opened()
+    for _ in range(3 * intake.LANES):
+        with (
+            AudioSource(os.open(studio.path("wav-s16"), os.O_RDONLY), spooled=False) as named,
+            pytest.raises(errors.AudioDecodeTimeout),
+        ):
+            await looks.probe(EVERYBODY, named)
+    hangs.set()
+    async with asyncio.timeout(PATIENCE_S):
+        while "look" in (one.name for one in threading.enumerate()):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    assert opened() - before == set()

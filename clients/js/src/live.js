@@ -98,7 +98,8 @@ export class LiveSession {
     [this.#service, this.#retry, this.#world] = [service, retry, world];
     const id = newKey();
     this.#stream = new LiveStream(id, { rate, encoding }, options, retry);
-    signal?.addEventListener("abort", this.close, { once: true });
+    if (signal?.aborted) this.#closing.abort();
+    else signal?.addEventListener("abort", this.close, { once: true });
     this.#done = this.#run();
   }
 

@@ -112,6 +112,23 @@ test("a signal ends a question and a wait, and its reason comes out", async () =
   await assert.rejects(busy.client.job("j1", { signal: waiting.signal }), reason);
 });
 
+test("a live session with a signal that was given already opens no connection, and its reason comes out", async () => {
+  let opened = 0;
+  class WebSocket {
+    constructor() {
+      opened += 1;
+    }
+    close() {}
+  }
+  const reason = new Error("not wanted");
+  const client = new VibevoiceClient({ url: "http://127.0.0.1:1" });
+  const live = client.live({ WebSocket, signal: AbortSignal.abort(reason) });
+  await assert.rejects(live.opened(), reason);
+  await assert.rejects(live.send(new Int16Array(160)), reason);
+  await assert.rejects(live[Symbol.asyncIterator]().next(), reason);
+  assert.equal(opened, 0);
+});
+
 test("a caller's mistake is not taken for a network's", async () => {
   const { client, waits, asked } = scene([]);
   await assert.rejects(client.submit(Buffer.from("a"), {}, { key: "a\nb" }), TypeError);

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sidecar import errors
 from sidecar.cli.load.figures import NAMES, Figures
 
-_SAID = re.compile(r"\s*(\w+)\s*([<>])\s*(\d+(?:\.\d+)?|\.\d+)\s*(x?)\s*")
+_SAID = re.compile(r"\s*(\w+)\s*([<>])\s*(\d+(?:\.\d+)?|\.\d+)\s*+(x?)\s*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,6 @@ def sections(now: Picture, before: Picture | None = None) -> list[Section]:
             _live(_part(own, "live"), _part(earlier, "live"), passed),
             _queue(_part(own, "jobs"), _part(earlier, "jobs"), passed),
             *(_engine(one) for one in own.get("engines", ()) if isinstance(one, dict)),
-            _nodes(_part(own, "nodes")),
         ]
     elif now.metrics:
         found.append(_decoding(now.metrics))
@@ -101,16 +100,6 @@ def _queue(jobs: Answer, before: Answer, passed: float) -> Section:
     ]
     full = bool(jobs.get("limit")) and jobs.get("waiting", 0) >= jobs["limit"]
     return Section("queue", rows, full)
-
-
-def _nodes(nodes: Answer) -> Section:
-    """Those that share their jobs; without rows where there are none."""
-    states, desired = dict(_counts(nodes.get("by_state"))), _part(nodes, "desired")
-    rows = [(state.replace("_", " "), f"{count:g}") for state, count in states.items()]
-    if desired:
-        wanted = f"{desired.get('model')} {desired.get('precision')}"
-        rows.append(("to have", f"{wanted} (wish {desired.get('generation')})"))
-    return Section("nodes", rows, bool(states.get("failed")))
 
 
 def _engine(engine: Answer) -> Section:

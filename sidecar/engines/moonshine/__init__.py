@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from sidecar.engines.moonshine.library import SAMPLE_RATE, load_library
-from sidecar.engines.moonshine.listener import Listener, library_options
+from sidecar import errors
+from sidecar.engines.moonshine.decoder import SAMPLE_RATE
+from sidecar.engines.moonshine.recognizer import REINSTALL, Recognizer, load_recognizer
 from sidecar.engines.moonshine.recognizer import Hypothesis as Heard
-from sidecar.engines.moonshine.recognizer import OnnxRecognizer, Recognizer, load_recognizer
 from sidecar.engines.moonshine.transcription import FORM, Transcription
 from sidecar.speech.engine import (
     AudioStream,
     Cancelled,
-    Diarization,
     EngineSpec,
     LoadOptions,
     Precision,
@@ -28,7 +26,6 @@ from sidecar.speech.engine import (
 from sidecar.speech.live import Begin, LiveOptions, LiveSession
 from sidecar.speech.live_events import Tell
 from sidecar.speech.transcript import Checkpoint, Event, Finished, Transcript
-from sidecar.voices.following import Follower, Resumable
 
 if TYPE_CHECKING:
     from sidecar.audio import Block
@@ -48,7 +45,7 @@ SPEC = EngineSpec(
     diarizes=True,
     by_voices=True,
     counted=True,
-    requires=("moonshine_voice",),
+    requires=("moonshine_voice", "onnxruntime"),
     sessions=48,  # of people who talk without a pause, on two cores (docs/performance.md, "Live")
     resumes=FORM,
 )
@@ -57,9 +54,6 @@ SPEC = EngineSpec(
 SETTLE_S = 20.0
 """From one checkpoint to the next; what is heard ahead of the words (`following.AHEAD_S`) is lost
 with them."""
-LIBRARY_STEPS_S = {Diarization.BALANCED: 1.6, Diarization.ACCURATE: 1.0}
-"""From one look at who speaks to the next where the library has to do it, which goes wrong in short
-recordings beyond that (`voices.diarizer` has the curve of ours)."""
 
 
 class MoonshineEngine:
@@ -71,7 +65,11 @@ class MoonshineEngine:
         self._hall: Hall | None = None
 
     def load(self, options: LoadOptions) -> Iterator[float]:
-        """Bring the models into memory (about 0.5 s)."""
+        """Bring the models into memory (about 0.5 s).
+
+        Raises:
+            errors.ModelLoadFailed: one is not there, or onnxruntime does not run it.
+        """
         self._recognizer = load_recognizer()
         yield 0.5
         from sidecar.voices.models import VoicesUnavailable, load_models
@@ -79,7 +77,7 @@ class MoonshineEngine:
         try:
             self._voices = load_models()
         except VoicesUnavailable as error:
-            log.warning("speakers are told apart by the library of moonshine-voice: %s", error)
+            raise errors.ModelLoadFailed(str(error), hint=REINSTALL) from None
         yield 1.0
 
     def transcribe(
@@ -95,8 +93,7 @@ class MoonshineEngine:
         options: TranscribeOptions,
         cancelled: Cancelled,
     ) -> Iterator[Event]:
-        """The same, from what is settled on; the library's own ear, which is there where the models
-        cannot be run, begins again."""
+        """The same, from what is settled on."""
         yield from self._events(settled, audio, options, cancelled)
 
     def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> LiveSession:
@@ -112,11 +109,8 @@ class MoonshineEngine:
             from sidecar.voices.encoder import SpeakerEncoder
 
             detector = load_detector()
-            encoder = None if self._voices is None else SpeakerEncoder(self._voices)
-            precision = Precision.INT8.value
-            behind = self._hear_behind if isinstance(self._recognizer, OnnxRecognizer) else None
-            ears = Ears(self._hear, behind=behind, encoder=encoder)
-            self._hall = Hall(ears, detector, SPEC.name, precision)
+            ears = Ears(self._hear, behind=self._hear_behind, encoder=SpeakerEncoder(self._voices))
+            self._hall = Hall(ears, detector, SPEC.name, Precision.INT8.value)
         return self._hall.open(options, begin, tell)
 
     def _hear(
@@ -130,7 +124,7 @@ class MoonshineEngine:
     def _hear_behind(
         self, audio: Block, before: Before, options: LiveOptions, cancelled: Cancelled
     ) -> Hypothesis | None:
-        assert isinstance(self._recognizer, OnnxRecognizer)
+        assert self._recognizer is not None
         said = [one.tokens for one in before.said]
         found = self._recognizer.hear_behind(
             audio, said, before.samples, cancelled, words=options.words
@@ -144,49 +138,36 @@ class MoonshineEngine:
         options: TranscribeOptions,
         cancelled: Cancelled,
     ) -> Iterator[Event]:
+        from sidecar.voices.diarizer import Diarizer
         from sidecar.voices.recognition import recognised_by
 
         assert self._recognizer is not None
-        with self._follower(options) as follower:
-            work = Transcription(
-                self._recognizer,
-                follower,
-                audio,
-                cancelled,
-                diarize=options.diarize,
-                words=options.words,
-                settle_s=None if settled is None else SETTLE_S,
-            )
-            if settled and isinstance(follower, Resumable):
-                work.go_on(settled)
-            for event in work.events():
-                if cancelled():
-                    return
-                yield event
-            transcript = Transcript(
-                segments=work.segments,
-                language="en",
-                duration=work.duration_s,
-                engine=SPEC.name,
-                precision=Precision.INT8.value,
-                diarized=options.diarize,
-            )
-            yield Finished(recognised_by(follower, transcript, options))
-
-    @contextmanager
-    def _follower(self, options: TranscribeOptions) -> Iterator[Follower]:
-        """Who tells where there is speech, and whose it is if that is asked for."""
-        if self._voices is None:
-            step_s = LIBRARY_STEPS_S[options.diarization] if options.diarize else None
-            with (
-                load_library(library_options(step_s)) as library,
-                closing(Listener(library, step_s)) as listener,
-            ):
-                yield listener
-            return
-        from sidecar.voices.diarizer import Diarizer
-
-        yield Diarizer.wished(self._voices, options)
+        assert self._voices is not None
+        follower = Diarizer.wished(self._voices, options)
+        work = Transcription(
+            self._recognizer,
+            follower,
+            audio,
+            cancelled,
+            diarize=options.diarize,
+            words=options.words,
+            settle_s=None if settled is None else SETTLE_S,
+        )
+        if settled:
+            work.go_on(settled)
+        for event in work.events():
+            if cancelled():
+                return
+            yield event
+        transcript = Transcript(
+            segments=work.segments,
+            language="en",
+            duration=work.duration_s,
+            engine=SPEC.name,
+            precision=Precision.INT8.value,
+            diarized=options.diarize,
+        )
+        yield Finished(recognised_by(follower, transcript, options))
 
 
 def _live(found: Heard | None) -> Hypothesis | None:

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+SAMPLE_RATE = 16_000
 ENCODER, DECODER = "encoder_model.ort", "decoder_model_merged.ort"
 TOKENS_PER_S = 6.5
 """The library's limit: a model that says more repeats itself."""
 FRAME = 384
 """Samples of a frame that the encoder hands out: 24 ms."""
-_RATE = 16_000
 _START, _END = 1, 2
 
 
@@ -125,7 +125,7 @@ class Decoder:
     ) -> tuple[int, ...] | None:
         import numpy as np
 
-        most = min(math.ceil(samples / _RATE * TOKENS_PER_S), POSITIONS) - len(given)
+        most = min(math.ceil(samples / SAMPLE_RATE * TOKENS_PER_S), POSITIONS) - len(given)
         found: list[int] = []
         known, ahead = [_START, *given], [*draft][: max(0, most - 1)]
         while len(found) < most:

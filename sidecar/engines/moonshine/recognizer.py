@@ -4,35 +4,25 @@ The library's own line keeping is left out: it decodes an unfinished line anew a
 long speech after ten seconds in the middle of a word, and says what lies around the cut twice. Here
 a stretch is recognized once, when it has ended, and a long one is cut where it is quietest.
 
-The wheel's model is run with onnxruntime; where that is not to be had, by the library itself, which
-takes four times the processor time.
+The wheel's model is run with onnxruntime, which takes a quarter of the library's processor time.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.engines.moonshine.alignment import silence, spans
-from sidecar.engines.moonshine.decoder import FRAME, TOKENS_PER_S, Decoder
-from sidecar.engines.moonshine.library import SAMPLE_RATE, load_library, recognize
+from sidecar.engines.moonshine.decoder import FRAME, SAMPLE_RATE, TOKENS_PER_S, Decoder
 from sidecar.engines.moonshine.tokenizer import Tokenizer
 from sidecar.speech.engine import Cancelled
-from sidecar.speech.transcript import Word, joined, one_comma
+from sidecar.speech.transcript import Word, one_comma
 
-if TYPE_CHECKING:
-    from moonshine_voice.transcriber import Transcriber
-
-log = logging.getLogger(__name__)
-
-OPTIONS = {"vad_threshold": "0", "vad_max_segment_duration": "0", "vad_hop_size": "4096"}
-"""No voice detection in this model: all that it is given is speech."""
-_HOP = 4096
+REINSTALL = "pip install --force-reinstall onnxruntime moonshine-voice==0.0.73"
 _SHORTEST = 4096
 """Samples; the encoder's first layers want 895."""
 _MARKS = ".,;:?!"
@@ -57,42 +47,13 @@ class Hypothesis:
     words: tuple[Word, ...] = ()
 
 
-class Recognizer(Protocol):
-    """A loaded recognition model; any number of threads may ask it at once."""
-
-    runtime: str
-    """What runs the model: the name of a package."""
-
-    def hear(
-        self,
-        audio: Block,
-        draft: Hypothesis | None = None,
-        cancelled: Cancelled = _never,
-        *,
-        words: bool = False,
-    ) -> Hypothesis | None:
-        """What is said in ``audio``, shape (samples,): one utterance. None if it was cancelled.
-
-        ``draft`` is what was heard in a part of it. ``words``: with their times.
-        """
-
-    def text(self, audio: Block, cancelled: Cancelled = _never) -> str:
-        """The text alone; empty if it was cancelled."""
-        found = self.hear(audio, None, cancelled)
-        return "" if found is None else found.text
-
-    def close(self) -> None:
-        """Free the model."""
-
-
-class OnnxRecognizer(Recognizer):
-    """The wheel's model in onnxruntime: it can be cancelled between tokens and takes drafts.
+class Recognizer:
+    """The wheel's model in onnxruntime: it can be cancelled between tokens and takes drafts. Any
+    number of threads may ask it at once.
 
     Raises:
         errors.ModelLoadFailed: when it is made without onnxruntime, or beside another model.
     """
-
-    runtime = "onnxruntime"
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         self._tokenizer = Tokenizer.read(folder / "tokenizer.bin")
@@ -106,7 +67,10 @@ class OnnxRecognizer(Recognizer):
         *,
         words: bool = False,
     ) -> Hypothesis | None:
-        """What is said in ``audio``; None if it was cancelled."""
+        """What is said in ``audio``, shape (samples,): one utterance. None if it was cancelled.
+
+        ``draft`` is what was heard in a part of it. ``words``: with their times.
+        """
         said = () if draft is None else draft.tokens
         return self._heard(audio, 0, (), said, cancelled, words)
 
@@ -166,37 +130,14 @@ class OnnxRecognizer(Recognizer):
         said = (self._tokenizer.text([token]) for token in tokens)
         return next((at for at, text in enumerate(said) if text.strip(_MARKS)), len(tokens))
 
+    def text(self, audio: Block, cancelled: Cancelled = _never) -> str:
+        """The text alone; empty if it was cancelled."""
+        found = self.hear(audio, None, cancelled)
+        return "" if found is None else found.text
+
     def close(self) -> None:
         """Free the model."""
         del self._decoder
-
-
-class LibraryRecognizer(Recognizer):
-    """The library's own recognition: all cores, no drafts, and cancelled only before it begins."""
-
-    runtime = "moonshine-voice"
-
-    def __init__(self, library: Transcriber) -> None:
-        self._library = library
-
-    def hear(
-        self,
-        audio: Block,
-        draft: Hypothesis | None = None,
-        cancelled: Cancelled = _never,
-        *,
-        words: bool = False,
-    ) -> Hypothesis | None:
-        """What is said in ``audio``, without times of words; None if it was cancelled before."""
-        if cancelled():
-            return None
-        whole = max(1, -(-len(audio) // _HOP)) * _HOP  # it drops what does not fill a hop
-        lines = recognize(self._library, _padded(audio, whole)).lines
-        return Hypothesis(one_comma(joined(line.text for line in lines)))
-
-    def close(self) -> None:
-        """Free the model."""
-        self._library.close()
 
 
 def words_of(text: str, pieces: Sequence[str], at: Sequence[tuple[float, float]]) -> Iterator[Word]:
@@ -229,38 +170,24 @@ def _kept(text: str) -> Iterator[str]:
 
 
 def load_recognizer(threads: int = 1) -> Recognizer:
-    """The recognition model of the wheel, with the cheapest that runs it here.
+    """The recognition model of the wheel.
 
     Raises:
-        errors.ModelLoadFailed: nothing does.
+        errors.ModelLoadFailed: it is not there, or onnxruntime does not run it.
     """
-    try:
-        return OnnxRecognizer(model_folder(), threads)
-    except errors.ModelLoadFailed as error:
-        log.warning("recognition falls back on the library of moonshine-voice: %s", error.detail)
-    return LibraryRecognizer(load_library(OPTIONS))
+    return Recognizer(model_folder(), threads)
 
 
 def model_folder() -> Path:
-    """Where the wheel keeps the recognition model.
+    """Where the wheel keeps the recognition model; the wheel's library is not loaded for it.
 
     Raises:
         errors.ModelLoadFailed: the wheel is not there.
     """
-    try:
-        from moonshine_voice import get_model_path
-    except (ImportError, OSError) as error:
-        raise errors.ModelLoadFailed(f"moonshine-voice is not there: {error}.") from None
-    return Path(get_model_path("tiny-en"))
-
-
-def why_not_onnx() -> str:
-    """What keeps onnxruntime from running the recognition model here; empty where it does."""
-    try:
-        OnnxRecognizer(model_folder()).close()
-    except errors.ModelLoadFailed as error:
-        return error.detail
-    return ""
+    spec = find_spec("moonshine_voice")
+    if spec is None or not spec.submodule_search_locations:
+        raise errors.ModelLoadFailed("moonshine-voice is not there.", hint=REINSTALL)
+    return Path(spec.submodule_search_locations[0]) / "assets" / "tiny-en"
 
 
 def _padded(audio: Block, least: int) -> Block:

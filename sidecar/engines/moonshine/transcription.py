@@ -15,7 +15,7 @@ from typing import Any
 from sidecar.audio import Block
 from sidecar.audio.quiet import quietest
 from sidecar.audio.recent import RecentAudio
-from sidecar.engines.moonshine.library import SAMPLE_RATE
+from sidecar.engines.moonshine.decoder import SAMPLE_RATE
 from sidecar.engines.moonshine.recognizer import Hypothesis, Recognizer
 from sidecar.speech.engine import AudioStream, Cancelled
 from sidecar.speech.speakers import Turn, in_order_of_appearance

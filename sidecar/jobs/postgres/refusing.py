@@ -1,8 +1,7 @@
 """What nodes say of jobs that they cannot do, in the database.
 
-Who is there is what `jobs.postgres.nodes` says, by the database's clock; what follows is decided by
-`jobs.strays`. What all who are there refuse is said of the
-job where its row is locked, by whoever looks first.
+A look is a node's heartbeat, by the database's clock; what follows is decided by `jobs.strays`.
+What all nodes refuse is said of the job where its row is locked, by whoever looks first.
 """
 
 from __future__ import annotations
@@ -30,6 +29,10 @@ Known = Callable[[str], JobRecord | None]
 
 LOCK = 0x7374726179736A62
 """Who holds this lock says what all refuse."""
+_HEARTBEAT = """
+    INSERT INTO vibevoice.nodes AS node (id, seen, looked) VALUES (%s, clock_timestamp(), true)
+    ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, looked = true"""
+_EXPIRED = "DELETE FROM vibevoice.nodes WHERE NOT vibevoice.there(seen, %(alive_s)s)"
 _GONE = """
     DELETE FROM vibevoice.refusals WHERE NOT EXISTS (
         SELECT FROM vibevoice.nodes WHERE id = node AND vibevoice.there(seen, %(alive_s)s))"""
@@ -86,7 +89,7 @@ def look(
 
 def _say(cursor: Any, rows: Rows, node: str, refused: Mapping[str, Failure]) -> None:
     """All at once, so that nobody sees a node that has not looked yet."""
-    cursor.execute("UPDATE vibevoice.nodes SET looked = true WHERE id = %s AND NOT looked", (node,))
+    cursor.execute(_HEARTBEAT, (node,))
     cursor.execute(
         "DELETE FROM vibevoice.refusals WHERE node = %s AND NOT job = ANY(%s)", (node, [*refused])
     )
@@ -111,6 +114,7 @@ def _strays(cursor: Any) -> list[_Stray]:
     if not cursor.fetchone()[0]:
         return []
     values = {"alive_s": ALIVE_S, "lease_s": LEASE_S}
+    cursor.execute(_EXPIRED, values)
     cursor.execute(_GONE, values)
     cursor.execute(_ALIVE, values)
     alive = {name for (name,) in cursor.fetchall()}

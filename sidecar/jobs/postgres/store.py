@@ -299,6 +299,11 @@ class PostgresStore(Mirror):
         for found in await self.ask(looked):
             self._take(found, here=True)
 
+    async def leave(self, node_id: str) -> None:
+        """Say that a node is there no more."""
+        delete = "DELETE FROM vibevoice.nodes WHERE id = %s"
+        await self.ask(lambda cursor: cursor.execute(delete, (node_id,)))
+
     def _heard_of(self, job_id: str) -> JobRecord | None:
         """From any thread."""
         entry = self._entries.get(job_id)

@@ -131,7 +131,8 @@ class Writer:
             self._pending.subtract(part.job_id for part in parts)
             self._pending += Counter()
         for part in parts:
-            self._untold.pop(part.job_id, None)
+            if type(part) is not Part:  # a bare one writes nothing, so it corrects nothing
+                self._untold.pop(part.job_id, None)
         self._untold |= wrong
         for part in parts:
             if isinstance(part, Forget):

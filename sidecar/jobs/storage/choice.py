@@ -18,7 +18,7 @@ from sidecar.settings import Settings
 START_S = 30.0
 """So long a server may take to come up beside a service."""
 PAUSE_S = 1.0
-_WRITTEN = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/+([\w./-]*?)/*)?", re.ASCII)
+_WRITTEN = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([\w./-]*))?", re.ASCII)
 _KEYS = (
     "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to keys that may list, read, write and delete "
     "there (or AWS_PROFILE, or a role)."
@@ -54,7 +54,8 @@ def storage_of(settings: Settings, folder: Path) -> Storage:
         )
     endpoint = settings.uploads_endpoint
     server = Server(_checked(endpoint) if endpoint else None, settings.uploads_region)
-    return Bucket(server, written[1], f"{written[2]}/" if written[2] else "")
+    folder_in_it = (written[2] or "").strip("/")
+    return Bucket(server, written[1], f"{folder_in_it}/" if folder_in_it else "")
 
 
 def check(storage: Storage, patience_s: float = START_S) -> None:

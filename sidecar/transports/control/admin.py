@@ -7,7 +7,6 @@ what is loaded takes the place of the one that was there (docs/operations.md).
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,6 @@ from fastapi import APIRouter, Request, Response
 
 from sidecar import errors
 from sidecar.access.identity import Proof, Scope
-from sidecar.jobs.postgres.nodes import PostgresNodes
 from sidecar.service import Service
 from sidecar.speech.engine import AUTO, Precision
 from sidecar.transports.control import models
@@ -25,13 +23,9 @@ from sidecar.transports.control.dialect import OFF
 from sidecar.transports.http.bodies import json_response
 from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.upload import read_json
-from sidecar.workers.desired import Desired
-from sidecar.workers.models import DEFAULT, LONGEST_NAME, Wish
+from sidecar.workers.models import LONGEST_NAME, Wish
 
 PATH = "/admin/"
-NODES = f"{PATH}nodes"
-MOST_NODES = 1000
-"""That may load side by side."""
 DRAIN_S = 30.0
 """How long who lets a model go waits for that, unless it says something else."""
 PRECISIONS: Mapping[str, Precision] = {
@@ -101,62 +95,7 @@ def build_router(service: Service) -> APIRouter:
         _admit(request, service)
         return json_response(_listed(service))
 
-    router.include_router(build_nodes_router(service))
     return router
-
-
-def build_nodes_router(service: Service) -> APIRouter:
-    """The routes for all services that share their jobs."""
-    router = APIRouter()
-
-    @router.put(
-        NODES,
-        summary="Say what all nodes are to have",
-        status_code=202,
-        response_model=models.Desired,
-        responses=REFUSED,
-        openapi_extra=models.WANT,
-    )
-    async def want(request: Request) -> Response:
-        _admit(request, service)
-        nodes = _nodes(service)
-        values = await read_json(request, service.settings)
-        wish, at_once = wish_for_nodes(values)
-        return json_response(_desired(await nodes.want(wish, at_once)), 202)
-
-    @router.get(
-        NODES,
-        summary="What all nodes are to have, and how far they are",
-        response_model=models.Nodes,
-        responses=REFUSED,
-    )
-    async def standing(request: Request) -> Response:
-        _admit(request, service)
-        nodes = _nodes(service)
-        desired, found = await nodes.desired(), await nodes.all()
-        body = [{**dataclasses.asdict(one), "silent_s": round(one.silent_s, 1)} for one in found]
-        return json_response({"desired": desired and _desired(desired), "nodes": body})
-
-    return router
-
-
-def wish_for_nodes(values: Mapping[str, Any]) -> tuple[Wish, int]:
-    """What all nodes are to have, and how many of them may load side by side. Pure.
-
-    Raises:
-        errors.FieldMissing, errors.FieldInvalid: it means nothing.
-    """
-    at_once = values.get("at_once", 1)
-    if not isinstance(at_once, int) or isinstance(at_once, bool) or not 1 <= at_once <= MOST_NODES:
-        raise errors.FieldInvalid(f"The field 'at_once' is not possible: 1 to {MOST_NODES}.")
-    other = bool(_text(values, "model_path") or _text(values, "model_size"))
-    named = _text(values, "model_id")
-    if other == (named in ("", DEFAULT)):
-        raise errors.FieldInvalid(
-            "'model_id' goes with 'model_path' or 'model_size', and is another than 'default'.",
-            hint="Without the three it is the model that each node was started with.",
-        )
-    return wish_of({**values, "model_id": named or DEFAULT, "device": None}, AUTO), at_once
 
 
 def wish_of(values: Mapping[str, Any], device: str) -> Wish:
@@ -191,24 +130,6 @@ def _admit(request: Request, service: Service) -> None:
     if not service.settings.admin or caller.proof is Proof.PLACE:
         raise errors.AdminOff()
     caller.demand(Scope.ADMIN)
-
-
-def _nodes(service: Service) -> PostgresNodes:
-    if service.nodes is None:
-        raise errors.NodesAbsent()
-    return service.nodes
-
-
-def _desired(one: Desired) -> dict[str, Any]:
-    wish = one.wish
-    return {
-        "generation": one.generation,
-        "at_once": one.at_once,
-        "model_id": wish.model_id,
-        "model_path": None if wish.path is None else str(wish.path),
-        "model_size": wish.size or None,
-        "precision": wish.precision.value,
-    }
 
 
 def _listed(service: Service) -> dict[str, Any]:

@@ -139,59 +139,6 @@ class Models(BaseModel):
     )
 
 
-class Desired(BaseModel):
-    """What all nodes are to have."""
-
-    generation: int = Field(description="Its number; the last counts.")
-    at_once: int = Field(description="So many nodes may load side by side.")
-    model_id: str = Field(examples=["default"])
-    model_path: str | None
-    model_size: str | None
-    precision: str = Field(examples=["int8"])
-
-
-class Node(BaseModel):
-    """A service that works for all, and how far it is."""
-
-    id: str = Field(description="As `instance` of its `/health`.")
-    name: str = Field(description="Of its machine.")
-    generation: int = Field(description="Of the last wish that it dealt with; 0 of none.")
-    state: str = Field(
-        examples=["reached"], description="as_started, waiting, loading, reached or failed."
-    )
-    code: str = Field(description="Of the error where it failed.")
-    model: str = Field(examples=["default"])
-    precision: str
-    silent_s: float = Field(description="Seconds since it was last heard of.")
-
-
-class Nodes(BaseModel):
-    """The last wish, null where nobody said one, and the nodes that there are."""
-
-    desired: Desired | None
-    nodes: list[Node]
-
-
-WANT: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "compute_type": {"type": "string"},
-                        "model_id": {"type": "string", "maxLength": 100},
-                        "model_path": {"type": "string"},
-                        "model_size": {"type": "string"},
-                        "at_once": {"type": "integer", "minimum": 1, "maximum": 1000},
-                    },
-                },
-                "example": {"compute_type": "int8"},
-            }
-        },
-    }
-}
 LOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,

@@ -12,7 +12,6 @@ from sidecar.metering.counts import Counter, Gauge, Histogram, Labels, Measured
 from sidecar.metering.machine import resident_bytes
 from sidecar.metering.tally import Tally
 from sidecar.service import Health, Service
-from sidecar.workers.desired import Reached
 from sidecar.workers.fleet import Role, Standing
 from sidecar.workers.lifecycle import SlotState
 
@@ -38,7 +37,6 @@ def measured(service: Service, now: Health) -> list[Measured]:
         _plain("http_requests_answering", "Requests that are being answered.", wires.answering),
         _plain("websockets_open", "WebSockets that are open.", wires.sockets_open),
         *_engines(now.engines),
-        *_nodes(service),
     ]
     if gpu is not None:
         found += [
@@ -125,7 +123,6 @@ def _own(service: Service, now: Health) -> dict[str, Any]:
             "websockets_by_code": tally.wires.sockets.by("code"),
         },
         "grpc": {"by_status": tally.wires.calls.by("status")},
-        **_nodes_as_json(service),
     }
 
 
@@ -172,35 +169,6 @@ def _live(service: Service) -> dict[str, Any]:
 def _spread(histogram: Histogram) -> dict[str, float]:
     seen = histogram.only
     return {"count": seen.count, "mean": seen.mean, "max": seen.largest}
-
-
-def _nodes_by_state(service: Service) -> collections.Counter[str]:
-    nodes = service.nodes.seen[1] if service.nodes is not None else ()
-    return collections.Counter(one.state.value for one in nodes)
-
-
-def _nodes(service: Service) -> list[Measured]:
-    if service.nodes is None:
-        return []
-    desired, _ = service.nodes.seen
-    by_state = _nodes_by_state(service)
-    states: dict[Labels, float] = {(one.value,): by_state[one.value] for one in Reached}
-    number = desired.generation if desired is not None else 0
-    return [
-        Gauge("nodes", "Services that work for all, by how far they are.", states, ("state",)),
-        _plain("nodes_desired_generation", "The last wish for all of them, 0 for none.", number),
-    ]
-
-
-def _nodes_as_json(service: Service) -> dict[str, Any]:
-    if service.nodes is None:
-        return {}
-    desired, _ = service.nodes.seen
-    wanted = None
-    if desired is not None:
-        wanted = {"generation": desired.generation, "model": desired.wish.model_id}
-        wanted["precision"] = desired.wish.precision.value
-    return {"nodes": {"by_state": _nodes_by_state(service), "desired": wanted}}
 
 
 def _engine(role: Role, one: Standing) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from fastapi.staticfiles import StaticFiles
 
 PAGE = "/docs"
 ASSETS = "/docs/assets"
+NOT_FRAMED = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Frame-Options": "DENY"}
+"""No other page puts this one into a frame and has its visitors click there."""
 
 
 def install(app: FastAPI) -> None:
@@ -23,10 +25,12 @@ def install(app: FastAPI) -> None:
 
     @app.get(PAGE, include_in_schema=False)
     async def page() -> HTMLResponse:
-        return get_swagger_ui_html(
+        answer = get_swagger_ui_html(
             openapi_url=app.openapi_url or "",
             title=app.title,
             swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
             swagger_css_url=f"{ASSETS}/swagger-ui.css",
             swagger_favicon_url="data:,",
         )
+        answer.headers.update(NOT_FRAMED)
+        return answer

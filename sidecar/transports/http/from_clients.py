@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pydantic_core import from_json
@@ -11,7 +12,17 @@ def read(text: str | bytes) -> Any:
     """What it says.
 
     Raises:
-        ValueError: it is no JSON, NaN included, or holds half of a surrogate pair, which no wire
-            could send on.
+        ValueError: it is no JSON, NaN included, or holds what no wire could send on: half of a
+            surrogate pair, or a number beyond those of a double (``1e400``).
     """
-    return from_json(text, allow_inf_nan=False)
+    found = from_json(text, allow_inf_nan=False)
+    waiting = [found]
+    while waiting:
+        match waiting.pop():
+            case dict() as fields:
+                waiting += fields.values()
+            case list() as items:
+                waiting += items
+            case float() as number if not math.isfinite(number):
+                raise ValueError("a number is too large")
+    return found

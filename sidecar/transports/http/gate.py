@@ -19,6 +19,7 @@ from sidecar.access.approach import Approach
 from sidecar.access.auth import Access
 from sidecar.access.entrance import Pause, identified
 from sidecar.access.handover import Handover
+from sidecar.access.headers import check as check_headers
 from sidecar.access.identity import Identity
 from sidecar.access.turnstile import Turnstile
 from sidecar.access.visits import Visits
@@ -37,9 +38,6 @@ _NO_REFUSALS: Refusals = {}
 Opens = Callable[[Scope], bool]
 """Whether a request is for what everybody gets who may come at all."""
 PREFLIGHT_KEPT_S = 600
-LONGEST_HEAD = 128 << 10
-"""Bytes of a request's headers. Far more than anybody's, so that a token of 100 KB is refused like
-any other. The parser stops only what is longer and comes in pieces."""
 FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip")
 """How the headers begin that proxies add."""
 OPENAI = (
@@ -63,7 +61,7 @@ class Gate:
         visits: Visits | None = None,
         opens: Opens = lambda scope: False,
         refusals: Refusals = _NO_REFUSALS,
-        tickets: Handover | None = None,
+        tickets: Handover[handshake.Grant] | None = None,
     ) -> None:
         """Without a ``turnstile`` nobody is counted, without ``visits`` nobody sent away again;
         ``pause`` waits for so many seconds. Who asks for what ``opens`` means is not asked who it
@@ -95,11 +93,13 @@ class Gate:
         """ASGI."""
         if scope["type"] in ("http", "websocket"):
             try:
-                if sum(len(name) + len(value) for name, value in scope["headers"]) > LONGEST_HEAD:
-                    raise errors.RequestInvalid("The head of the request is too long.")
+                check_headers(scope["headers"])
                 self._access.check_place(approach_of(scope))
             except errors.SidecarError as error:
-                await refuse(error, scope, receive, send, self._dialects)
+                if "websocket.http.response" in scope.get("extensions", ()):  # status and body
+                    await say_at(scope["path"], self._dialects)(error)(scope, receive, send)
+                else:
+                    await refuse(error, scope, receive, send, self._dialects)
                 return
         await self._behind(scope, receive, send)
 
@@ -128,7 +128,7 @@ class _Callers:
         visits: Visits,
         opens: Opens,
         refusals: Refusals,
-        tickets: Handover | None,
+        tickets: Handover[handshake.Grant] | None,
     ) -> None:
         self._dialects = dialects
         self._visits = visits
@@ -159,8 +159,12 @@ class _Callers:
             if self._turnstile is not None:
                 self._turnstile.arrive(approach)
             if scope["path"] not in OPEN_PATHS and not self._opens(scope):
-                caller = await self._identify(self._with_ticket(scope, approach))
+                approach, session = self._with_ticket(scope, approach)
+                caller = await self._identify(approach)
+                if session is not None:
+                    caller = dataclasses.replace(caller, scopes=frozenset())
                 scope = with_caller(scope, caller, self._visits)
+                scope["state"][handshake.SESSION] = session
                 if self._turnstile is not None:
                     try:
                         self._turnstile.enter(caller)
@@ -176,22 +180,25 @@ class _Callers:
             return None
         return scope, send
 
-    def _with_ticket(self, scope: Scope, approach: Approach) -> Approach:
-        """The approach of a WebSocket with the token that its ticket stands for."""
+    def _with_ticket(self, scope: Scope, approach: Approach) -> tuple[Approach, str | None]:
+        """The approach of a WebSocket with the token that its ticket or key stands for, and the
+        session that it opens, None for any."""
         if scope["type"] != "websocket" or self._tickets is None:
-            return approach
-        if (key := handshake.ephemeral(approach.authorizations)) is not None:
-            with contextlib.suppress(errors.LinkInvalid):  # then it may be a token that looks so
-                given = f"Bearer {self._tickets.take(key[0])}"
-                return dataclasses.replace(approach, authorizations=[given])
-        word = handshake.ticket(scope)
-        if word is None or approach.authorizations:
-            return approach
+            return approach, None
+        key = handshake.ephemeral(approach.authorizations)
+        word = key or (None if approach.authorizations else handshake.ticket(scope))
+        if word is None:
+            return approach, None
         try:
-            given = f"Bearer {self._tickets.take(word)}"
+            grant = self._tickets.take(word)
         except errors.LinkInvalid:
+            if key is not None:  # it may be a token that looks like a key
+                return approach, None
             raise errors.TicketInvalid() from None
-        return dataclasses.replace(approach, authorizations=[given])
+        if grant.path not in (None, scope["path"]):
+            raise errors.TicketInvalid(f"This key opens '{grant.path}' only.")
+        given = [f"Bearer {grant.token}"]
+        return dataclasses.replace(approach, authorizations=given), grant.session
 
     async def _identify(self, approach: Approach) -> Identity:
         return await identified(self._access, self._turnstile, approach, self._pause)

@@ -7,23 +7,53 @@ as one of the subprotocols that are offered, or as a ticket that counts once.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from sidecar.errors import RequestInvalid
+
 KEYS_OFFERED = ("bearer.", "openai-insecure-api-key.")
 """How a subprotocol begins that is a key: ours, and that of OpenAI's clients."""
+NOBODY = "nobody"
+"""Stands for a token where none is asked for."""
+SESSION = "agreed_session"
+"""Its name in the state of a connection."""
 TICKET = "ticket"
 """Its name in an address."""
+MOST_FIELDS = 100
+"""In the query of an address."""
 EPHEMERAL = "ek_"
-"""How a key begins that may be a ticket, up to the first dot, in all places where a key may be."""
+"""How a key begins that may be a ticket, in all places where a key may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a ticket or an ephemeral key stands for."""
+
+    token: str
+    path: str | None = None
+    """The only address that it opens; None for every live connection."""
+    session: str | None = None
+    """The only session that it opens, as JSON; None for any."""
+
+
+def agreed(scope: Scope) -> str | None:
+    """The only session that the key of a connection opens, as JSON; None for any."""
+    session: str | None = scope.get("state", {}).get(SESSION)
+    return session
 
 
 def authorizations(scope: Scope) -> list[str]:
     """What was sent as a bearer token, as if it had come in `Authorization`: from there, from
     `X-API-Key`, the address, or the subprotocols; the first of these that has any, and all of
-    it: two are refused."""
+    it: two are refused.
+
+    Raises:
+        errors.RequestInvalid: the address has too many fields.
+    """
     headers = Headers(scope=scope)
     ways = (
         headers.getlist("x-api-key"),
@@ -44,12 +74,11 @@ def ticket(scope: Scope) -> str | None:
     return next(iter(_query(scope).get(TICKET, [])), None)
 
 
-def ephemeral(authorizations: Sequence[str]) -> tuple[str, str] | None:
-    """The word in a key that may be a ticket, and what stands behind it."""
+def ephemeral(authorizations: Sequence[str]) -> str | None:
+    """The word in a key that may be a ticket."""
     if len(authorizations) != 1 or not authorizations[0].startswith(f"Bearer {EPHEMERAL}"):
         return None
-    word, _, rest = authorizations[0].removeprefix(f"Bearer {EPHEMERAL}").partition(".")
-    return word, rest
+    return authorizations[0].removeprefix(f"Bearer {EPHEMERAL}")
 
 
 def chosen(scope: Scope, spoken: Sequence[str]) -> str | None:
@@ -58,4 +87,9 @@ def chosen(scope: Scope, spoken: Sequence[str]) -> str | None:
 
 
 def _query(scope: Scope) -> dict[str, list[str]]:
-    return parse_qs(scope.get("query_string", b"").decode("latin-1"), max_num_fields=100)
+    try:
+        return parse_qs(
+            scope.get("query_string", b"").decode("latin-1"), max_num_fields=MOST_FIELDS
+        )
+    except ValueError:
+        raise RequestInvalid(f"The address has more than {MOST_FIELDS} fields.") from None

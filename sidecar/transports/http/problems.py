@@ -25,6 +25,7 @@ STATUS: Mapping[Kind, int] = {
     Kind.UNPROCESSABLE: 422,
     Kind.UNSUPPORTED: 415,
     Kind.TOO_LARGE: 413,
+    Kind.HEADERS_TOO_LARGE: 431,
     Kind.TIMEOUT: 408,
     Kind.NOT_FOUND: 404,
     Kind.METHOD: 405,

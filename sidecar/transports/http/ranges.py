@@ -6,7 +6,7 @@ import re
 
 from sidecar.errors import RangeUnsatisfiable
 
-_RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"\d{0,18}", re.ASCII)
 
 
 def range_of(header: str, size: int) -> tuple[int, int] | None:
@@ -16,14 +16,16 @@ def range_of(header: str, size: int) -> tuple[int, int] | None:
     Raises:
         errors.RangeUnsatisfiable: there are no such bytes.
     """
-    found = _RANGE.fullmatch(header.strip())
-    if found is None or found[1] == found[2] == "":
+    unit, _, span = header.partition("=")
+    first, dash, last = (part.strip() for part in span.partition("-"))
+    wanted = unit.strip().lower() == "bytes" and dash and first + last
+    if not wanted or not all(_NUMBER.fullmatch(one) for one in (first, last)):
         return None
-    if found[1] == "":  # so many at the end
-        begin, end = max(0, size - int(found[2])), size
+    if first == "":  # so many at the end
+        begin, end = max(0, size - int(last)), size
     else:
-        begin, end = int(found[1]), min(size, int(found[2] or size) + 1)
-        if found[2] and int(found[2]) < begin:
+        begin, end = int(first), min(size, int(last or size) + 1)
+        if last and int(last) < begin:
             return None
     if begin >= end:
         raise RangeUnsatisfiable(f"The recording has {size} bytes.")

@@ -77,6 +77,12 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
+        if scope.get("head"):  # the headers are all of the answer
+            self._closed()
+            await self._frames.aclose()
+            await self._begin(send)
+            await send(_body(b"", more=False))
+            return
         spawn = asyncio.get_running_loop().create_task
         sending, leaving = spawn(self._send_all(send)), spawn(_disconnected(receive))
 
@@ -104,16 +110,14 @@ class EventStream(Response):
                     last = self._farewell if self._sent_away else b""
                     await send(_body(last, more=False))
 
+    async def _begin(self, send: Send) -> None:
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **start})
+        self._begun = True
+
     async def _send_all(self, send: Send) -> None:
         async with aclosing(self._frames) as frames:
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": self.status_code,
-                    "headers": self.raw_headers,
-                }
-            )
-            self._begun = True
+            await self._begin(send)
             async for each in frames:
                 await send(_body(each, more=True))
             await send(_body(b"", more=False))

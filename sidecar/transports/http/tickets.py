@@ -11,10 +11,8 @@ from pydantic import BaseModel, Field
 from sidecar.access.handover import LASTS_S, Handover
 from sidecar.transports.http.bodies import json_response
 from sidecar.transports.http.caller import caller_of
+from sidecar.transports.http.handshake import NOBODY, Grant
 from sidecar.transports.http.schemas import PROBLEMS
-
-_NOBODY = "nobody"
-"""Stands for a token where none is asked for."""
 
 
 class Ticket(BaseModel):
@@ -24,7 +22,7 @@ class Ticket(BaseModel):
     expires_in: float = Field(description="Seconds.")
 
 
-def build_router(tickets: Handover) -> APIRouter:
+def build_router(tickets: Handover[Grant]) -> APIRouter:
     """The one route."""
     router = APIRouter()
 
@@ -37,7 +35,7 @@ def build_router(tickets: Handover) -> APIRouter:
     )
     async def ticket(request: Request) -> Response:
         _, _, token = request.headers.get("authorization", "").partition(" ")
-        word = tickets.give(token.strip() or _NOBODY, caller_of(request).owner)
+        word = tickets.give(Grant(token.strip() or NOBODY), caller_of(request).owner)
         body = {"ticket": word, "expires_in": LASTS_S}
         return json_response(body, 201, {"Cache-Control": "no-store"})
 

@@ -27,7 +27,7 @@ from sidecar.transports.jobs import models
 
 USUAL, MOST = 100, 1000
 """Entries of a history that are told at once: of 100 bytes at the least, of 64 KiB at the most."""
-_ETAGS = re.compile(r'\s*(?:W/)?"([^"]{0,40})"\s*(?:,|$)')
+_ETAG = re.compile(r'(?:W/)?"([^"]{0,40})"')
 
 
 def etag_of(job: JobRecord) -> str:
@@ -44,12 +44,14 @@ def revisions_in(request: Request, header: str) -> set[int] | None:
     given = ",".join(request.headers.getlist(header)).strip()
     if given in ("", "*"):
         return None
-    if _ETAGS.sub("", given):
+    found = [_ETAG.fullmatch(one.strip()) for one in given.split(",") if one.strip()]
+    tags = [one[1] for one in found if one is not None]
+    if not tags or len(tags) < len(found):
         raise errors.FieldInvalid(
             f"'{header}' has no ETag in it.",
             hint="Send the ETag of the transcript as it came, with its quotes.",
         )
-    return {int(one) for one in _ETAGS.findall(given) if one.isascii() and one.isdigit()}
+    return {int(one) for one in tags if one.isascii() and one.isdigit()}
 
 
 def unchanged(request: Request, job: JobRecord) -> bool:

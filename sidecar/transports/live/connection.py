@@ -129,7 +129,8 @@ class _Talk:
         A session that others end than its client, or its own first pause, has last words; the sound
         that still comes from a microphone does not cut them off.
         """
-        self._socket.count()
+        if not (isinstance(message, bytes) and message):  # how much sound is taken has other bounds
+            self._socket.count()
         await self._session.stays()
         try:
             await self._do(message)

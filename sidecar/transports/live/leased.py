@@ -162,12 +162,7 @@ class Place:
             case Sound(encoding=encoding, rate=rate):
                 self._form = encoding, rate
             case Options(options=options):
-                kept = self._session.options
-                self._session.change(
-                    dataclasses.replace(
-                        options, keep=False, client=kept.client, patience_s=kept.patience_s
-                    )
-                )
+                self._session.change(dataclasses.replace(options, keep=False))
             case Plain(type="commit"):
                 self._session.commit()
             case Plain(type="cancel"):

@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 from sidecar import errors
 from sidecar.sessions.session import RATES
-from sidecar.speech.live import LIVE_RATE, Encoding, LiveOptions, Turns
+from sidecar.speech.live import (
+    LIVE_RATE,
+    Encoding,
+    Endpointing,
+    LiveOptions,
+    Number,
+    Seconds,
+    Turns,
+)
 from sidecar.speech.options import LONGEST_PROMPT
 from sidecar.transports.live import opus
 
@@ -23,21 +31,14 @@ OPUS = "opus"
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
-class Ends(BaseModel):
-    """What counts as speech, and where an utterance ends: `speech.live.Endpointing`, in part."""
-
-    model_config = _STRICT
-
-    threshold: float | None = None
-    neg_threshold: float | None = None
-    sure_threshold: float | None = None
-    min_speech_s: float | None = None
-    min_sure_speech_s: float | None = None
-    pre_roll_s: float | None = None
-    post_roll_s: float | None = None
-    pause_s: float | None = None
-    silence_s: float | None = None
-    longest_s: float | None = None
+_HINTS: dict[str, Any] = get_type_hints(Endpointing, include_extras=True)
+_ENDS: dict[str, Any] = {name: (_HINTS[name] | None, None) for name in _HINTS}
+Ends: type[BaseModel] = create_model(
+    "Ends",
+    __config__=_STRICT,
+    __doc__="What counts as speech, and where an utterance ends: `Endpointing`, in part.",
+    **_ENDS,
+)
 
 
 class Wishes(BaseModel):
@@ -47,14 +48,14 @@ class Wishes(BaseModel):
 
     language: str | None = None
     turns: Turns | None = None
-    endpointing: Ends | None = None
+    endpointing: Ends | None = None  # type: ignore[valid-type]
     partials: bool | None = None
     diarize: bool | None = None
     words: bool | None = None
     translate: bool | None = None
     accurate: bool | None = None
     prompt: str | None = Field(None, max_length=LONGEST_PROMPT)
-    delay_s: float | None = Field(None, ge=0.0, le=60.0)
+    delay_s: Seconds | None = None
     recognise: bool | None = None
     keep: bool | None = None
 
@@ -89,7 +90,7 @@ class Begin(Wishes):
 
     type: Literal["begin"]
     session: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    after: int | None = Field(None, ge=0)
+    after: Number | None = None
     moves: bool = False
     lease: dict[str, Any] | None = None
     encoding: Encoding | Literal["opus"] = Encoding.PCM16

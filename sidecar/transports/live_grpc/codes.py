@@ -35,8 +35,9 @@ UNKNOWN_SESSION = Said("ERR1004", StatusCode.UNAUTHENTICATED, "Unknown or missin
 WRONG_TOKEN = Said("ERR1005", StatusCode.PERMISSION_DENIED, "Invalid session token")
 IDLE = Said("ERR1006", StatusCode.DEADLINE_EXCEEDED, "Session timeout due to inactivity")
 CHUNK_TOO_LONG = Said("ERR1007", StatusCode.INVALID_ARGUMENT)
+NO_ROOM = Said("ERR1008", StatusCode.RESOURCE_EXHAUSTED)
 NO_KEY = Said("ERR1009", StatusCode.UNAUTHENTICATED, "API key is required")
-OPTION_WRONG = Said("ERR1010", StatusCode.INVALID_ARGUMENT, "invalid decode option")
+OPTION_WRONG = Said("ERR1010", StatusCode.INVALID_ARGUMENT)
 SOUND_WRONG = Said("ERR3002", StatusCode.INVALID_ARGUMENT)
 
 CODES: Mapping[str, Said] = {
@@ -48,28 +49,42 @@ CODES: Mapping[str, Said] = {
     errors.SessionIdle.code: IDLE,
     errors.SessionTooLong.code: Said("ERR1006", StatusCode.DEADLINE_EXCEEDED),
     errors.ChunkTooLong.code: CHUNK_TOO_LONG,
-    errors.LiveFull.code: Said("ERR1008", StatusCode.RESOURCE_EXHAUSTED),
-    errors.LiveLimited.code: Said("ERR1008", StatusCode.RESOURCE_EXHAUSTED),
+    errors.LiveFull.code: NO_ROOM,
+    errors.LiveLimited.code: NO_ROOM,
     errors.RateLimited.code: Said("ERR1012", StatusCode.RESOURCE_EXHAUSTED),
     errors.ShuttingDown.code: Said("ERR1013", StatusCode.UNAVAILABLE),
     errors.TokenMissing.code: NO_KEY,
     errors.TokenInvalid.code: Said("ERR1014", StatusCode.UNAUTHENTICATED),
     errors.SoundInvalid.code: SOUND_WRONG,
+    errors.HeaderTooLarge.code: Said("ERR1010", StatusCode.INVALID_ARGUMENT),
     errors.LiveUnavailable.code: Said("ERR2002", StatusCode.FAILED_PRECONDITION),
     errors.PeerNotAllowed.code: Said("ERR4008", StatusCode.PERMISSION_DENIED),
     errors.OriginNotAllowed.code: Said("ERR4008", StatusCode.PERMISSION_DENIED),
 }
 """By the code of an error."""
+_NOT_SO = Said("ERR2002", StatusCode.FAILED_PRECONDITION)
+_FAILED = Said("ERR2002", StatusCode.INTERNAL)
 KINDS: Mapping[Kind, Said] = {
     Kind.MALFORMED: OPTION_WRONG,
     Kind.UNPROCESSABLE: OPTION_WRONG,
     Kind.UNSUPPORTED: OPTION_WRONG,
+    Kind.NOT_FOUND: OPTION_WRONG,
+    Kind.METHOD: OPTION_WRONG,
+    Kind.RANGE: OPTION_WRONG,
+    Kind.TOO_LARGE: CHUNK_TOO_LONG,
     Kind.TIMEOUT: Said("ERR2001", StatusCode.DEADLINE_EXCEEDED),
     Kind.FORBIDDEN: Said("ERR4008", StatusCode.PERMISSION_DENIED),
+    Kind.UNAUTHORIZED: Said("ERR1014", StatusCode.UNAUTHENTICATED),
+    Kind.CONFLICT: _NOT_SO,
+    Kind.PRECONDITION: _NOT_SO,
     Kind.LIMITED: Said("ERR1011", StatusCode.RESOURCE_EXHAUSTED),
+    Kind.STORAGE_FULL: NO_ROOM,
+    Kind.WONT_FIT: NO_ROOM,
+    Kind.BUSY: Said("ERR2002", StatusCode.UNAVAILABLE),  # the status that clients retry
+    Kind.CANCELLED: _FAILED,
+    Kind.FAILED: _FAILED,
 }
-"""By its kind, where the code is not there. An engine that fails is what remains."""
-_FAILED = Said("ERR2002", StatusCode.INTERNAL)
+"""By its kind, where the code is not there."""
 CREATE_FAULT = Said("ERR3001", StatusCode.UNKNOWN)
 STREAM_FAULT = Said("ERR3002", StatusCode.UNKNOWN)
 
@@ -81,7 +96,6 @@ def said_of(wrong: Exception, fault: Said = STREAM_FAULT) -> Said:
         return Said(wrong.said.number, wrong.said.status, wrong.detail)
     if not isinstance(wrong, errors.SidecarError):
         return Said(fault.number, fault.status, errors.SidecarError.default_detail)
-    found = CODES.get(wrong.code) or KINDS.get(wrong.kind)
-    if found is None:
-        found = fault if wrong.code == errors.SidecarError.code else _FAILED
+    ours = wrong.code == errors.SidecarError.code
+    found = fault if ours else CODES.get(wrong.code) or KINDS[wrong.kind]
     return Said(found.number, found.status, found.message or wrong.detail)

@@ -16,6 +16,7 @@ import grpc.aio
 
 from sidecar import clock, errors
 from sidecar.access.entrance import Entrance
+from sidecar.access.headers import check as check_headers
 from sidecar.diagnostics.tracing import ARRIVED, Arrival
 from sidecar.metering.tally import WireTally
 from sidecar.transports.live_grpc.callers import approach_of
@@ -64,16 +65,14 @@ class Doorway(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no 
         )
 
     async def _arrive(self, context: Any) -> None:
+        metadata = context.invocation_metadata() or ()
         if self._traced:
-            said = dict(context.invocation_metadata() or ())
+            said = dict(metadata)
             traced = said.get("traceparent", ""), said.get("tracestate", "")
             ARRIVED.set(Arrival(clock.wall(), *traced))
         try:
-            self._entrance.arrive(
-                approach_of(
-                    context.invocation_metadata() or (), context.peer(), encrypted=self._encrypted
-                )
-            )
+            check_headers((_bytes(name), _bytes(value)) for name, value in metadata)
+            self._entrance.arrive(approach_of(metadata, context.peer(), encrypted=self._encrypted))
         except errors.SidecarError as error:
             await end(context, error)
 
@@ -112,6 +111,10 @@ class Doorway(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no 
                         await context.write(each)
 
         return answer
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
 
 
 def _status(context: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -10,6 +9,7 @@ from typing import Self
 from sidecar import errors
 from sidecar.settings import Settings
 from sidecar.speech.engine import AUTO, EngineSpec
+from sidecar.speech.limits import limits_of
 from sidecar.speech.live import Endpointing, LiveOptions, Turns
 from sidecar.speech.options import parse_language
 from sidecar.transports.live_grpc import callers, codes
@@ -143,16 +143,17 @@ def _endpointing(request: SessionRequest, usual: Usual) -> Endpointing:
         threshold = request.vad_threshold
     if threshold < 0:
         raise codes.Refused(codes.VAD_WRONG)
-    if not threshold <= 1:  # not a number is neither
+    limits = limits_of(Endpointing)
+    if threshold not in limits["threshold"]:
         raise codes.Refused(codes.VAD_WRONG, "vad_threshold must lie between 0 and 1")
-    silence_s = request.vad_silence
-    if not math.isfinite(silence_s):
-        raise codes.Refused(codes.OPTION_WRONG, "vad_silence must be a number of seconds")
+    silence_s = usual.silence_s if request.vad_silence <= 0 else request.vad_silence
+    if silence_s not in limits["silence_s"]:
+        raise codes.Refused(codes.OPTION_WRONG, f"vad_silence must be {limits['silence_s']} s")
     return Endpointing(
         threshold=threshold,
         neg_threshold=max(0.0, threshold - HYSTERESIS),
         sure_threshold=max(Endpointing().sure_threshold, threshold),
-        silence_s=silence_s if silence_s > 0 else usual.silence_s,
+        silence_s=silence_s,
     )
 
 

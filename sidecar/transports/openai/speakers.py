@@ -82,14 +82,13 @@ async def recognised(
     """
     for one in known:
         try:
-            source = await service.spooling.run(_source, one.voice)
-            length_s = await service.submissions.measure(caller, source)
-            if length_s is not None and not SHORTEST_S <= length_s <= LONGEST_S:
-                source.close()
-                raise _wrong(one.name, f"has {length_s:.1f} s")
-            options = await service.voices.with_clips(
-                caller, options, [(one.name, source)], LONGEST_S
-            )
+            with await service.spooling.run(_source, one.voice) as source:
+                length_s = await service.submissions.measure(caller, source)
+                if length_s is not None and not SHORTEST_S <= length_s <= LONGEST_S:
+                    raise _wrong(one.name, f"has {length_s:.1f} s")
+                options = await service.voices.with_clips(
+                    caller, options, [(one.name, source)], LONGEST_S
+                )
         except errors.BadAudio as error:
             raise _wrong(one.name, f"cannot be used: {error.detail}") from None
     return options

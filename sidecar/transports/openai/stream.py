@@ -70,11 +70,13 @@ class Told:
         for index, segment in self._unsaid.more(record):
             if not segment.is_speech:
                 continue
+            number = sum(one.is_speech for one in record.segments[:index])
+            body = segment_body(number, segment)
+            named = {"segment_id": body["id"]} if self._diarized else {}
             if delta := self._saying.add(segment.text):
-                yield {"type": "transcript.text.delta", "delta": delta}
+                yield {"type": "transcript.text.delta", "delta": delta, **named}
             if self._diarized:
-                number = sum(one.is_speech for one in record.segments[:index])
-                yield from self._segment(segment_body(number, segment))
+                yield from self._segment(body)
 
     def end(self, transcript: Transcript) -> Iterator[dict[str, Any]]:
         """What was revised, and the end.

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 
 from sidecar import __version__, errors, findings
 from sidecar.access.handover import LASTS_S, Handover
-from sidecar.access.identity import Scope
+from sidecar.access.identity import Identity, Proof, Scope
 from sidecar.service import Service
 from sidecar.threads import Threads
 from sidecar.transports.http.bodies import json_response, media_type
@@ -30,7 +30,7 @@ UNREAD = {"Cache-Control": "no-store"}
 def build_router(service: Service) -> APIRouter:
     """The routes of this wire."""
     router = APIRouter()
-    handover, looking = Handover(), Threads("findings", 1)
+    handover, looking = Handover[dict[str, str]](), Threads("findings", 1)
 
     @router.post(
         "/v1/page/links",
@@ -41,8 +41,10 @@ def build_router(service: Service) -> APIRouter:
     )
     async def link(request: Request) -> Response:
         _, _, token = request.headers.get("authorization", "").partition(" ")
-        owner = caller_of(request).owner
-        path = f"{OPENS}{handover.give(token.strip(), owner)}" if token.strip() else "/"
+        caller, path = caller_of(request), "/"
+        if token := token.strip():
+            opened = {"token": token, **_signed_in_as(caller)}
+            path = f"{OPENS}{handover.give(opened, caller.owner)}"
         return json_response({"path": path, "expires_in": LASTS_S}, 201, UNREAD)
 
     @router.post(
@@ -58,7 +60,7 @@ def build_router(service: Service) -> APIRouter:
         word = (await read_json(request, service.settings)).get("word")
         if not isinstance(word, str):
             raise errors.FieldMissing("The field 'word' is missing.")
-        return json_response({"token": handover.take(word)}, headers=UNREAD)
+        return json_response(handover.take(word), headers=UNREAD)
 
     @router.get(
         "/v1/page/about",
@@ -89,10 +91,16 @@ def build_router(service: Service) -> APIRouter:
             "people": settings.people,
             "longest_audio_seconds": settings.max_audio_hours * 3600,
             "findings": found,
+            **_signed_in_as(caller),
         }
         return json_response(body, headers=UNREAD)
 
     return router
+
+
+def _signed_in_as(caller: Identity) -> dict[str, str]:
+    """Return the name in the caller's signed token, for the page to show; nothing without one."""
+    return {"signed_in_as": caller.subject} if caller.proof is Proof.JWT else {}
 
 
 def _amiss(service: Service) -> Iterator[dict[str, str]]:

@@ -14,10 +14,16 @@ class Link(BaseModel):
     expires_in: float = Field(examples=[120.0], description="Seconds.")
 
 
+_SIGNED_IN_AS = Field(
+    None, description="The name in a signed token; missing for every other.", examples=["anna"]
+)
+
+
 class Session(BaseModel):
     """What the word of a link stood for."""
 
     token: str
+    signed_in_as: str | None = _SIGNED_IN_AS
 
 
 class Finding(BaseModel):
@@ -54,6 +60,7 @@ class About(BaseModel):
     findings: list[Finding] = Field(
         description="Only for who asks from this machine: they name folders of it."
     )
+    signed_in_as: str | None = _SIGNED_IN_AS
 
 
 SESSION: dict[str, Any] = {

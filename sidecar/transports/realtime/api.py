@@ -22,8 +22,10 @@ from sidecar.errors import Kind
 from sidecar.service import Service
 from sidecar.speech.engine import EngineSpec
 from sidecar.speech.live import LiveOptions
+from sidecar.transports.http import handshake
 from sidecar.transports.http.bodies import json_response
 from sidecar.transports.http.caller import caller_of
+from sidecar.transports.http.handshake import EPHEMERAL, NOBODY, Grant
 from sidecar.transports.http.sockets import Gone, Socket, close, close_code, greet
 from sidecar.transports.http.upload import read_json
 from sidecar.transports.openai_terms.aliases import LIVE_ALIASES
@@ -33,7 +35,6 @@ from sidecar.transports.realtime.configuration import Configuration
 from sidecar.transports.realtime.conversation import Conversation, Converses
 from sidecar.transports.realtime.dialogue.configuration import CONVERSING
 from sidecar.transports.realtime.dialogue.opening import begun, converse, is_meant, talks
-from sidecar.transports.realtime.keys import Keys
 from sidecar.transports.realtime.updates import check_model, updated
 from sidecar.transports.realtime.vocabulary import error_event
 
@@ -48,14 +49,20 @@ BETA = "realtime=v1"
 """In the header `OpenAI-Beta`, or as a subprotocol: the vocabulary of the beta."""
 
 
-def build_router(service: Service, tickets: Handover, now: clock.Clock = clock.wall) -> APIRouter:
+def build_router(
+    service: Service, tickets: Handover[Grant], now: clock.Clock = clock.wall
+) -> APIRouter:
     """The routes of this wire; ``tickets`` are those that the gate takes."""
     router = APIRouter()
-    keys = Keys(tickets)
+
+    def key_for(request: Request, session: Mapping[str, Any]) -> str:
+        """Return a key that opens this wire once, with ``session`` and no scopes."""
+        grant = Grant(_token(request) or NOBODY, REALTIME, json.dumps(session))
+        return EPHEMERAL + tickets.give(grant, caller_of(request).owner)
 
     @router.websocket(REALTIME)
     async def realtime(websocket: WebSocket) -> None:
-        await _serve(websocket, service, keys, int(now() + service.settings.live_longest))
+        await _serve(websocket, service, int(now() + service.settings.live_longest))
 
     @router.post(
         f"{REALTIME}/client_secrets",
@@ -73,8 +80,9 @@ def build_router(service: Service, tickets: Handover, now: clock.Clock = clock.w
         else:
             configuration = updated(Configuration(), session, _spec(service))
             view = configuration.view(models.NO_SESSION, expires_at)
-        value = keys.give(_token(request), caller_of(request).owner, session)
-        return _unread({"value": value, "expires_at": expires_at, "session": view})
+        return _unread(
+            {"value": key_for(request, session), "expires_at": expires_at, "session": view}
+        )
 
     @router.post(
         f"{REALTIME}/transcription_sessions",
@@ -89,7 +97,7 @@ def build_router(service: Service, tickets: Handover, now: clock.Clock = clock.w
         expires_at = int(now() + LASTS_S)
         view = configuration.beta_view(models.NO_SESSION, expires_at)
         secret = {
-            "value": keys.give(_token(request), caller_of(request).owner, session),
+            "value": key_for(request, session),
             "expires_at": expires_at,
         }
         return _unread({**view, "client_secret": secret})
@@ -121,16 +129,19 @@ def asked_for(
     return updated(Configuration(model=check_model(model, spec)), agreed, spec)
 
 
-async def _serve(websocket: WebSocket, service: Service, keys: Keys, expires_at: int) -> None:
+async def _serve(websocket: WebSocket, service: Service, expires_at: int) -> None:
     socket = await Socket.accept(websocket, service.settings, SPOKEN)
-    query, agreed = websocket.query_params, keys.agreed(websocket.scope)
+    query: Mapping[str, str] = websocket.query_params
+    session, open = None, not {"intent", "model"} & set(query)
+    if (agreed := handshake.agreed(websocket.scope)) is not None:
+        session, query, open = json.loads(agreed), {}, False  # the address changes nothing of it
     try:
-        if await is_meant(service, query, agreed):
+        if talks(session) or (session is None and await is_meant(service, query)):
             named = {"model": query["model"]} if "model" in query else {}
-            await converse(socket, service, {**agreed, **named}, expires_at)
+            await converse(socket, service, session or named, expires_at)
         else:
-            configuration = asked_for(query, agreed, _spec(service))
-            await _transcribe(socket, service, configuration, expires_at)
+            configuration = asked_for(query, session or {}, _spec(service))
+            await _transcribe(socket, service, configuration, expires_at, open=open)
         raise errors.ShuttingDown()  # nothing else ends a session that has no error
     except Gone:
         pass
@@ -140,18 +151,23 @@ async def _serve(websocket: WebSocket, service: Service, keys: Keys, expires_at:
 
 
 async def _transcribe(
-    socket: Socket, service: Service, configuration: Configuration, expires_at: int
+    socket: Socket,
+    service: Service,
+    configuration: Configuration,
+    expires_at: int,
+    *,
+    open: bool,
 ) -> None:
-    asked, spec = socket.websocket, _spec(service)
+    """``open``: the client may still make a conversation of it."""
     session = service.live.open(
         socket.caller, configuration.options(LiveOptions()), wire="realtime"
     )
     try:
         conversation = Conversation(
-            *(socket, session, configuration, spec),
+            *(socket, session, configuration, _spec(service)),
             expires_at=expires_at,
-            beta=_is_beta(asked),
-            open=not {"intent", "model"} & set(asked.query_params),
+            beta=_is_beta(socket.websocket),
+            open=open,
         )
         await conversation.greet()
         await socket.side_by_side(conversation.hear(), conversation.tell())

@@ -107,8 +107,9 @@ class Conversation:
             case Update(session, beta):
                 if self._open and isinstance(session, Mapping) and session.get("type") == TALKS:
                     raise Converses(session)
-                self._use(updated(self._configuration, session, self._spec))
-                self._session.change(self._configuration.options(self._session.options))
+                configuration = updated(self._configuration, session, self._spec)
+                self._session.change(configuration.options(self._session.options))
+                self._use(configuration)
                 await self._say(lambda: [self._view("updated", beta)])
 
     async def _append(self, raw: bytes) -> None:

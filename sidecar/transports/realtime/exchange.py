@@ -64,7 +64,8 @@ class Exchange(Generic[Asked]):
                 await self._socket.send(json.dumps({"event_id": number, **said}))
 
     async def _take(self, asked: Numbered[Asked]) -> None:
-        is_sound = isinstance(asked.order, Append)  # bounded by what a session takes
+        order = asked.order
+        is_sound = isinstance(order, Append) and bool(order.raw)  # bounded by what a session takes
         try:
             if not is_sound:
                 self._socket.count()

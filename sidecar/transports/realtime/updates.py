@@ -14,6 +14,8 @@ from typing import Any
 from sidecar import errors
 from sidecar.sessions.session import RATES
 from sidecar.speech.engine import EngineSpec
+from sidecar.speech.limits import limits_of
+from sidecar.speech.live import Endpointing
 from sidecar.speech.options import parse_choice, parse_number, parse_prompt, parse_whole, parse_word
 from sidecar.transports.openai_terms import languages
 from sidecar.transports.openai_terms.aliases import ALIASES, LIVE_ALIASES
@@ -28,7 +30,10 @@ from sidecar.transports.realtime.configuration import (
     Sound,
 )
 
-LONGEST_PADDING_MS, LONGEST_SILENCE_MS = 3_000, 60_000
+LONGEST_PADDING_MS = 3_000
+"""Twice what comes before speech is no longer than an utterance, which is 8 s here."""
+_SILENCE = limits_of(Endpointing)["silence_s"]
+LONGEST_SILENCE_MS = round(1000 * _SILENCE.most)
 _INPUT = "session.audio.input"
 
 
@@ -157,18 +162,31 @@ def _pauses(before: Pauses | None, given: object) -> Pauses | None:
         eagerness = parse_choice(f"{at}.eagerness", fields.get("eagerness"), Eagerness.AUTO)
         return Pauses(silence_ms=_SILENCE_MS.get(eagerness, Pauses().silence_ms))
     known = before or Pauses()
-    threshold = parse_number(f"{at}.threshold", fields.get("threshold"), 0, 1)
+    threshold = threshold_of(f"{at}.threshold", fields)
     padding = parse_whole(
         f"{at}.prefix_padding_ms", fields.get("prefix_padding_ms"), 0, LONGEST_PADDING_MS
     )
     silence = parse_whole(
-        f"{at}.silence_duration_ms", fields.get("silence_duration_ms"), 1, LONGEST_SILENCE_MS
+        f"{at}.silence_duration_ms",
+        fields.get("silence_duration_ms"),
+        round(1000 * _SILENCE.least),
+        LONGEST_SILENCE_MS,
     )
     return Pauses(
         known.threshold if threshold is None else threshold,
         known.padding_ms if padding is None else padding,
         known.silence_ms if silence is None else silence,
     )
+
+
+def threshold_of(name: str, fields: Mapping[str, Any]) -> float | None:
+    """From which probability on somebody speaks, None where nothing is said of that.
+
+    Raises:
+        errors.FieldInvalid: it is none.
+    """
+    limits = limits_of(Endpointing)["threshold"]
+    return parse_number(name, fields.get("threshold"), limits.least, limits.most)
 
 
 def object_of(name: str, value: object) -> Mapping[str, Any]:

@@ -17,6 +17,8 @@ from sidecar.transports.http import from_clients
 
 UNKNOWN = "unknown"
 """The ids of a frame that answers to none."""
+LONGEST_ID = 256
+"""Characters of each id of a client's, which are kept until its request is answered."""
 TYPES = frozenset(
     {
         *("session.update", "input_audio_buffer.append", "input_audio_buffer.commit"),
@@ -78,6 +80,8 @@ def opened(raw: str | bytes) -> Envelope:
     if not isinstance(body, dict):
         raise invalid("The message is not a JSON object.")
     words = {name: _word(body.get(name)) for name in ("type", "session_id", "request_id")}
+    if any(len(word) > LONGEST_ID for word in words.values()):
+        raise invalid(f"A type or an id has more than {LONGEST_ID} characters.")
     ids = Ids(words["session_id"] or UNKNOWN, words["request_id"] or UNKNOWN)
     for name, word in words.items():
         if not word:

@@ -57,9 +57,11 @@ class _Connection:
 
     async def at_once(self, message: Message) -> bool:
         """What is typed goes ahead of sound that waits."""
+        if isinstance(message, bytes) and message:  # how much sound is taken has other bounds
+            return False
         self._socket.count()
         if isinstance(message, bytes):
-            return False
+            return True
         order = None
         try:
             order = orders.order_of(from_clients.read(message))

@@ -7,15 +7,22 @@ is unknown is passed over, as all of this wire is; what is known and wrong is sa
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sidecar import errors
+from sidecar.speech.limits import Interval
+from sidecar.talk.options import LONGEST_REPORT_S
 
 LOWEST_RATE, HIGHEST_RATE = 8_000, 48_000
 LONGEST_NAME = 200
+LONGEST_TEXT = 65_536
+"""Characters of a turn that is typed."""
 _STRICT = ConfigDict(strict=True)
+Turn: TypeAlias = Annotated[int, Interval(1, 2**53 - 1)]
+Heard: TypeAlias = Annotated[float, Interval(0, LONGEST_REPORT_S)]
+"""Seconds of a reply that were played."""
 
 
 class Change(BaseModel):
@@ -47,8 +54,8 @@ class Played(BaseModel):
     model_config = _STRICT
 
     type: Literal["played"]
-    turn: int = Field(ge=1)
-    seconds: float = Field(ge=0, allow_inf_nan=False)
+    turn: Turn
+    seconds: Heard
     cleared: bool = False
 
 
@@ -58,8 +65,8 @@ class Interrupt(BaseModel):
     model_config = _STRICT
 
     type: Literal["interrupt"]
-    turn: int | None = None
-    seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
+    turn: Turn | None = None
+    seconds: Heard = 0.0
 
 
 class Text(BaseModel):
@@ -68,7 +75,7 @@ class Text(BaseModel):
     model_config = _STRICT
 
     type: Literal["text"]
-    text: str
+    text: str = Field(max_length=LONGEST_TEXT)
 
 
 class Reset(BaseModel):
@@ -108,7 +115,8 @@ def order_of(values: Any) -> Order | None:
         return _orders().validate_python(values)
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
-        if len(first["loc"]) < 2 or first["loc"][0] in _OLD:
+        too_long = first["type"] == "string_too_long"
+        if len(first["loc"]) < 2 or (first["loc"][0] in _OLD and not too_long):
             return None
         name = ".".join(map(str, first["loc"][1:]))
         raise errors.FieldInvalid(f"'{name}': {first['msg']}.") from None

@@ -18,7 +18,7 @@ from sidecar.speech.engine import TranscribeOptions
 from sidecar.transports.wyoming.answers import Told, info
 from sidecar.transports.wyoming.door import Door
 from sidecar.transports.wyoming.frames import HINT, Event, frame, refusal
-from sidecar.transports.wyoming.incoming import Gone, Incoming
+from sidecar.transports.wyoming.incoming import Ended, Gone, Incoming
 from sidecar.transports.wyoming.recording import Recording
 from sidecar.transports.wyoming.wishes import Form, check_name, fields_of
 
@@ -139,7 +139,8 @@ class Connection:
             self._answering = False
 
     async def _while_it_stays(self, job: Job) -> None:
-        """Tell of a job; a ping is answered meanwhile, and what else comes has to wait."""
+        """Tell of a job; a ping is answered meanwhile, and what else comes has to wait. A client
+        that is not there any more is noticed when it is told something."""
         telling = asyncio.get_running_loop().create_task(self._tell(job))
         try:
             while not telling.done():
@@ -202,5 +203,6 @@ class Connection:
 
 
 def _is_ping(ahead: asyncio.Task[Event]) -> bool:
-    """Whether what came is one; raises why nothing more comes, if that is so."""
-    return ahead.result().type == "ping"
+    """Whether what came is one; raises why nothing more comes, unless the client has only ended
+    its half of the connection."""
+    return not isinstance(ahead.exception(), Ended) and ahead.result().type == "ping"

@@ -15,6 +15,10 @@ class Gone(Exception):
     """The client hung up."""
 
 
+class Ended(Gone):
+    """The client has closed its side between two events: it sends no more, and may still read."""
+
+
 class Incoming:
     """The events of a connection, one after the other, each with its payload."""
 
@@ -32,7 +36,7 @@ class Incoming:
         """The next event.
 
         Raises:
-            Gone: there is none.
+            Gone, Ended: there is none.
             TimeoutError: it has not come in ``patience_s`` seconds.
             errors.MessageInvalid, errors.MessageTooBig: it is none.
         """
@@ -75,6 +79,8 @@ class Incoming:
     async def _read(self) -> Event:
         try:
             line = await self._reader.readline()
+            if not line:
+                raise Ended
             if not line.endswith(b"\n"):
                 raise Gone
             head = head_of(line)

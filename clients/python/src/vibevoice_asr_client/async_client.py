@@ -282,13 +282,16 @@ class AsyncClient:
         """
         job = await self.submit(source, name=name, key=key, on_progress=on_progress, **options)
         try:
-            job = await self.wait(job.id, on_progress)
-            if job.error is not None:
-                raise job.error
-            return await self.transcript(job.id)
-        finally:
-            with suppress(ClientError):
-                await self.cancel(job.id)
+            ended = await self.wait(job.id, on_progress)
+            if ended.error is not None:
+                raise ended.error
+            transcript = await self.transcript(job.id)
+        except BaseException:
+            await self._leave(job.id)
+            raise
+        with suppress(ClientError):
+            await self.cancel(job.id)
+        return transcript
 
     # Live
 
@@ -336,6 +339,13 @@ class AsyncClient:
 
     async def _ask(self, call: Call, upload: Optional[Upload] = None) -> Answer:
         return await self._drive(asking(call, self._around), upload)
+
+    async def _leave(self, job_id: str) -> None:
+        """Cancel a job once: whoever leaves early waits for no service that hangs."""
+        with suppress(httpx.TransportError):
+            ending = transport.request(calls.cancel(job_id))
+            http = await self._http()
+            await http.request(**ending, timeout=min(self._silence_s, transport.FAREWELL_S))
 
     async def _drive(self, flow: Flow[Value], upload: Optional[Upload] = None) -> Value:
         reply: Reply = None

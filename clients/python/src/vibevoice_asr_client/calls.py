@@ -32,6 +32,8 @@ class Call:
     body: Optional[Mapping[str, Any]] = None
     text: bool = True
     """Whether a good answer is text."""
+    ends: bool = False
+    """Whether what it is about is gone after it."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def jobs(state: Optional[str], limit: Optional[int], after: Optional[str]) -> Ca
 
 def cancel(job_id: str) -> Call:
     """End a job, or forget one that has ended."""
-    return Call("DELETE", _job(job_id))
+    return Call("DELETE", _job(job_id), ends=True)
 
 
 def transcript(job_id: str, fmt: str) -> Call:
@@ -205,7 +207,7 @@ def change_person(person_id: str, said: Mapping[str, Any]) -> Call:
 
 def delete_person(person_id: str) -> Call:
     """Forget somebody."""
-    return Call("DELETE", f"/v1/people/{quote(person_id, safe='')}")
+    return Call("DELETE", f"/v1/people/{quote(person_id, safe='')}", ends=True)
 
 
 def form(options: Mapping[str, Any]) -> Dict[str, str]:

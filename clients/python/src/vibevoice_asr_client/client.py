@@ -280,13 +280,16 @@ class Client:
         """
         job = self.submit(source, name=name, key=key, on_progress=on_progress, **options)
         try:
-            job = self.wait(job.id, on_progress)
-            if job.error is not None:
-                raise job.error
-            return self.transcript(job.id)
-        finally:
-            with suppress(ClientError):
-                self.cancel(job.id)
+            ended = self.wait(job.id, on_progress)
+            if ended.error is not None:
+                raise ended.error
+            transcript = self.transcript(job.id)
+        except BaseException:
+            self._leave(job.id)
+            raise
+        with suppress(ClientError):
+            self.cancel(job.id)
+        return transcript
 
     # Live
 
@@ -328,6 +331,12 @@ class Client:
 
     def _ask(self, call: Call, upload: Optional[Upload] = None) -> Answer:
         return self._drive(asking(call, self._around), upload)
+
+    def _leave(self, job_id: str) -> None:
+        """Cancel a job once: whoever leaves early waits for no service that hangs."""
+        with suppress(httpx.TransportError):
+            ending = transport.request(calls.cancel(job_id))
+            self._http.request(**ending, timeout=min(self._silence_s, transport.FAREWELL_S))
 
     def _drive(self, flow: Flow[Value], upload: Optional[Upload] = None) -> Value:
         reply: Reply = None

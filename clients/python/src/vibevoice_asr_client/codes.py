@@ -256,6 +256,12 @@ class GpuOutOfMemory(errors.OutOfSpace):
     known_code = "gpu_out_of_memory"
 
 
+class HeaderTooLarge(errors.TooLarge):
+    """The headers of the request are too large."""
+
+    known_code = "header_too_large"
+
+
 class HostNotAllowed(errors.Forbidden):
     """The Host header names no address of this service."""
 
@@ -494,12 +500,6 @@ class MultipleFiles(errors.Refused):
     """The form has more than one file."""
 
     known_code = "multiple_files"
-
-
-class NodesAbsent(errors.Conflict):
-    """This service shares its jobs with no other."""
-
-    known_code = "nodes_absent"
 
 
 class NotFound(errors.NotFound):
@@ -922,6 +922,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "field_too_long": FieldTooLong,
     "file_missing": FileMissing,
     "gpu_out_of_memory": GpuOutOfMemory,
+    "header_too_large": HeaderTooLarge,
     "host_not_allowed": HostNotAllowed,
     "hub_unreachable": HubUnreachable,
     "idempotency_key_reused": IdempotencyKeyReused,
@@ -962,7 +963,6 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "multipart_invalid": MultipartInvalid,
     "multipart_too_many_parts": MultipartTooManyParts,
     "multiple_files": MultipleFiles,
-    "nodes_absent": NodesAbsent,
     "not_found": NotFound,
     "origin_not_allowed": OriginNotAllowed,
     "peer_not_allowed": PeerNotAllowed,

@@ -24,8 +24,11 @@ from vibevoice_asr_client.models import Event, event_of
 from vibevoice_asr_client.retry import PASSING, Retry
 from vibevoice_asr_client.sse import Parser
 
-REFUSED_UNSEEN = frozenset({429, 503})
-"""Said before anything was done: what must not be done twice may be sent again."""
+LIMITED = 429
+NOTHING_DONE = frozenset({"queue_full", "uploads_full", "machine_busy", "shutting_down"})
+"""Said, as `LIMITED` is, before anything was done: what must not be done twice may be sent again.
+Other answers that pass say nothing of it: `journal_unreachable` comes behind an edit, too."""
+NOT_FOUND = 404
 BEHIND = "behind"
 """The event of a stream that was read too slowly, its last: it goes on after what was read."""
 
@@ -76,7 +79,7 @@ def asking(call: Call, around: Surroundings) -> Flow[Answer]:
         ServiceError: the service said no.
         AnswerNotUnderstood: somebody else answers.
     """
-    failures = 0
+    failures, perhaps_done = 0, False
     while True:
         reply = yield Send(call)
         if isinstance(reply, Answer) and reply.fine:
@@ -84,14 +87,19 @@ def asking(call: Call, around: Surroundings) -> Flow[Answer]:
         error: ClientError
         asked_s: Optional[float] = None
         if isinstance(reply, Answer):
+            if call.ends and perhaps_done and reply.status == NOT_FOUND:
+                return reply  # an attempt before has done it
             error = reply.error(around.now())
             asked_s = error.retry_after
-            again = reply.status in PASSING and (call.again or reply.status in REFUSED_UNSEEN)
+            nothing_done = reply.status == LIMITED or error.code in NOTHING_DONE
+            passes = reply.status in PASSING
         else:
             assert isinstance(reply, Lost)
             error = reply.error
-            refused = isinstance(error, CertificateRefused)
-            again = not refused and (call.again or not reply.sent)
+            nothing_done = not reply.sent
+            passes = not isinstance(error, CertificateRefused)
+        perhaps_done = perhaps_done or not nothing_done
+        again = passes and (call.again or nothing_done)
         failures += 1
         wait_s = around.retry.wait_s(failures, around.chance(), asked_s) if again else None
         if wait_s is None:

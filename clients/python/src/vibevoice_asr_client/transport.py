@@ -23,6 +23,9 @@ SILENCE_S = 60.0
 """Longest silence of the service, which takes seconds to look at a recording that others await,
 and says on a stream every few that it is there."""
 
+FAREWELL_S = 10.0
+"""So long a service may take to end a job that nobody waits for any more."""
+
 
 def surroundings(retry: Retry) -> Surroundings:
     """The world as it is."""

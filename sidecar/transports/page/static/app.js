@@ -21,6 +21,7 @@ const store = new Store({
   loaded: false,
   locked: false,
   names: new Map(),
+  offer: null,
   offline: false,
   options: {},
   problem: null,
@@ -62,6 +63,7 @@ function App() {
     for (const [name, act] of Object.entries(on)) addEventListener(name, act);
     return () => Object.entries(on).forEach(([name, act]) => removeEventListener(name, act));
   }, []);
+  if (state.offer) return html`<${Offer} offer=${state.offer} />`;
   if (state.locked) return html`<${Door} state=${state} />`;
   const speaks = state.selected === CONVERSATION;
   const empty = state.loaded && !speaks && !state.jobs.length && !state.uploads.length && !state.talks.length;
@@ -90,6 +92,21 @@ function Late({ module, name, ...props }) {
   return part ? html`<${part} ...${props} />` : html`<main class="pane quietly" id="main" tabindex="-1"></main>`;
 }
 
+/** Where a link would sign the visitor in by a name. */
+function Offer({ offer: { token, signed_in_as: name } }) {
+  const enter = () => {
+    keep(token);
+    location.reload();
+  };
+  return html`<main class="door" id="main">
+    <h1>Sign in as ${name}?</h1>
+    <p>This link signs you in as <strong>${name}</strong>. Whatever you send or record here then belongs to ${name}, who can read it.</p>
+    <p>If you are not ${name}, somebody else has sent you this link: do not sign in.</p>
+    <p><button class="main" type="button" onClick=${enter}>Sign in as ${name}</button>
+      <button type="button" onClick=${() => store.set({ offer: null })}>Do not sign in</button></p>
+  </main>`;
+}
+
 /** Where a token is wanted and none is here. */
 function Door({ state }) {
   const enter = (event) => {
@@ -112,7 +129,7 @@ function Door({ state }) {
 
 dress();
 try {
-  await arrive();
+  store.set({ offer: (await arrive()) ?? null });
 } catch (error) {
   store.set({ arrival: trouble(error) });
 }

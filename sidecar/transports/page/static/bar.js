@@ -66,6 +66,7 @@ function Engine({ state, recordings, say, close }) {
       <dt>Waiting</dt><dd>${counted(health.jobs_waiting, "recording")}</dd>
       ${memory && html`<dt>Graphics memory</dt><dd><meter min="0" max=${memory} value=${health.vram_used_mb} aria-label="Graphics memory used"></meter> ${gigabytes(health.vram_used_mb)} of ${gigabytes(memory)}</dd>`}
       <dt>Keeps</dt><dd>${about.keeps_jobs ? `jobs and transcripts${about.keeps_recordings ? ", and recordings to be listened to," : ""} on disk, also over a restart` : `transcripts for ${clock(about.keeps_seconds)} after their end, in memory`}</dd>
+      ${about.signed_in_as && html`<dt>Signed in as</dt><dd>${about.signed_in_as}</dd>`}
       <dt>Version</dt><dd>${about.version}</dd>
     </dl>
     <${Precision} state=${state} recordings=${recordings} say=${say} />

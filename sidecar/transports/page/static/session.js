@@ -19,8 +19,10 @@ export const client = (retry = {}, silenceMs = undefined) =>
   new VibevoiceClient({ url: location.origin, token: token() || undefined, retry, silenceMs });
 
 /**
- * Where the page was opened by a link: its word out of the address, and the token for it.
+ * Where the page was opened by a link: its word out of the address, and the token for it. The token
+ * of a named owner is not kept but returned: somebody else may have sent the link.
  *
+ * @returns {Promise<{token: string, signed_in_as: string} | undefined>}
  * @throws the word does not count any more
  */
 export async function arrive() {
@@ -28,5 +30,7 @@ export async function arrive() {
   if (!word) return;
   history.replaceState(null, "", location.pathname);
   const how = { method: "POST", json: { word }, once: true };
-  keep((await client().question("/v1/page/sessions", how)).token);
+  const session = await client().question("/v1/page/sessions", how);
+  if (session.signed_in_as) return session;
+  keep(session.token);
 }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar.speech.live import Endpointing
-from sidecar.speech.options import parse_choice, parse_flag, parse_number, parse_whole
+from sidecar.speech.options import parse_choice, parse_flag, parse_whole
 from sidecar.talk.ear import LISTENS
 from sidecar.talk.options import Patience, TalkOptions
 from sidecar.transports.realtime.configuration import Detection
@@ -21,6 +21,7 @@ from sidecar.transports.realtime.updates import (
     LONGEST_SILENCE_MS,
     Eagerness,
     object_of,
+    threshold_of,
 )
 
 AT = "session.audio.input.turn_detection"
@@ -91,11 +92,12 @@ def turned(before: Turning | None, given: object) -> Turning | None:
     fields = object_of(AT, given)
     known = before or Turning()
     kind = parse_choice(f"{AT}.type", fields.get("type"), Detection.SERVER)
+    threshold = threshold_of(f"{AT}.threshold", fields)
     return dataclasses.replace(
         known,
         kind=kind,
         eagerness=parse_choice(f"{AT}.eagerness", fields.get("eagerness"), known.eagerness),
-        threshold=_number(fields, known.threshold),
+        threshold=known.threshold if threshold is None else threshold,
         padding_ms=_whole(fields, "prefix_padding_ms", LONGEST_PADDING_MS, known.padding_ms),
         silence_ms=max(
             SHORTEST_SILENCE_MS,
@@ -115,11 +117,6 @@ def options(before: TalkOptions, turning: Turning | None) -> TalkOptions:
         answers=turning is not None and turning.answers,
         interruptible=turning is not None and turning.interrupts,
     )
-
-
-def _number(fields: Mapping[str, Any], usual: float) -> float:
-    found = parse_number(f"{AT}.threshold", fields.get("threshold"), 0, 1)
-    return usual if found is None else found
 
 
 def _whole(fields: Mapping[str, Any], name: str, most: int, usual: int) -> int:

@@ -23,12 +23,12 @@ def talks(session: object) -> bool:
     return isinstance(session, Mapping) and session.get("type") == TALKS
 
 
-async def is_meant(service: Service, query: Mapping[str, str], agreed: Mapping[str, Any]) -> bool:
-    """Whether a connection is one, by its address and by what was agreed on before."""
+async def is_meant(service: Service, query: Mapping[str, str]) -> bool:
+    """Whether a connection is one, by its address."""
     model = query.get("model", "")
     if query.get("intent") == "transcription":
         return False
-    if talks(agreed) or stands_for_any(model):
+    if stands_for_any(model):
         return True
     transcribes = (_spec(service).name, *ALIASES, *LIVE_ALIASES)
     if not model or model in transcribes:

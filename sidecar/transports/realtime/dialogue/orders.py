@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from sidecar import errors
 from sidecar.speech.dialogue import Role
 from sidecar.speech.options import parse_whole, parse_word
+from sidecar.talk.options import LONGEST_REPORT_S
 from sidecar.transports.realtime.orders import (
     APPEND,
     CLEAR,
@@ -38,7 +39,7 @@ LONGEST_TEXT = 65_536
 """Characters of an item."""
 LONGEST_OUTPUT = 32_768
 """Characters of what came of a call."""
-LONGEST_REPLY_MS = 3_600_000
+LONGEST_REPLY_MS = 1000 * LONGEST_REPORT_S
 _TEXTS = {Role.USER: "input_text", Role.SYSTEM: "input_text", Role.ASSISTANT: "output_text"}
 """What the content of a message is, by who wrote it."""
 

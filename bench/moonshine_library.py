@@ -1,0 +1,61 @@
+"""Recognition by the moonshine-voice library itself, to compare ours with.
+
+It reaches into the library's inside, which the exact version in pyproject.toml makes safe.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+from moonshine_voice import ModelArch, get_model_path
+from moonshine_voice.errors import check_error
+from moonshine_voice.moonshine_api import TranscriptC
+from moonshine_voice.transcriber import Transcriber
+
+from sidecar.audio import Block
+from sidecar.engines.moonshine.decoder import SAMPLE_RATE
+from sidecar.engines.moonshine.recognizer import Hypothesis
+from sidecar.speech.transcript import joined, one_comma
+
+OPTIONS = {
+    "return_audio_data": "false",
+    "vad_threshold": "0",  # all that it is given is speech
+    "vad_max_segment_duration": "0",
+    "vad_hop_size": "4096",
+}
+_HOP = 4096
+"""Samples; it drops what does not fill a hop."""
+
+
+class LibraryRecognizer:
+    """The library's own recognition: all cores, no drafts."""
+
+    def __init__(self) -> None:
+        self._library = Transcriber(get_model_path("tiny-en"), ModelArch.TINY, options=OPTIONS)
+
+    def hear(self, audio: Block) -> Hypothesis:
+        """What is said in ``audio``, shape (samples,): one utterance."""
+        whole = max(1, -(-len(audio) // _HOP)) * _HOP
+        samples = np.pad(audio, (0, whole - len(audio))).astype(np.float32)
+        found = ctypes.POINTER(TranscriptC)()
+        check_error(
+            self._library._lib.moonshine_transcribe_without_streaming(
+                self._library._handle,
+                samples.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+                len(samples),
+                SAMPLE_RATE,
+                0,
+                ctypes.byref(found),
+            )
+        )
+        lines = self._library._parse_transcript(found).lines
+        return Hypothesis(one_comma(joined(line.text for line in lines)))
+
+    def text(self, audio: Block) -> str:
+        """The text alone."""
+        return self.hear(audio).text
+
+    def close(self) -> None:
+        """Free the model."""
+        self._library.close()
