@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from sidecar.errors.access import (
     AudioLimited,
+    ConnectionsLimited,
     HostNotAllowed,
     JobsLimited,
     LinkInvalid,

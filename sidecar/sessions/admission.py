@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection
 from typing import Self
 
 from sidecar import errors
-from sidecar.access.identity import Identity
+from sidecar.access.identity import Identity, Scope
+from sidecar.access.limits import leaves_room
 from sidecar.sessions.session import Bounds, Session, fitted
 from sidecar.sessions.waits import Waits
 from sidecar.settings import Settings
@@ -17,12 +18,12 @@ from sidecar.speech.live import LiveOptions
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Room:
-    """How many there may be: in all, and of one owner; for how many seconds one waits for a client
-    that went; bytes of sound that all of them keep; and how long a final may wait because of
-    others before nobody else is let in, 0 for no such limit."""
+    """How many there may be: in all, and of one owner (None: as its limits say); for how many
+    seconds one waits for a client that went; bytes of sound that all of them keep; and how long a
+    final may wait because of others before nobody else is let in, 0 for no such limit."""
 
     sessions: int = 100
-    of_owner: int = 100
+    of_owner: int | None = None
     grace_s: float = 15.0
     sound_bytes: int = 256 << 20
     delay_s: float = 0.0
@@ -32,7 +33,9 @@ class Room:
         """As the settings say."""
         return cls(
             settings.live_sessions,
-            settings.live_sessions_per_owner or settings.live_sessions,
+            settings.live_sessions
+            if settings.live_sessions_per_owner == 0
+            else settings.live_sessions_per_owner,
             settings.live_grace,
             settings.live_buffer_mb << 20,
             settings.live_delay,
@@ -70,7 +73,8 @@ class Admission:
                 "Those who speak here wait too long for their words already.",
                 hint="Try again later, or give the service a machine with more cores.",
             )
-        if sum(one.owner == caller.owner for one in going) >= self._room.of_owner:
+        has = sum(one.owner == caller.owner for one in going)
+        if not self._may_have_more(caller, has, self.most - len(going)):
             raise errors.LiveLimited()
 
     def accepted(self, options: LiveOptions, bounds: Bounds) -> LiveOptions:
@@ -86,3 +90,15 @@ class Admission:
                 f"The engine '{self.spec.name}' does not know '{options.language}'."
             )
         return options
+
+    def _may_have_more(self, caller: Identity, has: int, free: int) -> bool:
+        """Whether the caller may have one beside so many. Where the settings say nothing, others
+        are left some; a token with the scope 'lease' is of a service that counts its own owners."""
+        if self._room.of_owner is not None:
+            return has < self._room.of_owner
+        limits = caller.limits
+        if Scope.LEASE in caller.scopes:
+            return True
+        if limits.live_sessions is not None and has >= limits.live_sessions:
+            return False
+        return not limits.shares or leaves_room(has, 1, free)

@@ -27,8 +27,13 @@ class Live(Group):
     live_sessions: int = Field(
         100, ge=0, description="Most live sessions at once; fewer where the engine hears fewer."
     )
-    live_sessions_per_owner: int = Field(
-        0, ge=0, description="Most live sessions of one owner; 0 is no limit of its own."
+    live_sessions_per_owner: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Most live sessions of one owner; 0 is no limit of its own. If unset: any number, or "
+            "32 where others can reach the service, except for tokens with the scope 'lease'."
+        ),
     )
     live_delay: Duration = Field(
         1.0,

@@ -148,6 +148,12 @@ class ClipTooLong(errors.TooLarge):
     known_code = "clip_too_long"
 
 
+class ConnectionsLimited(errors.Busy):
+    """As many of your requests and connections are open as one may have."""
+
+    known_code = "connections_limited"
+
+
 class ContentTypeUnsupported(errors.Refused):
     """The Content-Type of the request is not supported here."""
 
@@ -898,6 +904,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "checkpoint_unwritable": CheckpointUnwritable,
     "chunk_too_long": ChunkTooLong,
     "clip_too_long": ClipTooLong,
+    "connections_limited": ConnectionsLimited,
     "content_type_unsupported": ContentTypeUnsupported,
     "conversation_already_has_active_response": ConversationAlreadyHasActiveResponse,
     "device_lost": DeviceLost,
