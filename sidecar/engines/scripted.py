@@ -192,6 +192,8 @@ class ScriptedEngine:
 
     def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> LiveSession:
         """A session in which each quarter of a second is a word."""
+        import numpy as np
+
         from sidecar.live.ears import Ears
         from sidecar.live.hall import Hall
 
@@ -199,7 +201,8 @@ class ScriptedEngine:
             assert self._precision is not None
             precision = self._precision.value
             ears = Ears(self._hear, encoder=LoudnessOfOne())
-            self._hall = Hall(ears, Loudness(), SPEC.name, precision)
+            second = np.zeros(LIVE_RATE, np.float32)
+            self._hall = Hall(ears, Loudness(), SPEC.name, precision, sample=second)
         return self._hall.open(options, begin, tell)
 
     def _hear(

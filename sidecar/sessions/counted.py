@@ -7,8 +7,10 @@ from sidecar.metering.outcomes import Outcome, outcome_of
 from sidecar.metering.tally import LiveTally
 from sidecar.speech.live_events import (
     UNHEARD,
+    UTTERANCE_DROPPED,
     Final,
     LiveEvent,
+    Noticed,
     Partial,
     SpeechStarted,
     Summary,
@@ -55,6 +57,8 @@ class Counted:
                 self._tally.partials.add(self.wire)
             case Final():
                 self._final(event)
+            case Noticed(notice) if notice.code == UTTERANCE_DROPPED:
+                self._tally.shed.add(self.wire)
             case TurnEnded():
                 self._speaks(False)
             case TurnDropped():
@@ -71,12 +75,16 @@ class Counted:
         reason = DONE if finished or self._summed else LEFT
         if wrong is not None:
             reason = wrong.code
+            if isinstance(wrong, errors.LiveFull):
+                self._tally.refused.add(self.wire, wrong.code)
             if (outcome := outcome_of(wrong)) is not None:
                 self._tally.came(outcome)
         self._tally.ended.add(self.wire, reason)
 
     def _final(self, final: Final) -> None:
         segment = final.segment
+        if UTTERANCE_DROPPED in segment.flags:
+            return
         self._tally.told(self.wire, segment.end - segment.start, final.wait_s, final.work_s)
         outcome = Outcome.DONE
         if UNHEARD in segment.flags:

@@ -68,7 +68,7 @@ class Sessions:
         tape: Callable[[], Tape | None] = lambda: None,
         elsewhere: Elsewhere | None = None,
     ) -> None:
-        self._admission = Admission(spec, room, now)
+        self._admission = Admission(spec, room)
         self._tally = tally or Tally().live
         self._share, self._room, self._bounds = share, room, bounds
         self._patience_s = patience_s
@@ -164,7 +164,7 @@ class Sessions:
         Raises:
             errors.LiveUnavailable: no engine here hears live.
             errors.LanguageUnsupported: it does not know the language.
-            errors.LiveFull, errors.LiveLimited: there are enough of them, or they wait too long.
+            errors.LiveFull, errors.LiveLimited: there are enough of them.
             errors.SessionTaken: there is one with that number.
             errors.ShuttingDown: the service is about to end.
         """
@@ -183,6 +183,7 @@ class Sessions:
             options,
             client=caller.owner,
             patience_s=self._patience_s,
+            wait_s=self._room.delay_s,
             endpointing=dataclasses.replace(ends, longest_s=longest_s),
         )
         session = self._new(caller.owner, number, options, wire)
@@ -202,7 +203,6 @@ class Sessions:
             self._now,
             counted=Counted(self._tally, wire, self._patience_s),
             greeting=self._greeting,
-            waits=self._admission.waits,
         )
         session.keeper = self._keeper
         return session

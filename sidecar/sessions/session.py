@@ -25,7 +25,6 @@ from sidecar.sessions.sent import Commit
 from sidecar.sessions.sound import Held, KeptSound
 from sidecar.sessions.tape import Tape
 from sidecar.sessions.told import Numbered, Told
-from sidecar.sessions.waits import Waits
 from sidecar.sessions.witness import Witness
 from sidecar.settings import Settings
 from sidecar.speech.live import Encoding, LiveOptions
@@ -79,7 +78,7 @@ Keeper = Callable[["Session", Transcript], Awaitable[str]]
 class Session:
     """Held by one connection at a time; not for two tasks at once, but for `events`.
 
-    ``now`` is a clock that only goes forward. ``waits`` learns how late finals are.
+    ``now`` is a clock that only goes forward.
     """
 
     def __init__(
@@ -92,9 +91,7 @@ class Session:
         now: Callable[[], float] = time.monotonic,
         counted: Counted | None = None,
         greeting: Mapping[str, Any] | None = None,
-        waits: Waits | None = None,
     ) -> None:
-        self._waits = waits
         self.id = number
         self.owner = owner
         self.options = options
@@ -333,8 +330,6 @@ class Session:
         elif isinstance(event, TurnEnded) and event.committed:
             self._answered += 1  # an engine that dies now is not asked for it again
             self.sound.settle(self.sound.settled, self._answered)
-        elif isinstance(event, Final) and self._waits is not None:
-            self._waits.add(event.wait_s + event.work_s, self._now())
         elif isinstance(event, TurnDropped):
             self.sound.dropped()
             self._room.set()

@@ -25,6 +25,9 @@ NOT_UNDERSTOOD = "recognition_failed"
 """The notice of a stretch that no engine could make words of in time."""
 UNHEARD = "unheard"
 """The flag of its final."""
+UTTERANCE_DROPPED = "utterance_dropped"
+"""The notice of an utterance that is not recognised because too many speak, and the flag of its
+finals, which have no text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,11 @@ class Noticed:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """The engine is too busy for one more who speaks: the session is over, and nothing follows."""
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """The last event: all that was said, by whom as far as that is known at the end. ``job``: what
     it is kept as, where somebody asked for that."""
@@ -171,11 +179,12 @@ LiveEvent = (
     | ContextKnown
     | Heard
     | Noticed
+    | TurnedAway
     | Summary
 )
 _PLAIN: dict[str, Callable[..., LiveEvent]] = {
     one.__name__: one
-    for one in (SpeechStarted, SpeechStopped, Partial, TurnEnded, TurnDropped, Heard)
+    for one in (SpeechStarted, SpeechStopped, Partial, TurnEnded, TurnDropped, Heard, TurnedAway)
 }
 
 

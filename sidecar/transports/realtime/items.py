@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from sidecar import errors
 from sidecar.speech.live_events import (
     NOT_UNDERSTOOD,
+    UTTERANCE_DROPPED,
     Final,
     LiveEvent,
     Noticed,
@@ -44,6 +45,8 @@ class Item:
     committed: bool = False
     shown: str = ""
     before: str = ""
+    shed: bool = False
+    """It got no words: too many speak."""
     languages: list[str] = field(default_factory=list)
 
 
@@ -154,6 +157,7 @@ class Items:
 
     def _final(self, final: Final) -> Iterator[Said]:
         item, text = self._of(final.turn), final.segment.text
+        item.shed = UTTERANCE_DROPPED in final.segment.flags
         code = code_of(final.language)
         if code is not None and code not in item.languages:
             item.languages.append(code)
@@ -175,7 +179,9 @@ class Items:
             self._taken = max(self._taken, ended.end)
             yield from self._commit(item)
         self._open.remove(item)
-        if self._failed and not ended.text:
+        if item.shed:
+            yield say.failed(item.id, errors.UtteranceDropped())
+        elif self._failed and not ended.text:
             yield say.failed(item.id, errors.EngineFailed())
         else:
             seconds = ended.end - ended.start

@@ -13,6 +13,7 @@ from enum import Enum, auto
 
 from sidecar.speech.formats import segment_body
 from sidecar.speech.live_events import (
+    UTTERANCE_DROPPED,
     Final,
     LiveEvent,
     Noticed,
@@ -127,7 +128,8 @@ class Utterances:
             self._turn = event.turn + 1
             yield from self._ended(event.text)
         elif isinstance(event, Noticed):
-            yield self._notice(event)
+            if event.notice.code != UTTERANCE_DROPPED:  # told with how much that is
+                yield self._notice(event)
         elif isinstance(event, SpeechStarted):
             begun = self._of(event.turn)
             if begun is not None:
@@ -135,6 +137,9 @@ class Utterances:
         elif isinstance(event, Partial | Final):
             utterance = self._of(event.turn)
             if utterance is not None and not utterance.silent:
+                if isinstance(event, Final) and UTTERANCE_DROPPED in event.segment.flags:
+                    dropped_s = event.segment.end - event.segment.start
+                    yield self._overload(utterance.ids, "utterance", dropped_s)
                 yield from _words(utterance, event)
 
     def _of(self, turn: int) -> Utterance | None:
@@ -170,8 +175,12 @@ class Utterances:
                 ids,
                 {"kind": "notice", "code": notice.code, "message": notice.message},
             )
-        overload = {"kind": "overload_drop", "dropped_seconds": 0.0, "source": "partials"}
-        return frame("status", ids, overload | {"max_backlog_seconds": self._backlog_s})
+        return self._overload(ids, "partials", 0.0)
+
+    def _overload(self, ids: Ids, source: str, dropped_s: float) -> str:
+        dropped = {"dropped_seconds": round(dropped_s, 3), "source": source}
+        backlog = {"max_backlog_seconds": self._backlog_s}
+        return frame("status", ids, {"kind": "overload_drop", **dropped, **backlog})
 
     def _forget(self, utterance: Utterance | None) -> Do:
         """One that has not ended, and has a turn if there was any sound of it."""
