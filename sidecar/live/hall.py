@@ -31,7 +31,7 @@ from sidecar.live.speakers import Decision, Question, decided
 from sidecar.live.story import NO_SPEAKERS
 from sidecar.live.voicing import Voiced
 from sidecar.speech.live import LIVE_RATE, Begin, LiveOptions
-from sidecar.speech.live_events import UTTERANCE_DROPPED, Final, LiveEvent, Noticed, Tell
+from sidecar.speech.live_events import Final, LiveEvent, Noticed, Tell
 from sidecar.speech.transcript import Notice
 from sidecar.threads import usable_cores
 
@@ -322,7 +322,7 @@ class Hall:
 
     def _say(self, seat: Seat, events: Iterable[LiveEvent]) -> None:
         for event in events:
-            if isinstance(event, Final) and UTTERANCE_DROPPED not in event.segment.flags:
+            if isinstance(event, Final):
                 self._load.costs.spoken(event.segment.end - event.segment.start)
             if not (seat.left or self._closed):
                 seat.tell(event)

@@ -309,7 +309,7 @@ class Hearing:
                     self._turn_began = at
                     yield SpeechStarted(self._turn, at / LIVE_RATE)
                 if begins and self._open.shed:
-                    yield Noticed(Notice(UTTERANCE_DROPPED, SHED))
+                    yield Noticed(Notice(UTTERANCE_DROPPED, SHED), self._turn)
             case Paused(at):
                 assert self._open is not None
                 self._open.paused, self._open.early = at, None
@@ -355,7 +355,7 @@ class Hearing:
     ) -> Iterator[LiveEvent]:
         """What a piece says stands; it is told when those before it are."""
         assert piece.end is not None
-        flags: tuple[str, ...] = (UTTERANCE_DROPPED,) if piece.shed else ()
+        flags: tuple[str, ...] = ()
         if self._context is not None:
             self._context.settled(piece, found)
         if found is None:

@@ -83,8 +83,6 @@ class Counted:
 
     def _final(self, final: Final) -> None:
         segment = final.segment
-        if UTTERANCE_DROPPED in segment.flags:
-            return
         self._tally.told(self.wire, segment.end - segment.start, final.wait_s, final.work_s)
         outcome = Outcome.DONE
         if UNHEARD in segment.flags:

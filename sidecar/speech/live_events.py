@@ -26,8 +26,7 @@ NOT_UNDERSTOOD = "recognition_failed"
 UNHEARD = "unheard"
 """The flag of its final."""
 UTTERANCE_DROPPED = "utterance_dropped"
-"""The notice of an utterance that is not recognised because too many speak, and the flag of its
-finals, which have no text."""
+"""The notice of an utterance that is not recognised because too many speak: it has no finals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +147,10 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """Something the client should know."""
+    """Something the client should know, of a turn where it has to do with one."""
 
     notice: Notice
+    turn: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +210,8 @@ def from_wire(values: dict[str, Any]) -> LiveEvent:
                 return VoicesKnown(prints_from(voices))
             case {"live": "ContextKnown", "pieces": pieces}:
                 return ContextKnown(understood_from(pieces))
-            case {"live": "Noticed", "notice": notice}:
-                return Noticed(Notice(**notice))
+            case {"live": "Noticed", "notice": notice, **rest}:
+                return Noticed(Notice(**notice), **rest)
             case {"live": "Summary", "transcript": transcript, "job": job}:
                 return Summary(transcript_from_wire(transcript), job)
             case {"live": str(name), **rest} if name in _PLAIN:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Self
@@ -25,6 +26,7 @@ from sidecar import errors
 from sidecar.transports.live_grpc.stt_pb2 import AudioChunk
 
 LOUD, QUIET = tone(0.1), tone(0.1, 0.0)
+UTTERANCE = (LOUD,) * 5 + (QUIET,) * 7
 LISTENED_S = 11
 """Of silence: who has heard so much is no newcomer."""
 MANY = 400
@@ -62,22 +64,24 @@ class Speaker:
         await asyncio.wait(self._tasks)
         await self._socket.close()
 
-    async def first(self, *kinds: str) -> dict[str, Any]:
-        """The first message of these kinds."""
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                self._news.clear()
-                for one in self._heard:
-                    if one["type"] in kinds:
-                        return one
-                await self._news.wait()
+    async def first(self, *kinds: str, within_s: float = PATIENCE_S) -> dict[str, Any] | None:
+        """The first message of these types, or with these codes; None if none comes."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while True:
+                    self._news.clear()
+                    for one in self._heard:
+                        if {one["type"], one.get("code")} & set(kinds):
+                            return one
+                    await self._news.wait()
+        return None
 
     async def _speak(self) -> None:
         with contextlib.suppress(ConnectionClosed):
             for _ in range(10 * self._listened_s):
                 await self._socket.send(QUIET)
-            while True:
-                await self._socket.send(LOUD)
+            for part in itertools.cycle(UTTERANCE):
+                await self._socket.send(part)
                 await asyncio.sleep(0.1)
 
     async def _listen(self) -> None:
@@ -93,24 +97,29 @@ async def crowd(server: Server, listened_s: int, last: str) -> AsyncIterator[dic
     async with contextlib.AsyncExitStack() as stack:
         first = await stack.enter_async_context(Speaker(server))
         await first.first("partial", "final")  # the engine has measured what it takes
-        for _ in range(MANY):
+        told, count = None, 0
+        while told is None and (count := count + 1) < MANY:
             speaker = await stack.enter_async_context(Speaker(server, listened_s))
-            told = await speaker.first("speech_started", "error")
-            if told["type"] == last:
-                break
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.3):
-                    told = await speaker.first(last)
-                    break
+            await speaker.first("speech_started", last)
+            told = await speaker.first(last, within_s=0.3)
+        assert told is not None
+        for _ in range(3 * count):  # what it takes is still being measured
+            await stack.enter_async_context(Speaker(server, listened_s))
         yield told
 
 
-async def spoken(socket: ClientConnection, message: Any) -> None:
-    """Say it again and again, until the other side closes."""
+async def spoken(socket: ClientConnection, *messages: Any) -> None:
+    """Say them again and again, until the other side closes."""
     with contextlib.suppress(ConnectionClosed):
-        while True:
+        for message in itertools.cycle(messages):
             await socket.send(message)
             await asyncio.sleep(0.1)
+
+
+def appended(pcm: bytes) -> str:
+    """As the Realtime wire takes it, at 24,000 samples a second."""
+    audio = base64.b64encode(pcm).decode()
+    return json.dumps({"type": "input_audio_buffer.append", "audio": audio})
 
 
 @contextlib.asynccontextmanager
@@ -152,14 +161,14 @@ async def test_whoever_is_too_many_is_refused_at_the_first_word_on_every_wire(
                 assert (await yap.closed())[0] == 4002
 
         url = f"ws://127.0.0.1:{slow.port}/v1/realtime?intent=transcription"
-        async with connect(url, ping_interval=None) as socket:
-            audio = base64.b64encode(tone(0.15)).decode()  # 24,000 samples a second
-            message = json.dumps({"type": "input_audio_buffer.append", "audio": audio})
-            async with beside(spoken(socket, message)):
-                error = (await until(socket, "error"))["error"]
-                assert (error["code"], error["retry_after"]) == (FULL.code, 5)
-                await socket.wait_closed()
-                assert socket.close_code == 1013
+        async with (
+            connect(url, ping_interval=None) as socket,
+            beside(spoken(socket, appended(tone(0.15)))),
+        ):
+            error = (await until(socket, "error"))["error"]
+            assert (error["code"], error["retry_after"]) == (FULL.code, 5)
+            await socket.wait_closed()
+            assert socket.close_code == 1013
 
         async with Caller(slow.health()["grpc_port"]) as caller:
             await caller.create("one too many")
@@ -183,7 +192,9 @@ async def test_whoever_is_too_many_is_refused_at_the_first_word_on_every_wire(
                 assert (error["code"], error["retry_after"]) == (FULL.code, 5)
 
         page = slow.client.get("/metrics").text
-        assert 'live_sessions_refused_total{wire="talk",code="live_full"} 2' in page
+        for name, count in (("talk", 2), ("streaming", 1), ("realtime", 1), ("grpc", 1)):
+            labels = f'{{code="{FULL.code}",wire="{name}"}}'
+            assert f"live_sessions_refused_total{labels} {count}" in page
 
 
 async def test_those_who_only_listen_are_let_in_beside_a_full_machine(slow: Server) -> None:
@@ -209,56 +220,60 @@ async def test_who_has_listened_and_speaks_on_a_full_machine_is_told_what_gets_n
     async with contextlib.AsyncExitStack() as stack:
         yap = await stack.enter_async_context(Streaming(slow))
         await yap.ready()
-        await yap.send("input_audio_buffer.commit", payload={"final": False})
-        for quiet in silence:
-            await yap.send("input_audio_buffer.append", payload={"audio": base64_of(quiet)})
+        await yap.begin("silence")
+        await yap.append(b"".join(silence), "silence")
         url = f"ws://127.0.0.1:{slow.port}/v1/realtime?intent=transcription"
         realtime = await stack.enter_async_context(connect(url, ping_interval=None))
-        audio = base64.b64encode(tone(1.5, 0.0)).decode()
         for _ in range(LISTENED_S):
-            await realtime.send(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
+            await realtime.send(appended(tone(1.5, 0.0)))
         page = await stack.enter_async_context(Page(slow))
         await page.send(type="begin")
         for quiet in silence:
             await page.live.send(quiet)
         caller = await stack.enter_async_context(Caller(slow.health()["grpc_port"]))
         await caller.create("listener")
-        speaks = asyncio.Event()
+        over = asyncio.Event()
 
         async def chunks() -> AsyncIterator[AudioChunk]:
             for quiet in silence:
                 yield AudioChunk(session_id="listener", pcm16=quiet, sample_rate=16_000)
-            await speaks.wait()
-            for part in (LOUD, LOUD, LOUD, LOUD, *silence[:10]):
+            for part in itertools.cycle(UTTERANCE):
+                if over.is_set():
+                    break
                 yield AudioChunk(session_id="listener", pcm16=part, sample_rate=16_000)
+                await asyncio.sleep(0.1)
             yield AudioChunk(session_id="listener", is_final=True)
 
+        notice = await stack.enter_async_context(crowd(slow, LISTENED_S, DROPPED))
+        assert notice["type"] == "notice"
         streaming = asyncio.create_task(ended_of(caller.open(chunks(), session_id="listener")))
 
-        notice = await stack.enter_async_context(crowd(slow, LISTENED_S, "notice"))
-        assert notice["code"] in (DROPPED, "partials_late")
-
-        said = json.dumps({"type": "input_audio_buffer.append", "audio": audio})
-        loud = base64.b64encode(tone(0.6)).decode()
-        await realtime.send(json.dumps({"type": "input_audio_buffer.append", "audio": loud}))
-        await realtime.send(said)
-        kind = "conversation.item.input_audio_transcription.failed"
-        failed = await until(realtime, kind)
+        async with beside(
+            spoken(
+                realtime,
+                *(appended(tone(0.15) if one is LOUD else tone(0.15, 0.0)) for one in UTTERANCE),
+            )
+        ):
+            failed = await until(realtime, "conversation.item.input_audio_transcription.failed")
         assert (failed["error"]["code"], failed["error"]["retry_after"]) == (DROPPED, 5)
 
-        await yap.send("input_audio_buffer.append", payload={"audio": base64_of(tone(0.5))})
-        await yap.send("input_audio_buffer.commit", payload={"final": True})
-        while (status := (await yap.until("status"))["payload"])["source"] != "utterance":
-            pass
+        status: dict[str, Any] = {}
+        for number in itertools.count():
+            text = await yap.utterance(tone(0.5), f"r{number}")
+            said = [one["payload"] for one in yap.frames if one["type"] == "status"]
+            dropped = [one for one in said if one.get("source") == "utterance"]
+            if dropped:
+                assert text == ""
+                status = dropped[0]
+                break
         assert status["kind"] == "overload_drop"
         assert status["dropped_seconds"] >= 0.4
-        assert (await yap.until("transcription.done"))["payload"]["text"] == ""
 
-        await page.live.send(tone(0.5) + tone(0.8, 0.0))
-        assert (await page.until("notice", code=DROPPED))["message"]
+        async with beside(spoken(page.live, *UTTERANCE)):
+            assert (await page.until("notice", code=DROPPED))["message"]
 
-        speaks.set()
+        over.set()
         ended = await streaming
-        assert ended.trailing["dropped-utterances"] == "1"
+        assert int(ended.trailing["dropped-utterances"]) >= 1
         assert ended.status.name == "OK"
     assert slow.health()["status"] == "ok"

@@ -109,6 +109,8 @@ class Items:
                 yield say.cleared()
             case SpeakersRevised():
                 yield from self._revised(event)
+            case Noticed(notice, turn) if notice.code == UTTERANCE_DROPPED and turn is not None:
+                self._of(turn).shed = True
             case Noticed(notice):
                 self._failed = self._failed or notice.code == NOT_UNDERSTOOD
 
@@ -157,7 +159,6 @@ class Items:
 
     def _final(self, final: Final) -> Iterator[Said]:
         item, text = self._of(final.turn), final.segment.text
-        item.shed = UTTERANCE_DROPPED in final.segment.flags
         code = code_of(final.language)
         if code is not None and code not in item.languages:
             item.languages.append(code)

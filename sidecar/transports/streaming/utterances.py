@@ -41,12 +41,13 @@ class Do(Enum):
 @dataclass(eq=False, slots=True)
 class Utterance:
     """What was asked for, and what was told of it. ``silent``: nobody wants to know any more;
-    ``dropped``: it never ended, and the session is to forget it."""
+    ``dropped``: it never ended, and the session is to forget it; ``shed``: it gets no words."""
 
     ids: Ids
     bytes: int = 0
     silent: bool = False
     dropped: bool = False
+    shed: bool = False
     deltas: Deltas = field(default_factory=Deltas)
     pieces: list[Final] = field(default_factory=list)
 
@@ -125,11 +126,17 @@ class Utterances:
             if self._waiting and self._waiting[0].dropped:
                 self._waiting.popleft()
         elif isinstance(event, TurnEnded):
+            ended = self._of(event.turn)
             self._turn = event.turn + 1
+            if ended is not None and ended.shed and not ended.silent:
+                yield self._overload(ended.ids, "utterance", ended.bytes / BYTES_A_SECOND)
             yield from self._ended(event.text)
         elif isinstance(event, Noticed):
-            if event.notice.code != UTTERANCE_DROPPED:  # told with how much that is
+            shed = None if event.turn is None else self._of(event.turn)
+            if event.notice.code != UTTERANCE_DROPPED:
                 yield self._notice(event)
+            elif shed is not None:
+                shed.shed = True  # told at its end, with how much that is
         elif isinstance(event, SpeechStarted):
             begun = self._of(event.turn)
             if begun is not None:
@@ -137,9 +144,6 @@ class Utterances:
         elif isinstance(event, Partial | Final):
             utterance = self._of(event.turn)
             if utterance is not None and not utterance.silent:
-                if isinstance(event, Final) and UTTERANCE_DROPPED in event.segment.flags:
-                    dropped_s = event.segment.end - event.segment.start
-                    yield self._overload(utterance.ids, "utterance", dropped_s)
                 yield from _words(utterance, event)
 
     def _of(self, turn: int) -> Utterance | None:
