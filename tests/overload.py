@@ -62,7 +62,7 @@ class Person:
     def speaker(self, now: float) -> Speaker | None:
         if self.rank is None or self.share is None:
             return None
-        return Speaker(self.owner, self.rank, self.speaks is not None, self.share.now(now))
+        return Speaker(self.owner, self.rank, self.speaks is not None, self.share.at(now))
 
 
 @dataclass(order=True)

@@ -248,8 +248,10 @@ class Hall:
         begun = time.monotonic()
 
         def unwanted() -> bool:
-            late = time.monotonic() > begun + options.patience_s
-            return self._closed or listen.unwanted or late
+            now = time.monotonic()
+            late = now > begun + options.patience_s
+            shed = self._is_extra(listen) and self._load.level(now) >= Level.PARTIALS
+            return self._closed or listen.unwanted or late or shed
 
         found = self._ears.words(audio, known, listen.urgency, options, unwanted)
         with self._lock:

@@ -152,8 +152,8 @@ class Hearing:
     def looked(self, probability: float, now: float) -> Iterator[LiveEvent]:
         """The next frame is speech with that probability."""
         self._looked += FRAME
-        if self._looked <= self._decided:
-            return  # so that the detector knows what came before
+        if self.over or self._looked <= self._decided:
+            return  # the latter so that the detector knows what came before
         for event in self._ends.feed(probability):
             yield from self._take(event, now)
             if self.over:

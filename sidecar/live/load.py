@@ -105,7 +105,7 @@ class SpeakingShare:
         self._time_s = self._time_s * decay + passed_s
         self._at = max(self._at, now)
 
-    def now(self, now: float) -> float:
+    def at(self, now: float) -> float:
         """As it is now."""
         self.spoken(0.0, now)
         return self._speech_s / self._time_s

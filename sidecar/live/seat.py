@@ -66,7 +66,7 @@ class Seat:
         """Its part in what is said; None while nothing was."""
         if self.rank is None or self.share is None:
             return None
-        return Speaker(self.client, self.rank, self.hearing.speaking, self.share.now(now))
+        return Speaker(self.client, self.rank, self.hearing.speaking, self.share.at(now))
 
     def newcomer(self) -> Newcomer:
         """Itself, whose utterance begins."""

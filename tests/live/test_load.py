@@ -157,14 +157,14 @@ def test_costs_begin_with_an_assumption_then_a_sample_and_follow_what_is_seen() 
 
 def test_a_session_counts_whole_at_first_and_by_its_last_minute_later() -> None:
     share = SpeakingShare(0.0)
-    assert share.now(0.0) == 1.0
-    assert share.now(10.0) < 0.25
+    assert share.at(0.0) == 1.0
+    assert share.at(10.0) < 0.25
     for second in range(11, 71):
         share.spoken(0.5, second)
-    assert share.now(71.0) == pytest.approx(0.45, abs=0.1)
+    assert share.at(71.0) == pytest.approx(0.45, abs=0.1)
     for second in range(72, 102):
         share.spoken(4.0, second)  # sent faster than anybody speaks
-    assert share.now(102.0) > 1.0
+    assert share.at(102.0) > 1.0
 
 
 def test_what_is_shed_stays_so_for_a_while() -> None:
