@@ -15,7 +15,10 @@ from enum import Enum, IntEnum, StrEnum
 
 TARGET = 0.75
 """Share of the threads that finals of admitted sessions may take: the rest is for chance (many
-speak at once) and for partials."""
+speak at once) and for partials. It is less where the work for one final is long beside the limit:
+whoever waits behind another waits for all of that."""
+UTTERANCE_S = 3.0
+"""Of speech, in a usual utterance."""
 HORIZON_S = 5.0
 """Seconds from the beginning of an utterance to its final: so far ahead delay is predicted."""
 ENTRY_S = 10.0
@@ -180,12 +183,19 @@ class LoadModel:
         demand = max(speaking, sum(one.share for one in others))
         room = self._room(waiting_s)
         if newcomer.entering:  # what is taken is another owner's at most
-            room = min(room, demand) if late else TARGET * self.capacity
+            room = min(room, demand) if late else self.target
         if not late and not (newcomer.entering and demand + 1 > room):
             return Verdict.SERVE
         if _within_share(newcomer, others, room):
             return Verdict.SERVE
         return Verdict.REFUSE if newcomer.entering else Verdict.SHED
+
+    @property
+    def target(self) -> float:
+        """How many may speak without a pause among those who are let in."""
+        work_s = UTTERANCE_S * self.costs.of(Kind.FINAL)
+        most = TARGET * self.capacity
+        return max(most / (1 + work_s / self.limit_s), min(most, self._threads))
 
     def _room(self, waiting_s: float) -> float:
         """How many may speak so that finals are not late, while so much speech waits."""
