@@ -124,8 +124,9 @@ def error_event(error: errors.SidecarError, event_id: str | None = None) -> Said
 
 
 def _body(error: errors.SidecarError) -> dict[str, Any]:
-    """As in an answer, and what its header Retry-After would say."""
+    """As in an answer; what its header Retry-After would say is in the message, for OpenAI's
+    events have no field for it."""
     body: dict[str, Any] = error_body(error)["error"]
     if error.retry_after is not None:
-        body["retry_after"] = error.retry_after
+        body["message"] += f" Retry after {error.retry_after} s."
     return body
