@@ -109,6 +109,7 @@ from sidecar.errors.live import (
     SessionTaken,
     SessionTooLong,
     SoundInvalid,
+    UtteranceDropped,
 )
 from sidecar.errors.options import (
     LanguageInvalid,

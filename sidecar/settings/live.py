@@ -39,8 +39,9 @@ class Live(Group):
         1.0,
         ge=0,
         description=(
-            "While finals take so much longer than the engine takes alone, another live session is "
-            "refused; 0 counts sessions only."
+            "How long a final may wait because of others. Where that is predicted to take longer, "
+            "live sessions that begin to speak are refused, partials, labels and then utterances "
+            "left out; 0 counts sessions only."
         ),
     )
     live_idle: Duration = Field(

@@ -24,12 +24,13 @@ from sidecar.talk.told import (
     ReplyTruncated,
     ReplyWritten,
 )
-from sidecar.transports.talk.dialect import Message, message
+from sidecar.transports.talk.dialect import Message, again, message
 
 
 def trouble(error: errors.SidecarError, turn: int = 0) -> str:
     """What went wrong, and what to do; ``turn`` is 0 where it was no reply's."""
-    return message("error", message=error.detail, hint=error.hint, code=error.code, turn=turn)
+    body = {"message": error.detail, "hint": error.hint, "code": error.code, "turn": turn}
+    return message("error", **body, **again(error))
 
 
 class Words:

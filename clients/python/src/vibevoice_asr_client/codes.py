@@ -838,6 +838,12 @@ class UpstreamUnreachable(errors.Busy):
     known_code = "upstream_unreachable"
 
 
+class UtteranceDropped(errors.Busy):
+    """Too many speak: this utterance was not recognised."""
+
+    known_code = "utterance_dropped"
+
+
 class VoiceAbsent(errors.Refused):
     """Nobody speaks in the clip."""
 
@@ -1019,6 +1025,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "upstream_refused": UpstreamRefused,
     "upstream_timeout": UpstreamTimeout,
     "upstream_unreachable": UpstreamUnreachable,
+    "utterance_dropped": UtteranceDropped,
     "voice_absent": VoiceAbsent,
     "voice_too_short": VoiceTooShort,
     "voice_unknown": VoiceUnknown,
