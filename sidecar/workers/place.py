@@ -1,7 +1,6 @@
 """What the queue asks of an engine's place, whoever gives it.
 
-A child process (`slot.EngineSlot`), one that several jobs have at once (`joint.JointSlot`), or an
-engine on another machine. A recording goes there as its source: a descriptor crosses no machines.
+A child process (`slot.EngineSlot`), or one that several jobs have at once (`joint.JointSlot`).
 """
 
 from __future__ import annotations
