@@ -22,7 +22,7 @@ from sidecar.access.extra import needed_for
 from sidecar.access.handover import Handover
 from sidecar.access.known import authenticator_of, limits_of
 from sidecar.access.turnstile import Turnstile
-from sidecar.access.visits import Visits
+from sidecar.access.visits import OPEN, Visits
 from sidecar.access.watched import Watch
 from sidecar.engines.choice import choose, choose_for_others, choose_live
 from sidecar.engines.voice_choice import choose_voice
@@ -143,7 +143,8 @@ def entrance_of(settings: Settings, watch: Watch) -> Entrance:
     access = access_of(settings, watch)
     per_minute = access.limits.requests_per_minute
     turnstile = Turnstile(per_minute) if per_minute else None
-    return Entrance(access, turnstile, Visits(access.authenticator.refusal))
+    most = OPEN + settings.queue_limit + settings.live_sessions
+    return Entrance(access, turnstile, Visits(access.authenticator.refusal, most=most))
 
 
 def create_listeners(

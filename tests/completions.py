@@ -72,6 +72,10 @@ CALLS: dict[str, list[bytes | float]] = {
     "odd": [chunk(tool_calls=[7])],
 }
 """What models say that have tools, and were not told what came of a call last."""
+REASONER = (
+    "Unsupported parameter: 'max_tokens' is not supported with this model. "
+    "Use 'max_completion_tokens' instead."
+)
 STATUSES: dict[str, tuple[int, Any]] = {
     "locked": (401, {"error": {"message": "no key"}}),
     "absent": (404, {"error": {"message": "model 'absent' not found"}}),
@@ -124,6 +128,10 @@ class Completions:
         calls: dict[str, list[bytes | float]],
     ) -> None:
         if model == "gone":
+            return
+        if model == "reasoner" and "max_tokens" in self.asked[-1]:
+            error = {"error": {"message": REASONER}}
+            writer.write(HEAD % (400, b"application/json") + json.dumps(error).encode())
             return
         if model in STATUSES:
             status, said = STATUSES[model]

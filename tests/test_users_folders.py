@@ -70,6 +70,8 @@ def test_a_service_with_folders_or_a_home_of_its_own_is_let_go(tmp_path: Path) -
     own = dict.fromkeys(NAMES, str(tmp_path))
     guard("subprocess.Popen", ("python", SERVICE, None, own))
     guard("subprocess.Popen", ("python", SERVICE, None, {"HOME": str(tmp_path)}))
+    worker = ["python", "-P", "-m", "sidecar.workers.inside"]
+    guard("subprocess.Popen", ("python", worker, None, {"HOME": "/home/anna"}))
     inherited = {"HOME": str(tmp_path), "XDG_DATA_HOME": "/data"}
     with pytest.raises(AssertionError, match="XDG_DATA_HOME"):
         guard("subprocess.Popen", ("python", SERVICE, None, inherited))

@@ -61,9 +61,10 @@ class Guard:
 
 
 def _is_ours(words: Sequence[str]) -> bool:
-    """Whether a command runs the service or its command line."""
+    """Whether a command runs the service or its command line; a worker process has no data."""
     program = Path(words[0]).name
-    python = program.startswith("python") and "sidecar" in " ".join(words[1:])
+    said = " ".join(words[1:])
+    python = program.startswith("python") and "sidecar" in said and "sidecar.workers." not in said
     return python or program.startswith("vibevoice-asr")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from sidecar import errors
 from sidecar.access.approach import Approach
-from sidecar.access.identity import UNLIMITED, Authenticator, Identity, Limits, Nobody
+from sidecar.access.identity import UNLIMITED, Authenticator, Identity, Limits, Nobody, Proof
 
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>\d{1,5}))?", re.IGNORECASE)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -75,7 +75,9 @@ class Access:
             errors.TokenMissing, errors.TokenInvalid: nobody who is known.
         """
         who = self.authenticator.identify(approach).at(approach)
-        return replace(who, limits=self.limits) if who.limits == UNLIMITED else who
+        if who.limits != UNLIMITED:
+            return who
+        return replace(who, limits=replace(self.limits, shares=who.proof is Proof.JWT))
 
     def _is_ours(self, host: str) -> bool:
         said = _HOST.fullmatch(host)

@@ -57,6 +57,10 @@ class Limits:
     queued_audio_s: float | None = None
     upload_bytes: int | None = None
     """In an hour."""
+    live_sessions: int | None = None
+    shares: bool = False
+    """Whether others are told apart from it: of all that is taken in turns it leaves them some
+    (`limits.leaves_room`)."""
 
 
 UNLIMITED = Limits()

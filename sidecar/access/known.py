@@ -29,7 +29,13 @@ from sidecar.settings import Settings
 
 log = logging.getLogger(__name__)
 
-USUAL = Limits(requests_per_minute=1200, jobs=32, queued_audio_s=24 * 3600.0, upload_bytes=16 << 30)
+USUAL = Limits(
+    requests_per_minute=1200,
+    jobs=32,
+    queued_audio_s=24 * 3600.0,
+    upload_bytes=16 << 30,
+    live_sessions=32,
+)
 """Of a service that others than this machine can reach: far beyond what a person needs."""
 
 
@@ -89,6 +95,7 @@ def limits_of(settings: Settings) -> Limits:
         jobs=_limit(settings.limit_jobs, usual.jobs),
         queued_audio_s=usual.queued_audio_s if hours is None else hours * 3600 or None,
         upload_bytes=usual.upload_bytes if mb is None else (mb << 20) or None,
+        live_sessions=usual.live_sessions if settings.live_sessions_per_owner is None else None,
     )
 
 

@@ -16,12 +16,24 @@ ADDRESS_SHARE = 4
 """Owners that one address may stand for: a household has one to the outside, and a proxy too."""
 MOST_KEYS = 10_000
 """Addresses or owners that are remembered; beyond it those that were quiet the longest go."""
+SHARE = 3
+"""What one owner may have beside others: at most so many times what it leaves free."""
 FREE_FAILURES = 5
 """Wrong tokens that cost nothing: a client with one that has expired tries a few times."""
 FIRST_DELAY_S = 0.25
 LONGEST_DELAY_S = 8.0
 FORGIVEN_S = 600.0
 """After so long without a wrong token an address is as new."""
+
+
+def leaves_room(has: float, more: float, free: float, share: float = SHARE) -> bool:
+    """Whether an owner with ``has`` of something may have ``more`` of the ``free`` rest.
+
+    Afterwards it has at most ``share`` times what is left (dynamic thresholds: Choudhury and Hahne
+    1998). So one alone gets three quarters of all there is, the next one three quarters of the
+    rest, and whoever has nothing yet gets what is free.
+    """
+    return more <= free and (not has or has + more <= share * (free - more))
 
 
 @dataclass(frozen=True, slots=True)

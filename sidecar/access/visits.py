@@ -1,6 +1,7 @@
 """Answers that last, and whom they are for: ended where what let somebody in counts no more.
 
-Who it is, is asked once, at the door; events of a job may be told for hours after that.
+Who it is, is asked once, at the door; events of a job may be told for hours after that. All that is
+open is counted here, by owner: uploads, answers that are waited for, event streams, connections.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sidecar.access.identity import Credential, Identity
+from sidecar import errors
+from sidecar.access.identity import Credential, Identity, Scope
+from sidecar.access.limits import leaves_room
 from sidecar.access.watched import LOOK_S
 
 log = logging.getLogger(__name__)
 
+OPEN = 512
+"""Requests and connections that those who share have open together, beside jobs and sessions."""
 Refusal = Callable[[Credential], str | None]
 """Why a credential counts no more, None while it does."""
 
@@ -23,9 +28,17 @@ Refusal = Callable[[Credential], str | None]
 class Visits:
     """Those who are being answered; they are looked at together, again and again."""
 
-    def __init__(self, refusal: Refusal = lambda credential: None, every_s: float = LOOK_S) -> None:
+    def __init__(
+        self,
+        refusal: Refusal = lambda credential: None,
+        every_s: float = LOOK_S,
+        most: int = OPEN,
+    ) -> None:
+        """``most``: of what those have open together who share (`Limits.shares`)."""
         self._refusal = refusal
         self._every_s = every_s
+        self._most = most
+        self._open = Counter[str]()
         self._here: dict[Callable[[], None], Credential] = {}
 
     @contextmanager
@@ -40,6 +53,28 @@ class Visits:
             yield
         finally:
             self._here.pop(sent_away, None)
+
+    @contextmanager
+    def opened(self, caller: Identity) -> Iterator[None]:
+        """While this lasts a request or connection counts as the caller's. Each owner may have one,
+        and beyond that leaves others some; a token with the scope 'lease' is of a service that
+        counts its own owners.
+
+        Raises:
+            errors.ConnectionsLimited: it would leave them too few.
+        """
+        if not caller.limits.shares or Scope.LEASE in caller.scopes:
+            yield
+            return
+        has = self._open[caller.owner]
+        if has and not leaves_room(has, 1, self._most - self._open.total()):
+            raise errors.ConnectionsLimited()
+        self._open[caller.owner] += 1
+        try:
+            yield
+        finally:
+            self._open[caller.owner] -= 1
+            self._open += Counter()  # those without any are forgotten
 
     def look(self) -> None:
         """Send away whose credential counts no more."""

@@ -12,7 +12,7 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +44,17 @@ class AudioSource:
         """What a client called it, of a file of the client's."""
         self.spooled = spooled
         """Whether the bytes are ours, on a local disk or in memory: reading them does not wait."""
+        self._settled: Callable[[], None] | None = None
+
+    def when_settled(self, tell: Callable[[], None]) -> None:
+        """Have ``tell`` called once this has become a job, or nothing."""
+        self._settled = tell
+
+    def settle(self) -> None:
+        """Say that it has; a second time does nothing."""
+        tell, self._settled = self._settled, None
+        if tell is not None:
+            tell()
 
     @property
     def fd(self) -> int:
@@ -57,6 +68,7 @@ class AudioSource:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+        self.settle()
 
     def __enter__(self) -> Self:
         return self

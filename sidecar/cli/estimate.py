@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from sidecar import errors
+from sidecar.access.identity import EVERYBODY
 from sidecar.audio.source import AudioSource
 from sidecar.cli.backends import Where
 from sidecar.cli.recordings import open_file
@@ -50,7 +51,7 @@ async def _from_here(source: AudioSource, options: dict[str, str]) -> tuple[bool
         service = create_service(settings)  # the engine is not loaded for this
         try:
             forecast = service.forecast(
-                await service.submissions.measure(source), service.options(options)
+                await service.submissions.measure(EVERYBODY, source), service.options(options)
             )
         finally:
             await service.close()

@@ -195,6 +195,8 @@ class ScriptedEngine:
 
     def open(self, options: LiveOptions, begin: Begin, tell: Tell) -> LiveSession:
         """A session in which each quarter of a second is a word."""
+        import numpy as np
+
         from sidecar.live.ears import Ears
         from sidecar.live.hall import Hall
 
@@ -202,7 +204,8 @@ class ScriptedEngine:
             assert self._precision is not None
             precision = self._precision.value
             ears = Ears(self._hear, encoder=LoudnessOfOne())
-            self._hall = Hall(ears, Loudness(), SPEC.name, precision)
+            second = np.zeros(LIVE_RATE, np.float32)
+            self._hall = Hall(ears, Loudness(), SPEC.name, precision, sample=second)
         seat = self._hall.open(options, begin, tell)
         if self._fault and options.prompt == "fault":
             setattr(seat.hearing, self._fault, _fail)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from sidecar.errors.access import (
     AudioLimited,
+    ConnectionsLimited,
     HostNotAllowed,
     JobsLimited,
     LinkInvalid,
@@ -108,6 +109,7 @@ from sidecar.errors.live import (
     SessionTaken,
     SessionTooLong,
     SoundInvalid,
+    UtteranceDropped,
 )
 from sidecar.errors.options import (
     LanguageInvalid,

@@ -111,6 +111,14 @@ class UploadsLimited(Limited):
     default_hint = "Try again after the time in Retry-After; opus or flac is less to upload."
 
 
+class ConnectionsLimited(Limited):
+    """As many requests and connections are open as one owner may have."""
+
+    code = "connections_limited"
+    default_detail = "As many of your requests and connections are open as one may have."
+    default_hint = "Close event streams and live connections that are not needed any more."
+
+
 class LiveLimited(Limited):
     """One client has as many live sessions as it may."""
 

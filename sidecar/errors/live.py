@@ -26,6 +26,16 @@ class LiveFull(SidecarError):
     default_retry_after = 5
 
 
+class UtteranceDropped(SidecarError):
+    """An utterance was not recognised: too many speak."""
+
+    code = "utterance_dropped"
+    kind = Kind.BUSY
+    default_detail = "Too many speak: this utterance was not recognised."
+    default_hint = "Say it again later; sessions that were there first are served first."
+    default_retry_after = 5
+
+
 class SessionNotFound(NotFound):
     """There is no such live session, or it is another's, or its time is over."""
 

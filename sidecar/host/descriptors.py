@@ -24,3 +24,13 @@ def raise_limit() -> None:
         except (ValueError, OSError):
             continue
         return
+
+
+def limit() -> int | None:
+    """How many that are; None where there is no limit."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft

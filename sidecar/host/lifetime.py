@@ -16,12 +16,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from sidecar.access.headers import HEAD_BYTES
-from sidecar.host import parent
+from sidecar.host import descriptors, parent
 from sidecar.host.listeners import Listener, Listeners
 from sidecar.host.tls import Tls
 from sidecar.service import Service
 from sidecar.settings import Settings
-from sidecar.transports.http.deadlines import with_deadline
+from sidecar.transports.http.deadlines import OF_ADDRESS, with_deadline
 from sidecar.transports.http.upgraded import LARGEST_MESSAGE, upgraded
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def config_of(app: FastAPI, settings: Settings, tls: Tls | None = None) -> uvico
     """How HTTP is served, at whichever port; with ``tls`` alone if there is one."""
     return uvicorn.Config(
         app,
-        http=with_deadline(settings.request_deadline),
+        http=with_deadline(settings.request_deadline, most=of_address(descriptors.limit())),
         access_log=False,
         log_config=None,
         log_level=settings.log_level,
@@ -81,6 +81,12 @@ def config_of(app: FastAPI, settings: Settings, tls: Tls | None = None) -> uvico
         ssl_context_factory=(lambda *_: tls.context) if tls else None,
         headers=tls.headers if tls else None,
     )
+
+
+def of_address(most_open: int | None) -> int:
+    """Connections of one address: half of what may be open at the most, so that it cannot have all
+    of it."""
+    return OF_ADDRESS if most_open is None else min(OF_ADDRESS, most_open // 2)
 
 
 class _Begun:

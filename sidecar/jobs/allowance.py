@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from sidecar import errors
 from sidecar.access.identity import Identity
-from sidecar.access.limits import HOUR_S, Buckets, Rate
+from sidecar.access.limits import HOUR_S, Buckets, Rate, leaves_room
 
 UNSAID_S = 3600.0
 """What a recording counts for that does not say how long it is."""
@@ -23,6 +23,19 @@ def check_jobs(who: Identity, has: int) -> None:
     most = who.limits.jobs
     if most is not None and has >= most:
         raise errors.JobsLimited(f"You have {has} jobs waiting and running, and may have {most}.")
+
+
+def check_queue(who: Identity, waiting: int, free: int) -> None:
+    """Refuse one more job to who has so many ``waiting``, where of so many ``free`` places in the
+    queue too few would be left for others.
+
+    Raises:
+        errors.JobsLimited: that is so.
+    """
+    if who.limits.shares and waiting and not leaves_room(waiting, 1, free):
+        raise errors.JobsLimited(
+            f"You have {waiting} jobs waiting, and others are to find a place, too."
+        )
 
 
 def check_audio(who: Identity, more_s: float | None, waiting_s: Iterable[float | None]) -> None:

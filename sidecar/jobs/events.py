@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Self
 
 from sidecar import errors
 from sidecar.speech.history import Step
-from sidecar.speech.transcript import Checkpoint, Event, Progress
+from sidecar.speech.transcript import Checkpoint, Event, Progress, Transcript
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +93,11 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Edited:
-    """Somebody changed the transcript, after the end."""
+    """Somebody changed the transcript, after the end. ``ready``: a transcript and what the step
+    makes of it, where that was worked out before; no part of what is kept."""
 
     step: Step
+    ready: tuple[Transcript, Transcript] | None = field(default=None, compare=False, repr=False)
 
 
 Change = Begun | Crashed | PutBack | Interrupted | Refused | Reported | Failed | Cancelled | Edited
@@ -122,9 +124,12 @@ class JobEvent:
 
     @property
     def worn(self) -> JobEvent:
-        """What is left of it once its job has ended: nobody goes on from a checkpoint any more."""
+        """What is left of it once its job has ended: nobody goes on from a checkpoint any more, nor
+        works out an edit that was applied."""
         match self.change:
             case Reported(Checkpoint() as checkpoint, processing_s):
                 change = Reported(replace(checkpoint, state={}), processing_s)
                 return replace(self, change=change)
+            case Edited(step):
+                return replace(self, change=Edited(step))
         return self

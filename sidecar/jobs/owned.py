@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Container
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from sidecar.access.fair_semaphore import FairSemaphore
 from sidecar.access.identity import Identity
 from sidecar.errors import (
     JobNotDone,
@@ -23,6 +24,11 @@ from sidecar.speech.formats import speaker_label
 from sidecar.speech.history import Step
 from sidecar.speech.people import VoicePrint
 from sidecar.speech.transcript import Transcript
+from sidecar.threads import Threads
+
+T = TypeVar("T")
+EDITS = 2
+"""Edits that are worked out side by side; where owners are told apart one of them has one place."""
 
 
 class Line(Protocol):
@@ -54,6 +60,7 @@ class OwnedJobs:
         self._store = store
         self._queue = queue
         self._results = results
+        self._editing, self._threads = FairSemaphore(EDITS), Threads("edit", EDITS)
 
     def job(self, caller: Identity, job_id: str) -> JobRecord:
         """The caller's job with this id.
@@ -210,13 +217,24 @@ class OwnedJobs:
             errors.EditImpossible, errors.EditsFull: it cannot be done.
             errors.DiskFull, errors.SpoolUnwritable: it is done, but that cannot be kept for now.
         """
-        record, before = self.transcript(caller, job_id)
-        if revisions is not None and record.history.revision not in revisions:
-            raise TranscriptChanged(f"The transcript is of revision {record.history.revision}.")
-        record.history.after(before, step, 0.0)
-        edited = self._store.append(record.id, Edited(step))
+        while True:
+            record, before = self.transcript(caller, job_id)
+            if revisions is not None and record.history.revision not in revisions:
+                raise TranscriptChanged(f"The transcript is of revision {record.history.revision}.")
+            after = await self.in_turn(caller, record.history.after, before, step, 0.0)
+            edited, now = self.transcript(caller, job_id)
+            if now is before:  # nobody edited it meanwhile
+                break
+        if after is not None:
+            edited = self._store.append(record.id, Edited(step, (before, after[1])))
         await self._settled(edited)
         return before, edited
+
+    async def in_turn(self, caller: Identity, work: Callable[..., T], *args: Any) -> T:
+        """What the work on a transcript returns or raises, in a thread at the caller's turn: it may
+        take seconds of a core."""
+        async with self._editing.held(caller):
+            return await self._threads.run(work, *args)
 
     async def written(
         self, caller: Identity, record: JobRecord, render: Callable[[], bytes]

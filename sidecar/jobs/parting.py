@@ -66,7 +66,7 @@ class Edits:
             revision = record.history.revision
             if revisions is not None and revision not in revisions:
                 raise TranscriptChanged(f"The transcript is of revision {revision}.")
-            step, parts = await self._resolved(transcript, wished)
+            step, parts = await self._resolved(caller, transcript, wished)
             try:
                 done = await self._jobs.edit(caller, job_id, step, {revision} if parts else None)
             except TranscriptChanged:
@@ -77,7 +77,7 @@ class Edits:
         raise AssertionError
 
     async def _resolved(
-        self, transcript: Transcript, wished: Sequence[Wish]
+        self, caller: Identity, transcript: Transcript, wished: Sequence[Wish]
     ) -> tuple[tuple[Operation, ...], tuple[Part, ...]]:
         """What is to be done, and who is split by that; each wish by what those before it do."""
         step: list[Operation] = []
@@ -86,20 +86,22 @@ class Edits:
             if not isinstance(wish, SplitSpeaker):
                 step.append(wish)
                 continue
-            now = edited(transcript, step)
+            now = await self._jobs.in_turn(caller, edited, transcript, tuple(step))
             try:
-                splits, part = await self._parted(now, wish)
+                splits, part = await self._parted(caller, now, wish)
             except EditImpossible as error:
                 raise EditImpossible(f"Operation {number}: {error.detail}") from None
             step += splits
             parts.append(part)
         return tuple(step), tuple(parts)
 
-    async def _parted(self, now: Transcript, wish: SplitSpeaker) -> tuple[list[Split], Part]:
+    async def _parted(
+        self, caller: Identity, now: Transcript, wish: SplitSpeaker
+    ) -> tuple[list[Split], Part]:
         places = segments_of(now, wish.speaker)
         if not now.prints:
             raise VoicesNotKept()
-        found = await self._intake.parted([now.prints[at] for at in places], wish.into)
+        found = await self._intake.parted(caller, [now.prints[at] for at in places], wish.into)
         if found is None:
             raise EditImpossible(
                 f"what {speaker_label(wish.speaker)} says cannot be told apart by voice into "

@@ -199,10 +199,14 @@ def _changed(record: JobRecord, event: JobEvent) -> JobRecord | None:
 
 
 def _edited(record: JobRecord, event: JobEvent) -> JobRecord | None:
-    if not isinstance(event.change, Edited) or record.transcript is None:
+    before = record.transcript
+    if not isinstance(event.change, Edited) or before is None:
         return None
+    was, will_be = event.change.ready or (None, None)
     try:
-        after = record.history.after(record.transcript, event.change.step, event.at)
+        after = record.history.after(
+            before, event.change.step, event.at, will_be if was is before else None
+        )
     except (errors.EditImpossible, errors.EditsFull):
         return None
     if after is None:

@@ -2,16 +2,23 @@
 
 Room is promised before a body is read and given back when it has become a job, or nothing. So who
 is refused is refused before sending a gigabyte, and memory does not grow with those who send.
+
+Bodies are counted for their owners. Where all are read that may be, an owner with less than an
+equal share still gets one, and one with more than that loses the upload that brings its next bytes.
+So no owner keeps another from uploading, however slowly it sends.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from sidecar import errors
+from sidecar.access.identity import Identity
+from sidecar.access.limits import leaves_room
 
 
 class Hold:
@@ -55,15 +62,29 @@ class Place(Hold):
         self._room.owners += Counter()  # those without any are forgotten
 
 
+@dataclass(slots=True)
+class Uploading:
+    """What one owner is uploading: how many bodies, the bytes that came, and those that were
+    declared or came beyond that."""
+
+    bodies: int = 0
+    bytes: int = 0
+    promised: int = 0
+
+
 class Body(Hold):
     """An upload that is being read."""
 
-    def __init__(self, room: Room, came: Callable[[int], None] | None) -> None:
+    def __init__(
+        self, room: Room, owner: str, declared: int, came: Callable[[int], None] | None
+    ) -> None:
         super().__init__()
-        self._room = room
-        self._came = came
-        self._size = 0
-        room.bodies += 1
+        self._room, self._owner, self._came = room, owner, came
+        self._size, self._promised = 0, declared
+        own = room.uploading.setdefault(owner, Uploading())
+        own.bodies += 1
+        own.promised += declared
+        self._own = own
 
     def grow(self, size: int) -> None:
         """``size`` more bytes have come.
@@ -74,44 +95,91 @@ class Body(Hold):
         if self._came is not None:
             self._came(size)
         self._size += size
-        self._room.body_bytes += size
-        if self._room.bodies > 1 and self._room.body_bytes > self._room.most_body_bytes:
-            raise errors.UploadsFull()
+        self._own.bytes += size
+        beyond = max(0, self._size - self._promised)
+        self._promised += beyond
+        self._own.promised += beyond
+        self._room.check_share(self._own)
 
     def _give_back(self) -> None:
-        self._room.bodies -= 1
-        self._room.body_bytes -= self._size
+        self._own.bodies -= 1
+        self._own.bytes -= self._size
+        self._own.promised -= self._promised
+        if not self._own.bodies:
+            del self._room.uploading[self._owner]
 
 
 class Room:
-    """Counts what is on its way. What a body says of its length counts for nothing: who declares
-    much and sends little would keep the others out."""
+    """Counts what is on its way. What a body says of its length counts for its owner alone: who
+    declares much and sends little would keep the others out."""
 
     def __init__(self, most_bodies: int, most_body_bytes: int) -> None:
         self.most_bodies = most_bodies
         self.most_body_bytes = most_body_bytes
         self.owners = Counter[str]()
         """Places in the queue that are kept, by whom they are kept for."""
-        self.bodies = 0
-        self.body_bytes = 0
-        """Uploads that are being read, and what they have brought."""
+        self.uploading: dict[str, Uploading] = {}
+        """Uploads that are being read, and what they have brought, by owner."""
 
     @property
     def promised(self) -> int:
         """Places in the queue that are kept."""
         return self.owners.total()
 
+    @property
+    def bodies(self) -> int:
+        """Uploads that are being read."""
+        return sum(one.bodies for one in self.uploading.values())
+
+    @property
+    def body_bytes(self) -> int:
+        """What they have brought."""
+        return sum(one.bytes for one in self.uploading.values())
+
     def place(self, owner: str = "") -> Place:
         """Keep a place; whether there is one is the queue's to say."""
         return Place(self, owner)
 
-    def body(self, came: Callable[[int], None] | None = None) -> Body:
-        """Begin to read an upload; one alone is always read. ``came`` is told of its bytes.
+    def body(
+        self, caller: Identity, declared: int = 0, came: Callable[[int], None] | None = None
+    ) -> Body:
+        """Begin to read an upload of ``declared`` bytes (0: it does not say); one alone is always
+        read. ``came`` is told of its bytes.
 
         Raises:
-            errors.UploadsFull: too many are read already, or too much.
+            errors.UploadsFull: too many are read already, or too much; of this owner, or of all.
         """
-        full = self.bodies >= self.most_bodies or self.body_bytes >= self.most_body_bytes
-        if self.bodies and full:
+        own = self.uploading.get(caller.owner, Uploading())
+        owners = len(self.uploading) + (not own.bodies)
+        many = self.bodies >= self.most_bodies and (own.bodies + 1) * owners > self.most_bodies
+        much = (
+            self.body_bytes >= self.most_body_bytes and own.bytes * owners >= self.most_body_bytes
+        )
+        if self.uploading and (many or much):
             raise errors.UploadsFull()
-        return Body(self, came)
+        declared = declared if caller.limits.shares else 0
+        if caller.limits.shares and own.bodies:
+            self._check_others(own, declared)
+        return Body(self, caller.owner, declared, came)
+
+    def check_share(self, own: Uploading) -> None:
+        """Refuse more of an owner who has more than an equal share of what is full.
+
+        Raises:
+            errors.UploadsFull: that is so.
+        """
+        bodies, size, owners = self.bodies, self.body_bytes, len(self.uploading)
+        many = bodies > self.most_bodies and own.bodies * owners > self.most_bodies
+        much = size > self.most_body_bytes and own.bytes * owners > self.most_body_bytes
+        if many or (bodies > 1 and much):
+            raise errors.UploadsFull()
+
+    def _check_others(self, own: Uploading, declared: int) -> None:
+        """Refuse one more beside its ``own`` that would leave others too little: three quarters of
+        the bodies that are free, and half of the bytes, are what one owner gets."""
+        fits = 2 * (own.promised + declared) <= self.most_body_bytes
+        if not fits or not leaves_room(own.bodies, 1, self.most_bodies - self.bodies):
+            raise errors.UploadsFull(
+                "You are uploading as much at once as one may.",
+                hint="Try again when one of your uploads has ended.",
+            )

@@ -120,7 +120,7 @@ class Entry:
             if self.fleeting_at is not None:
                 del self.log[self.fleeting_at]
             self.fleeting_at = len(self.log)
-        self.log.append(event)
+        self.log.append(event.worn if record.over else event)
         if record.over and event.ends:
             self.log = [one.worn for one in self.log]
 

@@ -10,7 +10,7 @@ from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import AudioRef, ref_to
 from sidecar.audio.source import AudioSource
 from sidecar.errors import JournalUnreachable
-from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
+from sidecar.jobs.allowance import Uploads, check_audio, check_jobs, check_queue
 from sidecar.jobs.backend import Backend
 from sidecar.jobs.job import Job
 from sidecar.jobs.once import Once
@@ -51,6 +51,7 @@ class Submissions:
         self._people = settings.people
         self._audio_roots = settings.audio_roots
         self._once = Once(self._store)
+        self._queue_limit = settings.queue_limit
         self._room = Room(settings.queue_limit + 1, settings.upload_room_mb << 20)
         self._uploads = Uploads()
 
@@ -66,17 +67,20 @@ class Submissions:
         await self._backend.seek()  # how many there are, and of which keys
         if key is None or not self._once.knows(caller.owner, key):
             self._queue.check_room(self._room.promised)
-            check_jobs(caller, len(self._queue.of(caller.owner)) + self._room.owners[caller.owner])
+            coming, free = self._room.owners[caller.owner], self._queue_limit - self._queue.depth
+            check_jobs(caller, len(self._queue.of(caller.owner)) + coming)
+            waiting = len(self._queue.of(caller.owner, running=False)) + coming
+            check_queue(caller, waiting, free - self._room.promised)
         return self._room.place(caller.owner)
 
-    def body(self, caller: Identity) -> Body:
-        """Begin to read an upload.
+    def body(self, caller: Identity, declared: int = 0) -> Body:
+        """Begin to read an upload of ``declared`` bytes; 0: it does not say.
 
         Raises:
-            errors.UploadsFull: too many are read already.
+            errors.UploadsFull: too many are read already, of this caller or of all.
             errors.UploadsLimited: the caller has uploaded as much as it may.
         """
-        return self._room.body(self._uploads.begin(caller))
+        return self._room.body(caller, declared, self._uploads.begin(caller))
 
     async def open_path(self, caller: Identity, path: str) -> AudioSource:
         """Open a recording that a client on this machine named.
@@ -88,13 +92,13 @@ class Submissions:
         caller.demand(Scope.AUDIO_PATH)
         return await self._intake.open(path, self._audio_roots)
 
-    async def measure(self, source: AudioSource) -> float | None:
+    async def measure(self, caller: Identity, source: AudioSource) -> float | None:
         """Seconds of a recording, None where only decoding it would tell.
 
         Raises:
             errors.BadAudio: it cannot be transcribed.
         """
-        return (await self._intake.probe(source)).total_s
+        return (await self._intake.probe(caller, source)).total_s
 
     async def submit(
         self,
@@ -123,7 +127,7 @@ class Submissions:
         way = self._traces.begun() if self._traces is not None else None
         try:
             with place or await self.place(caller):
-                facts = await self._intake.probe(source)
+                facts = await self._intake.probe(caller, source)
                 options = self._admitted(caller, facts, options)
                 durable = self._backend.keeping is not None and (kept or self._backend.shares)
                 record = JobRecord.submitted(
@@ -141,6 +145,7 @@ class Submissions:
                 if self._traces is not None and way is not None:
                     self._traces.entered(way, record)
                 self._queue.submit(job, promised=True)
+                source.settle()
         except BaseException as error:
             self._refused(source, record, way, error)
             raise

@@ -25,6 +25,7 @@ from sidecar.live.context import Before
 from sidecar.live.ears import Ears
 from sidecar.live.hearing import Hearing
 from sidecar.live.hypothesis import Hypothesis
+from sidecar.live.load import HOLD_S, Kind, Level, LoadModel, Verdict
 from sidecar.live.pace import Pace
 from sidecar.live.piece import USUAL, Listen, Manner
 from sidecar.live.schedule import Urgency, Wish, next_of
@@ -32,8 +33,8 @@ from sidecar.live.seat import Order, Seat
 from sidecar.live.speakers import Decision, Question, decided
 from sidecar.live.story import NO_SPEAKERS
 from sidecar.live.voicing import Voiced
-from sidecar.speech.live import Begin, LiveOptions
-from sidecar.speech.live_events import LiveEvent, Noticed, Tell
+from sidecar.speech.live import LIVE_RATE, Begin, LiveOptions
+from sidecar.speech.live_events import Final, LiveEvent, Noticed, Tell
 from sidecar.speech.transcript import Notice
 from sidecar.threads import usable_cores
 
@@ -67,13 +68,15 @@ class Hall:
         threads: int | None = None,
         pace: Pace | None = None,
         manner: Manner = USUAL,
+        sample: Block | None = None,
     ) -> None:
         """``threads`` recognise at once: None stands for as many as there are cores to use. Half of
         them at most are at voices: a final finds one that is not. ``pace`` is for an engine that
         cannot be stopped within a stretch: what it leaves out. ``manner``: how it hears what goes
-        on."""
-        self._manner = manner
+        on. ``sample``: speech by which its cost is measured at the beginning."""
+        self._manner, self._sample = manner, sample
         threads = threads or usable_cores()
+        self._load, self._let = LoadModel(threads), 0
         self.detector = detector
         self._ears, self._pace = ears, pace
         self._encoding, self._encode_at_once = 0, max(1, threads // 2)
@@ -103,9 +106,11 @@ class Hall:
             context=self._ears.behind is not None,
         )
         seat = Seat(self, hearing, tell, options.client, self.detector.state())
+        hearing.verdict = partial(self._verdict, seat)
         if options.diarize and self._ears.encoder is None and not begin.at:
             tell(Noticed(NO_SPEAKERS))
         with self._lock:
+            self._load.limit_s = options.wait_s or self._load.limit_s
             self._seats[self._next] = seat
             self._next += 1
         return seat
@@ -200,15 +205,45 @@ class Hall:
                         with self._blaming(seat):
                             self._say(seat, seat.hearing.looked(float(found[row]), now))
         with self._lock:
+            now = time.monotonic()
+            for seat, frames in due:
+                seat.looked(len(frames), now)
+            speaking = sum(seat.hearing.speaking for seat in self._seats.values())
+            self._load.look(speaking, self._waiting_s(), now)
             self._wanted.notify_all()
+
+    def _waiting_s(self) -> float:
+        return sum(seat.hearing.waiting_s for seat in self._seats.values())
+
+    def _verdict(self, seat: Seat) -> Verdict:
+        """What becomes of an utterance of a session that begins."""
+        now = time.monotonic()
+        found = (one.speaker(now) for one in self._seats.values())
+        speakers = [speaker for speaker in found if speaker is not None]
+        verdict = self._load.verdict(seat.newcomer(), speakers, self._waiting_s())
+        if verdict is Verdict.SERVE:
+            seat.let(self._let, now)
+            self._let += 1
+        return verdict
 
     # ── the threads that recognise ──
 
+    def _measure(self) -> None:
+        """Find out what speech costs here, on all threads at once, as when many speak."""
+        if self._sample is None:
+            return
+        begun = time.monotonic()
+        options = LiveOptions(words=False)
+        self._ears.words(self._sample, None, Urgency.FINAL, options, lambda: self._closed)
+        with self._lock:
+            self._load.costs.measured(len(self._sample) / LIVE_RATE, time.monotonic() - begun)
+
     def _work(self) -> None:
+        self._measure()
         while True:
             with self._lock:
                 while not self._closed and (chosen := self._choose()) is None:
-                    self._wanted.wait()
+                    self._wanted.wait(HOLD_S if self._load.level(time.monotonic()) else None)
                 if self._closed:
                     return
                 assert chosen is not None
@@ -243,18 +278,23 @@ class Hall:
         begun = time.monotonic()
 
         def unwanted() -> bool:
-            late = time.monotonic() > begun + options.patience_s
-            return self._closed or listen.unwanted or late
+            now = time.monotonic()
+            late = now > begun + options.patience_s
+            shed = self._is_extra(listen) and self._load.level(now) >= Level.PARTIALS
+            return self._closed or listen.unwanted or late or shed
 
         found = self._ears.words(audio, known, listen.urgency, options, unwanted)
         with self._lock:
             now = time.monotonic()
+            kind = Kind.PARTIAL if self._is_extra(listen) else Kind.FINAL
+            self._load.costs.worked(kind, now - begun)
             if self._pace is not None and found is not None:
                 self._pace.took(listen.urgency, now - begun, now)
             self._say(seat, seat.hearing.recognised(listen, found, now, now - begun))
             self._wanted.notify_all()
 
     def _tell_apart(self, seat: Seat, voiced: Voiced, sound: Block | None) -> None:
+        begun = time.monotonic()
         try:
             vector = None if sound is None else self._ears.voice(sound)
             with self._lock:
@@ -265,6 +305,7 @@ class Hall:
         finally:
             with self._lock:
                 self._encoding -= 1
+                self._load.costs.worked(Kind.LABEL, time.monotonic() - begun)
                 self._wanted.notify_all()
 
     def _decision(self, question: Question) -> Decision | None:
@@ -276,11 +317,13 @@ class Hall:
 
     def _choose(self) -> tuple[Seat, Listen | Voiced] | None:
         voices = self._encoding < self._encode_at_once
-        wished = {
-            number: wish
-            for number, seat in list(self._seats.items())
-            if (wish := self._wish(seat, voices)) is not None
-        }
+        labels = self._load.level(time.monotonic()) < Level.LABELS
+        wished = {}
+        for number, seat in list(self._seats.items()):
+            heard = voices and (labels or seat.hearing.finishing)
+            wish = self._wish(seat, heard)
+            if wish is not None:
+                wished[number] = wish
         due = next_of(
             (
                 Wish(number, self._seats[number].client, one.urgency, one.since)
@@ -303,6 +346,9 @@ class Hall:
 
     def _worth(self, seat: Seat, listen: Listen) -> bool:
         """Whether it may be recognised now; who waits for words in vain is told."""
+        if self._is_extra(listen) and self._load.level(time.monotonic()) >= Level.PARTIALS:
+            self._say(seat, seat.hearing.partials_late(listen))
+            return False
         if self._pace is None or self._pace.allows(listen.urgency, time.monotonic()):
             return True
         if listen.urgency is Urgency.PARTIAL and not seat.wordless:
@@ -310,8 +356,14 @@ class Hall:
             self._say(seat, [Noticed(Notice("partials_off", NO_PARTIALS))])
         return False
 
+    def _is_extra(self, listen: Listen) -> bool:
+        """Whether a final needs it not: what grows is recognised once."""
+        return listen.urgency is Urgency.PARTIAL and not self._manner.grows
+
     def _say(self, seat: Seat, events: Iterable[LiveEvent]) -> None:
         for event in events:
+            if isinstance(event, Final):
+                self._load.costs.spoken(event.segment.end - event.segment.start)
             if not (seat.left or self._closed):
                 seat.tell(event)
         if seat.hearing.over:

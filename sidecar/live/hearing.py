@@ -25,6 +25,7 @@ from sidecar.live.endpointing import (
 )
 from sidecar.live.hypothesis import Hypothesis
 from sidecar.live.listening import Listening
+from sidecar.live.load import ENTRY_S, Verdict
 from sidecar.live.piece import STEP_S, USUAL, Listen, Manner, Piece
 from sidecar.live.ring import Ring
 from sidecar.live.schedule import Urgency
@@ -36,6 +37,7 @@ from sidecar.speech.live import LIVE_RATE, Begin, LiveOptions, Turns
 from sidecar.speech.live_events import (
     NOT_UNDERSTOOD,
     UNHEARD,
+    UTTERANCE_DROPPED,
     ContextKnown,
     Heard,
     LiveEvent,
@@ -44,12 +46,14 @@ from sidecar.speech.live_events import (
     SpeechStarted,
     SpeechStopped,
     Summary,
+    TurnedAway,
     Understood,
 )
 from sidecar.speech.transcript import Notice
 
 LATE_TOLD_S = 30.0
 """Seconds between two notices that partials are late."""
+SHED = "Too many speak: what is said now is not recognised."
 LEAD_S = 1.0
 """Who goes on for another engine hears so much of what that one heard: a detector of speech says
 what it says by what came before."""
@@ -81,6 +85,9 @@ class Hearing:
         self._ends = Endpointer(options.endpointing, self._decided, at)
         self._turn, self._piece = begin.turn, begin.piece
         self._turn_began = at if begin.open else None
+        goes_on = begin.at or begin.turn or begin.piece
+        self._entered = at if goes_on else round(ENTRY_S * LIVE_RATE)
+        """It has only just come until so many samples were looked at."""
         self._open: Piece | None = None
         known = options.known_voices if options.hears_voices else None
         self._voicing = Voicing(begin, known) if voices else None
@@ -92,6 +99,25 @@ class Hearing:
         self.over = False
         """`Summary` was told."""
         self.finishing = False
+        self.verdict: Callable[[], Verdict] = lambda: Verdict.SERVE
+        """What becomes of an utterance that begins."""
+        self._verdict = Verdict.SERVE
+
+    @property
+    def new(self) -> bool:
+        """Whether it has only just come."""
+        return self._looked < self._entered
+
+    @property
+    def speaking(self) -> bool:
+        """Whether something is said that is to be recognised."""
+        return self._open is not None and not self._open.shed
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds of speech that has ended and has no final."""
+        pieces = (piece for piece in self._story.pieces if piece.final is None)
+        return sum((piece.end or 0) - piece.start for piece in pieces) / LIVE_RATE
 
     @property
     def language(self) -> str:
@@ -126,11 +152,13 @@ class Hearing:
     def looked(self, probability: float, now: float) -> Iterator[LiveEvent]:
         """The next frame is speech with that probability."""
         self._looked += FRAME
-        if self._looked <= self._decided:
-            return  # so that the detector knows what came before
+        if self.over or self._looked <= self._decided:
+            return  # the latter so that the detector knows what came before
         if not self.finishing:  # behind the end of the session nothing begins
             for event in self._ends.feed(probability):
                 yield from self._take(event, now)
+                if self.over:
+                    return
             if self._voicing is not None and probability >= self.options.endpointing.threshold:
                 self._voicing.spoken(self._looked - FRAME)
         yield from self._heard()
@@ -266,14 +294,23 @@ class Hearing:
             self._voicing.paused(isinstance(event, Paused))
         match event:
             case Began(at):
+                begins = self._turn_began is None
+                if begins:
+                    self._verdict = self.verdict()
+                if self._verdict is Verdict.REFUSE:
+                    yield from self._turned_away()
+                    return
                 self._open = Piece(self._piece, self._turn, at, self._looked, asked=at)
-                if self._voicing is not None and self.options.diarize:
+                self._open.shed = self._verdict is Verdict.SHED
+                if self._voicing is not None and self.options.diarize and not self._open.shed:
                     self._open.diarize = True
                     self._voicing.opened(self._piece, at)
                 self._piece += 1
-                if self._turn_began is None:
+                if begins:
                     self._turn_began = at
                     yield SpeechStarted(self._turn, at / LIVE_RATE)
+                if begins and self._open.shed:
+                    yield Noticed(Notice(UTTERANCE_DROPPED, SHED), self._turn)
             case Paused(at):
                 assert self._open is not None
                 self._open.paused, self._open.early = at, None
@@ -296,10 +333,18 @@ class Hearing:
             yield SpeechStopped(piece.turn, at / LIVE_RATE)
             if self.options.turns is not Turns.CLIENT:
                 self._end_turn(at)
-        if piece.early is not None:
+        if piece.shed:
+            yield from self._settle(piece, Hypothesis(""), now, 0.0)
+        elif piece.early is not None:
             yield from self._settle(piece, piece.early, now, 0.0)
         if reason == "silence" and self.options.turns is Turns.ONE:
             yield from self.finish(now)
+
+    def _turned_away(self) -> Iterator[LiveEvent]:
+        """It is over: the engine is too busy."""
+        self.leave()
+        self.over = True
+        yield TurnedAway()
 
     def _end_turn(self, at: int, *, committed: bool = False) -> None:
         self._story.end_turn(self._turn, at, committed=committed)
@@ -343,10 +388,8 @@ class Hearing:
 
     def _partial(self, piece: Piece, found: Hypothesis, listen: Listen) -> Iterator[LiveEvent]:
         late_s = listen.to / LIVE_RATE - listen.since
-        often = self._late is not None and listen.to - self._late < LATE_TOLD_S * LIVE_RATE
-        if listen.urgency is Urgency.PARTIAL and late_s > STEP_S and not often:
-            self._late = listen.to
-            yield Noticed(Notice("partials_late", "Too many speak: words come later than usual."))
+        if listen.urgency is Urgency.PARTIAL and late_s > STEP_S:
+            yield from self.partials_late(listen)
         if self._manner.grows:
             shown = Shown(found.text, found.text, "")
         else:
@@ -356,6 +399,12 @@ class Hearing:
             yield Partial(
                 piece.turn, piece.number, start, end, shown.text, shown.stable, shown.tail
             )
+
+    def partials_late(self, listen: Listen) -> Iterator[LiveEvent]:
+        """Say that words come late, unless that was said lately."""
+        if self._late is None or listen.to - self._late >= LATE_TOLD_S * LIVE_RATE:
+            self._late = listen.to
+            yield Noticed(Notice("partials_late", "Too many speak: words come later than usual."))
 
     def _heard(self, always: bool = False) -> Iterator[LiveEvent]:
         """Let go of the sound that nobody needs, and say so now and then."""

@@ -32,7 +32,7 @@ class Listening:
                     return None
                 assert piece.end is not None
                 return Listen(piece, piece.end, Urgency.FINAL, piece.since)
-        if going_on is None:
+        if going_on is None or going_on.shed:
             return None
         if going_on.paused is not None:
             return self._in_pause(going_on, going_on.paused)

@@ -55,6 +55,8 @@ class Piece:
     cancelled: bool = False
     diarize: bool = False
     """Whether somebody asks whose it is, and may be answered."""
+    shed: bool = False
+    """It gets no words: too many speak."""
 
 
 @dataclass(eq=False, slots=True)

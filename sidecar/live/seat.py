@@ -11,7 +11,9 @@ import numpy as np
 
 from sidecar import errors
 from sidecar.audio import Block
+from sidecar.live.endpointing import FRAME
 from sidecar.live.hearing import Hearing
+from sidecar.live.load import Newcomer, Speaker, SpeakingShare
 from sidecar.speech.live import LIVE_RATE, LiveOptions
 from sidecar.speech.live_events import LiveEvent, Tell
 
@@ -49,6 +51,10 @@ class Seat:
         """It was told that there are no words before finals."""
         self.around: Callable[[], AbstractContextManager[object]] = nullcontext
         self.failed: Callable[[errors.SidecarError], object] = lambda error: None
+        self.rank: int | None = None
+        """Its place among those who speak, by when it was let; None before that."""
+        self.share: SpeakingShare | None = None
+        """How much of the time it speaks, from then on."""
         self._keeper = keeper
         self._inbox: deque[Block | Order] = deque()
         self._unread = 0
@@ -67,6 +73,28 @@ class Seat:
     def busy(self) -> bool:
         """Whether something of it is to be looked at."""
         return bool(self._inbox or self.hearing.backlog)
+
+    def speaker(self, now: float) -> Speaker | None:
+        """Its part in what is said; None while nothing was."""
+        if self.rank is None or self.share is None:
+            return None
+        return Speaker(self.client, self.rank, self.hearing.speaking, self.share.at(now))
+
+    def newcomer(self) -> Newcomer:
+        """Itself, whose utterance begins."""
+        entering = self.rank is None and self.hearing.new
+        return Newcomer(self.client, self.rank, entering)
+
+    def let(self, rank: int, now: float) -> None:
+        """Its utterance is recognised."""
+        if self.share is None:
+            self.rank, self.share = rank, SpeakingShare(now)
+
+    def looked(self, frames: int, now: float) -> None:
+        """So much of its sound was looked at."""
+        if self.share is not None:
+            speech_s = frames * FRAME / LIVE_RATE if self.hearing.speaking else 0.0
+            self.share.spoken(speech_s, now)
 
     def take(self, what: Block | Order) -> None:
         """It came, behind all that did before."""

@@ -103,6 +103,11 @@ class LiveTally:
         self.partials = Counter(
             "live_partials_total", "Words that were told before their end.", by_wire
         )
+        self.shed = Counter(
+            "live_utterances_shed_total",
+            "Utterances that were not recognised because too many spoke.",
+            by_wire,
+        )
         self.dropped = Counter("live_dropped_total", "Utterances their clients did not want.")
         self.orphaned = Counter(
             "live_orphaned_total", "Utterances whose sessions ended before they were told."

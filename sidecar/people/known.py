@@ -73,7 +73,9 @@ class KnownVoices:
             raise PeopleOff()
         return self._people
 
-    async def of(self, source: AudioSource, max_s: float = LONGEST_CLIP_S) -> VoicePrint:
+    async def of(
+        self, caller: Identity, source: AudioSource, max_s: float = LONGEST_CLIP_S
+    ) -> VoicePrint:
         """What the one person in a clip sounds like; the clip is closed.
 
         Raises:
@@ -81,12 +83,16 @@ class KnownVoices:
             errors.VoicesUnavailable: voices cannot be compared here.
         """
         try:
-            return await self._intake.voice(source, max_s)
+            return await self._intake.voice(caller, source, max_s)
         finally:
             source.close()
 
     async def with_clips(
-        self, options: TranscribeOptions, clips: Sequence[tuple[str, AudioSource]], max_s: float
+        self,
+        caller: Identity,
+        options: TranscribeOptions,
+        clips: Sequence[tuple[str, AudioSource]],
+        max_s: float,
     ) -> TranscribeOptions:
         """The options of a job in which the speakers of some clips are recognised, each by the name
         that is given with it; nothing of them is kept beyond the job. All clips are closed.
@@ -98,7 +104,7 @@ class KnownVoices:
         """
         try:
             known = [
-                KnownVoice(f"clip-{number}", name, (await self.of(source, max_s),))
+                KnownVoice(f"clip-{number}", name, (await self.of(caller, source, max_s),))
                 for number, (name, source) in enumerate(clips, len(options.known_voices))
             ]
         finally:

@@ -1,15 +1,18 @@
-"""Which live sessions there may be: how many, in what language, and while nobody waits too long."""
+"""Which live sessions there may be: how many, and in what language.
+
+How many of them may speak at once the engine decides (`live.load`), by what they say.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Self
 
 from sidecar import errors
-from sidecar.access.identity import Identity
+from sidecar.access.identity import Identity, Scope
+from sidecar.access.limits import leaves_room
 from sidecar.sessions.session import Bounds, Session, fitted
-from sidecar.sessions.waits import Waits
 from sidecar.settings import Settings
 from sidecar.speech.engine import EngineSpec
 from sidecar.speech.live import LiveOptions
@@ -17,12 +20,12 @@ from sidecar.speech.live import LiveOptions
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Room:
-    """How many there may be: in all, and of one owner; for how many seconds one waits for a client
-    that went; bytes of sound that all of them keep; and how long a final may wait because of
-    others before nobody else is let in, 0 for no such limit."""
+    """How many there may be: in all, and of one owner (None: as its limits say); for how many
+    seconds one waits for a client that went; bytes of sound that all of them keep; and how long a
+    final may wait because of others, 0 for no such limit."""
 
     sessions: int = 100
-    of_owner: int = 100
+    of_owner: int | None = None
     grace_s: float = 15.0
     sound_bytes: int = 256 << 20
     delay_s: float = 0.0
@@ -32,7 +35,9 @@ class Room:
         """As the settings say."""
         return cls(
             settings.live_sessions,
-            settings.live_sessions_per_owner or settings.live_sessions,
+            settings.live_sessions
+            if settings.live_sessions_per_owner == 0
+            else settings.live_sessions_per_owner,
             settings.live_grace,
             settings.live_buffer_mb << 20,
             settings.live_delay,
@@ -42,11 +47,9 @@ class Room:
 class Admission:
     """``spec``: of the engine that hears live, None where none does."""
 
-    def __init__(self, spec: EngineSpec | None, room: Room, now: Callable[[], float]) -> None:
+    def __init__(self, spec: EngineSpec | None, room: Room) -> None:
         self.spec = spec
-        self._room, self._now = room, now
-        self.waits = Waits(room.delay_s)
-        """Learns how late finals are."""
+        self._room = room
 
     @property
     def most(self) -> int:
@@ -58,19 +61,15 @@ class Admission:
 
         Raises:
             errors.LiveUnavailable: no engine here hears live.
-            errors.LiveFull, errors.LiveLimited: there are enough of them, or they wait too long.
+            errors.LiveFull, errors.LiveLimited: there are enough of them.
         """
         if self.spec is None:
             raise errors.LiveUnavailable()
         going = [one for one in there if not one.over]
         if len(going) >= self.most:
             raise errors.LiveFull()
-        if going and self.waits.too_long(self._now()):
-            raise errors.LiveFull(
-                "Those who speak here wait too long for their words already.",
-                hint="Try again later, or give the service a machine with more cores.",
-            )
-        if sum(one.owner == caller.owner for one in going) >= self._room.of_owner:
+        has = sum(one.owner == caller.owner for one in going)
+        if not self._may_have_more(caller, has, self.most - len(going)):
             raise errors.LiveLimited()
 
     def accepted(self, options: LiveOptions, bounds: Bounds) -> LiveOptions:
@@ -86,3 +85,15 @@ class Admission:
                 f"The engine '{self.spec.name}' does not know '{options.language}'."
             )
         return options
+
+    def _may_have_more(self, caller: Identity, has: int, free: int) -> bool:
+        """Whether the caller may have one beside so many. Where the settings say nothing, others
+        are left some; a token with the scope 'lease' is of a service that counts its own owners."""
+        if self._room.of_owner is not None:
+            return has < self._room.of_owner
+        limits = caller.limits
+        if Scope.LEASE in caller.scopes:
+            return True
+        if limits.live_sessions is not None and has >= limits.live_sessions:
+            return False
+        return not limits.shares or leaves_room(has, 1, free)

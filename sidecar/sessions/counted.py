@@ -7,8 +7,10 @@ from sidecar.metering.outcomes import Outcome, outcome_of
 from sidecar.metering.tally import LiveTally
 from sidecar.speech.live_events import (
     UNHEARD,
+    UTTERANCE_DROPPED,
     Final,
     LiveEvent,
+    Noticed,
     Partial,
     SpeechStarted,
     Summary,
@@ -55,6 +57,8 @@ class Counted:
                 self._tally.partials.add(self.wire)
             case Final():
                 self._final(event)
+            case Noticed(notice) if notice.code == UTTERANCE_DROPPED:
+                self._tally.shed.add(self.wire)
             case TurnEnded():
                 self._speaks(False)
             case TurnDropped():
@@ -71,6 +75,8 @@ class Counted:
         reason = DONE if finished or self._summed else LEFT
         if wrong is not None:
             reason = wrong.code
+            if isinstance(wrong, errors.LiveFull):
+                self._tally.refused.add(self.wire, wrong.code)
             if (outcome := outcome_of(wrong)) is not None:
                 self._tally.came(outcome)
         self._tally.ended.add(self.wire, reason)

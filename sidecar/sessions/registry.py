@@ -68,7 +68,7 @@ class Sessions:
         tape: Callable[[], Tape | None] = lambda: None,
         elsewhere: Elsewhere | None = None,
     ) -> None:
-        self._admission = Admission(spec, room, now)
+        self._admission = Admission(spec, room)
         self._tally = tally or Tally().live
         self._share, self._room, self._bounds = share, room, bounds
         self._patience_s = patience_s
@@ -165,7 +165,7 @@ class Sessions:
             errors.LiveUnavailable: no engine here hears live.
             errors.LanguageUnsupported: it does not know the language.
             errors.BadRequest: other options are not possible here.
-            errors.LiveFull, errors.LiveLimited: there are enough of them, or they wait too long.
+            errors.LiveFull, errors.LiveLimited: there are enough of them.
             errors.SessionTaken: there is one with that number.
             errors.ShuttingDown: the service is about to end.
         """
@@ -178,7 +178,12 @@ class Sessions:
         except errors.SidecarError as error:
             self._tally.refused.add(wire, error.code)
             raise
-        options = dataclasses.replace(options, client=caller.owner, patience_s=self._patience_s)
+        options = dataclasses.replace(
+            options,
+            client=caller.owner,
+            patience_s=self._patience_s,
+            wait_s=self._room.delay_s,
+        )
         session = self._new(caller.owner, number, options, wire)
         session.forgiving, session.stranger = forgiving, self._acquaint is not None
         if idle_s is not None:
@@ -196,7 +201,6 @@ class Sessions:
             self._now,
             counted=Counted(self._tally, wire, self._patience_s),
             greeting=self._greeting,
-            waits=self._admission.waits,
             accepted=self._admission.accepted,
         )
         session.keeper = self._keeper

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from sidecar import errors
 from sidecar.sessions.sent import Chunk, Commit, Forget
 from sidecar.sessions.session import Session
-from sidecar.speech.live_events import Noticed, Summary, from_wire
+from sidecar.speech.live_events import Noticed, Summary, TurnedAway, from_wire
 from sidecar.speech.transcript import Notice
 from sidecar.workers import channel
 from sidecar.workers.calls import Call, CallOver
@@ -25,6 +25,8 @@ from sidecar.workers.place import HandedOver, WorkerDied
 log = logging.getLogger(__name__)
 
 RESTARTED = Notice("engine_restarted", "The engine had to be started anew; nothing said is lost.")
+TOO_MANY_SPEAK = "As many people speak as this machine can transcribe in time."
+LATER = "Try again later, or give the service a machine with more cores."
 
 
 class Shared(Protocol):
@@ -103,6 +105,8 @@ async def _carry_once(session: Session, engine: Shared, *, alone: bool) -> None:
         try:
             async for answer, _ in call.answers():
                 event = from_wire(answer)
+                if isinstance(event, TurnedAway):
+                    raise errors.LiveFull(TOO_MANY_SPEAK, hint=LATER)
                 if isinstance(event, Summary):
                     event = await session.kept(event)
                 session.heard(event)

@@ -25,7 +25,6 @@ from sidecar.sessions.sent import Commit
 from sidecar.sessions.sound import Held, KeptSound
 from sidecar.sessions.tape import Tape
 from sidecar.sessions.told import Numbered, Told
-from sidecar.sessions.waits import Waits
 from sidecar.sessions.witness import Witness
 from sidecar.settings import Settings
 from sidecar.speech.live import Encoding, LiveOptions
@@ -104,8 +103,8 @@ Keeper = Callable[["Session", Transcript], Awaitable[str]]
 class Session:
     """Held by one connection at a time; not for two tasks at once, but for `events`.
 
-    ``now`` is a clock that only goes forward. ``waits`` learns how late finals are. ``accepted``
-    checks options that change, as those of the beginning were.
+    ``now`` is a clock that only goes forward. ``accepted`` checks options that change, as those of
+    the beginning were.
     """
 
     def __init__(
@@ -118,10 +117,9 @@ class Session:
         now: Callable[[], float] = time.monotonic,
         counted: Counted | None = None,
         greeting: Mapping[str, Any] | None = None,
-        waits: Waits | None = None,
         accepted: Callable[[LiveOptions, Bounds], LiveOptions] = fitted,
     ) -> None:
-        self._waits, self._accepted = waits, accepted
+        self._accepted = accepted
         self.id = number
         self.owner = owner
         self.options = options
@@ -376,8 +374,6 @@ class Session:
         elif isinstance(event, TurnEnded) and event.committed:
             self._answered += 1  # an engine that dies now is not asked for it again
             self.sound.answered(self._answered)
-        elif isinstance(event, Final) and self._waits is not None:
-            self._waits.add(event.wait_s + event.work_s, self._now())
         elif isinstance(event, TurnDropped):
             self.sound.dropped()
             self._room.set()

@@ -27,15 +27,21 @@ class Live(Group):
     live_sessions: int = Field(
         100, ge=0, description="Most live sessions at once; fewer where the engine hears fewer."
     )
-    live_sessions_per_owner: int = Field(
-        0, ge=0, description="Most live sessions of one owner; 0 is no limit of its own."
+    live_sessions_per_owner: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Most live sessions of one owner; 0 is no limit of its own. If unset: any number, or "
+            "32 where others can reach the service, except for tokens with the scope 'lease'."
+        ),
     )
     live_delay: Duration = Field(
         1.0,
         ge=0,
         description=(
-            "While finals take so much longer than the engine takes alone, another live session is "
-            "refused; 0 counts sessions only."
+            "How long a final may wait because of others. Where that is predicted to take longer, "
+            "live sessions that begin to speak are refused, partials, labels and then utterances "
+            "left out; 0 counts sessions only."
         ),
     )
     live_idle: Duration = Field(

@@ -19,7 +19,7 @@ class Recordings(Group):
         ge=1,
         description=(
             "Most MB of uploads on their way at once; beyond it the answer is 503 with "
-            "Retry-After. One alone may have more."
+            "Retry-After, for owners with more than an equal share. One upload alone may have more."
         ),
     )
     max_audio_hours: float = Field(5.0, gt=0, le=1000, description="Longest recording in hours.")

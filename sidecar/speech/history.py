@@ -88,9 +88,10 @@ class History:
     changed: float | None = None
 
     def after(
-        self, transcript: Transcript, step: Step, at: float
+        self, transcript: Transcript, step: Step, at: float, ready: Transcript | None = None
     ) -> tuple[History, Transcript] | None:
-        """History and transcript after a step; None where it changes nothing.
+        """History and transcript after a step; None where it changes nothing. ``ready``: that
+        transcript, where it was worked out before.
 
         Raises:
             errors.EditImpossible: there is nothing that it could be done to.
@@ -108,10 +109,10 @@ class History:
             case Redo():
                 if self.applied == len(self.entries):
                     raise EditImpossible("There is nothing to do again.")
-                again = edited(transcript, self.entries[self.applied].operations)
+                again = ready or edited(transcript, self.entries[self.applied].operations)
                 return replace(history, applied=self.applied + 1), again
             case operations:
-                new = edited(transcript, operations)
+                new = ready or edited(transcript, operations)
                 if new == transcript:
                     return None
                 said = self.said + size_of(operations)

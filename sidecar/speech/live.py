@@ -115,6 +115,8 @@ class LiveOptions:
     ``known_voices``: who is; ``voiceprints``: the summary says what speakers and pieces sound like.
     ``keep``: when it is over it is a job that is done. ``client``: sessions with the same one share
     their part of the engine. ``patience_s``: a stretch that takes longer to recognise is given up.
+    ``wait_s``: how long a final may wait because of others before less is recognised; 0 is no
+    limit.
     """
 
     language: str = AUTO
@@ -133,6 +135,7 @@ class LiveOptions:
     keep: bool = False
     client: str = ""
     patience_s: float = 20.0
+    wait_s: float = 0.0
 
     def to_wire(self) -> dict[str, Any]:
         """The options as plain values."""

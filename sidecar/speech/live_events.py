@@ -25,6 +25,8 @@ NOT_UNDERSTOOD = "recognition_failed"
 """The notice of a stretch that no engine could make words of in time."""
 UNHEARD = "unheard"
 """The flag of its final."""
+UTTERANCE_DROPPED = "utterance_dropped"
+"""The notice of an utterance that is not recognised because too many speak: it has no finals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +147,15 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """Something the client should know."""
+    """Something the client should know, of a turn where it has to do with one."""
 
     notice: Notice
+    turn: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """The engine is too busy for one more who speaks: the session is over, and nothing follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +179,12 @@ LiveEvent = (
     | ContextKnown
     | Heard
     | Noticed
+    | TurnedAway
     | Summary
 )
 _PLAIN: dict[str, Callable[..., LiveEvent]] = {
     one.__name__: one
-    for one in (SpeechStarted, SpeechStopped, Partial, TurnEnded, TurnDropped, Heard)
+    for one in (SpeechStarted, SpeechStopped, Partial, TurnEnded, TurnDropped, Heard, TurnedAway)
 }
 
 
@@ -201,8 +210,8 @@ def from_wire(values: dict[str, Any]) -> LiveEvent:
                 return VoicesKnown(prints_from(voices))
             case {"live": "ContextKnown", "pieces": pieces}:
                 return ContextKnown(understood_from(pieces))
-            case {"live": "Noticed", "notice": notice}:
-                return Noticed(Notice(**notice))
+            case {"live": "Noticed", "notice": notice, **rest}:
+                return Noticed(Notice(**notice), **rest)
             case {"live": "Summary", "transcript": transcript, "job": job}:
                 return Summary(transcript_from_wire(transcript), job)
             case {"live": str(name), **rest} if name in _PLAIN:

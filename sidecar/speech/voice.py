@@ -25,11 +25,13 @@ class VoiceSpec(ModelSpec):
     """What an engine that speaks can do.
 
     ``streams``: its sound comes while it is made, and can be stopped in between; of another a piece
-    of text is one piece of work. ``marks``: it says when each word begins.
+    of text is one piece of work. ``marks``: it says when each word begins. ``lists_voices``: its
+    voices are known here; else any name is passed on to whoever has them.
     """
 
     streams: bool = False
     marks: bool = False
+    lists_voices: bool = True
 
 
 @dataclass(frozen=True, slots=True)

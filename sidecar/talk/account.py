@@ -62,6 +62,8 @@ class Account:
                 self._person.ended = ended
             case NothingSaid():
                 self._person = None
+            case PersonSaid(text, backchannel=(began, ended)):
+                self._lines.append(_Line(PERSON, began, ended, text))
             case PersonSaid(text, typed):
                 self._said(text, at, typed=typed)
             case ReplyStarted(turn):

@@ -30,6 +30,8 @@ class Answering:
         self.turn: Turn | None = None
         self._do = do
         self._last_said, self._last_said_until = "", float("-inf")
+        self.last_made_s = 0.0
+        """Seconds of sound of the reply before."""
 
     @property
     def given(self) -> Turn | None:
@@ -175,7 +177,7 @@ class Answering:
         text = self.history.replied(turn.number, heard)
         if turn.sounding:
             self._last_said, self._last_said_until = turn.reply.around(turn.played), now
-        made = turn.reply.made_s
+        self.last_made_s = made = turn.reply.made_s
         self._do(Tell(ReplyEnded(turn.number, ending, text, min(turn.played, made), made)))
 
     def forget(self) -> None:

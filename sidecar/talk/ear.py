@@ -60,7 +60,8 @@ class Ear:
         self._session, self._now, self._happened = session, now, happened
         self._noticed = noticed
         self._clock = SoundClock()
-        self._texts: list[str] = []
+        self._finals: dict[int, list[str]] = {}
+        """Texts of a turn's finals, by turn, until it has ended."""
         self._stopped: dict[int, float] = {}
         self._speaking: int | None = None
         self._starving: Alarm | None = None
@@ -91,6 +92,20 @@ class Ear:
         """Where an utterance lies in all the sound, in seconds: from, to. One that goes on ends
         where it began, and of one that is long gone nothing is known."""
         return self._spans.get(utterance, (0.0, 0.0))
+
+    @property
+    def speaking(self) -> int | None:
+        """The utterance that goes on."""
+        return self._speaking
+
+    def place(self, utterance: int) -> tuple[float, float, float]:
+        """Where an utterance lies in all the sound without the lead before its first word, so far:
+        from, to, and when that was said."""
+        start, end = self.span(utterance)
+        start += self._usual.endpointing.pre_roll_s
+        if utterance == self._speaking:
+            end = self.received_s
+        return start, max(start, end), self._clock.time(max(start, end))
 
     async def hear(
         self, raw: bytes, encoding: Encoding = Encoding.PCM16, rate: int = 16_000
@@ -154,7 +169,6 @@ class Ear:
         match event:
             case live_events.SpeechStarted(turn, at):
                 self._speaking = turn
-                self._texts.clear()
                 self._lies(turn, at, at)
                 # What comes before the first sound may have been sent long ago.
                 into = self._usual.endpointing.pre_roll_s + SURELY_S
@@ -163,16 +177,16 @@ class Ear:
                 if self._quiet:  # it is told late: no sound comes that could end it
                     self._cut()
             case live_events.SpeechStopped(turn, at):
-                self._speaking = None
+                self._silent(turn)
                 self._stopped[turn] = self._clock.time(at)
                 self._lies(turn, self.span(turn)[0], at)
                 self._happened(SpeechStopped(self._now(), turn, self._stopped[turn]))
             case live_events.Partial() if event.turn == self._speaking:
-                self._words(event.turn, [*self._texts, event.text], self._clock.time(event.start))
+                self._words(event.turn, event.text, self._clock.time(event.start))
             case live_events.Final():
-                self._texts.append(event.segment.text)
+                self._finals.setdefault(event.turn, []).append(event.segment.text)
                 if event.turn == self._speaking:  # it was long, and is cut
-                    self._words(event.turn, self._texts, self._clock.time(event.segment.end))
+                    self._words(event.turn, "", self._clock.time(event.segment.end))
             case live_events.TurnEnded():
                 self._ended(event)
             case live_events.TurnDropped(turn):
@@ -193,9 +207,10 @@ class Ear:
         self._gone = frozenset(self._stopped)
         self._speaking = None
         self._stopped.clear()
-        self._texts.clear()
+        self._finals.clear()
 
     def _ended(self, event: live_events.TurnEnded) -> None:
+        self._finals.pop(event.turn, None)
         if event.turn not in self._gone:
             self._told_all(event)
         heard = self._commits.popleft() if event.committed and self._commits else None
@@ -206,16 +221,16 @@ class Ear:
     def _told_all(self, event: live_events.TurnEnded) -> None:
         ended = self._stopped.pop(event.turn, None)
         if ended is None:  # the client ended it, or we did
-            self._speaking = None
+            self._silent(event.turn)
             ended = self._clock.time(event.end)
             self._lies(event.turn, event.start, event.end)
             self._happened(SpeechStopped(self._now(), event.turn, ended))
         self._happened(Words(self._now(), event.turn, event.text, ended))
 
     def _dropped(self, turn: int) -> None:
-        self._speaking = None
+        self._silent(turn)
         self._stopped.pop(turn, None)
-        self._texts.clear()
+        self._finals.pop(turn, None)
         self._happened(Forgotten(self._now()))
         if self._forgets:
             self._forgets.popleft()()
@@ -225,7 +240,14 @@ class Ear:
         if len(self._spans) > MOST_SPANS:
             del self._spans[next(iter(self._spans))]
 
-    def _words(self, turn: int, texts: list[str], upto: float) -> None:
+    def _silent(self, turn: int) -> None:
+        """Nobody speaks, unless the next turn has begun."""
+        if self._speaking == turn:
+            self._speaking = None
+
+    def _words(self, turn: int, text: str, upto: float) -> None:
+        """Tell the finals of the turn and ``text`` behind them."""
+        texts = [*self._finals.get(turn, ()), text]
         self._happened(Words(self._now(), turn, " ".join(filter(None, texts)), upto))
 
     def _rest(self, chunk_s: float) -> None:

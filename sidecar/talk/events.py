@@ -62,9 +62,11 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Alike:
-    """The sound that comes in is like what was played lately, from -1 to 1 (`echo.likeness`)."""
+    """An utterance's sound so far is so like what was played then, from 0 to 1 (`evidence`): to be
+    told before its words."""
 
     at: float
+    utterance: int
     likeness: float
 
 

@@ -10,8 +10,9 @@ from sidecar.talk.answering import Answering
 from sidecar.talk.commands import Command, Recognise, Tell
 from sidecar.talk.echo import ALIKE, is_echo
 from sidecar.talk.events import UNKNOWN
-from sidecar.talk.history import bounded
+from sidecar.talk.history import MOST_SAID, bounded
 from sidecar.talk.interruption import (
+    ANSWERS_WITHIN_S,
     GUARDED_PAUSE_AFTER_S,
     HELD_S,
     PAUSE_AFTER_S,
@@ -57,7 +58,8 @@ class Floor:
         if person is not None and person.speaking and person.current == utterance:
             return
         self._answering.discard()
-        if person is not None and person.dismissed and utterance != person.current:
+        if person is not None and person.aside and utterance != person.current:
+            self._set_aside(person)
             person = None
         if person is None:
             person = self.person = Person.starting(utterance, began)
@@ -79,6 +81,7 @@ class Floor:
         if reply is None:
             self._consider(person)
             return
+        person.heard_s = reply.played
         short = person.ended - person.since < self.pause_after
         if short and reply.audible and person.paused_at is None and not person.text:
             self._dismiss(person, reply)
@@ -89,8 +92,12 @@ class Floor:
     def words(self, utterance: int, text: str, upto: float) -> None:
         """What was said so far, as far as one knows."""
         person = self.person
-        text = bounded(text, self.options.most_bytes)
-        if person is not None and person.hear(utterance, text, upto):
+        if person is None or (one := person.utterances.get(utterance)) is None:
+            return
+        was_echo = one.echo
+        more = person.hear(utterance, bounded(text, MOST_SAID), upto)
+        one.echo = is_echo(one.text, one.likeness, self._saying(person))
+        if more or one.echo != was_echo:
             self._said_more(person)
 
     def recogniser_failed(self, utterance: int, error: SidecarError) -> None:
@@ -126,13 +133,13 @@ class Floor:
     def _nothing_said(self, person: Person) -> None:
         if person.told:
             person.told = False
-            self._do(Tell(NothingSaid()))
+            self._do(Tell(NothingSaid(echo=person.echoed)))
 
-    def _is_echo(self, person: Person) -> bool:
-        saying = person.saying
+    def _saying(self, person: Person) -> str:
+        """What the machine says meanwhile, or said just before."""
         if self._answering.sounding:
-            saying = f"{saying} {self._answering.saying(self.at)}"
-        return bool(saying) and is_echo(person.text, saying)
+            return f"{person.saying} {self._answering.saying(self.at)}"
+        return person.saying
 
     # While no reply is given: is the turn over?
 
@@ -143,7 +150,7 @@ class Floor:
         text = person.text
         if self._over_at(person) <= self.at:
             self._over(person)
-        elif self.options.answers and self.options.ends_turns and not self._is_echo(person):
+        elif self.options.answers and self.options.ends_turns:
             self._answering.attempt(text, self.at)
 
     def _over_at(self, person: Person) -> float:
@@ -151,17 +158,16 @@ class Floor:
             return person.ended
         if not self.options.ends_turns:
             return float("inf")
-        if not person.text:  # a noise: there is nothing to wait for
+        if not person.text:  # a noise, or an echo: there is nothing to wait for
             return person.ended
         return person.over_at(self.options.patience)
 
     def _over(self, person: Person) -> None:
         """The person's turn is over."""
         self.person = None
-        text = bounded(person.text, self.options.most_bytes)
-        if text and not person.committed and self._is_echo(person):
-            self.guarded, text = True, ""
-        elif not text and person.failure is not None:
+        self.guarded = self.guarded or person.echoed
+        text = bounded(person.text, MOST_SAID)
+        if not text and person.failure is not None:
             self._tell_of(person)
             self._do(Tell(PersonStopped(person.ended, person.current)))
             self._answering.give_up(person.failure, person.ended, self.at)
@@ -215,13 +221,12 @@ class Floor:
             return
         if not self.options.interruptible:
             return
-        text, settled = person.text, person.settled
-        echo = self._is_echo(person)
-        match verdict(text, settled=settled, audible=reply.audible, echo=echo):
+        match verdict(person.text, settled=person.settled, audible=reply.audible):
             case Verdict.OVER:
                 self._interrupt(person)
             case Verdict.GOES_ON:
-                self.guarded = self.guarded or echo
+                self.guarded = self.guarded or person.echoed
+                person.aside = True
                 self._dismiss(person, reply)
             case Verdict.OPEN:
                 pass
@@ -229,12 +234,12 @@ class Floor:
     def _interrupt(self, person: Person) -> None:
         """The floor is the person's."""
         self.abandon(Ending.INTERRUPTED)
-        person.dismissed = False
+        person.dismissed = person.aside = False
         self._tell_of(person)
         self._consider(person)
 
     def _dismiss(self, person: Person, reply: Turn) -> None:
-        """It was nothing: the reply goes on."""
+        """It is nothing, as far as one knows: the reply goes on."""
         person.dismissed, person.paused_at = True, None
         if person.failure is not None:  # it may have been something
             self._do(Tell(Failed(0, person.failure)))
@@ -242,11 +247,23 @@ class Floor:
         self._nothing_said(person)
         reply.resume(self.at)
 
-    def alike(self, likeness: float) -> None:
-        """The sound is like an echo, and there are no words yet: the reply is not held for it. If
-        it was none after all, its words still count."""
+    def _set_aside(self, person: Person) -> None:
+        """It interrupted nothing, and is not answered: a backchannel, if it was not an echo."""
+        self.person = None
+        text = bounded(person.text, MOST_SAID)
+        if text:
+            entry = self._answering.history.add(Role.USER, text)
+            spoken = person.began, person.ended
+            self._do(Tell(PersonSaid(entry.text, entry=entry.number, backchannel=spoken)))
+
+    def alike(self, utterance: int, likeness: float) -> None:
+        """Its sound is so like what was played. Where it is an echo and there are no words yet, the
+        reply is not held for it. If it was none after all, its words still count."""
         person, reply = self.person, self._answering.given
-        if likeness < ALIKE or person is None or not person.saying or person.text:
+        if person is None or (one := person.utterances.get(utterance)) is None:
+            return
+        one.likeness = likeness
+        if likeness < ALIKE or person.text:
             return
         self.guarded = True
         if reply is not None and not person.dismissed:
@@ -258,15 +275,19 @@ class Floor:
             self.leave()
 
     def leave(self) -> None:
-        """The reply is over."""
+        """The reply is over: what was said over its last words answers it, and so does what nobody
+        knows the words of yet."""
         person = self.person
         if person is None:
             return
-        if person.dismissed and not person.speaking:
-            self.person = None
+        left_s = self._answering.last_made_s - person.heard_s
+        if person.aside and not (person.text and left_s <= ANSWERS_WITHIN_S):
+            self._set_aside(person)
             return
-        person.dismissed, person.paused_at = False, None
-        self._tell_of(person)
+        noticed = not person.dismissed  # of what may be a cough clients hear once it has words
+        person.dismissed, person.aside, person.paused_at = False, False, None
+        if noticed:
+            self._tell_of(person)
         self._consider(person)
 
     def abandon(self, ending: Ending) -> None:
@@ -280,11 +301,17 @@ class Floor:
     def bank(self) -> None:
         """What was said aloud and not answered yet stands before what is typed now."""
         person = self.person
-        if person is None or person.speaking:
+        if person is None or not person.settled:
+            return
+        if person.aside:
+            self._set_aside(person)
             return
         self.person = None
-        if person.told and person.text:
-            self._said(person, person.text)
+        if person.failure is not None:
+            self._do(Tell(Failed(0, person.failure)))
+        if person.text:
+            self._tell_of(person)
+            self._said(person, bounded(person.text, MOST_SAID))
         else:
             self._nothing_said(person)
 

@@ -8,6 +8,8 @@ from sidecar.speech.dialogue import Call, Message, Role
 from sidecar.talk.reply import ELLIPSIS, Reply
 
 _ANSWERS = (Role.ASSISTANT, Role.TOOL)
+MOST_SAID = 65_536
+"""Bytes of what a person says aloud in one turn: an hour without a pause that ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Entry:
 
 
 class History:
-    """Messages in order, the oldest let go of."""
+    """Messages in order, the oldest let go of; replies are ``most_bytes`` long at most."""
 
     def __init__(self, most: int = 40, most_bytes: int = 4096) -> None:
         self._most, self._most_bytes = most, most_bytes
@@ -40,7 +42,7 @@ class History:
         return tuple(entry for entry in self._entries if entry.text)
 
     def add(self, role: Role, text: str) -> Entry:
-        """What somebody said; as it stands there."""
+        """What somebody said, all of it; as it stands there."""
         return self._append(Entry(role, text))
 
     def begin(self, turn: int, reply: Reply) -> Entry:
@@ -145,7 +147,7 @@ class History:
 
     def _append(self, entry: Entry) -> Entry:
         self._count += 1
-        text = entry.text if entry.call else bounded(entry.text.strip(), self._most_bytes)
+        text = entry.text if entry.call else entry.text.strip()
         entry = replace(entry, text=text, number=self._count)
         if entry.text or entry.reply is not None or entry.call is not None:
             self._entries.append(entry)

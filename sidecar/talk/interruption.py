@@ -31,6 +31,9 @@ BACKCHANNELS = among(
 """What one says to show that one listens."""
 ORDERS = among("stop wait no halt nein stopp warte non arrête para espera basta стоп")
 """What ends a reply whoever else said it: these are no echo on their own."""
+ANSWERS_WITHIN_S = 0.5
+"""Of a reply's sound that are left when polite words over it end: these answer it, for people
+answer a question before its last word is out."""
 
 
 class Meaning(Enum):
@@ -63,10 +66,10 @@ class Verdict(Enum):
     """It is held until more is known."""
 
 
-def verdict(text: str, *, settled: bool, audible: bool, echo: bool) -> Verdict:
+def verdict(text: str, *, settled: bool, audible: bool) -> Verdict:
     """What becomes of a reply by the words that are said over it. ``settled``: no more come;
-    ``audible``: something of the reply was heard; ``echo``: they are its own."""
-    if text and not echo and (meaning(text) is Meaning.FLOOR if audible else goes_on(text)):
+    ``audible``: something of the reply was heard."""
+    if text and (meaning(text) is Meaning.FLOOR if audible else goes_on(text)):
         return Verdict.OVER
     return Verdict.GOES_ON if settled else Verdict.OPEN
 

@@ -16,7 +16,7 @@ from sidecar.talk.answering import Answering
 from sidecar.talk.commands import Attend, Command, Tell, WakeAt
 from sidecar.talk.events import Stage, TalkEvent
 from sidecar.talk.floor import Floor
-from sidecar.talk.history import History, bounded
+from sidecar.talk.history import History
 from sidecar.talk.interruption import GUARDED_THRESHOLD, PAUSE_AFTER_S
 from sidecar.talk.options import TalkOptions
 from sidecar.talk.told import (
@@ -102,7 +102,7 @@ class Conversation:
             case happened.Words():
                 self._floor.words(event.utterance, event.text, event.upto)
             case happened.Alike():
-                self._floor.alike(event.likeness)
+                self._floor.alike(event.utterance, event.likeness)
             case happened.StageFailed(stage=Stage.RECOGNISER):
                 self._floor.recogniser_failed(event.turn, event.error)
             case (
@@ -147,7 +147,7 @@ class Conversation:
     # What clients wish
 
     def _typed(self, text: str) -> None:
-        text = bounded(text.strip(), self.options.most_bytes)
+        text = text.strip()
         if not text:
             return
         self._floor.abandon(Ending.INTERRUPTED)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sidecar.errors import SidecarError
+from sidecar.talk.history import MOST_SAID, bounded
 from sidecar.talk.options import Patience, TalkOptions
 from sidecar.talk.patience import patience
 from sidecar.talk.words import bare
@@ -18,18 +19,22 @@ SPECULATE_AFTER_S = 0.1
 RECOGNISER_S = 20.0
 """A recogniser that takes longer has failed."""
 MOST_UTTERANCES = 100
-"""Of one turn; of what is more the oldest is forgotten."""
+"""Of one turn that are kept apart; of older ones the text alone is kept."""
 _SLACK_S = 0.02
 
 
 @dataclass(slots=True)
 class Utterance:
-    """What is known of one: it is to be heard up to ``ended``, and was up to ``upto``."""
+    """What is known of one since it ``began``: it is to be heard up to ``ended``, and was up to
+    ``upto``. ``likeness``: how like its sound is what was played then; ``echo``: it is that."""
 
+    began: float
     text: str = ""
     upto: float = float("-inf")
     ended: float | None = None
     asked: float | None = None
+    likeness: float = 0.0
+    echo: bool = False
 
     @property
     def settled(self) -> bool:
@@ -44,10 +49,11 @@ class Person:
     ``answer``: the client wants one, by ``answer_by`` if that is given.
 
     Over a reply ``told`` is false: no client knows of it yet. There ``paused_at`` is since when the
-    reply is held for it, and ``dismissed`` that it turned out to mean nothing.
+    reply is held for it, ``dismissed`` that it is not held for it any more, and ``aside`` that its
+    words are no interruption. ``heard_s``: so much of the reply was heard when it stopped.
+    ``before``: what was said in utterances that are not kept any more.
     """
 
-    began: float
     since: float
     current: int
     speaking: bool = True
@@ -59,27 +65,43 @@ class Person:
     answer_by: TalkOptions | None = None
     told: bool = False
     saying: str = ""
-    alike: bool = False
+    before: str = ""
     paused_at: float | None = None
     dismissed: bool = False
+    aside: bool = False
+    heard_s: float = 0.0
     failure: SidecarError | None = None
     settled_at: float = 0.0
 
     @classmethod
     def starting(cls, utterance: int, began: float) -> Person:
         """Who begins to speak."""
-        return cls(began, began, utterance, utterances={utterance: Utterance()})
+        return cls(began, utterance, utterances={utterance: Utterance(began)})
 
     @property
     def first(self) -> int:
-        """The utterance that it began with."""
-        return next(iter(self.utterances))
+        """The utterance that it began with: before its first words there may have been a cough."""
+        said = (number for number, one in self.utterances.items() if one.text)
+        return next(said, self.current)
+
+    @property
+    def began(self) -> float:
+        """When it did."""
+        return self.utterances[self.first].began
 
     @property
     def text(self) -> str:
-        """All that was said so far."""
-        texts = (one.text.strip() for one in self.utterances.values())
-        return " ".join(text for text in texts if text)
+        """All that was said so far, without what is an echo; with it, where the client is sure that
+        this is a turn."""
+        texts = [
+            one.text.strip() for one in self.utterances.values() if self.committed or not one.echo
+        ]
+        return " ".join(text for text in (self.before, *texts) if text)
+
+    @property
+    def echoed(self) -> bool:
+        """Whether some of it is an echo."""
+        return any(one.echo for one in self.utterances.values())
 
     @property
     def settled(self) -> bool:
@@ -91,11 +113,13 @@ class Person:
         if self.speaking and utterance != self.current:  # cut, because it was long
             self.stop(self.current, began)
         self.speaking, self.current, self.since = True, utterance, began
-        self.committed = self.dismissed = False
-        one = self.utterances.setdefault(utterance, Utterance())
+        self.committed = self.dismissed = self.aside = False
+        one = self.utterances.setdefault(utterance, Utterance(began))
         one.ended = one.asked = None
         if len(self.utterances) > MOST_UTTERANCES:
-            del self.utterances[next(iter(self.utterances))]
+            oldest = self.utterances.pop(next(iter(self.utterances)))
+            text = "" if oldest.echo else oldest.text.strip()
+            self.before = bounded(f"{self.before} {text}".strip(), MOST_SAID)
 
     def stop(self, utterance: int, ended: float) -> None:
         """Pauses since ``ended``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 LEAVING_S = 1.0
 """So long one waits for a place: a page that is loaded anew comes back before it is known that it
 has left."""
+AT_ONCE_S = 0.1
+"""Where nobody listens at an address that is known within this."""
+LOOK_RESTS = 30
+"""Times the length of a look that took longer there is none."""
 
 
 class Conversations:
@@ -42,6 +47,7 @@ class Conversations:
         self._thinker: Thinker | None = None
         self._others: dict[str, Thinker] = {REPEAT: Repeat()}
         self._finding = asyncio.Lock()
+        self._look_at = 0.0
         self._going: set[Talk] = set()
         self._opening = 0
         self._left = asyncio.Event()
@@ -165,9 +171,20 @@ class Conversations:
             raise errors.TalkFull() from None
 
     async def _found(self) -> Thinker:
+        """Who thinks. A server on this machine may start later than this service: while there is
+        none it is looked for again, seldom if a look takes long."""
         async with self._finding:
             if self._thinker is None:
                 self._thinker = await thinker_of(self._meant)
+            elif (
+                isinstance(self._thinker, Repeat)
+                and self._meant.looked_for
+                and time.monotonic() >= self._look_at
+            ):
+                began = time.monotonic()
+                self._thinker = await thinker_of(self._meant, again=True)
+                took_s = time.monotonic() - began
+                self._look_at = began + (LOOK_RESTS * took_s if took_s > AT_ONCE_S else 0.0)
             return self._thinker
 
     def _warm(self, talk: Talk, ready: Callable[[], Awaitable[object]]) -> asyncio.Task[None]:

@@ -14,7 +14,7 @@ from sidecar.speech.transcript import Notice
 from sidecar.speech.voice import SayOptions
 from sidecar.talk import commands as todo
 from sidecar.talk.ear import Ear
-from sidecar.talk.events import Cancelled, Played, TalkEvent, Tick
+from sidecar.talk.events import Alike, Cancelled, Played, TalkEvent, Tick, Words
 from sidecar.talk.machine import Conversation
 from sidecar.talk.options import TalkOptions
 from sidecar.talk.outgoing import (
@@ -34,6 +34,10 @@ from sidecar.thinking.thinker import Thinker
 
 MOST_UNREAD = 2_000
 """What may be told and wait for a client that reads slowly: minutes of sound."""
+COMPARE_EVERY_S = 0.2
+"""Of new sound over a reply: before there are words, too, a reply is not held for its echo."""
+WORDLESS_S = 2.0
+"""So long an utterance may be that has no words yet; after that they alone are compared for."""
 
 
 def _unseen(told: Told) -> None:
@@ -60,14 +64,17 @@ class Talk:
         seen: Callable[[Told], None] = _unseen,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        from sidecar.talk.evidence import Evidence  # it takes numpy, which a service begins without
+
         self._now, self._seen = now, seen
         self.id = session.id
         self.greeting = session.greeting
         """What a client is to know when it begins, beside what its wire says."""
         self._machine = Conversation(options)
-        self._ear = Ear(session, now, self._happened, self._noticed)
+        self._ear = Ear(session, now, self._recognised, self._noticed)
         self._stages = Stages(thinker, voice, manner, now, self._happened)
         self._pacer = Pacer(client)
+        self._evidence, self._compared_s = Evidence(), 0.0
         self._out: asyncio.Queue[Out] = asyncio.Queue()
         self._due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -89,6 +96,13 @@ class Talk:
     ) -> None:
         """More sound of the person's, as `Session.send`."""
         await self._ear.hear(raw, encoding, rate)
+        self._evidence.hear(raw, encoding, rate, self._ear.received_s)
+        utterance = self._ear.speaking
+        if utterance is None or not self._pacer.turn:
+            return
+        start, end, _ = self._ear.place(utterance)
+        if end - start <= WORDLESS_S and end - self._compared_s >= COMPARE_EVERY_S:
+            self._compare(utterance)
 
     @property
     def hearing(self) -> LiveOptions:
@@ -238,8 +252,9 @@ class Talk:
             return
         try:
             now = self._now()
-            if self._pacer.turn:
-                self._do(self._machine.take(Played(now, self._pacer.turn, self._pacer.played(now))))
+            if turn := self._pacer.turn:
+                self._evidence.play(turn, self._pacer.heard(now), now)
+                self._do(self._machine.take(Played(now, turn, self._pacer.played(now))))
             self._do(self._machine.take(event))
             for frame in self._pacer.due(now):
                 self._out.put_nowait(frame)
@@ -249,6 +264,20 @@ class Talk:
                 raise errors.InboundFull("The client does not read what it is told.")
         except Exception as fault:  # a fault of ours ends it, and is told where it runs
             self._broken.set_exception(fault)
+
+    def _recognised(self, event: TalkEvent) -> None:
+        """Of the ear. What its words sound like comes before them."""
+        if isinstance(event, Words) and event.text:
+            self._compare(event.utterance)
+        self._happened(event)
+
+    def _compare(self, utterance: int) -> None:
+        """Tell how like an utterance's sound so far is what was played then, if anything was."""
+        self._compared_s = self._ear.received_s
+        self._happened(Tick(self._now()))
+        likeness = self._evidence.likeness(*self._ear.place(utterance))
+        if likeness is not None:
+            self._happened(Alike(self._now(), utterance, likeness))
 
     def _tell_sent(self) -> None:
         ending = self._machine.made
@@ -271,6 +300,7 @@ class Talk:
                 self._out.put_nowait(told)
             case todo.Emit(turn, piece, sound):
                 self._pacer.add(turn, piece, sound, now)
+                self._evidence.emit(turn, sound)
             case todo.Hush(turn):
                 self._pacer.hush(turn, now)
                 self._out.put_nowait(Clear(turn))

@@ -73,11 +73,13 @@ class PersonStopped:
 @dataclass(frozen=True, slots=True)
 class PersonSaid:
     """What the person said, as it stands in the history by the number of ``entry``; ``typed``: not
-    aloud."""
+    aloud. ``backchannel``: from when to when it was said over a reply, which it did not interrupt;
+    it is not answered."""
 
     text: str
     typed: bool = False
     entry: int = field(default=0, compare=False)
+    backchannel: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,10 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class NothingSaid:
-    """What began as a person's turn was none: a noise, an echo, or the client forgot it."""
+    """What began as a person's turn was none: a noise, an echo (``echo``), or the client forgot
+    it."""
+
+    echo: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

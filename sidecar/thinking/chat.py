@@ -20,6 +20,9 @@ MOST_MODELS = 200
 """Of a server's list that are looked at."""
 LONGEST_LINE = 1 << 20
 """Bytes of one line of a stream."""
+LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"
+"""How long an answer may be. Everybody knows the first but OpenAI's reasoning models, and they say
+so; who does not know the second passes over it, and answers without an end."""
 SAID_OF_ERRORS = 200
 """Characters of a server's own words that are passed on."""
 THINKS, SPEAKS = "<think>", "</think>"
@@ -27,14 +30,18 @@ THINKS, SPEAKS = "<think>", "</think>"
 
 
 def request(
-    messages: Sequence[Message], model: str, max_tokens: int, tools: Tools = NO_TOOLS
+    messages: Sequence[Message],
+    model: str,
+    max_tokens: int,
+    tools: Tools = NO_TOOLS,
+    limit: str = LIMIT,
 ) -> dict[str, Any]:
-    """The body of a request for an answer as a stream."""
+    """The body of a request for an answer as a stream; ``limit``: the name of its length."""
     body = {
         "model": model,
         "messages": [_message(one) for one in messages],
         "stream": True,
-        "max_tokens": max_tokens,
+        limit: max_tokens,
     }
     if tools.all:
         named = {"type": "function", "function": {"name": tools.named}}
@@ -225,6 +232,12 @@ def failed(body: bytes) -> errors.LlmFailed | None:
     except (ValueError, RecursionError):
         pass
     return None
+
+
+def wants_newer_limit(body: bytes) -> bool:
+    """Whether a server refuses `LIMIT`, and names `NEWER_LIMIT` for it."""
+    wrong = failed(body)
+    return wrong is not None and NEWER_LIMIT in wrong.detail
 
 
 def refused(status: int, body: bytes) -> errors.LlmError:

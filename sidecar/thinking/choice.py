@@ -61,8 +61,9 @@ def meant_by(settings: Settings) -> Meant:
     )
 
 
-async def thinker_of(meant: Meant) -> Thinker:
-    """Who thinks. With 'auto' it is whoever answers on this machine, and nobody else."""
+async def thinker_of(meant: Meant, *, again: bool = False) -> Thinker:
+    """Who thinks. With 'auto' it is whoever answers on this machine, and nobody else; ``again``:
+    nobody did before, and the log says so already."""
     address = meant.address
     if address is None:
         return Repeat()
@@ -77,7 +78,8 @@ async def thinker_of(meant: Meant) -> Thinker:
     finally:
         for look in looks.values():
             look.cancel()
-    log.info("language model: none of %s answers; what is said is repeated", ", ".join(KNOWN))
+    if not again:
+        log.info("language model: none of %s answers; what is said is repeated", ", ".join(KNOWN))
     return Repeat()
 
 

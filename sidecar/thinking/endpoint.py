@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.speech.dialogue import NO_TOOLS, Message, Piece, Role, Tools
@@ -50,7 +50,7 @@ class Endpoint:
         import httpx
 
         self._address = address
-        self._model = address.model
+        self._model, self._limit = address.model, chat.LIMIT
         self._client = httpx.AsyncClient(
             base_url=address.url,
             trust_env=False,
@@ -77,8 +77,7 @@ class Endpoint:
             errors.LlmError: it does not answer, or will not.
         """
         await self._known()
-        body = chat.request(WARMS_UP, self._model, 1)
-        async with self._within(self._address.first_s), self._asked(body):
+        async with self._within(self._address.first_s), self._asked(WARMS_UP, 1):
             pass
 
     async def models(self) -> tuple[str, ...]:
@@ -105,8 +104,7 @@ class Endpoint:
             errors.LlmGarbled: it did not answer, or not to the end.
         """
         await self._known()
-        body = chat.request(messages, self._model, self._address.max_tokens, tools)
-        async with self._asked(body) as pieces:
+        async with self._asked(messages, self._address.max_tokens, tools) as pieces:
             words, within_s = chat.Words(), self._address.first_s
             while not words.done:
                 async with self._within(within_s):
@@ -146,19 +144,36 @@ class Endpoint:
             raise errors.LlmGarbled() from None
 
     @asynccontextmanager
-    async def _asked(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def _asked(
+        self, messages: Sequence[Message], most: int, tools: Tools = NO_TOOLS
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
         """A request that was taken, and the pieces of its answer."""
         async with _named(self._address.url):
-            sent = self._client.build_request("POST", chat.PATH, json=body)
-            async with self._within(self._address.first_s):
-                response = await self._client.send(sent, stream=True)
+            response = await self._sent(messages, most, tools)
             try:
                 if response.status_code != 200:
-                    async with self._within(self._address.next_s):
-                        raise chat.refused(response.status_code, await _some(response))
+                    said = await self._said(response)
+                    if self._limit != chat.LIMIT or not chat.wants_newer_limit(said):
+                        raise chat.refused(response.status_code, said)
+                    self._limit = chat.NEWER_LIMIT
+                    await response.aclose()
+                    response = await self._sent(messages, most, tools)
+                    if response.status_code != 200:
+                        raise chat.refused(response.status_code, await self._said(response))
                 yield response.aiter_bytes()
             finally:
                 await response.aclose()
+
+    async def _sent(self, messages: Sequence[Message], most: int, tools: Tools) -> httpx.Response:
+        body = chat.request(messages, self._model, most, tools, self._limit)
+        sent = self._client.build_request("POST", chat.PATH, json=body)
+        async with self._within(self._address.first_s):
+            return await self._client.send(sent, stream=True)
+
+    async def _said(self, response: httpx.Response) -> bytes:
+        """Why it is refused."""
+        async with self._within(self._address.next_s):
+            return await _some(response)
 
     @asynccontextmanager
     async def _within(self, seconds: float) -> AsyncIterator[None]:

@@ -270,7 +270,7 @@ class DistantLine:
             case {"type": "error", "code": code}:
                 error = _error_of(message)
                 self.handed_over = code in _ENDING
-                if error.kind in _OURS:
+                if error.kind in _OURS or code == errors.LiveFull.code:
                     self.call.end(error)
                 elif not self.handed_over and code != errors.EngineCrashed.code:
                     said = f"The upstream said: {error.detail}"

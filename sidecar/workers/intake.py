@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from sidecar import errors
+from sidecar.access.fair_semaphore import FairSemaphore
+from sidecar.access.identity import Identity
 from sidecar.audio.decode import AudioFacts, glance
 from sidecar.audio.source import AudioSource, open_path
 from sidecar.speech.people import VoicePrint
@@ -27,9 +29,9 @@ from sidecar.workers.place import WorkerDied
 from sidecar.workers.worker import Worker
 
 LANES = 3
-"""Files that are looked at side by side, whoever sent them: clients of one machine cannot be told
-apart. Three slow files hold up the next for as long as they may take (`PROBE_TIMEOUT_S`), plain wav
-excepted, which needs no lane; how many there can be is bounded by the places in the queue."""
+"""Files that are looked at side by side; plain wav needs no lane. Owners who are told apart take
+turns, and one of them leaves a lane to the others. Of one owner three slow files hold up the next
+for as long as they may take (`PROBE_TIMEOUT_S`)."""
 ATTEMPTS = 2
 """A rested worker may have died in its sleep; only a fresh one proves that the file is to blame."""
 START_TIMEOUT_S = 60.0
@@ -53,7 +55,7 @@ class Intake:
         self._max_audio_s = max_audio_s
         self._opens = Threads("open", OPENS)
         self._looks = Threads("look", LANES)
-        self._lanes = asyncio.Semaphore(LANES)
+        self._lanes = FairSemaphore(LANES)
         self._resting: list[Worker] = []
         self._idle: asyncio.TimerHandle | None = None
         self._leaving = Leaving(on_crash=_expected)
@@ -72,8 +74,8 @@ class Intake:
                 "The disk that 'audio_path' lies on does not answer."
             ) from None
 
-    async def probe(self, source: AudioSource) -> AudioFacts:
-        """What the recording is.
+    async def probe(self, caller: Identity, source: AudioSource) -> AudioFacts:
+        """What a recording of the caller's is.
 
         Raises:
             errors.BadAudio: it cannot be transcribed.
@@ -83,7 +85,7 @@ class Intake:
             facts = glance(source.fd, self._max_audio_s)
         else:
             facts = await self._glance(source)
-        return facts or await self._probe(source)
+        return facts or await self._probe(caller, source)
 
     async def _glance(self, source: AudioSource) -> AudioFacts | None:
         try:
@@ -92,7 +94,7 @@ class Intake:
         except TimeoutError:
             raise errors.AudioDecodeTimeout() from None
 
-    async def voice(self, source: AudioSource, max_s: float) -> VoicePrint:
+    async def voice(self, caller: Identity, source: AudioSource, max_s: float) -> VoicePrint:
         """What the one person in a clip of ``max_s`` seconds at most sounds like.
 
         Raises:
@@ -100,11 +102,11 @@ class Intake:
             errors.VoicesUnavailable: voices cannot be compared here.
             errors.MachineBusy: nobody comes to listen to it.
         """
-        found = await self._ask("voice", [source.fd], max_s=max_s)
+        found = await self._ask(caller, "voice", [source.fd], max_s=max_s)
         return VoicePrint(**found)
 
     async def parted(
-        self, prints: Sequence[VoicePrint | None], into: int | None
+        self, caller: Identity, prints: Sequence[VoicePrint | None], into: int | None
     ) -> tuple[list[int], float] | None:
         """Which segments of one speaker are whose, by what they sound like (`voices.parting`), and
         how alike those people are; None where they cannot be told apart. ``into``: how many.
@@ -114,20 +116,20 @@ class Intake:
         """
         plain = [one and asdict(one) for one in prints]
         try:
-            found = await self._ask("part", prints=plain, into=into)
+            found = await self._ask(caller, "part", prints=plain, into=into)
         except errors.BadAudio:  # there is none; that is how a process is given up
             raise errors.EngineFailed("The voices could not be compared.") from None
         return (found["groups"], found["likeness"]) if found else None
 
-    async def _probe(self, source: AudioSource) -> AudioFacts:
-        found = await self._ask("probe", [source.fd], max_s=self._max_audio_s)
+    async def _probe(self, caller: Identity, source: AudioSource) -> AudioFacts:
+        found = await self._ask(caller, "probe", [source.fd], max_s=self._max_audio_s)
         return AudioFacts.from_wire(found)
 
     async def _ask(
-        self, operation: str, fds: Sequence[int] = (), **arguments: Any
+        self, caller: Identity, operation: str, fds: Sequence[int] = (), **arguments: Any
     ) -> dict[str, Any]:
         """The answer of a process that looks at a file."""
-        async with self._lanes:
+        async with self._lanes.held(caller):
             if self._idle is not None:
                 self._idle.cancel()
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -23,10 +24,12 @@ from sidecar.access.identity import (
     Identity,
     Limits,
     Proof,
+    Scope,
     SharedToken,
 )
 from sidecar.access.limits import Buckets, Failures, Rate, address_key
 from sidecar.access.turnstile import MOST_HELD, Turnstile
+from sidecar.access.visits import Visits
 from sidecar.jobs.allowance import Uploads, check_audio, check_jobs
 from sidecar.settings import Settings
 from sidecar.transports.http.gate import Gate
@@ -174,9 +177,32 @@ def test_nothing_is_counted_on_the_loopback_unless_it_was_said() -> None:
     assert known.limits_of(Settings(host="0.0.0.0")) == known.USUAL
     assert known.limits_of(Settings(forwarded_allow_ips=("127.0.0.1",))) == known.USUAL
     none = {"limit_requests": 0, "limit_jobs": 0, "limit_queued_hours": 0, "limit_upload_mb": 0}
+    none |= {"live_sessions_per_owner": 0}
     assert known.limits_of(Settings(host="0.0.0.0", **none)) == UNLIMITED
     assert known.limits_of(Settings(limit_jobs=3)) == Limits(jobs=3)
     check_jobs(EVERYBODY, 10**6)
+
+
+def test_who_shares_leaves_others_room_and_each_may_have_one() -> None:
+    ada, bob, cleo, dan = (
+        Identity(name, Proof.JWT, limits=Limits(shares=True)) for name in ("a", "b", "c", "d")
+    )
+    visits = Visits(most=4)
+    with contextlib.ExitStack() as held:
+        for _ in range(3):
+            held.enter_context(visits.opened(ada))
+        with pytest.raises(errors.ConnectionsLimited):
+            held.enter_context(visits.opened(ada))
+        for one in (bob, cleo, dan):
+            held.enter_context(visits.opened(one))
+            with pytest.raises(errors.ConnectionsLimited):
+                held.enter_context(visits.opened(one))
+        front = Identity("front", Proof.JWT, frozenset({Scope.LEASE}), Limits(shares=True))
+        for _ in range(9):
+            held.enter_context(visits.opened(front))
+            held.enter_context(visits.opened(EVERYBODY))
+    with visits.opened(bob), visits.opened(bob), visits.opened(bob):
+        pass
 
 
 async def inner(scope: Any, receive: Any, send: Any) -> None:

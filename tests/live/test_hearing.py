@@ -16,10 +16,12 @@ from sidecar.live.context import Before
 from sidecar.live.endpointing import FRAME
 from sidecar.live.hearing import UNHEARD, Hearing
 from sidecar.live.hypothesis import Hypothesis
+from sidecar.live.load import Verdict
 from sidecar.live.piece import USUAL, Listen, Manner
 from sidecar.live.schedule import Urgency
 from sidecar.speech.live import AT_THE_START, LIVE_RATE, Begin, Endpointing, LiveOptions, Turns
 from sidecar.speech.live_events import (
+    UTTERANCE_DROPPED,
     Final,
     Heard,
     LiveEvent,
@@ -29,6 +31,7 @@ from sidecar.speech.live_events import (
     SpeechStopped,
     Summary,
     TurnDropped,
+    TurnedAway,
     TurnEnded,
 )
 from sidecar.speech.transcript import Segment, Word, joined
@@ -511,3 +514,39 @@ def test_a_final_waits_for_the_draft_that_is_gone_on_with() -> None:
     assert final.piece.draft is not None
     table.end(final, "one two")
     assert [one.segment.text for one in table.finals] == ["one two"]
+
+
+def test_a_session_that_is_turned_away_says_so_and_nothing_else_whatever_sound_follows() -> None:
+    table = Table()
+    table.hearing.verdict = lambda: Verdict.REFUSE
+    table.sound(0.2, 0.0)
+    table.sound(2.0, 1.0)
+    table.sound(2.0, 0.0)
+    assert [type(event) for event in table.told if not isinstance(event, Heard)] == [TurnedAway]
+    assert table.hearing.over
+    assert not table.hear()
+
+
+def test_an_utterance_that_is_shed_gets_no_words_and_the_next_one_does() -> None:
+    table = Table(LiveOptions(turns=Turns.CLIENT))
+    verdicts = iter([Verdict.SHED, Verdict.SERVE])
+    table.hearing.verdict = lambda: next(verdicts)
+    for _ in range(2):
+        table.sound(1.0, 1.0)
+        table.sound(1.0, 0.0)
+    assert not table.hearing.speaking
+    assert not table.hear(), "of all pieces of the turn"
+    table.take(table.hearing.commit(0.0))
+    table.sound(1.0, 1.0)
+    assert table.hearing.speaking
+    table.sound(1.0, 0.0)
+    assert table.hearing.waiting_s > 1.0
+    while table.hear("heard"):
+        pass
+    table.take(table.hearing.commit(0.0))
+    [noticed] = table.of(Noticed)
+    assert isinstance(noticed, Noticed)
+    assert (noticed.notice.code, noticed.turn) == (UTTERANCE_DROPPED, 0)
+    ended = [(one.text, one.committed) for one in table.told if isinstance(one, TurnEnded)]
+    assert ended == [("", True), ("heard", True)]
+    assert [one.turn for one in table.told if isinstance(one, Final)] == [1]

@@ -18,7 +18,7 @@ import pytest
 from serving import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.access.identity import EVERYBODY, Identity, Proof
+from sidecar.access.identity import EVERYBODY, Identity, Limits, Proof, Scope
 from sidecar.app import create_service
 from sidecar.service import Service
 from sidecar.sessions.session import LOST, Bounds, Session
@@ -333,6 +333,35 @@ async def test_there_are_as_many_as_may_be_and_each_finds_its_own(open_service: 
         service.live.find(OTHER, first.id + "x")
     service.live.end(first)
     service.live.open(EVERYBODY, LiveOptions(), "mine")
+
+
+@pytest.mark.parametrize(
+    ("limits", "scopes", "said", "hers"),
+    [
+        (Limits(), (), {}, 8),
+        (Limits(shares=True), (), {}, 6),
+        (Limits(shares=True, live_sessions=2), (), {}, 2),
+        (Limits(shares=True, live_sessions=2), (Scope.LEASE,), {}, 8),
+        (Limits(shares=True, live_sessions=2), (), {"live_sessions_per_owner": 0}, 8),
+        (Limits(shares=True), (Scope.LEASE,), {"live_sessions_per_owner": 3}, 3),
+    ],
+    ids=["nobody else", "shared", "exposed", "of a service", "without a limit", "as was said"],
+)
+async def test_how_many_sessions_one_owner_may_have_of_eight(
+    open_service: Open,
+    limits: Limits,
+    scopes: tuple[Scope, ...],
+    said: dict[str, int],
+    hers: int,
+) -> None:
+    service = await open_service(live_sessions=8, **said)
+    ada = Identity("ada", Proof.JWT, frozenset(scopes), limits)
+    for _ in range(hers):
+        service.live.open(ada, LiveOptions())
+    with pytest.raises(errors.LiveFull if hers == 8 else errors.LiveLimited):
+        service.live.open(ada, LiveOptions())
+    if hers < 8:
+        service.live.open(OTHER, LiveOptions())
 
 
 async def test_what_was_said_in_a_session_that_is_over_goes_with_all_else_of_its_owner(

@@ -11,6 +11,7 @@ from sidecar.talk import commands as wanted
 from sidecar.talk import told
 from sidecar.talk.commands import Command
 from sidecar.talk.events import (
+    Alike,
     Played,
     SpeechStarted,
     SpeechStopped,
@@ -99,11 +100,16 @@ class Table:
         upto = self.now if upto is None else upto
         return self.take(Words(self.now, self.utterance, text, upto))
 
-    def says(self, text: str, seconds: float = 1.0) -> None:
+    def sounds(self, likeness: float) -> list[Command]:
+        """So like what was played is what is said."""
+        return self.take(Alike(self.now, self.utterance, likeness))
+
+    def says(self, text: str, seconds: float = 1.0, likeness: float = 0.0) -> None:
         """All of a turn, recognised at once, and until it is certainly over."""
         self.starts()
         self.until(self.now + seconds)
         self.stops()
+        self.sounds(likeness)
         self.words(text)
         self.until(self.now + 1.6)
 

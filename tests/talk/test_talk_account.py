@@ -68,3 +68,21 @@ def test_a_conversation_without_end_keeps_its_last_lines() -> None:
     for at in range(MOST + 7):
         account.take(told.PersonSaid(str(at), typed=True), float(at))
     assert [one.text for one in written(account, 1e6).segments][:1] == ["7"]
+
+
+def test_a_backchannel_stands_where_it_was_said_and_leaves_who_speaks_alone() -> None:
+    account = Account(10.0)
+    for at, one in (
+        (11.0, told.ReplyStarted(1)),
+        (11.0, told.ReplySpoken(1, 0, "Listen.")),
+        (15.0, told.PersonStarted(3, 15.0)),
+        (15.0, told.PersonSaid("mm-hm", backchannel=(12.0, 12.5))),
+        (15.5, told.PersonSaying("But")),
+        (15.6, told.ReplyEnded(1, told.Ending.INTERRUPTED, "Listen.", 4.0, 5.0)),
+    ):
+        account.take(one, at)
+    assert rows(written(account, 16.0)) == [
+        (MACHINE, 1.0, 5.6, "Listen."),
+        (PERSON, 2.0, 2.5, "mm-hm"),
+        (PERSON, 5.0, 6.0, "But"),
+    ]

@@ -1,9 +1,11 @@
 """Made-up conversations, thousands of them: whatever happens in whichever order, nothing of an old
-turn is heard, what stands in the history is what an ear heard, and every turn ends."""
+turn is heard, what stands in the history is what an ear heard, every turn ends, and every utterance
+with words is accounted for: a turn, a backchannel, or an echo by its sound."""
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -29,9 +31,11 @@ from sidecar.talk.commands import (
     Think,
     WakeAt,
 )
+from sidecar.talk.echo import ALIKE
 from sidecar.talk.events import Stage, TalkEvent
 from sidecar.talk.machine import Conversation
 from sidecar.talk.options import TalkOptions
+from sidecar.talk.person import RECOGNISER_S
 from sidecar.talk.told import (
     CallEnded,
     CallStarted,
@@ -97,6 +101,15 @@ class World:
         self.wants: list[Recognise] = []
         self.calls: dict[str, int] = {}
         """Calls that are to be carried out, by their turns."""
+        self.stopped_at: dict[int, float] = {}
+        self.words_of: dict[int, tuple[str, float]] = {}
+        self.final: dict[int, str] = {}
+        """What utterances said, once that is certain."""
+        self.sounds: dict[int, float] = {}
+        """How like what was played then they sound."""
+        self.asked_at: dict[int, float] = {}
+        self.excused: set[int] = set()
+        """Utterances that the client did not want, or that a recogniser failed at."""
 
     # What it does for the machine
 
@@ -123,7 +136,7 @@ class World:
             case Emit(turn=turn):
                 assert turn in self.begun, "sound of a turn that nobody knows of"
                 assert turn not in self.hushed | self.over, "sound after a hush"
-                self.sound(command)
+                self.emitted(command)
             case Pause(turn=turn) | Resume(turn=turn):
                 assert self.paused is isinstance(command, Resume)
                 self.paused = not self.paused
@@ -141,12 +154,13 @@ class World:
                 self.stopped.add((turn, stage))
             case Recognise():
                 self.wants.append(command)
+                self.asked_at.setdefault(command.utterance, self.now)
             case WakeAt(at=at):
                 self.due = at
             case Tell(told=told):
                 self.hear(told)
 
-    def sound(self, emit: Emit) -> None:
+    def emitted(self, emit: Emit) -> None:
         ear = self.ears.setdefault(emit.turn, Ear())
         text = next(
             one.text for one in self.says if (one.turn, one.piece) == (emit.turn, emit.piece)
@@ -164,7 +178,7 @@ class World:
                 assert self.begun == self.over, "two replies at once"
                 self.begun.add(turn)
                 match self.told[-2:]:
-                    case [PersonSaid(text), _] if turn in self.asked:
+                    case [PersonSaid(text, backchannel=None), _] if turn in self.asked:
                         assert self.asked[turn].endswith(text), "not what was said"
             case CallStarted(turn=turn) | CallWritten(turn=turn):
                 assert turn in self.begun - self.over
@@ -222,17 +236,50 @@ class World:
     def speak(self, number: int) -> None:
         if not self.speaking:
             self.utterance += number % 2 or not self.utterance
+            self.stopped_at.pop(self.utterance, None)
+            self.final.pop(self.utterance, None)
             self.take(happened.SpeechStarted(self.now, self.utterance, max(0, self.now - 0.1)))
         else:
-            self.take(happened.SpeechStopped(self.now, self.utterance, max(0, self.now - 0.05)))
+            self.stopped_at[self.utterance] = max(0, self.now - 0.05)
+            self.settle(self.utterance)
+            self.take(
+                happened.SpeechStopped(self.now, self.utterance, self.stopped_at[self.utterance])
+            )
         self.speaking = not self.speaking
 
     def recognise(self, number: int) -> None:
         """Words of this utterance or one before it, of all its sound or the beginning."""
-        utterance = max(0, self.utterance - number % 3 // 2)
+        utterance = max(1, self.utterance - number % 3 // 2)
         upto = self.now - 1 if number % 5 == 4 else self.now
-        text = SAID[number % len(SAID)]
+        self.words(utterance, SAID[number % len(SAID)], upto)
+
+    def words(self, utterance: int, text: str, upto: float) -> None:
+        """Of an utterance that is over these are the last, if they are of all of it."""
+        begun = utterance in self.stopped_at or (self.speaking and utterance == self.utterance)
+        if (
+            not begun
+            or utterance in self.final
+            or upto < self.words_of.get(utterance, ("", 0.0))[1]
+        ):
+            return  # a recogniser has said it all, or more
+        self.words_of[utterance] = text, upto
+        self.settle(utterance)
         self.take(happened.Words(self.now, utterance, text, upto))
+
+    def settle(self, utterance: int) -> None:
+        """Words of all of an utterance that has stopped are final, unless they came too late."""
+        text, upto = self.words_of.get(utterance, ("", -1.0))
+        if upto >= self.stopped_at.get(utterance, float("inf")):
+            self.final[utterance] = text
+            if self.now - self.asked_at.get(utterance, self.now) > RECOGNISER_S:
+                self.excused.add(utterance)
+
+    def sound(self, number: int) -> None:
+        """How like what is played the utterance is."""
+        likeness = (0.0, 0.3, 0.59, 0.9)[number % 4]
+        if self.utterance not in self.final:
+            self.sounds[self.utterance] = likeness
+            self.take(happened.Alike(self.now, self.utterance, likeness))
 
     def think(self, number: int) -> None:
         """The thinker of this or of an earlier turn, which has not noticed yet, says more."""
@@ -309,7 +356,6 @@ class World:
             happened.Cancelled(self.now),
             happened.Committed(self.now),
             happened.Forgotten(self.now),
-            happened.Alike(self.now, 0.9),
             happened.Asked(self.now),
             happened.Truncated(self.now, turn, round(ear.at * (number % 10) / 10, 3)),
             happened.Typed(self.now, " "),
@@ -323,6 +369,12 @@ class World:
         event = events[number % len(events)]
         if isinstance(event, happened.Truncated) and turn in self.ears:
             ear.at = min(ear.at, event.seconds)
+        if isinstance(event, happened.Forgotten | happened.Reset):
+            self.excused |= set(range(self.utterance + 1))
+        if isinstance(event, happened.Reset):
+            self.odd |= set(self.ears)  # nothing stands of them that could be cut
+        if isinstance(event, happened.StageFailed):
+            self.excused.add(self.utterance)
         self.take(event)
 
     def ask(self, number: int) -> None:
@@ -332,7 +384,7 @@ class World:
         self.speak(1)
         self.pass_time(1.0)
         self.speak(1)
-        self.take(happened.Words(self.now, self.utterance, "what now?", self.now))
+        self.words(self.utterance, "what now?", self.now)
         self.pass_time((number % 4) * 0.5)
 
     def reply(self, number: int) -> None:
@@ -353,6 +405,27 @@ class World:
             self.speak(1)
             self.recognise(number)
 
+    def answer_early(self, number: int) -> None:
+        """Somebody answers over the last 0.4 s of a reply, or at once behind it: by a word, which
+        may be one of the reply's, and is known before the reply has ended or after that."""
+        turn = self.playing
+        if turn is None or self.speaking or not self.ears[turn].words:
+            return
+        self.thought[turn] = 99
+        self.take(happened.StageEnded(self.now, turn, Stage.THINKER))
+        for say in [one for one in self.says if one.turn == turn]:
+            while self.voiced.get((turn, say.piece), 0) >= 0:
+                self.say_more(say, 0)
+        ear = self.ears[turn]
+        self.pass_time(max(0.0, ear.made - ear.at + (0.2 if number % 4 == 3 else -0.4)))
+        self.speak(1)
+        self.pass_time((number % 3 + 1) * 0.15)
+        self.speak(1)
+        self.pass_time((0.0, 0.5, 2.5)[number // 3 % 3])
+        own = ear.words[-1][0]
+        self.words(self.utterance, ("yes", "No.", own)[number // 9 % 3], self.now)
+        self.pass_time(number % 5 * 0.4)
+
     def act(self, kind: str, number: int) -> None:
         acts: dict[str, Callable[[int], None]] = {
             "speak": self.speak,
@@ -364,6 +437,8 @@ class World:
             "ask": self.ask,
             "reply": self.reply,
             "overlap": self.overlap,
+            "answer": self.answer_early,
+            "sound": self.sound,
             "wait": lambda number: self.pass_time((number % 12 + 1) ** 2 / 100),
         }
         acts[kind](number)
@@ -378,7 +453,7 @@ class World:
             before = len(self.told), len(self.says), self.now
             if self.wants:
                 want = self.wants.pop()
-                self.take(happened.Words(self.now, want.utterance, "what now?", want.upto))
+                self.words(want.utterance, "what now?", want.upto)
             turn = self.talk.turn
             if turn in self.scripts and self.thought[turn] < 99:
                 self.think(0 if not self.scripts[turn] else 6 if turn == max(self.scripts) else 0)
@@ -396,6 +471,20 @@ class World:
         stopped = {turn for turn, stage in self.stopped if stage is Stage.VOICE}
         assert {one.turn for one in self.says} <= stopped, "a voice that waits for more for ever"
         self.answers()
+        self.accounts()
+
+    def accounts(self) -> None:
+        """Whatever was said in words is a turn or a backchannel, or is an echo by its sound."""
+        told = [one.text for one in self.told if isinstance(one, PersonSaid)]
+        said = [
+            text
+            for utterance, text in self.final.items()
+            if text and utterance not in self.excused and self.sounds.get(utterance, 0.0) < ALIKE
+        ]
+        for text in set(said):
+            form = re.compile(rf"(?<!\S){re.escape(text)}(?!\S)")
+            found = sum(len(form.findall(one)) for one in told)
+            assert found >= said.count(text), f"{text!r} was said and vanished"
 
     def answers(self) -> None:
         """Whatever was said was answered, or an error was told; whoever began was said to end."""
@@ -406,11 +495,15 @@ class World:
             if ended.ending is Ending.FAILED and self.options.voiced and not ended.text:
                 assert any(say.turn == turn for say in self.says), "nothing is said of it"
         for at, one in enumerate(self.told):
-            if isinstance(one, PersonSaid) and self.options.answers:
+            if isinstance(one, PersonSaid) and self.options.answers and not one.backchannel:
                 follows = [type(later) for later in self.told[at + 1 : at + 4]]
                 assert ReplyStarted in follows or PersonSaid in follows
         begun = [one for one in self.told if isinstance(one, PersonStarted)]
-        said = [one for one in self.told if isinstance(one, PersonSaid) and not one.typed]
+        said = [
+            one
+            for one in self.told
+            if isinstance(one, PersonSaid) and not one.typed and not one.backchannel
+        ]
         nothing = [one for one in self.told if isinstance(one, NothingSaid)]
         unheard = [one for one in self.told if isinstance(one, Failed)]
         resets = [one for one in self.told if type(one).__name__ == "Began"]
@@ -420,7 +513,7 @@ class World:
 
 KINDS = [
     *["ask", "ask", "reply", "reply", "reply", "overlap", "speak", "recognise"],
-    *["think", "say", "wish", "wait", "wait", "call"],
+    *["think", "say", "wish", "wait", "wait", "call", "answer", "answer", "sound"],
 ]
 MANNERS = [
     TalkOptions(),
@@ -436,7 +529,7 @@ manners = st.sampled_from(MANNERS)
 
 def test_of_two_thousand_conversations_not_one_goes_wrong() -> None:
     seen: set[Ending] = set()
-    called = returned = 0
+    called = returned = backchannels = answers = 0
     for seed in range(2000):
         chance = random.Random(seed)
         world = World(chance.choice(MANNERS))
@@ -445,9 +538,14 @@ def test_of_two_thousand_conversations_not_one_goes_wrong() -> None:
         world.finish(alive=bool(seed % 2))
         seen |= {one.ending for one in world.ended.values() if one.text}
         called += len(world.calls)
+        said = [one for one in world.told if isinstance(one, PersonSaid)]
+        backchannels += sum(one.backchannel is not None for one in said)
+        answers += sum(one.text == "yes" and not one.backchannel for one in said)
         returned += sum(entry.returned for entry in world.talk.history.entries)
     assert seen == set(Ending), "conversations that never get anywhere"
     assert called > returned > 0
+    assert backchannels > 20
+    assert answers > 20
 
 
 @pytest.mark.parametrize("alive", [True, False], ids=["stages work", "stages fall silent"])

@@ -13,9 +13,10 @@ from serving import stand_still, until
 from sidecar.sessions.session import Session
 from sidecar.speech import live_events
 from sidecar.speech.live import Encoding
+from sidecar.speech.transcript import Segment
 from sidecar.talk import ear
 from sidecar.talk.ear import Ear
-from sidecar.talk.events import SpeechStarted, SpeechStopped, TalkEvent
+from sidecar.talk.events import SpeechStarted, SpeechStopped, TalkEvent, Words
 
 SOUND = bytes(320)
 
@@ -64,7 +65,7 @@ async def test_speech_is_ended_where_no_sound_comes_any_more_also_if_it_is_told_
         if late:
             await session.tell(live_events.SpeechStarted(utterance, 0.0))
         assert session.commits == utterance
-        await session.tell(live_events.TurnEnded(utterance, "word", 0.0, 0.01, committed=True))
+        await session.tell(live_events.TurnEnded(utterance, 0.0, 0.01, "word", committed=True))
     await session.tell(live_events.SpeechStarted(3, 0.0))
     assert session.commits == 2, "what came was ended behind all of it"
     listening.cancel()
@@ -92,4 +93,68 @@ async def test_who_speaks_on_while_the_service_stands_still_is_not_cut_short(
     assert session.commits == 0, "what is to be heard is there, and an engine has no room for it"
     receiving.cancel()
     await until(lambda: session.commits == 1)
+    listening.cancel()
+
+
+def final(turn: int, text: str, start: float, end: float) -> live_events.Final:
+    return live_events.Final(turn, 0, Segment(start, end, text))
+
+
+async def heard_by(session: Told) -> tuple[Ear, list[TalkEvent], asyncio.Task[None]]:
+    """An ear that listens to the session, and what it tells."""
+    happened = list[TalkEvent]()
+    hears = Ear(cast(Session, session), lambda: 0.0, happened.append, lambda notice: None)
+    return hears, happened, asyncio.ensure_future(hears.listen())
+
+
+async def test_partial_and_final_words_are_told_with_the_utterance_that_said_them() -> None:
+    session = Told()
+    _, happened, listening = await heard_by(session)
+    for event in (
+        live_events.SpeechStarted(0, 0.0),
+        live_events.Partial(0, 0, 0.0, 1.0, "I would"),
+        live_events.SpeechStopped(0, 1.0),
+        live_events.SpeechStarted(1, 1.2),  # a final may take longer than the pause
+        final(0, "I would like", 0.0, 1.0),
+        live_events.TurnEnded(0, 0.0, 1.0, "I would like"),
+        live_events.Partial(1, 1, 1.2, 2.0, "a coffee"),
+        final(1, "a coffee with", 1.2, 9.2),  # it was long, and is cut
+        live_events.Partial(1, 2, 9.2, 10.0, "milk"),
+    ):
+        await session.tell(event)
+    listening.cancel()
+    words = [(one.utterance, one.text) for one in happened if isinstance(one, Words)]
+    assert words == [
+        (0, "I would"),
+        (0, "I would like"),
+        (1, "a coffee"),
+        (1, "a coffee with"),
+        (1, "a coffee with milk"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        live_events.TurnEnded(0, 0.0, 1.0, "first", committed=True),
+        live_events.SpeechStopped(0, 1.0),
+        live_events.TurnDropped(0, 1.0),
+    ],
+    ids=lambda end: type(end).__name__,
+)
+async def test_the_late_end_of_one_turn_does_not_end_the_next(
+    end: live_events.LiveEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ear, "STARVED_S", 0.0)
+    monkeypatch.setattr(ear, "CHUNKS", 0.0)
+    session = Told()
+    hears, happened, listening = await heard_by(session)
+    await session.tell(live_events.SpeechStarted(0, 0.0))
+    hears.commit(lambda: None)
+    await session.tell(live_events.SpeechStarted(1, 1.0))
+    await session.tell(end)
+    await session.tell(live_events.Partial(1, 1, 1.0, 2.0, "stop it now"))
+    assert Words(0.0, 1, "stop it now", 1.0) in happened
+    await hears.hear(SOUND)
+    await until(lambda: session.commits == 2)  # it is ended when no sound comes any more
     listening.cancel()

@@ -20,9 +20,9 @@ from sidecar.talk.commands import (
     Tell,
     Think,
 )
+from sidecar.talk.echo import ALIKE, OWN_WORDS_ALIKE
 from sidecar.talk.events import (
     UNKNOWN,
-    Alike,
     Asked,
     Cancelled,
     Committed,
@@ -41,6 +41,7 @@ from sidecar.talk.events import (
     Voiced,
     Words,
 )
+from sidecar.talk.history import MOST_SAID
 from sidecar.talk.options import TalkOptions
 from sidecar.talk.told import (
     Began,
@@ -226,7 +227,21 @@ def test_a_turn_without_end_does_not_grow_for_ever() -> None:
         table.words(f"word{number}")
     table.take(Committed(table.now))
     (said,) = table.told(PersonSaid)
-    assert said.text.split() == [f"word{number}" for number in range(20, 120)]
+    assert said.text.split() == [f"word{number}" for number in range(120)]
+    table.starts()
+    table.take(Words(table.now, table.utterance, "x" * 2 * MOST_SAID, table.now))
+    table.stops()
+    table.take(Committed(table.now))
+    assert len(table.history[-1][1].encode()) <= MOST_SAID
+
+
+@pytest.mark.parametrize("role", [Role.USER, Role.SYSTEM, Role.ASSISTANT])
+def test_what_is_typed_or_noted_reaches_the_model_whole(role: Role) -> None:
+    text = ("What is to be known. " * 2000).strip()
+    table = Table()
+    table.take(Noted(0.0, role, text))
+    table.take(Typed(1.0, text))
+    assert sum(one.text.count(text) for one in table.of(Think)[-1].messages) == 2
 
 
 def test_a_noise_is_no_turn() -> None:
@@ -456,10 +471,11 @@ def test_a_noise_is_forgotten_before_the_next_word() -> None:
 # Echo
 
 
-def test_its_own_words_are_no_turn_and_raise_the_threshold() -> None:
+def test_its_own_sound_is_no_turn_and_raises_the_threshold() -> None:
     table = answering()
     table.starts()
     table.until(table.now + 0.3)
+    table.sounds(OWN_WORDS_ALIKE)
     assert not table.of(Hush, table.words("two three"))
     out = table.stops()
     assert table.of(Resume, out) == [Resume(1)]
@@ -472,19 +488,125 @@ def test_an_echo_right_behind_a_reply_is_no_turn() -> None:
     table = answering()
     table.plays(1.8)
     table.now += 0.3
-    table.says("four five six")
-    assert table.told(NothingSaid) == [NothingSaid()]
+    table.says("four five six", likeness=OWN_WORDS_ALIKE)
+    assert [one.echo for one in table.told(NothingSaid)] == [True]
     table.now += 5
     table.says("four five six")
     assert table.history[-1] == ("user", "four five six")
+
+
+def test_who_answers_by_the_answers_own_words_is_answered() -> None:
+    for pause in (0.0, 0.3, 0.8):
+        table = Table()
+        table.says("I am thirsty.")
+        table.replies("Would you like tea or coffee?")
+        table.until(table.now + 1.8)
+        table.plays(1.8)
+        table.until(table.now + pause)
+        table.says("Coffee.", seconds=0.5, likeness=OWN_WORDS_ALIKE - 0.01)
+        assert table.history[-1] == ("user", "Coffee.")
+        assert table.of(Think)[-1].messages[-1].text == "Coffee."
+
+
+def test_of_an_echo_and_an_answer_the_answer_is_the_turn() -> None:
+    table = answering()
+    table.plays(1.8)
+    table.starts()
+    table.now += 0.4
+    table.stops()
+    table.sounds(ALIKE)
+    table.words("five sticks")
+    table.now += 0.1
+    table.starts()
+    table.now += 0.4
+    table.stops()
+    table.words("Seven.")
+    table.until(table.now + 2)
+    assert table.history[-1] == ("user", "Seven.")
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("seconds", [0.2, 0.3], ids=["not held for it", "held for it"])
+def test_a_yes_over_the_last_words_of_a_question_answers_it(seconds: float, late: bool) -> None:
+    table = Table()
+    table.says("Book a table.")
+    table.replies("Shall I book it now then?")
+    table.until(table.now + 1.4)
+    table.plays(1.4)
+    table.starts()
+    table.until(table.now + seconds)
+    table.stops()
+    if not late:
+        table.words("Yes.")
+    table.until(table.now + 0.2)
+    table.plays(1.8)
+    if late:
+        table.words("Yes.")
+    table.until(table.now + 2)
+    assert table.history[-1] == ("user", "Yes.")
+    assert table.of(Think)[-1].messages[-1].text == "Yes."
+
+
+@pytest.mark.parametrize("then", ["the reply ends", "something else is said", "something is typed"])
+def test_what_interrupts_nothing_stays_in_the_conversation_and_is_not_answered(then: str) -> None:
+    table = answering(heard=0.3)
+    began = table.now
+    table.starts()
+    table.until(table.now + 0.3)
+    table.stops()
+    table.words("mm-hm")
+    if then == "the reply ends":
+        table.plays(1.8)
+        thinks = 1
+    else:
+        table.now += 1.0
+        table.starts()
+        thinks = 1
+    if then == "something is typed":
+        table.take(Typed(table.now, "And you?"))
+        thinks = 2
+    (said,) = [one for one in table.told(PersonSaid) if one.backchannel]
+    assert said == PersonSaid("mm-hm", backchannel=(began, pytest.approx(began + 0.3)))
+    assert ("user", "mm-hm") in table.history
+    assert len(table.of(Think)) == thinks
+
+
+def test_a_short_word_whose_words_come_late_counts_though_somebody_speaks_again() -> None:
+    table = answering()
+    table.starts()
+    table.until(table.now + 0.2)
+    table.stops()  # as short as a cough
+    first = table.utterance
+    table.now += 0.1
+    table.starts()
+    table.take(Words(table.now, first, "Stop.", table.now))
+    assert [one.ending for one in table.told(ReplyEnded)] == [Ending.INTERRUPTED]
+    table.now += 0.5
+    table.stops()
+    table.words("I know that.")
+    table.until(table.now + 2)
+    assert table.history[-1] == ("user", "Stop. I know that.")
+
+
+def test_words_that_are_not_known_yet_when_something_is_typed_are_answered_along() -> None:
+    table = Table()
+    table.starts()
+    table.now = 1.0
+    table.stops()
+    table.take(Typed(1.1, "Cake"))
+    table.words("and tea.", upto=1.0)
+    table.until(3.0)
+    assert [text for _, text in table.history] == ["Cake", "and tea."]
+    assert table.of(Think)[-1].messages[-1].text == "Cake and tea."
 
 
 def test_sound_that_is_like_the_replys_is_no_turn() -> None:
     table = answering()
     table.starts()
     table.until(table.now + 0.3)
-    assert not table.of(Resume, table.take(Alike(table.now, 0.69)))
-    assert table.of(Resume, table.take(Alike(table.now, 0.7))) == [Resume(1)]
+    assert not table.of(Resume, table.sounds(ALIKE - 0.01))
+    assert table.of(Resume, table.sounds(ALIKE)) == [Resume(1)]
+    assert table.of(Hush, table.sounds(0.1) + table.words("Wait a moment")) == [Hush(1)]
 
 
 def test_a_guarded_conversation_attends_less_while_it_speaks() -> None:
@@ -644,6 +766,7 @@ def test_words_of_the_machine_are_a_turn_where_the_client_says_so() -> None:
         table.stops()
         if committed:
             table.take(Committed(table.now))
+        table.sounds(ALIKE)
         table.words("one two three")
         table.until(table.now + 9.0)
         assert (table.history[-1] == ("user", "one two three")) is committed
@@ -892,3 +1015,13 @@ def test_words_of_a_voice_that_marks_none_are_spread_over_its_sound() -> None:
     table.take(Cancelled(table.now))
     assert table.told(PersonStopped)
     assert table.history[-1] == ("assistant", "aaaa bbbb…")
+
+
+def test_what_failed_before_something_is_typed_is_told() -> None:
+    table = answering(TalkOptions(interruptible=False))
+    table.starts()
+    table.until(table.now + 1.0)
+    table.stops()
+    table.take(StageFailed(table.now, table.utterance, Stage.RECOGNISER, BROKEN))
+    table.take(Typed(table.now, "Never mind."))
+    assert table.told(Failed) == [Failed(0, BROKEN)]

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import cast
 
 import pytest
 from completions import STATUSES, STREAMS, WORDS, Completions, completions
@@ -14,6 +15,7 @@ from serving import PATIENCE_S, free_port
 
 from sidecar import errors, findings, servers
 from sidecar.findings import State
+from sidecar.sessions.registry import Sessions
 from sidecar.settings import Settings
 from sidecar.speech.dialogue import (
     Call,
@@ -25,6 +27,8 @@ from sidecar.speech.dialogue import (
     Tool,
     Tools,
 )
+from sidecar.talk import registry
+from sidecar.talk.registry import Conversations
 from sidecar.thinking import chat, choice
 from sidecar.thinking.choice import meant_by, thinker_of
 from sidecar.thinking.endpoint import Address, Endpoint
@@ -82,6 +86,58 @@ async def test_the_model_is_told_the_conversation_and_how_much_it_may_say(
     assert thinker.name == f"plain at 127.0.0.1:{server.port}"
     assert "secret" not in repr(Address(server.url, key="secret"))
     await thinker.close()
+
+
+async def test_a_model_that_wants_the_newer_name_of_the_limit_is_told_that_from_then_on(
+    server: Completions,
+) -> None:
+    thinker = Endpoint(Address(server.url, "reasoner", max_tokens=7))
+    for _ in range(2):
+        assert "".join(await answered(thinker)) == ANSWER
+    await thinker.close()
+    names = ("max_tokens", "max_completion_tokens")
+    limits = [{name: one[name] for name in names if name in one} for one in server.asked]
+    assert limits == [{names[0]: 7}, {names[1]: 7}, {names[1]: 7}]
+
+
+async def test_a_model_that_starts_after_the_first_look_is_found(
+    server: Completions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setattr(choice, "LOOK_S", PATIENCE_S)
+    monkeypatch.setattr(choice, "KNOWN", {"Nobody": nobody})
+    monkeypatch.setattr(registry, "AT_ONCE_S", PATIENCE_S)
+    caplog.set_level("INFO")
+    talks = Conversations(Settings(llm="auto"), cast(Sessions, None), None)
+    for _ in range(3):
+        assert isinstance(await talks.thinker(), Repeat)
+    assert caplog.text.count("none of Nobody answers") == 1
+    monkeypatch.setattr(choice, "KNOWN", {"Nobody": nobody, "Somebody": server.url})
+    assert (await talks.thinker()).name == f"plain at 127.0.0.1:{server.port}"
+    asked = len(server.headers)
+    await talks.thinker()
+    assert len(server.headers) == asked, "what was found is not looked for again"
+    await talks.close()
+
+
+async def test_where_a_look_takes_long_the_next_one_is_not_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = list[str]()
+
+    async def looked(url: str, wanted: str) -> str:
+        looks.append(url)
+        await asyncio.sleep(0.02)
+        return ""
+
+    monkeypatch.setattr(choice, "KNOWN", {"Mute": "http://127.0.0.1:9"})
+    monkeypatch.setattr(choice, "_looked", looked)
+    monkeypatch.setattr(registry, "AT_ONCE_S", 0.0)
+    monkeypatch.setattr(registry, "LOOK_RESTS", 1e6)
+    talks = Conversations(Settings(llm="auto"), cast(Sessions, None), None)
+    for _ in range(5):
+        assert isinstance(await talks.thinker(), Repeat)
+    assert len(looks) == 2
 
 
 @pytest.mark.parametrize(

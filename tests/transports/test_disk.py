@@ -6,15 +6,24 @@ import os
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from serving import MB, PATIENCE_S, Server, check_problem, wait_until
+from talking import Page
 
 
 def used(folder: Path) -> int:
     status = os.statvfs(folder)
     return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+
+def fill(folder: Path) -> None:
+    """Leave no room."""
+    with suppress(OSError), open(folder / "ballast", "wb", buffering=0) as ballast:
+        while True:
+            ballast.write(bytes(4096))
 
 
 @pytest.mark.parametrize("size", [4 * MB - 100_000, 6 * MB, 16 * MB])
@@ -76,3 +85,32 @@ def test_a_read_only_spool_folder_is_told(
     assert server.post(voice).status_code == 200  # a small recording needs no disk
     (tmp_path / "voice.wav").write_bytes(voice)
     assert server.post_path(str(tmp_path / "voice.wav")).status_code == 200
+
+
+async def test_a_conversation_that_cannot_be_kept_ends_with_its_transcript_all_the_same(
+    start_server: Callable[..., Server], tiny_disk: Path
+) -> None:
+    server = start_server(
+        voice_engine="scripted",
+        conversations=2,
+        keep_jobs=1,
+        jobs_dir=tiny_disk / "jobs",
+        journal_key="0123456789abcdef" * 4,
+    )
+    for full in (False, True):
+        if full:
+            fill(tiny_disk)
+        async with Page(server) as page:
+            await page.send(type="begin")
+            await page.send(type="text", text="Hello there.")
+            await page.until("reply_ended")
+            await page.send(type="end", keep=True)
+            ended = await page.until("ended")
+        notices = [
+            one["code"]
+            for one in page.messages
+            if isinstance(one, dict) and one["type"] == "notice"
+        ]
+        assert notices == ["not_kept"] * full
+        assert (ended["job"] is None) is full
+        assert len(ended["transcript"]["segments"]) == 2

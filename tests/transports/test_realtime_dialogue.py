@@ -19,7 +19,7 @@ from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from openai.types.realtime import RealtimeServerEvent
 from openai.types.realtime.client_secret_create_response import ClientSecretCreateResponse
 from pydantic import TypeAdapter
-from serving import PATIENCE_S, Server
+from serving import PATIENCE_S, Server, free_port
 from websockets.exceptions import ConnectionClosed
 
 from sidecar.transports.http.sockets import MALFORMED_PER_MINUTE
@@ -413,6 +413,17 @@ async def test_telephones_get_their_own_sound(talks: Server) -> None:
         words = done["output"][0]["content"][0]["transcript"].split()
         seconds = sum(0.05 * len(word) + 0.05 for word in words)
         assert len(said) / 8000 == pytest.approx(seconds, abs=0.05)
+
+
+async def test_a_voice_of_a_server_that_lists_none_is_passed_on_by_its_name(
+    start_server: Callable[..., Server],
+) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    server = start_server(voice_engine="speech", speech_url=nobody)
+    async with calling(server) as caller:
+        for voice in ("af_heart", "nova"):
+            session = await caller.update(audio={"output": {"voice": voice}})
+            assert session["audio"]["output"]["voice"] == voice
 
 
 async def test_errors_say_what_was_wrong_and_leave_the_connection_open(talks: Server) -> None:

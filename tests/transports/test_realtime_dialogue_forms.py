@@ -44,6 +44,22 @@ from sidecar.transports.realtime.orders import OrderInvalid
 SPEC = scripted.SPEC
 EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 USUAL = Manners("gpt-realtime")
+
+
+@pytest.mark.parametrize(
+    ("voice", "listed", "passed_on"),
+    [("default", "", ""), ("nova", "", "nova"), ("af_heart", "af_heart", "af_heart")],
+)
+def test_names_of_voices_are_passed_on_where_whoever_speaks_lists_none(
+    voice: str, listed: str, passed_on: str
+) -> None:
+    session = {"audio": {"output": {"voice": voice}}}
+    for any_voice, said in ((False, listed), (True, passed_on)):
+        before = dataclasses.replace(USUAL, any_voice=any_voice)
+        found = updated(before, session, scripted.SPEC)
+        assert found.manner(SayOptions("mine")).voice == (said or "mine")
+
+
 MANUAL = dataclasses.replace(USUAL, turning=None)
 TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 FAILED = "conversation.item.input_audio_transcription.failed"

@@ -8,7 +8,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
 
+import numpy as np
 import pytest
 from recordings import Studio
 from serving import PATIENCE_S, Server
@@ -19,6 +21,7 @@ from sidecar.audio.decode import decode_file
 from sidecar.engines import missing
 from sidecar.engines.speaking import spec_of
 from sidecar.talk.pacing import LEAD_S, LONGEST_S
+from sidecar.talk.words import bare
 
 TURN = ["status processing", "sound", "metrics", "transcript", "status ready"]
 LONG = (
@@ -206,11 +209,68 @@ async def test_a_real_voice_is_understood_and_answered_by_another(
     assert page.heard_s > 1
 
 
-def test_how_it_goes_and_who_takes_part_can_be_asked(talks: Server) -> None:
-    state = talks.client.get("/status").json()
-    assert state["initialized"] is True
+async def test_who_says_an_answers_words_right_behind_it_is_answered(
+    start_server: Callable[..., Server], studio: Studio
+) -> None:
+    """The words are those of what was just said, and the sound is not."""
+    server = start_server(engine="auto", voice_engine="espeak")
+    samples = decode_file(studio.voice, IN_RATE)
+    spoken = (samples * 32767).astype("<i2").tobytes()
+    async with Page(server) as page:
+        await page.speak(spoken + bytes(2 * IN_RATE))
+        words = bare((await page.until("transcript", interrupted=False))["user"])
+        await page.send(type="text", text=" ".join(words))
+        while (await page.until("transcript"))["user"] != " ".join(words):
+            pass
+        await page.speak(spoken + bytes(2 * IN_RATE))
+        again = await page.until("transcript", interrupted=False)
+    assert set(bare(again["user"])) & set(words)
+
+
+async def test_what_a_microphone_hears_of_the_loudspeaker_is_no_turn(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server(engine="auto", voice_engine="espeak")
+    async with Page(server) as page:
+        await page.send(type="begin", rate=IN_RATE, clears=True, holds=False)  # all at once
+        await page.until("began")
+        await page.send(type="text", text="There is a train at nine in the morning.")
+        around = asyncio.create_task(_loudspeaker(page))
+        await page.until("reply_ended", ending="completed")
+        await asyncio.sleep(2.0)  # what comes of its last words
+        around.cancel()
+        await page.send(type="end")
+        ended = await page.until("ended")
+    texts = [one for one in page.messages if isinstance(one, dict)]
+    said = [one for one in texts if one["type"] == "person_said"]
+    assert [one["typed"] for one in said] == [True], said
+    assert len(ended["transcript"]["segments"]) == 2
+
+
+async def _loudspeaker(page: Page) -> None:
+    """Send what comes, 0.2 s late and softer, and silence where nothing does."""
+    frame, seen, waiting = IN_RATE // 10, 0, bytearray(bytes(2 * IN_RATE // 5))
+    begun = time.monotonic()
+    for number in count(1):
+        await asyncio.sleep(max(0.0, begun + number / 10 - time.monotonic()))
+        for message in page.messages[seen:]:
+            waiting += message if isinstance(message, bytes) else b""
+        seen = len(page.messages)
+        heard = np.frombuffer(bytes(waiting[: 2 * frame]).ljust(2 * frame, b"\0"), "<i2")
+        del waiting[: 2 * frame]
+        await page.live.send((heard * 0.4).astype("<i2").tobytes())
+
+
+async def test_how_it_goes_and_who_takes_part_can_be_asked(talks: Server) -> None:
+    before = talks.client.get("/status").json()
+    assert before["initialized"] is True
+    async with Page(talks) as page:
+        await page.send(type="text", text="Hello there.")
+        await page.until("transcript")
+        await page.until("status", state="ready")
+        state = talks.client.get("/status").json()
     assert state["state"] == "idle"
-    assert state["total_requests"] >= 0
+    assert state["total_requests"] == before["total_requests"] + 1
     assert set(state["last_metrics"]) == {
         "vad_ms",
         "asr_ms",

@@ -52,6 +52,17 @@ async def test_both_sides_are_told_as_they_come_and_sound_comes_before_it_is_hea
         assert not [one for one in page.words("reply_ended") if one["turn"] == turn]
 
 
+async def test_what_is_typed_has_a_length_and_more_is_refused_and_said(talks: Server) -> None:
+    async with OurPage(talks) as page:
+        await page.begins()
+        long = "What is to be known. " * 2000
+        await page.send(type="text", text=long)
+        assert (await page.until("person_said"))["text"] == long.strip()
+        await page.send(type="interrupt")
+        await page.send(type="text", text="x" * 65_537)
+        assert (await page.until("error"))["code"] == "field_invalid"
+
+
 async def test_who_speaks_over_it_has_it_held_first_and_then_cut_where_the_ear_was(
     talks: Server,
 ) -> None:

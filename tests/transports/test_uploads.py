@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from fastapi import FastAPI
 from recordings import Studio
 from serving import MB, PATIENCE_S, Server, check_problem, read_answer, wait_until
 
+from sidecar.access.issuing import Issuer
 from sidecar.app import create_app
 from sidecar.audio import source
 from sidecar.settings import Settings
@@ -75,7 +78,7 @@ def test_a_place_that_came_to_nothing_is_given_back(
     assert server.post(voice).status_code == 200
 
 
-def test_what_is_measured_only_is_bounded_too_and_the_bytes_are(
+def test_of_one_owner_what_is_measured_only_is_bounded_too_and_the_bytes_are(
     start_server: Callable[..., Server], voice: bytes
 ) -> None:
     server = start_server(queue_limit=8, upload_room_mb=3, upload_stall=PATIENCE_S)
@@ -95,6 +98,43 @@ def test_what_is_measured_only_is_bounded_too_and_the_bytes_are(
         sock.close()
     wait_until(lambda: server.disk() == 0, PATIENCE_S, "nothing is left")
     assert server.post(voice + bytes(4 * MB)).status_code == 200
+
+
+def test_another_owner_uploads_while_one_has_all_the_room_that_there_is(
+    start_server: Callable[..., Server], voice: bytes, tmp_path: Path
+) -> None:
+    issuer = Issuer(tmp_path / "tokens")
+    ada, bob = (f"Authorization: Bearer {issuer.create(name)[0]}" for name in ("ada", "bob"))
+    server = start_server(
+        queue_limit=8, upload_room_mb=6, upload_stall=PATIENCE_S, token_keys=issuer.keys.public
+    )
+
+    def begun(size: int) -> socket.socket:
+        sock = server.raw()
+        said = head(size, "/v1/estimate").replace(b"\r\n", f"\r\n{ada}\r\n".encode(), 1)
+        sock.sendall(said + FORM + voice)
+        return sock
+
+    first = begun(64 * MB)
+    first.sendall(bytes(8 * MB))  # one alone may have more
+    wait_until(lambda: server.disk() >= 6 * MB, PATIENCE_S, "the room is full")
+    with begun(1000) as second:
+        status, headers, content = read_answer(second)
+        assert (status, json.loads(content)["code"]) == (503, "uploads_full")
+        assert headers["connection"] == "close"
+    name, _, value = bob.partition(": ")
+    for path in ("/v1/estimate", "/v1/jobs"):
+        answer = server.client.post(path, files={"audio": voice}, headers={name: value})
+        assert answer.is_success, answer.text
+    with server.raw() as other:
+        said = head(4 * MB, "/v1/estimate").replace(b"\r\n", f"\r\n{bob}\r\n".encode(), 1)
+        other.sendall(said + FORM + voice + bytes(2 * MB))
+        while not select.select([first], [], [], 0.01)[0]:
+            first.sendall(bytes(1000))  # it has more than an equal share of what is full
+        status, _, content = read_answer(first)
+        assert (status, json.loads(content)["code"]) == (503, "uploads_full")
+    first.close()
+    wait_until(lambda: server.disk() == 0, PATIENCE_S, "nothing is left")
 
 
 def test_a_sender_of_a_byte_now_and_then_is_given_up(start_server: Callable[..., Server]) -> None:

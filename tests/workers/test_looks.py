@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from descriptors import opened
 from recordings import Studio
-from serving import PATIENCE_S
+from serving import PATIENCE_S, until
 
 from sidecar import errors
+from sidecar.access.identity import EVERYBODY, Identity, Limits, Proof
 from sidecar.audio.source import AudioSource
 from sidecar.workers import intake
 from sidecar.workers.intake import Intake
@@ -59,12 +60,29 @@ async def test_a_file_is_told_damaged_for_what_it_takes_and_not_for_the_start_of
 ) -> None:
     monkeypatch.setitem(intake.LIMITS_S, "probe", 0.05)
     with source:
-        looking = asyncio.ensure_future(late.probe(source))
+        looking = asyncio.ensure_future(late.probe(EVERYBODY, source))
         await asyncio.wait({looking}, timeout=0.3)
         assert not looking.done()
         monkeypatch.setitem(intake.LIMITS_S, "probe", PATIENCE_S)
         late.begin()
         assert (await looking).container == "aiff"
+
+
+async def test_another_owner_s_file_is_looked_at_while_one_has_all_the_lanes_it_may(
+    late: Late, source: AudioSource
+) -> None:
+    ada, bob = (Identity(name, Proof.JWT, limits=Limits(shares=True)) for name in ("ada", "bob"))
+    with source:
+        hers = [asyncio.ensure_future(late.probe(ada, source)) for _ in range(12)]
+        await until(lambda: len(late.late) == intake.LANES - 1)
+        his = asyncio.ensure_future(late.probe(bob, source))
+        await until(lambda: len(late.late) == intake.LANES)
+        os.kill(late.late[-1].pid, signal.SIGCONT)
+        assert (await his).container == "aiff"
+        assert not any(one.done() for one in hers)
+        for one in hers:
+            one.cancel()
+        await asyncio.gather(*hers, return_exceptions=True)
 
 
 async def test_where_no_process_begins_that_is_told_as_what_it_is_and_the_next_file_finds_another(
@@ -73,10 +91,10 @@ async def test_where_no_process_begins_that_is_told_as_what_it_is_and_the_next_f
     monkeypatch.setattr(intake, "START_TIMEOUT_S", 0.05)
     with source:
         with pytest.raises(errors.MachineBusy):
-            await late.probe(source)
+            await late.probe(EVERYBODY, source)
         assert not late.late.pop().alive
         monkeypatch.setattr(intake, "START_TIMEOUT_S", PATIENCE_S)
-        looking = asyncio.ensure_future(late.probe(source))
+        looking = asyncio.ensure_future(late.probe(EVERYBODY, source))
         await asyncio.sleep(0.05)
         late.begin()
         assert (await looking).container == "aiff"
@@ -96,7 +114,7 @@ async def test_a_file_that_takes_too_long_is_told_so_from_when_its_process_began
             AudioSource(os.open(recording, os.O_RDONLY), spooled=True) as source,
             pytest.raises(errors.AudioDecodeTimeout),
         ):
-            await looks.probe(source)
+            await looks.probe(EVERYBODY, source)
     finally:
         await looks.close()
 
@@ -113,7 +131,7 @@ async def test_files_on_a_disk_that_hangs_leave_no_descriptor_however_many_are_g
             AudioSource(os.open(studio.path("wav-s16"), os.O_RDONLY), spooled=False) as named,
             pytest.raises(errors.AudioDecodeTimeout),
         ):
-            await looks.probe(named)
+            await looks.probe(EVERYBODY, named)
     hangs.set()
     async with asyncio.timeout(PATIENCE_S):
         while "look" in (one.name for one in threading.enumerate()):  # noqa: ASYNC110

@@ -23,6 +23,7 @@ SPEC = VoiceSpec(
     precisions=(Precision.FP32,),
     languages=(),
     streams=True,
+    lists_voices=False,
 )
 
 PATH = "/v1/audio/speech"

@@ -43,7 +43,7 @@ SPEC = EngineSpec(
     diarizes=True,
     requires=("torch", "transformers"),
     sessions=100,  # of which `memory.streams` leaves as many as there is room for, and those who
-    # are there let in as many as they do not have to wait for (`sessions.waits`)
+    # are there let in as many as they do not have to wait for (`live.load`)
 )
 DTYPES = {Precision.BF16: "bfloat16", Precision.FP32: "float32"}
 STEP_S, LONGEST_DELAY = 0.08, 30

@@ -13,6 +13,7 @@ from sidecar.service import Service
 from sidecar.speech.options import parse_number
 from sidecar.transports.estimate import models
 from sidecar.transports.http.bodies import json_response, open_local, read_fields
+from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.schemas import PROBLEMS
 
 MB = 1 << 20
@@ -72,7 +73,7 @@ async def _forecast(request: Request, service: Service) -> Forecast:
             raise errors.FieldMissing("One of the fields 'duration' and 'audio_path' is needed.")
         else:
             source = source or await open_local(request, fields, service)
-            audio_s = await service.submissions.measure(source)
+            audio_s = await service.submissions.measure(caller_of(request), source)
     finally:
         if source is not None:
             source.close()

@@ -6,6 +6,7 @@ Behind it every request has a caller, but for those at open addresses.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -143,6 +144,16 @@ class _Callers:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        with contextlib.ExitStack() as opened:
+            admitted = await self._admitted(scope, receive, send, opened)
+            if admitted is not None:
+                await self._app(admitted[0], receive, admitted[1])
+
+    async def _admitted(
+        self, scope: Scope, receive: Receive, send: Send, opened: contextlib.ExitStack
+    ) -> tuple[Scope, Send] | None:
+        """The scope with its caller and how to answer; None where it was refused. While ``opened``
+        is, the request or connection counts as the caller's."""
         approach = approach_of(scope)
         try:
             if self._turnstile is not None:
@@ -159,14 +170,15 @@ class _Callers:
                         self._turnstile.enter(caller)
                     finally:
                         send = ratelimit.saying(send, self._turnstile.standing(caller))
+                opened.enter_context(self._visits.opened(caller))
         except errors.SidecarError as error:
             say_no = self._refusals.get(scope["path"]) if scope["type"] == "websocket" else None
             if say_no is not None:
                 await say_no(error, scope, receive, send)
             else:
                 await refuse(error, scope, receive, send, self._dialects)
-            return
-        await self._app(scope, receive, send)
+            return None
+        return scope, send
 
     def _with_ticket(self, scope: Scope, approach: Approach) -> tuple[Approach, str | None]:
         """The approach of a WebSocket with the token that its ticket or key stands for, and the

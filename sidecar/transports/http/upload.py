@@ -101,9 +101,11 @@ async def read_form(
         hint=f"The limit is {settings.max_upload_mb} MB. {errors.UploadTooLarge.default_hint}"
     )
     most = limit + FORM_OVERHEAD + sum(long.values())
-    if _declared_length(request) > most:
+    if (declared := _declared_length(request)) > most:
         raise too_large
     form = _Form(_boundary(request), settings.spool_dir, service.spooling, file, long)
+    caller = caller_of(request)
+    body = service.submissions.body(caller, declared)
     received = 0
 
     async def take(chunk: bytes) -> None:
@@ -115,14 +117,19 @@ async def read_form(
         await form.feed(chunk)
 
     try:
-        with service.submissions.body(caller_of(request)) as body:
-            await _read(request, settings, take)
-            if form.file_bytes > limit:
-                raise too_large
-            return await form.finish()
+        await _read(request, settings, take)
+        if form.file_bytes > limit:
+            raise too_large
+        upload = await form.finish()
     except BaseException:
         form.close()
+        body.release()
         raise
+    if caller.limits.shares:
+        upload.source.when_settled(body.release)
+    else:
+        body.release()
+    return upload
 
 
 async def _read(

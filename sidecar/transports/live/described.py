@@ -130,11 +130,12 @@ class SpeakersRevised(Event):
 
 
 class Noticed(Event):
-    """Something to know."""
+    """Something to know, of a turn where it has to do with one."""
 
     type: Literal["notice"]
     code: str
     message: str
+    turn: int | None = None
 
 
 class Summary(Event):

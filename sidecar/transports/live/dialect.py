@@ -97,8 +97,9 @@ def _body(event: LiveEvent) -> dict[str, Any]:
             body = {"speakers": {str(piece): speaker_label(who) for piece, who in speakers.items()}}
             called = {speaker_label(who): name for who, name in names.items()}
             return {**body, "names": called} if called else body
-        case Noticed(notice):
-            return dataclasses.asdict(notice)
+        case Noticed(notice, turn):
+            body = dataclasses.asdict(notice)
+            return body if turn is None else {**body, "turn": turn}
         case Summary(transcript, job):
             body = {"transcript": transcript_body(transcript)}
             return body if job is None else {**body, "job": job}

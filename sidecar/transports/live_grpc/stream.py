@@ -12,7 +12,7 @@ import grpc.aio
 from sidecar import errors
 from sidecar.sessions.session import Session
 from sidecar.speech.live import Encoding, Turns
-from sidecar.speech.live_events import Final
+from sidecar.speech.live_events import UTTERANCE_DROPPED, Final, Noticed
 from sidecar.transports.live_grpc import codes
 from sidecar.transports.live_grpc.created import Created
 from sidecar.transports.live_grpc.results import Results
@@ -109,6 +109,8 @@ class Stream:
         """Results, up to the session's end."""
         async for numbered in self._session.events():
             event = numbered.event
+            if isinstance(event, Noticed):
+                self._times.dropped += event.notice.code == UTTERANCE_DROPPED
             if isinstance(event, Final):
                 self._times.queue_s += event.wait_s
                 self._times.work_s += event.work_s

@@ -18,6 +18,8 @@ class Times:
     emit_s: float = 0.0
     """The client took to read results."""
     finals: int = 0
+    dropped: int = 0
+    """Utterances that were not recognised: too many spoke."""
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """As trailing metadata."""
@@ -29,4 +31,5 @@ class Times:
                 for name, seconds in zip(names, (*parts, sum(parts)), strict=True)
             ),
             ("stt-decode-count", str(self.finals)),
+            *((("dropped-utterances", str(self.dropped)),) if self.dropped else ()),
         )

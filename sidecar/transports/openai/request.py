@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import Request
 
 from sidecar import errors
+from sidecar.access.identity import Identity
 from sidecar.audio.source import AudioSource
 from sidecar.service import Service
 from sidecar.speech.engine import AUTO, EngineSpec, Precision, TranscribeOptions
@@ -17,6 +18,7 @@ from sidecar.speech.options import parse_choice, parse_flag, parse_number, parse
 from sidecar.speech.transcript import Notice
 from sidecar.transports.http import from_clients
 from sidecar.transports.http.bodies import media_type
+from sidecar.transports.http.caller import caller_of
 from sidecar.transports.http.upload import Upload, read_form
 from sidecar.transports.openai import speakers
 from sidecar.transports.openai_terms import languages
@@ -123,13 +125,15 @@ async def read_request(
     except errors.FileMissing:
         raise _no_file() from None
     try:
-        return await _understood(upload, service, translate, usual)
+        return await _understood(upload, service, caller_of(request), translate, usual)
     except BaseException:
         upload.source.close()
         raise
 
 
-async def _understood(upload: Upload, service: Service, translate: bool, usual: str) -> Asked:
+async def _understood(
+    upload: Upload, service: Service, caller: Identity, translate: bool, usual: str
+) -> Asked:
     if upload.part != FILE:
         raise _no_file()
     form = Form(upload.lists)
@@ -141,7 +145,7 @@ async def _understood(upload: Upload, service: Service, translate: bool, usual: 
     options = service.options(fields_of(form, service.spec, wish, precision))
     known = speakers.known_speakers(form.all(speakers.NAMES), form.all(speakers.REFERENCES))
     options = replace(options, translate=translate)
-    options = await speakers.recognised(service, options, known)
+    options = await speakers.recognised(service, caller, options, known)
     return Asked(upload.source, options, wish, {"translate": translate, "fields": upload.lists})
 
 

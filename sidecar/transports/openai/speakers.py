@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sidecar import errors
+from sidecar.access.identity import Identity
 from sidecar.audio.source import AudioSource, Spool
 from sidecar.service import Service
 from sidecar.speech.engine import TranscribeOptions
@@ -71,7 +72,7 @@ def _bytes_of(name: str, url: str) -> bytes:
 
 
 async def recognised(
-    service: Service, options: TranscribeOptions, known: Sequence[KnownSpeaker]
+    service: Service, caller: Identity, options: TranscribeOptions, known: Sequence[KnownSpeaker]
 ) -> TranscribeOptions:
     """The options with the voices to recognise, each of which was listened to.
 
@@ -82,10 +83,12 @@ async def recognised(
     for one in known:
         try:
             with await service.spooling.run(_source, one.voice) as source:
-                length_s = await service.submissions.measure(source)
+                length_s = await service.submissions.measure(caller, source)
                 if length_s is not None and not SHORTEST_S <= length_s <= LONGEST_S:
                     raise _wrong(one.name, f"has {length_s:.1f} s")
-                options = await service.voices.with_clips(options, [(one.name, source)], LONGEST_S)
+                options = await service.voices.with_clips(
+                    caller, options, [(one.name, source)], LONGEST_S
+                )
         except errors.BadAudio as error:
             raise _wrong(one.name, f"cannot be used: {error.detail}") from None
     return options

@@ -124,7 +124,7 @@ async def _read(request: Request, service: Service) -> tuple[str | None, VoicePr
         if source is None and "audio_path" in fields:
             source = await open_local(request, fields, service)
         if source is not None:
-            return name, await service.voices.of(source)
+            return name, await service.voices.of(caller_of(request), source)
         if "job" in fields or "speaker" in fields:
             job, speaker = _text(fields, "job"), _text(fields, "speaker")
             await service.seek(job)

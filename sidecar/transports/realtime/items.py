@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from sidecar import errors
 from sidecar.speech.live_events import (
     NOT_UNDERSTOOD,
+    UTTERANCE_DROPPED,
     Final,
     LiveEvent,
     Noticed,
@@ -44,6 +45,8 @@ class Item:
     committed: bool = False
     shown: str = ""
     before: str = ""
+    shed: bool = False
+    """It got no words: too many speak."""
     languages: list[str] = field(default_factory=list)
 
 
@@ -106,6 +109,8 @@ class Items:
                 yield say.cleared()
             case SpeakersRevised():
                 yield from self._revised(event)
+            case Noticed(notice, turn) if notice.code == UTTERANCE_DROPPED and turn is not None:
+                self._of(turn).shed = True
             case Noticed(notice):
                 self._failed = self._failed or notice.code == NOT_UNDERSTOOD
 
@@ -175,7 +180,9 @@ class Items:
             self._taken = max(self._taken, ended.end)
             yield from self._commit(item)
         self._open.remove(item)
-        if self._failed and not ended.text:
+        if item.shed:
+            yield say.failed(item.id, errors.UtteranceDropped())
+        elif self._failed and not ended.text:
             yield say.failed(item.id, errors.EngineFailed())
         else:
             seconds = ended.end - ended.start

@@ -114,10 +114,19 @@ def failed(item: str, error: errors.SidecarError) -> Said:
         "type": f"{_TRANSCRIPTION}.failed",
         "item_id": item,
         "content_index": 0,
-        "error": error_body(error)["error"],
+        "error": _body(error),
     }
 
 
 def error_event(error: errors.SidecarError, event_id: str | None = None) -> Said:
     """What went wrong, with which event of the client's."""
-    return {"type": "error", "error": {**error_body(error)["error"], "event_id": event_id}}
+    return {"type": "error", "error": {**_body(error), "event_id": event_id}}
+
+
+def _body(error: errors.SidecarError) -> dict[str, Any]:
+    """As in an answer; what its header Retry-After would say is in the message, for OpenAI's
+    events have no field for it."""
+    body: dict[str, Any] = error_body(error)["error"]
+    if error.retry_after is not None:
+        body["message"] += f" Retry after {error.retry_after} s."
+    return body

@@ -13,6 +13,7 @@ from enum import Enum, auto
 
 from sidecar.speech.formats import segment_body
 from sidecar.speech.live_events import (
+    UTTERANCE_DROPPED,
     Final,
     LiveEvent,
     Noticed,
@@ -40,12 +41,13 @@ class Do(Enum):
 @dataclass(eq=False, slots=True)
 class Utterance:
     """What was asked for, and what was told of it. ``silent``: nobody wants to know any more;
-    ``dropped``: it never ended, and the session is to forget it."""
+    ``dropped``: it never ended, and the session is to forget it; ``shed``: it gets no words."""
 
     ids: Ids
     bytes: int = 0
     silent: bool = False
     dropped: bool = False
+    shed: bool = False
     deltas: Deltas = field(default_factory=Deltas)
     pieces: list[Final] = field(default_factory=list)
 
@@ -124,10 +126,17 @@ class Utterances:
             if self._waiting and self._waiting[0].dropped:
                 self._waiting.popleft()
         elif isinstance(event, TurnEnded):
+            ended = self._of(event.turn)
             self._turn = event.turn + 1
+            if ended is not None and ended.shed and not ended.silent:
+                yield self._overload(ended.ids, "utterance", ended.bytes / BYTES_A_SECOND)
             yield from self._ended(event.text)
         elif isinstance(event, Noticed):
-            yield self._notice(event)
+            shed = None if event.turn is None else self._of(event.turn)
+            if event.notice.code != UTTERANCE_DROPPED:
+                yield self._notice(event)
+            elif shed is not None:
+                shed.shed = True  # told at its end, with how much that is
         elif isinstance(event, SpeechStarted):
             begun = self._of(event.turn)
             if begun is not None:
@@ -170,8 +179,12 @@ class Utterances:
                 ids,
                 {"kind": "notice", "code": notice.code, "message": notice.message},
             )
-        overload = {"kind": "overload_drop", "dropped_seconds": 0.0, "source": "partials"}
-        return frame("status", ids, overload | {"max_backlog_seconds": self._backlog_s})
+        return self._overload(ids, "partials", 0.0)
+
+    def _overload(self, ids: Ids, source: str, dropped_s: float) -> str:
+        dropped = {"dropped_seconds": round(dropped_s, 3), "source": source}
+        backlog = {"max_backlog_seconds": self._backlog_s}
+        return frame("status", ids, {"kind": "overload_drop", **dropped, **backlog})
 
     def _forget(self, utterance: Utterance | None) -> Do:
         """One that has not ended, and has a turn if there was any sound of it."""

@@ -7,19 +7,24 @@ import time
 
 from sidecar import errors
 from sidecar.service import Service
+from sidecar.sessions.session import NOT_KEPT
 from sidecar.speech.formats import render, transcript_body
+from sidecar.speech.transcript import Notice
 from sidecar.speech.voice import SayOptions
 from sidecar.talk.account import Account
 from sidecar.talk.events import Cancelled, Reset, Truncated, Typed
 from sidecar.talk.outgoing import Out, Over
 from sidecar.talk.pacing import Client
 from sidecar.talk.talk import Talk
-from sidecar.talk.told import Told
+from sidecar.talk.told import Noticed, Told
 from sidecar.transports.http import from_clients
 from sidecar.transports.http.sockets import Message, Socket
 from sidecar.transports.talk import dialect, orders, ours
 from sidecar.transports.talk.dialect import Dialect
 from sidecar.transports.talk.ours import Words
+
+LONGEST_TEXT = 65_536
+"""Characters of a turn that is typed."""
 
 
 async def converse(service: Service, socket: Socket) -> None:
@@ -52,6 +57,7 @@ class _Connection:
         self._words: Dialect | Words = Dialect()
         self._account = Account(time.monotonic())
         self._keep = False
+        self._unkept: Notice | None = None
         self.over = False
         """Whether the client has had enough, and was told all."""
 
@@ -86,7 +92,10 @@ class _Connection:
         """What comes of it, until the client has had enough."""
         async for out in self._talk.outgoing():
             if isinstance(out, Over):
-                await self._socket.send(await self._ended())
+                ended = await self._ended()
+                if self._unkept is not None:
+                    await self._socket.send(*self._words.of(Noticed(self._unkept)))
+                await self._socket.send(ended)
                 self.over = True
                 return
             self._noted(out)
@@ -107,6 +116,8 @@ class _Connection:
                     self._talk.wish(Truncated, turn, seconds)
                 self._talk.wish(Cancelled)
             case orders.Text(text=text):
+                if len(text) > LONGEST_TEXT:
+                    raise errors.FieldInvalid(f"'text' has more than {LONGEST_TEXT} characters.")
                 self._talk.wish(Typed, text)
             case orders.Reset():
                 self._socket.inbound.clear()
@@ -167,7 +178,10 @@ class _Connection:
         )
         job = None
         if self._keep and transcript.segments:
-            job = await self._service.keep_conversation(self._socket.caller, transcript)
+            try:
+                job = await self._service.keep_conversation(self._socket.caller, transcript)
+            except (errors.DiskFull, errors.SpoolUnwritable) as error:
+                self._unkept = Notice(NOT_KEPT, f"It could not be kept: {error.detail}")
         written = {form: render(transcript, form) for form in ("text", "srt")}
         body = transcript_body(transcript)
         return dialect.message("ended", transcript=body, written=written, job=job)

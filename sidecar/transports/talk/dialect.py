@@ -49,7 +49,13 @@ def greeting(also: Mapping[str, Any]) -> str:
 
 def trouble(error: errors.SidecarError) -> str:
     """What went wrong: in words, for the page shows them as they are, and by its code."""
-    return message("error", message=f"{error.detail} ({error.code})", code=error.code)
+    text = f"{error.detail} ({error.code})"
+    return message("error", message=text, code=error.code, **again(error))
+
+
+def again(error: errors.SidecarError) -> dict[str, int]:
+    """When to try again, where that helps."""
+    return {} if error.retry_after is None else {"retry_after": error.retry_after}
 
 
 def metrics_of(latency: Latency) -> dict[str, float]:
@@ -81,7 +87,7 @@ class Dialect:
                 yield message("interrupted")
             case PersonStopped():
                 yield from self._begun()
-            case PersonSaid():
+            case PersonSaid(backchannel=None):
                 self._person = out.text
                 yield from self._begun()
             case NothingSaid():

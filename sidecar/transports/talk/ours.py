@@ -24,12 +24,13 @@ from sidecar.talk.told import (
     ReplyTruncated,
     ReplyWritten,
 )
-from sidecar.transports.talk.dialect import Message, message
+from sidecar.transports.talk.dialect import Message, again, message
 
 
 def trouble(error: errors.SidecarError, turn: int = 0) -> str:
     """What went wrong, and what to do; ``turn`` is 0 where it was no reply's."""
-    return message("error", message=error.detail, hint=error.hint, code=error.code, turn=turn)
+    body = {"message": error.detail, "hint": error.hint, "code": error.code, "turn": turn}
+    return message("error", **body, **again(error))
 
 
 class Words:
@@ -71,9 +72,10 @@ def _of_person(
         case PersonStopped():
             return message("person_stopped")
         case PersonSaid(text, typed):
-            return message("person_said", text=text, typed=typed)
-        case NothingSaid():
-            return message("nothing_said")
+            backchannel = told.backchannel is not None
+            return message("person_said", text=text, typed=typed, backchannel=backchannel)
+        case NothingSaid(echo):
+            return message("nothing_said", echo=echo)
 
 
 def _of_reply(told: Out) -> Iterator[str]:

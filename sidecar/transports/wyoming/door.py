@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sidecar import errors
 from sidecar.access.approach import Approach, is_loopback
@@ -68,7 +68,7 @@ class Door:
         access = self.entrance.access
         if access.authenticator.local_only:
             return await self.entrance.identify(approach)
-        who = Identity(GUEST, Proof.PLACE, limits=access.limits)
+        who = Identity(GUEST, Proof.PLACE, limits=replace(access.limits, shares=True))
         if self.entrance.turnstile is not None:
             self.entrance.turnstile.enter(who)
         return who

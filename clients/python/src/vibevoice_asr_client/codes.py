@@ -148,6 +148,12 @@ class ClipTooLong(errors.TooLarge):
     known_code = "clip_too_long"
 
 
+class ConnectionsLimited(errors.Busy):
+    """As many of your requests and connections are open as one may have."""
+
+    known_code = "connections_limited"
+
+
 class ContentTypeUnsupported(errors.Refused):
     """The Content-Type of the request is not supported here."""
 
@@ -832,6 +838,12 @@ class UpstreamUnreachable(errors.Busy):
     known_code = "upstream_unreachable"
 
 
+class UtteranceDropped(errors.Busy):
+    """Too many speak: this utterance was not recognised."""
+
+    known_code = "utterance_dropped"
+
+
 class VoiceAbsent(errors.Refused):
     """Nobody speaks in the clip."""
 
@@ -898,6 +910,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "checkpoint_unwritable": CheckpointUnwritable,
     "chunk_too_long": ChunkTooLong,
     "clip_too_long": ClipTooLong,
+    "connections_limited": ConnectionsLimited,
     "content_type_unsupported": ContentTypeUnsupported,
     "conversation_already_has_active_response": ConversationAlreadyHasActiveResponse,
     "device_lost": DeviceLost,
@@ -1012,6 +1025,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "upstream_refused": UpstreamRefused,
     "upstream_timeout": UpstreamTimeout,
     "upstream_unreachable": UpstreamUnreachable,
+    "utterance_dropped": UtteranceDropped,
     "voice_absent": VoiceAbsent,
     "voice_too_short": VoiceTooShort,
     "voice_unknown": VoiceUnknown,

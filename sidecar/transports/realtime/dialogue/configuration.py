@@ -30,7 +30,8 @@ VOICES = (
     *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx"),
     *("sage", "shimmer", "verse"),
 )
-"""Voices of OpenAI's: they stand for the one that the service would choose itself."""
+"""Voices of OpenAI's: they stand for the one that the service would choose itself, where an engine
+has voices of its own."""
 USUAL_VOICE = "default"
 SLOWEST, FASTEST = 0.25, 1.5
 LONGEST_INSTRUCTIONS = 16_384
@@ -41,7 +42,8 @@ LONGEST_INSTRUCTIONS = 16_384
 class Manners:
     """All that a client can say of a conversation. ``model`` and ``voice`` are as it wrote them;
     ``turning`` is None where it ends turns itself. ``transcribes``: the person's words are told.
-    ``aloud``: answers are spoken, if something here speaks (``speaks``). ``sound`` goes out."""
+    ``aloud``: answers are spoken, if something here speaks (``speaks``). ``any_voice``: whoever
+    speaks knows the names of voices, and nobody here does. ``sound`` goes out."""
 
     model: str
     instructions: str = ""
@@ -49,6 +51,7 @@ class Manners:
     transcribes: bool = True
     turning: Turning | None = field(default_factory=Turning)
     speaks: bool = True
+    any_voice: bool = False
     aloud: bool = True
     tools: Tools = NO_TOOLS
     voice: str = USUAL_VOICE
@@ -63,7 +66,8 @@ class Manners:
     @property
     def own_voice(self) -> str:
         """The voice of the engine's that is wanted, '' for the usual one."""
-        return "" if self.voice in (USUAL_VOICE, *VOICES) else self.voice
+        usual = (USUAL_VOICE,) if self.any_voice else (USUAL_VOICE, *VOICES)
+        return "" if self.voice in usual else self.voice
 
     def options(self, before: TalkOptions) -> TalkOptions:
         """The conversation's, which has had others."""

@@ -105,7 +105,7 @@ class Connection:
         self._check(after.tools)
         if after.own_voice and after.own_voice != self._manners.own_voice and after.speaks:
             voices = await self._service.conversations.voices()
-            if after.own_voice not in voices:
+            if voices and after.own_voice not in voices:
                 raise errors.VoiceUnknown(
                     f"There is no voice '{after.own_voice[:80]}' here.",
                     hint=f"There are: {', '.join(voices)}.",

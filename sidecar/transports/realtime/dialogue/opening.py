@@ -51,7 +51,14 @@ async def begun(service: Service, session: Mapping[str, Any]) -> tuple[Manners, 
     thinker = await conversations.thinker("" if stands_for_any(model) else model)
     usual = conversations.options()
     heard = Configuration(model=spec.name)
-    manners = Manners(model or thinker.name, usual.instructions, heard, speaks=usual.voiced)
+    speaks = service.fleet.voice_spec
+    manners = Manners(
+        model or thinker.name,
+        usual.instructions,
+        heard,
+        speaks=usual.voiced,
+        any_voice=speaks is not None and not speaks.lists_voices,
+    )
     found = updated(manners, session, spec)
     if found.tools.all and not thinker.calls:
         raise errors.ToolsUnavailable()

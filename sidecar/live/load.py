@@ -1,0 +1,230 @@
+"""Load model of a live engine: cost of speech, predicted delay, admission, load shedding. Pure.
+
+A final is what must be recognised of speech; partials and labels are extra. The model measures what
+a second of speech costs the threads that recognise, and predicts from those who speak how long a
+final will wait. While that is too long it sheds load: partials first, then labels, then utterances
+that have not begun. A session that has only just come is refused instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum, IntEnum, StrEnum
+
+TARGET = 0.75
+"""Share of the threads that finals of admitted sessions may take: the rest is for chance (many
+speak at once) and for partials. It is less where the work for one final is long beside the limit:
+whoever waits behind another waits for all of that."""
+UTTERANCE_S = 3.0
+"""Of speech, in a usual utterance."""
+HORIZON_S = 5.0
+"""Seconds from the beginning of an utterance to its final: so far ahead delay is predicted."""
+ENTRY_S = 10.0
+"""A session is refused if it first speaks within so many seconds of its audio. One that has
+listened for longer stays, and loses utterances at worst."""
+HOLD_S = 2.0
+"""So long partials and labels stay off at least: threads are to be free for the next finals."""
+UNMEASURED = 0.1
+"""Seconds of a thread for a second of speech before anything was measured: a slow machine's."""
+AGAIN = 2.0
+"""So often speech is recognised until its final: in pauses that are not its end, and again as the
+context of what follows."""
+_PRIOR_S = 5.0
+_COST_MEMORY_S = 40.0
+"""Seconds of speech that count in the moving means of costs."""
+_SHARE_PRIOR_S, _SHARE_MEMORY_S = 3.0, 60.0
+"""A session counts as speaking all the time at first, and then by its last minute."""
+
+
+class Kind(StrEnum):
+    """What threads work at; attempts in a pause and repeated context are part of a final."""
+
+    FINAL = "final"
+    PARTIAL = "partial"
+    LABEL = "label"
+
+
+class Level(IntEnum):
+    """What is shed."""
+
+    NOTHING = 0
+    PARTIALS = 1
+    LABELS = 2
+    """And partials."""
+
+
+class Verdict(Enum):
+    """What becomes of an utterance that begins."""
+
+    SERVE = "serve"
+    SHED = "shed"
+    """It gets no words."""
+    REFUSE = "refuse"
+    """It is the first of a session, which ends."""
+
+
+class Costs:
+    """Seconds of a thread that each second of speech costs, by kind of work: moving means."""
+
+    def __init__(self) -> None:
+        self._speech_s = _PRIOR_S
+        self._work_s = dict.fromkeys(Kind, 0.0) | {Kind.FINAL: UNMEASURED * _PRIOR_S}
+
+    def worked(self, kind: Kind, work_s: float) -> None:
+        """A thread was busy for so long."""
+        self._work_s[kind] += work_s
+
+    def spoken(self, speech_s: float) -> None:
+        """So much speech has its final."""
+        decay = math.exp(-speech_s / _COST_MEMORY_S)
+        self._speech_s = self._speech_s * decay + speech_s
+        for kind in Kind:
+            self._work_s[kind] *= decay
+
+    def measured(self, speech_s: float, work_s: float) -> None:
+        """A sample was recognised once when the engine was loaded: it replaces what was assumed."""
+        if speech_s > 0:
+            self._work_s[Kind.FINAL] = AGAIN * work_s / speech_s * self._speech_s
+
+    def of(self, kind: Kind) -> float:
+        """Seconds of a thread for a second of speech."""
+        return self._work_s[kind] / self._speech_s
+
+
+class SpeakingShare:
+    """Seconds of speech per second of time, over the last minute; 1 at the beginning."""
+
+    def __init__(self, now: float) -> None:
+        self._speech_s = self._time_s = _SHARE_PRIOR_S
+        self._at = now
+
+    def spoken(self, speech_s: float, now: float) -> None:
+        """So much speech came by now; nothing of it is speech where it is 0."""
+        passed_s = max(0.0, now - self._at)
+        decay = math.exp(-passed_s / _SHARE_MEMORY_S)
+        self._speech_s = self._speech_s * decay + speech_s
+        self._time_s = self._time_s * decay + passed_s
+        self._at = max(self._at, now)
+
+    def at(self, now: float) -> float:
+        """As it is now."""
+        self.spoken(0.0, now)
+        return self._speech_s / self._time_s
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """A session that has had an utterance served. ``rank``: its place among them, by when that was;
+    ``speaking``: one of its utterances goes on; ``share``: as `SpeakingShare`."""
+
+    owner: str
+    rank: int
+    speaking: bool
+    share: float
+
+    @property
+    def weight(self) -> float:
+        """What it takes of the capacity, in people who speak without a pause."""
+        return max(self.share, float(self.speaking))
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """Whose utterance begins. ``rank`` is None if none of the session was served before;
+    ``entering``: the session has only just come."""
+
+    owner: str
+    rank: int | None
+    entering: bool
+
+
+class LoadModel:
+    """Of an engine with so many ``threads``. ``limit_s``: how long a final may wait because of
+    others; with 0 nothing is shed. Seconds of any clock."""
+
+    def __init__(self, threads: int, limit_s: float = 0.0) -> None:
+        self.costs = Costs()
+        self.limit_s = limit_s
+        self._threads = threads
+        self._level, self._until = Level.NOTHING, 0.0
+
+    @property
+    def capacity(self) -> float:
+        """How many may speak without a pause before finals fall behind for good."""
+        return self._threads / max(self.costs.of(Kind.FINAL), 1e-6)
+
+    def delay_s(self, speaking: int, waiting_s: float) -> float:
+        """How long the final of an utterance that begins now will wait, if so many speak until then
+        while so much speech waits already."""
+        return max(0.0, waiting_s / self.capacity + HORIZON_S * (speaking / self.capacity - 1))
+
+    def look(self, speaking: int, waiting_s: float, now: float) -> None:
+        """Take what goes on now into account in what is shed."""
+        level = Level.NOTHING
+        delay_s = max(waiting_s / self.capacity, self.delay_s(speaking, waiting_s))
+        if self.limit_s and delay_s > self.limit_s / 4:
+            level = Level.LABELS if delay_s > self.limit_s / 2 else Level.PARTIALS
+        if level >= self._level or now >= self._until:
+            self._level, self._until = level, now + HOLD_S
+
+    def level(self, now: float) -> Level:
+        """What is shed now."""
+        return self._level if now < self._until else Level.NOTHING
+
+    def verdict(self, newcomer: Newcomer, speakers: Sequence[Speaker], waiting_s: float) -> Verdict:
+        """What becomes of an utterance that begins, beside those of ``speakers``."""
+        others = [one for one in speakers if one.rank != newcomer.rank]
+        speaking = sum(one.speaking for one in others)
+        if not self.limit_s or not others:
+            return Verdict.SERVE
+        late = self.delay_s(speaking + 1, waiting_s) > self.limit_s
+        demand = max(speaking, sum(one.share for one in others))
+        room = self._room(waiting_s)
+        if newcomer.entering:  # what is taken is another owner's at most
+            room = min(room, demand) if late else self.target
+        if not late and not (newcomer.entering and demand + 1 > room):
+            return Verdict.SERVE
+        if _within_share(newcomer, others, room):
+            return Verdict.SERVE
+        return Verdict.REFUSE if newcomer.entering else Verdict.SHED
+
+    @property
+    def target(self) -> float:
+        """How many may speak without a pause among those who are let in."""
+        work_s = UTTERANCE_S * self.costs.of(Kind.FINAL)
+        most = TARGET * self.capacity
+        return max(most / (1 + work_s / self.limit_s), min(most, self._threads))
+
+    def _room(self, waiting_s: float) -> float:
+        """How many may speak so that finals are not late, while so much speech waits."""
+        most = self.capacity * (1 + self.limit_s / HORIZON_S) - waiting_s / HORIZON_S
+        return min(self.capacity, max(0.0, most))
+
+
+def fair_share(demands: Iterable[float], capacity: float) -> float:
+    """The most that any owner has of ``capacity`` where whoever wants less has all that it wants
+    (max-min fairness); infinite where there is enough for all."""
+    left, wanted = capacity, sorted(demands)
+    for number, demand in enumerate(wanted):
+        share = left / (len(wanted) - number)
+        if demand > share:
+            return share
+        left -= demand
+    return math.inf
+
+
+def _within_share(newcomer: Newcomer, others: Sequence[Speaker], room: float) -> bool:
+    """Whether one more utterance leaves its owner within its share: of an owner's sessions those
+    that were served first come first."""
+    demands: dict[str, float] = {newcomer.owner: 1.0}
+    for one in others:
+        demands[one.owner] = demands.get(one.owner, 0.0) + one.weight
+    before = sum(one.weight for one in others if _before(one, newcomer))
+    return before + 1 <= fair_share(demands.values(), room) + 1e-9
+
+
+def _before(one: Speaker, newcomer: Newcomer) -> bool:
+    is_first = newcomer.rank is None or one.rank < newcomer.rank
+    return one.owner == newcomer.owner and is_first
