@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 from sidecar import clock
 from sidecar.background import Background
@@ -23,15 +22,14 @@ from sidecar.jobs.unanswered import Unanswered
 from sidecar.metering.tally import JobTally
 from sidecar.settings import NODE, Settings
 from sidecar.threads import Threads
-from sidecar.workers.place import Place
 
 
 class Backend:
     """Owns them.
 
-    ``provision``: what each job gets; ``plan``: the options that it begins with; ``places``: where
-    recordings are heard; ``model``: the name of its weights, for how long work takes; ``disk``:
-    threads that may wait for one; ``instance``: the id of this service among the nodes.
+    ``provision``: what each job gets; ``plan``: the options that it begins with; ``places``: so
+    many recordings are heard at once; ``model``: the name of its weights, for how long work takes;
+    ``disk``: threads that may wait for one; ``instance``: the id of this service among the nodes.
     """
 
     def __init__(
@@ -39,7 +37,7 @@ class Backend:
         settings: Settings,
         provision: Provision,
         plan: Plan,
-        places: Sequence[Place],
+        places: int,
         model: str,
         tally: JobTally,
         disk: Threads,
@@ -55,10 +53,11 @@ class Backend:
         self.pace = Pace(provision.spec.name, model, self._pace_file.read())
         """How long work takes."""
         queue = JobQueue(
-            places,
+            provision.slot,
             self.store,
             Terms(plan, settings.max_audio_hours * 3600, provision.company, provision.lead_s),
             limit=settings.queue_limit,
+            places=places,
             guess=provision.guess,
             pace=self.pace,
         )

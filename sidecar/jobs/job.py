@@ -6,7 +6,6 @@ What is known of it is its record (`jobs.record`), which only the door of the st
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
@@ -40,8 +39,6 @@ class Job:
         """What is known of it now."""
         self.arrived_at = time.monotonic()
         """What is decided goes by this; the record's times are for people."""
-        self.unreached_at = math.inf
-        """Since when no place is reached for it."""
         self._store: JobStore | None = None
         self._changed = asyncio.Event()
         self._over = asyncio.Event()

@@ -1,7 +1,6 @@
 """One place and what runs there: the next is taken, begun, and followed by the one after it.
 
-All lanes take from one line (`jobs.lineup`); what becomes of those that run is `jobs.runner`'s. A
-place where nobody is reached rests, longer each time, and the others go on.
+All lanes take from one line (`jobs.lineup`); what becomes of those that run is `jobs.runner`'s.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,11 +25,6 @@ log = logging.getLogger(__name__)
 
 LINGER_S = 0.3
 """What a client takes at most to send its next recording after the answer to the last."""
-FIRST_REST_S, LONGEST_REST_S = 0.5, 60.0
-"""A place where nobody is reached rests for so long, twice as long each time."""
-MOST_DOUBLINGS = 10
-UNREACHED_S = 8.0
-"""So long a job waits for a place to come back, where none is reached: some restarts."""
 
 Company = Callable[[Iterator[Job], Precision], Sequence[Job]]
 """Of jobs that wait for the same precision, in turn, the first of which is due: those to run in
@@ -64,8 +57,6 @@ class Lane:
         """Somebody came, or something became of those that run."""
         self._runs: list[Run] = []
         """First the one that is at work, then one that waits at the engine."""
-        self._misses = 0
-        """How often nobody was reached, one after the other."""
         self._runner: asyncio.Task[None] | None = None
         lineup.watch(self._news.set)
 
@@ -77,7 +68,7 @@ class Lane:
         def over(task: asyncio.Task[None]) -> None:
             if task is self._runner:
                 self._runner = None
-                self._waiting.rest(self._at)
+                self._waiting.shut(self._at)
                 ended(self, None if task.cancelled() else task.exception())
 
         runner.add_done_callback(over)
@@ -173,27 +164,7 @@ class Lane:
             waits_again = not all(job.ended for job in run.jobs)
             if run.over and (not waits_again or run is self._runs[-1]):
                 self._runs.remove(run)
-                self._weigh(run)
                 self._waiting.finish(run.jobs, self._at)
-
-    def _weigh(self, run: Run) -> None:
-        """Whether somebody was there; whose job finds nobody anywhere for long is told."""
-        if (error := run.unreached) is None:
-            self._misses = 0
-            for job in run.jobs:
-                job.unreached_at = math.inf
-            return
-        self._misses += 1
-        longest_s = FIRST_REST_S * 2 ** min(self._misses - 1, MOST_DOUBLINGS)
-        now = time.monotonic()
-        rest_s = min(longest_s, LONGEST_REST_S) * (0.5 + random.random() / 2)  # noqa: S311
-        self._waiting.rest(self._at, now + rest_s)
-        log.warning("nobody is reached at place %d (%s): it rests", self._at, error.code)
-        for job in run.jobs:
-            job.unreached_at = min(job.unreached_at, now)
-            lost = now - job.unreached_at >= UNREACHED_S and not self._waiting.reached
-            if lost and not job.record.durable:
-                job.fail(error)
 
     async def _take_next(self) -> Sequence[Job]:
         """Wait for a job and take it out, with those that run in its company. What goes wrong with
@@ -217,7 +188,7 @@ class Lane:
         """Wait for the job that is next.
 
         One for which the engine would have to be loaded anew waits a moment longer: a client that
-        uses what is loaded may be about to send its next, and another place may have it.
+        uses what is loaded may be about to send its next.
         """
         now = time.monotonic
         deadline: float | None = None
@@ -230,10 +201,7 @@ class Lane:
                 if now() >= deadline:
                     return job
             self._news.clear()
-            rests_s = self._waiting.rests_until(self._at) - now()
             pause_s = deadline - now() if job is not None and deadline is not None else None
-            if 0 < rests_s < math.inf:
-                pause_s = rests_s
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._news.wait()
@@ -242,15 +210,13 @@ class Lane:
         """Those that run with it; where several places are free, no more than are its share."""
         if job.record.alone:
             return [job]
-        wanted, at = self._waiting.wanted, self._at
-        others = (one for one in self._waiting.in_turn(at) if one is not job)
-        same = (
-            one for one in others if wanted(one, at) is wanted(job, at) and not one.record.alone
-        )
+        wanted = self._waiting.wanted
+        others = (one for one in self._waiting.in_turn() if one is not job)
+        same = (one for one in others if wanted(one) is wanted(job) and not one.record.alone)
         share = math.ceil(len(self._waiting) / max(1, self._waiting.free()))
-        return self._terms.company(chain([job], islice(same, share - 1)), wanted(job, at))
+        return self._terms.company(chain([job], islice(same, share - 1)), wanted(job))
 
     def _needs_a_load(self, job: Job) -> bool:
         """Whether what is loaded would have to go for it."""
-        wanted = self._waiting.wanted(job, self._at)
+        wanted = self._waiting.wanted(job)
         return self._place.loaded and wanted is not self._place.precision

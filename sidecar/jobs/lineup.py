@@ -1,17 +1,16 @@
 """Those who wait, and who of them is next: `order` decides, here is what it decides on.
 
-All places take from one line. A place goes by its number.
+All places are of one engine and take from one line. A place goes by its number.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 
 from sidecar.jobs.job import Job
-from sidecar.jobs.order import At, Shares, Waiting, schedule
+from sidecar.jobs.order import Moment, Shares, Turn, Waiting, turns
 from sidecar.jobs.pace import Pace
 from sidecar.jobs.record import JobState
 from sidecar.jobs.working import Working
@@ -26,22 +25,26 @@ Guess = Callable[[Job, Precision], float | None]
 
 
 class Lineup:
-    """The jobs that wait for some places, and how much of them each owner has had."""
+    """The jobs that wait for an engine, which has so many at once as there are ``places``, and how
+    much of it each owner has had."""
 
     def __init__(
         self,
-        places: Sequence[Place],
+        place: Place,
+        places: int = 1,
         guess: Guess = lambda job, precision: None,
         pace: Pace | None = None,
     ) -> None:
         self._guess = guess
         self._pace = pace if pace is not None else Pace()
-        self._working = [Working(place, self._pace, self._takes_s) for place in places]
+        self._place = place
+        self._working = [Working(place, self._pace, self._takes_s) for _ in range(places)]
         self._shares = Shares()
         self._jobs: dict[str, Job] = {}
         """By id, in order of arrival; who was put back is before who came later."""
-        self._values: dict[tuple[Precision, float], dict[str, Waiting]] = {}
-        """What is decided on, of those of whom it was asked for, by how precisions resolve."""
+        self._values: dict[str, Waiting] = {}
+        """What is decided on, of those of whom it was asked for, as precisions resolve now."""
+        self._resolution = place.resolution
         self._predicted: dict[str, float] = {}
         """Seconds of work of each that waits or runs."""
         self._turns: dict[str, tuple[int, float]] = {}
@@ -66,15 +69,15 @@ class Lineup:
         """Have it called when somebody came, left, was begun or put back."""
         self._watching.append(news)
 
-    def wanted(self, job: Job, at: int) -> Precision:
-        """At which precision a job would run in a place now."""
-        return _wanted(job, self._working[at].place)
+    def wanted(self, job: Job) -> Precision:
+        """At which precision a job would run now."""
+        return self._place.resolve(job.options.precision, job.arrived_at)
 
     def join(self, job: Job) -> None:
         """One more waits."""
         if job.record.owner not in self._active():
             self._shares = self._shares.joined(job.record.owner)
-        wanted = self.wanted(job, 0)
+        wanted = self.wanted(job)
         guess_s = None if self._pace.knows(wanted) else self._guess(job, wanted)
         self._predicted[job.id] = self._pace.seconds(wanted, job.facts.total_s, guess_s)
         self._jobs[job.id] = job
@@ -122,50 +125,33 @@ class Lineup:
         """Nobody is next any more: those who wait do so for another start."""
         self._halted = True
 
-    def rest(self, at: int, until: float = math.inf) -> None:
-        """Nobody is begun in a place before (`time.monotonic`)."""
-        self._working[at].rests_until = until
+    def shut(self, at: int) -> None:
+        """Nobody is begun in a place any more."""
+        self._working[at].shut = True
         self._changed()
-
-    def rests_until(self, at: int) -> float:
-        """Until when nobody is begun in a place; the past where one may be."""
-        return self._working[at].rests_until
 
     def free(self) -> int:
         """In how many places one could be begun now."""
-        now = time.monotonic()
-        return sum(one.free(now) for one in self._working)
-
-    @property
-    def reached(self) -> bool:
-        """Whether there is a place that does not rest."""
-        now = time.monotonic()
-        return any(now >= one.rests_until for one in self._working)
+        return sum(one.free for one in self._working)
 
     def first(self) -> Job:
         """Who has waited longest; somebody waits."""
         return next(iter(self._jobs.values()))
 
     def due(self, at: int) -> Job | None:
-        """Who is next in a place, when those that are free take theirs; None where they take all,
-        or it rests."""
-        now = time.monotonic()
-        if self._halted or not self._jobs or now < self._working[at].rests_until:
+        """Who is next in a place, when those before it that are free take theirs; None where they
+        take all."""
+        if self._halted:
             return None
-        open_ = [number for number, one in enumerate(self._working) if one.free(now)]
-        numbers = sorted({*open_, at})
-        turns = schedule([*self._places(numbers, now)], self._shares)
-        mine = (turn.index for turn in turns if numbers[turn.at] == at)
-        if (index := next(mine, None)) is None:
-            return None
-        return [*self._jobs.values()][index]
+        before = sum(one.free for one in self._working[:at])
+        return next(islice(self.in_turn(before + 1), before, None), None)
 
-    def in_turn(self, at: int) -> Iterator[Job]:
-        """All who wait, in the order in which they would run in one place; each is worked out as it
-        is taken."""
+    def in_turn(self, places: int = 1) -> Iterator[Job]:
+        """All who wait, in the order in which they would run in so many free places; each is worked
+        out as it is taken."""
         jobs = [*self._jobs.values()]
-        turns = schedule([*self._places([at], time.monotonic())], self._shares)
-        return (jobs[turn.index] for turn in turns)
+        found = self._worked_out(time.monotonic(), [0.0] * places)
+        return (jobs[turn.index] for turn in found)
 
     def turn(self, job: Job) -> tuple[int, float] | None:
         """How many go before a job, and for about how many seconds; None when it waits no more."""
@@ -173,10 +159,12 @@ class Lineup:
             return None
         now = time.monotonic()
         if now >= self._turns_until:
-            ids = [*self._jobs]
-            places = self._places(range(len(self._working)), now, timed=True)
-            turns = schedule([*places], self._shares)
-            self._turns = {ids[one.index]: (place, one.wait_s) for place, one in enumerate(turns)}
+            jobs = [*self._jobs.values()]
+            takes_s = [self._takes_s(job) for job in jobs]
+            busy_s = [one.open_in_s(now) for one in self._working]
+            load_s = self._pace.load_s(self._place.precision)
+            found = self._worked_out(now, busy_s, takes_s=takes_s, load_s=load_s)
+            self._turns = {jobs[one.index].id: (n, one.wait_s) for n, one in enumerate(found)}
             self._turns_until = now + FRESH_S
         return self._turns[job.id]
 
@@ -184,40 +172,41 @@ class Lineup:
         """What those that run in a place still take, with what its engine takes to be there."""
         return self._working[at].busy_s(time.monotonic())
 
-    def _places(self, numbers: Sequence[int], now: float, *, timed: bool = False) -> Iterator[At]:
-        """Places as they are; ``timed``: with what keeps them busy, and how long things take."""
-        lines: dict[tuple[Precision, float], tuple[list[Waiting], list[float]]] = {}
-        for one in (self._working[number] for number in numbers):
-            place, resolution = one.place, one.place.resolution
-            if resolution not in lines:
-                takes_s = [self._takes_s(job, place) for job in self if timed]
-                lines[resolution] = self._waiting(place), takes_s
-            waiting, takes_s = lines[resolution]
-            if timed:
-                yield At(waiting, one.moment(now), takes_s, one.open_in_s(now), one.loads_s)
-            else:
-                yield At(waiting, one.moment(now))
+    def _worked_out(
+        self,
+        now: float,
+        busy_s: Sequence[float],
+        *,
+        takes_s: Sequence[float] | None = None,
+        load_s: float = 0.0,
+    ) -> Iterator[Turn]:
+        """As `order.turns`, of all who wait."""
+        loaded = self._place.precision if self._place.loaded else None
+        moment = Moment(now, loaded, self._place.loaded_at)
+        values = self._waiting()
+        return turns(values, self._shares, moment, takes_s=takes_s, busy_s=busy_s, load_s=load_s)
 
-    def _waiting(self, place: Place) -> list[Waiting]:
-        """All who wait, as they would run in a place; made once: who asks for its turn there asks
-        for all of them."""
-        for old in self._values.keys() - {one.place.resolution for one in self._working}:
-            del self._values[old]
-        known = self._values.setdefault(place.resolution, {})
-        for job_id in self._jobs.keys() - known.keys():
+    def _waiting(self) -> list[Waiting]:
+        """All who wait; each is made once: who asks for its turn asks for all of them."""
+        if self._resolution != self._place.resolution:
+            self._resolution = self._place.resolution
+            self._values.clear()
+        for job_id in self._jobs.keys() - self._values.keys():
             job, work_s = self._jobs[job_id], self._predicted[job_id]
-            record, wanted = job.record, _wanted(job, place)
-            known[job_id] = Waiting(record.owner, wanted, work_s, job.arrived_at, record.priority)
-        return [known[job_id] for job_id in self._jobs]
+            record, wanted = job.record, self.wanted(job)
+            self._values[job_id] = Waiting(
+                record.owner, wanted, work_s, job.arrived_at, record.priority
+            )
+        return [self._values[job_id] for job_id in self._jobs]
 
     def _active(self) -> set[str]:
         running = chain.from_iterable(one.running for one in self._working)
         return {job.record.owner for job in chain(self._jobs.values(), *running)}
 
-    def _takes_s(self, job: Job, place: Place) -> float:
+    def _takes_s(self, job: Job) -> float:
         """Seconds of work of a job, by what is known now; between owners that counts which was
         known when it came, or what one has had would change with it."""
-        wanted, predicted_s = _wanted(job, place), self._predicted[job.id]
+        wanted, predicted_s = self.wanted(job), self._predicted[job.id]
         return self._pace.seconds(wanted, job.facts.total_s, guess_s=predicted_s)
 
     def _learn(self, job: Job, together: int) -> None:
@@ -228,14 +217,9 @@ class Lineup:
 
     def _gone(self, job: Job) -> None:
         del self._jobs[job.id]
-        for known in self._values.values():
-            known.pop(job.id, None)
+        self._values.pop(job.id, None)
 
     def _changed(self) -> None:
         self._turns_until = 0.0
         for news in self._watching:
             news()
-
-
-def _wanted(job: Job, place: Place) -> Precision:
-    return place.resolve(job.options.precision, job.arrived_at)

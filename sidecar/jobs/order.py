@@ -94,29 +94,11 @@ class Shares:
 
 
 @dataclass(frozen=True, slots=True)
-class At:
-    """A place where jobs run, as it is at a ``moment``. ``waiting``: all who wait, in order of
-    arrival, with what each would want there; places that agree in that have the same object.
-
-    ``takes_s``: what each takes as it is predicted now, if otherwise than its ``work_s``.
-    ``busy_s``: what the job that runs still takes. ``load_s``: what it takes to load anew.
-    """
-
-    waiting: Sequence[Waiting]
-    moment: Moment
-    takes_s: Sequence[float] | None = None
-    busy_s: float = 0.0
-    load_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Turn:
-    """The job at ``index`` is next, after ``wait_s`` seconds, in the place with the number
-    ``at``."""
+    """The job at ``index`` is next, after ``wait_s`` seconds."""
 
     index: int
     wait_s: float
-    at: int = 0
 
 
 def next_job(waiting: Sequence[Waiting], shares: Shares, moment: Moment) -> int:
@@ -130,62 +112,53 @@ def turns(
     moment: Moment,
     *,
     takes_s: Sequence[float] | None = None,
-    busy_s: float = 0.0,
+    busy_s: Sequence[float] = (0.0,),
     load_s: float = 0.0,
 ) -> Iterator[Turn]:
-    """All who wait, in the order in which they would run in one place if nobody else came; each
-    argument as in `At`."""
-    return schedule([At(waiting, moment, takes_s, busy_s, load_s)], shares)
+    """All who wait, in the order in which they would run if nobody else came, in one place or in
+    several of the same engine: whichever is free first takes the next (Graham 1966: a list
+    schedule), of equals the first.
+
+    ``takes_s``: what each takes as it is predicted now, if otherwise than its ``work_s``.
+    ``busy_s``: for each place, what runs there still takes. ``load_s``: what it takes to load anew.
+    """
+    lines = _Lines(waiting, shares, moment.at)
+    places = [_Place(waiting, lines, moment, one) for one in busy_s]
+    for _ in waiting:
+        place = min(places, key=lambda one: one.free_s)
+        index = place.next()
+        yield Turn(index, place.free_s)
+        lines.take(index)
+        work_s = waiting[index].work_s if takes_s is None else takes_s[index]
+        place.take(index, work_s, load_s)
 
 
-def schedule(places: Sequence[At], shares: Shares) -> Iterator[Turn]:
-    """The same in several places that take from one line: whichever is free first takes its next
-    (Graham 1966: a list schedule), of equals the one that need not load for who is due, and of
-    these the first."""
-    views = {id(one.waiting): one.waiting for one in places}
-    lines = {key: _Lines(waiting, shares, places[0].moment.at) for key, waiting in views.items()}
-    lanes = [_Lane(place, lines[id(place.waiting)]) for place in places]
-    for _ in places[0].waiting:
-        first = min(lane.free_s for lane in lanes)
-        free = [number for number, lane in enumerate(lanes) if lane.free_s == first]
-        chosen = min(free, key=lambda number: lanes[number].reluctance)
-        index = lanes[chosen].next()
-        yield Turn(index, first, chosen)
-        for line in lines.values():
-            line.take(index)
-        lanes[chosen].take(index)
+class _Place:
+    """One as it will be: free in ``free_s`` seconds."""
 
-
-class _Lane:
-    """A place as it will be: free in ``free_s`` seconds."""
-
-    def __init__(self, place: At, lines: _Lines) -> None:
-        self._place, self._lines = place, lines
-        self.free_s = place.busy_s
-        self._loaded, self._loaded_at = place.moment.loaded, place.moment.loaded_at
-
-    @property
-    def reluctance(self) -> int:
-        """What who is due would cost here: nothing, a load, or what is loaded as well."""
-        wanted = self._place.waiting[self._lines.due()].wanted
-        return 0 if wanted is self._loaded else 1 if self._loaded is None else 2
+    def __init__(
+        self, waiting: Sequence[Waiting], lines: _Lines, moment: Moment, busy_s: float
+    ) -> None:
+        self._waiting, self._lines, self._at = waiting, lines, moment.at
+        self.free_s = busy_s
+        self._loaded, self._loaded_at = moment.loaded, moment.loaded_at
 
     def next(self) -> int:
         """Who is next here."""
         index = self._lines.due()
-        job, now = self._place.waiting[index], self._place.moment.at + self.free_s
+        job, now = self._waiting[index], self._at + self.free_s
         passed_over_s = now - max(job.came, self._loaded_at)
         if self._loaded not in (None, job.wanted) and passed_over_s < PASSED_OVER_S:
             return self._lines.due_at(self._loaded, index)
         return index
 
-    def take(self, index: int) -> None:
+    def take(self, index: int, work_s: float, load_s: float) -> None:
         """It runs here."""
-        place, job = self._place, self._place.waiting[index]
-        if job.wanted is not self._loaded:
-            self.free_s += place.load_s
-            self._loaded, self._loaded_at = job.wanted, place.moment.at + self.free_s
-        self.free_s += job.work_s if place.takes_s is None else place.takes_s[index]
+        wanted = self._waiting[index].wanted
+        if wanted is not self._loaded:
+            self.free_s += load_s
+            self._loaded, self._loaded_at = wanted, self._at + self.free_s
+        self.free_s += work_s
 
 
 class _Lines:
@@ -198,7 +171,6 @@ class _Lines:
         self._ranked = sorted(range(len(waiting)), key=lambda one: not waiting[one].urgent(now))
         """Indexes, in the order in which an owner wants its own; lines are of places in this."""
         self._lines: dict[str, dict[Precision, deque[int]]] = {}
-        self._taken: set[int] = set()
         for place, index in enumerate(self._ranked):
             job = waiting[index]
             own = self._lines.setdefault(job.owner, {})
@@ -217,13 +189,11 @@ class _Lines:
         return min(map(self._end, firsts), default=(0.0, otherwise))[1]
 
     def take(self, index: int) -> None:
-        """One has its turn; where another place wants other precisions, from the middle."""
+        """One that was next has its turn."""
         job = self._waiting[index]
         own = self._lines[job.owner]
-        self._taken.add(index)
         line = own[job.wanted]
-        while line and self._ranked[line[0]] in self._taken:
-            line.popleft()
+        line.popleft()
         if not line:
             del own[job.wanted]
         self._tags[job.owner] += job.work_s

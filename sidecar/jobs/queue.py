@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
 
 from sidecar import errors
 from sidecar.jobs.job import Job
@@ -23,24 +22,24 @@ log = logging.getLogger(__name__)
 
 
 class JobQueue:
-    """Some places for all who wait, in turn."""
+    """One engine for all who wait, in turn."""
 
     def __init__(
         self,
-        places: Sequence[Place],
+        place: Place,
         store: JobStore,
         terms: Terms,
         *,
         limit: int,
+        places: int = 1,
         guess: Guess = lambda job, precision: None,
         pace: Pace | None = None,
     ) -> None:
-        """``places``: one at least; one that has room for several jobs is there as often.
-        ``limit``: so many may wait."""
+        """``places``: so many run at once in the ``place``. ``limit``: so many may wait."""
         self._store = store
         self._limit = limit
-        self._waiting = Lineup(places, guess, pace)
-        self._lanes = [Lane(at, place, self._waiting, terms) for at, place in enumerate(places)]
+        self._waiting = Lineup(place, places, guess, pace)
+        self._lanes = [Lane(at, place, self._waiting, terms) for at in range(places)]
         self._broken = asyncio.Event()
         self._draining = False
         self._put_off: list[Job] = []

@@ -21,7 +21,7 @@ from sidecar.jobs.job import Job
 from sidecar.speech.engine import Precision, TranscribeOptions
 from sidecar.speech.transcript import Checkpoint, Finished, Notice
 from sidecar.workers.lease import Stay
-from sidecar.workers.place import Lease, Place, Unreachable, WorkerDied
+from sidecar.workers.place import Lease, Place, WorkerDied
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,6 @@ class Run:
         self._interrupted = False
         self._asked = False
         """Its call is in the engine's process."""
-        self.unreached: errors.SidecarError | None = None
-        """Why nobody was reached, and so nothing was begun; None where somebody was."""
         work = self._alone(jobs[0]) if len(jobs) == 1 else self._together()
         self._task = asyncio.get_running_loop().create_task(work, name=f"job-{jobs[0].id}")
         self._task.add_done_callback(self._ended)
@@ -130,9 +128,6 @@ class Run:
                     known = job.record
                     if (end := poison.given_up(known.crashes, known.interruptions)) is not None:
                         job.fail(end)
-        except Unreachable as nobody:
-            self.unreached = nobody.error
-            job.wait_again()
         except errors.SidecarError as error:
             job.fail(error)
         except asyncio.CancelledError:
@@ -193,16 +188,13 @@ class Run:
         except WorkerDied:
             log.error("the engine's process died in the company of %d jobs", len(self.jobs))
             crashed = True
-        except Unreachable as nobody:
-            self.unreached = nobody.error
         except errors.SidecarError as error:
             log.warning("jobs go on one by one: %s", error)
         except Exception:
             log.exception("jobs go on one by one")
         for job in self.jobs:
             if not job.ended:
-                alone = not self._interrupted and self.unreached is None
-                job.wait_again(counted=crashed, alone=alone)
+                job.wait_again(counted=crashed, alone=not self._interrupted)
 
     async def _begin_together(self) -> None:
         for job in self.jobs:

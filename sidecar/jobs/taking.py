@@ -209,7 +209,7 @@ class SharedQueue:
             self._work_s(record) * (1.0 - (record.progress.fraction or 0.0)) for record in running
         )
         places = max(1, len(running))
-        in_turn = turns(values, Shares(tags=had), Moment(now), busy_s=busy_s)
+        in_turn = turns(values, Shares(tags=had), Moment(now), busy_s=[busy_s])
         return {
             waiting[turn.index].id: (place, turn.wait_s / places)
             for place, turn in enumerate(in_turn)

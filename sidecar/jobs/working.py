@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 
 from sidecar.jobs.job import Job
-from sidecar.jobs.order import Moment
 from sidecar.jobs.pace import Pace, remaining_s
 from sidecar.workers.place import Place
 
-Takes = Callable[[Job, Place], float]
+Takes = Callable[[Job], float]
 """Seconds of work of a job, by what is known now."""
 
 
@@ -21,16 +20,17 @@ class Working:
         self.place = place
         self.running: list[Sequence[Job]] = []
         """First those at work, alone or in step; then who is behind them."""
-        self.rests_until = -math.inf
-        """Nobody is begun here before; for ever where nobody sees to this place any more."""
+        self.shut = False
+        """Nobody sees to this place any more."""
         self._pace = pace
         self._takes_s = takes_s
         self._begun_at = 0.0
         self._loaded_at = place.loaded_at
 
-    def free(self, now: float) -> bool:
+    @property
+    def free(self) -> bool:
         """Whether one could be begun."""
-        return not self.running and now >= self.rests_until
+        return not self.running and not self.shut
 
     def begin(self, jobs: Sequence[Job], now: float) -> None:
         """These run, alone or in step, when those are over that run now."""
@@ -47,37 +47,24 @@ class Working:
             self._loaded_at = self.place.loaded_at
             self._pace.learn_load(self.place.precision, self.place.load_s)
 
-    def moment(self, now: float) -> Moment:
-        """How it is, for who decides."""
-        loaded = self.place.precision if self.place.loaded else None
-        return Moment(now, loaded, self.place.loaded_at)
-
-    @property
-    def loads_s(self) -> float:
-        """Seconds that a load takes."""
-        return self._pace.load_s(self.place.precision)
-
     def busy_s(self, now: float) -> float:
         """What those that run still take, with what the engine takes to be there for them."""
         first, *behind = [[job for job in jobs if not job.ended] for jobs in self.running] or [[]]
-        after_s = sum(max(map(self._takes, jobs), default=0.0) for jobs in behind)
+        after_s = sum(max(map(self._takes_s, jobs), default=0.0) for jobs in behind)
         return self._at_work_s(first, now) + after_s
 
     def open_in_s(self, now: float) -> float:
         """Seconds until one could be begun."""
-        return max(self.busy_s(now), self.rests_until - now, 0.0)
+        return math.inf if self.shut else self.busy_s(now)
 
     def _at_work_s(self, working: Sequence[Job], now: float) -> float:
         if not working:
             return 0.0
         if not self.place.loaded:
-            load_s = self.loads_s * (1.0 - (self.place.loading or 0.0))
-            return load_s + max(map(self._takes, working))
+            load_s = self._pace.load_s(self.place.precision)
+            return load_s * (1.0 - (self.place.loading or 0.0)) + max(map(self._takes_s, working))
         elapsed_s = now - max(self._begun_at, self.place.loaded_at)
         return max(
-            remaining_s(self._takes(job), elapsed_s, job.record.progress.fraction)
+            remaining_s(self._takes_s(job), elapsed_s, job.record.progress.fraction)
             for job in working
         )
-
-    def _takes(self, job: Job) -> float:
-        return self._takes_s(job, self.place)

@@ -5,7 +5,6 @@ An hour of live audio is not an hour without files, nor the reverse.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -20,7 +19,6 @@ from sidecar.workers.distant import DistantSlot
 from sidecar.workers.joint import JointSlot
 from sidecar.workers.lifecycle import EngineLife, SlotState
 from sidecar.workers.lodging import Devices, Lodging
-from sidecar.workers.place import Place
 from sidecar.workers.shared import SerialSlot, SharedSlot
 from sidecar.workers.slot import EngineSlot
 from sidecar.workers.spoken import Spoken
@@ -101,8 +99,10 @@ class Fleet:
                 Role.VOICE, settings, voice, self._devices, SerialSlot, speaks=True
             )
             beside = self._voice.needed_bytes
-        self._nodes = 1 if files.upstream is None else len(files.upstream.urls)
-        kind = JointSlot if self._nodes > 1 else EngineSlot
+        self.places = 1 if files.upstream is None else len(files.upstream.urls)
+        """So many recordings are heard at once: here one, or one on each of so many machines, which
+        one process of ours has to do with."""
+        kind = JointSlot if self.places > 1 else EngineSlot
         self.files = Lodging(Role.FILES, settings, files, self._devices, kind, beside=beside)
         """Where the engine for files lives."""
         self._live: Lodging[EngineSpec, SharedSlot] | None = None
@@ -113,12 +113,6 @@ class Fleet:
             self._live = Lodging(
                 Role.LIVE, settings, live, self._devices, SharedSlot, live=True, beside=beside
             )
-
-    @property
-    def places(self) -> Sequence[Place]:
-        """Where recordings are heard: here in one place, or on so many machines, which one process
-        of ours has to do with."""
-        return [self.files.slot] * self._nodes
 
     @property
     def live_spec(self) -> EngineSpec | None:

@@ -1,7 +1,6 @@
 """What the queue asks of an engine's place, whoever gives it.
 
-A child process (`slot.EngineSlot`), one that several jobs have at once (`joint.JointSlot`), or an
-engine on another machine. A recording goes there as its source: a descriptor crosses no machines.
+A child process (`slot.EngineSlot`), or one that several jobs have at once (`joint.JointSlot`).
 """
 
 from __future__ import annotations
@@ -35,16 +34,6 @@ class HandedOver(WorkerDied):
     there is to blame."""
 
 
-class Unreachable(Exception):
-    """Nobody is at a place, or nobody who has time, and nothing of a recording was read there; a
-    replica on a Ray cluster says so (`deploy/ray/place.py`).
-    ``error``: what a client is told where no place is reached for long."""
-
-    def __init__(self, error: errors.SidecarError) -> None:
-        super().__init__(error.detail)
-        self.error = error
-
-
 class Lease(Protocol):
     """An engine that is loaded and yours, until the lease ends."""
 
@@ -65,7 +54,6 @@ class Lease(Protocol):
         (`engine.ResumableEngine`); None where nobody wants checkpoints.
 
         Raises:
-            Unreachable: nobody is there, and nothing was read.
             WorkerDied: the engine's process ended.
             errors.SidecarError: the engine said no.
         """
@@ -77,7 +65,6 @@ class Lease(Protocol):
         """Events of several transcriptions with their numbers; leaving early cancels all.
 
         Raises:
-            Unreachable: nobody is there, and nothing was read.
             WorkerDied: the engine's process ended.
             errors.SidecarError: the engine said no to all of them.
         """
@@ -142,7 +129,6 @@ class Place(Protocol):
         else's work is in its process.
 
         Raises:
-            Unreachable: nobody is there.
             errors.SidecarError: it does not load, or there is no room for it.
         """
         ...

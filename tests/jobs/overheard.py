@@ -28,7 +28,7 @@ from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
 from sidecar.speech.transcript import Checkpoint, Event
 from sidecar.workers.joint import JointSlot
 from sidecar.workers.lease import LeasedEngine
-from sidecar.workers.place import Unreachable, Wanted
+from sidecar.workers.place import Wanted
 from sidecar.workers.slot import EngineSlot
 
 FACTS = AudioFacts("wav", "sndfile", 3.0)
@@ -63,12 +63,11 @@ class OverheardSlot(EngineSlot):
 
     ``poison``: the inode of a recording that kills whoever begins to read it. ``too_large``:
     numbers of a company for which the GPU's memory does not suffice. ``release``: a lease does not
-    end before it is set. ``away``: nobody is reached.
+    end before it is set.
     """
 
     def __init__(self, keep_alive_s: float = -1, precision: Precision = Precision.AUTO) -> None:
         super().__init__(spec_of("scripted"), LoadOptions(precision), keep_alive_s)
-        self.away = False
         self.asked = 0
         self.poison: int | None = None
         self.too_large: set[int] = set()
@@ -81,8 +80,6 @@ class OverheardSlot(EngineSlot):
     @asynccontextmanager
     async def lease(self, *wanted: Any) -> AsyncIterator[LeasedEngine]:
         self.asked += 1
-        if self.away:
-            raise Unreachable(errors.UpstreamUnreachable())
         async with super().lease(*wanted) as engine:
             yield Overheard(engine, self)
         await self.release.wait()
@@ -143,15 +140,14 @@ class Overheard(LeasedEngine):
 
 @asynccontextmanager
 async def queue_on(
-    *places: Any, store: MemoryStore | None = None, **rest: Any
+    slot: Any, store: MemoryStore | None = None, **rest: Any
 ) -> AsyncIterator[JobQueue]:
     """A queue that is closed until the test opens it."""
-    own = {name: rest.pop(name) for name in ("guess", "pace", "limit") if name in rest}
+    own = {name: rest.pop(name) for name in ("guess", "pace", "limit", "places") if name in rest}
     terms = Terms(**{"plan": as_asked, "max_s": 60, **rest})
-    queue = JobQueue(places, store or MemoryStore(), terms, **{"limit": 64, **own})
+    queue = JobQueue(slot, store or MemoryStore(), terms, **{"limit": 64, **own})
     try:
         yield queue
     finally:
         await queue.close()
-        for place in {*places}:
-            await place.close()
+        await slot.close()

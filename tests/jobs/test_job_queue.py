@@ -50,7 +50,7 @@ async def test_clients_that_wait_for_each_answer_and_want_different_precisions_s
 ) -> None:
     loads = Loads()
     slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
-    queue = JobQueue([slot], MemoryStore(), Terms(as_asked, max_s=60), limit=8)
+    queue = JobQueue(slot, MemoryStore(), Terms(as_asked, max_s=60), limit=8)
     queue.open()
     used: list[str] = []
 
@@ -75,7 +75,7 @@ async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
     monkeypatch.setattr(lane, "LINGER_S", 30.0)
     loads = Loads()
     slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
-    queue = JobQueue([slot], MemoryStore(), Terms(as_asked, max_s=60), limit=8)
+    queue = JobQueue(slot, MemoryStore(), Terms(as_asked, max_s=60), limit=8)
     queue.open()
     try:
         first, second = job(recording, Precision.FP32), job(recording, Precision.INT8)

@@ -1,4 +1,4 @@
-"""Several places for one queue: real engines, each in a process of its own."""
+"""Several places for one queue: a real engine, whose process does several jobs at once."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from overheard import OverheardJoint, OverheardSlot, queue_on
+from overheard import OverheardJoint, queue_on
 from serving import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.jobs import lane
 from sidecar.jobs.job import Job
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobState
-from sidecar.speech.engine import Precision, TranscribeOptions
+from sidecar.speech.engine import Precision
 
 NewJob = Callable[..., Job]
-FP32, INT8 = Precision.FP32, Precision.INT8
 
 
 def submitted(queue: JobQueue, new_job: NewJob, count: int) -> list[Job]:
@@ -41,16 +39,10 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "3")
 
 
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rest is a moment."""
-    monkeypatch.setattr(lane, "FIRST_REST_S", 0.05)
-
-
 async def test_as_many_run_as_there_are_places_and_the_others_wait_for_the_next_that_is_free(
     new_job: NewJob, slow: None
 ) -> None:
-    async with queue_on(OverheardSlot(), OverheardSlot(), limit=2) as queue:
+    async with queue_on(OverheardJoint(), places=2, limit=2) as queue:
         jobs = submitted(queue, new_job, 2)
         assert queue.position(jobs[1]) == 1
         assert queue.wait_s(jobs[1]) == 0.0, "in the other place"
@@ -65,54 +57,19 @@ async def test_as_many_run_as_there_are_places_and_the_others_wait_for_the_next_
         assert len({job.record.transcript and job.record.transcript.text for job in jobs}) == 1
 
 
-async def test_each_place_takes_what_it_has_loaded(
-    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lane, "LINGER_S", PATIENCE_S)  # then it would take the other's, too
-    slots = [OverheardSlot(precision=one) for one in (FP32, INT8)]
-    async with queue_on(*slots) as queue:
-        await asyncio.gather(*(slot.preload() for slot in slots))
-        wanted = [INT8, FP32, INT8, INT8, FP32, FP32]
-        jobs = [new_job(options=TranscribeOptions(precision=one)) for one in wanted]
-        for job in jobs:
-            queue.submit(job)
-        queue.open()
-        assert await over(jobs) == [JobState.DONE] * 6
-        assert [slot.loads for slot in slots] == [1, 1]
-        assert [slot.asked for slot in slots] == [3, 3]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
-async def test_a_place_that_dies_costs_its_own_job_an_attempt_and_no_other(
-    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1.5")
-    slots = [OverheardSlot(), OverheardSlot()]
-    async with queue_on(*slots) as queue:
-        await asyncio.gather(*(slot.preload() for slot in slots))  # so that both begin at once
-        jobs = submitted(queue, new_job, 3)
-        queue.open()
-        await until(lambda: all(job.record.segments for job in jobs[:2]))
-        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
-        slots[0].kill()
-        assert await over(jobs) == [JobState.DONE] * 3
-    assert [job.record.attempts for job in jobs] == [2, 1, 1]
-
-
 async def test_what_runs_can_be_cancelled_and_put_back_in_every_place(
     new_job: NewJob, slow: None
 ) -> None:
-    slots = [OverheardSlot(), OverheardSlot()]
-    async with queue_on(*slots) as queue:
-        await asyncio.gather(*(slot.preload() for slot in slots))  # so that both begin at once
+    slot = OverheardJoint()
+    async with queue_on(slot, places=2) as queue:
         jobs = submitted(queue, new_job, 3)
         queue.open()
         await until(lambda: all(job.record.segments for job in jobs[:2]))
         queue.cancel(jobs[1])
-        await until(lambda: sum(slot.asked for slot in slots) == 3)
+        await until(lambda: slot.asked == 3)
         running = queue.running
         queue.interrupt()
-        await until(lambda: sum(slot.asked for slot in slots) == 3 + running)
+        await until(lambda: slot.asked == 3 + running)
         cancelled, done = JobState.CANCELLED, JobState.DONE
         assert await over(jobs) == [done, cancelled, done]
     assert [job.record.attempts for job in jobs] == [1, 1, 1]
@@ -121,52 +78,12 @@ async def test_what_runs_can_be_cancelled_and_put_back_in_every_place(
 async def test_at_the_end_all_that_run_have_their_grace_and_who_waits_none(
     new_job: NewJob, slow: None
 ) -> None:
-    async with queue_on(OverheardSlot(), OverheardSlot()) as queue:
+    async with queue_on(OverheardJoint(), places=2) as queue:
         jobs = submitted(queue, new_job, 3)
         queue.open()
         await until(lambda: queue.running == 2)
         await queue.drain(PATIENCE_S)
         assert await over(jobs) == [JobState.DONE] * 2 + [JobState.FAILED]
-
-
-async def test_a_place_where_nobody_is_reached_rests_and_no_attempt_is_counted(
-    new_job: NewJob, slow: None, soon: None
-) -> None:
-    here, away = OverheardSlot(), OverheardSlot()
-    away.away = True
-    async with queue_on(away, here) as queue:
-        jobs = submitted(queue, new_job, 4)
-        queue.open()
-        await until(lambda: away.asked >= 3)
-        assert not away.loads
-        away.away = False
-        await until(lambda: away.loads)
-        assert await over(jobs) == [JobState.DONE] * 4
-        assert away.asked < 15, "it rests longer each time"
-    assert [job.record.attempts for job in jobs] == [1] * 4
-    assert [job.record.crashes for job in jobs] == [0] * 4
-
-
-@pytest.mark.parametrize("durable", [False, True])
-async def test_where_no_place_is_reached_for_long_a_job_is_told_unless_it_outlives_that(
-    new_job: NewJob, soon: None, monkeypatch: pytest.MonkeyPatch, durable: bool
-) -> None:
-    monkeypatch.setattr(lane, "UNREACHED_S", 0.2)
-    away = OverheardSlot()
-    away.away = True
-    async with queue_on(away) as queue:
-        job = new_job(durable=durable)
-        queue.submit(job)
-        queue.open()
-        if durable:
-            await until(lambda: away.asked >= 5)
-            away.away = False
-        else:
-            with pytest.raises(errors.UpstreamUnreachable):
-                await asyncio.wait_for(job.result(), PATIENCE_S)
-            away.away = False
-            (job,) = submitted(queue, new_job, 1)
-        assert await over([job]) == [JobState.DONE]
 
 
 async def test_a_fault_in_one_place_s_runner_costs_that_place_and_the_others_go_on(
@@ -181,7 +98,7 @@ async def test_a_fault_in_one_place_s_runner_costs_that_place_and_the_others_go_
             raise asyncio.CancelledError
         return [next(waiting)]
 
-    async with queue_on(OverheardSlot(), OverheardSlot(), company=company) as queue:
+    async with queue_on(OverheardJoint(), places=2, company=company) as queue:
         broken = asyncio.ensure_future(queue.broken())
         jobs = submitted(queue, new_job, 3)
         queue.open()
@@ -200,7 +117,7 @@ async def test_short_ones_are_shared_out_among_the_places_that_are_free(new_job:
         sizes.append(len(jobs))
         return jobs
 
-    async with queue_on(OverheardSlot(), OverheardSlot(), company=company) as queue:
+    async with queue_on(OverheardJoint(), places=2, company=company) as queue:
         jobs = submitted(queue, new_job, 4)
         queue.open()
         assert await over(jobs) == [JobState.DONE] * 4
@@ -214,7 +131,7 @@ async def test_in_one_process_for_all_a_recording_that_kills_it_costs_no_other_i
     slot, poison = OverheardJoint(), recording.with_name("poison.wav")
     shutil.copy(recording, poison)
     slot.poison = poison.stat().st_ino
-    async with queue_on(slot, slot, slot) as queue:
+    async with queue_on(slot, places=3) as queue:
         jobs = submitted(queue, new_job, 2)
         queue.open()
         await until(lambda: all(job.record.segments for job in jobs))

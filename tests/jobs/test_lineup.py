@@ -141,7 +141,7 @@ async def test_whose_work_cannot_be_guessed_is_not_taken_in_by_half(
 
 
 async def test_who_runs_in_company_is_charged_a_part_of_the_work_each(recording: Path) -> None:
-    lineup = Lineup([OverheardSlot()], by_owner)
+    lineup = Lineup(OverheardSlot(), guess=by_owner)
     mine = [job_of(recording, owner="me 10") for _ in range(3)]
     yours = [job_of(recording, owner="you 15") for _ in range(2)]
     for job in [*yours, *mine]:
@@ -149,6 +149,20 @@ async def test_who_runs_in_company_is_charged_a_part_of_the_work_each(recording:
     lineup.begin(mine[:2], 0)  # ten seconds of work for two of ten
     lineup.begin(yours[:1], 0)
     assert lineup.due(0) is mine[2]
+
+
+async def test_of_the_free_places_each_takes_its_own_in_turn(recording: Path) -> None:
+    lineup = Lineup(OverheardSlot(), places=3, guess=by_owner)
+    jobs = [job_of(recording, owner="me 10") for _ in range(3)]
+    for job in jobs[:2]:
+        lineup.join(job)
+    assert [lineup.due(at) for at in range(3)] == [*jobs[:2], None]
+    lineup.shut(0)
+    assert (lineup.due(1), lineup.due(2), lineup.free()) == (*jobs[:2], 2)
+    lineup.begin(jobs[:1], 1)
+    assert (lineup.due(2), lineup.free()) == (jobs[1], 1)
+    lineup.join(jobs[2])
+    assert (lineup.turn(jobs[1]), lineup.turn(jobs[2])) == ((0, 0.0), (1, 10.0))
 
 
 async def test_waits_follow_what_is_measured_and_the_order_stays_what_it_was(

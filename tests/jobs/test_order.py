@@ -133,7 +133,7 @@ def test_everybody_has_one_turn_and_the_first_turn_is_who_is_next(
     busy_s: float,
     load_s: float,
 ) -> None:
-    every = [*turns(waiting, shares, moment, busy_s=busy_s, load_s=load_s)]
+    every = [*turns(waiting, shares, moment, busy_s=[busy_s], load_s=load_s)]
     assert sorted(turn.index for turn in every) == [*range(len(waiting))]
     assert next_job(waiting, shares, moment) == next(turns(waiting, shares, moment)).index
     waits = [turn.wait_s for turn in every]

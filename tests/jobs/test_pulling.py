@@ -39,7 +39,7 @@ class Node:
         self.companies = Companies()
         self.beside = 1
         self.queue = JobQueue(
-            [self.slot],
+            self.slot,
             self.store,
             Terms(as_asked, 60, self.companies),
             limit=64,
