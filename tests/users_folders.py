@@ -26,8 +26,8 @@ _CHANGES = frozenset(
 
 
 class Guard:
-    """Refuses what writes to ``folders`` or deletes there, and what starts a service that would: one
-    with the ``home`` of whoever runs the tests, or with what their ``env`` says of `NAMES`.
+    """Refuses what writes to ``folders`` or deletes there, and what starts a service that would:
+    one with the ``home`` of whoever runs the tests, or with what their ``env`` says of `NAMES`.
 
     Raises `AssertionError` from within the call that is at fault, so that its test fails.
     """

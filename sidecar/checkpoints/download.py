@@ -160,8 +160,8 @@ def _fetch(
 
 
 def _pinned(cache: Path, layout: Layout) -> str | None:
-    """The commit in a repository's cache that a service loads: that of `MAIN`, or the newest that is
-    whole. None where there is none."""
+    """The commit in a repository's cache that a service loads: that of `MAIN`, or the newest whole
+    one. None where there is none."""
     if (commit := cached_commit(cache)) is not None:
         return commit
     try:
