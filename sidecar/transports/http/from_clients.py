@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 from pydantic_core import from_json
@@ -19,6 +20,7 @@ def read(text: str | bytes) -> Any:
             surrogate pair, or a number beyond those of a double (``1e400``); or too many values.
     """
     found = from_json(text, allow_inf_nan=False)
+    inner: Collection[Any]
     waiting, count = [found], 1
     while waiting:
         match waiting.pop():
