@@ -205,8 +205,8 @@ where the hub has a newer one:
     vibevoice-asr pull vibevoice@COMMIT        # or --revision COMMIT: the same files everywhere
     vibevoice-asr pull --revision main         # the newest
 
-The commit is in the cache's `refs/main`, or in `pulled.json` in the folder of `--to`; `doctor`
-says it.
+The commit is that of `refs/main` in the cache, or the newest one there that is whole; `pulled.json`
+has that of a folder of `--to`. `doctor` says it.
 
 For a machine without a network, pull on another one and copy the folder:
 

@@ -308,6 +308,30 @@ def test_a_commit_that_is_named_is_what_comes_wherever_main_is(words, shell, hub
     assert shell.left("refs/*") == [], "no branch was named"
 
 
+@pytest.mark.parametrize("revision", [COMMIT, "v1"])
+def test_a_later_pull_stays_at_a_revision_that_was_named_too(revision, shell, hub):
+    assert shell.pull("--revision", revision).returncode == 0
+    sent = dict(hub.sent)
+    offline = shell.pull(HF_HUB_OFFLINE="1")
+    assert (offline.returncode, offline.stdout) == (0, f"{shell.folder}\n")
+    hub.commit = NEWER
+    again = shell.pull()
+    assert again.returncode == 0
+    assert again.stderr.endswith(said_at(COMMIT))
+    assert hub.sent == sent
+
+
+def test_a_folder_that_is_half_another_commit_names_none(shell, hub):
+    assert shell.pull("--to", "models").returncode == 0
+    hub.commit, hub.alter = NEWER, {SHARDS[1]}
+    weights = hub.repos[REPOSITORY] / SHARDS[1]
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    assert shell.pull("--to", "models", "--revision", "main").returncode != 0
+    assert not (shell.home / "models" / PULLED).exists()
+    hub.alter = set()
+    assert shell.pull("--to", "models").stderr.endswith(said_at(NEWER))
+
+
 def test_a_commit_that_the_hub_has_no_more_is_named_with_the_way_out(shell, hub):
     assert shell.pull("--to", "models").returncode == 0
     gone = {"repository": REPOSITORY, "revision": "main", "commit": "c" * 40}

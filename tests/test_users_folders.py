@@ -55,6 +55,32 @@ def test_what_would_write_to_the_users_data_fails_where_it_is_done(
     assert not list(tmp_path.rglob("*vibevoice-asr*"))
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "(FOLDER / 'key').unlink()",
+        "(FOLDER / 'key').rename(FOLDER.parent / 'key')",
+        "(FOLDER.parent / 'other').replace(FOLDER / 'key')",
+        "(FOLDER / 'jobs').rmdir()",
+        "__import__('shutil').rmtree(FOLDER)",
+        "__import__('os').truncate(FOLDER / 'key', 0)",
+        "import sqlite3; sqlite3.connect(f'file:{FOLDER}/key?mode=rw', uri=True)",
+    ],
+)
+def test_what_would_delete_or_replace_the_users_data_fails_where_it_is_done(
+    code: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / ".local/share/vibevoice-asr"
+    (folder / "jobs").mkdir(parents=True)
+    (folder / "key").write_text("mine")
+    (folder.parent / "other").write_text("a test's")
+    done = run_guarded(f"FOLDER = Path({str(folder)!r}); {code}", tmp_path)
+    assert done.returncode == 1
+    assert "AssertionError: a test" in done.stderr
+    assert (folder / "key").read_text() == "mine"
+    assert (folder / "jobs").is_dir()
+
+
 def test_what_another_process_writes_there_is_no_fault(tmp_path: Path) -> None:
     code = """
 folder = Path.home() / ".local/share/vibevoice-asr"

@@ -19,11 +19,15 @@ NAMES = (
 )
 """The variables that say where a service that is given no folder has its data."""
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_CHANGES = frozenset(
+    ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "shutil.rmtree")
+)
+"""Events of what makes, deletes or moves something."""
 
 
 class Guard:
-    """Refuses what writes to ``folders``, and what starts a service that would: one with the
-    ``home`` of whoever runs the tests, or with what their ``env`` says of `NAMES`.
+    """Refuses what writes to ``folders`` or deletes there, and what starts a service that would:
+    one with the ``home`` of whoever runs the tests, or with what their ``env`` says of `NAMES`.
 
     Raises `AssertionError` from within the call that is at fault, so that its test fails.
     """
@@ -38,8 +42,12 @@ class Guard:
         match event, args:
             case "open", (str() | os.PathLike() as path, _, int(flags)) if flags & _WRITES:
                 self._check_path(path)
-            case (("os.mkdir" | "sqlite3.connect"), (str() | os.PathLike() as path, *_)):
+            case "sqlite3.connect", (str() | os.PathLike() as path, *_):
+                self._check_path(str(path).removeprefix("file:").partition("?")[0])
+            case changes, (str() | os.PathLike() as path, *rest) if changes in _CHANGES:
                 self._check_path(path)
+                if rest and isinstance(rest[0], str | os.PathLike):  # where it is moved
+                    self._check_path(rest[0])
             case "subprocess.Popen", (_, command, _, env):
                 words = command.split() if isinstance(command, str) else [*map(str, command)]
                 if _is_ours(words):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sidecar import errors, private
-from sidecar.checkpoints.checkpoint import PULLED
+from sidecar.checkpoints.checkpoint import PULLED, pulled_commit
 
 _LFS_DIGEST_CHARS = 64
 
@@ -74,6 +74,9 @@ class Destination(Protocol):
     def drop(self, file: RemoteFile) -> None:
         """Forget a file that is here."""
 
+    def begin(self) -> None:
+        """Say no more that another commit is here whole."""
+
     def finish(self, revision: str) -> None:
         """All of it is here."""
 
@@ -113,6 +116,11 @@ class PlainFolder:
     def drop(self, file: RemoteFile) -> None:
         """Delete it."""
         (self.folder / file.name).unlink(missing_ok=True)
+
+    def begin(self) -> None:
+        """Delete the note of another commit, whose files are about to be replaced."""
+        if pulled_commit(self.folder) not in (None, self.commit):
+            (self.folder / PULLED).unlink()
 
     def finish(self, revision: str) -> None:
         """Note which commit it is, and leave no lock behind."""
@@ -171,6 +179,9 @@ class CacheFolder:
         """Delete the link and the blob."""
         (self.folder / file.name).unlink(missing_ok=True)
         self._blob(file).unlink(missing_ok=True)
+
+    def begin(self) -> None:
+        """Nothing: each commit has a folder of its own."""
 
     def finish(self, revision: str) -> None:
         """Note which commit a branch or a tag is."""

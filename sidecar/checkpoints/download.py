@@ -17,8 +17,15 @@ from filelock import FileLock, Timeout
 
 from sidecar import errors
 from sidecar.checkpoints import hub
-from sidecar.checkpoints.cache import MAIN, cache_folder, cache_root, cached_commit
-from sidecar.checkpoints.checkpoint import Checkpoint, pulled_commit
+from sidecar.checkpoints.cache import (
+    MAIN,
+    cache_folder,
+    cache_root,
+    cached_commit,
+    first_whole,
+    snapshots,
+)
+from sidecar.checkpoints.checkpoint import Checkpoint, is_commit, pulled_commit
 from sidecar.checkpoints.destination import CacheFolder, Destination, PlainFolder, RemoteFile
 from sidecar.checkpoints.growing import Growing, Meter, receive, side_by_side
 from sidecar.checkpoints.layout import TRANSFORMERS, Layout
@@ -49,9 +56,9 @@ def pull(
     meter = meter or Meter()
     cache = cache_folder(repo, cache_root()).absolute()
     if hub.offline():
-        return _offline(repo, to or _cached_folder(cache, revision or MAIN), meter, layout)
+        return _offline(repo, to or _cached_folder(cache, revision, layout), meter, layout)
     with hub.explained(repo, revision or MAIN):
-        pinned = cached_commit(cache) if to is None else pulled_commit(to.expanduser(), repo)
+        pinned = pulled_commit(to.expanduser(), repo) if to else _pinned(cache, layout)
         snapshot = _look_up(repo, revision, pinned, meter, layout)
         place: Destination = CacheFolder(cache, snapshot.commit)
         if to is not None:
@@ -61,6 +68,7 @@ def pull(
             folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(place.lock, timeout=0):
+                place.begin()
                 _fetch_all(snapshot, place, meter, layout)
                 checkpoint = layout.read(place.folder)
                 place.finish(revision or MAIN)
@@ -151,9 +159,22 @@ def _fetch(
     place.keep(file)
 
 
-def _cached_folder(cache: Path, revision: str) -> Path:
+def _pinned(cache: Path, layout: Layout) -> str | None:
+    """The commit in a repository's cache that a service loads: that of `MAIN`, or the newest whole
+    one. None where there is none."""
+    if (commit := cached_commit(cache)) is not None:
+        return commit
+    try:
+        found = first_whole(snapshots(cache), layout.read)
+    except errors.BadCheckpoint:
+        return None
+    return found.folder.name if found is not None and is_commit(found.folder.name) else None
+
+
+def _cached_folder(cache: Path, revision: str | None, layout: Layout) -> Path:
     """The folder of a revision in the cache, which need not be there."""
-    return cache / "snapshots" / (cached_commit(cache, revision) or revision)
+    commit = cached_commit(cache, revision) if revision else _pinned(cache, layout)
+    return cache / "snapshots" / (commit or revision or MAIN)
 
 
 def _offline(repo: str, folder: Path, meter: Meter, layout: Layout) -> Checkpoint:

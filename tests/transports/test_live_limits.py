@@ -24,6 +24,7 @@ from sidecar.speech.live import Begin as PlaceToBegin
 from sidecar.speech.live import LiveOptions
 from sidecar.speech.live_events import Understood
 from sidecar.speech.transcript import Segment, Word
+from sidecar.transports.http import from_clients
 from sidecar.transports.http.schemas import OPTIONS
 from sidecar.transports.live.models import Begin, Change, Ends
 from sidecar.transports.live_grpc.stt_pb2 import AudioChunk, SessionRequest
@@ -482,3 +483,11 @@ async def test_values_that_nobody_means_are_refused_and_no_other_session_notices
     assert await someone(service, lambda: attack(service)) == usual
     for word in ("Traceback", "CRITICAL", "a fault of ours"):
         assert word not in service.log()[log:]
+
+
+@pytest.mark.parametrize("item", ["0", "[]", "{}", "[0]", '{"a": 1.5}'])
+def test_a_message_of_more_values_than_anybody_means_is_refused(item: str) -> None:
+    most = from_clients.MOST_VALUES // 3
+    assert len(from_clients.read(f"[{', '.join([item] * most)}]")) == most
+    with pytest.raises(ValueError, match="100,000 values"):
+        from_clients.read(f"[{', '.join([item] * 3 * most)}, 0, 0]")
