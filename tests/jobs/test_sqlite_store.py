@@ -173,13 +173,16 @@ async def test_a_full_disk_costs_the_job_that_does_not_fit_and_nobody_else(
     assert found[large.id].settled[0].state == state, "what was owed was forgotten"
 
 
-@pytest.mark.parametrize("harm", ["header", "middle", "row", "nonsense"])
+@pytest.mark.parametrize(
+    "harm", ["header", "middle", "row", "nonsense", "text", "kind", "column", "schema"]
+)
 def test_a_broken_file_is_set_aside_and_said_and_the_service_starts(
     folder: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with closing(SqliteStore(folder, KEY)) as store:
         for _ in range(20):
-            store.append(added(store).id, Begun())
+            one = added(store)
+            store.append(one.id, Begun())
     file = folder / FILE
     data = bytearray(file.read_bytes())
     (folder / UPLOADS).mkdir()
@@ -190,6 +193,19 @@ def test_a_broken_file_is_set_aside_and_said_and_the_service_starts(
         data[4096 : len(data) - 100] = b"\xff" * (len(data) - 4196)
     elif harm == "nonsense":
         data = bytearray(b"not a database at all" * 1000)
+    elif harm == "text":  # the last bit of what SQLite takes for text as it is
+        data = data.replace(
+            one.id.encode(), bytes([one.id.encode()[0] | 0x80]) + one.id[1:].encode()
+        )
+    elif harm == "column":
+        data = data.replace(b"submitted BLOB", b"submittee BLOB")
+    elif harm == "schema":  # SQLite's own words are no text then
+        data = data.replace(b"CREATE TABLE jobs", b"CREAT\xc5 TABLE jobs")
+    elif harm == "kind":
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("UPDATE jobs SET id = CAST(id AS BLOB)")
+            database.commit()
+        data = bytearray(file.read_bytes())
     else:
         with closing(sqlite3.connect(file)) as database:
             database.execute("UPDATE events SET change = x'00' WHERE seq = 1")
