@@ -56,10 +56,10 @@ class Writer:
         self._folder, self._secret, self._limits, self._most = folder, secret, limits, most
         self._now = now
         self._changed = threading.Condition()
-        self._ready: deque[Entry] = deque()
+        self._ready: deque[Entry | Callable[[], None]] = deque()
+        """Sessions of which something waits to be written, and deletions, as they came."""
         self._bytes = 0
         self._open: set[Entry] = set()
-        self._forgetting: deque[tuple[str, Future[None]]] = deque()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="captures", daemon=True)
         self._thread.start()
@@ -80,8 +80,8 @@ class Writer:
             self._wake(entry)
 
     def forget(self, owner: str) -> Future[None]:
-        """Delete the captures of an owner's sessions that are over, behind what waits to be
-        written.
+        """Delete the captures of an owner's sessions that are over, behind what waited to
+        be written before.
 
         Raises:
             errors.ShuttingDown: the service ends.
@@ -90,7 +90,7 @@ class Writer:
         with self._changed:
             if self._closing:
                 raise ShuttingDown()
-            self._forgetting.append((owner, done))
+            self._ready.append(partial(self._forget, owner, done))
             self._changed.notify()
         return done
 
@@ -120,16 +120,15 @@ class Writer:
             self._finish(entry, 0.0, LeftOut())
 
     def _next(self) -> Callable[[], None] | None:
-        """What is to be done next; None once that was all. A deletion comes behind what waits to
-        be written."""
+        """What is to be done next; None once that was all."""
         with self._changed:
-            while not (self._ready or self._forgetting or self._closing):
+            while not (self._ready or self._closing):
                 self._changed.wait()
-            if not (self._ready or self._forgetting):
-                return None
             if not self._ready:
-                return partial(self._forget, *self._forgetting.popleft())
+                return None
             entry = self._ready.popleft()
+            if not isinstance(entry, Entry):
+                return entry
             entry.ready = False
             items, entry.items = entry.items, deque()
             before, entry.left_out = entry.left_out, LeftOut()

@@ -28,8 +28,9 @@ ANOTHER_S = 5.0
 ROOM_BYTES = 1 << 20
 """With less room than that, an error of the disk is taken for a full one: SQLite says "disk I/O
 error" where it cannot make the 32 KiB of its log's index."""
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-"""What SQLite says of a file that is not what was written; all else is said of the disk."""
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, None}
+"""What SQLite says of a file that is not what was written: its tables have other columns (`ERROR`),
+or its text is none (Python gives that no code). All else is said of the disk."""
 WORDS = file.Words("kept jobs", "VIBEVOICE_JOBS_DIR")
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -93,7 +94,7 @@ def open_journal(folder: Path, secret: str, read: Callable[[Journal], None]) -> 
     try:
         try:
             return _opened(folder, secret, lock, read)
-        except (Broken, sqlite3.Error) as error:
+        except (Broken, sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes the damage
             if isinstance(error, sqlite3.Error) and _code(error) not in _DAMAGED:
                 raise
             aside = set_aside(folder)

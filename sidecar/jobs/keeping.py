@@ -16,7 +16,7 @@ from pathlib import Path
 from sidecar import clock, errors
 from sidecar.audio import ref
 from sidecar.audio.ref import AudioRef, Kept, Measured, Named
-from sidecar.audio.source import AudioSource, Spool
+from sidecar.audio.source import AudioSource, Spool, storage_error
 from sidecar.database.address import journal_address
 from sidecar.jobs import poison
 from sidecar.jobs.claims import Claims
@@ -107,13 +107,17 @@ class Keeping:
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable, errors.StorageUnreachable: as `keep`.
+            errors.UploadsFull: as many files are open as may be.
         """
 
         def keep(fd: int) -> Kept | Named:
             own = AudioSource(fd, spooled=source.spooled, path=source.path)
             return self.keep(own, uuid.uuid4().hex)
 
-        return await threads.run_on(source.fd, keep, unwanted=self.discard)
+        try:
+            return await threads.run_on(source.fd, keep, unwanted=self.discard)
+        except OSError as error:  # of the descriptor: those of the disk have their names already
+            raise storage_error(error) from None
 
     def keep(self, source: AudioSource, name: str) -> Kept | Named:
         """Have a recording outlive the process; a file that a client named stays where it is.

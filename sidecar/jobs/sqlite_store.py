@@ -131,10 +131,16 @@ class SqliteStore(MemoryStore):
         """All that was kept, as it was."""
         self._entries.clear()
         self._keys.clear()
-        opened, read = journal.seal.opened, journal.database.execute
+        read = journal.database.execute
+
+        def opened(sealed: object, about: str) -> bytes:
+            if not isinstance(sealed, bytes):
+                raise SealBroken
+            return journal.seal.opened(sealed, about)
+
         try:
             for job_id, text in read("SELECT id, submitted FROM jobs ORDER BY place").fetchall():
-                self._enter(Entry(record_of(opened(text, job_id))))
+                self._enter(Entry(record_of(opened(text, f"{job_id}"))))
             for job_id, seq, at, text in read(
                 "SELECT job, seq, at, change FROM events ORDER BY job, seq"
             ):

@@ -87,7 +87,8 @@ class JobStore(Protocol):
         to outlive.
 
         Raises:
-            errors.SidecarError: of the job with this id something could not be kept; why.
+            errors.SidecarError: of the job with this id something could not be kept; without one,
+                something that was deleted is still there; why.
         """
         ...
 

@@ -58,8 +58,9 @@ class Writer:
         self._shorten_at = float("inf")
         self._owed: defaultdict[str, list[Part]] = defaultdict(list)
         self._wrong: dict[str, errors.SidecarError] = {}
-        self._deleted: set[str] = set()
-        """Jobs that are deleted, and still in the log."""
+        self._deleted: set[str | None] = {None}
+        """Jobs that are deleted, and still in the log; None: those that a service before this had
+        deleted when it was killed."""
         self._uncut: errors.SidecarError | None = None
         """Why they are, although somebody waited."""
         self._patient_until = 0.0
@@ -75,7 +76,7 @@ class Writer:
 
     def when_written(self, job_id: str | None, told: Told) -> None:
         """Have ``told`` called (from the writer's thread) once all before was tried, with what went
-        wrong with that job."""
+        wrong with that job; without one, why something that was deleted is still on the disk."""
         with self._news:
             if self._closing:
                 told(None)
@@ -93,6 +94,7 @@ class Writer:
         self._database.close()
 
     def _run(self) -> None:
+        self._shorten()
         while True:
             with self._news:
                 while not self._closing and (wait_s := self._next_at - time.monotonic()) > 0:
@@ -107,9 +109,11 @@ class Writer:
             last = [one for one in waiting if one[0] in at_last]
             if self._deleted:
                 self._shorten_at = min(self._shorten_at, time.monotonic() + LATER_S)
-            if (last and self._uncut is None) or closing or time.monotonic() >= self._shorten_at:
+            asked = bool(last) and self._uncut is None
+            if tries := asked or closing or time.monotonic() >= self._shorten_at:
                 self._shorten()
-            if self._uncut is not None and not closing and time.monotonic() < self._patient_until:
+            patient = time.monotonic() < self._patient_until and not closing
+            if self._uncut is not None and (patient or not tries):
                 with self._news:
                     self._waiting[:0] = last
             else:
@@ -125,7 +129,15 @@ class Writer:
         self, waiting: Iterable[tuple[str | None, Told]], wrong: errors.SidecarError | None = None
     ) -> None:
         for job_id, told in waiting:
-            told(self._wrong.get(job_id, wrong) if job_id is not None else None)
+            told(self._wrong.get(job_id, wrong) if job_id is not None else self._kept or wrong)
+
+    @property
+    def _kept(self) -> errors.SidecarError | None:
+        """Why something that was deleted is still in the file."""
+        for job_id, parts in self._owed.items():
+            if any(part.gone for part in parts):
+                return self._wrong[job_id]
+        return None
 
     def _write(self, parts: Sequence[Part]) -> None:
         for part in parts:
@@ -185,7 +197,8 @@ class Writer:
             self._deleted.clear()
             self._uncut = None
         except sqlite3.Error as error:
-            log.warning("the log of the kept jobs could not be shortened: %s", error)
+            if self._uncut is None:
+                log.warning("the log of the kept jobs could not be shortened: %s", error)
             self._uncut, self._patient_until = _meaning(error), 0.0
             self._shorten_at = time.monotonic() + LATER_S
 

@@ -330,7 +330,8 @@ class Sessions:
         session.end(wrong)
         if isinstance(wrong, errors.SessionMoved):
             session.taken.set()
-        self._sessions.pop((session.owner, session.id), None)
+        if self._sessions.get((session.owner, session.id)) is session:  # not the next of its number
+            del self._sessions[session.owner, session.id]
         if self._saver is not None:
             self._saver.over(session)
         if (task := self._tasks.get(session)) is not None:

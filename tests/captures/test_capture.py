@@ -8,7 +8,7 @@ import re
 import threading
 import time
 import wave
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from sidecar.app import create_service
 from sidecar.captures import capture
 from sidecar.captures.names import EVENTS, SOUND, Limits, Stored, excess, stem_of
 from sidecar.captures.reading import CaptureReader
-from sidecar.captures.recording import Recording
-from sidecar.captures.writer import stored_in
+from sidecar.captures.recording import Line, Recording
+from sidecar.captures.writer import Entry, Writer, stored_in
 from sidecar.service import Service
 from sidecar.sessions.session import Session
 from sidecar.settings import load_settings
@@ -227,6 +227,25 @@ async def test_captures_of_an_owner_who_has_all_deleted_go_and_those_of_others_s
     (path,) = (tmp_path / "captures").glob(f"*{SOUND}")
     assert CaptureReader(path, KEY).lines()[0]["owner"] == other.owner
     assert len(list((tmp_path / "captures").iterdir())) == 2
+
+
+def test_a_deletion_comes_although_others_always_have_something_to_be_written(
+    tmp_path: Path,
+) -> None:
+    writer = Writer(tmp_path, KEY, Limits(), 100)
+    entry, stopped = Entry("talks", Line(0.0, dict)), threading.Event()
+
+    def more() -> Mapping[str, Any]:
+        if not stopped.is_set():  # it waits to be written before this one is
+            writer.put(entry, Line(0.0, more))
+        return {}
+
+    writer.put(entry, Line(0.0, more))
+    try:
+        writer.forget("somebody").result(timeout=PATIENCE_S)
+    finally:
+        stopped.set()
+        writer.close(PATIENCE_S)
 
 
 async def test_two_sessions_of_one_name_have_files_of_their_own(

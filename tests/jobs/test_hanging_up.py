@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 import types
@@ -223,6 +224,23 @@ async def test_a_recording_is_read_to_its_end_under_a_client_that_hung_up_and_ne
         await settled()
     assert b"".join(reads) == long
     assert recordings(settings) == []
+
+
+async def test_a_recording_for_which_no_descriptor_is_left_is_refused_in_words_and_leaves_nothing(
+    service: Service, settings: Settings, long: bytes, monkeypatch: Any
+) -> None:
+    def full(fd: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    places, before = await free_places(service), opened()
+    source = await uploaded(service, long)
+    monkeypatch.setattr(os, "dup", full)
+    with pytest.raises(errors.UploadsFull):
+        await service.submissions.submit(EVERYBODY, source, TranscribeOptions())
+    monkeypatch.undo()
+    assert (service.owned.jobs(EVERYBODY), recordings(settings)) == ([], [])
+    assert opened() - before == set()
+    assert await free_places(service) == places
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["while it waits", "as it goes on"])

@@ -245,6 +245,7 @@ def test_of_two_first_starts_one_makes_the_key_in_the_keyring_and_both_have_it(
     (package / "__init__.py").write_text(KEYRING)
     (package / "errors.py").write_text("class KeyringError(Exception): pass")
     given = {"KEYRING_OF_A_TEST": str(tmp_path), "KEYRING_OF_A_TEST_KEEPS": keeps}
+    given |= {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
     code = (
         "from sidecar.settings import Settings\n"
         "from sidecar.vault.key import journal_key\n"

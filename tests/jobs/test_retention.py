@@ -295,8 +295,8 @@ async def test_a_result_is_waited_for_until_its_time_is_over_and_no_longer(
 ) -> None:
     monkeypatch.setattr(module, "FETCH_S", 0.2)
     kept = Kept(DAY_S, 1 << 20)
-    kept.finished(new_job())
     began = time.monotonic()
+    kept.finished(new_job())
     await asyncio.wait_for(kept.results.all_fetched(), PATIENCE_S)
     assert time.monotonic() - began > 0.1, "it was not waited for"
     await kept.results.all_fetched()

@@ -7,8 +7,8 @@ import asyncio
 import random
 import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -173,13 +173,16 @@ async def test_a_full_disk_costs_the_job_that_does_not_fit_and_nobody_else(
     assert found[large.id].settled[0].state == state, "what was owed was forgotten"
 
 
-@pytest.mark.parametrize("harm", ["header", "middle", "row", "nonsense"])
+@pytest.mark.parametrize(
+    "harm", ["header", "middle", "row", "nonsense", "text", "kind", "column", "schema"]
+)
 def test_a_broken_file_is_set_aside_and_said_and_the_service_starts(
     folder: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with closing(SqliteStore(folder, KEY)) as store:
         for _ in range(20):
-            store.append(added(store).id, Begun())
+            one = added(store)
+            store.append(one.id, Begun())
     file = folder / FILE
     data = bytearray(file.read_bytes())
     (folder / UPLOADS).mkdir()
@@ -190,6 +193,19 @@ def test_a_broken_file_is_set_aside_and_said_and_the_service_starts(
         data[4096 : len(data) - 100] = b"\xff" * (len(data) - 4196)
     elif harm == "nonsense":
         data = bytearray(b"not a database at all" * 1000)
+    elif harm == "text":  # the last bit of what SQLite takes for text as it is
+        data = data.replace(
+            one.id.encode(), bytes([one.id.encode()[0] | 0x80]) + one.id[1:].encode()
+        )
+    elif harm == "column":
+        data = data.replace(b"submitted BLOB", b"submittee BLOB")
+    elif harm == "schema":  # SQLite's own words are no text then
+        data = data.replace(b"CREATE TABLE jobs", b"CREAT\xc5 TABLE jobs")
+    elif harm == "kind":
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("UPDATE jobs SET id = CAST(id AS BLOB)")
+            database.commit()
+        data = bytearray(file.read_bytes())
     else:
         with closing(sqlite3.connect(file)) as database:
             database.execute("UPDATE events SET change = x'00' WHERE seq = 1")
@@ -388,6 +404,55 @@ async def test_a_deletion_whose_log_is_read_by_others_is_said_and_done_once_it_c
     await store.written(jobs[1].id)
 
 
+@pytest.mark.parametrize("hindrance", ["reader", "writer"])
+async def test_who_asks_again_for_all_to_be_deleted_is_not_told_so_before_it_is_true(
+    hindrance: str, folder: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "READERS_S", 0.0)
+    monkeypatch.setattr(writer, "LATER_S", 0.1)
+    job = added(store, owner=EVERYBODY.owner)
+    await store.written()
+    store._journal.database.execute("PRAGMA busy_timeout = 0")
+    async with _owned(store) as owned:
+        with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as other:
+            other.execute("BEGIN" if hindrance == "reader" else "BEGIN IMMEDIATE")
+            other.execute("SELECT * FROM jobs").fetchall()
+            for _ in range(3):
+                with pytest.raises(errors.SpoolUnwritable):
+                    await owned.delete_all(EVERYBODY)
+        assert await owned.delete_all(EVERYBODY) == 0
+        assert job.id.encode() not in _bytes_in(folder)
+
+
+async def test_what_a_service_that_was_killed_had_deleted_goes_from_the_log_before_it_is_said(
+    folder: Path, store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = added(store, owner=EVERYBODY.owner)
+    await store.written()
+    monkeypatch.setattr(store._writer, "_shorten", lambda: None)  # it is killed before that
+    store.forget(job.id)
+    await until(lambda: job.id not in _kept_in(folder))
+    killed = tmp_path / "killed"
+    shutil.copytree(folder, killed, ignore=shutil.ignore_patterns("lock"))
+    assert job.id.encode() in _bytes_in(killed)
+    with closing(SqliteStore(killed, KEY)) as after:
+        async with _owned(after) as owned:
+            assert await owned.delete_all(EVERYBODY) == 0
+            assert job.id.encode() not in _bytes_in(killed)
+
+
+async def test_all_are_deleted_although_the_end_of_one_makes_another_go_for_its_age(
+    folder: Path, store: SqliteStore
+) -> None:
+    waiting, done = (added(store, owner=EVERYBODY.owner) for _ in range(2))
+    store.append(done.id, Begun())
+    store.append(done.id, DONE)
+    async with _owned(store, limit=1) as owned:
+        assert await owned.delete_all(EVERYBODY) == 2
+    assert store.all() == []
+    assert not {waiting.id, done.id} & _kept_in(folder)
+
+
 async def test_what_nobody_could_ask_for_is_deleted_with_the_rest_also_after_a_restart(
     folder: Path,
 ) -> None:
@@ -401,16 +466,10 @@ async def test_what_nobody_could_ask_for_is_deleted_with_the_rest_also_after_a_r
         await store.written()
     store = SqliteStore(folder, KEY)
     with closing(store):
-        results = Retention(store, 3600, 1 << 20)
-        for record in store.all():
-            if record.over:
-                results.remember(record, 1.0)
-        async with queue_on(OverheardSlot(), store=store) as queue:
-            owned = OwnedJobs(store, queue, results)
+        async with _owned(store) as owned:
             assert await owned.delete_all(EVERYBODY) == 2
             assert [one.id for one in store.all()] == [theirs.id]
             assert await owned.delete_all(EVERYBODY) == 0
-        results.close()
     assert [one.id for one in reopened(folder, folder.with_name("copy"))] == [theirs.id]
 
 
@@ -429,6 +488,18 @@ async def test_who_appends_waits_for_no_disk(store: SqliteStore) -> None:
         assert not waiting.done()
         other.execute("ROLLBACK")
         await asyncio.wait_for(waiting, PATIENCE_S)
+
+
+@asynccontextmanager
+async def _owned(store: SqliteStore, limit: int | None = None) -> AsyncIterator[OwnedJobs]:
+    """Whoever asks, of a service that was started with this store."""
+    results = Retention(store, 3600, 1 << 20, limit)
+    for record in store.all():
+        if record.over:
+            results.remember(record, 1.0)
+    async with queue_on(OverheardSlot(), store=store) as queue:
+        yield OwnedJobs(store, queue, results)
+    results.close()
 
 
 def _kept_in(folder: Path) -> set[str]:

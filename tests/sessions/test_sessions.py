@@ -381,6 +381,20 @@ async def test_what_was_said_in_a_session_that_is_over_goes_with_all_else_of_its
     assert service.live.find(OTHER, "mine") is session
 
 
+async def test_whoever_leaves_a_session_that_went_takes_no_other_of_its_number_along(
+    open_service: Open,
+) -> None:
+    service = await open_service(live_sessions_per_owner=1)
+    gone = service.live.open(EVERYBODY, LiveOptions(), "mine")
+    gone.end()  # its client is still on the line
+    assert (await service.erasure.erase(EVERYBODY)).live_sessions == 0
+    comes = service.live.open(EVERYBODY, LiveOptions(), "mine")
+    service.live.leave(gone)
+    assert service.live.find(EVERYBODY, "mine") is comes
+    with pytest.raises(errors.LiveLimited):
+        service.live.open(EVERYBODY, LiveOptions())
+
+
 async def test_who_sends_faster_than_is_heard_waits_and_loses_nothing(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
