@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -225,3 +227,31 @@ async def test_a_call_that_is_alone_executes_while_no_other_does() -> None:
     async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*works)
     assert (most[1], most[2]) == ({1}, {2})
+
+
+def test_calls_that_are_alone_again_and_again_keep_no_other_waiting() -> None:
+    executing, rounds, got = Executing(None), [0, 0], threading.Event()
+
+    def suspect(number: int) -> None:
+        for _ in range(400):
+            if got.is_set():
+                return
+            with executing.of(number + 1, alone=True):
+                rounds[number] += 1
+                time.sleep(0.002)
+
+    def innocent() -> None:
+        with executing.of(9):
+            got.set()
+
+    suspects = [threading.Thread(target=suspect, args=(number,)) for number in range(2)]
+    with executing.of(8):
+        for one in suspects:
+            one.start()
+    while not any(rounds):
+        time.sleep(0.001)
+    other = threading.Thread(target=innocent)
+    other.start()
+    for one in (*suspects, other):
+        one.join(PATIENCE_S)
+    assert sum(rounds) < 400, "its turn comes in the order in which they asked"
