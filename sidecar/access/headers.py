@@ -16,8 +16,12 @@ LONG = (
     "cookie",  # browsers send those of every program on localhost
     "referer",
     *("tracestate", "baggage"),
-    *("x-forwarded-client-cert", "x-forwarded-access-token", "x-auth-request-", "ssl-client-"),
-    *("x-amzn-oidc-", "x-ms-", "cf-access-", "x-goog-iap-"),
+    *("x-forwarded-client-cert", "x-forwarded-tls-client-cert", "client-cert", "x-client-cert"),
+    *("ssl-client-", "x-ssl-client-", "x-arr-clientcert"),
+    *("x-forwarded-access-token", "x-id-token", "x-access-token", "x-serverless-authorization"),
+    *("x-auth-request-", "x-authentik-", "x-pomerium-"),
+    *("x-amzn-", "x-ms-", "cf-access-", "x-goog-iap-", "x-envoy-"),
+    *("x-original-ur", "x-forwarded-uri"),
 )
 """How the names begin of headers that only `HEAD_BYTES` limits: tokens, whose check is linear, and
 what browsers and proxies add that is never parsed here."""

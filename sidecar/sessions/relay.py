@@ -38,6 +38,8 @@ class Shared(Protocol):
 
 ATTEMPTS = 2
 """Deaths at one place of the sound that end a session which was being recognized."""
+SOLE = 5
+"""Deaths wherever in its sound, while nobody else was being recognized, that a session survives."""
 UNEXPLAINED = 5
 """Deaths there while nobody was being recognized that a session survives."""
 LOSSES = 3
@@ -49,11 +51,12 @@ Share = Callable[[], AbstractAsyncContextManager[Shared]]
 
 
 class Deaths:
-    """The engine's deaths at one place of a session's sound, and which of them were its doing."""
+    """The engine's deaths at one place of a session's sound, and which of them were its doing; and
+    those without a doubt of which, wherever they were."""
 
     def __init__(self) -> None:
         self._place: float | None = None
-        self._attempts = self._unexplained = 0
+        self._attempts = self._unexplained = self._sole = 0
 
     def suspects(self, place: float) -> bool:
         """Return whether what is there may have ended an engine."""
@@ -66,7 +69,9 @@ class Deaths:
             self._place, self._attempts, self._unexplained = place, 0, 0
         self._attempts += died.began
         self._unexplained += not (died.began or died.explained)
-        return self._attempts >= ATTEMPTS or self._unexplained > UNEXPLAINED
+        self._sole += died.sole
+        too_many = self._unexplained > UNEXPLAINED or self._sole > SOLE
+        return self._attempts >= ATTEMPTS or too_many
 
 
 async def carry(session: Session, share: Share) -> None:

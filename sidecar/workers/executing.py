@@ -11,6 +11,7 @@ import os
 import struct
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -57,8 +58,8 @@ class Executing:
         self._memory = mmap.mmap(fd, _BYTES) if fd is not None else mmap.mmap(-1, _BYTES)
         self._changed = threading.Condition()
         self._places = list(range(_PLACES))
-        self._waiting = 0
-        """Calls that want to be alone."""
+        self._queue: deque[object] = deque()
+        """Threads that wait, in the order in which they came: nobody waits for those behind it."""
         self._alone = False
 
     @contextmanager
@@ -76,12 +77,14 @@ class Executing:
                 self._changed.notify_all()
 
     def _enter(self, alone: bool) -> int:
+        turn = object()
         with self._changed:
-            if alone:
-                self._waiting += 1
-                self._changed.wait_for(lambda: len(self._places) == _PLACES)
-                self._waiting -= 1
-                self._alone = True
-            else:
-                self._changed.wait_for(lambda: not (self._waiting or self._alone))
+            self._queue.append(turn)
+            self._changed.wait_for(lambda: self._queue[0] is turn and self._has_room(alone))
+            self._queue.popleft()
+            self._alone = alone
+            self._changed.notify_all()
             return self._places.pop()
+
+    def _has_room(self, alone: bool) -> bool:
+        return len(self._places) == _PLACES if alone else not self._alone

@@ -22,11 +22,13 @@ Wanted = tuple[AudioSource, AudioFacts, TranscribeOptions]
 class WorkerDied(Exception):
     """The engine's process ended in the middle of a call; where this one never ``began``, of
     another, or of none. ``explained``: it is known which calls were at work then, or that the
-    service ended the process on purpose."""
+    service ended the process on purpose. ``sole``: no call but this one was at work then."""
 
-    def __init__(self, why: str, began: bool = True, explained: bool = True) -> None:
+    def __init__(
+        self, why: str, began: bool = True, explained: bool = True, sole: bool = False
+    ) -> None:
         super().__init__(why)
-        self.began, self.explained = began, explained
+        self.began, self.explained, self.sole = began, explained, sole
 
 
 class HandedOver(WorkerDied):

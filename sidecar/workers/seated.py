@@ -19,7 +19,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.live.intake import Intake
 from sidecar.speech.live import Begin, Encoding, LiveEngine, LiveOptions, LiveSession
-from sidecar.speech.live_events import Final, LiveEvent, Partial, Summary, to_wire
+from sidecar.speech.live_events import Final, Heard, LiveEvent, Partial, Summary, to_wire
 from sidecar.workers import channel
 from sidecar.workers.asked import Asked
 from sidecar.workers.executing import Executing
@@ -102,6 +102,7 @@ class _Seated:
         self._outbox: deque[LiveEvent] = deque()
         options = LiveOptions.from_wire(asked.message["options"])
         begin = Begin.from_wire(asked.message["begin"])
+        self._begun_at = begin.at
         self._session: LiveSession = engine.open(options, begin, self._tell)
         self._session.around, self._session.failed = self._around, self._failed
 
@@ -170,7 +171,10 @@ class _Seated:
             if isinstance(event, Partial) and isinstance(last, Partial):
                 self._outbox.pop()
             self._outbox.append(event)
-        self._alone = self._alone and not isinstance(event, Final)
+        passed = isinstance(event, Final) or (
+            isinstance(event, Heard) and event.settled > self._begun_at
+        )
+        self._alone = self._alone and not passed
         self._stir()
 
     def _around(self) -> AbstractContextManager[None]:

@@ -276,7 +276,8 @@ class Worker:
 
     def _died(self, error: Exception, began: bool) -> WorkerDied:
         self._dead = True
-        return WorkerDied(str(error), began, explained=self._ours or bool(self._blamed))
+        sole = began and len(self._blamed) == 1
+        return WorkerDied(str(error), began, self._ours or bool(self._blamed), sole)
 
 
 def _nobody_asks() -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -17,14 +20,15 @@ from sidecar import errors
 from sidecar.access.identity import Identity, Proof
 from sidecar.app import create_service
 from sidecar.service import Service
-from sidecar.sessions.relay import UNEXPLAINED, Deaths, carry
+from sidecar.sessions.relay import SOLE, UNEXPLAINED, Deaths, carry
 from sidecar.sessions.session import Bounds, Session
 from sidecar.sessions.sound import Held
 from sidecar.settings import load_settings
-from sidecar.speech.live import Encoding, LiveOptions
-from sidecar.speech.live_events import Final, LiveEvent, Noticed, Summary
+from sidecar.speech.live import Begin, Encoding, LiveOptions
+from sidecar.speech.live_events import Final, Heard, LiveEvent, Noticed, Summary
 from sidecar.workers.executing import Executing, Page
 from sidecar.workers.place import WorkerDied
+from sidecar.workers.seated import _Seated
 
 RATE = 16_000
 POISON = 0.5
@@ -169,6 +173,16 @@ def test_only_attempts_of_its_own_end_a_session() -> None:
     assert deaths.add(WorkerDied("its own"), 1.0)
 
 
+def test_a_session_that_ends_engines_at_another_place_each_time_is_ended_too() -> None:
+    deaths = Deaths()
+    alone = [WorkerDied("its own", sole=True) for _ in range(SOLE)]
+    assert [deaths.add(died, float(place)) for place, died in enumerate(alone)] == [False] * SOLE
+    assert deaths.add(WorkerDied("its own", sole=True), 99.0)
+    deaths = Deaths()
+    for place in range(100):
+        assert not deaths.add(WorkerDied("its own or another's"), float(place))
+
+
 def test_deaths_that_nobody_explains_are_survived_a_few_times_at_one_place() -> None:
     deaths, died = Deaths(), WorkerDied("by itself", began=False, explained=False)
     for place in (1.0, 2.0):
@@ -225,3 +239,49 @@ async def test_a_call_that_is_alone_executes_while_no_other_does() -> None:
     async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*works)
     assert (most[1], most[2]) == ({1}, {2})
+
+
+def test_calls_that_are_alone_again_and_again_keep_no_other_waiting() -> None:
+    executing, rounds, got = Executing(None), [0, 0], threading.Event()
+
+    def suspect(number: int) -> None:
+        for _ in range(400):
+            if got.is_set():
+                return
+            with executing.of(number + 1, alone=True):
+                rounds[number] += 1
+                time.sleep(0.002)
+
+    def innocent() -> None:
+        with executing.of(9):
+            got.set()
+
+    suspects = [threading.Thread(target=suspect, args=(number,)) for number in range(2)]
+    with executing.of(8):
+        for one in suspects:
+            one.start()
+    while not any(rounds):
+        time.sleep(0.001)
+    other = threading.Thread(target=innocent)
+    other.start()
+    for one in (*suspects, other):
+        one.join(PATIENCE_S)
+    assert sum(rounds) < 400, "its turn comes in the order in which they asked"
+
+
+def test_a_session_is_alone_no_longer_than_until_the_place_is_behind_it() -> None:
+    executing, tells = Executing(None), list[Callable[[LiveEvent], None]]()
+
+    def open_one(options: LiveOptions, begin: Begin, tell: Callable[[LiveEvent], None]) -> Any:
+        tells.append(tell)
+        return SimpleNamespace()
+
+    begin, options = Begin(at=1.0).to_wire(), LiveOptions().to_wire()
+    asked = SimpleNamespace(number=7, message={"options": options, "begin": begin, "alone": True})
+    engine: Any = SimpleNamespace(open=open_one)
+    seated: Any = _Seated(cast(Any, asked), engine, lambda: None, executing)
+    known = []
+    for heard in (Heard(1.5, 1.0), Heard(9.0, 8.0)):  # no words: music, perhaps
+        tells[0](heard)
+        known.append(seated._alone)
+    assert known == [True, False]

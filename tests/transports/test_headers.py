@@ -43,6 +43,15 @@ PROXIED = {
     "X-Forwarded-Client-Cert": f'By=spiffe://x;Cert="{"%0A".join(["A" * 64] * 30)}"',
     "X-Amzn-Oidc-Data": JWT,
     "Cf-Access-Jwt-Assertion": JWT,
+    **dict.fromkeys(
+        (
+            *("X-Amzn-Mtls-Clientcert", "X-Amzn-Request-Context", "X-Forwarded-Tls-Client-Cert"),
+            *("X-SSL-Client-Cert", "X-Client-Cert", "Client-Cert", "X-ARR-ClientCert"),
+            *("X-Envoy-Peer-Metadata", "X-Pomerium-Jwt-Assertion", "X-authentik-jwt"),
+            *("X-Serverless-Authorization", "X-Id-Token", "X-Access-Token", "X-Original-URI"),
+        ),
+        "x" * 4000,
+    ),
 }
 
 
