@@ -124,7 +124,7 @@ class Worker:
         """
         try:
             line = await self._connected()
-            if operation == LIVE:
+            if operation == LIVE and not self._dead:
                 self._page = self._page or Page()
                 fds = (*fds, self._page.fd)
             call = await self._calls.begin(line, operation, fds, arguments)
