@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from completions import STATUSES, STREAMS, WORDS, Completions, completions
@@ -98,6 +98,23 @@ async def test_a_model_that_wants_the_newer_name_of_the_limit_is_told_that_from_
     names = ("max_tokens", "max_completion_tokens")
     limits = [{name: one[name] for name in names if name in one} for one in server.asked]
     assert limits == [{names[0]: 7}, {names[1]: 7}, {names[1]: 7}]
+
+
+async def test_two_that_ask_at_once_are_both_told_of_the_newer_name_and_answered(
+    server: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, plain = asyncio.Barrier(2), Completions._chat
+
+    async def chat_(one: Completions, model: str, *rest: Any) -> None:
+        if len(server.asked) <= both.parties:  # neither is refused before both have asked
+            await both.wait()
+        await plain(one, model, *rest)
+
+    monkeypatch.setattr(Completions, "_chat", chat_)
+    thinker = Endpoint(Address(server.url, "reasoner"))
+    for pieces in await asyncio.gather(answered(thinker), answered(thinker)):
+        assert "".join(pieces) == ANSWER
+    await thinker.close()
 
 
 async def test_a_model_that_starts_after_the_first_look_is_found(
