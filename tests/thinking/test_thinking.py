@@ -137,6 +137,25 @@ async def test_a_model_that_starts_after_the_first_look_is_found(
     await talks.close()
 
 
+async def test_a_model_that_starts_while_it_is_asked_for_by_name_is_who_answers(
+    server: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "LOOK_S", PATIENCE_S)
+    monkeypatch.setattr(choice, "KNOWN", {"Nobody": f"http://127.0.0.1:{free_port()}"})
+    monkeypatch.setattr(registry, "AT_ONCE_S", PATIENCE_S)
+    talks = Conversations(Settings(llm="auto"), cast(Sessions, None), None)
+    models = talks.models
+
+    async def started() -> tuple[str, ...]:
+        monkeypatch.setattr(choice, "KNOWN", {"Somebody": server.url})
+        return await models()
+
+    monkeypatch.setattr(talks, "models", started)
+    for _ in range(2):
+        assert (await talks.thinker("other")).name == f"other at 127.0.0.1:{server.port}"
+    await talks.close()
+
+
 async def test_where_a_look_takes_long_the_next_one_is_not_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
