@@ -226,7 +226,7 @@ class Floor:
                 self._interrupt(person)
             case Verdict.GOES_ON:
                 self.guarded = self.guarded or person.echoed
-                person.aside = True
+                person.aside = self.options.ends_turns  # else it waits for the client
                 self._dismiss(person, reply)
             case Verdict.OPEN:
                 pass
