@@ -119,6 +119,8 @@ class Floor:
             return
         if person.told:
             self._do(Tell(PersonSaying(person.text)))
+        elif person.text:
+            self._tell_of(person)
         self._consider(person)
 
     def _tell_of(self, person: Person) -> None:

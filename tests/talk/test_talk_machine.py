@@ -1045,3 +1045,19 @@ def test_a_yes_over_a_reply_waits_for_the_client_where_that_alone_ends_turns() -
     table.take(Committed(table.now))
     assert [one.text for one in table.told(PersonSaid) if not one.typed] == ["Yes. Yes."]
     assert table.of(Think)[-1].messages[-1].text == "Yes. Yes."
+
+
+def test_who_seemed_to_be_an_echo_and_speaks_on_behind_the_reply_is_told_with_the_first_words() -> (
+    None
+):
+    table = answering()
+    table.starts()
+    table.until(table.now + 0.3)
+    table.sounds(ALIKE)
+    table.plays(1.8)
+    table.until(table.now + 0.5)
+    started = len(table.told(PersonStarted))
+    table.sounds(0.1)
+    table.words("Seven is")
+    assert len(table.told(PersonStarted)) == started + 1
+    assert table.told(PersonSaying)[-1].text == "Seven is"
