@@ -63,7 +63,7 @@ class Account:
             case NothingSaid():
                 self._person = None
             case PersonSaid(text, backchannel=(began, ended)):
-                self._lines.append(_Line(PERSON, began, ended, text))
+                self._keep(_Line(PERSON, began, ended, text))
             case PersonSaid(text, typed):
                 self._said(text, at, typed=typed)
             case ReplyStarted(turn):

@@ -17,7 +17,7 @@ from sidecar.speech.voice import Sound
 from sidecar.talk.echo import LONGEST_LAG_S
 
 KEPT_S = 12.0
-"""Of either sound: an utterance is 8 s at most before it is cut."""
+"""Of either sound, and what is compared of an utterance at most: one without a pause never ends."""
 FRAMES = 100
 """Values a second of an envelope."""
 WINDOW = 4
@@ -67,6 +67,8 @@ class Evidence:
         self._turn, self._rate, self._at_s = 0, 0, 0.0
         self._waiting = bytearray()
         """Of the turn's sound what is behind ``_at_s``."""
+        self._before = (-1.0, 0.0)
+        """Where the utterance began that was compared last, and how like it was."""
 
     def hear(self, raw: bytes, encoding: Encoding, rate: int, upto: float) -> None:
         """More sound of the person's, which ends ``upto`` seconds from its beginning."""
@@ -100,7 +102,8 @@ class Evidence:
         began = ended - (end - start)
         if not self._played or self._played[-1].end < began - LONGEST_LAG_S:
             return None
-        heard = _envelopes(self._heard, start, end)
+        first, began = max(start, end - KEPT_S), max(began, ended - KEPT_S)
+        heard = _envelopes(self._heard, first, end)
         played = _envelopes(self._played, began - LONGEST_LAG_S, ended + EARLY_S)
         if len(heard) < LEAST_S * FRAMES:
             return None
@@ -112,7 +115,10 @@ class Evidence:
             if power >= QUIET**2 * max(loud):
                 found.append(alike(stretch, played[at : at + reach]))
             at += len(stretch)
-        return min(found, default=None)
+        if first > start and self._before[0] == start:  # what is gone was compared then
+            found.append(self._before[1])
+        self._before = start, min(found)
+        return min(found)
 
 
 def alike(heard: Envelopes, played: Envelopes) -> float:

@@ -119,6 +119,8 @@ class Floor:
             return
         if person.told:
             self._do(Tell(PersonSaying(person.text)))
+        elif person.text:
+            self._tell_of(person)
         self._consider(person)
 
     def _tell_of(self, person: Person) -> None:
@@ -226,7 +228,7 @@ class Floor:
                 self._interrupt(person)
             case Verdict.GOES_ON:
                 self.guarded = self.guarded or person.echoed
-                person.aside = True
+                person.aside = self.options.ends_turns  # else it waits for the client
                 self._dismiss(person, reply)
             case Verdict.OPEN:
                 pass

@@ -149,11 +149,12 @@ class Endpoint:
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """A request that was taken, and the pieces of its answer."""
         async with _named(self._address.url):
+            limit = self._limit  # another's answer may change it meanwhile
             response = await self._sent(messages, most, tools)
             try:
                 if response.status_code != 200:
                     said = await self._said(response)
-                    if self._limit != chat.LIMIT or not chat.wants_newer_limit(said):
+                    if limit != chat.LIMIT or not chat.wants_newer_limit(said):
                         raise chat.refused(response.status_code, said)
                     self._limit = chat.NEWER_LIMIT
                     await response.aclose()

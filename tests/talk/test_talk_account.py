@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sidecar.speech.transcript import Transcript
 from sidecar.talk import told
-from sidecar.talk.account import MACHINE, MOST, PERSON, Account
+from sidecar.talk.account import LETTERS, MACHINE, MOST, PERSON, Account
 
 
 def written(account: Account, at: float = 90.0) -> Transcript:
@@ -86,3 +86,10 @@ def test_a_backchannel_stands_where_it_was_said_and_leaves_who_speaks_alone() ->
         (PERSON, 2.0, 2.5, "mm-hm"),
         (PERSON, 5.0, 6.0, "But"),
     ]
+
+
+def test_backchannels_count_among_the_letters_that_are_kept() -> None:
+    account, often = Account(0.0), "yeah " * 10_000
+    for at in range(2 * LETTERS // len(often)):
+        account.take(told.PersonSaid(often, backchannel=(at, at + 0.5)), float(at))
+    assert sum(len(one.text) for one in written(account, 1e6).segments) <= LETTERS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -113,3 +115,31 @@ def test_of_either_sound_some_seconds_are_kept_however_small_its_messages() -> N
     pieces = evidence._heard
     assert pieces[-1].end - pieces[0].start <= KEPT_S + 1
     assert len(pieces) <= 2 * (KEPT_S + 1) / MERGED_S
+
+
+def test_who_speaks_without_a_pause_is_compared_by_what_is_kept_alone(
+    speech: Samples,
+) -> None:
+    def most(seconds: float) -> int:
+        """Bytes that it takes to compare an utterance so long."""
+        tracemalloc.start()
+        evidence.likeness(0.0, seconds, seconds)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    evidence = played(speech)
+    most(KEPT_S)
+    assert most(8 * KEPT_S) < 2 * most(KEPT_S)
+
+
+def test_words_of_the_persons_before_a_long_echo_count_also_when_their_sound_is_gone(
+    speech: Samples,
+) -> None:
+    evidence, seconds = played(np.tile(speech, 2), 16.0), round(KEPT_S) + 3
+    _, words = rooms.some(np.random.default_rng(1), rooms.voices()["endgame_nagg_nell"], 2.0)
+    heard = np.concatenate([words, np.tile(speech, 2)[len(words) :]])
+    for at in range(seconds):
+        evidence.hear(pcm16(heard[at * RATE : (at + 1) * RATE]), Encoding.PCM16, RATE, at + 1.0)
+        assert (evidence.likeness(0.0, at + 1.0, at + 1.0) or 0.0) < OWN_WORDS_ALIKE
+    assert (evidence.likeness(5.0, seconds, seconds) or 0.0) > ALIKE

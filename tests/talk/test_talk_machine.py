@@ -1025,3 +1025,39 @@ def test_what_failed_before_something_is_typed_is_told() -> None:
     table.take(StageFailed(table.now, table.utterance, Stage.RECOGNISER, BROKEN))
     table.take(Typed(table.now, "Never mind."))
     assert table.told(Failed) == [Failed(0, BROKEN)]
+
+
+def test_a_yes_over_a_reply_waits_for_the_client_where_that_alone_ends_turns() -> None:
+    table = Table(TalkOptions(ends_turns=False))
+    table.take(Typed(0.0, "Book a table."))
+    table.replies("Shall I book a table for two at seven then?")
+    table.until(table.now + 0.5)
+    table.plays(0.5)
+    for _ in range(2):
+        table.starts()
+        table.until(table.now + 0.3)
+        table.stops()
+        table.words("Yes.")
+    table.until(table.now + 3)
+    table.plays(10.0)
+    table.until(table.now + 3)
+    assert table.told(ReplyEnded)
+    table.take(Committed(table.now))
+    assert [one.text for one in table.told(PersonSaid) if not one.typed] == ["Yes. Yes."]
+    assert table.of(Think)[-1].messages[-1].text == "Yes. Yes."
+
+
+def test_who_seemed_to_be_an_echo_and_speaks_on_behind_the_reply_is_told_with_the_first_words() -> (
+    None
+):
+    table = answering()
+    table.starts()
+    table.until(table.now + 0.3)
+    table.sounds(ALIKE)
+    table.plays(1.8)
+    table.until(table.now + 0.5)
+    started = len(table.told(PersonStarted))
+    table.sounds(0.1)
+    table.words("Seven is")
+    assert len(table.told(PersonStarted)) == started + 1
+    assert table.told(PersonSaying)[-1].text == "Seven is"

@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from completions import STATUSES, STREAMS, WORDS, Completions, completions
@@ -100,6 +100,23 @@ async def test_a_model_that_wants_the_newer_name_of_the_limit_is_told_that_from_
     assert limits == [{names[0]: 7}, {names[1]: 7}, {names[1]: 7}]
 
 
+async def test_two_that_ask_at_once_are_both_told_of_the_newer_name_and_answered(
+    server: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, plain = asyncio.Barrier(2), Completions._chat
+
+    async def chat_(one: Completions, model: str, *rest: Any) -> None:
+        if len(server.asked) <= both.parties:  # neither is refused before both have asked
+            await both.wait()
+        await plain(one, model, *rest)
+
+    monkeypatch.setattr(Completions, "_chat", chat_)
+    thinker = Endpoint(Address(server.url, "reasoner"))
+    for pieces in await asyncio.gather(answered(thinker), answered(thinker)):
+        assert "".join(pieces) == ANSWER
+    await thinker.close()
+
+
 async def test_a_model_that_starts_after_the_first_look_is_found(
     server: Completions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -117,6 +134,25 @@ async def test_a_model_that_starts_after_the_first_look_is_found(
     asked = len(server.headers)
     await talks.thinker()
     assert len(server.headers) == asked, "what was found is not looked for again"
+    await talks.close()
+
+
+async def test_a_model_that_starts_while_it_is_asked_for_by_name_is_who_answers(
+    server: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "LOOK_S", PATIENCE_S)
+    monkeypatch.setattr(choice, "KNOWN", {"Nobody": f"http://127.0.0.1:{free_port()}"})
+    monkeypatch.setattr(registry, "AT_ONCE_S", PATIENCE_S)
+    talks = Conversations(Settings(llm="auto"), cast(Sessions, None), None)
+    models = talks.models
+
+    async def started() -> tuple[str, ...]:
+        monkeypatch.setattr(choice, "KNOWN", {"Somebody": server.url})
+        return await models()
+
+    monkeypatch.setattr(talks, "models", started)
+    for _ in range(2):
+        assert (await talks.thinker("other")).name == f"other at 127.0.0.1:{server.port}"
     await talks.close()
 
 

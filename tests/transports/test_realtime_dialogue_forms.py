@@ -144,6 +144,16 @@ def test_words_on_which_two_looks_agree_are_told_and_none_is_taken_back() -> Non
     assert told.of("input_audio_buffer.speech_stopped")[0]["audio_end_ms"] == 3500
 
 
+def test_a_backchannel_is_an_item_of_its_own_words_and_length() -> None:
+    told = Told()
+    told.hear(*spoken(3, "What now?"))
+    told.hear(PersonStarted(4, 0.0), PersonSaying("yes or"), PersonSaying("yes or"), NothingSaid())
+    told.hear(PersonSaid("yeah", entry=2, backchannel=(7.0, 7.25)))
+    deltas = [one["delta"] for one in told.said if one["type"].endswith("transcription.delta")]
+    assert deltas == ["What now?", "yes or", "yeah"]
+    assert [one["usage"]["seconds"] for one in told.of(TRANSCRIBED)] == [0.5, 0.25]
+
+
 def test_a_noise_stops_and_is_no_item() -> None:
     told = Told()
     told.hear(PersonStarted(0, 0.0), NothingSaid(), TurnDropped())

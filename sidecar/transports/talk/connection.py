@@ -23,9 +23,6 @@ from sidecar.transports.talk import dialect, orders, ours
 from sidecar.transports.talk.dialect import Dialect
 from sidecar.transports.talk.ours import Words
 
-LONGEST_TEXT = 65_536
-"""Characters of a turn that is typed."""
-
 
 async def converse(service: Service, socket: Socket) -> None:
     """From the greeting to the end of the connection.
@@ -116,8 +113,6 @@ class _Connection:
                     self._talk.wish(Truncated, turn, seconds)
                 self._talk.wish(Cancelled)
             case orders.Text(text=text):
-                if len(text) > LONGEST_TEXT:
-                    raise errors.FieldInvalid(f"'text' has more than {LONGEST_TEXT} characters.")
                 self._talk.wish(Typed, text)
             case orders.Reset():
                 self._socket.inbound.clear()

@@ -73,13 +73,15 @@ class Person:
                 yield from self._saying(self._now, told.text)
             case PersonStopped() if self._now is not None:
                 yield from self._stopped(self._now, told.utterance)
+            case PersonSaid(backchannel=(began, ended)):
+                yield from self._complete(self._new(), told.text, told.entry, ended - began)
             case PersonSaid():
                 yield from self._complete(self._now or self._new(), told.text, told.entry)
                 self._now = None
             case NothingSaid():
                 if self._now is not None and self._now.id not in self._items and self.detects:
                     yield heard.speech_stopped(self._now.id, self._span(self._utterance)[1])
-                self._now = None
+                self._now, self._shown, self._last = None, "", ""
 
     def taken(self) -> Iterator[Said]:
         """What the client committed first was heard to its end."""
@@ -145,13 +147,16 @@ class Person:
             self._shown = text
             yield heard.delta(item.id, more)
 
-    def _complete(self, item: Item, text: str, entry: int) -> Iterator[Said]:
+    def _complete(
+        self, item: Item, text: str, entry: int, seconds: float | None = None
+    ) -> Iterator[Said]:
+        """All its words are known. It is ``seconds`` long, or as long as was noted."""
         if item.id not in self._items:  # nobody ended it, but it is history
             yield from self._commit(item)
         item.text, item.entry = text, entry
         self._settle(item)
         yield from self._show(item, text)
         if self.transcribes:
-            seconds = max(0.0, self._end - self._start)
-            yield heard.completed(item.id, text, seconds, ())
+            seconds = self._end - self._start if seconds is None else seconds
+            yield heard.completed(item.id, text, max(0.0, seconds), ())
         self._shown = self._last = ""
