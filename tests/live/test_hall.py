@@ -134,3 +134,46 @@ def test_how_much_waits_is_counted_under_the_lock_that_changes_it(
     monkeypatch.setattr(Hearing, "backlog_s", property(backlog_s))
     seat = hall.open(LiveOptions(), AT_THE_START, lambda event: None)
     assert (seat.backlog_s, held) == (1.5, [True])
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["no words", "cancelled"])
+def test_what_speech_costs_is_measured_where_nothing_is_told_of_it_too(
+    monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    heard, go_on, spoken = threading.Semaphore(0), threading.Event(), list[float]()
+
+    def nothing(*_: object) -> Hypothesis:
+        heard.release()
+        assert go_on.wait(PATIENCE_S)
+        return Hypothesis("words" if cancelled else "")
+
+    hall = Hall(Ears(nothing), Loudness(), "made-up", "fp32", threads=1)
+    monkeypatch.setattr(hall._load.costs, "spoken", spoken.append)
+    seat = hall.open(LiveOptions(partials=False, client="one"), AT_THE_START, lambda _: None)
+    seat.push(talk(0.3))
+    assert heard.acquire(timeout=PATIENCE_S)
+    if cancelled:
+        seat.close()
+    go_on.set()
+    wait_until(lambda: sum(spoken) > 0.5, PATIENCE_S, "its speech counts")
+    hall.close()
+
+
+def test_a_sample_that_cannot_be_recognised_costs_no_thread(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    calls = iter([MemoryError("for a moment")])
+
+    def sometimes(audio: Block, *_: object) -> Hypothesis:
+        for error in calls:
+            raise error
+        return words(audio)
+
+    sample = np.zeros(LIVE_RATE, np.float32)
+    hall = Hall(Ears(sometimes), Loudness(), "made-up", "fp32", threads=1, sample=sample)
+    told: list[LiveEvent] = []
+    seat = hall.open(LiveOptions(partials=False, client="one"), AT_THE_START, told.append)
+    seat.push(talk(0.3))
+    seat.finish()
+    wait_until(lambda: any(isinstance(one, Summary) for one in told), PATIENCE_S, "it is over")
+    hall.close()
