@@ -220,7 +220,10 @@ class Hall:
         now = time.monotonic()
         found = (one.speaker(now) for one in self._seats.values())
         speakers = [speaker for speaker in found if speaker is not None]
-        verdict = self._load.verdict(seat.newcomer(), speakers, self._waiting_s())
+        if seat.hearing.resumed:
+            verdict = Verdict.SERVE
+        else:
+            verdict = self._load.verdict(seat.newcomer(), speakers, self._waiting_s())
         if verdict is Verdict.SERVE:
             seat.let(self._let, now)
             self._let += 1
@@ -234,11 +237,7 @@ class Hall:
             return
         begun = time.monotonic()
         options = LiveOptions(words=False)
-        try:
-            self._ears.words(self._sample, None, Urgency.FINAL, options, lambda: self._closed)
-        except Exception:  # the threads are needed all the same
-            log.exception("what speech costs here was not measured")
-            return
+        self._ears.words(self._sample, None, Urgency.FINAL, options, lambda: self._closed)
         with self._lock:
             self._load.costs.measured(len(self._sample) / LIVE_RATE, time.monotonic() - begun)
 

@@ -300,7 +300,8 @@ class Session:
 
     def change(self, options: LiveOptions) -> None:
         """Hear on with other options. Who may be recognised stays as it was in the beginning, and
-        so does what the service decides: whose part of the engine it has, its patience, and how long finals wait.
+        so does what the service decides: whose part of the engine it has, its patience, and how
+        long finals wait.
 
         Raises:
             errors.BadRequest: they are not possible here; nothing has changed.

@@ -18,9 +18,10 @@ from sidecar.live.ears import Ears
 from sidecar.live.hall import Hall
 from sidecar.live.hearing import Hearing
 from sidecar.live.hypothesis import Hypothesis
+from sidecar.live.load import Verdict
 from sidecar.live.seat import Seat
-from sidecar.speech.live import AT_THE_START, LIVE_RATE, LiveOptions
-from sidecar.speech.live_events import Final, LiveEvent, Summary, TurnEnded
+from sidecar.speech.live import AT_THE_START, LIVE_RATE, Begin, LiveOptions
+from sidecar.speech.live_events import Final, LiveEvent, Summary, TurnedAway, TurnEnded
 
 SHARED = ("sound", "frames", "looked", "due", "began", "recognised", "began_voice", "heard_voice")
 """Methods of `Hearing` that the shared threads call."""
@@ -159,21 +160,15 @@ def test_what_speech_costs_is_measured_where_nothing_is_told_of_it_too(
     hall.close()
 
 
-def test_a_sample_that_cannot_be_recognised_costs_no_thread(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("began", [0, 1], ids=["new", "gone on with"])
+def test_an_utterance_that_an_engine_had_begun_with_is_finished_by_the_next_however_many_speak(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch, began: int
 ) -> None:
-    calls = iter([MemoryError("for a moment")])
-
-    def sometimes(audio: Block, *_: object) -> Hypothesis:
-        for error in calls:
-            raise error
-        return words(audio)
-
-    sample = np.zeros(LIVE_RATE, np.float32)
-    hall = Hall(Ears(sometimes), Loudness(), "made-up", "fp32", threads=1, sample=sample)
+    monkeypatch.setattr(hall._load, "verdict", lambda *_: Verdict.REFUSE)
     told: list[LiveEvent] = []
-    seat = hall.open(LiveOptions(partials=False, client="one"), AT_THE_START, told.append)
-    seat.push(talk(0.3))
+    seat = hall.open(LiveOptions(partials=False), Begin(began=began), told.append)
+    seat.push(talk(0.3)[: LIVE_RATE * 2])
     seat.finish()
-    wait_until(lambda: any(isinstance(one, Summary) for one in told), PATIENCE_S, "it is over")
-    hall.close()
+    last = Summary if began else TurnedAway
+    wait_until(lambda: any(isinstance(one, last) for one in told), 60.0, "it is over")
+    assert any(isinstance(one, Final) for one in told) == bool(began)
