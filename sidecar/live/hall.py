@@ -237,7 +237,9 @@ class Hall:
             return
         begun = time.monotonic()
         options = LiveOptions(words=False)
-        self._ears.words(self._sample, None, Urgency.FINAL, options, lambda: self._closed)
+        found = self._ears.words(self._sample, None, Urgency.FINAL, options, lambda: self._closed)
+        if found is None:  # what failed at once says nothing of costs
+            return
         with self._lock:
             self._load.costs.measured(len(self._sample) / LIVE_RATE, time.monotonic() - begun)
 
