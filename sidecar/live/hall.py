@@ -34,7 +34,7 @@ from sidecar.live.speakers import Decision, Question, decided
 from sidecar.live.story import NO_SPEAKERS
 from sidecar.live.voicing import Voiced
 from sidecar.speech.live import LIVE_RATE, Begin, LiveOptions
-from sidecar.speech.live_events import Final, LiveEvent, Noticed, Tell
+from sidecar.speech.live_events import LiveEvent, Noticed, Tell
 from sidecar.speech.transcript import Notice
 from sidecar.threads import usable_cores
 
@@ -220,7 +220,10 @@ class Hall:
         now = time.monotonic()
         found = (one.speaker(now) for one in self._seats.values())
         speakers = [speaker for speaker in found if speaker is not None]
-        verdict = self._load.verdict(seat.newcomer(), speakers, self._waiting_s())
+        if seat.hearing.resumed:
+            verdict = Verdict.SERVE
+        else:
+            verdict = self._load.verdict(seat.newcomer(), speakers, self._waiting_s())
         if verdict is Verdict.SERVE:
             seat.let(self._let, now)
             self._let += 1
@@ -234,7 +237,9 @@ class Hall:
             return
         begun = time.monotonic()
         options = LiveOptions(words=False)
-        self._ears.words(self._sample, None, Urgency.FINAL, options, lambda: self._closed)
+        found = self._ears.words(self._sample, None, Urgency.FINAL, options, lambda: self._closed)
+        if found is None:  # what failed at once says nothing of costs
+            return
         with self._lock:
             self._load.costs.measured(len(self._sample) / LIVE_RATE, time.monotonic() - begun)
 
@@ -286,12 +291,23 @@ class Hall:
         found = self._ears.words(audio, known, listen.urgency, options, unwanted)
         with self._lock:
             now = time.monotonic()
-            kind = Kind.PARTIAL if self._is_extra(listen) else Kind.FINAL
-            self._load.costs.worked(kind, now - begun)
+            self._count(listen, found, now - begun)
             if self._pace is not None and found is not None:
                 self._pace.took(listen.urgency, now - begun, now)
             self._say(seat, seat.hearing.recognised(listen, found, now, now - begun))
             self._wanted.notify_all()
+
+    def _count(self, listen: Listen, found: Hypothesis | None, work_s: float) -> None:
+        """Take into account what that cost. A second of speech counts once, whether or not anything
+        is told of it; what was stopped because nobody wants it says nothing of costs."""
+        if self._is_extra(listen):
+            self._load.costs.worked(Kind.PARTIAL, work_s)
+        elif found is not None or not listen.unwanted:
+            piece = listen.piece
+            new = listen.to - max(piece.start, piece.counted)
+            piece.counted = max(piece.counted, listen.to)
+            self._load.costs.spoken(max(0, new) / LIVE_RATE)
+            self._load.costs.worked(Kind.FINAL, work_s)
 
     def _tell_apart(self, seat: Seat, voiced: Voiced, sound: Block | None) -> None:
         begun = time.monotonic()
@@ -362,8 +378,6 @@ class Hall:
 
     def _say(self, seat: Seat, events: Iterable[LiveEvent]) -> None:
         for event in events:
-            if isinstance(event, Final):
-                self._load.costs.spoken(event.segment.end - event.segment.start)
             if not (seat.left or self._closed):
                 seat.tell(event)
         if seat.hearing.over:

@@ -101,12 +101,18 @@ class Hearing:
         self.finishing = False
         self.verdict: Callable[[], Verdict] = lambda: Verdict.SERVE
         """What becomes of an utterance that begins."""
-        self._verdict = Verdict.SERVE
+        self._verdict: Verdict | None = None
+        self._began = begin.began
 
     @property
     def new(self) -> bool:
         """Whether it has only just come."""
         return self._looked < self._entered
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the turn that begins was being recognised by an engine that died or moved."""
+        return self._turn < self._began or self._turn_began is not None
 
     @property
     def speaking(self) -> bool:
@@ -295,7 +301,7 @@ class Hearing:
         match event:
             case Began(at):
                 begins = self._turn_began is None
-                if begins:
+                if begins or self._verdict is None:
                     self._verdict = self.verdict()
                 if self._verdict is Verdict.REFUSE:
                     yield from self._turned_away()

@@ -77,7 +77,7 @@ class Costs:
         self._work_s[kind] += work_s
 
     def spoken(self, speech_s: float) -> None:
-        """So much speech has its final."""
+        """So much speech was recognised, whatever was told of it."""
         decay = math.exp(-speech_s / _COST_MEMORY_S)
         self._speech_s = self._speech_s * decay + speech_s
         for kind in Kind:

@@ -57,6 +57,8 @@ class Piece:
     """Whether somebody asks whose it is, and may be answered."""
     shed: bool = False
     """It gets no words: too many speak."""
+    counted: int = 0
+    """Up to where it was recognised, for what that costs."""
 
 
 @dataclass(eq=False, slots=True)

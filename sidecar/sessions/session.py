@@ -300,7 +300,8 @@ class Session:
 
     def change(self, options: LiveOptions) -> None:
         """Hear on with other options. Who may be recognised stays as it was in the beginning, and
-        so does what the service decides: whose part of the engine it has, and its patience.
+        so does what the service decides: whose part of the engine it has, its patience, and how
+        long finals wait.
 
         Raises:
             errors.BadRequest: they are not possible here; nothing has changed.
@@ -313,6 +314,7 @@ class Session:
             voiceprints=before.voiceprints,
             client=before.client,
             patience_s=before.patience_s,
+            wait_s=before.wait_s,
         )
         order = {"change": changed.spoken.to_wire()}
         self._ordered(order)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from sidecar import errors
 from sidecar.speech.live import Begin
 from sidecar.speech.live_events import (
+    UTTERANCE_DROPPED,
     ContextKnown,
     Final,
     Heard,
@@ -176,6 +177,7 @@ class Told:
         """Where an engine that knows nothing of the session goes on from ``at``; the sound that it
         gets begins at ``lead``."""
         turn, piece, said, opened = 0, 0, {}, 0
+        dropped = set[int]()
         for one in self._kept:
             match one.event:
                 case Final() as final:
@@ -187,6 +189,8 @@ class Told:
                         said[number] = dataclasses.replace(said[number], speaker=who)
                 case TurnEnded(ended) | TurnDropped(ended):
                     turn, opened = ended + 1, 0
+                case Noticed(notice, int(shed)) if notice.code == UTTERANCE_DROPPED:
+                    dropped.add(shed)
         return Begin(
             at,
             turn,
@@ -197,6 +201,7 @@ class Told:
             self._voices,
             lead,
             self._behind(at, at if lead is None else lead),
+            min((one for one in dropped if one >= turn), default=self._started + 1),
         )
 
     def behind_finals(self, at: float) -> float:

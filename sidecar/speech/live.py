@@ -200,7 +200,8 @@ class Begin:
     of a turn and a piece. ``said`` is what was told before, as pieces number ``pieces``; the last
     ``open`` of it belong to the turn that goes on. ``voices``: what its speakers sound like, as far
     as that was known. ``lead``: where the sound begins that comes, ``at`` where that is None; up to
-    ``at`` it was heard already, and ``context`` is told pieces in it."""
+    ``at`` it was heard already, and ``context`` is told pieces in it. Utterances of the first
+    ``began`` turns were being recognised, and are."""
 
     at: Place = 0.0
     turn: Number = 0
@@ -211,6 +212,7 @@ class Begin:
     voices: Mapping[int, VoicePrint] = field(default_factory=dict)
     lead: Place | None = None
     context: tuple[Understood, ...] = ()
+    began: Number = 0
 
     def to_wire(self) -> dict[str, Any]:
         """As plain values."""

@@ -18,9 +18,10 @@ from sidecar.live.ears import Ears
 from sidecar.live.hall import Hall
 from sidecar.live.hearing import Hearing
 from sidecar.live.hypothesis import Hypothesis
+from sidecar.live.load import Verdict
 from sidecar.live.seat import Seat
-from sidecar.speech.live import AT_THE_START, LIVE_RATE, LiveOptions
-from sidecar.speech.live_events import Final, LiveEvent, Summary, TurnEnded
+from sidecar.speech.live import AT_THE_START, LIVE_RATE, Begin, LiveOptions
+from sidecar.speech.live_events import Final, LiveEvent, Summary, TurnedAway, TurnEnded
 
 SHARED = ("sound", "frames", "looked", "due", "began", "recognised", "began_voice", "heard_voice")
 """Methods of `Hearing` that the shared threads call."""
@@ -134,3 +135,40 @@ def test_how_much_waits_is_counted_under_the_lock_that_changes_it(
     monkeypatch.setattr(Hearing, "backlog_s", property(backlog_s))
     seat = hall.open(LiveOptions(), AT_THE_START, lambda event: None)
     assert (seat.backlog_s, held) == (1.5, [True])
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["no words", "cancelled"])
+def test_what_speech_costs_is_measured_where_nothing_is_told_of_it_too(
+    monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    heard, go_on, spoken = threading.Semaphore(0), threading.Event(), list[float]()
+
+    def nothing(*_: object) -> Hypothesis:
+        heard.release()
+        assert go_on.wait(PATIENCE_S)
+        return Hypothesis("words" if cancelled else "")
+
+    hall = Hall(Ears(nothing), Loudness(), "made-up", "fp32", threads=1)
+    monkeypatch.setattr(hall._load.costs, "spoken", spoken.append)
+    seat = hall.open(LiveOptions(partials=False, client="one"), AT_THE_START, lambda _: None)
+    seat.push(talk(0.3))
+    assert heard.acquire(timeout=PATIENCE_S)
+    if cancelled:
+        seat.close()
+    go_on.set()
+    wait_until(lambda: sum(spoken) > 0.5, PATIENCE_S, "its speech counts")
+    hall.close()
+
+
+@pytest.mark.parametrize("began", [0, 1], ids=["new", "gone on with"])
+def test_an_utterance_that_an_engine_had_begun_with_is_finished_by_the_next_however_many_speak(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch, began: int
+) -> None:
+    monkeypatch.setattr(hall._load, "verdict", lambda *_: Verdict.REFUSE)
+    told: list[LiveEvent] = []
+    seat = hall.open(LiveOptions(partials=False), Begin(began=began), told.append)
+    seat.push(talk(0.3)[: LIVE_RATE * 2])
+    seat.finish()
+    last = Summary if began else TurnedAway
+    wait_until(lambda: any(isinstance(one, last) for one in told), 60.0, "it is over")
+    assert any(isinstance(one, Final) for one in told) == bool(began)

@@ -107,9 +107,9 @@ def test_an_engine_that_knows_nothing_goes_on_in_the_turn_that_is_open() -> None
         Segment(1.0, 2.0, "b", 1),
         Segment(2.0, 3.0, "c", 1),
     )
-    assert told.so_far(2.5) == Begin(2.5, 1, 3, said, 2, (0, 1, 2))
+    assert told.so_far(2.5) == Begin(2.5, 1, 3, said, 2, (0, 1, 2), began=2)
     told.add(TurnDropped(1, 3.0))
-    assert told.so_far(3.0) == Begin(3.0, 2, 3, said, 0, (0, 1, 2))
+    assert told.so_far(3.0) == Begin(3.0, 2, 3, said, 0, (0, 1, 2), began=2)
 
 
 async def test_that_a_turn_begins_is_told_once() -> None:

@@ -121,7 +121,7 @@ def _told(begin: Begin) -> ToldState:
         events.append(TurnEnded(before, begin.at, begin.at, ""))
     events += [Final(begin.turn, piece, one) for piece, one in said[closed:]]
     kept = tuple(Numbered(number, event) for number, event in enumerate(events, start=1))
-    return ToldState(len(kept), begin.turn - 1, kept, begin.voices, begin.context)
+    return ToldState(len(kept), max(begin.turn, begin.began) - 1, kept, begin.voices, begin.context)
 
 
 class Place:
