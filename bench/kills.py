@@ -225,7 +225,7 @@ class Lives:
 def older(file: Path) -> None:
     """Make it a file of the first version, as that one would have written it; from the second
     on nothing but the number differs."""
-    assert len(MIGRATIONS) == 4, "say what the version before was like"
+    assert len(MIGRATIONS) == 5, "say what the version before was like"
     with closing(sqlite3.connect(file, isolation_level=None)) as database:
         if database.execute("PRAGMA user_version").fetchone()[0] >= 2:
             database.execute("DROP INDEX jobs_by_key")

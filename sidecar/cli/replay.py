@@ -32,7 +32,7 @@ Examples:
 * `{PROGRAM} replay 20261121T104641_talk.wav.sealed --server http://127.0.0.1:8765 --pace 0`
 * `{PROGRAM} replay 20261121T104641_talk.wav.sealed --save plain`
 """
-UNSENT = ("client", "patience_s", "known_voices", "voiceprints")
+UNSENT = ("client", "patience_s", "wait_s", "known_voices", "voiceprints")
 """Options that are not a client's."""
 
 

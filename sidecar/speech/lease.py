@@ -185,7 +185,8 @@ class Believed:
             raise ValueError("no event")
         event = _events()[values["live"]].validate_python(values)
         self._in_sound(event)
-        if getattr(event, "turn", self._begin.turn) < self._begin.turn:
+        turn = getattr(event, "turn", None)  # a notice may be of no turn
+        if turn is not None and turn < self._begin.turn:
             raise ValueError("a turn that was told")
         if isinstance(event, Final):
             self._told(event.piece)

@@ -296,6 +296,7 @@ def test_there_is_no_other_event() -> None:
         live_events.Heard,  # told by `received`
         live_events.VoicesKnown,  # for the next engine, never for a client
         live_events.ContextKnown,
+        live_events.TurnedAway,  # a client is told `live_full`
     } == set(get_args(live_events.LiveEvent))
 
 
