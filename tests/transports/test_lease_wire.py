@@ -20,9 +20,17 @@ from sidecar.sessions.session import Bounds, Session
 from sidecar.sessions.sound import Held
 from sidecar.speech.lease import FORM, Believed, Lease, order_text
 from sidecar.speech.live import Begin, Endpointing, LiveOptions, Turns
-from sidecar.speech.live_events import Final, Heard, SpeechStarted, TurnEnded
+from sidecar.speech.live_events import (
+    UTTERANCE_DROPPED,
+    Final,
+    Heard,
+    Noticed,
+    SpeechStarted,
+    TurnEnded,
+    to_wire,
+)
 from sidecar.speech.people import VoicePrint
-from sidecar.speech.transcript import Segment
+from sidecar.speech.transcript import Notice, Segment
 from sidecar.transports.live.leased import Place
 
 SPEECH = sound((0.5, 0.0), (1.0, 0.3), (0.8, 0.0), (1.0, 0.2), (0.8, 0.0))
@@ -82,6 +90,15 @@ async def test_a_final_comes_with_what_is_settled_by_it_and_never_alone(server: 
     assert [one["commits"] for one in heard] == sorted(one["commits"] for one in heard)
     assert heard[-1]["commits"] == 2, "also of the turn in which nothing was said"
     assert sum(one["live"] == "VoicesKnown" for one in events)
+
+
+def test_a_notice_is_believed_of_no_turn_and_of_a_new_one_but_not_of_one_that_was_told() -> None:
+    believed = Believed(Begin(turn=3))
+    dropped = Notice(UTTERANCE_DROPPED, "Too many speak.")
+    for turn in (None, 3):
+        assert believed.events([to_wire(Noticed(dropped, turn))])[0]["turn"] == turn
+    with pytest.raises(ValueError, match="turn"):
+        believed.events([to_wire(Noticed(dropped, 2))])
 
 
 async def test_one_that_goes_on_has_its_own_clock_numbers_and_words(server: Server) -> None:
