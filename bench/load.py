@@ -36,6 +36,7 @@ from bench.crowd import LONGEST_S, OWNERS, Seen, Sendable, ahead, crowd, evennes
 from bench.serving import ours, table, verdict
 from sidecar.access.issuing import Issuer
 from sidecar.audio.decode import AudioFacts
+from sidecar.audio.source import AudioSource
 from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
 from sidecar.speech.transcript import Finished
 from sidecar.workers.lease import LeasedEngine
@@ -75,7 +76,8 @@ async def engine_alone(work: Sequence[Sendable], speed: int) -> float:
                     file.flush()
                     facts = AudioFacts("wav", "sndfile", float(sent.seconds))
                     options = TranscribeOptions()
-                    events = engine.transcribe(file.fileno(), facts, options, HOUR_S)
+                    source = AudioSource(file.fileno(), spooled=True)
+                    events = engine.transcribe(source, facts, options, HOUR_S)
                     last = [event async for event in events][-1]
                     assert isinstance(last, Finished), last
                     assert [one.text for one in last.transcript.segments] == sent.lines
