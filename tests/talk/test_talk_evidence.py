@@ -37,7 +37,9 @@ def test_an_echo_in_a_room_is_known_by_its_sound(seconds: float) -> None:
 
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0])
 def test_who_speaks_is_no_echo_whatever_the_words_nor_as_loud_as_one(seconds: float) -> None:
-    assert shares(rooms.PERSON, seconds) == (0.0, 0.0)
+    own_words, any_words = shares(rooms.PERSON, seconds)
+    assert own_words < 0.1, "of two dozen one may be, with the answer's words besides"
+    assert any_words == 0.0
     assert shares(rooms.LOUDER, seconds)[1] == 0.0
     assert shares(rooms.EQUAL, seconds)[1] < 0.1
 

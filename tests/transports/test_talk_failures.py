@@ -169,7 +169,8 @@ async def test_a_recogniser_that_ends_twice_by_the_same_words_is_told_of_and_hea
         transcript = await page.until("transcript")
         said = transcript["user"]  # words that were there before may do, or there were none
         assert transcript["assistant"] == (f"You said: {said}" if said else "")
-        assert page.heard_s > APOLOGY_S, "an answer, or what is said instead"
+        # An answer, or what is said instead; who is heard once more speaks over it.
+        assert page.heard_s > APOLOGY_S or transcript["interrupted"]
         await page.until("status", state="ready")
         before = len(page.messages)
         other_words = tone(2.0, 0.2) + tone(1.0, 0)  # the same would be an echo of the answer
