@@ -63,6 +63,11 @@ class Seal:
         """What this recording alone is sealed with; its name is never given to another."""
         return Seal(self._secret, self._salt, f"recording {name}")
 
+    def of_job(self, job_id: str) -> Seal:
+        """Return the key of a job's rows in a database: one for all would reach the number of
+        messages that random nonces allow (NIST SP 800-38D, 8.3: 2^32)."""
+        return Seal(self._secret, self._salt, f"job {job_id}")
+
     def seal(self, data: bytes, about: str) -> bytes:
         """``data``, for nobody else to read."""
         nonce = os.urandom(_NONCE)

@@ -1,0 +1,372 @@
+"""Jobs of all services in PostgreSQL, as owners and wires use them.
+
+No job is kept in memory: each call asks the database, each change is one call of a function
+(`database/migrations`), and a job that is followed is read behind its last number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sidecar import clock, errors
+from sidecar.audio.ref import AudioRef, Kept
+from sidecar.cluster.following import Follower
+from sidecar.cluster.housekeeping import Housekeeping
+from sidecar.cluster.rows import NOWHERE, Rows, StoredEvent, StoredJob, fold, kind_of, worn
+from sidecar.database.database import Database
+from sidecar.jobs.allowance import UNSAID_S
+from sidecar.jobs.events import Change, Edited, JobEvent
+from sidecar.jobs.feed import Subscription
+from sidecar.jobs.order import Priority
+from sidecar.jobs.record import JobRecord, JobState, advance
+from sidecar.jobs.retention import FEW_SEGMENTS, weight
+from sidecar.jobs.store import KeyTaken, OwnerLoad, Turn
+from sidecar.threads import Threads
+
+T = TypeVar("T")
+
+UNKNOWN_S = 60.0
+"""Work that a recording of unknown length counts as between owners."""
+FRESH_S = 1.0
+"""The order of all waiting jobs is worked out at most once in so long."""
+PACE_SAMPLE_S = 60.0
+"""Length of audio for which a service's pace is asked, to turn work into a wait."""
+
+_JOB = "id, submitted, recording IS NOT NULL"
+_SPARED = ("segmentready", "progress", "checkpoint", "peaks")
+"""Events that a list of jobs does not need."""
+_EVENTS = """
+    SELECT job, seq, at, kind, change FROM vibevoice.events JOIN vibevoice.jobs ON jobs.id = job
+    WHERE job = ANY(%s) AND NOT (state = 'done' AND kind = ANY(%s)) ORDER BY job, seq"""
+_OVERTAKEN = ["segmentready", "progress", "checkpoint"]
+"""Events of a job that is done which its transcript says again."""
+
+
+@dataclass(slots=True)
+class _Turns:
+    """Turns that were worked out for who asked within the last second."""
+
+    at: float
+    known: dict[str, Turn]
+
+
+class PostgresJobs:
+    """A `JobStore` of all services that share a database."""
+
+    def __init__(
+        self,
+        database: Database,
+        rows: Rows,
+        follower: Follower,
+        housekeeping: Housekeeping,
+        pace_s: Callable[[float], float],
+        queue_limit: int,
+        now: clock.Clock = clock.wall,
+    ) -> None:
+        """``pace_s``: seconds that this service predicts for so many seconds of audio."""
+        self._database, self._rows, self._follower = database, rows, follower
+        self._housekeeping, self._pace_s = housekeeping, pace_s
+        self._limit, self._now = queue_limit, now
+        self._rendering = asyncio.Lock()
+        self._turns = _Turns(0.0, {})
+        self._turning = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def submit(self, record: JobRecord) -> None:
+        """Persist a job that waits.
+
+        Raises:
+            KeyTaken: its owner has a job with its key.
+            errors.QueueFull: as many wait as may.
+            errors.JournalUnreachable: the database does not answer; the job is ended if it is
+                there after all, unless a repeated request finds it by its key.
+        """
+        values = (
+            record.id,
+            record.owner,
+            record.key.name if record.key is not None else None,
+            self._rows.sealed_record(record),
+            record.kept,
+            record.priority is Priority.INTERACTIVE,
+            record.options.precision.value,
+            record.facts.total_s,
+            record.facts.total_s or UNKNOWN_S,
+            *_recording(record.audio),
+            self._limit,
+        )
+        try:
+            ((outcome, job_id),) = await self._call("submit_1", *values)
+        except BaseException:
+            if record.key is None:
+                self._soon(self.delete, record.id)
+            raise
+        if outcome == "known":
+            raise KeyTaken(job_id)
+        if outcome == "queue_full":
+            raise errors.QueueFull("The queue of all services takes no more jobs.")
+
+    async def import_ended(self, record: JobRecord, changes: Sequence[Change]) -> JobRecord:
+        """Persist a job that is over already, with all that happened to it."""
+        events = [JobEvent(1 + at, self._now(), change) for at, change in enumerate(changes)]
+        ended = fold(record, events)
+        sealed = [self._rows.sealed_event(record.id, one.worn) for one in events]
+        await self._call(
+            "import_1",
+            record.id,
+            record.owner,
+            self._rows.sealed_record(record),
+            record.facts.total_s,
+            *_recording(record.audio),
+            [one.seq for one in events],
+            [one.at for one in events],
+            [kind_of(one.change) for one in events],
+            sealed,
+            ended.state.value,
+            weight(ended, events),
+            self._rows.sealed_summary(ended),
+        )
+        await self._housekeeping.settle(record.owner)
+        return ended
+
+    async def get(self, job_id: str) -> JobRecord:
+        """Return a job as it is now.
+
+        Raises:
+            errors.JobNotFound: there is none.
+        """
+        rows = await self._database.fetch(
+            f"SELECT {_JOB} FROM vibevoice.jobs WHERE id = %s", (job_id,)
+        )
+        found = await self._folded([StoredJob(*row) for row in rows])
+        if not found:
+            raise errors.JobNotFound()
+        return found[0]
+
+    async def by_key(self, owner: str, name: str) -> JobRecord | None:
+        """Return the job of an owner's request with this idempotency key."""
+        rows = await self._database.fetch(
+            f"SELECT {_JOB} FROM vibevoice.jobs WHERE owner = %s AND idempotency_key = %s",
+            (owner, name),
+        )
+        found = await self._folded([StoredJob(*row) for row in rows])
+        return found[0] if found else None
+
+    async def list(
+        self,
+        owner: str,
+        *,
+        states: frozenset[JobState] = frozenset(),
+        after: str | None = None,
+        limit: int | None = None,
+        private: bool = False,
+    ) -> Sequence[JobRecord]:
+        """Return an owner's jobs, oldest first; jobs that are done come without their words.
+
+        Raises:
+            errors.JobNotFound: ``after`` is no job of the owner's.
+        """
+        place = await self._place(owner, after)
+        rows = await self._database.fetch(
+            f"""SELECT {_JOB}, summary FROM vibevoice.jobs WHERE owner = %s AND place > %s
+                AND (kept OR %s) AND (%s::text[] = '{{}}' OR state = ANY(%s))
+                ORDER BY place LIMIT %s""",
+            (owner, place, private, [*states], [*states], limit),
+        )
+        whole = [StoredJob(*row[:3]) for row in rows if row[3] is None]
+        folded = {one.id: one for one in await self._folded(whole, _SPARED)}
+        brief = {
+            row[0]: self._rows.summarized(StoredJob(*row[:3]), row[3])
+            for row in rows
+            if row[3] is not None
+        }
+        known = folded | brief
+        return [known[row[0]] for row in rows if row[0] in known]
+
+    async def subscribe(self, job_id: str, after: int = 0) -> Subscription:
+        """Follow a job behind the event ``after``.
+
+        Raises:
+            errors.JobNotFound: there is none.
+        """
+        return await self._follower.subscribe(job_id, after)
+
+    async def cancel(self, job_id: str) -> JobRecord:
+        """End a job, waiting or running anywhere; one that has ended stays as it is.
+
+        Raises:
+            errors.JobNotFound: there is none.
+        """
+        await self._call("cancel_1", job_id)
+        ended = await self.get(job_id)
+        await self._wear(job_id)
+        await self._housekeeping.settle(ended.owner)
+        return ended
+
+    def cancel_soon(self, job_id: str) -> None:
+        """Cancel a job in the background, however long the database is away."""
+        self._soon(self.cancel, job_id)
+
+    async def delete(self, job_id: str) -> None:
+        """Delete a job with all that is kept of it; one that is not there is deleted already."""
+        rows = await self._call("delete_1", job_id)
+        await self._housekeeping.delete_recordings(name for (name,) in rows)
+
+    def delete_soon(self, job_id: str) -> None:
+        """Delete a job in the background, however long the database is away."""
+        self._soon(self.delete, job_id)
+
+    async def delete_owner(self, owner: str) -> int:
+        """Delete all jobs of an owner, and return how many."""
+        rows = await self._database.fetch(
+            "SELECT id FROM vibevoice.jobs WHERE owner = %s", (owner,)
+        )
+        for (job_id,) in rows:
+            await self.delete(job_id)
+        return len(rows)
+
+    async def edit(self, record: JobRecord, change: Edited) -> JobRecord:
+        """Change the transcript of a job, if it is still as in ``record``.
+
+        Raises:
+            errors.TranscriptChanged: it is not.
+        """
+        event = JobEvent(record.seq + 1, self._now(), change)
+        after = advance(record, event)
+        if after is record:
+            return record
+        edited = await self._call(
+            "edit_1",
+            record.id,
+            record.seq,
+            self._rows.sealed_event(record.id, event.worn),
+            weight(after),
+            self._rows.sealed_summary(after),
+        )
+        if edited != [(True,)]:
+            raise errors.TranscriptChanged()
+        await self._housekeeping.settle(record.owner)
+        return after
+
+    async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, Turn]:
+        """Return the places of those that wait, at most a second old."""
+        ids = [one.id for one in records if one.state is JobState.QUEUED]
+        async with self._turning:
+            if time.monotonic() - self._turns.at > FRESH_S:
+                self._turns = _Turns(time.monotonic(), {})
+            if missing := [one for one in ids if one not in self._turns.known]:
+                self._turns.known |= await self._worked_out(missing)
+        return {one: self._turns.known[one] for one in ids if one in self._turns.known}
+
+    async def load(self, owner: str) -> OwnerLoad:
+        """Return what an owner has open."""
+        ((jobs, waiting, waiting_s),) = await self._database.fetch(
+            """SELECT count(*), count(*) FILTER (WHERE state = 'queued'),
+                coalesce(sum(coalesce(audio_s, %s)) FILTER (WHERE state = 'queued'), 0)
+                FROM vibevoice.jobs WHERE owner = %s AND ended IS NULL""",
+            (UNSAID_S, owner),
+        )
+        return OwnerLoad(jobs, waiting, waiting_s)
+
+    async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
+        """Return what ``render`` makes of a job, in a thread if it is long."""
+        if len(record.segments) <= FEW_SEGMENTS:
+            return render()
+        return await self.form(record, render)
+
+    async def form(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
+        """Return one of the forms of a result, made in a thread, one at a time."""
+        async with self._rendering:
+            return await asyncio.to_thread(render)
+
+    async def close(self) -> None:
+        """Give up what is done in the background."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _call(self, function: str, *values: object) -> list[tuple[Any, ...]]:
+        marks = ", ".join(["%s"] * len(values))
+        return await self._database.fetch(f"SELECT * FROM vibevoice.{function}({marks})", values)
+
+    async def _folded(
+        self, jobs: Sequence[StoredJob], spared: Sequence[str] = _OVERTAKEN
+    ) -> Sequence[JobRecord]:
+        """Return jobs after their events, without those that cannot be read here."""
+        if not jobs:
+            return []
+        rows = await self._database.fetch(_EVENTS, ([one.id for one in jobs], [*spared]))
+        by_job: dict[str, list[StoredEvent]] = {one.id: [] for one in jobs}
+        for row in rows:
+            by_job[row[0]].append(StoredEvent(*row))
+        if len(rows) > FEW_SEGMENTS:
+            return await asyncio.to_thread(self._fold, jobs, by_job)
+        return self._fold(jobs, by_job)
+
+    def _fold(
+        self, jobs: Sequence[StoredJob], by_job: Mapping[str, Sequence[StoredEvent]]
+    ) -> Sequence[JobRecord]:
+        found = (self._rows.folded(one, by_job[one.id]) for one in jobs)
+        return [one for one in found if one is not None]
+
+    async def _place(self, owner: str, after: str | None) -> int:
+        if after is None:
+            return 0
+        rows = await self._database.fetch(
+            "SELECT place FROM vibevoice.jobs WHERE owner = %s AND id = %s", (owner, after)
+        )
+        if not rows:
+            raise errors.JobNotFound()
+        return int(rows[0][0])
+
+    async def _wear(self, job_id: str) -> None:
+        """Take the engine's states out of the checkpoints of a job that has ended."""
+        rows = await self._database.fetch(
+            """SELECT job, seq, at, kind, change FROM vibevoice.events
+                WHERE job = %s AND kind = 'checkpoint'""",
+            (job_id,),
+        )
+        less = worn([self._rows.event(StoredEvent(*row)) for row in rows])
+        if less:
+            await self._database.fetch(
+                """UPDATE vibevoice.events e SET change = u.c
+                    FROM unnest(%s::bigint[], %s::bytea[]) u (s, c)
+                    WHERE job = %s AND seq = u.s RETURNING seq""",
+                (
+                    [one.seq for one in less],
+                    [self._rows.sealed_event(job_id, one) for one in less],
+                    job_id,
+                ),
+            )
+
+    async def _worked_out(self, ids: Sequence[str]) -> dict[str, Turn]:
+        rows = await self._call("turns_1", [*ids])
+        ((_, running, left_s),) = await self._call("standing_1")
+        pace = self._pace_s(PACE_SAMPLE_S) / PACE_SAMPLE_S
+        return {
+            job_id: Turn(ahead, (ahead_s + left_s) * pace / max(1, running))
+            for job_id, ahead, ahead_s in rows
+        }
+
+    def _soon(self, call: Callable[[str], Awaitable[object]], job_id: str) -> None:
+        async def done() -> None:
+            try:
+                await self._database.patiently(lambda: call(job_id))
+            except errors.JobNotFound:
+                pass  # it was deleted meanwhile
+
+        task = asyncio.get_running_loop().create_task(done(), name=f"end {job_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _recording(audio: AudioRef) -> tuple[str | None, int | None]:
+    return (audio.name, audio.size) if isinstance(audio, Kept) else (None, None)
+
+
+def gone(record: JobRecord) -> bool:
+    """Whether a job's recording is not kept any more."""
+    return record.audio == NOWHERE

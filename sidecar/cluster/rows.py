@@ -1,0 +1,176 @@
+"""Serialization and encryption of jobs for the database: one key for each job."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, reduce
+from typing import Any
+
+from sidecar.audio.ref import Held, Kept
+from sidecar.jobs.events import Cancelled, Change, Failure, Interrupted, JobEvent, Refused, Reported
+from sidecar.jobs.record import JobRecord, JobState, advance
+from sidecar.jobs.written import Unreadable, change_of, change_text, record_of, record_text
+from sidecar.speech.history import History
+from sidecar.speech.transcript import Transcript
+from sidecar.vault.sealing import Seal, SealBroken
+
+log = logging.getLogger(__name__)
+
+KEYS = 256
+"""Derived keys that are remembered: those of the jobs that a busy service works with."""
+NOWHERE = Held(-1, 0, 0)
+"""A recording that is not kept any more."""
+_PLAIN: dict[str, Callable[[], Change]] = {
+    "cancelled": Cancelled,
+    "interrupted": Interrupted,
+    "waited": lambda: Interrupted(waited=True),
+    "open": Refused,
+}
+"""What happened, by the kinds of events that the database's functions append."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob:
+    """Row of a job. ``recording``: whether its recording is still there."""
+
+    id: str
+    submitted: bytes
+    recording: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """Row of an event; ``change`` is None where its kind says all."""
+
+    job_id: str
+    seq: int
+    at: float
+    kind: str
+    change: bytes | None
+
+
+def kind_of(change: Change) -> str:
+    """Return the kind of an event, which the database has in the clear."""
+    reported = change.event if isinstance(change, Reported) else change
+    return type(reported).__name__.lower()
+
+
+class Rows:
+    """Encrypts what goes to the database and decrypts what comes."""
+
+    def __init__(self, seal: Seal) -> None:
+        self._seal = seal  # also of rows that a release before 0.2 wrote
+        self._of_job = lru_cache(KEYS)(seal.of_job)
+
+    def sealed_record(self, record: JobRecord) -> bytes:
+        """Encrypt a record as it was submitted."""
+        return self._sealed(record.id, record_text(record), record.id)
+
+    def sealed_event(self, job_id: str, event: JobEvent) -> bytes:
+        """Encrypt an event, bound to its job and number."""
+        return self._sealed(job_id, change_text(event.change), f"{job_id}/{event.seq}")
+
+    def sealed_failure(self, job_id: str, node: str, failure: Failure) -> bytes:
+        """Encrypt why a node cannot do a job."""
+        return self._sealed(job_id, change_text(Refused(failure)), f"{job_id}/{node}")
+
+    def sealed_summary(self, record: JobRecord) -> bytes | None:
+        """Encrypt what lists say of a job that is done; None of any other."""
+        if record.state is not JobState.DONE or record.transcript is None:
+            return None
+        values = {
+            "duration": record.transcript.duration,
+            "revision": record.history.revision,
+            "attempts": record.attempts,
+            "begun": record.begun,
+            "ended": record.ended,
+            "processing_s": record.processing_s,
+            "seq": record.seq,
+        }
+        return self._sealed(record.id, json.dumps(values).encode(), f"{record.id}/summary")
+
+    def failure(self, job_id: str, node: str, sealed: bytes) -> Failure:
+        """Decrypt why a node cannot do a job.
+
+        Raises:
+            SealBroken, Unreadable: it is damaged, or of a later release.
+        """
+        match change_of(self._opened(job_id, sealed, f"{job_id}/{node}")):
+            case Refused(Failure() as failure):
+                return failure
+        raise Unreadable("no refusal")
+
+    def record(self, job: StoredJob) -> JobRecord:
+        """Decrypt a record as it was submitted.
+
+        Raises:
+            SealBroken, Unreadable: it is damaged, or of a later release.
+        """
+        record = record_of(self._opened(job.id, job.submitted, job.id))
+        gone = isinstance(record.audio, Kept) and not job.recording
+        return replace(record, audio=NOWHERE) if gone else record
+
+    def event(self, row: StoredEvent) -> JobEvent:
+        """Decrypt an event.
+
+        Raises:
+            SealBroken, Unreadable: it is damaged, or of a later release.
+        """
+        if row.change is None:
+            if row.kind not in _PLAIN:
+                raise Unreadable(f"an event of the unknown kind '{row.kind}'")
+            return JobEvent(row.seq, row.at, _PLAIN[row.kind]())
+        text = self._opened(row.job_id, row.change, f"{row.job_id}/{row.seq}")
+        return JobEvent(row.seq, row.at, change_of(text))
+
+    def summarized(self, job: StoredJob, summary: bytes) -> JobRecord:
+        """Decrypt a job that is done as lists have it: without words.
+
+        Raises:
+            SealBroken, Unreadable: it is damaged, or of a later release.
+        """
+        record = self.record(job)
+        try:
+            said: dict[str, Any] = json.loads(self._opened(job.id, summary, f"{job.id}/summary"))
+            duration, revision = said.pop("duration"), said.pop("revision")
+            return replace(
+                record,
+                state=JobState.DONE,
+                transcript=Transcript((), "", duration, "", ""),
+                progress=replace(record.progress, audio_s_done=duration, audio_s_total=duration),
+                history=replace(History(), revision=revision),
+                **said,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise Unreadable(f"no summary: {error}") from None
+
+    def folded(self, job: StoredJob, rows: Iterable[StoredEvent]) -> JobRecord | None:
+        """Return a job after all its events; None, with a line in the log, of one that cannot be
+        read here."""
+        try:
+            return fold(self.record(job), map(self.event, rows))
+        except (SealBroken, Unreadable) as error:
+            log.error("job %s in the database cannot be read: %s", job.id, error or "damaged")
+            return None
+
+    def _sealed(self, job_id: str, text: bytes, about: str) -> bytes:
+        return self._of_job(job_id).seal(text, about)
+
+    def _opened(self, job_id: str, sealed: bytes, about: str) -> bytes:
+        try:
+            return self._of_job(job_id).opened(sealed, about)
+        except SealBroken:
+            return self._seal.opened(sealed, about)
+
+
+def fold(record: JobRecord, events: Iterable[JobEvent]) -> JobRecord:
+    """Return a record after its events."""
+    return reduce(advance, events, record)
+
+
+def worn(events: Sequence[JobEvent]) -> list[JobEvent]:
+    """Return those events that lose something at the end of their job, as they are then."""
+    return [less for one in events if (less := one.worn) is not one]

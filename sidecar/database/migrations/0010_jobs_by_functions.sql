@@ -1,0 +1,476 @@
+-- Every change of a shared job is one call of a function below: autocommitted, and harmless when it
+-- is repeated, because the caller names what it changes (a job's id, a claim's token, the last
+-- event number that it knows). No lock outlives a call. Functions end in their version: a release
+-- that changes one adds the next, and drops the old one a release later.
+--
+-- Lock order: a job's row before its owner's row; several of either by id. Only `submit` locks an
+-- owner first, and then no job that others can see.
+
+DROP FUNCTION vibevoice.free(text, text, timestamptz, double precision);
+DROP FUNCTION vibevoice.joined(text);
+DROP FUNCTION vibevoice.held(text, timestamptz, double precision);
+DROP FUNCTION vibevoice.there(timestamptz, double precision);
+DROP FUNCTION vibevoice.lives(text, double precision);
+DROP TABLE vibevoice.desired, vibevoice.nodes, vibevoice.refusals, vibevoice.strays,
+    vibevoice.fronts;
+
+-- What each owner has had: predicted seconds of work of the jobs that were claimed.
+ALTER TABLE vibevoice.shares RENAME TO owners;
+
+-- Services that are there. Each counts its own beat up; others see by their own clocks whether it
+-- stands still. `judged`: a node that has said what it can do at least once.
+CREATE TABLE vibevoice.services (
+    id text PRIMARY KEY,
+    beat bigint NOT NULL DEFAULT 0,
+    works boolean NOT NULL,
+    draining boolean NOT NULL DEFAULT false,
+    judged boolean NOT NULL DEFAULT false) WITH (fillfactor = 50);
+
+-- In the clear is what jobs are claimed, listed and purged by; the rest is encrypted.
+ALTER TABLE vibevoice.jobs
+    DROP COLUMN leased_until,
+    ADD kept boolean NOT NULL DEFAULT true,
+    ADD due timestamptz,               -- the order among an owner's own
+    ADD wanted text NOT NULL DEFAULT 'auto',   -- the precision that was asked for
+    ADD audio_s double precision,
+    ADD node text,                     -- the service that has claimed it
+    ADD fraction double precision NOT NULL DEFAULT 0,
+    ADD behind text NOT NULL DEFAULT '',       -- the job that it waits for at the engine
+    ADD ended timestamptz,
+    ADD touched timestamptz,           -- its end or last edit: retention counts from there
+    ADD weight bigint NOT NULL DEFAULT 16384,  -- bytes that it counts for its owner's results
+    ADD summary bytea,                 -- what lists say of a job that is done
+    ADD recording text,                -- its name in the storage, while it is there
+    ADD recording_bytes bigint,
+    ADD able_by text,                  -- a node that can do it
+    ADD refused_by text[],             -- the nodes whose refusals its last `refused` event tells
+    ADD refused_since timestamptz,
+    ADD refused_seen timestamptz;
+UPDATE vibevoice.jobs SET
+    claim = NULL,
+    due = came + CASE WHEN urgent THEN '0' ELSE '10 min' END::interval,
+    audio_s = work_s,
+    recording = '',  -- its name is in the encrypted record: a service notes it here
+    ended = CASE WHEN state IN ('done', 'failed', 'cancelled') THEN now() END,
+    touched = CASE WHEN state IN ('done', 'failed', 'cancelled') THEN now() END;
+ALTER TABLE vibevoice.jobs ALTER due SET NOT NULL, DROP COLUMN urgent;
+DROP INDEX vibevoice.jobs_open;
+CREATE INDEX jobs_of_owner ON vibevoice.jobs (owner, place);
+CREATE INDEX jobs_open ON vibevoice.jobs (owner, due, place) WHERE ended IS NULL;
+CREATE INDEX jobs_waiting ON vibevoice.jobs (owner, due, place)
+    WHERE state = 'queued' AND claim IS NULL;
+CREATE INDEX jobs_unjudged ON vibevoice.jobs (place)
+    WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL;
+CREATE UNIQUE INDEX jobs_by_claim ON vibevoice.jobs (claim) WHERE claim IS NOT NULL;
+CREATE INDEX jobs_by_node ON vibevoice.jobs (node) WHERE node IS NOT NULL;
+CREATE INDEX jobs_ended ON vibevoice.jobs (owner, touched DESC) WHERE ended IS NOT NULL;
+
+-- `kind` names what happened; an event of a function has no encrypted `change`, its kind says all.
+ALTER TABLE vibevoice.events DROP COLUMN mark, ALTER change DROP NOT NULL,
+    ADD kind text NOT NULL DEFAULT '';
+
+-- Why nodes cannot do jobs, as they said last.
+CREATE TABLE vibevoice.refusals (
+    job text NOT NULL REFERENCES vibevoice.jobs (id) ON DELETE CASCADE,
+    node text NOT NULL REFERENCES vibevoice.services (id) ON DELETE CASCADE,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    failure bytea NOT NULL,
+    PRIMARY KEY (job, node));
+CREATE INDEX refusals_by_node ON vibevoice.refusals (node);
+
+-- Owners with open jobs; one index descent for each.
+CREATE FUNCTION vibevoice.active_owners_1() RETURNS TABLE (owner text) STABLE LANGUAGE sql AS $$
+    WITH RECURSIVE active (owner) AS (
+        (SELECT j.owner FROM vibevoice.jobs j WHERE ended IS NULL ORDER BY j.owner LIMIT 1)
+        UNION ALL
+        SELECT (SELECT j.owner FROM vibevoice.jobs j WHERE ended IS NULL AND j.owner > active.owner
+            ORDER BY j.owner LIMIT 1) FROM active WHERE active.owner IS NOT NULL)
+    SELECT active.owner FROM active WHERE active.owner IS NOT NULL $$;
+
+-- Append an event without a body to a job whose row is locked; its number.
+CREATE FUNCTION vibevoice.append_1(job_ text, kind_ text, change_ bytea DEFAULT NULL)
+RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE number bigint;
+BEGIN
+    UPDATE vibevoice.jobs SET seq = seq + 1 WHERE id = job_ RETURNING seq INTO number;
+    INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change)
+        VALUES (job_, number, extract(epoch FROM clock_timestamp()), false, kind_, change_);
+    PERFORM pg_notify('vibevoice_events', job_);
+    RETURN number;
+END $$;
+
+-- End a job whose row is locked.
+CREATE FUNCTION vibevoice.finish_1(job_ text, state_ text) RETURNS void LANGUAGE sql AS $$
+    UPDATE vibevoice.jobs SET state = state_, ended = clock_timestamp(),
+        touched = clock_timestamp(), claim = NULL, node = NULL, able_by = NULL, refused_by = NULL,
+        refused_since = NULL, refused_seen = NULL
+    WHERE id = job_ $$;
+
+-- An owner comes back with nothing open: it begins where the least of the others stands, so that
+-- nobody saves up.
+CREATE FUNCTION vibevoice.join_1(owner_ text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE least float8;
+BEGIN
+    INSERT INTO vibevoice.owners (owner, had_s) VALUES (owner_, 0) ON CONFLICT DO NOTHING;
+    PERFORM FROM vibevoice.owners WHERE owner = owner_ FOR UPDATE;
+    IF NOT EXISTS (SELECT FROM vibevoice.jobs WHERE owner = owner_ AND ended IS NULL) THEN
+        SELECT min(had_s) INTO least
+            FROM vibevoice.owners JOIN vibevoice.active_owners_1() USING (owner);
+        IF least IS NULL THEN SELECT max(had_s) INTO least FROM vibevoice.owners; END IF;
+        UPDATE vibevoice.owners SET had_s = greatest(had_s, least) WHERE owner = owner_;
+    END IF;
+END $$;
+
+-- Take a job in: 'accepted', 'known' (its key, or itself, is there as `job`), or 'queue_full'.
+CREATE FUNCTION vibevoice.submit_1(
+    id_ text, owner_ text, key_ text, submitted_ bytea, kept_ boolean, urgent_ boolean,
+    wanted_ text, audio_s_ float8, work_s_ float8, recording_ text, recording_bytes_ bigint,
+    limit_ int) RETURNS TABLE (outcome text, job text) LANGUAGE plpgsql AS $$
+DECLARE there text;
+BEGIN
+    PERFORM vibevoice.join_1(owner_);  -- its row is locked: one submission of an owner at a time
+    SELECT id INTO there FROM vibevoice.jobs
+        WHERE id = id_ OR (owner = owner_ AND idempotency_key = key_) LIMIT 1;
+    IF there IS NOT NULL THEN
+        RETURN QUERY SELECT CASE WHEN there = id_ THEN 'accepted' ELSE 'known' END, there;
+        RETURN;
+    END IF;
+    IF (SELECT count(*) FROM vibevoice.jobs WHERE state = 'queued') >= limit_ THEN
+        RETURN QUERY SELECT 'queue_full', ''::text;
+        RETURN;
+    END IF;
+    INSERT INTO vibevoice.jobs (id, owner, idempotency_key, submitted, kept, due, wanted, audio_s,
+            work_s, recording, recording_bytes)
+        VALUES (id_, owner_, key_, submitted_, kept_,
+            clock_timestamp() + CASE WHEN urgent_ THEN '0' ELSE '10 min' END::interval,
+            wanted_, audio_s_, work_s_, recording_, recording_bytes_);
+    PERFORM pg_notify('vibevoice_waiting', '');
+    RETURN QUERY SELECT 'accepted', id_;
+END $$;
+
+-- A job that is over already, with all its events: a live session that ended.
+CREATE FUNCTION vibevoice.import_1(
+    id_ text, owner_ text, submitted_ bytea, audio_s_ float8, recording_ text,
+    recording_bytes_ bigint, seqs bigint[], ats float8[], kinds text[], changes bytea[],
+    state_ text, weight_ bigint, summary_ bytea) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO vibevoice.jobs (id, owner, submitted, due, audio_s, work_s, recording,
+            recording_bytes, state, seq, ended, touched, weight, summary)
+        VALUES (id_, owner_, submitted_, clock_timestamp(), audio_s_, 0, recording_,
+            recording_bytes_, state_, seqs[cardinality(seqs)], clock_timestamp(),
+            clock_timestamp(), weight_, summary_)
+        ON CONFLICT (id) DO NOTHING;
+    IF FOUND THEN
+        INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change)
+            SELECT id_, s, a, false, k, c FROM unnest(seqs, ats, kinds, changes) u (s, a, k, c);
+    END IF;
+END $$;
+
+-- The next job for a node: of each owner the first that the node does not refuse; of these the one
+-- whose owner would have had least by its end. `only`: of these precisions alone.
+CREATE FUNCTION vibevoice.next_1(node_ text, only_ text[], skip text[])
+RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
+    SELECT first.id, first.wanted, first.came
+    FROM vibevoice.active_owners_1() JOIN vibevoice.owners o USING (owner)
+    CROSS JOIN LATERAL (
+        SELECT id, q.wanted, q.came, work_s, place FROM vibevoice.jobs q
+        WHERE q.owner = o.owner AND state = 'queued' AND claim IS NULL
+            AND (only_ IS NULL OR q.wanted = ANY (only_)) AND NOT id = ANY (skip)
+            AND NOT EXISTS (SELECT FROM vibevoice.refusals r WHERE r.job = q.id AND r.node = node_
+                AND r.at > clock_timestamp() - interval '30 s')
+        ORDER BY due, place LIMIT 1) first
+    ORDER BY o.had_s + first.work_s, first.place LIMIT 1 $$;
+
+-- Claim the next job. `loaded_`: the precisions that need no load, since `loaded_for_s` seconds;
+-- they go before a job that is due for at most `passed_over_s` seconds.
+CREATE FUNCTION vibevoice.claim_1(
+    node_ text, claim_ text, loaded_ text[], loaded_for_s float8, passed_over_s float8)
+RETURNS TABLE (job text, seq bigint, submitted bytea) LANGUAGE plpgsql AS $$
+DECLARE due record; other record; had record; skip text[] := '{}';
+BEGIN
+    RETURN QUERY SELECT j.id, j.seq, j.submitted FROM vibevoice.jobs j WHERE j.claim = claim_;
+    IF FOUND THEN RETURN; END IF;  -- the answer was lost, and is given again
+    -- One claim at a time, a few milliseconds each: each has to see what the one before took.
+    PERFORM pg_advisory_xact_lock(8530221459172614241);
+    PERFORM FROM vibevoice.services WHERE id = node_ AND NOT draining FOR KEY SHARE;
+    IF NOT FOUND THEN RETURN; END IF;
+    WHILE cardinality(skip) < 20 LOOP
+        SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip);
+        IF NOT FOUND THEN RETURN; END IF;
+        IF cardinality(loaded_) > 0 AND NOT due.wanted = ANY (loaded_)
+                AND least(extract(epoch FROM clock_timestamp() - due.came), loaded_for_s)
+                    < passed_over_s THEN
+            SELECT * INTO other FROM vibevoice.next_1(node_, loaded_, skip);
+            IF FOUND THEN due := other; END IF;
+        END IF;
+        -- A row that somebody else holds for a moment is left to the next claim.
+        SELECT j.id, j.owner, j.work_s, j.seq, j.submitted INTO had FROM vibevoice.jobs j
+            WHERE j.id = due.job AND j.state = 'queued' AND j.claim IS NULL
+            FOR UPDATE SKIP LOCKED;
+        EXIT WHEN FOUND;
+        skip := skip || due.job;
+    END LOOP;
+    IF had.id IS NULL THEN RETURN; END IF;
+    UPDATE vibevoice.jobs SET claim = claim_, node = node_, charged_s = work_s, able_by = NULL
+        WHERE id = had.id;
+    UPDATE vibevoice.owners SET had_s = had_s + had.work_s WHERE owner = had.owner;
+    RETURN QUERY SELECT had.id, had.seq, had.submitted;
+END $$;
+
+-- Append what a node says of its job, all or nothing; whether that is persisted (also when it was
+-- before). False: the claim is lost, or the node knows another past of the job.
+CREATE FUNCTION vibevoice.report_1(
+    job_ text, claim_ text, base bigint, seqs bigint[], ats float8[], fleeting_ boolean[],
+    kinds text[], changes bytea[], state_ text, fraction_ float8, behind_ text, weight_ bigint,
+    summary_ bytea, worn_seqs bigint[], worn bytea[]) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE j vibevoice.jobs; last bigint := seqs[cardinality(seqs)];
+BEGIN
+    SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ FOR UPDATE;
+    IF j.id IS NULL OR j.claim IS DISTINCT FROM claim_ OR j.seq <> base THEN
+        RETURN EXISTS (SELECT FROM vibevoice.events e WHERE e.job = job_ AND e.seq = last
+            AND e.change = changes[cardinality(changes)]);
+    END IF;
+    IF true = ANY (fleeting_) THEN
+        DELETE FROM vibevoice.events WHERE job = job_ AND fleeting;
+    END IF;
+    INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change)
+        SELECT job_, s, a, f, k, c
+        FROM unnest(seqs, ats, fleeting_, kinds, changes) u (s, a, f, k, c);
+    UPDATE vibevoice.jobs SET seq = last, state = state_, fraction = fraction_, behind = behind_,
+        refused_by = NULL, refused_since = NULL, refused_seen = NULL
+        WHERE id = job_;
+    IF state_ IN ('done', 'failed', 'cancelled') THEN
+        PERFORM vibevoice.finish_1(job_, state_);
+        UPDATE vibevoice.jobs SET weight = weight_, summary = summary_ WHERE id = job_;
+        UPDATE vibevoice.events e SET change = u.c FROM unnest(worn_seqs, worn) u (s, c)
+            WHERE e.job = job_ AND e.seq = u.s;
+    END IF;
+    PERFORM pg_notify('vibevoice_events', job_);
+    RETURN true;
+END $$;
+
+-- Whoever had a job, whose row is locked, has it no more; what it was charged is given back.
+CREATE FUNCTION vibevoice.free_1(job_ text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE j vibevoice.jobs;
+BEGIN
+    SELECT * INTO j FROM vibevoice.jobs WHERE id = job_;
+    IF j.state = 'running' THEN  -- its node died in it; or before, at the engine behind another
+        PERFORM vibevoice.append_1(job_, CASE WHEN EXISTS (SELECT FROM vibevoice.jobs
+            WHERE id = j.behind AND ended IS NULL) THEN 'waited' ELSE 'interrupted' END);
+    END IF;
+    UPDATE vibevoice.jobs SET state = 'queued', claim = NULL, node = NULL, charged_s = 0,
+        fraction = 0, behind = '' WHERE id = job_;
+END $$;
+
+-- Give a job back.
+CREATE FUNCTION vibevoice.release_1(claim_ text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE j vibevoice.jobs;
+BEGIN
+    SELECT * INTO j FROM vibevoice.jobs WHERE claim = claim_ FOR UPDATE;
+    IF NOT FOUND THEN RETURN; END IF;
+    PERFORM vibevoice.free_1(j.id);
+    UPDATE vibevoice.owners SET had_s = had_s - j.charged_s WHERE owner = j.owner;
+    PERFORM pg_notify('vibevoice_waiting', '');
+END $$;
+
+-- Count a service's beat up; it registers, again if others took it for dead.
+CREATE FUNCTION vibevoice.beat_1(id_ text, works_ boolean, draining_ boolean)
+RETURNS void LANGUAGE sql AS $$
+    INSERT INTO vibevoice.services AS s (id, works, draining) VALUES (id_, works_, draining_)
+    ON CONFLICT (id) DO UPDATE SET beat = s.beat + 1, draining = excluded.draining $$;
+
+-- Services leave, or died: those whose beats still stand where an observer saw them. Their jobs
+-- are free in the same transaction.
+CREATE FUNCTION vibevoice.expire_1(ids text[], beats bigint[]) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE gone text[]; j record; whose text[] := '{}'; charged float8[] := '{}';
+BEGIN
+    WITH deleted AS (
+        DELETE FROM vibevoice.services s USING unnest(ids, beats) u (i, b)
+        WHERE s.id = u.i AND s.beat = coalesce(u.b, s.beat) RETURNING s.id)
+    SELECT coalesce(array_agg(id), '{}') INTO gone FROM deleted;
+    IF gone = '{}' THEN RETURN 0; END IF;
+    FOR j IN SELECT id, owner, charged_s FROM vibevoice.jobs WHERE node = ANY (gone)
+            ORDER BY id FOR UPDATE LOOP
+        whose := whose || j.owner;
+        charged := charged || j.charged_s;
+        PERFORM vibevoice.free_1(j.id);
+    END LOOP;
+    UPDATE vibevoice.jobs SET able_by = NULL WHERE able_by = ANY (gone);
+    PERFORM FROM vibevoice.owners WHERE owner = ANY (whose) ORDER BY owner FOR UPDATE;
+    UPDATE vibevoice.owners o SET had_s = had_s - f.charged_s FROM (
+        SELECT u.owner, sum(u.charged_s) AS charged_s
+        FROM unnest(whose, charged) u (owner, charged_s) GROUP BY u.owner) f
+        WHERE o.owner = f.owner;
+    PERFORM pg_notify('vibevoice_waiting', '');
+    RETURN cardinality(gone);
+END $$;
+
+-- End a job, wherever it is; one that has ended stays as it is. Whether it was there.
+CREATE FUNCTION vibevoice.cancel_1(job_ text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE j vibevoice.jobs;
+BEGIN
+    SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ FOR UPDATE;
+    IF NOT FOUND THEN RETURN false; END IF;
+    IF j.ended IS NULL THEN
+        PERFORM vibevoice.finish_1(job_, 'cancelled');
+        PERFORM vibevoice.append_1(job_, 'cancelled');
+        PERFORM pg_notify('vibevoice_ended', job_);
+    END IF;
+    RETURN true;
+END $$;
+
+-- Delete a job with all that is kept of it; the name of its recording, to be deleted next.
+CREATE FUNCTION vibevoice.delete_1(job_ text) RETURNS TABLE (recording text)
+LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY DELETE FROM vibevoice.jobs j WHERE id = job_ RETURNING j.recording;
+    PERFORM pg_notify('vibevoice_events', job_);
+    PERFORM pg_notify('vibevoice_ended', job_);
+END $$;
+
+-- Change the transcript of a job that is done, if its last event is `base`; whether it is so now.
+CREATE FUNCTION vibevoice.edit_1(
+    job_ text, base bigint, change_ bytea, weight_ bigint, summary_ bytea)
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE j vibevoice.jobs;
+BEGIN
+    SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ FOR UPDATE;
+    IF j.state IS DISTINCT FROM 'done' OR j.seq <> base THEN
+        RETURN EXISTS (SELECT FROM vibevoice.events e
+            WHERE e.job = job_ AND e.seq = base + 1 AND e.change = change_);
+    END IF;
+    PERFORM vibevoice.append_1(job_, 'edited', change_);
+    UPDATE vibevoice.jobs SET touched = clock_timestamp(), weight = weight_, summary = summary_
+        WHERE id = job_;
+    RETURN true;
+END $$;
+
+-- A node says which waiting jobs it can do (`failures` NULL) and which it cannot.
+CREATE FUNCTION vibevoice.judge_1(node_ text, jobs_ text[], failures bytea[])
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE one record;
+BEGIN
+    UPDATE vibevoice.services SET judged = true WHERE id = node_ AND NOT judged;
+    PERFORM FROM vibevoice.services WHERE id = node_ FOR KEY SHARE;
+    IF NOT FOUND THEN RETURN; END IF;  -- taken for dead: it says so again once it is registered
+    FOR one IN SELECT j.id, u.f, j.refused_since FROM unnest(jobs_, failures) u (i, f)
+            JOIN vibevoice.jobs j ON j.id = u.i WHERE state = 'queued'
+            ORDER BY j.id FOR UPDATE OF j SKIP LOCKED LOOP
+        IF one.f IS NOT NULL THEN
+            INSERT INTO vibevoice.refusals AS r (job, node, failure) VALUES (one.id, node_, one.f)
+                ON CONFLICT (job, node) DO UPDATE SET at = clock_timestamp(), failure = one.f;
+            UPDATE vibevoice.jobs SET able_by = NULL WHERE id = one.id AND able_by = node_;
+            CONTINUE;
+        END IF;
+        DELETE FROM vibevoice.refusals WHERE job = one.id AND node = node_;
+        UPDATE vibevoice.jobs SET able_by = node_, refused_by = NULL, refused_since = NULL,
+            refused_seen = NULL WHERE id = one.id AND claim IS NULL;
+        IF one.refused_since IS NOT NULL THEN
+            PERFORM vibevoice.append_1(one.id, 'open');
+            PERFORM pg_notify('vibevoice_waiting', '');
+        END IF;
+    END LOOP;
+END $$;
+
+-- Waiting jobs that no node is known to be able to do, and that this one did not judge lately.
+CREATE FUNCTION vibevoice.unjudged_1(node_ text, most int)
+RETURNS TABLE (job text, submitted bytea) STABLE LANGUAGE sql AS $$
+    SELECT id, submitted FROM vibevoice.jobs j
+    WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL
+        AND NOT EXISTS (SELECT FROM vibevoice.refusals r WHERE r.job = j.id AND r.node = node_
+            AND r.at > clock_timestamp() - interval '30 s')
+    ORDER BY refused_since IS NULL, place LIMIT most $$;
+
+-- Waiting jobs that all nodes refuse which are there: what they said, whether that was told
+-- already, and for how many seconds it has been so. Time in which nobody looked does not count.
+CREATE FUNCTION vibevoice.refused_1() RETURNS TABLE (
+    job text, seq bigint, nodes text[], failures bytea[], told boolean, for_s float8)
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM vibevoice.refusals)
+            OR NOT pg_try_advisory_xact_lock(8530221459172614242) THEN
+        RETURN;  -- another looks already
+    END IF;
+    RETURN QUERY
+    WITH alive AS (
+        SELECT id FROM vibevoice.services WHERE works AND judged AND NOT draining),
+    refused AS (
+        SELECT r.job, array_agg(r.node ORDER BY r.node) AS nodes,
+            array_agg(r.failure ORDER BY r.node) AS failures
+        FROM vibevoice.refusals r JOIN alive ON alive.id = r.node GROUP BY r.job
+        HAVING count(*) = (SELECT count(*) FROM alive))
+    UPDATE vibevoice.jobs j SET refused_seen = clock_timestamp(),
+        refused_since = CASE WHEN j.refused_seen > clock_timestamp() - interval '10 s'
+            THEN j.refused_since ELSE clock_timestamp() END
+    FROM refused f WHERE j.id = f.job AND j.state = 'queued' AND j.claim IS NULL
+    RETURNING j.id, j.seq, f.nodes, f.failures, j.refused_by IS NOT DISTINCT FROM f.nodes,
+        extract(epoch FROM clock_timestamp() - j.refused_since)::float8;
+END $$;
+
+-- Tell that all nodes refuse a job (`nodes_`), or (NULL) end it for that, if its last event is
+-- still `base` and nobody has it.
+CREATE FUNCTION vibevoice.tell_refused_1(job_ text, base bigint, nodes_ text[], change_ bytea)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM vibevoice.jobs WHERE id = job_ AND seq = base AND state = 'queued'
+        AND claim IS NULL FOR UPDATE;
+    IF NOT FOUND THEN RETURN; END IF;
+    IF nodes_ IS NULL THEN
+        PERFORM vibevoice.finish_1(job_, 'failed');
+        PERFORM vibevoice.append_1(job_, 'failed', change_);
+    ELSE
+        UPDATE vibevoice.jobs SET refused_by = nodes_ WHERE id = job_;
+        PERFORM vibevoice.append_1(job_, 'refused', change_);
+    END IF;
+END $$;
+
+-- How many jobs go before each of these, and their work in seconds; what is claimed goes first.
+CREATE FUNCTION vibevoice.turns_1(ids text[])
+RETURNS TABLE (job text, ahead bigint, ahead_s float8) STABLE LANGUAGE sql AS $$
+    SELECT id, ahead, ahead_s FROM (
+        SELECT id, row_number() OVER line - 1 AS ahead, sum(work_s) OVER line - work_s AS ahead_s
+        FROM (
+            SELECT id, place, work_s, claim IS NULL AS waits, coalesce(had_s, 0)
+                + sum(work_s) OVER (PARTITION BY owner ORDER BY due, place) AS end_s
+            FROM vibevoice.jobs LEFT JOIN vibevoice.owners USING (owner) WHERE state = 'queued'
+        ) queued WINDOW line AS (ORDER BY waits, end_s, place ROWS UNBOUNDED PRECEDING)
+    ) ordered WHERE id = ANY (ids) $$;
+
+-- How many jobs wait and run, and the seconds of work that those which run have left.
+CREATE FUNCTION vibevoice.standing_1()
+RETURNS TABLE (waiting bigint, running bigint, left_s float8) STABLE LANGUAGE sql AS $$
+    SELECT count(*) FILTER (WHERE state = 'queued'), count(*) FILTER (WHERE state = 'running'),
+        coalesce(sum(work_s * (1 - fraction)) FILTER (WHERE state = 'running'), 0)
+    FROM vibevoice.jobs WHERE ended IS NULL $$;
+
+-- Delete what has ended and is kept no longer: by age, by number and by size of an owner's (all
+-- owners where NULL); the newest of an owner stays whatever it weighs. The recordings of these.
+CREATE FUNCTION vibevoice.purge_1(owner_ text, age_s float8, most bigint, most_bytes bigint)
+RETURNS TABLE (recording text) LANGUAGE sql AS $$
+    WITH results AS (
+        SELECT id, touched, sum(weight) OVER newest AS held, row_number() OVER newest AS nth
+        FROM vibevoice.jobs
+        WHERE ended IS NOT NULL AND (owner_ IS NULL OR owner = owner_)
+        WINDOW newest AS (PARTITION BY owner ORDER BY touched DESC, place DESC)),
+    gone AS (
+        DELETE FROM vibevoice.jobs j USING results r WHERE j.id = r.id AND j.ended IS NOT NULL
+            AND (r.touched < clock_timestamp() - make_interval(secs => age_s) OR r.nth > most
+                OR (r.nth > 1 AND r.held > most_bytes))
+        RETURNING j.id, j.recording)
+    SELECT gone.recording FROM gone, pg_notify('vibevoice_events', gone.id) $$;
+
+-- Forget the recordings of an owner's ended jobs (of all owners where NULL), except those of done
+-- jobs, the newest first, within so many bytes; their names, to be deleted next.
+CREATE FUNCTION vibevoice.forget_recordings_1(owner_ text, most_bytes bigint)
+RETURNS TABLE (recording text) LANGUAGE sql AS $$
+    WITH shelf AS (
+        SELECT id, j.recording AS name, state = 'done' AND coalesce(recording_bytes, 0)
+            <= most_bytes AS fits, sum(coalesce(recording_bytes, 0)) FILTER (
+                WHERE state = 'done' AND coalesce(recording_bytes, 0) <= most_bytes)
+            OVER (PARTITION BY owner ORDER BY ended DESC, place DESC) AS held
+        FROM vibevoice.jobs j
+        WHERE ended IS NOT NULL AND j.recording <> ''
+            AND (owner_ IS NULL OR owner = owner_))
+    UPDATE vibevoice.jobs j SET recording = NULL FROM shelf
+        WHERE j.id = shelf.id AND (NOT fits OR held > most_bytes OR most_bytes = 0)
+    RETURNING shelf.name $$;
