@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from sidecar import private
@@ -40,14 +41,21 @@ def check_address(address: str) -> None:
     """Say what is wrong with an address, without saying it.
 
     Raises:
-        errors.SettingsInvalid: it is none, or what speaks to it is not installed.
+        errors.SettingsInvalid: it is none, or what speaks to it is not installed or does not run
+            on this system.
     """
+    if sys.platform == "win32":  # psycopg cannot wait for sockets on the event loop of Windows
+        raise SettingsInvalid(
+            "Jobs cannot be kept in PostgreSQL by a service that runs on Windows.",
+            hint="Run the service on Linux or macOS, or start it without --journal.",
+        )
     try:
         import psycopg
+        import psycopg_pool  # noqa: F401
         from psycopg.conninfo import conninfo_to_dict
-    except ImportError:
+    except ImportError as error:
         raise SettingsInvalid(
-            "Jobs are to be kept in PostgreSQL, and the package 'psycopg' is missing.",
+            f"Jobs are to be kept in PostgreSQL, and the package '{error.name}' is missing.",
             hint="pip install 'vibevoice-asr[postgres]', or start without --journal.",
         ) from None
     try:
