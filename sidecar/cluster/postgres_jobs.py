@@ -192,7 +192,7 @@ class PostgresJobs:
         Raises:
             errors.JobNotFound: there is none.
         """
-        return await self._follower.subscribe(job_id, after)
+        return await self._follower.subscribe_to(job_id, after)
 
     async def cancel(self, job_id: str) -> JobRecord:
         """End a job, waiting or running anywhere; one that has ended stays as it is.

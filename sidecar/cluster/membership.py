@@ -1,0 +1,110 @@
+"""Heartbeat of this service among those that share jobs, and expiry of those that died.
+
+Each service counts its own beat up; the others see by their own clocks whether it stands still. No
+clock of the database or of another machine counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from sidecar import errors
+from sidecar.database.database import Database
+from sidecar.database.timing import EXPIRY_LOOKS, HEARTBEAT_S
+
+log = logging.getLogger(__name__)
+
+LEAVING_S = 2.0
+"""Limit for saying goodbye at the end; without it the service expires by itself."""
+
+
+@dataclass(slots=True)
+class Looks:
+    """What an observer saw: of each service its beat, and in how many looks it stood still. Pure."""
+
+    at: float = 0.0
+    beats: dict[str, int] = field(default_factory=dict)
+    still: dict[str, int] = field(default_factory=dict)
+
+    def seen(self, beats: Mapping[str, int], begun: float, ended: float) -> list[str]:
+        """Return who is dead after a look that took from ``begun`` to ``ended`` by the observer's
+        clock. A look that the database kept waiting, or that came late, shows nothing: nobody
+        could beat, or the observer itself stood still."""
+        slow = ended - begun > HEARTBEAT_S or begun - self.at > 3 * HEARTBEAT_S
+        before, self.at, self.beats = self.beats, ended, dict(beats)
+        self.still = {
+            one: self.still.get(one, 0) + 1
+            for one, beat in beats.items()
+            if not slow and before.get(one) == beat
+        }
+        return [one for one, looks in self.still.items() if looks >= EXPIRY_LOOKS]
+
+
+class Membership:
+    """This service among the others, as ``id``."""
+
+    def __init__(self, database: Database, service_id: str, *, works: bool) -> None:
+        """``works``: whether it claims jobs."""
+        self.id, self.draining = service_id, False
+        self._database, self._works = database, works
+        self._looks = Looks()
+        self.waiting = self.running = 0
+        """Jobs of all services, as of the last look."""
+
+    async def register(self) -> None:
+        """Be one of the services from now on.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
+        await self._database.fetch(
+            "SELECT vibevoice.beat_1(%s, %s, %s)", (self.id, self._works, self.draining)
+        )
+
+    async def beat(self) -> None:
+        """Count the heartbeat up, for ever: one row, which nobody else's work locks for long."""
+        while True:
+            with suppress(errors.JournalUnreachable):
+                await self.register()
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def observe(self) -> None:
+        """Look at the others and at the queue, for ever."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            with suppress(errors.JournalUnreachable):
+                await self._look()
+
+    async def drain(self) -> None:
+        """Have jobs not wait for this node any more, nor claim any."""
+        self.draining = True
+        with suppress(errors.JournalUnreachable, TimeoutError):
+            async with asyncio.timeout(LEAVING_S):
+                await self.register()
+
+    async def leave(self) -> None:
+        """Be none of the services any more."""
+        with suppress(errors.JournalUnreachable, TimeoutError):
+            async with asyncio.timeout(LEAVING_S):
+                await self._expire({self.id: None})
+
+    async def _look(self) -> None:
+        begun = time.monotonic()
+        beats = dict(await self._database.fetch("SELECT id, beat FROM vibevoice.services"))
+        dead = self._looks.seen(beats, begun, time.monotonic())
+        if dead := [one for one in dead if one != self.id]:
+            log.warning("%d services have died: their jobs are free", len(dead))
+            await self._expire({one: beats[one] for one in dead})
+        ((self.waiting, self.running, _),) = await self._database.fetch(
+            "SELECT * FROM vibevoice.standing_1()"
+        )
+
+    async def _expire(self, beats: Mapping[str, int | None]) -> None:
+        await self._database.fetch(
+            "SELECT vibevoice.expire_1(%s::text[], %s::bigint[])", ([*beats], [*beats.values()])
+        )

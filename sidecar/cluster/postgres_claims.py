@@ -1,0 +1,148 @@
+"""Claims on shared jobs in PostgreSQL: each call is one function of the database."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sidecar import errors
+from sidecar.cluster.claims import Claim, Offer
+from sidecar.cluster.eligibility import unschedulable
+from sidecar.cluster.housekeeping import Housekeeping
+from sidecar.cluster.rows import Rows, StoredEvent, StoredJob, fold, kind_of, worn
+from sidecar.database.database import Database
+from sidecar.jobs.events import Failed, Failure, JobEvent, Refused
+from sidecar.jobs.order import PASSED_OVER_S
+from sidecar.jobs.record import JobRecord
+from sidecar.jobs.retention import weight
+from sidecar.jobs.written import Unreadable
+from sidecar.vault.sealing import SealBroken
+
+log = logging.getLogger(__name__)
+
+WAITING, ENDED = "vibevoice_waiting", "vibevoice_ended"
+"""Channels: something may be claimed; a job was ended or deleted."""
+
+
+class PostgresClaims:
+    """The `Claims` of one node."""
+
+    def __init__(
+        self, database: Database, rows: Rows, node_id: str, housekeeping: Housekeeping
+    ) -> None:
+        self._database, self._rows, self._node = database, rows, node_id
+        self._housekeeping = housekeeping
+
+    async def claim(self, token: str, offer: Offer) -> Claim | None:
+        """Claim the next job; None if there is none."""
+        values = (self._node, token, [*offer.loaded], offer.loaded_for_s, PASSED_OVER_S)
+        rows = await self._call("claim_1", *values)
+        if not rows:
+            return None
+        job_id, _, submitted = rows[0]
+        events = await self._database.fetch(
+            """SELECT job, seq, at, kind, change FROM vibevoice.events
+                WHERE job = %s ORDER BY seq""",
+            (job_id,),
+        )
+        try:
+            past = [self._rows.event(StoredEvent(*row)) for row in events]
+            record = fold(self._rows.record(StoredJob(job_id, submitted)), past)
+        except (SealBroken, Unreadable) as error:
+            log.error("job %s in the database cannot be read: %s", job_id, error or "damaged")
+            await self.judge({job_id: Failure.of(errors.AudioLost("Its record is damaged."))})
+            await self.release(token)
+            return None
+        return Claim(token, record, worn(past))
+
+    async def report(
+        self,
+        token: str,
+        base: int,
+        record: JobRecord,
+        events: Sequence[JobEvent],
+        worn: Sequence[JobEvent] = (),
+    ) -> bool:
+        """Append events to a claimed job; whether they are persisted."""
+        ((persisted,),) = await self._call(
+            "report_1",
+            record.id,
+            token,
+            base,
+            [one.seq for one in events],
+            [one.at for one in events],
+            [one.fleeting for one in events],
+            [kind_of(one.change) for one in events],
+            [self._rows.sealed_event(record.id, one) for one in events],
+            record.state.value,
+            record.progress.fraction or 0.0,
+            record.behind,
+            weight(record) if record.over else 0,
+            self._rows.sealed_summary(record),
+            [one.seq for one in worn],
+            [self._rows.sealed_event(record.id, one) for one in worn],
+        )
+        if persisted and record.over:
+            await self._housekeeping.settle(record.owner)
+        return bool(persisted)
+
+    async def release(self, token: str) -> None:
+        """Give a job back."""
+        await self._call("release_1", token)
+
+    async def valid(self, tokens: Sequence[str]) -> frozenset[str]:
+        """Return those claims that still hold."""
+        rows = await self._database.fetch(
+            "SELECT claim FROM vibevoice.jobs WHERE claim = ANY(%s)", ([*tokens],)
+        )
+        return frozenset(claim for (claim,) in rows)
+
+    async def judge(self, verdicts: Mapping[str, Failure | None]) -> None:
+        """Persist why this node cannot do jobs; None for those that it can."""
+        failures = [
+            self._rows.sealed_failure(job_id, self._node, failure) if failure else None
+            for job_id, failure in verdicts.items()
+        ]
+        await self._call("judge_1", self._node, [*verdicts], failures)
+
+    async def unjudged(self, most: int) -> Sequence[JobRecord]:
+        """Return waiting jobs, as they were submitted, that no node is known to be able to do."""
+        found = []
+        for job_id, submitted in await self._call("unjudged_1", self._node, most):
+            try:
+                found.append(self._rows.record(StoredJob(job_id, submitted)))
+            except (SealBroken, Unreadable) as error:
+                log.error("job %s in the database cannot be read: %s", job_id, error or "damaged")
+        return found
+
+    async def end_unschedulable(self, patience_s: float) -> None:
+        """Tell of jobs that all nodes refuse, and end them after ``patience_s``."""
+        for job_id, seq, nodes, failures, told, for_s in await self._call("refused_1"):
+            ends = for_s >= patience_s
+            if told and not ends:
+                continue
+            try:
+                said = [
+                    self._rows.failure(job_id, node, one)
+                    for node, one in zip(nodes, failures, strict=True)
+                ]
+            except (SealBroken, Unreadable) as error:
+                log.error("what nodes say of job %s cannot be read: %s", job_id, error)
+                continue
+            failure = Failure.of(unschedulable(said))
+            event = JobEvent(seq + 1, 0.0, Failed(failure) if ends else Refused(failure))
+            sealed = self._rows.sealed_event(job_id, event)
+            await self._call("tell_refused_1", job_id, seq, None if ends else nodes, sealed)
+
+    def on_waiting(self, tell: Callable[[], None]) -> None:
+        """Have ``tell`` called when there may be something to claim."""
+        self._database.listen(WAITING, lambda _: tell())
+
+    def on_ended(self, tell: Callable[[str], None]) -> None:
+        """Have ``tell`` called with each job that was ended elsewhere."""
+        self._database.listen(ENDED, tell)
+
+    async def _call(self, function: str, *values: object) -> list[tuple[Any, ...]]:
+        marks = ", ".join(["%s"] * len(values))
+        return await self._database.fetch(f"SELECT * FROM vibevoice.{function}({marks})", values)
