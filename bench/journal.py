@@ -28,7 +28,7 @@ from histories import submitted
 
 from sidecar.jobs.events import Begun, Reported
 from sidecar.jobs.postgres.store import PostgresStore
-from sidecar.jobs.sqlite_store import SqliteStore
+from sidecar.jobs.sqlite_log import SqliteLog
 from sidecar.people.person import MOST_PEOPLE, MOST_SAMPLES, Person, Sample
 from sidecar.people.shared import SharedPeople
 from sidecar.speech.people import VoicePrint
@@ -48,7 +48,7 @@ def said(index: int) -> Reported:
     return Reported(SegmentReady(index, Segment(float(index), index + 1.0, "said " * 12)))
 
 
-async def written(store: SqliteStore | PostgresStore, events: int) -> list[float]:
+async def written(store: SqliteLog | PostgresStore, events: int) -> list[float]:
     """How long each of so many segments takes to be on the disk."""
     job = submitted(durable=True)
     store.add(job)
@@ -127,7 +127,7 @@ async def measure(waiting: int, events: int) -> None:
     with cluster(quick=False) as server, tempfile.TemporaryDirectory() as folder:
         address, home = server.new_database(), Path(folder)
         stores = [PostgresStore(address, KEY, home) for _ in range(3)]
-        own = SqliteStore(home / "own", KEY)
+        own = SqliteLog(home / "own", KEY)
         for store in stores:
             await store.open()
         print(f"{'':52} {'p50':>7} {'p95':>7}")

@@ -28,10 +28,10 @@ TESTS = {
     "jobs/pace": "tests/jobs/test_pace.py",
     "jobs/runner": "tests/jobs/test_following.py tests/jobs/test_job_queue.py "
     "tests/jobs/test_companies.py",
-    "jobs/feed": "tests/jobs/test_store.py",
+    "jobs/feed": "tests/jobs/test_log.py",
     "jobs/record": "tests/jobs/test_record.py",
     "jobs/retention": "tests/jobs/test_retention.py",
-    "jobs/store": "tests/jobs/test_store.py",
+    "jobs/log": "tests/jobs/test_log.py",
     "live/agreement": "tests/live/test_agreement.py",
     "live/detector": "tests/live/test_detector.py",
     "live/endpointing": "tests/live/test_endpointing.py",

@@ -10,6 +10,7 @@ from sidecar.diagnostics.crash import data_folder
 from sidecar.jobs.counted import Counted
 from sidecar.jobs.keeping import Keeping, go_on
 from sidecar.jobs.lane import Terms
+from sidecar.jobs.log import JobLog, MemoryLog
 from sidecar.jobs.pace import Pace
 from sidecar.jobs.pace_file import PaceFile
 from sidecar.jobs.provision import Provision
@@ -17,7 +18,6 @@ from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.runner import Plan
 from sidecar.jobs.sharing import shared_queue
-from sidecar.jobs.store import JobStore, MemoryStore
 from sidecar.jobs.unanswered import Unanswered
 from sidecar.metering.tally import JobTally
 from sidecar.settings import NODE, Settings
@@ -47,7 +47,7 @@ class Backend:
         self._role, self._disk, self._now = settings.role, disk, now
         self.keeping = Keeping(settings, now) if settings.keeps_jobs else None
         """Those that outlive the process, where they do."""
-        self.store: JobStore = self.keeping.store if self.keeping else MemoryStore(now)
+        self.store: JobLog = self.keeping.store if self.keeping else MemoryLog(now)
         self.store.listen(Counted(tally), here=True)
         self._pace_file = PaceFile(data_folder(settings.data_dir))
         self.pace = Pace(provision.spec.name, model, self._pace_file.read())

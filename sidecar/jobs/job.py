@@ -24,8 +24,8 @@ from sidecar.jobs.events import (
     PutBack,
     Reported,
 )
+from sidecar.jobs.log import JobLog
 from sidecar.jobs.record import JobRecord, JobState
-from sidecar.jobs.store import JobStore
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Event, Transcript
 
@@ -39,7 +39,7 @@ class Job:
         """What is known of it now."""
         self.arrived_at = time.monotonic()
         """What is decided goes by this; the record's times are for people."""
-        self._store: JobStore | None = None
+        self._store: JobLog | None = None
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
 
@@ -73,13 +73,13 @@ class Job:
         """Why there is no transcript, once that is so."""
         return self.record.error.error() if self.record.error is not None else None
 
-    def enter(self, store: JobStore) -> None:
+    def enter(self, store: JobLog) -> None:
         """From now on it is there, and what happens to it goes through the store."""
         self._store = store
         store.add(self.record)
         store.listen(self._heard, self.id)
 
-    def enter_again(self, store: JobStore) -> None:
+    def enter_again(self, store: JobLog) -> None:
         """It is there already: from before the service was started."""
         self._store = store
         store.listen(self._heard, self.id)

@@ -29,7 +29,7 @@ from sidecar.jobs.postgres.unanswered import UnansweredRows
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord
 from sidecar.jobs.shelf import Shelf
-from sidecar.jobs.sqlite_store import SqliteStore
+from sidecar.jobs.sqlite_log import SqliteLog
 from sidecar.jobs.storage.choice import check, storage_of
 from sidecar.settings import Settings
 from sidecar.threads import Threads
@@ -67,7 +67,7 @@ class Keeping:
         self._storage = storage_of(settings, folder / UPLOADS)
         self.shelf = Shelf(self._storage, settings.keep_recordings_mb << 20)
         """Recordings that can be listened to."""
-        self.store: SqliteStore | PostgresStore
+        self.store: SqliteLog | PostgresStore
         self.claims: Claims | None = None
         """The same jobs as they are claimed, where several services share them."""
         self.sessions: SharedSessions | None = None
@@ -78,7 +78,7 @@ class Keeping:
         secret, address = journal_key(settings), journal_address(settings)
         check(self._storage)
         if address is None:
-            self.store = SqliteStore(folder, secret, now, shelf=self.shelf)
+            self.store = SqliteLog(folder, secret, now, shelf=self.shelf)
         else:
             shared = PostgresStore(address, secret, folder / UPLOADS, now, shelf=self.shelf)
             self.store = self.claims = self._shared = shared

@@ -11,14 +11,14 @@ from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 from sidecar import errors
+from sidecar.jobs.log import JobLog
 from sidecar.jobs.record import JobRecord, RequestKey
-from sidecar.jobs.store import JobStore
 
 
 class Once:
     """Looks jobs up by the key that they came with."""
 
-    def __init__(self, store: JobStore) -> None:
+    def __init__(self, store: JobLog) -> None:
         self._store = store
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         """Those of keys that somebody is submitting with."""

@@ -17,9 +17,9 @@ from sidecar.errors import (
 )
 from sidecar.jobs.events import Cancelled, Edited
 from sidecar.jobs.feed import Subscription
+from sidecar.jobs.log import JobLog
 from sidecar.jobs.record import JobRecord
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.store import JobStore
 from sidecar.speech.formats import speaker_label
 from sidecar.speech.history import Step
 from sidecar.speech.people import VoicePrint
@@ -56,7 +56,7 @@ class OwnedJobs:
     """What an owner may do with its jobs. Who asks comes first, and is asked here, so that no wire
     can forget to."""
 
-    def __init__(self, store: JobStore, queue: Line, results: Retention) -> None:
+    def __init__(self, store: JobLog, queue: Line, results: Retention) -> None:
         self._store = store
         self._queue = queue
         self._results = results

@@ -22,8 +22,8 @@ from sidecar.jobs.claimed import ClaimedJob
 from sidecar.jobs.claims import BEAT_S, LEASE_S, TRIES, Claims
 from sidecar.jobs.events import Begun, Failed, Failure, JobEvent, PutBack
 from sidecar.jobs.job import Job
+from sidecar.jobs.log import JobLog
 from sidecar.jobs.record import JobRecord
-from sidecar.jobs.store import JobStore
 from sidecar.threads import Threads
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Pulling:
     def __init__(
         self,
         claims: Claims,
-        store: JobStore,
+        store: JobLog,
         queue: Works,
         opened: Callable[[JobRecord], AudioSource],
         takes: Callable[[JobRecord], bool],

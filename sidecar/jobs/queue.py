@@ -1,7 +1,7 @@
 """The queue: who is taken in, how each ends with it, and a lane for each place that works.
 
 Who waits, and in which order, is `jobs.lineup`'s; what runs in a place, `jobs.lane`'s; what is
-known of all, `jobs.store`'s.
+known of all, `jobs.log`'s.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from sidecar import errors
 from sidecar.jobs.job import Job
 from sidecar.jobs.lane import Lane, Terms
 from sidecar.jobs.lineup import Guess, Lineup
+from sidecar.jobs.log import JobLog
 from sidecar.jobs.pace import Pace
-from sidecar.jobs.store import JobStore
 from sidecar.workers.place import Place
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class JobQueue:
     def __init__(
         self,
         place: Place,
-        store: JobStore,
+        store: JobLog,
         terms: Terms,
         *,
         limit: int,

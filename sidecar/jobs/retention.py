@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 from sidecar import errors
 from sidecar.jobs.events import JobEvent, Reported
+from sidecar.jobs.log import JobLog
 from sidecar.jobs.record import JobRecord, JobState
-from sidecar.jobs.store import JobStore
 from sidecar.speech.edits import Rewrite
 from sidecar.speech.history import History
 from sidecar.speech.transcript import Segment, SegmentReady
@@ -103,7 +103,7 @@ class Retention:
 
     def __init__(
         self,
-        store: JobStore,
+        store: JobLog,
         retention_s: float,
         limit_bytes: int,
         limit: int | None = None,

@@ -13,12 +13,12 @@ from sidecar.errors import JournalUnreachable
 from sidecar.jobs.allowance import Uploads, check_audio, check_jobs, check_queue
 from sidecar.jobs.backend import Backend
 from sidecar.jobs.job import Job
+from sidecar.jobs.log import KeyTaken
 from sidecar.jobs.once import Once
 from sidecar.jobs.order import Priority
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.record import JobRecord, RequestKey
 from sidecar.jobs.room import Body, Place, Room
-from sidecar.jobs.store import KeyTaken
 from sidecar.jobs.traced import JobTraces, Way
 from sidecar.metering.tally import JobTally
 from sidecar.settings import FRONT, Settings

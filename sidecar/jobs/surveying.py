@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from sidecar import errors
 from sidecar.jobs.claims import Claims
 from sidecar.jobs.events import Failure
+from sidecar.jobs.log import JobLog
 from sidecar.jobs.record import JobRecord
-from sidecar.jobs.store import JobStore
 from sidecar.jobs.strays import LOOK_S
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Survey:
     def __init__(
         self,
         claims: Claims,
-        store: JobStore,
+        store: JobLog,
         refusal: Callable[[JobRecord], errors.SidecarError | None],
         patience_s: float,
         node_id: str,

@@ -14,11 +14,11 @@ from sidecar import clock, errors
 from sidecar.jobs.events import Cancelled
 from sidecar.jobs.job import Job
 from sidecar.jobs.lineup import FRESH_S
+from sidecar.jobs.log import JobLog
 from sidecar.jobs.order import Moment, Shares, Waiting, turns
 from sidecar.jobs.pulling import Pulling
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord, JobState
-from sidecar.jobs.store import JobStore
 from sidecar.jobs.surveying import Survey
 from sidecar.speech.engine import Precision
 
@@ -32,7 +32,7 @@ class SharedQueue:
 
     def __init__(
         self,
-        store: JobStore,
+        store: JobLog,
         limit: int,
         work_s: WorkS,
         queue: JobQueue | None = None,

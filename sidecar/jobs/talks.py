@@ -14,8 +14,8 @@ from sidecar.audio.sniff import WAV
 from sidecar.audio.source import AudioSource
 from sidecar.jobs.events import Begun, Reported
 from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.log import JobLog
 from sidecar.jobs.record import JobRecord
-from sidecar.jobs.store import JobStore
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Finished, Peaks, SegmentReady, Transcript
 from sidecar.threads import Threads
@@ -28,7 +28,7 @@ class Talks:
     one."""
 
     def __init__(
-        self, store: JobStore, keeping: Keeping | None, disk: Threads, now: clock.Clock
+        self, store: JobLog, keeping: Keeping | None, disk: Threads, now: clock.Clock
     ) -> None:
         self._store, self._keeping = store, keeping
         self._disk, self._now = disk, now

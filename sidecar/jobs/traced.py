@@ -10,8 +10,8 @@ from sidecar import clock, errors
 from sidecar.audio.decode import AudioFacts
 from sidecar.diagnostics.tracing import ARRIVED, Arrival, Stage, Traces, Value
 from sidecar.jobs.events import Begun, Crashed, Interrupted, JobEvent, PutBack
+from sidecar.jobs.log import JobLog
 from sidecar.jobs.record import JobRecord
-from sidecar.jobs.store import JobStore
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class JobTraces:
     def __init__(
         self,
         traces: Traces,
-        store: JobStore,
+        store: JobLog,
         engine: str,
         loaded: Loaded,
         now: clock.Clock = clock.wall,

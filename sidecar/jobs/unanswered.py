@@ -15,8 +15,8 @@ from sidecar import errors
 from sidecar.audio.source import AudioSource
 from sidecar.jobs.events import Cancelled
 from sidecar.jobs.job import Job
+from sidecar.jobs.log import JobLog
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.store import JobStore
 
 LOOK_S = 5.0
 """So often it is looked whose time is over."""
@@ -56,7 +56,7 @@ class Unanswered:
     def __init__(
         self,
         requests: Requests,
-        store: JobStore,
+        store: JobLog,
         queue: Awaits,
         results: Retention,
         seek: Callable[[str], Awaitable[None]],

@@ -7,7 +7,7 @@ import asyncio
 from sidecar import __version__, clock
 from sidecar.captures.capture import Captures
 from sidecar.diagnostics.tracing import traces_of
-from sidecar.jobs.store import JobStore
+from sidecar.jobs.log import JobLog
 from sidecar.jobs.traced import JobTraces
 from sidecar.sessions.traced import SessionTraces
 from sidecar.sessions.witness import Observer
@@ -24,7 +24,7 @@ class Observed:
         self,
         settings: Settings,
         fleet: Fleet,
-        store: JobStore,
+        store: JobLog,
         live: EngineSpec | None,
         now: clock.Clock,
     ) -> None:

@@ -21,9 +21,9 @@ from sidecar.audio.source import AudioSource, open_path
 from sidecar.engines import spec_of
 from sidecar.jobs.job import Job
 from sidecar.jobs.lane import Terms
+from sidecar.jobs.log import MemoryLog
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord
-from sidecar.jobs.store import MemoryStore
 from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
 from sidecar.speech.transcript import Checkpoint, Event
 from sidecar.workers.joint import JointSlot
@@ -140,12 +140,12 @@ class Overheard(LeasedEngine):
 
 @asynccontextmanager
 async def queue_on(
-    slot: Any, store: MemoryStore | None = None, **rest: Any
+    slot: Any, store: MemoryLog | None = None, **rest: Any
 ) -> AsyncIterator[JobQueue]:
     """A queue that is closed until the test opens it."""
     own = {name: rest.pop(name) for name in ("guess", "pace", "limit", "places") if name in rest}
     terms = Terms(**{"plan": as_asked, "max_s": 60, **rest})
-    queue = JobQueue(slot, store or MemoryStore(), terms, **{"limit": 64, **own})
+    queue = JobQueue(slot, store or MemoryLog(), terms, **{"limit": 64, **own})
     try:
         yield queue
     finally:

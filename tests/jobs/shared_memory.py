@@ -23,8 +23,8 @@ from sidecar.jobs.events import (
     PutBack,
     Reported,
 )
+from sidecar.jobs.log import Entry, MemoryLog
 from sidecar.jobs.record import JobRecord, JobState, advance
-from sidecar.jobs.store import Entry, MemoryStore
 
 WORKERS = Begun, Crashed, PutBack, Reported, Failed
 """What only who has a job may say of it."""
@@ -58,7 +58,7 @@ class Shared:
             view._news.set()
 
 
-class SharedMemory(MemoryStore):
+class SharedMemory(MemoryLog):
     """The store as one service sees it; ``down``: it cannot reach it."""
 
     def __init__(self, shared: Shared, now: clock.Clock = clock.wall) -> None:

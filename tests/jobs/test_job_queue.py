@@ -18,10 +18,10 @@ from sidecar.engines import spec_of
 from sidecar.jobs import lane
 from sidecar.jobs.job import Job
 from sidecar.jobs.lane import Terms
+from sidecar.jobs.log import MemoryLog
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobState
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.store import MemoryStore
 from sidecar.memory.placement import LoadPlan
 from sidecar.speech.engine import LoadOptions, Precision, TranscribeOptions
 from sidecar.speech.transcript import Progress, Segment, SegmentReady
@@ -50,7 +50,7 @@ async def test_clients_that_wait_for_each_answer_and_want_different_precisions_s
 ) -> None:
     loads = Loads()
     slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
-    queue = JobQueue(slot, MemoryStore(), Terms(as_asked, max_s=60), limit=8)
+    queue = JobQueue(slot, MemoryLog(), Terms(as_asked, max_s=60), limit=8)
     queue.open()
     used: list[str] = []
 
@@ -75,7 +75,7 @@ async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
     monkeypatch.setattr(lane, "LINGER_S", 30.0)
     loads = Loads()
     slot = EngineSlot(spec_of("scripted"), LoadOptions(), keep_alive_s=-1, place=loads)
-    queue = JobQueue(slot, MemoryStore(), Terms(as_asked, max_s=60), limit=8)
+    queue = JobQueue(slot, MemoryLog(), Terms(as_asked, max_s=60), limit=8)
     queue.open()
     try:
         first, second = job(recording, Precision.FP32), job(recording, Precision.INT8)
@@ -175,7 +175,7 @@ async def test_who_runs_and_who_waits_when_the_queue_closes_is_told(
 
 
 async def test_what_nobody_asks_for_later_is_not_remembered(new_job: NewJob) -> None:
-    store = MemoryStore()
+    store = MemoryLog()
     Retention(store, 60, 1 << 20)
     async with queue_on(OverheardSlot(), store=store) as queue:
         awaited, kept = new_job(kept=False), new_job()
@@ -243,7 +243,7 @@ async def test_after_the_grace_who_runs_is_told_and_who_waits_is_told_at_once(
 
 async def test_a_job_that_waits_again_has_nothing_of_its_last_attempt(new_job: NewJob) -> None:
     one = new_job()
-    one.enter(MemoryStore())
+    one.enter(MemoryLog())
     for again in (one.wait_again, one.begin):
         one.begin()
         one.take_in(SegmentReady(0, Segment(0.0, 1.0, "said")))

@@ -26,7 +26,7 @@ from sidecar.jobs.keeping import Keeping
 from sidecar.jobs.owned import OwnedJobs
 from sidecar.jobs.record import JobState
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.sqlite_store import SqliteStore
+from sidecar.jobs.sqlite_log import SqliteLog
 from sidecar.settings import Settings
 from sidecar.vault import sealing
 from sidecar.vault.reading import OpenFile, SealedFile
@@ -273,7 +273,7 @@ def test_of_two_first_starts_one_makes_the_key_in_the_keyring_and_both_have_it(
 async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s(
     new_job: Callable[..., Job], tmp_path: Path
 ) -> None:
-    store = SqliteStore(tmp_path / "jobs", KEY)
+    store = SqliteLog(tmp_path / "jobs", KEY)
     async with queue_on(OverheardSlot(), store=store) as queue:
         full, passing, later = new_job(durable=True), new_job(), new_job(durable=True)
         queue.submit(full)
@@ -298,7 +298,7 @@ async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s
         await later.written()
         assert (await later.result()).segments
     store.close()
-    with closing(SqliteStore(tmp_path / "jobs", KEY)) as again:
+    with closing(SqliteLog(tmp_path / "jobs", KEY)) as again:
         error = again.get(full.id).error
         assert error is not None, "the end was owed"
         assert error.code == "disk_full"
@@ -308,7 +308,7 @@ async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s
 async def test_a_deletion_that_cannot_be_written_is_said_and_is_done_with_the_next_that_can(
     new_job: Callable[..., Job], tmp_path: Path
 ) -> None:
-    store = SqliteStore(tmp_path / "jobs", KEY)
+    store = SqliteLog(tmp_path / "jobs", KEY)
     results = Retention(store, 3600, 1 << 20)
     async with queue_on(OverheardSlot(), store=store) as queue:
         owned = OwnedJobs(store, queue, results)
@@ -331,5 +331,5 @@ async def test_a_deletion_that_cannot_be_written_is_said_and_is_done_with_the_ne
     results.close()
     store.close()
     assert kept == [(ended.id,)]
-    with closing(SqliteStore(tmp_path / "jobs", KEY)) as reopened:
+    with closing(SqliteLog(tmp_path / "jobs", KEY)) as reopened:
         assert [job.state for job in reopened.all()] == [JobState.CANCELLED]

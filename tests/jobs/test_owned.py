@@ -12,9 +12,9 @@ from serving import until
 
 from sidecar.access.identity import EVERYBODY, Identity, Limits, Proof
 from sidecar.jobs.events import Begun, Edited, Reported
+from sidecar.jobs.log import MemoryLog
 from sidecar.jobs.owned import OwnedJobs
 from sidecar.jobs.record import JobRecord
-from sidecar.jobs.store import MemoryStore
 from sidecar.speech import history
 from sidecar.speech.edits import Rename, Rewrite, edited
 from sidecar.speech.history import Redo, Undo
@@ -23,7 +23,7 @@ from sidecar.speech.transcript import Finished, Segment, Transcript
 SAID = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
 
 
-def done_in(store: MemoryStore, caller: Identity = EVERYBODY) -> JobRecord:
+def done_in(store: MemoryLog, caller: Identity = EVERYBODY) -> JobRecord:
     """A job with a transcript."""
     record = submitted(owner=caller.owner)
     store.add(record)
@@ -34,7 +34,7 @@ def done_in(store: MemoryStore, caller: Identity = EVERYBODY) -> JobRecord:
 async def test_an_edit_is_worked_out_once_and_not_where_health_is_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store = MemoryStore()
+    store = MemoryLog()
     job, owned = done_in(store), OwnedJobs(store, None, None)  # type: ignore[arg-type]
     on_the_loop: list[bool] = []
 
@@ -60,7 +60,7 @@ async def test_an_edit_is_worked_out_once_and_not_where_health_is_answered(
 async def test_an_edit_that_another_overtook_is_worked_out_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store = MemoryStore()
+    store = MemoryLog()
     job, owned = done_in(store), OwnedJobs(store, None, None)  # type: ignore[arg-type]
     begun, go_on = threading.Event(), threading.Event()
 
@@ -84,7 +84,7 @@ async def test_an_edit_that_another_overtook_is_worked_out_anew(
 async def test_another_owner_s_edit_is_worked_out_while_many_of_one_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store = MemoryStore()
+    store = MemoryLog()
     ada, bob = (Identity(name, Proof.JWT, limits=Limits(shares=True)) for name in ("ada", "bob"))
     her_job, his_job = done_in(store, ada).id, done_in(store, bob).id
     owned, go_on = OwnedJobs(store, None, None), threading.Event()  # type: ignore[arg-type]

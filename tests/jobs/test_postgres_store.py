@@ -27,6 +27,7 @@ from sidecar.database.link import Link, Unreachable, look
 from sidecar.jobs.claims import LEASE_S
 from sidecar.jobs.events import Begun, Cancelled, Crashed, Edited, PutBack, Reported
 from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.log import Entry, KeyTaken, MemoryLog
 from sidecar.jobs.order import Moment, Priority, Shares, Waiting, turns
 from sidecar.jobs.postgres import claiming
 from sidecar.jobs.postgres import store as store_module
@@ -36,7 +37,6 @@ from sidecar.jobs.postgres.rows import Found, Rows
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.record import JobRecord, JobState, RequestKey
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.store import Entry, KeyTaken, MemoryStore
 from sidecar.settings import load_settings
 from sidecar.speech.edits import Rename
 from sidecar.speech.engine import Precision
@@ -439,7 +439,7 @@ async def test_what_is_about_to_be_written_is_not_taken_for_written(
 
         monkeypatch.setattr(of, name, looked)
 
-    for of, name in ((MemoryStore, "_enter"), (Entry, "take"), (Said, "__init__")):
+    for of, name in ((MemoryLog, "_enter"), (Entry, "take"), (Said, "__init__")):
         looks(of, name)
     put = store._writer.put
 

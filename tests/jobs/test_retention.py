@@ -15,9 +15,9 @@ from sidecar import errors
 from sidecar.jobs import retention as module
 from sidecar.jobs.events import Edited
 from sidecar.jobs.job import Job
+from sidecar.jobs.log import MemoryLog
 from sidecar.jobs.record import JobRecord
 from sidecar.jobs.retention import JOB_BYTES, Retention, weight
-from sidecar.jobs.store import MemoryStore
 from sidecar.speech.edits import Rewrite
 from sidecar.speech.history import Undo
 from sidecar.speech.transcript import Finished, Segment, SegmentReady, Transcript, Word
@@ -30,7 +30,7 @@ class Kept:
     """A store, and how long what is in it is kept."""
 
     def __init__(self, retention_s: float, limit_bytes: int) -> None:
-        self.store = MemoryStore()
+        self.store = MemoryLog()
         self.results = Retention(self.store, retention_s, limit_bytes)
 
     @property

@@ -17,8 +17,8 @@ from bench.subscribers import many
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import Named
 from sidecar.jobs.events import Begun, Cancelled, Reported
+from sidecar.jobs.log import MemoryLog
 from sidecar.jobs.record import JobRecord
-from sidecar.jobs.store import MemoryStore
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Segment, SegmentReady
 from sidecar.transports.http import sse
@@ -59,7 +59,7 @@ def submitted() -> JobRecord:
 
 
 async def test_a_slow_reader_holds_nobody_and_resumes_without_a_gap() -> None:
-    store, job, reader = MemoryStore(buffer=BUFFER), submitted(), Reader()
+    store, job, reader = MemoryLog(buffer=BUFFER), submitted(), Reader()
     store.add(job)
     subscription = store.subscribe(job.id)
     answer = sse.EventStream(Frames().following(job.id, subscription), subscription.close)
@@ -125,7 +125,7 @@ async def test_a_request_for_the_head_alone_ends_at_once() -> None:
 
 
 async def test_a_silence_is_a_pause_and_loses_nothing() -> None:
-    store, job, found = MemoryStore(), submitted(), []
+    store, job, found = MemoryLog(), submitted(), []
     store.add(job)
     async for events in store.subscribe(job.id).batches(0.01):
         found.append([event.seq for event in events])
@@ -138,7 +138,7 @@ async def test_a_silence_is_a_pause_and_loses_nothing() -> None:
 async def test_an_event_is_written_once_for_all_who_follow_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store, job, frames, written = MemoryStore(), submitted(), Frames(), []
+    store, job, frames, written = MemoryLog(), submitted(), Frames(), []
     store.add(job)
     monkeypatch.setattr(sse, "to_json", lambda data: written.append(data) or b"{}")
     followers = [frames.following(job.id, store.subscribe(job.id)) for _ in range(20)]

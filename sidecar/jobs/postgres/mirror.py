@@ -8,12 +8,12 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from sidecar.jobs.events import Cancelled, JobEvent
+from sidecar.jobs.log import Entry, MemoryLog
 from sidecar.jobs.postgres.rows import Found
 from sidecar.jobs.record import JobRecord, advance
-from sidecar.jobs.store import Entry, MemoryStore
 
 
-class Mirror(MemoryStore):
+class Mirror(MemoryLog):
     """Takes in what the database has, and tells of what was not told."""
 
     def _take(self, found: Found, *, here: bool = False, tell: bool = True) -> None:

@@ -33,6 +33,7 @@ from sidecar.jobs.events import (
     Reported,
 )
 from sidecar.jobs.feed import BUFFER
+from sidecar.jobs.log import Entry
 from sidecar.jobs.postgres import claiming, refusing
 from sidecar.jobs.postgres.batch import Add, Forget, Outcome, Part, Release, Tell
 from sidecar.jobs.postgres.claiming import TOLD, Grasp
@@ -44,7 +45,6 @@ from sidecar.jobs.postgres.writing import Writer
 from sidecar.jobs.record import JobRecord, JobState
 from sidecar.jobs.shelf import Shelf
 from sidecar.jobs.storage.folder import Folder
-from sidecar.jobs.store import Entry
 from sidecar.speech.transcript import Checkpoint
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ ROUNDS = 4
 
 
 class PostgresStore(Mirror):
-    """A `JobStore`, and its `Claims`. Who opens it calls `open` when there is an event loop; until
+    """A `JobLog`, and its `Claims`. Who opens it calls `open` when there is an event loop; until
     then it hears nothing of others."""
 
     def __init__(

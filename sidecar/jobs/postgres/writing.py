@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from sidecar import errors
 from sidecar.database.link import Link, Pauses, Unreachable, said
+from sidecar.jobs.log import KeyTaken
 from sidecar.jobs.postgres.batch import Add, Forget, Outcome, Part, write
 from sidecar.jobs.postgres.rows import Found, Rows
-from sidecar.jobs.store import KeyTaken
 
 log = logging.getLogger(__name__)
 

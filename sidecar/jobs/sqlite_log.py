@@ -16,10 +16,10 @@ from sidecar import clock, errors
 from sidecar.jobs.events import JobEvent, Reported
 from sidecar.jobs.feed import BUFFER
 from sidecar.jobs.journal import UPLOADS, Broken, Journal, open_journal
+from sidecar.jobs.log import Entry, MemoryLog
 from sidecar.jobs.record import JobRecord, advance
 from sidecar.jobs.shelf import Shelf
 from sidecar.jobs.storage.folder import Folder
-from sidecar.jobs.store import Entry, MemoryStore
 from sidecar.jobs.writer import Part, Statement, Writer
 from sidecar.jobs.written import Unreadable, change_of, change_text, record_of, record_text
 from sidecar.speech.transcript import Checkpoint, SegmentReady
@@ -29,7 +29,7 @@ TOLD = 1 << 20
 """More events than a job tells of between two that are written: progress, a few a second."""
 
 
-class SqliteStore(MemoryStore):
+class SqliteLog(MemoryLog):
     """Keeps jobs that are to outlive the process in a folder, and the others in memory."""
 
     def __init__(

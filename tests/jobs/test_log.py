@@ -19,10 +19,10 @@ from sidecar.clock import Clock
 from sidecar.jobs.events import Begun, Cancelled, Change, Edited, JobEvent, PutBack, Reported
 from sidecar.jobs.feed import Behind
 from sidecar.jobs.journal import FILE
+from sidecar.jobs.log import JobLog, KeyTaken, MemoryLog
 from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.record import JobRecord, JobState, RequestKey, advance
-from sidecar.jobs.sqlite_store import SqliteStore
-from sidecar.jobs.store import JobStore, KeyTaken, MemoryStore
+from sidecar.jobs.sqlite_log import SqliteLog
 from sidecar.speech.edits import Rename, Rewrite
 from sidecar.speech.history import Undo
 from sidecar.speech.transcript import (
@@ -37,9 +37,9 @@ from sidecar.speech.transcript import (
 KEY = "a-key-of-a-test-and-of-nobody-else"
 Place = Callable[[str], Any]
 """Gives a fixture by its name."""
-STORES: dict[str, Callable[[Place, Clock, int], JobStore]] = {
-    "memory": lambda place, now, buffer: MemoryStore(now, buffer),
-    "sqlite": lambda place, now, buffer: SqliteStore(place("tmp_path"), KEY, now, buffer),
+STORES: dict[str, Callable[[Place, Clock, int], JobLog]] = {
+    "memory": lambda place, now, buffer: MemoryLog(now, buffer),
+    "sqlite": lambda place, now, buffer: SqliteLog(place("tmp_path"), KEY, now, buffer),
     "postgres": lambda place, now, buffer: PostgresStore(
         place("journal"), KEY, place("tmp_path"), now, buffer
     ),
@@ -61,13 +61,13 @@ class Ticks:
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest) -> Iterator[JobStore]:
+def store(request: pytest.FixtureRequest) -> Iterator[JobLog]:
     store = STORES[request.param](request.getfixturevalue, Ticks(), BUFFER)
     yield store
     store.close()
 
 
-def added(store: JobStore) -> JobRecord:
+def added(store: JobLog) -> JobRecord:
     record = submitted(durable=True)
     store.add(record)
     return record
@@ -84,7 +84,7 @@ def segment(index: int) -> Reported:
 @given(history=histories, after=st.integers(0, 12))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_the_log_replayed_over_what_was_submitted_gives_the_record(
-    store: JobStore, history: Sequence[Change], after: int
+    store: JobLog, history: Sequence[Change], after: int
 ) -> None:
     first = added(store)
     told: list[tuple[JobRecord, JobEvent]] = []
@@ -114,7 +114,7 @@ def test_the_log_replayed_over_what_was_submitted_gives_the_record(
     store.forget(first.id)
 
 
-def test_events_are_numbered_from_one_and_dated_by_the_clock_it_was_given(store: JobStore) -> None:
+def test_events_are_numbered_from_one_and_dated_by_the_clock_it_was_given(store: JobLog) -> None:
     job = added(store)
     record = store.append(store.append(job.id, Begun()).id, DONE)
     assert [(event.seq, event.at) for event in store.events(job.id)] == [
@@ -124,7 +124,7 @@ def test_events_are_numbered_from_one_and_dated_by_the_clock_it_was_given(store:
     assert record.ended == 1_700_000_002.0
 
 
-def test_what_changes_nothing_is_neither_kept_nor_told(store: JobStore) -> None:
+def test_what_changes_nothing_is_neither_kept_nor_told(store: JobLog) -> None:
     job = added(store)
     told: list[JobEvent] = []
     store.listen(lambda _, event: told.append(event))
@@ -135,7 +135,7 @@ def test_what_changes_nothing_is_neither_kept_nor_told(store: JobStore) -> None:
     assert list(store.events(job.id)) == told
 
 
-def test_of_progress_the_last_is_kept_and_all_of_it_told(store: JobStore) -> None:
+def test_of_progress_the_last_is_kept_and_all_of_it_told(store: JobLog) -> None:
     job = added(store)
     told: list[int] = []
     store.listen(lambda _, event: told.append(event.seq), job.id)
@@ -146,7 +146,7 @@ def test_of_progress_the_last_is_kept_and_all_of_it_told(store: JobStore) -> Non
     assert [event.seq for event in store.events(job.id)] == [1, 3, 5, 6, 7]
 
 
-def test_an_owner_finds_its_job_by_its_key_and_no_two_have_the_same(store: JobStore) -> None:
+def test_an_owner_finds_its_job_by_its_key_and_no_two_have_the_same(store: JobLog) -> None:
     job = submitted(durable=True, owner="me", key=RequestKey("k", "digest"))
     store.add(job)
     with pytest.raises(KeyTaken):
@@ -161,7 +161,7 @@ def test_an_owner_finds_its_job_by_its_key_and_no_two_have_the_same(store: JobSt
     assert store.all() == [other, again]
 
 
-def test_of_a_checkpoint_its_state_is_kept_until_the_job_has_ended(store: JobStore) -> None:
+def test_of_a_checkpoint_its_state_is_kept_until_the_job_has_ended(store: JobLog) -> None:
     job = added(store)
     store.append(job.id, Begun())
     record = store.append(job.id, Reported(Checkpoint(2.0, "form", (), {"large": "state"})))
@@ -171,7 +171,7 @@ def test_of_a_checkpoint_its_state_is_kept_until_the_job_has_ended(store: JobSto
     assert "state" not in str(store.events(job.id)).replace("state={}", "")
 
 
-def test_a_job_that_is_not_there_is_not_found_by_any_way(store: JobStore) -> None:
+def test_a_job_that_is_not_there_is_not_found_by_any_way(store: JobLog) -> None:
     job = added(store)
     store.forget(job.id)
     store.forget(job.id)
@@ -186,7 +186,7 @@ def test_a_job_that_is_not_there_is_not_found_by_any_way(store: JobStore) -> Non
     assert store.all() == []
 
 
-def test_jobs_are_listed_in_the_order_in_which_they_came(store: JobStore) -> None:
+def test_jobs_are_listed_in_the_order_in_which_they_came(store: JobLog) -> None:
     jobs = [added(store) for _ in range(5)]
     store.append(jobs[3].id, Begun())
     store.forget(jobs[1].id)
@@ -194,7 +194,7 @@ def test_jobs_are_listed_in_the_order_in_which_they_came(store: JobStore) -> Non
     assert store.all()[2].state is JobState.RUNNING
 
 
-def test_who_is_told_finds_it_in_the_store(store: JobStore) -> None:
+def test_who_is_told_finds_it_in_the_store(store: JobLog) -> None:
     job = added(store)
     seen: list[bool] = []
 
@@ -208,7 +208,7 @@ def test_who_is_told_finds_it_in_the_store(store: JobStore) -> None:
 
 
 async def test_edits_of_a_job_that_ended_are_kept_and_told_to_whoever_asks_later(
-    store: JobStore,
+    store: JobLog,
 ) -> None:
     job = added(store)
     told: list[int] = []
@@ -227,7 +227,7 @@ async def test_edits_of_a_job_that_ended_are_kept_and_told_to_whoever_asks_later
     assert await _taken(store.subscribe(job.id, 4)) == []
 
 
-async def test_two_subscribers_and_one_who_comes_late_all_get_everything(store: JobStore) -> None:
+async def test_two_subscribers_and_one_who_comes_late_all_get_everything(store: JobLog) -> None:
     job = added(store)
     early = [store.subscribe(job.id) for _ in range(2)]
     taking = [asyncio.ensure_future(_taken(one)) for one in early]
@@ -244,7 +244,7 @@ async def test_two_subscribers_and_one_who_comes_late_all_get_everything(store: 
     assert [await _taken(one) for one in (late, after_the_end)] == [every, every]
 
 
-async def test_who_comes_back_resumes_behind_what_it_had(store: JobStore) -> None:
+async def test_who_comes_back_resumes_behind_what_it_had(store: JobLog) -> None:
     job = added(store)
     with store.subscribe(job.id) as subscription:
         for change in (Begun(), segment(0)):
@@ -258,7 +258,7 @@ async def test_who_comes_back_resumes_behind_what_it_had(store: JobStore) -> Non
 
 
 async def test_who_is_too_slow_is_told_where_to_resume_and_holds_up_nobody(
-    store: JobStore,
+    store: JobLog,
 ) -> None:
     job = added(store)
     slow, quick = store.subscribe(job.id), store.subscribe(job.id)
@@ -275,7 +275,7 @@ async def test_who_is_too_slow_is_told_where_to_resume_and_holds_up_nobody(
     assert await _taken(quick) == [BUFFER + 3]
 
 
-async def test_who_resumes_far_behind_is_not_too_slow_for_that(store: JobStore) -> None:
+async def test_who_resumes_far_behind_is_not_too_slow_for_that(store: JobLog) -> None:
     job = added(store)
     store.append(job.id, Begun())
     for index in range(5 * BUFFER):
@@ -285,8 +285,8 @@ async def test_who_resumes_far_behind_is_not_too_slow_for_that(store: JobStore) 
     assert await _taken(subscription) == [*range(1, 5 * BUFFER + 3)]
 
 
-async def test_of_those_who_left_or_were_told_all_nothing_is_kept(store: JobStore) -> None:
-    if not isinstance(store, MemoryStore):
+async def test_of_those_who_left_or_were_told_all_nothing_is_kept(store: JobLog) -> None:
+    if not isinstance(store, MemoryLog):
         pytest.skip("another store's feed is another's")
     jobs = [added(store) for _ in range(3)]
     for job in jobs:
@@ -301,7 +301,7 @@ async def test_of_those_who_left_or_were_told_all_nothing_is_kept(store: JobStor
 
 
 async def test_who_hears_no_more_takes_what_has_come_and_waits_for_nothing(
-    store: JobStore,
+    store: JobLog,
 ) -> None:
     job = added(store)
     subscription = store.subscribe(job.id)
@@ -314,13 +314,13 @@ async def test_who_hears_no_more_takes_what_has_come_and_waits_for_nothing(
 
 
 async def test_what_was_added_and_appended_outlives_the_store_once_that_was_waited_for(
-    store: JobStore, request: pytest.FixtureRequest
+    store: JobLog, request: pytest.FixtureRequest
 ) -> None:
     job = added(store)
     store.append(job.id, Begun())
     await asyncio.wait_for(store.written(job.id), PATIENCE_S)
     counted = "SELECT (SELECT count(*) FROM {0}jobs), (SELECT count(*) FROM {0}events)"
-    if isinstance(store, SqliteStore):
+    if isinstance(store, SqliteLog):
         path = request.getfixturevalue("tmp_path") / FILE
         with closing(sqlite3.connect(path)) as other:
             assert other.execute(counted.format("")).fetchone() == (1, 1)

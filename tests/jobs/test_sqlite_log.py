@@ -28,7 +28,7 @@ from sidecar.jobs.keeping import Keeping
 from sidecar.jobs.owned import OwnedJobs
 from sidecar.jobs.record import JobRecord, JobState, RequestKey
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.sqlite_store import TOLD, SqliteStore
+from sidecar.jobs.sqlite_log import TOLD, SqliteLog
 from sidecar.settings import Settings
 from sidecar.speech.edits import Rename, Rewrite
 from sidecar.speech.history import Redo, Undo
@@ -53,13 +53,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(folder: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(folder, KEY)
+def store(folder: Path) -> Iterator[SqliteLog]:
+    store = SqliteLog(folder, KEY)
     yield store
     store.close()
 
 
-def added(store: SqliteStore, **more: object) -> JobRecord:
+def added(store: SqliteLog, **more: object) -> JobRecord:
     record = submitted(**{"durable": True, **more})
     store.add(record)
     return record
@@ -69,12 +69,12 @@ def reopened(folder: Path, copy: Path) -> list[JobRecord]:
     """What a service finds that is started on these files."""
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("lock"))
-    with closing(SqliteStore(copy, KEY)) as store:
+    with closing(SqliteLog(copy, KEY)) as store:
         return store.all()
 
 
 async def test_after_the_process_it_is_all_there_again(folder: Path, tmp_path: Path) -> None:
-    store = SqliteStore(folder, KEY)
+    store = SqliteLog(folder, KEY)
     done, running, waiting = (added(store, key=RequestKey(str(one), "digest")) for one in range(3))
     passing = added(store, durable=False)
     edits = Edited((Rename(0, "Nell"), Rewrite(0, "Other words."))), Edited(Undo()), Edited(Redo())
@@ -91,7 +91,7 @@ async def test_after_the_process_it_is_all_there_again(folder: Path, tmp_path: P
     await store.written()
     known, log = store.all(), store.events(done.id)
     store.close()
-    with closing(SqliteStore(folder, KEY)) as again:
+    with closing(SqliteLog(folder, KEY)) as again:
         found = again.all()
         assert [one.id for one in found] == [done.id, running.id, waiting.id]
         assert found[0] == known[0]
@@ -106,7 +106,7 @@ async def test_after_the_process_it_is_all_there_again(folder: Path, tmp_path: P
 
 
 async def test_every_cut_of_the_log_is_a_state_that_was_with_all_that_was_acknowledged(
-    folder: Path, tmp_path: Path, store: SqliteStore
+    folder: Path, tmp_path: Path, store: SqliteLog
 ) -> None:
     """The power fails anywhere in a write: the write-ahead log is cut off at any byte."""
     seed = random.randrange(1 << 30)
@@ -148,7 +148,7 @@ async def test_every_cut_of_the_log_is_a_state_that_was_with_all_that_was_acknow
 
 
 async def test_a_full_disk_costs_the_job_that_does_not_fit_and_nobody_else(
-    store: SqliteStore, folder: Path, tmp_path: Path
+    store: SqliteLog, folder: Path, tmp_path: Path
 ) -> None:
     large, small = added(store), added(store)
     await store.written()
@@ -179,7 +179,7 @@ async def test_a_full_disk_costs_the_job_that_does_not_fit_and_nobody_else(
 def test_a_broken_file_is_set_aside_and_said_and_the_service_starts(
     folder: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with closing(SqliteStore(folder, KEY)) as store:
+    with closing(SqliteLog(folder, KEY)) as store:
         for _ in range(20):
             one = added(store)
             store.append(one.id, Begun())
@@ -212,7 +212,7 @@ def test_a_broken_file_is_set_aside_and_said_and_the_service_starts(
             database.commit()
         data = bytearray(file.read_bytes())
     file.write_bytes(data)
-    with closing(SqliteStore(folder, KEY)) as store:
+    with closing(SqliteLog(folder, KEY)) as store:
         assert store.all() == []
         (aside,) = broken_files(folder)
         assert aside.read_bytes() == data
@@ -289,7 +289,7 @@ def _fill(disk: Path, free: int) -> None:
 def test_an_error_of_the_disk_is_told_and_a_sound_file_stays_where_it_is(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(SqliteStore(folder, KEY)) as store:
+    with closing(SqliteLog(folder, KEY)) as store:
         job = added(store)
     connect = sqlite3.connect
 
@@ -305,35 +305,35 @@ def test_an_error_of_the_disk_is_told_and_a_sound_file_stays_where_it_is(
 
     monkeypatch.setattr(sqlite3, "connect", partial(connect, factory=Failing))
     with pytest.raises(errors.SettingsInvalid, match="disk I/O error"):
-        SqliteStore(folder, KEY)
+        SqliteLog(folder, KEY)
     monkeypatch.undo()
     assert not broken_files(folder)
-    with closing(SqliteStore(folder, KEY)) as store:
+    with closing(SqliteLog(folder, KEY)) as store:
         assert [one.id for one in store.all()] == [job.id]
 
 
 def test_another_key_and_a_second_service_and_a_later_version_are_refused_and_harm_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(SqliteStore(folder, KEY)) as store:
+    with closing(SqliteLog(folder, KEY)) as store:
         job = added(store)
         monkeypatch.setattr(journal, "ANOTHER_S", 0.1)
         with pytest.raises(errors.SettingsInvalid, match="cannot be had"):
-            SqliteStore(folder, KEY)
+            SqliteLog(folder, KEY)
     with pytest.raises(errors.SettingsInvalid, match="another key"):
-        SqliteStore(folder, KEY[::-1])
-    with closing(SqliteStore(folder, KEY)) as store:
+        SqliteLog(folder, KEY[::-1])
+    with closing(SqliteLog(folder, KEY)) as store:
         assert [one.id for one in store.all()] == [job.id]
         store._journal.database.execute("PRAGMA user_version = 99")
     with pytest.raises(errors.SettingsInvalid, match="later version"):
-        SqliteStore(folder, KEY)
+        SqliteLog(folder, KEY)
     assert not broken_files(folder)
 
 
 def test_a_file_of_the_first_version_is_brought_up_to_date_with_what_is_in_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(SqliteStore(folder, KEY)) as store:
+    with closing(SqliteLog(folder, KEY)) as store:
         job = added(store)
         store.append(job.id, Begun())
     with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as database:
@@ -345,12 +345,12 @@ def test_a_file_of_the_first_version_is_brought_up_to_date_with_what_is_in_it(
         with pytest.raises(sqlite3.Error):  # it dies in the middle
             migrate(database)
     monkeypatch.undo()
-    with closing(SqliteStore(folder, KEY)) as store:
+    with closing(SqliteLog(folder, KEY)) as store:
         assert store.get(job.id).state is JobState.RUNNING
         store.add(submitted(durable=True, key=RequestKey("k", "digest")))
 
 
-async def test_what_was_forgotten_is_in_no_file(folder: Path, store: SqliteStore) -> None:
+async def test_what_was_forgotten_is_in_no_file(folder: Path, store: SqliteLog) -> None:
     jobs = [
         added(store, key=RequestKey(f"key-{number}-of-nobody", "digest")) for number in range(30)
     ]
@@ -367,7 +367,7 @@ async def test_what_was_forgotten_is_in_no_file(folder: Path, store: SqliteStore
 
 
 async def test_a_deletion_is_answered_for_once_it_is_in_no_file_whenever_it_was_written(
-    folder: Path, store: SqliteStore
+    folder: Path, store: SqliteLog
 ) -> None:
     for _ in range(5):
         job = added(store)
@@ -380,7 +380,7 @@ async def test_a_deletion_is_answered_for_once_it_is_in_no_file_whenever_it_was_
 
 
 async def test_a_deletion_whose_log_is_read_by_others_is_said_and_done_once_it_can_be(
-    folder: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    folder: Path, store: SqliteLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = [added(store) for _ in range(2)]
     await store.written()
@@ -406,7 +406,7 @@ async def test_a_deletion_whose_log_is_read_by_others_is_said_and_done_once_it_c
 
 @pytest.mark.parametrize("hindrance", ["reader", "writer"])
 async def test_who_asks_again_for_all_to_be_deleted_is_not_told_so_before_it_is_true(
-    hindrance: str, folder: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    hindrance: str, folder: Path, store: SqliteLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "READERS_S", 0.0)
     monkeypatch.setattr(writer, "LATER_S", 0.1)
@@ -425,7 +425,7 @@ async def test_who_asks_again_for_all_to_be_deleted_is_not_told_so_before_it_is_
 
 
 async def test_what_a_service_that_was_killed_had_deleted_goes_from_the_log_before_it_is_said(
-    folder: Path, store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, store: SqliteLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = added(store, owner=EVERYBODY.owner)
     await store.written()
@@ -435,14 +435,14 @@ async def test_what_a_service_that_was_killed_had_deleted_goes_from_the_log_befo
     killed = tmp_path / "killed"
     shutil.copytree(folder, killed, ignore=shutil.ignore_patterns("lock"))
     assert job.id.encode() in _bytes_in(killed)
-    with closing(SqliteStore(killed, KEY)) as after:
+    with closing(SqliteLog(killed, KEY)) as after:
         async with _owned(after) as owned:
             assert await owned.delete_all(EVERYBODY) == 0
             assert job.id.encode() not in _bytes_in(killed)
 
 
 async def test_all_are_deleted_although_the_end_of_one_makes_another_go_for_its_age(
-    folder: Path, store: SqliteStore
+    folder: Path, store: SqliteLog
 ) -> None:
     waiting, done = (added(store, owner=EVERYBODY.owner) for _ in range(2))
     store.append(done.id, Begun())
@@ -457,14 +457,14 @@ async def test_what_nobody_could_ask_for_is_deleted_with_the_rest_also_after_a_r
     folder: Path,
 ) -> None:
     """Its client waited for it, and the service ended before that was told."""
-    with closing(SqliteStore(folder, KEY)) as store:
+    with closing(SqliteLog(folder, KEY)) as store:
         for kept in (True, False):
             job = added(store, owner=EVERYBODY.owner, kept=kept)
             for change in (Begun(), DONE):
                 store.append(job.id, change)
         theirs = added(store, owner="another's")
         await store.written()
-    store = SqliteStore(folder, KEY)
+    store = SqliteLog(folder, KEY)
     with closing(store):
         async with _owned(store) as owned:
             assert await owned.delete_all(EVERYBODY) == 2
@@ -473,7 +473,7 @@ async def test_what_nobody_could_ask_for_is_deleted_with_the_rest_also_after_a_r
     assert [one.id for one in reopened(folder, folder.with_name("copy"))] == [theirs.id]
 
 
-async def test_who_appends_waits_for_no_disk(store: SqliteStore) -> None:
+async def test_who_appends_waits_for_no_disk(store: SqliteLog) -> None:
     """A writer that is held up holds up who asks for what is written, and nobody else."""
     other = sqlite3.connect(store._journal.database.execute("PRAGMA database_list").fetchone()[2])
     with closing(other):
@@ -491,7 +491,7 @@ async def test_who_appends_waits_for_no_disk(store: SqliteStore) -> None:
 
 
 @asynccontextmanager
-async def _owned(store: SqliteStore, limit: int | None = None) -> AsyncIterator[OwnedJobs]:
+async def _owned(store: SqliteLog, limit: int | None = None) -> AsyncIterator[OwnedJobs]:
     """Whoever asks, of a service that was started with this store."""
     results = Retention(store, 3600, 1 << 20, limit)
     for record in store.all():

@@ -15,7 +15,7 @@ from sidecar.jobs.feed import BUFFER, Feed, Listener, Subscription
 from sidecar.jobs.record import JobRecord, advance
 
 
-class JobStore(Protocol):
+class JobLog(Protocol):
     """Records by their id, and the events that made them what they are."""
 
     def add(self, record: JobRecord) -> None:
@@ -126,7 +126,7 @@ class Entry:
             self.log = [one.worn for one in self.log]
 
 
-class MemoryStore:
+class MemoryLog:
     """Keeps jobs as long as the process lives."""
 
     def __init__(self, now: clock.Clock = clock.wall, buffer: int = BUFFER) -> None:
