@@ -83,7 +83,7 @@ class Backend:
         """Those whose clients timed out, where others may be asked next."""
         left = self.keeping.unanswered if self.keeping is not None else None
         if shared is not None and left is not None:
-            self.unanswered = Unanswered(left, self.log, shared, self.results, self._seek)
+            self.unanswered = Unanswered(left, self.log, shared, self._seek)
 
     async def open(self, background: Background) -> None:
         """Start working, and go on with what was left of the last time."""

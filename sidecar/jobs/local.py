@@ -194,7 +194,7 @@ class LocalJobs:
 
     def _forget(self, record: JobRecord) -> None:
         self._cancelled(record)
-        self._results.forget(record.id)
+        self._log.forget(record.id)
 
     async def _persisted(self, record: JobRecord) -> None:
         if record.durable:
