@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, FastAPI
 
 from sidecar import __version__
 from sidecar.access.approach import is_loopback
@@ -39,7 +39,6 @@ from sidecar.transports.http import (
     counted,
     cut_off,
     docs_page,
-    elsewhere,
     gate,
     head,
     lingering,
@@ -208,9 +207,8 @@ def create_app(
     )
     tickets = Handover[Grant]()
     routers = _routers(service, tickets)
-    looks = [Depends(elsewhere.sought(service))] if service.shares else []
     for router in routers:
-        app.include_router(router, dependencies=looks)
+        app.include_router(router)
     app.add_middleware(counted.Route)
     app.add_middleware(head.Head)
     dialects = _dialects(settings)

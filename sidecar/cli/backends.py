@@ -137,7 +137,7 @@ async def _without_server(
                 told("running", record.progress.audio_s_done, record.progress.audio_s_total)
             return service.noted(await job.result(), meant)
         finally:
-            service.owned.cancel(EVERYBODY, job.record)  # one that has ended stays as it is
+            service.owned.hang_up(EVERYBODY, job.record)  # one that has ended stays as it is
 
     await service.open()
     try:

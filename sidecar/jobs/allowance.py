@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from sidecar import errors
 from sidecar.access.identity import Identity
@@ -38,18 +38,17 @@ def check_queue(who: Identity, waiting: int, free: int) -> None:
         )
 
 
-def check_audio(who: Identity, more_s: float | None, waiting_s: Iterable[float | None]) -> None:
-    """Refuse a recording of ``more_s`` seconds behind those that wait; one alone may be any length.
-    None: it does not say.
+def check_audio(who: Identity, more_s: float | None, waiting_s: float) -> None:
+    """Refuse a recording of ``more_s`` seconds (None: unknown) behind ``waiting_s`` seconds that
+    wait; one alone may be any length.
 
     Raises:
         errors.AudioLimited: with it, more audio waits than may.
     """
     most = who.limits.queued_audio_s
-    has = sum(map(_length, waiting_s))
-    if most is not None and has and has + _length(more_s) > most:
+    if most is not None and waiting_s and waiting_s + counted_s(more_s) > most:
         raise errors.AudioLimited(
-            f"{has / HOUR_S:.1f} hours of your audio wait, and {most / HOUR_S:.1f} may."
+            f"{waiting_s / HOUR_S:.1f} hours of your audio wait, and {most / HOUR_S:.1f} may."
         )
 
 
@@ -77,5 +76,6 @@ class Uploads:
         return lambda size: buckets.charge(who.owner, self._now(), size)
 
 
-def _length(total_s: float | None) -> float:
+def counted_s(total_s: float | None) -> float:
+    """Return the seconds that a recording counts for; None: its length is unknown."""
     return UNSAID_S if total_s is None else total_s

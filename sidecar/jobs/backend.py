@@ -10,6 +10,7 @@ from sidecar.diagnostics.crash import data_folder
 from sidecar.jobs.counted import Counted
 from sidecar.jobs.keeping import Keeping, go_on
 from sidecar.jobs.lane import Terms
+from sidecar.jobs.local import LocalJobs
 from sidecar.jobs.log import JobLog, MemoryLog
 from sidecar.jobs.pace import Pace
 from sidecar.jobs.pace_file import PaceFile
@@ -18,6 +19,7 @@ from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.runner import Plan
 from sidecar.jobs.sharing import shared_queue
+from sidecar.jobs.store import JobStore
 from sidecar.jobs.unanswered import Unanswered
 from sidecar.metering.tally import JobTally
 from sidecar.settings import NODE, Settings
@@ -47,14 +49,15 @@ class Backend:
         self._role, self._disk, self._now = settings.role, disk, now
         self.keeping = Keeping(settings, now) if settings.keeps_jobs else None
         """Those that outlive the process, where they do."""
-        self.store: JobLog = self.keeping.store if self.keeping else MemoryLog(now)
-        self.store.listen(Counted(tally), here=True)
+        self.log: JobLog = self.keeping.store if self.keeping else MemoryLog(now)
+        """What happens to the jobs of this process."""
+        self.log.listen(Counted(tally), here=True)
         self._pace_file = PaceFile(data_folder(settings.data_dir))
         self.pace = Pace(provision.spec.name, model, self._pace_file.read())
         """How long work takes."""
         queue = JobQueue(
             provision.slot,
-            self.store,
+            self.log,
             Terms(plan, settings.max_audio_hours * 3600, provision.company, provision.lead_s),
             limit=settings.queue_limit,
             places=places,
@@ -67,18 +70,20 @@ class Backend:
         self.queue = shared or queue
         """Who takes in: for this service, or for all that share its jobs."""
         self.results = Retention(
-            self.store,
+            self.log,
             settings.job_retention,
             settings.job_retention_mb << 20,
             settings.job_retention_count,
             own=shared.awaits if shared is not None else lambda record: True,
         )
         """Those that are over, until they are fetched."""
+        self.store: JobStore = LocalJobs(self.log, self.queue, self.results, self._seek)
+        """What owners and wires do with jobs."""
         self.unanswered: Unanswered | None = None
         """Those whose clients timed out, where others may be asked next."""
         left = self.keeping.unanswered if self.keeping is not None else None
         if shared is not None and left is not None:
-            self.unanswered = Unanswered(left, self.store, shared, self.results, self.seek)
+            self.unanswered = Unanswered(left, self.log, shared, self._seek)
 
     async def open(self, background: Background) -> None:
         """Start working, and go on with what was left of the last time."""
@@ -86,7 +91,7 @@ class Backend:
             await self.keeping.open_store()
         self.queue.open()
         if self.keeping is not None:
-            ended = [record for record in self.store.all() if record.over]
+            ended = [record for record in self.log.all() if record.over]
             for record in sorted(ended, key=lambda one: one.touched):
                 self.results.remember(record, self._now() - record.touched)
             if isinstance(self.queue, JobQueue):
@@ -96,12 +101,6 @@ class Backend:
         if self.unanswered is not None and self._role != NODE:
             background.spawn("end what nobody waits for", self.unanswered.end_in_time())
         background.spawn("remember the pace", self._pace_file.run(self.pace))
-
-    async def seek(self, job_id: str | None = None) -> None:
-        """Know of a job that another service may have taken in or changed a moment ago; of all
-        jobs without an id."""
-        if self.keeping is not None:
-            await self.keeping.seek(job_id)
 
     async def fetched(self) -> None:
         """Wait a moment for results to be fetched, where anybody fetches them from here."""
@@ -116,4 +115,8 @@ class Backend:
         if self.keeping is not None:
             self.keeping.close()
         else:
-            self.store.close()
+            self.log.close()
+
+    async def _seek(self, job_id: str | None) -> None:
+        if self.keeping is not None:
+            await self.keeping.seek(job_id)

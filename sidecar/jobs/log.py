@@ -75,7 +75,8 @@ class JobLog(Protocol):
         ...
 
     def when_gone(self, tell: Callable[[str], None]) -> None:
-        """Have ``tell`` called with the id of each job that another service forgot."""
+        """Have ``tell`` called with the id of each job that was forgotten, here or by another
+        service."""
         ...
 
     def forget(self, job_id: str) -> None:
@@ -177,17 +178,21 @@ class MemoryLog:
         self._feed.listen(tell, job_id, here=here)
 
     def when_gone(self, tell: Callable[[str], None]) -> None:
-        """Have ``tell`` called with the id of each job that another service forgot."""
+        """Have ``tell`` called with the id of each job that was forgotten, here or by another
+        service."""
         self._tell_gone.append(tell)
 
     def forget(self, job_id: str) -> None:
         """Keep a job no longer."""
         entry = self._entries.pop(job_id, None)
-        if entry is None or entry.record.key is None:
+        if entry is None:
             return
-        key = entry.record.owner, entry.record.key.name
-        if self._keys.get(key) == job_id:
-            del self._keys[key]
+        if entry.record.key is not None:
+            key = entry.record.owner, entry.record.key.name
+            if self._keys.get(key) == job_id:
+                del self._keys[key]
+        for tell in self._tell_gone:
+            tell(job_id)
 
     async def written(self, job_id: str | None = None) -> None:
         """Memory outlives nothing: there is nothing to wait for."""

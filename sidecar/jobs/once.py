@@ -11,21 +11,21 @@ from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 from sidecar import errors
-from sidecar.jobs.log import JobLog
 from sidecar.jobs.record import JobRecord, RequestKey
+from sidecar.jobs.store import JobStore
 
 
 class Once:
     """Looks jobs up by the key that they came with."""
 
-    def __init__(self, store: JobLog) -> None:
+    def __init__(self, store: JobStore) -> None:
         self._store = store
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         """Those of keys that somebody is submitting with."""
 
-    def knows(self, owner: str, name: str) -> bool:
+    async def knows(self, owner: str, name: str) -> bool:
         """Whether there is a job of this key."""
-        return self._store.by_key(owner, name) is not None
+        return await self._store.by_key(owner, name) is not None
 
     @asynccontextmanager
     async def turn(self, owner: str, key: RequestKey) -> AsyncGenerator[JobRecord | None, None]:
@@ -36,15 +36,15 @@ class Once:
         """
         lock = self._turns.setdefault((owner, key.name), asyncio.Lock())
         async with lock:
-            yield self.known(owner, key)
+            yield await self.known(owner, key)
 
-    def known(self, owner: str, key: RequestKey) -> JobRecord | None:
+    async def known(self, owner: str, key: RequestKey) -> JobRecord | None:
         """The job of a request that came before.
 
         Raises:
             errors.IdempotencyKeyReused: it is that of another request.
         """
-        known = self._store.by_key(owner, key.name)
+        known = await self._store.by_key(owner, key.name)
         if known is not None and known.key != key:
             raise errors.IdempotencyKeyReused()
         return known

@@ -1,25 +1,24 @@
-"""The jobs of whoever asks: looked up, followed, ended. A job of another owner is not found."""
+"""Jobs of the caller: looked up, followed, ended, edited. A job of another owner is not found."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Container
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from sidecar.access.fair_semaphore import FairSemaphore
 from sidecar.access.identity import Identity
 from sidecar.errors import (
     JobNotDone,
     JobNotFound,
-    SidecarError,
+    JournalUnreachable,
     SpeakerNotFound,
     TranscriptChanged,
 )
-from sidecar.jobs.events import Cancelled, Edited
+from sidecar.jobs.events import Edited
 from sidecar.jobs.feed import Subscription
-from sidecar.jobs.log import JobLog
-from sidecar.jobs.record import JobRecord
-from sidecar.jobs.retention import Retention
+from sidecar.jobs.record import ENDED, JobRecord, JobState
+from sidecar.jobs.store import JobStore, Turn
 from sidecar.speech.formats import speaker_label
 from sidecar.speech.history import Step
 from sidecar.speech.people import VoicePrint
@@ -29,160 +28,134 @@ from sidecar.threads import Threads
 T = TypeVar("T")
 EDITS = 2
 """Edits that are worked out side by side; where owners are told apart one of them has one place."""
-
-
-class Line(Protocol):
-    """Who waits and runs: the queue of this service, or of all that share its jobs, each with jobs
-    of its own kind."""
-
-    def live(self, job_id: str) -> Any | None:
-        """The job with this id, if it waits or runs."""
-        ...
-
-    def position(self, job: Any) -> int | None:
-        """How many go first; None when it waits no more."""
-        ...
-
-    def wait_s(self, job: Any) -> float | None:
-        """For about how many seconds others go first; None when it waits no more."""
-        ...
-
-    def cancel(self, job: Any) -> None:
-        """End a job, waiting or running."""
-        ...
+ON_THEIR_WAY = frozenset(JobState) - ENDED
 
 
 class OwnedJobs:
-    """What an owner may do with its jobs. Who asks comes first, and is asked here, so that no wire
-    can forget to."""
+    """What an owner may do with its jobs. Every call takes the caller first and checks here that
+    the job is the caller's, so that no wire can forget it.
 
-    def __init__(self, store: JobLog, queue: Line, results: Retention) -> None:
+    Every call that waits raises `errors.JournalUnreachable` if the database does not answer.
+    """
+
+    def __init__(self, store: JobStore) -> None:
         self._store = store
-        self._queue = queue
-        self._results = results
         self._editing, self._threads = FairSemaphore(EDITS), Threads("edit", EDITS)
 
-    def job(self, caller: Identity, job_id: str) -> JobRecord:
-        """The caller's job with this id.
+    async def job(self, caller: Identity, job_id: str) -> JobRecord:
+        """Return the caller's job with this id.
 
         Raises:
             errors.JobNotFound: there is none, or it is another's.
         """
-        record = _own(caller, self._store.get(job_id))
+        record = _own(caller, await self._store.get(job_id))
         if not record.kept:
             raise JobNotFound()
         return record
 
-    def jobs(self, caller: Identity) -> list[JobRecord]:
-        """All jobs of the caller that can be asked for, oldest first."""
-        return [one for one in self._store.all() if one.kept and one.owner == caller.owner]
+    async def jobs(
+        self,
+        caller: Identity,
+        *,
+        states: frozenset[JobState] = frozenset(),
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> Sequence[JobRecord]:
+        """Return the caller's jobs that can be asked for, oldest first, as `JobStore.list`.
 
-    def on_their_way(self, caller: Identity) -> list[JobRecord]:
-        """Those of the caller that wait or run, with those whose clients wait for them at some
-        service and which nobody can ask for."""
-        return [one for one in self._store.all() if one.owner == caller.owner and not one.over]
+        Raises:
+            errors.JobNotFound: no such job has the id ``after``.
+        """
+        return await self._store.list(caller.owner, states=states, after=after, limit=limit)
+
+    async def on_their_way(self, caller: Identity) -> Sequence[JobRecord]:
+        """Return the caller's jobs that wait or run, also those that cannot be asked for because
+        their clients wait for them at some service."""
+        return await self._store.list(caller.owner, states=ON_THEIR_WAY, private=True)
 
     async def answer(
         self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
     ) -> bytes:
-        """What ``render`` makes of a job, without keeping anybody waiting; of one that has ended it
-        is made once.
+        """Return what ``render`` makes of a job, without blocking the event loop; of one that has
+        ended the store may keep it.
 
         Raises:
             errors.JobNotFound: it is another's.
         """
-        if _own(caller, record).over and record.durable:
-            with contextlib.suppress(SidecarError):  # it is as it is; the next start says otherwise
-                await self._store.written(record.id)
-        return await self._results.answer(record, render)
+        return await self._store.answer(_own(caller, record), render)
 
-    def events(self, caller: Identity, record: JobRecord, after: int = 0) -> Subscription:
-        """What happened to a job behind the event ``after``, and then what comes, as it comes.
+    async def events(self, caller: Identity, record: JobRecord, after: int = 0) -> Subscription:
+        """Return the events of a job behind the number ``after``, and those that come.
 
         Raises:
-            errors.JobNotFound: it is another's, or was forgotten.
+            errors.JobNotFound: it is another's, or was deleted.
         """
-        return self._store.subscribe(_own(caller, record).id, after)
+        return await self._store.subscribe(_own(caller, record).id, after)
 
-    def position(self, caller: Identity, record: JobRecord) -> int | None:
-        """How many jobs go before this one; None when it does not wait.
+    async def turn(self, caller: Identity, record: JobRecord) -> Turn | None:
+        """Return the turn of a job; None if it does not wait.
 
         Raises:
             errors.JobNotFound: it is another's.
         """
-        live = self._queue.live(_own(caller, record).id)
-        return self._queue.position(live) if live is not None else None
+        return (await self.turns(caller, [record])).get(record.id)
 
-    def wait_s(self, caller: Identity, record: JobRecord) -> float | None:
-        """For about how many seconds others go before this one; None when it does not wait.
+    async def turns(self, caller: Identity, records: Sequence[JobRecord]) -> Mapping[str, Turn]:
+        """Return the turns of the jobs that wait, by id. They are predictions: none while the
+        database does not answer.
+
+        Raises:
+            errors.JobNotFound: one of them is another's.
+        """
+        with suppress(JournalUnreachable):
+            return await self._store.turns([_own(caller, one) for one in records])
+        return {}
+
+    def hang_up(self, caller: Identity, record: JobRecord) -> None:
+        """Cancel a job without waiting, because its client has gone; one that has ended stays as it
+        is.
 
         Raises:
             errors.JobNotFound: it is another's.
         """
-        live = self._queue.live(_own(caller, record).id)
-        return self._queue.wait_s(live) if live is not None else None
+        self._store.cancel_soon(_own(caller, record).id)
 
-    def cancel(self, caller: Identity, record: JobRecord) -> None:
-        """End a job; one that has ended stays as it is.
-
-        Raises:
-            errors.JobNotFound: it is another's.
-        """
-        live = self._queue.live(_own(caller, record).id)
-        if live is not None:
-            self._queue.cancel(live)
-        elif record.durable and not self._store.get(record.id).over:
-            # It was kept over a start, and its recording is still being opened.
-            self._store.append(record.id, Cancelled())
-
-    async def end(self, caller: Identity, record: JobRecord) -> None:
-        """`cancel`, and wait until the next start would not go on with it either.
+    async def cancel(self, caller: Identity, record: JobRecord) -> JobRecord:
+        """End a job and return it as it is then; one that has ended stays as it is.
 
         Raises:
             errors.JobNotFound: it is another's.
-            errors.DiskFull, errors.SpoolUnwritable: it has ended, but that cannot be kept.
+            errors.DiskFull, errors.SpoolUnwritable: it has ended, but that is not persisted.
         """
-        self.cancel(caller, record)
-        await self._settled(record)
+        return await self._store.cancel(_own(caller, record).id)
 
     async def delete(self, caller: Identity, record: JobRecord) -> None:
-        """End a job if it has not ended, and forget it and its transcript; on the disk too, once
+        """End a job if it has not ended, and delete it with its transcript; on the disk too, once
         this returns.
 
         Raises:
             errors.JobNotFound: it is another's.
-            errors.DiskFull, errors.SpoolUnwritable: it is still on the disk, and goes from there
-                with the next that can be written.
+            errors.DiskFull, errors.SpoolUnwritable: it is still on the disk, and is deleted there
+                with the next write that succeeds.
         """
-        self.cancel(caller, record)
-        self._results.forget(record.id)
-        await self._settled(record)
+        await self._store.delete(_own(caller, record).id)
 
     async def delete_all(self, caller: Identity) -> int:
-        """`delete` of each of the caller's, with those whose clients wait for the answer; how many.
-        What was asked for before is done, too, once this returns.
+        """`delete` all of the caller's jobs, private ones too; return how many there were.
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: as `delete`.
         """
-        own = [one for one in self._store.all() if one.owner == caller.owner]
-        for record in own:
-            with contextlib.suppress(JobNotFound):  # the end of another made room for that one
-                self.cancel(caller, record)
-            self._results.forget(record.id)
-        for record in own:
-            await self._settled(record)
-        await self._store.written()
-        return len(own)
+        return await self._store.delete_owner(caller.owner)
 
-    def voice(self, caller: Identity, job_id: str, speaker: str) -> VoicePrint:
+    async def voice(self, caller: Identity, job_id: str, speaker: str) -> VoicePrint:
         """What a speaker of a job that has ended sounds like; ``speaker`` as a transcript says it.
 
         Raises:
             errors.JobNotFound, errors.JobNotDone: there is no such job of the caller's, or not yet.
             errors.SpeakerNotFound: it has no such speaker, or too little is known of the voice.
         """
-        record = self.job(caller, job_id)
+        record = await self.job(caller, job_id)
         if not record.over:
             raise JobNotDone()
         for one in record.transcript.voices if record.transcript is not None else ():
@@ -190,7 +163,7 @@ class OwnedJobs:
                 return one.print
         raise SpeakerNotFound()
 
-    def transcript(self, caller: Identity, job_id: str) -> tuple[JobRecord, Transcript]:
+    async def transcript(self, caller: Identity, job_id: str) -> tuple[JobRecord, Transcript]:
         """The caller's job with this id, and what was said in it.
 
         Raises:
@@ -198,7 +171,7 @@ class OwnedJobs:
             errors.JobNotDone: it has not ended.
             errors.SidecarError: why there is no transcript.
         """
-        record = self.job(caller, job_id)
+        record = await self.job(caller, job_id)
         if not record.over:
             raise JobNotDone()
         if record.error is not None:
@@ -221,17 +194,13 @@ class OwnedJobs:
             errors.DiskFull, errors.SpoolUnwritable: it is done, but that cannot be kept for now.
         """
         while True:
-            record, before = self.transcript(caller, job_id)
+            record, before = await self.transcript(caller, job_id)
             if revisions is not None and record.history.revision not in revisions:
                 raise TranscriptChanged(f"The transcript is of revision {record.history.revision}.")
             after = await self.in_turn(caller, record.history.after, before, step, 0.0)
-            edited, now = self.transcript(caller, job_id)
-            if now is before:  # nobody edited it meanwhile
-                break
-        if after is not None:
-            edited = self._store.append(record.id, Edited(step, (before, after[1])))
-        await self._settled(edited)
-        return before, edited
+            ready = before, before if after is None else after[1]
+            with suppress(TranscriptChanged):  # somebody edited it meanwhile
+                return before, await self._store.edit(record, Edited(step, ready))
 
     async def in_turn(self, caller: Identity, work: Callable[..., T], *args: Any) -> T:
         """What the work on a transcript returns or raises, in a thread at the caller's turn: it may
@@ -247,11 +216,7 @@ class OwnedJobs:
         Raises:
             errors.JobNotFound: it is another's.
         """
-        return await self._results.written(_own(caller, record), render)
-
-    async def _settled(self, record: JobRecord) -> None:
-        if record.durable:
-            await self._store.written(record.id)
+        return await self._store.form(_own(caller, record), render)
 
 
 def _own(caller: Identity, record: JobRecord) -> JobRecord:

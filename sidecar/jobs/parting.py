@@ -62,7 +62,7 @@ class Edits:
         if isinstance(wished, Undo | Redo):
             return Changed(*await self._jobs.edit(caller, job_id, wished, revisions))
         for attempt in range(ATTEMPTS):
-            record, transcript = self._jobs.transcript(caller, job_id)
+            record, transcript = await self._jobs.transcript(caller, job_id)
             revision = record.history.revision
             if revisions is not None and revision not in revisions:
                 raise TranscriptChanged(f"The transcript is of revision {revision}.")

@@ -16,6 +16,7 @@ from sidecar.jobs.lane import Lane, Terms
 from sidecar.jobs.lineup import Guess, Lineup
 from sidecar.jobs.log import JobLog
 from sidecar.jobs.pace import Pace
+from sidecar.jobs.room import Hold
 from sidecar.workers.place import Place
 
 log = logging.getLogger(__name__)
@@ -114,15 +115,26 @@ class JobQueue:
                 f"{taken} jobs are waiting or on their way, and the queue takes no more."
             )
 
-    def submit(self, job: Job, *, promised: bool = False) -> None:
-        """Take in a job that waits; ``promised`` if a place was kept for it.
+    async def submit(self, job: Job, *, promised: Hold | None = None) -> None:
+        """Accept a job: return once it is persisted. ``promised``: the place that was kept for it,
+        released as soon as the job counts here.
 
         Raises:
-            errors.QueueFull: there is none.
+            errors.QueueFull: there is no place.
+            errors.SidecarError: it cannot be persisted; there is no job.
         """
-        self.check_open() if promised else self.check_room()
+        self.check_room() if promised is None else self.check_open()
         self._waiting.join(job)
         job.enter(self._store)
+        if promised is not None:
+            promised.release()
+        job.source.settle()
+        try:
+            await job.written()
+        except BaseException:
+            self.cancel(job)
+            self._store.forget(job.id)  # the same request sent again is a new one
+            raise
 
     def of(self, owner: str, *, running: bool = True) -> list[Job]:
         """An owner's jobs that wait, and those that run unless they are left out."""

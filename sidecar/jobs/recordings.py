@@ -36,7 +36,7 @@ class Recordings:
             errors.RecordingNotKept: its recording is not kept.
             errors.AudioLost: it is not what it was.
         """
-        job = self._owned.job(caller, job_id)
+        job = await self._owned.job(caller, job_id)
         if self._keeping is None:
             raise errors.RecordingNotKept()
         return await self._threads.run(self._keeping.recording, job)

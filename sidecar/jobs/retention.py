@@ -124,7 +124,7 @@ class Retention:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         store.listen(self._heard)
-        store.when_gone(self.forget)
+        store.when_gone(self._gone)
 
     async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
         """What a wire makes of a job. Once it has ended that is kept, and was fetched."""
@@ -148,13 +148,6 @@ class Retention:
         if record.id in self._ended:
             self._ended[record.id].fetched.set()
         return form
-
-    def forget(self, job_id: str) -> None:
-        """Keep a job no longer, whether it was remembered or not."""
-        if job_id in self._ended:
-            self._forget(job_id)
-        else:
-            self._store.forget(job_id)
 
     def fetched(self, job_id: str) -> bool:
         """Whether somebody has had the result of a job that is kept."""
@@ -232,13 +225,18 @@ class Retention:
             self._forget(oldest)
 
     def _forget(self, job_id: str) -> None:
-        result = self._ended.pop(job_id)
+        self._gone(job_id)
+        self._store.forget(job_id)
+
+    def _gone(self, job_id: str) -> None:
+        result = self._ended.pop(job_id, None)
+        if result is None:
+            return
         owner = result.record.owner
         self._held[owner] -= result.weight
         self._count[owner] -= 1
         if not self._count[owner]:
             del self._held[owner], self._count[owner]
-        self._store.forget(job_id)
 
     def _forget_old(self) -> None:
         self._timer = None

@@ -19,6 +19,7 @@ from sidecar.jobs.order import Priority
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.record import JobRecord, RequestKey
 from sidecar.jobs.room import Body, Place, Room
+from sidecar.jobs.store import OwnerLoad
 from sidecar.jobs.traced import JobTraces, Way
 from sidecar.metering.tally import JobTally
 from sidecar.settings import FRONT, Settings
@@ -64,13 +65,8 @@ class Submissions:
             errors.QueueFull: there is none.
             errors.JobsLimited: the caller has as many jobs as it may.
         """
-        await self._backend.seek()  # how many there are, and of which keys
-        if key is None or not self._once.knows(caller.owner, key):
-            self._queue.check_room(self._room.promised)
-            coming, free = self._room.owners[caller.owner], self._queue_limit - self._queue.depth
-            check_jobs(caller, len(self._queue.of(caller.owner)) + coming)
-            waiting = len(self._queue.of(caller.owner, running=False)) + coming
-            check_queue(caller, waiting, free - self._room.promised)
+        if key is None or not await self._once.knows(caller.owner, key):
+            self._check(caller, await self._store.load(caller.owner))
         return self._room.place(caller.owner)
 
     def body(self, caller: Identity, declared: int = 0) -> Body:
@@ -126,9 +122,9 @@ class Submissions:
         record = None
         way = self._traces.begun() if self._traces is not None else None
         try:
-            with place or await self.place(caller):
+            with place or await self.place(caller) as promised:
                 facts = await self._intake.probe(caller, source)
-                options = self._admitted(caller, facts, options)
+                options = await self._admitted(caller, facts, options)
                 durable = self._backend.keeping is not None and (kept or self._backend.shares)
                 record = JobRecord.submitted(
                     self._now(),
@@ -144,13 +140,11 @@ class Submissions:
                 job = Job(source, record)
                 if self._traces is not None and way is not None:
                     self._traces.entered(way, record)
-                self._queue.submit(job, promised=True)
-                source.settle()
+                await self._queue.submit(job, promised=promised)
         except BaseException as error:
             self._refused(source, record, way, error)
             raise
         self._tally.submitted.add()
-        await self._accepted(job)
         return job
 
     async def submit_once(
@@ -177,7 +171,7 @@ class Submissions:
                     )
                     return job.record, False
         except KeyTaken:  # by another service, a moment ago
-            known = self._once.known(caller.owner, key)
+            known = await self._once.known(caller.owner, key)
             if known is None:  # and it is forgotten already
                 raise JournalUnreachable() from None
         except BaseException:
@@ -186,29 +180,27 @@ class Submissions:
         source.close()
         return known, True
 
-    def _admitted(
+    def _check(self, caller: Identity, load: OwnerLoad) -> None:
+        """Raise as `place` does, if there is no place for one more job of the caller."""
+        self._queue.check_room(self._room.promised)
+        coming, free = self._room.owners[caller.owner], self._queue_limit - self._queue.depth
+        check_jobs(caller, load.jobs + coming)
+        check_queue(caller, load.waiting + coming, free - self._room.promised)
+
+    async def _admitted(
         self, caller: Identity, facts: AudioFacts, options: TranscribeOptions
     ) -> TranscribeOptions:
         """The options with a precision that fits, where the caller may have more waiting; and with
         whether voices are kept here, for who works on it may be another service."""
         if not self._fits_elsewhere:
             options = self._provision.admitted(options, facts.total_s)
-        waiting = self._queue.of(caller.owner, running=False)
-        check_audio(caller, facts.total_s, (each.facts.total_s for each in waiting))
+        load = await self._store.load(caller.owner)
+        check_audio(caller, facts.total_s, load.waiting_audio_s)
         return replace(options, voiceprints=self._people)
 
     async def _kept(self, source: AudioSource) -> AudioRef:
         assert self._backend.keeping is not None
         return await self._backend.keeping.kept(self._disk, source)
-
-    async def _accepted(self, job: Job) -> None:
-        """Wait until the job is written: only then it is accepted."""
-        try:
-            await job.written()
-        except BaseException:
-            self._queue.cancel(job)
-            self._backend.results.forget(job.id)  # whoever sends it again is not told of this one
-            raise
 
     def _refused(
         self, source: AudioSource, record: JobRecord | None, way: Way | None, error: BaseException

@@ -19,6 +19,7 @@ from sidecar.jobs.order import Moment, Shares, Waiting, turns
 from sidecar.jobs.pulling import Pulling
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord, JobState
+from sidecar.jobs.room import Hold
 from sidecar.jobs.surveying import Survey
 from sidecar.speech.engine import Precision
 
@@ -119,18 +120,28 @@ class SharedQueue:
                 f"{taken} jobs are waiting or on their way, and the queue takes no more."
             )
 
-    def submit(self, job: Job, *, promised: bool = False) -> None:
-        """Take in a job that waits; ``promised`` if a place was kept for it.
+    async def submit(self, job: Job, *, promised: Hold | None = None) -> None:
+        """Accept a job, as `JobQueue.submit`.
 
         Raises:
-            errors.QueueFull: there is none.
+            errors.QueueFull: there is no place.
+            errors.SidecarError: it cannot be persisted; there is no job.
+            KeyTaken: another service accepted a job with its key.
         """
-        self.check_open() if promised else self.check_room()
+        self.check_room() if promised is None else self.check_open()
         job.enter(self._store)
+        if promised is not None:
+            promised.release()
         job.source.close()  # it was kept where whoever works finds it
         self._turns_until = 0.0
         if not job.record.kept:
             self.expect(job)
+        try:
+            await job.written()
+        except BaseException:
+            self.cancel(job)
+            self._store.forget(job.id)
+            raise
 
     def expect(self, job: Job) -> None:
         """A client waits here for a job, and nobody asks for it later."""

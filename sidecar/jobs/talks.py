@@ -12,10 +12,10 @@ from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import AudioRef, Held
 from sidecar.audio.sniff import WAV
 from sidecar.audio.source import AudioSource
-from sidecar.jobs.events import Begun, Reported
+from sidecar.jobs.events import Begun, Change, Reported
 from sidecar.jobs.keeping import Keeping
-from sidecar.jobs.log import JobLog
 from sidecar.jobs.record import JobRecord
+from sidecar.jobs.store import JobStore
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Finished, Peaks, SegmentReady, Transcript
 from sidecar.threads import Threads
@@ -28,7 +28,7 @@ class Talks:
     one."""
 
     def __init__(
-        self, store: JobLog, keeping: Keeping | None, disk: Threads, now: clock.Clock
+        self, store: JobStore, keeping: Keeping | None, disk: Threads, now: clock.Clock
     ) -> None:
         self._store, self._keeping = store, keeping
         self._disk, self._now = disk, now
@@ -61,17 +61,12 @@ class Talks:
         record = JobRecord.submitted(
             self._now(), audio, facts, options, owner=owner, durable=durable
         )
-        self._store.add(record)
-        try:
-            self._store.append(record.id, Begun())
-            for index, segment in enumerate(transcript.segments):
-                self._store.append(record.id, Reported(SegmentReady(index, segment)))
-            if peaks:
-                self._store.append(record.id, Reported(Peaks(0, peaks)))
-            done = self._store.append(record.id, Reported(Finished(transcript)))
-            if durable:
-                await self._store.written(record.id)
-        except BaseException:
-            self._store.forget(record.id)
-            raise
-        return done
+        changes: list[Change] = [Begun()]
+        changes += [
+            Reported(SegmentReady(index, segment))
+            for index, segment in enumerate(transcript.segments)
+        ]
+        if peaks:
+            changes.append(Reported(Peaks(0, peaks)))
+        changes.append(Reported(Finished(transcript)))
+        return await self._store.import_ended(record, changes)

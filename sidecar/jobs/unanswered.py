@@ -16,7 +16,6 @@ from sidecar.audio.source import AudioSource
 from sidecar.jobs.events import Cancelled
 from sidecar.jobs.job import Job
 from sidecar.jobs.log import JobLog
-from sidecar.jobs.retention import Retention
 
 LOOK_S = 5.0
 """So often it is looked whose time is over."""
@@ -58,12 +57,11 @@ class Unanswered:
         requests: Requests,
         store: JobLog,
         queue: Awaits,
-        results: Retention,
         seek: Callable[[str], Awaitable[None]],
     ) -> None:
         """``seek``: has the store know of a job what others did to it."""
         self._requests, self._store, self._queue = requests, store, queue
-        self._results, self._seek = results, seek
+        self._seek = seek
 
     async def leave(self, job: Job, digest: str, for_s: float) -> None:
         """Leave a job for who sends the same request (``digest``) within so many seconds; where
@@ -94,7 +92,7 @@ class Unanswered:
         job = Job(source, record)
         job.enter_again(self._store)
         if record.over:
-            self._forget(job_id)
+            self._store.forget(job_id)
         else:
             self._queue.expect(job)
         return job
@@ -111,8 +109,4 @@ class Unanswered:
 
     def _end(self, job_id: str) -> None:
         self._store.append(job_id, Cancelled())
-        self._forget(job_id)
-
-    def _forget(self, job_id: str) -> None:
-        self._results.forget(job_id)
         self._store.forget(job_id)

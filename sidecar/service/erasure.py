@@ -21,8 +21,7 @@ class Erased:
 
 
 class Erasure:
-    """``captured``: forgets what was captured of an owner's sessions; ``seek``: returns once all is
-    known that other services were told before."""
+    """``captured``: forgets what was captured of an owner's sessions."""
 
     def __init__(
         self,
@@ -30,10 +29,9 @@ class Erasure:
         voices: KnownVoices,
         live: Sessions,
         captured: Callable[[str], Awaitable[None]],
-        seek: Callable[[], Awaitable[None]],
     ) -> None:
         self._jobs, self._voices, self._live = jobs, voices, live
-        self._captured, self._seek = captured, seek
+        self._captured = captured
 
     async def erase(self, caller: Identity) -> Erased:
         """Forget the caller's people, then its jobs, of which those that wait or run end, then what
@@ -45,7 +43,6 @@ class Erasure:
             errors.DiskFull, errors.SidecarError: it cannot be written; what was done stays done.
         """
         people = await self._voices.forget(caller)
-        await self._seek()
         jobs = await self._jobs.delete_all(caller)
         self._live.forget_over(caller.owner)
         await self._captured(caller.owner)

@@ -104,7 +104,7 @@ class Service:
         """Whether a piece of a recording may be asked what its voices are like: not where others
         hear, nor where answers pass through a database."""
         hears = live.spec if live is not None else None
-        self._observed = Observed(settings, self.fleet, self._backend.store, hears, now)
+        self._observed = Observed(settings, self.fleet, self._backend.log, hears, now)
         self.traces = self._observed.traces
         """Where is told what took how long: nowhere, mostly."""
         self.submissions = Submissions(
@@ -118,7 +118,7 @@ class Service:
             now,
         )
         """How recordings become jobs."""
-        self.owned = OwnedJobs(self._backend.store, self._queue, self._backend.results)
+        self.owned = OwnedJobs(self._backend.store)
         """The jobs of whoever asks."""
         self.edits = Edits(self.owned, self._intake)
         """What is done to their transcripts."""
@@ -138,7 +138,7 @@ class Service:
             keeping.sessions if keeping is not None else None,
         )
         """The live sessions of everybody."""
-        self.erasure = Erasure(self.owned, self.voices, self.live, self._observed.forget, self.seek)
+        self.erasure = Erasure(self.owned, self.voices, self.live, self._observed.forget)
         """The end of all that is kept of an owner."""
         speaks = self.fleet.voice if self.fleet.voice_spec is not None else None
         self.conversations = Conversations(settings, self.live, speaks)
@@ -189,10 +189,6 @@ class Service:
                 hint=self._language_hint(options.language),
             )
         return options
-
-    async def seek(self, job_id: str | None = None) -> None:
-        """As `jobs.backend.Backend.seek`."""
-        await self._backend.seek(job_id)
 
     async def keep_conversation(self, caller: Identity, transcript: Transcript) -> str:
         """The id of the job that a conversation becomes.

@@ -124,25 +124,27 @@ async def job(service: Service, voice: bytes, tmp_path: Path) -> Job:
 
 
 async def test_another_s_job_is_not_there_by_any_way(service: Service, job: Job) -> None:
-    assert service.owned.job(ALICE, job.id) == job.record
-    assert service.owned.jobs(ALICE) == [job.record]
+    assert await service.owned.job(ALICE, job.id) == job.record
+    assert await service.owned.jobs(ALICE) == [job.record]
     for other in (MALLORY, EVERYBODY):
-        assert service.owned.jobs(other) == []
+        assert await service.owned.jobs(other) == []
         for ask in (
             lambda other=other: service.owned.job(other, job.id),
-            lambda other=other: service.owned.position(other, job.record),
-            lambda other=other: service.owned.wait_s(other, job.record),
+            lambda other=other: service.owned.turn(other, job.record),
             lambda other=other: service.owned.events(other, job.record),
             lambda other=other: service.owned.cancel(other, job.record),
+            lambda other=other: service.owned.delete(other, job.record),
+            lambda other=other: service.owned.answer(other, job.record, lambda: b"what was said"),
+            lambda other=other: service.owned.written(other, job.record, lambda: b"what was said"),
         ):
             with pytest.raises(errors.JobNotFound):
-                ask()
+                await ask()
         with pytest.raises(errors.JobNotFound):
-            await service.owned.answer(other, job.record, lambda: b"all that was said")
+            service.owned.hang_up(other, job.record)
     assert not job.ended
-    service.owned.cancel(ALICE, job.record)
+    await service.owned.cancel(ALICE, job.record)
     assert job.ended
-    told = [event.change async for event in service.owned.events(ALICE, job.record)]
+    told = [event.change async for event in await service.owned.events(ALICE, job.record)]
     assert told[-1] == Cancelled()
 
 

@@ -164,12 +164,12 @@ def test_uploads_are_counted_as_they_come() -> None:
 
 def test_audio_that_waits_has_an_end_but_one_recording_has_any_length() -> None:
     anna = Identity("anna", Proof.JWT, limits=Limits(queued_audio_s=7200))
-    check_audio(anna, 100_000, [])
-    check_audio(anna, 3600, [3600])
-    for more_s, waiting_s in ((3601, [3600]), (None, [3601]), (1, [None, None]), (7000, [1, 200])):
+    check_audio(anna, 100_000, 0.0)
+    check_audio(anna, 3600, 3600.0)
+    for more_s, waiting_s in ((3601, 3600.0), (None, 3601.0), (1, 7200.0), (7000, 201.0)):
         with pytest.raises(errors.AudioLimited):
             check_audio(anna, more_s, waiting_s)
-    check_audio(EVERYBODY, 3600, [1e9])
+    check_audio(EVERYBODY, 3600, 1e9)
 
 
 def test_nothing_is_counted_on_the_loopback_unless_it_was_said() -> None:

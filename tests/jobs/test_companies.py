@@ -41,10 +41,10 @@ async def queue_of(
         yield queue, slot, companies
 
 
-def submitted(queue: JobQueue, paths: Sequence[Path]) -> list[Job]:
+async def submitted(queue: JobQueue, paths: Sequence[Path]) -> list[Job]:
     jobs = [job_of(path) for path in paths]
     for job in jobs:
-        queue.submit(job)
+        await queue.submit(job)
     return jobs
 
 
@@ -63,7 +63,7 @@ async def test_each_job_of_a_company_has_the_result_it_has_alone(
     samples, rate = soundfile.read(recording)
     soundfile.write(other, samples[::-1], rate)
     async with queue_of(monkeypatch) as (queue, _, companies):
-        jobs = submitted(queue, [recording, other] * 5)
+        jobs = await submitted(queue, [recording, other] * 5)
         queue.open()
         texts = [(await job.result()).text for job in jobs]
     assert texts == texts[:2] * 5
@@ -76,7 +76,7 @@ async def test_who_is_cancelled_leaves_and_the_others_go_on(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with queue_of(monkeypatch, speed=2) as (queue, slot, _):
-        jobs = submitted(queue, [recording] * 3)
+        jobs = await submitted(queue, [recording] * 3)
         queue.open()
         await running(jobs)
         pid = slot.worker_pid
@@ -94,7 +94,7 @@ async def test_the_engine_works_no_more_for_who_left_and_again_for_who_comes_nex
     long = tmp_path / "long.wav"
     soundfile.write(long, [0.1, -0.1] * 80_000, 16_000)  # ten seconds
     async with queue_of(monkeypatch, speed=8) as (queue, slot, companies):
-        jobs = submitted(queue, [long] * 3)
+        jobs = await submitted(queue, [long] * 3)
         queue.open()
         await running(jobs)
         queue.cancel(jobs[1])
@@ -103,7 +103,7 @@ async def test_the_engine_works_no_more_for_who_left_and_again_for_who_comes_nex
         assert slot.left == [1]
         assert heard[1] < heard[0]
         assert heard[0] == heard[2]
-        following = submitted(queue, [long] * 3)
+        following = await submitted(queue, [long] * 3)
         texts = {(await job.result()).text for job in following}
     assert len(texts) == 1
     assert companies.sizes == [3, 3]
@@ -114,7 +114,7 @@ async def test_who_left_before_it_began_is_not_told_of_to_the_engine(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with queue_of(monkeypatch, speed=2) as (queue, slot, _):
-        jobs = submitted(queue, [recording] * 3)
+        jobs = await submitted(queue, [recording] * 3)
         queue.open()
         await until(lambda: jobs[0].state is JobState.RUNNING)
         queue.cancel(jobs[0])
@@ -135,7 +135,7 @@ async def test_each_job_gets_the_plan_that_was_made_for_it(
         return dataclasses.replace(job.options, language=planned[job.id])
 
     async with queue_on(slot, company=companies, plan=plan) as queue:
-        jobs = submitted(queue, [recording] * 5)
+        jobs = await submitted(queue, [recording] * 5)
         queue.open()
         languages = [(await job.result()).language for job in jobs]
     assert companies.sizes == [4, 1]
@@ -149,7 +149,7 @@ async def test_whom_the_memory_does_not_suffice_for_in_company_is_tried_again_al
     """Alone there is more of it; and that there was not is no attempt of its own."""
     async with queue_of(monkeypatch) as (queue, slot, companies):
         slot.too_large = {1}
-        jobs = submitted(queue, [recording] * 3)
+        jobs = await submitted(queue, [recording] * 3)
         queue.open()
         texts = {(await job.result()).text for job in jobs}
     assert len(texts) == 1
@@ -166,11 +166,11 @@ async def test_a_recording_that_kills_engines_gets_two_and_costs_its_company_not
     poison.write_bytes(voice)
     async with queue_of(monkeypatch) as (queue, slot, companies):
         slot.poison = poison.stat().st_ino
-        jobs = submitted(queue, [recording, poison, recording])
+        jobs = await submitted(queue, [recording, poison, recording])
         queue.open()
         await asyncio.gather(*(job.result() for job in jobs), return_exceptions=True)
         assert slot.deaths == 2
-        following = submitted(queue, [recording] * 2)
+        following = await submitted(queue, [recording] * 2)
         assert len({(await job.result()).text for job in following}) == 1
     assert [job.state for job in jobs] == [JobState.DONE, JobState.FAILED, JobState.DONE]
     assert [job.record.attempts for job in jobs] == [2, 2, 2]
@@ -183,7 +183,7 @@ async def test_a_company_whose_engine_dies_in_the_grace_has_the_rest_of_it(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with queue_of(monkeypatch, speed=20) as (queue, slot, _):
-        jobs = submitted(queue, [recording] * 3)
+        jobs = await submitted(queue, [recording] * 3)
         queue.open()
         await running(jobs)
         draining = asyncio.ensure_future(queue.drain(2 * PATIENCE_S))
@@ -197,7 +197,7 @@ async def test_a_company_that_is_cancelled_to_the_last_makes_way(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with queue_of(monkeypatch, speed=2) as (queue, _, _):
-        jobs = submitted(queue, [recording] * 6)
+        jobs = await submitted(queue, [recording] * 6)
         queue.open()
         await running(jobs[:4])
         for job in jobs[:4]:
@@ -214,7 +214,7 @@ async def test_a_recording_that_breaks_off_fails_on_its_own(
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"nothing that could be heard" * 100)
     async with queue_of(monkeypatch) as (queue, _, companies):
-        jobs = submitted(queue, [recording, broken, recording])
+        jobs = await submitted(queue, [recording, broken, recording])
         queue.open()
         await asyncio.gather(*(job.result() for job in jobs), return_exceptions=True)
     assert companies.sizes == [3]
@@ -227,7 +227,7 @@ async def test_after_a_crash_each_is_tried_alone(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with queue_of(monkeypatch, speed=2) as (queue, slot, companies):
-        jobs = submitted(queue, [recording] * 3)
+        jobs = await submitted(queue, [recording] * 3)
         queue.open()
         await running(jobs)
         assert slot.worker_pid is not None
@@ -243,7 +243,7 @@ async def test_what_is_interrupted_waits_again_in_its_order(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with queue_of(monkeypatch, speed=2) as (queue, slot, companies):
-        jobs = submitted(queue, [recording] * 5)
+        jobs = await submitted(queue, [recording] * 5)
         queue.open()
         await running(jobs[:4])
         monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
@@ -260,7 +260,7 @@ async def test_who_is_cancelled_while_the_engine_loads_does_not_part_the_others(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with queue_of(monkeypatch) as (queue, _, companies):
-        jobs = submitted(queue, [recording] * 3)
+        jobs = await submitted(queue, [recording] * 3)
         queue.open()
         async for _ in jobs[0].changes():
             if jobs[0].state is JobState.RUNNING:

@@ -47,7 +47,7 @@ async def two_at_the_engine(
     async with queue_on(slot, lead_s=ALWAYS_S) as queue:
         jobs = [new_job() for _ in range(count)]
         for job in jobs:
-            queue.submit(job)
+            await queue.submit(job)
         queue.open()
         await until(lambda: jobs[0].record.segments and jobs[1].state is JobState.RUNNING)
         assert jobs[1].record.behind == jobs[0].id
@@ -145,11 +145,11 @@ async def test_one_that_is_cancelled_before_its_task_has_begun_gives_the_engine_
         monkeypatch.setattr(Lane, "_start", started)
         jobs = [new_job(), new_job()]
         for job in jobs:
-            queue.submit(job)
+            await queue.submit(job)
         queue.open()
         assert await over(jobs) == [JobState.DONE, JobState.CANCELLED]
         await until(lambda: not slot.in_use)
-        queue.submit(last := new_job())
+        await queue.submit(last := new_job())
         assert await over([last]) == [JobState.DONE]
 
 
@@ -173,8 +173,8 @@ async def test_nobody_is_behind_one_after_whom_the_engine_has_to_change(new_job:
     async with queue_on(OverheardSlot(), lead_s=ALWAYS_S) as queue:
         first = new_job()
         other = new_job(options=TranscribeOptions(precision=Precision.INT8))
-        queue.submit(first)
-        queue.submit(other)
+        await queue.submit(first)
+        await queue.submit(other)
         queue.open()
         assert await over([first, other]) == [JobState.DONE] * 2
     assert (first.record.behind, other.record.behind) == ("", "")
@@ -187,12 +187,12 @@ async def test_nobody_is_behind_while_somebody_waits_for_the_engine(
     slot = OverheardSlot()
     async with queue_on(slot, lead_s=ALWAYS_S) as queue:
         first, second = new_job(), new_job()
-        queue.submit(first)
+        await queue.submit(first)
         queue.open()
         await until(lambda: first.record.segments)
         reload = asyncio.ensure_future(slot.reload(Precision.INT8))
         await until(lambda: slot.awaited)
-        queue.submit(second)
+        await queue.submit(second)
         assert await over([first, second]) == [JobState.DONE] * 2
         await reload
     assert second.record.behind == ""

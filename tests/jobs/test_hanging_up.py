@@ -22,6 +22,7 @@ from sidecar.app import create_service
 from sidecar.audio import ref
 from sidecar.audio.source import AudioSource, Spool
 from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.local import LocalJobs
 from sidecar.jobs.record import RequestKey
 from sidecar.jobs.talks import Talks
 from sidecar.service import Service
@@ -178,13 +179,13 @@ async def test_a_client_that_hangs_up_at_any_await_of_its_submission_leaves_noth
     before = opened()
     while await cancelled_at(at := at + 1, late, way(service, long, tmp_path)):
         await settled()
-        assert service.owned.jobs(EVERYBODY) == [], at
+        assert await service.owned.jobs(EVERYBODY) == [], at
         await soon(lambda: recordings(settings) == [])
         assert opened() - before == set(), at
         assert await free_places(service) == places, at
         assert service.health().jobs_waiting == 0, at
     assert at > 3, "it was never cancelled"
-    (job,) = service.owned.jobs(EVERYBODY)
+    (job,) = await service.owned.jobs(EVERYBODY)
     await service.close()
     keeping = Keeping(settings)
     with closing(keeping.store), keeping.open(keeping.store.get(job.id)) as source:
@@ -238,7 +239,7 @@ async def test_a_recording_for_which_no_descriptor_is_left_is_refused_in_words_a
     with pytest.raises(errors.UploadsFull):
         await service.submissions.submit(EVERYBODY, source, TranscribeOptions())
     monkeypatch.undo()
-    assert (service.owned.jobs(EVERYBODY), recordings(settings)) == ([], [])
+    assert (await service.owned.jobs(EVERYBODY), recordings(settings)) == ([], [])
     assert opened() - before == set()
     assert await free_places(service) == places
 
@@ -249,7 +250,7 @@ async def test_a_live_session_whose_end_nobody_waits_for_leaves_its_job_or_nothi
 ) -> None:
     keeping = Keeping(settings)
     disk = Threads("spool", 2)
-    talks = Talks(keeping.store, keeping, disk, clock.wall)
+    talks = Talks(LocalJobs(keeping.store, None, None), keeping, disk, clock.wall)
 
     async def kept() -> None:
         spool = Spool(settings.spool_dir)

@@ -55,7 +55,7 @@ async def test_a_job_whose_engine_hangs_is_done_by_a_fresh_one(
     async with queue_on(slot) as queue:
         queue.open()
         job, after = new_job(), new_job()
-        queue.submit(job)
+        await queue.submit(job)
         await until(lambda: job.record.segments)
         hung = slot.worker_pid
         assert hung is not None
@@ -64,7 +64,7 @@ async def test_a_job_whose_engine_hangs_is_done_by_a_fresh_one(
         async with asyncio.timeout(PATIENCE_S):
             transcript = await job.result()
         assert slot.worker_pid != hung
-        queue.submit(after)
+        await queue.submit(after)
         assert (await after.result()).text == transcript.text != ""
         assert (job.record.attempts, job.record.crashes) == (2, 1)
         assert (after.record.attempts, slot.loads) == (1, 2)
@@ -86,7 +86,7 @@ async def test_an_engine_that_hangs_at_rest_leaves_and_the_next_job_has_a_fresh_
         await until(lambda: slot.state is SlotState.ABSENT)
         queue.open()
         job = new_job()
-        queue.submit(job)
+        await queue.submit(job)
         async with asyncio.timeout(PATIENCE_S):
             assert (await job.result()).text
         assert (job.record.attempts, job.record.crashes, slot.loads) == (1, 0, 2)
@@ -106,7 +106,7 @@ async def test_a_job_whose_process_nothing_ends_fails_and_no_other_is_started_un
     async with queue_on(slot) as queue:
         queue.open()
         job, after, again = new_job(), new_job(), new_job()
-        queue.submit(job)
+        await queue.submit(job)
         await until(lambda: job.record.segments)
         hung = slot.worker_pid
         assert hung is not None
@@ -119,13 +119,13 @@ async def test_a_job_whose_process_nothing_ends_fails_and_no_other_is_started_un
                     await job.result()
                 assert (job.record.crashes, slot.state) == (1, SlotState.STUCK)
                 assert f"pid {hung}" in caplog.text
-                queue.submit(after)
+                await queue.submit(after)
                 with pytest.raises(errors.EngineStuck):
                     await after.result()
         assert (slot.loads, slot.worker_pid) == (1, None)
         os.kill(hung, signal.SIGKILL)
         await until(lambda: slot.state is SlotState.ABSENT)
-        queue.submit(again)
+        await queue.submit(again)
         async with asyncio.timeout(PATIENCE_S):
             assert (await again.result()).text
 
@@ -155,7 +155,7 @@ async def test_an_engine_that_is_busy_for_longer_and_answers_is_left_alone(
     async with queue_on(slot) as queue:
         queue.open()
         job = new_job()
-        queue.submit(job)
+        await queue.submit(job)
         await job.result()
         assert job.record.processing_s > DEAF_S
         assert (job.record.attempts, slot.loads, any(answered)) == (1, 1, True)

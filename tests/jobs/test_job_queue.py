@@ -57,7 +57,7 @@ async def test_clients_that_wait_for_each_answer_and_want_different_precisions_s
     async def client(precision: Precision) -> None:
         for _ in range(10):
             one = job(recording, precision)
-            queue.submit(one)
+            await queue.submit(one)
             used.append((await one.result()).precision)
 
     try:
@@ -79,13 +79,13 @@ async def test_a_job_that_waits_for_another_precision_can_be_cancelled(
     queue.open()
     try:
         first, second = job(recording, Precision.FP32), job(recording, Precision.INT8)
-        queue.submit(first)
+        await queue.submit(first)
         await first.result()
-        queue.submit(second)
+        await queue.submit(second)
         await asyncio.sleep(0.05)
         queue.cancel(second)
         third = job(recording, Precision.FP32)
-        queue.submit(third)
+        await queue.submit(third)
         await third.result()
     finally:
         await queue.close()
@@ -112,7 +112,7 @@ async def test_a_fault_in_the_choice_of_the_next_job_costs_that_job_and_no_other
     async with queue_on(OverheardSlot(), company=company) as queue:
         jobs = [new_job() for _ in range(4)]
         for one in jobs:
-            queue.submit(one)
+            await queue.submit(one)
         queue.open()
         await asyncio.gather(*(one.over() for one in jobs))
         assert queue.depth == 0
@@ -136,7 +136,7 @@ async def test_without_a_runner_nobody_waits_nobody_comes_in_and_it_is_said(
     async with queue_on(OverheardSlot(), company=company) as queue:
         jobs = [new_job() for _ in range(3)]
         for one in jobs:
-            queue.submit(one)
+            await queue.submit(one)
         broken = asyncio.ensure_future(queue.broken())
         await asyncio.sleep(0)
         assert not broken.done()
@@ -144,7 +144,7 @@ async def test_without_a_runner_nobody_waits_nobody_comes_in_and_it_is_said(
         await asyncio.wait_for(broken, PATIENCE_S)
         assert [one.state for one in jobs] == [JobState.FAILED] * 3
         with pytest.raises(errors.ShuttingDown):
-            queue.submit(new_job())
+            await queue.submit(new_job())
     (record,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
     assert "runner ended" in record.message
 
@@ -166,7 +166,7 @@ async def test_who_runs_and_who_waits_when_the_queue_closes_is_told(
     async with queue_on(OverheardSlot()) as queue:
         jobs = [new_job(kept=kept) for kept in (False, True, False)]
         for one in jobs:
-            queue.submit(one)
+            await queue.submit(one)
         queue.open()
         await until(lambda: jobs[0].record.segments)
     for one in jobs:
@@ -179,8 +179,8 @@ async def test_what_nobody_asks_for_later_is_not_remembered(new_job: NewJob) -> 
     Retention(store, 60, 1 << 20)
     async with queue_on(OverheardSlot(), store=store) as queue:
         awaited, kept = new_job(kept=False), new_job()
-        queue.submit(awaited)
-        queue.submit(kept)
+        await queue.submit(awaited)
+        await queue.submit(kept)
         assert [one.id for one in store.all() if one.kept] == [kept.id]
         queue.open()
         assert (await awaited.result()).text == (await kept.result()).text
@@ -195,8 +195,8 @@ async def test_a_job_is_done_when_its_transcript_is_there_whatever_comes_after(
     slot.release.clear()
     async with queue_on(slot) as queue:
         one, following = new_job(), new_job()
-        queue.submit(one)
-        queue.submit(following)
+        await queue.submit(one)
+        await queue.submit(following)
         queue.open()
         text = (await asyncio.wait_for(one.result(), PATIENCE_S)).text
         assert queue.position(following) == 0, "the engine is not free"
@@ -214,7 +214,7 @@ async def test_the_order_to_stop_waits_for_no_engine_once_the_job_is_done(new_jo
     slot.release.clear()
     async with queue_on(slot) as queue:
         one = new_job(kept=False)
-        queue.submit(one)
+        await queue.submit(one)
         queue.open()
         await one.result()
         await asyncio.wait_for(queue.drain(2 * PATIENCE_S), PATIENCE_S)
@@ -227,8 +227,8 @@ async def test_after_the_grace_who_runs_is_told_and_who_waits_is_told_at_once(
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
     async with queue_on(OverheardSlot()) as queue:
         running, waiting = new_job(), new_job()
-        queue.submit(running)
-        queue.submit(waiting)
+        await queue.submit(running)
+        await queue.submit(waiting)
         queue.open()
         await until(lambda: running.record.segments)
         draining = asyncio.ensure_future(queue.drain(0.3))
@@ -236,7 +236,7 @@ async def test_after_the_grace_who_runs_is_told_and_who_waits_is_told_at_once(
         assert isinstance(waiting.error, errors.ShuttingDown)
         assert not running.ended
         with pytest.raises(errors.ShuttingDown):
-            queue.submit(new_job())
+            await queue.submit(new_job())
         await asyncio.wait_for(draining, PATIENCE_S)
         assert isinstance(running.error, errors.ShuttingDown)
 
@@ -262,7 +262,7 @@ async def test_a_job_that_killed_an_engine_stays_alone_also_after_an_interruptio
     slot = OverheardSlot()
     async with queue_on(slot) as queue:
         one = new_job()
-        queue.submit(one)
+        await queue.submit(one)
         queue.open()
         await until(lambda: one.record.segments)
         monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "5")
@@ -285,7 +285,7 @@ async def test_a_kept_job_that_had_to_begin_again_says_so_and_one_that_went_on_d
     slot.spec = dataclasses.replace(slot.spec, resumes=resumes)
     async with queue_on(slot) as queue:
         one = new_job(durable=True)
-        queue.submit(one)
+        await queue.submit(one)
         queue.open()
         await until(lambda: one.record.segments)
         monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")

@@ -23,6 +23,7 @@ from sidecar.audio.ref import Kept
 from sidecar.audio.source import Spool
 from sidecar.jobs.job import Job
 from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.local import LocalJobs
 from sidecar.jobs.owned import OwnedJobs
 from sidecar.jobs.record import JobState
 from sidecar.jobs.retention import Retention
@@ -276,8 +277,7 @@ async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s
     store = SqliteLog(tmp_path / "jobs", KEY)
     async with queue_on(OverheardSlot(), store=store) as queue:
         full, passing, later = new_job(durable=True), new_job(), new_job(durable=True)
-        queue.submit(full)
-        await full.written()
+        await queue.submit(full)
         database = store._journal.database
         filler = new_job(durable=True)
         filler.enter(store)
@@ -289,13 +289,12 @@ async def test_a_full_disk_ends_the_job_that_cannot_be_written_and_nobody_else_s
                 await filler.written()
             pytest.fail("there is room without end")
         queue.open()
-        queue.submit(passing)
+        await queue.submit(passing)
         with pytest.raises(errors.DiskFull):
             await full.result()
         assert (await passing.result()).segments
         database.execute("PRAGMA max_page_count = 100000")
-        queue.submit(later)
-        await later.written()
+        await queue.submit(later)
         assert (await later.result()).segments
     store.close()
     with closing(SqliteLog(tmp_path / "jobs", KEY)) as again:
@@ -311,22 +310,21 @@ async def test_a_deletion_that_cannot_be_written_is_said_and_is_done_with_the_ne
     store = SqliteLog(tmp_path / "jobs", KEY)
     results = Retention(store, 3600, 1 << 20)
     async with queue_on(OverheardSlot(), store=store) as queue:
-        owned = OwnedJobs(store, queue, results)
+        owned = OwnedJobs(LocalJobs(store, queue, results))
         ended, deleted = new_job(durable=True), new_job(durable=True)
         for job in (ended, deleted):
             job.record = replace(job.record, owner=EVERYBODY.owner)
-            queue.submit(job)
-            await job.written()
+            await queue.submit(job)
         database = store._journal.database
         database.execute("PRAGMA query_only = ON")
         with pytest.raises(errors.SpoolUnwritable):
-            await owned.end(EVERYBODY, ended.record)
+            await owned.cancel(EVERYBODY, ended.record)
         with pytest.raises(errors.SpoolUnwritable):
             await owned.delete(EVERYBODY, deleted.record)
         with pytest.raises(errors.JobNotFound):
-            owned.job(EVERYBODY, deleted.id)
+            await owned.job(EVERYBODY, deleted.id)
         database.execute("PRAGMA query_only = OFF")
-        await owned.end(EVERYBODY, ended.record)
+        await owned.cancel(EVERYBODY, ended.record)
         kept = database.execute("SELECT id FROM jobs").fetchall()
     results.close()
     store.close()

@@ -21,10 +21,10 @@ from sidecar.speech.engine import Precision
 NewJob = Callable[..., Job]
 
 
-def submitted(queue: JobQueue, new_job: NewJob, count: int) -> list[Job]:
+async def submitted(queue: JobQueue, new_job: NewJob, count: int) -> list[Job]:
     jobs = [new_job() for _ in range(count)]
     for job in jobs:
-        queue.submit(job)
+        await queue.submit(job)
     return jobs
 
 
@@ -43,12 +43,12 @@ async def test_as_many_run_as_there_are_places_and_the_others_wait_for_the_next_
     new_job: NewJob, slow: None
 ) -> None:
     async with queue_on(OverheardJoint(), places=2, limit=2) as queue:
-        jobs = submitted(queue, new_job, 2)
+        jobs = await submitted(queue, new_job, 2)
         assert queue.position(jobs[1]) == 1
         assert queue.wait_s(jobs[1]) == 0.0, "in the other place"
         queue.open()
         await until(lambda: queue.running == 2)
-        jobs += submitted(queue, new_job, 2)
+        jobs += await submitted(queue, new_job, 2)
         with pytest.raises(errors.QueueFull):
             queue.check_room()
         await until(lambda: all(job.record.segments for job in jobs[:2]))
@@ -62,7 +62,7 @@ async def test_what_runs_can_be_cancelled_and_put_back_in_every_place(
 ) -> None:
     slot = OverheardJoint()
     async with queue_on(slot, places=2) as queue:
-        jobs = submitted(queue, new_job, 3)
+        jobs = await submitted(queue, new_job, 3)
         queue.open()
         await until(lambda: all(job.record.segments for job in jobs[:2]))
         queue.cancel(jobs[1])
@@ -79,7 +79,7 @@ async def test_at_the_end_all_that_run_have_their_grace_and_who_waits_none(
     new_job: NewJob, slow: None
 ) -> None:
     async with queue_on(OverheardJoint(), places=2) as queue:
-        jobs = submitted(queue, new_job, 3)
+        jobs = await submitted(queue, new_job, 3)
         queue.open()
         await until(lambda: queue.running == 2)
         await queue.drain(PATIENCE_S)
@@ -100,7 +100,7 @@ async def test_a_fault_in_one_place_s_runner_costs_that_place_and_the_others_go_
 
     async with queue_on(OverheardJoint(), places=2, company=company) as queue:
         broken = asyncio.ensure_future(queue.broken())
-        jobs = submitted(queue, new_job, 3)
+        jobs = await submitted(queue, new_job, 3)
         queue.open()
         assert await over(jobs) == [JobState.DONE] * 3
         assert not broken.done()
@@ -118,7 +118,7 @@ async def test_short_ones_are_shared_out_among_the_places_that_are_free(new_job:
         return jobs
 
     async with queue_on(OverheardJoint(), places=2, company=company) as queue:
-        jobs = submitted(queue, new_job, 4)
+        jobs = await submitted(queue, new_job, 4)
         queue.open()
         assert await over(jobs) == [JobState.DONE] * 4
     assert sizes == [2, 2]
@@ -132,12 +132,12 @@ async def test_in_one_process_for_all_a_recording_that_kills_it_costs_no_other_i
     shutil.copy(recording, poison)
     slot.poison = poison.stat().st_ino
     async with queue_on(slot, places=3) as queue:
-        jobs = submitted(queue, new_job, 2)
+        jobs = await submitted(queue, new_job, 2)
         queue.open()
         await until(lambda: all(job.record.segments for job in jobs))
         bad = new_job(poison)
-        queue.submit(bad)
-        jobs += submitted(queue, new_job, 1)
+        await queue.submit(bad)
+        jobs += await submitted(queue, new_job, 1)
         assert await over(jobs) == [JobState.DONE] * 3
         assert await over([bad]) == [JobState.FAILED]
     assert slot.deaths == 2

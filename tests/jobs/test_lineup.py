@@ -26,9 +26,9 @@ def by_owner(job: Job, precision: Precision) -> float:
     return float(job.record.owner.rpartition(" ")[2])
 
 
-def submitted(queue: JobQueue, jobs: list[Job]) -> list[Job]:
+async def submitted(queue: JobQueue, jobs: list[Job]) -> list[Job]:
     for job in jobs:
-        queue.submit(job)
+        await queue.submit(job)
     return jobs
 
 
@@ -50,8 +50,8 @@ async def test_one_recording_of_somebody_else_waits_for_none_of_the_many_behind_
     recording: Path,
 ) -> None:
     async with queue_on(OverheardSlot(), guess=by_owner) as queue:
-        many = submitted(queue, [job_of(recording, owner="many 300") for _ in range(6)])
-        one = submitted(queue, [job_of(recording, owner="one 10")])
+        many = await submitted(queue, [job_of(recording, owner="many 300") for _ in range(6)])
+        one = await submitted(queue, [job_of(recording, owner="one 10")])
         assert [queue.position(job) for job in many + one] == [1, 2, 3, 4, 5, 6, 0]
         assert await ran(queue, many + one) == [6, 0, 1, 2, 3, 4, 5]
 
@@ -59,7 +59,7 @@ async def test_one_recording_of_somebody_else_waits_for_none_of_the_many_behind_
 async def test_positions_are_the_order_in_which_they_run(recording: Path) -> None:
     async with queue_on(OverheardSlot(), guess=by_owner) as queue:
         owners = ["a 10", "a 10", "b 25", "b 25", "c 5", "a 10", "c 5", "c 5"]
-        jobs = submitted(queue, [job_of(recording, owner=owner) for owner in owners])
+        jobs = await submitted(queue, [job_of(recording, owner=owner) for owner in owners])
         places = [queue.position(job) for job in jobs]
         waits = [queue.wait_s(job) for job in jobs]
         in_order = sorted(range(len(jobs)), key=lambda number: places[number] or 0)
@@ -78,7 +78,7 @@ async def test_while_somebody_runs_nobody_waits_for_nothing(
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
     async with queue_on(OverheardSlot()) as queue:
-        running, next_, last = submitted(queue, [new_job() for _ in range(3)])
+        running, next_, last = await submitted(queue, [new_job() for _ in range(3)])
         queue.open()
         await until(lambda: running.record.progress.audio_s_done)
         first_s, second_s = queue.wait_s(next_), queue.wait_s(last)
@@ -97,7 +97,7 @@ async def test_what_nobody_waits_for_makes_way_for_the_same_owner_s_own(recordin
             job_of(recording, priority=priority)
             for priority in (Priority.BATCH, Priority.INTERACTIVE, Priority.BATCH)
         ]
-        submitted(queue, jobs)
+        await submitted(queue, jobs)
         assert await ran(queue, jobs) == [1, 0, 2]
 
 
@@ -106,7 +106,7 @@ async def test_who_was_put_back_is_next_and_its_owner_has_had_nothing(
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "3")
     async with queue_on(OverheardSlot(), guess=by_owner) as queue:
-        mine, yours = submitted(queue, [new_job(owner="me 100"), new_job(owner="you 150")])
+        mine, yours = await submitted(queue, [new_job(owner="me 100"), new_job(owner="you 150")])
         queue.open()
         for _ in range(3):
             await until(lambda: mine.record.segments)
@@ -120,8 +120,8 @@ async def test_who_was_put_back_is_next_and_its_owner_has_had_nothing(
 async def test_a_company_is_made_up_in_turn(recording: Path) -> None:
     companies = Companies()
     async with queue_on(OverheardSlot(), company=companies, guess=by_owner) as queue:
-        many = submitted(queue, [job_of(recording, owner="many 30") for _ in range(6)])
-        one = submitted(queue, [job_of(recording, owner="one 10")])
+        many = await submitted(queue, [job_of(recording, owner="many 30") for _ in range(6)])
+        one = await submitted(queue, [job_of(recording, owner="one 10")])
         ended = await ran(queue, many + one)
     assert companies.sizes == [4, 3]
     assert set(ended[:4]) == {0, 1, 2, 6}
@@ -135,7 +135,7 @@ async def test_whose_work_cannot_be_guessed_is_not_taken_in_by_half(
 
     async with queue_on(OverheardSlot(), guess=guess) as queue:
         with pytest.raises(OSError, match="nobody knows"):
-            queue.submit(new_job())
+            await queue.submit(new_job())
         assert queue.depth == 0
         assert queue._store.all() == []
 
@@ -170,7 +170,7 @@ async def test_waits_follow_what_is_measured_and_the_order_stays_what_it_was(
 ) -> None:
     slot, pace = OverheardSlot(), Pace("scripted")
     async with queue_on(slot, guess=lambda job, precision: 500.0, pace=pace) as queue:
-        first, *rest = submitted(queue, [new_job(owner="a") for _ in range(4)])
+        first, *rest = await submitted(queue, [new_job(owner="a") for _ in range(4)])
         assert [queue.wait_s(job) for job in rest] == [500.0, 1000.0, 1500.0]
         slot.release.clear()
         queue.open()

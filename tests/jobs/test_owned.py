@@ -12,6 +12,7 @@ from serving import until
 
 from sidecar.access.identity import EVERYBODY, Identity, Limits, Proof
 from sidecar.jobs.events import Begun, Edited, Reported
+from sidecar.jobs.local import LocalJobs
 from sidecar.jobs.log import MemoryLog
 from sidecar.jobs.owned import OwnedJobs
 from sidecar.jobs.record import JobRecord
@@ -35,7 +36,7 @@ async def test_an_edit_is_worked_out_once_and_not_where_health_is_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = MemoryLog()
-    job, owned = done_in(store), OwnedJobs(store, None, None)  # type: ignore[arg-type]
+    job, owned = done_in(store), OwnedJobs(LocalJobs(store, None, None))  # type: ignore[arg-type]
     on_the_loop: list[bool] = []
 
     def watched(*given: Any) -> Transcript:
@@ -61,7 +62,7 @@ async def test_an_edit_that_another_overtook_is_worked_out_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = MemoryLog()
-    job, owned = done_in(store), OwnedJobs(store, None, None)  # type: ignore[arg-type]
+    job, owned = done_in(store), OwnedJobs(LocalJobs(store, None, None))  # type: ignore[arg-type]
     begun, go_on = threading.Event(), threading.Event()
 
     def slow(*given: Any) -> Transcript:
@@ -87,7 +88,7 @@ async def test_another_owner_s_edit_is_worked_out_while_many_of_one_wait(
     store = MemoryLog()
     ada, bob = (Identity(name, Proof.JWT, limits=Limits(shares=True)) for name in ("ada", "bob"))
     her_job, his_job = done_in(store, ada).id, done_in(store, bob).id
-    owned, go_on = OwnedJobs(store, None, None), threading.Event()  # type: ignore[arg-type]
+    owned, go_on = OwnedJobs(LocalJobs(store, None, None)), threading.Event()  # type: ignore[arg-type]
 
     def slow(transcript: Transcript, step: Any) -> Transcript:
         if step[0].text == "slow":

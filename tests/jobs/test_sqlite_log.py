@@ -25,6 +25,7 @@ from sidecar.jobs import journal, writer
 from sidecar.jobs.events import Begun, Cancelled, Edited, Interrupted, Reported
 from sidecar.jobs.journal import FILE, UPLOADS, broken_files, migrate
 from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.local import LocalJobs
 from sidecar.jobs.owned import OwnedJobs
 from sidecar.jobs.record import JobRecord, JobState, RequestKey
 from sidecar.jobs.retention import Retention
@@ -498,7 +499,7 @@ async def _owned(store: SqliteLog, limit: int | None = None) -> AsyncIterator[Ow
         if record.over:
             results.remember(record, 1.0)
     async with queue_on(OverheardSlot(), store=store) as queue:
-        yield OwnedJobs(store, queue, results)
+        yield OwnedJobs(LocalJobs(store, queue, results))
     results.close()
 
 

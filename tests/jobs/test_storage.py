@@ -21,6 +21,7 @@ from sidecar import errors
 from sidecar.audio.ref import Kept
 from sidecar.audio.source import AudioSource, Spool
 from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.local import LocalJobs
 from sidecar.jobs.record import JobState
 from sidecar.jobs.storage.bucket import Bucket
 from sidecar.jobs.storage.choice import storage_of
@@ -281,7 +282,7 @@ async def test_the_words_of_a_talk_are_kept_where_its_sound_cannot_be_now(
         raise errors.StorageUnreachable()
 
     monkeypatch.setattr(keeping._storage, "put", away)
-    talks = Talks(keeping.store, keeping, Threads("disk", 1), lambda: 0.0)
+    talks = Talks(LocalJobs(keeping.store, None, None), keeping, Threads("disk", 1), lambda: 0.0)
     said = Transcript((Segment(0.0, 1.0, "a word"),), "en", 3.0, "scripted", "fp32")
     with nothing_left_open():
         job = await talks.keep("somebody", TranscribeOptions(), said, upload(voice))

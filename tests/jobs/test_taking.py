@@ -43,7 +43,7 @@ async def test_places_owners_and_turns_are_one_over_all_services(
     here, there = map(front, stores)
     jobs = [new_job(recording, None, owner=owner, durable=True) for owner in ("a", "a", "b")]
     for queue, job in zip((here, there, there), jobs, strict=True):
-        queue.submit(job)
+        await queue.submit(job)
     assert here.depth == there.depth == 3
     assert len(here.of("a")) == len(there.of("a")) == 2
     records = [job.record for job in jobs]
@@ -70,8 +70,8 @@ async def test_a_client_that_waits_at_a_service_that_ends_is_told_so_and_its_job
 ) -> None:
     queue = front(stores[0])
     waits, later = new_job(durable=True, kept=False), new_job(durable=True)
-    queue.submit(waits)
-    queue.submit(later)
+    await queue.submit(waits)
+    await queue.submit(later)
     await queue.drain(0.0)
     with pytest.raises(errors.ShuttingDown):
         await waits.result()

@@ -39,14 +39,13 @@ class Front:
     def __init__(self, journal: str, folder: Path) -> None:
         self.store = PostgresStore(journal, KEY, folder)
         self.queue = SharedQueue(self.store, 64, lambda record: 1.0)
-        results = Retention(self.store, 600, 1 << 20, own=self.queue.awaits)
+        Retention(self.store, 600, 1 << 20, own=self.queue.awaits)
         rows = UnansweredRows(self.store)
-        self.unanswered = Unanswered(rows, self.store, self.queue, results, self.store.seek)
+        self.unanswered = Unanswered(rows, self.store, self.queue, self.store.seek)
 
     async def took_in(self) -> Job:
         job = Job(recording(), submitted(durable=True, kept=False))
-        self.queue.submit(job)
-        await job.written()
+        await self.queue.submit(job)
         return job
 
     def done(self, job: Job) -> None:

@@ -54,7 +54,7 @@ async def jobs(service: Service, tmp_path: Path) -> list[Job]:
         facts = AudioFacts("wav", "sndfile", HOUR_S)
         source = open_path(str(recording))
         job = Job(source, JobRecord.submitted(0.0, ref_to(source), facts, TranscribeOptions()))
-        job.enter(service._backend.store)
+        job.enter(service._backend.log)
         job.begin()
         job.take_in(Finished(transcript))
         done.append(job)

@@ -247,7 +247,7 @@ async def test_hotwords_are_the_engine_s_prompt_wherever_they_are_sent(place: st
     else:
         del given["data" if place == "query" else "params"]
     prompts = []
-    service._backend.store.listen(lambda job, event: prompts.append(job.options.prompt))
+    service._backend.log.listen(lambda job, event: prompts.append(job.options.prompt))
     transport = httpx.ASGITransport(app=create_app(service.settings, service))
     await service.open()
     try:

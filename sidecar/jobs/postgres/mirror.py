@@ -80,8 +80,6 @@ class Mirror(MemoryLog):
             self._feed.publish(advance(record, event), event, here=False)
         self._drop(record.id)
         self._gone(record)
-        for tell in self._tell_gone:
-            tell(record.id)
 
     def _gone(self, record: JobRecord) -> None:
         """Another service forgot a job."""

@@ -5,21 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from sidecar import clock
-from sidecar.access.identity import Identity
 from sidecar.jobs.events import Failure
 from sidecar.jobs.record import JobRecord, JobState
-from sidecar.service import Service
+from sidecar.jobs.store import Turn
 from sidecar.speech.transcript import Progress
 
 
-def job_summary(service: Service, caller: Identity, job: JobRecord) -> dict[str, Any]:
-    """A job's body in a list; times in seconds, dates in UTC."""
+def job_summary(job: JobRecord, turn: Turn | None) -> dict[str, Any]:
+    """Return a job's body in a list; times in seconds, dates in UTC."""
     done = job.state is JobState.DONE and job.transcript is not None
     duration = job.transcript.duration if done and job.transcript else job.facts.total_s
     body: dict[str, Any] = {
         "id": job.id,
         "state": job.state.value,
-        "position": service.owned.position(caller, job),
+        "position": turn and turn.position,
         "attempts": job.attempts,
         "created": clock.for_people(job.created),
         "duration": duration and round(duration, 3),

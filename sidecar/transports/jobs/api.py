@@ -11,6 +11,7 @@ from sidecar import clock, errors
 from sidecar.access.identity import Identity
 from sidecar.audio.peaks import PER_SECOND
 from sidecar.jobs.record import JobRecord
+from sidecar.jobs.store import Turn
 from sidecar.service import Service
 from sidecar.speech.formats import format_of, render
 from sidecar.transports.http import sse
@@ -23,7 +24,7 @@ from sidecar.transports.jobs import models
 from sidecar.transports.jobs.editing import add_editing, etag_of, unchanged
 from sidecar.transports.jobs.events import Frames, farewell
 from sidecar.transports.jobs.listening import add_listening
-from sidecar.transports.jobs.listing import page_of
+from sidecar.transports.jobs.listing import Page, no_such_after, page_of
 from sidecar.transports.jobs.request import read_request
 
 PATH = "/v1/jobs"
@@ -37,13 +38,12 @@ MEDIA_TYPES = {
 }
 
 
-def job_body(service: Service, caller: Identity, job: JobRecord) -> dict[str, Any]:
-    """A job as it stands, without what was said; times in seconds."""
-    wait_s = service.owned.wait_s(caller, job)
+def job_body(service: Service, job: JobRecord, turn: Turn | None) -> dict[str, Any]:
+    """Return a job as it stands, without what was said; times in seconds."""
     return {
-        **job_summary(service, caller, job),
+        **job_summary(job, turn),
         "priority": job.priority.value,
-        "estimated_wait_seconds": wait_s and round(wait_s, 1),
+        "estimated_wait_seconds": turn and round(turn.wait_s, 1),
         "ended": job.ended and clock.for_people(job.ended),
         "last_event": job.seq,
         "revision": job.history.revision,
@@ -90,7 +90,8 @@ def _add_coming_and_going(router: APIRouter, service: Service) -> None:
         headers = {"Location": f"{PATH}/{record.id}"}
         if replayed:
             headers["Idempotent-Replayed"] = "true"
-        return json_response(job_body(service, caller, record), 202, headers)
+        turn = await service.owned.turn(caller, record)
+        return json_response(job_body(service, record, turn), 202, headers)
 
     @router.delete(
         "/{job_id}",
@@ -100,7 +101,7 @@ def _add_coming_and_going(router: APIRouter, service: Service) -> None:
     )
     async def delete(request: Request, job_id: str) -> Response:
         caller = caller_of(request)
-        await service.owned.delete(caller, service.owned.job(caller, job_id))
+        await service.owned.delete(caller, await service.owned.job(caller, job_id))
         return Response(status_code=204)
 
 
@@ -116,17 +117,29 @@ def _add_looking(router: APIRouter, service: Service) -> None:
     )
     async def listed(request: Request) -> Response:
         caller = caller_of(request)
-        await service.seek()
-        page, after = page_of(service.owned.jobs(caller), request.query_params)
-        bodies = [job_body(service, caller, job) for job in page]
-        return json_response({"jobs": bodies, "next": after})
+        page, more = await _page(service, caller, page_of(request.query_params))
+        turns = await service.owned.turns(caller, page)
+        bodies = [job_body(service, job, turns.get(job.id)) for job in page]
+        return json_response({"jobs": bodies, "next": page[-1].id if more else None})
 
     @router.get(
         "/{job_id}", summary="How far a job is", response_model=models.Job, responses=PROBLEMS
     )
     async def state(request: Request, job_id: str) -> Response:
         caller = caller_of(request)
-        return json_response(job_body(service, caller, service.owned.job(caller, job_id)))
+        job = await service.owned.job(caller, job_id)
+        return json_response(job_body(service, job, await service.owned.turn(caller, job)))
+
+
+async def _page(service: Service, caller: Identity, asked: Page) -> tuple[list[JobRecord], bool]:
+    """Return the jobs of a page, and whether more follow it."""
+    try:
+        found = await service.owned.jobs(
+            caller, states=asked.states, after=asked.after, limit=asked.limit + 1
+        )
+    except errors.JobNotFound:
+        raise no_such_after() from None
+    return [*found[: asked.limit]], len(found) > asked.limit
 
 
 def _add_results(router: APIRouter, service: Service) -> None:
@@ -142,7 +155,7 @@ def _add_results(router: APIRouter, service: Service) -> None:
     )
     async def events(request: Request, job_id: str) -> Response:
         caller = caller_of(request)
-        job, after = service.owned.job(caller, job_id), sse.last_event_id(request)
+        job, after = await service.owned.job(caller, job_id), sse.last_event_id(request)
         if after > job.seq:
             raise errors.FieldInvalid(
                 f"The job has no event {after} yet; its last is {job.seq}.",
@@ -150,7 +163,7 @@ def _add_results(router: APIRouter, service: Service) -> None:
             )
         if job.over and after == job.seq:
             return Response(status_code=204)  # which tells a browser to ask no more
-        subscription = service.owned.events(caller, job, after)
+        subscription = await service.owned.events(caller, job, after)
         stream = frames.following(job.id, subscription)
         return sse.EventStream(stream, subscription.close, farewell())
 
@@ -163,9 +176,9 @@ def _add_results(router: APIRouter, service: Service) -> None:
     )
     async def transcript(request: Request, job_id: str) -> Response:
         caller, fmt = caller_of(request), request.query_params.get("format", "json")
-        service.owned.job(caller, job_id)
+        await service.owned.job(caller, job_id)
         format_of(fmt)
-        job, said = service.owned.transcript(caller, job_id)
+        job, said = await service.owned.transcript(caller, job_id)
         headers = {"ETag": etag_of(job)}
         if unchanged(request, job):
             return Response(status_code=304, headers=headers)
@@ -180,6 +193,6 @@ def _add_results(router: APIRouter, service: Service) -> None:
         responses=PROBLEMS,
     )
     async def peaks(request: Request, job_id: str) -> Response:
-        job = service.owned.job(caller_of(request), job_id)
+        job = await service.owned.job(caller_of(request), job_id)
         levels = base64.b64encode(job.peaks).decode()
         return json_response({"per_second": PER_SECOND, "peaks": levels})

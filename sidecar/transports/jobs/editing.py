@@ -72,7 +72,7 @@ def add_editing(router: APIRouter, service: Service) -> None:
     )
     async def edit(request: Request, job_id: str) -> Response:
         caller = caller_of(request)
-        service.owned.transcript(caller, job_id)  # before anything of the body is read
+        await service.owned.transcript(caller, job_id)  # before anything of the body is read
         revisions = revisions_in(request, "If-Match")
         if media_type(request) != "application/json":
             raise errors.ContentTypeUnsupported("An edit is sent as JSON.")
@@ -96,7 +96,7 @@ def add_editing(router: APIRouter, service: Service) -> None:
         openapi_extra=models.HISTORY,
     )
     async def history(request: Request, job_id: str) -> Response:
-        job, _ = service.owned.transcript(caller_of(request), job_id)
+        job, _ = await service.owned.transcript(caller_of(request), job_id)
         limit = parse_whole("limit", request.query_params.get("limit"), 1, MOST) or USUAL
         history = job.history
         first = max(0, len(history.entries) - limit)

@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from sidecar import errors
-from sidecar.jobs.record import JobRecord, JobState
+from sidecar.jobs.record import JobState
 from sidecar.speech.options import parse_whole
 
 USUAL, MOST = 50, 500
 """Jobs on a page: some 400 bytes each."""
 
 
-def page_of(
-    jobs: Sequence[JobRecord], query: Mapping[str, str]
-) -> tuple[Sequence[JobRecord], str | None]:
-    """Those that a client asks for, oldest first, and the id to go on after; None at the end.
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a client asks for: at most ``limit`` jobs in some ``states`` (empty: in any), behind the
+    job with the id ``after``."""
 
-    ``query``: ``state`` (one, or several with commas), ``limit``, ``after`` (a job's id).
+    states: frozenset[JobState]
+    limit: int
+    after: str | None
+
+
+def page_of(query: Mapping[str, str]) -> Page:
+    """Return the page of a query: ``state`` (one, or several with commas), ``limit``, ``after``.
 
     Raises:
         errors.FieldInvalid: one of them means nothing.
     """
     states = _states(query.get("state", ""))
     limit = parse_whole("limit", query.get("limit"), 1, MOST) or USUAL
-    if after := query.get("after"):
-        ids = [job.id for job in jobs]
-        if after not in ids:
-            raise errors.FieldInvalid(
-                "'after' is no job of yours, or one that was forgotten.",
-                hint="Begin anew, without 'after'.",
-            )
-        jobs = jobs[ids.index(after) + 1 :]
-    found = [job for job in jobs if not states or job.state in states]
-    return found[:limit], found[limit - 1].id if len(found) > limit else None
+    return Page(states, limit, query.get("after") or None)
 
 
-def _states(given: str) -> set[JobState]:
+def no_such_after() -> errors.FieldInvalid:
+    """Return the error of a page behind a job that is not there."""
+    return errors.FieldInvalid(
+        "'after' is no job of yours, or one that was forgotten.",
+        hint="Begin anew, without 'after'.",
+    )
+
+
+def _states(given: str) -> frozenset[JobState]:
     try:
-        return {JobState(word.strip().lower()) for word in given.split(",") if word.strip()}
+        return frozenset(
+            JobState(word.strip().lower()) for word in given.split(",") if word.strip()
+        )
     except ValueError:
         raise errors.FieldInvalid(
             "'state' is none that a job can be in.", hint=f"Use some of: {', '.join(JobState)}."

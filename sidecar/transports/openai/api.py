@@ -132,7 +132,7 @@ async def _answered(
         headers["Idempotent-Replayed"] = "true"
 
     def cancel() -> None:
-        service.owned.cancel(caller, running.record)
+        service.owned.hang_up(caller, running.record)
 
     left = False
 

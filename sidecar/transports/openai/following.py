@@ -37,7 +37,8 @@ class Kept:
         """As those of a job that was just submitted."""
         yield self.record
         while not self.record.over:
-            with self._service.owned.events(self._caller, self.record, self.record.seq) as events:
+            owned = self._service.owned
+            with await owned.events(self._caller, self.record, self.record.seq) as events:
                 try:
                     async with aclosing(events.batches(pause_s)) as batches:
                         async for batch in batches:

@@ -127,8 +127,7 @@ async def _read(request: Request, service: Service) -> tuple[str | None, VoicePr
             return name, await service.voices.of(caller_of(request), source)
         if "job" in fields or "speaker" in fields:
             job, speaker = _text(fields, "job"), _text(fields, "speaker")
-            await service.seek(job)
-            return name, service.owned.voice(caller_of(request), job, speaker)
+            return name, await service.owned.voice(caller_of(request), job, speaker)
         return name, None
     finally:
         if source is not None:

@@ -15,6 +15,7 @@ from sidecar import errors
 from sidecar.access.identity import Identity
 from sidecar.jobs.job import Job
 from sidecar.jobs.record import JobRecord, JobState
+from sidecar.jobs.store import Turn
 from sidecar.service import Service
 from sidecar.transports.http import sse
 from sidecar.transports.http.bodies import json_response, media_type
@@ -49,10 +50,14 @@ def build_router(service: Service) -> APIRouter:
         job = await _submitted(request, service, caller)
 
         def closed() -> None:
-            service.owned.cancel(caller, job.record)
+            service.owned.hang_up(caller, job.record)
             recent.over(job)
 
-        told = _place(service, caller, job)
+        try:
+            told = await _place(service, caller, job)
+        except BaseException:  # nobody follows it yet
+            closed()
+            raise
         farewell = sse.frame({"error": TOKEN_INVALID}, "error")
         return sse.EventStream(frames(service, caller, job, told), closed, farewell)
 
@@ -64,29 +69,25 @@ def build_router(service: Service) -> APIRouter:
     )
     async def status(request: Request) -> Response:
         caller = caller_of(request)
-        await service.seek()
+        on_their_way = await service.owned.on_their_way(caller)
+        turns = await service.owned.turns(caller, on_their_way)
         ended = {job.id: job for job in recent.of(caller.owner)}
-        going = [job for job in service.owned.on_their_way(caller) if job.id not in ended]
+        going = [job for job in on_their_way if job.id not in ended]
         listed: list[JobRecord | Over] = [*ended.values(), *going]
-        bodies = [job_info(service, caller, job) for job in listed]
+        bodies = [job_info(job, turns.get(job.id)) for job in listed]
         waiting = service.health().jobs_waiting
         return json_response({"your_jobs": bodies, "total_queued": waiting})
 
     return router
 
 
-def job_info(service: Service, caller: Identity, job: JobRecord | Over) -> dict[str, Any]:
-    """A line of the status."""
-    if isinstance(job, Over):
-        status, place, wait_s = job.status, None, None
-    else:
-        status = status_of(job)
-        place, wait_s = service.owned.position(caller, job), service.owned.wait_s(caller, job)
+def job_info(job: JobRecord | Over, turn: Turn | None) -> dict[str, Any]:
+    """Return a line of the status."""
     return {
         "job_id": job.id,
-        "status": status,
-        "position": None if place is None else place + 1,
-        "estimated_wait_seconds": None if wait_s is None else round(float(wait_s), 1),
+        "status": job.status if isinstance(job, Over) else status_of(job),
+        "position": turn and turn.position + 1,
+        "estimated_wait_seconds": turn and round(float(turn.wait_s), 1),
     }
 
 
@@ -100,7 +101,7 @@ async def frames(
         yield sse.frame(told, "queue")
     async with aclosing(job.watched(LOOK_S)) as changes:
         async for change in changes:
-            place = _place(service, caller, job)
+            place = await _place(service, caller, job)
             if place is not None and told is not None and place["position"] != told["position"]:
                 told = place
                 yield sse.frame(place, "queue")
@@ -116,11 +117,14 @@ async def frames(
         yield sse.frame({"error": job.error.detail}, "error")
 
 
-def _place(service: Service, caller: Identity, job: Job) -> dict[str, Any] | None:
-    """How many go first, for one that waits."""
-    info = job_info(service, caller, job.record)
+async def _place(service: Service, caller: Identity, job: Job) -> dict[str, Any] | None:
+    """Return how many jobs go first; None if it does not wait."""
+    turn = await service.owned.turn(caller, job.record)
+    if turn is None:
+        return None
+    info = job_info(job.record, turn)
     del info["status"]
-    return info if info["position"] is not None else None
+    return info
 
 
 async def _submitted(request: Request, service: Service, caller: Identity) -> Job:

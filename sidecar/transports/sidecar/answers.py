@@ -10,6 +10,7 @@ from fastapi import Response
 
 from sidecar.access.identity import Identity
 from sidecar.jobs.record import JobRecord, JobState
+from sidecar.jobs.store import Turn
 from sidecar.service import Service
 from sidecar.speech.formats import segment_body, transcript_body
 from sidecar.speech.local_voices import FIELD
@@ -27,10 +28,10 @@ def answer_body(service: Service, job: JobRecord, transcript: Transcript) -> dic
     return {"status": "success", **body}
 
 
-def job_rendering(service: Service, caller: Identity, job: JobRecord) -> Callable[[], bytes]:
+def job_rendering(service: Service, job: JobRecord, turn: Turn | None) -> Callable[[], bytes]:
     """What makes the body of a job as it stands now, with its result once there is one; it may be
     called in a thread."""
-    summary, segments = job_summary(service, caller, job), job.segments
+    summary, segments = job_summary(job, turn), job.segments
     transcript = job.transcript if job.state is JobState.DONE else None
 
     def render() -> bytes:
@@ -50,5 +51,6 @@ async def job_response(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """The answer about one job."""
-    body = await service.owned.answer(caller, job, job_rendering(service, caller, job))
+    turn = await service.owned.turn(caller, job)
+    body = await service.owned.answer(caller, job, job_rendering(service, job, turn))
     return json_response(body, status, headers)

@@ -61,7 +61,7 @@ def build_router(service: Service) -> APIRouter:
         if later:
             said = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
             return await job_response(service, caller, job.record, 202, said)
-        cancel = partial(service.owned.cancel, caller, job.record)
+        cancel = partial(service.owned.hang_up, caller, job.record)
         if lines.wanted_by(request):
             farewell = lines.failed(errors.TokenInvalid())
             return lines.Lines(lines.lines(service, job), cancel, farewell)

@@ -19,9 +19,9 @@ def add_routes(router: APIRouter, service: Service) -> None:
     @router.get("/jobs", summary="The jobs that can be asked for", response_model=models.JobList)
     async def jobs(request: Request) -> Response:
         caller = caller_of(request)
-        await service.seek()
-        own = service.owned.jobs(caller)
-        return json_response({"jobs": [job_summary(service, caller, job) for job in own]})
+        own = await service.owned.jobs(caller)
+        turns = await service.owned.turns(caller, own)
+        return json_response({"jobs": [job_summary(job, turns.get(job.id)) for job in own]})
 
     @router.get(
         "/jobs/{job_id}",
@@ -31,7 +31,7 @@ def add_routes(router: APIRouter, service: Service) -> None:
     )
     async def job_state(request: Request, job_id: str) -> Response:
         caller = caller_of(request)
-        return await job_response(service, caller, service.owned.job(caller, job_id))
+        return await job_response(service, caller, await service.owned.job(caller, job_id))
 
     @router.delete(
         "/jobs/{job_id}",
@@ -41,6 +41,5 @@ def add_routes(router: APIRouter, service: Service) -> None:
     )
     async def cancel_job(request: Request, job_id: str) -> Response:
         caller = caller_of(request)
-        job = service.owned.job(caller, job_id)
-        await service.owned.end(caller, job)
-        return await job_response(service, caller, service.owned.job(caller, job_id))
+        job = await service.owned.job(caller, job_id)
+        return await job_response(service, caller, await service.owned.cancel(caller, job))

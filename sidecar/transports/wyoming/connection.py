@@ -134,7 +134,7 @@ class Connection:
             try:
                 await self._while_it_stays(job)
             finally:  # one that has ended stays as it is
-                self._service.owned.cancel(recording.caller, job.record)
+                self._service.owned.hang_up(recording.caller, job.record)
         finally:
             self._answering = False
 

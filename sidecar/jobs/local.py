@@ -1,0 +1,209 @@
+"""Job store of one process: over its log, its queue and its retention."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Any, Protocol
+
+from sidecar.errors import JobNotFound, SidecarError, TranscriptChanged
+from sidecar.jobs.allowance import counted_s
+from sidecar.jobs.events import Cancelled, Change, Edited, JobEvent
+from sidecar.jobs.feed import Subscription
+from sidecar.jobs.log import JobLog
+from sidecar.jobs.record import JobRecord, JobState
+from sidecar.jobs.retention import Retention
+from sidecar.jobs.store import OwnerLoad, Turn
+
+
+class Line(Protocol):
+    """The queue, of this process or of all that share its jobs, each with jobs of its own kind."""
+
+    def live(self, job_id: str) -> Any | None:
+        """Return the job with this id if it waits or runs."""
+        ...
+
+    def position(self, job: Any) -> int | None:
+        """Return how many jobs go first; None if it does not wait."""
+        ...
+
+    def wait_s(self, job: Any) -> float | None:
+        """Return the predicted wait; None if it does not wait."""
+        ...
+
+    def of(self, owner: str, *, running: bool = True) -> Sequence[Any]:
+        """Return an owner's waiting jobs, and the running ones unless they are left out."""
+        ...
+
+    def cancel(self, job: Any) -> None:
+        """End a job, waiting or running."""
+        ...
+
+
+async def _nothing_to_seek(job_id: str | None = None) -> None:
+    """All jobs are of this process."""
+
+
+class LocalJobs:
+    """A `JobStore`. ``seek``: brings the log up to date with the other services that share it, for
+    one job or (None) for all."""
+
+    def __init__(
+        self,
+        log: JobLog,
+        queue: Line,
+        results: Retention,
+        seek: Callable[[str | None], Awaitable[None]] = _nothing_to_seek,
+    ) -> None:
+        self._log, self._queue, self._results, self._seek = log, queue, results, seek
+
+    async def get(self, job_id: str) -> JobRecord:
+        """As `JobStore.get`."""
+        await self._seek(job_id)
+        return self._log.get(job_id)
+
+    async def by_key(self, owner: str, name: str) -> JobRecord | None:
+        """As `JobStore.by_key`."""
+        await self._seek(None)
+        return self._log.by_key(owner, name)
+
+    async def list(
+        self,
+        owner: str,
+        *,
+        states: frozenset[JobState] = frozenset(),
+        after: str | None = None,
+        limit: int | None = None,
+        private: bool = False,
+    ) -> Sequence[JobRecord]:
+        """As `JobStore.list`."""
+        own: Sequence[JobRecord] = await self._all_of(owner)
+        own = [one for one in own if one.kept or private]
+        if after is not None:
+            own = _behind(own, after)
+        found = (one for one in own if not states or one.state in states)
+        return [*islice(found, limit)]
+
+    async def subscribe(self, job_id: str, after: int = 0) -> Subscription:
+        """As `JobStore.subscribe`."""
+        return self._log.subscribe(job_id, after)
+
+    async def cancel(self, job_id: str) -> JobRecord:
+        """As `JobStore.cancel`."""
+        record = self._cancelled(self._log.get(job_id))
+        await self._persisted(record)
+        return record
+
+    def cancel_soon(self, job_id: str) -> None:
+        """As `JobStore.cancel_soon`; it has ended when this returns."""
+        with suppress(JobNotFound):
+            self._cancelled(self._log.get(job_id))
+
+    async def delete(self, job_id: str) -> None:
+        """As `JobStore.delete`."""
+        try:
+            record = self._log.get(job_id)
+        except JobNotFound:
+            await self._log.written(job_id)  # its deletion may not be persisted yet
+        else:
+            self._forget(record)
+            await self._persisted(record)
+
+    async def delete_owner(self, owner: str) -> int:
+        """As `JobStore.delete_owner`; what was deleted before is persisted, too."""
+        own = await self._all_of(owner)
+        for record in own:
+            with suppress(JobNotFound):  # the end of another made room for that one
+                self._forget(record)
+        for record in own:
+            await self._persisted(record)
+        await self._log.written()
+        return len(own)
+
+    async def edit(self, record: JobRecord, change: Edited) -> JobRecord:
+        """As `JobStore.edit`."""
+        if self._log.get(record.id).seq != record.seq:
+            raise TranscriptChanged()
+        edited = self._log.append(record.id, change)
+        await self._persisted(edited)
+        return edited
+
+    async def import_ended(self, record: JobRecord, changes: Sequence[Change]) -> JobRecord:
+        """As `JobStore.import_ended`."""
+        self._log.add(record)
+        ended = record
+        try:
+            for change in changes:
+                ended = self._log.append(record.id, change)
+            await self._persisted(record)
+        except BaseException:
+            self._log.forget(record.id)
+            raise
+        return ended
+
+    async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, Turn]:
+        """As `JobStore.turns`."""
+        found = ((record.id, self._turn(record.id)) for record in records)
+        return {job_id: turn for job_id, turn in found if turn is not None}
+
+    async def load(self, owner: str) -> OwnerLoad:
+        """As `JobStore.load`."""
+        await self._seek(None)
+        waiting = self._queue.of(owner, running=False)
+        audio_s = sum(counted_s(job.facts.total_s) for job in waiting)
+        return OwnerLoad(len(self._queue.of(owner)), len(waiting), audio_s)
+
+    async def answer(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
+        """As `JobStore.answer`; of a job that has ended it is rendered once."""
+        if record.over:
+            with suppress(SidecarError):  # it is as it is; the next start says otherwise
+                await self._persisted(record)
+        return await self._results.answer(record, render)
+
+    async def form(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
+        """As `JobStore.form`."""
+        return await self._results.written(record, render)
+
+    async def _all_of(self, owner: str) -> Sequence[JobRecord]:
+        await self._seek(None)
+        return [one for one in self._log.all() if one.owner == owner]
+
+    def _turn(self, job_id: str) -> Turn | None:
+        live = self._queue.live(job_id)
+        if live is None or (position := self._queue.position(live)) is None:
+            return None
+        return Turn(position, self._queue.wait_s(live) or 0.0)
+
+    def _cancelled(self, record: JobRecord) -> JobRecord:
+        """End a job and return it as it is then; a private one may be forgotten by that."""
+        if record.over:
+            return record
+        ended = [record]
+
+        def heard(after: JobRecord, event: JobEvent) -> None:
+            ended.append(after)
+
+        self._log.listen(heard, record.id)
+        live = self._queue.live(record.id)
+        if live is not None:
+            self._queue.cancel(live)
+        else:  # it was kept over a start, and its recording is still being opened
+            self._log.append(record.id, Cancelled())
+        return ended[-1]
+
+    def _forget(self, record: JobRecord) -> None:
+        self._cancelled(record)
+        self._log.forget(record.id)
+
+    async def _persisted(self, record: JobRecord) -> None:
+        if record.durable:
+            await self._log.written(record.id)
+
+
+def _behind(records: Sequence[JobRecord], job_id: str) -> Sequence[JobRecord]:
+    """Return the records behind the one with this id, which has to be among them."""
+    for at, record in enumerate(records, 1):
+        if record.id == job_id:
+            return records[at:]
+    raise JobNotFound()
