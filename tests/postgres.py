@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from serving import PATIENCE_S, free_port, wait_until
 
@@ -85,6 +86,20 @@ class Cluster:
         self._run("pg_ctl", "-D", "data", "-w", "-m", mode, "stop")
 
     @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have all its processes stand still: what is sent to it is taken, and not answered."""
+        processes = [self._process(), *self._process().children(recursive=True)]
+        for one in processes:
+            with suppress(psutil.NoSuchProcess):
+                one.suspend()
+        try:
+            yield
+        finally:
+            for one in processes:
+                with suppress(psutil.NoSuchProcess):
+                    one.resume()
+
+    @contextmanager
     def standby(self) -> Iterator[Cluster]:
         """Another server that has what this one has."""
         with _folder() as folder:
@@ -131,6 +146,9 @@ class Cluster:
                 return False
 
             wait_until(dropped, PATIENCE_S, "everybody has gone")
+
+    def _process(self) -> psutil.Process:
+        return psutil.Process(int((self.files / "postmaster.pid").read_text().split()[0]))
 
     def _run(self, program: str, *words: str) -> None:
         patience = {"PGCTLTIMEOUT": str(round(PATIENCE_S))}

@@ -32,7 +32,7 @@ class Database:
         check_address(address)
         from sidecar.database import connection
 
-        self._make = connection
+        self._driver = connection
         self._address, self._size = address, size
         self._outlook = connection.Outlook(log)
         self._pool = connection.pool(address, size, self._outlook)
@@ -51,22 +51,20 @@ class Database:
         return self._outlook.up
 
     async def open(self) -> None:
-        """Begin to connect; this does not wait for the database."""
+        """Begin to connect, once; this does not wait for the database."""
         await self._pool.open()
-        self._listening = asyncio.create_task(self._listen(), name="database listener")
+        self._start_listening()
 
     async def close(self) -> None:
-        """End all calls and connections; this does not wait for the database."""
+        """End all calls and connections; at most an attempt to connect is waited for."""
         self._outlook.closing = True
-        tasks = [*self._calls]
+        tasks = [*self._calls, *([self._listening] if self._listening is not None else [])]
         for connection in self._used:
-            self._make.sever(connection)
+            self._driver.sever(connection)
         if self._hears is not None:
-            self._make.sever(self._hears)
-        elif self._listening is not None:
+            self._driver.sever(self._hears)
+        elif self._listening is not None:  # it connects, or pauses
             self._listening.cancel()
-        if self._listening is not None:
-            tasks.append(self._listening)
         await self._pool.close(timeout=3 * CONNECT_S)
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -111,7 +109,7 @@ class Database:
             await connection.execute(sql)
 
         async def own() -> None:
-            async with await self._make.connected(self._address) as connection:
+            async with await self._driver.connected(self._address) as connection:
                 await self._within(connection, within_s, work)
 
         await self._shielded(own())
@@ -122,7 +120,7 @@ class Database:
         Raises:
             errors.JournalUnreachable: the database is away, and this is closed.
         """
-        backoff = self._make.Backoff()
+        backoff = self._driver.Backoff()
         while True:
             try:
                 return await call()
@@ -135,6 +133,14 @@ class Database:
         """Have each message on a channel told, and "" after a connection: some may be missed."""
         self._tells.setdefault(channel, []).append(tell)
         self._heard.discard(channel)
+        if not self._pool.closed:
+            self._start_listening()
+
+    def _start_listening(self) -> None:
+        """Connect for messages where any are wanted."""
+        if self._tells and self._listening is None:
+            listening = self._listen()
+            self._listening = asyncio.get_running_loop().create_task(listening)
 
     async def _shielded(self, call: Coroutine[Any, Any, T]) -> T:
         """Return what ``call`` returns; it goes on if the caller is cancelled, for psycopg would
@@ -153,7 +159,7 @@ class Database:
             async with self._pool.connection(timeout=until - clock()) as connection:
                 try:
                     return await self._within(connection, until - clock(), work)
-                except self._make.AWAY as error:
+                except self._driver.AWAY as error:
                     if clock() >= until or not others or not await _at_fault(connection, error):
                         raise
         raise AssertionError("the last try raises")
@@ -166,7 +172,7 @@ class Database:
     ) -> T:
         self._used.add(connection)
         try:
-            with self._make.severed_after(connection, seconds):
+            with self._driver.severed_after(connection, seconds):
                 return await work(connection)
         finally:
             self._used.discard(connection)
@@ -177,24 +183,24 @@ class Database:
 
         try:
             result = await call
-        except self._make.AWAY as error:
+        except self._driver.AWAY as error:
             self._outlook.failed(error)
             raise errors.JournalUnreachable() from error
         except psycopg.Error as error:  # another version made the tables new, or a right is gone
-            log.error("the database refuses what it is asked: %s", self._make.said(error))
+            log.error("the database refuses what it is asked: %s", self._driver.said(error))
             raise errors.JournalUnreachable("The database refuses what it is asked.") from None
         self._outlook.answered()
         return result
 
     async def _listen(self) -> None:
         """Listen for ever, over one connection after the other."""
-        backoff = self._make.Backoff()
+        backoff = self._driver.Backoff()
         while not self._outlook.closing:
             try:
-                async with await self._make.connected(self._address) as self._hears:
+                async with await self._driver.connected(self._address) as self._hears:
                     self._heard.clear()
                     await self._hear(self._hears, backoff)
-            except self._make.AWAY as error:
+            except self._driver.AWAY as error:
                 self._outlook.failed(error)
             except Exception:
                 log.exception("a fault while the database was listened to")
