@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar import errors
-from sidecar.cluster.rows import Rows, StoredJob
 from sidecar.audio.ref import Kept
+from sidecar.cluster.rows import Rows, StoredJob
 from sidecar.database.database import Database
 from sidecar.jobs.storage.protocol import Storage
+from sidecar.jobs.written import Unreadable
 from sidecar.threads import Threads
 from sidecar.vault.sealing import SealBroken
-from sidecar.jobs.written import Unreadable
 
 log = logging.getLogger(__name__)
 

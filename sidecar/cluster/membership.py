@@ -25,7 +25,7 @@ LEAVING_S = 2.0
 
 @dataclass(slots=True)
 class Looks:
-    """What an observer saw: of each service its beat, and in how many looks it stood still. Pure."""
+    """What an observer saw: the beat of each service, and how many looks it stood still. Pure."""
 
     at: float = 0.0
     beats: dict[str, int] = field(default_factory=dict)
@@ -95,7 +95,8 @@ class Membership:
 
     async def _look(self) -> None:
         begun = time.monotonic()
-        beats = dict(await self._database.fetch("SELECT id, beat FROM vibevoice.services"))
+        rows = await self._database.fetch("SELECT id, beat FROM vibevoice.services")
+        beats: dict[str, int] = dict(rows)
         dead = self._looks.seen(beats, begun, time.monotonic())
         if dead := [one for one in dead if one != self.id]:
             log.warning("%d services have died: their jobs are free", len(dead))

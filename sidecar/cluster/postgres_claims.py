@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from sidecar import errors
 from sidecar.cluster.claims import Claim, Offer
@@ -37,7 +36,7 @@ class PostgresClaims:
     async def claim(self, token: str, offer: Offer) -> Claim | None:
         """Claim the next job; None if there is none."""
         values = (self._node, token, [*offer.loaded], offer.loaded_for_s, PASSED_OVER_S)
-        rows = await self._call("claim_1", *values)
+        rows = await self._database.call("claim_1", *values)
         if not rows:
             return None
         job_id, _, submitted = rows[0]
@@ -65,7 +64,7 @@ class PostgresClaims:
         worn: Sequence[JobEvent] = (),
     ) -> bool:
         """Append events to a claimed job; whether they are persisted."""
-        ((persisted,),) = await self._call(
+        ((persisted,),) = await self._database.call(
             "report_1",
             record.id,
             token,
@@ -89,7 +88,7 @@ class PostgresClaims:
 
     async def release(self, token: str) -> None:
         """Give a job back."""
-        await self._call("release_1", token)
+        await self._database.call("release_1", token)
 
     async def valid(self, tokens: Sequence[str]) -> frozenset[str]:
         """Return those claims that still hold."""
@@ -104,12 +103,12 @@ class PostgresClaims:
             self._rows.sealed_failure(job_id, self._node, failure) if failure else None
             for job_id, failure in verdicts.items()
         ]
-        await self._call("judge_1", self._node, [*verdicts], failures)
+        await self._database.call("judge_1", self._node, [*verdicts], failures)
 
     async def unjudged(self, most: int) -> Sequence[JobRecord]:
         """Return waiting jobs, as they were submitted, that no node is known to be able to do."""
         found = []
-        for job_id, submitted in await self._call("unjudged_1", self._node, most):
+        for job_id, submitted in await self._database.call("unjudged_1", self._node, most):
             try:
                 found.append(self._rows.record(StoredJob(job_id, submitted)))
             except (SealBroken, Unreadable) as error:
@@ -118,7 +117,7 @@ class PostgresClaims:
 
     async def end_unschedulable(self, patience_s: float) -> None:
         """Tell of jobs that all nodes refuse, and end them after ``patience_s``."""
-        for job_id, seq, nodes, failures, told, for_s in await self._call("refused_1"):
+        for job_id, seq, nodes, failures, told, for_s in await self._database.call("refused_1"):
             ends = for_s >= patience_s
             if told and not ends:
                 continue
@@ -133,7 +132,8 @@ class PostgresClaims:
             failure = Failure.of(unschedulable(said))
             event = JobEvent(seq + 1, 0.0, Failed(failure) if ends else Refused(failure))
             sealed = self._rows.sealed_event(job_id, event)
-            await self._call("tell_refused_1", job_id, seq, None if ends else nodes, sealed)
+            whom = None if ends else nodes
+            await self._database.call("tell_refused_1", job_id, seq, whom, sealed)
 
     def on_waiting(self, tell: Callable[[], None]) -> None:
         """Have ``tell`` called when there may be something to claim."""
@@ -142,7 +142,3 @@ class PostgresClaims:
     def on_ended(self, tell: Callable[[str], None]) -> None:
         """Have ``tell`` called with each job that was ended elsewhere."""
         self._database.listen(ENDED, tell)
-
-    async def _call(self, function: str, *values: object) -> list[tuple[Any, ...]]:
-        marks = ", ".join(["%s"] * len(values))
-        return await self._database.fetch(f"SELECT * FROM vibevoice.{function}({marks})", values)

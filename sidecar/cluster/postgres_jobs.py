@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sidecar import clock, errors
 from sidecar.audio.ref import AudioRef, Kept
@@ -21,11 +22,11 @@ from sidecar.database.database import Database
 from sidecar.jobs.allowance import UNSAID_S
 from sidecar.jobs.events import Change, Edited, JobEvent
 from sidecar.jobs.feed import Subscription
+from sidecar.jobs.log import KeyTaken
 from sidecar.jobs.order import Priority
 from sidecar.jobs.record import JobRecord, JobState, advance
 from sidecar.jobs.retention import FEW_SEGMENTS, weight
-from sidecar.jobs.store import KeyTaken, OwnerLoad, Turn
-from sidecar.threads import Threads
+from sidecar.jobs.store import OwnerLoad, Turn
 
 T = TypeVar("T")
 
@@ -36,12 +37,21 @@ FRESH_S = 1.0
 PACE_SAMPLE_S = 60.0
 """Length of audio for which a service's pace is asked, to turn work into a wait."""
 
-_JOB = "id, submitted, recording IS NOT NULL"
+_BY_ID = "SELECT id, submitted, recording IS NOT NULL FROM vibevoice.jobs WHERE id = %s"
+_BY_KEY = """
+    SELECT id, submitted, recording IS NOT NULL FROM vibevoice.jobs
+    WHERE owner = %s AND idempotency_key = %s"""
+_LIST = """
+    SELECT id, submitted, recording IS NOT NULL, summary FROM vibevoice.jobs
+    WHERE owner = %s AND place > %s AND (kept OR %s)
+        AND (%s::text[] = '{}' OR state = ANY(%s))
+    ORDER BY place LIMIT %s"""
 _SPARED = ("segmentready", "progress", "checkpoint", "peaks")
 """Events that a list of jobs does not need."""
 _EVENTS = """
-    SELECT job, seq, at, kind, change FROM vibevoice.events JOIN vibevoice.jobs ON jobs.id = job
-    WHERE job = ANY(%s) AND NOT (state = 'done' AND kind = ANY(%s)) ORDER BY job, seq"""
+    SELECT job, events.seq, at, kind, change
+    FROM vibevoice.events JOIN vibevoice.jobs ON jobs.id = job
+    WHERE job = ANY(%s) AND NOT (state = 'done' AND kind = ANY(%s)) ORDER BY job, events.seq"""
 _OVERTAKEN = ["segmentready", "progress", "checkpoint"]
 """Events of a job that is done which its transcript says again."""
 
@@ -99,7 +109,7 @@ class PostgresJobs:
             self._limit,
         )
         try:
-            ((outcome, job_id),) = await self._call("submit_1", *values)
+            ((outcome, job_id),) = await self._database.call("submit_1", *values)
         except BaseException:
             if record.key is None:
                 self._soon(self.delete, record.id)
@@ -114,7 +124,7 @@ class PostgresJobs:
         events = [JobEvent(1 + at, self._now(), change) for at, change in enumerate(changes)]
         ended = fold(record, events)
         sealed = [self._rows.sealed_event(record.id, one.worn) for one in events]
-        await self._call(
+        await self._database.call(
             "import_1",
             record.id,
             record.owner,
@@ -138,22 +148,14 @@ class PostgresJobs:
         Raises:
             errors.JobNotFound: there is none.
         """
-        rows = await self._database.fetch(
-            f"SELECT {_JOB} FROM vibevoice.jobs WHERE id = %s", (job_id,)
-        )
-        found = await self._folded([StoredJob(*row) for row in rows])
-        if not found:
+        found = await self._found(_BY_ID, job_id)
+        if found is None:
             raise errors.JobNotFound()
-        return found[0]
+        return found
 
     async def by_key(self, owner: str, name: str) -> JobRecord | None:
         """Return the job of an owner's request with this idempotency key."""
-        rows = await self._database.fetch(
-            f"SELECT {_JOB} FROM vibevoice.jobs WHERE owner = %s AND idempotency_key = %s",
-            (owner, name),
-        )
-        found = await self._folded([StoredJob(*row) for row in rows])
-        return found[0] if found else None
+        return await self._found(_BY_KEY, owner, name)
 
     async def list(
         self,
@@ -171,10 +173,7 @@ class PostgresJobs:
         """
         place = await self._place(owner, after)
         rows = await self._database.fetch(
-            f"""SELECT {_JOB}, summary FROM vibevoice.jobs WHERE owner = %s AND place > %s
-                AND (kept OR %s) AND (%s::text[] = '{{}}' OR state = ANY(%s))
-                ORDER BY place LIMIT %s""",
-            (owner, place, private, [*states], [*states], limit),
+            _LIST, (owner, place, private, [*states], [*states], limit)
         )
         whole = [StoredJob(*row[:3]) for row in rows if row[3] is None]
         folded = {one.id: one for one in await self._folded(whole, _SPARED)}
@@ -200,7 +199,7 @@ class PostgresJobs:
         Raises:
             errors.JobNotFound: there is none.
         """
-        await self._call("cancel_1", job_id)
+        await self._database.call("cancel_1", job_id)
         ended = await self.get(job_id)
         await self._wear(job_id)
         await self._housekeeping.settle(ended.owner)
@@ -212,7 +211,7 @@ class PostgresJobs:
 
     async def delete(self, job_id: str) -> None:
         """Delete a job with all that is kept of it; one that is not there is deleted already."""
-        rows = await self._call("delete_1", job_id)
+        rows = await self._database.call("delete_1", job_id)
         await self._housekeeping.delete_recordings(name for (name,) in rows)
 
     def delete_soon(self, job_id: str) -> None:
@@ -238,7 +237,7 @@ class PostgresJobs:
         after = advance(record, event)
         if after is record:
             return record
-        edited = await self._call(
+        edited = await self._database.call(
             "edit_1",
             record.id,
             record.seq,
@@ -288,9 +287,10 @@ class PostgresJobs:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _call(self, function: str, *values: object) -> list[tuple[Any, ...]]:
-        marks = ", ".join(["%s"] * len(values))
-        return await self._database.fetch(f"SELECT * FROM vibevoice.{function}({marks})", values)
+    async def _found(self, sql: str, *values: str) -> JobRecord | None:
+        rows = await self._database.fetch(sql, values)
+        found = await self._folded([StoredJob(*row) for row in rows])
+        return found[0] if found else None
 
     async def _folded(
         self, jobs: Sequence[StoredJob], spared: Sequence[str] = _OVERTAKEN
@@ -343,8 +343,8 @@ class PostgresJobs:
             )
 
     async def _worked_out(self, ids: Sequence[str]) -> dict[str, Turn]:
-        rows = await self._call("turns_1", [*ids])
-        ((_, running, left_s),) = await self._call("standing_1")
+        rows = await self._database.call("turns_1", [*ids])
+        ((_, running, left_s),) = await self._database.call("standing_1")
         pace = self._pace_s(PACE_SAMPLE_S) / PACE_SAMPLE_S
         return {
             job_id: Turn(ahead, (ahead_s + left_s) * pace / max(1, running))
@@ -353,10 +353,8 @@ class PostgresJobs:
 
     def _soon(self, call: Callable[[str], Awaitable[object]], job_id: str) -> None:
         async def done() -> None:
-            try:
+            with suppress(errors.JobNotFound):  # it was deleted meanwhile
                 await self._database.patiently(lambda: call(job_id))
-            except errors.JobNotFound:
-                pass  # it was deleted meanwhile
 
         task = asyncio.get_running_loop().create_task(done(), name=f"end {job_id}")
         self._tasks.add(task)

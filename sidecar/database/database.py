@@ -83,6 +83,15 @@ class Database:
 
         return await self._shielded(self._tried(work))
 
+    async def call(self, function: str, *values: object) -> list[Row]:
+        """Return the rows of a function of the schema `vibevoice`, which may be repeated.
+
+        Raises:
+            errors.JournalUnreachable: as `fetch`.
+        """
+        marks = ", ".join(["%s"] * len(values))
+        return await self.fetch(f"SELECT * FROM vibevoice.{function}({marks})", values)  # noqa: S608
+
     async def transaction(self, work: Callable[[AsyncCursor[Row]], Awaitable[T]]) -> T:
         """Return what ``work`` returns, which is done in one transaction and may be repeated.
 

@@ -34,6 +34,7 @@ ALTER TABLE vibevoice.jobs
     ADD wanted text NOT NULL DEFAULT 'auto',   -- the precision that was asked for
     ADD audio_s double precision,
     ADD node text,                     -- the service that has claimed it
+    ADD reported_by text,              -- the claim by which its last event was reported
     ADD fraction double precision NOT NULL DEFAULT 0,
     ADD behind text NOT NULL DEFAULT '',       -- the job that it waits for at the engine
     ADD ended timestamptz,
@@ -227,8 +228,9 @@ DECLARE j vibevoice.jobs; last bigint := seqs[cardinality(seqs)];
 BEGIN
     SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ FOR UPDATE;
     IF j.id IS NULL OR j.claim IS DISTINCT FROM claim_ OR j.seq <> base THEN
-        RETURN EXISTS (SELECT FROM vibevoice.events e WHERE e.job = job_ AND e.seq = last
-            AND e.change = changes[cardinality(changes)]);
+        RETURN coalesce(j.reported_by = claim_, false) AND EXISTS (
+            SELECT FROM vibevoice.events e
+            WHERE e.job = job_ AND e.seq = last AND e.kind = kinds[cardinality(kinds)]);
     END IF;
     IF true = ANY (fleeting_) THEN
         DELETE FROM vibevoice.events WHERE job = job_ AND fleeting;
@@ -236,8 +238,8 @@ BEGIN
     INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change)
         SELECT job_, s, a, f, k, c
         FROM unnest(seqs, ats, fleeting_, kinds, changes) u (s, a, f, k, c);
-    UPDATE vibevoice.jobs SET seq = last, state = state_, fraction = fraction_, behind = behind_,
-        refused_by = NULL, refused_since = NULL, refused_seen = NULL
+    UPDATE vibevoice.jobs SET seq = last, state = state_, reported_by = claim_,
+        fraction = fraction_, behind = behind_, refused_by = NULL, refused_since = NULL, refused_seen = NULL
         WHERE id = job_;
     IF state_ IN ('done', 'failed', 'cancelled') THEN
         PERFORM vibevoice.finish_1(job_, state_);
