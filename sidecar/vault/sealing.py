@@ -10,6 +10,7 @@ would be used twice with a probability of 2^-32 once there are 5,800 (NIST SP 80
 
 from __future__ import annotations
 
+import hmac
 import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -67,6 +68,11 @@ class Seal:
         """Return the key of a job's rows in a database: one for all would reach the number of
         messages that random nonces allow (NIST SP 800-38D, 8.3: 2^32)."""
         return Seal(self._secret, self._salt, f"job {job_id}")
+
+    def code(self, text: str) -> str:
+        """Return a code of a text, which is the same each time and tells nobody else what it is
+        (HMAC-SHA256, RFC 2104)."""
+        return hmac.new(self._secret.encode(), self._salt + text.encode(), "sha256").hexdigest()
 
     def seal(self, data: bytes, about: str) -> bytes:
         """``data``, for nobody else to read."""

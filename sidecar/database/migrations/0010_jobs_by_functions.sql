@@ -46,7 +46,10 @@ ALTER TABLE vibevoice.jobs
     ADD able_by text,                  -- a node that can do it
     ADD refused_by text[],             -- the nodes whose refusals its last `refused` event tells
     ADD refused_since timestamptz,
-    ADD refused_seen timestamptz;
+    ADD refused_seen timestamptz,
+    ADD left_as text,                  -- its client timed out: a code of its request,
+    ADD left_until timestamptz,        -- until when that is waited for,
+    ADD left_taker text;               -- and the call that took it
 UPDATE vibevoice.jobs SET
     claim = NULL,
     due = came + CASE WHEN urgent THEN '0' ELSE '10 min' END::interval,
@@ -476,3 +479,23 @@ RETURNS TABLE (recording text) LANGUAGE sql AS $$
     UPDATE vibevoice.jobs j SET recording = NULL FROM shelf
         WHERE j.id = shelf.id AND (NOT fits OR held > most_bytes OR most_bytes = 0)
     RETURNING shelf.name $$;
+
+-- A client timed out: its job is left for whoever sends the same request again.
+CREATE INDEX jobs_left ON vibevoice.jobs (owner, left_as) WHERE left_as IS NOT NULL;
+DROP TABLE vibevoice.unanswered;
+
+CREATE FUNCTION vibevoice.leave_1(job_ text, request_ text, for_s float8)
+RETURNS void LANGUAGE sql AS $$
+    UPDATE vibevoice.jobs SET left_as = request_, left_taker = NULL,
+        left_until = clock_timestamp() + make_interval(secs => for_s)
+    WHERE id = job_ AND (left_as IS NULL OR left_taker IS NOT NULL) $$;
+
+-- The job that the same request left, for this taker alone; repeated, the same job.
+CREATE FUNCTION vibevoice.take_1(owner_ text, request_ text, taker_ text)
+RETURNS TABLE (job text) LANGUAGE sql AS $$
+    UPDATE vibevoice.jobs SET left_taker = taker_, left_until = NULL WHERE id = (
+        SELECT id FROM vibevoice.jobs
+        WHERE owner = owner_ AND left_as = request_
+            AND (left_taker = taker_ OR left_until > clock_timestamp())
+        ORDER BY left_taker IS NULL, left_until LIMIT 1 FOR UPDATE SKIP LOCKED)
+    RETURNING id $$;
