@@ -11,7 +11,8 @@ from sidecar import clock, errors
 from sidecar.cluster.rows import Rows, StoredEvent, StoredJob, fold
 from sidecar.database.database import Database
 from sidecar.jobs.events import Cancelled, JobEvent
-from sidecar.jobs.feed import Feed, Listener, Subscription
+from sidecar.jobs.feed import Feed, Subscription
+from sidecar.jobs.job import Job
 from sidecar.jobs.record import JobRecord, advance
 from sidecar.jobs.written import Unreadable
 from sidecar.vault.sealing import SealBroken
@@ -68,13 +69,12 @@ class Follower(Feed):
             self._notified(job_id)  # what came since it was read woke nobody
         return subscription
 
-    def follow(self, record: JobRecord, tell: Listener) -> None:
-        """Have ``tell`` called with each event of a job behind those in ``record``, until it has
-        ended or `unfollow` is called."""
-        followed = self._followed.setdefault(record.id, _Followed(record))
+    def follow(self, job: Job) -> None:
+        """Have a job hear what happens to it, until it has ended or `unfollow` is called."""
+        followed = self._followed.setdefault(job.id, _Followed(job.record))
         followed.listeners += 1
-        self.listen(tell, record.id)
-        self._notified(record.id)
+        job.hear(self)
+        self._notified(job.id)
 
     def unfollow(self, job_id: str) -> None:
         """Forget the listeners of a job."""

@@ -24,6 +24,7 @@ from sidecar.jobs.events import (
     PutBack,
     Reported,
 )
+from sidecar.jobs.feed import Feed
 from sidecar.jobs.log import JobLog
 from sidecar.jobs.record import JobRecord, JobState
 from sidecar.speech.engine import TranscribeOptions
@@ -83,6 +84,10 @@ class Job:
         """It is there already: from before the service was started."""
         self._store = store
         store.listen(self._heard, self.id)
+
+    def hear(self, feed: Feed) -> None:
+        """Hear what happens to it from a feed; it is changed elsewhere."""
+        feed.listen(self._heard, self.id)
 
     async def written(self) -> None:
         """Wait until what happened to it would outlive the process, if that was promised.

@@ -1,15 +1,13 @@
-"""Jobs that outlive the service: their folder, their recordings, and how they go on after a start.
+"""Jobs that outlive the service: their recordings, and recovery at the start.
 
-Only who asks for it has that (`--keep-jobs`, `--journal`); nothing here runs without. What is known
-of them is in a file of this service's, or in a database that several share; recordings lie in a
-folder or a bucket, which is the same for all of these.
+Recordings lie in a folder or a bucket; records of jobs in a file of this service, or in a database
+that several share (`sidecar.cluster`). Nothing here runs without `--keep-jobs` or `--journal`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import uuid
 from pathlib import Path
 
@@ -17,30 +15,24 @@ from sidecar import clock, errors
 from sidecar.audio import ref
 from sidecar.audio.ref import AudioRef, Kept, Measured, Named
 from sidecar.audio.source import AudioSource, Spool, storage_error
-from sidecar.database.address import journal_address
 from sidecar.jobs import poison
-from sidecar.jobs.claims import Claims
 from sidecar.jobs.events import Failed, Failure, Interrupted
 from sidecar.jobs.job import Job
 from sidecar.jobs.journal import UPLOADS
-from sidecar.jobs.postgres.sessions import SharedSessions
-from sidecar.jobs.postgres.store import PostgresStore
-from sidecar.jobs.postgres.unanswered import UnansweredRows
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord
 from sidecar.jobs.shelf import Shelf
 from sidecar.jobs.sqlite_log import SqliteLog
-from sidecar.jobs.storage.choice import check, storage_of
+from sidecar.jobs.storage.choice import storage_of
+from sidecar.jobs.storage.protocol import Storage
 from sidecar.settings import Settings
 from sidecar.threads import Threads
 from sidecar.vault.key import journal_key
 from sidecar.vault.reading import SealedFile
-from sidecar.vault.sealing import SealBroken
+from sidecar.vault.sealing import Seal, SealBroken
 
 log = logging.getLogger(__name__)
 
-UNCLAIMED_S = 3600.0
-"""A recording that several services see may be that of a job which another is about to take in."""
 _ALTERED = "The recording that was kept is not what it was."
 
 
@@ -53,53 +45,19 @@ def jobs_folder(settings: Settings) -> Path:
     return Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False)) / "jobs"
 
 
-class Keeping:
-    """What is kept, and where."""
+class KeptRecordings:
+    """Recordings of jobs that outlive the process: written, opened and deleted."""
 
-    def __init__(self, settings: Settings, now: clock.Clock = clock.wall) -> None:
-        """Open it; this waits for the disk, or for the database.
-
-        Raises:
-            errors.SettingsInvalid: the folder, the bucket, the file, the database or the key cannot
-                be used.
-        """
-        folder = jobs_folder(settings)
-        self._storage = storage_of(settings, folder / UPLOADS)
-        self.shelf = Shelf(self._storage, settings.keep_recordings_mb << 20)
+    def __init__(
+        self, settings: Settings, storage: Storage, seal: Seal, *, shared: bool = False
+    ) -> None:
+        """``shared``: whether other services have to find them, so that a file which a client
+        named is copied."""
+        self._storage, self._seal, self._shared = storage, seal, shared
+        self.shelf = Shelf(storage, settings.keep_recordings_mb << 20)
         """Recordings that can be listened to."""
-        self.store: SqliteLog | PostgresStore
-        self.claims: Claims | None = None
-        """The same jobs as they are claimed, where several services share them."""
-        self.sessions: SharedSessions | None = None
-        """Live sessions that other services find, where several share the jobs."""
-        self.unanswered: UnansweredRows | None = None
-        """Jobs whose clients timed out, where several services share them."""
-        self._shared: PostgresStore | None = None
-        secret, address = journal_key(settings), journal_address(settings)
-        check(self._storage)
-        if address is None:
-            self.store = SqliteLog(folder, secret, now, shelf=self.shelf)
-        else:
-            shared = PostgresStore(address, secret, folder / UPLOADS, now, shelf=self.shelf)
-            self.store = self.claims = self._shared = shared
-            self.sessions = SharedSessions(shared, address)
-            self.unanswered = UnansweredRows(shared)
         self._roots = settings.audio_roots
         self._spool_dir = settings.spool_dir
-        self._sweep()
-
-    async def open_store(self) -> None:
-        """Hear of what other services do from here on, where there are any."""
-        if self._shared is not None:
-            await self._shared.open()
-
-    async def seek(self, job_id: str | None = None) -> None:
-        """Know of a job that another service may have taken in or changed a moment ago; of all
-        jobs without an id."""
-        if self._shared is not None and job_id is not None:
-            await self._shared.seek(job_id)
-        elif self._shared is not None:
-            await self._shared.catch_up()
 
     async def kept(self, threads: Threads, source: AudioSource) -> Kept | Named:
         """`keep` a recording under a new name, in a thread. If the caller stops waiting, the thread
@@ -127,9 +85,9 @@ class Keeping:
             errors.StorageUnreachable: it cannot be written now.
         """
         known = ref.ref_to(source)
-        if isinstance(known, Named) and self.claims is None:
+        if isinstance(known, Named) and not self._shared:
             return known  # other services may not see it
-        sealed = Measured(self.store.seal.seal_recording(ref.pieces(source.fd), name))
+        sealed = Measured(self._seal.seal_recording(ref.pieces(source.fd), name))
         self._storage.put(name, sealed)
         return Kept(name, sealed.sha256, sealed.size, self._storage.kind)
 
@@ -148,7 +106,7 @@ class Keeping:
         spool = Spool(self._spool_dir)
         try:
             sealed = Measured(self._storage.read(kept.name))
-            for piece in self.store.seal.opened_recording(sealed, kept.name):
+            for piece in self._seal.opened_recording(sealed, kept.name):
                 spool.add(piece)
                 if spool.pending >= Spool.MEMORY_BYTES:
                     spool.spill()
@@ -175,7 +133,7 @@ class Keeping:
             raise errors.RecordingNotKept()
         self._check(kept)
         try:
-            return SealedFile(self.store.seal, self._storage.open(kept.name), kept.name)
+            return SealedFile(self._seal, self._storage.open(kept.name), kept.name)
         except FileNotFoundError:  # it went just now
             raise errors.RecordingNotKept() from None
         except (OSError, SealBroken):
@@ -188,10 +146,7 @@ class Keeping:
                 self._storage.delete(audio.name)
 
     def close(self) -> None:
-        """Close what it opened; this waits for the disk, or for the database."""
-        if self.sessions is not None:
-            self.sessions.close()
-        self.store.close()
+        """Let go of the storage."""
         self._storage.close()
 
     def _check(self, kept: Kept) -> None:
@@ -201,6 +156,29 @@ class Keeping:
         if kept.storage != here:
             log.error("a recording is in a %s, and this service has a %s", kept.storage, here)
             raise errors.StorageUnreachable("The recording is where this service has no way to.")
+
+
+class Keeping(KeptRecordings):
+    """Jobs and recordings that one service keeps in a folder."""
+
+    def __init__(self, settings: Settings, now: clock.Clock = clock.wall) -> None:
+        """Open it; this waits for the disk.
+
+        Raises:
+            errors.SettingsInvalid: the folder, the file or the key cannot be used.
+        """
+        folder = jobs_folder(settings)
+        storage = storage_of(settings, folder / UPLOADS)
+        shelf = Shelf(storage, settings.keep_recordings_mb << 20)
+        self.store = SqliteLog(folder, journal_key(settings), now, shelf=shelf)
+        super().__init__(settings, storage, self.store.seal)
+        self.shelf = shelf
+        self._sweep()
+
+    def close(self) -> None:
+        """Close what it opened; this waits for the disk."""
+        self.store.close()
+        super().close()
 
     def _sweep(self) -> None:
         """Delete recordings that no job needs: their jobs were never accepted, or have ended and
@@ -215,19 +193,15 @@ class Keeping:
             for record in records
             if isinstance(record.audio, Kept) and self.shelf.has(record)
         }
-        least_s = UNCLAIMED_S if self._shared is not None else -math.inf
-        for name, age_s in there.items():
-            if name not in needed and age_s > least_s:
+        for name in there:
+            if name not in needed:
                 self._storage.delete(name)
 
 
 async def go_on(keeping: Keeping, queue: JobQueue, threads: Threads) -> None:
     """Have the jobs that were accepted and not ended wait again, in the order in which they came;
-    each goes on from what is settled. Those that several services share are claimed instead."""
+    each goes on from what is settled."""
     store = keeping.store
-    if keeping.claims is not None:
-        await keeping.open_store()
-        return
     unfinished = [one for one in store.all() if one.durable and not one.over]
     there = {record.id for record in unfinished}
     for record in unfinished:

@@ -1,0 +1,184 @@
+"""Backend of a service that shares its jobs with others: a front, a node, or both."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sidecar import clock, errors
+from sidecar.background import Background
+from sidecar.cluster.claims import Offer
+from sidecar.cluster.client_timeouts import ClientTimeouts
+from sidecar.cluster.eligibility import refusal
+from sidecar.cluster.following import Follower
+from sidecar.cluster.front import SharedQueue
+from sidecar.cluster.housekeeping import Housekeeping, Limits
+from sidecar.cluster.judging import Judging
+from sidecar.cluster.membership import Membership
+from sidecar.cluster.node import Node
+from sidecar.cluster.postgres_claims import PostgresClaims
+from sidecar.cluster.postgres_jobs import PostgresJobs
+from sidecar.cluster.rows import Rows
+from sidecar.cluster.sessions import SharedSessions
+from sidecar.database.database import Database
+from sidecar.database.schema import migrate
+from sidecar.jobs.backend import Backend, EngineSetup
+from sidecar.jobs.counted import Counted
+from sidecar.jobs.feed import Listener
+from sidecar.jobs.journal import UPLOADS
+from sidecar.jobs.keeping import KeptRecordings, jobs_folder
+from sidecar.jobs.log import MemoryLog
+from sidecar.jobs.provision import Provision
+from sidecar.jobs.record import JobRecord
+from sidecar.jobs.storage.choice import check, storage_of
+from sidecar.metering.tally import JobTally
+from sidecar.settings import FRONT, NODE, Settings
+from sidecar.speech.engine import Precision
+from sidecar.threads import Threads
+from sidecar.vault.key import journal_key
+
+OPENING = 2
+"""Recordings that are opened side by side."""
+
+
+class SharedBackend:
+    """The `Backend` of one of several services over a database."""
+
+    shares = True
+
+    def __init__(
+        self,
+        settings: Settings,
+        address: str,
+        engine: EngineSetup,
+        tally: JobTally,
+        disk: Threads,
+        now: clock.Clock,
+        service_id: str,
+    ) -> None:
+        """Bring the tables up to date; this waits for the database. ``disk``: threads that may wait
+        for the storage of recordings.
+
+        Raises:
+            errors.SettingsInvalid: the database, the key or the storage cannot be used.
+        """
+        self._role, self._engine = settings.role, engine
+        storage = storage_of(settings, jobs_folder(settings) / UPLOADS)
+        check(storage)
+        seal = migrate(address, journal_key(settings))
+        rows = Rows(seal)
+        self.keeping = KeptRecordings(settings, storage, seal, shared=True)
+        """Recordings of jobs."""
+        self._database = Database(address)
+        self._follower = Follower(self._database, rows, now)
+        self._housekeeping = Housekeeping(
+            self._database, storage, disk, _limits(settings), rows
+        )
+        self._membership = Membership(self._database, service_id, works=settings.role != FRONT)
+        self.store = PostgresJobs(
+            self._database,
+            rows,
+            self._follower,
+            self._housekeeping,
+            _pace_of(engine),
+            settings.queue_limit,
+            now,
+        )
+        """Jobs of all services."""
+        node, queue = None, None
+        if settings.role != FRONT:
+            log = MemoryLog(now)
+            log.listen(Counted(tally))
+            queue = engine.queue(log)
+            claims = PostgresClaims(self._database, rows, service_id, self._housekeeping)
+            node = Node(
+                claims,
+                log,
+                queue,
+                self.keeping.open,
+                Judging(claims, _refusals(settings, engine.provision), settings.unschedulable_after),
+                Threads("opening", OPENING),
+                offer=_offers(engine.provision),
+                beside=engine.provision.beside,
+                places=engine.places,
+            )
+        self.queue = SharedQueue(
+            self.store, self._follower, settings.queue_limit, self._membership, node, queue
+        )
+        self.client_timeouts = ClientTimeouts(self._database, seal, self.store, self.queue)
+        """Jobs whose clients timed out."""
+        self.sessions = SharedSessions(self._database, seal, self._membership)
+        """Live sessions that other services find."""
+
+    def listen(self, tell: Listener) -> None:
+        """Have ``tell`` called with the events of jobs that are accepted here, which are followed
+        for that."""
+        self._follower.listen(tell)
+        self.queue.follows_all = True
+
+    async def open(self, background: Background) -> None:
+        """Start to work; this does not wait for the database."""
+        await self._database.open()
+        background.spawn("heartbeat", self._membership.beat())
+        background.spawn("observe services", self._membership.observe())
+        background.spawn("follow jobs", self._follower.run())
+        background.spawn("retention", self._housekeeping.run())
+        background.spawn("share live sessions", self.sessions.run())
+        if self._role != NODE:
+            background.spawn("end jobs of lost clients", self.client_timeouts.end_in_time())
+        self.queue.open()
+        self._engine.open(background)
+
+    async def fetched(self) -> None:
+        """Results outlive this process."""
+
+    async def close(self) -> None:
+        """Stop and leave nothing behind."""
+        await self.queue.close()
+        await self._engine.close()
+        await self._membership.leave()
+        await self.store.close()
+        await self._database.close()
+        self.keeping.close()
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        settings.job_retention,
+        settings.job_retention_count,
+        settings.job_retention_mb << 20,
+        settings.keep_recordings_mb << 20,
+    )
+
+
+def _pace_of(engine: EngineSetup) -> Callable[[float], float]:
+    precision = engine.provision.spec.resolve_precision(Precision.AUTO)
+    return partial(engine.pace.seconds, precision)
+
+
+def _refusals(
+    settings: Settings, provision: Provision
+) -> Callable[[JobRecord], errors.SidecarError | None]:
+    return partial(refusal, provision=provision, max_s=settings.max_audio_hours * 3600)
+
+
+def _offers(provision: Provision) -> Callable[[], Offer]:
+    """Return what tells which requested precisions need no load now."""
+    slot = provision.slot
+
+    def offer() -> Offer:
+        if not slot.loaded:
+            return Offer()
+        fits = (one for one in Precision if slot.resolve(one, math.inf) is slot.precision)
+        return Offer(frozenset(one.value for one in fits), time.monotonic() - slot.loaded_at)
+
+    return offer
+
+
+if TYPE_CHECKING:
+
+    def _checked(shared: SharedBackend) -> Backend:
+        return shared

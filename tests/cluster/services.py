@@ -1,0 +1,133 @@
+"""Services that share jobs over a real database, as far as tests of their parts need them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from postgres import KEY
+from serving import PATIENCE_S
+
+from sidecar.audio.decode import AudioFacts
+from sidecar.audio.ref import Held, Kept
+from sidecar.cluster.claims import Claim, Offer
+from sidecar.cluster.following import Follower
+from sidecar.cluster.housekeeping import Housekeeping, Limits
+from sidecar.cluster.membership import Membership
+from sidecar.cluster.postgres_claims import PostgresClaims
+from sidecar.cluster.postgres_jobs import PostgresJobs
+from sidecar.cluster.rows import Rows, fold
+from sidecar.database.database import Database
+from sidecar.database.schema import migrate
+from sidecar.jobs.events import Begun, Change, JobEvent, Reported
+from sidecar.jobs.record import JobRecord
+from sidecar.jobs.storage.folder import Folder
+from sidecar.speech.engine import TranscribeOptions
+from sidecar.speech.transcript import Finished, Segment, SegmentReady, Transcript
+from sidecar.threads import Threads
+
+LIMITS = Limits(retention_s=600, results=1000, result_bytes=64 << 20, recording_bytes=0)
+SAID = Segment(0.0, 1.0, "hello", 0)
+DONE = Reported(Finished(Transcript((SAID,), "en", 3.0, "scripted", "fp32")))
+SEGMENT = Reported(SegmentReady(0, SAID))
+
+
+def submitted(owner: str = "owner", seconds: float = 3.0, **more: object) -> JobRecord:
+    """A job that an owner sends."""
+    facts = AudioFacts("wav", "soundfile", seconds)
+    record = JobRecord.submitted(
+        time.time(), Held(-1, 0, 0), facts, TranscribeOptions(), owner=owner, durable=True, **more
+    )  # type: ignore[arg-type]
+    return record
+
+
+def kept(name: str, size: int = 4) -> Kept:
+    """A recording in the storage."""
+    return Kept(name, "0" * 64, size)
+
+
+@dataclass
+class Service:
+    """One service of several."""
+
+    database: Database
+    rows: Rows
+    storage: Folder
+    follower: Follower
+    housekeeping: Housekeeping
+    membership: Membership
+    jobs: PostgresJobs
+    claims: PostgresClaims
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _next: int = 0
+
+    async def submit(self, *owners: str, seconds: float = 3.0) -> list[JobRecord]:
+        """Submit a job for each of the owners."""
+        records = [submitted(owner, seconds) for owner in owners]
+        for record in records:
+            await self.jobs.submit(record)
+        return records
+
+    async def claim(self, offer: Offer = Offer()) -> Claim | None:  # noqa: B008
+        """Claim the next job with a token of its own."""
+        self._next += 1
+        return await self.claims.claim(f"{self.membership.id}-{self._next}", offer)
+
+    async def report(self, claim: Claim, base: JobRecord, *changes: Change) -> JobRecord | None:
+        """Report what happens to a job; the record after it, None where the claim is lost."""
+        first = base.seq + 1
+        events = [JobEvent(first + at, time.time(), one) for at, one in enumerate(changes)]
+        after = fold(base, events)
+        persisted = await self.claims.report(claim.token, base.seq, after, events)
+        return after if persisted else None
+
+    async def run(self, claim: Claim) -> JobRecord:
+        """Do a claimed job to its end."""
+        done = await self.report(claim, claim.record, Begun(), SEGMENT, DONE)
+        assert done is not None
+        return done
+
+
+@asynccontextmanager
+async def service(
+    journal: str,
+    folder: Path,
+    name: str = "one",
+    *,
+    works: bool = True,
+    limits: Limits = LIMITS,
+    queue_limit: int = 10_000,
+) -> AsyncIterator[Service]:
+    """A service of this name, registered, whose follower runs; it beats when the test says so."""
+    seal = await asyncio.to_thread(migrate, journal, KEY)
+    database, rows, storage = Database(journal), Rows(seal), Folder(folder / "uploads")
+    disk = Threads("disk", 1)
+    follower = Follower(database, rows)
+    housekeeping = Housekeeping(database, storage, disk, limits, rows)
+    jobs = PostgresJobs(database, rows, follower, housekeeping, lambda s: s / 10, queue_limit)
+    claims = PostgresClaims(database, rows, name, housekeeping)
+    membership = Membership(database, name, works=works)
+    await database.open()
+    await membership.register()
+    made = Service(database, rows, storage, follower, housekeeping, membership, jobs, claims)
+    made.tasks.append(asyncio.create_task(follower.run()))
+    try:
+        async with asyncio.timeout(10 * PATIENCE_S):
+            yield made
+    finally:
+        await stop(made.tasks)
+        await jobs.close()
+        await database.close()
+
+
+async def stop(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """End tasks that run for ever."""
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,129 @@
+"""Heartbeats: who is dead is decided by the observer's own clock."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from services import service
+
+from sidecar.cluster.membership import Looks
+from sidecar.database.timing import EXPIRY_LOOKS, HEARTBEAT_S
+from sidecar.jobs.events import Begun, Interrupted
+from sidecar.jobs.record import JobState
+
+
+def looked(*looks: tuple[float, float, dict[str, int]]) -> list[str]:
+    """Who is dead after the last of these looks: from when to when, and the beats."""
+    observer, dead = Looks(), list[str]()
+    for begun, ended, beats in looks:
+        dead = observer.seen(beats, begun, ended)
+    return dead
+
+
+def every_second(count: int, *, beats: bool = False) -> list[tuple[float, float, dict[str, int]]]:
+    return [(10.0 + at, 10.01 + at, {"a": at, "b": at * beats}) for at in range(count)]
+
+
+def test_a_service_whose_beat_stands_still_is_dead_after_so_many_looks() -> None:
+    assert looked(*every_second(2 + EXPIRY_LOOKS - 1)) == []
+    assert looked(*every_second(2 + EXPIRY_LOOKS)) == ["b"]
+    assert looked(*every_second(20, beats=True)) == []
+
+
+def test_a_look_that_the_database_kept_waiting_shows_nothing() -> None:
+    looks = every_second(2 + EXPIRY_LOOKS)
+    begun, _, beats = looks[-2]
+    looks[-2] = begun, begun + HEARTBEAT_S + 0.1, beats
+    assert looked(*looks) == []
+
+
+def test_an_observer_that_stood_still_itself_begins_anew() -> None:
+    *looks, (begun, ended, beats) = every_second(2 + EXPIRY_LOOKS)
+    late = 10 * HEARTBEAT_S
+    assert looked(*looks, (begun + late, ended + late, beats)) == []
+
+
+async def test_jobs_of_a_dead_service_are_free_and_count_its_death(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        begun, waiting = await one.submit("a", "b")
+        first, second = await one.claim(), await one.claim()
+        assert first is not None
+        assert second is not None
+        assert await one.report(first, first.record, Begun())
+        seen = time.monotonic()
+        for at in range(EXPIRY_LOOKS + 3):
+            await other.membership.register()
+            rows = await other.database.fetch("SELECT id, beat FROM vibevoice.services")
+            dead = other.membership._looks.seen(dict(rows), seen + at, seen + at)
+        assert dead == ["one"]
+        await other.membership._expire({"one": dict(rows)["one"]})
+        after = await other.jobs.get(first.record.id)
+        assert (after.state, after.interruptions, after.attempts) == (JobState.QUEUED, 1, 1)
+        assert (await other.jobs.get(second.record.id)).interruptions == 0
+        assert await one.claims.valid([first.token, second.token]) == frozenset()
+        assert await one.report(first, first.record, Begun()) is None
+        again = {(await other.claim() or first).record.id for _ in range(2)}
+        assert again == {begun.id, waiting.id}
+
+
+async def test_a_service_that_beat_meanwhile_is_not_expired_by_an_older_look(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        await one.submit("a")
+        claim = await one.claim()
+        assert claim is not None
+        await one.membership.register()
+        await other.membership._expire({"one": 0})
+        assert await one.claims.valid([claim.token]) == {claim.token}
+
+
+async def test_a_job_that_waited_behind_another_is_not_to_blame_for_a_death(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one:
+        await one.submit("a", "b")
+        at_work, behind = await one.claim(), await one.claim()
+        assert at_work is not None
+        assert behind is not None
+        await one.report(at_work, at_work.record, Begun())
+        await one.report(behind, behind.record, Begun(behind=at_work.record.id))
+        await one.membership.leave()
+        events = [event async for event in _told(one, behind.record.id)]
+        assert Interrupted(waited=True) in events
+        assert (await one.jobs.get(behind.record.id)).interruptions == 0
+        assert (await one.jobs.get(at_work.record.id)).interruptions == 1
+
+
+async def test_a_node_that_drains_claims_nothing(journal: str, tmp_path: Path) -> None:
+    async with service(journal, tmp_path) as one:
+        await one.submit("a")
+        await one.membership.drain()
+        assert await one.claim() is None
+
+
+@pytest.mark.parametrize("twice", [False, True])
+async def test_who_leaves_gives_back_what_it_was_charged(
+    journal: str, tmp_path: Path, twice: bool
+) -> None:
+    async with service(journal, tmp_path) as one:
+        await one.submit("a", "a", "b", seconds=7)
+        for _ in range(3):
+            assert await one.claim() is not None
+        for _ in range(1 + twice):
+            await one.membership.leave()
+        had = await one.database.fetch("SELECT owner, had_s FROM vibevoice.owners ORDER BY 1")
+        assert had == [("a", 0.0), ("b", 0.0)]
+
+
+async def _told(one: object, job_id: str):  # type: ignore[no-untyped-def]
+    with await one.jobs.subscribe(job_id) as events:  # type: ignore[attr-defined]
+        async for batch in events.batches(0.2):
+            if not batch:
+                return
+            for event in batch:
+                yield event.change
