@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from services import service
+from services import SEGMENT, service
 
 from sidecar.cluster.membership import Looks
 from sidecar.database.timing import EXPIRY_LOOKS, HEARTBEAT_S
@@ -27,20 +27,20 @@ def every_second(count: int, *, beats: bool = False) -> list[tuple[float, float,
 
 
 def test_a_service_whose_beat_stands_still_is_dead_after_so_many_looks() -> None:
-    assert looked(*every_second(2 + EXPIRY_LOOKS - 1)) == []
-    assert looked(*every_second(2 + EXPIRY_LOOKS)) == ["b"]
+    assert looked(*every_second(EXPIRY_LOOKS)) == []
+    assert looked(*every_second(1 + EXPIRY_LOOKS)) == ["b"]
     assert looked(*every_second(20, beats=True)) == []
 
 
 def test_a_look_that_the_database_kept_waiting_shows_nothing() -> None:
-    looks = every_second(2 + EXPIRY_LOOKS)
+    looks = every_second(1 + EXPIRY_LOOKS)
     begun, _, beats = looks[-2]
     looks[-2] = begun, begun + HEARTBEAT_S + 0.1, beats
     assert looked(*looks) == []
 
 
 def test_an_observer_that_stood_still_itself_begins_anew() -> None:
-    *looks, (begun, ended, beats) = every_second(2 + EXPIRY_LOOKS)
+    *looks, (begun, ended, beats) = every_second(1 + EXPIRY_LOOKS)
     late = 10 * HEARTBEAT_S
     assert looked(*looks, (begun + late, ended + late, beats)) == []
 
@@ -53,7 +53,8 @@ async def test_jobs_of_a_dead_service_are_free_and_count_its_death(
         first, second = await one.claim(), await one.claim()
         assert first is not None
         assert second is not None
-        assert await one.report(first, first.record, Begun())
+        running = await one.report(first, first.record, Begun())
+        assert running is not None
         seen = time.monotonic()
         for at in range(EXPIRY_LOOKS + 3):
             await other.membership.register()
@@ -65,7 +66,7 @@ async def test_jobs_of_a_dead_service_are_free_and_count_its_death(
         assert (after.state, after.interruptions, after.attempts) == (JobState.QUEUED, 1, 1)
         assert (await other.jobs.get(second.record.id)).interruptions == 0
         assert await one.claims.valid([first.token, second.token]) == frozenset()
-        assert await one.report(first, first.record, Begun()) is None
+        assert await one.report(first, running, SEGMENT) is None
         again = {(await other.claim() or first).record.id for _ in range(2)}
         assert again == {begun.id, waiting.id}
 
