@@ -140,6 +140,10 @@ class MemoryStore:
         """Keep a job that was submitted."""
         self._enter(Entry(record))
 
+    def enter(self, record: JobRecord) -> None:
+        """Hold a job that was accepted elsewhere, from where it stands; it has no key here."""
+        self._entries[record.id] = Entry(record)
+
     def append(self, job_id: str, change: Change) -> JobRecord:
         """Something happened to a job: keep it, then tell of it."""
         entry = self._entry(job_id)
@@ -182,6 +186,7 @@ class MemoryStore:
 
     def forget(self, job_id: str) -> None:
         """Keep a job no longer."""
+        self._feed.forget(job_id)
         entry = self._entries.pop(job_id, None)
         if entry is None or entry.record.key is None:
             return
