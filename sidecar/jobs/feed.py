@@ -147,6 +147,10 @@ class Feed:
             if not self._subscriptions[job_id]:
                 del self._subscriptions[job_id]
 
+    def forget(self, job_id: str) -> None:
+        """Drop the listeners of one job, which may not have ended."""
+        self._of_one.pop(job_id, None)
+
     @property
     def subscribers(self) -> int:
         """How many are told, of all jobs."""

@@ -141,6 +141,10 @@ class MemoryLog:
         """Keep a job that was submitted."""
         self._enter(Entry(record))
 
+    def enter(self, record: JobRecord) -> None:
+        """Keep a job that has a past already; its events from there on are numbered behind it."""
+        self._enter(Entry(record))
+
     def append(self, job_id: str, change: Change) -> JobRecord:
         """Something happened to a job: keep it, then tell of it."""
         entry = self._entry(job_id)

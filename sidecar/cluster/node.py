@@ -1,0 +1,312 @@
+"""Claim loop of a node: claims shared jobs, runs them, and reports what happens to them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Protocol
+
+from sidecar import errors
+from sidecar.audio.source import AudioSource
+from sidecar.cluster.claimed_job import ClaimedJob
+from sidecar.cluster.claims import TRIES, Claims, Offer
+from sidecar.cluster.held import Cancels, Held, HeldClaims, at_most
+from sidecar.cluster.judging import Judging
+from sidecar.cluster.retrying import FAULT_PAUSE_S, patiently
+from sidecar.jobs import poison
+from sidecar.jobs.events import Begun, Failed, Failure, PutBack
+from sidecar.jobs.job import Job
+from sidecar.jobs.record import JobRecord
+from sidecar.jobs.log import MemoryLog
+from sidecar.threads import Threads
+
+log = logging.getLogger(__name__)
+
+# a claim that is lost costs another node's work until it is noticed
+CHECK_S = 3.0
+"""Seconds between two checks of claims and of waiting jobs."""
+# memory that comes free, or a notice that is lost, is told by nothing
+LOOK_S = 3.0
+"""Seconds after which an idle node asks for a job without being told of one."""
+# a storage that is away is asked by all nodes
+REST_S = 5.0
+"""Seconds without claims after the storage of recordings could not be reached."""
+# an engine ends within its grace for cancels, and is killed then
+STOPS_S = 5.0
+"""Seconds for engines to stop at the end of a drain."""
+STOPPING_S = 0.02
+"""Seconds between two looks whether they have."""
+# after so long without this service others take it for dead and free its jobs
+GIVING_S = 3.0
+"""Seconds, at least, for the last reports of a node that stops."""
+
+
+class Works(Cancels, Protocol):
+    """Queue that runs the claimed jobs, and writes to the node's log."""
+
+    @property
+    def running(self) -> int:
+        """Number of jobs that run."""
+        ...
+
+    def resume(self, job: Job) -> None:
+        """Accept a job that is in the log already."""
+        ...
+
+    async def drain(self, grace_s: float) -> None:
+        """Start no more jobs, and stop those that run after ``grace_s``."""
+        ...
+
+
+class Node:
+    """Claims jobs for the queue of this service as it has places for them."""
+
+    def __init__(
+        self,
+        claims: Claims,
+        log: MemoryLog,
+        queue: Works,
+        opened: Callable[[JobRecord], AudioSource],
+        judging: Judging,
+        threads: Threads,
+        *,
+        offer: Callable[[], Offer] = Offer,
+        beside: Callable[[JobRecord], int] = lambda record: 1,
+        places: int = 1,
+    ) -> None:
+        """``log``: that of ``queue``, with the claimed jobs only. ``opened``: opens the recording
+        of a job, in one of ``threads``. ``beside``: how many jobs at most run in step if this job
+        is one of them. ``places``: jobs that run at once."""
+        self._claims, self._queue = claims, queue
+        self._opened, self._judging, self._threads = opened, judging, threads
+        self._offer, self._beside, self._places = offer, beside, places
+        self._held = HeldClaims(claims, log, queue)
+        self._asking = ""
+        """Token of a claim that is not answered yet: it may have been made."""
+        self._aside = 0
+        self._draining = False
+        self._waiting, self._missed = asyncio.Event(), asyncio.Event()
+        self._claiming: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def open(self) -> None:
+        """Start to claim."""
+        self._claims.on_waiting(self._waiting.set)
+        self._claims.on_ended(self._ended_elsewhere)
+        spawn = asyncio.get_running_loop().create_task
+        self._claiming = spawn(self._claim_forever(), name="claims")
+        self._checking = spawn(self._check_forever(), name="claims-check")
+
+    async def drain(self, grace_s: float) -> None:
+        """Claim no more. Running jobs have ``grace_s`` to end, then other nodes go on with them
+        from their checkpoints."""
+        self._draining = True
+        over_at = time.monotonic() + grace_s
+        await _stopped(self._claiming, *self._tasks)
+        await self._queue.drain(grace_s)
+        stops_at = time.monotonic() + STOPS_S
+        while self._queue.running and time.monotonic() < stops_at:
+            self._held.freed.clear()
+            await at_most(STOPPING_S, self._held.freed.wait())
+        await self._release_all(max(GIVING_S, over_at - time.monotonic()))
+
+    async def close(self) -> None:
+        """Release all claims and stop."""
+        self._draining = True
+        await _stopped(self._claiming, *self._tasks)
+        await self._release_all(GIVING_S)
+        await _stopped(self._checking)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Claim nothing as long as this lasts."""
+        self._aside += 1
+        try:
+            yield
+        finally:
+            self._aside -= 1
+            self._held.freed.set()
+
+    @property
+    def held(self) -> int:
+        """Number of claims, also those whose last report is on its way."""
+        return len(self._held)
+
+    async def _claim_forever(self) -> None:
+        while True:
+            while self._held.busy >= self._places or self._aside:
+                self._held.freed.clear()
+                await self._held.freed.wait()
+            self._waiting.clear()
+            company: list[Held] = []
+            try:
+                await self._claim_company(company)
+            except Exception:
+                log.exception("jobs could not be claimed")
+                for held in company:
+                    self._spawn(self._held.release(held))
+                await asyncio.sleep(FAULT_PAUSE_S)
+                continue
+            if company:
+                self._spawn(self._begin(company))
+            else:
+                await at_most(LOOK_S, self._waiting.wait())
+
+    async def _claim_company(self, company: list[Held]) -> None:
+        """Claim the next job and those that can run in step with it; none if none waits."""
+        if (first := await self._claimed_fit()) is None:
+            return
+        company.append(first)
+        most = 1 if first.record.alone else self._beside(first.record)
+        while len(company) < most:
+            if (other := await self._claimed()) is None:
+                return
+            company.append(other)
+            if not self._fits_beside(other.record):
+                self._spawn(self._held.release(company.pop()))
+                return
+
+    def _fits_beside(self, record: JobRecord) -> bool:
+        sociable = not record.alone and self._beside(record) > 1
+        return sociable and _given_up(record) is None and self._judging.failure(record) is None
+
+    async def _claimed_fit(self) -> Held | None:
+        """Claim the next job that this node can do. The others are refused, and a job that killed
+        too many engines ends."""
+        while (held := await self._claimed()) is not None:
+            if (end := _given_up(held.record)) is not None:
+                self._held.append(held, Failed(Failure.of(end)))
+            elif (failure := self._judging.failure(held.record)) is not None:
+                await self._refuse(held, failure)
+            else:
+                return held
+        return None
+
+    async def _claimed(self) -> Held | None:
+        """Claim the next job, however long the database is away."""
+        token = self._asking = uuid.uuid4().hex
+        claim = await patiently(lambda: self._claims.claim(token, self._offer()))
+        self._asking = ""
+        if claim is None:
+            return None
+        return self._held.add(claim)
+
+    async def _refuse(self, held: Held, failure: Failure) -> None:
+        """Let other nodes have a job that this one cannot do, and look what else there is."""
+        await self._judging.refuse(held.id, failure)
+        await self._held.release(held)
+        with contextlib.suppress(errors.JournalUnreachable):
+            await self._judging.judge_waiting()
+
+    async def _begin(self, company: Sequence[Held]) -> None:
+        """Open the recordings, and have all run at once that are to run in step."""
+        jobs = await asyncio.gather(*map(self._job, company))
+        for job in jobs:
+            if job is not None and job.claimed:
+                self._queue.resume(job)
+
+    async def _job(self, held: Held) -> ClaimedJob | None:
+        try:
+            source = await self._threads.run(self._opened, held.record)
+        except errors.StorageUnreachable:
+            self._put_off(held)
+        except errors.SidecarError as error:
+            self._not_opened(held, error)
+        except Exception:
+            log.exception("the recording of job %s could not be opened", held.id)
+            self._not_opened(held, errors.SidecarError())
+        else:
+            return self._made(held, source)
+        return None
+
+    def _made(self, held: Held, source: AudioSource) -> ClaimedJob | None:
+        if held not in self._held:  # it was ended, or the claim was lost, meanwhile
+            source.close()
+            return None
+        passes_on = partial(self._passes_on, held)
+        held.job = ClaimedJob(source, held.record, held.reporter.flushed, passes_on)
+        return held.job
+
+    def _put_off(self, held: Held) -> None:
+        """Release a job, uncounted, for a node that reaches the storage of recordings sooner."""
+        log.warning("the recording of job %s cannot be reached now", held.id)
+        if held in self._held:
+            self._spawn(self._rest())
+            self._spawn(self._held.release(held))
+
+    async def _rest(self) -> None:
+        with self.aside():
+            await asyncio.sleep(REST_S)
+
+    def _not_opened(self, held: Held, error: errors.SidecarError) -> None:
+        log.warning("the recording of job %s cannot be opened: %s", held.id, error)
+        if held not in self._held:
+            return
+        if held.record.passed + 1 < TRIES:
+            self._held.append(held, Begun())
+            self._held.append(held, PutBack(counted=True, passed=True))
+            self._spawn(self._pass_on(held, error))
+        else:
+            self._held.append(held, Failed(Failure.of(error)))
+
+    def _passes_on(self, held: Held, job: ClaimedJob, error: errors.SidecarError) -> bool:
+        """Return whether another node will try a job, which it gets once that is reported."""
+        if job.record.passed + 1 >= TRIES:
+            return False
+        self._spawn(self._pass_on(held, error))
+        return True
+
+    async def _pass_on(self, held: Held, error: errors.SidecarError) -> None:
+        await held.reporter.flushed()
+        await self._judging.refuse(held.id, Failure.of(error))
+        await self._held.release(held)
+
+    async def _release_all(self, within_s: float) -> None:
+        asking, self._asking = self._asking, ""
+        await self._held.release_all(within_s, asking)
+
+    async def _check_forever(self) -> None:
+        while True:
+            await at_most(CHECK_S, self._missed.wait())
+            self._missed.clear()
+            try:
+                await self._check()
+            except errors.JournalUnreachable:
+                log.debug("claims cannot be checked: the database is away")
+            except Exception:
+                log.exception("claims could not be checked")
+
+    async def _check(self) -> None:
+        await self._held.check()
+        if not self._draining:
+            await self._judging.judge_waiting()
+            await self._judging.end_unschedulable()
+
+    def _ended_elsewhere(self, job_id: str) -> None:
+        if job_id:
+            self._held.end(job_id)
+        else:
+            self._missed.set()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _given_up(record: JobRecord) -> errors.EngineCrashed | None:
+    return poison.given_up(record.crashes, record.interruptions)
+
+
+async def _stopped(*tasks: asyncio.Task[None] | None) -> None:
+    there = [task for task in tasks if task is not None]
+    for task in there:
+        task.cancel()
+    await asyncio.gather(*there, return_exceptions=True)

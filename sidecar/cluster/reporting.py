@@ -1,0 +1,109 @@
+"""Reporter of one claimed job: from the node's log to the database.
+
+The events of a claimed job have the same numbers in both. A report contains all events since the
+last one, and is repeated unchanged until the database has answered it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from sidecar.cluster.claims import Claim, Claims
+from sidecar.cluster.retrying import patiently
+from sidecar.jobs.events import JobEvent, Reported
+from sidecar.jobs.record import JobRecord
+from sidecar.jobs.log import MemoryLog
+from sidecar.speech.transcript import Checkpoint
+
+
+class Reporter:
+    """Reports what the log has of a job, from `open` until the job has ended, the claim is lost, or
+    `close`."""
+
+    def __init__(self, claims: Claims, log: MemoryLog, claim: Claim) -> None:
+        """``log`` has the job, as it was claimed."""
+        self._claims, self._log, self._claim = claims, log, claim
+        self._base = claim.record.seq
+        """Number of the last event that the database has."""
+        self._news = asyncio.Event()
+        self._moved = asyncio.Event()
+        """Set, and replaced, each time that the database has more."""
+        self._over = False
+        self._task: asyncio.Task[bool] | None = None
+        log.listen(self._heard, claim.record.id)
+
+    def open(self, ended: Callable[[bool], None]) -> None:
+        """Start to report. ``ended`` is called with True once the end of the job is persisted, with
+        False once the claim is lost."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="reports")
+
+        def done(task: asyncio.Task[bool]) -> None:
+            if not task.cancelled():
+                ended(task.result())
+
+        self._task.add_done_callback(done)
+
+    def close(self) -> None:
+        """Stop to report; what is not reported by then is dropped."""
+        if self._task is not None:
+            self._task.cancel()
+        self._finish()
+
+    async def flushed(self) -> None:
+        """Wait until all events of the job so far are persisted, or will never be."""
+        if self._over:
+            return
+        last = self._log.get(self._claim.record.id).seq
+        while self._base < last and not self._over:
+            await self._moved.wait()
+
+    async def _run(self) -> bool:
+        try:
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                record = self._log.get(self._claim.record.id)
+                if not await self._reported(record):
+                    return False
+                if record.over:
+                    return True
+        finally:
+            self._finish()
+
+    async def _reported(self, record: JobRecord) -> bool:
+        """Report the events that made the job what it is; False if the claim is lost."""
+        events = tuple(self._log.events(record.id, self._base))
+        worn = self._worn() if record.over else ()
+        token, base = self._claim.token, self._base
+        if not await patiently(partial(self._claims.report, token, base, record, events, worn)):
+            return False
+        self._base = record.seq
+        self._move()
+        return True
+
+    def _worn(self) -> Sequence[JobEvent]:
+        """Return the checkpoints that the database has, without their state: no attempt goes on
+        from them any more."""
+        reported = (
+            event
+            for event in self._log.events(self._claim.record.id)
+            if event.seq <= self._base and _is_checkpoint(event)
+        )
+        return (*self._claim.worn, *(event.worn for event in reported))
+
+    def _heard(self, record: JobRecord, event: JobEvent) -> None:
+        self._news.set()
+
+    def _finish(self) -> None:
+        self._over = True
+        self._move()
+
+    def _move(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+
+def _is_checkpoint(event: JobEvent) -> bool:
+    return isinstance(event.change, Reported) and isinstance(event.change.event, Checkpoint)

@@ -1,0 +1,35 @@
+"""Calls to the database that are repeated until it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from sidecar import errors
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# a connection that broke is back at once; all nodes together must not ask more often than a second
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
+"""Seconds between two tries, twice as long each time."""
+# a fault in the code will not have gone soon, and each try writes a traceback
+FAULT_PAUSE_S = 8.0
+"""Seconds after an error that is not an outage."""
+
+
+async def patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """Return what ``call`` returns, and call it again for as long as the database is away."""
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            return await call()
+        except errors.JournalUnreachable:
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        except Exception:
+            log.exception("the database could not be asked; it is tried again")
+            await asyncio.sleep(FAULT_PAUSE_S)

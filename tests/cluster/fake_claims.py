@@ -1,0 +1,248 @@
+"""Shared jobs in memory, and claims of several nodes of one process on them: what a database does,
+without one."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+
+from sidecar import clock, errors
+from sidecar.cluster.claims import JUDGED_S, Claim, Claims, Offer
+from sidecar.cluster.eligibility import unschedulable
+from sidecar.jobs.events import Cancelled, Change, Failed, Failure, Interrupted, JobEvent, PutBack
+from sidecar.jobs.events import Refused as Told
+from sidecar.jobs.record import JobRecord, JobState, advance
+
+Verdict = tuple[Failure | None, float]
+"""What a node said of a job, and when."""
+
+
+@dataclass
+class Stored:
+    """A job, all its events, and the claim on it."""
+
+    submitted: JobRecord
+    record: JobRecord
+    events: list[JobEvent] = field(default_factory=list)
+    node: FakeClaims | None = None
+    token: str = ""
+    reported: tuple[str, int] = ("", 0)
+    """Token and last number of the last report."""
+    refused_since: float = math.inf
+
+
+class SharedJobs:
+    """The jobs that all services share. ``lost``: what was reported without a claim."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Stored] = {}
+        self.nodes: list[FakeClaims] = []
+        self.lost: list[JobEvent] = []
+        self.now_s = 0.0
+
+    def add(self, record: JobRecord) -> None:
+        self.jobs[record.id] = Stored(record, record)
+        self.tell_waiting()
+
+    def get(self, job_id: str) -> JobRecord:
+        return self.jobs[job_id].record
+
+    def events(self, job_id: str) -> Sequence[JobEvent]:
+        return self.jobs[job_id].events
+
+    def all(self) -> list[JobRecord]:
+        return [job.record for job in self.jobs.values()]
+
+    @property
+    def claimed(self) -> set[str]:
+        return {job_id for job_id, job in self.jobs.items() if job.node is not None}
+
+    def append(self, job_id: str, change: Change) -> JobRecord:
+        """As a front or the expiry does it; what ends a job ends its claim."""
+        job = self.jobs[job_id]
+        event = JobEvent(job.record.seq + 1, clock.wall(), change)
+        record = advance(job.record, event)
+        if record is not job.record:
+            job.record = record
+            job.events.append(event)
+        if record.over:
+            self._tell_ended(job)
+        return record
+
+    def cancel(self, job_id: str) -> None:
+        self.append(job_id, Cancelled())
+
+    def delete(self, job_id: str) -> None:
+        self._tell_ended(self.jobs.pop(job_id))
+
+    def lose(self, job_id: str) -> None:
+        """Have a claim expire, without a word to its node."""
+        job = self.jobs[job_id]
+        job.node, job.token = None, ""
+        self.append(job_id, Interrupted())
+        self.tell_waiting()
+
+    def tell_waiting(self) -> None:
+        for node in self.nodes:
+            asyncio.get_running_loop().call_soon(node.tell_waiting)
+
+    def _tell_ended(self, job: Stored) -> None:
+        node, job.node, job.token = job.node, None, ""
+        if node is not None and not node.deaf:
+            asyncio.get_running_loop().call_soon(node.tell_ended, job.record.id)
+
+
+class FakeClaims(Claims):
+    """The jobs as one node sees them. ``down``: the database is away. ``unanswered``: so many
+    calls are carried out without an answer. ``deaf``: it is told of no end."""
+
+    def __init__(self, shared: SharedJobs, *, works: bool = True) -> None:
+        self.shared = shared
+        self.down = self.deaf = False
+        self.unanswered = 0
+        self.calls: list[str] = []
+        self.claimed: list[str] = []
+        self.reports: list[tuple[int, Sequence[JobEvent]]] = []
+        self.verdicts: dict[str, Verdict] = {}
+        self.tell_waiting: Callable[[], None] = lambda: None
+        self.tell_ended: Callable[[str], None] = lambda job_id: None
+        if works:
+            shared.nodes.append(self)
+
+    def leave(self) -> None:
+        """This node is there no more."""
+        self.shared.nodes.remove(self)
+
+    async def claim(self, token: str, offer: Offer) -> Claim | None:
+        self._reach("claim")
+        job = self._of(token) or self._next()
+        if job is not None and job.token != token:
+            job.node, job.token = self, token
+            self.claimed.append(job.record.id)
+        self._answer()
+        return None if job is None else Claim(token, job.record)
+
+    async def report(
+        self,
+        token: str,
+        base: int,
+        record: JobRecord,
+        events: Sequence[JobEvent],
+        worn: Sequence[JobEvent] = (),
+    ) -> bool:
+        self._reach("report")
+        self.reports.append((base, events))
+        job = self.shared.jobs.get(record.id)
+        if job is None or job.reported != (token, events[-1].seq):
+            if job is None or job.token != token or job.record.seq != base:
+                self.shared.lost += events
+                return False
+            self._persist(job, record, events, worn)
+        self._answer()
+        return True
+
+    async def release(self, token: str) -> None:
+        self._reach("release")
+        if (job := self._of(token)) is not None:
+            if job.record.state is JobState.RUNNING:
+                self.shared.append(job.record.id, PutBack())
+            job.node, job.token = None, ""
+            self.shared.tell_waiting()
+        self._answer()
+
+    async def valid(self, tokens: Sequence[str]) -> frozenset[str]:
+        self._reach("valid")
+        return frozenset(token for token in tokens if self._of(token) is not None)
+
+    async def judge(self, verdicts: Mapping[str, Failure | None]) -> None:
+        self._reach("judge")
+        self.verdicts |= {job_id: (one, self.shared.now_s) for job_id, one in verdicts.items()}
+        self._answer()
+
+    async def unjudged(self, most: int) -> Sequence[JobRecord]:
+        self._reach("unjudged")
+        return [
+            record
+            for record in self._waiting()
+            if not self._judged(record.id)
+            and not any(node._said(record.id) is None for node in self.shared.nodes)
+        ][:most]
+
+    async def end_unschedulable(self, patience_s: float) -> None:
+        self._reach("end_unschedulable")
+        for record in self._waiting():
+            said = [node._said(record.id) for node in self.shared.nodes]
+            refusals = [one for one in said if isinstance(one, Failure)]
+            all_refuse = bool(said) and len(refusals) == len(said)
+            self._tell(self.shared.jobs[record.id], refusals if all_refuse else [], patience_s)
+
+    def on_waiting(self, tell: Callable[[], None]) -> None:
+        self.tell_waiting = tell
+
+    def on_ended(self, tell: Callable[[str], None]) -> None:
+        self.tell_ended = tell
+
+    def _persist(
+        self,
+        job: Stored,
+        record: JobRecord,
+        events: Sequence[JobEvent],
+        worn: Sequence[JobEvent],
+    ) -> None:
+        assert reduce(advance, events, job.record) == record, "it is not what its events make it"
+        rewritten = {event.seq: event for event in worn}
+        assert rewritten.keys() <= {event.seq for event in job.events}
+        job.events = [rewritten.get(event.seq, event) for event in job.events] + [*events]
+        job.record, job.reported = record, (job.token, record.seq)
+        if record.over:
+            job.node, job.token = None, ""
+
+    def _tell(self, job: Stored, refusals: Sequence[Failure], patience_s: float) -> None:
+        if not refusals:
+            job.refused_since = math.inf
+            self.shared.append(job.record.id, Told(None))
+            return
+        job.refused_since = min(job.refused_since, self.shared.now_s)
+        failure = Failure.of(unschedulable(refusals))
+        ends = self.shared.now_s - job.refused_since >= patience_s
+        self.shared.append(job.record.id, Failed(failure) if ends else Told(failure))
+
+    def _of(self, token: str) -> Stored | None:
+        jobs = self.shared.jobs.values()
+        return next((job for job in jobs if token and job.token == token), None)
+
+    def _next(self) -> Stored | None:
+        """The oldest job of the owner that has the fewest claimed."""
+        busy = Counter(self.shared.get(job_id).owner for job_id in self.shared.claimed)
+        fit = [one for one in self._waiting() if not (self._judged(one.id) and self._said(one.id))]
+        records = sorted(fit, key=lambda one: busy[one.owner])
+        return self.shared.jobs[records[0].id] if records else None
+
+    def _waiting(self) -> Sequence[JobRecord]:
+        jobs = self.shared.jobs.values()
+        return [
+            job.record for job in jobs if job.record.state is JobState.QUEUED and job.node is None
+        ]
+
+    def _judged(self, job_id: str) -> bool:
+        """Whether this node judged a job a moment ago."""
+        _, at = self.verdicts.get(job_id, (None, -math.inf))
+        return self.shared.now_s - at < JUDGED_S
+
+    def _said(self, job_id: str) -> Failure | str | None:
+        """Why this node cannot do a job, None if it can, "" if it did not say."""
+        return self.verdicts[job_id][0] if job_id in self.verdicts else ""
+
+    def _reach(self, call: str) -> None:
+        if self.down:
+            raise errors.JournalUnreachable()
+        self.calls.append(call)
+
+    def _answer(self) -> None:
+        if self.unanswered:
+            self.unanswered -= 1
+            raise errors.JournalUnreachable()

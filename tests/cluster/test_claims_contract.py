@@ -1,0 +1,413 @@
+"""What every implementation of claims keeps to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Protocol
+from uuid import uuid4
+
+import pytest
+from fake_claims import FakeClaims, SharedJobs
+from histories import submitted
+from serving import until
+
+from sidecar import errors
+from sidecar.cluster.claims import JUDGED_S, Claim, Claims, Offer
+from sidecar.jobs.events import Begun, Change, Failed, Failure, JobEvent, PutBack, Reported
+from sidecar.jobs.record import JobRecord, JobState, advance
+from sidecar.speech.transcript import Checkpoint, Finished, Progress, Transcript
+
+LONG = Failure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))
+GREEK = Failure.of(errors.LanguageUnsupported("It knows no 'el'.", hint="It knows: en."))
+NEVER_S = 1e6
+CHECKPOINT = Checkpoint(1.0, "scripted", (), {"bytes": 1})
+DONE = Reported(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
+
+
+class Store(Protocol):
+    """Shared jobs, and what a test does to them beside claims."""
+
+    async def add(self, record: JobRecord) -> None:
+        """Accept a job, as a front does."""
+        ...
+
+    async def get(self, job_id: str) -> JobRecord:
+        """Return a job as it is persisted."""
+        ...
+
+    async def events(self, job_id: str) -> Sequence[JobEvent]:
+        """Return its events as they are persisted."""
+        ...
+
+    async def end(self, job_id: str) -> None:
+        """Cancel a job, as a front does."""
+        ...
+
+    async def lose(self, job_id: str) -> None:
+        """Have the claim on a job expire."""
+        ...
+
+    async def later(self, seconds: float) -> None:
+        """Have all that is noted lie so much further back."""
+        ...
+
+    async def node(self) -> Claims:
+        """Return the claims of one more live node."""
+        ...
+
+    async def front(self) -> Claims:
+        """Return the claims of a service that is no node."""
+        ...
+
+    async def leave(self, node: Claims) -> None:
+        """Have a node gone."""
+        ...
+
+
+class MemoryJobs:
+    """The fake."""
+
+    def __init__(self) -> None:
+        self.shared = SharedJobs()
+
+    async def add(self, record: JobRecord) -> None:
+        self.shared.add(record)
+
+    async def get(self, job_id: str) -> JobRecord:
+        return self.shared.get(job_id)
+
+    async def events(self, job_id: str) -> Sequence[JobEvent]:
+        return self.shared.events(job_id)
+
+    async def end(self, job_id: str) -> None:
+        self.shared.cancel(job_id)
+
+    async def lose(self, job_id: str) -> None:
+        self.shared.lose(job_id)
+
+    async def later(self, seconds: float) -> None:
+        self.shared.now_s += seconds
+
+    async def node(self) -> Claims:
+        return FakeClaims(self.shared)
+
+    async def front(self) -> Claims:
+        return FakeClaims(self.shared, works=False)
+
+    async def leave(self, node: Claims) -> None:
+        assert isinstance(node, FakeClaims)
+        node.leave()
+
+
+STORES: dict[str, Callable[[], Store]] = {"memory": MemoryJobs}
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest) -> Store:
+    return STORES[request.param]()
+
+
+async def added(store: Store, owner: str = "a") -> str:
+    record = replace(submitted(durable=True), owner=owner)
+    await store.add(record)
+    return record.id
+
+
+async def claimed(node: Claims) -> Claim:
+    claim = await node.claim(uuid4().hex, Offer())
+    assert claim is not None
+    return claim
+
+
+def then(record: JobRecord, *changes: Change, gap: int = 1) -> tuple[JobRecord, list[JobEvent]]:
+    """The events that follow, and the job after them."""
+    events = [
+        JobEvent(record.seq + gap * (number + 1), 100.0 + number, change)
+        for number, change in enumerate(changes)
+    ]
+    return reduce(advance, events, record), events
+
+
+async def says(node: Claims, claim: Claim, *changes: Change, gap: int = 1) -> JobRecord:
+    """Report changes of a claimed job, which are persisted."""
+    record, events = then(claim.record, *changes, gap=gap)
+    assert await node.report(claim.token, claim.record.seq, record, events)
+    return record
+
+
+async def test_each_job_is_claimed_once(store: Store) -> None:
+    one, other = await store.node(), await store.node()
+    ids = [await added(store) for _ in range(3)]
+    claims = [await claimed(node) for node in (one, other, one)]
+    assert [claim.record.id for claim in claims] == ids
+    assert len({claim.token for claim in claims}) == 3
+    for node in (one, other):
+        assert await node.claim(uuid4().hex, Offer()) is None
+
+
+async def test_an_owner_with_many_jobs_lets_another_go_first(store: Store) -> None:
+    node = await store.node()
+    ids = [await added(store, owner) for owner in "aab"]
+    assert [(await claimed(node)).record.id for _ in ids] == [ids[0], ids[2], ids[1]]
+
+
+async def test_a_claim_that_is_repeated_is_the_same(store: Store) -> None:
+    node, token = await store.node(), uuid4().hex
+    await added(store)
+    await added(store)
+    first = await node.claim(token, Offer())
+    assert first is not None
+    assert await node.claim(token, Offer(frozenset({"fp16"}), 3.0)) == first
+    assert (await claimed(node)).record.id != first.record.id
+
+
+async def test_a_claim_has_the_job_with_all_its_events(store: Store) -> None:
+    one, other = await store.node(), await store.node()
+    await added(store)
+    claim = await claimed(one)
+    record = await says(one, claim, Begun(), Reported(CHECKPOINT), PutBack(counted=True))
+    await one.release(claim.token)
+    again = await claimed(other)
+    assert again.record == record
+    assert again.record.settled == (CHECKPOINT,)
+    assert again.token != claim.token
+
+
+async def test_a_report_appends_events_with_gaps_and_changes_the_job(store: Store) -> None:
+    node = await store.node()
+    job_id = await added(store)
+    claim = await claimed(node)
+    record = await says(node, claim, Begun(), Reported(Progress(1.0, 3.0)), gap=4)
+    assert record.seq == claim.record.seq + 8
+    assert await store.get(job_id) == record
+    assert [event.seq for event in await store.events(job_id)] == [4, 8]
+    assert record.state is JobState.RUNNING
+
+
+async def test_a_report_that_is_repeated_is_persisted_once(store: Store) -> None:
+    node = await store.node()
+    job_id = await added(store)
+    claim = await claimed(node)
+    record, events = then(claim.record, Begun(), Reported(CHECKPOINT))
+    for _ in range(3):
+        assert await node.report(claim.token, 0, record, events)
+    assert await store.events(job_id) == events
+    ended, end = then(record, DONE)
+    for _ in range(3):
+        assert await node.report(claim.token, record.seq, ended, end)
+    assert await store.get(job_id) == ended
+
+
+async def test_a_report_with_a_wrong_base_is_refused(store: Store) -> None:
+    node = await store.node()
+    job_id = await added(store)
+    claim = await claimed(node)
+    await says(node, claim, Begun())
+    record, events = then(claim.record, Begun(), Reported(CHECKPOINT), gap=3)
+    assert not await node.report(claim.token, 0, record, events)
+    assert len(await store.events(job_id)) == 1
+
+
+async def test_a_report_without_the_claim_is_refused(store: Store) -> None:
+    one, other = await store.node(), await store.node()
+    job_id = await added(store)
+    claim = await claimed(one)
+    begun = await says(one, claim, Begun())
+    await store.lose(job_id)
+    record, events = then(begun, DONE)
+    assert not await one.report(claim.token, begun.seq, record, events)
+    again = await claimed(other)
+    assert (again.record.id, again.record.interruptions) == (job_id, 1)
+    assert not await one.report(claim.token, begun.seq, record, events)
+    assert not await one.report(claim.token, again.record.seq, *then(again.record, DONE))
+    assert (await store.get(job_id)).state is JobState.QUEUED
+    await says(other, again, Begun(), DONE)
+
+
+async def test_a_report_after_a_job_was_ended_elsewhere_is_refused(store: Store) -> None:
+    node = await store.node()
+    job_id = await added(store)
+    claim = await claimed(node)
+    begun = await says(node, claim, Begun())
+    await store.end(job_id)
+    before = await store.get(job_id)
+    assert not await node.report(claim.token, begun.seq, *then(begun, DONE))
+    assert await store.get(job_id) == before
+    assert before.state is JobState.CANCELLED
+
+
+async def test_an_end_that_is_reported_is_final_and_ends_the_claim(store: Store) -> None:
+    node = await store.node()
+    job_id = await added(store)
+    claim = await claimed(node)
+    record = await says(node, claim, Begun(), DONE)
+    assert not await node.valid([claim.token])
+    assert not await node.report(claim.token, record.seq, record, then(record, DONE)[1])
+    await store.end(job_id)
+    await node.release(claim.token)
+    assert (await store.get(job_id)).state is JobState.DONE
+    assert await node.claim(uuid4().hex, Offer()) is None
+
+
+async def test_the_last_report_takes_the_state_from_checkpoints(store: Store) -> None:
+    node = await store.node()
+    job_id = await added(store)
+    claim = await claimed(node)
+    begun, events = then(claim.record, Begun(), Reported(CHECKPOINT))
+    assert await node.report(claim.token, 0, begun, events)
+    assert list(await store.events(job_id)) == events
+    record, end = then(begun, DONE)
+    worn = [events[1].worn]
+    assert await node.report(claim.token, begun.seq, record, end, worn)
+    assert list(await store.events(job_id)) == [events[0], *worn, *end]
+
+
+async def test_a_job_that_is_released_goes_to_others_at_once(store: Store) -> None:
+    one, other = await store.node(), await store.node()
+    job_id = await added(store)
+    claim = await claimed(one)
+    assert await other.claim(uuid4().hex, Offer()) is None
+    await one.release(claim.token)
+    await one.release(claim.token)
+    again = await claimed(other)
+    assert again.record == claim.record
+    await one.release(claim.token)  # which is another's now
+    assert await other.valid([again.token]) == {again.token}
+    assert not await one.report(claim.token, 0, *then(claim.record, Begun()))
+    assert (await store.get(job_id)).attempts == 0
+
+
+async def test_a_job_that_waits_again_without_a_release_stays_claimed(store: Store) -> None:
+    one, other = await store.node(), await store.node()
+    await added(store)
+    claim = await claimed(one)
+    record = await says(one, claim, Begun(), PutBack(counted=True, alone=True))
+    assert record.state is JobState.QUEUED
+    assert await other.claim(uuid4().hex, Offer()) is None
+    assert await one.valid([claim.token]) == {claim.token}
+
+
+async def test_claims_are_valid_until_they_are_lost_released_or_ended(store: Store) -> None:
+    node = await store.node()
+    ids = [await added(store) for _ in range(4)]
+    kept, lost, released, ended = [await claimed(node) for _ in ids]
+    tokens = [kept.token, lost.token, released.token, ended.token]
+    assert await node.valid(tokens) == {*tokens}
+    await store.lose(lost.record.id)
+    await node.release(released.token)
+    await store.end(ended.record.id)
+    assert await node.valid([*tokens, uuid4().hex]) == {kept.token}
+    assert await node.valid([]) == frozenset()
+
+
+async def test_a_job_is_hidden_from_the_node_that_refuses_it_for_a_time_only(store: Store) -> None:
+    one, other = await store.node(), await store.node()
+    refused, fit = await added(store), await added(store)
+    await one.judge({refused: LONG, fit: None})
+    assert (await claimed(one)).record.id == fit
+    assert await one.claim(uuid4().hex, Offer()) is None
+    claim = await claimed(other)
+    assert claim.record.id == refused
+    await other.release(claim.token)
+    await one.judge({refused: None})
+    claim = await claimed(one)
+    await one.judge({refused: LONG})
+    await one.release(claim.token)
+    assert await one.claim(uuid4().hex, Offer()) is None
+    await store.later(JUDGED_S + 1)
+    assert (await claimed(one)).record.id == refused
+
+
+async def test_jobs_that_no_node_is_known_to_be_able_to_do_are_to_be_judged(store: Store) -> None:
+    one, other = await store.node(), await store.node()
+    ids = [await added(store) for _ in range(3)]
+    assert [record.id for record in await one.unjudged(2)] == ids[:2]
+    await one.judge({ids[0]: LONG, ids[1]: None})
+    assert [record.id for record in await one.unjudged(9)] == ids[2:]
+    assert {record.id for record in await other.unjudged(9)} == {ids[0], ids[2]}
+    await store.leave(one)
+    assert {record.id for record in await other.unjudged(9)} == {*ids}
+    await other.judge(dict.fromkeys(ids, GREEK))
+    assert not await other.unjudged(9)
+    await store.later(JUDGED_S + 1)
+    assert {record.id for record in await other.unjudged(9)} == {*ids}
+    await claimed(other)
+    assert len(await other.unjudged(9)) == 2, "a claimed job waits no more"
+
+
+async def test_a_job_that_all_nodes_refuse_is_told_so_and_ends(store: Store) -> None:
+    one, other = await store.node(), await store.node()
+    job_id = await added(store)
+    await one.judge({job_id: LONG})
+    await other.judge({job_id: None})
+    await one.end_unschedulable(0.0)
+    assert (await store.get(job_id)).refused is None, "the other can do it"
+    await other.judge({job_id: GREEK})
+    await other.end_unschedulable(NEVER_S)
+    refused = (await store.get(job_id)).refused
+    assert refused is not None
+    assert "audio_too_long" in refused.detail
+    assert "language_unsupported" in refused.detail
+    count = len(await store.events(job_id))
+    await one.end_unschedulable(NEVER_S)
+    assert len(await store.events(job_id)) == count, "it was told again"
+    await other.judge({job_id: None})
+    await one.end_unschedulable(NEVER_S)
+    assert (await store.get(job_id)).refused is None
+    await other.judge({job_id: GREEK})
+    await one.end_unschedulable(60.0)
+    await store.later(61.0)
+    for node in (one, other):
+        await node.judge({job_id: LONG})
+    await one.end_unschedulable(62.0)
+    assert (await store.get(job_id)).state is JobState.QUEUED
+    await one.end_unschedulable(60.0)
+    record = await store.get(job_id)
+    assert record.state is JobState.FAILED
+    assert record.error is not None
+    assert record.error.code == "unschedulable"
+
+
+async def test_a_job_waits_where_no_node_is_live(store: Store) -> None:
+    front, node = await store.front(), await store.node()
+    job_id = await added(store)
+    await front.end_unschedulable(0.0)
+    await node.judge({job_id: LONG})
+    await store.leave(node)
+    await front.end_unschedulable(0.0)
+    record = await store.get(job_id)
+    assert (record.state, record.refused) == (JobState.QUEUED, None)
+
+
+async def test_a_job_that_is_claimed_is_not_unschedulable(store: Store) -> None:
+    node = await store.node()
+    job_id = await added(store)
+    claim = await claimed(node)
+    await node.judge({job_id: LONG})
+    await node.end_unschedulable(0.0)
+    assert (await store.get(job_id)).state is JobState.QUEUED
+    await says(node, claim, Failed(LONG))
+
+
+async def test_nodes_are_told_what_they_could_claim_and_what_was_ended_elsewhere(
+    store: Store,
+) -> None:
+    one, other = await store.node(), await store.node()
+    waiting, ended = list[None](), list[str]()
+    other.on_waiting(lambda: waiting.append(None))
+    one.on_ended(ended.append)
+    job_id = await added(store)
+    await until(lambda: waiting)
+    claim = await claimed(one)
+    waiting.clear()
+    await one.release(claim.token)
+    await until(lambda: waiting)
+    await claimed(one)
+    waiting.clear()
+    await store.lose(job_id)
+    await until(lambda: waiting)
+    await claimed(one)
+    await store.end(job_id)
+    await until(lambda: job_id in ended)

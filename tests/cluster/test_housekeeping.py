@@ -1,0 +1,114 @@
+"""What is kept of each owner, and what goes with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from services import LIMITS, Service, kept, service, submitted
+
+from sidecar import errors
+from sidecar.cluster import housekeeping
+from sidecar.cluster.rows import NOWHERE
+from sidecar.jobs.record import JobRecord
+
+
+async def done(one: Service, owner: str, recording: str = "", size: int = 4) -> JobRecord:
+    """A job that is done, perhaps with a recording."""
+    record = submitted(owner)
+    if recording:
+        one.storage.put(recording, [b"x" * size])
+        record = replace(record, audio=kept(recording, size))
+    await one.jobs.submit(record)
+    claim = await one.claim()
+    assert claim is not None
+    return await one.run(claim)
+
+
+async def ids(one: Service, owner: str) -> list[str]:
+    return [record.id for record in await one.jobs.list(owner)]
+
+
+async def test_the_oldest_results_of_an_owner_go_and_nobody_else_s(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path, limits=replace(LIMITS, results=2)) as one:
+        other = await done(one, "other")
+        mine = [(await done(one, "me")).id for _ in range(4)]
+        assert await ids(one, "me") == mine[2:]
+        assert await ids(one, "other") == [other.id]
+
+
+async def test_the_newest_result_stays_whatever_it_weighs(journal: str, tmp_path: Path) -> None:
+    async with service(journal, tmp_path, limits=replace(LIMITS, result_bytes=1)) as one:
+        mine = [(await done(one, "me")).id for _ in range(3)]
+        assert await ids(one, "me") == mine[2:]
+
+
+async def test_results_go_when_their_time_is_over_and_what_waits_stays(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one:
+        old, young = await done(one, "me"), await done(one, "me")
+        (waiting,) = await one.submit("me")
+        await one.database.fetch(
+            "UPDATE vibevoice.jobs SET touched = touched - interval '601 s' WHERE id = %s",
+            (old.id,),
+        )
+        await one.housekeeping._purge(None)
+        assert await ids(one, "me") == [young.id, waiting.id]
+
+
+async def test_a_recording_goes_with_the_end_of_its_job_or_stays_as_long_as_there_is_room(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one:
+        gone = await done(one, "me", "a")
+        assert [*one.storage.ages()] == []
+        assert (await one.jobs.get(gone.id)).audio == NOWHERE
+    async with service(journal, tmp_path, limits=replace(LIMITS, recording_bytes=10)) as one:
+        await done(one, "me", "b")
+        await done(one, "me", "c")
+        await done(one, "other", "d")
+        assert {*one.storage.ages()} == {"b", "c", "d"}
+        await done(one, "me", "e")
+        await done(one, "me", "large", 11)
+        assert {*one.storage.ages()} == {"c", "d", "e"}
+        await one.jobs.delete_owner("other")
+        assert {*one.storage.ages()} == {"c", "e"}
+
+
+async def test_a_recording_of_a_job_that_waits_stays(journal: str, tmp_path: Path) -> None:
+    async with service(journal, tmp_path) as one:
+        one.storage.put("a", [b"x"])
+        await one.jobs.submit(replace(submitted("me"), audio=kept("a")))
+        await done(one, "other")
+        await one.housekeeping._purge(None)
+        assert [*one.storage.ages()] == ["a"]
+
+
+async def test_recordings_without_a_job_go_once_no_service_can_be_about_to_submit_them(
+    journal: str, tmp_path: Path, monkeypatch: object
+) -> None:
+    async with service(journal, tmp_path) as one:
+        one.storage.put("young", [b"x"])
+        await one.housekeeping._sweep_storage()
+        assert [*one.storage.ages()] == ["young"]
+        monkeypatch.setattr(housekeeping, "UNCLAIMED_S", -1.0)  # type: ignore[attr-defined]
+        one.storage.put("waits", [b"x"])
+        await one.jobs.submit(replace(submitted("me"), audio=kept("waits")))
+        await one.housekeeping._sweep_storage()
+        assert [*one.storage.ages()] == ["waits"]
+
+
+async def test_a_storage_that_cannot_delete_costs_nobody_a_result(
+    journal: str, tmp_path: Path, monkeypatch: object
+) -> None:
+    async with service(journal, tmp_path) as one:
+
+        def refuse(name: str) -> None:
+            raise errors.StorageUnreachable()
+
+        monkeypatch.setattr(one.storage, "delete", refuse)  # type: ignore[attr-defined]
+        job = await done(one, "me", "a")
+        assert await ids(one, "me") == [job.id]
