@@ -142,8 +142,8 @@ class MemoryLog:
         self._enter(Entry(record))
 
     def enter(self, record: JobRecord) -> None:
-        """Keep a job that has a past already; its events from there on are numbered behind it."""
-        self._enter(Entry(record))
+        """Hold a job that was accepted elsewhere, from where it stands; it has no key here."""
+        self._entries[record.id] = Entry(record)
 
     def append(self, job_id: str, change: Change) -> JobRecord:
         """Something happened to a job: keep it, then tell of it."""
@@ -188,6 +188,7 @@ class MemoryLog:
 
     def forget(self, job_id: str) -> None:
         """Keep a job no longer."""
+        self._feed.forget(job_id)
         entry = self._entries.pop(job_id, None)
         if entry is None:
             return

@@ -81,8 +81,8 @@ async def test_a_recording_goes_with_the_end_of_its_job_or_stays_as_long_as_ther
 async def test_a_recording_of_a_job_that_waits_stays(journal: str, tmp_path: Path) -> None:
     async with service(journal, tmp_path) as one:
         one.storage.put("a", [b"x"])
-        await one.jobs.submit(replace(submitted("me"), audio=kept("a")))
         await done(one, "other")
+        await one.jobs.submit(replace(submitted("me"), audio=kept("a")))
         await one.housekeeping._purge(None)
         assert [*one.storage.ages()] == ["a"]
 
