@@ -1,0 +1,438 @@
+"""What every store of jobs does for owners and wires: one in `KINDS` is held to all of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import pytest
+from histories import submitted
+from overheard import FACTS, OverheardSlot, queue_on
+from serving import PATIENCE_S
+
+from sidecar import errors
+from sidecar.audio.source import AudioSource, Spool
+from sidecar.jobs.allowance import UNSAID_S
+from sidecar.jobs.events import (
+    Begun,
+    Cancelled,
+    Change,
+    Edited,
+    Failed,
+    Failure,
+    JobEvent,
+    Reported,
+)
+from sidecar.jobs.job import Job
+from sidecar.jobs.local import LocalJobs
+from sidecar.jobs.log import JobLog, MemoryLog
+from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.record import JobRecord, JobState, RequestKey
+from sidecar.jobs.retention import Retention
+from sidecar.jobs.sqlite_log import SqliteLog
+from sidecar.jobs.store import JobStore, OwnerLoad
+from sidecar.speech.edits import Rename, Rewrite
+from sidecar.speech.history import Undo
+from sidecar.speech.transcript import Finished, Peaks, Segment, SegmentReady, Transcript
+
+SAID = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
+FINISHED = Reported(Finished(SAID))
+BROKEN = Failed(Failure.of(errors.EngineFailed()))
+
+
+def segment(at: int) -> Reported:
+    return Reported(SegmentReady(at, Segment(float(at), at + 1.0, f"line {at}")))
+
+
+class Opened(Protocol):
+    """A store with its ways in: for those who send recordings, and for engines."""
+
+    store: JobStore
+
+    async def submit(self, record: JobRecord) -> None:
+        """Have a job accepted."""
+        ...
+
+    async def work(self, job_id: str, *changes: Change) -> None:
+        """Have these happen to a job, as an engine does; `Begun` is the first."""
+        ...
+
+
+@dataclass
+class Held:
+    """A run whose engine says what a test has it say."""
+
+    jobs: Sequence[Job]
+    left: Callable[[], None]
+
+    @property
+    def over(self) -> bool:
+        return all(job.ended for job in self.jobs)
+
+    def leave(self, job: Job) -> None:
+        self.left()
+
+    def stop(self) -> None:
+        """There is nothing to stop."""
+
+
+class Local:
+    """`LocalJobs` over a log."""
+
+    def __init__(self, log: JobLog, queue: JobQueue) -> None:
+        self._log, self._queue = log, queue
+        self.results = Retention(log, 600.0, 1 << 20)
+        self.store: JobStore = LocalJobs(log, queue, self.results)
+
+    async def submit(self, record: JobRecord) -> None:
+        await self._queue.submit(Job(recording(), record))
+
+    async def work(self, job_id: str, *changes: Change) -> None:
+        lane = self._queue._lanes[0]
+        for change in changes:
+            if isinstance(change, Begun):
+                job = self._queue.live(job_id)
+                assert job is not None
+                lane._waiting.begin([job], 0)
+                lane._runs.append(Held([job], lane._take_back))  # type: ignore[arg-type]
+            self._log.append(job_id, change)
+            lane._take_back()
+
+
+def recording() -> AudioSource:
+    spool = Spool(None)
+    spool.add(b"a recording")
+    return spool.finish()
+
+
+@asynccontextmanager
+async def local(log: JobLog) -> AsyncIterator[Opened]:
+    async with queue_on(OverheardSlot(), store=log) as queue:  # type: ignore[arg-type]
+        opened = Local(log, queue)
+        yield opened
+        opened.results.close()
+    log.close()
+
+
+Place = Callable[[str], Any]
+KINDS: dict[str, Callable[[Place], AbstractAsyncContextManager[Opened]]] = {
+    "memory": lambda place: local(MemoryLog()),
+    "sqlite": lambda place: local(SqliteLog(place("tmp_path") / "jobs", "a-key-of-a-test")),
+}
+"""How to open a store, at a place of its own (a fixture's name)."""
+
+
+@pytest.fixture(params=KINDS)
+async def opened(request: pytest.FixtureRequest) -> AsyncGenerator[Opened, None]:
+    async with KINDS[request.param](request.getfixturevalue) as opened:
+        yield opened
+
+
+@pytest.fixture
+def store(opened: Opened) -> JobStore:
+    return opened.store
+
+
+async def accepted(opened: Opened, owner: str = "ada", **more: Any) -> JobRecord:
+    record = submitted(owner=owner, durable=True, **more)
+    await opened.submit(record)
+    return record
+
+
+async def done(opened: Opened, owner: str = "ada", **more: Any) -> JobRecord:
+    """A job with a transcript."""
+    record = await accepted(opened, owner, **more)
+    await opened.work(record.id, Begun(), segment(0), FINISHED)
+    return await opened.store.get(record.id)
+
+
+async def told(store: JobStore, job_id: str, after: int = 0) -> list[JobEvent]:
+    """All events of a job up to its end."""
+    async with asyncio.timeout(PATIENCE_S):
+        return [event async for event in await store.subscribe(job_id, after)]
+
+
+async def following(store: JobStore, job_id: str) -> asyncio.Task[list[JobEvent]]:
+    """Whoever follows a job that goes on."""
+    subscription = await store.subscribe(job_id)
+
+    async def taken() -> list[JobEvent]:
+        async with aclosing(subscription.batches(PATIENCE_S)) as batches:
+            return [event async for batch in batches for event in batch]
+
+    return asyncio.ensure_future(taken())
+
+
+async def is_gone(store: JobStore, job_id: str) -> bool:
+    try:
+        await store.get(job_id)
+    except errors.JobNotFound:
+        return True
+    return False
+
+
+def ids(records: Sequence[JobRecord]) -> list[str]:
+    return [record.id for record in records]
+
+
+async def test_a_job_is_as_it_was_submitted_and_then_as_its_engine_says(
+    opened: Opened, store: JobStore
+) -> None:
+    record = await accepted(opened)
+    assert await store.get(record.id) == record
+    await opened.work(record.id, Begun(), segment(0))
+    running = await store.get(record.id)
+    assert (running.state, running.attempts) == (JobState.RUNNING, 1)
+    assert [one.text for one in running.segments] == ["line 0"]
+    await opened.work(record.id, FINISHED)
+    ended = await store.get(record.id)
+    assert (ended.state, ended.transcript) == (JobState.DONE, SAID)
+    with pytest.raises(errors.JobNotFound):
+        await store.get("another")
+
+
+async def test_a_job_is_found_by_the_key_of_its_request_and_of_its_owner(
+    opened: Opened, store: JobStore
+) -> None:
+    key = RequestKey("a key", "digest")
+    hers, his = [await accepted(opened, owner, key=key) for owner in ("ada", "bob")]
+    assert await store.by_key("ada", "a key") == hers
+    assert await store.by_key("bob", "a key") == his
+    assert await store.by_key("ada", "another") is None
+    await store.delete(hers.id)
+    assert await store.by_key("ada", "a key") is None
+    again = await accepted(opened, key=key)
+    assert await store.by_key("ada", "a key") == again
+
+
+async def test_jobs_of_an_owner_are_listed_oldest_first_and_in_pages(
+    opened: Opened, store: JobStore
+) -> None:
+    jobs = [await accepted(opened) for _ in range(5)]
+    theirs = await accepted(opened, "bob")
+    await opened.work(jobs[3].id, Begun())
+    await opened.work(jobs[1].id, Begun(), FINISHED)
+    every = ids(jobs)
+    assert ids(await store.list("ada")) == every
+    assert ids(await store.list("ada", limit=2)) == every[:2]
+    assert ids(await store.list("ada", after=every[1])) == every[2:]
+    assert ids(await store.list("ada", after=every[1], limit=2)) == every[2:4]
+    assert await store.list("ada", after=every[4]) == []
+    assert await store.list("nobody") == []
+    waiting = frozenset({JobState.QUEUED})
+    assert ids(await store.list("ada", states=waiting)) == [every[at] for at in (0, 2, 4)]
+    assert ids(await store.list("ada", states=waiting, after=every[1], limit=1)) == [every[2]]
+    some = frozenset({JobState.RUNNING, JobState.DONE})
+    assert ids(await store.list("ada", states=some)) == [every[1], every[3]]
+    for unknown in ("another", theirs.id):
+        with pytest.raises(errors.JobNotFound):
+            await store.list("ada", after=unknown)
+
+
+async def test_private_jobs_are_listed_only_where_they_are_asked_for(
+    opened: Opened, store: JobStore
+) -> None:
+    private, kept = await accepted(opened, kept=False), await accepted(opened)
+    assert ids(await store.list("ada")) == [kept.id]
+    assert ids(await store.list("ada", private=True)) == [private.id, kept.id]
+    assert ids(await store.list("ada", private=True, after=private.id)) == [kept.id]
+    with pytest.raises(errors.JobNotFound):
+        await store.list("ada", after=private.id)
+
+
+async def test_events_are_told_from_any_number_on_and_to_the_end(
+    opened: Opened, store: JobStore
+) -> None:
+    record = await accepted(opened)
+    early = await following(store, record.id)
+    await opened.work(record.id, Begun(), segment(0))
+    late = await following(store, record.id)
+    await opened.work(record.id, segment(1), FINISHED)
+    every = await told(store, record.id)
+    assert [event.change for event in every] == [Begun(), segment(0), segment(1), FINISHED]
+    numbers = [event.seq for event in every]
+    assert numbers == sorted({*numbers}), "they ascend"
+    assert numbers[-1] == (await store.get(record.id)).seq
+    assert [await one for one in (early, late)] == [every, every]
+    for at, event in enumerate(every, 1):
+        assert await told(store, record.id, event.seq) == every[at:]
+    with pytest.raises(errors.JobNotFound):
+        await store.subscribe("another")
+
+
+@pytest.mark.parametrize("changes", [(), (Begun(), segment(0))], ids=["waits", "runs"])
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "private"])
+async def test_a_job_that_is_cancelled_ends_and_everybody_is_told(
+    changes: Sequence[Change], kept: bool, opened: Opened, store: JobStore
+) -> None:
+    record, other = await accepted(opened, kept=kept), await accepted(opened)
+    await opened.work(record.id, *changes)
+    hears = await following(store, record.id)
+    cancelled = await store.cancel(record.id)
+    assert (cancelled.id, cancelled.state) == (record.id, JobState.CANCELLED)
+    assert cancelled.error is not None
+    assert cancelled.error.code == errors.JobCancelled.code
+    assert [event.change for event in await hears] == [*changes, Cancelled()]
+    if kept:
+        assert await store.get(record.id) == cancelled
+    assert (await store.get(other.id)).state is JobState.QUEUED
+    assert (await store.load("ada")).jobs == 1
+
+
+@pytest.mark.parametrize("end", [FINISHED, BROKEN], ids=["done", "failed"])
+async def test_a_job_that_has_ended_stays_as_it_is_when_it_is_cancelled(
+    end: Change, opened: Opened, store: JobStore
+) -> None:
+    record = await accepted(opened)
+    await opened.work(record.id, Begun(), end)
+    ended = await store.get(record.id)
+    assert await store.cancel(record.id) == ended
+    store.cancel_soon(record.id)
+    assert await store.get(record.id) == ended
+    with pytest.raises(errors.JobNotFound):
+        await store.cancel("another")
+
+
+async def test_a_client_that_hangs_up_waits_for_nothing_and_its_job_ends(
+    opened: Opened, store: JobStore
+) -> None:
+    waits, runs = await accepted(opened), await accepted(opened)
+    await opened.work(runs.id, Begun())
+    hears = [await following(store, record.id) for record in (waits, runs)]
+    store.cancel_soon("another")
+    for record in (waits, runs):
+        store.cancel_soon(record.id)
+        store.cancel_soon(record.id)
+    assert [[*await one][-1].change for one in hears] == [Cancelled(), Cancelled()]
+    assert {one.state for one in await store.list("ada")} == {JobState.CANCELLED}
+
+
+@pytest.mark.parametrize("changes", [(), (Begun(),), (Begun(), FINISHED)], ids=len)
+async def test_a_job_that_is_deleted_is_gone_and_who_follows_it_hears_its_end(
+    changes: Sequence[Change], opened: Opened, store: JobStore
+) -> None:
+    record, other = await accepted(opened), await accepted(opened)
+    await opened.work(record.id, *changes)
+    hears = await following(store, record.id)
+    await asyncio.gather(*(store.delete(record.id) for _ in range(2)))
+    await store.delete(record.id)
+    last = (await hears)[-1].change
+    assert last == (FINISHED if FINISHED in changes else Cancelled())
+    assert await is_gone(store, record.id)
+    with pytest.raises(errors.JobNotFound):
+        await store.subscribe(record.id)
+    assert ids(await store.list("ada", private=True)) == [other.id]
+    assert await store.turns([record]) == {}
+
+
+async def test_all_jobs_of_an_owner_are_deleted_and_no_other_s(
+    opened: Opened, store: JobStore
+) -> None:
+    waits, runs, private = [await accepted(opened, kept=at < 2) for at in range(3)]
+    await opened.work(runs.id, Begun())
+    ended, theirs = await done(opened), await accepted(opened, "bob")
+    hears = [await following(store, one.id) for one in (waits, runs, private)]
+    assert await store.delete_owner("ada") == 4
+    assert [(await one)[-1].change for one in hears] == [Cancelled()] * 3
+    assert await store.list("ada", private=True) == []
+    assert await is_gone(store, ended.id)
+    assert await store.load("ada") == OwnerLoad(0, 0, 0.0)
+    assert ids(await store.list("bob")) == [theirs.id]
+    assert await store.delete_owner("ada") == 0
+
+
+async def test_an_edit_is_seen_by_everybody_and_one_of_before_it_is_refused(
+    opened: Opened, store: JobStore
+) -> None:
+    record = await done(opened)
+    edited = await store.edit(record, Edited((Rename(0, "Nell"), Rewrite(0, "Said."))))
+    assert edited == await store.get(record.id)
+    assert [one.text for one in edited.segments] == ["Said."]
+    assert edited.history.revision == 1
+    with pytest.raises(errors.TranscriptChanged):
+        await store.edit(record, Edited((Rewrite(0, "Other."),)))
+    assert await store.get(record.id) == edited
+    same = await store.edit(edited, Edited((Rewrite(0, "Said."),)))
+    assert same == await store.get(record.id) == edited, "what changes nothing is not kept"
+    undone = await store.edit(edited, Edited(Undo()))
+    assert (undone.transcript, undone.history.revision) == (SAID, 2)
+    steps = [event.change for event in await told(store, record.id, record.seq)]
+    assert steps == [Edited((Rename(0, "Nell"), Rewrite(0, "Said."))), Edited(Undo())]
+    await store.delete(record.id)
+    with pytest.raises(errors.JobNotFound):
+        await store.edit(undone, Edited(Undo()))
+
+
+async def test_of_edits_at_once_one_is_done(opened: Opened, store: JobStore) -> None:
+    record = await done(opened)
+    edits = [Edited((Rewrite(0, f"said {number}"),)) for number in range(4)]
+    tried = await asyncio.gather(
+        *(store.edit(record, one) for one in edits), return_exceptions=True
+    )
+    assert sum(isinstance(one, JobRecord) for one in tried) == 1
+    assert sum(isinstance(one, errors.TranscriptChanged) for one in tried) == 3
+    assert (await store.get(record.id)).history.revision == 1
+
+
+async def test_a_live_session_that_is_over_is_imported_as_a_job_that_is_done(
+    store: JobStore,
+) -> None:
+    record = submitted(owner="ada", durable=True)
+    changes = [Begun(), segment(0), Reported(Peaks(0, b"\x01\x02")), FINISHED]
+    imported = await store.import_ended(record, changes)
+    assert imported == await store.get(record.id)
+    assert (imported.state, imported.transcript) == (JobState.DONE, SAID)
+    assert imported.peaks == b"\x01\x02"
+    assert [event.change for event in await told(store, record.id)] == changes
+    assert ids(await store.list("ada")) == [record.id]
+    assert await store.turns([imported]) == {}
+    assert await store.load("ada") == OwnerLoad(0, 0, 0.0)
+
+
+async def test_only_jobs_that_wait_have_a_turn(opened: Opened, store: JobStore) -> None:
+    assert await store.turns([]) == {}
+    ended = await done(opened)
+    runs, *wait = [await accepted(opened) for _ in range(4)]
+    await opened.work(runs.id, Begun())
+    turns = await store.turns([ended, runs, *wait])
+    assert [turns[record.id].position for record in wait] == [0, 1, 2]
+    assert turns.keys() == {*ids(wait)}
+    waits_s = [turns[record.id].wait_s for record in wait]
+    assert waits_s == sorted(waits_s)
+    assert waits_s[0] < waits_s[-1]
+    assert (await store.turns(wait[1:2])).keys() == {wait[1].id}
+    await store.cancel(wait[0].id)
+    moved = await store.turns(wait)
+    assert [moved[record.id].position for record in wait[1:]] == [0, 1]
+
+
+async def test_what_an_owner_has_is_what_waits_and_runs(opened: Opened, store: JobStore) -> None:
+    assert await store.load("ada") == OwnerLoad(0, 0, 0.0)
+    runs = await accepted(opened)
+    await opened.work(runs.id, Begun())
+    await done(opened)
+    await accepted(opened, kept=False)
+    unknown = replace(submitted(owner="ada", durable=True), facts=replace(FACTS, total_s=None))
+    await opened.submit(unknown)
+    await accepted(opened, "bob")
+    assert await store.load("ada") == OwnerLoad(3, 2, 3.0 + UNSAID_S)
+    await store.cancel(unknown.id)
+    assert await store.load("ada") == OwnerLoad(2, 1, 3.0)
+
+
+async def test_an_answer_is_of_the_job_as_it_is(opened: Opened, store: JobStore) -> None:
+    waits = await accepted(opened)
+    assert [await store.answer(waits, str(at).encode) for at in range(2)] == [b"0", b"1"]
+    record = await done(opened)
+
+    def words(of: JobRecord) -> Callable[[], bytes]:
+        return lambda: of.segments[0].text.encode()
+
+    assert [await store.answer(record, words(record)) for _ in range(2)] == [b"said"] * 2
+    assert await store.form(record, lambda: b"one form") == b"one form"
+    assert await store.form(record, lambda: b"another") == b"another"
+    edited = await store.edit(record, Edited((Rewrite(0, "edited"),)))
+    assert await store.answer(edited, words(edited)) == b"edited"
