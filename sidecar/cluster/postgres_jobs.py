@@ -171,7 +171,7 @@ class PostgresJobs:
         Raises:
             errors.JobNotFound: ``after`` is no job of the owner's.
         """
-        place = await self._place(owner, after)
+        place = await self._place(owner, after, private)
         rows = await self._database.fetch(
             _LIST, (owner, place, private, [*states], [*states], limit)
         )
@@ -200,6 +200,7 @@ class PostgresJobs:
             errors.JobNotFound: there is none.
         """
         await self._database.call("cancel_1", job_id)
+        self._turns.at = 0.0
         ended = await self.get(job_id)
         await self._wear(job_id)
         await self._housekeeping.settle(ended.owner)
@@ -212,6 +213,7 @@ class PostgresJobs:
     async def delete(self, job_id: str) -> None:
         """Delete a job with all that is kept of it; one that is not there is deleted already."""
         rows = await self._database.call("delete_1", job_id)
+        self._turns.at = 0.0
         await self._housekeeping.delete_recordings(name for (name,) in rows)
 
     def delete_soon(self, job_id: str) -> None:
@@ -231,6 +233,7 @@ class PostgresJobs:
         """Change the transcript of a job, if it is still as in ``record``.
 
         Raises:
+            errors.JobNotFound: there is no such job.
             errors.TranscriptChanged: it is not.
         """
         event = JobEvent(record.seq + 1, self._now(), change)
@@ -242,10 +245,12 @@ class PostgresJobs:
             record.id,
             record.seq,
             self._rows.sealed_event(record.id, event.worn),
+            event.at,
             weight(after),
             self._rows.sealed_summary(after),
         )
         if edited != [(True,)]:
+            await self.get(record.id)
             raise errors.TranscriptChanged()
         await self._housekeeping.settle(record.owner)
         return after
@@ -312,11 +317,12 @@ class PostgresJobs:
         found = (self._rows.folded(one, by_job[one.id]) for one in jobs)
         return [one for one in found if one is not None]
 
-    async def _place(self, owner: str, after: str | None) -> int:
+    async def _place(self, owner: str, after: str | None, private: bool) -> int:
         if after is None:
             return 0
         rows = await self._database.fetch(
-            "SELECT place FROM vibevoice.jobs WHERE owner = %s AND id = %s", (owner, after)
+            "SELECT place FROM vibevoice.jobs WHERE owner = %s AND id = %s AND (kept OR %s)",
+            (owner, after, private),
         )
         if not rows:
             raise errors.JobNotFound()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from postgres import Cluster
 from serving import until
-from services import DONE, SEGMENT, Service, service
+from shared_services import DONE, SEGMENT, Service, service
 
 from sidecar import errors
 from sidecar.jobs.events import Begun, Cancelled

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from services import LIMITS, Service, kept, service, submitted
+from shared_services import LIMITS, Service, kept, service, submitted
 
 from sidecar import errors
 from sidecar.cluster import housekeeping

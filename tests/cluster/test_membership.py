@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from services import SEGMENT, service
+from shared_services import SEGMENT, service
 
 from sidecar.cluster.membership import Looks
 from sidecar.database.timing import EXPIRY_LOOKS, HEARTBEAT_S

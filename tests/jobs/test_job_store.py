@@ -6,15 +6,18 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 from histories import submitted
 from overheard import FACTS, OverheardSlot, queue_on
 from serving import PATIENCE_S
+from shared_services import Service, service
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource, Spool
+from sidecar.cluster.claims import Claim, Offer
 from sidecar.jobs.allowance import UNSAID_S
 from sidecar.jobs.events import (
     Begun,
@@ -117,10 +120,44 @@ async def local(log: JobLog) -> AsyncIterator[Opened]:
     log.close()
 
 
+class Shared:
+    """`PostgresJobs` over a database; what works is a node that claims the job it is told."""
+
+    def __init__(self, one: Service) -> None:
+        self._one = one
+        self.store: JobStore = one.jobs
+        self._running: dict[str, tuple[Claim, JobRecord]] = {}
+
+    async def submit(self, record: JobRecord) -> None:
+        await self._one.jobs.submit(record)
+
+    async def work(self, job_id: str, *changes: Change) -> None:
+        if not changes:
+            return
+        if isinstance(changes[0], Begun):
+            await self._one.database.fetch(
+                "UPDATE vibevoice.jobs SET claim = id, node = 'one' WHERE id = %s", (job_id,)
+            )
+            claim = await self._one.claims.claim(job_id, Offer())
+            assert claim is not None
+            self._running[job_id] = claim, claim.record
+        claim, before = self._running[job_id]
+        after = await self._one.report(claim, before, *changes)
+        assert after is not None
+        self._running[job_id] = claim, after
+
+
+@asynccontextmanager
+async def shared(journal: str, folder: Path) -> AsyncIterator[Opened]:
+    async with service(journal, folder) as one:
+        yield Shared(one)
+
+
 Place = Callable[[str], Any]
 KINDS: dict[str, Callable[[Place], AbstractAsyncContextManager[Opened]]] = {
     "memory": lambda place: local(MemoryLog()),
     "sqlite": lambda place: local(SqliteLog(place("tmp_path") / "jobs", "a-key-of-a-test")),
+    "postgresql": lambda place: shared(place("journal"), place("tmp_path")),
 }
 """How to open a store, at a place of its own (a fixture's name)."""
 

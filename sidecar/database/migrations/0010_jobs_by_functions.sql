@@ -92,13 +92,15 @@ CREATE FUNCTION vibevoice.active_owners_1() RETURNS TABLE (owner text) STABLE LA
     SELECT active.owner FROM active WHERE active.owner IS NOT NULL $$;
 
 -- Append an event without a body to a job whose row is locked; its number.
-CREATE FUNCTION vibevoice.append_1(job_ text, kind_ text, change_ bytea DEFAULT NULL)
+CREATE FUNCTION vibevoice.append_1(
+    job_ text, kind_ text, change_ bytea DEFAULT NULL, at_ float8 DEFAULT NULL)
 RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE number bigint;
 BEGIN
     UPDATE vibevoice.jobs SET seq = seq + 1 WHERE id = job_ RETURNING seq INTO number;
     INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change)
-        VALUES (job_, number, extract(epoch FROM clock_timestamp()), false, kind_, change_);
+        VALUES (job_, number, coalesce(at_, extract(epoch FROM clock_timestamp())), false, kind_,
+            change_);
     PERFORM pg_notify('vibevoice_events', job_);
     RETURN number;
 END $$;
@@ -335,7 +337,7 @@ END $$;
 
 -- Change the transcript of a job that is done, if its last event is `base`; whether it is so now.
 CREATE FUNCTION vibevoice.edit_1(
-    job_ text, base bigint, change_ bytea, weight_ bigint, summary_ bytea)
+    job_ text, base bigint, change_ bytea, at_ float8, weight_ bigint, summary_ bytea)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE j vibevoice.jobs;
 BEGIN
@@ -344,7 +346,7 @@ BEGIN
         RETURN EXISTS (SELECT FROM vibevoice.events e
             WHERE e.job = job_ AND e.seq = base + 1 AND e.change = change_);
     END IF;
-    PERFORM vibevoice.append_1(job_, 'edited', change_);
+    PERFORM vibevoice.append_1(job_, 'edited', change_, at_);
     UPDATE vibevoice.jobs SET touched = clock_timestamp(), weight = weight_, summary = summary_
         WHERE id = job_;
     RETURN true;
