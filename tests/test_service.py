@@ -94,7 +94,7 @@ async def test_what_work_took_is_known_at_the_next_start_and_nothing_of_what_was
     assert (known["engine"], known["precision"]) == ("scripted", "fp32")
     assert known["per_s"] > 0.0
     again = create_service(load_settings(engine="scripted", data_dir=tmp_path))
-    seconds = again._backend.pace.seconds("fp32", 1000.0, 7.0)
+    seconds = again._backend._engine.pace.seconds("fp32", 1000.0, 7.0)
     assert seconds == pytest.approx(1000.0 * known["per_s"])
 
 

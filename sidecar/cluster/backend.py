@@ -23,6 +23,7 @@ from sidecar.cluster.postgres_claims import PostgresClaims
 from sidecar.cluster.postgres_jobs import PostgresJobs
 from sidecar.cluster.rows import Rows
 from sidecar.cluster.sessions import SharedSessions
+from sidecar.database.address import journal_address
 from sidecar.database.database import Database
 from sidecar.database.schema import migrate
 from sidecar.jobs.backend import Backend, EngineSetup
@@ -35,7 +36,7 @@ from sidecar.jobs.provision import Provision
 from sidecar.jobs.record import JobRecord
 from sidecar.jobs.storage.choice import check, storage_of
 from sidecar.metering.tally import JobTally
-from sidecar.settings import FRONT, NODE, Settings
+from sidecar.settings import ALL, FRONT, NODE, Settings
 from sidecar.speech.engine import Precision
 from sidecar.threads import Threads
 from sidecar.vault.key import journal_key
@@ -143,6 +144,31 @@ class SharedBackend:
         await self.store.close()
         await self._database.close()
         self.keeping.close()
+
+
+def shared_backend(
+    settings: Settings,
+    engine: EngineSetup,
+    tally: JobTally,
+    disk: Threads,
+    now: clock.Clock,
+    service_id: str,
+) -> SharedBackend | None:
+    """Return the backend of a service that shares its jobs; None if it has them for itself.
+
+    Raises:
+        errors.SettingsInvalid: it is only a front or a node, and shares with nobody; or as
+            `SharedBackend`.
+    """
+    address = journal_address(settings)
+    if address is not None:
+        return SharedBackend(settings, address, engine, tally, disk, now, service_id)
+    if settings.role != ALL:
+        raise errors.SettingsInvalid(
+            f"A service that is only a {settings.role} needs jobs that others share.",
+            hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or leave the role out.",
+        )
+    return None
 
 
 def _limits(settings: Settings) -> Limits:

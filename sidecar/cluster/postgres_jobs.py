@@ -239,7 +239,7 @@ class PostgresJobs:
         event = JobEvent(record.seq + 1, self._now(), change)
         after = advance(record, event)
         if after is record:
-            return record
+            return await self.get(record.id)
         edited = await self._database.call(
             "edit_1",
             record.id,

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 
 from sidecar import errors
 from sidecar.access.identity import Identity
-from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.keeping import KeptRecordings
 from sidecar.jobs.owned import OwnedJobs
 from sidecar.jobs.record import JobRecord
 from sidecar.threads import Threads
@@ -20,7 +20,7 @@ AT_ONCE = 2
 class Recordings:
     """What an owner may listen to; without a ``keeping`` there is nothing."""
 
-    def __init__(self, owned: OwnedJobs, keeping: Keeping | None) -> None:
+    def __init__(self, owned: OwnedJobs, keeping: KeptRecordings | None) -> None:
         self._owned, self._keeping = owned, keeping
         self._threads = Threads("listen", AT_ONCE)
 

@@ -13,7 +13,7 @@ from sidecar.audio.ref import AudioRef, Held
 from sidecar.audio.sniff import WAV
 from sidecar.audio.source import AudioSource
 from sidecar.jobs.events import Begun, Change, Reported
-from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.keeping import KeptRecordings
 from sidecar.jobs.record import JobRecord
 from sidecar.jobs.store import JobStore
 from sidecar.speech.engine import TranscribeOptions
@@ -28,7 +28,7 @@ class Talks:
     one."""
 
     def __init__(
-        self, store: JobStore, keeping: Keeping | None, disk: Threads, now: clock.Clock
+        self, store: JobStore, keeping: KeptRecordings | None, disk: Threads, now: clock.Clock
     ) -> None:
         self._store, self._keeping = store, keeping
         self._disk, self._now = disk, now

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from sidecar import clock, errors
 from sidecar.audio.decode import AudioFacts
 from sidecar.diagnostics.tracing import ARRIVED, Arrival, Stage, Traces, Value
 from sidecar.jobs.events import Begun, Crashed, Interrupted, JobEvent, PutBack
-from sidecar.jobs.log import JobLog
+from sidecar.jobs.feed import Listener
 from sidecar.jobs.record import JobRecord
 
 log = logging.getLogger(__name__)
@@ -69,13 +70,21 @@ def attributes_of(facts: AudioFacts | None, record: JobRecord | None) -> dict[st
     return found
 
 
+class Listens(Protocol):
+    """Tells of the events of jobs."""
+
+    def listen(self, tell: Listener) -> None:
+        """Have ``tell`` called with each."""
+        ...
+
+
 class JobTraces:
     """Tells of each job that came by a request while this was there."""
 
     def __init__(
         self,
         traces: Traces,
-        store: JobLog,
+        jobs: Listens,
         engine: str,
         loaded: Loaded,
         now: clock.Clock = clock.wall,
@@ -83,7 +92,7 @@ class JobTraces:
         self._traces, self._engine = traces, engine
         self._loaded, self._now = loaded, now
         self._ways: dict[str, Way] = {}
-        store.listen(self._heard)
+        jobs.listen(self._heard)
 
     def begun(self) -> Way:
         """A recording is being taken in."""

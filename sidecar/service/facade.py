@@ -17,7 +17,8 @@ from sidecar.access.identity import Identity, Scope
 from sidecar.background import Background
 from sidecar.engines.choice import Choice, way_to
 from sidecar.errors import EngineUnavailable, LanguageUnsupported, SidecarError
-from sidecar.jobs.backend import Backend
+from sidecar.cluster.backend import shared_backend
+from sidecar.jobs.backend import Backend, EngineSetup, LocalBackend
 from sidecar.jobs.job import Job
 from sidecar.jobs.owned import OwnedJobs
 from sidecar.jobs.parting import Edits
@@ -84,27 +85,24 @@ class Service:
         """What is known of who may speak."""
         self._provision = Provision(settings, self.fleet.files)
         self.spec, self._slot = self._provision.spec, self._provision.slot
-        self._backend = Backend(
-            settings,
-            self._provision,
-            self._planned,
-            self.fleet.places,
-            choice.checkpoint.folder.name if choice.checkpoint else "",
-            self.tally.jobs,
-            self.spooling,
-            now,
-            self.instance,
+        model = choice.checkpoint.folder.name if choice.checkpoint else ""
+        engine = EngineSetup(settings, self._provision, self._planned, self.fleet.places, model)
+        self._shared = shared_backend(
+            settings, engine, self.tally.jobs, self.spooling, now, self.instance
+        )
+        self._backend: Backend = self._shared or LocalBackend(
+            settings, engine, self.tally.jobs, self.spooling, now
         )
         self._queue, keeping = self._backend.queue, self._backend.keeping
         self.shares = self._backend.shares
         """Whether other services have the same jobs."""
-        self.unanswered = self._backend.unanswered
+        self.client_timeouts = self._shared.client_timeouts if self._shared else None
         """Jobs whose clients timed out, where other services may be asked next."""
         self.offers_voices = not self.shares and not self.spec.remote
         """Whether a piece of a recording may be asked what its voices are like: not where others
         hear, nor where answers pass through a database."""
         hears = live.spec if live is not None else None
-        self._observed = Observed(settings, self.fleet, self._backend.log, hears, now)
+        self._observed = Observed(settings, self.fleet, self._backend, hears, now)
         self.traces = self._observed.traces
         """Where is told what took how long: nowhere, mostly."""
         self.submissions = Submissions(
@@ -135,7 +133,7 @@ class Service:
             self.voices.with_people_live,
             self._afterwards.session,
             self._afterwards.tape,
-            keeping.sessions if keeping is not None else None,
+            self._shared.sessions if self._shared else None,
         )
         """The live sessions of everybody."""
         self.erasure = Erasure(self.owned, self.voices, self.live, self._observed.forget)

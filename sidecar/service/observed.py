@@ -7,8 +7,7 @@ import asyncio
 from sidecar import __version__, clock
 from sidecar.captures.capture import Captures
 from sidecar.diagnostics.tracing import traces_of
-from sidecar.jobs.log import JobLog
-from sidecar.jobs.traced import JobTraces
+from sidecar.jobs.traced import JobTraces, Listens
 from sidecar.sessions.traced import SessionTraces
 from sidecar.sessions.witness import Observer
 from sidecar.settings import Settings
@@ -17,14 +16,14 @@ from sidecar.workers.fleet import Fleet
 
 
 class Observed:
-    """Owns them. ``store``: of the jobs that are traced; ``live``: the engine that hears live, None
+    """Owns them. ``jobs``: tells of jobs that are traced; ``live``: the engine that hears live, None
     without."""
 
     def __init__(
         self,
         settings: Settings,
         fleet: Fleet,
-        store: JobLog,
+        jobs: Listens,
         live: EngineSpec | None,
         now: clock.Clock,
     ) -> None:
@@ -38,7 +37,7 @@ class Observed:
         if self.traces.on:
             name, hears = fleet.files.spec.name, live.name if live is not None else ""
             self.jobs = JobTraces(
-                self.traces, store, name, lambda: fleet.files.slot.last_load(now()), now
+                self.traces, jobs, name, lambda: fleet.files.slot.last_load(now()), now
             )
             self.sessions.append(
                 SessionTraces(self.traces, hears, lambda: fleet.live.last_load(now()), now)

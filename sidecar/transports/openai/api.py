@@ -50,7 +50,7 @@ PATHS = ("/v1/audio/", INFERENCE, MODELS, f"{MODELS}/")
 def build_router(service: Service, now: clock.Clock = clock.wall) -> APIRouter:
     """The routes of this wire."""
     router = APIRouter()
-    left = service.unanswered
+    left = service.client_timeouts
     retries: Retries = OwnRetries() if left is None else SharedRetries(left)
     created = int(now())
 

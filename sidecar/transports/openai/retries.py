@@ -18,7 +18,7 @@ from fastapi import Request
 from sidecar.audio.source import AudioSource
 from sidecar.background import Background
 from sidecar.jobs.job import Job
-from sidecar.jobs.unanswered import Unanswered
+from sidecar.cluster.client_timeouts import ClientTimeouts
 from sidecar.transports.http.bodies import Fields
 from sidecar.transports.http.idempotency import digest
 
@@ -126,8 +126,8 @@ class OwnRetries:
 class SharedRetries:
     """`Retries` where other services may be asked next, and have the same jobs."""
 
-    def __init__(self, unanswered: Unanswered) -> None:
-        self._unanswered, self._leaving = unanswered, Background()
+    def __init__(self, timeouts: ClientTimeouts) -> None:
+        self._timeouts, self._leaving = timeouts, Background()
 
     async def sent(self, owner: str, fields: Fields, source: AudioSource) -> Sent:
         """As `Retries.sent`; the recording is in others' hands once there is a job."""
@@ -135,12 +135,12 @@ class SharedRetries:
 
     def leave(self, sent: Sent, job: Job, cancel: Callable[[], None]) -> None:
         """As `Retries.leave`; where no other can be told of it, it ends."""
-        leaving = self._unanswered.leave(job, sent.digest, GRACE_S)
+        leaving = self._timeouts.leave(job, sent.digest, GRACE_S)
         self._leaving.spawn("leave a job", leaving)
 
     async def take(self, sent: Sent, source: AudioSource) -> Job | None:
         """As `Retries.take`."""
-        return await self._unanswered.take(sent.owner, sent.digest, source)
+        return await self._timeouts.take(sent.owner, sent.digest, source)
 
 
 def retries_of(request: Request) -> int | None:

@@ -1,0 +1,120 @@
+"""Jobs whose clients timed out, between services that share them: taken over once, or ended."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from postgres import KEY, Cluster
+from serving import until
+from shared_services import Service, service, stop, submitted
+
+from sidecar import errors
+from sidecar.audio.source import AudioSource, Spool
+from sidecar.cluster import client_timeouts
+from sidecar.cluster.client_timeouts import ClientTimeouts
+from sidecar.database.schema import migrate
+from sidecar.jobs.job import Job
+from sidecar.jobs.record import JobRecord
+
+
+def recording() -> AudioSource:
+    spool = Spool(None)
+    spool.add(b"a recording")
+    return spool.finish()
+
+
+class Awaited:
+    """The jobs that clients of one service wait for."""
+
+    def __init__(self) -> None:
+        self.jobs: list[str] = []
+
+    def expect(self, job: Job) -> None:
+        self.jobs.append(job.id)
+
+    def give_up(self, job: Job) -> None:
+        self.jobs.remove(job.id)
+
+
+def timeouts_of(one: Service, journal: str) -> tuple[ClientTimeouts, Awaited]:
+    awaited = Awaited()
+    return ClientTimeouts(one.database, migrate(journal, KEY), one.jobs, awaited), awaited
+
+
+async def accepted(one: Service, awaited: Awaited) -> Job:
+    job = Job(recording(), submitted("me", kept=False))
+    await one.jobs.submit(job.record)
+    awaited.expect(job)
+    return job
+
+
+async def taken(timeouts: ClientTimeouts, owner: str = "me", digest: str = "sent") -> Job | None:
+    source = recording()
+    try:
+        return await timeouts.take(owner, digest, source)
+    finally:
+        source.close()
+
+
+
+async def test_the_same_request_takes_its_job_over_once_and_no_other_owner_s(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        (here, waits), (there, waits_there) = (timeouts_of(each, journal) for each in (one, other))
+        job = await accepted(one, waits)
+        assert await taken(there) is None, "its client still waits"
+        await here.leave(job, "sent", 60)
+        assert waits.jobs == []
+        assert await taken(there, "somebody else") is None
+        assert await taken(there, digest="another") is None
+        both = await asyncio.gather(taken(there), taken(there), taken(here))
+        (again,) = [one for one in both if one is not None]
+        assert again.id == job.id
+        assert waits.jobs + waits_there.jobs == [job.id]
+        await there.leave(again, "sent", 60)
+        found = await taken(here)
+        assert found is not None, "a client may time out more than once"
+        assert found.id == job.id
+
+
+async def test_a_job_whose_client_does_not_come_back_ends_and_one_that_was_taken_stays(
+    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_timeouts, "LOOK_S", 0.05)
+    async with service(journal, tmp_path) as one:
+        timeouts, waits = timeouts_of(one, journal)
+        left, kept = await accepted(one, waits), await accepted(one, waits)
+        await timeouts.leave(kept, "kept", 0.3)
+        assert await taken(timeouts, digest="kept") is not None
+        await timeouts.leave(left, "left", 0.3)
+        looking = asyncio.create_task(timeouts.end_in_time())
+
+        async def gone() -> bool:
+            found = await one.jobs.list("me", private=True)
+            return [record.id for record in found] == [kept.id]
+
+        while not await gone():
+            await asyncio.sleep(0.02)
+        assert await taken(timeouts, digest="left") is None
+        await stop([looking])
+
+
+async def test_a_job_that_cannot_be_left_ends(
+    journal: str, tmp_path: Path, postgres_cluster: Cluster
+) -> None:
+    async with service(journal, tmp_path) as one:
+        timeouts, waits = timeouts_of(one, journal)
+        job = await accepted(one, waits)
+        postgres_cluster.stop()
+        try:
+            await timeouts.leave(job, "sent", 60)
+            with pytest.raises(errors.JournalUnreachable):
+                await taken(timeouts)
+        finally:
+            postgres_cluster.start()
+        while (await one.jobs.get(job.id)).error is None:
+            await asyncio.sleep(0.02)
+        await until(lambda: not one.jobs._tasks)
