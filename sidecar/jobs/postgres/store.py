@@ -20,7 +20,7 @@ from sidecar import clock, errors
 from sidecar.database.address import check_address
 from sidecar.database.asking import Asking
 from sidecar.database.link import Link
-from sidecar.database.schema import open_database
+from sidecar.database.schema import migrate
 from sidecar.jobs.claims import LEASE_S
 from sidecar.jobs.events import (
     Begun,
@@ -78,7 +78,7 @@ class PostgresStore(Mirror):
         super().__init__(now, buffer)
         check_address(address)
         self._asks = Asking(address, "journal-asks")
-        self.seal = open_database(self._asks.link, secret)
+        self.seal = migrate(address, secret)
         self._rows = Rows(self.seal)
         self._shelf = shelf or Shelf(Folder(uploads))
         self._address = address
