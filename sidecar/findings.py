@@ -165,7 +165,7 @@ def spool(settings: Settings) -> Finding:
 def kept(settings: Settings) -> Finding:
     """The jobs that outlive the service."""
     from sidecar.database.address import journal_address
-    from sidecar.database.link import look
+    from sidecar.database.schema import look
     from sidecar.jobs.journal import broken_files
     from sidecar.jobs.keeping import jobs_folder
     from sidecar.jobs.storage.choice import check, described, storage_of

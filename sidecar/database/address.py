@@ -67,3 +67,8 @@ def check_address(address: str) -> None:
             "The setting 'journal' is no address of a PostgreSQL database.",
             hint="Write it like postgresql://vibevoice@db.example:5432/vibevoice.",
         ) from None
+
+
+def said(error: Exception) -> str:
+    """Return the first line of an error of psycopg; no address in it has a password."""
+    return str(error).strip().partition("\n")[0]

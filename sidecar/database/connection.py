@@ -13,6 +13,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from sidecar.database.address import said
 from sidecar.database.timing import (
     CALL_S,
     CONNECT_S,
@@ -161,8 +162,3 @@ def sever(connection: AsyncConnection[Any]) -> None:
         socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line,
     ):
         line.shutdown(socket.SHUT_RDWR)
-
-
-def said(error: Exception) -> str:
-    """Return the first line of an error; no address in it has a password."""
-    return str(error).strip().partition("\n")[0]

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sidecar import errors
-from sidecar.database.address import check_address
+from sidecar.database.address import check_address, said
 from sidecar.database.timing import CALL_S, CONNECT_S, LISTEN_CHECK_S
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class Database:
             self._outlook.failed(error)
             raise errors.JournalUnreachable() from error
         except psycopg.Error as error:  # another version made the tables new, or a right is gone
-            log.error("the database refuses what it is asked: %s", self._driver.said(error))
+            log.error("the database refuses what it is asked: %s", said(error))
             raise errors.JournalUnreachable("The database refuses what it is asked.") from None
         self._outlook.answered()
         return result

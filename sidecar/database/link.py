@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
-
-from sidecar.database.address import check_address
-from sidecar.errors import SettingsInvalid
 
 if TYPE_CHECKING:
     import psycopg
@@ -131,41 +127,3 @@ class Pauses:
 def said(error: Exception) -> str:
     """The first line of what an error says; no address in it has a password."""
     return str(error).strip().partition("\n")[0]
-
-
-def patiently(link: Link, patience_s: float) -> None:
-    """Connect, for as long as a server may take to start.
-
-    Raises:
-        Unreachable: it does not answer all the same.
-    """
-    until, pauses = time.monotonic() + patience_s, Pauses()
-    while True:
-        try:
-            link.connection()
-            return
-        except Unreachable:
-            if time.monotonic() >= until:
-                raise
-            time.sleep(pauses.next())
-
-
-def look(address: str) -> str:
-    """What answers there, for people.
-
-    Raises:
-        errors.SettingsInvalid: nothing, or the address is none.
-    """
-    check_address(address)
-    link = Link(address)
-    try:
-        info = link.connection().info
-        version = f"{info.server_version // 10000}.{info.server_version % 10000}"
-        return f"PostgreSQL {version} at {info.host}, database {info.dbname}"
-    except Unreachable as error:
-        raise SettingsInvalid(
-            f"The database for jobs does not answer: {error}.",
-            hint="Start it, or set VIBEVOICE_JOURNAL to one that can be reached.",
-        ) from None
-    finally:
-        link.close()

@@ -18,7 +18,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.database.address import check_address
 from sidecar.database.asking import Asking
-from sidecar.database.schema import open_database
+from sidecar.database.schema import migrate
 from sidecar.people.person import Person, Sample
 from sidecar.people.store import Decide
 from sidecar.vault.sealing import SealBroken
@@ -46,8 +46,7 @@ class SharedPeople:
         """
         check_address(address)
         self._asking, self._rewriting = Asking(address, "people"), Asking(address, "people-gone")
-        self._seal = open_database(self._asking.link, secret, PURPOSE)
-        self._asking.close()
+        self._seal = migrate(address, secret, PURPOSE)
 
     async def of(self, owner: str) -> Sequence[Person]:
         """As `PeopleStore.of`."""

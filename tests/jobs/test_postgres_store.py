@@ -23,7 +23,8 @@ from sidecar.audio.ref import Kept
 from sidecar.audio.source import Spool
 from sidecar.database import link
 from sidecar.database.asking import Asking
-from sidecar.database.link import Link, Unreachable, look
+from sidecar.database.link import Link, Unreachable
+from sidecar.database.schema import look
 from sidecar.jobs.claims import LEASE_S
 from sidecar.jobs.events import Begun, Cancelled, Crashed, Edited, PutBack, Reported
 from sidecar.jobs.keeping import Keeping

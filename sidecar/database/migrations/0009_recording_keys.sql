@@ -1,0 +1,1 @@
+-- A key for each recording, which a program before this version would take for damage.

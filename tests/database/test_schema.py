@@ -1,0 +1,110 @@
+"""Migrations of the tables: from every version before, of every service, and in the wheel."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
+import psycopg
+import pytest
+from postgres import KEY, Cluster
+
+from sidecar.database import schema
+from sidecar.errors import SettingsInvalid
+
+ROOT = Path(__file__).parents[2]
+FOLDER = files("sidecar.database") / "migrations"
+NAMES = sorted(one.name for one in FOLDER.iterdir())
+TABLES = """SELECT 'column', table_name || '.' || column_name, data_type || ' ' || is_nullable
+        || coalesce(' ' || column_default, '')
+    FROM information_schema.columns WHERE table_schema = 'vibevoice'
+    UNION ALL SELECT 'index', indexname, indexdef FROM pg_indexes WHERE schemaname = 'vibevoice'
+    UNION ALL SELECT 'function', proname, pg_get_functiondef(oid) FROM pg_proc
+        WHERE pronamespace = 'vibevoice'::regnamespace
+    ORDER BY 1, 2"""
+
+
+def tables(address: str) -> list[tuple[str, ...]]:
+    with psycopg.connect(address) as look:
+        return look.execute(TABLES).fetchall()
+
+
+def version(address: str) -> int:
+    with psycopg.connect(address) as look:
+        row = look.execute("SELECT version FROM vibevoice.version").fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+@pytest.mark.parametrize("before", range(len(NAMES)))
+def test_tables_of_every_version_become_the_newest(
+    postgres_cluster: Cluster, journal: str, before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = schema.migrations()
+    if before:
+        with monkeypatch.context() as earlier:
+            earlier.setattr(schema, "migrations", lambda: steps[:before])
+            schema.migrate(journal, KEY)
+        assert version(journal) == before
+    schema.migrate(journal, KEY)
+    fresh = postgres_cluster.new_database()
+    schema.migrate(fresh, KEY)
+    assert version(journal) == version(fresh) == len(steps)
+    assert tables(journal) == tables(fresh) != []
+    postgres_cluster.drop(fresh)
+
+
+async def test_services_that_start_at_once_migrate_one_after_the_other(journal: str) -> None:
+    starts = (asyncio.to_thread(schema.migrate, journal, KEY) for _ in range(4))
+    await asyncio.gather(*starts)
+    assert version(journal) == len(NAMES)
+
+
+def test_tables_of_a_later_version_and_another_key_are_refused(journal: str) -> None:
+    schema.migrate(journal, KEY)
+    with pytest.raises(SettingsInvalid, match="key"):
+        schema.migrate(journal, KEY[::-1])
+    with psycopg.connect(journal) as other:
+        other.execute("UPDATE vibevoice.version SET version = version + 1")
+    with pytest.raises(SettingsInvalid, match="later version"):
+        schema.migrate(journal, KEY)
+
+
+def test_a_step_that_fails_leaves_the_version_before(
+    journal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema.migrate(journal, KEY)
+    steps = schema.migrations()
+    broken = [*steps, "CREATE TABLE vibevoice.half (); SELECT nothing"]
+    with monkeypatch.context() as later:
+        later.setattr(schema, "migrations", lambda: broken)
+        with pytest.raises(SettingsInvalid, match="cannot be used"):
+            schema.migrate(journal, KEY)
+    assert version(journal) == len(steps)
+    assert not [row for row in tables(journal) if "half" in row[1]]
+
+
+def test_a_database_that_comes_up_beside_the_service_is_waited_for_and_another_not(
+    postgres_cluster: Cluster, journal: str
+) -> None:
+    postgres_cluster.stop()
+    try:
+        with pytest.raises(SettingsInvalid, match="does not answer"):
+            schema.migrate(journal, KEY, patience_s=0.0)
+        with pytest.raises(SettingsInvalid, match="does not answer"):
+            schema.look(journal)
+    finally:
+        postgres_cluster.start()
+    assert "PostgreSQL" in schema.look(journal)
+
+
+def test_migrations_are_numbered_without_a_gap_and_are_in_the_wheel() -> None:
+    assert [int(name[:4]) for name in NAMES] == list(range(1, len(NAMES) + 1))
+    assert all(re.fullmatch(r"\d{4}_[a-z_]+\.sql", name) for name in NAMES)
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    patterns = pyproject["tool"]["setuptools"]["package-data"]["sidecar"]
+    packed = {path.name for pattern in patterns for path in (ROOT / "sidecar").glob(pattern)}
+    assert packed >= {*NAMES}
