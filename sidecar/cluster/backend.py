@@ -75,9 +75,7 @@ class SharedBackend:
         """Recordings of jobs."""
         self._database = Database(address)
         self._follower = Follower(self._database, rows, now)
-        self._housekeeping = Housekeeping(
-            self._database, storage, disk, _limits(settings), rows
-        )
+        self._housekeeping = Housekeeping(self._database, storage, disk, _limits(settings), rows)
         self._membership = Membership(self._database, service_id, works=settings.role != FRONT)
         self.store = PostgresJobs(
             self._database,
@@ -95,12 +93,16 @@ class SharedBackend:
             log.listen(Counted(tally))
             queue = engine.queue(log)
             claims = PostgresClaims(self._database, rows, service_id, self._housekeeping)
+            refused = _refusals(settings, engine.provision)
+            judging = Judging(claims, refused, settings.unschedulable_after)
             node = Node(
                 claims,
                 log,
                 queue,
                 self.keeping.open,
-                Judging(claims, _refusals(settings, engine.provision), settings.unschedulable_after),
+                Judging(
+                    claims, _refusals(settings, engine.provision), settings.unschedulable_after
+                ),
                 Threads("opening", OPENING),
                 offer=_offers(engine.provision),
                 beside=engine.provision.beside,

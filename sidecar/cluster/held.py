@@ -16,8 +16,8 @@ from sidecar.cluster.reporting import Reporter
 from sidecar.cluster.retrying import patiently
 from sidecar.jobs.events import Change, JobEvent, PutBack
 from sidecar.jobs.job import Job
-from sidecar.jobs.record import JobRecord, JobState
 from sidecar.jobs.log import MemoryLog
+from sidecar.jobs.record import JobRecord, JobState
 
 log = logging.getLogger(__name__)
 

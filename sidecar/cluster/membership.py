@@ -77,8 +77,10 @@ class Membership:
         """Look at the others and at the queue, for ever."""
         while True:
             await asyncio.sleep(HEARTBEAT_S)
-            with suppress(errors.JournalUnreachable):
+            try:
                 await self._look()
+            except errors.JournalUnreachable:
+                self._looks = Looks()  # nobody could beat
 
     async def drain(self) -> None:
         """Have jobs not wait for this node any more, nor claim any."""

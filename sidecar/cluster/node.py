@@ -22,8 +22,8 @@ from sidecar.cluster.retrying import FAULT_PAUSE_S, patiently
 from sidecar.jobs import poison
 from sidecar.jobs.events import Begun, Failed, Failure, PutBack
 from sidecar.jobs.job import Job
-from sidecar.jobs.record import JobRecord
 from sidecar.jobs.log import MemoryLog
+from sidecar.jobs.record import JobRecord
 from sidecar.threads import Threads
 
 log = logging.getLogger(__name__)

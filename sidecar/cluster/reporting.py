@@ -13,8 +13,8 @@ from functools import partial
 from sidecar.cluster.claims import Claim, Claims
 from sidecar.cluster.retrying import patiently
 from sidecar.jobs.events import JobEvent, Reported
-from sidecar.jobs.record import JobRecord
 from sidecar.jobs.log import MemoryLog
+from sidecar.jobs.record import JobRecord
 from sidecar.speech.transcript import Checkpoint
 
 

@@ -68,9 +68,11 @@ class Intake(Protocol):
 
 
 class EngineSetup:
-    """The queue that runs jobs in this process, and its pace. ``provision``: what each job gets; ``plan``: the options that
-    it begins with; ``places``: so many run at once; ``model``: the name of its weights, by which
-    the pace is known."""
+    """The queue that runs jobs in this process, and its pace.
+
+    ``provision``: what each job gets; ``plan``: the options that it begins with; ``places``: so
+    many run at once; ``model``: the name of its weights, by which the pace is known.
+    """
 
     def __init__(
         self, settings: Settings, provision: Provision, plan: Plan, places: int, model: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 
 from sidecar import errors
@@ -43,6 +43,9 @@ class Job:
         self._store: JobLog | None = None
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
+        if record.over:
+            self._over.set()
+        self._tell_over: list[Callable[[], None]] = []
 
     @property
     def id(self) -> str:
@@ -97,6 +100,10 @@ class Job:
         """
         if self.record.durable and self._store is not None:
             await self._store.written(self.id)
+
+    def when_over(self, tell: Callable[[], None]) -> None:
+        """Have ``tell`` called when it has ended."""
+        self._tell_over.append(tell)
 
     async def over(self) -> None:
         """Wait until it has ended, however."""
@@ -182,3 +189,6 @@ class Job:
         changed.set()
         if record.over:
             self._over.set()
+            for tell in self._tell_over:
+                tell()
+            self._tell_over.clear()

@@ -15,9 +15,9 @@ from typing import Any
 from sidecar import __version__, clock
 from sidecar.access.identity import Identity, Scope
 from sidecar.background import Background
+from sidecar.cluster.backend import shared_backend
 from sidecar.engines.choice import Choice, way_to
 from sidecar.errors import EngineUnavailable, LanguageUnsupported, SidecarError
-from sidecar.cluster.backend import shared_backend
 from sidecar.jobs.backend import Backend, EngineSetup, LocalBackend
 from sidecar.jobs.job import Job
 from sidecar.jobs.owned import OwnedJobs

@@ -16,7 +16,7 @@ from sidecar.workers.fleet import Fleet
 
 
 class Observed:
-    """Owns them. ``jobs``: tells of jobs that are traced; ``live``: the engine that hears live, None
+    """Owns them. ``jobs``: tells of jobs that are traced; ``live``: the engine for live audio, None
     without."""
 
     def __init__(

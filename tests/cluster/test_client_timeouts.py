@@ -58,7 +58,6 @@ async def taken(timeouts: ClientTimeouts, owner: str = "me", digest: str = "sent
         source.close()
 
 
-
 async def test_the_same_request_takes_its_job_over_once_and_no_other_owner_s(
     journal: str, tmp_path: Path
 ) -> None:

@@ -73,6 +73,10 @@ CREATE INDEX jobs_ended ON vibevoice.jobs (owner, touched DESC) WHERE ended IS N
 ALTER TABLE vibevoice.events DROP COLUMN mark, ALTER change DROP NOT NULL,
     ADD kind text NOT NULL DEFAULT '';
 
+-- A live session whose service is not there waits for its client; before, that was worked out of
+-- when each front was seen last.
+UPDATE vibevoice.sessions SET until = now() + make_interval(secs => grace_s) WHERE until IS NULL;
+
 -- Why nodes cannot do jobs, as they said last.
 CREATE TABLE vibevoice.refusals (
     job text NOT NULL REFERENCES vibevoice.jobs (id) ON DELETE CASCADE,
@@ -303,6 +307,8 @@ BEGIN
         PERFORM vibevoice.free_1(j.id);
     END LOOP;
     UPDATE vibevoice.jobs SET able_by = NULL WHERE able_by = ANY (gone);
+    UPDATE vibevoice.sessions SET until = clock_timestamp() + make_interval(secs => grace_s)
+        WHERE front = ANY (gone) AND until IS NULL;
     PERFORM FROM vibevoice.owners WHERE owner = ANY (whose) ORDER BY owner FOR UPDATE;
     UPDATE vibevoice.owners o SET had_s = had_s - f.charged_s FROM (
         SELECT u.owner, sum(u.charged_s) AS charged_s

@@ -17,8 +17,8 @@ from fastapi import Request
 
 from sidecar.audio.source import AudioSource
 from sidecar.background import Background
-from sidecar.jobs.job import Job
 from sidecar.cluster.client_timeouts import ClientTimeouts
+from sidecar.jobs.job import Job
 from sidecar.transports.http.bodies import Fields
 from sidecar.transports.http.idempotency import digest
 

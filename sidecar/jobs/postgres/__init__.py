@@ -1,1 +1,0 @@
-"""The store of jobs that several services share, in PostgreSQL."""
