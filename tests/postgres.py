@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from serving import PATIENCE_S, free_port, wait_until
 
@@ -83,6 +84,22 @@ class Cluster:
     def stop(self, mode: str = "fast") -> None:
         """Have it answer nobody; ``immediate``: as if its machine had failed."""
         self._run("pg_ctl", "-D", "data", "-w", "-m", mode, "stop")
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop all of its processes meanwhile: connections stay open, and nothing answers."""
+        postmaster = psutil.Process(int((self.files / "postmaster.pid").read_text().split()[0]))
+        postmaster.suspend()  # first, so that it starts no more of them
+        processes = [postmaster, *postmaster.children(recursive=True)]
+        try:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.suspend()
+            yield
+        finally:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     @contextmanager
     def standby(self) -> Iterator[Cluster]:
