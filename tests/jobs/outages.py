@@ -80,11 +80,13 @@ class Clients:
         try:
             async with asyncio.timeout(REQUEST_LIMIT_S):
                 url = f"http://127.0.0.1:{port}{path}"
-                response = await self._http.request(method, url, **more)
+                async with self._http.stream(method, url, **more) as response:
+                    if "event-stream" not in response.headers.get("content-type", ""):
+                        await response.aread()
         except (TimeoutError, httpx.TimeoutException):
             return Answer(said, 0, time.monotonic() - begun)
         took_s, body = time.monotonic() - begun, {}
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, httpx.ResponseNotRead):
             body = response.json()
         retry_after = response.headers.get("retry-after")
         return Answer(said, response.status_code, took_s, retry_after, body)
@@ -353,15 +355,13 @@ class Experiment:
 
     async def _ask_meanwhile(self, job_id: str) -> None:
         """Send many requests at once; in a long outage once more in its middle."""
-        await asyncio.sleep(0.2)
-        await self._burst(job_id)
-        if self.seen.seconds > 20:
-            await asyncio.sleep(self.seen.seconds / 2 - 5)
-            await self._burst(job_id)
+        bursts = [0.2, self.seen.seconds / 2] if self.seen.seconds > 20 else [0.2]
+        await asyncio.gather(*(self._burst(job_id, at_s) for at_s in bursts))
 
-    async def _burst(self, job_id: str) -> None:
+    async def _burst(self, job_id: str, at_s: float) -> None:
+        await asyncio.sleep(at_s)
         path = f"/v1/jobs/{job_id}"
-        reads = [path] * 8 + [f"{path}/transcript", f"{path}/events?after=0", "/v1/jobs"]
+        reads = [path] * 8 + [f"{path}/transcript", f"{path}/events", "/v1/jobs"]
         for_each = [(front, read) for front in self._served.fronts for read in reads]
         asked = [self._clients.ask(front, "GET", read) for front, read in for_each]
         sent = [self._send(front, key) for front in self._served.fronts for key in (True, False)]
@@ -389,7 +389,7 @@ def observed(served: Deployment, seconds: float, after_s: float, jobs: int) -> O
     return outage
 
 
-def rows_of(address: str) -> str:
+def name_of(address: str) -> str:
     """The name of the database in an address."""
     return address.rsplit("/", 1)[1]
 
