@@ -147,9 +147,8 @@ async def test_a_node_that_stood_still_loses_its_job_and_works_again(deployed: D
         with stopped(busy):
             await asyncio.sleep(STOP_S)
         await eventually(clients.all_ended, AFTER_S, "it has ended")
-        print(
-            f"\na node stopped for {STOP_S:g} s: its job ended {time.monotonic() - begun:.1f} s after"
-        )
+        took_s = time.monotonic() - begun
+        print(f"\na node stopped for {STOP_S:g} s: its job ended {took_s:.1f} s after that began")
         await asyncio.wait_for(following, PATIENCE_S)
         attempts = await clients.check_ended()
         assert max(attempts) <= 2
