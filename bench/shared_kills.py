@@ -47,6 +47,8 @@ PAUSE_S = (1.0, 4.0)
 ENDED = ("done", "failed", "cancelled")
 LOST = OSError, asyncio.IncompleteReadError, ValueError, Refused
 PATIENCE_S = 1800.0
+OUTLAST_S = 150.0
+"""Behind an outage; the work that is left takes 10 s."""
 
 
 @dataclass
@@ -69,11 +71,11 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Outlasted:
-    """Jobs of which each ended, though the database stood still in the middle of them."""
+    """What became of jobs while the database stood still in the middle of them."""
 
     outage_s: float
-    last_end_s: float
-    """From the end of the outage."""
+    last_end_s: float | None
+    """From the end of the outage; None: not all ended within `OUTLAST_S`."""
     before: dict[str, int]
     """Attempts of each job when the outage began."""
     after: dict[str, int]
@@ -118,20 +120,26 @@ class Trial:
             with self.served.cluster.frozen():
                 await asyncio.sleep(outage_s)
             back = time.monotonic()
-            await clients
-            last_end_s = time.monotonic() - back
+            await asyncio.wait([clients], timeout=OUTLAST_S)
+            last_end_s = time.monotonic() - back if clients.done() else None
             after = await self._attempts()
-            await self._check_all()
-        return Outlasted(outage_s, last_end_s, before, after, self.told.states)
+            await self._check_all() if clients.done() else clients.cancel()
+        return Outlasted(outage_s, last_end_s, before, after, await self._states())
 
     async def _clients(self) -> None:
         numbers = range(self._count)
         await asyncio.gather(*(self._client(f"request-{one}", one) for one in numbers))
 
     async def _attempts(self) -> dict[str, int]:
+        return {job["id"]: job["attempts"] for job in await self._jobs()}
+
+    async def _states(self) -> Counter[str]:
+        return Counter(job["state"] for job in await self._jobs())
+
+    async def _jobs(self) -> list[dict[str, Any]]:
         async with Connection(self.served.ports[0]) as client:
             page = await client.json("GET", "/v1/jobs?limit=500")
-        return {job["id"]: job["attempts"] for job in page["jobs"]}
+        return list(page["jobs"])
 
     async def _tend(self) -> None:
         """Whoever looks after nodes starts one that is gone."""
@@ -288,9 +296,9 @@ def print_outages(seconds: list[float], jobs: int, seed: int) -> None:
         with tempfile.TemporaryDirectory(prefix="vibevoice-shared-") as folder:
             found = asyncio.run(outlasted(Path(folder), jobs, outage_s, seed))
         ends = ", ".join(f"{count} {state}" for state, count in sorted(found.states.items()))
+        last = "not all ended" if found.last_end_s is None else f"the last {found.last_end_s:.1f} s"
         print(
-            f"PostgreSQL stopped for {outage_s:g} s: {ends},"
-            f" the last {found.last_end_s:.1f} s after it;"
+            f"PostgreSQL stopped for {outage_s:g} s: {ends}, {last} after it;"
             f" attempts {sum(found.before.values())} before, {sum(found.after.values())} after,"
             f" {found.more} jobs with more than they had to have",
             flush=True,
