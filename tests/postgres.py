@@ -87,17 +87,19 @@ class Cluster:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Have all its processes stand still: what is sent to it is taken, and not answered."""
-        processes = [self._process(), *self._process().children(recursive=True)]
-        for one in processes:
-            with suppress(psutil.NoSuchProcess):
-                one.suspend()
+        """Stop all of its processes meanwhile: connections stay open, and nothing answers."""
+        postmaster = psutil.Process(int((self.files / "postmaster.pid").read_text().split()[0]))
+        postmaster.suspend()  # first, so that it starts no more of them
+        processes = [postmaster, *postmaster.children(recursive=True)]
         try:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.suspend()
             yield
         finally:
-            for one in processes:
+            for process in processes:
                 with suppress(psutil.NoSuchProcess):
-                    one.resume()
+                    process.resume()
 
     @contextmanager
     def standby(self) -> Iterator[Cluster]:
@@ -146,9 +148,6 @@ class Cluster:
                 return False
 
             wait_until(dropped, PATIENCE_S, "everybody has gone")
-
-    def _process(self) -> psutil.Process:
-        return psutil.Process(int((self.files / "postmaster.pid").read_text().split()[0]))
 
     def _run(self, program: str, *words: str) -> None:
         patience = {"PGCTLTIMEOUT": str(round(PATIENCE_S))}

@@ -100,9 +100,7 @@ class SharedBackend:
                 log,
                 queue,
                 self.keeping.open,
-                Judging(
-                    claims, _refusals(settings, engine.provision), settings.unschedulable_after
-                ),
+                judging,
                 Threads("opening", OPENING),
                 offer=_offers(engine.provision),
                 beside=engine.provision.beside,

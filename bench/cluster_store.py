@@ -1,0 +1,272 @@
+"""The store of shared jobs against its goals: ``python -m bench.cluster_store``.
+
+One PostgreSQL is started for it, which does not wait for its disk. A table has each figure beside
+its goal and beside what it was with a copy of all jobs in every service.
+
+overhead   of a job of a tenth of a second that comes alone, over a front and three nodes.
+memory     a front (PSS) with `--waiting` jobs more than before; one that accepted them all, and one
+           that did not.
+claims     how long one takes while `--waiting` jobs of 50 owners wait, and how many 50 nodes get in
+           a second: 50 tasks over one store, so a simulation.
+fairness   Jain's index of the work of five owners, of which one sends ten times as much as each
+           other, until the first of them has nothing left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import arrangements, scale, serving
+from bench.connection import Connection
+from bench.crowd import FORM, Recording
+from bench.deployment import Deployment
+from bench.fairness import Arrival, Served, jain, shared
+from sidecar.audio.decode import AudioFacts
+from sidecar.audio.ref import Named
+from sidecar.jobs.events import Begun, JobEvent, Reported
+from sidecar.jobs.record import JobRecord, advance
+from sidecar.speech.engine import TranscribeOptions
+from sidecar.speech.transcript import Finished, Transcript
+from tests.postgres import KEY, Cluster, cluster
+
+OWNERS = 50
+NODES = 50
+SENDERS = 16
+CLAIMS = 300  # one after the other
+CLAIMS_EACH = 20  # of each node at once
+WARM = 200  # jobs after which a front has loaded what it needs
+GREEDY, MODEST = 400, 40  # recordings of the owner that sends most, and of each of the others
+AUDIO = Named("/recordings/voice.wav", 42, 1_700_000_000_000_000_000)
+
+
+@asynccontextmanager
+async def opened_store(address: str, folder: Path) -> AsyncIterator[Any]:
+    """A store that is registered as a service and has its heartbeat, closed at the end. This and
+    `accept` are all that hangs on how it is made."""
+    from sidecar.cluster.postgres_jobs import PostgresJobs
+
+    store = PostgresJobs(address, KEY, folder)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def accept(store: Any, record: JobRecord) -> None:
+    """Persist a job."""
+    await store.submit(record)
+
+
+def offer() -> Any:
+    """What a node offers that has nothing loaded."""
+    from sidecar.cluster.claims import Offer
+
+    return Offer()
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the table; ``before``: what it was with a copy of all jobs in every service."""
+
+    what: str
+    value: float
+    unit: str
+    goal: float | None
+    before: str
+    at_least: bool = False
+
+    def row(self) -> list[str]:
+        """As cells."""
+        verdict = ""
+        if self.goal is not None:
+            verdict = serving.verdict(self.value, self.goal, at_least=self.at_least)
+        return [self.what, f"{self.value:.3g} {self.unit}".strip(), verdict, self.before]
+
+
+def waiting(owner: str, seconds: float) -> JobRecord:
+    """A job as it comes."""
+    facts = AudioFacts("wav", "sndfile", seconds)
+    return JobRecord.submitted(
+        time.time(), AUDIO, facts, TranscribeOptions(), owner=owner, durable=True
+    )
+
+
+def p95(values: Sequence[float]) -> float:
+    """The value that nineteen of twenty do not exceed."""
+    return sorted(values)[round(0.95 * len(values)) - 1]
+
+
+async def fill(store: Any, count: int) -> None:
+    """Persist so many waiting jobs of `OWNERS` owners."""
+    chance = random.Random(1)
+    jobs = iter([waiting(f"owner {n % OWNERS}", chance.uniform(10, 600)) for n in range(count)])
+
+    async def some() -> None:
+        for record in jobs:
+            await accept(store, record)
+
+    await asyncio.gather(*(some() for _ in range(SENDERS)))
+
+
+async def claimed(store: Any) -> Any:
+    """Claim the next job, of which there is one."""
+    claim = await store.claim(uuid.uuid4().hex, offer())
+    assert claim is not None, "nothing to claim"
+    return claim
+
+
+async def done(store: Any, claim: Any) -> None:
+    """Report that a claimed job is done."""
+    record, base, now = claim.record, claim.record.seq, time.time()
+    transcript = Transcript((), "", record.facts.total_s, "scripted", "fp32")
+    changes = Begun(), Reported(Finished(transcript), 1.0)
+    events = [JobEvent(base + 1 + at, now, change) for at, change in enumerate(changes)]
+    for event in events:
+        record = advance(record, event)
+    assert await store.report(claim.token, base, record, events), "the claim is lost"
+
+
+async def claims(store: Any, count: int) -> Iterator[Figure]:
+    """How long a claim takes, and how many a second there are."""
+    await fill(store, count)
+    took = []
+    for _ in range(CLAIMS):
+        begun = time.perf_counter()
+        await claimed(store)
+        took.append(1000 * (time.perf_counter() - begun))
+
+    async def node(report: bool) -> None:
+        for _ in range(CLAIMS_EACH):
+            claim = await claimed(store)
+            if report:
+                await done(store, claim)
+
+    rates = []
+    for report in (False, True):
+        begun = time.perf_counter()
+        await asyncio.gather(*(node(report) for _ in range(NODES)))
+        rates.append(NODES * CLAIMS_EACH / (time.perf_counter() - begun))
+    many = f"{count:,} of {OWNERS} owners wait"
+    return iter(
+        [
+            Figure(f"a claim, {many}, p50", statistics.median(took), "ms", None, "17 at 3,000"),
+            Figure(f"a claim, {many}, p95", p95(took), "ms", 10, "50 at 3,000"),
+            Figure(f"claims by {NODES} nodes", rates[0], "a second", 100, "91 by three", True),
+            Figure("the same, each reported as done", rates[1], "a second", None, ""),
+        ]
+    )
+
+
+async def fairness(store: Any) -> Figure:
+    """The owners' shares of one engine that takes each job in the store's order."""
+    chance = random.Random(3)
+    counts = {"many": GREEDY, **dict.fromkeys(("ada", "bob", "cleo", "dan"), MODEST)}
+    jobs = [
+        waiting(owner, chance.uniform(10, 600)) for owner in counts for _ in range(counts[owner])
+    ]
+    chance.shuffle(jobs)
+    for record in jobs:
+        await accept(store, record)
+    served, now = list[Served](), 0.0
+    for _ in jobs:
+        claim = await claimed(store)
+        await done(store, claim)
+        work_s = float(claim.record.facts.total_s or 0.0)
+        served.append(Served(Arrival(0.0, claim.record.owner, work_s), now, now + work_s))
+        now += work_s
+    index = jain(shared(served).values())
+    return Figure("Jain's index of five owners", index, "", 0.97, "0.977 (simulation)", True)
+
+
+def overhead() -> Iterator[Figure]:
+    """What a front, nodes and the database add to a job that comes alone."""
+    with serving.workshop() as folder, arrangements.over_postgres(folder) as of:
+        took = [1000 * one for one in asyncio.run(scale.overhead(of))]
+    yield Figure("overhead of a job alone, p50", statistics.median(took), "ms", 15, "27")
+    yield Figure("overhead of a job alone, p95", p95(took), "ms", None, "32")
+
+
+def memory(server: Cluster, folder: Path, count: int) -> Iterator[Figure]:
+    """How much a front grows by so many waiting jobs; there are no nodes."""
+    served = Deployment(folder, server, 2, 0, queue_limit=2 * count, log_level="error")
+    try:
+        served.start()
+        asyncio.run(send(served, WARM))
+        before = [held_mb(served, front) for front in served.fronts]
+        asyncio.run(send(served, count))
+        for front, was in zip(served.fronts, before, strict=True):
+            how = "that accepted none" if front else "that accepted them"
+            more = held_mb(served, front) - was
+            yield Figure(f"a front {how}, {count:,} wait", more, "MB more", 5, "12 at 2,153")
+    finally:
+        served.stop()
+
+
+def held_mb(served: Deployment, front: int) -> float:
+    """What the processes of a front hold (PSS), after a request."""
+    there = served.servers[front]
+    assert there is not None
+    there.request("GET", "/v1/jobs?limit=20")
+    found = [serving.memory(process.pid) for process in there.tree()]
+    return sum(one.rss if one.pss is None else one.pss for one in found)
+
+
+async def send(served: Deployment, count: int) -> None:
+    """Have the first front accept so many jobs."""
+    form = Recording(1, 1).form(diarize="false")
+    numbers = iter(range(count))
+
+    async def some() -> None:
+        async with Connection(served.ports[0]) as connection:
+            for _ in numbers:
+                await connection.json("POST", "/v1/jobs", form, FORM)
+
+    await asyncio.gather(*(some() for _ in range(SENDERS)))
+
+
+async def of_the_store(server: Cluster, folder: Path, count: int) -> list[Figure]:
+    """The figures that need no services."""
+    async with opened_store(server.new_database(), folder) as store:
+        found = [*await claims(store, count)]
+    async with opened_store(server.new_database(), folder) as store:
+        return [*found, await fairness(store)]
+
+
+def main() -> int:
+    """Print the table; 1 where a goal is missed."""
+    parts = ("overhead", "memory", "store")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--waiting", type=int, default=10_000)
+    parser.add_argument("--only", nargs="*", choices=parts, default=parts)
+    given = parser.parse_args()
+    print(serving.machine(), flush=True)
+    found: list[Figure] = []
+    if "overhead" in given.only:
+        found += overhead()
+    with cluster() as server, tempfile.TemporaryDirectory(prefix="vibevoice-store-") as name:
+        if "memory" in given.only:
+            found += memory(server, Path(name), given.waiting)
+        if "store" in given.only:
+            found += asyncio.run(of_the_store(server, Path(name), given.waiting))
+    headers = ["", "", "goal", "with a copy of all jobs in every service"]
+    serving.table("Jobs shared over PostgreSQL", headers, [one.row() for one in found])
+    return int(any("MISSED" in one.row()[2] for one in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
