@@ -114,6 +114,11 @@ class SharedBackend:
         self.sessions = SharedSessions(self._database, seal, self._membership)
         """Live sessions that other services find."""
 
+    @property
+    def reachable(self) -> bool:
+        """Whether the database answered when it was last asked, a second ago at most."""
+        return self._database.up
+
     def listen(self, tell: Listener) -> None:
         """Have ``tell`` called with the events of jobs that are accepted here, which are followed
         for that."""

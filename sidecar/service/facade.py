@@ -259,6 +259,7 @@ class Service:
             live_sessions=len(self.live),
             starting=self._starting,
             stopping=self._queue.draining,
+            reachable=self._shared is None or self._shared.reachable,
             trouble=hangs(engines.values())
             or trouble(self.tally.outcomes.lately(), self.tally.thresholds),
             also=dict(self.also),

@@ -35,6 +35,8 @@ class Health:
     starting: bool
     """What was to be there before anybody comes is not yet there."""
     stopping: bool
+    reachable: bool
+    """Whether the database of shared jobs answers; true without one."""
     trouble: str | None
     """Why it is not healthy: by what came of its work lately, or an engine that hangs."""
     also: dict[str, Any]

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from sidecar.errors import JournalUnreachable
 from sidecar.metering import classic
 from sidecar.metering.counts import Counter, Gauge, Histogram, Labels, Measured
 from sidecar.metering.machine import resident_bytes
@@ -71,7 +72,9 @@ def why_not_ready(now: Health) -> str:
     """Why no work is taken, "" where it is."""
     if now.stopping:
         return "stopping"
-    return "starting" if now.starting else now.trouble or ""
+    if now.starting:
+        return "starting"
+    return now.trouble or ("" if now.reachable else JournalUnreachable.code)
 
 
 def gpus(now: Health) -> list[dict[str, Any]]:
