@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 from histories import submitted
 from overheard import OverheardSlot, queue_on
+from serving import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.jobs.events import Begun, Reported
@@ -16,6 +19,7 @@ from sidecar.jobs.job import Job
 from sidecar.jobs.local import LocalJobs
 from sidecar.jobs.record import JobState, RequestKey
 from sidecar.jobs.retention import Retention
+from sidecar.jobs.room import Room
 from sidecar.jobs.sqlite_log import SqliteLog
 from sidecar.speech.transcript import Finished, Transcript
 
@@ -70,3 +74,24 @@ async def test_a_job_that_cannot_be_persisted_is_not_accepted_and_its_key_is_fre
     assert not results._count
     with pytest.raises(ValueError, match="closed"):
         _ = job.source.fd
+
+
+async def test_a_job_that_is_about_to_be_persisted_counts_once(
+    log: SqliteLog, new_job: Callable[..., Job]
+) -> None:
+    """Not in the queue and as a place that is kept for it."""
+    room, job = Room(1, 1 << 20), new_job(durable=True, owner="ada")
+    file = log._journal.database.execute("PRAGMA database_list").fetchone()[2]
+    async with queue_on(OverheardSlot(), store=log) as queue:
+        await log.written()
+        with closing(sqlite3.connect(file)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with room.place("ada") as place:
+                assert room.promised == 1
+                submitting = asyncio.ensure_future(queue.submit(job, promised=place))
+                await until(lambda: queue.depth == 1)
+                assert not submitting.done(), "it is not accepted yet"
+                assert room.promised == 0
+                other.execute("ROLLBACK")
+                await asyncio.wait_for(submitting, PATIENCE_S)
+        assert log.get(job.id).state is JobState.QUEUED
