@@ -1,6 +1,6 @@
 """Whether the tests notice faults: small ones, put one at a time into a module of a copy.
 
-``python -m tests.mutants jobs/store access/auth --most 60``; without names, all of `TESTS`. A share
+``python -m tests.mutants jobs/log access/auth --most 60``; without names, all of `TESTS`. A share
 of the possible faults is enough for a score; they are chosen evenly over the module. A fault that
 no test notices is shown with its line.
 """
@@ -32,6 +32,7 @@ TESTS = {
     "jobs/record": "tests/jobs/test_record.py",
     "jobs/retention": "tests/jobs/test_retention.py",
     "jobs/log": "tests/jobs/test_log.py",
+    "jobs/local": "tests/jobs/test_job_store.py",
     "live/agreement": "tests/live/test_agreement.py",
     "live/detector": "tests/live/test_detector.py",
     "live/endpointing": "tests/live/test_endpointing.py",

@@ -118,6 +118,8 @@ class Submissions:
             errors.WontFit: there is not enough memory for it.
             errors.QueueFull: there is no place.
             errors.JobsLimited, errors.AudioLimited: the caller may have no more.
+            errors.DiskFull, errors.SpoolUnwritable, errors.JournalUnreachable: it cannot be
+                persisted; there is no job.
         """
         record = None
         way = self._traces.begun() if self._traces is not None else None
