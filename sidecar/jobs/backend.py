@@ -45,7 +45,7 @@ class Backend:
         instance: str,
     ) -> None:
         self._role, self._disk, self._now = settings.role, disk, now
-        self.keeping = Keeping(settings, now) if settings.keeps_jobs else None
+        self.keeping = Keeping(settings, now, instance) if settings.keeps_jobs else None
         """Those that outlive the process, where they do."""
         self.store: JobStore = self.keeping.store if self.keeping else MemoryStore(now)
         self.store.listen(Counted(tally), here=True)
@@ -114,6 +114,6 @@ class Backend:
         await asyncio.to_thread(self._pace_file.write, self.pace.known)
         self.results.close()
         if self.keeping is not None:
-            self.keeping.close()
+            await self.keeping.close()
         else:
             self.store.close()

@@ -18,6 +18,7 @@ from sidecar.audio import ref
 from sidecar.audio.ref import AudioRef, Kept, Measured, Named
 from sidecar.audio.source import AudioSource, Spool, storage_error
 from sidecar.database.address import journal_address
+from sidecar.database.database import Database
 from sidecar.jobs import poison
 from sidecar.jobs.claims import Claims
 from sidecar.jobs.events import Failed, Failure, Interrupted
@@ -56,8 +57,11 @@ def jobs_folder(settings: Settings) -> Path:
 class Keeping:
     """What is kept, and where."""
 
-    def __init__(self, settings: Settings, now: clock.Clock = clock.wall) -> None:
-        """Open it; this waits for the disk, or for the database.
+    def __init__(
+        self, settings: Settings, now: clock.Clock = clock.wall, instance: str = ""
+    ) -> None:
+        """Open it; this waits for the disk, or for the database. ``instance``: the id of this
+        start of the service.
 
         Raises:
             errors.SettingsInvalid: the folder, the bucket, the file, the database or the key cannot
@@ -75,6 +79,7 @@ class Keeping:
         self.unanswered: UnansweredRows | None = None
         """Jobs whose clients timed out, where several services share them."""
         self._shared: PostgresStore | None = None
+        self._database: Database | None = None
         secret, address = journal_key(settings), journal_address(settings)
         check(self._storage)
         if address is None:
@@ -82,15 +87,17 @@ class Keeping:
         else:
             shared = PostgresStore(address, secret, folder / UPLOADS, now, shelf=self.shelf)
             self.store = self.claims = self._shared = shared
-            self.sessions = SharedSessions(shared, address)
-            self.unanswered = UnansweredRows(shared)
+            self._database = Database(address)
+            self.sessions = SharedSessions(self._database, shared.seal, instance)
+            self.unanswered = UnansweredRows(self._database, shared.seal)
         self._roots = settings.audio_roots
         self._spool_dir = settings.spool_dir
         self._sweep()
 
     async def open_store(self) -> None:
         """Hear of what other services do from here on, where there are any."""
-        if self._shared is not None:
+        if self._shared is not None and self._database is not None:
+            await self._database.open()
             await self._shared.open()
 
     async def seek(self, job_id: str | None = None) -> None:
@@ -187,10 +194,10 @@ class Keeping:
             with contextlib.suppress(OSError, errors.SidecarError):  # it goes with the next start
                 self._storage.delete(audio.name)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close what it opened; this waits for the disk, or for the database."""
-        if self.sessions is not None:
-            self.sessions.close()
+        if self._database is not None:
+            await self._database.close()
         self.store.close()
         self._storage.close()
 

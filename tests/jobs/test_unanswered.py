@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from serving import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource, Spool
+from sidecar.database.database import Database
 from sidecar.jobs import unanswered
 from sidecar.jobs.events import Begun, Reported
 from sidecar.jobs.job import Job
@@ -40,7 +41,8 @@ class Front:
         self.store = PostgresStore(journal, KEY, folder)
         self.queue = SharedQueue(self.store, 64, lambda record: 1.0)
         results = Retention(self.store, 600, 1 << 20, own=self.queue.awaits)
-        rows = UnansweredRows(self.store)
+        self.database = Database(journal)
+        rows = UnansweredRows(self.database, self.store.seal)
         self.unanswered = Unanswered(rows, self.store, self.queue, results, self.store.seek)
 
     async def took_in(self) -> Job:
@@ -69,10 +71,13 @@ class Front:
 
 
 @pytest.fixture
-def fronts(journal: str, tmp_path: Path) -> Iterator[tuple[Front, Front]]:
+async def fronts(journal: str, tmp_path: Path) -> AsyncIterator[tuple[Front, Front]]:
     both = Front(journal, tmp_path), Front(journal, tmp_path)
+    for front in both:
+        await front.database.open()
     yield both
     for front in both:
+        await front.database.close()
         front.store.close()
 
 

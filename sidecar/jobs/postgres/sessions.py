@@ -14,12 +14,11 @@ from contextlib import suppress
 from typing import Any
 
 from sidecar import errors
-from sidecar.database.asking import Asking
+from sidecar.database.database import Database
 from sidecar.database.schema import SESSIONS_CHANNEL
 from sidecar.jobs.claims import BEAT_S, LEASE_S
-from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.live.elsewhere import ASKED_S, Fate, Found, Name, Saved
-from sidecar.vault.sealing import SealBroken
+from sidecar.vault.sealing import Seal, SealBroken
 
 SWEEP_S = 30.0
 """So often it is looked whose time is over; who takes or leaves one looks as well."""
@@ -39,19 +38,17 @@ _TELL = """INSERT INTO vibevoice.stories VALUES (%(owner)s, %(id)s, %(place)s, %
 
 
 class SharedSessions:
-    """Those in the database of ``store``: `live.elsewhere.Elsewhere`."""
+    """Those in a database: `live.elsewhere.Elsewhere`."""
 
-    def __init__(self, store: PostgresStore, address: str) -> None:
-        self._store = store
-        self._saving = Asking(address, "session-saves")
-        self._front = secrets.token_hex(8)
-        """Of this start of the service, among those that hear live."""
+    def __init__(self, database: Database, seal: Seal, front: str) -> None:
+        """``front``: the id of this start of the service."""
+        self._database, self._seal, self._front = database, seal, front
         self._here: set[Name] = set()
         """Those that may lie there as this service's."""
         self._told = asyncio.Event()
         self._tell: Callable[[Name, float], None] = lambda name, since_s: None
         self._rung = asyncio.Event()
-        store.hear(SESSIONS_CHANNEL, self._ring)
+        database.listen(SESSIONS_CHANNEL, lambda payload: self._ring())
 
     async def save(
         self, sessions: Sequence[Saved], over: Sequence[Name], grace_s: float
@@ -59,18 +56,20 @@ class SharedSessions:
         """As `Elsewhere.save`."""
         sealed = {one: self._sealed(one) for one in sessions}
 
-        def put(cursor: Any) -> Mapping[Name, Fate]:
+        async def put(cursor: Any) -> Mapping[Name, Fate]:
             if any(one.fresh for one in sessions):
-                self._beat(cursor)
+                await self._beat(cursor)
             for owner, number in over:
-                cursor.execute(
+                await cursor.execute(
                     "DELETE FROM vibevoice.sessions WHERE owner = %s AND id = %s AND front = %s",
                     (owner, number, self._front),
                 )
-            return {one.name: self._put(cursor, one, sealed[one], grace_s) for one in sessions}
+            return {
+                one.name: await self._put(cursor, one, sealed[one], grace_s) for one in sessions
+            }
 
         self._here.update(one.name for one in sessions)
-        fates = await self._saving.ask(put)
+        fates = await self._database.transaction(put)
         taken = {name for name, fate in fates.items() if fate is Fate.TAKEN}
         self._here -= taken | (set(over) - fates.keys())
         return fates
@@ -78,19 +77,19 @@ class SharedSessions:
     async def leave(self, name: Name, for_s: float) -> bool:
         """As `Elsewhere.leave`."""
 
-        def put(cursor: Any) -> bool:
-            cursor.execute(
+        async def put(cursor: Any) -> bool:
+            await cursor.execute(
                 """UPDATE vibevoice.sessions SET front = NULL, asked = NULL, taker = %s,
                     until = clock_timestamp() + make_interval(secs => %s)
                     WHERE owner = %s AND id = %s AND (front = %s OR taker = %s)""",
                 (left, for_s, *name, self._front, left),
             )
             was_ours = bool(cursor.rowcount)
-            cursor.execute(_NOTIFY)
+            await cursor.execute(_NOTIFY)
             return was_ours
 
         left = f"left {secrets.token_hex(8)}"
-        was_ours = await self._store.ask(put)
+        was_ours = await self._database.transaction(put)
         self._here.discard(name)
         return was_ours
 
@@ -98,45 +97,45 @@ class SharedSessions:
         """As `Elsewhere.take`. It is this service's for good with the first that it saves: until
         then (a client may have gone, an answer be lost) it is as free as one that was left."""
 
-        def reach(cursor: Any) -> tuple[bytes, list[bytes], bool] | bool:
-            _sweep(cursor)
-            cursor.execute(
+        async def reach(cursor: Any) -> tuple[bytes, list[bytes], bool] | bool:
+            await _sweep(cursor)
+            await cursor.execute(
                 """SELECT session, front IS NOT NULL, front = %s,
                         until IS NULL AND vibevoice.lives(front, %s)
                     FROM vibevoice.sessions WHERE owner = %s AND id = %s FOR UPDATE""",
                 (self._front, LEASE_S, *name),
             )
-            row = cursor.fetchone()
+            row = await cursor.fetchone()
             if row is None:
                 return False
             session, had, ours, lives = row
             if lives:
                 if not ours:
-                    _ask(cursor, name)
+                    await _ask(cursor, name)
                 return not ours
-            self._beat(cursor)
-            cursor.execute(
+            await self._beat(cursor)
+            await cursor.execute(
                 """UPDATE vibevoice.sessions
                     SET front = %s, taker = NULL, asked = NULL,
                         until = clock_timestamp() + make_interval(secs => grace_s)
                     WHERE owner = %s AND id = %s""",
                 (self._front, *name),
             )
-            cursor.execute(
+            await cursor.execute(
                 "SELECT said FROM vibevoice.stories WHERE owner = %s AND id = %s ORDER BY place",
                 name,
             )
-            return bytes(session), [bytes(said) for (said,) in cursor.fetchall()], had
+            return bytes(session), [bytes(said) for (said,) in await cursor.fetchall()], had
 
         self._told.clear()
-        reached = await self._store.ask(reach)
+        reached = await self._database.transaction(reach)
         if isinstance(reached, bool):
             return reached
         session, story, orphaned = reached
         try:
             about = [_about(name, place) for place in range(len(story))]
-            said = [self._store.seal.opened(one, of) for one, of in zip(story, about, strict=True)]
-            return Found(self._store.seal.opened(session, _about(name)), said, orphaned)
+            said = [self._seal.opened(one, of) for one, of in zip(story, about, strict=True)]
+            return Found(self._seal.opened(session, _about(name)), said, orphaned)
         except SealBroken:
             return False
 
@@ -157,48 +156,44 @@ class SharedSessions:
         while True:
             with suppress(errors.JournalUnreachable):
                 if swept <= clock():
-                    await self._store.ask(_sweep)
+                    await self._database.transaction(_sweep)
                     swept = clock() + SWEEP_S
                 if self._here:
-                    for name, since_s in await self._store.ask(self._beaten):
+                    for name, since_s in await self._database.transaction(self._beaten):
                         self._tell(name, since_s)
             self._rung.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_S):
                     await self._rung.wait()
 
-    def close(self) -> None:
-        """Let go of the database."""
-        self._saving.close()
-
     def _ring(self) -> None:
         self._told.set()
         self._rung.set()
 
-    def _beat(self, cursor: Any) -> None:
-        cursor.execute(
+    async def _beat(self, cursor: Any) -> None:
+        await cursor.execute(
             """INSERT INTO vibevoice.fronts VALUES (%s, clock_timestamp())
                 ON CONFLICT (name) DO UPDATE SET seen = excluded.seen""",
             (self._front,),
         )
 
-    def _beaten(self, cursor: Any) -> list[tuple[Name, float]]:
+    async def _beaten(self, cursor: Any) -> list[tuple[Name, float]]:
         """Say that this service is there; what others ask for of what it has, since when."""
-        self._beat(cursor)
-        cursor.execute(
+        await self._beat(cursor)
+        await cursor.execute(
             """SELECT owner, id, extract(epoch FROM clock_timestamp() - asked)::float8
                 FROM vibevoice.sessions
                 WHERE front = %s AND asked > clock_timestamp() - make_interval(secs => %s)""",
             (self._front, ASKED_S),
         )
-        return [((owner, number), since_s) for owner, number, since_s in cursor.fetchall()]
+        return [((owner, number), since_s) for owner, number, since_s in await cursor.fetchall()]
 
     def _sealed(self, one: Saved) -> tuple[bytes, bytes | None]:
-        seal = self._store.seal.seal
+        seal = self._seal.seal
         story = None if one.story is None else seal(one.story, _about(one.name, one.place))
         return seal(one.session, _about(one.name)), story
 
-    def _put(
+    async def _put(
         self, cursor: Any, one: Saved, sealed: tuple[bytes, bytes | None], grace_s: float
     ) -> Fate:
         session, story = sealed
@@ -213,46 +208,46 @@ class SharedSessions:
             "story": story,
         }
         if one.fresh:
-            _sweep(cursor)
-            cursor.execute(_INSERT, values)
+            await _sweep(cursor)
+            await cursor.execute(_INSERT, values)
         else:
-            cursor.execute(_UPDATE, values)
+            await cursor.execute(_UPDATE, values)
         if not cursor.rowcount:
-            cursor.execute(
+            await cursor.execute(
                 """SELECT FROM vibevoice.sessions
                     WHERE owner = %(owner)s AND id = %(id)s AND front IS DISTINCT FROM %(front)s""",
                 values,
             )
             return Fate.TAKEN if cursor.rowcount else Fate.GONE
         if one.fresh:
-            cursor.execute(
+            await cursor.execute(
                 "DELETE FROM vibevoice.stories WHERE owner = %(owner)s AND id = %(id)s", values
             )
         if story is not None:
-            cursor.execute(_TELL, values)
+            await cursor.execute(_TELL, values)
         return Fate.SAVED
 
 
-def _ask(cursor: Any, name: Name) -> None:
+async def _ask(cursor: Any, name: Name) -> None:
     """Have its service leave a session, once for all who ask meanwhile."""
-    cursor.execute(
+    await cursor.execute(
         """UPDATE vibevoice.sessions SET asked = clock_timestamp()
             WHERE owner = %s AND id = %s AND coalesce(
                 asked < clock_timestamp() - make_interval(secs => %s), true)""",
         (*name, ASKED_S),
     )
     if cursor.rowcount:
-        cursor.execute(_NOTIFY)
+        await cursor.execute(_NOTIFY)
 
 
-def _sweep(cursor: Any) -> None:
+async def _sweep(cursor: Any) -> None:
     """Who has none and is dead is known no more, either."""
-    cursor.execute(
+    await cursor.execute(
         """DELETE FROM vibevoice.sessions WHERE until < clock_timestamp()
             OR (front IS NOT NULL AND NOT vibevoice.lives(front, grace_s + %s))""",
         (LEASE_S,),
     )
-    cursor.execute(
+    await cursor.execute(
         """DELETE FROM vibevoice.fronts WHERE NOT vibevoice.lives(name, 3600)
             AND name NOT IN (SELECT front FROM vibevoice.sessions WHERE front IS NOT NULL)"""
     )
