@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -131,9 +130,8 @@ def _carry_over(
                 "No database is named for people to come into.",
                 hint="Set VIBEVOICE_JOURNAL to the one that the services share.",
             )
-        with closing(SharedPeople(address, secret)) as store:
-            folder = people_dir or people_folder(settings)
-            came, there = asyncio.run(carry_over(folder, secret, store))
+        folder = people_dir or people_folder(settings)
+        came, there = asyncio.run(carry_over(folder, secret, SharedPeople(address, secret)))
     except errors.SidecarError as error:
         raise typer.Exit(complain(error)) from None
     say(f"carried over: {came}; there already: {there}. The file is still in {folder}.")

@@ -50,7 +50,7 @@ class SharedSessions:
         self._told = asyncio.Event()
         self._tell: Callable[[Name, float], None] = lambda name, since_s: None
         self._rung = asyncio.Event()
-        database.listen(SESSIONS_CHANNEL, lambda _: self._ring())
+        database.listen(SESSIONS_CHANNEL, lambda payload: self._ring())
 
     async def save(
         self, sessions: Sequence[Saved], over: Sequence[Name], grace_s: float

@@ -111,10 +111,11 @@ class Database:
         Raises:
             errors.JournalUnreachable: the database does not answer, or not in time.
         """
-        limit = f"SET statement_timeout = {round(within_s * 1000)}"
+        limit = f"{round(within_s * 1000)}"
 
         async def work(connection: AsyncConnection[Row]) -> None:
-            await connection.execute(limit)
+            await connection.execute(f"SET statement_timeout = {limit}")
+            await connection.execute(f"SET lock_timeout = {limit}")
             await connection.execute(sql)
 
         async def own() -> None:

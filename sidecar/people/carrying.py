@@ -13,7 +13,8 @@ from sidecar.people.store import Decide, PeopleStore
 
 async def carry_over(folder: Path, secret: str, store: PeopleStore) -> tuple[int, int]:
     """Keep everybody who is in the file in ``folder`` in ``store`` as well, with id, owner and
-    dates; how many came, and how many were there already. The file stays as it is.
+    dates; how many came, and how many were there already. The file stays as it is, and the store
+    is closed.
 
     Raises:
         errors.SettingsInvalid: there is no such file, a service has it, or the key is another.
@@ -31,10 +32,13 @@ async def carry_over(folder: Path, secret: str, store: PeopleStore) -> tuple[int
     finally:
         file.close()
     came = 0
-    for person in everybody:
-        before = await store.of(person.owner)
-        came += all(one.id != person.id for one in before)
-        await store.keep(person.owner, _beside(person))
+    try:
+        for person in everybody:
+            before = await store.of(person.owner)
+            came += all(one.id != person.id for one in before)
+            await store.keep(person.owner, _beside(person))
+    finally:
+        await store.close()
     return came, len(everybody) - came
 
 

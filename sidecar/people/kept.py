@@ -62,7 +62,7 @@ class KeptPeople:
             await self.delete(owner, one.id)
         return len(everybody)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let another service have the file."""
         self._file.close()
 

@@ -151,7 +151,7 @@ class KnownVoices:
         """
         return await self._people.delete_all(caller) if self._people is not None else 0
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close where they are kept."""
         if self._people is not None:
-            self._people.close()
+            await self._people.close()

@@ -107,9 +107,9 @@ class OwnedPeople:
         """
         return await self._store.empty(caller.owner)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let another service have them."""
-        self._store.close()
+        await self._store.close()
 
 
 def _found(people: Sequence[Person], person_id: str) -> Person:

@@ -10,25 +10,28 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from sidecar import errors
-from sidecar.database.address import check_address
-from sidecar.database.asking import Asking
+from sidecar.database.database import Database
 from sidecar.database.schema import migrate
 from sidecar.people.person import Person, Sample
 from sidecar.people.store import Decide
 from sidecar.vault.sealing import SealBroken
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 PURPOSE = "people"
 """What the key is derived for, so that it is another than that of jobs."""
 OLDER_S, OLDER_LOOK_S = 2.0, 0.02
 """So long it is waited for those who may still see what was deleted, and so often it is looked."""
+REWRITE_S = 10.0
+"""Limit for rewriting the table: it waits for all who read it, and copies everybody in it."""
+CONNECTIONS = 2
+"""One that waits for a lock keeps nobody else from reading."""
 _ALONE = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 _OLDER = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
     AND pid <> pg_backend_pid() AND greatest(age(backend_xmin), age(backend_xid)) >= age(%s::xid)"""
@@ -36,7 +39,7 @@ _REWRITE = "VACUUM (FULL) vibevoice.people"
 
 
 class SharedPeople:
-    """A `PeopleStore`. It has a connection once somebody asks."""
+    """A `PeopleStore`. It connects at the first call."""
 
     def __init__(self, address: str, secret: str) -> None:
         """Make the table, where there is none; this waits for the database.
@@ -44,26 +47,25 @@ class SharedPeople:
         Raises:
             errors.SettingsInvalid: the address, the database or the key cannot be used.
         """
-        check_address(address)
-        self._asking, self._rewriting = Asking(address, "people"), Asking(address, "people-gone")
+        self._database = Database(address, CONNECTIONS)
         self._seal = migrate(address, secret, PURPOSE)
 
     async def of(self, owner: str) -> Sequence[Person]:
         """As `PeopleStore.of`."""
-        return await self._asking.ask(partial(self._read, owner=owner))
+        return await self._ask(lambda cursor: self._read(cursor, owner))
 
     async def keep(self, owner: str, decide: Decide) -> Person:
         """As `PeopleStore.keep`."""
 
-        def put(cursor: Any) -> Person:
-            cursor.execute(_ALONE, (f"people {owner}",))
-            before = self._read(cursor, owner)
+        async def put(cursor: Any) -> Person:
+            await cursor.execute(_ALONE, (f"people {owner}",))
+            before = await self._read(cursor, owner)
             person = decide(before)
             if person not in before:
-                self._write(cursor, person)
+                await self._write(cursor, person)
             return person
 
-        return await self._asking.ask(put)
+        return await self._ask(put)
 
     async def delete(self, owner: str, person: str) -> None:
         """As `PeopleStore.delete`: the table is rewritten without it. Where somebody keeps the
@@ -72,61 +74,59 @@ class SharedPeople:
 
     async def empty(self, owner: str) -> int:
         """As `PeopleStore.empty`; rewritten as for one. Who cannot be read goes, too."""
-
-        def count(cursor: Any) -> int:
-            cursor.execute("SELECT count(*) FROM vibevoice.people WHERE owner = %s", (owner,))
-            return int(cursor.fetchone()[0])
-
-        there = await self._asking.ask(count)
+        await self._database.open()
+        count = "SELECT count(*) FROM vibevoice.people WHERE owner = %s"
+        ((there,),) = await self._database.fetch(count, (owner,))
         if there:
             await self._drop(owner)
-        return there
+        return int(there)
 
     async def _drop(self, owner: str, person: str | None = None) -> None:
         """One of an owner's people, or all of them."""
 
-        def drop(cursor: Any) -> str:
-            cursor.execute(_ALONE, (f"people {owner}",))
-            cursor.execute(
+        async def drop(cursor: Any) -> str:
+            await cursor.execute(_ALONE, (f"people {owner}",))
+            await cursor.execute(
                 """DELETE FROM vibevoice.people
                     WHERE owner = %(owner)s AND (%(id)s::text IS NULL OR id = %(id)s)""",
                 {"owner": owner, "id": person},
             )
-            cursor.execute("SELECT pg_current_xact_id()::xid::text")
-            return str(cursor.fetchone()[0])
+            await cursor.execute("SELECT pg_current_xact_id()::xid::text")
+            return str((await cursor.fetchone())[0])
 
-        await self._rewrite(await self._asking.ask(drop))
+        await self._rewrite(await self._ask(drop))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of the database."""
-        self._asking.close()
-        self._rewriting.close()
+        await self._database.close()
+
+    async def _ask(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        await self._database.open()
+        return await self._database.transaction(work)
 
     async def _rewrite(self, behind: str) -> None:
         """Have the files of the table without what was deleted in a transaction, once nobody is
         there any more who may still see it."""
         try:
             until = time.monotonic() + OLDER_S
-            while await self._rewriting.ask(partial(_older, xid=behind)):
+            while (await self._database.fetch(_OLDER, (behind,)))[0][0]:
                 if time.monotonic() >= until:
                     log.warning("who was deleted is sealed in the database until it is vacuumed")
                     return
                 await asyncio.sleep(OLDER_LOOK_S)
-            await self._rewriting.order(_REWRITE)
+            await self._database.maintain(_REWRITE, REWRITE_S)
         except errors.JournalUnreachable:
             log.warning("the database did not rewrite its table of people, who are deleted")
-        finally:
-            self._rewriting.close()
 
-    def _read(self, cursor: Any, owner: str) -> list[Person]:
-        cursor.execute(
+    async def _read(self, cursor: Any, owner: str) -> list[Person]:
+        await cursor.execute(
             """SELECT id, created, sealed FROM vibevoice.people
                 WHERE owner = %s ORDER BY created, id""",
             (owner,),
             binary=True,
         )
         found = []
-        for id_, created, sealed in cursor.fetchall():
+        for id_, created, sealed in await cursor.fetchall():
             try:
                 said = json.loads(self._seal.opened(sealed, _about(id_, owner)))
                 samples = tuple(map(Sample.of, said["samples"]))
@@ -135,19 +135,14 @@ class SharedPeople:
                 log.error("a person in the database cannot be read: %s", type(error).__name__)
         return found
 
-    def _write(self, cursor: Any, person: Person) -> None:
+    async def _write(self, cursor: Any, person: Person) -> None:
         said = {"name": person.name, "samples": [asdict(one) for one in person.samples]}
         sealed = self._seal.seal(json.dumps(said).encode(), _about(person.id, person.owner))
-        cursor.execute(
+        await cursor.execute(
             """INSERT INTO vibevoice.people VALUES (%s, %s, %s, %s)
                 ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed""",
             (person.id, person.owner, person.created, sealed),
         )
-
-
-def _older(cursor: Any, xid: str) -> bool:
-    cursor.execute(_OLDER, (xid,))
-    return bool(cursor.fetchone()[0])
 
 
 def _about(person: str, owner: str) -> str:

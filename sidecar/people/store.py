@@ -48,6 +48,6 @@ class PeopleStore(Protocol):
         """
         ...
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of them."""
         ...

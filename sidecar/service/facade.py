@@ -169,7 +169,7 @@ class Service:
         await self.conversations.close()
         await self._observed.close()
         await self._backend.close()
-        self.voices.close()
+        await self.voices.close()
         await self._intake.close()
         await self.models.close()
         await self.fleet.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,22 +14,22 @@ from sidecar.people import shared
 
 
 @pytest.fixture
-def in_file(tmp_path: Path) -> Iterator[InFile]:
+async def in_file(tmp_path: Path) -> AsyncIterator[InFile]:
     """People in the file of one service."""
     place = InFile(tmp_path / "people")
     yield place
-    place.close()
+    await place.close()
 
 
 @pytest.fixture
-def in_database(
+async def in_database(
     postgres_cluster: Cluster, journal: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[InDatabase]:
+) -> AsyncIterator[InDatabase]:
     """People in a database; whoever may still see who was deleted is waited for."""
     monkeypatch.setattr(shared, "OLDER_S", PATIENCE_S)
     place = InDatabase(postgres_cluster, journal)
     yield place
-    place.close()
+    await place.close()
 
 
 @pytest.fixture(params=[FILE, DATABASE])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import sqlite3
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import psycopg
@@ -27,6 +28,24 @@ FILE, DATABASE = "file", "database"
 def heard(number: int, seconds: float = 5.0) -> VoicePrint:
     """A voice like nobody else's."""
     return VoicePrint(base64.b64encode(number.to_bytes(2, "big") * 256).decode(), seconds)
+
+
+class Closes(Protocol):
+    """What is closed on the event loop."""
+
+    async def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=Closes)
+
+
+@contextlib.asynccontextmanager
+async def closing(thing: C) -> AsyncIterator[C]:
+    """Close it at the end."""
+    try:
+        yield thing
+    finally:
+        await thing.close()
 
 
 class Place(Protocol):
@@ -54,9 +73,9 @@ class _Place:
         self._opened.append(OwnedPeople(store))
         return self._opened[-1]
 
-    def close(self) -> None:
+    async def close(self) -> None:
         for one in self._opened:
-            one.close()
+            await one.close()
 
 
 class InFile(_Place):

@@ -22,7 +22,7 @@ async def test_people_are_there_after_a_new_start(place: Place) -> None:
     await people.change(EVERYBODY, anna.id, heard=heard(2, 7.5))
     ben = await people.add(EVERYBODY, "Ben", heard(3))
     anna = await people.change(EVERYBODY, anna.id, "Anna")
-    people.close()
+    await people.close()
     again = place.open()
     assert await again.all(EVERYBODY) == [anna, ben]
     assert [one.print for one in anna.samples] == [heard(1), heard(2, 7.5)]
@@ -59,7 +59,7 @@ async def test_who_is_deleted_is_in_no_byte_of_any_file(place: Place) -> None:
     assert not [trace for trace in traces if trace in after]
     assert gone.id.encode() not in after
     assert await people.all(EVERYBODY) == [keep]
-    people.close()
+    await people.close()
     assert await place.open().all(EVERYBODY) == [keep]
 
 
@@ -88,7 +88,7 @@ async def test_names_and_vectors_are_sealed(place: Place) -> None:
 async def test_another_key_does_not_get_them(place: Place) -> None:
     people = place.open(SECRET)
     await people.add(EVERYBODY, "Anna", heard(1))
-    people.close()
+    await people.close()
     with pytest.raises(errors.SettingsInvalid, match="another key"):
         place.open("f" * 64)
 

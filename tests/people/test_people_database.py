@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from contextlib import closing
+from typing import Any
 
 import psycopg
 import pytest
-from places import SECRET, InDatabase, InFile, heard
+from places import SECRET, InDatabase, InFile, closing, heard
 
 from sidecar import errors
 from sidecar.access.identity import EVERYBODY, Identity, Proof
 from sidecar.cli import run
-from sidecar.database.link import Unreachable
+from sidecar.database import database
 from sidecar.host.process import EXIT_CODES
 from sidecar.people import file, known, shared
 from sidecar.people.known import KnownVoices
@@ -54,19 +53,17 @@ async def test_who_is_deleted_while_another_confirms_them_does_not_come_back(
 ) -> None:
     one, another = in_database.open(), in_database.open()
     anna = await one.add(EVERYBODY, "Anna", heard(0))
-    loop, deleting = asyncio.get_running_loop(), []
+    deleting = []
     write = shared.SharedPeople._write
 
-    def meanwhile(self: shared.SharedPeople, cursor: object, person: Person) -> None:
-        delete = one.delete(EVERYBODY, anna.id)
-        deleting.append(asyncio.run_coroutine_threadsafe(delete, loop))
-        with contextlib.suppress(TimeoutError):  # it waits for what is changed here
-            deleting[0].result(0.3)
-        write(self, cursor, person)
+    async def meanwhile(self: shared.SharedPeople, cursor: object, person: Person) -> None:
+        deleting.append(asyncio.create_task(one.delete(EVERYBODY, anna.id)))
+        await asyncio.wait(deleting, timeout=0.3)  # it waits for what is changed here
+        await write(self, cursor, person)
 
     monkeypatch.setattr(shared.SharedPeople, "_write", meanwhile)
     await another.change(EVERYBODY, anna.id, heard=heard(1))
-    await asyncio.wrap_future(deleting[0])
+    await deleting[0]
     assert await another.all(EVERYBODY) == []
 
 
@@ -77,7 +74,7 @@ async def test_who_is_deleted_waits_for_whoever_still_sees_them(
     anna = await people.add(EVERYBODY, "Anna", heard(1))
     ben = await people.add(EVERYBODY, "Ben", heard(2))
     traces = {one.id: in_database.sealed(one.id)[0][:32] for one in (anna, ben)}
-    with closing(in_database.connected()) as other:
+    with in_database.connected() as other:
         other.autocommit = False
         other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ  # as a dump has it
         other.execute("SELECT 1")
@@ -129,12 +126,11 @@ async def test_a_change_whose_answer_is_lost_is_done_once(
     lost: list[str] = []
     read = shared.SharedPeople._read
 
-    def cut_off(self: shared.SharedPeople, cursor: object, owner: str) -> object:
+    async def cut_off(self: shared.SharedPeople, cursor: Any, owner: str) -> object:
         if not lost:
             lost.append(owner)
-            self._asking.link.close()
-            raise Unreachable("cut off")
-        return read(self, cursor, owner)
+            await cursor.connection.close()
+        return await read(self, cursor, owner)
 
     monkeypatch.setattr(shared.SharedPeople, "_read", cut_off)
     anna = await people.add(EVERYBODY, "Anna", heard(1))
@@ -146,7 +142,7 @@ async def test_the_job_says_whether_people_are_kept_and_not_who_works_on_it(
     in_database: InDatabase,
 ) -> None:
     await in_database.open().add(EVERYBODY, "Anna", heard(1))
-    with closing(voices_of(in_database, people=False)) as node:
+    async with closing(voices_of(in_database, people=False)) as node:
         with pytest.raises(errors.PeopleOff):
             _ = node.people
         taken_in = TranscribeOptions(voiceprints=True)
@@ -165,17 +161,19 @@ async def test_while_the_database_is_away_a_job_waits_and_who_speaks_live_does_n
     monkeypatch.setattr(known, "ASK_AGAIN_S", 0.05)
     people = in_database.open()
     anna = await people.add(EVERYBODY, "Anna", heard(1))
-    with closing(voices_of(in_database, people=True)) as voices:
+    async with closing(voices_of(in_database, people=True)) as voices:
         in_database.cluster.stop()
         try:
-            for asked in (
-                people.all(EVERYBODY),
-                people.add(EVERYBODY, "Ben", heard(2)),
-                people.change(EVERYBODY, anna.id, "Ben"),
-                people.delete(EVERYBODY, anna.id),
-            ):
-                with pytest.raises(errors.JournalUnreachable):
-                    await asked
+            with monkeypatch.context() as soon:
+                soon.setattr(database, "CALL_S", 0.5)
+                for asked in (
+                    people.all(EVERYBODY),
+                    people.add(EVERYBODY, "Ben", heard(2)),
+                    people.change(EVERYBODY, anna.id, "Ben"),
+                    people.delete(EVERYBODY, anna.id),
+                ):
+                    with pytest.raises(errors.JournalUnreachable):
+                        await asked
             live = await voices.with_people_live(LiveOptions(), EVERYBODY.owner)
             assert live.known_voices == ()
             begins = asyncio.create_task(
@@ -196,10 +194,8 @@ async def test_a_live_session_knows_nobody_where_the_database_hangs(
 ) -> None:
     monkeypatch.setattr(known, "LIVE_S", 0.2)
     await in_database.open().add(EVERYBODY, "Anna", heard(1))
-    with (
-        closing(voices_of(in_database, people=True)) as front,
-        closing(in_database.connected()) as other,
-    ):
+    async with closing(voices_of(in_database, people=True)) as front:
+        other = in_database.connected()
         other.autocommit = False
         other.execute("LOCK TABLE vibevoice.people")
         job = front.with_people(TranscribeOptions(), EVERYBODY.owner, kept=False)
@@ -208,6 +204,7 @@ async def test_a_live_session_knows_nobody_where_the_database_hangs(
         told = await front.with_people_live(LiveOptions(), EVERYBODY.owner)
         assert told.known_voices == ()
         assert names((await begins).known_voices) == ["Anna"]
+        other.close()
 
 
 def test_people_of_a_file_come_into_the_database_as_they_are_and_once(
@@ -225,8 +222,8 @@ def test_people_of_a_file_come_into_the_database_as_they_are_and_once(
         return [*await people.all(EVERYBODY), *await people.all(OTHER)]
 
     async def in_it() -> list[Person]:
-        people = in_database.open()
-        return [*await people.all(EVERYBODY), *await people.all(OTHER)]
+        async with closing(in_database.open()) as people:
+            return [*await people.all(EVERYBODY), *await people.all(OTHER)]
 
     def refused(why: str) -> None:
         assert run(carry) == EXIT_CODES[errors.SettingsInvalid.code]
@@ -241,13 +238,14 @@ def test_people_of_a_file_come_into_the_database_as_they_are_and_once(
     monkeypatch.setenv("VIBEVOICE_JOURNAL", in_database.journal)
     monkeypatch.setattr(file, "ANOTHER_S", 0.1)
     refused("Stop the other service that has it")
-    people.close()
+    asyncio.run(people.close())
     assert run(carry) == 0
     assert asyncio.run(in_it()) == everybody
     assert "carried over: 2; there already: 0" in capsys.readouterr().err
 
     async def rename() -> None:
-        await in_database.open().change(OTHER, everybody[1].id, "Benjamin")
+        async with closing(in_database.open()) as people:
+            await people.change(OTHER, everybody[1].id, "Benjamin")
 
     asyncio.run(rename())
     assert run(carry) == 0

@@ -28,7 +28,7 @@ async def test_neither_another_service_nor_what_is_no_file_of_people_is_a_start(
     monkeypatch.setattr("sidecar.people.file.ANOTHER_S", 0.1)
     with pytest.raises(errors.SettingsInvalid, match="cannot be had"):
         PeopleFile(in_file.folder, SECRET)
-    people.close()
+    await people.close()
     (in_file.folder / FILE).write_bytes(b"no database" * 1000)
     with pytest.raises(errors.SettingsInvalid):
         in_file.open()

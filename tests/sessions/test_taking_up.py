@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from postgres import KEY
 from serving import PATIENCE_S, until
 
 from sidecar.access.identity import EVERYBODY
+from sidecar.database.database import Database
 from sidecar.engines import spec_of
 from sidecar.jobs.postgres.sessions import SharedSessions
 from sidecar.jobs.postgres.store import PostgresStore
@@ -34,12 +36,13 @@ class Front:
 
     def __init__(self, journal: str, folder: Path) -> None:
         self.store = PostgresStore(journal, KEY, folder)
-        self.shared = SharedSessions(self.store, journal)
+        self.database = Database(journal)
+        self.shared = SharedSessions(self.database, self.store.seal, secrets.token_hex(8))
         spec, room = spec_of("scripted"), Room()
         self.sessions = Sessions(spec, _nobody_hears, room, Bounds(), elsewhere=self.shared)
 
     async def __aenter__(self) -> Self:
-        await self.store.open()
+        await self.database.open()
         self._seeing = asyncio.create_task(self.shared.run())
         return self
 
@@ -51,7 +54,7 @@ class Front:
     ) -> None:
         await self.sessions.close()
         self._seeing.cancel()
-        self.shared.close()
+        await self.database.close()
         self.store.close()
 
 
