@@ -22,10 +22,6 @@ class Stores(Protocol):
         """Persist a job that waits."""
         ...
 
-    def cancel_soon(self, job_id: str) -> None:
-        """Cancel a job without waiting."""
-        ...
-
     def delete_soon(self, job_id: str) -> None:
         """Delete a job without waiting."""
         ...
@@ -188,5 +184,5 @@ class SharedQueue:
                     await job.over()
         for job in left:
             if not job.ended:
-                self._store.cancel_soon(job.id)
+                self._store.delete_soon(job.id)
                 job.part(errors.ShuttingDown())

@@ -41,7 +41,7 @@ REST_S = 5.0
 STOPS_S = 5.0
 """Seconds for engines to stop at the end of a drain."""
 STOPPING_S = 0.02
-"""Seconds between two looks whether they have."""
+"""Seconds between two looks whether an engine has stopped."""
 # after so long without this service others take it for dead and free its jobs
 GIVING_S = 3.0
 """Seconds, at least, for the last reports of a node that stops."""
@@ -57,6 +57,10 @@ class Works(Cancels, Protocol):
 
     def resume(self, job: Job) -> None:
         """Accept a job that is in the log already."""
+        ...
+
+    def live(self, job_id: str) -> Job | None:
+        """Return the job with this id that waits or runs."""
         ...
 
     async def drain(self, grace_s: float) -> None:
@@ -113,8 +117,7 @@ class Node:
         await self._queue.drain(grace_s)
         stops_at = time.monotonic() + STOPS_S
         while self._queue.running and time.monotonic() < stops_at:
-            self._held.freed.clear()
-            await at_most(STOPPING_S, self._held.freed.wait())
+            await self._a_moment()
         await self._release_all(max(GIVING_S, over_at - time.monotonic()))
 
     async def close(self) -> None:
@@ -208,9 +211,15 @@ class Node:
     async def _begin(self, company: Sequence[Held]) -> None:
         """Open the recordings, and have all run at once that are to run in step."""
         jobs = await asyncio.gather(*map(self._job, company))
+        while any(self._queue.live(held.id) is not None for held in company):
+            await self._a_moment()  # one had been lost here, and its engine has yet to stop
         for job in jobs:
             if job is not None and job.claimed:
                 self._queue.resume(job)
+
+    async def _a_moment(self) -> None:
+        self._held.freed.clear()
+        await at_most(STOPPING_S, self._held.freed.wait())
 
     async def _job(self, held: Held) -> ClaimedJob | None:
         try:

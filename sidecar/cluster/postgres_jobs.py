@@ -34,6 +34,8 @@ UNKNOWN_S = 60.0
 """Work that a recording of unknown length counts as between owners."""
 FRESH_S = 1.0
 """The order of all waiting jobs is worked out at most once in so long."""
+CLOSING_S = 3.0
+"""Limit for the last cancels and deletions of a service that stops."""
 PACE_SAMPLE_S = 60.0
 """Length of audio for which a service's pace is asked, to turn work into a wait."""
 
@@ -287,7 +289,9 @@ class PostgresJobs:
             return await asyncio.to_thread(render)
 
     async def close(self) -> None:
-        """Give up what is done in the background."""
+        """Give what is done in the background a moment to end."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSING_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,57 @@
+"""Why a node cannot do a job, and what is said of jobs that none can."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import Mock
+
+from histories import submitted
+from overheard import job_of
+
+from sidecar import errors
+from sidecar.cluster.eligibility import refusal, unschedulable
+from sidecar.engines.choice import choose
+from sidecar.jobs.events import Failure
+from sidecar.jobs.provision import Provision
+from sidecar.settings import Settings
+from sidecar.speech.engine import TranscribeOptions
+from sidecar.workers.lifecycle import SlotState
+from sidecar.workers.lodging import Devices, Lodging
+from sidecar.workers.slot import EngineSlot
+
+LONG = Failure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))
+GREEK = Failure.of(errors.LanguageUnsupported("It knows no 'el'.", hint="It knows: en."))
+
+
+def test_a_job_that_no_node_can_do_is_told_what_the_nodes_say_and_what_to_do() -> None:
+    error = unschedulable([LONG, GREEK, LONG])
+    assert error.code == "unschedulable"
+    assert "None of 3 nodes" in error.detail
+    assert "2 × audio_too_long (It has 9.0 h), 1 × language_unsupported" in error.detail
+    assert error.hint.startswith("Cut it.")
+    assert "The only node" in unschedulable([GREEK]).detail
+
+
+def test_a_job_fits_where_its_language_and_its_length_do(recording: Path) -> None:
+    settings = Settings(engine="moonshine")
+    lodging = Lodging("files", settings, choose(settings), Devices(), EngineSlot)
+    provision = Provision(settings, lodging)
+    job = job_of(recording).record
+    german = replace(job, options=TranscribeOptions(language="de"))
+    talk = replace(job, facts=replace(job.facts, decoder="live"))
+    found = [refusal(one, provision, 60.0) for one in (job, german, talk)]
+    found.append(refusal(job, provision, 1.0))
+    codes = [error and error.code for error in found]
+    assert codes == [None, "language_unsupported", "audio_lost", "audio_too_long"]
+
+
+def test_a_job_for_which_memory_does_not_suffice_is_refused() -> None:
+    provision = Mock(slot=Mock(state=SlotState.READY))
+    provision.admitted.side_effect = errors.WontFit()
+    assert isinstance(refusal(submitted(), provision, 1e5), errors.WontFit)
+
+
+def test_a_node_whose_engine_hangs_for_good_leaves_jobs_to_others() -> None:
+    node = Mock(slot=Mock(state=SlotState.STUCK))
+    assert isinstance(refusal(submitted(), node, 1e5), errors.EngineStuck)

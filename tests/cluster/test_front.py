@@ -1,0 +1,330 @@
+"""A service that accepts jobs for others: they are persisted, followed and, if need be, deleted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from fake_claims import FakeClaims, SharedJobs
+from overheard import OverheardSlot, as_asked, job_of
+from serving import PATIENCE_S, until
+
+from sidecar import errors
+from sidecar.cluster import front as fronting
+from sidecar.cluster import retrying
+from sidecar.cluster.front import SharedQueue
+from sidecar.cluster.judging import Judging
+from sidecar.cluster.node import Node
+from sidecar.jobs.job import Job
+from sidecar.jobs.lane import Terms
+from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.record import JobRecord, JobState
+from sidecar.jobs.store import KeyTaken, MemoryLog
+from sidecar.threads import Threads
+
+LIMIT = 3
+
+
+class Store:
+    """The shared jobs, as a front changes and follows them. ``down``: the database is away;
+    ``slow``: it answers when this is set."""
+
+    def __init__(self, shared: SharedJobs) -> None:
+        self.shared = shared
+        self.down = False
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.followed: dict[str, Job] = {}
+        self.deleted: list[str] = []
+
+    async def submit(self, record: JobRecord) -> None:
+        if record.key is not None and any(one.key == record.key for one in self.shared.all()):
+            raise KeyTaken(record.key.name)
+        self.shared.add(record)
+        await self.answers.wait()
+        self._reach()
+
+    async def cancel(self, job_id: str) -> JobRecord:
+        self._reach()
+        self.shared.cancel(job_id)
+        return self.shared.get(job_id)
+
+    async def delete(self, job_id: str) -> None:
+        self._reach()
+        if job_id in self.shared.jobs:
+            self.shared.delete(job_id)
+        self.deleted.append(job_id)
+
+    def follow(self, job: Job) -> None:
+        self.followed[job.id] = job
+
+    def unfollow(self, job_id: str) -> None:
+        self.followed.pop(job_id, None)
+
+    async def tell(self) -> None:
+        """Tell the jobs that are followed of all that happened to them."""
+        while True:
+            for job in [*self.followed.values()]:
+                if job.id in self.shared.jobs:
+                    for event in self.shared.events(job.id)[-1:]:
+                        job._heard(self.shared.get(job.id), event)
+            await asyncio.sleep(0.01)
+
+    def _reach(self) -> None:
+        if self.down:
+            raise errors.JournalUnreachable()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrying, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(fronting, "CLEANING_S", 0.3)
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Store]:
+    store = Store(SharedJobs())
+    telling = asyncio.ensure_future(store.tell())
+    yield store
+    telling.cancel()
+
+
+@pytest.fixture
+async def front(store: Store) -> AsyncIterator[SharedQueue]:
+    """A front that runs no jobs."""
+    front = SharedQueue(store, store, LIMIT)
+    front.open()
+    yield front
+    await front.close()
+
+
+@asynccontextmanager
+async def both(store: Store) -> AsyncIterator[SharedQueue]:
+    """A front that is a node as well."""
+    log, slot = MemoryLog(), OverheardSlot()
+    queue = JobQueue(slot, log, Terms(as_asked, 60), limit=64)
+    claims = FakeClaims(store.shared)
+    judging = Judging(claims, lambda record: None, 1e6)
+    node = Node(
+        claims, log, queue, lambda record: record.audio.open(), judging, Threads("opening", 2)
+    )
+    front = SharedQueue(store, store, LIMIT, node, queue)
+    front.open()
+    try:
+        yield front
+    finally:
+        await front.close()
+        await slot.close()
+
+
+def new(path: Path, **more: object) -> Job:
+    return job_of(path, durable=True, **more)
+
+
+async def test_a_job_is_accepted_once_it_is_persisted(
+    store: Store, front: SharedQueue, recording: Path
+) -> None:
+    store.answers.clear()
+    job = new(recording)
+    submitting = asyncio.ensure_future(front.submit(job))
+    await asyncio.sleep(0.05)
+    assert not submitting.done()
+    store.answers.set()
+    await submitting
+    assert store.shared.get(job.id) == job.record
+    with pytest.raises(ValueError, match="closed"):
+        _ = job.source.fd
+
+
+async def test_only_a_job_whose_client_waits_is_followed(
+    store: Store, front: SharedQueue, recording: Path
+) -> None:
+    later, waits = new(recording), new(recording, kept=False)
+    await front.submit(later)
+    await front.submit(waits)
+    assert [*store.followed] == [waits.id]
+    assert front.awaits(waits.record)
+    assert not front.awaits(later.record)
+
+
+async def test_a_job_that_is_not_kept_is_deleted_once_its_client_was_told_the_end(
+    store: Store, recording: Path
+) -> None:
+    async with both(store) as queue:
+        later, waits = new(recording), new(recording, kept=False)
+        await queue.submit(later)
+        await queue.submit(waits)
+        assert (await waits.result()).text
+        await until(lambda: store.deleted)
+        await until(lambda: store.shared.get(later.id).over)
+        assert store.deleted == [waits.id]
+        assert [*store.shared.jobs] == [later.id]
+        assert not queue.awaits(waits.record)
+        assert not store.followed
+
+
+async def test_a_deletion_waits_for_a_database_that_is_away(store: Store, recording: Path) -> None:
+    async with both(store) as queue:
+        waits = new(recording, kept=False)
+        await queue.submit(waits)
+        store.down = True
+        await waits.result()
+        await asyncio.sleep(0.1)
+        assert not store.deleted
+        store.down = False
+        await until(lambda: store.deleted == [waits.id])
+
+
+async def test_a_job_that_is_given_up_goes_on_and_is_taken_over_elsewhere(
+    store: Store, front: SharedQueue, recording: Path
+) -> None:
+    job, elsewhere = new(recording, kept=False), SharedQueue(store, store, LIMIT)
+    await front.submit(job)
+    front.give_up(job)
+    front.give_up(job)
+    assert not store.followed
+    assert not front.awaits(job.record)
+    again = Job(job.source, job.record)
+    elsewhere.expect(again)
+    store.shared.cancel(job.id)
+    with pytest.raises(errors.JobCancelled):
+        await again.result()
+    await until(lambda: store.deleted == [job.id])
+    await elsewhere.close()
+
+
+async def test_a_job_that_had_ended_when_its_client_came_is_deleted(
+    store: Store, front: SharedQueue, recording: Path
+) -> None:
+    job = new(recording, kept=False)
+    store.shared.add(job.record)
+    store.shared.cancel(job.id)
+    again = Job(job.source, job.record)
+    front.expect(again)
+    await until(lambda: store.deleted == [job.id])
+
+
+async def test_a_submission_that_is_refused_leaves_nothing(
+    store: Store, front: SharedQueue, recording: Path
+) -> None:
+    async def full(record: JobRecord) -> None:
+        raise errors.QueueFull()
+
+    job = new(recording, kept=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "submit", full)
+        with pytest.raises(errors.QueueFull):
+            await front.submit(job, promised=True)
+    assert not store.followed
+    assert not store.deleted
+    job.source.close()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_submission_without_an_answer_is_undone(
+    store: Store, front: SharedQueue, recording: Path, kept: bool
+) -> None:
+    store.down = True
+    job = new(recording, kept=kept)
+    with pytest.raises(errors.JournalUnreachable):
+        await front.submit(job)
+    store.down = False
+    await until(lambda: store.deleted == [job.id])
+    store.answers.clear()
+    gone = new(recording, kept=kept)
+    submitting = asyncio.ensure_future(front.submit(gone))
+    await until(lambda: gone.id in store.shared.jobs)
+    submitting.cancel()
+    await until(lambda: store.deleted == [job.id, gone.id])
+    for one in (job, gone):
+        one.source.close()
+
+
+async def test_room_and_standing_are_those_that_were_last_noted(
+    front: SharedQueue, store: Store, recording: Path
+) -> None:
+    assert (front.depth, front.running) == (0, 0)
+    front.standing(LIMIT - 1, 5)
+    assert (front.depth, front.running) == (LIMIT - 1, 5)
+    front.check_room()
+    with pytest.raises(errors.QueueFull):
+        front.check_room(1)
+    front.standing(LIMIT, 5)
+    job = new(recording)
+    with pytest.raises(errors.QueueFull):
+        await front.submit(job)
+    await front.submit(job, promised=True)
+    assert job.id in store.shared.jobs
+
+
+async def test_clients_that_wait_at_a_front_that_drains_are_told_so_and_their_jobs_end(
+    store: Store, front: SharedQueue, recording: Path
+) -> None:
+    waits, later = new(recording, kept=False), new(recording)
+    expected = new(recording)
+    for job in (waits, later, expected):
+        await front.submit(job)
+    front.expect(expected)
+    await front.drain(0.0)
+    for job in (waits, expected):
+        with pytest.raises(errors.ShuttingDown):
+            await job.result()
+    await until(lambda: store.deleted == [waits.id])
+    await until(lambda: store.shared.get(expected.id).state is JobState.CANCELLED)
+    assert store.shared.get(later.id).state is JobState.QUEUED
+    assert front.draining
+    for refuses in (front.check_room, front.check_open):
+        with pytest.raises(errors.ShuttingDown):
+            refuses()
+    with pytest.raises(errors.ShuttingDown):
+        await front.submit(new(recording), promised=True)
+
+
+async def test_a_front_that_drains_lets_clients_have_their_answers_within_the_grace(
+    store: Store, recording: Path
+) -> None:
+    async with both(store) as queue:
+        waits = new(recording, kept=False)
+        await queue.submit(waits)
+        await until(lambda: store.shared.get(waits.id).state is JobState.RUNNING)
+        await queue.drain(PATIENCE_S)
+        assert waits.state is JobState.DONE
+    assert store.deleted == [waits.id]
+
+
+async def test_a_front_ends_in_time_although_the_database_is_away(
+    store: Store, recording: Path
+) -> None:
+    queue = SharedQueue(store, store, LIMIT)
+    waits = new(recording, kept=False)
+    await queue.submit(waits)
+    store.down = True
+    async with asyncio.timeout(PATIENCE_S):
+        await queue.drain(0.0)
+        await queue.close()
+    with pytest.raises(errors.ShuttingDown):
+        await waits.result()
+    assert not store.followed
+
+
+async def test_what_runs_here_can_be_interrupted_and_a_fault_is_told(
+    store: Store, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
+    async with both(store) as queue:
+        job = new(recording)
+        await queue.submit(job)
+        await until(lambda: store.shared.get(job.id).segments)
+        queue.interrupt()
+        monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+        await until(lambda: store.shared.get(job.id).over)
+        assert store.shared.get(job.id).state is JobState.DONE
+        broken = asyncio.ensure_future(queue.broken())
+        assert queue._queue is not None
+        for lane in queue._queue._lanes:
+            assert lane._runner is not None
+            lane._runner.cancel()
+        await broken
