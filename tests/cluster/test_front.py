@@ -22,7 +22,7 @@ from sidecar.jobs.job import Job
 from sidecar.jobs.lane import Terms
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord, JobState
-from sidecar.jobs.store import KeyTaken, MemoryLog
+from sidecar.jobs.log import KeyTaken, MemoryLog
 from sidecar.threads import Threads
 
 LIMIT = 3
