@@ -48,7 +48,6 @@ AWAY = (
     psycopg.errors.IdleInTransactionSessionTimeout,  # this machine slept in the middle
 )
 """Errors of a database that does not answer now."""
-logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # `Database` logs an outage once
 
 
 class Backoff:
@@ -68,7 +67,7 @@ class Backoff:
 
 
 class Outlook:
-    """What was last heard of a database; logs when that changes."""
+    """Last known state of a database; changes are logged."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
@@ -130,6 +129,7 @@ async def connected(address: str) -> AsyncConnection[tuple[Any, ...]]:
 
 def pool(address: str, size: int, outlook: Outlook) -> AsyncConnectionPool[Any]:
     """Return a pool, which is not open yet."""
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # `Outlook` logs an outage once
     return AsyncConnectionPool(
         address,
         connection_class=Connection,

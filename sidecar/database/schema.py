@@ -1,6 +1,6 @@
-"""The tables, how they are made and brought up to date, and the key that they know.
+"""Runner of the migrations, and the key that the tables know.
 
-Every statement names the schema `vibevoice`: the database may have others' tables.
+Every statement and migration names the schema `vibevoice`: the database may have others' tables.
 """
 
 from __future__ import annotations

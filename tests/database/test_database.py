@@ -364,3 +364,9 @@ async def test_an_outage_is_logged_once(
     assert len([one for one in said if "does not answer" in one]) == 1
     assert said[-1] == "the database answers again"
     assert "not-for-logs" not in caplog.text
+
+
+def test_a_service_on_windows_says_that_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "win32")
+    with pytest.raises(errors.SettingsInvalid, match="Windows"):
+        Database("postgresql://vibevoice@db.example/vibevoice")

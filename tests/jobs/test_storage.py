@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -197,11 +197,11 @@ def test_a_file_system_whose_server_is_away_has_not_lost_what_is_there(
 
 
 @pytest.fixture
-def keeping(tmp_path: Path) -> Iterator[Keeping]:
+async def keeping(tmp_path: Path) -> AsyncIterator[Keeping]:
     """Of one service, with what is kept in a folder."""
     made = Keeping(Settings(keep_jobs=True, jobs_dir=tmp_path, journal_key=KEY))
-    with closing(made):
-        yield made
+    yield made
+    await made.close()
 
 
 def truncated(path: Path) -> None:
