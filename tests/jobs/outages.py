@@ -137,6 +137,13 @@ class Clients:
         """Return whether these jobs, or all, have ended."""
         return all(job.get("state") in ENDED for job in (await self.shown(jobs)).values())
 
+    async def wait_for_ends(self, limit_s: float, jobs: Iterable[str] | None = None) -> None:
+        """Wait until these jobs, or all, have ended; raise with their states at the limit."""
+        if not await eventually(lambda: self.all_ended(jobs), limit_s):
+            shown = (await self.shown(jobs)).values()
+            states = Counter((job.get("state"), job.get("attempts")) for job in shown)
+            raise AssertionError(f"not all ended within {limit_s} s: {dict(states)}")
+
     async def said(self, job_id: str) -> list[str]:
         """Return the lines of a transcript."""
         answer = await self.ask(0, "GET", f"/v1/jobs/{job_id}/transcript")

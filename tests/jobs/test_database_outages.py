@@ -101,7 +101,6 @@ def test_requests_meanwhile_are_told_that_the_database_is_away(outage: Outage) -
     if outage.seconds < REFUSED_S + BUSY_S:  # one that waits may meet a database that is back
         accepted = [one for one in accepted if one.status not in (200, 202, 409)]
     assert not accepted, plainly(accepted)
-    assert any(one.refused for one in outage.answers) or outage.seconds < REFUSED_S
 
 
 def test_a_request_that_was_refused_is_accepted_under_its_key_afterwards(outage: Outage) -> None:
@@ -144,7 +143,7 @@ async def test_a_node_that_stood_still_loses_its_job_and_works_again(deployed: D
         begun = time.monotonic()
         with stopped(busy):
             await asyncio.sleep(STOP_S)
-        await eventually(clients.all_ended, AFTER_S, "it has ended")
+        await clients.wait_for_ends(AFTER_S)
         took_s = time.monotonic() - begun
         print(f"\na node stopped for {STOP_S:g} s: its job ended {took_s:.1f} s after that began")
         await asyncio.wait_for(following, PATIENCE_S)
@@ -156,7 +155,7 @@ async def test_a_node_that_stood_still_loses_its_job_and_works_again(deployed: D
                 if (node := deployed.servers[number]) is not busy and node is not None:
                     others.enter_context(stopped(node))
             await clients.submit_many(1, 1)
-            await eventually(clients.all_ended, AFTER_S, "the node works again")
+            await clients.wait_for_ends(AFTER_S)
         await clients.check_ended()
 
 
@@ -183,7 +182,7 @@ async def test_connections_cut_during_commits_lose_and_double_nothing(
         cuts = await asyncio.to_thread(_cut, database, deployed.journal, 4.0)
         over.set()
         await asyncio.wait_for(asyncio.gather(*sending), AFTER_S)
-        await eventually(clients.all_ended, AFTER_S, "all have ended")
+        await clients.wait_for_ends(AFTER_S)
         attempts = await clients.check_ended()
         kinds = Counter((one.status, one.code) for one in answers)
         print(f"\n{cuts} connections cut in 4 s: {dict(kinds)}, attempts {dict(attempts)}")
@@ -218,7 +217,7 @@ async def test_a_client_that_keeps_jobs_locked_holds_up_no_others(
             assert {job["state"] for job in (await clients.shown(held)).values()} == {"queued"}
             begun = time.monotonic()
             free = await clients.submit_many(2, 1)
-            await eventually(lambda: clients.all_ended(free), AFTER_S, "others are done")
+            await clients.wait_for_ends(AFTER_S, free)
             done_s = time.monotonic() - begun
             deleting = [clients.ask(one, "DELETE", f"/v1/jobs/{held[0]}") for one in (0, 1)]
             reading = [clients.ask(one, "GET", f"/v1/jobs/{held[1]}") for one in (0, 1)]
@@ -235,7 +234,7 @@ async def _end_but(clients: Clients, deleted: str) -> None:
     """Wait for all but the job that was deleted, if that came to pass, and check them."""
     if not await clients.job(deleted):
         del clients.jobs[deleted]
-    await eventually(clients.all_ended, AFTER_S, "all have ended")
+    await clients.wait_for_ends(AFTER_S)
     assert set(await clients.check_ended()) == {1}
 
 
@@ -261,7 +260,7 @@ async def test_nodes_that_stop_while_they_claim_hold_up_nobody(
                 if caught:
                     break
         answers += [await clients.submit(1, Recording(next(NUMBERS), 1))]
-        await eventually(clients.all_ended, AFTER_S, "all have ended")
+        await clients.wait_for_ends(AFTER_S)
         attempts = await clients.check_ended()
         longest_s = max(one.took_s for one in answers)
         how = "in a transaction" if caught else "never in a transaction"
@@ -287,7 +286,7 @@ async def _others_go_on(clients: Clients) -> list[Answer]:
     before = set(clients.jobs)
     answers = [await clients.submit(front, Recording(next(NUMBERS), 1)) for front in (0, 1) * 2]
     new = [job_id for job_id in clients.jobs if job_id not in before]
-    await eventually(lambda: clients.all_ended(new), AFTER_S, "others go on meanwhile")
+    await clients.wait_for_ends(AFTER_S, new)
     return answers
 
 
@@ -353,7 +352,7 @@ async def _fill(served: Deployment, disk: Path) -> None:
         assert max(one.took_s for one in answers) < REFUSED_S + BUSY_S
         assert not states["failed"]
         (after,) = await clients.submit_many(1, 1)
-        await eventually(clients.all_ended, AFTER_S + 0.2 * len(clients.jobs), "all have ended")
+        await clients.wait_for_ends(AFTER_S + 0.2 * len(clients.jobs))
         attempts = await clients.check_ended()
         print(f"attempts {dict(attempts)}")
         assert after in await clients.listed()
