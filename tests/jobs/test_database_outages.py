@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -291,25 +292,23 @@ async def _others_go_on(clients: Clients) -> list[Answer]:
 
 
 @pytest.fixture
-def full_disk(database: Cluster, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+def small_disk(database: Cluster) -> Iterator[tuple[str, Path]]:
     """The address of a database on a small disk of its own, and that disk's folder."""
-    mount, folder = shutil.which("mount"), tmp_path / "disk"
-    folder.mkdir()
-    command = [str(mount), "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(folder)]
-    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("MAY NOT MOUNT HERE: A FULL DISK IS NOT TESTED")
-    try:
-        with _on(folder, database) as address:
-            yield address, folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+    with tempfile.TemporaryDirectory(prefix="disk") as name:  # no folder of pytest's: it is closed
+        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m,mode=755", "tmpfs", name]
+        may = shutil.which("mount") and subprocess.run(command, capture_output=True, check=False)
+        if not may or may.returncode:
+            pytest.skip("MAY NOT MOUNT HERE: A FULL DISK IS NOT TESTED")
+        try:
+            with _on(Path(name), database) as address:
+                yield address, Path(name)
+        finally:
+            subprocess.run(["umount", "-l", name], check=True)
 
 
 @contextlib.contextmanager
 def _on(folder: Path, database: Cluster) -> Iterator[str]:
     """The address of a database whose tables are in this folder."""
-    for path in (folder, *itertools.takewhile(lambda one: one != Path("/tmp"), folder.parents)):
-        path.chmod(0o755)
     space, owner = folder / "space", database.files.stat()
     space.mkdir(mode=0o700)
     os.chown(space, owner.st_uid, owner.st_gid)
@@ -324,9 +323,9 @@ def _on(folder: Path, database: Cluster) -> Iterator[str]:
 
 
 def test_a_full_disk_of_the_database_refuses_jobs_and_loses_none(
-    full_disk: tuple[str, Path], database: Cluster, tmp_path: Path
+    small_disk: tuple[str, Path], database: Cluster, tmp_path: Path
 ) -> None:
-    journal, disk = full_disk
+    journal, disk = small_disk
     served = Deployment(tmp_path, database, 1, 1, journal=journal, **SETTINGS)
     try:
         served.start()
