@@ -93,7 +93,8 @@ class Figure:
         verdict = ""
         if self.goal is not None:
             verdict = serving.verdict(self.value, self.goal, at_least=self.at_least)
-        return [self.what, f"{self.value:.3g} {self.unit}".strip(), verdict, self.before]
+        value = f"{self.value:,.0f}" if self.value >= 100 else f"{self.value:.3g}"
+        return [self.what, f"{value} {self.unit}".strip(), verdict, self.before]
 
 
 def waiting(owner: str, seconds: float) -> JobRecord:

@@ -296,7 +296,7 @@ def print_outages(seconds: list[float], jobs: int, seed: int) -> None:
         with tempfile.TemporaryDirectory(prefix="vibevoice-shared-") as folder:
             found = asyncio.run(outlasted(Path(folder), jobs, outage_s, seed))
         ends = ", ".join(f"{count} {state}" for state, count in sorted(found.states.items()))
-        last = "not all ended" if found.last_end_s is None else f"the last {found.last_end_s:.1f} s"
+        last = "not all" if found.last_end_s is None else f"the last {found.last_end_s:.1f} s"
         print(
             f"PostgreSQL stopped for {outage_s:g} s: {ends}, {last} after it;"
             f" attempts {sum(found.before.values())} before, {sum(found.after.values())} after,"

@@ -127,13 +127,22 @@ class Clients:
         return answer.body if answer.status == 200 else {}
 
     async def shown(self, jobs: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
-        """Return these jobs, or all, as a front shows them."""
-        ids = list(self.jobs if jobs is None else jobs)
-        return dict(zip(ids, await asyncio.gather(*map(self.job, ids)), strict=True))
+        """Return these jobs, or all, as a front lists them; an empty one for each that it does
+        not."""
+        answer = await self.ask(0, "GET", "/v1/jobs?limit=500")
+        listed = {job["id"]: job for job in answer.body.get("jobs", [])}
+        return {job_id: listed.get(job_id, {}) for job_id in (self.jobs if jobs is None else jobs)}
 
     async def all_ended(self, jobs: Iterable[str] | None = None) -> bool:
         """Return whether these jobs, or all, have ended."""
         return all(job.get("state") in ENDED for job in (await self.shown(jobs)).values())
+
+    async def wait_for_ends(self, limit_s: float, jobs: Iterable[str] | None = None) -> None:
+        """Wait until these jobs, or all, have ended; raise with their states at the limit."""
+        if not await eventually(lambda: self.all_ended(jobs), limit_s):
+            shown = (await self.shown(jobs)).values()
+            states = Counter((job.get("state"), job.get("attempts")) for job in shown)
+            raise AssertionError(f"not all ended within {limit_s} s: {dict(states)}")
 
     async def said(self, job_id: str) -> list[str]:
         """Return the lines of a transcript."""
@@ -251,13 +260,15 @@ def stopped(server: Server) -> Iterator[None]:
 async def cleared(served: Deployment) -> AsyncIterator[Clients]:
     """Clients that leave no jobs behind; services that do not end theirs are replaced."""
     async with Clients(served) as clients:
-        yield clients
-        if not await clients.all_ended():
-            every = range(len(served.roles))
-            served.kill(*every)
-            await asyncio.to_thread(served.start, *every)
-        for job_id in await clients.listed():
-            await clients.ask(0, "DELETE", f"/v1/jobs/{job_id}")
+        try:
+            yield clients
+        finally:
+            if not await clients.all_ended():
+                every = range(len(served.roles))
+                served.kill(*every)
+                await asyncio.to_thread(served.start, *every)
+            for job_id in await clients.listed():
+                await clients.ask(0, "DELETE", f"/v1/jobs/{job_id}")
 
 
 @dataclass

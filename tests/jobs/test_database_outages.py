@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -43,9 +44,10 @@ from bench.deployment import Deployment, postgres_is_here
 
 pytestmark = pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED")
 
+FRONTS, NODES = 2, 3  # with two nodes what is reported at once is less, and finds fewer faults
 JOBS = 12
 SPEED = 10
-AFTER_S = 30.0  # the work that is left takes 12 s
+AFTER_S = 30.0  # the work that is left takes 8 s
 BUSY_S = 3.0  # on top of what is promised: for other processes on the same cores
 READY_S = 15.0  # five heartbeats and a call that runs into its limit, twice
 STOP_S = 8.0  # of a node or a client: longer than any heartbeat's expiry
@@ -62,7 +64,7 @@ def database() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def deployed(database: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    made = Deployment(tmp_path_factory.mktemp("shared"), database, 2, 2, **SETTINGS)
+    made = Deployment(tmp_path_factory.mktemp("shared"), database, FRONTS, NODES, **SETTINGS)
     try:
         made.start()
         yield made
@@ -100,7 +102,6 @@ def test_requests_meanwhile_are_told_that_the_database_is_away(outage: Outage) -
     if outage.seconds < REFUSED_S + BUSY_S:  # one that waits may meet a database that is back
         accepted = [one for one in accepted if one.status not in (200, 202, 409)]
     assert not accepted, plainly(accepted)
-    assert any(one.refused for one in outage.answers) or outage.seconds < REFUSED_S
 
 
 def test_a_request_that_was_refused_is_accepted_under_its_key_afterwards(outage: Outage) -> None:
@@ -123,39 +124,39 @@ def test_streams_that_were_open_go_on_without_a_gap_or_a_repetition(outage: Outa
 def test_readiness_follows_the_database(outage: Outage) -> None:
     if outage.seconds < 2 * READY_S:
         pytest.skip("an outage this short may end before it is noticed")
-    away = {
-        number: {code for who, at, code in outage.probes if who == number and -READY_S < at < 0}
-        for number in range(4)
-    }
-    assert away == {number: {503} for number in range(4)}
-    last = {number: code for number, _, code in outage.probes}
-    assert last == dict.fromkeys(range(4), 200)
+    services = range(FRONTS + NODES)
+    away = {number: set[int]() for number in services}
+    for number, at_s, status in outage.probes:
+        if -READY_S < at_s < 0:
+            away[number].add(status)
+    assert away == {number: {503} for number in services}
+    last = {number: status for number, _, status in outage.probes}
+    assert last == dict.fromkeys(services, 200)
 
 
 async def test_a_node_that_stood_still_loses_its_job_and_works_again(deployed: Deployment) -> None:
     async with cleared(deployed) as clients:
         (job_id,) = await clients.submit_many(1, 8 * SPEED)
         busy = await clients.node_at_work()
-        other = next(
-            node for number in deployed.nodes if (node := deployed.servers[number]) is not busy
-        )
-        assert other is not None
         heard = Heard()
         following = asyncio.create_task(follow(deployed.ports[1], job_id, heard))
         await eventually(lambda: _is_heard(clients, job_id), PATIENCE_S, "it is heard")
         begun = time.monotonic()
         with stopped(busy):
             await asyncio.sleep(STOP_S)
-        await eventually(clients.all_ended, AFTER_S, "it has ended")
+        await clients.wait_for_ends(AFTER_S)
         took_s = time.monotonic() - begun
         print(f"\na node stopped for {STOP_S:g} s: its job ended {took_s:.1f} s after that began")
         await asyncio.wait_for(following, PATIENCE_S)
         attempts = await clients.check_ended()
         assert max(attempts) <= 2
         heard.check(clients.jobs[job_id])
-        with stopped(other):  # so that none but the first can do it
+        with contextlib.ExitStack() as others:  # so that none but this one can do it
+            for number in deployed.nodes:
+                if (node := deployed.servers[number]) is not busy and node is not None:
+                    others.enter_context(stopped(node))
             await clients.submit_many(1, 1)
-            await eventually(clients.all_ended, AFTER_S, "the node works again")
+            await clients.wait_for_ends(AFTER_S)
         await clients.check_ended()
 
 
@@ -182,7 +183,7 @@ async def test_connections_cut_during_commits_lose_and_double_nothing(
         cuts = await asyncio.to_thread(_cut, database, deployed.journal, 4.0)
         over.set()
         await asyncio.wait_for(asyncio.gather(*sending), AFTER_S)
-        await eventually(clients.all_ended, AFTER_S, "all have ended")
+        await clients.wait_for_ends(AFTER_S)
         attempts = await clients.check_ended()
         kinds = Counter((one.status, one.code) for one in answers)
         print(f"\n{cuts} connections cut in 4 s: {dict(kinds)}, attempts {dict(attempts)}")
@@ -208,15 +209,16 @@ async def test_a_client_that_keeps_jobs_locked_holds_up_no_others(
 ) -> None:
     """Like a process that stops in the middle of a claim."""
     async with cleared(deployed) as clients:
-        await clients.submit_many(2, 2 * SPEED)
+        await clients.submit_many(NODES, 2 * SPEED)
         held = await clients.submit_many(4, 1)
         with database.connected(name_of(deployed.journal)) as other, other.transaction():
-            locks = "SELECT FROM vibevoice.jobs WHERE id::text = ANY(%s) FOR UPDATE"
-            other.execute(locks, [held])
+            ids = "replace(id::text, '-', '')"
+            locks = f"SELECT FROM vibevoice.jobs WHERE {ids} = ANY(%s) FOR UPDATE"
+            assert other.execute(locks, [held]).rowcount == len(held)
             assert {job["state"] for job in (await clients.shown(held)).values()} == {"queued"}
             begun = time.monotonic()
             free = await clients.submit_many(2, 1)
-            await eventually(lambda: clients.all_ended(free), AFTER_S, "others are done")
+            await clients.wait_for_ends(AFTER_S, free)
             done_s = time.monotonic() - begun
             deleting = [clients.ask(one, "DELETE", f"/v1/jobs/{held[0]}") for one in (0, 1)]
             reading = [clients.ask(one, "GET", f"/v1/jobs/{held[1]}") for one in (0, 1)]
@@ -233,7 +235,7 @@ async def _end_but(clients: Clients, deleted: str) -> None:
     """Wait for all but the job that was deleted, if that came to pass, and check them."""
     if not await clients.job(deleted):
         del clients.jobs[deleted]
-    await eventually(clients.all_ended, AFTER_S, "all have ended")
+    await clients.wait_for_ends(AFTER_S)
     assert set(await clients.check_ended()) == {1}
 
 
@@ -259,7 +261,7 @@ async def test_nodes_that_stop_while_they_claim_hold_up_nobody(
                 if caught:
                     break
         answers += [await clients.submit(1, Recording(next(NUMBERS), 1))]
-        await eventually(clients.all_ended, AFTER_S, "all have ended")
+        await clients.wait_for_ends(AFTER_S)
         attempts = await clients.check_ended()
         longest_s = max(one.took_s for one in answers)
         how = "in a transaction" if caught else "never in a transaction"
@@ -285,30 +287,28 @@ async def _others_go_on(clients: Clients) -> list[Answer]:
     before = set(clients.jobs)
     answers = [await clients.submit(front, Recording(next(NUMBERS), 1)) for front in (0, 1) * 2]
     new = [job_id for job_id in clients.jobs if job_id not in before]
-    await eventually(lambda: clients.all_ended(new), AFTER_S, "others go on meanwhile")
+    await clients.wait_for_ends(AFTER_S, new)
     return answers
 
 
 @pytest.fixture
-def full_disk(database: Cluster, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+def small_disk(database: Cluster) -> Iterator[tuple[str, Path]]:
     """The address of a database on a small disk of its own, and that disk's folder."""
-    mount, folder = shutil.which("mount"), tmp_path / "disk"
-    folder.mkdir()
-    command = [str(mount), "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(folder)]
-    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("MAY NOT MOUNT HERE: A FULL DISK IS NOT TESTED")
-    try:
-        with _on(folder, database) as address:
-            yield address, folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+    with tempfile.TemporaryDirectory(prefix="disk") as name:  # no folder of pytest's: it is closed
+        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m,mode=755", "tmpfs", name]
+        may = shutil.which("mount") and subprocess.run(command, capture_output=True, check=False)
+        if not may or may.returncode:
+            pytest.skip("MAY NOT MOUNT HERE: A FULL DISK IS NOT TESTED")
+        try:
+            with _on(Path(name), database) as address:
+                yield address, Path(name)
+        finally:
+            subprocess.run(["umount", "-l", name], check=True)
 
 
 @contextlib.contextmanager
 def _on(folder: Path, database: Cluster) -> Iterator[str]:
     """The address of a database whose tables are in this folder."""
-    for path in (folder, *itertools.takewhile(lambda one: one != Path("/tmp"), folder.parents)):
-        path.chmod(0o755)
     space, owner = folder / "space", database.files.stat()
     space.mkdir(mode=0o700)
     os.chown(space, owner.st_uid, owner.st_gid)
@@ -323,9 +323,9 @@ def _on(folder: Path, database: Cluster) -> Iterator[str]:
 
 
 def test_a_full_disk_of_the_database_refuses_jobs_and_loses_none(
-    full_disk: tuple[str, Path], database: Cluster, tmp_path: Path
+    small_disk: tuple[str, Path], database: Cluster, tmp_path: Path
 ) -> None:
-    journal, disk = full_disk
+    journal, disk = small_disk
     served = Deployment(tmp_path, database, 1, 1, journal=journal, **SETTINGS)
     try:
         served.start()
@@ -351,7 +351,7 @@ async def _fill(served: Deployment, disk: Path) -> None:
         assert max(one.took_s for one in answers) < REFUSED_S + BUSY_S
         assert not states["failed"]
         (after,) = await clients.submit_many(1, 1)
-        await eventually(clients.all_ended, AFTER_S + 0.2 * len(clients.jobs), "all have ended")
+        await clients.wait_for_ends(AFTER_S + 0.2 * len(clients.jobs))
         attempts = await clients.check_ended()
         print(f"attempts {dict(attempts)}")
         assert after in await clients.listed()
