@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sidecar import clock, errors
+from sidecar.cluster.retrying import patiently
 from sidecar.cluster.rows import Rows, StoredEvent, StoredJob, fold
 from sidecar.database.database import Database
 from sidecar.jobs.events import Cancelled, JobEvent
@@ -100,7 +101,7 @@ class Follower(Feed):
                 await self._catch_up(sorted(woken))
             except errors.JournalUnreachable:
                 self._woken |= woken
-                await self._database.patiently(lambda: self._database.fetch("SELECT 1"))
+                await patiently(lambda: self._database.fetch("SELECT 1"))
                 self._wake.set()
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.audio.ref import Kept
+from sidecar.cluster.retrying import patiently
 from sidecar.cluster.rows import Rows, StoredJob
 from sidecar.database.database import Database
 from sidecar.jobs.storage.protocol import Storage
@@ -64,8 +65,8 @@ class Housekeeping:
 
     async def run(self) -> None:
         """Delete what a crash left behind, then every few seconds what is over."""
-        await self._database.patiently(self._adopt)
-        await self._database.patiently(self._sweep_storage)
+        await patiently(self._adopt)
+        await patiently(self._sweep_storage)
         while True:
             with suppress(errors.JournalUnreachable):
                 await self._purge(None)

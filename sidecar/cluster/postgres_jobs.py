@@ -17,6 +17,7 @@ from sidecar import clock, errors
 from sidecar.audio.ref import AudioRef, Kept
 from sidecar.cluster.following import Follower
 from sidecar.cluster.housekeeping import Housekeeping
+from sidecar.cluster.retrying import patiently
 from sidecar.cluster.rows import NOWHERE, Rows, StoredEvent, StoredJob, fold, kind_of, worn
 from sidecar.database.database import Database
 from sidecar.jobs.allowance import UNSAID_S
@@ -364,7 +365,7 @@ class PostgresJobs:
     def _soon(self, call: Callable[[str], Awaitable[object]], job_id: str) -> None:
         async def done() -> None:
             with suppress(errors.JobNotFound):  # it was deleted meanwhile
-                await self._database.patiently(lambda: call(job_id))
+                await patiently(lambda: call(job_id))
 
         task = asyncio.get_running_loop().create_task(done(), name=f"end {job_id}")
         self._tasks.add(task)

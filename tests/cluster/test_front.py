@@ -20,9 +20,9 @@ from sidecar.cluster.judging import Judging
 from sidecar.cluster.node import Node
 from sidecar.jobs.job import Job
 from sidecar.jobs.lane import Terms
+from sidecar.jobs.log import KeyTaken, MemoryLog
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord, JobState
-from sidecar.jobs.log import KeyTaken, MemoryLog
 from sidecar.threads import Threads
 
 LIMIT = 3

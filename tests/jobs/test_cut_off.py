@@ -24,6 +24,7 @@ from serving import PATIENCE_S, wait_until
 from bench.crowd import FORM, Recording
 from bench.deployment import COMMAND, NODE, Deployment, deployment, postgres_is_here
 from bench.serving import ROOT
+
 LEASE_S = 3.0
 
 pytestmark = pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED")

@@ -13,6 +13,7 @@ from histories import histories, submitted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serving import PATIENCE_S
+from sidecar.jobs.postgres.store import PostgresStore
 
 from sidecar import errors
 from sidecar.clock import Clock
@@ -20,7 +21,6 @@ from sidecar.jobs.events import Begun, Cancelled, Change, Edited, JobEvent, PutB
 from sidecar.jobs.feed import Behind
 from sidecar.jobs.journal import FILE
 from sidecar.jobs.log import JobLog, KeyTaken, MemoryLog
-from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.record import JobRecord, JobState, RequestKey, advance
 from sidecar.jobs.sqlite_log import SqliteLog
 from sidecar.speech.edits import Rename, Rewrite

@@ -16,12 +16,12 @@ import psycopg
 import pytest
 from postgres import KEY
 from serving import PATIENCE_S, until
+from sidecar.jobs.postgres.sessions import SharedSessions
+from sidecar.jobs.postgres.store import PostgresStore
 
 from sidecar.access.identity import EVERYBODY
 from sidecar.database.database import Database
 from sidecar.engines import spec_of
-from sidecar.jobs.postgres.sessions import SharedSessions
-from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.live.elsewhere import Found, Name
 from sidecar.sessions import moving
 from sidecar.sessions.admission import Room
