@@ -19,6 +19,8 @@ from sidecar.database.timing import EXPIRY_LOOKS, HEARTBEAT_S
 
 log = logging.getLogger(__name__)
 
+COUNT_S = 0.3
+"""Limit for counting jobs for somebody who looks; then the count of the last look is told."""
 LEAVING_S = 2.0
 """Limit for saying goodbye at the end; without it the service expires by itself."""
 
@@ -95,6 +97,13 @@ class Membership:
             async with asyncio.timeout(LEAVING_S):
                 await self._expire({self.id: None})
 
+    async def count(self) -> None:
+        """Bring `waiting` and `running` up to date, if the database answers at once."""
+        if self._database.up:
+            with suppress(errors.JournalUnreachable, TimeoutError):
+                async with asyncio.timeout(COUNT_S):
+                    await self._count()
+
     async def _look(self) -> None:
         begun = time.monotonic()
         rows = await self._database.fetch("SELECT id, beat FROM vibevoice.services")
@@ -103,9 +112,11 @@ class Membership:
         if dead := [one for one in dead if one != self.id]:
             log.warning("%d services have died: their jobs are free", len(dead))
             await self._expire({one: beats[one] for one in dead})
-        ((self.waiting, self.running, _),) = await self._database.fetch(
-            "SELECT * FROM vibevoice.standing_1()"
-        )
+        await self._count()
+
+    async def _count(self) -> None:
+        rows = await self._database.call("standing_1")
+        ((self.waiting, self.running, _),) = rows
 
     async def _expire(self, beats: Mapping[str, int | None]) -> None:
         await self._database.fetch(
