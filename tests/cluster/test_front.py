@@ -187,6 +187,7 @@ async def test_a_job_that_is_given_up_goes_on_and_is_taken_over_elsewhere(
     front.give_up(job)
     assert not store.followed
     assert not front.awaits(job.record)
+    await until(lambda: not front._tasks, "the front waits for its end no more")
     again = Job(job.source, job.record)
     elsewhere.expect(again)
     store.shared.cancel(job.id)
