@@ -16,7 +16,6 @@ from sidecar.cluster import client_timeouts
 from sidecar.cluster.client_timeouts import ClientTimeouts
 from sidecar.database.schema import migrate
 from sidecar.jobs.job import Job
-from sidecar.jobs.record import JobRecord
 
 
 def recording() -> AudioSource:

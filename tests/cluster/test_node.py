@@ -32,9 +32,9 @@ from sidecar.jobs.counted import Counted
 from sidecar.jobs.events import Begun, Cancelled, Crashed, Interrupted, PutBack, Reported
 from sidecar.jobs.job import Job
 from sidecar.jobs.lane import Terms
+from sidecar.jobs.log import MemoryLog
 from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord, JobState
-from sidecar.jobs.log import MemoryLog
 from sidecar.metering.outcomes import Outcomes
 from sidecar.metering.tally import JobTally
 from sidecar.speech.engine import Precision, TranscribeOptions
