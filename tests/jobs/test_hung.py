@@ -17,6 +17,7 @@ from serving import PATIENCE_S, until
 from sidecar.jobs.sharing import refusal
 
 from sidecar import errors
+from sidecar.cluster.eligibility import refusal
 from sidecar.jobs.job import Job
 from sidecar.service.health import hangs
 from sidecar.workers.fleet import Standing
