@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sidecar import errors
+from sidecar.cluster.retrying import repeatedly
 from sidecar.database.database import Database
 from sidecar.database.timing import EXPIRY_LOOKS, HEARTBEAT_S
 
@@ -70,19 +71,11 @@ class Membership:
 
     async def beat(self) -> None:
         """Count the heartbeat up, for ever: one row, which nobody else's work locks for long."""
-        while True:
-            with suppress(errors.JournalUnreachable):
-                await self.register()
-            await asyncio.sleep(HEARTBEAT_S)
+        await repeatedly(self.register, HEARTBEAT_S)
 
     async def observe(self) -> None:
         """Look at the others and at the queue, for ever."""
-        while True:
-            await asyncio.sleep(HEARTBEAT_S)
-            try:
-                await self._look()
-            except errors.JournalUnreachable:
-                self._looks = Looks()  # nobody could beat
+        await repeatedly(self._look, HEARTBEAT_S)
 
     async def drain(self) -> None:
         """Have jobs not wait for this node any more, nor claim any."""
@@ -105,10 +98,12 @@ class Membership:
                     await self._count()
 
     async def _look(self) -> None:
+        looks, self._looks = self._looks, Looks()  # after an outage nobody could beat
         begun = time.monotonic()
         rows = await self._database.fetch("SELECT id, beat FROM vibevoice.services")
         beats: dict[str, int] = dict(rows)
-        dead = self._looks.seen(beats, begun, time.monotonic())
+        dead = looks.seen(beats, begun, time.monotonic())
+        self._looks = looks
         if dead := [one for one in dead if one != self.id]:
             log.warning("%d services have died: their jobs are free", len(dead))
             await self._expire({one: beats[one] for one in dead})

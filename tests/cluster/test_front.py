@@ -20,12 +20,8 @@ from sidecar.jobs.job import Job
 from sidecar.jobs.lane import Terms
 from sidecar.jobs.log import KeyTaken, MemoryLog
 from sidecar.jobs.queue import JobQueue
-<<<<<<< HEAD
-from sidecar.jobs.record import JobRecord, JobState
-=======
 from sidecar.jobs.record import JobRecord, JobState, RequestKey
 from sidecar.jobs.room import Hold
->>>>>>> x
 from sidecar.threads import Threads
 
 LIMIT = 3
@@ -194,11 +190,6 @@ async def test_a_job_that_is_given_up_goes_on_and_is_taken_over_elsewhere(
     front.give_up(job)
     front.give_up(job)
     assert not store.followed
-<<<<<<< HEAD
-    assert not front.awaits(job.record)
-    await until(lambda: not front._tasks, "the front waits for its end no more")
-=======
->>>>>>> x
     again = Job(job.source, job.record)
     elsewhere.expect(again)
     store.shared.cancel(job.id)

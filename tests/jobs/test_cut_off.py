@@ -24,12 +24,7 @@ from serving import PATIENCE_S, wait_until
 from bench.crowd import FORM, Recording
 from bench.deployment import COMMAND, NODE, Deployment, deployment, postgres_is_here
 from bench.serving import ROOT
-<<<<<<< HEAD
-
-LEASE_S = 3.0
-=======
 from sidecar.database.timing import HEARTBEAT_S
->>>>>>> x
 
 pytestmark = pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED")
 HERE, THERE = "10.251.7.1", "10.251.7.2"

@@ -15,12 +15,7 @@ from bench.crowd import FORM, Recording
 from bench.deployment import deployment, postgres_is_here
 from bench.serving import Server
 from bench.shared_kills import SETTLES, tried
-<<<<<<< HEAD
-
-LEASE_S = 3.0
-=======
 from sidecar.database.timing import EXPIRY_LOOKS, HEARTBEAT_S
->>>>>>> x
 
 pytestmark = pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED")
 
