@@ -14,7 +14,6 @@ import pytest
 from histories import submitted
 from overheard import OverheardJoint, OverheardSlot, queue_on
 from serving import PATIENCE_S, until
-from sidecar.jobs.sharing import refusal
 
 from sidecar import errors
 from sidecar.cluster.eligibility import refusal

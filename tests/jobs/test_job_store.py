@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+import sqlite3
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    aclosing,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 from histories import submitted
 from overheard import FACTS, OverheardSlot, queue_on
+from postgres import Cluster
 from serving import PATIENCE_S
-from shared_services import Service, service
+from shared_services import Service, eventually, service
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource, Spool
 from sidecar.cluster.claims import Claim, Offer
+from sidecar.database import database
 from sidecar.jobs.allowance import UNSAID_S
 from sidecar.jobs.events import (
     Begun,
@@ -37,6 +47,7 @@ from sidecar.jobs.record import JobRecord, JobState, RequestKey
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_log import SqliteLog
 from sidecar.jobs.store import JobStore, OwnerLoad
+from sidecar.jobs.writer import Writer
 from sidecar.speech.edits import Rename, Rewrite
 from sidecar.speech.history import Undo
 from sidecar.speech.transcript import Finished, Peaks, Segment, SegmentReady, Transcript
@@ -61,6 +72,10 @@ class Opened(Protocol):
 
     async def work(self, job_id: str, *changes: Change) -> None:
         """Have these happen to a job, as an engine does; `Begun` is the first."""
+        ...
+
+    def broken(self) -> AbstractContextManager[None]:
+        """Nothing can be persisted meanwhile."""
         ...
 
 
@@ -89,6 +104,15 @@ class Local:
         self._log, self._queue = log, queue
         self.results = Retention(log, 600.0, 1 << 20)
         self.store: JobStore = LocalJobs(log, queue, self.results)
+
+    @contextmanager
+    def broken(self) -> Iterator[None]:
+        if not isinstance(self._log, SqliteLog):
+            pytest.skip("memory has nothing that breaks")
+        with pytest.MonkeyPatch.context() as patch:
+            refused = sqlite3.OperationalError("disk I/O error")
+            patch.setattr(Writer, "_committed", lambda writer, parts: refused if parts else None)
+            yield
 
     async def submit(self, record: JobRecord) -> None:
         await self._queue.submit(Job(recording(), record))
@@ -123,10 +147,20 @@ async def local(log: JobLog) -> AsyncIterator[Opened]:
 class Shared:
     """`PostgresJobs` over a database; what works is a node that claims the job it is told."""
 
-    def __init__(self, one: Service) -> None:
-        self._one = one
+    def __init__(self, one: Service, server: Cluster) -> None:
+        self._one, self._server = one, server
         self.store: JobStore = one.jobs
         self._running: dict[str, tuple[Claim, JobRecord]] = {}
+
+    @contextmanager
+    def broken(self) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(database, "CALL_S", 0.3)
+            self._server.stop()
+            try:
+                yield
+            finally:
+                self._server.start()
 
     async def submit(self, record: JobRecord) -> None:
         await self._one.jobs.submit(record)
@@ -148,16 +182,18 @@ class Shared:
 
 
 @asynccontextmanager
-async def shared(journal: str, folder: Path) -> AsyncIterator[Opened]:
+async def shared(journal: str, folder: Path, server: Cluster) -> AsyncIterator[Opened]:
     async with service(journal, folder) as one:
-        yield Shared(one)
+        yield Shared(one, server)
 
 
 Place = Callable[[str], Any]
 KINDS: dict[str, Callable[[Place], AbstractAsyncContextManager[Opened]]] = {
     "memory": lambda place: local(MemoryLog()),
     "sqlite": lambda place: local(SqliteLog(place("tmp_path") / "jobs", "a-key-of-a-test")),
-    "postgresql": lambda place: shared(place("journal"), place("tmp_path")),
+    "postgresql": lambda place: shared(
+        place("journal"), place("tmp_path"), place("postgres_cluster")
+    ),
 }
 """How to open a store, at a place of its own (a fixture's name)."""
 
@@ -427,6 +463,37 @@ async def test_a_live_session_that_is_over_is_imported_as_a_job_that_is_done(
     assert ids(await store.list("ada")) == [record.id]
     assert await store.turns([imported]) == {}
     assert await store.load("ada") == OwnerLoad(0, 0, 0.0)
+
+
+async def test_a_change_that_cannot_be_persisted_is_said_and_can_be_repeated(
+    opened: Opened, store: JobStore
+) -> None:
+    cancelled, deleted, edited = await accepted(opened), await accepted(opened), await done(opened)
+    refused, live = (submitted(owner="ada", durable=True) for _ in range(2))
+    step = Edited((Rewrite(0, "Said."),))
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: store.cancel(cancelled.id),
+        lambda: store.delete(deleted.id),
+        lambda: opened.submit(refused),
+        lambda: store.import_ended(live, [Begun(), FINISHED]),
+        lambda: store.edit(edited, step),
+    ]
+    with opened.broken():
+        for call in calls:
+            with pytest.raises(errors.SidecarError) as said:
+                await call()
+            assert said.value.code in ("spool_unwritable", "journal_unreachable")
+    for record in (refused, live):  # a server that is back may have to be told first
+        await eventually(partial(is_gone, store, record.id))
+    for _ in range(2):
+        assert (await store.cancel(cancelled.id)).state is JobState.CANCELLED
+        await store.delete(deleted.id)
+    now = await store.get(edited.id)
+    if now.seq == edited.seq:
+        now = await store.edit(edited, step)
+    assert [one.text for one in now.segments] == ["Said."]
+    assert [event.change for event in await told(store, cancelled.id)] == [Cancelled()]
+    assert ids(await store.list("ada")) == [cancelled.id, edited.id]
 
 
 async def test_only_jobs_that_wait_have_a_turn(opened: Opened, store: JobStore) -> None:

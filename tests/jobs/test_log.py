@@ -13,7 +13,6 @@ from histories import histories, submitted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serving import PATIENCE_S
-from sidecar.jobs.postgres.store import PostgresStore
 
 from sidecar import errors
 from sidecar.clock import Clock

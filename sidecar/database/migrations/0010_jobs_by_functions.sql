@@ -286,9 +286,15 @@ END $$;
 
 -- Count a service's beat up; it registers, again if others took it for dead.
 CREATE FUNCTION vibevoice.beat_1(id_ text, works_ boolean, draining_ boolean)
-RETURNS void LANGUAGE sql AS $$
-    INSERT INTO vibevoice.services AS s (id, works, draining) VALUES (id_, works_, draining_)
-    ON CONFLICT (id) DO UPDATE SET beat = s.beat + 1, draining = excluded.draining $$;
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE vibevoice.services SET beat = beat + 1, draining = draining_ WHERE id = id_;
+    IF NOT FOUND THEN
+        INSERT INTO vibevoice.services (id, works, draining) VALUES (id_, works_, draining_)
+            ON CONFLICT (id) DO NOTHING;
+        PERFORM pg_notify('vibevoice_waiting', '');  -- from now on it may claim
+    END IF;
+END $$;
 
 -- Services leave, or died: those whose beats still stand where an observer saw them. Their jobs
 -- are free in the same transaction.
