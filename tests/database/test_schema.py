@@ -108,3 +108,18 @@ def test_migrations_are_numbered_without_a_gap_and_are_in_the_wheel() -> None:
     patterns = pyproject["tool"]["setuptools"]["package-data"]["sidecar"]
     packed = {path.name for pattern in patterns for path in (ROOT / "sidecar").glob(pattern)}
     assert packed >= {*NAMES}
+
+
+def test_the_queries_of_the_documentation_suit_the_tables(journal: str) -> None:
+    schema.migrate(journal, KEY)
+    page = (ROOT / "docs/journal.md").read_text()
+    queries = [
+        query
+        for block in re.findall(r"```sql\n(.+?)```", page, re.DOTALL)
+        for query in block.split(";")
+        if "SELECT" in query and "FROM" in query
+    ]
+    assert len(queries) == 5
+    with psycopg.connect(journal) as asks:
+        for query in queries:
+            asks.execute(query)
