@@ -35,10 +35,21 @@ from bench.deployment import Deployment
 from bench.fairness import Arrival, Served, jain, shared
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import Named
+from sidecar.cluster.claims import Offer
+from sidecar.cluster.following import Follower
+from sidecar.cluster.housekeeping import Housekeeping, Limits
+from sidecar.cluster.membership import Membership
+from sidecar.cluster.postgres_claims import PostgresClaims
+from sidecar.cluster.postgres_jobs import PostgresJobs
+from sidecar.cluster.rows import Rows
+from sidecar.database.database import Database
+from sidecar.database.schema import migrate
 from sidecar.jobs.events import Begun, JobEvent, Reported
 from sidecar.jobs.record import JobRecord, advance
+from sidecar.jobs.storage.folder import Folder
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Finished, Transcript
+from sidecar.threads import Threads
 from tests.postgres import KEY, Cluster, cluster
 
 OWNERS = 50
@@ -51,30 +62,42 @@ GREEDY, MODEST = 400, 40  # recordings of the owner that sends most, and of each
 AUDIO = Named("/recordings/voice.wav", 42, 1_700_000_000_000_000_000)
 
 
-@asynccontextmanager
-async def opened_store(address: str, folder: Path) -> AsyncIterator[Any]:
-    """A store that is registered as a service and has its heartbeat, closed at the end. This and
-    `accept` are all that hangs on how it is made."""
-    from sidecar.cluster.postgres_jobs import PostgresJobs
+class Store:
+    """Both sides of the store, as one service has them: ``submit`` of `PostgresJobs`, ``claim`` and
+    ``report`` of `PostgresClaims`."""
 
-    store = PostgresJobs(address, KEY, folder)
+    def __init__(self, address: str, folder: Path) -> None:
+        seal = migrate(address, KEY)
+        self._database, rows = Database(address, SENDERS), Rows(seal)
+        limits = Limits(600.0, 1_000_000, 1 << 40, 0)
+        disk, uploads = Threads("disk", 1), Folder(folder / "uploads")
+        keeping = Housekeeping(self._database, uploads, disk, limits, rows)
+        follower = Follower(self._database, rows)
+        jobs = PostgresJobs(self._database, rows, follower, keeping, float, 1_000_000)
+        claims = PostgresClaims(self._database, rows, "node", keeping)
+        self._member, self._jobs = Membership(self._database, "node", works=True), jobs
+        self.submit, self.claim, self.report = jobs.submit, claims.claim, claims.report
+
+    async def open(self) -> None:
+        """Connect, as a node that is there."""
+        await self._database.open()
+        await self._member.register()
+
+    async def close(self) -> None:
+        """Let go of the database."""
+        await self._jobs.close()
+        await self._database.close()
+
+
+@asynccontextmanager
+async def opened_store(address: str, folder: Path) -> AsyncIterator[Store]:
+    """A store that is registered as a service, closed at the end."""
+    store = await asyncio.to_thread(Store, address, folder)
     await store.open()
     try:
         yield store
     finally:
         await store.close()
-
-
-async def accept(store: Any, record: JobRecord) -> None:
-    """Persist a job."""
-    await store.submit(record)
-
-
-def offer() -> Any:
-    """What a node offers that has nothing loaded."""
-    from sidecar.cluster.claims import Offer
-
-    return Offer()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +140,14 @@ async def fill(store: Any, count: int) -> None:
 
     async def some() -> None:
         for record in jobs:
-            await accept(store, record)
+            await store.submit(record)
 
     await asyncio.gather(*(some() for _ in range(SENDERS)))
 
 
 async def claimed(store: Any) -> Any:
     """Claim the next job, of which there is one."""
-    claim = await store.claim(uuid.uuid4().hex, offer())
+    claim = await store.claim(uuid.uuid4().hex, Offer())
     assert claim is not None, "nothing to claim"
     return claim
 
@@ -180,7 +203,7 @@ async def fairness(store: Any) -> Figure:
     ]
     chance.shuffle(jobs)
     for record in jobs:
-        await accept(store, record)
+        await store.submit(record)
     served, now = list[Served](), 0.0
     for _ in jobs:
         claim = await claimed(store)

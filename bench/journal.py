@@ -25,9 +25,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "jobs"))
 
 from histories import submitted
+from sidecar.jobs.postgres.store import PostgresStore
 
 from sidecar.jobs.events import Begun, Reported
-from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.jobs.sqlite_log import SqliteLog
 from sidecar.people.person import MOST_PEOPLE, MOST_SAMPLES, Person, Sample
 from sidecar.people.shared import SharedPeople

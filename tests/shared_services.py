@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,10 +40,15 @@ SEGMENT = Reported(SegmentReady(0, SAID))
 def submitted(owner: str = "owner", seconds: float = 3.0, **more: object) -> JobRecord:
     """A job that an owner sends."""
     facts = AudioFacts("wav", "soundfile", seconds)
-    record = JobRecord.submitted(
-        time.time(), Held(-1, 0, 0), facts, TranscribeOptions(), owner=owner, durable=True, **more
-    )  # type: ignore[arg-type]
-    return record
+    return JobRecord.submitted(
+        time.time(),
+        Held(-1, 0, 0),
+        facts,
+        TranscribeOptions(),
+        owner=owner,
+        durable=True,
+        **more,  # type: ignore[arg-type]
+    )
 
 
 def kept(name: str, size: int = 4) -> Kept:
@@ -131,3 +136,10 @@ async def stop(tasks: Sequence[asyncio.Task[None]]) -> None:
         task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until something holds that has to be asked for."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)

@@ -10,7 +10,6 @@ from vibevoice_asr_client import transport
 from sidecar.audio import ffmpeg
 from sidecar.engines.upstream import server
 from sidecar.host import neighbour
-from sidecar.jobs import claims
 from sidecar.settings import Settings
 from sidecar.transports.http import sse
 from sidecar.transports.live import connection
@@ -36,10 +35,6 @@ def test_who_asks_a_service_to_stop_waits_until_it_has() -> None:
     (patience,) = re.findall(r"(?m)^TimeoutStopSec=(\d+)$", SYSTEMD.read_text("utf-8"))
     assert takes_s < neighbour.STOP_S
     assert takes_s < int(patience)
-
-
-def test_a_lease_outlives_a_beat_that_is_lost() -> None:
-    assert 2 * claims.BEAT_S < claims.LEASE_S
 
 
 def test_a_live_client_that_is_gone_is_noticed_before_its_session_is_taken_for_idle() -> None:

@@ -131,7 +131,7 @@ async def _without_server(
     meant = service.options(dict(options))
 
     async def transcribe(path: Path, told: Told) -> Transcript:
-        job = await service.submissions.submit(EVERYBODY, opens(path), meant)
+        job = await service.submissions.submit(EVERYBODY, opens(path), meant, kept=False)
         try:
             async for record in job.changes():
                 told("running", record.progress.audio_s_done, record.progress.audio_s_total)

@@ -119,6 +119,10 @@ class SharedBackend:
         """Whether the database answered when it was last asked, a second ago at most."""
         return self._database.up
 
+    async def count(self) -> None:
+        """Bring the counts of the queue up to date, if the database answers at once."""
+        await self._membership.count()
+
     def listen(self, tell: Listener) -> None:
         """Have ``tell`` called with the events of jobs that are accepted here, which are followed
         for that."""

@@ -72,7 +72,7 @@ class Claims(Protocol):
         ...
 
     async def release(self, token: str) -> None:
-        """Give a claimed job back, as it stands; others may claim it at once."""
+        """Give a claimed job back, which waits by its last report; others may claim it at once."""
         ...
 
     async def valid(self, tokens: Sequence[str]) -> frozenset[str]:

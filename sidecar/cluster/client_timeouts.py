@@ -3,13 +3,12 @@ over, whichever service it comes to."""
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from contextlib import suppress
 from typing import Protocol
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource
+from sidecar.cluster.retrying import repeatedly
 from sidecar.database.database import Database
 from sidecar.jobs.job import Job
 from sidecar.jobs.store import JobStore
@@ -74,8 +73,8 @@ class ClientTimeouts:
 
     async def end_in_time(self) -> None:
         """End jobs whose clients did not come back in time, for ever."""
-        while True:
-            with suppress(errors.JournalUnreachable):
-                for (job_id,) in await self._database.fetch(_OVERDUE):
-                    await self._store.delete(job_id)
-            await asyncio.sleep(LOOK_S)
+        await repeatedly(self._end_overdue, LOOK_S)
+
+    async def _end_overdue(self) -> None:
+        for (job_id,) in await self._database.fetch(_OVERDUE):
+            await self._store.delete(job_id)

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sidecar import clock, errors
+from sidecar.cluster.retrying import patiently
 from sidecar.cluster.rows import Rows, StoredEvent, StoredJob, fold
 from sidecar.database.database import Database
 from sidecar.jobs.events import Cancelled, JobEvent
@@ -94,14 +96,8 @@ class Follower(Feed):
             await self._wake.wait()
             self._wake.clear()
             woken, self._woken = self._woken & self._followed.keys(), set()
-            if not woken:
-                continue
-            try:
-                await self._catch_up(sorted(woken))
-            except errors.JournalUnreachable:
-                self._woken |= woken
-                await self._database.patiently(lambda: self._database.fetch("SELECT 1"))
-                self._wake.set()
+            if woken:
+                await patiently(partial(self._catch_up, sorted(woken)))
 
     @property
     def following(self) -> int:
@@ -115,9 +111,10 @@ class Follower(Feed):
         self._wake.set()
 
     async def _catch_up(self, job_ids: Sequence[str]) -> None:
+        job_ids = [one for one in job_ids if one in self._followed]
         known = [self._followed[one].record.seq for one in job_ids]
-        rows = await self._database.fetch(_BEHIND, ([*job_ids], known))
-        there = {row[0] for row in await self._database.fetch(_THERE, ([*job_ids],))}
+        rows = await self._database.fetch(_BEHIND, (job_ids, known))
+        there = {row[0] for row in await self._database.fetch(_THERE, (job_ids,))}
         by_job: dict[str, list[StoredEvent]] = {one: [] for one in job_ids}
         for row in rows:
             by_job[row[0]].append(StoredEvent(*row))

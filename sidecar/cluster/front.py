@@ -184,5 +184,6 @@ class SharedQueue:
                     await job.over()
         for job in left:
             if not job.ended:
+                self.give_up(job)  # its end elsewhere is not told over this one
                 self._store.delete_soon(job.id)
                 job.part(errors.ShuttingDown())

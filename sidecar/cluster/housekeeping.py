@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sidecar import errors
 from sidecar.audio.ref import Kept
+from sidecar.cluster.retrying import patiently, repeatedly
 from sidecar.cluster.rows import Rows, StoredJob
 from sidecar.database.database import Database
 from sidecar.jobs.storage.protocol import Storage
@@ -64,12 +65,9 @@ class Housekeeping:
 
     async def run(self) -> None:
         """Delete what a crash left behind, then every few seconds what is over."""
-        await self._database.patiently(self._adopt)
-        await self._database.patiently(self._sweep_storage)
-        while True:
-            with suppress(errors.JournalUnreachable):
-                await self._purge(None)
-            await asyncio.sleep(SWEEP_S)
+        await patiently(self._adopt)
+        await patiently(self._sweep_storage)
+        await repeatedly(partial(self._purge, None), SWEEP_S)
 
     async def _purge(self, owner: str | None) -> None:
         limits = self._limits

@@ -14,11 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sidecar import errors
+from sidecar.cluster.retrying import repeatedly
 from sidecar.database.database import Database
 from sidecar.database.timing import EXPIRY_LOOKS, HEARTBEAT_S
 
 log = logging.getLogger(__name__)
 
+COUNT_S = 0.3
+"""Limit for counting jobs for somebody who looks; then the count of the last look is told."""
 LEAVING_S = 2.0
 """Limit for saying goodbye at the end; without it the service expires by itself."""
 
@@ -68,19 +71,11 @@ class Membership:
 
     async def beat(self) -> None:
         """Count the heartbeat up, for ever: one row, which nobody else's work locks for long."""
-        while True:
-            with suppress(errors.JournalUnreachable):
-                await self.register()
-            await asyncio.sleep(HEARTBEAT_S)
+        await repeatedly(self.register, HEARTBEAT_S)
 
     async def observe(self) -> None:
         """Look at the others and at the queue, for ever."""
-        while True:
-            await asyncio.sleep(HEARTBEAT_S)
-            try:
-                await self._look()
-            except errors.JournalUnreachable:
-                self._looks = Looks()  # nobody could beat
+        await repeatedly(self._look, HEARTBEAT_S)
 
     async def drain(self) -> None:
         """Have jobs not wait for this node any more, nor claim any."""
@@ -95,17 +90,28 @@ class Membership:
             async with asyncio.timeout(LEAVING_S):
                 await self._expire({self.id: None})
 
+    async def count(self) -> None:
+        """Bring `waiting` and `running` up to date, if the database answers at once."""
+        if self._database.up:
+            with suppress(errors.JournalUnreachable, TimeoutError):
+                async with asyncio.timeout(COUNT_S):
+                    await self._count()
+
     async def _look(self) -> None:
+        looks, self._looks = self._looks, Looks()  # after an outage nobody could beat
         begun = time.monotonic()
         rows = await self._database.fetch("SELECT id, beat FROM vibevoice.services")
         beats: dict[str, int] = dict(rows)
-        dead = self._looks.seen(beats, begun, time.monotonic())
+        dead = looks.seen(beats, begun, time.monotonic())
+        self._looks = looks
         if dead := [one for one in dead if one != self.id]:
             log.warning("%d services have died: their jobs are free", len(dead))
             await self._expire({one: beats[one] for one in dead})
-        ((self.waiting, self.running, _),) = await self._database.fetch(
-            "SELECT * FROM vibevoice.standing_1()"
-        )
+        await self._count()
+
+    async def _count(self) -> None:
+        rows = await self._database.call("standing_1")
+        ((self.waiting, self.running, _),) = rows
 
     async def _expire(self, beats: Mapping[str, int | None]) -> None:
         await self._database.fetch(

@@ -11,14 +11,17 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from sidecar import clock, errors
 from sidecar.audio.ref import AudioRef, Kept
 from sidecar.cluster.following import Follower
 from sidecar.cluster.housekeeping import Housekeeping
+from sidecar.cluster.retrying import patiently
 from sidecar.cluster.rows import NOWHERE, Rows, StoredEvent, StoredJob, fold, kind_of, worn
 from sidecar.database.database import Database
+from sidecar.database.timing import CALL_S
 from sidecar.jobs.allowance import UNSAID_S
 from sidecar.jobs.events import Change, Edited, JobEvent
 from sidecar.jobs.feed import Subscription
@@ -34,6 +37,8 @@ UNKNOWN_S = 60.0
 """Work that a recording of unknown length counts as between owners."""
 FRESH_S = 1.0
 """The order of all waiting jobs is worked out at most once in so long."""
+UNDO_S = CALL_S
+"""Time in which a server that answers again has executed what was sent to it before."""
 CLOSING_S = 3.0
 """Limit for the last cancels and deletions of a service that stops."""
 PACE_SAMPLE_S = 60.0
@@ -114,7 +119,7 @@ class PostgresJobs:
             ((outcome, job_id),) = await self._database.call("submit_1", *values)
         except BaseException:
             if record.key is None:
-                self._soon(self.delete, record.id)
+                self._soon(self._undo, record.id)
             raise
         if outcome == "known":
             raise KeyTaken(job_id)
@@ -296,6 +301,13 @@ class PostgresJobs:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def _undo(self, job_id: str) -> None:
+        """Delete a job whose submission had no answer: twice, because a server that stood still may
+        execute it behind the deletion."""
+        await self.delete(job_id)
+        await asyncio.sleep(UNDO_S)
+        await patiently(partial(self.delete, job_id))
+
     async def _found(self, sql: str, *values: str) -> JobRecord | None:
         rows = await self._database.fetch(sql, values)
         found = await self._folded([StoredJob(*row) for row in rows])
@@ -364,7 +376,7 @@ class PostgresJobs:
     def _soon(self, call: Callable[[str], Awaitable[object]], job_id: str) -> None:
         async def done() -> None:
             with suppress(errors.JobNotFound):  # it was deleted meanwhile
-                await self._database.patiently(lambda: call(job_id))
+                await patiently(lambda: call(job_id))
 
         task = asyncio.get_running_loop().create_task(done(), name=f"end {job_id}")
         self._tasks.add(task)

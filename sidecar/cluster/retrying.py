@@ -33,3 +33,15 @@ async def patiently(call: Callable[[], Awaitable[T]]) -> T:
         except Exception:
             log.exception("the database could not be asked; it is tried again")
             await asyncio.sleep(FAULT_PAUSE_S)
+
+
+async def repeatedly(call: Callable[[], Awaitable[object]], pause_s: float) -> None:
+    """Call, for ever, with so many seconds in between; an error ends nothing."""
+    while True:
+        try:
+            await call()
+        except errors.JournalUnreachable:
+            log.debug("the database is away")
+        except Exception:
+            log.exception("a repeated call failed")
+        await asyncio.sleep(pause_s)

@@ -124,21 +124,6 @@ class Database:
 
         await self._shielded(own())
 
-    async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Return what ``call`` returns; repeat it for as long as the database is away.
-
-        Raises:
-            errors.JournalUnreachable: the database is away, and this is closed.
-        """
-        backoff = self._driver.Backoff()
-        while True:
-            try:
-                return await call()
-            except errors.JournalUnreachable:
-                if self._outlook.closing:
-                    raise
-                await backoff.pause()
-
     def listen(self, channel: str, tell: Tell) -> None:
         """Have each message on a channel told, and "" after a connection: some may be missed."""
         self._tells.setdefault(channel, []).append(tell)

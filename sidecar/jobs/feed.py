@@ -121,17 +121,15 @@ class Feed:
     def __init__(self, buffer: int = BUFFER) -> None:
         self.buffer = buffer
         self._all: list[Listener] = []
-        self._here: list[Listener] = []
         self._of_one: defaultdict[str, list[Listener]] = defaultdict(list)
         self._subscriptions: defaultdict[str, set[Subscription]] = defaultdict(set)
 
-    def listen(self, tell: Listener, job_id: str | None = None, *, here: bool = False) -> None:
-        """Have ``tell`` called with all events, or with those of one job until it has ended, or
-        with those that happen ``here``."""
+    def listen(self, tell: Listener, job_id: str | None = None) -> None:
+        """Have ``tell`` called with all events, or with those of one job until it has ended."""
         if job_id is not None:
             self._of_one[job_id].append(tell)
         else:
-            (self._here if here else self._all).append(tell)
+            self._all.append(tell)
 
     def subscribe(self, record: JobRecord, after: int, past: Sequence[JobEvent]) -> Subscription:
         """What comes, behind the ``past`` events that came after ``after``."""
@@ -156,11 +154,9 @@ class Feed:
         """How many are told, of all jobs."""
         return sum(map(len, self._subscriptions.values()))
 
-    def publish(self, record: JobRecord, event: JobEvent, *, here: bool = True) -> None:
-        """Tell everybody; ``record`` is what it is after the event. ``here``: it is not the news of
-        another service."""
-        local = self._here if here else ()
-        for tell in [*self._of_one.get(record.id, ()), *self._all, *local]:
+    def publish(self, record: JobRecord, event: JobEvent) -> None:
+        """Tell everybody; ``record`` is what it is after the event."""
+        for tell in [*self._of_one.get(record.id, ()), *self._all]:
             tell(record, event)
         for subscription in list(self._subscriptions.get(record.id, ())):
             subscription.push(event, record.over)

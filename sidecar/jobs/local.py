@@ -2,70 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any, Protocol
 
 from sidecar.errors import JobNotFound, SidecarError, TranscriptChanged
 from sidecar.jobs.allowance import counted_s
 from sidecar.jobs.events import Cancelled, Change, Edited, JobEvent
 from sidecar.jobs.feed import Subscription
 from sidecar.jobs.log import JobLog
+from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord, JobState
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.store import OwnerLoad, Turn
 
 
-class Line(Protocol):
-    """The queue, of this process or of all that share its jobs, each with jobs of its own kind."""
-
-    def live(self, job_id: str) -> Any | None:
-        """Return the job with this id if it waits or runs."""
-        ...
-
-    def position(self, job: Any) -> int | None:
-        """Return how many jobs go first; None if it does not wait."""
-        ...
-
-    def wait_s(self, job: Any) -> float | None:
-        """Return the predicted wait; None if it does not wait."""
-        ...
-
-    def of(self, owner: str, *, running: bool = True) -> Sequence[Any]:
-        """Return an owner's waiting jobs, and the running ones unless they are left out."""
-        ...
-
-    def cancel(self, job: Any) -> None:
-        """End a job, waiting or running."""
-        ...
-
-
-async def _nothing_to_seek(job_id: str | None = None) -> None:
-    """All jobs are of this process."""
-
-
 class LocalJobs:
-    """A `JobStore`. ``seek``: brings the log up to date with the other services that share it, for
-    one job or (None) for all."""
+    """The `JobStore` of a service that has its jobs for itself."""
 
-    def __init__(
-        self,
-        log: JobLog,
-        queue: Line,
-        results: Retention,
-        seek: Callable[[str | None], Awaitable[None]] = _nothing_to_seek,
-    ) -> None:
-        self._log, self._queue, self._results, self._seek = log, queue, results, seek
+    def __init__(self, log: JobLog, queue: JobQueue, results: Retention) -> None:
+        self._log, self._queue, self._results = log, queue, results
 
     async def get(self, job_id: str) -> JobRecord:
         """As `JobStore.get`."""
-        await self._seek(job_id)
         return self._log.get(job_id)
 
     async def by_key(self, owner: str, name: str) -> JobRecord | None:
         """As `JobStore.by_key`."""
-        await self._seek(None)
         return self._log.by_key(owner, name)
 
     async def list(
@@ -78,7 +41,7 @@ class LocalJobs:
         private: bool = False,
     ) -> Sequence[JobRecord]:
         """As `JobStore.list`."""
-        own: Sequence[JobRecord] = await self._all_of(owner)
+        own: Sequence[JobRecord] = self._all_of(owner)
         own = [one for one in own if one.kept or private]
         if after is not None:
             own = _behind(own, after)
@@ -112,7 +75,7 @@ class LocalJobs:
 
     async def delete_owner(self, owner: str) -> int:
         """As `JobStore.delete_owner`; what was deleted before is persisted, too."""
-        own = await self._all_of(owner)
+        own = self._all_of(owner)
         for record in own:
             with suppress(JobNotFound):  # the end of another made room for that one
                 self._forget(record)
@@ -149,7 +112,6 @@ class LocalJobs:
 
     async def load(self, owner: str) -> OwnerLoad:
         """As `JobStore.load`."""
-        await self._seek(None)
         waiting = self._queue.of(owner, running=False)
         audio_s = sum(counted_s(job.facts.total_s) for job in waiting)
         return OwnerLoad(len(self._queue.of(owner)), len(waiting), audio_s)
@@ -165,8 +127,7 @@ class LocalJobs:
         """As `JobStore.form`."""
         return await self._results.written(record, render)
 
-    async def _all_of(self, owner: str) -> Sequence[JobRecord]:
-        await self._seek(None)
+    def _all_of(self, owner: str) -> Sequence[JobRecord]:
         return [one for one in self._log.all() if one.owner == owner]
 
     def _turn(self, job_id: str) -> Turn | None:

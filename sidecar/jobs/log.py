@@ -69,14 +69,12 @@ class JobLog(Protocol):
         """
         ...
 
-    def listen(self, tell: Listener, job_id: str | None = None, *, here: bool = False) -> None:
-        """Have ``tell`` called with each event that is kept, of all jobs or of one, or only with
-        those that this service appends (``here``), where it shares the jobs with others."""
+    def listen(self, tell: Listener, job_id: str | None = None) -> None:
+        """Have ``tell`` called with each event that is kept, of all jobs or of one."""
         ...
 
     def when_gone(self, tell: Callable[[str], None]) -> None:
-        """Have ``tell`` called with the id of each job that was forgotten, here or by another
-        service."""
+        """Have ``tell`` called with the id of each job that was forgotten."""
         ...
 
     def forget(self, job_id: str) -> None:
@@ -177,13 +175,12 @@ class MemoryLog:
         """What happened behind ``after``, and then what comes."""
         return self._feed.subscribe(self.get(job_id), after, self.events(job_id, after))
 
-    def listen(self, tell: Listener, job_id: str | None = None, *, here: bool = False) -> None:
+    def listen(self, tell: Listener, job_id: str | None = None) -> None:
         """Have ``tell`` called with each event."""
-        self._feed.listen(tell, job_id, here=here)
+        self._feed.listen(tell, job_id)
 
     def when_gone(self, tell: Callable[[str], None]) -> None:
-        """Have ``tell`` called with the id of each job that was forgotten, here or by another
-        service."""
+        """Have ``tell`` called with the id of each job that was forgotten."""
         self._tell_gone.append(tell)
 
     def forget(self, job_id: str) -> None:

@@ -239,8 +239,15 @@ class Service:
                 self._queue.interrupt()
         return await reloading
 
+    async def looked(self) -> Health:
+        """Return how things are; the jobs of all services are counted for it, if that takes no
+        time."""
+        if self._shared is not None:
+            await self._shared.count()
+        return self.health()
+
     def health(self) -> Health:
-        """How things are, from memory."""
+        """Return how things are, from memory."""
         engines = self.fleet.standing()
         return Health(
             version=__version__,

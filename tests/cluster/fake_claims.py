@@ -13,7 +13,7 @@ from functools import reduce
 from sidecar import clock, errors
 from sidecar.cluster.claims import JUDGED_S, Claim, Claims, Offer
 from sidecar.cluster.eligibility import unschedulable
-from sidecar.jobs.events import Cancelled, Change, Failed, Failure, Interrupted, JobEvent, PutBack
+from sidecar.jobs.events import Cancelled, Change, Failed, Failure, Interrupted, JobEvent
 from sidecar.jobs.events import Refused as Told
 from sidecar.jobs.record import JobRecord, JobState, advance
 
@@ -148,8 +148,7 @@ class FakeClaims(Claims):
     async def release(self, token: str) -> None:
         self._reach("release")
         if (job := self._of(token)) is not None:
-            if job.record.state is JobState.RUNNING:
-                self.shared.append(job.record.id, PutBack())
+            assert job.record.state is JobState.QUEUED, "it was not put back"
             job.node, job.token = None, ""
             self.shared.tell_waiting()
         self._answer()

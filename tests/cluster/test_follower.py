@@ -11,9 +11,9 @@ from serving import until
 from shared_services import DONE, SEGMENT, Service, service
 
 from sidecar import errors
+from sidecar.audio.source import Spool
 from sidecar.jobs.events import Begun, Cancelled
 from sidecar.jobs.job import Job
-from sidecar.audio.source import Spool
 
 
 def job_of(record: object) -> Job:

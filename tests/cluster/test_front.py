@@ -13,16 +13,15 @@ from overheard import OverheardSlot, as_asked, job_of
 from serving import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.cluster import front as fronting
-from sidecar.cluster import retrying
 from sidecar.cluster.front import SharedQueue
 from sidecar.cluster.judging import Judging
 from sidecar.cluster.node import Node
 from sidecar.jobs.job import Job
 from sidecar.jobs.lane import Terms
-from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import JobRecord, JobState
 from sidecar.jobs.log import KeyTaken, MemoryLog
+from sidecar.jobs.queue import JobQueue
+from sidecar.jobs.record import JobRecord, JobState, RequestKey
+from sidecar.jobs.room import Hold
 from sidecar.threads import Threads
 
 LIMIT = 3
@@ -30,11 +29,12 @@ LIMIT = 3
 
 class Store:
     """The shared jobs, as a front changes and follows them. ``down``: the database is away;
-    ``slow``: it answers when this is set."""
+    ``answers``: it answers when this is set. It is the membership of the front as well."""
 
     def __init__(self, shared: SharedJobs) -> None:
         self.shared = shared
-        self.down = False
+        self.down = self.drains = False
+        self.waiting = self.running = 0
         self.answers = asyncio.Event()
         self.answers.set()
         self.followed: dict[str, Job] = {}
@@ -43,20 +43,17 @@ class Store:
     async def submit(self, record: JobRecord) -> None:
         if record.key is not None and any(one.key == record.key for one in self.shared.all()):
             raise KeyTaken(record.key.name)
-        self.shared.add(record)
         await self.answers.wait()
-        self._reach()
+        if self.down:
+            raise errors.JournalUnreachable()
+        self.shared.add(record)
 
-    async def cancel(self, job_id: str) -> JobRecord:
-        self._reach()
-        self.shared.cancel(job_id)
-        return self.shared.get(job_id)
-
-    async def delete(self, job_id: str) -> None:
-        self._reach()
-        if job_id in self.shared.jobs:
-            self.shared.delete(job_id)
+    def delete_soon(self, job_id: str) -> None:
+        self.shared.delete(job_id)
         self.deleted.append(job_id)
+
+    async def drain(self) -> None:
+        self.drains = True
 
     def follow(self, job: Job) -> None:
         self.followed[job.id] = job
@@ -70,18 +67,20 @@ class Store:
             for job in [*self.followed.values()]:
                 if job.id in self.shared.jobs:
                     for event in self.shared.events(job.id)[-1:]:
-                        job._heard(self.shared.get(job.id), event)
+                        record = self.shared.get(job.id)
+                        if record.over:  # as a follower does it
+                            self.unfollow(job.id)
+                        job._heard(record, event)
             await asyncio.sleep(0.01)
 
-    def _reach(self) -> None:
-        if self.down:
-            raise errors.JournalUnreachable()
 
+class Place(Hold):
+    """A place that was kept for a job."""
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrying, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(fronting, "CLEANING_S", 0.3)
+    given_back = False
+
+    def _give_back(self) -> None:
+        self.given_back = True
 
 
 @pytest.fixture
@@ -95,7 +94,7 @@ async def store() -> AsyncIterator[Store]:
 @pytest.fixture
 async def front(store: Store) -> AsyncIterator[SharedQueue]:
     """A front that runs no jobs."""
-    front = SharedQueue(store, store, LIMIT)
+    front = SharedQueue(store, store, LIMIT, store)
     front.open()
     yield front
     await front.close()
@@ -111,7 +110,7 @@ async def both(store: Store) -> AsyncIterator[SharedQueue]:
     node = Node(
         claims, log, queue, lambda record: record.audio.open(), judging, Threads("opening", 2)
     )
-    front = SharedQueue(store, store, LIMIT, node, queue)
+    front = SharedQueue(store, store, LIMIT, store, node, queue)
     front.open()
     try:
         yield front
@@ -146,8 +145,13 @@ async def test_only_a_job_whose_client_waits_is_followed(
     await front.submit(later)
     await front.submit(waits)
     assert [*store.followed] == [waits.id]
-    assert front.awaits(waits.record)
-    assert not front.awaits(later.record)
+    store.shared.cancel(waits.id)
+    with pytest.raises(errors.JobCancelled):
+        await waits.result()
+    assert store.deleted == [waits.id]
+    store.shared.cancel(later.id)
+    await asyncio.sleep(0.05)
+    assert store.deleted == [waits.id]
 
 
 async def test_a_job_that_is_not_kept_is_deleted_once_its_client_was_told_the_end(
@@ -162,31 +166,30 @@ async def test_a_job_that_is_not_kept_is_deleted_once_its_client_was_told_the_en
         await until(lambda: store.shared.get(later.id).over)
         assert store.deleted == [waits.id]
         assert [*store.shared.jobs] == [later.id]
-        assert not queue.awaits(waits.record)
         assert not store.followed
 
 
-async def test_a_deletion_waits_for_a_database_that_is_away(store: Store, recording: Path) -> None:
-    async with both(store) as queue:
-        waits = new(recording, kept=False)
-        await queue.submit(waits)
-        store.down = True
-        await waits.result()
-        await asyncio.sleep(0.1)
-        assert not store.deleted
-        store.down = False
-        await until(lambda: store.deleted == [waits.id])
+async def test_a_service_that_counts_jobs_follows_all_that_it_accepts(
+    store: Store, front: SharedQueue, recording: Path
+) -> None:
+    front.follows_all = True
+    later, waits = new(recording), new(recording, kept=False)
+    await front.submit(later)
+    await front.submit(waits)
+    assert {*store.followed} == {later.id, waits.id}
+    store.shared.cancel(later.id)
+    await until(lambda: later.ended)
+    assert not store.deleted
 
 
 async def test_a_job_that_is_given_up_goes_on_and_is_taken_over_elsewhere(
     store: Store, front: SharedQueue, recording: Path
 ) -> None:
-    job, elsewhere = new(recording, kept=False), SharedQueue(store, store, LIMIT)
+    job, elsewhere = new(recording, kept=False), SharedQueue(store, store, LIMIT, store)
     await front.submit(job)
     front.give_up(job)
     front.give_up(job)
     assert not store.followed
-    assert not front.awaits(job.record)
     again = Job(job.source, job.record)
     elsewhere.expect(again)
     store.shared.cancel(job.id)
@@ -202,8 +205,9 @@ async def test_a_job_that_had_ended_when_its_client_came_is_deleted(
     job = new(recording, kept=False)
     store.shared.add(job.record)
     store.shared.cancel(job.id)
-    again = Job(job.source, job.record)
+    again = Job(job.source, store.shared.get(job.id))
     front.expect(again)
+    assert not store.followed
     await until(lambda: store.deleted == [job.id])
 
 
@@ -213,74 +217,74 @@ async def test_a_submission_that_is_refused_leaves_nothing(
     async def full(record: JobRecord) -> None:
         raise errors.QueueFull()
 
-    job = new(recording, kept=False)
+    job, place = new(recording, kept=False), Place()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "submit", full)
         with pytest.raises(errors.QueueFull):
-            await front.submit(job, promised=True)
+            await front.submit(job, promised=place)
+    store.down = True
+    with pytest.raises(errors.JournalUnreachable):
+        await front.submit(job, promised=place)
     assert not store.followed
     assert not store.deleted
+    assert not place.given_back, "whoever keeps it gives it back"
+    assert job.source.fd
     job.source.close()
 
 
-@pytest.mark.parametrize("kept", [True, False])
-async def test_a_submission_without_an_answer_is_undone(
-    store: Store, front: SharedQueue, recording: Path, kept: bool
+async def test_a_key_that_is_taken_is_told_and_changes_nothing(
+    store: Store, front: SharedQueue, recording: Path
 ) -> None:
-    store.down = True
-    job = new(recording, kept=kept)
-    with pytest.raises(errors.JournalUnreachable):
-        await front.submit(job)
-    store.down = False
-    await until(lambda: store.deleted == [job.id])
-    store.answers.clear()
-    gone = new(recording, kept=kept)
-    submitting = asyncio.ensure_future(front.submit(gone))
-    await until(lambda: gone.id in store.shared.jobs)
-    submitting.cancel()
-    await until(lambda: store.deleted == [job.id, gone.id])
-    for one in (job, gone):
-        one.source.close()
+    first, second = (new(recording, key=RequestKey("a key", "digest")) for _ in range(2))
+    await front.submit(first)
+    with pytest.raises(KeyTaken):
+        await front.submit(second)
+    assert [*store.shared.jobs] == [first.id]
+    second.source.close()
 
 
-async def test_room_and_standing_are_those_that_were_last_noted(
+async def test_room_and_depth_are_those_that_were_last_seen(
     front: SharedQueue, store: Store, recording: Path
 ) -> None:
     assert (front.depth, front.running) == (0, 0)
-    front.standing(LIMIT - 1, 5)
+    store.waiting, store.running = LIMIT - 1, 5
     assert (front.depth, front.running) == (LIMIT - 1, 5)
     front.check_room()
     with pytest.raises(errors.QueueFull):
         front.check_room(1)
-    front.standing(LIMIT, 5)
-    job = new(recording)
+    store.waiting = LIMIT
+    job, place = new(recording), Place()
     with pytest.raises(errors.QueueFull):
         await front.submit(job)
-    await front.submit(job, promised=True)
+    await front.submit(job, promised=place)
     assert job.id in store.shared.jobs
+    assert place.given_back
 
 
 async def test_clients_that_wait_at_a_front_that_drains_are_told_so_and_their_jobs_end(
     store: Store, front: SharedQueue, recording: Path
 ) -> None:
-    waits, later = new(recording, kept=False), new(recording)
-    expected = new(recording)
-    for job in (waits, later, expected):
-        await front.submit(job)
+    waits, later, expected = new(recording, kept=False), new(recording), new(recording, kept=False)
+    await front.submit(waits)
+    await front.submit(later)
+    store.shared.add(expected.record)
     front.expect(expected)
     await front.drain(0.0)
+    assert store.drains
     for job in (waits, expected):
         with pytest.raises(errors.ShuttingDown):
             await job.result()
-    await until(lambda: store.deleted == [waits.id])
-    await until(lambda: store.shared.get(expected.id).state is JobState.CANCELLED)
+    assert store.deleted == [waits.id, expected.id]
+    assert not store.followed
+    await asyncio.sleep(0.05)
+    assert isinstance(waits.error, errors.ShuttingDown)
     assert store.shared.get(later.id).state is JobState.QUEUED
     assert front.draining
     for refuses in (front.check_room, front.check_open):
         with pytest.raises(errors.ShuttingDown):
             refuses()
     with pytest.raises(errors.ShuttingDown):
-        await front.submit(new(recording), promised=True)
+        await front.submit(new(recording), promised=Place())
 
 
 async def test_a_front_that_drains_lets_clients_have_their_answers_within_the_grace(
@@ -293,21 +297,6 @@ async def test_a_front_that_drains_lets_clients_have_their_answers_within_the_gr
         await queue.drain(PATIENCE_S)
         assert waits.state is JobState.DONE
     assert store.deleted == [waits.id]
-
-
-async def test_a_front_ends_in_time_although_the_database_is_away(
-    store: Store, recording: Path
-) -> None:
-    queue = SharedQueue(store, store, LIMIT)
-    waits = new(recording, kept=False)
-    await queue.submit(waits)
-    store.down = True
-    async with asyncio.timeout(PATIENCE_S):
-        await queue.drain(0.0)
-        await queue.close()
-    with pytest.raises(errors.ShuttingDown):
-        await waits.result()
-    assert not store.followed
 
 
 async def test_what_runs_here_can_be_interrupted_and_a_fault_is_told(

@@ -14,8 +14,8 @@ from sidecar.cluster import retrying
 from sidecar.cluster.claims import Claim, Offer
 from sidecar.cluster.reporting import Reporter
 from sidecar.jobs.events import Begun, Change, Failed, Failure, JobEvent, Reported
-from sidecar.jobs.record import JobState
 from sidecar.jobs.log import MemoryLog
+from sidecar.jobs.record import JobState
 from sidecar.speech.transcript import Checkpoint, Finished, Progress, Transcript
 
 DONE = Reported(Finished(Transcript((), "", 3.0, "scripted", "fp32")))

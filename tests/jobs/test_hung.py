@@ -14,10 +14,11 @@ import pytest
 from histories import submitted
 from overheard import OverheardJoint, OverheardSlot, queue_on
 from serving import PATIENCE_S, until
+from sidecar.jobs.sharing import refusal
 
 from sidecar import errors
+from sidecar.cluster.eligibility import refusal
 from sidecar.jobs.job import Job
-from sidecar.jobs.sharing import refusal
 from sidecar.service.health import hangs
 from sidecar.workers.fleet import Standing
 from sidecar.workers.lifecycle import SlotState

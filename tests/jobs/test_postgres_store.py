@@ -17,25 +17,25 @@ import pytest
 from histories import submitted
 from postgres import KEY, Cluster
 from serving import PATIENCE_S, until
-
-from sidecar import errors
-from sidecar.audio.ref import Kept
-from sidecar.audio.source import Spool
-from sidecar.database import link
 from sidecar.database.asking import Asking
 from sidecar.database.link import Link, Unreachable
-from sidecar.database.schema import look
 from sidecar.jobs.claims import LEASE_S
-from sidecar.jobs.events import Begun, Cancelled, Crashed, Edited, PutBack, Reported
-from sidecar.jobs.keeping import Keeping
-from sidecar.jobs.log import Entry, KeyTaken, MemoryLog
-from sidecar.jobs.order import Moment, Priority, Shares, Waiting, turns
 from sidecar.jobs.postgres import claiming
 from sidecar.jobs.postgres import store as store_module
 from sidecar.jobs.postgres.batch import Part
 from sidecar.jobs.postgres.deciding import Said
 from sidecar.jobs.postgres.rows import Found, Rows
 from sidecar.jobs.postgres.store import PostgresStore
+
+from sidecar import errors
+from sidecar.audio.ref import Kept
+from sidecar.audio.source import Spool
+from sidecar.database import link
+from sidecar.database.schema import look
+from sidecar.jobs.events import Begun, Cancelled, Crashed, Edited, PutBack, Reported
+from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.log import Entry, KeyTaken, MemoryLog
+from sidecar.jobs.order import Moment, Priority, Shares, Waiting, turns
 from sidecar.jobs.record import JobRecord, JobState, RequestKey
 from sidecar.jobs.retention import Retention
 from sidecar.settings import load_settings

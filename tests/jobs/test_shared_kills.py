@@ -15,7 +15,7 @@ from bench.crowd import FORM, Recording
 from bench.deployment import deployment, postgres_is_here
 from bench.serving import Server
 from bench.shared_kills import SETTLES, tried
-LEASE_S = 3.0
+from sidecar.database.timing import EXPIRY_LOOKS, HEARTBEAT_S
 
 pytestmark = pytest.mark.skipif(not postgres_is_here(), reason="NO POSTGRESQL HERE: NOT TESTED")
 
@@ -46,7 +46,7 @@ def test_what_a_node_says_that_was_cut_off_meanwhile_is_refused(tmp_path: Path) 
         busy = next(node for node in nodes if node is not None and _works(node))
         for process in busy.tree():
             process.send_signal(signal.SIGSTOP)
-        time.sleep(LEASE_S)
+        time.sleep(HEARTBEAT_S * EXPIRY_LOOKS)
         wait_until(lambda: _of(front, path)["attempts"] == 2, PATIENCE_S, "another has it")
         for process in busy.tree():
             process.send_signal(signal.SIGCONT)

@@ -8,7 +8,6 @@ import contextlib
 import secrets
 import threading
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,12 +15,14 @@ import psycopg
 import pytest
 from postgres import KEY
 from serving import PATIENCE_S, until
+from shared_services import stop
 
 from sidecar.access.identity import EVERYBODY
+from sidecar.cluster.membership import Membership
+from sidecar.cluster.sessions import SharedSessions
 from sidecar.database.database import Database
+from sidecar.database.schema import migrate
 from sidecar.engines import spec_of
-from sidecar.jobs.postgres.sessions import SharedSessions
-from sidecar.jobs.postgres.store import PostgresStore
 from sidecar.live.elsewhere import Found, Name
 from sidecar.sessions import moving
 from sidecar.sessions.admission import Room
@@ -34,16 +35,19 @@ from sidecar.speech.live import LiveOptions
 class Front:
     """A service's sessions, and the database that it has in common with others."""
 
-    def __init__(self, journal: str, folder: Path) -> None:
-        self.store = PostgresStore(journal, KEY, folder)
+    def __init__(self, journal: str) -> None:
+        seal = migrate(journal, KEY)
         self.database = Database(journal)
-        self.shared = SharedSessions(self.database, self.store.seal, secrets.token_hex(8))
+        self.member = Membership(self.database, secrets.token_hex(8), works=False)
+        self.shared = SharedSessions(self.database, seal, self.member)
         spec, room = spec_of("scripted"), Room()
         self.sessions = Sessions(spec, _nobody_hears, room, Bounds(), elsewhere=self.shared)
 
     async def __aenter__(self) -> Self:
         await self.database.open()
-        self._seeing = asyncio.create_task(self.shared.run())
+        await self.member.register()
+        forever = self.shared.run(), self.member.beat()
+        self._tasks = [asyncio.create_task(one) for one in forever]
         return self
 
     async def __aexit__(
@@ -53,9 +57,8 @@ class Front:
         trace: TracebackType | None,
     ) -> None:
         await self.sessions.close()
-        self._seeing.cancel()
+        await stop(self._tasks)
         await self.database.close()
-        self.store.close()
 
 
 @contextlib.asynccontextmanager
@@ -65,9 +68,9 @@ async def _nobody_hears() -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def fronts(journal: str, tmp_path: Path) -> AsyncIterator[tuple[Front, Front]]:
+async def fronts(journal: str) -> AsyncIterator[tuple[Front, Front]]:
     """Two; the first has a session `talk`."""
-    async with Front(journal, tmp_path) as one, Front(journal, tmp_path) as other:
+    async with Front(journal) as one, Front(journal) as other:
         await one.sessions.move(one.sessions.open(EVERYBODY, LiveOptions(), "talk"))
         yield one, other
 
@@ -122,12 +125,15 @@ async def test_who_goes_away_while_a_session_is_taken_up_leaves_it_to_whoever_co
 async def test_who_is_refused_by_the_database_for_a_while_says_again_that_it_is_there(
     fronts: tuple[Front, Front], journal: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    front, _ = fronts
+    count = "SELECT count(*) FROM vibevoice.services WHERE id = %s"
     with psycopg.connect(journal, autocommit=True) as look:
-        look.execute("ALTER TABLE vibevoice.fronts RENAME seen TO heard")
+        look.execute("ALTER TABLE vibevoice.services RENAME beat TO heard")
         await until(lambda: "the database refuses" in caplog.text)
-        look.execute("ALTER TABLE vibevoice.fronts RENAME heard TO seen")
-        look.execute("UPDATE vibevoice.fronts SET seen = seen - interval '1 hour'")
-        await until(lambda: _heard_of(look), "it says again that it is there")
+        look.execute("ALTER TABLE vibevoice.services RENAME heard TO beat")
+        look.execute("SELECT vibevoice.expire_1(%s, %s)", ([front.member.id], [None]))
+        there = [front.member.id]
+        await until(lambda: look.execute(count, there).fetchone() == (1,), "it is there again")
 
 
 async def test_a_fault_in_saving_sessions_is_none_of_the_next_time(
@@ -148,20 +154,13 @@ async def test_a_fault_in_saving_sessions_is_none_of_the_next_time(
 
 
 async def test_a_name_that_is_used_again_at_once_is_that_of_a_service_that_lives(
-    fronts: tuple[Front, Front], journal: str
+    fronts: tuple[Front, Front],
 ) -> None:
-    front, _ = fronts
+    front, other = fronts
     front.sessions.end(front.sessions.find(EVERYBODY, "talk"))
-    await front.sessions.move(front.sessions.open(EVERYBODY, LiveOptions(), "talk"))
-    with psycopg.connect(journal, autocommit=True) as look:
-        look.execute("UPDATE vibevoice.fronts SET seen = seen - interval '1 hour'")
-        await until(lambda: _heard_of(look), "it says again that it is there")
-
-
-def _heard_of(look: psycopg.Connection[Any]) -> bool:
-    """Whether who has the session said of late that it is there."""
-    row = look.execute(
-        "SELECT seen > now() - interval '1 minute' "
-        "FROM vibevoice.sessions JOIN vibevoice.fronts ON name = front"
-    ).fetchone()
-    return row is not None and bool(row[0])
+    again = front.sessions.open(EVERYBODY, LiveOptions(), "talk")
+    await front.sessions.move(again)
+    taken = await other.sessions.take_up(EVERYBODY, "talk")
+    assert again.over, "its service was asked for it, and left it"
+    assert not taken.over
+    assert [len(each.sessions) for each in fronts] == [0, 1]

@@ -198,10 +198,10 @@ CREATE FUNCTION vibevoice.claim_1(
 RETURNS TABLE (job text, seq bigint, submitted bytea) LANGUAGE plpgsql AS $$
 DECLARE due record; other record; had record; skip text[] := '{}';
 BEGIN
-    RETURN QUERY SELECT j.id, j.seq, j.submitted FROM vibevoice.jobs j WHERE j.claim = claim_;
-    IF FOUND THEN RETURN; END IF;  -- the answer was lost, and is given again
     -- One claim at a time, a few milliseconds each: each has to see what the one before took.
     PERFORM pg_advisory_xact_lock(8530221459172614241);
+    RETURN QUERY SELECT j.id, j.seq, j.submitted FROM vibevoice.jobs j WHERE j.claim = claim_;
+    IF FOUND THEN RETURN; END IF;  -- the answer was lost, and is given again
     PERFORM FROM vibevoice.services WHERE id = node_ AND NOT draining FOR KEY SHARE;
     IF NOT FOUND THEN RETURN; END IF;
     WHILE cardinality(skip) < 20 LOOP

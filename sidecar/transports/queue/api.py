@@ -75,7 +75,7 @@ def build_router(service: Service) -> APIRouter:
         going = [job for job in on_their_way if job.id not in ended]
         listed: list[JobRecord | Over] = [*ended.values(), *going]
         bodies = [job_info(job, turns.get(job.id)) for job in listed]
-        waiting = service.health().jobs_waiting
+        waiting = (await service.looked()).jobs_waiting
         return json_response({"your_jobs": bodies, "total_queued": waiting})
 
     return router

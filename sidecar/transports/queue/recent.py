@@ -46,10 +46,11 @@ class Recent:
         self._jobs: dict[str, Over] = {}
 
     def over(self, job: Job) -> None:
-        """One has ended."""
+        """Note a job that has ended, or that its client has left, which ends it."""
         self._forget_old()
         until = self._now() + LISTED_S
-        self._jobs[job.id] = Over(job.id, job.record.owner, status_of(job.record), until)
+        status = status_of(job.record) if job.ended else "failed"
+        self._jobs[job.id] = Over(job.id, job.record.owner, status, until)
 
     def of(self, owner: str) -> Iterator[Over]:
         """Those of one owner."""

@@ -36,7 +36,7 @@ def build_router(service: Service) -> APIRouter:
 
     @router.get("/health", summary="How the service is", response_model=models.Health)
     async def health() -> Response:
-        now = service.health()
+        now = await service.looked()
         failing = now.trouble is not None and _says_so(service.settings)
         return json_response(
             {
