@@ -108,3 +108,39 @@ def test_migrations_are_numbered_without_a_gap_and_are_in_the_wheel() -> None:
     patterns = pyproject["tool"]["setuptools"]["package-data"]["sidecar"]
     packed = {path.name for pattern in patterns for path in (ROOT / "sidecar").glob(pattern)}
     assert packed >= {*NAMES}
+
+
+def test_the_queries_of_the_documentation_suit_the_tables(journal: str) -> None:
+    schema.migrate(journal, KEY)
+    page = (ROOT / "docs/journal.md").read_text()
+    queries = [
+        query
+        for block in re.findall(r"```sql\n(.+?)```", page, re.DOTALL)
+        for query in block.split(";")
+        if "SELECT" in query and "FROM" in query
+    ]
+    assert len(queries) == 5
+    with psycopg.connect(journal) as asks:
+        for query in queries:
+            asks.execute(query)
+
+
+def test_keda_wants_nodes_for_jobs_that_wait_and_that_run_and_for_no_others(journal: str) -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'vibevoice'")
+    scaled = ROOT / "deploy/k8s/overlays/cluster/scaledobject.yaml"
+    (trigger,) = next(yaml.safe_load_all(scaled.read_text("utf-8")))["spec"]["triggers"]
+    submit = """SELECT vibevoice.submit_1(
+        %s, 'owner', NULL, '', true, true, 'auto', 10, 10, NULL, NULL, 9)"""
+    schema.migrate(journal, KEY)
+    with psycopg.connect(journal, autocommit=True) as asks:
+        counts = []
+        for change, values in (
+            (submit, ("first",)),
+            (submit, ("second",)),
+            ("SELECT vibevoice.beat_1('node', true, false)", ()),
+            ("SELECT vibevoice.claim_1('node', 'token', '{}', 0, 60)", ()),
+            ("SELECT vibevoice.cancel_1(%s)", ("first",)),
+        ):
+            asks.execute(change, values)
+            counts.append(asks.execute(trigger["metadata"]["query"]).fetchone())
+    assert counts == [(1,), (2,), (2,), (2,), (1,)]
