@@ -47,6 +47,8 @@ from sidecar.database.schema import migrate
 from sidecar.jobs.events import Begun, JobEvent, Reported
 from sidecar.jobs.record import JobRecord, advance
 from sidecar.jobs.storage.folder import Folder
+from sidecar.metering.outcomes import Outcomes
+from sidecar.metering.tally import JobTally
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Finished, Transcript
 from sidecar.threads import Threads
@@ -72,9 +74,9 @@ class Store:
         limits = Limits(600.0, 1_000_000, 1 << 40, 0)
         disk, uploads = Threads("disk", 1), Folder(folder / "uploads")
         keeping = Housekeeping(self._database, uploads, disk, limits, rows)
-        follower = Follower(self._database, rows)
-        jobs = PostgresJobs(self._database, rows, follower, keeping, float, 1_000_000)
-        claims = PostgresClaims(self._database, rows, "node", keeping)
+        follower, tally = Follower(self._database, rows), JobTally(Outcomes(60.0, time.monotonic))
+        jobs = PostgresJobs(self._database, rows, follower, keeping, float, 1_000_000, tally)
+        claims = PostgresClaims(self._database, rows, "node", keeping, tally)
         self._member, self._jobs = Membership(self._database, "node", works=True), jobs
         self.submit, self.claim, self.report = jobs.submit, claims.claim, claims.report
 

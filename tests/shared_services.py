@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import operator
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from postgres import KEY
@@ -27,6 +29,8 @@ from sidecar.database.schema import migrate
 from sidecar.jobs.events import Begun, Change, JobEvent, Reported
 from sidecar.jobs.record import JobRecord
 from sidecar.jobs.storage.folder import Folder
+from sidecar.metering.outcomes import Outcomes
+from sidecar.metering.tally import JobTally
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Finished, Segment, SegmentReady, Transcript
 from sidecar.threads import Threads
@@ -68,6 +72,7 @@ class Service:
     membership: Membership
     jobs: PostgresJobs
     claims: PostgresClaims
+    tally: JobTally
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _next: int = 0
 
@@ -112,14 +117,17 @@ async def service(
     seal = await asyncio.to_thread(migrate, journal, KEY)
     database, rows, storage = Database(journal), Rows(seal), Folder(folder / "uploads")
     disk = Threads("disk", 1)
+    tally = JobTally(Outcomes(60.0, time.monotonic))
     follower = Follower(database, rows)
     housekeeping = Housekeeping(database, storage, disk, limits, rows)
-    jobs = PostgresJobs(database, rows, follower, housekeeping, lambda s: s / 10, queue_limit)
-    claims = PostgresClaims(database, rows, name, housekeeping)
+    jobs = PostgresJobs(
+        database, rows, follower, housekeeping, lambda s: s / 10, queue_limit, tally
+    )
+    claims = PostgresClaims(database, rows, name, housekeeping, tally)
     membership = Membership(database, name, works=works)
     await database.open()
     await membership.register()
-    made = Service(database, rows, storage, follower, housekeeping, membership, jobs, claims)
+    made = Service(database, rows, storage, follower, housekeeping, membership, jobs, claims, tally)
     made.tasks.append(asyncio.create_task(follower.run()))
     try:
         async with asyncio.timeout(10 * PATIENCE_S):

@@ -84,6 +84,7 @@ class SharedBackend:
             self._housekeeping,
             _pace_of(engine),
             settings.queue_limit,
+            tally,
             now,
         )
         """Jobs of all services."""
@@ -92,7 +93,7 @@ class SharedBackend:
             log = MemoryLog(now)
             log.listen(Counted(tally))
             queue = engine.queue(log)
-            claims = PostgresClaims(self._database, rows, service_id, self._housekeeping)
+            claims = PostgresClaims(self._database, rows, service_id, self._housekeeping, tally)
             refused = _refusals(settings, engine.provision)
             judging = Judging(claims, refused, settings.unschedulable_after)
             node = Node(

@@ -16,6 +16,8 @@ from sidecar.jobs.order import PASSED_OVER_S
 from sidecar.jobs.record import JobRecord
 from sidecar.jobs.retention import weight
 from sidecar.jobs.written import Unreadable
+from sidecar.metering.outcomes import outcome_of
+from sidecar.metering.tally import JobTally
 from sidecar.vault.sealing import SealBroken
 
 log = logging.getLogger(__name__)
@@ -28,10 +30,15 @@ class PostgresClaims:
     """The `Claims` of one node."""
 
     def __init__(
-        self, database: Database, rows: Rows, node_id: str, housekeeping: Housekeeping
+        self,
+        database: Database,
+        rows: Rows,
+        node_id: str,
+        housekeeping: Housekeeping,
+        tally: JobTally,
     ) -> None:
         self._database, self._rows, self._node = database, rows, node_id
-        self._housekeeping = housekeeping
+        self._housekeeping, self._tally = housekeeping, tally
 
     async def claim(self, token: str, offer: Offer) -> Claim | None:
         """Claim the next job; None if there is none."""
@@ -133,7 +140,9 @@ class PostgresClaims:
             event = JobEvent(seq + 1, 0.0, Failed(failure) if ends else Refused(failure))
             sealed = self._rows.sealed_event(job_id, event)
             whom = None if ends else nodes
-            await self._database.call("tell_refused_1", job_id, seq, whom, sealed)
+            rows = await self._database.call("tell_refused_1", job_id, seq, whom, sealed)
+            if (lasted_s := rows[0][0]) is not None:
+                self._tally.failed(failure.code, lasted_s, outcome_of(failure.error()))
 
     def on_waiting(self, tell: Callable[[], None]) -> None:
         """Have ``tell`` called when there may be something to claim."""

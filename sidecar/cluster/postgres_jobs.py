@@ -30,6 +30,7 @@ from sidecar.jobs.order import Priority
 from sidecar.jobs.record import JobRecord, JobState, advance
 from sidecar.jobs.retention import FEW_SEGMENTS, weight
 from sidecar.jobs.store import OwnerLoad, Turn
+from sidecar.metering.tally import JobTally
 
 T = TypeVar("T")
 
@@ -82,12 +83,13 @@ class PostgresJobs:
         housekeeping: Housekeeping,
         pace_s: Callable[[float], float],
         queue_limit: int,
+        tally: JobTally,
         now: clock.Clock = clock.wall,
     ) -> None:
         """``pace_s``: seconds that this service predicts for so many seconds of audio."""
         self._database, self._rows, self._follower = database, rows, follower
         self._housekeeping, self._pace_s = housekeeping, pace_s
-        self._limit, self._now = queue_limit, now
+        self._limit, self._tally, self._now = queue_limit, tally, now
         self._rendering = asyncio.Lock()
         self._turns = _Turns(0.0, {})
         self._turning = asyncio.Lock()
@@ -206,8 +208,8 @@ class PostgresJobs:
         Raises:
             errors.JobNotFound: there is none.
         """
-        await self._database.call("cancel_1", job_id)
-        self._turns.at = 0.0
+        ((lasted_s,),) = await self._database.call("cancel_1", job_id)
+        self._count_cancelled(lasted_s)
         ended = await self.get(job_id)
         await self._wear(job_id)
         await self._housekeeping.settle(ended.owner)
@@ -219,9 +221,9 @@ class PostgresJobs:
 
     async def delete(self, job_id: str) -> None:
         """Delete a job with all that is kept of it; one that is not there is deleted already."""
-        rows = await self._database.call("delete_1", job_id)
-        self._turns.at = 0.0
-        await self._housekeeping.delete_recordings(name for (name,) in rows)
+        for recording, lasted_s in await self._database.call("delete_1", job_id):
+            self._count_cancelled(lasted_s)
+            await self._housekeeping.delete_recordings([recording])
 
     def delete_soon(self, job_id: str) -> None:
         """Delete a job in the background, however long the database is away."""
@@ -300,6 +302,12 @@ class PostgresJobs:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _count_cancelled(self, lasted_s: float | None) -> None:
+        """Count a job that was ended by this service, after so many seconds; None of any other."""
+        self._turns.at = 0.0
+        if lasted_s is not None:
+            self._tally.cancelled(lasted_s)
 
     async def _undo(self, job_id: str) -> None:
         """Delete a job whose submission had no answer: twice, because a server that stood still may

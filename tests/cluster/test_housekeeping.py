@@ -112,3 +112,21 @@ async def test_a_storage_that_cannot_delete_costs_nobody_a_result(
         monkeypatch.setattr(one.storage, "delete", refuse)  # type: ignore[attr-defined]
         job = await done(one, "me", "a")
         assert await ids(one, "me") == [job.id]
+
+
+async def test_jobs_that_are_ended_by_a_call_are_counted_once_by_the_service_that_was_asked(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        cancelled, deleted, ended = await one.submit("me", "me", "me")
+        for _ in range(2):
+            await one.jobs.cancel(cancelled.id)
+            await one.jobs.delete(deleted.id)
+            await other.jobs.cancel(cancelled.id)
+        claim = await one.claim()
+        assert claim is not None
+        assert claim.record.id == ended.id
+        await one.run(claim)
+        await one.jobs.delete(ended.id)
+        assert one.tally.ended.values[("cancelled",)] == 2
+        assert other.tally.ended.values[("cancelled",)] == 0

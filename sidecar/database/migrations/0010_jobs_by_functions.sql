@@ -324,25 +324,27 @@ BEGIN
     RETURN cardinality(gone);
 END $$;
 
--- End a job, wherever it is; one that has ended stays as it is. Whether it was there.
-CREATE FUNCTION vibevoice.cancel_1(job_ text) RETURNS boolean LANGUAGE plpgsql AS $$
+-- End a job, wherever it is; one that has ended stays as it is. For how many seconds it was there,
+-- if it ended by this call.
+CREATE FUNCTION vibevoice.cancel_1(job_ text) RETURNS float8 LANGUAGE plpgsql AS $$
 DECLARE j vibevoice.jobs;
 BEGIN
     SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ FOR UPDATE;
-    IF NOT FOUND THEN RETURN false; END IF;
-    IF j.ended IS NULL THEN
-        PERFORM vibevoice.finish_1(job_, 'cancelled');
-        PERFORM vibevoice.append_1(job_, 'cancelled');
-        PERFORM pg_notify('vibevoice_ended', job_);
-    END IF;
-    RETURN true;
+    IF j.id IS NULL OR j.ended IS NOT NULL THEN RETURN NULL; END IF;
+    PERFORM vibevoice.finish_1(job_, 'cancelled');
+    PERFORM vibevoice.append_1(job_, 'cancelled');
+    PERFORM pg_notify('vibevoice_ended', job_);
+    RETURN extract(epoch FROM clock_timestamp() - j.came);
 END $$;
 
--- Delete a job with all that is kept of it; the name of its recording, to be deleted next.
-CREATE FUNCTION vibevoice.delete_1(job_ text) RETURNS TABLE (recording text)
+-- Delete a job with all that is kept of it; the name of its recording, to be deleted next, and for
+-- how many seconds it was there, if it ended by this call.
+CREATE FUNCTION vibevoice.delete_1(job_ text) RETURNS TABLE (recording text, lasted_s float8)
 LANGUAGE plpgsql AS $$
 BEGIN
-    RETURN QUERY DELETE FROM vibevoice.jobs j WHERE id = job_ RETURNING j.recording;
+    RETURN QUERY DELETE FROM vibevoice.jobs j WHERE id = job_ RETURNING j.recording,
+        CASE WHEN j.ended IS NULL
+            THEN extract(epoch FROM clock_timestamp() - j.came)::float8 END;
     PERFORM pg_notify('vibevoice_events', job_);
     PERFORM pg_notify('vibevoice_ended', job_);
 END $$;
@@ -427,20 +429,22 @@ BEGIN
 END $$;
 
 -- Tell that all nodes refuse a job (`nodes_`), or (NULL) end it for that, if its last event is
--- still `base` and nobody has it.
+-- still `base` and nobody has it. For how many seconds it was there, if it ended by this call.
 CREATE FUNCTION vibevoice.tell_refused_1(job_ text, base bigint, nodes_ text[], change_ bytea)
-RETURNS void LANGUAGE plpgsql AS $$
+RETURNS float8 LANGUAGE plpgsql AS $$
+DECLARE j vibevoice.jobs;
 BEGIN
-    PERFORM FROM vibevoice.jobs WHERE id = job_ AND seq = base AND state = 'queued'
+    SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ AND seq = base AND state = 'queued'
         AND claim IS NULL FOR UPDATE;
-    IF NOT FOUND THEN RETURN; END IF;
+    IF NOT FOUND THEN RETURN NULL; END IF;
     IF nodes_ IS NULL THEN
         PERFORM vibevoice.finish_1(job_, 'failed');
         PERFORM vibevoice.append_1(job_, 'failed', change_);
-    ELSE
-        UPDATE vibevoice.jobs SET refused_by = nodes_ WHERE id = job_;
-        PERFORM vibevoice.append_1(job_, 'refused', change_);
+        RETURN extract(epoch FROM clock_timestamp() - j.came);
     END IF;
+    UPDATE vibevoice.jobs SET refused_by = nodes_ WHERE id = job_;
+    PERFORM vibevoice.append_1(job_, 'refused', change_);
+    RETURN NULL;
 END $$;
 
 -- How many jobs go before each of these, and their work in seconds; what is claimed goes first.
@@ -513,3 +517,6 @@ RETURNS TABLE (job text) LANGUAGE sql AS $$
             AND (left_taker = taker_ OR left_until > clock_timestamp())
         ORDER BY left_taker IS NULL, left_until LIMIT 1 FOR UPDATE SKIP LOCKED)
     RETURNING id $$;
+
+-- Jobs whose services died before this migration wait again, and count that.
+SELECT vibevoice.free_1(id) FROM vibevoice.jobs WHERE state = 'running';
