@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from sidecar.cluster.housekeeping import Housekeeping, Limits
 from sidecar.cluster.membership import Membership
 from sidecar.cluster.postgres_claims import PostgresClaims
 from sidecar.cluster.postgres_jobs import PostgresJobs
-from sidecar.cluster.rows import Rows, fold
+from sidecar.cluster.rows import Rows, StoredEvent, fold
 from sidecar.database.database import Database
 from sidecar.database.schema import migrate
 from sidecar.jobs.events import Begun, Change, JobEvent, Reported
@@ -94,6 +94,15 @@ class Service:
         persisted = await self.claims.report(claim.token, base.seq, after, events)
         return after if persisted else None
 
+    async def events(self, job_id: str) -> list[JobEvent]:
+        """All events of a job as they are persisted."""
+        found = await self.database.fetch(
+            """SELECT job, seq, at, kind, change FROM vibevoice.events
+                WHERE job = %s ORDER BY seq""",
+            (job_id,),
+        )
+        return [self.rows.event(StoredEvent(*row)) for row in found]
+
     async def run(self, claim: Claim) -> JobRecord:
         """Do a claimed job to its end."""
         done = await self.report(claim, claim.record, Begun(), SEGMENT, DONE)
@@ -134,6 +143,38 @@ async def service(
         await stop(made.tasks)
         await jobs.close()
         await database.close()
+
+
+class Services:
+    """Services over one database; the first is ``one``."""
+
+    def __init__(self, journal: str, folder: Path, opened: AsyncExitStack) -> None:
+        self._journal, self._folder, self._opened = journal, folder, opened
+        self.all: list[Service] = []
+
+    @property
+    def one(self) -> Service:
+        """The first of them."""
+        return self.all[0]
+
+    async def more(self, *, works: bool = True) -> Service:
+        """Start one more."""
+        name = f"service {len(self.all)}"
+        made = service(self._journal, self._folder, name, works=works)
+        self.all.append(await self._opened.enter_async_context(made))
+        return self.all[-1]
+
+
+@asynccontextmanager
+async def services(
+    journal: str, folder: Path, count: int = 1, *, works: bool = True
+) -> AsyncIterator[Services]:
+    """So many services, and more when the test wants them."""
+    async with AsyncExitStack() as opened:
+        made = Services(journal, folder, opened)
+        for _ in range(count):
+            await made.more(works=works)
+        yield made
 
 
 async def stop(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import reduce
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 import pytest
 from fake_claims import FakeClaims, SharedJobs
 from histories import submitted
 from serving import until
+from shared_services import Services, services
 
 from sidecar import errors
 from sidecar.cluster.claims import JUDGED_S, Claim, Claims, Offer
@@ -65,6 +67,10 @@ class Store(Protocol):
         """Have a node gone."""
         ...
 
+    async def listens(self) -> None:
+        """Return once all nodes hear what they asked to be told of."""
+        ...
+
 
 class MemoryJobs:
     """The fake."""
@@ -100,13 +106,74 @@ class MemoryJobs:
         assert isinstance(node, FakeClaims)
         node.leave()
 
+    async def listens(self) -> None:
+        """They do at once."""
 
-STORES: dict[str, Callable[[], Store]] = {"memory": MemoryJobs}
+
+class DatabaseJobs:
+    """`PostgresClaims` of several services over one database."""
+
+    def __init__(self, all_services: Services) -> None:
+        self._services, self._one = all_services, all_services.one
+
+    async def add(self, record: JobRecord) -> None:
+        await self._one.jobs.submit(record)
+
+    async def get(self, job_id: str) -> JobRecord:
+        return await self._one.jobs.get(job_id)
+
+    async def events(self, job_id: str) -> Sequence[JobEvent]:
+        return await self._one.events(job_id)
+
+    async def end(self, job_id: str) -> None:
+        await self._one.jobs.cancel(job_id)
+
+    async def lose(self, job_id: str) -> None:
+        fetch = self._one.database.fetch
+        await fetch("SELECT vibevoice.beat_1('a dead node', true, false)")
+        await fetch("UPDATE vibevoice.jobs SET node = 'a dead node' WHERE id = %s", (job_id,))
+        await self._one.membership._expire({"a dead node": None})
+
+    async def later(self, seconds: float) -> None:
+        back = "make_interval(secs => %s)"
+        for of, column in (("refusals", "at"), ("jobs", "refused_since")):
+            shift = f"UPDATE vibevoice.{of} SET {column} = {column} - {back}"
+            await self._one.database.fetch(shift, (seconds,))
+
+    async def node(self) -> Claims:
+        return (await self._services.more()).claims
+
+    async def front(self) -> Claims:
+        return (await self._services.more(works=False)).claims
+
+    async def leave(self, node: Claims) -> None:
+        await next(one for one in self._services.all if one.claims is node).membership.leave()
+
+    async def listens(self) -> None:
+        for one in self._services.all:
+            database = one.database
+            await until(lambda database=database: database._tells.keys() <= database._heard)
+
+
+@asynccontextmanager
+async def in_memory(place: Callable[[str], Any]) -> AsyncIterator[Store]:
+    yield MemoryJobs()
+
+
+@asynccontextmanager
+async def in_database(place: Callable[[str], Any]) -> AsyncIterator[Store]:
+    async with services(place("journal"), place("tmp_path"), works=False) as all_services:
+        yield DatabaseJobs(all_services)
+
+
+Kind = Callable[[Callable[[str], Any]], AbstractAsyncContextManager[Store]]
+STORES: dict[str, Kind] = {"memory": in_memory, "postgres": in_database}
 
 
 @pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest) -> Store:
-    return STORES[request.param]()
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    async with STORES[request.param](request.getfixturevalue) as store:
+        yield store
 
 
 async def added(store: Store, owner: str = "a") -> str:
@@ -398,6 +465,8 @@ async def test_nodes_are_told_what_they_could_claim_and_what_was_ended_elsewhere
     waiting, ended = list[None](), list[str]()
     other.on_waiting(lambda: waiting.append(None))
     one.on_ended(ended.append)
+    await store.listens()
+    waiting.clear()
     job_id = await added(store)
     await until(lambda: waiting)
     claim = await claimed(one)

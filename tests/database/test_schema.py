@@ -5,15 +5,24 @@ from __future__ import annotations
 import asyncio
 import re
 import tomllib
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import psycopg
 import pytest
 from postgres import KEY, Cluster
+from shared_services import DONE, SAID, SEGMENT, kept, service, submitted
 
 from sidecar.database import schema
 from sidecar.errors import SettingsInvalid
+from sidecar.jobs.events import Begun, Change, JobEvent, Reported
+from sidecar.jobs.record import JobRecord, JobState
+from sidecar.jobs.storage.folder import Folder
+from sidecar.jobs.written import change_text, record_text
+from sidecar.speech.transcript import Checkpoint
+from sidecar.vault.sealing import Seal
 
 ROOT = Path(__file__).parents[2]
 FOLDER = files("sidecar.database") / "migrations"
@@ -55,6 +64,85 @@ def test_tables_of_every_version_become_the_newest(
     assert version(journal) == version(fresh) == len(steps)
     assert tables(journal) == tables(fresh) != []
     postgres_cluster.drop(fresh)
+
+
+RELEASED = 9
+"""Version of the tables of release 0.1."""
+
+
+def insert_as_released(
+    journal: str, seal: Seal, record: JobRecord, state: str, *changes: Change
+) -> None:
+    """Have a job in the tables as release 0.1 wrote it."""
+    events = [JobEvent(seq, 100.0 + seq, change) for seq, change in enumerate(changes, 1)]
+    claim = "a service of then" if state == "running" else None
+    with psycopg.connect(journal) as database:
+        database.execute(
+            """INSERT INTO vibevoice.jobs (id, owner, submitted, idempotency_key, urgent, work_s,
+                    charged_s, state, seq, claim, leased_until)
+                VALUES (%s, %s, %s, NULL, true, 3, %s, %s, %s, %s, now() + interval '1 hour')""",
+            (
+                record.id,
+                record.owner,
+                seal.seal(record_text(record), record.id),
+                3 if claim else 0,
+                state,
+                len(events),
+                claim,
+            ),
+        )
+        database.execute("INSERT INTO vibevoice.shares VALUES (%s, 3)", (record.owner,))
+        for one in events:
+            database.execute(
+                """INSERT INTO vibevoice.events (job, seq, at, fleeting, mark, change)
+                    VALUES (%s, %s, %s, false, 'a mark', %s)""",
+                (record.id, one.seq, one.at, _sealed(seal, record, one)),
+            )
+
+
+def _sealed(seal: Seal, record: JobRecord, event: JobEvent) -> bytes:
+    return seal.seal(change_text(event.change), f"{record.id}/{event.seq}")
+
+
+async def test_jobs_of_the_release_before_are_read_claimed_and_done(
+    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        steps: Sequence[str] = schema.migrations()[:RELEASED]
+        earlier.setattr(schema, "migrations", lambda: steps)
+        seal = schema.migrate(journal, KEY)
+    storage = Folder(tmp_path / "uploads")
+    waiting, running, done = (
+        replace(submitted(name), audio=kept(f"recording of {name}"))
+        for name in ("waiting", "running", "done")
+    )
+    settled = Reported(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
+    insert_as_released(journal, seal, waiting, "queued")
+    insert_as_released(journal, seal, running, "running", Begun(), settled)
+    insert_as_released(journal, seal, done, "done", Begun(), SEGMENT, DONE)
+    for record in (waiting, running, done):
+        storage.put(f"recording of {record.owner}", [b"sound"])
+    async with service(journal, tmp_path) as one:
+        assert await one.jobs.get(waiting.id) == waiting
+        (listed,) = await one.jobs.list("done")
+        assert listed.state is JobState.DONE
+        assert list((await one.jobs.get(done.id)).segments) == [SAID]
+        again = await one.jobs.get(running.id)
+        assert (again.state, again.interruptions) == (JobState.QUEUED, 1)
+        assert len(again.settled) == 1
+        had = await one.database.fetch("SELECT owner, had_s FROM vibevoice.owners ORDER BY 1")
+        assert had == [("done", 3.0), ("running", 0.0), ("waiting", 3.0)]
+        await one.housekeeping._adopt()
+        await one.housekeeping._purge(None)
+        assert {*storage.ages()} == {"recording of waiting", "recording of running"}
+        for job in (running, waiting):
+            claim = await one.claim()
+            assert claim is not None
+            assert claim.record.id == job.id
+            assert claim.record.audio == job.audio
+            await one.run(claim)
+            assert list((await one.jobs.get(job.id)).segments) == [SAID]
+        assert not storage.ages()
 
 
 async def test_services_that_start_at_once_migrate_one_after_the_other(journal: str) -> None:

@@ -73,6 +73,16 @@ CREATE INDEX jobs_ended ON vibevoice.jobs (owner, touched DESC) WHERE ended IS N
 ALTER TABLE vibevoice.events DROP COLUMN mark, ALTER change DROP NOT NULL,
     ADD kind text NOT NULL DEFAULT '';
 
+-- Jobs that run have lost their nodes, which are of the release before: they wait again.
+UPDATE vibevoice.owners o SET had_s = had_s - charged.s FROM (
+    SELECT owner, sum(charged_s) AS s FROM vibevoice.jobs WHERE ended IS NULL GROUP BY owner
+) charged WHERE o.owner = charged.owner;
+UPDATE vibevoice.jobs SET charged_s = 0 WHERE ended IS NULL;
+INSERT INTO vibevoice.events (job, seq, at, fleeting, kind)
+    SELECT id, seq + 1, extract(epoch FROM now()), false, 'interrupted'
+    FROM vibevoice.jobs WHERE state = 'running';
+UPDATE vibevoice.jobs SET state = 'queued', seq = seq + 1 WHERE state = 'running';
+
 -- A live session whose service is not there waits for its client; before, that was worked out of
 -- when each front was seen last.
 UPDATE vibevoice.sessions SET until = now() + make_interval(secs => grace_s) WHERE until IS NULL;

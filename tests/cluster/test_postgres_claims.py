@@ -1,0 +1,239 @@
+"""Claims of several nodes over one PostgreSQL: each job once, and owners in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+from shared_services import SAID, Service, Services, services, submitted
+
+from sidecar.cluster.claims import Claim, Offer
+from sidecar.jobs import poison
+from sidecar.jobs.events import Begun, Crashed, Reported
+from sidecar.jobs.order import AGED_S, PASSED_OVER_S, Moment, Priority, Shares, Waiting, turns
+from sidecar.jobs.record import JobRecord, JobState
+from sidecar.speech.engine import Precision, TranscribeOptions
+from sidecar.speech.transcript import Checkpoint
+
+SETTLED = Reported(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
+SENDERS = 4
+
+
+@pytest.fixture
+async def shared(journal: str, tmp_path: Path) -> AsyncIterator[Services]:
+    async with services(journal, tmp_path) as shared:
+        yield shared
+
+
+@pytest.fixture
+def node(shared: Services) -> Service:
+    return shared.one
+
+
+async def owners_of(node: Service, count: int) -> list[str]:
+    """Owners of the next jobs."""
+    return [(await claimed(node)).record.owner for _ in range(count)]
+
+
+async def claimed(node: Service, offer: Offer = Offer()) -> Claim:  # noqa: B008
+    claim = await node.claim(offer)
+    assert claim is not None
+    return claim
+
+
+async def wants(node: Service, precision: Precision, owner: str = "owner") -> JobRecord:
+    """Submit a job that wants a precision."""
+    options = TranscribeOptions(precision=precision)
+    record = replace(submitted(owner), options=options)
+    await node.jobs.submit(record)
+    return record
+
+
+async def age(node: Service, record: JobRecord, seconds: float) -> None:
+    """As if a job had come so much earlier."""
+    await node.database.fetch(
+        """UPDATE vibevoice.jobs SET came = came - make_interval(secs => %s),
+            due = due - make_interval(secs => %s) WHERE id = %s""",
+        (seconds, seconds, record.id),
+    )
+
+
+async def die(node: Service) -> None:
+    """Have a node taken for dead and come back."""
+    await node.membership._expire({node.membership.id: None})
+    await node.membership.register()
+
+
+async def test_three_hundred_jobs_are_claimed_by_three_nodes_each_once_and_fairly(
+    shared: Services,
+) -> None:
+    nodes = [shared.one, await shared.more(), await shared.more()]
+    for index in range(3):
+        for _ in range(100 // SENDERS):
+            await asyncio.gather(*(nodes[0].submit(f"owner {index}") for _ in range(SENDERS)))
+    got: list[JobRecord] = []
+
+    async def work(node: Service) -> None:
+        while (claim := await node.claim()) is not None:
+            got.append(claim.record)
+
+    await asyncio.gather(*map(work, nodes))
+    assert len(got) == len({job.id for job in got}) == 300
+    early = Counter(job.owner for job in got[:60])
+    assert {early[f"owner {index}"] for index in range(3)} <= {*range(17, 24)}
+
+
+async def test_claims_at_once_over_several_connections_give_no_job_twice(shared: Services) -> None:
+    nodes = [shared.one, await shared.more(), await shared.more()]
+    jobs = await shared.one.submit(*"abc" * 5)
+    claims = await asyncio.gather(*(node.claim() for node in nodes for _ in range(8)))
+    got = [claim.record.id for claim in claims if claim is not None]
+    assert sorted(got) == sorted(job.id for job in jobs)
+    assert len({claim.token for claim in claims if claim is not None}) == len(jobs)
+
+
+async def test_a_job_whose_row_another_client_keeps_locked_holds_up_no_other(
+    node: Service, journal: str
+) -> None:
+    locked, other = await node.submit("a", "b")
+    with psycopg.connect(journal) as client:
+        client.execute("SELECT FROM vibevoice.jobs WHERE id = %s FOR UPDATE", (locked.id,))
+        assert (await claimed(node)).record.id == other.id
+        assert await node.claim() is None
+    assert (await claimed(node)).record.id == locked.id
+
+
+async def test_the_order_of_claims_is_that_of_one_service(node: Service) -> None:
+    """Batch jobs that waited long enough count as waited for; the others came since."""
+    chance = random.Random(7)
+    waiting: list[Waiting] = []
+    jobs: list[JobRecord] = []
+    for number in range(60):
+        aged = number < 12
+        age_s = 4 * AGED_S - number if aged else AGED_S - 5.0 * number
+        owner, work_s = f"owner {chance.randrange(5)}", chance.uniform(1.0, 900.0)
+        priority = Priority.BATCH if aged else chance.choice([*Priority])
+        record = submitted(owner, work_s, priority=priority)
+        await node.jobs.submit(record)
+        await age(node, record, age_s)
+        jobs.append(record)
+        waiting.append(Waiting(owner, Precision.AUTO, work_s, -age_s, priority))
+    claims = [await claimed(node) for _ in jobs]
+    expected = [jobs[one.index].id for one in turns(waiting, Shares(), Moment())]
+    assert [claim.record.id for claim in claims] == expected
+
+
+async def test_the_turns_that_are_told_are_those_in_which_jobs_are_claimed(node: Service) -> None:
+    chance = random.Random(3)
+    jobs = [
+        (await node.submit(f"owner {chance.randrange(4)}", seconds=chance.uniform(1, 900)))[0]
+        for _ in range(30)
+    ]
+    told = await node.jobs.turns(jobs)
+    expected = sorted(told, key=lambda job_id: told[job_id].position)
+    assert [turn.position for turn in sorted(told.values(), key=lambda one: one.position)] == [
+        *range(30)
+    ]
+    assert [(await claimed(node)).record.id for _ in jobs] == expected
+
+
+async def test_nobody_saves_up(node: Service) -> None:
+    await node.submit(*["early"] * 4)
+    await owners_of(node, 2)
+    await node.submit(*["late"] * 4)
+    assert sorted(await owners_of(node, 4)) == ["early"] * 2 + ["late"] * 2
+
+
+async def test_what_is_given_back_was_not_had(node: Service) -> None:
+    await node.submit("first", "second")
+    claim = await claimed(node)
+    assert claim.record.owner == "first"
+    await node.claims.release(claim.token)
+    assert (await claimed(node)).record == claim.record
+
+
+async def test_an_owner_who_comes_back_when_all_have_gone_has_no_advantage(node: Service) -> None:
+    await node.submit("busy", "busy", seconds=900)
+    for _ in range(2):
+        await node.run(await claimed(node))
+    await node.submit("new", "new", "busy")
+    assert await owners_of(node, 3) == ["new", "busy", "new"]
+
+
+async def test_jobs_of_the_loaded_precision_go_first_for_a_limited_time(node: Service) -> None:
+    due = await wants(node, Precision.FP32)
+    loaded = [await wants(node, Precision.FP16) for _ in range(3)]
+    short = Offer(frozenset({"fp16", "auto"}), 1.0)
+    long = Offer(short.loaded, PASSED_OVER_S + 1.0)
+    assert (await claimed(node, short)).record.id == loaded[0].id
+    assert (await claimed(node, long)).record.id == loaded[1].id, "the other came a moment ago"
+    await age(node, due, PASSED_OVER_S)
+    assert (await claimed(node, short)).record.id == loaded[2].id, "loading was a moment ago"
+    again = await wants(node, Precision.FP16)
+    assert (await claimed(node, long)).record.id == due.id
+    assert (await claimed(node, Offer(frozenset({"fp32"}), 1.0))).record.id == again.id
+
+
+async def test_without_anything_loaded_who_is_due_goes_first(node: Service) -> None:
+    due = await wants(node, Precision.FP32)
+    await wants(node, Precision.FP16)
+    assert (await claimed(node)).record.id == due.id
+
+
+async def test_a_job_in_which_services_die_is_given_up_unless_it_gets_further(
+    shared: Services,
+) -> None:
+    (job,) = await shared.one.submit("a")
+    for attempt in range(6):
+        node = await shared.more()
+        claim = await claimed(node)
+        assert poison.given_up(claim.record.crashes, claim.record.interruptions) is None
+        changes = [Begun()]
+        if attempt == 1:  # what died before that counts no more
+            changes += [SETTLED, Crashed(), Begun()]  # type: ignore[list-item]
+        assert await node.report(claim, claim.record, *changes)
+        await die(node)
+    record = (await claimed(shared.one)).record
+    assert (record.id, record.crashes, record.interruptions) == (job.id, 1, 5)
+    error = poison.given_up(record.crashes, record.interruptions)
+    assert error is not None
+    assert "5 services" in error.detail
+
+
+async def test_a_node_that_was_taken_for_dead_is_refused_and_another_goes_on(
+    shared: Services,
+) -> None:
+    late, heir = shared.one, await shared.more()
+    (job,) = await late.submit("a")
+    lost = await claimed(late)
+    begun = await late.report(lost, lost.record, Begun(), SETTLED)
+    assert begun is not None
+    await die(late)
+    claim = await claimed(heir)
+    assert (claim.record.id, claim.record.state) == (job.id, JobState.QUEUED)
+    assert (claim.record.interruptions, claim.record.settled) == (1, begun.settled)
+    assert await late.report(lost, begun, Begun()) is None
+    done = await heir.run(claim)
+    assert await late.report(lost, begun, Begun()) is None
+    assert (await late.jobs.get(job.id)).seq == done.seq
+    numbers = [event.seq for event in await late.events(job.id)]
+    assert numbers == [*range(1, done.seq + 1)]
+
+
+async def test_a_database_that_restarts_takes_no_job_from_its_node(
+    shared: Services, postgres_cluster: object
+) -> None:
+    node, other = shared.one, await shared.more()
+    await node.submit("a")
+    claim = await claimed(node)
+    postgres_cluster.stop("immediate")  # type: ignore[attr-defined]
+    postgres_cluster.start()  # type: ignore[attr-defined]
+    assert await other.claim() is None
+    assert await node.claims.valid([claim.token]) == {claim.token}
+    await node.run(claim)
