@@ -75,7 +75,9 @@ class Store:
         disk, uploads = Threads("disk", 1), Folder(folder / "uploads")
         keeping = Housekeeping(self._database, uploads, disk, limits, rows)
         follower, tally = Follower(self._database, rows), JobTally(Outcomes(60.0, time.monotonic))
-        jobs = PostgresJobs(self._database, rows, follower, keeping, float, 1_000_000, tally)
+        jobs = PostgresJobs(
+            self._database, rows, "node", follower, keeping, float, 1_000_000, tally
+        )
         claims = PostgresClaims(self._database, rows, "node", keeping, tally)
         self._member, self._jobs = Membership(self._database, "node", works=True), jobs
         self.submit, self.claim, self.report = jobs.submit, claims.claim, claims.report

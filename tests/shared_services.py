@@ -128,7 +128,7 @@ async def service(
     follower = Follower(database, rows)
     housekeeping = Housekeeping(database, storage, disk, limits, rows)
     jobs = PostgresJobs(
-        database, rows, follower, housekeeping, lambda s: s / 10, queue_limit, tally
+        database, rows, name, follower, housekeeping, lambda s: s / 10, queue_limit, tally
     )
     claims = PostgresClaims(database, rows, name, housekeeping, tally)
     membership = Membership(database, name, works=works)

@@ -48,6 +48,11 @@ class Held:
         return AudioSource(fd, spooled=True)
 
 
+def nowhere() -> Held:
+    """Return the reference of a recording that is not kept: no descriptor has that number."""
+    return Held(-1, 0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """An upload that was written down, by its name in the storage of recordings, and what it was

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable
@@ -76,10 +77,12 @@ class SharedBackend:
         self._database = Database(address)
         self._follower = Follower(self._database, rows, now)
         self._housekeeping = Housekeeping(self._database, storage, disk, _limits(settings), rows)
-        self._membership = Membership(self._database, service_id, works=settings.role != FRONT)
+        self._beats = Database(address, 1)  # no slow call of others holds up a heartbeat
+        self._membership = Membership(self._beats, service_id, works=settings.role != FRONT)
         self.store = PostgresJobs(
             self._database,
             rows,
+            service_id,
             self._follower,
             self._housekeeping,
             _pace_of(engine),
@@ -110,7 +113,9 @@ class SharedBackend:
         self.queue = SharedQueue(
             self.store, self._follower, settings.queue_limit, self._membership, node, queue
         )
-        self.client_timeouts = ClientTimeouts(self._database, seal, self.store, self.queue)
+        self.client_timeouts = ClientTimeouts(
+            self._database, seal, service_id, self.store, self.queue
+        )
         """Jobs whose clients timed out."""
         self.sessions = SharedSessions(self._database, seal, self._membership)
         """Live sessions that other services find."""
@@ -132,7 +137,7 @@ class SharedBackend:
 
     async def open(self, background: Background) -> None:
         """Start to work; this does not wait for the database."""
-        await self._database.open()
+        await asyncio.gather(self._database.open(), self._beats.open())
         background.spawn("heartbeat", self._membership.beat())
         background.spawn("observe services", self._membership.observe())
         background.spawn("follow jobs", self._follower.run())
@@ -152,7 +157,7 @@ class SharedBackend:
         await self._engine.close()
         await self._membership.leave()
         await self.store.close()
-        await self._database.close()
+        await asyncio.gather(self._database.close(), self._beats.close())
         self.keeping.close()
 
 

@@ -75,8 +75,8 @@ class Claims(Protocol):
         """Give a claimed job back, which waits by its last report; others may claim it at once."""
         ...
 
-    async def valid(self, tokens: Sequence[str]) -> frozenset[str]:
-        """Return those of all the claims of this node that still hold."""
+    async def mine(self) -> frozenset[str]:
+        """Return the tokens of all claims of this node that hold."""
         ...
 
     async def judge(self, verdicts: Mapping[str, Failure | None]) -> None:

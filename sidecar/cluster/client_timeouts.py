@@ -1,5 +1,4 @@
-"""Jobs whose clients timed out, among services that share jobs: the repeated request takes its job
-over, whichever service it comes to."""
+"""Jobs whose clients timed out: the repeated request takes its job over at whichever service."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ LOOK_S = 5.0
 """Interval of looks for jobs whose clients did not come back; they may run so much longer."""
 _OVERDUE = """
     SELECT id FROM vibevoice.jobs
-    WHERE left_as IS NOT NULL AND left_until < clock_timestamp()"""
+    WHERE left_until IS NOT NULL AND left_until < clock_timestamp() LIMIT 100"""
 
 
 class Awaits(Protocol):
@@ -36,8 +35,10 @@ class Awaits(Protocol):
 class ClientTimeouts:
     """Jobs between two requests of the same client."""
 
-    def __init__(self, database: Database, seal: Seal, store: JobStore, queue: Awaits) -> None:
-        self._database, self._seal = database, seal
+    def __init__(
+        self, database: Database, seal: Seal, service_id: str, store: JobStore, queue: Awaits
+    ) -> None:
+        self._database, self._seal, self._service_id = database, seal, service_id
         self._store, self._queue = store, queue
 
     async def leave(self, job: Job, digest: str, for_s: float) -> None:
@@ -66,6 +67,7 @@ class ClientTimeouts:
             record = await self._store.get(rows[0][0])
         except errors.JobNotFound:
             return None
+        await self._database.call("await_1", record.id, self._service_id)
         source.close()
         job = Job(source, record)
         self._queue.expect(job)

@@ -20,13 +20,14 @@ from sidecar.jobs.written import Unreadable
 from sidecar.vault.sealing import SealBroken
 
 CHANNEL = "vibevoice_events"
-"""A notification names a job with new events, or that is gone; it only wakes, and is not counted
-on: after a reconnect all followed jobs are read."""
+"""A notification names a job with new events, or that is gone, if it is marked as followed. It only
+wakes, and is not counted on: after a reconnect all followed jobs are read."""
 
 _BEHIND = """
     SELECT job, seq, at, kind, change FROM vibevoice.events
     JOIN unnest(%s::text[], %s::bigint[]) AS followed (id, after) ON job = id
     WHERE seq > after ORDER BY job, seq"""
+_FOLLOW = "UPDATE vibevoice.jobs SET followed = true WHERE id = ANY(%s) AND NOT followed"
 _THERE = "SELECT id, submitted, recording IS NOT NULL FROM vibevoice.jobs WHERE id = ANY(%s)"
 
 
@@ -55,6 +56,7 @@ class Follower(Feed):
         Raises:
             errors.JobNotFound: there is no such job.
         """
+        await self._database.fetch(_FOLLOW, ([job_id],))
         record, events = await self._read(job_id)
         followed = self._followed.get(job_id)
         if followed is None:
@@ -112,6 +114,7 @@ class Follower(Feed):
 
     async def _catch_up(self, job_ids: Sequence[str]) -> None:
         job_ids = [one for one in job_ids if one in self._followed]
+        await self._database.fetch(_FOLLOW, (job_ids,))
         known = [self._followed[one].record.seq for one in job_ids]
         rows = await self._database.fetch(_BEHIND, (job_ids, known))
         there = {row[0] for row in await self._database.fetch(_THERE, (job_ids,))}

@@ -1,5 +1,4 @@
-"""Queue of a service that shares its jobs: accepts them for all nodes, and follows those whose
-clients wait here."""
+"""Queue of a service that shares its jobs: accepts for all nodes, answers clients that wait here."""
 
 from __future__ import annotations
 

@@ -57,6 +57,8 @@ class HeldClaims:
         """``log``: that of ``queue``, with the claimed jobs only."""
         self._claims, self._log, self._queue = claims, log, queue
         self._held: dict[str, Held] = {}
+        self._unknown: frozenset[str] = frozenset()
+        """Claims that the last check did not know of."""
         self.freed = asyncio.Event()
         """Set when a job has ended here, or a claim is gone."""
         log.listen(self._heard)
@@ -102,18 +104,24 @@ class HeldClaims:
             log.warning("job %s is not given back: the database is away", held.id)
             self._drop(held)
 
-    async def check(self) -> None:
-        """Stop jobs whose claim is lost. A job that has ended here is left to its reporter.
+    async def check(self, asking: str = "") -> None:
+        """Stop jobs whose claim is lost, and give back claims that nothing here knows of. A job
+        that has ended here is left to its reporter. ``asking``: a token whose claim may be made.
 
         Raises:
             errors.JournalUnreachable: the database is away.
         """
-        if not (held_now := [*self._held.values()]):
-            return
-        valid = await self._claims.valid([held.claim.token for held in held_now])
+        held_now = [*self._held.values()]
+        mine = await self._claims.mine()
         for held in held_now:
-            if held.claim.token not in valid and self._runs(held):
+            if held.claim.token not in mine and self._runs(held):
                 self._lose(held)
+        known = {held.claim.token for held in (*held_now, *self._held.values())} | {asking}
+        unknown = mine - known
+        for token in unknown & self._unknown:  # also a moment ago: no claim is being answered
+            log.warning("a claim that this node does not know of is given back")
+            await self._claims.release(token)
+        self._unknown = unknown
 
     def end(self, job_id: str) -> None:
         """Stop a job that another service has ended."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from sidecar import errors
@@ -23,8 +21,13 @@ log = logging.getLogger(__name__)
 
 SWEEP_S = 10.0
 """Time between two looks for results whose time is over; they may stay so much longer."""
+BATCH = 200
+"""Jobs or recordings of one call: some tenths of a second at most."""
 UNCLAIMED_S = 3600.0
 """Age of a recording without a job before it is deleted: a service may be about to submit it."""
+
+_DOOMED = "SELECT name FROM vibevoice.doomed_recordings LIMIT %s"
+_DELETED = "DELETE FROM vibevoice.doomed_recordings WHERE name = ANY(%s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,48 +56,77 @@ class Housekeeping:
         the database is away the next sweep does it."""
         with suppress(errors.JournalUnreachable):
             await self._purge(owner)
+            await self.delete_recordings()
 
-    async def delete_recordings(self, names: Iterable[str | None]) -> None:
-        """Delete recordings whose jobs are gone. One that cannot be deleted now goes with the next
-        start of a service."""
-        for name in filter(None, names):
-            try:
-                await self._disk.run(self._storage.delete, name)
-            except (OSError, errors.SidecarError) as error:
-                log.warning("a recording goes with the next start (%s)", error)
+    async def delete_recordings(self) -> None:
+        """Delete recordings that the database has given up. One that cannot be deleted now is tried
+        again with the next sweep.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
+        doomed = await self._fetch(
+            "SELECT name FROM vibevoice.doomed_recordings LIMIT %s", (BATCH,)
+        )
+        gone = [name for (name,) in doomed if await self._deleted(name)]
+        if gone:
+            await self._fetch(
+                "DELETE FROM vibevoice.doomed_recordings WHERE name = ANY(%s)", (gone,)
+            )
 
     async def run(self) -> None:
         """Delete what a crash left behind, then every few seconds what is over."""
         await patiently(self._adopt)
         await patiently(self._sweep_storage)
-        await repeatedly(partial(self._purge, None), SWEEP_S)
+        await repeatedly(self._sweep, SWEEP_S)
 
-    async def _purge(self, owner: str | None) -> None:
+    async def _sweep(self) -> None:
+        for (owner,) in await self._database.call("owners_with_results_1"):
+            await self._purge(owner)
+        await self._database.call("tidy_1")
+        await self._database.call("forget_able_1")
+        await self.delete_recordings()
+
+    async def _purge(self, owner: str) -> None:
         limits = self._limits
-        values = (owner, limits.retention_s, limits.results, limits.result_bytes)
-        gone = await self._fetch("SELECT recording FROM vibevoice.purge_1(%s, %s, %s, %s)", values)
-        gone += await self._fetch(
-            "SELECT recording FROM vibevoice.forget_recordings_1(%s, %s)",
-            (owner, limits.recording_bytes),
-        )
-        await self.delete_recordings(name for (name,) in gone)
+        results = (limits.retention_s, limits.results, limits.result_bytes)
+        while await self._purged("purge_1", owner, *results) >= BATCH:
+            pass
+        while await self._purged("forget_recordings_1", owner, limits.recording_bytes) >= BATCH:
+            pass
+
+    async def _purged(self, function: str, owner: str, *limits: float) -> int:
+        ((count,),) = await self._database.call(function, owner, *limits, BATCH)
+        return int(count)
+
+    async def _deleted(self, name: str) -> bool:
+        try:
+            await self._disk.run(self._storage.delete, name)
+        except (OSError, errors.SidecarError) as error:
+            log.warning("a recording cannot be deleted now (%s)", error)
+            return False
+        return True
 
     async def _adopt(self) -> None:
         """Note the recordings of jobs that a release before 0.2 took in, which kept their names in
         encrypted records alone."""
-        for job_id, submitted in await self._fetch(
-            "SELECT id, submitted FROM vibevoice.jobs WHERE recording = ''"
+        while found := await self._fetch(
+            "SELECT id, submitted FROM vibevoice.jobs WHERE recording = '' LIMIT %s", (BATCH,)
         ):
-            try:
-                audio = self._rows.record(StoredJob(job_id, submitted)).audio
-            except (SealBroken, Unreadable):
-                continue  # its recording stays: nobody knows which it is
-            name, size = (audio.name, audio.size) if isinstance(audio, Kept) else (None, None)
-            await self._fetch(
-                """UPDATE vibevoice.jobs SET recording = %s, recording_bytes = %s
-                    WHERE id = %s AND recording = '' RETURNING id""",
-                (name, size, job_id),
-            )
+            for job_id, submitted in found:
+                name, size = self._recording_of(job_id, submitted)
+                await self._fetch(
+                    """UPDATE vibevoice.jobs SET recording = %s, recording_bytes = %s
+                        WHERE id = %s AND recording = ''""",
+                    (name, size, job_id),
+                )
+
+    def _recording_of(self, job_id: str, submitted: bytes) -> tuple[str | None, int | None]:
+        try:
+            audio = self._rows.record(StoredJob(job_id, submitted)).audio
+        except (SealBroken, Unreadable):
+            return None, None
+        return (audio.name, audio.size) if isinstance(audio, Kept) else (None, None)
 
     async def _sweep_storage(self) -> None:
         """Delete recordings that no job needs: they were never submitted, or their service died
@@ -104,10 +136,8 @@ class Housekeeping:
         needed = await self._fetch(
             "SELECT recording FROM vibevoice.jobs WHERE recording = ANY(%s)", (old,)
         )
-        unknown = await self._fetch("SELECT FROM vibevoice.jobs WHERE recording = '' LIMIT 1")
-        if not unknown:
-            kept = {name for (name,) in needed}
-            await self.delete_recordings(name for name in old if name not in kept)
+        for name in {*old} - {name for (name,) in needed}:
+            await self._deleted(name)
 
     async def _fetch(self, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         return await self._database.fetch(sql, values)

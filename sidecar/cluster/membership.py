@@ -117,3 +117,4 @@ class Membership:
         await self._database.fetch(
             "SELECT vibevoice.expire_1(%s::text[], %s::bigint[])", ([*beats], [*beats.values()])
         )
+        await self._database.call("forget_able_1")

@@ -293,7 +293,7 @@ class Node:
                 log.exception("claims could not be checked")
 
     async def _check(self) -> None:
-        await self._held.check()
+        await self._held.check(self._asking)
         if not self._draining:
             await self._judging.judge_waiting()
             await self._judging.end_unschedulable()

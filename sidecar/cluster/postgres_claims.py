@@ -56,8 +56,7 @@ class PostgresClaims:
             past = [self._rows.event(StoredEvent(*row)) for row in events]
             record = fold(self._rows.record(StoredJob(job_id, submitted)), past)
         except (SealBroken, Unreadable) as error:
-            log.error("job %s in the database cannot be read: %s", job_id, error or "damaged")
-            await self.judge({job_id: Failure.of(errors.AudioLost("Its record is damaged."))})
+            await self._refuse_unreadable(job_id, error)
             await self.release(token)
             return None
         return Claim(token, record, worn(past))
@@ -97,10 +96,10 @@ class PostgresClaims:
         """Give a job back."""
         await self._database.call("release_1", token)
 
-    async def valid(self, tokens: Sequence[str]) -> frozenset[str]:
-        """Return those claims that still hold."""
+    async def mine(self) -> frozenset[str]:
+        """Return the tokens of all claims of this node that hold."""
         rows = await self._database.fetch(
-            "SELECT claim FROM vibevoice.jobs WHERE claim = ANY(%s)", ([*tokens],)
+            "SELECT claim FROM vibevoice.jobs WHERE node = %s", (self._node,)
         )
         return frozenset(claim for (claim,) in rows)
 
@@ -119,7 +118,7 @@ class PostgresClaims:
             try:
                 found.append(self._rows.record(StoredJob(job_id, submitted)))
             except (SealBroken, Unreadable) as error:
-                log.error("job %s in the database cannot be read: %s", job_id, error or "damaged")
+                await self._refuse_unreadable(job_id, error)
         return found
 
     async def end_unschedulable(self, patience_s: float) -> None:
@@ -151,3 +150,8 @@ class PostgresClaims:
     def on_ended(self, tell: Callable[[str], None]) -> None:
         """Have ``tell`` called with each job that was ended elsewhere."""
         self._database.listen(ENDED, tell)
+
+    async def _refuse_unreadable(self, job_id: str, error: Exception) -> None:
+        """Leave a job to nodes that can read it, such as those of a later release."""
+        log.error("job %s in the database cannot be read: %s", job_id, error or "damaged")
+        await self.judge({job_id: Failure.of(errors.AudioLost("Its record is damaged."))})

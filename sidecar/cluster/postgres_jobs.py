@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
 from sidecar import clock, errors
@@ -19,9 +18,8 @@ from sidecar.audio.ref import AudioRef, Kept
 from sidecar.cluster.following import Follower
 from sidecar.cluster.housekeeping import Housekeeping
 from sidecar.cluster.retrying import patiently
-from sidecar.cluster.rows import NOWHERE, Rows, StoredEvent, StoredJob, fold, kind_of, worn
+from sidecar.cluster.rows import Rows, StoredEvent, StoredJob, fold, kind_of, worn
 from sidecar.database.database import Database
-from sidecar.database.timing import CALL_S
 from sidecar.jobs.allowance import UNSAID_S
 from sidecar.jobs.events import Change, Edited, JobEvent
 from sidecar.jobs.feed import Subscription
@@ -38,8 +36,6 @@ UNKNOWN_S = 60.0
 """Work that a recording of unknown length counts as between owners."""
 FRESH_S = 1.0
 """The order of all waiting jobs is worked out at most once in so long."""
-UNDO_S = CALL_S
-"""Time in which a server that answers again has executed what was sent to it before."""
 CLOSING_S = 3.0
 """Limit for the last cancels and deletions of a service that stops."""
 PACE_SAMPLE_S = 60.0
@@ -79,6 +75,7 @@ class PostgresJobs:
         self,
         database: Database,
         rows: Rows,
+        service_id: str,
         follower: Follower,
         housekeeping: Housekeeping,
         pace_s: Callable[[float], float],
@@ -87,8 +84,8 @@ class PostgresJobs:
         now: clock.Clock = clock.wall,
     ) -> None:
         """``pace_s``: seconds that this service predicts for so many seconds of audio."""
-        self._database, self._rows, self._follower = database, rows, follower
-        self._housekeeping, self._pace_s = housekeeping, pace_s
+        self._database, self._rows, self._service_id = database, rows, service_id
+        self._follower, self._housekeeping, self._pace_s = follower, housekeeping, pace_s
         self._limit, self._tally, self._now = queue_limit, tally, now
         self._rendering = asyncio.Lock()
         self._turns = _Turns(0.0, {})
@@ -115,18 +112,21 @@ class PostgresJobs:
             record.facts.total_s,
             record.facts.total_s or UNKNOWN_S,
             *_recording(record.audio),
+            None if record.kept else self._service_id,
             self._limit,
         )
         try:
             ((outcome, job_id),) = await self._database.call("submit_1", *values)
         except BaseException:
             if record.key is None:
-                self._soon(self._undo, record.id)
+                self._soon(self.delete, record.id)
             raise
         if outcome == "known":
             raise KeyTaken(job_id)
         if outcome == "queue_full":
             raise errors.QueueFull("The queue of all services takes no more jobs.")
+        if outcome == "deleted":
+            raise errors.JournalUnreachable()  # an earlier try had no answer, and was undone
 
     async def import_ended(self, record: JobRecord, changes: Sequence[Change]) -> JobRecord:
         """Persist a job that is over already, with all that happened to it."""
@@ -221,9 +221,9 @@ class PostgresJobs:
 
     async def delete(self, job_id: str) -> None:
         """Delete a job with all that is kept of it; one that is not there is deleted already."""
-        for recording, lasted_s in await self._database.call("delete_1", job_id):
-            self._count_cancelled(lasted_s)
-            await self._housekeeping.delete_recordings([recording])
+        ((lasted_s,),) = await self._database.call("delete_1", job_id)
+        self._count_cancelled(lasted_s)
+        await self._housekeeping.delete_recordings()
 
     def delete_soon(self, job_id: str) -> None:
         """Delete a job in the background, however long the database is away."""
@@ -309,13 +309,6 @@ class PostgresJobs:
         if lasted_s is not None:
             self._tally.cancelled(lasted_s)
 
-    async def _undo(self, job_id: str) -> None:
-        """Delete a job whose submission had no answer: twice, because a server that stood still may
-        execute it behind the deletion."""
-        await self.delete(job_id)
-        await asyncio.sleep(UNDO_S)
-        await patiently(partial(self.delete, job_id))
-
     async def _found(self, sql: str, *values: str) -> JobRecord | None:
         rows = await self._database.fetch(sql, values)
         found = await self._folded([StoredJob(*row) for row in rows])
@@ -393,8 +386,3 @@ class PostgresJobs:
 
 def _recording(audio: AudioRef) -> tuple[str | None, int | None]:
     return (audio.name, audio.size) if isinstance(audio, Kept) else (None, None)
-
-
-def gone(record: JobRecord) -> bool:
-    """Whether a job's recording is not kept any more."""
-    return record.audio == NOWHERE

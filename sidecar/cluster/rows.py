@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 from typing import Any
 
-from sidecar.audio.ref import Held, Kept
+from sidecar.audio.ref import Kept, nowhere
 from sidecar.jobs.events import Cancelled, Change, Failure, Interrupted, JobEvent, Refused, Reported
 from sidecar.jobs.record import JobRecord, JobState, advance
 from sidecar.jobs.written import Unreadable, change_of, change_text, record_of, record_text
@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 
 KEYS = 256
 """Derived keys that are remembered: those of the jobs that a busy service works with."""
-NOWHERE = Held(-1, 0, 0)
-"""A recording that is not kept any more."""
 _PLAIN: dict[str, Callable[[], Change]] = {
     "cancelled": Cancelled,
     "interrupted": Interrupted,
@@ -111,7 +109,7 @@ class Rows:
         """
         record = record_of(self._opened(job.id, job.submitted, job.id))
         gone = isinstance(record.audio, Kept) and not job.recording
-        return replace(record, audio=NOWHERE) if gone else record
+        return replace(record, audio=nowhere()) if gone else record
 
     def event(self, row: StoredEvent) -> JobEvent:
         """Decrypt an event.

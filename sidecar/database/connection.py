@@ -23,6 +23,7 @@ from sidecar.database.timing import (
     KEEPALIVES,
     LOCK_S,
     LONGEST_PAUSE_S,
+    SEND_S,
     STATEMENT_S,
     UNACKNOWLEDGED_S,
 )
@@ -38,6 +39,8 @@ OPTIONS: dict[str, Any] = {
 }
 """Options of every connection."""
 _LIMITS = f"""
+    SET default_transaction_isolation = 'read committed';
+    SET tcp_user_timeout = {round(SEND_S * 1000)};
     SET statement_timeout = {round(STATEMENT_S * 1000)};
     SET lock_timeout = {round(LOCK_S * 1000)};
     SET idle_in_transaction_session_timeout = {round(CALL_S * 1000)}"""

@@ -20,6 +20,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 is away for long costs one attempt a second."""
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVES = 3, 1, 3
 """TCP keepalive: an idle line that is dead at one end is found out within 6 s."""
+SEND_S = 30.0
+"""Limit for a server to send to a client that stands still: notifications wait for it meanwhile."""
 UNACKNOWLEDGED_S = 1.5
 """Limit for data that the other end does not acknowledge (`tcp_user_timeout`): three
 retransmissions, and short enough to repeat a heartbeat before its service is taken for dead."""

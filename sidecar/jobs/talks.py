@@ -9,7 +9,7 @@ import logging
 
 from sidecar import clock, errors
 from sidecar.audio.decode import AudioFacts
-from sidecar.audio.ref import AudioRef, Held
+from sidecar.audio.ref import AudioRef, nowhere
 from sidecar.audio.sniff import WAV
 from sidecar.audio.source import AudioSource
 from sidecar.jobs.events import Begun, Change, Reported
@@ -47,7 +47,7 @@ class Talks:
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be kept; there is no job.
         """
-        audio: AudioRef = Held(-1, 0, 0)  # nowhere: there is no descriptor of that number
+        audio: AudioRef = nowhere()
         try:
             if sound is not None and self._keeping is not None:
                 audio = await self._keeping.kept(self._disk, sound)

@@ -140,6 +140,8 @@ class FakeClaims(Claims):
         if job is None or job.reported != (token, events[-1].seq):
             if job is None or job.token != token or job.record.seq != base:
                 self.shared.lost += events
+                if job is not None and job.token == token:
+                    self.shared.lose(record.id)
                 return False
             self._persist(job, record, events, worn)
         self._answer()
@@ -153,9 +155,9 @@ class FakeClaims(Claims):
             self.shared.tell_waiting()
         self._answer()
 
-    async def valid(self, tokens: Sequence[str]) -> frozenset[str]:
-        self._reach("valid")
-        return frozenset(token for token in tokens if self._of(token) is not None)
+    async def mine(self) -> frozenset[str]:
+        self._reach("mine")
+        return frozenset(job.token for job in self.shared.jobs.values() if job.node is self)
 
     async def judge(self, verdicts: Mapping[str, Failure | None]) -> None:
         self._reach("judge")

@@ -39,7 +39,9 @@ class Awaited:
 
 def timeouts_of(one: Service, journal: str) -> tuple[ClientTimeouts, Awaited]:
     awaited = Awaited()
-    return ClientTimeouts(one.database, migrate(journal, KEY), one.jobs, awaited), awaited
+    return ClientTimeouts(
+        one.database, migrate(journal, KEY), one.membership.id, one.jobs, awaited
+    ), awaited
 
 
 async def accepted(one: Service, awaited: Awaited) -> Job:

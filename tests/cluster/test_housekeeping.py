@@ -8,8 +8,8 @@ from pathlib import Path
 from shared_services import LIMITS, Service, kept, service, submitted
 
 from sidecar import errors
+from sidecar.audio.ref import nowhere
 from sidecar.cluster import housekeeping
-from sidecar.cluster.rows import NOWHERE
 from sidecar.jobs.record import JobRecord
 
 
@@ -55,7 +55,7 @@ async def test_results_go_when_their_time_is_over_and_what_waits_stays(
             "UPDATE vibevoice.jobs SET touched = touched - interval '601 s' WHERE id = %s",
             (old.id,),
         )
-        await one.housekeeping._purge(None)
+        await one.housekeeping._sweep()
         assert await ids(one, "me") == [young.id, waiting.id]
 
 
@@ -65,7 +65,7 @@ async def test_a_recording_goes_with_the_end_of_its_job_or_stays_as_long_as_ther
     async with service(journal, tmp_path) as one:
         gone = await done(one, "me", "a")
         assert [*one.storage.ages()] == []
-        assert (await one.jobs.get(gone.id)).audio == NOWHERE
+        assert (await one.jobs.get(gone.id)).audio == nowhere()
     async with service(journal, tmp_path, limits=replace(LIMITS, recording_bytes=10)) as one:
         await done(one, "me", "b")
         await done(one, "me", "c")
@@ -83,7 +83,7 @@ async def test_a_recording_of_a_job_that_waits_stays(journal: str, tmp_path: Pat
         one.storage.put("a", [b"x"])
         await done(one, "other")
         await one.jobs.submit(replace(submitted("me"), audio=kept("a")))
-        await one.housekeeping._purge(None)
+        await one.housekeeping._sweep()
         assert [*one.storage.ages()] == ["a"]
 
 

@@ -65,7 +65,7 @@ async def test_jobs_of_a_dead_service_are_free_and_count_its_death(
         after = await other.jobs.get(first.record.id)
         assert (after.state, after.interruptions, after.attempts) == (JobState.QUEUED, 1, 1)
         assert (await other.jobs.get(second.record.id)).interruptions == 0
-        assert await one.claims.valid([first.token, second.token]) == frozenset()
+        assert await one.claims.mine() == frozenset()
         assert await one.report(first, running, SEGMENT) is None
         again = {(await other.claim() or first).record.id for _ in range(2)}
         assert again == {begun.id, waiting.id}
@@ -80,7 +80,7 @@ async def test_a_service_that_beat_meanwhile_is_not_expired_by_an_older_look(
         assert claim is not None
         await one.membership.register()
         await other.membership._expire({"one": 0})
-        assert await one.claims.valid([claim.token]) == {claim.token}
+        assert await one.claims.mine() == {claim.token}
 
 
 async def test_a_job_that_waited_behind_another_is_not_to_blame_for_a_death(

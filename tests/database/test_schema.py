@@ -133,7 +133,7 @@ async def test_jobs_of_the_release_before_are_read_claimed_and_done(
         had = await one.database.fetch("SELECT owner, had_s FROM vibevoice.owners ORDER BY 1")
         assert had == [("done", 3.0), ("running", 0.0), ("waiting", 3.0)]
         await one.housekeeping._adopt()
-        await one.housekeeping._purge(None)
+        await one.housekeeping._sweep()
         assert {*storage.ages()} == {"recording of waiting", "recording of running"}
         for job in (running, waiting):
             claim = await one.claim()
@@ -218,7 +218,7 @@ def test_keda_wants_nodes_for_jobs_that_wait_and_that_run_and_for_no_others(jour
     scaled = ROOT / "deploy/k8s/overlays/cluster/scaledobject.yaml"
     (trigger,) = next(yaml.safe_load_all(scaled.read_text("utf-8")))["spec"]["triggers"]
     submit = """SELECT vibevoice.submit_1(
-        %s, 'owner', NULL, '', true, true, 'auto', 10, 10, NULL, NULL, 9)"""
+        %s, 'owner', NULL, '', true, true, 'auto', 10, 10, NULL, NULL, NULL, 9)"""
     schema.migrate(journal, KEY)
     with psycopg.connect(journal, autocommit=True) as asks:
         counts = []

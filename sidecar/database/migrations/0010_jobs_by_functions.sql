@@ -3,25 +3,27 @@
 -- event number that it knows). No lock outlives a call. Functions end in their version: a release
 -- that changes one adds the next, and drops the old one a release later.
 --
--- Lock order: a job's row before its owner's row; several of either by id. Only `submit` locks an
--- owner first, and then no job that others can see.
+-- Lock order: services by id, jobs by id, owners by name. Only `submit` locks an owner first, and
+-- then no job that others can see.
 
+SET LOCAL lock_timeout = '10s';
 DROP FUNCTION vibevoice.free(text, text, timestamptz, double precision);
 DROP FUNCTION vibevoice.joined(text);
 DROP FUNCTION vibevoice.held(text, timestamptz, double precision);
 DROP FUNCTION vibevoice.there(timestamptz, double precision);
 DROP FUNCTION vibevoice.lives(text, double precision);
 DROP TABLE vibevoice.desired, vibevoice.nodes, vibevoice.refusals, vibevoice.strays,
-    vibevoice.fronts;
+    vibevoice.fronts, vibevoice.unanswered;
 
 -- What each owner has had: predicted seconds of work of the jobs that were claimed.
 ALTER TABLE vibevoice.shares RENAME TO owners;
 
 -- Services that are there. Each counts its own beat up; others see by their own clocks whether it
--- stands still. `judged`: a node that has said what it can do at least once.
+-- stands still. A beat begins where no earlier one of the same service was. `judged`: a node that
+-- has said what it can do at least once.
 CREATE TABLE vibevoice.services (
     id text PRIMARY KEY,
-    beat bigint NOT NULL DEFAULT 0,
+    beat bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
     works boolean NOT NULL,
     draining boolean NOT NULL DEFAULT false,
     judged boolean NOT NULL DEFAULT false) WITH (fillfactor = 50);
@@ -37,6 +39,8 @@ ALTER TABLE vibevoice.jobs
     ADD reported_by text,              -- the claim by which its last event was reported
     ADD fraction double precision NOT NULL DEFAULT 0,
     ADD behind text NOT NULL DEFAULT '',       -- the job that it waits for at the engine
+    ADD followed boolean NOT NULL DEFAULT false,   -- whether its events are to be notified
+    ADD awaited_by text,               -- the service at which its client waits for the answer
     ADD ended timestamptz,
     ADD touched timestamptz,           -- its end or last edit: retention counts from there
     ADD weight bigint NOT NULL DEFAULT 16384,  -- bytes that it counts for its owner's results
@@ -49,15 +53,23 @@ ALTER TABLE vibevoice.jobs
     ADD refused_seen timestamptz,
     ADD left_as text,                  -- its client timed out: a code of its request,
     ADD left_until timestamptz,        -- until when that is waited for,
-    ADD left_taker text;               -- and the call that took it
-UPDATE vibevoice.jobs SET
+    ADD left_taker text,               -- and the call that took it, not yet confirmed,
+    ADD left_taken timestamptz,        -- since then
+    ADD CHECK (work_s >= 0 AND work_s < 'Infinity');
+UPDATE vibevoice.jobs j SET
     claim = NULL,
     due = came + CASE WHEN urgent THEN '0' ELSE '10 min' END::interval,
     audio_s = work_s,
     recording = '',  -- its name is in the encrypted record: a service notes it here
-    ended = CASE WHEN state IN ('done', 'failed', 'cancelled') THEN now() END,
-    touched = CASE WHEN state IN ('done', 'failed', 'cancelled') THEN now() END;
-ALTER TABLE vibevoice.jobs ALTER due SET NOT NULL, DROP COLUMN urgent;
+    ended = last.at,
+    touched = last.at
+FROM (SELECT id, CASE WHEN state IN ('done', 'failed', 'cancelled') THEN coalesce(
+        (SELECT to_timestamp(max(at)) FROM vibevoice.events WHERE job = id), now()) END AS at
+    FROM vibevoice.jobs) last
+WHERE last.id = j.id;
+ALTER TABLE vibevoice.jobs ALTER due SET NOT NULL, DROP COLUMN urgent,
+    ALTER submitted SET STORAGE EXTERNAL, ALTER summary SET STORAGE EXTERNAL,
+    SET (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 DROP INDEX vibevoice.jobs_open;
 CREATE INDEX jobs_of_owner ON vibevoice.jobs (owner, place);
 CREATE INDEX jobs_open ON vibevoice.jobs (owner, due, place) WHERE ended IS NULL;
@@ -65,13 +77,20 @@ CREATE INDEX jobs_waiting ON vibevoice.jobs (owner, due, place)
     WHERE state = 'queued' AND claim IS NULL;
 CREATE INDEX jobs_unjudged ON vibevoice.jobs (place)
     WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL;
+CREATE INDEX jobs_by_able ON vibevoice.jobs (able_by) WHERE able_by IS NOT NULL;
 CREATE UNIQUE INDEX jobs_by_claim ON vibevoice.jobs (claim) WHERE claim IS NOT NULL;
 CREATE INDEX jobs_by_node ON vibevoice.jobs (node) WHERE node IS NOT NULL;
 CREATE INDEX jobs_ended ON vibevoice.jobs (owner, touched DESC) WHERE ended IS NOT NULL;
+CREATE INDEX jobs_recordings ON vibevoice.jobs (owner, ended DESC)
+    WHERE ended IS NOT NULL AND recording <> '';
+CREATE INDEX jobs_left ON vibevoice.jobs (owner, left_as) WHERE left_as IS NOT NULL;
+CREATE INDEX jobs_overdue ON vibevoice.jobs (left_until) WHERE left_until IS NOT NULL;
+CREATE INDEX jobs_awaited ON vibevoice.jobs (awaited_by) WHERE awaited_by IS NOT NULL;
 
 -- `kind` names what happened; an event of a function has no encrypted `change`, its kind says all.
 ALTER TABLE vibevoice.events DROP COLUMN mark, ALTER change DROP NOT NULL,
-    ADD kind text NOT NULL DEFAULT '';
+    ALTER change SET STORAGE EXTERNAL, ADD kind text NOT NULL DEFAULT '';
+CREATE INDEX events_fleeting ON vibevoice.events (job) WHERE fleeting;
 
 -- Jobs that run have lost their nodes, which are of the release before: they wait again.
 UPDATE vibevoice.owners o SET had_s = had_s - charged.s FROM (
@@ -96,6 +115,12 @@ CREATE TABLE vibevoice.refusals (
     PRIMARY KEY (job, node));
 CREATE INDEX refusals_by_node ON vibevoice.refusals (node);
 
+-- Jobs that were deleted and may yet be submitted by a call that a server executes late.
+CREATE TABLE vibevoice.tombstones (
+    id text PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());
+-- Recordings to be deleted from the storage: a service does it, and then forgets them here.
+CREATE TABLE vibevoice.doomed_recordings (name text PRIMARY KEY);
+
 -- Owners with open jobs; one index descent for each.
 CREATE FUNCTION vibevoice.active_owners_1() RETURNS TABLE (owner text) STABLE LANGUAGE sql AS $$
     WITH RECURSIVE active (owner) AS (
@@ -105,65 +130,83 @@ CREATE FUNCTION vibevoice.active_owners_1() RETURNS TABLE (owner text) STABLE LA
             ORDER BY j.owner LIMIT 1) FROM active WHERE active.owner IS NOT NULL)
     SELECT active.owner FROM active WHERE active.owner IS NOT NULL $$;
 
--- Append an event without a body to a job whose row is locked; its number.
+-- Whether a verdict of a node still holds; not one of a future that a clock has left.
+CREATE FUNCTION vibevoice.fresh_1(at timestamptz) RETURNS boolean STABLE LANGUAGE sql
+    RETURN at BETWEEN clock_timestamp() - interval '30 s' AND clock_timestamp();
+
+-- Append an event to a job whose row is locked; its number.
 CREATE FUNCTION vibevoice.append_1(
     job_ text, kind_ text, change_ bytea DEFAULT NULL, at_ float8 DEFAULT NULL)
 RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE number bigint;
+DECLARE j vibevoice.jobs;
 BEGIN
-    UPDATE vibevoice.jobs SET seq = seq + 1 WHERE id = job_ RETURNING seq INTO number;
+    UPDATE vibevoice.jobs SET seq = seq + 1 WHERE id = job_ RETURNING * INTO j;
     INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change)
-        VALUES (job_, number, coalesce(at_, extract(epoch FROM clock_timestamp())), false, kind_,
+        VALUES (job_, j.seq, coalesce(at_, extract(epoch FROM clock_timestamp())), false, kind_,
             change_);
-    PERFORM pg_notify('vibevoice_events', job_);
-    RETURN number;
+    IF j.followed THEN PERFORM pg_notify('vibevoice_events', job_); END IF;
+    RETURN j.seq;
 END $$;
 
 -- End a job whose row is locked.
 CREATE FUNCTION vibevoice.finish_1(job_ text, state_ text) RETURNS void LANGUAGE sql AS $$
+    DELETE FROM vibevoice.refusals WHERE job = job_;
     UPDATE vibevoice.jobs SET state = state_, ended = clock_timestamp(),
         touched = clock_timestamp(), claim = NULL, node = NULL, able_by = NULL, refused_by = NULL,
         refused_since = NULL, refused_seen = NULL
     WHERE id = job_ $$;
 
 -- An owner comes back with nothing open: it begins where the least of the others stands, so that
--- nobody saves up.
+-- nobody saves up. Its row is locked then: one submission of an owner at a time.
 CREATE FUNCTION vibevoice.join_1(owner_ text) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE least float8;
+DECLARE least_s float8;
 BEGIN
     INSERT INTO vibevoice.owners (owner, had_s) VALUES (owner_, 0) ON CONFLICT DO NOTHING;
     PERFORM FROM vibevoice.owners WHERE owner = owner_ FOR UPDATE;
     IF NOT EXISTS (SELECT FROM vibevoice.jobs WHERE owner = owner_ AND ended IS NULL) THEN
-        SELECT min(had_s) INTO least
+        SELECT min(had_s) INTO least_s
             FROM vibevoice.owners JOIN vibevoice.active_owners_1() USING (owner);
-        IF least IS NULL THEN SELECT max(had_s) INTO least FROM vibevoice.owners; END IF;
-        UPDATE vibevoice.owners SET had_s = greatest(had_s, least) WHERE owner = owner_;
+        IF least_s IS NULL THEN SELECT max(had_s) INTO least_s FROM vibevoice.owners; END IF;
+        UPDATE vibevoice.owners SET had_s = greatest(had_s, least_s) WHERE owner = owner_;
     END IF;
 END $$;
 
--- Take a job in: 'accepted', 'known' (its key, or itself, is there as `job`), or 'queue_full'.
+-- Whether a job of this id was deleted before it came. Calls about one id come one after the other.
+CREATE FUNCTION vibevoice.buried_1(id_ text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(id_, 8530221459172614243));
+    RETURN EXISTS (SELECT FROM vibevoice.tombstones WHERE id = id_);
+END $$;
+
+-- Take a job in: 'accepted', 'known' (its key, or itself, is there as `job`), 'queue_full', or
+-- 'deleted' (it was, before this call came). `front_`: the service at which its client waits.
 CREATE FUNCTION vibevoice.submit_1(
     id_ text, owner_ text, key_ text, submitted_ bytea, kept_ boolean, urgent_ boolean,
     wanted_ text, audio_s_ float8, work_s_ float8, recording_ text, recording_bytes_ bigint,
-    limit_ int) RETURNS TABLE (outcome text, job text) LANGUAGE plpgsql AS $$
-DECLARE there text;
+    front_ text, limit_ int) RETURNS TABLE (outcome text, job text) LANGUAGE plpgsql AS $$
+DECLARE there text; waiting bigint;
 BEGIN
-    PERFORM vibevoice.join_1(owner_);  -- its row is locked: one submission of an owner at a time
+    IF vibevoice.buried_1(id_) THEN
+        RETURN QUERY SELECT 'deleted', id_;
+        RETURN;
+    END IF;
+    SELECT count(*) INTO waiting FROM vibevoice.jobs WHERE state = 'queued' AND ended IS NULL;
+    PERFORM vibevoice.join_1(owner_);
     SELECT id INTO there FROM vibevoice.jobs
         WHERE id = id_ OR (owner = owner_ AND idempotency_key = key_) LIMIT 1;
     IF there IS NOT NULL THEN
         RETURN QUERY SELECT CASE WHEN there = id_ THEN 'accepted' ELSE 'known' END, there;
         RETURN;
     END IF;
-    IF (SELECT count(*) FROM vibevoice.jobs WHERE state = 'queued') >= limit_ THEN
+    IF waiting >= limit_ THEN
         RETURN QUERY SELECT 'queue_full', ''::text;
         RETURN;
     END IF;
     INSERT INTO vibevoice.jobs (id, owner, idempotency_key, submitted, kept, due, wanted, audio_s,
-            work_s, recording, recording_bytes)
+            work_s, recording, recording_bytes, awaited_by, followed)
         VALUES (id_, owner_, key_, submitted_, kept_,
             clock_timestamp() + CASE WHEN urgent_ THEN '0' ELSE '10 min' END::interval,
-            wanted_, audio_s_, work_s_, recording_, recording_bytes_);
+            wanted_, audio_s_, work_s_, recording_, recording_bytes_, front_, front_ IS NOT NULL);
     PERFORM pg_notify('vibevoice_waiting', '');
     RETURN QUERY SELECT 'accepted', id_;
 END $$;
@@ -174,6 +217,8 @@ CREATE FUNCTION vibevoice.import_1(
     recording_bytes_ bigint, seqs bigint[], ats float8[], kinds text[], changes bytea[],
     state_ text, weight_ bigint, summary_ bytea) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
+    IF vibevoice.buried_1(id_) THEN RETURN; END IF;
+    PERFORM vibevoice.join_1(owner_);
     INSERT INTO vibevoice.jobs (id, owner, submitted, due, audio_s, work_s, recording,
             recording_bytes, state, seq, ended, touched, weight, summary)
         VALUES (id_, owner_, submitted_, clock_timestamp(), audio_s_, 0, recording_,
@@ -197,7 +242,7 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
         WHERE q.owner = o.owner AND state = 'queued' AND claim IS NULL
             AND (only_ IS NULL OR q.wanted = ANY (only_)) AND NOT id = ANY (skip)
             AND NOT EXISTS (SELECT FROM vibevoice.refusals r WHERE r.job = q.id AND r.node = node_
-                AND r.at > clock_timestamp() - interval '30 s')
+                AND vibevoice.fresh_1(r.at))
         ORDER BY due, place LIMIT 1) first
     ORDER BY o.had_s + first.work_s, first.place LIMIT 1 $$;
 
@@ -231,46 +276,13 @@ BEGIN
         skip := skip || due.job;
     END LOOP;
     IF had.id IS NULL THEN RETURN; END IF;
-    UPDATE vibevoice.jobs SET claim = claim_, node = node_, charged_s = work_s, able_by = NULL
-        WHERE id = had.id;
+    UPDATE vibevoice.jobs SET claim = claim_, node = node_, charged_s = work_s, able_by = NULL,
+        refused_by = NULL, refused_since = NULL, refused_seen = NULL WHERE id = had.id;
     UPDATE vibevoice.owners SET had_s = had_s + had.work_s WHERE owner = had.owner;
     RETURN QUERY SELECT had.id, had.seq, had.submitted;
 END $$;
 
--- Append what a node says of its job, all or nothing; whether that is persisted (also when it was
--- before). False: the claim is lost, or the node knows another past of the job.
-CREATE FUNCTION vibevoice.report_1(
-    job_ text, claim_ text, base bigint, seqs bigint[], ats float8[], fleeting_ boolean[],
-    kinds text[], changes bytea[], state_ text, fraction_ float8, behind_ text, weight_ bigint,
-    summary_ bytea, worn_seqs bigint[], worn bytea[]) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE j vibevoice.jobs; last bigint := seqs[cardinality(seqs)];
-BEGIN
-    SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ FOR UPDATE;
-    IF j.id IS NULL OR j.claim IS DISTINCT FROM claim_ OR j.seq <> base THEN
-        RETURN coalesce(j.reported_by = claim_, false) AND EXISTS (
-            SELECT FROM vibevoice.events e
-            WHERE e.job = job_ AND e.seq = last AND e.kind = kinds[cardinality(kinds)]);
-    END IF;
-    IF true = ANY (fleeting_) THEN
-        DELETE FROM vibevoice.events WHERE job = job_ AND fleeting;
-    END IF;
-    INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change)
-        SELECT job_, s, a, f, k, c
-        FROM unnest(seqs, ats, fleeting_, kinds, changes) u (s, a, f, k, c);
-    UPDATE vibevoice.jobs SET seq = last, state = state_, reported_by = claim_,
-        fraction = fraction_, behind = behind_, refused_by = NULL, refused_since = NULL, refused_seen = NULL
-        WHERE id = job_;
-    IF state_ IN ('done', 'failed', 'cancelled') THEN
-        PERFORM vibevoice.finish_1(job_, state_);
-        UPDATE vibevoice.jobs SET weight = weight_, summary = summary_ WHERE id = job_;
-        UPDATE vibevoice.events e SET change = u.c FROM unnest(worn_seqs, worn) u (s, c)
-            WHERE e.job = job_ AND e.seq = u.s;
-    END IF;
-    PERFORM pg_notify('vibevoice_events', job_);
-    RETURN true;
-END $$;
-
--- Whoever had a job, whose row is locked, has it no more; what it was charged is given back.
+-- Whoever had a job, whose row is locked, has it no more.
 CREATE FUNCTION vibevoice.free_1(job_ text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE j vibevoice.jobs;
 BEGIN
@@ -283,7 +295,7 @@ BEGIN
         fraction = 0, behind = '' WHERE id = job_;
 END $$;
 
--- Give a job back.
+-- Give a job back; what its owner was charged for it, too.
 CREATE FUNCTION vibevoice.release_1(claim_ text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE j vibevoice.jobs;
 BEGIN
@@ -292,6 +304,43 @@ BEGIN
     PERFORM vibevoice.free_1(j.id);
     UPDATE vibevoice.owners SET had_s = had_s - j.charged_s WHERE owner = j.owner;
     PERFORM pg_notify('vibevoice_waiting', '');
+END $$;
+
+-- Append what a node says of its job, all or nothing; whether that is persisted (also when it was
+-- before). False: the claim is lost. It is given up if the node knows another past of the job, as
+-- after the failure of a database that had lost its last commits.
+CREATE FUNCTION vibevoice.report_1(
+    job_ text, claim_ text, base bigint, seqs bigint[], ats float8[], fleeting_ boolean[],
+    kinds text[], changes bytea[], state_ text, fraction_ float8, behind_ text, weight_ bigint,
+    summary_ bytea, worn_seqs bigint[], worn bytea[]) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE j vibevoice.jobs; last bigint := seqs[cardinality(seqs)];
+BEGIN
+    SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ FOR UPDATE;
+    IF j.id IS NULL OR j.claim IS DISTINCT FROM claim_ OR j.seq <> base THEN
+        IF j.reported_by = claim_ AND EXISTS (SELECT FROM vibevoice.events e WHERE e.job = job_
+                AND e.seq = last AND e.kind = kinds[cardinality(kinds)]) THEN
+            RETURN true;
+        END IF;
+        IF j.claim = claim_ THEN PERFORM vibevoice.release_1(claim_); END IF;
+        RETURN false;
+    END IF;
+    IF true = ANY (fleeting_) THEN
+        DELETE FROM vibevoice.events WHERE job = job_ AND fleeting;
+    END IF;
+    INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change)
+        SELECT job_, s, a, f, k, c
+        FROM unnest(seqs, ats, fleeting_, kinds, changes) u (s, a, f, k, c);
+    UPDATE vibevoice.jobs SET seq = last, state = state_, reported_by = claim_,
+        fraction = fraction_, behind = behind_ WHERE id = job_;
+    IF state_ IN ('done', 'failed', 'cancelled') THEN
+        PERFORM vibevoice.finish_1(job_, state_);
+        UPDATE vibevoice.jobs SET weight = weight_, summary = summary_ WHERE id = job_;
+        UPDATE vibevoice.events e SET change = u.c FROM unnest(worn_seqs, worn) u (s, c)
+            WHERE e.job = job_ AND e.seq = u.s;
+    END IF;
+    -- A notification makes commits wait for each other, so only where somebody hears it.
+    IF j.followed THEN PERFORM pg_notify('vibevoice_events', job_); END IF;
+    RETURN true;
 END $$;
 
 -- Count a service's beat up; it registers, again if others took it for dead.
@@ -306,15 +355,14 @@ BEGIN
     END IF;
 END $$;
 
--- Services leave, or died: those whose beats still stand where an observer saw them. Their jobs
--- are free in the same transaction.
+-- Services leave, or died: those whose beats still stand where an observer saw them (NULL: of any
+-- beat). What they had is free in the same transaction.
 CREATE FUNCTION vibevoice.expire_1(ids text[], beats bigint[]) RETURNS int LANGUAGE plpgsql AS $$
 DECLARE gone text[]; j record; whose text[] := '{}'; charged float8[] := '{}';
 BEGIN
-    WITH deleted AS (
-        DELETE FROM vibevoice.services s USING unnest(ids, beats) u (i, b)
-        WHERE s.id = u.i AND s.beat = coalesce(u.b, s.beat) RETURNING s.id)
-    SELECT coalesce(array_agg(id), '{}') INTO gone FROM deleted;
+    SELECT coalesce(array_agg(id), '{}') INTO gone FROM (
+        SELECT s.id FROM vibevoice.services s JOIN unnest(ids, beats) u (i, b) ON s.id = u.i
+        WHERE s.beat = coalesce(u.b, s.beat) ORDER BY s.id FOR UPDATE OF s) locked;
     IF gone = '{}' THEN RETURN 0; END IF;
     FOR j IN SELECT id, owner, charged_s FROM vibevoice.jobs WHERE node = ANY (gone)
             ORDER BY id FOR UPDATE LOOP
@@ -322,7 +370,8 @@ BEGIN
         charged := charged || j.charged_s;
         PERFORM vibevoice.free_1(j.id);
     END LOOP;
-    UPDATE vibevoice.jobs SET able_by = NULL WHERE able_by = ANY (gone);
+    UPDATE vibevoice.jobs SET left_until = clock_timestamp() + interval '30 s', awaited_by = NULL
+        WHERE awaited_by = ANY (gone);  -- their clients may come again elsewhere
     UPDATE vibevoice.sessions SET until = clock_timestamp() + make_interval(secs => grace_s)
         WHERE front = ANY (gone) AND until IS NULL;
     PERFORM FROM vibevoice.owners WHERE owner = ANY (whose) ORDER BY owner FOR UPDATE;
@@ -330,9 +379,15 @@ BEGIN
         SELECT u.owner, sum(u.charged_s) AS charged_s
         FROM unnest(whose, charged) u (owner, charged_s) GROUP BY u.owner) f
         WHERE o.owner = f.owner;
+    DELETE FROM vibevoice.services WHERE id = ANY (gone);
     PERFORM pg_notify('vibevoice_waiting', '');
     RETURN cardinality(gone);
 END $$;
+
+-- Forget which waiting jobs services could do that are there no more.
+CREATE FUNCTION vibevoice.forget_able_1() RETURNS void LANGUAGE sql AS $$
+    UPDATE vibevoice.jobs SET able_by = NULL WHERE able_by IS NOT NULL
+        AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = able_by) $$;
 
 -- End a job, wherever it is; one that has ended stays as it is. For how many seconds it was there,
 -- if it ended by this call.
@@ -343,20 +398,25 @@ BEGIN
     IF j.id IS NULL OR j.ended IS NOT NULL THEN RETURN NULL; END IF;
     PERFORM vibevoice.finish_1(job_, 'cancelled');
     PERFORM vibevoice.append_1(job_, 'cancelled');
-    PERFORM pg_notify('vibevoice_ended', job_);
+    IF j.claim IS NOT NULL THEN PERFORM pg_notify('vibevoice_ended', job_); END IF;
     RETURN extract(epoch FROM clock_timestamp() - j.came);
 END $$;
 
--- Delete a job with all that is kept of it; the name of its recording, to be deleted next, and for
--- how many seconds it was there, if it ended by this call.
-CREATE FUNCTION vibevoice.delete_1(job_ text) RETURNS TABLE (recording text, lasted_s float8)
-LANGUAGE plpgsql AS $$
+-- Delete a job with all that is kept of it, also one that is yet to come. For how many seconds it
+-- was there, if it ended by this call.
+CREATE FUNCTION vibevoice.delete_1(job_ text) RETURNS float8 LANGUAGE plpgsql AS $$
+DECLARE j vibevoice.jobs;
 BEGIN
-    RETURN QUERY DELETE FROM vibevoice.jobs j WHERE id = job_ RETURNING j.recording,
-        CASE WHEN j.ended IS NULL
-            THEN extract(epoch FROM clock_timestamp() - j.came)::float8 END;
-    PERFORM pg_notify('vibevoice_events', job_);
-    PERFORM pg_notify('vibevoice_ended', job_);
+    IF vibevoice.buried_1(job_) THEN RETURN NULL; END IF;
+    INSERT INTO vibevoice.tombstones (id) VALUES (job_);
+    DELETE FROM vibevoice.jobs WHERE id = job_ RETURNING * INTO j;
+    IF j.id IS NULL THEN RETURN NULL; END IF;
+    INSERT INTO vibevoice.doomed_recordings SELECT j.recording WHERE j.recording <> ''
+        ON CONFLICT DO NOTHING;
+    IF j.followed THEN PERFORM pg_notify('vibevoice_events', job_); END IF;
+    IF j.claim IS NOT NULL THEN PERFORM pg_notify('vibevoice_ended', job_); END IF;
+    IF j.ended IS NULL THEN RETURN extract(epoch FROM clock_timestamp() - j.came); END IF;
+    RETURN NULL;
 END $$;
 
 -- Change the transcript of a job that is done, if its last event is `base`; whether it is so now.
@@ -376,7 +436,8 @@ BEGIN
     RETURN true;
 END $$;
 
--- A node says which waiting jobs it can do (`failures` NULL) and which it cannot.
+-- A node says which jobs it can do (`failures` NULL) and which it cannot: jobs that wait, or that
+-- it has claimed itself.
 CREATE FUNCTION vibevoice.judge_1(node_ text, jobs_ text[], failures bytea[])
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE one record;
@@ -385,8 +446,9 @@ BEGIN
     PERFORM FROM vibevoice.services WHERE id = node_ FOR KEY SHARE;
     IF NOT FOUND THEN RETURN; END IF;  -- taken for dead: it says so again once it is registered
     FOR one IN SELECT j.id, u.f, j.refused_since FROM unnest(jobs_, failures) u (i, f)
-            JOIN vibevoice.jobs j ON j.id = u.i WHERE state = 'queued'
-            ORDER BY j.id FOR UPDATE OF j SKIP LOCKED LOOP
+            JOIN vibevoice.jobs j ON j.id = u.i
+            WHERE state = 'queued' AND (claim IS NULL OR (u.f IS NOT NULL AND node = node_))
+            ORDER BY j.id FOR UPDATE OF j LOOP
         IF one.f IS NOT NULL THEN
             INSERT INTO vibevoice.refusals AS r (job, node, failure) VALUES (one.id, node_, one.f)
                 ON CONFLICT (job, node) DO UPDATE SET at = clock_timestamp(), failure = one.f;
@@ -395,7 +457,7 @@ BEGIN
         END IF;
         DELETE FROM vibevoice.refusals WHERE job = one.id AND node = node_;
         UPDATE vibevoice.jobs SET able_by = node_, refused_by = NULL, refused_since = NULL,
-            refused_seen = NULL WHERE id = one.id AND claim IS NULL;
+            refused_seen = NULL WHERE id = one.id;
         IF one.refused_since IS NOT NULL THEN
             PERFORM vibevoice.append_1(one.id, 'open');
             PERFORM pg_notify('vibevoice_waiting', '');
@@ -403,14 +465,15 @@ BEGIN
     END LOOP;
 END $$;
 
--- Waiting jobs that no node is known to be able to do, and that this one did not judge lately.
+-- Waiting jobs that no node is known to be able to do, and that this one did not judge lately:
+-- first those that it never did.
 CREATE FUNCTION vibevoice.unjudged_1(node_ text, most int)
 RETURNS TABLE (job text, submitted bytea) STABLE LANGUAGE sql AS $$
-    SELECT id, submitted FROM vibevoice.jobs j
+    SELECT j.id, j.submitted FROM vibevoice.jobs j
+    LEFT JOIN vibevoice.refusals r ON r.job = j.id AND r.node = node_
     WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL
-        AND NOT EXISTS (SELECT FROM vibevoice.refusals r WHERE r.job = j.id AND r.node = node_
-            AND r.at > clock_timestamp() - interval '30 s')
-    ORDER BY refused_since IS NULL, place LIMIT most $$;
+        AND NOT coalesce(vibevoice.fresh_1(r.at), false)
+    ORDER BY r.at NULLS FIRST, place LIMIT most $$;
 
 -- Waiting jobs that all nodes refuse which are there: what they said, whether that was told
 -- already, and for how many seconds it has been so. Time in which nobody looked does not count.
@@ -429,11 +492,17 @@ BEGIN
         SELECT r.job, array_agg(r.node ORDER BY r.node) AS nodes,
             array_agg(r.failure ORDER BY r.node) AS failures
         FROM vibevoice.refusals r JOIN alive ON alive.id = r.node GROUP BY r.job
-        HAVING count(*) = (SELECT count(*) FROM alive))
+        HAVING count(*) = (SELECT count(*) FROM alive)),
+    locked AS (
+        SELECT j.id FROM vibevoice.jobs j JOIN refused f ON f.job = j.id
+        WHERE j.state = 'queued' AND j.claim IS NULL AND NOT coalesce(j.refused_seen
+            BETWEEN clock_timestamp() - interval '2 s' AND clock_timestamp(), false)
+        ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
     UPDATE vibevoice.jobs j SET refused_seen = clock_timestamp(),
-        refused_since = CASE WHEN j.refused_seen > clock_timestamp() - interval '10 s'
-            THEN j.refused_since ELSE clock_timestamp() END
-    FROM refused f WHERE j.id = f.job AND j.state = 'queued' AND j.claim IS NULL
+        refused_since = CASE WHEN j.refused_seen
+            BETWEEN clock_timestamp() - interval '10 s' AND clock_timestamp()
+            THEN least(j.refused_since, clock_timestamp()) ELSE clock_timestamp() END
+    FROM refused f, locked WHERE j.id = f.job AND locked.id = j.id
     RETURNING j.id, j.seq, f.nodes, f.failures, j.refused_by IS NOT DISTINCT FROM f.nodes,
         extract(epoch FROM clock_timestamp() - j.refused_since)::float8;
 END $$;
@@ -465,7 +534,8 @@ RETURNS TABLE (job text, ahead bigint, ahead_s float8) STABLE LANGUAGE sql AS $$
         FROM (
             SELECT id, place, work_s, claim IS NULL AS waits, coalesce(had_s, 0)
                 + sum(work_s) OVER (PARTITION BY owner ORDER BY due, place) AS end_s
-            FROM vibevoice.jobs LEFT JOIN vibevoice.owners USING (owner) WHERE state = 'queued'
+            FROM vibevoice.jobs LEFT JOIN vibevoice.owners USING (owner)
+            WHERE state = 'queued' AND ended IS NULL
         ) queued WINDOW line AS (ORDER BY waits, end_s, place ROWS UNBOUNDED PRECEDING)
     ) ordered WHERE id = ANY (ids) $$;
 
@@ -476,57 +546,106 @@ RETURNS TABLE (waiting bigint, running bigint, left_s float8) STABLE LANGUAGE sq
         coalesce(sum(work_s * (1 - fraction)) FILTER (WHERE state = 'running'), 0)
     FROM vibevoice.jobs WHERE ended IS NULL $$;
 
--- Delete what has ended and is kept no longer: by age, by number and by size of an owner's (all
--- owners where NULL); the newest of an owner stays whatever it weighs. The recordings of these.
-CREATE FUNCTION vibevoice.purge_1(owner_ text, age_s float8, most bigint, most_bytes bigint)
-RETURNS TABLE (recording text) LANGUAGE sql AS $$
-    WITH results AS (
-        SELECT id, touched, sum(weight) OVER newest AS held, row_number() OVER newest AS nth
-        FROM vibevoice.jobs
-        WHERE ended IS NOT NULL AND (owner_ IS NULL OR owner = owner_)
-        WINDOW newest AS (PARTITION BY owner ORDER BY touched DESC, place DESC)),
-    gone AS (
-        DELETE FROM vibevoice.jobs j USING results r WHERE j.id = r.id AND j.ended IS NOT NULL
-            AND (r.touched < clock_timestamp() - make_interval(secs => age_s) OR r.nth > most
-                OR (r.nth > 1 AND r.held > most_bytes))
-        RETURNING j.id, j.recording)
-    SELECT gone.recording FROM gone, pg_notify('vibevoice_events', gone.id) $$;
+-- Delete some of an owner's results that are kept no longer: by age, by number and by size; the
+-- newest stays whatever it weighs. How many: as many as `batch` may not have been all.
+CREATE FUNCTION vibevoice.purge_1(
+    owner_ text, age_s float8, most bigint, most_bytes bigint, batch int)
+RETURNS int LANGUAGE plpgsql AS $$
+DECLARE one record; count_ int := 0;
+BEGIN
+    FOR one IN
+        WITH results AS (
+            SELECT id, touched, sum(weight) OVER newest AS held, row_number() OVER newest AS nth
+            FROM vibevoice.jobs WHERE ended IS NOT NULL AND owner = owner_
+            WINDOW newest AS (ORDER BY touched DESC, place DESC)),
+        due AS (
+            SELECT id, touched FROM results
+            WHERE touched < clock_timestamp() - make_interval(secs => age_s) OR nth > most
+                OR (nth > 1 AND held > most_bytes)
+            ORDER BY touched LIMIT batch),
+        locked AS MATERIALIZED (
+            SELECT j.id FROM vibevoice.jobs j
+            JOIN due ON due.id = j.id AND due.touched = j.touched  -- and was not edited meanwhile
+            ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
+        DELETE FROM vibevoice.jobs j USING locked WHERE j.id = locked.id
+        RETURNING j.id, j.recording, j.followed
+    LOOP
+        INSERT INTO vibevoice.doomed_recordings SELECT one.recording WHERE one.recording <> ''
+            ON CONFLICT DO NOTHING;
+        IF one.followed THEN PERFORM pg_notify('vibevoice_events', one.id); END IF;
+        count_ := count_ + 1;
+    END LOOP;
+    RETURN count_;
+END $$;
 
--- Forget the recordings of an owner's ended jobs (of all owners where NULL), except those of done
--- jobs, the newest first, within so many bytes; their names, to be deleted next.
-CREATE FUNCTION vibevoice.forget_recordings_1(owner_ text, most_bytes bigint)
-RETURNS TABLE (recording text) LANGUAGE sql AS $$
+-- Forget some recordings of an owner's ended jobs, except those of jobs that are done, the newest
+-- first, within so many bytes. How many: as many as `batch` may not have been all.
+CREATE FUNCTION vibevoice.forget_recordings_1(owner_ text, most_bytes bigint, batch int)
+RETURNS int LANGUAGE plpgsql AS $$
+DECLARE count_ int;
+BEGIN
     WITH shelf AS (
-        SELECT id, j.recording AS name, state = 'done' AND coalesce(recording_bytes, 0)
-            <= most_bytes AS fits, sum(coalesce(recording_bytes, 0)) FILTER (
+        SELECT id, ended, state = 'done' AND coalesce(recording_bytes, 0) <= most_bytes AS fits,
+            sum(coalesce(recording_bytes, 0)) FILTER (
                 WHERE state = 'done' AND coalesce(recording_bytes, 0) <= most_bytes)
-            OVER (PARTITION BY owner ORDER BY ended DESC, place DESC) AS held
-        FROM vibevoice.jobs j
-        WHERE ended IS NOT NULL AND j.recording <> ''
-            AND (owner_ IS NULL OR owner = owner_))
-    UPDATE vibevoice.jobs j SET recording = NULL FROM shelf
-        WHERE j.id = shelf.id AND (NOT fits OR held > most_bytes OR most_bytes = 0)
-    RETURNING shelf.name $$;
+            OVER (ORDER BY ended DESC, place DESC) AS held
+        FROM vibevoice.jobs WHERE ended IS NOT NULL AND recording <> '' AND owner = owner_),
+    locked AS MATERIALIZED (
+        SELECT j.id, j.recording AS name FROM vibevoice.jobs j JOIN (
+            SELECT id FROM shelf WHERE NOT fits OR held > most_bytes OR most_bytes = 0
+            ORDER BY ended LIMIT batch) due USING (id)
+        ORDER BY j.id FOR UPDATE OF j SKIP LOCKED),
+    forgotten AS (
+        UPDATE vibevoice.jobs j SET recording = NULL FROM locked WHERE j.id = locked.id
+        RETURNING locked.name)
+    INSERT INTO vibevoice.doomed_recordings SELECT name FROM forgotten ON CONFLICT DO NOTHING;
+    GET DIAGNOSTICS count_ = ROW_COUNT;
+    RETURN count_;
+END $$;
 
--- A client timed out: its job is left for whoever sends the same request again.
-CREATE INDEX jobs_left ON vibevoice.jobs (owner, left_as) WHERE left_as IS NOT NULL;
-DROP TABLE vibevoice.unanswered;
+-- Owners that have results or recordings; one index descent for each.
+CREATE FUNCTION vibevoice.owners_with_results_1() RETURNS TABLE (owner text)
+STABLE LANGUAGE sql AS $$
+    WITH RECURSIVE known (owner) AS (
+        (SELECT j.owner FROM vibevoice.jobs j WHERE ended IS NOT NULL ORDER BY j.owner LIMIT 1)
+        UNION ALL
+        SELECT (SELECT j.owner FROM vibevoice.jobs j
+            WHERE ended IS NOT NULL AND j.owner > known.owner ORDER BY j.owner LIMIT 1)
+        FROM known WHERE known.owner IS NOT NULL)
+    SELECT known.owner FROM known WHERE known.owner IS NOT NULL $$;
 
+-- Forget owners without jobs, and deletions of so long ago that no call from before is on its way.
+CREATE FUNCTION vibevoice.tidy_1() RETURNS void LANGUAGE sql AS $$
+    DELETE FROM vibevoice.owners o USING (
+        SELECT owner FROM vibevoice.owners q
+        WHERE NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.owner = q.owner)
+        ORDER BY owner FOR UPDATE SKIP LOCKED) gone
+    WHERE o.owner = gone.owner
+        AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.owner = o.owner);
+    DELETE FROM vibevoice.tombstones WHERE at < clock_timestamp() - interval '1 hour' $$;
+
+-- A client timed out: its job is left for whoever sends the same request (a code of it) again.
 CREATE FUNCTION vibevoice.leave_1(job_ text, request_ text, for_s float8)
 RETURNS void LANGUAGE sql AS $$
-    UPDATE vibevoice.jobs SET left_as = request_, left_taker = NULL,
-        left_until = clock_timestamp() + make_interval(secs => for_s)
-    WHERE id = job_ AND (left_as IS NULL OR left_taker IS NOT NULL) $$;
+    UPDATE vibevoice.jobs SET left_as = request_, left_taker = NULL, left_taken = NULL,
+        awaited_by = NULL, left_until = clock_timestamp() + make_interval(secs => for_s)
+    WHERE id = job_ AND left_as IS NULL $$;
 
--- The job that the same request left, for this taker alone; repeated, the same job.
+-- The job that the same request left, for this taker alone until it confirms that: repeated, the
+-- same job; a taker that does not confirm within 5 s never had the answer.
 CREATE FUNCTION vibevoice.take_1(owner_ text, request_ text, taker_ text)
 RETURNS TABLE (job text) LANGUAGE sql AS $$
-    UPDATE vibevoice.jobs SET left_taker = taker_, left_until = NULL WHERE id = (
+    UPDATE vibevoice.jobs SET left_taker = taker_, left_taken = clock_timestamp(),
+        left_until = greatest(left_until, clock_timestamp() + interval '15 s')
+    WHERE id = (
         SELECT id FROM vibevoice.jobs
-        WHERE owner = owner_ AND left_as = request_
-            AND (left_taker = taker_ OR left_until > clock_timestamp())
-        ORDER BY left_taker IS NULL, left_until LIMIT 1 FOR UPDATE SKIP LOCKED)
+        WHERE owner = owner_ AND left_as = request_ AND left_until > clock_timestamp() AND (
+            left_taker IS NULL OR left_taker = taker_
+            OR left_taken < clock_timestamp() - interval '5 s')
+        ORDER BY left_taker IS NULL, left_until LIMIT 1 FOR UPDATE)
     RETURNING id $$;
 
--- Jobs whose services died before this migration wait again, and count that.
-SELECT vibevoice.free_1(id) FROM vibevoice.jobs WHERE state = 'running';
+-- A client waits for a job at a service, which took it or submitted it.
+CREATE FUNCTION vibevoice.await_1(job_ text, front_ text) RETURNS void LANGUAGE sql AS $$
+    UPDATE vibevoice.jobs SET left_as = NULL, left_until = NULL, left_taker = NULL,
+        left_taken = NULL, awaited_by = front_, followed = true WHERE id = job_ $$;
