@@ -11,7 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from sidecar import clock, errors
 from sidecar.audio.ref import AudioRef, Kept
@@ -19,6 +20,7 @@ from sidecar.cluster.following import Follower
 from sidecar.cluster.housekeeping import Housekeeping
 from sidecar.cluster.rows import NOWHERE, Rows, StoredEvent, StoredJob, fold, kind_of, worn
 from sidecar.database.database import Database
+from sidecar.database.timing import STATEMENT_S
 from sidecar.jobs.allowance import UNSAID_S
 from sidecar.jobs.events import Change, Edited, JobEvent
 from sidecar.jobs.feed import Subscription
@@ -110,11 +112,12 @@ class PostgresJobs:
             *_recording(record.audio),
             self._limit,
         )
+        submission = asyncio.ensure_future(self._database.call("submit_1", *values))
         try:
-            ((outcome, job_id),) = await self._database.call("submit_1", *values)
+            ((outcome, job_id),) = await asyncio.shield(submission)
         except BaseException:
             if record.key is None:
-                self._soon(self.delete, record.id)
+                self._soon(partial(self._undo, submission), record.id)
             raise
         if outcome == "known":
             raise KeyTaken(job_id)
@@ -295,6 +298,15 @@ class PostgresJobs:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _undo(self, submission: asyncio.Future[Any], job_id: str) -> None:
+        """Delete a job that may be persisted although its client was not told. Without an answer a
+        server that was frozen may carry the submission out later: the job is deleted again then."""
+        await asyncio.wait([submission])
+        await self.delete(job_id)
+        if submission.exception() is not None:
+            await asyncio.sleep(STATEMENT_S)
+            await self.delete(job_id)
 
     async def _found(self, sql: str, *values: str) -> JobRecord | None:
         rows = await self._database.fetch(sql, values)
