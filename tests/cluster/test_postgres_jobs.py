@@ -15,6 +15,7 @@ from postgres import KEY, Cluster
 from serving import PATIENCE_S, until
 from shared_services import (
     DONE,
+    SAID,
     Service,
     Services,
     service,
@@ -355,6 +356,32 @@ async def test_rows_whose_contents_were_swapped_are_refused(
             await front.jobs.get(job.id)
         assert f"job {job.id} in the database cannot be read" in caplog.text
     assert await front.jobs.list("me") == []
+
+
+async def test_a_job_that_is_cancelled_keeps_no_state_of_its_engine(
+    front: Service, node: Service
+) -> None:
+    (job,) = await front.submit("me")
+    claim = await claimed(node)
+    settled = Reported(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
+    assert await node.report(claim, claim.record, Begun(), settled)
+    assert "'state'" in str(await front.events(job.id))
+    assert (await front.jobs.cancel(job.id)).state is JobState.CANCELLED
+    assert "'state'" not in str(await front.events(job.id))
+
+
+async def test_of_a_job_that_is_deleted_no_row_is_left(front: Service, node: Service) -> None:
+    (job,) = await front.submit("me")
+    await node.claims.judge({job.id: Failure.of(errors.AudioTooLong())})
+    await node.claims.judge({job.id: None})
+    claim = await claimed(node)
+    await node.claims.judge({job.id: Failure.of(errors.AudioTooLong())})
+    assert await node.report(claim, claim.record, Begun(), segment(0))
+    await front.jobs.delete(job.id)
+    for table in ("jobs", "events", "refusals"):
+        rows = await front.database.fetch(f"SELECT count(*) FROM vibevoice.{table}")
+        assert rows == [(0,)], table
+    assert await node.claims.valid([claim.token]) == frozenset()
 
 
 async def test_a_job_whose_record_is_damaged_is_refused_and_holds_up_no_other(
