@@ -27,6 +27,7 @@ from sidecar.database.schema import migrate
 from sidecar.jobs.events import Begun, Change, JobEvent, Reported
 from sidecar.jobs.record import JobRecord
 from sidecar.jobs.storage.folder import Folder
+from sidecar.jobs.storage.protocol import Storage
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Finished, Segment, SegmentReady, Transcript
 from sidecar.threads import Threads
@@ -56,7 +57,7 @@ class Service:
 
     database: Database
     rows: Rows
-    storage: Folder
+    storage: Storage
     follower: Follower
     housekeeping: Housekeeping
     membership: Membership
@@ -110,10 +111,12 @@ async def service(
     works: bool = True,
     limits: Limits = LIMITS,
     queue_limit: int = 10_000,
+    storage: Storage | None = None,
 ) -> AsyncIterator[Service]:
     """A service of this name, registered, whose follower runs; it beats when the test says so."""
     seal = await asyncio.to_thread(migrate, journal, KEY)
-    database, rows, storage = Database(journal), Rows(seal), Folder(folder / "uploads")
+    database, rows = Database(journal), Rows(seal)
+    storage = storage or Folder(folder / "uploads")
     disk = Threads("disk", 1)
     follower = Follower(database, rows)
     housekeeping = Housekeeping(database, storage, disk, limits, rows)
