@@ -22,8 +22,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,13 @@ from bench.deployment import Deployment
 from bench.fairness import Arrival, Served, jain, shared
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import Named
+from sidecar.cluster.claims import Offer
 from sidecar.jobs.events import Begun, JobEvent, Reported
 from sidecar.jobs.record import JobRecord, advance
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Finished, Transcript
-from tests.postgres import KEY, Cluster, cluster
+from tests.postgres import Cluster, cluster
+from tests.shared_services import Service, service
 
 OWNERS = 50
 NODES = 50
@@ -49,32 +50,6 @@ CLAIMS_EACH = 20  # of each node at once
 WARM = 200  # jobs after which a front has loaded what it needs
 GREEDY, MODEST = 400, 40  # recordings of the owner that sends most, and of each of the others
 AUDIO = Named("/recordings/voice.wav", 42, 1_700_000_000_000_000_000)
-
-
-@asynccontextmanager
-async def opened_store(address: str, folder: Path) -> AsyncIterator[Any]:
-    """A store that is registered as a service and has its heartbeat, closed at the end. This and
-    `accept` are all that hangs on how it is made."""
-    from sidecar.cluster.postgres_jobs import PostgresJobs
-
-    store = PostgresJobs(address, KEY, folder)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-async def accept(store: Any, record: JobRecord) -> None:
-    """Persist a job."""
-    await store.submit(record)
-
-
-def offer() -> Any:
-    """What a node offers that has nothing loaded."""
-    from sidecar.cluster.claims import Offer
-
-    return Offer()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,26 +85,26 @@ def p95(values: Sequence[float]) -> float:
     return sorted(values)[round(0.95 * len(values)) - 1]
 
 
-async def fill(store: Any, count: int) -> None:
+async def fill(store: Service, count: int) -> None:
     """Persist so many waiting jobs of `OWNERS` owners."""
     chance = random.Random(1)
     jobs = iter([waiting(f"owner {n % OWNERS}", chance.uniform(10, 600)) for n in range(count)])
 
     async def some() -> None:
         for record in jobs:
-            await accept(store, record)
+            await store.jobs.submit(record)
 
     await asyncio.gather(*(some() for _ in range(SENDERS)))
 
 
-async def claimed(store: Any) -> Any:
+async def claimed(store: Service) -> Any:
     """Claim the next job, of which there is one."""
-    claim = await store.claim(uuid.uuid4().hex, offer())
+    claim = await store.claims.claim(uuid.uuid4().hex, Offer())
     assert claim is not None, "nothing to claim"
     return claim
 
 
-async def done(store: Any, claim: Any) -> None:
+async def done(store: Service, claim: Any) -> None:
     """Report that a claimed job is done."""
     record, base, now = claim.record, claim.record.seq, time.time()
     transcript = Transcript((), "", record.facts.total_s, "scripted", "fp32")
@@ -137,10 +112,10 @@ async def done(store: Any, claim: Any) -> None:
     events = [JobEvent(base + 1 + at, now, change) for at, change in enumerate(changes)]
     for event in events:
         record = advance(record, event)
-    assert await store.report(claim.token, base, record, events), "the claim is lost"
+    assert await store.claims.report(claim.token, base, record, events), "the claim is lost"
 
 
-async def claims(store: Any, count: int) -> Iterator[Figure]:
+async def claims(store: Service, count: int) -> Iterator[Figure]:
     """How long a claim takes, and how many a second there are."""
     await fill(store, count)
     took = []
@@ -171,7 +146,7 @@ async def claims(store: Any, count: int) -> Iterator[Figure]:
     )
 
 
-async def fairness(store: Any) -> Figure:
+async def fairness(store: Service) -> Figure:
     """The owners' shares of one engine that takes each job in the store's order."""
     chance = random.Random(3)
     counts = {"many": GREEDY, **dict.fromkeys(("ada", "bob", "cleo", "dan"), MODEST)}
@@ -180,7 +155,7 @@ async def fairness(store: Any) -> Figure:
     ]
     chance.shuffle(jobs)
     for record in jobs:
-        await accept(store, record)
+        await store.jobs.submit(record)
     served, now = list[Served](), 0.0
     for _ in jobs:
         claim = await claimed(store)
@@ -240,9 +215,9 @@ async def send(served: Deployment, count: int) -> None:
 
 async def of_the_store(server: Cluster, folder: Path, count: int) -> list[Figure]:
     """The figures that need no services."""
-    async with opened_store(server.new_database(), folder) as store:
+    async with service(server.new_database(), folder) as store:
         found = [*await claims(store, count)]
-    async with opened_store(server.new_database(), folder) as store:
+    async with service(server.new_database(), folder) as store:
         return [*found, await fairness(store)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,6 +166,15 @@ async def services(
         for _ in range(count):
             await made.more(works=works)
         yield made
+
+
+async def until_told(ask: Callable[[], Awaitable[bool]]) -> None:
+    """Ask again and again, until the answer is yes."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            if await ask():
+                return
+            await asyncio.sleep(0.02)
 
 
 async def stop(tasks: Sequence[asyncio.Task[None]]) -> None:
