@@ -169,6 +169,35 @@ async def test_a_submission_without_an_answer_is_undone_unless_its_key_finds_it(
             await front.jobs.submit(submitted("me", key=key))
 
 
+async def test_a_submission_that_a_server_carries_out_late_is_undone_then(
+    front: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that was frozen, and answers others first."""
+    call, late = front.database.call, list[asyncio.Task[object]]()
+    monkeypatch.setattr(postgres_jobs, "STATEMENT_S", 0.5)
+    deleted = asyncio.Event()
+
+    async def carried_out(*values: object) -> object:
+        await deleted.wait()
+        return await call("submit_1", *values)
+
+    async def answered(function: str, *values: object) -> object:
+        if function == "submit_1":
+            late.append(asyncio.create_task(carried_out(*values)))
+            raise errors.JournalUnreachable()
+        rows = await call(function, *values)
+        deleted.set()
+        return rows
+
+    monkeypatch.setattr(front.database, "call", answered)
+    with pytest.raises(errors.JournalUnreachable):
+        await front.jobs.submit(submitted("me"))
+    await asyncio.gather(*late)
+    assert len(await there(front)) == 1
+    await idle(front)
+    assert await there(front) == []
+
+
 async def test_an_answer_that_is_lost_is_asked_for_again_and_all_is_there_once(
     front: Service, node: Service
 ) -> None:
