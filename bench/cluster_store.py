@@ -22,8 +22,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,23 +35,12 @@ from bench.fairness import Arrival, Served, jain, shared
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import Named
 from sidecar.cluster.claims import Offer
-from sidecar.cluster.following import Follower
-from sidecar.cluster.housekeeping import Housekeeping, Limits
-from sidecar.cluster.membership import Membership
-from sidecar.cluster.postgres_claims import PostgresClaims
-from sidecar.cluster.postgres_jobs import PostgresJobs
-from sidecar.cluster.rows import Rows
-from sidecar.database.database import Database
-from sidecar.database.schema import migrate
 from sidecar.jobs.events import Begun, JobEvent, Reported
 from sidecar.jobs.record import JobRecord, advance
-from sidecar.jobs.storage.folder import Folder
-from sidecar.metering.outcomes import Outcomes
-from sidecar.metering.tally import JobTally
 from sidecar.speech.engine import TranscribeOptions
 from sidecar.speech.transcript import Finished, Transcript
-from sidecar.threads import Threads
-from tests.postgres import KEY, Cluster, cluster
+from tests.postgres import Cluster, cluster
+from tests.shared_services import Service, service
 
 OWNERS = 50
 NODES = 50
@@ -62,46 +50,6 @@ CLAIMS_EACH = 20  # of each node at once
 WARM = 200  # jobs after which a front has loaded what it needs
 GREEDY, MODEST = 400, 40  # recordings of the owner that sends most, and of each of the others
 AUDIO = Named("/recordings/voice.wav", 42, 1_700_000_000_000_000_000)
-
-
-class Store:
-    """Both sides of the store, as one service has them: ``submit`` of `PostgresJobs`, ``claim`` and
-    ``report`` of `PostgresClaims`."""
-
-    def __init__(self, address: str, folder: Path) -> None:
-        seal = migrate(address, KEY)
-        self._database, rows = Database(address, SENDERS), Rows(seal)
-        limits = Limits(600.0, 1_000_000, 1 << 40, 0)
-        disk, uploads = Threads("disk", 1), Folder(folder / "uploads")
-        keeping = Housekeeping(self._database, uploads, disk, limits, rows)
-        follower, tally = Follower(self._database, rows), JobTally(Outcomes(60.0, time.monotonic))
-        jobs = PostgresJobs(
-            self._database, rows, "node", follower, keeping, float, 1_000_000, tally
-        )
-        claims = PostgresClaims(self._database, rows, "node", keeping, tally)
-        self._member, self._jobs = Membership(self._database, "node", works=True), jobs
-        self.submit, self.claim, self.report = jobs.submit, claims.claim, claims.report
-
-    async def open(self) -> None:
-        """Connect, as a node that is there."""
-        await self._database.open()
-        await self._member.register()
-
-    async def close(self) -> None:
-        """Let go of the database."""
-        await self._jobs.close()
-        await self._database.close()
-
-
-@asynccontextmanager
-async def opened_store(address: str, folder: Path) -> AsyncIterator[Store]:
-    """A store that is registered as a service, closed at the end."""
-    store = await asyncio.to_thread(Store, address, folder)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,26 +85,26 @@ def p95(values: Sequence[float]) -> float:
     return sorted(values)[round(0.95 * len(values)) - 1]
 
 
-async def fill(store: Any, count: int) -> None:
+async def fill(store: Service, count: int) -> None:
     """Persist so many waiting jobs of `OWNERS` owners."""
     chance = random.Random(1)
     jobs = iter([waiting(f"owner {n % OWNERS}", chance.uniform(10, 600)) for n in range(count)])
 
     async def some() -> None:
         for record in jobs:
-            await store.submit(record)
+            await store.jobs.submit(record)
 
     await asyncio.gather(*(some() for _ in range(SENDERS)))
 
 
-async def claimed(store: Any) -> Any:
+async def claimed(store: Service) -> Any:
     """Claim the next job, of which there is one."""
-    claim = await store.claim(uuid.uuid4().hex, Offer())
+    claim = await store.claims.claim(uuid.uuid4().hex, Offer())
     assert claim is not None, "nothing to claim"
     return claim
 
 
-async def done(store: Any, claim: Any) -> None:
+async def done(store: Service, claim: Any) -> None:
     """Report that a claimed job is done."""
     record, base, now = claim.record, claim.record.seq, time.time()
     transcript = Transcript((), "", record.facts.total_s, "scripted", "fp32")
@@ -164,10 +112,10 @@ async def done(store: Any, claim: Any) -> None:
     events = [JobEvent(base + 1 + at, now, change) for at, change in enumerate(changes)]
     for event in events:
         record = advance(record, event)
-    assert await store.report(claim.token, base, record, events), "the claim is lost"
+    assert await store.claims.report(claim.token, base, record, events), "the claim is lost"
 
 
-async def claims(store: Any, count: int) -> Iterator[Figure]:
+async def claims(store: Service, count: int) -> Iterator[Figure]:
     """How long a claim takes, and how many a second there are."""
     await fill(store, count)
     took = []
@@ -198,7 +146,7 @@ async def claims(store: Any, count: int) -> Iterator[Figure]:
     )
 
 
-async def fairness(store: Any) -> Figure:
+async def fairness(store: Service) -> Figure:
     """The owners' shares of one engine that takes each job in the store's order."""
     chance = random.Random(3)
     counts = {"many": GREEDY, **dict.fromkeys(("ada", "bob", "cleo", "dan"), MODEST)}
@@ -207,7 +155,7 @@ async def fairness(store: Any) -> Figure:
     ]
     chance.shuffle(jobs)
     for record in jobs:
-        await store.submit(record)
+        await store.jobs.submit(record)
     served, now = list[Served](), 0.0
     for _ in jobs:
         claim = await claimed(store)
@@ -267,9 +215,9 @@ async def send(served: Deployment, count: int) -> None:
 
 async def of_the_store(server: Cluster, folder: Path, count: int) -> list[Figure]:
     """The figures that need no services."""
-    async with opened_store(server.new_database(), folder) as store:
+    async with service(server.new_database(), folder) as store:
         found = [*await claims(store, count)]
-    async with opened_store(server.new_database(), folder) as store:
+    async with service(server.new_database(), folder) as store:
         return [*found, await fairness(store)]
 
 

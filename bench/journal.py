@@ -1,12 +1,11 @@
 """What jobs cost in a database that several services share, beside a file of one's own.
 
-    .venv/bin/python -m bench.journal [--waiting 3000] [--events 300]
+    .venv/bin/python -m bench.journal [--events 300]
 
-The same jobs and events through both stores: until what was appended is on the disk, and, of the
-shared one, until another service tells of it, how long a claim takes with so many that wait, and
-what 3 services claim a second; then what it takes to know an owner's people when a job begins, few
-and as many as there may be, and to have one deleted from the database's files. PostgreSQL is
-started for this, with its disk in earnest.
+Until a segment is on the disk, in both, and, in the shared one, until a client of another service
+is told of it; then what it takes to know an owner's people when a job begins, few and as many as
+there may be, and to have one deleted from the database's files. PostgreSQL is started for this,
+with its disk in earnest. What claims cost says `bench.cluster_store`.
 """
 
 from __future__ import annotations
@@ -22,10 +21,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "jobs"))
 
 from histories import submitted
-from sidecar.jobs.postgres.store import PostgresStore
+from postgres import KEY, cluster
+from shared_services import Service, services
 
 from sidecar.jobs.events import Begun, Reported
 from sidecar.jobs.sqlite_log import SqliteLog
@@ -33,7 +34,6 @@ from sidecar.people.person import MOST_PEOPLE, MOST_SAMPLES, Person, Sample
 from sidecar.people.shared import SharedPeople
 from sidecar.speech.people import VoicePrint
 from sidecar.speech.transcript import Segment, SegmentReady
-from tests.postgres import KEY, cluster
 
 
 def line(what: str, took: Sequence[float]) -> None:
@@ -48,56 +48,37 @@ def said(index: int) -> Reported:
     return Reported(SegmentReady(index, Segment(float(index), index + 1.0, "said " * 12)))
 
 
-async def written(store: SqliteLog | PostgresStore, events: int) -> list[float]:
+async def in_file(log: SqliteLog, events: int) -> list[float]:
     """How long each of so many segments takes to be on the disk."""
     job = submitted(durable=True)
-    store.add(job)
-    store.append(job.id, Begun())
+    log.add(job)
+    log.append(job.id, Begun())
     took = []
     for index in range(events):
         begun = time.perf_counter()
-        store.append(job.id, said(index))
-        await store.written(job.id)
+        log.append(job.id, said(index))
+        await log.written(job.id)
         took.append(time.perf_counter() - begun)
     return took
 
 
-async def crossing(one: PostgresStore, other: PostgresStore, events: int) -> list[float]:
-    """From an append at one service until another tells of it."""
-    job = submitted(durable=True)
-    one.add(job)
-    one.append(job.id, Begun())
-    await one.written(job.id)
-    await other.seek(job.id)
-    took = []
-    with other.subscribe(job.id, 1) as heard:
+async def shared(node: Service, front: Service, events: int) -> tuple[list[float], list[float]]:
+    """The same in the database; and until a client of another service is told of each."""
+    (job,) = await front.submit("owner")
+    claim = await node.claim()
+    assert claim is not None
+    record = await node.report(claim, claim.record, Begun())
+    on_disk, told = [], []
+    with await front.jobs.subscribe(job.id, 1) as heard:
         for index in range(events):
             begun = time.perf_counter()
-            one.append(job.id, said(index))
+            assert record is not None
+            record = await node.report(claim, record, said(index))
+            on_disk.append(time.perf_counter() - begun)
             while (await anext(heard)).seq < index + 2:
                 pass
-            took.append(time.perf_counter() - begun)
-    return took
-
-
-async def claims(stores: Sequence[PostgresStore], waiting: int) -> tuple[list[float], float]:
-    """What each of 100 claims takes while many wait, and how many 3 services have in a second."""
-    for index in range(waiting):
-        stores[0].add(submitted(durable=True, owner=f"owner {index % 50}"))
-    await stores[0].written()
-    alone = []
-    for _ in range(100):
-        begun = time.perf_counter()
-        await stores[0].claim(lambda job: True)
-        alone.append(time.perf_counter() - begun)
-
-    async def some(store: PostgresStore) -> None:
-        for _ in range(100):
-            await store.claim(lambda job: True)
-
-    begun = time.perf_counter()
-    await asyncio.gather(*map(some, stores))
-    return alone, 100 * len(stores) / (time.perf_counter() - begun)
+            told.append(time.perf_counter() - begun)
+    return on_disk, told
 
 
 async def people(store: SharedPeople, count: int, samples: int) -> tuple[list[float], list[float]]:
@@ -122,34 +103,28 @@ async def people(store: SharedPeople, count: int, samples: int) -> tuple[list[fl
     return known, deleted
 
 
-async def measure(waiting: int, events: int) -> None:
+async def measure(events: int) -> None:
     """All of it, once."""
     with cluster(quick=False) as server, tempfile.TemporaryDirectory() as folder:
         address, home = server.new_database(), Path(folder)
-        stores = [PostgresStore(address, KEY, home) for _ in range(3)]
         own = SqliteLog(home / "own", KEY)
-        for store in stores:
-            await store.open()
         print(f"{'':52} {'p50':>7} {'p95':>7}")
-        line("a segment on the disk: a file of one's own", await written(own, events))
-        line("a segment on the disk: PostgreSQL", await written(stores[0], events))
-        line("a segment told by another service", await crossing(*stores[:2], events))
-        alone, together = await claims(stores, waiting)
-        line(f"a claim, {waiting:,} of 50 owners wait", alone)
-        print(f"{'claims a second by 3 services':52} {together:7.0f}")
-        for store in [*stores, own]:
-            store.close()
+        line("a segment on the disk: a file of one's own", await in_file(own, events))
+        own.close()
+        async with services(address, home, 2) as both:
+            on_disk, told = await shared(*both.all, events)
+        line("a segment on the disk: PostgreSQL", on_disk)
+        line("a segment told by another service", told)
         voices = SharedPeople(address, KEY)
         for count, samples in ((10, 3), (MOST_PEOPLE, MOST_SAMPLES)):
             known, deleted = await people(voices, count, samples)
             line(f"{count} people by {samples} recordings are known", known)
             line("one of them is deleted", deleted)
-        voices.close()
+        await voices.close()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--waiting", type=int, default=3000)
     parser.add_argument("--events", type=int, default=300)
     given = parser.parse_args()
-    asyncio.run(measure(given.waiting, given.events))
+    asyncio.run(measure(given.events))

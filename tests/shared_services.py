@@ -27,6 +27,7 @@ from sidecar.database.schema import migrate
 from sidecar.jobs.events import Begun, Change, JobEvent, Reported
 from sidecar.jobs.record import JobRecord
 from sidecar.jobs.storage.folder import Folder
+from sidecar.jobs.storage.protocol import Storage
 from sidecar.metering.outcomes import Outcomes
 from sidecar.metering.tally import JobTally
 from sidecar.speech.engine import TranscribeOptions
@@ -64,7 +65,7 @@ class Service:
 
     database: Database
     rows: Rows
-    storage: Folder
+    storage: Storage
     follower: Follower
     housekeeping: Housekeeping
     membership: Membership
@@ -119,10 +120,12 @@ async def service(
     works: bool = True,
     limits: Limits = LIMITS,
     queue_limit: int = 10_000,
+    storage: Storage | None = None,
 ) -> AsyncIterator[Service]:
     """A service of this name, registered, whose follower runs; it beats when the test says so."""
     seal = await asyncio.to_thread(migrate, journal, KEY)
-    database, rows, storage = Database(journal), Rows(seal), Folder(folder / "uploads")
+    database, rows = Database(journal), Rows(seal)
+    storage = storage or Folder(folder / "uploads")
     disk = Threads("disk", 1)
     tally = JobTally(Outcomes(60.0, time.monotonic))
     follower = Follower(database, rows)
@@ -177,16 +180,18 @@ async def services(
         yield made
 
 
+async def until_told(ask: Callable[[], Awaitable[bool]]) -> None:
+    """Ask again and again, until the answer is yes."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            if await ask():
+                return
+            await asyncio.sleep(0.02)
+
+
 async def stop(tasks: Sequence[asyncio.Task[None]]) -> None:
     """End tasks that run for ever."""
     for task in tasks:
         task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until something holds that has to be asked for."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not await holds():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)

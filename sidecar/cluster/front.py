@@ -1,4 +1,4 @@
-"""Queue of a service that shares its jobs: accepts for all nodes, answers clients that wait here."""
+"""Queue of a service that shares its jobs: accepts for all nodes, answers clients waiting here."""
 
 from __future__ import annotations
 

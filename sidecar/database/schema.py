@@ -47,8 +47,10 @@ def migrate(address: str, secret: str, what: str = WORDS.what, patience_s: float
     This waits for the database, at most ``patience_s`` until it answers.
 
     Raises:
-        errors.SettingsInvalid: it does not answer, is of a later version, or has another key.
+        errors.SettingsInvalid: the address is none, or the database does not answer, is of a later
+            version, or has another key.
     """
+    check_address(address)
     import psycopg
 
     try:

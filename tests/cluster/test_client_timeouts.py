@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from postgres import KEY, Cluster
 from serving import until
-from shared_services import Service, eventually, service, stop, submitted
+from shared_services import Service, service, stop, submitted, until_told
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource, Spool
@@ -96,7 +96,7 @@ async def test_a_job_whose_client_does_not_come_back_ends_and_one_that_was_taken
             found = await one.jobs.list("me", private=True)
             return [record.id for record in found] == [kept.id]
 
-        await eventually(gone)
+        await until_told(gone)
         assert await taken(timeouts, digest="left") is None
         await stop([looking])
 
@@ -116,7 +116,7 @@ async def test_a_job_that_cannot_be_left_ends(
             postgres_cluster.start()
 
         async def ended() -> bool:
-            return (await one.jobs.get(job.id)).over
+            return (await one.jobs.get(job.id)).error is not None
 
-        await eventually(ended)
+        await until_told(ended)
         await until(lambda: not one.jobs._tasks)

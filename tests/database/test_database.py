@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -364,3 +365,49 @@ def test_a_service_on_windows_says_that_it_cannot(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sys.platform", "win32")
     with pytest.raises(errors.SettingsInvalid, match="Windows"):
         Database("postgresql://vibevoice@db.example/vibevoice")
+
+
+async def test_a_machine_that_slept_in_the_middle_of_a_transaction_has_lost_its_connection(
+    shared: Database, postgres_cluster: Cluster
+) -> None:
+    pids: list[int] = []
+
+    async def work(cursor: Any) -> list[int]:
+        await cursor.execute("SELECT pg_backend_pid()")
+        pids.append((await cursor.fetchone())[0])
+        await cursor.execute("INSERT INTO numbers VALUES (1)")
+        if len(pids) == 1:
+            await cursor.execute("SET idle_in_transaction_session_timeout = 50")
+            with postgres_cluster.connected() as look:
+                there = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"
+                while look.execute(there, pids).fetchone() != (0,):
+                    pass
+        await cursor.execute("SELECT 1")
+        return pids
+
+    assert len({*await shared.transaction(work)}) == 2
+    assert await numbers(shared) == [1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="descriptors of POSIX")
+async def test_a_service_that_has_a_thousand_files_open_asks_and_hears(journal: str) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 3000 if hard == resource.RLIM_INFINITY else min(3000, hard)
+    if most < 1500:
+        pytest.skip("THIS PROCESS MAY NOT OPEN A THOUSAND FILES: not tested")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    opened, heard = Database(journal, SIZE), list[str]()
+    try:
+        opened.listen("here", heard.append)
+        await opened.open()
+        await until(lambda: heard == [""])
+        await opened.fetch("NOTIFY here, 'said'")
+        await until(lambda: heard == ["", "said"])
+    finally:
+        await opened.close()
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -3,7 +3,6 @@ when it or we are gone."""
 
 from __future__ import annotations
 
-import asyncio
 import io
 import logging
 import os
@@ -23,18 +22,19 @@ from histories import submitted
 from postgres import KEY
 from proxies import RoundRobin
 from serving import MB, PATIENCE_S, REPOSITORY, wait_until
+from shared_services import service
 
 from sidecar import errors
 from sidecar.access.certificate import self_signed
 from sidecar.audio.ref import Kept
 from sidecar.audio.source import Spool
+from sidecar.cluster import housekeeping
 from sidecar.findings import State, kept
-from sidecar.jobs import keeping as keeping_room
-from sidecar.jobs.events import Cancelled
-from sidecar.jobs.keeping import Keeping
+from sidecar.jobs.keeping import KeptRecordings
 from sidecar.jobs.storage import choice, removal, s3
 from sidecar.jobs.storage.bucket import PART, Bucket
 from sidecar.jobs.storage.choice import check, storage_of
+from sidecar.jobs.storage.folder import Folder
 from sidecar.settings import Settings, load_settings
 
 
@@ -275,19 +275,22 @@ def another(client: Any, key: str) -> None:
     client.copy_object(Bucket=BUCKET, Key=key, CopySource=f"{BUCKET}/{key}-other")
 
 
-def test_half_an_object_and_another_one_are_no_recording(
+async def test_half_an_object_and_another_one_are_no_recording(
     any_storage_server: Given,
     bucket: str,
     journal: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And what no job needs goes with a later start, once it is old enough."""
+    """What no job needs goes with a later start, once it is old enough."""
     client, prefix = any_storage_server.client(), bucket.removeprefix(f"s3://{BUCKET}/")
     monkeypatch.setenv("VIBEVOICE_JOURNAL", journal)
     given = {"uploads": bucket, "uploads_endpoint": any_storage_server.endpoint}
     settings = load_settings(**given, journal_key=KEY, jobs_dir=tmp_path / "none")
-    with closing(Keeping(settings)) as one, closing(Spool(None)) as spool:
+    storage = storage_of(settings, tmp_path / "none")
+    async with service(journal, tmp_path / "none", storage=storage) as shared:
+        seal = shared.rows._seal
+        one, spool = KeptRecordings(settings, storage, seal, shared=True), Spool(None)
         spool.add(data := os.urandom(100_000))
         with spool.finish() as source:
             audio = one.keep(source, "a-job")
@@ -309,20 +312,18 @@ def test_half_an_object_and_another_one_are_no_recording(
             harm(client, key)
             with pytest.raises(errors.AudioLost):
                 one.open(record)
-        one.store.add(record)
-        asyncio.run(one.store.written(record.id))
-        with closing(Keeping(settings)) as young:
-            assert {*young._storage.ages()} == {"a-job", "of-no-job"}
-        monkeypatch.setattr(keeping_room, "UNCLAIMED_S", -60.0)
-        with closing(Keeping(settings)) as later:
-            ages = later._storage.ages
-            wait_until(lambda: {*ages()} == {"a-job"}, PATIENCE_S, "what no job needs is gone")
-        of_folders = load_settings(journal_key=KEY, jobs_dir=tmp_path / "folder")
-        with closing(Keeping(of_folders)) as astray, pytest.raises(errors.StorageUnreachable):
-            astray.open(astray.store.get(record.id))
-        one.store.append(record.id, Cancelled())
-        asyncio.run(one.store.written(record.id))
-        wait_until(lambda: not one._storage.ages(), PATIENCE_S, "its recording goes with it")
+        await shared.jobs.submit(record)
+        await shared.housekeeping._sweep_storage()
+        assert {*storage.ages()} == {"a-job", "of-no-job"}
+        monkeypatch.setattr(housekeeping, "UNCLAIMED_S", -60.0)
+        await shared.housekeeping._sweep_storage()
+        assert {*storage.ages()} == {"a-job"}
+        of_folders = load_settings(journal_key=KEY)
+        astray = KeptRecordings(of_folders, Folder(tmp_path / "folder"), seal, shared=True)
+        with pytest.raises(errors.StorageUnreachable):
+            astray.open(await shared.jobs.get(record.id))
+        await shared.jobs.cancel(record.id)
+        assert not storage.ages(), "its recording goes with it"
     assert not (tmp_path / "none").exists()
 
 

@@ -22,7 +22,7 @@ from histories import submitted
 from overheard import FACTS, OverheardSlot, queue_on
 from postgres import Cluster
 from serving import PATIENCE_S
-from shared_services import Service, eventually, service
+from shared_services import Service, service, until_told
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource, Spool
@@ -484,7 +484,7 @@ async def test_a_change_that_cannot_be_persisted_is_said_and_can_be_repeated(
                 await call()
             assert said.value.code in ("spool_unwritable", "journal_unreachable")
     for record in (refused, live):  # a server that is back may have to be told first
-        await eventually(partial(is_gone, store, record.id))
+        await until_told(partial(is_gone, store, record.id))
     for _ in range(2):
         assert (await store.cancel(cancelled.id)).state is JobState.CANCELLED
         await store.delete(deleted.id)

@@ -201,7 +201,7 @@ async def keeping(tmp_path: Path) -> AsyncIterator[Keeping]:
     """Of one service, with what is kept in a folder."""
     made = Keeping(Settings(keep_jobs=True, jobs_dir=tmp_path, journal_key=KEY))
     yield made
-    await made.close()
+    made.close()
 
 
 def truncated(path: Path) -> None:

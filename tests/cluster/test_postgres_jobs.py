@@ -1,0 +1,478 @@
+"""Shared jobs in PostgreSQL: submissions without an answer, outages, and what the tables show."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+from postgres import KEY, Cluster
+from serving import PATIENCE_S, until
+from shared_services import (
+    DONE,
+    SAID,
+    Service,
+    Services,
+    service,
+    services,
+    submitted,
+)
+
+from sidecar import errors
+from sidecar.audio.ref import Named
+from sidecar.audio.source import Spool
+from sidecar.cluster import postgres_jobs
+from sidecar.cluster.claims import Claim
+from sidecar.cluster.retrying import patiently
+from sidecar.jobs.events import Begun, Edited, Failure, Reported
+from sidecar.jobs.keeping import KeptRecordings
+from sidecar.jobs.log import KeyTaken
+from sidecar.jobs.record import JobRecord, JobState, RequestKey
+from sidecar.settings import load_settings
+from sidecar.speech.edits import Rename
+from sidecar.speech.engine import TranscribeOptions
+from sidecar.speech.transcript import Checkpoint, Segment, SegmentReady, Transcript
+
+SECRETS = "a word that is only said here", "Antarctica", "Lovelace", "private.wav"
+"""What is said, asked for, written by hand, and the name of a file."""
+EVERYTHING = "SELECT string_agg(row_to_json(t)::text, ' ') FROM vibevoice.{} t"
+
+
+@pytest.fixture
+async def shared(journal: str, tmp_path: Path) -> AsyncIterator[Services]:
+    """A front and a node."""
+    async with services(journal, tmp_path, works=False) as shared:
+        await shared.more()
+        yield shared
+
+
+@pytest.fixture
+def front(shared: Services) -> Service:
+    return shared.all[0]
+
+
+@pytest.fixture
+def node(shared: Services) -> Service:
+    return shared.all[1]
+
+
+async def claimed(node: Service) -> Claim:
+    claim = await node.claim()
+    assert claim is not None
+    return claim
+
+
+def segment(index: int) -> Reported:
+    return Reported(SegmentReady(index, Segment(float(index), index + 1.0, f"said {index}")))
+
+
+async def there(one: Service) -> list[str]:
+    """Ids of all jobs."""
+    return [str(row[0]) for row in await one.database.fetch("SELECT id FROM vibevoice.jobs")]
+
+
+async def idle(one: Service) -> None:
+    """Return once nothing is done in the background."""
+    await until(lambda: not one.jobs._tasks)
+
+
+def kill(journal: str) -> None:
+    """Every connection to a database."""
+    with psycopg.connect(journal) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+async def test_of_two_requests_by_one_key_at_two_services_one_is_a_job(
+    front: Service, node: Service
+) -> None:
+    for name in ("one", "another", "a third"):
+        key = RequestKey(name, "digest")
+        jobs = [submitted("me", key=key) for _ in range(2)]
+        told = await asyncio.gather(
+            front.jobs.submit(jobs[0]), node.jobs.submit(jobs[1]), return_exceptions=True
+        )
+        assert sorted(map(str, map(type, told))) == sorted(map(str, (type(None), KeyTaken)))
+        winner = jobs[told.index(None)]
+        for each in (front, node):
+            known = await each.jobs.by_key("me", name)
+            assert known is not None
+            assert known.id == winner.id
+    assert len(await there(front)) == 3
+
+
+async def test_a_key_is_free_once_its_job_is_deleted_and_of_each_owner_by_itself(
+    front: Service, node: Service
+) -> None:
+    key = RequestKey("a key", "digest")
+    mine = submitted("me", key=key)
+    await front.jobs.submit(mine)
+    await node.jobs.submit(submitted("other", key=key))
+    await node.jobs.delete(mine.id)
+    await front.jobs.submit(submitted("me", key=key))
+
+
+async def test_only_so_many_jobs_wait_of_all_services(journal: str, tmp_path: Path) -> None:
+    async with service(journal, tmp_path, queue_limit=3) as one:
+        jobs = [submitted(f"owner {index}") for index in range(4)]
+        for job in jobs[:3]:
+            await one.jobs.submit(job)
+        with pytest.raises(errors.QueueFull):
+            await one.jobs.submit(jobs[3])
+        await claimed(one)
+        assert len(await there(one)) == 3
+
+
+async def test_a_submission_whose_client_is_gone_leaves_no_job(
+    front: Service, journal: str
+) -> None:
+    await front.submit("me")
+    job = submitted("me")
+    with psycopg.connect(journal) as client:
+        client.execute("SELECT FROM vibevoice.owners FOR UPDATE")
+        submitting = asyncio.ensure_future(front.jobs.submit(job))
+        await asyncio.sleep(0.2)
+        submitting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await submitting
+        await asyncio.sleep(0.2)
+    await until(lambda: not front.database._calls)
+    await idle(front)
+    assert job.id not in await there(front)
+
+
+@pytest.mark.parametrize("key", [None, RequestKey("a key", "digest")])
+async def test_a_submission_without_an_answer_is_undone_unless_its_key_finds_it(
+    front: Service, monkeypatch: pytest.MonkeyPatch, key: RequestKey | None
+) -> None:
+    call = front.database.call
+
+    async def unanswered(function: str, *values: object) -> object:
+        await call(function, *values)
+        raise errors.JournalUnreachable()
+
+    job = submitted("me", key=key)
+    with monkeypatch.context() as severed:
+        severed.setattr(front.database, "call", unanswered)
+        with pytest.raises(errors.JournalUnreachable):
+            await front.jobs.submit(job)
+    await idle(front)
+    assert await there(front) == [job.id] * (key is not None)
+    if key is not None:
+        with pytest.raises(KeyTaken):
+            await front.jobs.submit(submitted("me", key=key))
+
+
+async def test_a_submission_that_a_server_carries_out_late_is_none(
+    front: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that was frozen, and answers others first."""
+    call, late = front.database.call, list[asyncio.Task[object]]()
+    deleted = asyncio.Event()
+
+    async def carried_out(*values: object) -> object:
+        await deleted.wait()
+        return await call("submit_1", *values)
+
+    async def answered(function: str, *values: object) -> object:
+        if function == "submit_1":
+            late.append(asyncio.create_task(carried_out(*values)))
+            raise errors.JournalUnreachable()
+        rows = await call(function, *values)
+        deleted.set()
+        return rows
+
+    monkeypatch.setattr(front.database, "call", answered)
+    unwanted = submitted("me")
+    with pytest.raises(errors.JournalUnreachable):
+        await front.jobs.submit(unwanted)
+    await idle(front)
+    assert [await one for one in late] == [[("deleted", unwanted.id)]]
+    assert await there(front) == []
+
+
+async def test_an_answer_that_is_lost_is_asked_for_again_and_all_is_there_once(
+    front: Service, node: Service
+) -> None:
+    """As where a connection breaks after the commit and before the answer."""
+    call = node.database.call
+
+    async def twice(function: str, *values: object) -> object:
+        await call(function, *values)
+        return await call(function, *values)
+
+    for each in (front, node):
+        each.database.call = twice  # type: ignore[method-assign, assignment]
+    (job,) = await front.submit("me")
+    claim = await claimed(node)
+    done = await node.run(claim)
+    edited = await front.jobs.edit(done, Edited((Rename(0, "Ada"),)))
+    assert [event.seq for event in await node.events(job.id)] == [1, 2, 3, 4]
+    assert (await node.jobs.get(job.id)).history == edited.history
+    had = await node.database.fetch("SELECT had_s FROM vibevoice.owners")
+    assert had == [(3.0,)]
+    await front.jobs.delete(job.id)
+    assert await there(front) == []
+
+
+async def test_connections_that_are_lost_in_the_middle_cost_nothing(
+    front: Service, node: Service, journal: str
+) -> None:
+    (job,) = await front.submit("me")
+    with await front.jobs.subscribe(job.id) as told:
+        claim = await claimed(node)
+        record = await node.report(claim, claim.record, Begun())
+        for index in range(30):
+            assert record is not None
+            record = await node.report(claim, record, segment(index))
+            if index % 10 == 5:
+                kill(journal)
+        assert record is not None
+        await node.report(claim, record, DONE)
+        kill(journal)
+        await front.submit("me")
+        async with asyncio.timeout(PATIENCE_S):
+            assert [event.seq async for event in told] == [*range(1, 33)]
+    assert [event.seq for event in await front.events(job.id)] == [*range(1, 33)]
+
+
+async def test_while_the_database_is_away_nothing_is_accepted_and_claims_hold(
+    front: Service, node: Service, postgres_cluster: Cluster
+) -> None:
+    (job,) = await front.submit("me")
+    claim = await claimed(node)
+    record = await node.report(claim, claim.record, Begun())
+    assert record is not None
+    postgres_cluster.stop("immediate")
+    try:
+        told = await asyncio.gather(
+            node.claim(),
+            front.submit("me"),
+            front.jobs.submit(submitted("me", key=RequestKey("k", "digest"))),
+            front.jobs.get(job.id),
+            node.report(claim, record, segment(0)),
+            return_exceptions=True,
+        )
+        assert [type(each) for each in told] == [errors.JournalUnreachable] * 5
+        front.jobs.delete_soon(job.id)
+        await asyncio.sleep(0.3)
+    finally:
+        postgres_cluster.start()
+    await idle(front)
+    assert await there(front) == []
+    assert await node.report(claim, record, segment(0)) is None
+
+
+async def test_a_service_ends_in_time_although_the_database_is_away(
+    front: Service, postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_jobs, "CLOSING_S", 0.2)
+    (job,) = await front.submit("me")
+    postgres_cluster.stop("immediate")
+    try:
+        front.jobs.delete_soon(job.id)
+        async with asyncio.timeout(PATIENCE_S):
+            await front.jobs.close()
+        assert not front.jobs._tasks
+    finally:
+        postgres_cluster.start()
+
+
+async def test_when_a_standby_takes_over_what_it_has_counts_and_all_go_on_there(
+    journal: str, tmp_path: Path, postgres_cluster: Cluster
+) -> None:
+    with postgres_cluster.standby() as standby:
+        place, database = journal.rsplit("/", 1)
+        both = f"{place},127.0.0.1:{standby.port}/{database}?target_session_attrs=read-write"
+        events = "SELECT count(*) FROM vibevoice.events"
+        async with services(both, tmp_path, 2) as shared:
+            front, node = shared.all
+            (job,) = await front.submit("me")
+            claim = await claimed(node)
+            record = await node.report(claim, claim.record, Begun())
+            assert record is not None
+            await until(lambda: _asked(standby.address(database), events) == 1)
+            postgres_cluster.stop("immediate")
+            try:
+                await asyncio.to_thread(standby.promote)
+                done = await patiently(lambda: node.report(claim, record, DONE))
+                assert done is not None
+                assert (await front.jobs.get(job.id)).state is JobState.DONE
+                (later,) = await front.submit("me")
+                assert (await claimed(node)).record.id == later.id
+            finally:
+                postgres_cluster.start()
+        assert _asked(standby.address(database), events) == 2
+
+
+def _asked(address: str, query: str) -> object:
+    with suppress(psycopg.Error), psycopg.connect(address) as connection:
+        row = connection.execute(query).fetchone()  # type: ignore[arg-type]
+        return row and row[0]
+    return None
+
+
+async def secret_job(front: Service, node: Service) -> JobRecord:
+    """A job of which everything was persisted that there is: refused, heard, ended and edited."""
+    options = TranscribeOptions(prompt=SECRETS[1])
+    audio = Named(f"/recordings/{SECRETS[3]}", 4, 0)
+    record = replace(submitted("me"), options=options, audio=audio)
+    await front.jobs.submit(record)
+    await node.claims.judge({record.id: Failure.of(errors.AudioTooLong(SECRETS[0]))})
+    await node.claims.end_unschedulable(1e6)
+    await node.claims.judge({record.id: None})
+    claim = await claimed(node)
+    words = Segment(0.0, 1.0, SECRETS[0], 0)
+    settled = Reported(Checkpoint(1.0, "scripted", (words,), {"state": SECRETS[0]}))
+    done = replace(DONE.event, transcript=Transcript((words,), "en", 3.0, "scripted", "fp32"))
+    heard = Reported(SegmentReady(0, words))
+    after = await node.report(claim, claim.record, Begun(), heard, settled, Reported(done))
+    assert after is not None
+    return await front.jobs.edit(after, Edited((Rename(0, SECRETS[2]),)))
+
+
+async def test_nothing_of_what_was_said_or_asked_for_is_readable_in_any_table(
+    front: Service, node: Service
+) -> None:
+    waiting, *_ = await front.submit("me")
+    await node.claims.judge({waiting.id: Failure.of(errors.AudioTooLong(SECRETS[0]))})
+    await node.claims.judge({waiting.id: None})
+    job = await secret_job(front, node)
+    await node.claims.judge({waiting.id: Failure.of(errors.AudioTooLong(SECRETS[0]))})
+    tables = await front.database.fetch(
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = 'vibevoice'"
+    )
+    seen = ""
+    for (table,) in tables:
+        ((rows,),) = await front.database.fetch(EVERYTHING.format(table))
+        seen += rows or ""
+    assert job.id in seen
+    for secret in SECRETS:
+        assert secret not in seen
+        assert secret.encode().hex() not in seen, "bytea is shown as hex"
+
+
+@pytest.mark.parametrize(
+    "swap",
+    [
+        "UPDATE vibevoice.jobs j SET submitted = o.submitted FROM vibevoice.jobs o"
+        " WHERE o.id <> j.id",
+        "UPDATE vibevoice.events e SET change = o.change FROM vibevoice.events o"
+        " WHERE o.job <> e.job AND o.seq = e.seq",
+        "UPDATE vibevoice.events e SET change = o.change FROM vibevoice.events o"
+        " WHERE o.job = e.job AND o.seq = CASE e.seq WHEN 1 THEN 2 WHEN 2 THEN 1 END",
+    ],
+    ids=["records of two jobs", "events of two jobs", "events of one job"],
+)
+async def test_rows_whose_contents_were_swapped_are_refused(
+    front: Service, node: Service, swap: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = await front.submit("me", "me")
+    for claim in [await claimed(node) for _ in jobs]:
+        assert await node.report(claim, claim.record, Begun(), segment(0))
+        await node.claims.release(claim.token)
+    await front.database.fetch(swap)
+    assert await node.claim() is None
+    for job in jobs:
+        with pytest.raises(errors.JobNotFound):
+            await front.jobs.get(job.id)
+        assert f"job {job.id} in the database cannot be read" in caplog.text
+    assert await front.jobs.list("me") == []
+
+
+async def test_a_job_that_is_cancelled_keeps_no_state_of_its_engine(
+    front: Service, node: Service
+) -> None:
+    (job,) = await front.submit("me")
+    claim = await claimed(node)
+    settled = Reported(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
+    assert await node.report(claim, claim.record, Begun(), settled)
+    assert "'state'" in str(await front.events(job.id))
+    assert (await front.jobs.cancel(job.id)).state is JobState.CANCELLED
+    assert "'state'" not in str(await front.events(job.id))
+
+
+async def test_of_a_job_that_is_deleted_no_row_is_left(front: Service, node: Service) -> None:
+    (job,) = await front.submit("me")
+    await node.claims.judge({job.id: Failure.of(errors.AudioTooLong())})
+    await node.claims.judge({job.id: None})
+    claim = await claimed(node)
+    await node.claims.judge({job.id: Failure.of(errors.AudioTooLong())})
+    assert await node.report(claim, claim.record, Begun(), segment(0))
+    await front.jobs.delete(job.id)
+    for table in ("jobs", "events", "refusals"):
+        rows = await front.database.fetch(f"SELECT count(*) FROM vibevoice.{table}")
+        assert rows == [(0,)], table
+    assert await node.claims.mine() == frozenset()
+
+
+async def test_a_job_whose_record_is_damaged_is_refused_and_holds_up_no_other(
+    front: Service, node: Service
+) -> None:
+    damaged, other = await front.submit("me", "me")
+    await front.database.fetch(
+        "UPDATE vibevoice.jobs SET submitted = 'x' WHERE id = %s", (damaged.id,)
+    )
+    assert await node.claim() is None
+    assert (await claimed(node)).record.id == other.id
+
+
+async def test_recordings_in_the_folder_that_all_see_are_opened_by_all_and_go_with_their_jobs(
+    journal: str, tmp_path: Path
+) -> None:
+    """The folder is at another path for each, as mounts are."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    (tmp_path / "mounted").symlink_to(folder)
+    async with (
+        service(journal, folder) as one,
+        service(journal, tmp_path / "mounted", "other") as other,
+    ):
+        seal = one.rows._seal
+        here, there = (
+            KeptRecordings(load_settings(journal_key=KEY), each.storage, seal, shared=True)
+            for each in (one, other)
+        )
+        with closing(Spool(None)) as spool:
+            spool.add(b"sound" * 1000)
+            with spool.finish() as source:
+                recording = here.keep(source, "a recording")
+        job = replace(submitted("me"), audio=recording)
+        await one.jobs.submit(job)
+        claim = await claimed(other)
+        with there.open(claim.record) as found:
+            assert os.pread(found.fd, 5, 0) == b"sound"
+        (name,) = one.storage.ages()
+        assert b"sound" not in (folder / "uploads" / name).read_bytes()
+        await other.run(claim)
+        assert not one.storage.ages()
+
+
+async def test_keda_wants_nodes_for_what_waits_and_for_what_runs(
+    front: Service, node: Service
+) -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'vibevoice'")
+    cluster = Path(__file__).parents[2] / "deploy/k8s/overlays/cluster/scaledobject.yaml"
+    scaled, _ = yaml.safe_load_all(cluster.read_text("utf-8"))
+    (trigger,) = scaled["spec"]["triggers"]
+
+    async def count() -> int:
+        ((counted,),) = await front.database.fetch(trigger["metadata"]["query"])
+        return int(counted)
+
+    assert await count() == 0
+    await front.submit("me", "me")
+    assert await count() == 2
+    claim = await claimed(node)
+    assert await count() == 2
+    assert await node.report(claim, claim.record, Begun())
+    assert await count() == 2
+    await front.jobs.cancel(claim.record.id)
+    assert await count() == 1
