@@ -120,3 +120,37 @@ async def test_a_job_that_cannot_be_left_ends(
 
         await until_told(ended)
         await until(lambda: not one.jobs._tasks)
+
+
+async def test_a_job_that_was_taken_by_a_call_without_an_answer_is_taken_again(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one:
+        timeouts, waits = timeouts_of(one, journal)
+        job = await accepted(one, waits)
+        await timeouts.leave(job, "sent", 60)
+        await one.database.fetch("UPDATE vibevoice.jobs SET left_taker = 'a call'")
+        await one.database.fetch("UPDATE vibevoice.jobs SET left_taken = clock_timestamp()")
+        assert await taken(timeouts) is None, "its answer may be on its way"
+        back = "UPDATE vibevoice.jobs SET left_taken = left_taken - interval '6 s'"
+        await one.database.fetch(back)
+        assert await taken(timeouts) is not None
+
+
+async def test_a_job_whose_client_waited_at_a_service_that_died_ends_after_a_while(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        timeouts, _ = timeouts_of(one, journal)
+        _, waits = timeouts_of(other, journal)
+        job = await accepted(other, waits)
+        kept = submitted("me")
+        await other.jobs.submit(kept)
+        await other.membership.leave()
+        await timeouts._end_overdue()
+        assert len(await one.jobs.list("me", private=True)) == 2, "its client may come again"
+        back = "UPDATE vibevoice.jobs SET left_until = left_until - interval '31 s'"
+        await one.database.fetch(back)
+        await timeouts._end_overdue()
+        assert [each.id for each in await one.jobs.list("me", private=True)] == [kept.id]
+        assert job.id != kept.id

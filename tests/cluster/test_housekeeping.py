@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from shared_services import LIMITS, Service, kept, service, submitted
 
 from sidecar import errors
 from sidecar.audio.ref import nowhere
 from sidecar.cluster import housekeeping
+from sidecar.jobs.events import Edited
 from sidecar.jobs.record import JobRecord
+from sidecar.speech.edits import Rewrite
 
 
 async def done(one: Service, owner: str, recording: str = "", size: int = 4) -> JobRecord:
@@ -130,3 +133,49 @@ async def test_jobs_that_are_ended_by_a_call_are_counted_once_by_the_service_tha
         await one.jobs.delete(ended.id)
         assert one.tally.ended.values[("cancelled",)] == 2
         assert other.tally.ended.values[("cancelled",)] == 0
+
+
+async def test_more_than_one_call_deletes_go_all_the_same(
+    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "BATCH", 2)
+    async with service(journal, tmp_path, limits=replace(LIMITS, recording_bytes=100)) as one:
+        for number in range(5):
+            await done(one, "me", f"recording {number}")
+        await one.database.fetch(
+            "UPDATE vibevoice.jobs SET touched = touched - interval '601 s' WHERE ended IS NOT NULL"
+        )
+        for _ in range(3):  # each deletes as many recordings as one call may
+            await one.housekeeping._sweep()
+        assert await ids(one, "me") == []
+        assert [*one.storage.ages()] == []
+        owners = await one.database.fetch("SELECT owner FROM vibevoice.owners")
+        assert owners == [], "nothing is known of an owner who has nothing here"
+
+
+async def test_a_recording_that_could_not_be_deleted_goes_with_a_later_sweep(
+    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(journal, tmp_path) as one:
+
+        def refuse(name: str) -> None:
+            raise errors.StorageUnreachable()
+
+        with monkeypatch.context() as away:
+            away.setattr(one.storage, "delete", refuse)
+            await done(one, "me", "a")
+            assert [*one.storage.ages()] == ["a"]
+        await one.housekeeping._sweep()
+        assert [*one.storage.ages()] == []
+
+
+async def test_an_edit_renews_a_result_that_is_about_to_go(journal: str, tmp_path: Path) -> None:
+    async with service(journal, tmp_path) as one:
+        job = await done(one, "me")
+        await one.database.fetch(
+            "UPDATE vibevoice.jobs SET touched = touched - interval '601 s' WHERE id = %s",
+            (job.id,),
+        )
+        await one.jobs.edit(job, Edited((Rewrite(0, "Hello."),)))
+        await one.housekeeping._sweep()
+        assert await ids(one, "me") == [job.id]

@@ -13,9 +13,13 @@ import psycopg
 import pytest
 from shared_services import SAID, Service, Services, services, submitted
 
+from sidecar import errors
 from sidecar.cluster.claims import Claim, Offer
+from sidecar.cluster.held import HeldClaims
 from sidecar.jobs import poison
-from sidecar.jobs.events import Begun, Crashed, Reported
+from sidecar.jobs.events import Begun, Crashed, Failure, Reported
+from sidecar.jobs.job import Job
+from sidecar.jobs.log import MemoryLog
 from sidecar.jobs.order import AGED_S, PASSED_OVER_S, Moment, Priority, Shares, Waiting, turns
 from sidecar.jobs.record import JobRecord, JobState
 from sidecar.speech.engine import Precision, TranscribeOptions
@@ -23,6 +27,7 @@ from sidecar.speech.transcript import Checkpoint
 
 SETTLED = Reported(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
 SENDERS = 4
+NO = Failure.of(errors.AudioTooLong())
 
 
 @pytest.fixture
@@ -237,3 +242,59 @@ async def test_a_database_that_restarts_takes_no_job_from_its_node(
     assert await other.claim() is None
     assert await node.claims.mine() == {claim.token}
     await node.run(claim)
+
+
+async def test_a_verdict_of_another_node_changes_nothing_of_a_claimed_job(shared: Services) -> None:
+    node, other = shared.one, await shared.more()
+    (job,) = await node.submit("a")
+    for one in (node, other):
+        await one.claims.judge({job.id: NO})
+    await node.claims.end_unschedulable(600.0)
+    assert (await node.jobs.get(job.id)).refused is not None
+    await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
+    claim = await claimed(node)
+    await other.claims.judge({job.id: None})
+    assert await node.report(claim, claim.record, Begun()) is not None
+
+
+async def test_a_node_that_fails_at_a_job_it_has_claimed_refuses_it_before_it_gives_it_back(
+    shared: Services,
+) -> None:
+    node, other = shared.one, await shared.more()
+    (job,) = await node.submit("a")
+    claim = await claimed(node)
+    await node.claims.judge({job.id: NO})
+    await node.claims.release(claim.token)
+    assert await node.claim() is None
+    assert (await claimed(other)).record.id == job.id
+
+
+async def test_a_claim_that_its_node_does_not_know_of_is_given_back(node: Service) -> None:
+    """As after a failure of the database, or a call that was executed late."""
+    await node.submit("a")
+    await claimed(node)
+    held = HeldClaims(node.claims, MemoryLog(), Nobody())
+    await held.check()
+    assert await node.claims.mine(), "its answer may be on its way"
+    await held.check()
+    assert not await node.claims.mine()
+    assert await node.claim() is not None
+
+
+async def test_a_node_that_knows_another_past_of_its_job_has_it_no_more(shared: Services) -> None:
+    node, other = shared.one, await shared.more()
+    (job,) = await node.submit("a")
+    claim = await claimed(node)
+    begun = await node.report(claim, claim.record, Begun())
+    assert begun is not None
+    await node.database.fetch("DELETE FROM vibevoice.events")  # a standby had not heard of it
+    await node.database.fetch("UPDATE vibevoice.jobs SET seq = 0, state = 'queued'")
+    assert await node.report(claim, begun, SETTLED) is None
+    assert (await claimed(other)).record.id == job.id
+
+
+class Nobody:
+    """A queue that runs nothing."""
+
+    def cancel(self, job: Job) -> None:
+        """There is none."""
