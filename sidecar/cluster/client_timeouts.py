@@ -1,5 +1,7 @@
-"""Jobs whose clients timed out, among services that share jobs: the repeated request takes its job
-over, whichever service it comes to."""
+"""Jobs whose clients timed out, among services that share jobs.
+
+The repeated request takes its job over, whichever service it comes to.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Queue of a service that shares its jobs: accepts them for all nodes, and follows those whose
-clients wait here."""
+"""Queue of a service that shares its jobs.
+
+It accepts them for all nodes, and follows those whose clients wait here.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from sidecar import clock, errors
 from sidecar.audio.ref import AudioRef, Kept
 from sidecar.cluster.following import Follower
 from sidecar.cluster.housekeeping import Housekeeping
-from sidecar.cluster.rows import NOWHERE, Rows, StoredEvent, StoredJob, fold, kind_of, worn
+from sidecar.cluster.rows import Rows, StoredEvent, StoredJob, fold, kind_of, worn
 from sidecar.database.database import Database
 from sidecar.database.timing import STATEMENT_S
 from sidecar.jobs.allowance import UNSAID_S
@@ -385,8 +385,3 @@ class PostgresJobs:
 
 def _recording(audio: AudioRef) -> tuple[str | None, int | None]:
     return (audio.name, audio.size) if isinstance(audio, Kept) else (None, None)
-
-
-def gone(record: JobRecord) -> bool:
-    """Whether a job's recording is not kept any more."""
-    return record.audio == NOWHERE

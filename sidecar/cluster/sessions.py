@@ -1,5 +1,6 @@
-"""Live sessions in the database, where other services find them: as they were when something was
-last told.
+"""Live sessions in the database, where other services find them.
+
+They lie there as they were when something was last told.
 
 A service whose heartbeat stands still is dead (`cluster.membership`), and its sessions are taken by
 the services that their clients come to. All is encrypted. A session without a service is deleted
