@@ -30,7 +30,7 @@ CREATE TABLE vibevoice.services (
 ALTER TABLE vibevoice.jobs
     DROP COLUMN leased_until,
     ADD kept boolean NOT NULL DEFAULT true,
-    ADD due timestamptz,               -- the order among an owner's own
+    ADD due timestamptz,               -- until then its owner's others go before it
     ADD wanted text NOT NULL DEFAULT 'auto',   -- the precision that was asked for
     ADD audio_s double precision,
     ADD node text,                     -- the service that has claimed it
@@ -61,8 +61,9 @@ ALTER TABLE vibevoice.jobs ALTER due SET NOT NULL, DROP COLUMN urgent;
 DROP INDEX vibevoice.jobs_open;
 CREATE INDEX jobs_of_owner ON vibevoice.jobs (owner, place);
 CREATE INDEX jobs_open ON vibevoice.jobs (owner, due, place) WHERE ended IS NULL;
-CREATE INDEX jobs_waiting ON vibevoice.jobs (owner, due, place)
+CREATE INDEX jobs_waiting ON vibevoice.jobs (owner, place)
     WHERE state = 'queued' AND claim IS NULL;
+CREATE INDEX jobs_due ON vibevoice.jobs (owner, due) WHERE state = 'queued' AND claim IS NULL;
 CREATE INDEX jobs_unjudged ON vibevoice.jobs (place)
     WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL;
 CREATE UNIQUE INDEX jobs_by_claim ON vibevoice.jobs (claim) WHERE claim IS NOT NULL;
@@ -186,19 +187,27 @@ BEGIN
     END IF;
 END $$;
 
--- The next job for a node: of each owner the first that the node does not refuse; of these the one
--- whose owner would have had least by its end. `only`: of these precisions alone.
+-- The next job for a node: of each owner the first that the node does not refuse, of those that are
+-- due in the order in which they came; of these the one whose owner would have had least by its
+-- end. `only`: of these precisions alone.
 CREATE FUNCTION vibevoice.next_1(node_ text, only_ text[], skip text[])
 RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
     SELECT first.id, first.wanted, first.came
     FROM vibevoice.active_owners_1() JOIN vibevoice.owners o USING (owner)
     CROSS JOIN LATERAL (
-        SELECT id, q.wanted, q.came, work_s, place FROM vibevoice.jobs q
-        WHERE q.owner = o.owner AND state = 'queued' AND claim IS NULL
+        (SELECT id, q.wanted, q.came, work_s, place FROM vibevoice.jobs q
+        WHERE q.owner = o.owner AND state = 'queued' AND claim IS NULL AND due <= now()
             AND (only_ IS NULL OR q.wanted = ANY (only_)) AND NOT id = ANY (skip)
             AND NOT EXISTS (SELECT FROM vibevoice.refusals r WHERE r.job = q.id AND r.node = node_
                 AND r.at > clock_timestamp() - interval '30 s')
-        ORDER BY due, place LIMIT 1) first
+        ORDER BY place LIMIT 1)
+        UNION ALL
+        (SELECT id, q.wanted, q.came, work_s, place FROM vibevoice.jobs q
+        WHERE q.owner = o.owner AND state = 'queued' AND claim IS NULL AND due > now()
+            AND (only_ IS NULL OR q.wanted = ANY (only_)) AND NOT id = ANY (skip)
+            AND NOT EXISTS (SELECT FROM vibevoice.refusals r WHERE r.job = q.id AND r.node = node_
+                AND r.at > clock_timestamp() - interval '30 s')
+        ORDER BY due LIMIT 1) LIMIT 1) first
     ORDER BY o.had_s + first.work_s, first.place LIMIT 1 $$;
 
 -- Claim the next job. `loaded_`: the precisions that need no load, since `loaded_for_s` seconds;
@@ -454,7 +463,7 @@ RETURNS TABLE (job text, ahead bigint, ahead_s float8) STABLE LANGUAGE sql AS $$
         SELECT id, row_number() OVER line - 1 AS ahead, sum(work_s) OVER line - work_s AS ahead_s
         FROM (
             SELECT id, place, work_s, claim IS NULL AS waits, coalesce(had_s, 0)
-                + sum(work_s) OVER (PARTITION BY owner ORDER BY due, place) AS end_s
+                + sum(work_s) OVER (PARTITION BY owner ORDER BY due > now(), place) AS end_s
             FROM vibevoice.jobs LEFT JOIN vibevoice.owners USING (owner) WHERE state = 'queued'
         ) queued WINDOW line AS (ORDER BY waits, end_s, place ROWS UNBOUNDED PRECEDING)
     ) ordered WHERE id = ANY (ids) $$;
