@@ -110,6 +110,7 @@ MAKE_VALUES = {
         "Container",
         "EncoderShape",
         "EngineSpec",
+        "Held",
         "Identity",
         "Interval",
         "Key",

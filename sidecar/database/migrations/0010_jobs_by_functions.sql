@@ -32,7 +32,6 @@ CREATE TABLE vibevoice.services (
 ALTER TABLE vibevoice.jobs
     DROP COLUMN leased_until,
     ADD kept boolean NOT NULL DEFAULT true,
-    ADD due timestamptz,               -- the order among an owner's own
     ADD wanted text NOT NULL DEFAULT 'auto',   -- the precision that was asked for
     ADD audio_s double precision,
     ADD node text,                     -- the service that has claimed it
@@ -58,7 +57,6 @@ ALTER TABLE vibevoice.jobs
     ADD CHECK (work_s >= 0 AND work_s < 'Infinity');
 UPDATE vibevoice.jobs j SET
     claim = NULL,
-    due = came + CASE WHEN urgent THEN '0' ELSE '10 min' END::interval,
     audio_s = work_s,
     recording = '',  -- its name is in the encrypted record: a service notes it here
     ended = last.at,
@@ -67,13 +65,12 @@ FROM (SELECT id, CASE WHEN state IN ('done', 'failed', 'cancelled') THEN coalesc
         (SELECT to_timestamp(max(at)) FROM vibevoice.events WHERE job = id), now()) END AS at
     FROM vibevoice.jobs) last
 WHERE last.id = j.id;
-ALTER TABLE vibevoice.jobs ALTER due SET NOT NULL, DROP COLUMN urgent,
-    ALTER submitted SET STORAGE EXTERNAL, ALTER summary SET STORAGE EXTERNAL,
+ALTER TABLE vibevoice.jobs ALTER submitted SET STORAGE EXTERNAL, ALTER summary SET STORAGE EXTERNAL,
     SET (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 DROP INDEX vibevoice.jobs_open;
 CREATE INDEX jobs_of_owner ON vibevoice.jobs (owner, place);
-CREATE INDEX jobs_open ON vibevoice.jobs (owner, due, place) WHERE ended IS NULL;
-CREATE INDEX jobs_waiting ON vibevoice.jobs (owner, due, place)
+CREATE INDEX jobs_open ON vibevoice.jobs (owner, place) WHERE ended IS NULL;
+CREATE INDEX jobs_waiting ON vibevoice.jobs (owner, urgent, place)
     WHERE state = 'queued' AND claim IS NULL;
 CREATE INDEX jobs_unjudged ON vibevoice.jobs (place)
     WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL;
@@ -202,11 +199,9 @@ BEGIN
         RETURN QUERY SELECT 'queue_full', ''::text;
         RETURN;
     END IF;
-    INSERT INTO vibevoice.jobs (id, owner, idempotency_key, submitted, kept, due, wanted, audio_s,
+    INSERT INTO vibevoice.jobs (id, owner, idempotency_key, submitted, kept, urgent, wanted, audio_s,
             work_s, recording, recording_bytes, awaited_by, followed)
-        VALUES (id_, owner_, key_, submitted_, kept_,
-            clock_timestamp() + CASE WHEN urgent_ THEN '0' ELSE '10 min' END::interval,
-            wanted_, audio_s_, work_s_, recording_, recording_bytes_, front_, front_ IS NOT NULL);
+        VALUES (id_, owner_, key_, submitted_, kept_, urgent_, wanted_, audio_s_, work_s_, recording_, recording_bytes_, front_, front_ IS NOT NULL);
     PERFORM pg_notify('vibevoice_waiting', '');
     RETURN QUERY SELECT 'accepted', id_;
 END $$;
@@ -219,9 +214,9 @@ CREATE FUNCTION vibevoice.import_1(
 BEGIN
     IF vibevoice.buried_1(id_) THEN RETURN; END IF;
     PERFORM vibevoice.join_1(owner_);
-    INSERT INTO vibevoice.jobs (id, owner, submitted, due, audio_s, work_s, recording,
+    INSERT INTO vibevoice.jobs (id, owner, submitted, urgent, audio_s, work_s, recording,
             recording_bytes, state, seq, ended, touched, weight, summary)
-        VALUES (id_, owner_, submitted_, clock_timestamp(), audio_s_, 0, recording_,
+        VALUES (id_, owner_, submitted_, true, audio_s_, 0, recording_,
             recording_bytes_, state_, seqs[cardinality(seqs)], clock_timestamp(),
             clock_timestamp(), weight_, summary_)
         ON CONFLICT (id) DO NOTHING;
@@ -231,6 +226,10 @@ BEGIN
     END IF;
 END $$;
 
+-- Whether a job goes behind those that a client waits for: one of a batch, for its first 10 minutes.
+CREATE FUNCTION vibevoice.later_1(urgent boolean, came timestamptz) RETURNS boolean
+    STABLE LANGUAGE sql RETURN NOT urgent AND came > clock_timestamp() - interval '10 min';
+
 -- The next job for a node: of each owner the first that the node does not refuse; of these the one
 -- whose owner would have had least by its end. `only`: of these precisions alone.
 CREATE FUNCTION vibevoice.next_1(node_ text, only_ text[], skip text[])
@@ -238,12 +237,15 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
     SELECT first.id, first.wanted, first.came
     FROM vibevoice.active_owners_1() JOIN vibevoice.owners o USING (owner)
     CROSS JOIN LATERAL (
-        SELECT id, q.wanted, q.came, work_s, place FROM vibevoice.jobs q
-        WHERE q.owner = o.owner AND state = 'queued' AND claim IS NULL
-            AND (only_ IS NULL OR q.wanted = ANY (only_)) AND NOT id = ANY (skip)
-            AND NOT EXISTS (SELECT FROM vibevoice.refusals r WHERE r.job = q.id AND r.node = node_
-                AND vibevoice.fresh_1(r.at))
-        ORDER BY due, place LIMIT 1) first
+        SELECT head.* FROM (VALUES (true), (false)) kinds (urgent) CROSS JOIN LATERAL (
+            SELECT id, q.wanted, q.came, work_s, place, q.urgent FROM vibevoice.jobs q
+            WHERE q.owner = o.owner AND q.urgent = kinds.urgent AND state = 'queued'
+                AND claim IS NULL
+                AND (only_ IS NULL OR q.wanted = ANY (only_)) AND NOT id = ANY (skip)
+                AND NOT EXISTS (SELECT FROM vibevoice.refusals r
+                    WHERE r.job = q.id AND r.node = node_ AND vibevoice.fresh_1(r.at))
+            ORDER BY place LIMIT 1) head
+        ORDER BY vibevoice.later_1(head.urgent, head.came), head.place LIMIT 1) first
     ORDER BY o.had_s + first.work_s, first.place LIMIT 1 $$;
 
 -- Claim the next job. `loaded_`: the precisions that need no load, since `loaded_for_s` seconds;
@@ -533,7 +535,8 @@ RETURNS TABLE (job text, ahead bigint, ahead_s float8) STABLE LANGUAGE sql AS $$
         SELECT id, row_number() OVER line - 1 AS ahead, sum(work_s) OVER line - work_s AS ahead_s
         FROM (
             SELECT id, place, work_s, claim IS NULL AS waits, coalesce(had_s, 0)
-                + sum(work_s) OVER (PARTITION BY owner ORDER BY due, place) AS end_s
+                + sum(work_s) OVER (
+                    PARTITION BY owner ORDER BY vibevoice.later_1(urgent, came), place) AS end_s
             FROM vibevoice.jobs LEFT JOIN vibevoice.owners USING (owner)
             WHERE state = 'queued' AND ended IS NULL
         ) queued WINDOW line AS (ORDER BY waits, end_s, place ROWS UNBOUNDED PRECEDING)
