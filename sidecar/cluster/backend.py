@@ -78,7 +78,9 @@ class SharedBackend:
         self._follower = Follower(self._database, rows, now)
         self._housekeeping = Housekeeping(self._database, storage, disk, _limits(settings), rows)
         self._beats = Database(address, 1)  # no slow call of others holds up a heartbeat
-        self._membership = Membership(self._beats, service_id, works=settings.role != FRONT)
+        self._membership = Membership(
+            self._database, service_id, works=settings.role != FRONT, beats=self._beats
+        )
         self.store = PostgresJobs(
             self._database,
             rows,
@@ -155,6 +157,7 @@ class SharedBackend:
         """Stop and leave nothing behind."""
         await self.queue.close()
         await self._engine.close()
+        await self.client_timeouts.close()
         await self._membership.leave()
         await self.store.close()
         await asyncio.gather(self._database.close(), self._beats.close())

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from typing import Protocol
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource
-from sidecar.cluster.retrying import repeatedly
+from sidecar.background import Background
+from sidecar.cluster.retrying import patiently, repeatedly
 from sidecar.database.database import Database
 from sidecar.jobs.job import Job
 from sidecar.jobs.store import JobStore
 from sidecar.vault.sealing import Seal
 
+AGAIN_S = 30.0
+"""Time for a client to come once more after an answer was lost."""
 LOOK_S = 5.0
 """Interval of looks for jobs whose clients did not come back; they may run so much longer."""
 _OVERDUE = """
@@ -39,14 +43,14 @@ class ClientTimeouts:
         self, database: Database, seal: Seal, service_id: str, store: JobStore, queue: Awaits
     ) -> None:
         self._database, self._seal, self._service_id = database, seal, service_id
-        self._store, self._queue = store, queue
+        self._store, self._queue, self._leaving = store, queue, Background()
 
     async def leave(self, job: Job, digest: str, for_s: float) -> None:
         """Leave a job for the same request (``digest``) within so many seconds; where the database
         cannot be told, the job ends."""
         try:
             code = self._seal.code(f"request {digest}")
-            await self._database.call("leave_1", job.id, code, for_s)
+            await self._left(job.id, code, for_s)
         except errors.JournalUnreachable:
             self._store.cancel_soon(job.id)
         else:
@@ -60,18 +64,33 @@ class ClientTimeouts:
             errors.JournalUnreachable: the database does not answer.
         """
         code = self._seal.code(f"request {digest}")
-        rows = await self._database.call("take_1", owner, code, secrets.token_hex(8))
-        if not rows:
-            return None
-        try:
-            record = await self._store.get(rows[0][0])
-        except errors.JobNotFound:
-            return None
-        await self._database.call("await_1", record.id, self._service_id)
+        taker = secrets.token_hex(8)
+        for (job_id,) in await self._database.call("take_1", owner, code, taker):
+            try:
+                return await self._awaited(job_id, taker, source)
+            except errors.JobNotFound:
+                break
+            except BaseException:  # it may be awaited here, and its client comes once more
+                again = partial(self._left, job_id, code, AGAIN_S)
+                self._leaving.spawn("leave a job again", patiently(again))
+                raise
+        return None
+
+    async def _left(self, job_id: str, code: str, for_s: float) -> None:
+        await self._database.call("leave_1", job_id, code, for_s)
+
+    async def _awaited(self, job_id: str, taker: str, source: AudioSource) -> Job:
+        record = await self._store.get(job_id)
+        if not await self._database.call("await_1", job_id, self._service_id, taker):
+            raise errors.JobNotFound()  # another call has it by now
         source.close()
         job = Job(source, record)
         self._queue.expect(job)
         return job
+
+    async def close(self) -> None:
+        """Give up what is done in the background."""
+        await self._leaving.close()
 
     async def end_in_time(self) -> None:
         """End jobs whose clients did not come back in time, for ever."""
@@ -79,4 +98,4 @@ class ClientTimeouts:
 
     async def _end_overdue(self) -> None:
         for (job_id,) in await self._database.fetch(_OVERDUE):
-            await self._store.delete(job_id)
+            await self._database.call("delete_1", job_id, True)

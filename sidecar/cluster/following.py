@@ -27,7 +27,11 @@ _BEHIND = """
     SELECT job, seq, at, kind, change FROM vibevoice.events
     JOIN unnest(%s::text[], %s::bigint[]) AS followed (id, after) ON job = id
     WHERE seq > after ORDER BY job, seq"""
-_FOLLOW = "UPDATE vibevoice.jobs SET followed = true WHERE id = ANY(%s) AND NOT followed"
+_FOLLOW = """
+    UPDATE vibevoice.jobs j SET followed = true FROM (
+        SELECT id FROM vibevoice.jobs WHERE id = ANY(%s) AND NOT followed
+        ORDER BY id FOR UPDATE) locked
+    WHERE j.id = locked.id"""
 _THERE = "SELECT id, submitted, recording IS NOT NULL FROM vibevoice.jobs WHERE id = ANY(%s)"
 
 
@@ -114,8 +118,8 @@ class Follower(Feed):
 
     async def _catch_up(self, job_ids: Sequence[str]) -> None:
         job_ids = [one for one in job_ids if one in self._followed]
-        await self._database.fetch(_FOLLOW, (job_ids,))
         known = [self._followed[one].record.seq for one in job_ids]
+        await self._database.fetch(_FOLLOW, (job_ids,))
         rows = await self._database.fetch(_BEHIND, (job_ids, known))
         there = {row[0] for row in await self._database.fetch(_THERE, (job_ids,))}
         by_job: dict[str, list[StoredEvent]] = {one: [] for one in job_ids}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,12 +22,14 @@ log = logging.getLogger(__name__)
 
 SWEEP_S = 10.0
 """Time between two looks for results whose time is over; they may stay so much longer."""
+SOON_S = 2.0
+"""Time that a request waits for the storage to delete a recording."""
 BATCH = 200
 """Jobs or recordings of one call: some tenths of a second at most."""
 UNCLAIMED_S = 3600.0
 """Age of a recording without a job before it is deleted: a service may be about to submit it."""
 
-_DOOMED = "SELECT name FROM vibevoice.doomed_recordings LIMIT %s"
+_DOOMED = "SELECT name FROM vibevoice.doomed_recordings ORDER BY random() LIMIT %s"
 _DELETED = "DELETE FROM vibevoice.doomed_recordings WHERE name = ANY(%s)"
 
 
@@ -56,7 +59,17 @@ class Housekeeping:
         the database is away the next sweep does it."""
         with suppress(errors.JournalUnreachable):
             await self._purge(owner)
-            await self.delete_recordings()
+            await self.soon_delete_recordings()
+
+    async def soon_delete_recordings(self) -> None:
+        """`delete_recordings`, as long as the storage answers at once; else the next sweep does.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SOON_S):
+                await self.delete_recordings()
 
     async def delete_recordings(self) -> None:
         """Delete recordings that the database has given up. One that cannot be deleted now is tried
@@ -66,7 +79,7 @@ class Housekeeping:
             errors.JournalUnreachable: the database does not answer.
         """
         doomed = await self._fetch(
-            "SELECT name FROM vibevoice.doomed_recordings LIMIT %s", (BATCH,)
+            "SELECT name FROM vibevoice.doomed_recordings ORDER BY random() LIMIT %s", (BATCH,)
         )
         gone = [name for (name,) in doomed if await self._deleted(name)]
         if gone:
@@ -82,7 +95,8 @@ class Housekeeping:
 
     async def _sweep(self) -> None:
         for (owner,) in await self._database.call("owners_with_results_1"):
-            await self._purge(owner)
+            with suppress(errors.JournalUnreachable):  # that of one owner costs no other
+                await self._purge(owner)
         await self._database.call("tidy_1")
         await self._database.call("forget_able_1")
         await self.delete_recordings()
@@ -101,7 +115,7 @@ class Housekeeping:
 
     async def _deleted(self, name: str) -> bool:
         try:
-            await self._disk.run(self._storage.delete, name)
+            await self._disk.run(self._storage.delete_now, name)
         except (OSError, errors.SidecarError) as error:
             log.warning("a recording cannot be deleted now (%s)", error)
             return False

@@ -51,23 +51,31 @@ class Looks:
 class Membership:
     """This service among the others, as ``id``."""
 
-    def __init__(self, database: Database, service_id: str, *, works: bool) -> None:
-        """``works``: whether it claims jobs."""
+    def __init__(
+        self, database: Database, service_id: str, *, works: bool, beats: Database | None = None
+    ) -> None:
+        """``works``: whether it claims jobs. ``beats``: a connection for heartbeats alone, which no
+        slow call holds up."""
         self.id, self.draining = service_id, False
-        self._database, self._works = database, works
+        self._database, self._beats, self._works = database, beats or database, works
         self._looks = Looks()
+        self._away = False
+        """Whether others took this service for dead, and its jobs are not renewed yet."""
         self.waiting = self.running = 0
         """Jobs of all services, as of the last look."""
 
     async def register(self) -> None:
-        """Be one of the services from now on.
+        """Be one of the services from now on. If others took this one for dead, jobs whose clients
+        wait here are kept.
 
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        await self._database.fetch(
-            "SELECT vibevoice.beat_1(%s, %s, %s)", (self.id, self._works, self.draining)
-        )
+        ((new,),) = await self._beats.call("beat_1", self.id, self._works, self.draining)
+        self._away = self._away or new
+        if self._away:
+            await self._beats.call("await_again_1", self.id)
+            self._away = False
 
     async def beat(self) -> None:
         """Count the heartbeat up, for ever: one row, which nobody else's work locks for long."""

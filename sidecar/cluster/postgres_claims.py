@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from sidecar import errors
 from sidecar.cluster.claims import Claim, Offer
@@ -46,7 +47,7 @@ class PostgresClaims:
         rows = await self._database.call("claim_1", *values)
         if not rows:
             return None
-        job_id, _, submitted = rows[0]
+        job_id, seq, submitted = rows[0]
         events = await self._database.fetch(
             """SELECT job, seq, at, kind, change FROM vibevoice.events
                 WHERE job = %s ORDER BY seq""",
@@ -55,6 +56,7 @@ class PostgresClaims:
         try:
             past = [self._rows.event(StoredEvent(*row)) for row in events]
             record = fold(self._rows.record(StoredJob(job_id, submitted)), past)
+            record = replace(record, seq=seq)  # also behind an event that changed nothing
         except (SealBroken, Unreadable) as error:
             await self._refuse_unreadable(job_id, error)
             await self.release(token)

@@ -7,6 +7,7 @@ No job is kept in memory: each call asks the database, each change is one call o
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -110,7 +111,7 @@ class PostgresJobs:
             record.priority is Priority.INTERACTIVE,
             record.options.precision.value,
             record.facts.total_s,
-            record.facts.total_s or UNKNOWN_S,
+            _work_s(record),
             *_recording(record.audio),
             None if record.kept else self._service_id,
             self._limit,
@@ -221,9 +222,9 @@ class PostgresJobs:
 
     async def delete(self, job_id: str) -> None:
         """Delete a job with all that is kept of it; one that is not there is deleted already."""
-        ((lasted_s,),) = await self._database.call("delete_1", job_id)
+        ((lasted_s,),) = await self._database.call("delete_1", job_id, False)
         self._count_cancelled(lasted_s)
-        await self._housekeeping.delete_recordings()
+        await self._housekeeping.soon_delete_recordings()
 
     def delete_soon(self, job_id: str) -> None:
         """Delete a job in the background, however long the database is away."""
@@ -386,3 +387,8 @@ class PostgresJobs:
 
 def _recording(audio: AudioRef) -> tuple[str | None, int | None]:
     return (audio.name, audio.size) if isinstance(audio, Kept) else (None, None)
+
+
+def _work_s(record: JobRecord) -> float:
+    length_s = record.facts.total_s
+    return length_s if length_s and 0 < length_s < math.inf else UNKNOWN_S

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, reduce
+from functools import lru_cache
 from typing import Any
 
 from sidecar.audio.ref import Kept, nowhere
@@ -165,8 +165,11 @@ class Rows:
 
 
 def fold(record: JobRecord, events: Iterable[JobEvent]) -> JobRecord:
-    """Return a record after its events."""
-    return reduce(advance, events, record)
+    """Return a record after its events, with the number of the last, also if it changed nothing."""
+    last = record.seq
+    for event in events:
+        record, last = advance(record, event), max(last, event.seq)
+    return replace(record, seq=last)
 
 
 def worn(events: Sequence[JobEvent]) -> list[JobEvent]:

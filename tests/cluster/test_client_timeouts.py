@@ -132,7 +132,7 @@ async def test_a_job_that_was_taken_by_a_call_without_an_answer_is_taken_again(
         await one.database.fetch("UPDATE vibevoice.jobs SET left_taker = 'a call'")
         await one.database.fetch("UPDATE vibevoice.jobs SET left_taken = clock_timestamp()")
         assert await taken(timeouts) is None, "its answer may be on its way"
-        back = "UPDATE vibevoice.jobs SET left_taken = left_taken - interval '6 s'"
+        back = "UPDATE vibevoice.jobs SET left_taken = left_taken - interval '13 s'"
         await one.database.fetch(back)
         assert await taken(timeouts) is not None
 

@@ -112,7 +112,7 @@ async def test_a_storage_that_cannot_delete_costs_nobody_a_result(
         def refuse(name: str) -> None:
             raise errors.StorageUnreachable()
 
-        monkeypatch.setattr(one.storage, "delete", refuse)  # type: ignore[attr-defined]
+        monkeypatch.setattr(one.storage, "delete_now", refuse)  # type: ignore[attr-defined]
         job = await done(one, "me", "a")
         assert await ids(one, "me") == [job.id]
 
@@ -162,7 +162,7 @@ async def test_a_recording_that_could_not_be_deleted_goes_with_a_later_sweep(
             raise errors.StorageUnreachable()
 
         with monkeypatch.context() as away:
-            away.setattr(one.storage, "delete", refuse)
+            away.setattr(one.storage, "delete_now", refuse)
             await done(one, "me", "a")
             assert [*one.storage.ages()] == ["a"]
         await one.housekeeping._sweep()

@@ -28,6 +28,7 @@ CREATE TABLE vibevoice.services (
     draining boolean NOT NULL DEFAULT false,
     judged boolean NOT NULL DEFAULT false) WITH (fillfactor = 50);
 
+UPDATE vibevoice.jobs SET work_s = 60 WHERE NOT (work_s >= 0 AND work_s < 'Infinity');
 -- In the clear is what jobs are claimed, listed and purged by; the rest is encrypted.
 ALTER TABLE vibevoice.jobs
     DROP COLUMN leased_until,
@@ -158,8 +159,8 @@ CREATE FUNCTION vibevoice.finish_1(job_ text, state_ text) RETURNS void LANGUAGE
 CREATE FUNCTION vibevoice.join_1(owner_ text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE least_s float8;
 BEGIN
-    INSERT INTO vibevoice.owners (owner, had_s) VALUES (owner_, 0) ON CONFLICT DO NOTHING;
-    PERFORM FROM vibevoice.owners WHERE owner = owner_ FOR UPDATE;
+    INSERT INTO vibevoice.owners AS o (owner, had_s) VALUES (owner_, 0)
+        ON CONFLICT (owner) DO UPDATE SET had_s = o.had_s;
     IF NOT EXISTS (SELECT FROM vibevoice.jobs WHERE owner = owner_ AND ended IS NULL) THEN
         SELECT min(had_s) INTO least_s
             FROM vibevoice.owners JOIN vibevoice.active_owners_1() USING (owner);
@@ -235,7 +236,7 @@ CREATE FUNCTION vibevoice.later_1(urgent boolean, came timestamptz) RETURNS bool
 CREATE FUNCTION vibevoice.next_1(node_ text, only_ text[], skip text[])
 RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
     SELECT first.id, first.wanted, first.came
-    FROM vibevoice.active_owners_1() JOIN vibevoice.owners o USING (owner)
+    FROM vibevoice.active_owners_1() o LEFT JOIN vibevoice.owners had USING (owner)
     CROSS JOIN LATERAL (
         SELECT head.* FROM (VALUES (true), (false)) kinds (urgent) CROSS JOIN LATERAL (
             SELECT id, q.wanted, q.came, work_s, place, q.urgent FROM vibevoice.jobs q
@@ -246,7 +247,7 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
                     WHERE r.job = q.id AND r.node = node_ AND vibevoice.fresh_1(r.at))
             ORDER BY place LIMIT 1) head
         ORDER BY vibevoice.later_1(head.urgent, head.came), head.place LIMIT 1) first
-    ORDER BY o.had_s + first.work_s, first.place LIMIT 1 $$;
+    ORDER BY coalesce(had.had_s, 0) + first.work_s, first.place LIMIT 1 $$;
 
 -- Claim the next job. `loaded_`: the precisions that need no load, since `loaded_for_s` seconds;
 -- they go before a job that is due for at most `passed_over_s` seconds.
@@ -278,9 +279,10 @@ BEGIN
         skip := skip || due.job;
     END LOOP;
     IF had.id IS NULL THEN RETURN; END IF;
-    UPDATE vibevoice.jobs SET claim = claim_, node = node_, charged_s = work_s, able_by = NULL,
-        refused_by = NULL, refused_since = NULL, refused_seen = NULL WHERE id = had.id;
-    UPDATE vibevoice.owners SET had_s = had_s + had.work_s WHERE owner = had.owner;
+    UPDATE vibevoice.jobs SET claim = claim_, node = node_, charged_s = work_s, able_by = NULL
+        WHERE id = had.id;
+    INSERT INTO vibevoice.owners AS o (owner, had_s) VALUES (had.owner, had.work_s)
+        ON CONFLICT (owner) DO UPDATE SET had_s = o.had_s + had.work_s;
     RETURN QUERY SELECT had.id, had.seq, had.submitted;
 END $$;
 
@@ -319,9 +321,10 @@ DECLARE j vibevoice.jobs; last bigint := seqs[cardinality(seqs)];
 BEGIN
     SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ FOR UPDATE;
     IF j.id IS NULL OR j.claim IS DISTINCT FROM claim_ OR j.seq <> base THEN
-        IF j.reported_by = claim_ AND EXISTS (SELECT FROM vibevoice.events e WHERE e.job = job_
-                AND e.seq = last AND e.kind = kinds[cardinality(kinds)]) THEN
-            RETURN true;
+        IF j.reported_by = claim_ AND j.seq >= last AND (j.claim = claim_ OR EXISTS (
+                SELECT FROM vibevoice.events e WHERE e.job = job_ AND e.seq = last
+                AND e.kind = kinds[cardinality(kinds)])) THEN
+            RETURN true;  -- it is here already, by another execution of this call
         END IF;
         IF j.claim = claim_ THEN PERFORM vibevoice.release_1(claim_); END IF;
         RETURN false;
@@ -333,7 +336,8 @@ BEGIN
         SELECT job_, s, a, f, k, c
         FROM unnest(seqs, ats, fleeting_, kinds, changes) u (s, a, f, k, c);
     UPDATE vibevoice.jobs SET seq = last, state = state_, reported_by = claim_,
-        fraction = fraction_, behind = behind_ WHERE id = job_;
+        fraction = fraction_, behind = behind_, refused_by = NULL, refused_since = NULL,
+        refused_seen = NULL WHERE id = job_;
     IF state_ IN ('done', 'failed', 'cancelled') THEN
         PERFORM vibevoice.finish_1(job_, state_);
         UPDATE vibevoice.jobs SET weight = weight_, summary = summary_ WHERE id = job_;
@@ -345,16 +349,16 @@ BEGIN
     RETURN true;
 END $$;
 
--- Count a service's beat up; it registers, again if others took it for dead.
+-- Count a service's beat up; it registers, again if others took it for dead: whether it did.
 CREATE FUNCTION vibevoice.beat_1(id_ text, works_ boolean, draining_ boolean)
-RETURNS void LANGUAGE plpgsql AS $$
+RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE vibevoice.services SET beat = beat + 1, draining = draining_ WHERE id = id_;
-    IF NOT FOUND THEN
-        INSERT INTO vibevoice.services (id, works, draining) VALUES (id_, works_, draining_)
-            ON CONFLICT (id) DO NOTHING;
-        PERFORM pg_notify('vibevoice_waiting', '');  -- from now on it may claim
-    END IF;
+    IF FOUND THEN RETURN false; END IF;
+    INSERT INTO vibevoice.services (id, works, draining) VALUES (id_, works_, draining_)
+        ON CONFLICT (id) DO NOTHING;
+    PERFORM pg_notify('vibevoice_waiting', '');  -- from now on it may claim
+    RETURN true;
 END $$;
 
 -- Services leave, or died: those whose beats still stand where an observer saw them (NULL: of any
@@ -366,14 +370,17 @@ BEGIN
         SELECT s.id FROM vibevoice.services s JOIN unnest(ids, beats) u (i, b) ON s.id = u.i
         WHERE s.beat = coalesce(u.b, s.beat) ORDER BY s.id FOR UPDATE OF s) locked;
     IF gone = '{}' THEN RETURN 0; END IF;
-    FOR j IN SELECT id, owner, charged_s FROM vibevoice.jobs WHERE node = ANY (gone)
-            ORDER BY id FOR UPDATE LOOP
+    FOR j IN SELECT id, owner, charged_s, node, awaited_by FROM vibevoice.jobs
+            WHERE node = ANY (gone) OR awaited_by = ANY (gone) ORDER BY id FOR UPDATE LOOP
+        IF j.awaited_by = ANY (gone) THEN  -- the service may come back, which its clients await
+            UPDATE vibevoice.jobs SET left_until = clock_timestamp() + interval '30 s'
+                WHERE id = j.id AND left_until IS NULL;
+        END IF;
+        CONTINUE WHEN NOT coalesce(j.node = ANY (gone), false);
         whose := whose || j.owner;
         charged := charged || j.charged_s;
         PERFORM vibevoice.free_1(j.id);
     END LOOP;
-    UPDATE vibevoice.jobs SET left_until = clock_timestamp() + interval '30 s', awaited_by = NULL
-        WHERE awaited_by = ANY (gone);  -- their clients may come again elsewhere
     UPDATE vibevoice.sessions SET until = clock_timestamp() + make_interval(secs => grace_s)
         WHERE front = ANY (gone) AND until IS NULL;
     PERFORM FROM vibevoice.owners WHERE owner = ANY (whose) ORDER BY owner FOR UPDATE;
@@ -381,6 +388,9 @@ BEGIN
         SELECT u.owner, sum(u.charged_s) AS charged_s
         FROM unnest(whose, charged) u (owner, charged_s) GROUP BY u.owner) f
         WHERE o.owner = f.owner;
+    DELETE FROM vibevoice.refusals WHERE (job, node) IN (
+        SELECT job, node FROM vibevoice.refusals WHERE node = ANY (gone)
+        ORDER BY job, node FOR UPDATE);
     DELETE FROM vibevoice.services WHERE id = ANY (gone);
     PERFORM pg_notify('vibevoice_waiting', '');
     RETURN cardinality(gone);
@@ -388,8 +398,11 @@ END $$;
 
 -- Forget which waiting jobs services could do that are there no more.
 CREATE FUNCTION vibevoice.forget_able_1() RETURNS void LANGUAGE sql AS $$
-    UPDATE vibevoice.jobs SET able_by = NULL WHERE able_by IS NOT NULL
-        AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = able_by) $$;
+    UPDATE vibevoice.jobs j SET able_by = NULL FROM (
+        SELECT id FROM vibevoice.jobs WHERE able_by IS NOT NULL
+            AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = able_by)
+        ORDER BY id FOR UPDATE) locked
+    WHERE j.id = locked.id $$;
 
 -- End a job, wherever it is; one that has ended stays as it is. For how many seconds it was there,
 -- if it ended by this call.
@@ -406,10 +419,16 @@ END $$;
 
 -- Delete a job with all that is kept of it, also one that is yet to come. For how many seconds it
 -- was there, if it ended by this call.
-CREATE FUNCTION vibevoice.delete_1(job_ text) RETURNS float8 LANGUAGE plpgsql AS $$
+-- `overdue_`: only if nobody came for it in time.
+CREATE FUNCTION vibevoice.delete_1(job_ text, overdue_ boolean) RETURNS float8
+LANGUAGE plpgsql AS $$
 DECLARE j vibevoice.jobs;
 BEGIN
     IF vibevoice.buried_1(job_) THEN RETURN NULL; END IF;
+    IF overdue_ THEN
+        PERFORM FROM vibevoice.jobs WHERE id = job_ AND left_until < clock_timestamp() FOR UPDATE;
+        IF NOT FOUND THEN RETURN NULL; END IF;
+    END IF;
     INSERT INTO vibevoice.tombstones (id) VALUES (job_);
     DELETE FROM vibevoice.jobs WHERE id = job_ RETURNING * INTO j;
     IF j.id IS NULL THEN RETURN NULL; END IF;
@@ -447,7 +466,7 @@ BEGIN
     UPDATE vibevoice.services SET judged = true WHERE id = node_ AND NOT judged;
     PERFORM FROM vibevoice.services WHERE id = node_ FOR KEY SHARE;
     IF NOT FOUND THEN RETURN; END IF;  -- taken for dead: it says so again once it is registered
-    FOR one IN SELECT j.id, u.f, j.refused_since FROM unnest(jobs_, failures) u (i, f)
+    FOR one IN SELECT j.id, u.f, j.refused_by FROM unnest(jobs_, failures) u (i, f)
             JOIN vibevoice.jobs j ON j.id = u.i
             WHERE state = 'queued' AND (claim IS NULL OR (u.f IS NOT NULL AND node = node_))
             ORDER BY j.id FOR UPDATE OF j LOOP
@@ -460,7 +479,7 @@ BEGIN
         DELETE FROM vibevoice.refusals WHERE job = one.id AND node = node_;
         UPDATE vibevoice.jobs SET able_by = node_, refused_by = NULL, refused_since = NULL,
             refused_seen = NULL WHERE id = one.id;
-        IF one.refused_since IS NOT NULL THEN
+        IF one.refused_by IS NOT NULL THEN
             PERFORM vibevoice.append_1(one.id, 'open');
             PERFORM pg_notify('vibevoice_waiting', '');
         END IF;
@@ -618,14 +637,18 @@ STABLE LANGUAGE sql AS $$
     SELECT known.owner FROM known WHERE known.owner IS NOT NULL $$;
 
 -- Forget owners without jobs, and deletions of so long ago that no call from before is on its way.
-CREATE FUNCTION vibevoice.tidy_1() RETURNS void LANGUAGE sql AS $$
-    DELETE FROM vibevoice.owners o USING (
-        SELECT owner FROM vibevoice.owners q
-        WHERE NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.owner = q.owner)
-        ORDER BY owner FOR UPDATE SKIP LOCKED) gone
-    WHERE o.owner = gone.owner
+CREATE FUNCTION vibevoice.tidy_1() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE idle text[];
+BEGIN
+    SELECT array_agg(owner) INTO idle FROM (
+        SELECT owner FROM vibevoice.owners o
+        WHERE NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.owner = o.owner)
+        ORDER BY owner LIMIT 1000 FOR UPDATE SKIP LOCKED) locked;
+    -- A statement of its own sees what was submitted before the rows were locked.
+    DELETE FROM vibevoice.owners o WHERE owner = ANY (idle)
         AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.owner = o.owner);
-    DELETE FROM vibevoice.tombstones WHERE at < clock_timestamp() - interval '1 hour' $$;
+    DELETE FROM vibevoice.tombstones WHERE at < clock_timestamp() - interval '1 hour';
+END $$;
 
 -- A client timed out: its job is left for whoever sends the same request (a code of it) again.
 CREATE FUNCTION vibevoice.leave_1(job_ text, request_ text, for_s float8)
@@ -635,20 +658,29 @@ RETURNS void LANGUAGE sql AS $$
     WHERE id = job_ AND left_as IS NULL $$;
 
 -- The job that the same request left, for this taker alone until it confirms that: repeated, the
--- same job; a taker that does not confirm within 5 s never had the answer.
+-- same job; a taker that does not confirm within 12 s, more than two calls, never will.
 CREATE FUNCTION vibevoice.take_1(owner_ text, request_ text, taker_ text)
 RETURNS TABLE (job text) LANGUAGE sql AS $$
     UPDATE vibevoice.jobs SET left_taker = taker_, left_taken = clock_timestamp(),
-        left_until = greatest(left_until, clock_timestamp() + interval '15 s')
+        left_until = greatest(left_until, clock_timestamp() + interval '20 s')
     WHERE id = (
         SELECT id FROM vibevoice.jobs
         WHERE owner = owner_ AND left_as = request_ AND left_until > clock_timestamp() AND (
             left_taker IS NULL OR left_taker = taker_
-            OR left_taken < clock_timestamp() - interval '5 s')
-        ORDER BY left_taker IS NULL, left_until LIMIT 1 FOR UPDATE)
+            OR left_taken < clock_timestamp() - interval '12 s')
+        ORDER BY left_taker IS NOT DISTINCT FROM taker_ DESC, left_until LIMIT 1 FOR UPDATE)
     RETURNING id $$;
 
--- A client waits for a job at a service, which took it or submitted it.
-CREATE FUNCTION vibevoice.await_1(job_ text, front_ text) RETURNS void LANGUAGE sql AS $$
-    UPDATE vibevoice.jobs SET left_as = NULL, left_until = NULL, left_taker = NULL,
-        left_taken = NULL, awaited_by = front_, followed = true WHERE id = job_ $$;
+-- A client waits at a service for the job that its call took; whether it is still that call's.
+CREATE FUNCTION vibevoice.await_1(job_ text, front_ text, taker_ text)
+RETURNS TABLE (job text) LANGUAGE sql AS $$
+    UPDATE vibevoice.jobs SET left_as = NULL, left_until = NULL, left_taken = NULL,
+        awaited_by = front_, followed = true
+    WHERE id = job_ AND left_taker = taker_ RETURNING id $$;
+
+-- A service is back that others took for dead: its clients still wait for these jobs.
+CREATE FUNCTION vibevoice.await_again_1(front_ text) RETURNS void LANGUAGE sql AS $$
+    UPDATE vibevoice.jobs j SET left_until = NULL FROM (
+        SELECT id FROM vibevoice.jobs WHERE awaited_by = front_ AND left_as IS NULL
+        ORDER BY id FOR UPDATE) locked
+    WHERE j.id = locked.id $$;

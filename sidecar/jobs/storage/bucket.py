@@ -89,6 +89,10 @@ class Bucket:
         """Have it no longer, as soon as the server does it."""
         self._removal.put(partial(self._delete, name))
 
+    def delete_now(self, name: str) -> None:
+        """Delete it; one that is not there is deleted already."""
+        self._delete(name)
+
     def ages(self) -> Mapping[str, float]:
         """All that is there, and since when: objects, and uploads whose end never came."""
         found: dict[str, float] = {}

@@ -85,6 +85,10 @@ class Folder:
         with contextlib.suppress(FileNotFoundError):
             (self._path / name).unlink()
 
+    def delete_now(self, name: str) -> None:
+        """Delete it; one that is not there is deleted already."""
+        self.delete(name)
+
     def ages(self) -> Mapping[str, float]:
         """All that is there, and since when it was last written."""
         found, now = {}, self._now()

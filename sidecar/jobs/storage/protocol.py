@@ -68,6 +68,14 @@ class Storage(Protocol):
         """
         ...
 
+    def delete_now(self, name: str) -> None:
+        """Delete it and return once that is done; one that is not there is deleted already.
+
+        Raises:
+            OSError: it cannot be deleted now.
+        """
+        ...
+
     def ages(self) -> Mapping[str, float]:
         """All that is there, and for how many seconds by the storage's own clock. What is left of
         one that was never whole has a name of its own, which ends with `PARTIAL`, and is deleted
