@@ -79,7 +79,7 @@ class Database:
 
         async def work(connection: AsyncConnection[Row]) -> list[Row]:
             cursor = await connection.execute(sql, values or None)
-            return await cursor.fetchall() if cursor.description else []
+            return [] if cursor.description is None else await cursor.fetchall()
 
         return await self._shielded(self._tried(work))
 

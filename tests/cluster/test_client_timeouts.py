@@ -16,6 +16,7 @@ from sidecar.cluster import client_timeouts
 from sidecar.cluster.client_timeouts import ClientTimeouts
 from sidecar.database.schema import migrate
 from sidecar.jobs.job import Job
+from sidecar.jobs.record import JobRecord
 
 
 def recording() -> AudioSource:
@@ -154,3 +155,37 @@ async def test_a_job_whose_client_waited_at_a_service_that_died_ends_after_a_whi
         await timeouts._end_overdue()
         assert [each.id for each in await one.jobs.list("me", private=True)] == [kept.id]
         assert job.id != kept.id
+
+
+async def test_a_service_that_was_taken_for_dead_keeps_the_jobs_of_its_clients(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        (timeouts, _), (_, waits) = (timeouts_of(each, journal) for each in (one, other))
+        await accepted(other, waits)
+        await one.membership._expire({"other": None})
+        await other.membership.register()
+        back = "UPDATE vibevoice.jobs SET left_until = left_until - interval '31 s'"
+        await one.database.fetch(back)
+        await timeouts._end_overdue()
+        assert len(await one.jobs.list("me", private=True)) == 1
+
+
+async def test_a_call_that_took_a_job_too_late_has_it_no_more(
+    journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        (here, waits), (there, _) = (timeouts_of(each, journal) for each in (one, other))
+        job = await accepted(one, waits)
+        await here.leave(job, "sent", 60)
+        get, took = one.jobs.get, list[Job | None]()
+
+        async def slowly(job_id: str) -> JobRecord:
+            back = "UPDATE vibevoice.jobs SET left_taken = left_taken - interval '13 s'"
+            await one.database.fetch(back)
+            took.append(await taken(there))
+            return await get(job_id)
+
+        monkeypatch.setattr(one.jobs, "get", slowly)
+        assert await taken(here) is None
+        assert took[0] is not None

@@ -12,6 +12,7 @@ from shared_services import DONE, SEGMENT, Service, service
 
 from sidecar import errors
 from sidecar.audio.source import Spool
+from sidecar.cluster.retrying import FAULT_PAUSE_S
 from sidecar.jobs.events import Begun, Cancelled
 from sidecar.jobs.job import Job
 
@@ -103,3 +104,26 @@ async def test_what_happened_while_there_was_no_connection_is_told_then(
         assert said is not None
         assert await other.report(claim, said, DONE)
         assert await following == [1, 2, 3]
+
+
+async def test_a_follower_that_leaves_while_events_are_read_holds_up_no_other(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        first, second = await one.submit("a", "b")
+        stays = asyncio.create_task(numbers(one, second.id))
+        leaves = await one.jobs.subscribe(first.id)
+        await until(lambda: one.follower.following == 2)
+        fetch = one.database.fetch
+
+        async def leaving(*of: object) -> object:
+            leaves.close()
+            return await fetch(*of)  # type: ignore[arg-type]
+
+        one.database.fetch = leaving  # type: ignore[assignment,method-assign]
+        for _ in range(2):
+            claim = await other.claim()
+            assert claim is not None
+            await other.run(claim)
+        async with asyncio.timeout(FAULT_PAUSE_S / 2):
+            assert await stays == [1, 2, 3]

@@ -287,3 +287,58 @@ class Nobody:
 
     def cancel(self, job: Job) -> None:
         """There is none."""
+
+
+async def test_a_job_whose_last_event_changed_nothing_is_done(shared: Services) -> None:
+    node, other = shared.one, await shared.more()
+    (job,) = await node.submit("a")
+    for one in (node, other):
+        await one.claims.judge({job.id: NO})
+    await node.claims.end_unschedulable(600.0)
+    await node.database.fetch("UPDATE vibevoice.jobs SET seq = seq + 1")  # one that is read nowhere
+    await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
+    claim = await claimed(node)
+    assert claim.record.seq == 2
+    assert (await node.run(claim)).state is JobState.DONE
+
+
+async def test_a_refused_job_keeps_the_time_for_which_it_was_refused_when_it_is_claimed(
+    shared: Services,
+) -> None:
+    node, other = shared.one, await shared.more()
+    (job,) = await node.submit("a")
+    for one in (node, other):
+        await one.claims.judge({job.id: NO})
+    await node.claims.end_unschedulable(600.0)
+    await node.database.fetch(
+        """UPDATE vibevoice.jobs SET refused_since = refused_since - interval '601 s',
+            refused_seen = refused_seen - interval '3 s'"""
+    )
+    await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
+    claim = await claimed(node)
+    await node.claims.judge({job.id: NO})
+    await node.claims.release(claim.token)
+    await node.claims.end_unschedulable(600.0)
+    assert (await node.jobs.get(job.id)).state is JobState.FAILED
+
+
+async def test_owners_that_are_forgotten_while_they_submit_are_there_all_the_same(
+    node: Service,
+) -> None:
+    """As those of clients that wait: an owner has nothing here between two requests."""
+    tidying = asyncio.create_task(forever(node))
+    for _ in range(150):
+        await asyncio.gather(*(come_and_go(node, f"owner {of}") for of in range(SENDERS)))
+    tidying.cancel()
+
+
+async def forever(node: Service) -> None:
+    while True:
+        await node.database.call("tidy_1")
+
+
+async def come_and_go(node: Service, owner: str) -> None:
+    (job,) = await node.submit(owner)
+    rows = await node.database.fetch("SELECT FROM vibevoice.owners WHERE owner = %s", (owner,))
+    assert rows, "its next job would not be in turn"
+    await node.jobs.delete(job.id)
