@@ -41,6 +41,8 @@ class _Followed:
 
     record: JobRecord
     listeners: int = 0
+    marked: bool = False
+    """Whether the database notifies of its events."""
 
 
 class Follower(Feed):
@@ -64,7 +66,7 @@ class Follower(Feed):
         record, events = await self._read(job_id)
         followed = self._followed.get(job_id)
         if followed is None:
-            followed = _Followed(record)
+            followed = _Followed(record, marked=True)
         else:  # it was told further than what was read, or less
             missing = [one for one in events if one.seq > followed.record.seq]
             self._publish(followed, missing)
@@ -79,7 +81,8 @@ class Follower(Feed):
 
     def follow(self, job: Job) -> None:
         """Have a job hear what happens to it, until it has ended or `unfollow` is called."""
-        followed = self._followed.setdefault(job.id, _Followed(job.record))
+        awaited = not job.record.kept  # which its submission marked
+        followed = self._followed.setdefault(job.id, _Followed(job.record, marked=awaited))
         followed.listeners += 1
         job.hear(self)
         self._notified(job.id)
@@ -119,9 +122,15 @@ class Follower(Feed):
     async def _catch_up(self, job_ids: Sequence[str]) -> None:
         job_ids = [one for one in job_ids if one in self._followed]
         known = [self._followed[one].record.seq for one in job_ids]
-        await self._database.fetch(_FOLLOW, (job_ids,))
+        if unmarked := [one for one in job_ids if not self._followed[one].marked]:
+            await self._database.fetch(_FOLLOW, (unmarked,))
+            for one in unmarked:
+                if one in self._followed:
+                    self._followed[one].marked = True
         rows = await self._database.fetch(_BEHIND, (job_ids, known))
-        there = {row[0] for row in await self._database.fetch(_THERE, (job_ids,))}
+        there = {row[0] for row in rows}
+        if silent := [one for one in job_ids if one not in there]:  # perhaps it was deleted
+            there |= {row[0] for row in await self._database.fetch(_THERE, (silent,))}
         by_job: dict[str, list[StoredEvent]] = {one: [] for one in job_ids}
         for row in rows:
             by_job[row[0]].append(StoredEvent(*row))

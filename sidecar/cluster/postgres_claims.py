@@ -23,6 +23,8 @@ from sidecar.vault.sealing import SealBroken
 
 log = logging.getLogger(__name__)
 
+_EVENTS = """
+    SELECT job, seq, at, kind, change FROM vibevoice.events WHERE job = %s ORDER BY seq"""
 WAITING, ENDED = "vibevoice_waiting", "vibevoice_ended"
 """Channels: something may be claimed; a job was ended or deleted."""
 
@@ -48,11 +50,7 @@ class PostgresClaims:
         if not rows:
             return None
         job_id, seq, submitted = rows[0]
-        events = await self._database.fetch(
-            """SELECT job, seq, at, kind, change FROM vibevoice.events
-                WHERE job = %s ORDER BY seq""",
-            (job_id,),
-        )
+        events = await self._database.fetch(_EVENTS, (job_id,)) if seq else []
         try:
             past = [self._rows.event(StoredEvent(*row)) for row in events]
             record = fold(self._rows.record(StoredJob(job_id, submitted)), past)

@@ -19,7 +19,6 @@ from sidecar.jobs.order import Priority
 from sidecar.jobs.provision import Provision
 from sidecar.jobs.record import JobRecord, RequestKey
 from sidecar.jobs.room import Body, Place, Room
-from sidecar.jobs.store import OwnerLoad
 from sidecar.jobs.traced import JobTraces, Way
 from sidecar.metering.tally import JobTally
 from sidecar.settings import FRONT, Settings
@@ -66,7 +65,7 @@ class Submissions:
             errors.JobsLimited: the caller has as many jobs as it may.
         """
         if key is None or not await self._once.knows(caller.owner, key):
-            self._check(caller, await self._store.load(caller.owner))
+            await self._check(caller)
         return self._room.place(caller.owner)
 
     def body(self, caller: Identity, declared: int = 0) -> Body:
@@ -182,9 +181,12 @@ class Submissions:
         source.close()
         return known, True
 
-    def _check(self, caller: Identity, load: OwnerLoad) -> None:
+    async def _check(self, caller: Identity) -> None:
         """Raise as `place` does, if there is no place for one more job of the caller."""
         self._queue.check_room(self._room.promised)
+        if caller.limits.jobs is None and not caller.limits.shares:
+            return
+        load = await self._store.load(caller.owner)
         coming, free = self._room.owners[caller.owner], self._queue_limit - self._queue.depth
         check_jobs(caller, load.jobs + coming)
         check_queue(caller, load.waiting + coming, free - self._room.promised)
@@ -196,8 +198,9 @@ class Submissions:
         whether voices are kept here, for who works on it may be another service."""
         if not self._fits_elsewhere:
             options = self._provision.admitted(options, facts.total_s)
-        load = await self._store.load(caller.owner)
-        check_audio(caller, facts.total_s, load.waiting_audio_s)
+        if caller.limits.queued_audio_s is not None:
+            load = await self._store.load(caller.owner)
+            check_audio(caller, facts.total_s, load.waiting_audio_s)
         return replace(options, voiceprints=self._people)
 
     async def _kept(self, source: AudioSource) -> AudioRef:
