@@ -24,6 +24,8 @@ SWEEP_S = 10.0
 """Time between two looks for results whose time is over; they may stay so much longer."""
 SOON_S = 2.0
 """Time that a request waits for the storage to delete a recording."""
+STORAGE_SWEEP_S = 6 * 3600.0
+"""Time between two looks for recordings without a job; listing a large bucket takes a while."""
 BATCH = 200
 """Jobs or recordings of one call: some tenths of a second at most."""
 UNCLAIMED_S = 3600.0
@@ -88,10 +90,12 @@ class Housekeeping:
             )
 
     async def run(self) -> None:
-        """Delete what a crash left behind, then every few seconds what is over."""
+        """Delete what is over, and from time to time what crashes left behind, for ever."""
+        await asyncio.gather(repeatedly(self._sweep, SWEEP_S), self._look_after_storage())
+
+    async def _look_after_storage(self) -> None:
         await patiently(self._adopt)
-        await patiently(self._sweep_storage)
-        await repeatedly(self._sweep, SWEEP_S)
+        await repeatedly(self._sweep_storage, STORAGE_SWEEP_S)
 
     async def _sweep(self) -> None:
         for (owner,) in await self._database.call("owners_with_results_1"):
