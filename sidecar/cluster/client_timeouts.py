@@ -5,14 +5,15 @@ from __future__ import annotations
 import secrets
 from functools import partial
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource
 from sidecar.background import Background
+from sidecar.cluster.postgres_jobs import PostgresJobs
 from sidecar.cluster.retrying import patiently, repeatedly
 from sidecar.database.database import Database
 from sidecar.jobs.job import Job
-from sidecar.jobs.store import JobStore
 from sidecar.vault.sealing import Seal
 
 AGAIN_S = 30.0
@@ -40,17 +41,19 @@ class ClientTimeouts:
     """Jobs between two requests of the same client."""
 
     def __init__(
-        self, database: Database, seal: Seal, service_id: str, store: JobStore, queue: Awaits
+        self, database: Database, seal: Seal, service_id: str, store: PostgresJobs, queue: Awaits
     ) -> None:
         self._database, self._seal, self._service_id = database, seal, service_id
         self._store, self._queue, self._leaving = store, queue, Background()
+        self._takers: WeakKeyDictionary[Job, str] = WeakKeyDictionary()
+        """By which call this service took jobs over."""
 
     async def leave(self, job: Job, digest: str, for_s: float) -> None:
         """Leave a job for the same request (``digest``) within so many seconds; where the database
         cannot be told, the job ends."""
         try:
             code = self._seal.code(f"request {digest}")
-            await self._left(job.id, code, for_s)
+            await self._left(job.id, code, for_s, self._takers.pop(job, None))
         except errors.JournalUnreachable:
             self._store.cancel_soon(job.id)
         else:
@@ -71,13 +74,13 @@ class ClientTimeouts:
             except errors.JobNotFound:
                 break
             except BaseException:  # it may be awaited here, and its client comes once more
-                again = partial(self._left, job_id, code, AGAIN_S)
+                again = partial(self._left, job_id, code, AGAIN_S, taker)
                 self._leaving.spawn("leave a job again", patiently(again))
                 raise
         return None
 
-    async def _left(self, job_id: str, code: str, for_s: float) -> None:
-        await self._database.call("leave_1", job_id, code, for_s)
+    async def _left(self, job_id: str, code: str, for_s: float, taker: str | None) -> None:
+        await self._database.call("leave_1", job_id, code, for_s, taker)
 
     async def _awaited(self, job_id: str, taker: str, source: AudioSource) -> Job:
         record = await self._store.get(job_id)
@@ -85,6 +88,7 @@ class ClientTimeouts:
             raise errors.JobNotFound()  # another call has it by now
         source.close()
         job = Job(source, record)
+        self._takers[job] = taker
         self._queue.expect(job)
         return job
 
@@ -98,4 +102,4 @@ class ClientTimeouts:
 
     async def _end_overdue(self) -> None:
         for (job_id,) in await self._database.fetch(_OVERDUE):
-            await self._database.call("delete_1", job_id, True)
+            await self._store.delete_overdue(job_id)

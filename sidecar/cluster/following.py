@@ -62,6 +62,8 @@ class Follower(Feed):
         Raises:
             errors.JobNotFound: there is no such job.
         """
+        if "\0" in job_id:  # which no text in the database has
+            raise errors.JobNotFound()
         await self._database.fetch(_FOLLOW, ([job_id],))
         record, events = await self._read(job_id)
         followed = self._followed.get(job_id)
@@ -87,12 +89,12 @@ class Follower(Feed):
         job.hear(self)
         self._notified(job.id)
 
-    def unfollow(self, job_id: str) -> None:
-        """Forget the listeners of a job."""
-        self._of_one.pop(job_id, None)
-        if job_id in self._followed:
-            self._followed[job_id].listeners = 0
-            self._drop_idle(job_id)
+    def unfollow(self, job: Job) -> None:
+        """Have a job hear no more."""
+        job.unhear(self)
+        if job.id in self._followed:
+            self._followed[job.id].listeners = len(self._of_one.get(job.id, ()))
+            self._drop_idle(job.id)
 
     def leave(self, job_id: str, subscription: Subscription) -> None:
         """Tell a subscription no more."""
@@ -116,6 +118,9 @@ class Follower(Feed):
     def _notified(self, job_id: str) -> None:
         if job_id and job_id not in self._followed:
             return
+        if not job_id:  # after a reconnect, perhaps to a server that had lost the marks
+            for followed in self._followed.values():
+                followed.marked = False
         self._woken |= {job_id} if job_id else self._followed.keys()
         self._wake.set()
 

@@ -33,7 +33,7 @@ class Follows(Protocol):
         """Have a job hear its events."""
         ...
 
-    def unfollow(self, job_id: str) -> None:
+    def unfollow(self, job: Job) -> None:
         """Have it hear no more."""
         ...
 
@@ -69,6 +69,8 @@ class SharedQueue:
         self.follows_all = False
         """Whether jobs are followed that no client waits for."""
         self._draining = False
+        self._parted = False
+        """Whether clients that wait here were told that the service ends."""
 
     def open(self) -> None:
         """Start to work."""
@@ -153,6 +155,8 @@ class SharedQueue:
     def expect(self, job: Job) -> None:
         """Note that a client waits here for a job, which nobody asks for later: it is followed,
         and deleted once it has ended."""
+        if self._parted and not job.ended:
+            job.part(errors.ShuttingDown())
         if job.ended:
             self._store.delete_soon(job.id)
             return
@@ -161,9 +165,13 @@ class SharedQueue:
         job.when_over(lambda: self._over(job))
 
     def give_up(self, job: Job) -> None:
-        """Note that no client waits here for a job any more; it goes on."""
-        if self._awaited.pop(job.id, None) is not None:
-            self._follower.unfollow(job.id)
+        """Note that no client waits here for a job any more; it goes on. Whatever still follows it
+        here hears that it has ended."""
+        if self._awaited.get(job.id) is job:  # and not that of the client's next request
+            del self._awaited[job.id]
+            if not self.follows_all:
+                self._follower.unfollow(job)
+                job.part(errors.JobCancelled())
 
     def interrupt(self) -> None:
         """Put back what runs here."""
@@ -171,7 +179,8 @@ class SharedQueue:
             self._queue.interrupt()
 
     def _over(self, job: Job) -> None:
-        if self._awaited.pop(job.id, None) is not None:
+        if self._awaited.get(job.id) is job:
+            del self._awaited[job.id]
             self._store.delete_soon(job.id)
 
     async def _part(self, grace_s: float) -> None:
@@ -181,8 +190,9 @@ class SharedQueue:
             async with asyncio.timeout(grace_s):
                 for job in left:
                     await job.over()
-        for job in left:
-            if not job.ended:
-                self.give_up(job)  # its end elsewhere is not told over this one
-                self._store.delete_soon(job.id)
-                job.part(errors.ShuttingDown())
+        self._parted = True
+        for job in [*self._awaited.values()]:
+            del self._awaited[job.id]
+            self._follower.unfollow(job)  # its end elsewhere is not told over this one
+            self._store.delete_soon(job.id)
+            job.part(errors.ShuttingDown())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from sidecar.database.database import Database
 from sidecar.jobs.events import Failed, Failure, JobEvent, Refused
 from sidecar.jobs.order import PASSED_OVER_S
 from sidecar.jobs.record import JobRecord
-from sidecar.jobs.retention import weight
+from sidecar.jobs.retention import FEW_SEGMENTS, weight
 from sidecar.jobs.written import Unreadable
 from sidecar.metering.outcomes import outcome_of
 from sidecar.metering.tally import JobTally
@@ -24,7 +25,8 @@ from sidecar.vault.sealing import SealBroken
 log = logging.getLogger(__name__)
 
 _EVENTS = """
-    SELECT job, seq, at, kind, change FROM vibevoice.events WHERE job = %s ORDER BY seq"""
+    SELECT job, seq, at, kind, change FROM vibevoice.events
+    WHERE job = %s AND seq <= %s ORDER BY seq"""
 WAITING, ENDED = "vibevoice_waiting", "vibevoice_ended"
 """Channels: something may be claimed; a job was ended or deleted."""
 
@@ -50,7 +52,7 @@ class PostgresClaims:
         if not rows:
             return None
         job_id, seq, submitted = rows[0]
-        events = await self._database.fetch(_EVENTS, (job_id,)) if seq else []
+        events = await self._database.fetch(_EVENTS, (job_id, seq)) if seq else []
         try:
             past = [self._rows.event(StoredEvent(*row)) for row in events]
             record = fold(self._rows.record(StoredJob(job_id, submitted)), past)
@@ -79,18 +81,27 @@ class PostgresClaims:
             [one.at for one in events],
             [one.fleeting for one in events],
             [kind_of(one.change) for one in events],
-            [self._rows.sealed_event(record.id, one) for one in events],
+            await self._sealed(record, events),
             record.state.value,
             record.progress.fraction or 0.0,
             record.behind,
             weight(record) if record.over else 0,
             self._rows.sealed_summary(record),
             [one.seq for one in worn],
-            [self._rows.sealed_event(record.id, one) for one in worn],
+            await self._sealed(record, worn),
         )
         if persisted and record.over:
             await self._housekeeping.settle(record.owner)
         return bool(persisted)
+
+    async def _sealed(self, record: JobRecord, events: Sequence[JobEvent]) -> list[bytes]:
+        """Encrypt events; a whole transcript in a thread."""
+
+        def sealed() -> list[bytes]:
+            return [self._rows.sealed_event(record.id, one) for one in events]
+
+        long = record.over and len(record.segments) > FEW_SEGMENTS
+        return await asyncio.to_thread(sealed) if long else sealed()
 
     async def release(self, token: str) -> None:
         """Give a job back."""

@@ -33,6 +33,8 @@ from sidecar.metering.tally import JobTally
 
 T = TypeVar("T")
 
+LONG_BYTES = 100_000
+"""Encrypted events that are decrypted in a thread: some milliseconds of the event loop."""
 UNKNOWN_S = 60.0
 """Work that a recording of unknown length counts as between owners."""
 FRESH_S = 1.0
@@ -42,9 +44,9 @@ CLOSING_S = 3.0
 PACE_SAMPLE_S = 60.0
 """Length of audio for which a service's pace is asked, to turn work into a wait."""
 
-_BY_ID = "SELECT id, submitted, recording IS NOT NULL FROM vibevoice.jobs WHERE id = %s"
+_BY_ID = "SELECT id, submitted, recording IS NOT NULL, seq FROM vibevoice.jobs WHERE id = %s"
 _BY_KEY = """
-    SELECT id, submitted, recording IS NOT NULL FROM vibevoice.jobs
+    SELECT id, submitted, recording IS NOT NULL, seq FROM vibevoice.jobs
     WHERE owner = %s AND idempotency_key = %s"""
 _LIST = """
     SELECT id, submitted, recording IS NOT NULL, summary FROM vibevoice.jobs
@@ -193,7 +195,8 @@ class PostgresJobs:
             if row[3] is not None
         }
         known = folded | brief
-        return [known[row[0]] for row in rows if row[0] in known]
+        found = (known.get(row[0]) for row in rows)
+        return [record for record in found if record is not None]
 
     async def subscribe(self, job_id: str, after: int = 0) -> Subscription:
         """Follow a job behind the event ``after``.
@@ -222,9 +225,12 @@ class PostgresJobs:
 
     async def delete(self, job_id: str) -> None:
         """Delete a job with all that is kept of it; one that is not there is deleted already."""
-        ((lasted_s,),) = await self._database.call("delete_1", job_id, False)
-        self._count_cancelled(lasted_s)
+        await self._delete(job_id)
         await self._housekeeping.soon_delete_recordings()
+
+    async def delete_overdue(self, job_id: str) -> None:
+        """Delete a job whose client did not come back in time, if that is still so."""
+        await self._delete(job_id, overdue=True)
 
     def delete_soon(self, job_id: str) -> None:
         """Delete a job in the background, however long the database is away."""
@@ -236,7 +242,8 @@ class PostgresJobs:
             "SELECT id FROM vibevoice.jobs WHERE owner = %s", (owner,)
         )
         for (job_id,) in rows:
-            await self.delete(job_id)
+            await self._delete(job_id)
+        await self._housekeeping.soon_delete_recordings()
         return len(rows)
 
     async def edit(self, record: JobRecord, change: Edited) -> JobRecord:
@@ -304,6 +311,10 @@ class PostgresJobs:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def _delete(self, job_id: str, *, overdue: bool = False) -> None:
+        ((lasted_s,),) = await self._database.call("delete_1", job_id, overdue)
+        self._count_cancelled(lasted_s)
+
     def _count_cancelled(self, lasted_s: float | None) -> None:
         """Count a job that was ended by this service, after so many seconds; None of any other."""
         self._turns.at = 0.0
@@ -311,9 +322,12 @@ class PostgresJobs:
             self._tally.cancelled(lasted_s)
 
     async def _found(self, sql: str, *values: str) -> JobRecord | None:
+        if any("\0" in value for value in values):  # which no text in the database has
+            return None
         rows = await self._database.fetch(sql, values)
-        found = await self._folded([StoredJob(*row) for row in rows])
-        return found[0] if found else None
+        found = await self._folded([StoredJob(*row[:3]) for row in rows])
+        there = found and found[0].seq >= rows[0][3]  # or it was deleted between two statements
+        return found[0] if there else None
 
     async def _folded(
         self, jobs: Sequence[StoredJob], spared: Sequence[str] = _OVERTAKEN
@@ -325,7 +339,7 @@ class PostgresJobs:
         by_job: dict[str, list[StoredEvent]] = {one.id: [] for one in jobs}
         for row in rows:
             by_job[row[0]].append(StoredEvent(*row))
-        if len(rows) > FEW_SEGMENTS:
+        if sum(len(row[4] or b"") for row in rows) > LONG_BYTES:
             return await asyncio.to_thread(self._fold, jobs, by_job)
         return self._fold(jobs, by_job)
 
@@ -338,6 +352,8 @@ class PostgresJobs:
     async def _place(self, owner: str, after: str | None, private: bool) -> int:
         if after is None:
             return 0
+        if "\0" in after:
+            raise errors.JobNotFound()
         rows = await self._database.fetch(
             "SELECT place FROM vibevoice.jobs WHERE owner = %s AND id = %s AND (kept OR %s)",
             (owner, after, private),

@@ -124,14 +124,11 @@ class Rows:
         text = self._opened(row.job_id, row.change, f"{row.job_id}/{row.seq}")
         return JobEvent(row.seq, row.at, change_of(text))
 
-    def summarized(self, job: StoredJob, summary: bytes) -> JobRecord:
-        """Decrypt a job that is done as lists have it: without words.
-
-        Raises:
-            SealBroken, Unreadable: it is damaged, or of a later release.
-        """
-        record = self.record(job)
+    def summarized(self, job: StoredJob, summary: bytes) -> JobRecord | None:
+        """Return a job that is done as lists have it, without words; None, with a line in the log,
+        of one that cannot be read here."""
         try:
+            record = self.record(job)
             said: dict[str, Any] = json.loads(self._opened(job.id, summary, f"{job.id}/summary"))
             duration, revision = said.pop("duration"), said.pop("revision")
             return replace(
@@ -142,8 +139,9 @@ class Rows:
                 history=replace(History(), revision=revision),
                 **said,
             )
-        except (ValueError, KeyError, TypeError) as error:
-            raise Unreadable(f"no summary: {error}") from None
+        except (SealBroken, Unreadable, ValueError, KeyError, TypeError) as error:
+            log.error("job %s in the database cannot be read: %s", job.id, error or "damaged")
+            return None
 
     def folded(self, job: StoredJob, rows: Iterable[StoredEvent]) -> JobRecord | None:
         """Return a job after all its events; None, with a line in the log, of one that cannot be

@@ -131,6 +131,13 @@ class Feed:
         else:
             self._all.append(tell)
 
+    def unlisten(self, tell: Listener, job_id: str) -> None:
+        """Call a listener of one job no more."""
+        if tell in self._of_one.get(job_id, ()):
+            self._of_one[job_id].remove(tell)
+            if not self._of_one[job_id]:
+                del self._of_one[job_id]
+
     def subscribe(self, record: JobRecord, after: int, past: Sequence[JobEvent]) -> Subscription:
         """What comes, behind the ``past`` events that came after ``after``."""
         subscription = Subscription(self, record.id, after, past, record.over)

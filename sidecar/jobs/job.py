@@ -92,6 +92,10 @@ class Job:
         """Hear what happens to it from a feed; it is changed elsewhere."""
         feed.listen(self._heard, self.id)
 
+    def unhear(self, feed: Feed) -> None:
+        """Hear no more of it."""
+        feed.unlisten(self._heard, self.id)
+
     async def written(self) -> None:
         """Wait until what happened to it would outlive the process, if that was promised.
 
@@ -173,6 +177,7 @@ class Job:
         """Whoever waits for it here is told ``error``, whatever became of it elsewhere."""
         self.record = replace(self.record, state=JobState.FAILED, error=Failure.of(error))
         self._over.set()
+        self._changed.set()
 
     def _append(self, change: Change) -> None:
         if self.ended:

@@ -9,7 +9,7 @@ from sidecar.access.identity import Identity, Scope
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import AudioRef, ref_to
 from sidecar.audio.source import AudioSource
-from sidecar.errors import JournalUnreachable, QueueFull
+from sidecar.errors import JournalUnreachable, QueueFull, ShuttingDown
 from sidecar.jobs.allowance import Uploads, check_audio, check_jobs, check_queue
 from sidecar.jobs.backend import Backend
 from sidecar.jobs.job import Job
@@ -213,6 +213,6 @@ class Submissions:
         if self._traces is not None and way is not None:
             self._traces.refused(way, record, error)
         source.close()
-        unsure = self._backend.shares and not isinstance(error, KeyTaken | QueueFull)
+        unsure = self._backend.shares and not isinstance(error, KeyTaken | QueueFull | ShuttingDown)
         if record is not None and self._backend.keeping is not None and not unsure:
             self._backend.keeping.discard(record.audio)

@@ -56,7 +56,7 @@ async def test_only_jobs_that_are_followed_are_in_memory(journal: str, tmp_path:
         followed = job_of(jobs[4])
         one.follower.follow(followed)
         assert one.follower.following == 1
-        one.follower.unfollow(jobs[4].id)
+        one.follower.unfollow(followed)
         assert one.follower.following == 0
 
 

@@ -58,8 +58,8 @@ class Store:
     def follow(self, job: Job) -> None:
         self.followed[job.id] = job
 
-    def unfollow(self, job_id: str) -> None:
-        self.followed.pop(job_id, None)
+    def unfollow(self, job: Job) -> None:
+        self.followed.pop(job.id, None)
 
     async def tell(self) -> None:
         """Tell the jobs that are followed of all that happened to them."""
@@ -69,7 +69,7 @@ class Store:
                     for event in self.shared.events(job.id)[-1:]:
                         record = self.shared.get(job.id)
                         if record.over:  # as a follower does it
-                            self.unfollow(job.id)
+                            self.unfollow(job)
                         job._heard(record, event)
             await asyncio.sleep(0.01)
 
@@ -187,16 +187,40 @@ async def test_a_job_that_is_given_up_goes_on_and_is_taken_over_elsewhere(
 ) -> None:
     job, elsewhere = new(recording, kept=False), SharedQueue(store, store, LIMIT, store)
     await front.submit(job)
+    again = Job(job.source, job.record)
+    front.give_up(again)  # which is not the one that is awaited here
+    assert store.followed
+    watching = asyncio.ensure_future(seen(job))
+    await asyncio.sleep(0)
     front.give_up(job)
     front.give_up(job)
     assert not store.followed
-    again = Job(job.source, job.record)
+    async with asyncio.timeout(PATIENCE_S):
+        assert await watching == [JobState.QUEUED, JobState.FAILED], "nobody follows it any more"
     elsewhere.expect(again)
     store.shared.cancel(job.id)
     with pytest.raises(errors.JobCancelled):
         await again.result()
     await until(lambda: store.deleted == [job.id])
     await elsewhere.close()
+
+
+async def seen(job: Job) -> list[JobState]:
+    """As which a client's request sees a job, to its end."""
+    return [record.state async for record in job.changes()]
+
+
+async def test_a_client_that_comes_when_others_were_told_of_the_end_is_told_so(
+    store: Store, front: SharedQueue, recording: Path
+) -> None:
+    await front.drain(0.0)
+    job = new(recording, kept=False)
+    store.shared.add(job.record)
+    front.expect(job)
+    with pytest.raises(errors.ShuttingDown):
+        await job.result()
+    assert not store.followed
+    assert store.deleted == [job.id]
 
 
 async def test_a_job_that_had_ended_when_its_client_came_is_deleted(

@@ -179,3 +179,17 @@ async def test_an_edit_renews_a_result_that_is_about_to_go(journal: str, tmp_pat
         await one.jobs.edit(job, Edited((Rewrite(0, "Hello."),)))
         await one.housekeeping._sweep()
         assert await ids(one, "me") == [job.id]
+
+
+async def test_a_result_that_its_client_waits_for_is_not_purged(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path, limits=replace(LIMITS, retention_s=0)) as one:
+        private = submitted("me", kept=False)
+        await one.jobs.submit(private)
+        claim = await one.claim()
+        assert claim is not None
+        await one.run(claim)
+        assert (await one.jobs.get(private.id)).over
+        await done(one, "me")
+        assert await ids(one, "me") == []

@@ -342,3 +342,23 @@ async def come_and_go(node: Service, owner: str) -> None:
     rows = await node.database.fetch("SELECT FROM vibevoice.owners WHERE owner = %s", (owner,))
     assert rows, "its next job would not be in turn"
     await node.jobs.delete(job.id)
+
+
+async def test_a_job_that_is_cancelled_as_it_is_claimed_is_no_claim_that_has_ended(
+    node: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job,) = await node.submit("a")
+    claim = await claimed(node)
+    assert await node.report(claim, claim.record, Begun())
+    await node.claims.release(claim.token)
+    fetch = node.database.fetch
+
+    async def cancelled(sql: str, values: object = ()) -> object:
+        if "seq <= " in sql:
+            await node.database.call("cancel_1", job.id)
+        return await fetch(sql, values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(node.database, "fetch", cancelled)
+    claim = await claimed(node)
+    assert not claim.record.over
+    assert claim.token not in await node.claims.mine()

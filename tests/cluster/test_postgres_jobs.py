@@ -476,3 +476,23 @@ async def test_keda_wants_nodes_for_what_waits_and_for_what_runs(
     assert await count() == 2
     await front.jobs.cancel(claim.record.id)
     assert await count() == 1
+
+
+async def test_a_list_with_a_row_that_is_damaged_has_the_others(front: Service) -> None:
+    good, bad = [await front.submit("me") for _ in range(2)]
+    for _ in range(2):
+        claim = await front.claim()
+        assert claim is not None
+        await front.run(claim)
+    await front.database.fetch(
+        "UPDATE vibevoice.jobs SET summary = '\\x00' WHERE id = %s", (bad[0].id,)
+    )
+    assert [job.id for job in await front.jobs.list("me")] == [good[0].id]
+
+
+async def test_an_id_that_no_job_can_have_is_not_found(front: Service) -> None:
+    for ask in (front.jobs.get, front.jobs.subscribe):
+        with pytest.raises(errors.JobNotFound):
+            await ask("nobody\0")
+    with pytest.raises(errors.JobNotFound):
+        await front.jobs.list("me", after="nobody\0")

@@ -457,33 +457,47 @@ BEGIN
     RETURN true;
 END $$;
 
+-- A node can do a job, whose row is locked, or (`failure_`) cannot.
+CREATE FUNCTION vibevoice.verdict_1(job_ text, node_ text, failure_ bytea)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE told boolean;
+BEGIN
+    IF failure_ IS NOT NULL THEN
+        INSERT INTO vibevoice.refusals AS r (job, node, failure) VALUES (job_, node_, failure_)
+            ON CONFLICT (job, node) DO UPDATE SET at = clock_timestamp(), failure = failure_;
+        UPDATE vibevoice.jobs SET able_by = NULL WHERE id = job_ AND able_by = node_;
+        RETURN;
+    END IF;
+    DELETE FROM vibevoice.refusals WHERE job = job_ AND node = node_;
+    SELECT refused_by IS NOT NULL INTO told FROM vibevoice.jobs WHERE id = job_;
+    UPDATE vibevoice.jobs SET able_by = node_, refused_by = NULL, refused_since = NULL,
+        refused_seen = NULL WHERE id = job_;
+    IF told THEN
+        PERFORM vibevoice.append_1(job_, 'open');
+        PERFORM pg_notify('vibevoice_waiting', '');
+    END IF;
+END $$;
+
 -- A node says which jobs it can do (`failures` NULL) and which it cannot: jobs that wait, or that
--- it has claimed itself.
+-- it has claimed itself. For a waiting job that another call has locked it says so next time.
 CREATE FUNCTION vibevoice.judge_1(node_ text, jobs_ text[], failures bytea[])
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE one record;
 BEGIN
-    UPDATE vibevoice.services SET judged = true WHERE id = node_ AND NOT judged;
     PERFORM FROM vibevoice.services WHERE id = node_ FOR KEY SHARE;
     IF NOT FOUND THEN RETURN; END IF;  -- taken for dead: it says so again once it is registered
-    FOR one IN SELECT j.id, u.f, j.refused_by FROM unnest(jobs_, failures) u (i, f)
-            JOIN vibevoice.jobs j ON j.id = u.i
-            WHERE state = 'queued' AND (claim IS NULL OR (u.f IS NOT NULL AND node = node_))
-            ORDER BY j.id FOR UPDATE OF j LOOP
-        IF one.f IS NOT NULL THEN
-            INSERT INTO vibevoice.refusals AS r (job, node, failure) VALUES (one.id, node_, one.f)
-                ON CONFLICT (job, node) DO UPDATE SET at = clock_timestamp(), failure = one.f;
-            UPDATE vibevoice.jobs SET able_by = NULL WHERE id = one.id AND able_by = node_;
-            CONTINUE;
-        END IF;
-        DELETE FROM vibevoice.refusals WHERE job = one.id AND node = node_;
-        UPDATE vibevoice.jobs SET able_by = node_, refused_by = NULL, refused_since = NULL,
-            refused_seen = NULL WHERE id = one.id;
-        IF one.refused_by IS NOT NULL THEN
-            PERFORM vibevoice.append_1(one.id, 'open');
-            PERFORM pg_notify('vibevoice_waiting', '');
-        END IF;
+    FOR one IN SELECT j.id, u.f FROM unnest(jobs_, failures) u (i, f)
+            JOIN vibevoice.jobs j ON j.id = u.i WHERE state = 'queued' AND claim IS NULL
+            ORDER BY j.id FOR UPDATE OF j SKIP LOCKED LOOP
+        PERFORM vibevoice.verdict_1(one.id, node_, one.f);
     END LOOP;
+    FOR one IN SELECT j.id, u.f FROM unnest(jobs_, failures) u (i, f)
+            JOIN vibevoice.jobs j ON j.id = u.i
+            WHERE state = 'queued' AND node = node_ AND u.f IS NOT NULL
+            ORDER BY j.id FOR UPDATE OF j LOOP
+        PERFORM vibevoice.verdict_1(one.id, node_, one.f);
+    END LOOP;
+    UPDATE vibevoice.services SET judged = true WHERE id = node_ AND NOT judged;
 END $$;
 
 -- Waiting jobs that no node is known to be able to do, and that this one did not judge lately:
@@ -579,6 +593,7 @@ BEGIN
         WITH results AS (
             SELECT id, touched, sum(weight) OVER newest AS held, row_number() OVER newest AS nth
             FROM vibevoice.jobs WHERE ended IS NOT NULL AND owner = owner_
+                AND kept  -- another is deleted by the service at which its client waits
             WINDOW newest AS (ORDER BY touched DESC, place DESC)),
         due AS (
             SELECT id, touched FROM results
@@ -651,11 +666,12 @@ BEGIN
 END $$;
 
 -- A client timed out: its job is left for whoever sends the same request (a code of it) again.
-CREATE FUNCTION vibevoice.leave_1(job_ text, request_ text, for_s float8)
+-- `taker_`: the call that had taken it before, so that a late execution leaves no later one's.
+CREATE FUNCTION vibevoice.leave_1(job_ text, request_ text, for_s float8, taker_ text)
 RETURNS void LANGUAGE sql AS $$
     UPDATE vibevoice.jobs SET left_as = request_, left_taker = NULL, left_taken = NULL,
         awaited_by = NULL, left_until = clock_timestamp() + make_interval(secs => for_s)
-    WHERE id = job_ AND left_as IS NULL $$;
+    WHERE id = job_ AND left_as IS NULL AND left_taker IS NOT DISTINCT FROM taker_ $$;
 
 -- The job that the same request left, for this taker alone until it confirms that: repeated, the
 -- same job; a taker that does not confirm within 12 s, more than two calls, never will.

@@ -175,7 +175,7 @@ class _Connection:
         if self._keep and transcript.segments:
             try:
                 job = await self._service.keep_conversation(self._socket.caller, transcript)
-            except (errors.DiskFull, errors.SpoolUnwritable) as error:
+            except errors.SidecarError as error:
                 self._unkept = Notice(NOT_KEPT, f"It could not be kept: {error.detail}")
         written = {form: render(transcript, form) for form in ("text", "srt")}
         body = transcript_body(transcript)
