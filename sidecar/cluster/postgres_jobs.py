@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
 
 from sidecar import clock, errors
 from sidecar.audio.ref import AudioRef, Kept
@@ -30,8 +29,6 @@ from sidecar.jobs.record import JobRecord, JobState, advance
 from sidecar.jobs.retention import FEW_SEGMENTS, weight
 from sidecar.jobs.store import OwnerLoad, Turn
 from sidecar.metering.tally import JobTally
-
-T = TypeVar("T")
 
 LONG_BYTES = 100_000
 """Encrypted events that are decrypted in a thread: some milliseconds of the event loop."""
@@ -53,8 +50,6 @@ _LIST = """
     WHERE owner = %s AND place > %s AND (kept OR %s)
         AND (%s::text[] = '{}' OR state = ANY(%s))
     ORDER BY place LIMIT %s"""
-_SPARED = ("segmentready", "progress", "checkpoint", "peaks")
-"""Events that a list of jobs does not need."""
 _EVENTS = """
     SELECT job, events.seq, at, kind, change
     FROM vibevoice.events JOIN vibevoice.jobs ON jobs.id = job
@@ -188,7 +183,7 @@ class PostgresJobs:
             _LIST, (owner, place, private, [*states], [*states], limit)
         )
         whole = [StoredJob(*row[:3]) for row in rows if row[3] is None]
-        folded = {one.id: one for one in await self._folded(whole, _SPARED)}
+        folded = {one.id: one for one in await self._folded(whole)}
         brief = {
             row[0]: self._rows.summarized(StoredJob(*row[:3]), row[3])
             for row in rows
@@ -329,13 +324,11 @@ class PostgresJobs:
         there = found and found[0].seq >= rows[0][3]  # or it was deleted between two statements
         return found[0] if there else None
 
-    async def _folded(
-        self, jobs: Sequence[StoredJob], spared: Sequence[str] = _OVERTAKEN
-    ) -> Sequence[JobRecord]:
+    async def _folded(self, jobs: Sequence[StoredJob]) -> Sequence[JobRecord]:
         """Return jobs after their events, without those that cannot be read here."""
         if not jobs:
             return []
-        rows = await self._database.fetch(_EVENTS, ([one.id for one in jobs], [*spared]))
+        rows = await self._database.fetch(_EVENTS, ([one.id for one in jobs], _OVERTAKEN))
         by_job: dict[str, list[StoredEvent]] = {one.id: [] for one in jobs}
         for row in rows:
             by_job[row[0]].append(StoredEvent(*row))

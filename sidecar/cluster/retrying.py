@@ -8,14 +8,12 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from sidecar import errors
+from sidecar.database.timing import FIRST_PAUSE_S, LONGEST_PAUSE_S
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# a connection that broke is back at once; all nodes together must not ask more often than a second
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
-"""Seconds between two tries, twice as long each time."""
 # a fault in the code will not have gone soon, and each try writes a traceback
 FAULT_PAUSE_S = 8.0
 """Seconds after an error that is not an outage."""
