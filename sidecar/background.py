@@ -28,8 +28,10 @@ class Background:
         self._tasks.add(task)
         task.add_done_callback(ended)
 
-    async def close(self) -> None:
-        """End all of them."""
+    async def close(self, grace_s: float = 0.0) -> None:
+        """End all of them that do not end by themselves within ``grace_s``."""
+        if grace_s and self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_s)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -21,6 +21,7 @@ TESTS = {
     "access/auth": "tests/transports/test_gate.py",
     "access/identity": "tests/access/test_identity.py",
     "cluster/claimed_job": "tests/cluster/test_node.py tests/cluster/test_reporting.py",
+    "cluster/claims": "tests/cluster/test_claims_contract.py tests/cluster/test_claims.py",
     "cluster/eligibility": "tests/cluster/test_eligibility.py",
     "cluster/following": "tests/cluster/test_follower.py",
     "cluster/front": "tests/cluster/test_front.py",
@@ -29,8 +30,6 @@ TESTS = {
     "cluster/judging": "tests/cluster/test_node.py",
     "cluster/membership": "tests/cluster/test_membership.py",
     "cluster/node": "tests/cluster/test_node.py",
-    "cluster/postgres_claims": "tests/cluster/test_claims_contract.py "
-    "tests/cluster/test_postgres_claims.py",
     "cluster/postgres_jobs": "tests/jobs/test_job_store.py tests/cluster/test_postgres_jobs.py",
     "cluster/reporting": "tests/cluster/test_reporting.py",
     "jobs/job": "tests/jobs/test_job_queue.py tests/jobs/test_companies.py",

@@ -15,13 +15,12 @@ from serving import PATIENCE_S
 
 from sidecar.audio.decode import AudioFacts
 from sidecar.audio.ref import Held, Kept
-from sidecar.cluster.claims import Claim, Offer
+from sidecar.cluster.claims import Claim, Claims, Offer
 from sidecar.cluster.following import Follower
 from sidecar.cluster.housekeeping import Housekeeping, Limits
 from sidecar.cluster.membership import Membership
-from sidecar.cluster.postgres_claims import PostgresClaims
 from sidecar.cluster.postgres_jobs import PostgresJobs
-from sidecar.cluster.rows import Rows, StoredEvent, fold
+from sidecar.cluster.rows import Rows, fold
 from sidecar.database.database import Database
 from sidecar.database.schema import migrate
 from sidecar.jobs.events import Begun, Change, JobEvent, Reported
@@ -70,7 +69,7 @@ class Service:
     housekeeping: Housekeeping
     membership: Membership
     jobs: PostgresJobs
-    claims: PostgresClaims
+    claims: Claims
     tally: JobTally
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _next: int = 0
@@ -102,12 +101,13 @@ class Service:
                 WHERE job = %s ORDER BY seq""",
             (job_id,),
         )
-        return [self.rows.event(StoredEvent(*row)) for row in found]
+        return [self.rows.event(*row) for row in found]
 
     async def run(self, claim: Claim) -> JobRecord:
-        """Do a claimed job to its end."""
+        """Do a claimed job to its end, and delete what its owner has too much of then."""
         done = await self.report(claim, claim.record, Begun(), SEGMENT, DONE)
         assert done is not None
+        await self.housekeeping.settled()
         return done
 
 
@@ -128,12 +128,12 @@ async def service(
     storage = storage or Folder(folder / "uploads")
     disk = Threads("disk", 1)
     tally = JobTally(Outcomes(60.0, time.monotonic))
-    follower = Follower(database, rows)
+    follower = Follower(database, rows, name)
     housekeeping = Housekeeping(database, storage, disk, limits, rows)
     jobs = PostgresJobs(
         database, rows, name, follower, housekeeping, lambda s: s / 10, queue_limit, tally
     )
-    claims = PostgresClaims(database, rows, name, housekeeping, tally)
+    claims = Claims(database, rows, name, housekeeping, tally)
     membership = Membership(database, name, works=works)
     await database.open()
     await membership.register()

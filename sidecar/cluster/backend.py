@@ -7,11 +7,10 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from sidecar import clock, errors
 from sidecar.background import Background
-from sidecar.cluster.claims import Offer
+from sidecar.cluster.claims import Claims, Offer
 from sidecar.cluster.client_timeouts import ClientTimeouts
 from sidecar.cluster.eligibility import refusal
 from sidecar.cluster.following import Follower
@@ -20,21 +19,19 @@ from sidecar.cluster.housekeeping import Housekeeping, Limits
 from sidecar.cluster.judging import Judging
 from sidecar.cluster.membership import Membership
 from sidecar.cluster.node import Node
-from sidecar.cluster.postgres_claims import PostgresClaims
 from sidecar.cluster.postgres_jobs import PostgresJobs
 from sidecar.cluster.rows import Rows
 from sidecar.cluster.sessions import SharedSessions
 from sidecar.database.address import journal_address
 from sidecar.database.database import Database
 from sidecar.database.schema import migrate
-from sidecar.jobs.backend import Backend, EngineSetup
+from sidecar.jobs.backend import EngineSetup
 from sidecar.jobs.counted import Counted
 from sidecar.jobs.feed import Listener
 from sidecar.jobs.journal import UPLOADS
 from sidecar.jobs.keeping import KeptRecordings, jobs_folder
 from sidecar.jobs.log import MemoryLog
 from sidecar.jobs.provision import Provision
-from sidecar.jobs.record import JobRecord
 from sidecar.jobs.storage.choice import check, storage_of
 from sidecar.metering.tally import JobTally
 from sidecar.settings import ALL, FRONT, NODE, Settings
@@ -68,6 +65,7 @@ class SharedBackend:
             errors.SettingsInvalid: the database, the key or the storage cannot be used.
         """
         self._role, self._engine = settings.role, engine
+        provision = engine.provision
         storage = storage_of(settings, jobs_folder(settings) / UPLOADS)
         check(storage)
         seal = migrate(address, journal_key(settings))
@@ -75,8 +73,14 @@ class SharedBackend:
         self.keeping = KeptRecordings(settings, storage, seal, shared=True)
         """Recordings of jobs."""
         self._database = Database(address)
-        self._follower = Follower(self._database, rows, now)
-        self._housekeeping = Housekeeping(self._database, storage, disk, _limits(settings), rows)
+        self._follower = Follower(self._database, rows, service_id, now)
+        limits = Limits(
+            settings.job_retention,
+            settings.job_retention_count,
+            settings.job_retention_mb << 20,
+            settings.keep_recordings_mb << 20,
+        )
+        self._housekeeping = Housekeeping(self._database, storage, disk, limits, rows)
         self._beats = Database(address, 1)  # no slow call of others holds up a heartbeat
         self._membership = Membership(
             self._database, service_id, works=settings.role != FRONT, beats=self._beats
@@ -87,7 +91,7 @@ class SharedBackend:
             service_id,
             self._follower,
             self._housekeeping,
-            _pace_of(engine),
+            partial(engine.pace.seconds, provision.spec.resolve_precision(Precision.AUTO)),
             settings.queue_limit,
             tally,
             now,
@@ -98,8 +102,9 @@ class SharedBackend:
             log = MemoryLog(now)
             log.listen(Counted(tally))
             queue = engine.queue(log)
-            claims = PostgresClaims(self._database, rows, service_id, self._housekeeping, tally)
-            refused = _refusals(settings, engine.provision)
+            claims = Claims(self._database, rows, service_id, self._housekeeping, tally)
+            max_s = settings.max_audio_hours * 3600
+            refused = partial(refusal, provision=provision, max_s=max_s)
             judging = Judging(claims, refused, settings.unschedulable_after)
             node = Node(
                 claims,
@@ -108,8 +113,8 @@ class SharedBackend:
                 self.keeping.open,
                 judging,
                 Threads("opening", OPENING),
-                offer=_offers(engine.provision),
-                beside=engine.provision.beside,
+                offer=_offers(provision),
+                beside=provision.beside,
                 places=engine.places,
             )
         self.queue = SharedQueue(
@@ -164,49 +169,20 @@ class SharedBackend:
         self.keeping.close()
 
 
-def shared_backend(
-    settings: Settings,
-    engine: EngineSetup,
-    tally: JobTally,
-    disk: Threads,
-    now: clock.Clock,
-    service_id: str,
-) -> SharedBackend | None:
-    """Return the backend of a service that shares its jobs; None if it has them for itself.
+def shared_address(settings: Settings) -> str | None:
+    """Return the address of the database in which a service shares its jobs; None if it has them
+    for itself.
 
     Raises:
-        errors.SettingsInvalid: it is only a front or a node, and shares with nobody; or as
-            `SharedBackend`.
+        errors.SettingsInvalid: it is only a front or a node, and shares with nobody.
     """
     address = journal_address(settings)
-    if address is not None:
-        return SharedBackend(settings, address, engine, tally, disk, now, service_id)
-    if settings.role != ALL:
+    if address is None and settings.role != ALL:
         raise errors.SettingsInvalid(
             f"A service that is only a {settings.role} needs jobs that others share.",
             hint="Set VIBEVOICE_JOURNAL (--journal postgresql://…), or leave the role out.",
         )
-    return None
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        settings.job_retention,
-        settings.job_retention_count,
-        settings.job_retention_mb << 20,
-        settings.keep_recordings_mb << 20,
-    )
-
-
-def _pace_of(engine: EngineSetup) -> Callable[[float], float]:
-    precision = engine.provision.spec.resolve_precision(Precision.AUTO)
-    return partial(engine.pace.seconds, precision)
-
-
-def _refusals(
-    settings: Settings, provision: Provision
-) -> Callable[[JobRecord], errors.SidecarError | None]:
-    return partial(refusal, provision=provision, max_s=settings.max_audio_hours * 3600)
+    return address
 
 
 def _offers(provision: Provision) -> Callable[[], Offer]:
@@ -220,9 +196,3 @@ def _offers(provision: Provision) -> Callable[[], Offer]:
         return Offer(frozenset(one.value for one in fits), time.monotonic() - slot.loaded_at)
 
     return offer
-
-
-if TYPE_CHECKING:
-
-    def _checked(shared: SharedBackend) -> Backend:
-        return shared

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 from functools import partial
-from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource
 from sidecar.background import Background
+from sidecar.cluster.front import SharedQueue
 from sidecar.cluster.postgres_jobs import PostgresJobs
 from sidecar.cluster.retrying import patiently, repeatedly
 from sidecar.database.database import Database
@@ -25,23 +25,16 @@ _OVERDUE = """
     WHERE left_until IS NOT NULL AND left_until < clock_timestamp() LIMIT 100"""
 
 
-class Awaits(Protocol):
-    """Knows which jobs clients wait for at this service (`cluster.front.SharedQueue`)."""
-
-    def expect(self, job: Job) -> None:
-        """Note that a client waits here for a job, which nobody asks for later."""
-        ...
-
-    def give_up(self, job: Job) -> None:
-        """Note that no client waits here for a job any more; it goes on."""
-        ...
-
-
 class ClientTimeouts:
     """Jobs between two requests of the same client."""
 
     def __init__(
-        self, database: Database, seal: Seal, service_id: str, store: PostgresJobs, queue: Awaits
+        self,
+        database: Database,
+        seal: Seal,
+        service_id: str,
+        store: PostgresJobs,
+        queue: SharedQueue,
     ) -> None:
         self._database, self._seal, self._service_id = database, seal, service_id
         self._store, self._queue, self._leaving = store, queue, Background()

@@ -4,49 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Protocol
 
 from sidecar import errors
+from sidecar.cluster.following import Follower
+from sidecar.cluster.membership import Membership
 from sidecar.cluster.node import Node
+from sidecar.cluster.postgres_jobs import PostgresJobs
 from sidecar.jobs.job import Job
 from sidecar.jobs.queue import JobQueue
-from sidecar.jobs.record import JobRecord
 from sidecar.jobs.room import Hold
-
-
-class Stores(Protocol):
-    """Jobs of all services, as far as a front changes them."""
-
-    async def submit(self, record: JobRecord) -> None:
-        """Persist a job that waits."""
-        ...
-
-    def delete_soon(self, job_id: str) -> None:
-        """Delete a job without waiting."""
-        ...
-
-
-class Follows(Protocol):
-    """Reads the events of jobs that are followed here."""
-
-    def follow(self, job: Job) -> None:
-        """Have a job hear its events."""
-        ...
-
-    def unfollow(self, job: Job) -> None:
-        """Have it hear no more."""
-        ...
-
-
-class Members(Protocol):
-    """This service among the others. ``waiting``, ``running``: jobs of all services."""
-
-    waiting: int
-    running: int
-
-    async def drain(self) -> None:
-        """Have no job wait for this service any more."""
-        ...
 
 
 class SharedQueue:
@@ -54,10 +20,10 @@ class SharedQueue:
 
     def __init__(
         self,
-        store: Stores,
-        follower: Follows,
+        store: PostgresJobs,
+        follower: Follower,
         limit: int,
-        members: Members,
+        members: Membership,
         node: Node | None = None,
         queue: JobQueue | None = None,
     ) -> None:
@@ -142,15 +108,16 @@ class SharedQueue:
             KeyTaken: its owner has a job with its key.
         """
         self.check_room() if promised is None else self.check_open()
-        await self._store.submit(job.record)
-        if promised is not None:
-            promised.release()
-        job.source.settle()
-        job.source.close()  # it was kept where the nodes find it
-        if not job.record.kept:
-            self.expect(job)
-        elif self.follows_all:
-            self._follower.follow(job)
+        with self._follower.submitting(job.id):
+            await self._store.submit(job.record)
+            if promised is not None:
+                promised.release()
+            job.source.settle()
+            job.source.close()  # it was kept where the nodes find it
+            if not job.record.kept:
+                self.expect(job)
+            elif self.follows_all:
+                self._follower.follow(job)
 
     def expect(self, job: Job) -> None:
         """Note that a client waits here for a job, which nobody asks for later: it is followed,

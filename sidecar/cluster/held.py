@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from sidecar.cluster.claimed_job import ClaimedJob
 from sidecar.cluster.claims import Claim, Claims
 from sidecar.cluster.reporting import Reporter
-from sidecar.cluster.retrying import patiently
+from sidecar.cluster.retrying import at_most, patiently
 from sidecar.jobs.events import Change, JobEvent, PutBack
-from sidecar.jobs.job import Job
 from sidecar.jobs.log import MemoryLog
+from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord, JobState
 
 log = logging.getLogger(__name__)
-
-
-class Cancels(Protocol):
-    """Queue that runs the claimed jobs."""
-
-    def cancel(self, job: Job) -> None:
-        """End a job, waiting or running."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -53,7 +42,7 @@ class HeldClaims:
     """Enters claimed jobs in the node's log, has them reported, and stops them untold once their
     claim is lost."""
 
-    def __init__(self, claims: Claims, log: MemoryLog, queue: Cancels) -> None:
+    def __init__(self, claims: Claims, log: MemoryLog, queue: JobQueue) -> None:
         """``log``: that of ``queue``, with the claimed jobs only."""
         self._claims, self._log, self._queue = claims, log, queue
         self._held: dict[str, Held] = {}
@@ -169,10 +158,3 @@ class HeldClaims:
     def _heard(self, record: JobRecord, event: JobEvent) -> None:
         if record.over:
             self.freed.set()
-
-
-async def at_most(most_s: float, what: Awaitable[object]) -> None:
-    """Wait for ``what``, which is cancelled after ``most_s``."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(most_s):
-            await what

@@ -6,22 +6,22 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from sidecar import errors
-from sidecar.audio.ref import Kept
-from sidecar.cluster.retrying import patiently, repeatedly
-from sidecar.cluster.rows import Rows, StoredJob
+from sidecar.cluster.retrying import at_most, patiently, repeatedly
+from sidecar.cluster.rows import Rows, recording_of
 from sidecar.database.database import Database
 from sidecar.jobs.storage.protocol import Storage
 from sidecar.jobs.written import Unreadable
 from sidecar.threads import Threads
-from sidecar.vault.sealing import SealBroken
 
 log = logging.getLogger(__name__)
 
 SWEEP_S = 10.0
 """Time between two looks for results whose time is over; they may stay so much longer."""
+SETTLE_S = 0.5
+"""Seconds in which ended jobs of an owner are settled together: under load one in each would cost
+the database more than the jobs themselves."""
 SOON_S = 2.0
 """Time that a request waits for the storage to delete a recording."""
 STORAGE_SWEEP_S = 6 * 3600.0
@@ -32,7 +32,10 @@ UNCLAIMED_S = 3600.0
 """Age of a recording without a job before it is deleted: a service may be about to submit it."""
 
 _DOOMED = "SELECT name FROM vibevoice.doomed_recordings ORDER BY random() LIMIT %s"
-_DELETED = "DELETE FROM vibevoice.doomed_recordings WHERE name = ANY(%s)"
+_DELETED = """
+    DELETE FROM vibevoice.doomed_recordings WHERE name IN (
+        SELECT name FROM vibevoice.doomed_recordings WHERE name = ANY(%s)
+        ORDER BY name FOR UPDATE SKIP LOCKED)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +58,27 @@ class Housekeeping:
         """``disk``: threads that may wait for the storage."""
         self._database, self._storage, self._disk = database, storage, disk
         self._limits, self._rows = limits, rows
+        self._unsettled: set[str] = set()
+        """Owners whose jobs have ended since they were settled."""
+        self._unsettle = asyncio.Event()
 
-    async def settle(self, owner: str) -> None:
-        """Delete what is too much of an owner's after one of its jobs ended or was edited. Where
-        the database is away the next sweep does it."""
-        with suppress(errors.JournalUnreachable):
-            await self._purge(owner)
-            await self.soon_delete_recordings()
+    def settle(self, owner: str) -> None:
+        """Delete, in a moment, what is too much of an owner's after one of its jobs ended or was
+        edited. Where the database is away the next sweep does it."""
+        self._unsettled.add(owner)
+        self._unsettle.set()
 
-    async def soon_delete_recordings(self) -> None:
+    def delete_recordings_soon(self) -> None:
+        """Delete, in a moment, recordings that the database has given up."""
+        self._unsettle.set()
+
+    async def delete_recordings_now(self) -> None:
         """`delete_recordings`, as long as the storage answers at once; else the next sweep does.
 
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(SOON_S):
-                await self.delete_recordings()
+        await at_most(SOON_S, self.delete_recordings())
 
     async def delete_recordings(self) -> None:
         """Delete recordings that the database has given up. One that cannot be deleted now is tried
@@ -80,29 +87,49 @@ class Housekeeping:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        doomed = await self._fetch(
-            "SELECT name FROM vibevoice.doomed_recordings ORDER BY random() LIMIT %s", (BATCH,)
-        )
+        doomed = await self._database.fetch(_DOOMED, (BATCH,))
         gone = [name for (name,) in doomed if await self._deleted(name)]
         if gone:
-            await self._fetch(
-                "DELETE FROM vibevoice.doomed_recordings WHERE name = ANY(%s)", (gone,)
-            )
+            await self._database.fetch(_DELETED, (gone,))
 
     async def run(self) -> None:
         """Delete what is over, and from time to time what crashes left behind, for ever."""
-        await asyncio.gather(repeatedly(self._sweep, SWEEP_S), self._look_after_storage())
+        await asyncio.gather(
+            repeatedly(self._sweep_in_turn, SWEEP_S),
+            repeatedly(self._settle_next, SETTLE_S),
+            self._look_after_storage(),
+        )
+
+    async def settled(self) -> None:
+        """Settle now the owners that are to be settled in a moment.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer; the next sweep does it.
+        """
+        self._unsettle.clear()
+        owners, self._unsettled = self._unsettled, set()
+        for owner in owners:
+            await self._purge(owner)
+        await self.delete_recordings()
 
     async def _look_after_storage(self) -> None:
         await patiently(self._adopt)
         await repeatedly(self._sweep_storage, STORAGE_SWEEP_S)
+
+    async def _settle_next(self) -> None:
+        await self._unsettle.wait()
+        await self.settled()
+
+    async def _sweep_in_turn(self) -> None:
+        ((turn,),) = await self._database.call("sweep_1", SWEEP_S)
+        await (self._sweep() if turn else self.delete_recordings())
 
     async def _sweep(self) -> None:
         for (owner,) in await self._database.call("owners_with_results_1"):
             with suppress(errors.JournalUnreachable):  # that of one owner costs no other
                 await self._purge(owner)
         await self._database.call("tidy_1")
-        await self._database.call("forget_able_1")
+        await self._database.call("release_orphans_1")
         await self.delete_recordings()
 
     async def _purge(self, owner: str) -> None:
@@ -128,12 +155,12 @@ class Housekeeping:
     async def _adopt(self) -> None:
         """Note the recordings of jobs that a release before 0.2 took in, which kept their names in
         encrypted records alone."""
-        while found := await self._fetch(
+        while found := await self._database.fetch(
             "SELECT id, submitted FROM vibevoice.jobs WHERE recording = '' LIMIT %s", (BATCH,)
         ):
             for job_id, submitted in found:
                 name, size = self._recording_of(job_id, submitted)
-                await self._fetch(
+                await self._database.fetch(
                     """UPDATE vibevoice.jobs SET recording = %s, recording_bytes = %s
                         WHERE id = %s AND recording = ''""",
                     (name, size, job_id),
@@ -141,21 +168,17 @@ class Housekeeping:
 
     def _recording_of(self, job_id: str, submitted: bytes) -> tuple[str | None, int | None]:
         try:
-            audio = self._rows.record(StoredJob(job_id, submitted)).audio
-        except (SealBroken, Unreadable):
+            return recording_of(self._rows.record(job_id, submitted).audio)
+        except Unreadable:
             return None, None
-        return (audio.name, audio.size) if isinstance(audio, Kept) else (None, None)
 
     async def _sweep_storage(self) -> None:
         """Delete recordings that no job needs: they were never submitted, or their service died
         before it deleted them."""
         ages = await self._disk.run(self._storage.ages)
         old = [name for name, age_s in ages.items() if age_s > UNCLAIMED_S]
-        needed = await self._fetch(
+        needed = await self._database.fetch(
             "SELECT recording FROM vibevoice.jobs WHERE recording = ANY(%s)", (old,)
         )
         for name in {*old} - {name for (name,) in needed}:
             await self._deleted(name)
-
-    async def _fetch(self, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
-        return await self._database.fetch(sql, values)

@@ -6,20 +6,21 @@ clock of the database or of another machine counts.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sidecar import errors
-from sidecar.cluster.retrying import repeatedly
+from sidecar.cluster.retrying import at_most, repeatedly
 from sidecar.database.database import Database
 from sidecar.database.timing import EXPIRY_LOOKS, HEARTBEAT_S
 
 log = logging.getLogger(__name__)
 
+COUNTED_S = 0.9
+"""Age of a count that is good enough for a look: one service counts for all."""
 COUNT_S = 0.3
 """Limit for counting jobs for somebody who looks; then the count of the last look is told."""
 LEAVING_S = 2.0
@@ -59,10 +60,8 @@ class Membership:
         self.id, self.draining = service_id, False
         self._database, self._beats, self._works = database, beats or database, works
         self._looks = Looks()
-        self._away = False
-        """Whether others took this service for dead, and its jobs are not renewed yet."""
         self.waiting = self.running = 0
-        """Jobs of all services, as of the last look."""
+        """Jobs of all services, as of the last look or a second before."""
 
     async def register(self) -> None:
         """Be one of the services from now on. If others took this one for dead, jobs whose clients
@@ -71,11 +70,9 @@ class Membership:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        ((new,),) = await self._beats.call("beat_1", self.id, self._works, self.draining)
-        self._away = self._away or new
-        if self._away:
+        ((expired,),) = await self._beats.call("beat_1", self.id, self._works, self.draining)
+        if expired:
             await self._beats.call("await_again_1", self.id)
-            self._away = False
 
     async def beat(self) -> None:
         """Count the heartbeat up, for ever: one row, which nobody else's work locks for long."""
@@ -88,22 +85,16 @@ class Membership:
     async def drain(self) -> None:
         """Have jobs not wait for this node any more, nor claim any."""
         self.draining = True
-        with suppress(errors.JournalUnreachable, TimeoutError):
-            async with asyncio.timeout(LEAVING_S):
-                await self.register()
+        await _briefly(LEAVING_S, self.register())
 
     async def leave(self) -> None:
         """Be none of the services any more."""
-        with suppress(errors.JournalUnreachable, TimeoutError):
-            async with asyncio.timeout(LEAVING_S):
-                await self._expire({self.id: None})
+        await _briefly(LEAVING_S, self._expire({self.id: None}))
 
     async def count(self) -> None:
         """Bring `waiting` and `running` up to date, if the database answers at once."""
         if self._database.up:
-            with suppress(errors.JournalUnreachable, TimeoutError):
-                async with asyncio.timeout(COUNT_S):
-                    await self._count()
+            await _briefly(COUNT_S, self._count(0.0))
 
     async def _look(self) -> None:
         looks, self._looks = self._looks, Looks()  # after an outage nobody could beat
@@ -115,14 +106,20 @@ class Membership:
         if dead := [one for one in dead if one != self.id]:
             log.warning("%d services have died: their jobs are free", len(dead))
             await self._expire({one: beats[one] for one in dead})
-        await self._count()
+        await self._count(COUNTED_S)
 
-    async def _count(self) -> None:
-        rows = await self._database.call("standing_1")
+    async def _count(self, fresh_s: float) -> None:
+        rows = await self._database.call("standing_1", fresh_s)
         ((self.waiting, self.running, _),) = rows
 
     async def _expire(self, beats: Mapping[str, int | None]) -> None:
         await self._database.fetch(
             "SELECT vibevoice.expire_1(%s::text[], %s::bigint[])", ([*beats], [*beats.values()])
         )
-        await self._database.call("forget_able_1")
+        await self._database.call("release_orphans_1")
+
+
+async def _briefly(most_s: float, call: Awaitable[None]) -> None:
+    """Wait for a call at most so long; if the database is away, not even that."""
+    with suppress(errors.JournalUnreachable):
+        await at_most(most_s, call)

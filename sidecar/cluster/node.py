@@ -10,19 +10,19 @@ import uuid
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
 
 from sidecar import errors
 from sidecar.audio.source import AudioSource
+from sidecar.background import Background
 from sidecar.cluster.claimed_job import ClaimedJob
 from sidecar.cluster.claims import TRIES, Claims, Offer
-from sidecar.cluster.held import Cancels, Held, HeldClaims, at_most
+from sidecar.cluster.held import Held, HeldClaims
 from sidecar.cluster.judging import Judging
-from sidecar.cluster.retrying import FAULT_PAUSE_S, patiently
+from sidecar.cluster.retrying import FAULT_PAUSE_S, at_most, patiently, repeatedly
 from sidecar.jobs import poison
 from sidecar.jobs.events import Begun, Failed, Failure, PutBack
-from sidecar.jobs.job import Job
 from sidecar.jobs.log import MemoryLog
+from sidecar.jobs.queue import JobQueue
 from sidecar.jobs.record import JobRecord
 from sidecar.threads import Threads
 
@@ -47,27 +47,6 @@ GIVING_S = 3.0
 """Seconds, at least, for the last reports of a node that stops."""
 
 
-class Works(Cancels, Protocol):
-    """Queue that runs the claimed jobs, and writes to the node's log."""
-
-    @property
-    def running(self) -> int:
-        """Number of jobs that run."""
-        ...
-
-    def resume(self, job: Job) -> None:
-        """Accept a job that is in the log already."""
-        ...
-
-    def live(self, job_id: str) -> Job | None:
-        """Return the job with this id that waits or runs."""
-        ...
-
-    async def drain(self, grace_s: float) -> None:
-        """Start no more jobs, and stop those that run after ``grace_s``."""
-        ...
-
-
 class Node:
     """Claims jobs for the queue of this service as it has places for them."""
 
@@ -75,7 +54,7 @@ class Node:
         self,
         claims: Claims,
         log: MemoryLog,
-        queue: Works,
+        queue: JobQueue,
         opened: Callable[[JobRecord], AudioSource],
         judging: Judging,
         threads: Threads,
@@ -96,24 +75,21 @@ class Node:
         self._aside = 0
         self._draining = False
         self._waiting, self._missed = asyncio.Event(), asyncio.Event()
-        self._claiming: asyncio.Task[None] | None = None
-        self._checking: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._claiming, self._checking = Background(), Background()
 
     def open(self) -> None:
         """Start to claim."""
         self._claims.on_waiting(self._waiting.set)
         self._claims.on_ended(self._ended_elsewhere)
-        spawn = asyncio.get_running_loop().create_task
-        self._claiming = spawn(self._claim_forever(), name="claims")
-        self._checking = spawn(self._check_forever(), name="claims-check")
+        self._spawn(self._claim_forever())
+        self._checking.spawn("check claims", repeatedly(self._check, 0.0))
 
     async def drain(self, grace_s: float) -> None:
         """Claim no more. Running jobs have ``grace_s`` to end, then other nodes go on with them
         from their checkpoints."""
         self._draining = True
         over_at = time.monotonic() + grace_s
-        await _stopped(self._claiming, *self._tasks)
+        await self._claiming.close()
         await self._queue.drain(grace_s)
         stops_at = time.monotonic() + STOPS_S
         while self._queue.running and time.monotonic() < stops_at:
@@ -123,9 +99,9 @@ class Node:
     async def close(self) -> None:
         """Release all claims and stop."""
         self._draining = True
-        await _stopped(self._claiming, *self._tasks)
+        await self._claiming.close()
         await self._release_all(GIVING_S)
-        await _stopped(self._checking)
+        await self._checking.close()
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -281,18 +257,9 @@ class Node:
         asking, self._asking = self._asking, ""
         await self._held.release_all(within_s, asking)
 
-    async def _check_forever(self) -> None:
-        while True:
-            await at_most(CHECK_S, self._missed.wait())
-            self._missed.clear()
-            try:
-                await self._check()
-            except errors.JournalUnreachable:
-                log.debug("claims cannot be checked: the database is away")
-            except Exception:
-                log.exception("claims could not be checked")
-
     async def _check(self) -> None:
+        await at_most(CHECK_S, self._missed.wait())
+        self._missed.clear()
         await self._held.check(self._asking)
         if not self._draining:
             await self._judging.judge_waiting()
@@ -305,17 +272,8 @@ class Node:
             self._missed.set()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._claiming.spawn("claims", work)
 
 
 def _given_up(record: JobRecord) -> errors.EngineCrashed | None:
     return poison.given_up(record.crashes, record.interruptions)
-
-
-async def _stopped(*tasks: asyncio.Task[None] | None) -> None:
-    there = [task for task in tasks if task is not None]
-    for task in there:
-        task.cancel()
-    await asyncio.gather(*there, return_exceptions=True)

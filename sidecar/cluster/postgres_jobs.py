@@ -11,15 +11,14 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from sidecar import clock, errors
-from sidecar.audio.ref import AudioRef, Kept
+from sidecar.background import Background
 from sidecar.cluster.following import Follower
 from sidecar.cluster.housekeeping import Housekeeping
 from sidecar.cluster.retrying import patiently
-from sidecar.cluster.rows import Rows, StoredEvent, StoredJob, fold, kind_of, worn
-from sidecar.database.database import Database
+from sidecar.cluster.rows import Rows, fold, kind_of, recording_of, worn
+from sidecar.database.database import Database, Row
 from sidecar.jobs.allowance import UNSAID_S
 from sidecar.jobs.events import Change, Edited, JobEvent
 from sidecar.jobs.feed import Subscription
@@ -58,14 +57,6 @@ _OVERTAKEN = ["segmentready", "progress", "checkpoint"]
 """Events of a job that is done which its transcript says again."""
 
 
-@dataclass(slots=True)
-class _Turns:
-    """Turns that were worked out for who asked within the last second."""
-
-    at: float
-    known: dict[str, Turn]
-
-
 class PostgresJobs:
     """A `JobStore` of all services that share a database."""
 
@@ -86,9 +77,11 @@ class PostgresJobs:
         self._follower, self._housekeeping, self._pace_s = follower, housekeeping, pace_s
         self._limit, self._tally, self._now = queue_limit, tally, now
         self._rendering = asyncio.Lock()
-        self._turns = _Turns(0.0, {})
+        self._turns: dict[str, Turn] = {}
+        """Turns that were worked out since `_turns_at`."""
+        self._turns_at = 0.0
         self._turning = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._ending = Background()
 
     async def submit(self, record: JobRecord) -> None:
         """Persist a job that waits.
@@ -109,7 +102,7 @@ class PostgresJobs:
             record.options.precision.value,
             record.facts.total_s,
             _work_s(record),
-            *_recording(record.audio),
+            *recording_of(record.audio),
             None if record.kept else self._service_id,
             self._limit,
         )
@@ -117,7 +110,7 @@ class PostgresJobs:
             ((outcome, job_id),) = await self._database.call("submit_1", *values)
         except BaseException:
             if record.key is None:
-                self._soon(self.delete, record.id)
+                self._soon(self._delete_later, record.id)
             raise
         if outcome == "known":
             raise KeyTaken(job_id)
@@ -137,7 +130,7 @@ class PostgresJobs:
             record.owner,
             self._rows.sealed_record(record),
             record.facts.total_s,
-            *_recording(record.audio),
+            *recording_of(record.audio),
             [one.seq for one in events],
             [one.at for one in events],
             [kind_of(one.change) for one in events],
@@ -146,7 +139,7 @@ class PostgresJobs:
             weight(ended, events),
             self._rows.sealed_summary(ended),
         )
-        await self._housekeeping.settle(record.owner)
+        self._housekeeping.settle(record.owner)
         return ended
 
     async def get(self, job_id: str) -> JobRecord:
@@ -182,16 +175,10 @@ class PostgresJobs:
         rows = await self._database.fetch(
             _LIST, (owner, place, private, [*states], [*states], limit)
         )
-        whole = [StoredJob(*row[:3]) for row in rows if row[3] is None]
-        folded = {one.id: one for one in await self._folded(whole)}
-        brief = {
-            row[0]: self._rows.summarized(StoredJob(*row[:3]), row[3])
-            for row in rows
-            if row[3] is not None
-        }
-        known = folded | brief
-        found = (known.get(row[0]) for row in rows)
-        return [record for record in found if record is not None]
+        whole = await self._folded([row[:3] for row in rows if row[3] is None])
+        brief = [self._rows.summarized(row[:3], row[3]) for row in rows if row[3] is not None]
+        known = {one.id: one for one in (*whole, *brief) if one is not None}
+        return [known[row[0]] for row in rows if row[0] in known]
 
     async def subscribe(self, job_id: str, after: int = 0) -> Subscription:
         """Follow a job behind the event ``after``.
@@ -211,7 +198,7 @@ class PostgresJobs:
         self._count_cancelled(lasted_s)
         ended = await self.get(job_id)
         await self._wear(job_id)
-        await self._housekeeping.settle(ended.owner)
+        self._housekeeping.settle(ended.owner)
         return ended
 
     def cancel_soon(self, job_id: str) -> None:
@@ -221,7 +208,7 @@ class PostgresJobs:
     async def delete(self, job_id: str) -> None:
         """Delete a job with all that is kept of it; one that is not there is deleted already."""
         await self._delete(job_id)
-        await self._housekeeping.soon_delete_recordings()
+        await self._housekeeping.delete_recordings_now()
 
     async def delete_overdue(self, job_id: str) -> None:
         """Delete a job whose client did not come back in time, if that is still so."""
@@ -229,7 +216,7 @@ class PostgresJobs:
 
     def delete_soon(self, job_id: str) -> None:
         """Delete a job in the background, however long the database is away."""
-        self._soon(self.delete, job_id)
+        self._soon(self._delete_later, job_id)
 
     async def delete_owner(self, owner: str) -> int:
         """Delete all jobs of an owner, and return how many."""
@@ -238,7 +225,7 @@ class PostgresJobs:
         )
         for (job_id,) in rows:
             await self._delete(job_id)
-        await self._housekeeping.soon_delete_recordings()
+        await self._housekeeping.delete_recordings_now()
         return len(rows)
 
     async def edit(self, record: JobRecord, change: Edited) -> JobRecord:
@@ -264,18 +251,18 @@ class PostgresJobs:
         if edited != [(True,)]:
             await self.get(record.id)
             raise errors.TranscriptChanged()
-        await self._housekeeping.settle(record.owner)
+        self._housekeeping.settle(record.owner)
         return after
 
     async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, Turn]:
         """Return the places of those that wait, at most a second old."""
         ids = [one.id for one in records if one.state is JobState.QUEUED]
         async with self._turning:
-            if time.monotonic() - self._turns.at > FRESH_S:
-                self._turns = _Turns(time.monotonic(), {})
-            if missing := [one for one in ids if one not in self._turns.known]:
-                self._turns.known |= await self._worked_out(missing)
-        return {one: self._turns.known[one] for one in ids if one in self._turns.known}
+            if time.monotonic() - self._turns_at > FRESH_S:
+                self._turns_at, self._turns = time.monotonic(), {}
+            if missing := [one for one in ids if one not in self._turns]:
+                self._turns |= await self._worked_out(missing)
+        return {one: self._turns[one] for one in ids if one in self._turns}
 
     async def load(self, owner: str) -> OwnerLoad:
         """Return what an owner has open."""
@@ -300,19 +287,19 @@ class PostgresJobs:
 
     async def close(self) -> None:
         """Give what is done in the background a moment to end."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSING_S)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._ending.close(CLOSING_S)
 
     async def _delete(self, job_id: str, *, overdue: bool = False) -> None:
         ((lasted_s,),) = await self._database.call("delete_1", job_id, overdue)
         self._count_cancelled(lasted_s)
 
+    async def _delete_later(self, job_id: str) -> None:
+        await self._delete(job_id)
+        self._housekeeping.delete_recordings_soon()
+
     def _count_cancelled(self, lasted_s: float | None) -> None:
         """Count a job that was ended by this service, after so many seconds; None of any other."""
-        self._turns.at = 0.0
+        self._turns_at = 0.0
         if lasted_s is not None:
             self._tally.cancelled(lasted_s)
 
@@ -320,27 +307,26 @@ class PostgresJobs:
         if any("\0" in value for value in values):  # which no text in the database has
             return None
         rows = await self._database.fetch(sql, values)
-        found = await self._folded([StoredJob(*row[:3]) for row in rows])
+        found = await self._folded([row[:3] for row in rows])
         there = found and found[0].seq >= rows[0][3]  # or it was deleted between two statements
         return found[0] if there else None
 
-    async def _folded(self, jobs: Sequence[StoredJob]) -> Sequence[JobRecord]:
-        """Return jobs after their events, without those that cannot be read here."""
+    async def _folded(self, jobs: Sequence[Row]) -> Sequence[JobRecord]:
+        """Return jobs after their events, without those that cannot be read here. ``jobs``: values
+        of `Rows.record`."""
         if not jobs:
             return []
-        rows = await self._database.fetch(_EVENTS, ([one.id for one in jobs], _OVERTAKEN))
-        by_job: dict[str, list[StoredEvent]] = {one.id: [] for one in jobs}
+        rows = await self._database.fetch(_EVENTS, ([job[0] for job in jobs], _OVERTAKEN))
+        by_job: dict[str, list[Row]] = {job[0]: [] for job in jobs}
         for row in rows:
-            by_job[row[0]].append(StoredEvent(*row))
-        if sum(len(row[4] or b"") for row in rows) > LONG_BYTES:
-            return await asyncio.to_thread(self._fold, jobs, by_job)
-        return self._fold(jobs, by_job)
+            by_job[row[0]].append(row)
 
-    def _fold(
-        self, jobs: Sequence[StoredJob], by_job: Mapping[str, Sequence[StoredEvent]]
-    ) -> Sequence[JobRecord]:
-        found = (self._rows.folded(one, by_job[one.id]) for one in jobs)
-        return [one for one in found if one is not None]
+        def folded() -> Sequence[JobRecord]:
+            found = (self._rows.folded(job, by_job[job[0]]) for job in jobs)
+            return [one for one in found if one is not None]
+
+        long = sum(len(row[4] or b"") for row in rows) > LONG_BYTES
+        return await asyncio.to_thread(folded) if long else folded()
 
     async def _place(self, owner: str, after: str | None, private: bool) -> int:
         if after is None:
@@ -362,7 +348,7 @@ class PostgresJobs:
                 WHERE job = %s AND kind = 'checkpoint'""",
             (job_id,),
         )
-        less = worn([self._rows.event(StoredEvent(*row)) for row in rows])
+        less = worn([self._rows.event(*row) for row in rows])
         if less:
             await self._database.fetch(
                 """UPDATE vibevoice.events e SET change = u.c
@@ -377,7 +363,7 @@ class PostgresJobs:
 
     async def _worked_out(self, ids: Sequence[str]) -> dict[str, Turn]:
         rows = await self._database.call("turns_1", [*ids])
-        ((_, running, left_s),) = await self._database.call("standing_1")
+        ((_, running, left_s),) = await self._database.call("standing_1", FRESH_S)
         pace = self._pace_s(PACE_SAMPLE_S) / PACE_SAMPLE_S
         return {
             job_id: Turn(ahead, (ahead_s + left_s) * pace / max(1, running))
@@ -389,13 +375,7 @@ class PostgresJobs:
             with suppress(errors.JobNotFound):  # it was deleted meanwhile
                 await patiently(lambda: call(job_id))
 
-        task = asyncio.get_running_loop().create_task(done(), name=f"end {job_id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-def _recording(audio: AudioRef) -> tuple[str | None, int | None]:
-    return (audio.name, audio.size) if isinstance(audio, Kept) else (None, None)
+        self._ending.spawn(f"end {job_id}", done())
 
 
 def _work_s(record: JobRecord) -> float:

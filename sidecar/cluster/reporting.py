@@ -11,11 +11,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from sidecar.cluster.claims import Claim, Claims
-from sidecar.cluster.retrying import patiently
-from sidecar.jobs.events import JobEvent, Reported
+from sidecar.cluster.retrying import at_most, patiently
+from sidecar.cluster.rows import worn
+from sidecar.jobs.events import JobEvent
 from sidecar.jobs.log import MemoryLog
 from sidecar.jobs.record import JobRecord
-from sidecar.speech.transcript import Checkpoint
+
+GATHER_S = 0.005
+"""Seconds in which events come together: of the last segment and the end of a recording that is
+done, each would be a commit, and the end waits for that of the segment."""
 
 
 class Reporter:
@@ -28,6 +32,8 @@ class Reporter:
         self._base = claim.record.seq
         """Number of the last event that the database has."""
         self._news = asyncio.Event()
+        self._urgent = asyncio.Event()
+        """Set when somebody waits for a report, or the job has ended."""
         self._moved = asyncio.Event()
         """Set, and replaced, each time that the database has more."""
         self._over = False
@@ -56,6 +62,7 @@ class Reporter:
         if self._over:
             return
         last = self._log.get(self._claim.record.id).seq
+        self._urgent.set()
         while self._base < last and not self._over:
             await self._moved.wait()
 
@@ -63,7 +70,9 @@ class Reporter:
         try:
             while True:
                 await self._news.wait()
+                await at_most(GATHER_S, self._urgent.wait())
                 self._news.clear()
+                self._urgent.clear()
                 record = self._log.get(self._claim.record.id)
                 if not await self._reported(record):
                     return False
@@ -75,9 +84,9 @@ class Reporter:
     async def _reported(self, record: JobRecord) -> bool:
         """Report the events that made the job what it is; False if the claim is lost."""
         events = tuple(self._log.events(record.id, self._base))
-        worn = self._worn() if record.over else ()
+        lost = self._worn() if record.over else ()
         token, base = self._claim.token, self._base
-        if not await patiently(partial(self._claims.report, token, base, record, events, worn)):
+        if not await patiently(partial(self._claims.report, token, base, record, events, lost)):
             return False
         self._base = record.seq
         self._move()
@@ -86,15 +95,13 @@ class Reporter:
     def _worn(self) -> Sequence[JobEvent]:
         """Return the checkpoints that the database has, without their state: no attempt goes on
         from them any more."""
-        reported = (
-            event
-            for event in self._log.events(self._claim.record.id)
-            if event.seq <= self._base and _is_checkpoint(event)
-        )
-        return (*self._claim.worn, *(event.worn for event in reported))
+        events = self._log.events(self._claim.record.id)
+        return (*self._claim.worn, *worn([one for one in events if one.seq <= self._base]))
 
     def _heard(self, record: JobRecord, event: JobEvent) -> None:
         self._news.set()
+        if record.over:
+            self._urgent.set()
 
     def _finish(self) -> None:
         self._over = True
@@ -103,7 +110,3 @@ class Reporter:
     def _move(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
-
-
-def _is_checkpoint(event: JobEvent) -> bool:
-    return isinstance(event.change, Reported) and isinstance(event.change.event, Checkpoint)

@@ -1,8 +1,9 @@
-"""Calls to the database that are repeated until it answers."""
+"""Calls that are repeated until the database answers, and waits with a limit."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -43,3 +44,10 @@ async def repeatedly(call: Callable[[], Awaitable[object]], pause_s: float) -> N
         except Exception:
             log.exception("a repeated call failed")
         await asyncio.sleep(pause_s)
+
+
+async def at_most(most_s: float, what: Awaitable[object]) -> None:
+    """Wait for ``what``, which is cancelled after ``most_s``."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(most_s):
+            await what

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
+from itertools import starmap
 from typing import Any
 
-from sidecar.audio.ref import Kept, nowhere
+from sidecar.audio.ref import AudioRef, Kept, nowhere
+from sidecar.database.database import Row
 from sidecar.jobs.events import Cancelled, Change, Failure, Interrupted, JobEvent, Refused, Reported
 from sidecar.jobs.record import JobRecord, JobState, advance
 from sidecar.jobs.written import Unreadable, change_of, change_text, record_of, record_text
@@ -30,37 +33,22 @@ _PLAIN: dict[str, Callable[[], Change]] = {
 """What happened, by the kinds of events that the database's functions append."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredJob:
-    """Row of a job. ``recording``: whether its recording is still there."""
-
-    id: str
-    submitted: bytes
-    recording: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
-    """Row of an event; ``change`` is None where its kind says all."""
-
-    job_id: str
-    seq: int
-    at: float
-    kind: str
-    change: bytes | None
-
-
 def kind_of(change: Change) -> str:
     """Return the kind of an event, which the database has in the clear."""
     reported = change.event if isinstance(change, Reported) else change
     return type(reported).__name__.lower()
 
 
+def recording_of(audio: AudioRef) -> tuple[str | None, int | None]:
+    """Return the name and the size of a recording in the storage."""
+    return (audio.name, audio.size) if isinstance(audio, Kept) else (None, None)
+
+
 class Rows:
     """Encrypts what goes to the database and decrypts what comes."""
 
     def __init__(self, seal: Seal) -> None:
-        self._seal = seal  # also of rows that a release before 0.2 wrote
+        self._seal = seal  # of rows that a release before 0.2 wrote
         self._of_job = lru_cache(KEYS)(seal.of_job)
 
     def sealed_record(self, record: JobRecord) -> bytes:
@@ -94,42 +82,41 @@ class Rows:
         """Decrypt why a node cannot do a job.
 
         Raises:
-            SealBroken, Unreadable: it is damaged, or of a later release.
+            Unreadable: it is damaged, or of a later release.
         """
         match change_of(self._opened(job_id, sealed, f"{job_id}/{node}")):
             case Refused(Failure() as failure):
                 return failure
         raise Unreadable("no refusal")
 
-    def record(self, job: StoredJob) -> JobRecord:
-        """Decrypt a record as it was submitted.
+    def record(self, job_id: str, submitted: bytes, recording: bool = True) -> JobRecord:
+        """Decrypt a record as it was submitted. ``recording``: whether it is still there.
 
         Raises:
-            SealBroken, Unreadable: it is damaged, or of a later release.
+            Unreadable: it is damaged, or of a later release.
         """
-        record = record_of(self._opened(job.id, job.submitted, job.id))
-        gone = isinstance(record.audio, Kept) and not job.recording
+        record = record_of(self._opened(job_id, submitted, job_id))
+        gone = isinstance(record.audio, Kept) and not recording
         return replace(record, audio=nowhere()) if gone else record
 
-    def event(self, row: StoredEvent) -> JobEvent:
-        """Decrypt an event.
+    def event(self, job_id: str, seq: int, at: float, kind: str, change: bytes | None) -> JobEvent:
+        """Decrypt an event; ``change`` is None where its kind says all.
 
         Raises:
-            SealBroken, Unreadable: it is damaged, or of a later release.
+            Unreadable: it is damaged, or of a later release.
         """
-        if row.change is None:
-            if row.kind not in _PLAIN:
-                raise Unreadable(f"an event of the unknown kind '{row.kind}'")
-            return JobEvent(row.seq, row.at, _PLAIN[row.kind]())
-        text = self._opened(row.job_id, row.change, f"{row.job_id}/{row.seq}")
-        return JobEvent(row.seq, row.at, change_of(text))
+        if change is None:
+            if kind not in _PLAIN:
+                raise Unreadable(f"an event of the unknown kind '{kind}'")
+            return JobEvent(seq, at, _PLAIN[kind]())
+        return JobEvent(seq, at, change_of(self._opened(job_id, change, f"{job_id}/{seq}")))
 
-    def summarized(self, job: StoredJob, summary: bytes) -> JobRecord | None:
-        """Return a job that is done as lists have it, without words; None, with a line in the log,
-        of one that cannot be read here."""
+    def summarized(self, job: Row, summary: bytes) -> JobRecord | None:
+        """Return a job that is done, as the values of `record`, as lists have it, without words;
+        None, with a line in the log, of one that cannot be read here."""
         try:
-            record = self.record(job)
-            said: dict[str, Any] = json.loads(self._opened(job.id, summary, f"{job.id}/summary"))
+            record = self.record(*job)
+            said: dict[str, Any] = json.loads(self._opened(job[0], summary, f"{job[0]}/summary"))
             duration, revision = said.pop("duration"), said.pop("revision")
             return replace(
                 record,
@@ -139,27 +126,27 @@ class Rows:
                 history=replace(History(), revision=revision),
                 **said,
             )
-        except (SealBroken, Unreadable, ValueError, KeyError, TypeError) as error:
-            log.error("job %s in the database cannot be read: %s", job.id, error or "damaged")
+        except (Unreadable, ValueError, KeyError, TypeError) as error:
+            log.error("job %s in the database cannot be read: %s", job[0], error)
             return None
 
-    def folded(self, job: StoredJob, rows: Iterable[StoredEvent]) -> JobRecord | None:
-        """Return a job after all its events; None, with a line in the log, of one that cannot be
-        read here."""
+    def folded(self, job: Row, events: Iterable[Row]) -> JobRecord | None:
+        """Return a job, as the values of `record`, after the rows of all its events; None, with a
+        line in the log, of one that cannot be read here."""
         try:
-            return fold(self.record(job), map(self.event, rows))
-        except (SealBroken, Unreadable) as error:
-            log.error("job %s in the database cannot be read: %s", job.id, error or "damaged")
+            return fold(self.record(*job), starmap(self.event, events))
+        except Unreadable as error:
+            log.error("job %s in the database cannot be read: %s", job[0], error)
             return None
 
     def _sealed(self, job_id: str, text: bytes, about: str) -> bytes:
         return self._of_job(job_id).seal(text, about)
 
     def _opened(self, job_id: str, sealed: bytes, about: str) -> bytes:
-        try:
-            return self._of_job(job_id).opened(sealed, about)
-        except SealBroken:
-            return self._seal.opened(sealed, about)
+        for seal in (self._of_job(job_id), self._seal):
+            with suppress(SealBroken):
+                return seal.opened(sealed, about)
+        raise Unreadable("damaged")
 
 
 def fold(record: JobRecord, events: Iterable[JobEvent]) -> JobRecord:

@@ -15,7 +15,7 @@ from typing import Any
 from sidecar import __version__, clock
 from sidecar.access.identity import Identity, Scope
 from sidecar.background import Background
-from sidecar.cluster.backend import shared_backend
+from sidecar.cluster.backend import SharedBackend, shared_address
 from sidecar.engines.choice import Choice, way_to
 from sidecar.errors import EngineUnavailable, LanguageUnsupported, SidecarError
 from sidecar.jobs.backend import Backend, EngineSetup, LocalBackend
@@ -87,12 +87,12 @@ class Service:
         self.spec, self._slot = self._provision.spec, self._provision.slot
         model = choice.checkpoint.folder.name if choice.checkpoint else ""
         engine = EngineSetup(settings, self._provision, self._planned, self.fleet.places, model)
-        self._shared = shared_backend(
-            settings, engine, self.tally.jobs, self.spooling, now, self.instance
+        parts = engine, self.tally.jobs, self.spooling, now
+        address = shared_address(settings)
+        self._shared = (
+            SharedBackend(settings, address, *parts, self.instance) if address is not None else None
         )
-        self._backend: Backend = self._shared or LocalBackend(
-            settings, engine, self.tally.jobs, self.spooling, now
-        )
+        self._backend: Backend = self._shared or LocalBackend(settings, *parts)
         self._queue, keeping = self._backend.queue, self._backend.keeping
         self.shares = self._backend.shares
         """Whether other services have the same jobs."""

@@ -26,6 +26,9 @@ DEAF_S = 30.0
 """So long at most an engine for files is waited for that answers no ping while somebody has it
 (`pulse`). The thread that answers needs the interpreter for a moment: an import from a slow disk,
 a native call that does not release it or a machine that swaps may keep it for seconds."""
+ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+"""numpy's second thread spins after each small product: a fifth of the processor time of a
+recording with speakers. The networks have threads of their own. A value that the user sets wins."""
 LOG_LEVEL = "VIBEVOICE_WORKER_LOG_LEVEL"
 """Tells a worker the service's level, wherever that came from."""
 ENDS_WITH_PARENT = "VIBEVOICE_WORKER_ENDS_WITH_PARENT"
@@ -67,6 +70,7 @@ ANYWHERE = frozenset(
         "NUMBER_OF_PROCESSORS",
         "PROCESSOR_ARCHITECTURE",
         "OMP_NUM_THREADS",
+        *ONE_BLAS_THREAD,
     }
 )
 """What a Python needs to start, to find its libraries and ffmpeg, and where to put things."""
@@ -104,6 +108,7 @@ def environment(ours: Mapping[str, str], needs: Needs, niceness: int = NICENESS)
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [ours.get("PYTHONPATH")])]
     given = {
+        **ONE_BLAS_THREAD,
         **{name: value for name, value in ours.items() if _passes(name, value, needs)},
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUTF8": "1",

@@ -120,7 +120,7 @@ class MemoryJobs:
 
 
 class DatabaseJobs:
-    """`PostgresClaims` of several services over one database."""
+    """`Claims` of several services over one database."""
 
     def __init__(self, all_services: Services) -> None:
         self._services, self._one = all_services, all_services.one

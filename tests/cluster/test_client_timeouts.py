@@ -120,7 +120,7 @@ async def test_a_job_that_cannot_be_left_ends(
             return (await one.jobs.get(job.id)).error is not None
 
         await until_told(ended)
-        await until(lambda: not one.jobs._tasks)
+        await until(lambda: not one.jobs._ending._tasks)
 
 
 async def test_a_job_that_was_taken_by_a_call_without_an_answer_is_taken_again(
@@ -157,18 +157,51 @@ async def test_a_job_whose_client_waited_at_a_service_that_died_ends_after_a_whi
         assert job.id != kept.id
 
 
+@pytest.mark.parametrize("answered", [True, False])
 async def test_a_service_that_was_taken_for_dead_keeps_the_jobs_of_its_clients(
-    journal: str, tmp_path: Path
+    journal: str, tmp_path: Path, answered: bool
 ) -> None:
     async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
         (timeouts, _), (_, waits) = (timeouts_of(each, journal) for each in (one, other))
         await accepted(other, waits)
         await one.membership._expire({"other": None})
+        if not answered:  # its first heartbeat was executed, but the answer is lost
+            await other.database.call("beat_1", "other", True, False)
         await other.membership.register()
         back = "UPDATE vibevoice.jobs SET left_until = left_until - interval '31 s'"
         await one.database.fetch(back)
         await timeouts._end_overdue()
         assert len(await one.jobs.list("me", private=True)) == 1
+
+
+async def test_a_job_that_is_submitted_after_its_service_left_ends_after_a_while(
+    journal: str, tmp_path: Path
+) -> None:
+    """As by a server that was frozen and executes the call when the service has gone."""
+    async with service(journal, tmp_path) as one, service(journal, tmp_path, "other") as other:
+        (timeouts, _), (_, waits) = (timeouts_of(each, journal) for each in (one, other))
+        await other.membership.leave()
+        await accepted(other, waits)
+        await one.housekeeping._sweep()
+        back = "UPDATE vibevoice.jobs SET left_until = left_until - interval '31 s'"
+        await one.database.fetch(back)
+        await timeouts._end_overdue()
+        assert not await one.jobs.list("me", private=True)
+
+
+async def test_a_call_that_awaits_a_job_after_it_was_left_again_does_not_have_it(
+    journal: str, tmp_path: Path
+) -> None:
+    async with service(journal, tmp_path) as one:
+        job = submitted("me", kept=False)
+        await one.jobs.submit(job)
+        code = ("me", "code")
+        await one.database.call("leave_1", job.id, "code", 60.0, None)
+        assert await one.database.call("take_1", *code, "first")
+        await one.database.call("leave_1", job.id, "code", 30.0, "first")
+        assert not await one.database.call("await_1", job.id, "one", "first")
+        assert await one.database.call("take_1", *code, "second")
+        assert await one.database.call("await_1", job.id, "one", "second")
 
 
 async def test_a_call_that_took_a_job_too_late_has_it_no_more(

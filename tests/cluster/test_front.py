@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -54,6 +54,10 @@ class Store:
 
     async def drain(self) -> None:
         self.drains = True
+
+    @contextmanager
+    def submitting(self, job_id: str) -> Iterator[None]:
+        yield
 
     def follow(self, job: Job) -> None:
         self.followed[job.id] = job

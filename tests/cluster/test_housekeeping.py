@@ -193,3 +193,19 @@ async def test_a_result_that_its_client_waits_for_is_not_purged(
         assert (await one.jobs.get(private.id)).over
         await done(one, "me")
         assert await ids(one, "me") == []
+
+
+async def test_one_service_looks_after_all_owners_at_a_time(journal: str, tmp_path: Path) -> None:
+    limits = replace(LIMITS, retention_s=0)
+    async with (
+        service(journal, tmp_path, limits=limits) as one,
+        service(journal, tmp_path, "other", limits=limits) as other,
+    ):
+        await other.housekeeping._sweep_in_turn()
+        (job,) = await one.submit("me")
+        await one.jobs.cancel(job.id)
+        await one.housekeeping._sweep_in_turn()
+        assert await ids(one, "me") == [job.id], "it is not the turn of this one yet"
+        await one.database.fetch("UPDATE vibevoice.sweeps SET at = at - interval '11 s'")
+        await one.housekeeping._sweep_in_turn()
+        assert await ids(one, "me") == []

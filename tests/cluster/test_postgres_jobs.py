@@ -78,7 +78,7 @@ async def there(one: Service) -> list[str]:
 
 async def idle(one: Service) -> None:
     """Return once nothing is done in the background."""
-    await until(lambda: not one.jobs._tasks)
+    await until(lambda: not one.jobs._ending._tasks)
 
 
 def kill(journal: str) -> None:
@@ -280,7 +280,7 @@ async def test_a_service_ends_in_time_although_the_database_is_away(
         front.jobs.delete_soon(job.id)
         async with asyncio.timeout(PATIENCE_S):
             await front.jobs.close()
-        assert not front.jobs._tasks
+        assert not front.jobs._ending._tasks
     finally:
         postgres_cluster.start()
 

@@ -323,6 +323,7 @@ async def test_half_an_object_and_another_one_are_no_recording(
         with pytest.raises(errors.StorageUnreachable):
             astray.open(await shared.jobs.get(record.id))
         await shared.jobs.cancel(record.id)
+        await shared.housekeeping.settled()
         assert not storage.ages(), "its recording goes with it"
     assert not (tmp_path / "none").exists()
 

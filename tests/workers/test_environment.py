@@ -32,6 +32,12 @@ def test_an_engine_is_given_what_steers_its_libraries() -> None:
     assert set(HARMLESS) <= set(environment(dict.fromkeys(HARMLESS, "x"), Needs.ENGINE))
 
 
+@pytest.mark.parametrize("needs", Needs)
+def test_numpy_has_one_thread_in_a_worker_unless_the_user_says_how_many(needs: Needs) -> None:
+    assert environment({}, needs)["OPENBLAS_NUM_THREADS"] == "1"
+    assert environment({"OPENBLAS_NUM_THREADS": "4"}, needs)["OPENBLAS_NUM_THREADS"] == "4"
+
+
 def test_who_looks_at_files_is_given_hardly_anything() -> None:
     ours = dict.fromkeys([*HARMLESS, "LC_ALL", "SystemRoot", "_PYI_ARCHIVE_FILE"], "x")
     given = set(environment(ours, Needs.LEAST)) & set(ours)

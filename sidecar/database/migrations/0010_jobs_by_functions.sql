@@ -17,6 +17,7 @@ DROP TABLE vibevoice.desired, vibevoice.nodes, vibevoice.refusals, vibevoice.str
 
 -- What each owner has had: predicted seconds of work of the jobs that were claimed.
 ALTER TABLE vibevoice.shares RENAME TO owners;
+ALTER TABLE vibevoice.owners SET (fillfactor = 50);
 
 -- Services that are there. Each counts its own beat up; others see by their own clocks whether it
 -- stands still. A beat begins where no earlier one of the same service was. `judged`: a node that
@@ -39,7 +40,7 @@ ALTER TABLE vibevoice.jobs
     ADD reported_by text,              -- the claim by which its last event was reported
     ADD fraction double precision NOT NULL DEFAULT 0,
     ADD behind text NOT NULL DEFAULT '',       -- the job that it waits for at the engine
-    ADD followed boolean NOT NULL DEFAULT false,   -- whether its events are to be notified
+    ADD followers text[] NOT NULL DEFAULT '{}',    -- the services that are notified of its events
     ADD awaited_by text,               -- the service at which its client waits for the answer
     ADD ended timestamptz,
     ADD touched timestamptz,           -- its end or last edit: retention counts from there
@@ -111,13 +112,21 @@ CREATE TABLE vibevoice.refusals (
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     failure bytea NOT NULL,
     PRIMARY KEY (job, node));
-CREATE INDEX refusals_by_node ON vibevoice.refusals (node);
+CREATE INDEX refusals_by_node ON vibevoice.refusals (node, job);
 
 -- Jobs that were deleted and may yet be submitted by a call that a server executes late.
 CREATE TABLE vibevoice.tombstones (
     id text PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp());
 -- Recordings to be deleted from the storage: a service does it, and then forgets them here.
 CREATE TABLE vibevoice.doomed_recordings (name text PRIMARY KEY);
+
+-- What is worked out for all services by the one that asks first: a row each.
+CREATE TABLE vibevoice.counts (
+    at timestamptz NOT NULL, waiting bigint NOT NULL, running bigint NOT NULL,
+    left_s float8 NOT NULL) WITH (fillfactor = 50);
+INSERT INTO vibevoice.counts VALUES ('-infinity', 0, 0, 0);
+CREATE TABLE vibevoice.sweeps (at timestamptz NOT NULL) WITH (fillfactor = 50);
+INSERT INTO vibevoice.sweeps VALUES ('-infinity');
 
 -- Owners with open jobs; one index descent for each.
 CREATE FUNCTION vibevoice.active_owners_1() RETURNS TABLE (owner text) STABLE LANGUAGE sql AS $$
@@ -129,8 +138,17 @@ CREATE FUNCTION vibevoice.active_owners_1() RETURNS TABLE (owner text) STABLE LA
     SELECT active.owner FROM active WHERE active.owner IS NOT NULL $$;
 
 -- Whether a verdict of a node still holds; not one of a future that a clock has left.
+-- By the time of the statement: with a volatile clock this would not be inlined.
 CREATE FUNCTION vibevoice.fresh_1(at timestamptz) RETURNS boolean STABLE LANGUAGE sql
-    RETURN at BETWEEN clock_timestamp() - interval '30 s' AND clock_timestamp();
+    RETURN at BETWEEN statement_timestamp() - interval '30 s'
+        AND statement_timestamp() + interval '5 s';
+
+-- Tell the services that follow a job of its events. Only they hear it: each that heard all would
+-- wake for every event of the cluster.
+CREATE FUNCTION vibevoice.notify_1(followers text[], job_ text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('vibevoice_events_' || follower, job_) FROM unnest(followers) follower;
+END $$;
 
 -- Append an event to a job whose row is locked; its number.
 CREATE FUNCTION vibevoice.append_1(
@@ -142,17 +160,22 @@ BEGIN
     INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change)
         VALUES (job_, j.seq, coalesce(at_, extract(epoch FROM clock_timestamp())), false, kind_,
             change_);
-    IF j.followed THEN PERFORM pg_notify('vibevoice_events', job_); END IF;
+    PERFORM vibevoice.notify_1(j.followers, job_);
     RETURN j.seq;
 END $$;
 
 -- End a job whose row is locked.
-CREATE FUNCTION vibevoice.finish_1(job_ text, state_ text) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION vibevoice.finish_1(
+    job_ text, state_ text, weight_ bigint DEFAULT NULL, summary_ bytea DEFAULT NULL)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
     DELETE FROM vibevoice.refusals WHERE job = job_;
     UPDATE vibevoice.jobs SET state = state_, ended = clock_timestamp(),
         touched = clock_timestamp(), claim = NULL, node = NULL, able_by = NULL, refused_by = NULL,
-        refused_since = NULL, refused_seen = NULL
-    WHERE id = job_ $$;
+        refused_since = NULL, refused_seen = NULL, weight = coalesce(weight_, weight),
+        summary = summary_
+    WHERE id = job_;
+END $$;
 
 -- An owner comes back with nothing open: it begins where the least of the others stands, so that
 -- nobody saves up. Its row is locked then: one submission of an owner at a time.
@@ -182,13 +205,19 @@ CREATE FUNCTION vibevoice.submit_1(
     id_ text, owner_ text, key_ text, submitted_ bytea, kept_ boolean, urgent_ boolean,
     wanted_ text, audio_s_ float8, work_s_ float8, recording_ text, recording_bytes_ bigint,
     front_ text, limit_ int) RETURNS TABLE (outcome text, job text) LANGUAGE plpgsql AS $$
-DECLARE there text; waiting bigint;
+DECLARE there text;
 BEGIN
     IF vibevoice.buried_1(id_) THEN
         RETURN QUERY SELECT 'deleted', id_;
         RETURN;
     END IF;
-    SELECT count(*) INTO waiting FROM vibevoice.jobs WHERE state = 'queued' AND ended IS NULL;
+    IF limit_ <= (SELECT count(*) FROM (
+            SELECT FROM vibevoice.jobs WHERE state = 'queued' AND ended IS NULL LIMIT limit_) waiting)
+        AND NOT EXISTS (SELECT FROM vibevoice.jobs
+            WHERE id = id_ OR (owner = owner_ AND idempotency_key = key_)) THEN
+        RETURN QUERY SELECT 'queue_full', ''::text;
+        RETURN;
+    END IF;
     PERFORM vibevoice.join_1(owner_);
     SELECT id INTO there FROM vibevoice.jobs
         WHERE id = id_ OR (owner = owner_ AND idempotency_key = key_) LIMIT 1;
@@ -196,13 +225,10 @@ BEGIN
         RETURN QUERY SELECT CASE WHEN there = id_ THEN 'accepted' ELSE 'known' END, there;
         RETURN;
     END IF;
-    IF waiting >= limit_ THEN
-        RETURN QUERY SELECT 'queue_full', ''::text;
-        RETURN;
-    END IF;
     INSERT INTO vibevoice.jobs (id, owner, idempotency_key, submitted, kept, urgent, wanted, audio_s,
-            work_s, recording, recording_bytes, awaited_by, followed)
-        VALUES (id_, owner_, key_, submitted_, kept_, urgent_, wanted_, audio_s_, work_s_, recording_, recording_bytes_, front_, front_ IS NOT NULL);
+            work_s, recording, recording_bytes, awaited_by, followers)
+        VALUES (id_, owner_, key_, submitted_, kept_, urgent_, wanted_, audio_s_, work_s_,
+            recording_, recording_bytes_, front_, array_remove(ARRAY[front_], NULL));
     PERFORM pg_notify('vibevoice_waiting', '');
     RETURN QUERY SELECT 'accepted', id_;
 END $$;
@@ -229,11 +255,12 @@ END $$;
 
 -- Whether a job goes behind those that a client waits for: one of a batch, for its first 10 minutes.
 CREATE FUNCTION vibevoice.later_1(urgent boolean, came timestamptz) RETURNS boolean
-    STABLE LANGUAGE sql RETURN NOT urgent AND came > clock_timestamp() - interval '10 min';
+    STABLE LANGUAGE sql RETURN NOT urgent AND came > statement_timestamp() - interval '10 min';
 
 -- The next job for a node: of each owner the first that the node does not refuse; of these the one
--- whose owner would have had least by its end. `only`: of these precisions alone.
-CREATE FUNCTION vibevoice.next_1(node_ text, only_ text[], skip text[])
+-- whose owner would have had least by its end. `only_`: of these precisions alone. `again`: also
+-- those that the node refused a while ago.
+CREATE FUNCTION vibevoice.next_1(node_ text, only_ text[], skip text[], again boolean)
 RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
     SELECT first.id, first.wanted, first.came
     FROM vibevoice.active_owners_1() o LEFT JOIN vibevoice.owners had USING (owner)
@@ -244,7 +271,8 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
                 AND claim IS NULL
                 AND (only_ IS NULL OR q.wanted = ANY (only_)) AND NOT id = ANY (skip)
                 AND NOT EXISTS (SELECT FROM vibevoice.refusals r
-                    WHERE r.job = q.id AND r.node = node_ AND vibevoice.fresh_1(r.at))
+                    WHERE r.job = q.id AND r.node = node_
+                        AND (NOT again OR vibevoice.fresh_1(r.at)))
             ORDER BY place LIMIT 1) head
         ORDER BY vibevoice.later_1(head.urgent, head.came), head.place LIMIT 1) first
     ORDER BY coalesce(had.had_s, 0) + first.work_s, first.place LIMIT 1 $$;
@@ -263,12 +291,16 @@ BEGIN
     PERFORM FROM vibevoice.services WHERE id = node_ AND NOT draining FOR KEY SHARE;
     IF NOT FOUND THEN RETURN; END IF;
     WHILE cardinality(skip) < 20 LOOP
-        SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip);
+        SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, false);
+        IF NOT FOUND AND EXISTS (SELECT FROM vibevoice.refusals WHERE node = node_) THEN
+            -- last, so that what it cannot do keeps it from nothing else
+            SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, true);
+        END IF;
         IF NOT FOUND THEN RETURN; END IF;
         IF cardinality(loaded_) > 0 AND NOT due.wanted = ANY (loaded_)
                 AND least(extract(epoch FROM clock_timestamp() - due.came), loaded_for_s)
                     < passed_over_s THEN
-            SELECT * INTO other FROM vibevoice.next_1(node_, loaded_, skip);
+            SELECT * INTO other FROM vibevoice.next_1(node_, loaded_, skip, false);
             IF FOUND THEN due := other; END IF;
         END IF;
         -- A row that somebody else holds for a moment is left to the next claim.
@@ -339,26 +371,28 @@ BEGIN
         fraction = fraction_, behind = behind_, refused_by = NULL, refused_since = NULL,
         refused_seen = NULL WHERE id = job_;
     IF state_ IN ('done', 'failed', 'cancelled') THEN
-        PERFORM vibevoice.finish_1(job_, state_);
-        UPDATE vibevoice.jobs SET weight = weight_, summary = summary_ WHERE id = job_;
+        PERFORM vibevoice.finish_1(job_, state_, weight_, summary_);
         UPDATE vibevoice.events e SET change = u.c FROM unnest(worn_seqs, worn) u (s, c)
             WHERE e.job = job_ AND e.seq = u.s;
     END IF;
-    -- A notification makes commits wait for each other, so only where somebody hears it.
-    IF j.followed THEN PERFORM pg_notify('vibevoice_events', job_); END IF;
+    -- Commits with a notification wait for each other, so there is none without a follower.
+    PERFORM vibevoice.notify_1(j.followers, job_);
     RETURN true;
 END $$;
 
--- Count a service's beat up; it registers, again if others took it for dead: whether it did.
+-- Count a service's beat up; it registers, again if others took it for dead. Whether jobs whose
+-- clients wait here are about to go because of that: a fact, which a lost answer does not change.
 CREATE FUNCTION vibevoice.beat_1(id_ text, works_ boolean, draining_ boolean)
 RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE vibevoice.services SET beat = beat + 1, draining = draining_ WHERE id = id_;
-    IF FOUND THEN RETURN false; END IF;
-    INSERT INTO vibevoice.services (id, works, draining) VALUES (id_, works_, draining_)
-        ON CONFLICT (id) DO NOTHING;
-    PERFORM pg_notify('vibevoice_waiting', '');  -- from now on it may claim
-    RETURN true;
+    IF NOT FOUND THEN
+        INSERT INTO vibevoice.services (id, works, draining) VALUES (id_, works_, draining_)
+            ON CONFLICT (id) DO NOTHING;
+        PERFORM pg_notify('vibevoice_waiting', '');  -- from now on it may claim
+    END IF;
+    RETURN EXISTS (SELECT FROM vibevoice.jobs
+        WHERE awaited_by = id_ AND left_as IS NULL AND left_until IS NOT NULL);
 END $$;
 
 -- Services leave, or died: those whose beats still stand where an observer saw them (NULL: of any
@@ -396,12 +430,23 @@ BEGIN
     RETURN cardinality(gone);
 END $$;
 
--- Forget which waiting jobs services could do that are there no more.
-CREATE FUNCTION vibevoice.forget_able_1() RETURNS void LANGUAGE sql AS $$
+-- What services left behind that are there no more, also by calls that were executed after they
+-- had gone: which jobs they can do, jobs whose clients waited there, and live sessions.
+CREATE FUNCTION vibevoice.release_orphans_1() RETURNS void LANGUAGE sql AS $$
+    UPDATE vibevoice.jobs j SET left_until = clock_timestamp() + interval '30 s' FROM (
+        SELECT id FROM vibevoice.jobs WHERE awaited_by IS NOT NULL AND left_until IS NULL
+            AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = awaited_by)
+        ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED) locked
+    WHERE j.id = locked.id;
+    UPDATE vibevoice.sessions t SET until = clock_timestamp() + make_interval(secs => grace_s) FROM (
+        SELECT owner, id FROM vibevoice.sessions WHERE until IS NULL
+            AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = front)
+        ORDER BY owner, id LIMIT 1000 FOR UPDATE SKIP LOCKED) locked
+    WHERE t.owner = locked.owner AND t.id = locked.id;
     UPDATE vibevoice.jobs j SET able_by = NULL FROM (
         SELECT id FROM vibevoice.jobs WHERE able_by IS NOT NULL
             AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = able_by)
-        ORDER BY id FOR UPDATE) locked
+        ORDER BY id LIMIT 10000 FOR UPDATE SKIP LOCKED) locked
     WHERE j.id = locked.id $$;
 
 -- End a job, wherever it is; one that has ended stays as it is. For how many seconds it was there,
@@ -434,7 +479,7 @@ BEGIN
     IF j.id IS NULL THEN RETURN NULL; END IF;
     INSERT INTO vibevoice.doomed_recordings SELECT j.recording WHERE j.recording <> ''
         ON CONFLICT DO NOTHING;
-    IF j.followed THEN PERFORM pg_notify('vibevoice_events', job_); END IF;
+    PERFORM vibevoice.notify_1(j.followers, job_);
     IF j.claim IS NOT NULL THEN PERFORM pg_notify('vibevoice_ended', job_); END IF;
     IF j.ended IS NULL THEN RETURN extract(epoch FROM clock_timestamp() - j.came); END IF;
     RETURN NULL;
@@ -484,6 +529,7 @@ CREATE FUNCTION vibevoice.judge_1(node_ text, jobs_ text[], failures bytea[])
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE one record;
 BEGIN
+    UPDATE vibevoice.services SET judged = true WHERE id = node_ AND NOT judged;
     PERFORM FROM vibevoice.services WHERE id = node_ FOR KEY SHARE;
     IF NOT FOUND THEN RETURN; END IF;  -- taken for dead: it says so again once it is registered
     FOR one IN SELECT j.id, u.f FROM unnest(jobs_, failures) u (i, f)
@@ -497,48 +543,57 @@ BEGIN
             ORDER BY j.id FOR UPDATE OF j LOOP
         PERFORM vibevoice.verdict_1(one.id, node_, one.f);
     END LOOP;
-    UPDATE vibevoice.services SET judged = true WHERE id = node_ AND NOT judged;
 END $$;
 
--- Waiting jobs that no node is known to be able to do, and that this one did not judge lately:
--- first those that it never did.
+-- Waiting jobs that no node is known to be able to do, and that this one did not judge lately: half
+-- of them those that it refused longest ago, for a claim takes these last; then those that it never
+-- judged.
 CREATE FUNCTION vibevoice.unjudged_1(node_ text, most int)
 RETURNS TABLE (job text, submitted bytea) STABLE LANGUAGE sql AS $$
-    SELECT j.id, j.submitted FROM vibevoice.jobs j
-    LEFT JOIN vibevoice.refusals r ON r.job = j.id AND r.node = node_
+    (SELECT j.id, j.submitted FROM vibevoice.refusals r JOIN vibevoice.jobs j ON j.id = r.job
+    WHERE r.node = node_ AND NOT vibevoice.fresh_1(r.at)
+        AND state = 'queued' AND claim IS NULL AND able_by IS NULL
+    ORDER BY r.at LIMIT (most + 1) / 2)
+    UNION ALL
+    (SELECT j.id, j.submitted FROM vibevoice.jobs j
     WHERE state = 'queued' AND claim IS NULL AND able_by IS NULL
-        AND NOT coalesce(vibevoice.fresh_1(r.at), false)
-    ORDER BY r.at NULLS FIRST, place LIMIT most $$;
+        AND NOT EXISTS (SELECT FROM vibevoice.refusals r WHERE r.job = j.id AND r.node = node_)
+    ORDER BY place LIMIT most) LIMIT most $$;
 
--- Waiting jobs that all nodes refuse which are there: what they said, whether that was told
--- already, and for how many seconds it has been so. Time in which nobody looked does not count.
-CREATE FUNCTION vibevoice.refused_1() RETURNS TABLE (
+-- Waiting jobs that all nodes refuse which are there, those first that were longest not looked at:
+-- what they said, whether that was told already, and for how many seconds it has been so. Time in
+-- which nobody looked does not count.
+CREATE FUNCTION vibevoice.refused_1(most int) RETURNS TABLE (
     job text, seq bigint, nodes text[], failures bytea[], told boolean, for_s float8)
 LANGUAGE plpgsql AS $$
+DECLARE alive text[];
 BEGIN
-    IF NOT EXISTS (SELECT FROM vibevoice.refusals)
-            OR NOT pg_try_advisory_xact_lock(8530221459172614242) THEN
-        RETURN;  -- another looks already
-    END IF;
+    IF NOT pg_try_advisory_xact_lock(8530221459172614242) THEN RETURN; END IF;  -- another looks
+    SELECT array_agg(id ORDER BY id) INTO alive FROM vibevoice.services
+        WHERE works AND judged AND NOT draining;
     RETURN QUERY
-    WITH alive AS (
-        SELECT id FROM vibevoice.services WHERE works AND judged AND NOT draining),
-    refused AS (
-        SELECT r.job, array_agg(r.node ORDER BY r.node) AS nodes,
-            array_agg(r.failure ORDER BY r.node) AS failures
-        FROM vibevoice.refusals r JOIN alive ON alive.id = r.node GROUP BY r.job
-        HAVING count(*) = (SELECT count(*) FROM alive)),
+    WITH due AS (
+        SELECT j.id FROM vibevoice.refusals r JOIN vibevoice.jobs j ON j.id = r.job
+        WHERE r.node = alive[1] AND j.state = 'queued' AND j.claim IS NULL AND j.able_by IS NULL
+            AND NOT coalesce(j.refused_seen
+                BETWEEN clock_timestamp() - interval '2 s' AND clock_timestamp(), false)
+            AND cardinality(alive) = (SELECT count(*) FROM vibevoice.refusals a
+                WHERE a.job = j.id AND a.node = ANY (alive))
+        ORDER BY j.refused_seen NULLS FIRST, j.id LIMIT most),
     locked AS (
-        SELECT j.id FROM vibevoice.jobs j JOIN refused f ON f.job = j.id
-        WHERE j.state = 'queued' AND j.claim IS NULL AND NOT coalesce(j.refused_seen
-            BETWEEN clock_timestamp() - interval '2 s' AND clock_timestamp(), false)
-        ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
+        SELECT j.id FROM vibevoice.jobs j JOIN due USING (id)
+        WHERE j.state = 'queued' AND j.claim IS NULL AND j.able_by IS NULL
+        ORDER BY j.id FOR UPDATE OF j SKIP LOCKED),
+    said AS (
+        SELECT r.job, array_agg(r.failure ORDER BY r.node) AS failures
+        FROM vibevoice.refusals r JOIN locked ON locked.id = r.job
+        WHERE r.node = ANY (alive) GROUP BY r.job)
     UPDATE vibevoice.jobs j SET refused_seen = clock_timestamp(),
         refused_since = CASE WHEN j.refused_seen
-            BETWEEN clock_timestamp() - interval '10 s' AND clock_timestamp()
+            BETWEEN clock_timestamp() - interval '60 s' AND clock_timestamp()
             THEN least(j.refused_since, clock_timestamp()) ELSE clock_timestamp() END
-    FROM refused f, locked WHERE j.id = f.job AND locked.id = j.id
-    RETURNING j.id, j.seq, f.nodes, f.failures, j.refused_by IS NOT DISTINCT FROM f.nodes,
+    FROM said WHERE j.id = said.job
+    RETURNING j.id, j.seq, alive, said.failures, j.refused_by IS NOT DISTINCT FROM alive,
         extract(epoch FROM clock_timestamp() - j.refused_since)::float8;
 END $$;
 
@@ -575,12 +630,23 @@ RETURNS TABLE (job text, ahead bigint, ahead_s float8) STABLE LANGUAGE sql AS $$
         ) queued WINDOW line AS (ORDER BY waits, end_s, place ROWS UNBOUNDED PRECEDING)
     ) ordered WHERE id = ANY (ids) $$;
 
--- How many jobs wait and run, and the seconds of work that those which run have left.
-CREATE FUNCTION vibevoice.standing_1()
-RETURNS TABLE (waiting bigint, running bigint, left_s float8) STABLE LANGUAGE sql AS $$
-    SELECT count(*) FILTER (WHERE state = 'queued'), count(*) FILTER (WHERE state = 'running'),
-        coalesce(sum(work_s * (1 - fraction)) FILTER (WHERE state = 'running'), 0)
-    FROM vibevoice.jobs WHERE ended IS NULL $$;
+-- How many jobs wait and run, and the seconds of work that those which run have left; counted by
+-- the first who asks in `fresh_s` seconds.
+CREATE FUNCTION vibevoice.standing_1(fresh_s float8)
+RETURNS TABLE (waiting bigint, running bigint, left_s float8) LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM vibevoice.counts c WHERE c.at
+                BETWEEN clock_timestamp() - make_interval(secs => fresh_s) AND clock_timestamp())
+            AND (fresh_s = 0 OR pg_try_advisory_xact_lock(8530221459172614244)) THEN
+        UPDATE vibevoice.counts c SET at = clock_timestamp(), waiting = now.waiting,
+            running = now.running, left_s = now.left_s
+        FROM (SELECT count(*) FILTER (WHERE state = 'queued') AS waiting,
+            count(*) FILTER (WHERE state = 'running') AS running,
+            coalesce(sum(work_s * (1 - fraction)) FILTER (WHERE state = 'running'), 0) AS left_s
+            FROM vibevoice.jobs WHERE ended IS NULL) now;
+    END IF;
+    RETURN QUERY SELECT c.waiting, c.running, c.left_s FROM vibevoice.counts c;
+END $$;
 
 -- Delete some of an owner's results that are kept no longer: by age, by number and by size; the
 -- newest stays whatever it weighs. How many: as many as `batch` may not have been all.
@@ -605,11 +671,11 @@ BEGIN
             JOIN due ON due.id = j.id AND due.touched = j.touched  -- and was not edited meanwhile
             ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
         DELETE FROM vibevoice.jobs j USING locked WHERE j.id = locked.id
-        RETURNING j.id, j.recording, j.followed
+        RETURNING j.id, j.recording, j.followers
     LOOP
         INSERT INTO vibevoice.doomed_recordings SELECT one.recording WHERE one.recording <> ''
             ON CONFLICT DO NOTHING;
-        IF one.followed THEN PERFORM pg_notify('vibevoice_events', one.id); END IF;
+        PERFORM vibevoice.notify_1(one.followers, one.id);
         count_ := count_ + 1;
     END LOOP;
     RETURN count_;
@@ -631,6 +697,7 @@ BEGIN
         SELECT j.id, j.recording AS name FROM vibevoice.jobs j JOIN (
             SELECT id FROM shelf WHERE NOT fits OR held > most_bytes OR most_bytes = 0
             ORDER BY ended LIMIT batch) due USING (id)
+        WHERE j.recording <> ''  -- and no other call has forgotten it meanwhile
         ORDER BY j.id FOR UPDATE OF j SKIP LOCKED),
     forgotten AS (
         UPDATE vibevoice.jobs j SET recording = NULL FROM locked WHERE j.id = locked.id
@@ -651,6 +718,14 @@ STABLE LANGUAGE sql AS $$
         FROM known WHERE known.owner IS NOT NULL)
     SELECT known.owner FROM known WHERE known.owner IS NOT NULL $$;
 
+-- Whether it is the caller's turn to look after all owners: once in `every_s` in all services.
+CREATE FUNCTION vibevoice.sweep_1(every_s float8) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE vibevoice.sweeps SET at = clock_timestamp() WHERE NOT at
+        BETWEEN clock_timestamp() - make_interval(secs => every_s) AND clock_timestamp();
+    RETURN FOUND;
+END $$;
+
 -- Forget owners without jobs, and deletions of so long ago that no call from before is on its way.
 CREATE FUNCTION vibevoice.tidy_1() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE idle text[];
@@ -666,12 +741,14 @@ BEGIN
 END $$;
 
 -- A client timed out: its job is left for whoever sends the same request (a code of it) again.
--- `taker_`: the call that had taken it before, so that a late execution leaves no later one's.
+-- `taker_`: the call that had taken it before, so that a late execution leaves no later one's; an
+-- `await_1` of that call which is executed after this has no effect.
 CREATE FUNCTION vibevoice.leave_1(job_ text, request_ text, for_s float8, taker_ text)
 RETURNS void LANGUAGE sql AS $$
     UPDATE vibevoice.jobs SET left_as = request_, left_taker = NULL, left_taken = NULL,
         awaited_by = NULL, left_until = clock_timestamp() + make_interval(secs => for_s)
-    WHERE id = job_ AND left_as IS NULL AND left_taker IS NOT DISTINCT FROM taker_ $$;
+    WHERE id = job_ AND left_taker IS NOT DISTINCT FROM taker_
+        AND (left_as IS NULL OR left_taker IS NOT NULL) $$;
 
 -- The job that the same request left, for this taker alone until it confirms that: repeated, the
 -- same job; a taker that does not confirm within 12 s, more than two calls, never will.
@@ -691,7 +768,8 @@ RETURNS TABLE (job text) LANGUAGE sql AS $$
 CREATE FUNCTION vibevoice.await_1(job_ text, front_ text, taker_ text)
 RETURNS TABLE (job text) LANGUAGE sql AS $$
     UPDATE vibevoice.jobs SET left_as = NULL, left_until = NULL, left_taken = NULL,
-        awaited_by = front_, followed = true
+        awaited_by = front_,
+        followers = array_append(array_remove(followers, front_), front_)
     WHERE id = job_ AND left_taker = taker_ RETURNING id $$;
 
 -- A service is back that others took for dead: its clients still wait for these jobs.

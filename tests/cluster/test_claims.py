@@ -14,6 +14,7 @@ import pytest
 from shared_services import SAID, Service, Services, services, submitted
 
 from sidecar import errors
+from sidecar.cluster import claims
 from sidecar.cluster.claims import Claim, Offer
 from sidecar.cluster.held import HeldClaims
 from sidecar.jobs import poison
@@ -256,6 +257,41 @@ async def test_a_node_that_fails_at_a_job_it_has_claimed_refuses_it_before_it_gi
     await node.claims.release(claim.token)
     assert await node.claim() is None
     assert (await claimed(other)).record.id == job.id
+
+
+async def test_jobs_that_a_node_refused_a_while_ago_keep_it_from_no_other(shared: Services) -> None:
+    node = shared.one
+    refused = await node.submit(*["many"] * 5)
+    for job in refused:
+        await node.claims.judge({job.id: NO})
+    await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
+    (other,) = await node.submit("other", seconds=600.0)
+    assert [(await claimed(node)).record.id for _ in range(2)] == [other.id, refused[0].id]
+
+
+async def test_a_job_that_a_node_refused_a_while_ago_is_judged_again_before_many_new_ones(
+    shared: Services,
+) -> None:
+    node = shared.one
+    (refused,) = await node.submit("one")
+    await node.claims.judge({refused.id: NO})
+    await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
+    await node.submit(*["many"] * 8)
+    found = [job.id for job in await node.claims.unjudged(4)]
+    assert len(found) == 4
+    assert refused.id in found
+
+
+async def test_as_many_refused_jobs_are_looked_at_as_one_call_may_and_then_the_next(
+    node: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "LOOKED_AT", 2)
+    jobs = await node.submit(*["many"] * 5)
+    await node.claims.judge(dict.fromkeys([job.id for job in jobs], NO))
+    for told in (2, 4, 5):
+        await node.claims.end_unschedulable(600.0)
+        found = await node.jobs.list("many")
+        assert sum(job.refused is not None for job in found) == told
 
 
 async def test_a_claim_that_its_node_does_not_know_of_is_given_back(node: Service) -> None:
