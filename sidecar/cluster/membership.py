@@ -109,8 +109,7 @@ class Membership:
         await self._count(COUNTED_S)
 
     async def _count(self, fresh_s: float) -> None:
-        rows = await self._database.call("standing_1", fresh_s)
-        ((self.waiting, self.running, _),) = rows
+        ((self.waiting, self.running),) = await self._database.call("standing_1", fresh_s)
 
     async def _expire(self, beats: Mapping[str, int | None]) -> None:
         await self._database.fetch(

@@ -363,11 +363,10 @@ class PostgresJobs:
 
     async def _worked_out(self, ids: Sequence[str]) -> dict[str, Turn]:
         rows = await self._database.call("turns_1", [*ids])
-        ((_, running, left_s),) = await self._database.call("standing_1", FRESH_S)
         pace = self._pace_s(PACE_SAMPLE_S) / PACE_SAMPLE_S
         return {
             job_id: Turn(ahead, (ahead_s + left_s) * pace / max(1, running))
-            for job_id, ahead, ahead_s in rows
+            for job_id, ahead, ahead_s, running, left_s in rows
         }
 
     def _soon(self, call: Callable[[str], Awaitable[object]], job_id: str) -> None:

@@ -478,6 +478,18 @@ async def test_keda_wants_nodes_for_what_waits_and_for_what_runs(
     assert await count() == 1
 
 
+async def test_a_job_that_has_just_begun_counts_in_the_predicted_wait_of_the_next(
+    front: Service, node: Service
+) -> None:
+    await front.database.call("standing_1", 0.0)  # counted while nothing runs
+    _, waits = await front.submit("me", "me")
+    claim = await claimed(node)
+    assert await node.report(claim, claim.record, Begun())
+    turn = (await front.jobs.turns([waits]))[waits.id]
+    assert turn.position == 0
+    assert turn.wait_s > 0
+
+
 async def test_a_list_with_a_row_that_is_damaged_has_the_others(front: Service) -> None:
     good, bad = [await front.submit("me") for _ in range(2)]
     for _ in range(2):

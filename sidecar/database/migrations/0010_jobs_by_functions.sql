@@ -122,9 +122,9 @@ CREATE TABLE vibevoice.doomed_recordings (name text PRIMARY KEY);
 
 -- What is worked out for all services by the one that asks first: a row each.
 CREATE TABLE vibevoice.counts (
-    at timestamptz NOT NULL, waiting bigint NOT NULL, running bigint NOT NULL,
-    left_s float8 NOT NULL) WITH (fillfactor = 50);
-INSERT INTO vibevoice.counts VALUES ('-infinity', 0, 0, 0);
+    at timestamptz NOT NULL, waiting bigint NOT NULL, running bigint NOT NULL)
+    WITH (fillfactor = 50);
+INSERT INTO vibevoice.counts VALUES ('-infinity', 0, 0);
 CREATE TABLE vibevoice.sweeps (at timestamptz NOT NULL) WITH (fillfactor = 50);
 INSERT INTO vibevoice.sweeps VALUES ('-infinity');
 
@@ -616,10 +616,13 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- How many jobs go before each of these, and their work in seconds; what is claimed goes first.
+-- How many jobs go before each of these, and their work in seconds, what is claimed first; and how
+-- many run, and the seconds of work that those have left. One statement: a job that begins
+-- meanwhile is either ahead or running.
 CREATE FUNCTION vibevoice.turns_1(ids text[])
-RETURNS TABLE (job text, ahead bigint, ahead_s float8) STABLE LANGUAGE sql AS $$
-    SELECT id, ahead, ahead_s FROM (
+RETURNS TABLE (job text, ahead bigint, ahead_s float8, running bigint, left_s float8)
+STABLE LANGUAGE sql AS $$
+    SELECT id, ahead, ahead_s, now.running, now.left_s FROM (
         SELECT id, row_number() OVER line - 1 AS ahead, sum(work_s) OVER line - work_s AS ahead_s
         FROM (
             SELECT id, place, work_s, claim IS NULL AS waits, coalesce(had_s, 0)
@@ -628,24 +631,25 @@ RETURNS TABLE (job text, ahead bigint, ahead_s float8) STABLE LANGUAGE sql AS $$
             FROM vibevoice.jobs LEFT JOIN vibevoice.owners USING (owner)
             WHERE state = 'queued' AND ended IS NULL
         ) queued WINDOW line AS (ORDER BY waits, end_s, place ROWS UNBOUNDED PRECEDING)
-    ) ordered WHERE id = ANY (ids) $$;
+    ) ordered, (
+        SELECT count(*) AS running, coalesce(sum(work_s * (1 - fraction)), 0) AS left_s
+        FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running'
+    ) now WHERE id = ANY (ids) $$;
 
--- How many jobs wait and run, and the seconds of work that those which run have left; counted by
--- the first who asks in `fresh_s` seconds.
+-- How many jobs wait and run; counted by the first who asks in `fresh_s` seconds.
 CREATE FUNCTION vibevoice.standing_1(fresh_s float8)
-RETURNS TABLE (waiting bigint, running bigint, left_s float8) LANGUAGE plpgsql AS $$
+RETURNS TABLE (waiting bigint, running bigint) LANGUAGE plpgsql AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM vibevoice.counts c WHERE c.at
                 BETWEEN clock_timestamp() - make_interval(secs => fresh_s) AND clock_timestamp())
             AND (fresh_s = 0 OR pg_try_advisory_xact_lock(8530221459172614244)) THEN
         UPDATE vibevoice.counts c SET at = clock_timestamp(), waiting = now.waiting,
-            running = now.running, left_s = now.left_s
+            running = now.running
         FROM (SELECT count(*) FILTER (WHERE state = 'queued') AS waiting,
-            count(*) FILTER (WHERE state = 'running') AS running,
-            coalesce(sum(work_s * (1 - fraction)) FILTER (WHERE state = 'running'), 0) AS left_s
+            count(*) FILTER (WHERE state = 'running') AS running
             FROM vibevoice.jobs WHERE ended IS NULL) now;
     END IF;
-    RETURN QUERY SELECT c.waiting, c.running, c.left_s FROM vibevoice.counts c;
+    RETURN QUERY SELECT c.waiting, c.running FROM vibevoice.counts c;
 END $$;
 
 -- Delete some of an owner's results that are kept no longer: by age, by number and by size; the
